@@ -1,0 +1,21 @@
+#![doc = include_str!("../README.md")]
+
+mod activation;
+mod attention;
+pub mod audit;
+mod error;
+mod linear;
+mod loss;
+mod low_rank;
+mod norm;
+mod patches;
+pub mod random;
+
+pub use activation::gelu;
+pub use attention::{AttentionOptions, attention, self_attention};
+pub use error::Error;
+pub use linear::linear;
+pub use loss::{cross_entropy, soft_cross_entropy};
+pub use low_rank::{LowRank, Mode, adapted_linear};
+pub use norm::layer_norm;
+pub use patches::unfold_patches;

@@ -1,0 +1,32 @@
+//! Cutting pictures into patches.
+
+use candle_core::{Result, Tensor};
+
+use crate::Error;
+
+/// Cuts `images` (B, C, S, S) into squares of `patch` pixels: (B, (S / patch)^2, C * patch *
+/// patch), patches row by row, each in the order of a convolution weight (out, C, patch, patch)
+/// seen as (out, C * patch * patch). A patch embedding is then a [`linear`](crate::linear).
+/// No gradient flows to the pixels.
+///
+/// # Errors
+/// A picture whose sides are not multiples of `patch`.
+pub fn unfold_patches(images: &Tensor, patch: usize) -> Result<Tensor> {
+    let (batch, channels, height, width) = images.dims4()?;
+    if patch == 0 || height % patch != 0 || width % patch != 0 {
+        return Err(Error::Argument {
+            op: "unfold_patches",
+            name: "images",
+            shape: images.dims().to_vec(),
+            expected: format!("sides that are multiples of the patch size {patch}"),
+        }
+        .into());
+    }
+    let (rows, columns) = (height / patch, width / patch);
+    images
+        .detach()
+        .reshape((batch, channels, rows, patch, columns, patch))?
+        .permute((0, 2, 4, 1, 3, 5))? // (B, rows, columns, C, patch, patch)
+        .contiguous()?
+        .reshape((batch, rows * columns, channels * patch * patch))
+}
