@@ -1,0 +1,106 @@
+//! CP decomposition ("mode approximation"), flavour aurora: `dW_n = V diag(lambda * p_n) U^T`.
+
+use super::{Adapter, Init, Slot, modes_name, u_name, v_name, widths};
+use crate::site::Role;
+use crate::tensors::{Tensors, get};
+use crate::{Result, Site};
+use aurora_kernels::LowRank;
+use candle_core::Tensor;
+
+/// Name of the weights of the rank components, (rank).
+const LAMBDA: &str = "aurora_lambda";
+
+/// The CP adapter: U (in, rank), V (out, rank) and lambda (rank) shared by every slice of every layer and tower,
+/// a vector p_n (rank) for each slice. Where widths differ there is a U for each input and a V for each output width.
+#[derive(Debug, Clone)]
+pub struct Cp {
+    /// Number of rank-one components.
+    pub rank: usize,
+}
+
+impl Adapter for Cp {
+    fn slots(&self, sites: &[Site]) -> Result<Vec<Slot>> {
+        let mut slots = vec![Slot::new(LAMBDA, self.rank, Init::Ones)];
+        for width in widths(sites, true) {
+            slots.push(Slot::new(
+                u_name(width),
+                (width, self.rank),
+                Init::Normal((width as f64).sqrt().recip()),
+            ));
+        }
+        for width in widths(sites, false) {
+            // Zero, so that the tuned model starts as the backbone.
+            slots.push(Slot::new(v_name(width), (width, self.rank), Init::Zeros));
+        }
+        for site in sites {
+            slots.push(Slot::new(modes_name(site), (site.slices, self.rank), Init::Normal(1.0)));
+        }
+        Ok(slots)
+    }
+
+    fn low_rank(&self, site: &Site, tensors: &Tensors) -> Result<LowRank> {
+        let u = get(tensors, &u_name(site.slice_in()))?; // (slice in, rank)
+        let v = get(tensors, &v_name(site.slice_out()))?; // (slice out, rank)
+        let modes = get(tensors, &modes_name(site))?.broadcast_mul(&get(tensors, LAMBDA)?)?; // (slices, rank)
+        let stack = |factor: &Tensor| -> Result<Tensor> {
+            // factor (width, rank) scaled by each slice's modes, one below the other: (slices * width, rank)
+            let width = factor.dim(0)?;
+            let scaled = factor.unsqueeze(0)?.broadcast_mul(&modes.unsqueeze(1)?)?; // (slices, width, rank)
+            Ok(scaled.reshape((site.slices * width, self.rank))?)
+        };
+        let (a, b) = match site.role {
+            Role::Contract => (stack(&u)?.t()?, v),
+            _ => (u.t()?, stack(&v)?),
+        };
+        Ok(LowRank::new(a.contiguous()?, b)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::tiny;
+    use candle_core::Device;
+
+    /// `V diag(lambda * p_n) U^T`, slice by slice, as the formula says.
+    #[test]
+    fn delta_is_the_formula_slice_by_slice() {
+        let adapter = Cp { rank: 3 };
+        let sites = crate::sites(&tiny());
+        let mut tensors = Tensors::new();
+        for slot in adapter.slots(&sites).unwrap() {
+            let random = Slot { init: Init::Normal(1.0), ..slot };
+            tensors.insert(random.name.clone(), random.start(7, &Device::Cpu).unwrap());
+        }
+        for site in &sites {
+            let delta = adapter.delta(site, &tensors).unwrap();
+            assert_eq!(delta.dims(), [site.out_dim, site.in_dim]);
+            let (si, so) = (site.slice_in(), site.slice_out());
+            for slice in 0..site.slices {
+                let lambda = &tensors[LAMBDA];
+                let p = tensors[&modes_name(site)].get(slice).unwrap();
+                let s = (lambda * p).unwrap();
+                let u = &tensors[&u_name(si)];
+                let v = &tensors[&v_name(so)];
+                let expected = v.broadcast_mul(&s).unwrap().matmul(&u.t().unwrap()).unwrap();
+                let found = match site.role {
+                    Role::Contract => delta.narrow(1, slice * si, si).unwrap(),
+                    _ => delta.narrow(0, slice * so, so).unwrap(),
+                };
+                let worst = (expected - found).unwrap().abs().unwrap().max_all().unwrap();
+                assert!(worst.to_scalar::<f32>().unwrap() < 1e-5, "{} slice {slice}", site.path);
+            }
+        }
+    }
+
+    #[test]
+    fn blip_base_at_rank_64_has_112_192_values() {
+        let mut config = tiny();
+        config.vision =
+            crate::VisionConfig { hidden_size: 768, layers: 12, mlp_size: 3072, ..config.vision };
+        config.text =
+            crate::TextConfig { hidden_size: 768, layers: 12, mlp_size: 3072, ..config.text };
+        let slots = Cp { rank: 64 }.slots(&crate::sites(&config)).unwrap();
+        assert_eq!(slots.iter().map(|slot| slot.shape.elem_count()).sum::<usize>(), 112_192);
+    }
+}

@@ -1,0 +1,106 @@
+//! Adapters: what is trained instead of a frozen map's weight.
+//!
+//! An adapter is a rule, not a store: it says which named tensors it wants and how they make the low-rank delta of a
+//! site. The tensors live in [`crate::Tuned`], so the live model, its moving average and a file on disk are all the
+//! same rule over different tensors.
+
+mod cp;
+mod tucker;
+
+pub use cp::Cp;
+pub(crate) use tucker::CORE;
+pub use tucker::{MlpLayout, Tucker};
+
+use crate::tensors::Tensors;
+use crate::{Result, Site};
+use aurora_kernels::LowRank;
+use aurora_kernels::random::Stream;
+use candle_core::{Device, Shape, Tensor};
+
+/// How a tensor starts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// All zero.
+    Zeros,
+    /// All one.
+    Ones,
+    /// Normal with mean zero and this standard deviation.
+    Normal(f64),
+    /// Uniform between minus and plus this bound.
+    Uniform(f64),
+}
+
+/// A tensor an adapter wants.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Slot {
+    /// Its name in the adapter file, without PEFT's `base_model.` prefix.
+    pub name: String,
+    /// Its shape.
+    pub shape: Shape,
+    /// How it starts.
+    pub init: Init,
+}
+
+impl Slot {
+    pub(crate) fn new(name: impl Into<String>, shape: impl Into<Shape>, init: Init) -> Self {
+        Self { name: name.into(), shape: shape.into(), init }
+    }
+
+    /// The tensor at its start; values depend on `seed` and the slot's name alone.
+    pub(crate) fn start(&self, seed: u64, device: &Device) -> Result<Tensor> {
+        let mut stream = Stream::new(seed, &self.name, 0, 0);
+        let shape = self.shape.clone();
+        let tensor = match self.init {
+            Init::Zeros => Tensor::zeros(shape, candle_core::DType::F32, device)?,
+            Init::Ones => Tensor::ones(shape, candle_core::DType::F32, device)?,
+            Init::Normal(std) => stream.normal_tensor(shape, std)?.to_device(device)?,
+            Init::Uniform(bound) => {
+                stream.uniform_tensor(shape, -bound, bound)?.to_device(device)?
+            }
+        };
+        Ok(tensor)
+    }
+}
+
+/// A rule that turns named tensors into weight deltas.
+pub trait Adapter: Send + Sync {
+    /// The tensors it wants for these sites.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] when a site cannot take this kind of delta.
+    fn slots(&self, sites: &[Site]) -> Result<Vec<Slot>>;
+
+    /// The factors of a site's delta, `dW = b a` with a (rank, in) and b (out, rank), differentiable with respect to
+    /// the adapter's tensors.
+    fn low_rank(&self, site: &Site, tensors: &Tensors) -> Result<LowRank>;
+
+    /// The delta itself, (out, in): for merging, for tests and for how far an adapter has moved.
+    fn delta(&self, site: &Site, tensors: &Tensors) -> Result<Tensor> {
+        let factors = self.low_rank(site, tensors)?;
+        Ok(factors.b().matmul(factors.a())?)
+    }
+}
+
+/// Name of the per-site vectors, one row a slice: (slices, rank).
+pub(crate) fn modes_name(site: &Site) -> String {
+    format!("{}.aurora_modes", site.path)
+}
+
+/// Widths of the slices' inputs (`true`) or outputs, each once, ascending: there is one shared factor for each.
+pub(crate) fn widths(sites: &[Site], inputs: bool) -> Vec<usize> {
+    let width = |site: &Site| if inputs { site.slice_in() } else { site.slice_out() };
+    let mut widths: Vec<usize> = sites.iter().map(width).collect();
+    widths.sort_unstable();
+    widths.dedup();
+    widths
+}
+
+/// Name of the shared input factor U for slices of this input width.
+pub(crate) fn u_name(width: usize) -> String {
+    format!("aurora_u.{width}")
+}
+
+/// Name of the shared output factor V for slices of this output width.
+pub(crate) fn v_name(width: usize) -> String {
+    format!("aurora_v.{width}")
+}

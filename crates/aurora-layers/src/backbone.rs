@@ -1,0 +1,102 @@
+//! A backbone folder: `config.json`, `model.safetensors`, and beside them a vocabulary.
+
+use crate::tensors::{self, Tensors};
+use crate::{Blip, BlipConfig, Error, Result};
+use aurora_kernels::random::Stream;
+use candle_core::{DType, Device, Tensor};
+use std::path::Path;
+
+/// The frozen weights of a BLIP model and their sizes.
+#[derive(Debug, Clone)]
+pub struct Backbone {
+    /// The sizes.
+    pub config: BlipConfig,
+    /// The tensors under their original BLIP names, f32.
+    pub tensors: Tensors,
+}
+
+impl Backbone {
+    /// Read a backbone folder.
+    ///
+    /// # Errors
+    /// Names the file that is missing, cut or contradicts the configuration.
+    pub fn read(folder: &Path, device: &Device) -> Result<Self> {
+        let config = folder.join("config.json");
+        let text = std::fs::read_to_string(&config).map_err(|source| Error::File {
+            action: "read",
+            path: config.clone(),
+            source,
+        })?;
+        let path = folder.join("model.safetensors");
+        let bytes = std::fs::read(&path).map_err(|source| Error::File {
+            action: "read",
+            path: path.clone(),
+            source,
+        })?;
+        Self::from_bytes(&text, &bytes, &path, device)
+    }
+
+    /// The same from memory; `path` only names the source in errors.
+    pub fn from_bytes(config: &str, weights: &[u8], path: &Path, device: &Device) -> Result<Self> {
+        let config = BlipConfig::from_json(config, &path.with_file_name("config.json"))?;
+        let tensors = tensors::from_bytes(weights, path, DType::F32, device)?;
+        tensors::check(&path.display().to_string(), &tensors, &Blip::wanted(&config))?;
+        Ok(Self { config, tensors })
+    }
+
+    /// A backbone with random weights, as pretraining starts from: truncation-free BERT and ViT initialisation
+    /// (normal 0.02, norms one, biases zero).
+    pub fn random(config: BlipConfig, seed: u64, device: &Device) -> Result<Self> {
+        config.check()?;
+        let mut tensors = Tensors::new();
+        for (name, shape) in Blip::wanted(&config) {
+            let is_norm = name.contains("norm") || name.contains("LayerNorm");
+            let tensor = match (is_norm, name.ends_with("bias")) {
+                (_, true) => Tensor::zeros(shape, DType::F32, device)?,
+                (true, false) => Tensor::ones(shape, DType::F32, device)?,
+                (false, false) => {
+                    Stream::new(seed, &name, 0, 0).normal_tensor(shape, 0.02)?.to_device(device)?
+                }
+            };
+            tensors.insert(name, tensor);
+        }
+        Ok(Self { config, tensors })
+    }
+
+    /// Write the folder, weights as `dtype`.
+    pub fn write(&self, folder: &Path, dtype: DType) -> Result<()> {
+        std::fs::create_dir_all(folder).map_err(|source| Error::File {
+            action: "create",
+            path: folder.into(),
+            source,
+        })?;
+        let path = folder.join("config.json");
+        let text = serde_json::to_string_pretty(&self.config)
+            .map_err(|error| Error::Format { path: path.clone(), reason: error.to_string() })?;
+        std::fs::write(&path, text + "\n").map_err(|source| Error::File {
+            action: "write",
+            path,
+            source,
+        })?;
+        let stored = self
+            .tensors
+            .iter()
+            .map(|(name, tensor)| Ok((name.clone(), tensor.detach().to_dtype(dtype)?)));
+        tensors::write(&stored.collect::<Result<_>>()?, &folder.join("model.safetensors"))
+    }
+
+    /// The model over these tensors.
+    pub fn model(&self) -> Result<Blip> {
+        Blip::new(&self.config, &self.tensors)
+    }
+
+    /// Number of values.
+    pub fn parameters(&self) -> usize {
+        self.tensors.values().map(|tensor| tensor.elem_count()).sum()
+    }
+
+    /// Identifies the weights, whatever type they are stored in.
+    pub fn fingerprint(&self) -> Result<String> {
+        tensors::fingerprint(&self.tensors)
+    }
+}

@@ -1,0 +1,69 @@
+//! The two layers everything else is made of: an adaptable linear map and a layer norm.
+
+use crate::tensors::{Tensors, get};
+use crate::{Prepared, Result};
+use candle_core::{Shape, Tensor};
+
+/// A list of tensor names and the shapes a model wants for them.
+pub(crate) type Wanted = Vec<(String, Shape)>;
+
+/// A linear map `y = x W^T + b` at a named place of the backbone.
+#[derive(Debug, Clone)]
+pub(crate) struct Linear {
+    path: String,
+    weight: Tensor, // (out, in)
+    bias: Tensor,   // (out)
+}
+
+impl Linear {
+    pub(crate) fn wanted(path: &str, in_dim: usize, out_dim: usize) -> Wanted {
+        vec![
+            (format!("{path}.weight"), (out_dim, in_dim).into()),
+            (format!("{path}.bias"), out_dim.into()),
+        ]
+    }
+
+    pub(crate) fn new(path: &str, tensors: &Tensors) -> Result<Self> {
+        let weight = get(tensors, &format!("{path}.weight"))?;
+        Ok(Self { path: path.into(), weight, bias: get(tensors, &format!("{path}.bias"))? })
+    }
+
+    /// The map alone, for places that are no sites.
+    pub(crate) fn plain(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(aurora_kernels::linear(x, &self.weight, Some(&self.bias))?)
+    }
+
+    /// The map with the delta that `prepared` holds for this place, if any.
+    pub(crate) fn adapted(&self, x: &Tensor, prepared: &Prepared) -> Result<Tensor> {
+        match prepared.deltas.get(&self.path) {
+            None => self.plain(x),
+            Some(delta) => {
+                let bias = Some(&self.bias);
+                Ok(aurora_kernels::adapted_linear(x, &self.weight, bias, delta, prepared.mode)?)
+            }
+        }
+    }
+}
+
+/// A layer norm over the last dimension.
+#[derive(Debug, Clone)]
+pub(crate) struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f64,
+}
+
+impl LayerNorm {
+    pub(crate) fn wanted(path: &str, width: usize) -> Wanted {
+        vec![(format!("{path}.weight"), width.into()), (format!("{path}.bias"), width.into())]
+    }
+
+    pub(crate) fn new(path: &str, eps: f64, tensors: &Tensors) -> Result<Self> {
+        let weight = get(tensors, &format!("{path}.weight"))?;
+        Ok(Self { weight, bias: get(tensors, &format!("{path}.bias"))?, eps })
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(aurora_kernels::layer_norm(x, &self.weight, &self.bias, self.eps)?)
+    }
+}

@@ -1,0 +1,221 @@
+//! An adapter folder, in PEFT's layout: `adapter_model.safetensors`, `adapter_config.json`, `README.md`.
+
+use crate::tensors::{self, Tensors};
+use crate::{Backbone, Error, Result, TuneSpec, Tuned};
+use candle_core::{DType, Device};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+const WEIGHTS: &str = "adapter_model.safetensors";
+const CONFIG: &str = "adapter_config.json";
+const PEFT_TYPE: &str = "AURORA";
+
+/// What `adapter_config.json` says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AdapterFolder {
+    /// Always "AURORA".
+    pub peft_type: String,
+    /// What the adapter adds.
+    #[serde(flatten)]
+    pub spec: TuneSpec,
+    /// Name or folder of the backbone.
+    pub base_model_name_or_path: String,
+    /// Identifies the backbone's weights; loading on others is refused.
+    pub base_model_fingerprint: String,
+}
+
+impl AdapterFolder {
+    /// Read the description of an adapter without its weights.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(CONFIG);
+        let text = std::fs::read_to_string(&path).map_err(|source| Error::File {
+            action: "read",
+            path: path.clone(),
+            source,
+        })?;
+        let config: Self = serde_json::from_str(&text).map_err(|error| Error::Format {
+            path: path.clone(),
+            reason: format!("not an adapter configuration: {error}"),
+        })?;
+        if config.peft_type != PEFT_TYPE {
+            let reason =
+                format!("peft_type is {:?}; this loader reads {PEFT_TYPE:?}", config.peft_type);
+            return Err(Error::Format { path, reason });
+        }
+        Ok(config)
+    }
+
+    /// The tensors as they stand in the folder, under the names that [`Tuned`] knows.
+    pub fn read_tensors(folder: &Path, device: &Device) -> Result<Tensors> {
+        let path = folder.join(WEIGHTS);
+        let stored = tensors::read(&path, DType::F32, device)?;
+        let strip = |name: &str| {
+            Some(
+                name.strip_prefix("base_model.model.")
+                    .or(name.strip_prefix("base_model."))?
+                    .to_string(),
+            )
+        };
+        stored
+            .into_iter()
+            .map(|(name, tensor)| match strip(&name) {
+                Some(short) => Ok((short, tensor)),
+                None => Err(Error::Mismatch {
+                    what: path.display().to_string(),
+                    report: format!("unexpected: {name} (every name begins with base_model.)"),
+                }),
+            })
+            .collect()
+    }
+
+    /// Where the weights of an adapter folder are.
+    pub fn weights_path(folder: &Path) -> PathBuf {
+        folder.join(WEIGHTS)
+    }
+}
+
+fn stored_name(name: &str) -> String {
+    if name.starts_with("aurora_") {
+        format!("base_model.{name}")
+    } else {
+        format!("base_model.model.{name}")
+    }
+}
+
+/// Write an adapter folder. `base` names the backbone for people, `card` is the text of its `README.md`.
+///
+/// Every file is written aside and renamed; the configuration comes last, so a folder that has one is whole.
+pub fn save_adapter(
+    folder: &Path,
+    tuned: &Tuned,
+    backbone: &Backbone,
+    base: &str,
+    card: &str,
+) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|source| Error::File {
+        action: "create",
+        path: folder.into(),
+        source,
+    })?;
+    let stored = tuned.tensors.iter().map(|(name, tensor)| (stored_name(name), tensor.detach()));
+    tensors::write(&stored.collect(), &folder.join(WEIGHTS))?;
+    let config = AdapterFolder {
+        peft_type: PEFT_TYPE.into(),
+        spec: tuned.spec.clone(),
+        base_model_name_or_path: base.into(),
+        base_model_fingerprint: backbone.fingerprint()?,
+    };
+    let path = folder.join(CONFIG);
+    let text = serde_json::to_string_pretty(&config)
+        .map_err(|error| Error::Format { path: path.clone(), reason: error.to_string() })?;
+    for (path, text) in [(folder.join("README.md"), card), (path, &format!("{text}\n"))] {
+        let aside = path.with_extension("partial");
+        let written = std::fs::write(&aside, text).and_then(|()| std::fs::rename(&aside, &path));
+        written.map_err(|source| Error::File { action: "write", path, source })?;
+    }
+    Ok(())
+}
+
+/// Load an adapter onto the backbone it was made for.
+///
+/// # Errors
+/// [`Error::OtherBackbone`] for another backbone; [`Error::Mismatch`] that lists every missing, unexpected or
+/// misshapen tensor.
+pub fn load_adapter(folder: &Path, backbone: &Backbone, device: &Device) -> Result<Tuned> {
+    let config = AdapterFolder::read(folder)?;
+    let found = backbone.fingerprint()?;
+    if found != config.base_model_fingerprint {
+        return Err(Error::OtherBackbone {
+            path: folder.into(),
+            expected: config.base_model_fingerprint,
+            found,
+        });
+    }
+    let tensors = AdapterFolder::read_tensors(folder, device)?;
+    Tuned::from_tensors(
+        config.spec,
+        &backbone.config,
+        &folder.join(WEIGHTS).display().to_string(),
+        tensors,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::tiny;
+    use crate::{AdapterKind, Flavour};
+
+    fn saved() -> (tempfile::TempDir, Backbone, Tuned) {
+        let backbone = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
+        let spec = TuneSpec::new(AdapterKind::Cp, Flavour::Aurora, 4);
+        let tuned = Tuned::start(spec, &backbone, 2, &Device::Cpu).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        save_adapter(folder.path(), &tuned, &backbone, "tiny", "card").unwrap();
+        (folder, backbone, tuned)
+    }
+
+    fn rewrite(folder: &Path, change: impl FnOnce(&mut Tensors)) {
+        let path = folder.join(WEIGHTS);
+        let mut stored = tensors::read(&path, DType::F32, &Device::Cpu).unwrap();
+        change(&mut stored);
+        tensors::write(&stored, &path).unwrap();
+    }
+
+    #[test]
+    fn comes_back_as_it_was() {
+        let (folder, backbone, tuned) = saved();
+        let back = load_adapter(folder.path(), &backbone, &Device::Cpu).unwrap();
+        assert_eq!(back.spec, tuned.spec);
+        assert_eq!(
+            tensors::fingerprint(&back.tensors).unwrap(),
+            tensors::fingerprint(&tuned.tensors).unwrap()
+        );
+    }
+
+    #[test]
+    fn missing_extra_and_misshapen_tensors_are_named() {
+        for (change, name) in [
+            (
+                Box::new(|t: &mut Tensors| drop(t.remove("base_model.aurora_lambda")))
+                    as Box<dyn FnOnce(&mut Tensors)>,
+                "missing: aurora_lambda",
+            ),
+            (
+                Box::new(|t: &mut Tensors| {
+                    drop(t.insert("base_model.extra".into(), t["base_model.aurora_lambda"].clone()))
+                }),
+                "unexpected: extra",
+            ),
+            (
+                Box::new(|t: &mut Tensors| {
+                    drop(t.insert(
+                        "base_model.aurora_lambda".into(),
+                        t["base_model.aurora_u.16"].clone(),
+                    ))
+                }),
+                "aurora_lambda is [16, 4], not [4]",
+            ),
+            (
+                Box::new(|t: &mut Tensors| {
+                    drop(t.insert("stray".into(), t["base_model.aurora_lambda"].clone()))
+                }),
+                "unexpected: stray",
+            ),
+        ] {
+            let (folder, backbone, _) = saved();
+            rewrite(folder.path(), change);
+            let message =
+                load_adapter(folder.path(), &backbone, &Device::Cpu).unwrap_err().to_string();
+            assert!(message.contains(name) && message.contains(WEIGHTS), "{message}");
+        }
+    }
+
+    #[test]
+    fn another_backbone_is_refused() {
+        let (folder, _, _) = saved();
+        let other = Backbone::random(tiny(), 2, &Device::Cpu).unwrap();
+        let error = load_adapter(folder.path(), &other, &Device::Cpu).unwrap_err();
+        assert!(matches!(error, Error::OtherBackbone { .. }), "{error}");
+    }
+}

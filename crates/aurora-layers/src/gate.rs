@@ -1,0 +1,64 @@
+//! Gated query transformation: how much of the text path enters each fusion layer's output.
+
+use crate::tensors::{Tensors, get};
+use crate::{Flavour, Result};
+use candle_core::Tensor;
+
+/// Factor of both branches in the released code, which has no gate.
+const RELEASED_SCALE: f64 = 0.1;
+
+/// The affine branches of one fusion layer, ready to apply.
+#[derive(Debug, Clone)]
+pub(crate) struct Gate {
+    own: Branch,
+    cross: Branch,
+}
+
+#[derive(Debug, Clone)]
+struct Branch {
+    /// tanh(a) in flavour aurora (1); none in flavour released.
+    gate: Option<Tensor>,
+    scale: Tensor, // (width)
+    shift: Tensor, // (width)
+}
+
+/// Names of the six (released: four) tensors of a fusion layer.
+pub(crate) fn name(layer: usize, branch: &str, part: &str) -> String {
+    format!("text_encoder.encoder.layer.{layer}.aurora_{part}_{branch}")
+}
+
+impl Gate {
+    pub(crate) fn new(layer: usize, flavour: Flavour, tensors: &Tensors) -> Result<Self> {
+        let branch = |branch: &str| -> Result<Branch> {
+            let gate = match flavour {
+                Flavour::Aurora => Some(get(tensors, &name(layer, branch, "gate"))?.tanh()?),
+                Flavour::Released => None,
+            };
+            let scale = get(tensors, &name(layer, branch, "scale"))?;
+            Ok(Branch { gate, scale, shift: get(tensors, &name(layer, branch, "shift"))? })
+        };
+        Ok(Self { own: branch("self")?, cross: branch("cross")? })
+    }
+
+    /// `out + gate_s (scale_s * h_self + shift_s) + gate_c (scale_c * h_cross + shift_c)`, all (batch, length, width).
+    pub(crate) fn apply(&self, out: &Tensor, h_self: &Tensor, h_cross: &Tensor) -> Result<Tensor> {
+        Ok(((out + self.own.apply(h_self)?)? + self.cross.apply(h_cross)?)?)
+    }
+}
+
+impl Branch {
+    fn apply(&self, h: &Tensor) -> Result<Tensor> {
+        // The gate is folded into the two vectors, so that the large tensor is touched twice, not three times.
+        let (scale, shift) = match &self.gate {
+            Some(gate) => (self.scale.broadcast_mul(gate)?, self.shift.broadcast_mul(gate)?),
+            None => ((&self.scale * RELEASED_SCALE)?, (&self.shift * RELEASED_SCALE)?),
+        };
+        Ok(h.broadcast_mul(&scale)?.broadcast_add(&shift)?)
+    }
+}
+
+/// Whether a tensor of this name belongs to a gate.
+pub(crate) fn is_name(name: &str) -> bool {
+    let last = name.rsplit('.').next().unwrap_or_default();
+    ["gate", "scale", "shift"].iter().any(|part| last.starts_with(&format!("aurora_{part}_")))
+}

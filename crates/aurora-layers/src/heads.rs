@@ -1,0 +1,60 @@
+//! The heads of retrieval: projections to the common space, and the matching head.
+
+use crate::block::{Linear, Wanted};
+use crate::tensors::Tensors;
+use crate::{BlipConfig, Error, Result};
+use candle_core::{D, Tensor};
+
+/// Projections and matching head, ready to apply.
+#[derive(Debug, Clone)]
+pub(crate) struct Heads {
+    pub(crate) vision_proj: Linear,
+    pub(crate) text_proj: Linear,
+    pub(crate) itm_head: Linear,
+}
+
+/// Names and shapes of the heads' tensors.
+pub(crate) fn wanted(config: &BlipConfig) -> Wanted {
+    let mut wanted =
+        Linear::wanted("vision_proj", config.vision.hidden_size, config.projection_size);
+    wanted.extend(Linear::wanted("text_proj", config.text.hidden_size, config.projection_size));
+    wanted.extend(Linear::wanted("itm_head", config.text.hidden_size, 2));
+    wanted
+}
+
+impl Heads {
+    pub(crate) fn new(tensors: &Tensors) -> Result<Self> {
+        Ok(Self {
+            vision_proj: Linear::new("vision_proj", tensors)?,
+            text_proj: Linear::new("text_proj", tensors)?,
+            itm_head: Linear::new("itm_head", tensors)?,
+        })
+    }
+
+    /// Take the head of that name from `tensors`, if it is there.
+    pub(crate) fn replace(&mut self, head: &str, tensors: &Tensors) -> Result<()> {
+        if !tensors.contains_key(&format!("{head}.weight")) {
+            return Ok(());
+        }
+        let linear = Linear::new(head, tensors)?;
+        match head {
+            "vision_proj" => self.vision_proj = linear,
+            "text_proj" => self.text_proj = linear,
+            "itm_head" => self.itm_head = linear,
+            _ => {
+                return Err(Error::config(
+                    "head",
+                    head,
+                    "is none of vision_proj, text_proj, itm_head",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Rows scaled to unit length: (rows, width) to (rows, width). A zero row stays zero.
+pub fn normalize(x: &Tensor) -> Result<Tensor> {
+    let norm = x.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?.maximum(1e-12)?;
+    Ok(x.broadcast_div(&norm)?)
+}

@@ -1,0 +1,29 @@
+#![doc = include_str!("../README.md")]
+
+pub mod adapter;
+mod backbone;
+mod blip;
+mod block;
+mod config;
+mod context;
+mod error;
+mod folder;
+mod gate;
+mod heads;
+pub mod released;
+mod site;
+pub mod tensors;
+mod text;
+mod tuned;
+mod vision;
+
+pub use backbone::Backbone;
+pub use blip::{Blip, Prepared};
+pub use config::{BlipConfig, TextConfig, VisionConfig};
+pub use error::{Error, Result};
+pub use folder::{AdapterFolder, load_adapter, save_adapter};
+pub use heads::normalize;
+pub use site::{Role, Site, Tower, sites};
+pub use tensors::Tensors;
+pub use text::{CrossKeys, cls};
+pub use tuned::{AdapterKind, Flavour, HEADS, Part, TuneSpec, Tuned};
