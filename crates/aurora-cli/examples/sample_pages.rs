@@ -1,0 +1,186 @@
+//! Writes a report and a search page from made-up numbers and drawn shapes, to look at the pages
+//! without tuning anything:
+//!
+//! ```text
+//! cargo run -p aurora-cli --example sample_pages -- /tmp/pages
+//! ```
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use aurora_cli::page::{
+    CaptionRow, Chart, Fact, Highlight, Hit, Picture, Recall, Reference, ReportPage, SearchHit,
+    SearchPage, Series,
+};
+use image::{ImageFormat, Rgb, RgbImage};
+
+fn main() -> Result<()> {
+    let folder = PathBuf::from(std::env::args().nth(1).unwrap_or_else(|| "runs/pages".to_owned()));
+    std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+    std::fs::write(folder.join("report.html"), report()?.render())?;
+    std::fs::write(folder.join("search.html"), search()?.render())?;
+    Ok(())
+}
+
+fn report() -> Result<ReportPage> {
+    let before = Recall { image_to_text: [1.3, 5.2, 9.1], text_to_image: [1.7, 6.0, 10.6] };
+    let after = Recall { image_to_text: [6.4, 17.0, 25.5], text_to_image: [5.9, 18.3, 27.7] };
+    let chance = Recall { image_to_text: [0.3, 1.6, 3.2], text_to_image: [0.3, 1.6, 3.2] };
+    let mut captions = Vec::new();
+    for (index, caption) in
+        ["a red circle", "a green square", "</li><script>a blue circle", "a very long caption that goes on about a yellow square, its corners, its sides and the paper that it was drawn on", "violet"]
+            .iter()
+            .enumerate()
+    {
+        captions.push(CaptionRow {
+            caption: (*caption).to_owned(),
+            before: hits(index, 3 + index)?,
+            after: hits(index, index % 3)?,
+            rank_before: Some(4 + index * 7),
+            rank_after: Some(1 + index % 3),
+        });
+    }
+    Ok(ReportPage {
+        title: "aurora quickstart".to_owned(),
+        tuned:
+            "A CP adapter of rank 16 was tuned on 1,200 Noto emoji; the backbone, pretrained on \
+                openclipart drawings, stayed frozen."
+                .to_owned(),
+        test: "The 316 test pictures show things that no training picture showed.".to_owned(),
+        before,
+        after,
+        chance: Some(chance),
+        facts: facts(),
+        charts: charts(),
+        captions,
+        config: "seed = 1\n\n[adapter]\nkind = \"cp\"\nrank = 16\n".to_owned(),
+    })
+}
+
+fn facts() -> Vec<Fact> {
+    [
+        ("Trainable parameters", "98,304", "1.6 % of the backbone's 6,123,456"),
+        ("Adapter on disk", "401 KB", "adapter/adapter_model.safetensors"),
+        ("Time", "2 min 11 s", "600 steps, 290 pairs per second"),
+        ("Seed", "1", "the same seed gives the same run"),
+        ("Test pairs", "316", "of concepts never trained on"),
+        ("Best checkpoint", "step 500", "by mean recall on validation"),
+    ]
+    .map(|(label, value, note)| Fact {
+        label: label.to_owned(),
+        value: value.to_owned(),
+        note: note.to_owned(),
+    })
+    .to_vec()
+}
+
+fn charts() -> Vec<Chart> {
+    let steps = || (0..600).map(f64::from);
+    let noise = |i: f64| ((i * 12.9898).sin() * 43758.5453).fract() * 0.25;
+    let series = |name: &str, points: Vec<(f64, f64)>| Series { name: name.to_owned(), points };
+    let validation: Vec<(f64, f64)> =
+        (0..=6).map(|i| (f64::from(i) * 100.0, 14.0 - 8.0 * (-f64::from(i) / 2.0).exp())).collect();
+    vec![
+        Chart {
+            title: "Losses".to_owned(),
+            note: "Falling is good; they are noisy.".to_owned(),
+            x_label: "step".to_owned(),
+            y_label: "loss".to_owned(),
+            series: vec![
+                series(
+                    "ITC",
+                    steps().map(|i| (i, 1.5 + 3.0 * (-i / 150.0).exp() + noise(i))).collect(),
+                ),
+                series(
+                    "ITM",
+                    steps().map(|i| (i, 0.4 + 0.3 * (-i / 200.0).exp() + noise(i + 7.0))).collect(),
+                ),
+            ],
+            ..Chart::default()
+        },
+        Chart {
+            title: "Validation".to_owned(),
+            note: "The checkpoint with the highest mean recall is kept.".to_owned(),
+            x_label: "step".to_owned(),
+            y_label: "mean recall, %".to_owned(),
+            highlight: validation.last().map(|at| Highlight { label: "kept".to_owned(), at: *at }),
+            series: vec![series("validation", validation)],
+            reference: Some(Reference { label: "untuned".to_owned(), value: 6.0 }),
+        },
+        Chart {
+            title: "Change of the weights".to_owned(),
+            x_label: "step".to_owned(),
+            y_label: "mean |ΔW| / |W|".to_owned(),
+            series: vec![series(
+                "relative change",
+                steps().map(|i| (i, 0.03 * (1.0 - (-i / 200.0).exp()))).collect(),
+            )],
+            ..Chart::default()
+        },
+        Chart {
+            title: "Learning rate".to_owned(),
+            x_label: "step".to_owned(),
+            y_label: "learning rate".to_owned(),
+            series: vec![series(
+                "learning rate",
+                steps()
+                    .map(|i| (i, 5e-4 * (1.0 + (i / 600.0 * std::f64::consts::PI).cos())))
+                    .collect(),
+            )],
+            ..Chart::default()
+        },
+    ]
+}
+
+fn hits(shift: usize, right: usize) -> Result<Vec<Hit>> {
+    (0..5)
+        .map(|i| {
+            let picture = shape(shift * 5 + i)?;
+            Ok(Hit { picture, score: 0.61 - 0.05 * i as f64, right: i == right })
+        })
+        .collect()
+}
+
+fn search() -> Result<SearchPage> {
+    let mut hits = Vec::new();
+    for i in 0..12 {
+        hits.push(SearchHit {
+            picture: shape(i)?,
+            caption: if i % 2 == 0 { "a drawing of a shape".to_owned() } else { String::new() },
+            scores: vec![
+                ("match".to_owned(), 0.9 - 0.05 * i as f64),
+                ("similarity".to_owned(), 0.4),
+            ],
+        });
+    }
+    Ok(SearchPage {
+        words: "a red <fruit>".to_owned(),
+        model: "the embedded backbone with runs/quickstart/adapter".to_owned(),
+        pictures: "the embedded Noto emoji".to_owned(),
+        searched: 1585,
+        hits,
+    })
+}
+
+/// A circle or a square in one of six colours.
+fn shape(index: usize) -> Result<Picture> {
+    const COLOURS: [[u8; 3]; 6] = [
+        [214, 48, 49],
+        [39, 148, 84],
+        [52, 101, 205],
+        [224, 172, 24],
+        [130, 66, 178],
+        [90, 90, 90],
+    ];
+    let colour = Rgb(COLOURS[index % COLOURS.len()]);
+    let circle = index % 2 == 0;
+    let picture = RgbImage::from_fn(96, 96, |x, y| {
+        let (dx, dy) = (x as i32 - 48, y as i32 - 48);
+        let inside = if circle { dx * dx + dy * dy < 1500 } else { dx.abs().max(dy.abs()) < 34 };
+        if inside { colour } else { Rgb([255, 255, 255]) }
+    });
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, ImageFormat::Png)?;
+    let name = format!("{}-{index}.png", if circle { "circle" } else { "square" });
+    Picture::new(name, bytes.get_ref()).context("a PNG is a picture")
+}

@@ -1,0 +1,3 @@
+//! The pieces of the program `aurora`.
+
+pub mod page;

@@ -1,0 +1,3 @@
+//! The program `aurora`; everything it does is in the library beside it.
+
+fn main() {}

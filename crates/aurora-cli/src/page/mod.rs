@@ -1,0 +1,34 @@
+//! Self-contained HTML pages: the report of a run and the result of a search.
+//!
+//! A page is one file that can be mailed or opened years later: the style sheet, the charts
+//! (drawn here as SVG) and the pictures (data URIs) are all inside it, there is no script, and a
+//! content security policy tells the browser to fetch nothing. The input types are plain data, so
+//! pages are made and tested without a model.
+
+mod axis;
+mod chart;
+mod html;
+mod report;
+mod search;
+
+pub use chart::{Chart, Highlight, Reference, Series};
+pub use html::{Attributes, Html, Picture};
+pub use report::{CaptionRow, Fact, Hit, Recall, ReportPage};
+pub use search::{SearchHit, SearchPage};
+
+/// Wraps a page's body in the document all pages share.
+fn document(title: &str, body: &Html) -> String {
+    let mut html = Html::new();
+    html.markup("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n")
+        .markup("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n")
+        .markup("<meta name=\"color-scheme\" content=\"light dark\">\n")
+        .markup("<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; ")
+        .markup("img-src data:; style-src 'unsafe-inline'\">\n<title>")
+        .text(title)
+        .markup("</title>\n<style>\n")
+        .markup(include_str!("style.css"))
+        .markup("</style>\n</head>\n<body>\n<main>\n")
+        .append(body)
+        .markup("</main>\n</body>\n</html>\n");
+    html.into_string()
+}

@@ -1,0 +1,328 @@
+//! The report of a run: what was tuned, what it gained, how it went, and what it now finds.
+
+use super::chart::Chart;
+use super::html::{Html, Picture};
+
+/// Recall at 1, 5 and 10 in percent, both ways.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Recall {
+    /// From a picture to its captions.
+    pub image_to_text: [f64; 3],
+    /// From a caption to its pictures.
+    pub text_to_image: [f64; 3],
+}
+
+impl Recall {
+    /// The mean of the six numbers, the figure a run is chosen by.
+    pub fn mean(&self) -> f64 {
+        self.image_to_text.iter().chain(&self.text_to_image).sum::<f64>() / 6.0
+    }
+}
+
+/// One labelled fact about the run.
+#[derive(Debug, Clone)]
+pub struct Fact {
+    /// What is stated, such as `Trainable parameters`.
+    pub label: String,
+    /// The value with its unit.
+    pub value: String,
+    /// A few words to put the value in proportion; may be empty.
+    pub note: String,
+}
+
+/// One retrieved picture.
+#[derive(Debug, Clone)]
+pub struct Hit {
+    /// The picture itself.
+    pub picture: Picture,
+    /// The score it was ranked by.
+    pub score: f64,
+    /// Whether it is a picture of the caption's own concept.
+    pub right: bool,
+}
+
+/// A test caption with the pictures it retrieved, best first.
+#[derive(Debug, Clone)]
+pub struct CaptionRow {
+    /// The caption.
+    pub caption: String,
+    /// The pictures ranked first before tuning.
+    pub before: Vec<Hit>,
+    /// The pictures ranked first after tuning.
+    pub after: Vec<Hit>,
+    /// Rank (from 1) of the best right picture before tuning, where known.
+    pub rank_before: Option<usize>,
+    /// Rank (from 1) of the best right picture after tuning, where known.
+    pub rank_after: Option<usize>,
+}
+
+/// Everything a report shows.
+#[derive(Debug, Clone, Default)]
+pub struct ReportPage {
+    /// The name of the run, in the browser's tab and above the headline.
+    pub title: String,
+    /// One or two sentences: which model, which adapter, which pictures.
+    pub tuned: String,
+    /// What was tested on: one sentence. May be empty.
+    pub test: String,
+    /// Recall of the backbone as it came.
+    pub before: Recall,
+    /// Recall with the trained adapter.
+    pub after: Recall,
+    /// Recall that guessing would reach, for proportion.
+    pub chance: Option<Recall>,
+    /// Sizes, times, the seed.
+    pub facts: Vec<Fact>,
+    /// The curves of the run.
+    pub charts: Vec<Chart>,
+    /// Test captions with what they retrieved.
+    pub captions: Vec<CaptionRow>,
+    /// The resolved configuration (TOML), to repeat the run with. May be empty.
+    pub config: String,
+}
+
+impl ReportPage {
+    /// The complete HTML file.
+    pub fn render(&self) -> String {
+        let mut html = Html::new();
+        self.write_header(&mut html);
+        self.write_table(&mut html);
+        self.write_facts(&mut html);
+        self.write_charts(&mut html);
+        self.write_captions(&mut html);
+        if !self.config.is_empty() {
+            html.markup("<section>\n<h2>Configuration</h2>\n<details><summary>");
+            html.markup("As resolved for this run; <code>config.toml</code> holds the same");
+            html.markup("</summary>\n<pre tabindex=\"0\">").text(&self.config);
+            html.markup("</pre></details>\n</section>\n");
+        }
+        super::document(&self.title, &html)
+    }
+
+    fn write_header(&self, html: &mut Html) {
+        let (before, after) = (self.before.mean(), self.after.mean());
+        html.markup("<header>\n");
+        html.element("p", &[("class", &"title")], &self.title);
+        html.element("h1", &[], headline(before, after));
+        html.element("p", &[("class", &"lede")], &self.tuned);
+        html.markup("</header>\n");
+    }
+
+    fn write_table(&self, html: &mut Html) {
+        html.markup("<section>\n<h2>Recall before and after</h2>\n")
+            .markup("<p class=\"note\">The share of test queries, in percent, with a right answer ")
+            .markup("among the first 1, 5 or 10. ")
+            .text(&self.test)
+            .markup("</p>\n")
+            .markup("<div class=\"scroll\" tabindex=\"0\" role=\"region\" ")
+            .markup("aria-label=\"Recall before and after\">")
+            .markup("<table class=\"recall\"><thead>\n<tr><td></td>")
+            .markup("<th colspan=\"3\" scope=\"colgroup\">picture to text</th>")
+            .markup("<th colspan=\"3\" scope=\"colgroup\">text to picture</th>")
+            .markup("<th rowspan=\"2\" scope=\"col\" class=\"mean\">mean</th></tr>\n<tr><td></td>");
+        for _ in 0..2 {
+            for k in ["R@1", "R@5", "R@10"] {
+                html.element("th", &[("scope", &"col")], k);
+            }
+        }
+        html.markup("</tr></thead><tbody>\n");
+        if let Some(chance) = &self.chance {
+            write_recall(html, "quiet", "by chance", chance);
+        }
+        write_recall(html, "plain", "before", &self.before);
+        write_recall(html, "strong", "after", &self.after);
+        html.markup("</tbody></table></div>\n</section>\n");
+    }
+
+    fn write_facts(&self, html: &mut Html) {
+        if self.facts.is_empty() {
+            return;
+        }
+        html.markup("<section>\n<h2>The run</h2>\n<dl class=\"facts\">\n");
+        for fact in &self.facts {
+            html.markup("<div>");
+            html.element("dt", &[], &fact.label).element("dd", &[], &fact.value);
+            if !fact.note.is_empty() {
+                html.element("dd", &[("class", &"note")], &fact.note);
+            }
+            html.markup("</div>\n");
+        }
+        html.markup("</dl>\n</section>\n");
+    }
+
+    fn write_charts(&self, html: &mut Html) {
+        if self.charts.is_empty() {
+            return;
+        }
+        html.markup("<section>\n<h2>Curves</h2>\n<div class=\"charts\">\n");
+        for chart in &self.charts {
+            chart.write(html);
+        }
+        html.markup("</div>\n</section>\n");
+    }
+
+    fn write_captions(&self, html: &mut Html) {
+        if self.captions.is_empty() {
+            return;
+        }
+        html.markup("<section>\n<h2>What test captions find</h2>\n")
+            .markup(
+                "<p class=\"note\">The best pictures for a caption, best first, with the score ",
+            )
+            .markup("they were ranked by. A right picture has a double frame and a ")
+            .markup("<span class=\"badge\">✓</span> mark.</p>\n");
+        for row in &self.captions {
+            html.markup("<article class=\"caption\">\n<h3>").foreign(&row.caption);
+            html.markup("</h3>\n<div class=\"sides\">\n");
+            write_hits(html, "before", &row.before, row.rank_before);
+            write_hits(html, "after", &row.after, row.rank_after);
+            html.markup("</div>\n</article>\n");
+        }
+        html.markup("</section>\n");
+    }
+}
+
+/// The gain in a sentence that stays true when there is none.
+fn headline(before: f64, after: f64) -> String {
+    let change = after - before;
+    if change.abs() < 0.05 {
+        return format!("Mean recall stayed at {after:.1} %");
+    }
+    let verb = if change > 0.0 { "rose" } else { "fell" };
+    let mut text = format!("Mean recall {verb} from {before:.1} % to {after:.1} %");
+    if change > 0.0 && before > 0.0 {
+        text += &format!(", {:.1} times as much", after / before);
+    }
+    text
+}
+
+fn write_recall(html: &mut Html, class: &str, name: &str, recall: &Recall) {
+    html.open("tr", &[("class", &class)]).element("th", &[("scope", &"row")], name);
+    for value in recall.image_to_text.iter().chain(&recall.text_to_image) {
+        html.markup("<td>").text(format_args!("{value:.1}")).markup("</td>");
+    }
+    html.markup("<td class=\"mean\">").text(format_args!("{:.1}", recall.mean()));
+    html.markup("</td></tr>\n");
+}
+
+fn write_hits(html: &mut Html, side: &'static str, hits: &[Hit], rank: Option<usize>) {
+    html.open("div", &[("class", &"side")]).element("h4", &[], side);
+    if let Some(rank) = rank {
+        html.markup("<p class=\"note\">right picture at rank ").text(rank).markup("</p>");
+    }
+    html.markup("<ol class=\"hits\">\n");
+    for (index, hit) in hits.iter().enumerate() {
+        let rank = index + 1;
+        html.open("li", &[("class", if hit.right { &"right" } else { &"wrong" })]);
+        let verdict = if hit.right { "right" } else { "not the right one" };
+        hit.picture.write(html, format_args!("Rank {rank}: {}, {verdict}", hit.picture.name));
+        if hit.right {
+            html.markup("<span class=\"badge\" aria-hidden=\"true\">✓</span>");
+        }
+        html.markup("<span class=\"score\">").text(format_args!("{:.3}", hit.score));
+        html.markup("</span></li>\n");
+    }
+    html.markup("</ol></div>\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOSTILE: &str = "</title></pre><script>alert(\"1\")</script> ' onerror='x' \u{202e}abc";
+
+    fn recall(base: f64) -> Recall {
+        Recall {
+            image_to_text: [base, 2.0 * base, 3.0 * base],
+            text_to_image: [base, 2.0 * base, 3.0 * base],
+        }
+    }
+
+    fn hit(right: bool) -> Hit {
+        let picture = Picture::new(HOSTILE, &[0xff, 0xd8, 0xff, 0xe0]).unwrap();
+        Hit { picture, score: 0.25, right }
+    }
+
+    fn hostile_page() -> ReportPage {
+        ReportPage {
+            title: HOSTILE.to_owned(),
+            tuned: HOSTILE.to_owned(),
+            test: HOSTILE.to_owned(),
+            before: recall(1.0),
+            after: recall(3.0),
+            chance: Some(recall(0.1)),
+            facts: vec![Fact {
+                label: HOSTILE.to_owned(),
+                value: HOSTILE.to_owned(),
+                note: HOSTILE.to_owned(),
+            }],
+            charts: vec![Chart {
+                title: HOSTILE.to_owned(),
+                note: HOSTILE.to_owned(),
+                x_label: HOSTILE.to_owned(),
+                y_label: HOSTILE.to_owned(),
+                series: vec![super::super::Series {
+                    name: HOSTILE.to_owned(),
+                    points: vec![(0.0, 1.0), (1.0, 2.0)],
+                }],
+                reference: Some(super::super::Reference { label: HOSTILE.to_owned(), value: 1.0 }),
+                highlight: Some(super::super::Highlight {
+                    label: HOSTILE.to_owned(),
+                    at: (1.0, 2.0),
+                }),
+            }],
+            captions: vec![CaptionRow {
+                caption: HOSTILE.to_owned(),
+                before: vec![hit(false), hit(true)],
+                after: vec![hit(true), hit(false)],
+                rank_before: Some(2),
+                rank_after: Some(1),
+            }],
+            config: HOSTILE.to_owned(),
+        }
+    }
+
+    #[test]
+    fn no_foreign_text_becomes_markup() {
+        let page = hostile_page().render();
+        assert!(!page.contains("<script"));
+        assert!(!page.contains("' onerror="));
+        assert!(page.contains("&lt;script&gt;alert(&quot;1&quot;)"));
+        // One document: the tags that a caption could have closed are closed once.
+        assert_eq!(page.matches("</title></head>").count() + page.matches("</head>").count(), 1);
+        assert_eq!(page.matches("</pre>").count(), 1);
+    }
+
+    #[test]
+    fn the_page_fetches_nothing() {
+        let page = hostile_page().render();
+        for source in ["http://", "https://", "src=\"//", "@import", "url("] {
+            assert!(!page.contains(source), "{source}");
+        }
+        assert!(page.contains("default-src 'none'"));
+    }
+
+    #[test]
+    fn right_pictures_are_told_by_more_than_colour() {
+        let page = hostile_page().render();
+        assert_eq!(page.matches("<li class=\"right\">").count(), 2);
+        assert_eq!(page.matches("aria-hidden=\"true\">✓").count(), 2);
+        assert_eq!(page.matches(", right\"").count(), 2);
+        assert!(page.contains("right picture at rank 2"));
+    }
+
+    #[test]
+    fn the_headline_is_true_whatever_happened() {
+        assert_eq!(headline(4.0, 10.0), "Mean recall rose from 4.0 % to 10.0 %, 2.5 times as much");
+        assert_eq!(headline(10.0, 4.0), "Mean recall fell from 10.0 % to 4.0 %");
+        assert_eq!(headline(0.0, 4.0), "Mean recall rose from 0.0 % to 4.0 %");
+        assert_eq!(headline(4.0, 4.01), "Mean recall stayed at 4.0 %");
+    }
+
+    #[test]
+    fn a_page_without_captions_or_curves_is_still_a_page() {
+        let page = ReportPage { title: "empty".to_owned(), ..ReportPage::default() }.render();
+        assert!(page.contains("<h1>Mean recall stayed at 0.0 %</h1>"));
+        assert!(!page.contains("<h2>Curves</h2>") && !page.contains("Configuration"));
+    }
+}

@@ -1,0 +1,95 @@
+//! The result of a search: the words and the pictures they found.
+
+use super::html::{Html, Picture};
+
+/// One picture that was found.
+#[derive(Debug, Clone)]
+pub struct SearchHit {
+    /// The picture, under its own name.
+    pub picture: Picture,
+    /// Its caption where the pictures have captions, else empty.
+    pub caption: String,
+    /// Scores by name, the one it was ranked by first.
+    pub scores: Vec<(String, f64)>,
+}
+
+/// Everything the page of a search shows.
+#[derive(Debug, Clone, Default)]
+pub struct SearchPage {
+    /// The words that were searched for.
+    pub words: String,
+    /// Which model and adapter ranked the pictures.
+    pub model: String,
+    /// Where the pictures came from.
+    pub pictures: String,
+    /// How many pictures were looked through.
+    pub searched: usize,
+    /// The best pictures, best first.
+    pub hits: Vec<SearchHit>,
+}
+
+impl SearchPage {
+    /// The complete HTML file.
+    pub fn render(&self) -> String {
+        let mut html = Html::new();
+        html.markup("<header>\n<p class=\"title\">Search</p>\n<h1>").foreign(&self.words);
+        html.markup("</h1>\n<p class=\"lede\">The best ").text(self.hits.len());
+        html.markup(" of ").text(self.searched).markup(" pictures from ").foreign(&self.pictures);
+        html.markup(", ranked by ").foreign(&self.model).markup(".</p>\n</header>\n");
+        if self.hits.is_empty() {
+            html.markup("<p class=\"empty\">No picture was found.</p>\n");
+        }
+        html.markup("<ol class=\"found\">\n");
+        for (index, hit) in self.hits.iter().enumerate() {
+            write_hit(&mut html, index + 1, hit);
+        }
+        html.markup("</ol>\n");
+        super::document(&format!("Search: {}", self.words), &html)
+    }
+}
+
+fn write_hit(html: &mut Html, rank: usize, hit: &SearchHit) {
+    html.markup("<li>");
+    let words = if hit.caption.is_empty() { &hit.picture.name } else { &hit.caption };
+    hit.picture.write(html, format_args!("Rank {rank}: {words}"));
+    html.element("span", &[("class", &"rank")], rank);
+    html.markup("<p class=\"name\">").foreign(&hit.picture.name).markup("</p>");
+    if !hit.caption.is_empty() && hit.caption != hit.picture.name {
+        html.markup("<p class=\"note\">").foreign(&hit.caption).markup("</p>");
+    }
+    html.markup("<p class=\"score\">");
+    for (name, score) in &hit.scores {
+        html.element("span", &[], format_args!("{name} {score:.3}")).markup(" ");
+    }
+    html.markup("</p></li>\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_names_and_captions_are_escaped() {
+        let hostile = "<img src=x onerror=alert(1)>&\"'";
+        let page = SearchPage {
+            words: hostile.to_owned(),
+            model: hostile.to_owned(),
+            pictures: hostile.to_owned(),
+            searched: 7,
+            hits: vec![SearchHit {
+                picture: Picture::new(hostile, &[0x89, b'P', b'N', b'G']).unwrap(),
+                caption: format!("{hostile} too"),
+                scores: vec![(hostile.to_owned(), 0.5)],
+            }],
+        }
+        .render();
+        assert!(!page.contains("<img src=x"));
+        assert_eq!(page.matches("<img ").count(), 1);
+        assert!(page.contains("The best 1 of 7 pictures"));
+    }
+
+    #[test]
+    fn nothing_found_is_said() {
+        assert!(SearchPage::default().render().contains("No picture was found."));
+    }
+}
