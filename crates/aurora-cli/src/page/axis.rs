@@ -30,7 +30,8 @@ impl Axis {
             (low, high) = (low - room, high + room);
         }
         let step = round_step((high - low) / count as f64);
-        let (first, last) = ((low / step).floor(), (high / step).ceil());
+        // The small shift forgives ends that are round but for the last bit.
+        let (first, last) = ((low / step + 1e-9).floor(), (high / step - 1e-9).ceil());
         // At most a few ticks more than asked for; the cap keeps extreme ranges harmless.
         let ticks: Vec<f64> = (0..=20)
             .map(|i| first + f64::from(i))
@@ -47,7 +48,10 @@ impl Axis {
 
     /// The words at a tick: as many decimals as the step needs.
     pub(super) fn name(&self, tick: f64) -> String {
-        if tick != 0.0 && (self.high.abs() >= 1e6 || self.step < 1e-4) {
+        if self.high.abs().max(self.low.abs()) >= 1e6 || self.step < 1e-4 {
+            if tick == 0.0 {
+                return "0".to_owned();
+            }
             return format!("{tick:.1e}").replace(".0e", "e");
         }
         let decimals = (-self.step.log10().floor()).max(0.0) as usize;

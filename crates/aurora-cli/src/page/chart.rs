@@ -253,11 +253,14 @@ fn thinned(series: &Series) -> Series {
     let finite = |p: &&(f64, f64)| p.0.is_finite() && p.1.is_finite();
     let points: Vec<(f64, f64)> = series.points.iter().filter(finite).copied().collect();
     let mean = |group: &[(f64, f64)]| {
-        let count = group.len() as f64;
+        let count = group.len().max(1) as f64;
         let sum = group.iter().fold((0.0, 0.0), |sum, p| (sum.0 + p.0, sum.1 + p.1));
         (sum.0 / count, sum.1 / count)
     };
-    let points = points.chunks(group_size(points.len())).map(mean).collect();
+    // Groups as even as can be: a last group of one point would end the line in noise.
+    let groups = points.len().div_ceil(group_size(points.len()));
+    let bound = |group: usize| group * points.len() / groups.max(1);
+    let points = (0..groups).map(|group| mean(&points[bound(group)..bound(group + 1)])).collect();
     Series { name: series.name.clone(), points }
 }
 
