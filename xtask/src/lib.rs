@@ -1,0 +1,27 @@
+//! The chores of this workspace, run as `cargo xtask COMMAND`.
+//!
+//! One module per command; `main.rs` only parses the command line and dispatches. The chores live
+//! in a library so that `tests/` can run them on small trees of their own.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a chore talks to whoever started it"
+)]
+
+use std::path::{Path, PathBuf};
+
+pub mod pack;
+pub mod package;
+pub mod tidy;
+pub mod validate;
+
+/// The root of the workspace: the parent of this package's folder.
+///
+/// Under `cargo xtask` cargo names that folder anew on every run, so a checkout that was moved or
+/// copied after it was built finds itself.
+pub fn workspace_root() -> PathBuf {
+    let package = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    package.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+}

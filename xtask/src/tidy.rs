@@ -1,0 +1,133 @@
+//! `cargo xtask tidy`: the rules of this repository that the compiler and clippy do not know.
+//!
+//! Every rule is a function from a [`Tree`] (the files of a checkout, read once) to [`Finding`]s,
+//! and changes nothing. A finding names file, line and the way out. `tests/tidy.rs` breaks each
+//! rule in a small tree of its own and, as the last test, holds this repository to all of them.
+
+use anyhow::{Result, bail};
+
+mod commands;
+mod direction;
+mod licences;
+mod links;
+mod markdown;
+mod metadata;
+mod rust_source;
+mod sources;
+mod text;
+mod tree;
+
+pub use tree::{SourceFile, Tree};
+
+/// Arguments of `cargo xtask tidy`.
+#[derive(Debug, clap::Args)]
+pub struct TidyArgs {
+    /// Check this folder instead of the workspace.
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<std::path::PathBuf>,
+}
+
+/// Whether a finding fails the check or is only said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The check fails.
+    Error,
+    /// It is printed, and the check may still pass.
+    Warning,
+}
+
+/// One place that breaks one rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The rule's name.
+    pub rule: &'static str,
+    /// Whether it fails the check.
+    pub severity: Severity,
+    /// The file, relative to the root, with forward slashes.
+    pub path: String,
+    /// The line, counted from 1; 0 where the file as a whole is meant.
+    pub line: usize,
+    /// What is wrong and what to do about it.
+    pub message: String,
+}
+
+impl Finding {
+    /// A finding that fails the check.
+    pub fn error(rule: &'static str, path: &str, line: usize, message: impl Into<String>) -> Self {
+        Self {
+            rule,
+            severity: Severity::Error,
+            path: path.to_owned(),
+            line,
+            message: message.into(),
+        }
+    }
+
+    /// A finding that is only said.
+    pub fn warning(
+        rule: &'static str,
+        path: &str,
+        line: usize,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(rule, path, line, message) }
+    }
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let word = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        match self.line {
+            0 => write!(f, "{}: {word} [{}]: {}", self.path, self.rule, self.message),
+            line => write!(f, "{}:{line}: {word} [{}]: {}", self.path, self.rule, self.message),
+        }
+    }
+}
+
+/// A rule: reads a tree, says what breaks it.
+type Rule = fn(&Tree) -> Vec<Finding>;
+
+/// Every rule, in the order in which findings are printed.
+const RULES: &[Rule] = &[
+    direction::crates_depend_downwards,
+    direction::data_uses_the_generator_only,
+    metadata::crates_are_publishable,
+    metadata::versions_stand_in_one_place,
+    sources::modules_say_what_they_are,
+    sources::only_the_program_prints,
+    sources::files_stay_short,
+    commands::quoted_commands_exist,
+    links::relative_links_lead_somewhere,
+    licences::every_picture_has_a_licence,
+    text::no_trailing_whitespace,
+    text::no_registry_hosts,
+];
+
+/// What every rule finds in `tree`.
+pub fn check(tree: &Tree) -> Vec<Finding> {
+    RULES.iter().flat_map(|rule| rule(tree)).collect()
+}
+
+/// Checks the workspace, prints the findings and fails if one of them is an error.
+pub fn run(arguments: &TidyArgs) -> Result<()> {
+    let root = arguments.root.clone().unwrap_or_else(crate::workspace_root);
+    let tree = Tree::read(&root)?;
+    let findings = check(&tree);
+    for finding in &findings {
+        eprintln!("{finding}");
+    }
+    let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
+    if errors > 0 {
+        bail!("tidy: {errors} of {} findings are errors", findings.len());
+    }
+    println!(
+        "tidy: {} files, {} rules, {} warnings",
+        tree.files().len(),
+        RULES.len(),
+        findings.len()
+    );
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! A rule on the committed pictures: where each comes from and on what terms stands in the
+//! manifest.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+
+use super::{Finding, Tree};
+
+/// The folder of the embedded shards, and the manifest beside them.
+const ASSETS: &str = "crates/aurora-data/assets";
+const MANIFEST: &str = "crates/aurora-data/assets/manifest.tsv";
+
+/// The manifest's columns. One row says where one picture of one shard comes from.
+const COLUMNS: [&str; 7] = ["shard", "key", "package", "version", "file", "licence", "sha256"];
+
+/// Licences whose pictures may be committed: redistribution is free, and naming the source, which
+/// the manifest does, is all they ask.
+const ALLOWED: [&str; 4] = ["public domain", "CC0-1.0", "Apache-2.0", "MIT"];
+
+/// Every picture in a shard has one row with its hash and an allowed licence, and every row its
+/// picture.
+pub fn every_picture_has_a_licence(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut pictures = BTreeMap::new();
+    let inside = format!("{ASSETS}/");
+    for file in tree.files() {
+        let shard = file.path.strip_prefix(&inside).filter(|name| name.ends_with(".tar"));
+        let Some(shard) = shard else { continue };
+        match read_pictures(&tree.on_disk(&file.path)) {
+            Ok(found) => pictures
+                .extend(found.into_iter().map(|(key, hash)| ((shard.to_owned(), key), hash))),
+            Err(error) => {
+                let message =
+                    format!("cannot read the shard: {error:#}; rebuild it with `cargo xtask pack`");
+                findings.push(Finding::error("licence", &file.path, 0, message));
+            }
+        }
+    }
+    let Some(manifest) = tree.text(MANIFEST) else {
+        if !pictures.is_empty() {
+            let message = format!(
+                "missing, and {} pictures stand beside it; `cargo xtask pack` writes it",
+                pictures.len()
+            );
+            findings.push(Finding::error("licence", MANIFEST, 0, message));
+        }
+        return findings;
+    };
+    check_rows(manifest, pictures, &mut findings);
+    findings
+}
+
+/// Compares the manifest with the pictures' hashes by shard and key.
+fn check_rows(
+    manifest: &str,
+    mut pictures: BTreeMap<(String, String), String>,
+    findings: &mut Vec<Finding>,
+) {
+    let mut error = |line: usize, message: String| {
+        findings.push(Finding::error("licence", MANIFEST, line, message))
+    };
+    let mut lines = manifest.lines().enumerate().map(|(index, line)| (index + 1, line));
+    if lines.next().is_none_or(|(_, header)| header.split('\t').ne(COLUMNS)) {
+        error(
+            1,
+            format!("the first line is not the header `{}`, tab-separated", COLUMNS.join(" ")),
+        );
+        return;
+    }
+    for (line, row) in lines {
+        let cells: Vec<&str> = row.split('\t').collect();
+        let Ok([shard, key, _, _, _, licence, sha256]) = <[&str; 7]>::try_from(cells.as_slice())
+        else {
+            error(line, format!("{} cells where {} are wanted", cells.len(), COLUMNS.len()));
+            continue;
+        };
+        if let Some(empty) = cells.iter().position(|cell| cell.trim().is_empty()) {
+            error(line, format!("the cell `{}` is empty", COLUMNS[empty]));
+        }
+        if !ALLOWED.contains(&licence) {
+            let allowed = ALLOWED.join(", ");
+            error(
+                line,
+                format!(
+                    "{shard}: {key} stands under `{licence}`; leave the picture out (allowed: {allowed})"
+                ),
+            );
+        }
+        match pictures.remove(&(shard.to_owned(), key.to_owned())) {
+            Some(actual) if actual == sha256 => {}
+            Some(actual) => error(
+                line,
+                format!("{shard}: {key} hashes to {actual}; run `cargo xtask pack` again"),
+            ),
+            None => error(
+                line,
+                format!("{shard} holds no picture {key}, or a row above took it; delete the row"),
+            ),
+        }
+    }
+    for (shard, key) in pictures.keys() {
+        error(
+            0,
+            format!(
+                "{shard}: {key} has no row; give its source and licence, or leave the picture out"
+            ),
+        );
+    }
+}
+
+/// The key (file name without its extension) and SHA-256, in hexadecimal, of every picture in a tar
+/// file.
+fn read_pictures(path: &Path) -> Result<Vec<(String, String)>> {
+    let mut archive = tar::Archive::new(File::open(path).context("open")?);
+    let mut pictures = Vec::new();
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let name = entry.path()?.to_string_lossy().into_owned();
+        let picture =
+            name.rsplit_once('.').filter(|(_, end)| ["webp", "png", "jpg", "jpeg"].contains(end));
+        if let Some((key, _)) = picture {
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).with_context(|| name.clone())?;
+            let hash: String =
+                Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            pictures.push((key.to_owned(), hash));
+        }
+    }
+    Ok(pictures)
+}

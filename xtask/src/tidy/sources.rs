@@ -1,0 +1,80 @@
+//! Rules on Rust sources: module documentation, prints, length.
+
+use super::rust_source::{code_only, line_at, test_modules, words};
+use super::{Finding, Tree};
+
+/// A file longer than this fails, and one longer than [`LONG`] is mentioned.
+const TOO_LONG: usize = 600;
+const LONG: usize = 400;
+
+/// Every Rust file opens with `//!`, so that whoever opens it learns what it is for.
+pub fn modules_say_what_they_are(tree: &Tree) -> Vec<Finding> {
+    let undocumented = tree.rust().filter(|(_, text)| {
+        let opening =
+            text.lines().map(str::trim).find(|line| !line.is_empty() && !is_inner_attribute(line));
+        let documentation = opening.and_then(|line| line.strip_prefix("//!"));
+        !(documentation.is_some_and(|words| !words.trim().is_empty()) || includes_readme(text))
+    });
+    let message = "the file does not open with module documentation; say in a line `//! ...` at its top what it is for";
+    undocumented.map(|(path, _)| Finding::error("module-docs", path, 1, message)).collect()
+}
+
+/// `#![...]`, which may stand before the documentation.
+fn is_inner_attribute(line: &str) -> bool {
+    line.starts_with("#![") && !line.starts_with("#![doc")
+}
+
+/// A crate whose documentation is its README.
+fn includes_readme(text: &str) -> bool {
+    text.lines()
+        .find(|line| !line.trim().is_empty())
+        .is_some_and(|line| line.starts_with("#![doc = include_str!"))
+}
+
+/// Where printing is the job: the program's output, the chores, and code that somebody runs by
+/// hand.
+fn may_print(path: &str) -> bool {
+    let output_module = ["crates/aurora-cli/src/output.rs", "crates/aurora-cli/src/output/"];
+    path.starts_with("xtask/")
+        || output_module.iter().any(|module| path.starts_with(module))
+        || path.rsplit('/').next() == Some("build.rs")
+        || path.split('/').any(|folder| matches!(folder, "examples" | "tests" | "benches"))
+}
+
+/// Libraries return, the program prints, and it does so in one module.
+pub fn only_the_program_prints(tree: &Tree) -> Vec<Finding> {
+    let printing =
+        ["println!", "eprintln!", "print!", "eprint!", "dbg!", "io::stdout", "io::stderr"];
+    let mut findings = Vec::new();
+    for (path, text) in tree.rust().filter(|(path, _)| !may_print(path)) {
+        let code = code_only(text);
+        let tests = test_modules(&code);
+        for call in printing {
+            let calls =
+                words(&code, call).filter(|offset| !tests.iter().any(|test| test.contains(offset)));
+            findings.extend(calls.map(|offset| {
+                let message = format!(
+                    "`{call}` outside the program's output module; return the text, or write it from crates/aurora-cli/src/output.rs"
+                );
+                Finding::error("stray-print", path, line_at(&code, offset), message)
+            }));
+        }
+    }
+    findings
+}
+
+/// A file that can be read in one sitting.
+pub fn files_stay_short(tree: &Tree) -> Vec<Finding> {
+    let long = tree.rust().filter_map(|(path, text)| {
+        let lines = text.lines().count();
+        let message = |bound: usize| {
+            format!("{lines} lines, over {bound}; move what has a name of its own to a module of that name")
+        };
+        match lines {
+            ..=LONG => None,
+            ..=TOO_LONG => Some(Finding::warning("file-length", path, LONG + 1, message(LONG))),
+            _ => Some(Finding::error("file-length", path, TOO_LONG + 1, message(TOO_LONG))),
+        }
+    });
+    long.collect()
+}

@@ -1,0 +1,371 @@
+//! Each rule of `cargo xtask tidy` against a small workspace that keeps all of them but the one.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+use xtask::tidy::{Finding, Severity, Tree, check};
+
+type Files = BTreeMap<String, Vec<u8>>;
+
+/// A workspace of the five crates that breaks no rule.
+fn tidy_workspace() -> Files {
+    let mut files = Files::new();
+    let mut put = |path: &str, text: &str| files.insert(path.to_owned(), text.as_bytes().to_vec());
+    put(".gitignore", "target/\n");
+    put(".cargo/config.toml", "[alias]\nxtask = \"run --package xtask --\"\n");
+    put(
+        "Cargo.toml",
+        "[workspace.package]\nlicense = \"MIT\"\nrepository = \"r\"\nkeywords = [\"k\"]\ncategories = [\"c\"]\n",
+    );
+    put("Cargo.lock", "source = \"registry+https://github.com/rust-lang/crates.io-index\"\n");
+    put(
+        "README.md",
+        "# Aurora\n\nSee [the data](crates/aurora-data).\n\n```sh\ncargo run --release -- train --out DIR\n```\n",
+    );
+    put(
+        "xtask/src/main.rs",
+        "//! Chores.\n#[derive(Subcommand)]\nenum C { Tidy }\nfn main() { println!(\"fine\") }\n",
+    );
+    put(
+        "crates/aurora-cli/src/main.rs",
+        "//! The program.\n#[derive(Subcommand)]\nenum C {\n    Train { out: P },\n}\n",
+    );
+    put("crates/aurora-cli/src/output.rs", "//! Prints.\nfn say() { println!(\"fine\") }\n");
+    for (name, dependencies) in [
+        ("aurora-kernels", ""),
+        ("aurora-layers", "aurora-kernels.workspace = true\n"),
+        ("aurora-data", "aurora-kernels.workspace = true\n"),
+        ("aurora-train", "aurora-layers.workspace = true\naurora-data.workspace = true\n"),
+        ("aurora-cli", "aurora-train.workspace = true\n"),
+    ] {
+        let inherited: String = ["license", "repository", "keywords", "categories"]
+            .map(|key| format!("{key}.workspace = true\n"))
+            .concat();
+        let manifest = format!(
+            "[package]\nname = \"{name}\"\ndescription = \"d\"\nreadme = \"README.md\"\n{inherited}[lints]\nworkspace = true\n[dependencies]\n{dependencies}"
+        );
+        put(&format!("crates/{name}/Cargo.toml"), &manifest);
+        put(&format!("crates/{name}/README.md"), "# Name\n\nWhat it is.\n");
+        put(
+            &format!("crates/{name}/examples/use.rs"),
+            "//! Use it.\nfn main() { println!(\"fine\") }\n",
+        );
+        put(
+            &format!("crates/{name}/src/lib.rs"),
+            "//! What it is. println! in a comment.\nconst A: &str = \"print!\";\n",
+        );
+    }
+    let picture = b"RIFF\0".to_vec();
+    let row = format!("a.tar\tapple\tp\t1\tapple.png\tApache-2.0\t{}", sha256(&picture));
+    put(MANIFEST, &format!("shard\tkey\tpackage\tversion\tfile\tlicence\tsha256\n{row}\n"));
+    files.insert(SHARD.to_owned(), shard(&[("apple.webp", &picture), ("apple.txt", b"an apple")]));
+    files
+}
+
+const MANIFEST: &str = "crates/aurora-data/assets/manifest.tsv";
+const SHARD: &str = "crates/aurora-data/assets/a.tar";
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn shard(entries: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, bytes) in entries {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        archive.append_data(&mut header, name, *bytes).unwrap();
+    }
+    archive.into_inner().unwrap()
+}
+
+fn findings(files: &Files) -> Vec<Finding> {
+    let folder = tempfile::tempdir().unwrap();
+    for (path, bytes) in files {
+        let path = folder.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+    check(&Tree::read(folder.path()).unwrap())
+}
+
+/// What is found, as `rule path:line`, after `edit` has broken the tidy workspace.
+fn found_after(edit: impl FnOnce(&mut Files)) -> Vec<String> {
+    let mut files = tidy_workspace();
+    edit(&mut files);
+    findings(&files).iter().map(|f| format!("{} {}:{}", f.rule, f.path, f.line)).collect()
+}
+
+/// Replaces the first `old` in a file, which must be there.
+fn replace(files: &mut Files, path: &str, old: &str, new: &str) {
+    let text = String::from_utf8(files[path].clone()).unwrap();
+    assert!(text.contains(old), "{path} holds no {old:?}");
+    files.insert(path.to_owned(), text.replacen(old, new, 1).into_bytes());
+}
+
+fn append(files: &mut Files, path: &str, more: &str) {
+    files.get_mut(path).unwrap().extend_from_slice(more.as_bytes());
+}
+
+#[test]
+fn a_tidy_workspace_has_no_findings() {
+    assert_eq!(found_after(|_| ()), [""; 0]);
+}
+
+#[test]
+fn a_crate_may_not_depend_upwards() {
+    let manifest = "crates/aurora-data/Cargo.toml";
+    for section in ["[dependencies]", "[dev-dependencies]", "[target.'cfg(unix)'.dependencies]"] {
+        let dependency = format!("{section}\naurora-layers.workspace = true\n");
+        let found = found_after(|files| match section {
+            "[dependencies]" => replace(files, manifest, "[dependencies]\n", &dependency),
+            _ => append(files, manifest, &dependency),
+        });
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with("direction crates/aurora-data/Cargo.toml:1"), "{found:?}");
+    }
+    // Under another name it is the same crate.
+    let renamed = found_after(|files| {
+        append(
+            files,
+            manifest,
+            "[dev-dependencies]\nother = { workspace = true, package = \"aurora-cli\" }\n",
+        );
+    });
+    assert!(renamed[0].starts_with("direction "), "{renamed:?}");
+}
+
+#[test]
+fn a_new_crate_needs_a_place_in_the_order() {
+    let found = found_after(|files| {
+        replace(files, "crates/aurora-cli/Cargo.toml", "aurora-cli", "aurora-extra")
+    });
+    assert_eq!(found, ["direction crates/aurora-cli/Cargo.toml:2"]);
+}
+
+#[test]
+fn data_may_use_the_generator_alone() {
+    let path = "crates/aurora-data/src/lib.rs";
+    assert_eq!(found_after(|f| append(f, path, "use aurora_kernels::random::Stream;\n")), [""; 0]);
+    for line in [
+        "use aurora_kernels::gelu;\n",
+        "use aurora_kernels::{random, gelu};\n",
+        "use aurora_kernels::randomness;\n",
+    ] {
+        assert_eq!(found_after(|f| append(f, path, line)), [format!("data-direction {path}:3")]);
+    }
+}
+
+#[test]
+fn a_crate_must_be_publishable() {
+    let manifest = "crates/aurora-train/Cargo.toml";
+    let found = format!("metadata {manifest}:0");
+    for key in [
+        "description = \"d\"\n",
+        "readme = \"README.md\"\n",
+        "license.workspace = true\n",
+        "[lints]\nworkspace = true\n",
+    ] {
+        assert_eq!(
+            found_after(|files| replace(files, manifest, key, "")),
+            [found.as_str()],
+            "{key}"
+        );
+    }
+    let not_inherited =
+        found_after(|files| replace(files, "Cargo.toml", "license = \"MIT\"\n", ""));
+    assert_eq!(not_inherited.len(), 5, "{not_inherited:?}");
+    for gone in ["README.md", "examples/use.rs"] {
+        let path = format!("crates/aurora-train/{gone}");
+        assert_eq!(found_after(|files| drop(files.remove(&path))), [found.as_str()], "{gone}");
+    }
+}
+
+#[test]
+fn a_version_stands_in_the_root_manifest() {
+    let found = found_after(|f| {
+        append(f, "crates/aurora-cli/Cargo.toml", "[dev-dependencies]\nserde = \"1\"\n")
+    });
+    assert_eq!(found.len(), 1);
+    assert!(found[0].starts_with("one-version crates/aurora-cli/Cargo.toml:"), "{found:?}");
+}
+
+#[test]
+fn a_module_says_what_it_is() {
+    for opening in
+        ["fn a() {}\n", "// A plain comment.\n", "//!\n//! late\n", "#![allow(x)]\nfn a() {}\n"]
+    {
+        let found = found_after(|f| {
+            drop(f.insert("crates/aurora-train/src/lib.rs".into(), opening.into()))
+        });
+        assert_eq!(found, ["module-docs crates/aurora-train/src/lib.rs:1"], "{opening}");
+    }
+    for opening in [
+        "#![allow(x)]\n//! Words.\n",
+        "\n//! Words.\n",
+        "#![doc = include_str!(\"../README.md\")]\n",
+    ] {
+        let found = found_after(|f| {
+            drop(f.insert("crates/aurora-train/src/lib.rs".into(), opening.into()))
+        });
+        assert_eq!(found, [""; 0], "{opening}");
+    }
+}
+
+#[test]
+fn only_the_output_module_prints() {
+    let path = "crates/aurora-train/src/lib.rs";
+    for call in ["println!()", "eprint!()", "dbg!(1)", "std::io::stdout()"] {
+        let found = found_after(|f| append(f, path, &format!("\nfn a() {{ {call}; }}\n")));
+        assert_eq!(found, [format!("stray-print {path}:4")], "{call}");
+        let in_test = format!("#[cfg(test)]\nmod tests {{ fn a() {{ {call}; }} }}\n");
+        assert_eq!(found_after(|f| append(f, path, &in_test)), [""; 0], "{call}");
+    }
+    let elsewhere_in_the_program =
+        found_after(|f| append(f, "crates/aurora-cli/src/main.rs", "fn a() { print!(); }\n"));
+    assert_eq!(elsewhere_in_the_program, ["stray-print crates/aurora-cli/src/main.rs:6"]);
+}
+
+#[test]
+fn a_long_file_is_mentioned_and_a_very_long_one_fails() {
+    let with_lines = |lines: usize| {
+        let mut files = tidy_workspace();
+        append(&mut files, "crates/aurora-train/src/lib.rs", &"\n".repeat(lines - 3));
+        append(&mut files, "crates/aurora-train/src/lib.rs", "fn a() {}\n");
+        findings(&files).into_iter().map(|f| (f.rule, f.severity, f.line)).collect::<Vec<_>>()
+    };
+    assert_eq!(with_lines(400), []);
+    assert_eq!(with_lines(401), [("file-length", Severity::Warning, 401)]);
+    assert_eq!(with_lines(600), [("file-length", Severity::Warning, 401)]);
+    assert_eq!(with_lines(601), [("file-length", Severity::Error, 601)]);
+}
+
+#[test]
+fn a_quoted_command_exists() {
+    for good in [
+        "cargo test -p aurora-data",
+        "aurora train --out=x",
+        "cargo run -p aurora-data --example use",
+        "cargo xtask tidy",
+    ] {
+        assert_eq!(
+            found_after(|f| append(f, "README.md", &format!("`{good}`\n"))),
+            [""; 0],
+            "{good}"
+        );
+    }
+    for bad in [
+        "aurora dream",
+        "cargo run -- dream",
+        "aurora train --dream 1",
+        "cargo dream",
+        "cargo xtask dream",
+        "cargo test -p aurora-dream",
+        "cargo test -p aurora-data --test dream",
+        "cargo run -p aurora-data --example dream",
+    ] {
+        assert_eq!(
+            found_after(|f| append(f, "README.md", &format!("`{bad}`\n"))),
+            ["command README.md:8"],
+            "{bad}"
+        );
+    }
+    let no_alias = found_after(|files| {
+        append(files, "README.md", "`cargo xtask tidy`\n");
+        files.remove(".cargo/config.toml");
+    });
+    assert_eq!(no_alias, ["command README.md:8"]);
+}
+
+#[test]
+fn a_relative_link_leads_somewhere() {
+    for bad in ["crates/none", "../elsewhere.md"] {
+        assert_eq!(
+            found_after(|f| append(f, "README.md", &format!("[x]({bad})\n"))),
+            ["link README.md:8"]
+        );
+    }
+    assert_eq!(
+        found_after(|f| append(f, "README.md", "[x](#top) [y](https://example.org/z)\n")),
+        [""; 0]
+    );
+}
+
+#[test]
+fn the_manifest_covers_every_picture_and_nothing_else() {
+    let other_licence = found_after(|files| replace(files, MANIFEST, "Apache-2.0", "CC-BY-SA-4.0"));
+    assert_eq!(other_licence, [format!("licence {MANIFEST}:2")]);
+
+    let other_bytes =
+        found_after(|f| drop(f.insert(SHARD.into(), shard(&[("apple.webp", b"other")]))));
+    assert_eq!(other_bytes, [format!("licence {MANIFEST}:2")]);
+
+    let without_row = found_after(|f| replace(f, MANIFEST, "a.tar\tapple", "a.tar\tpear"));
+    assert_eq!(without_row, [format!("licence {MANIFEST}:2"), format!("licence {MANIFEST}:0")]);
+
+    let empty_cell = found_after(|f| replace(f, MANIFEST, "\tp\t1\t", "\t\t1\t"));
+    assert_eq!(empty_cell, [format!("licence {MANIFEST}:2")]);
+
+    let other_header = found_after(|f| replace(f, MANIFEST, "shard\t", "tar\t"));
+    assert_eq!(other_header, [format!("licence {MANIFEST}:1")]);
+
+    let short_row = found_after(|f| append(f, MANIFEST, "a.tar\tpear\n"));
+    assert_eq!(short_row, [format!("licence {MANIFEST}:3")]);
+
+    let no_manifest = found_after(|f| drop(f.remove(MANIFEST)));
+    assert_eq!(no_manifest, [format!("licence {MANIFEST}:0")]);
+
+    let torn = found_after(|f| f.get_mut(SHARD).unwrap().truncate(700));
+    assert!(torn.contains(&format!("licence {SHARD}:0")), "{torn:?}");
+}
+
+#[test]
+fn no_line_ends_in_whitespace() {
+    assert_eq!(found_after(|f| append(f, "README.md", "a \n")), ["whitespace README.md:8"]);
+    assert_eq!(found_after(|f| append(f, "README.md", "a\r\n")), ["whitespace README.md:8"]);
+    assert_eq!(found_after(|f| append(f, "README.md", "\n")), ["whitespace README.md:8"]);
+    assert_eq!(found_after(|f| append(f, "README.md", "no newline")), ["whitespace README.md:8"]);
+}
+
+#[test]
+fn no_file_names_a_registry() {
+    // Put together here, so that this file holds no such address itself.
+    let address = format!("https:{}registry.example.org/x", "//");
+    assert_eq!(
+        found_after(|f| append(f, "README.md", &format!("{address}\n"))),
+        ["registry README.md:8"]
+    );
+    let config = ".cargo/config.toml";
+    let replaced =
+        found_after(|f| append(f, config, "[source.crates-io]\nreplace-with = \"other\"\n"));
+    assert_eq!(replaced, [format!("registry {config}:0")]);
+    let git = found_after(|f| append(f, "Cargo.lock", "source = \"git+https://github.com/a/b\"\n"));
+    assert_eq!(git, ["registry Cargo.lock:2"]);
+}
+
+#[test]
+fn a_finding_names_its_place_and_the_way_out() {
+    let mut files = tidy_workspace();
+    append(&mut files, "crates/aurora-train/src/lib.rs", "fn a() { println!() }\n");
+    let found: Vec<String> = findings(&files).iter().map(ToString::to_string).collect();
+    assert_eq!(found.len(), 1);
+    assert!(
+        found[0].starts_with("crates/aurora-train/src/lib.rs:3: error [stray-print]: `println!`"),
+        "{}",
+        found[0]
+    );
+    assert!(found[0].contains("crates/aurora-cli/src/output.rs"), "{}", found[0]);
+}
+
+#[test]
+fn this_repository_is_tidy() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let findings = check(&Tree::read(root).unwrap());
+    let errors: Vec<String> = findings
+        .iter()
+        .filter(|f| f.severity == Severity::Error)
+        .map(ToString::to_string)
+        .collect();
+    assert!(errors.is_empty(), "{}", errors.join("\n"));
+}
