@@ -16,12 +16,14 @@ fn tidy_workspace() -> Files {
     put(".cargo/config.toml", "[alias]\nxtask = \"run --package xtask --\"\n");
     put(
         "Cargo.toml",
-        "[workspace.package]\nlicense = \"MIT\"\nrepository = \"r\"\nkeywords = [\"k\"]\ncategories = [\"c\"]\n",
+        "[workspace.package]\nlicense = \"MIT\"\nrepository = \"r\"\nkeywords = [\"k\"]\n\
+        categories = [\"c\"]\n",
     );
     put("Cargo.lock", "source = \"registry+https://github.com/rust-lang/crates.io-index\"\n");
     put(
         "README.md",
-        "# Aurora\n\nSee [the data](crates/aurora-data).\n\n```sh\ncargo run --release -- train --out DIR\n```\n",
+        "# Aurora\n\nSee [the data](crates/aurora-data).\n\n```sh\n\
+         cargo run --release -- train --out DIR\n```\n",
     );
     put(
         "xtask/src/main.rs",
@@ -43,7 +45,8 @@ fn tidy_workspace() -> Files {
             .map(|key| format!("{key}.workspace = true\n"))
             .concat();
         let manifest = format!(
-            "[package]\nname = \"{name}\"\ndescription = \"d\"\nreadme = \"README.md\"\n{inherited}[lints]\nworkspace = true\n[dependencies]\n{dependencies}"
+            "[package]\nname = \"{name}\"\ndescription = \"d\"\nreadme = \"README.md\"\n\
+            {inherited}[lints]\nworkspace = true\n[dependencies]\n{dependencies}"
         );
         put(&format!("crates/{name}/Cargo.toml"), &manifest);
         put(&format!("crates/{name}/README.md"), "# Name\n\nWhat it is.\n");

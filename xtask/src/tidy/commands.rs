@@ -56,7 +56,8 @@ fn cargo_accepts(
     if !CARGO.contains(&command.as_str()) && !command.starts_with('-') && !has_alias(tree, command)
     {
         return Err(format!(
-            "cargo has no command {command} and .cargo/config.toml no such alias; add the alias or quote another command"
+            "cargo has no command {command} and .cargo/config.toml no such alias; add the alias \
+            or quote another command"
         ));
     }
     let split = words.iter().position(|word| word == "--").unwrap_or(words.len());
@@ -248,7 +249,10 @@ mod tests {
 
     #[test]
     fn subcommands_are_read_from_their_enum() {
-        let text = "#[derive(Debug, Subcommand)]\nenum C {\n /// Doc, with A name.\n Train(TrainArgs),\n #[command(name = \"look\")]\n Inspect { a: Path },\n BuildKernels,\n}\n#[derive(Debug)]\nenum D { Other }\n";
+        let text = "#[derive(Debug, Subcommand)]\nenum C {\n\
+             /// Doc, with A name.\nTrain(TrainArgs),\n\
+             #[command(name = \"look\")]\nInspect { a: Path },\nBuildKernels,\n}\n\
+             #[derive(Debug)]\nenum D { Other }\n";
         assert_eq!(subcommands(&code_only(text), text), ["train", "look", "build-kernels"]);
     }
 

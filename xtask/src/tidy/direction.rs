@@ -20,7 +20,8 @@ pub fn crates_depend_downwards(tree: &Tree) -> Vec<Finding> {
         let name = package.name();
         let Some((_, allowed)) = MAY_DEPEND_ON.iter().find(|(listed, _)| *listed == name) else {
             let message = format!(
-                "the crate {name} has no place in the dependency order; give it one in xtask/src/tidy/direction.rs and in docs/architecture.md"
+                "the crate {name} has no place in the dependency order; give it one in \
+                xtask/src/tidy/direction.rs and in docs/architecture.md"
             );
             findings.push(Finding::error(
                 "direction",
@@ -35,7 +36,8 @@ pub fn crates_depend_downwards(tree: &Tree) -> Vec<Finding> {
             let ours = MAY_DEPEND_ON.iter().any(|(listed, _)| *listed == real);
             if ours && !allowed.contains(&real) {
                 let message = format!(
-                    "{name} depends on {real}, which is not below it (allowed: {}); move what it needs down, or the code that needs it up",
+                    "{name} depends on {real}, which is not below it (allowed: {}); move what \
+                    it needs down, or the code that needs it up",
                     if allowed.is_empty() { "none".to_owned() } else { allowed.join(", ") }
                 );
                 findings.push(Finding::error(
@@ -60,7 +62,8 @@ pub fn data_uses_the_generator_only(tree: &Tree) -> Vec<Finding> {
             let item = code[offset + crate_name.len()..].strip_prefix("::random");
             !item.is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
         });
-        let message = "aurora-data uses aurora_kernels::random and nothing else of that crate; what computes on features belongs in aurora-train";
+        let message = "aurora-data uses aurora_kernels::random and nothing else of that crate; \
+        what computes on features belongs in aurora-train";
         findings.extend(
             others.map(|offset| {
                 Finding::error("data-direction", path, line_at(&code, offset), message)

@@ -87,7 +87,8 @@ fn check_rows(
             error(
                 line,
                 format!(
-                    "{shard}: {key} stands under `{licence}`; leave the picture out (allowed: {allowed})"
+                    "{shard}: {key} stands under `{licence}`; leave the picture out \
+                    (allowed: {allowed})"
                 ),
             );
         }

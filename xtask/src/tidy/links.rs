@@ -22,7 +22,8 @@ pub fn relative_links_lead_somewhere(tree: &Tree) -> Vec<Finding> {
             let there = resolve(folder, file).is_some_and(|resolved| tree.exists(&resolved));
             if !there {
                 let message = format!(
-                    "the link to `{target}` leads nowhere in this repository; mend the path or drop the link"
+                    "the link to `{target}` leads nowhere in this repository; mend the path or \
+                    drop the link"
                 );
                 findings.push(Finding::error("link", path, line, message));
             }

@@ -121,7 +121,9 @@ mod tests {
 
     #[test]
     fn commands_come_from_shell_fences_and_inline_code() {
-        let text = "Run `cargo xtask tidy`, or `cargo` or `aurora-data`.\n```sh\n$ A=1 cargo run -- search \"a b\" # why\ncd x && aurora eval \\\n  --k 1\n```\n```rust\ncargo nothing\n```\n";
+        let text = "Run `cargo xtask tidy`, or `cargo` or `aurora-data`.\n\
+             ```sh\n$ A=1 cargo run -- search \"a b\" # why\n\
+             cd x && aurora eval \\\n  --k 1\n```\n```rust\ncargo nothing\n```\n";
         assert_eq!(
             quoted(text),
             ["1: cargo|xtask|tidy", "3: cargo|run|--|search|a b", "4: aurora|eval|--k|1"]

@@ -22,12 +22,17 @@ pub fn crates_are_publishable(tree: &Tree) -> Vec<Finding> {
         if package.manifest.get("lints").and_then(|lints| lints.get("workspace")?.as_bool())
             != Some(true)
         {
-            missing("[lints] does not say `workspace = true`, so the workspace's lints do not hold here".to_owned());
+            missing(
+                "[lints] does not say `workspace = true`, so the workspace's lints do not \
+            hold here"
+                    .to_owned(),
+            );
         }
         let folder = package.folder;
         if tree.text(&format!("{folder}/README.md")).is_none_or(|text| text.lines().count() < 3) {
             missing(format!(
-                "{folder}/README.md is missing or empty; say what the crate is to someone who depends on it alone"
+                "{folder}/README.md is missing or empty; say what the crate is to someone who \
+                depends on it alone"
             ));
         }
         let examples = format!("{folder}/examples/");
@@ -64,7 +69,8 @@ pub fn versions_stand_in_one_place(tree: &Tree) -> Vec<Finding> {
         for (name, wanted) in package.dependencies() {
             if wanted.get("workspace").and_then(toml::Value::as_bool) != Some(true) {
                 let message = format!(
-                    "`{name}` states its own version; put it under [workspace.dependencies] of the root manifest and say `{name}.workspace = true` here"
+                    "`{name}` states its own version; put it under [workspace.dependencies] of \
+                    the root manifest and say `{name}.workspace = true` here"
                 );
                 findings.push(Finding::error(
                     "one-version",

@@ -166,7 +166,8 @@ mod tests {
 
     #[test]
     fn a_test_module_reaches_to_its_closing_brace() {
-        let code = "fn a() {}\n#[cfg(test)]\nmod tests { fn b() { c!(); } }\nfn d() {}\n#[cfg(test)]\nmod more;\nfn e() {}\n";
+        let code = "fn a() {}\n#[cfg(test)]\nmod tests { fn b() { c!(); } }\nfn d() {}\n\
+        #[cfg(test)]\nmod more;\nfn e() {}\n";
         let modules = test_modules(code);
         assert_eq!(modules.len(), 1);
         assert!(code[modules[0].clone()].ends_with("c!(); } }"));

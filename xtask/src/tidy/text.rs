@@ -52,12 +52,14 @@ pub fn no_registry_hosts(tree: &Tree) -> Vec<Finding> {
                     .strip_prefix("source = ")
                     .is_some_and(|source| !source.contains("/crates.io-index\""));
             if foreign_source {
-                let message = "a dependency that does not come from the public index; use a published version";
+                let message = "a dependency that does not come from the public index; use a \
+                published version";
                 findings.push(Finding::error("registry", path, index + 1, message));
             }
             if let Some(host) = registry_host(line) {
                 let message = format!(
-                    "names the package host {host}; leave the choice of a registry to the machine that builds"
+                    "names the package host {host}; leave the choice of a registry to the \
+                    machine that builds"
                 );
                 findings.push(Finding::error("registry", path, index + 1, message));
             }

@@ -188,7 +188,8 @@ mod tests {
 
     #[test]
     fn dependencies_of_every_kind_are_listed() {
-        let text = "[package]\nname = \"p\"\n[dependencies]\na = \"1\"\n[dev-dependencies]\nb = \"1\"\n[target.'cfg(unix)'.dependencies]\nc = \"1\"\n";
+        let text = "[package]\nname = \"p\"\n[dependencies]\na = \"1\"\n[dev-dependencies]\n\
+        b = \"1\"\n[target.'cfg(unix)'.dependencies]\nc = \"1\"\n";
         let package = Package {
             folder: "crates/p",
             path: "crates/p/Cargo.toml",
