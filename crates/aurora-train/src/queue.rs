@@ -1,0 +1,272 @@
+//! The momentum feature queue: features of earlier batches as further negatives for ITC.
+//!
+//! A ring of `size` slots holds the momentum features of pictures and texts and the id of each
+//! pair. Once it is full the oldest pair is overwritten. A slot that was never filled has id
+//! [`EMPTY`] and zero features; [`FeatureQueue::filled`] leaves such slots out. The released code
+//! starts with random unit features in them and lets them take part as negatives;
+//! [`FeatureQueue::all`] gives that.
+//!
+//! Tensors are replaced, never written in place: the loss of a step holds on to the queue it was
+//! computed with until its backward pass is done, however early the next batch is enqueued.
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::error::{Error, Result};
+
+/// The id of a slot that holds no pair; no picture or text may have it.
+pub const EMPTY: i64 = -100;
+
+/// Names of the saved tensors, as in BLIP checkpoints.
+const NAMES: [&str; 4] = ["image_queue", "text_queue", "idx_queue", "ptr_queue"];
+
+/// Features and ids that the loss looks at: (slots, dim) each, and `slots` ids.
+#[derive(Debug, Clone)]
+pub struct QueueView {
+    /// Momentum features of pictures, (slots, dim).
+    pub image: Tensor,
+    /// Momentum features of texts, (slots, dim).
+    pub text: Tensor,
+    /// Ids of the pairs.
+    pub ids: Vec<i64>,
+}
+
+/// The ring of momentum features.
+#[derive(Debug, Clone)]
+pub struct FeatureQueue {
+    image: Tensor, // (size, dim)
+    text: Tensor,  // (size, dim)
+    ids: Vec<i64>,
+    next: usize,
+}
+
+impl FeatureQueue {
+    /// An empty queue of `size` slots (0: no queue) for features of length `dim`.
+    ///
+    /// # Errors
+    /// What candle reports when it cannot make the tensors.
+    pub fn new(dim: usize, size: usize, device: &Device) -> Result<Self> {
+        let zeros = Tensor::zeros((size, dim), DType::F32, device)?;
+        Ok(Self { image: zeros.clone(), text: zeros, ids: vec![EMPTY; size], next: 0 })
+    }
+
+    /// Number of slots.
+    pub fn size(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Every slot, never filled ones included.
+    pub fn all(&self) -> QueueView {
+        QueueView { image: self.image.clone(), text: self.text.clone(), ids: self.ids.clone() }
+    }
+
+    /// The slots that hold a pair, in the order of the ring.
+    ///
+    /// # Errors
+    /// What candle reports when it cannot gather them.
+    pub fn filled(&self) -> Result<QueueView> {
+        let rows: Vec<u32> =
+            (0u32..).zip(&self.ids).filter(|s| *s.1 != EMPTY).map(|s| s.0).collect();
+        if rows.len() == self.size() {
+            return Ok(self.all());
+        }
+        let ids = self.ids.iter().copied().filter(|&id| id != EMPTY).collect();
+        let rows = Tensor::new(rows, self.image.device())?;
+        let image = self.image.index_select(&rows, 0)?;
+        let text = self.text.index_select(&rows, 0)?;
+        Ok(QueueView { image, text, ids })
+    }
+
+    /// Puts a batch in, `image` and `text` (batch, dim), over the oldest slots; goes on at the
+    /// first slot after the last. Of a batch larger than the queue only the end stays.
+    ///
+    /// # Errors
+    /// Shapes that do not fit each other or the queue.
+    pub fn enqueue(&mut self, image: &Tensor, text: &Tensor, ids: &[i64]) -> Result<()> {
+        let size = self.size();
+        for (name, features) in [("image features", image), ("text features", text)] {
+            let dim = self.image.dim(1)?;
+            if features.dims() != [ids.len(), dim] {
+                return Err(Error::Shape {
+                    operation: "enqueue",
+                    name: name.to_owned(),
+                    found: features.dims().to_vec(),
+                    expected: format!("[{}, {dim}] (ids, queue dim)", ids.len()),
+                });
+            }
+        }
+        if size == 0 || ids.is_empty() {
+            return Ok(());
+        }
+        // Only the last `size` pairs can stay; the pointer moves as if all had been written.
+        let skipped = ids.len().saturating_sub(size);
+        let (start, count) = ((self.next + skipped) % size, ids.len() - skipped);
+        self.image = overwrite(&self.image, &image.narrow(0, skipped, count)?, start)?;
+        self.text = overwrite(&self.text, &text.narrow(0, skipped, count)?, start)?;
+        for (offset, &id) in ids[skipped..].iter().enumerate() {
+            self.ids[(start + offset) % size] = id;
+        }
+        self.next = (self.next + ids.len()) % size;
+        Ok(())
+    }
+
+    /// The queue as tensors in BLIP's layout: `image_queue` and `text_queue` (dim, size),
+    /// `idx_queue` (1, size), `ptr_queue` (1), the last two i64.
+    ///
+    /// # Errors
+    /// What candle reports when it cannot make the tensors.
+    pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
+        let device = self.image.device();
+        let tensors = [
+            self.image.t()?.contiguous()?,
+            self.text.t()?.contiguous()?,
+            Tensor::from_slice(&self.ids, (1, self.size()), device)?,
+            Tensor::new(&[self.next as i64], device)?,
+        ];
+        Ok(NAMES.map(str::to_owned).into_iter().zip(tensors).collect())
+    }
+
+    /// A queue from the tensors that [`FeatureQueue::state`] gives; others in `state` are ignored.
+    ///
+    /// # Errors
+    /// A tensor missing, shapes that do not fit each other, a pointer outside of the queue.
+    pub fn from_state(state: &BTreeMap<String, Tensor>) -> Result<Self> {
+        let [Some(image), Some(text), Some(ids), Some(next)] = NAMES.map(|name| state.get(name))
+        else {
+            let missing = NAMES.iter().filter(|n| !state.contains_key(**n));
+            let missing = missing.map(|n| (*n).to_owned()).collect();
+            return Err(Error::State { what: "queue", missing, unexpected: Vec::new() });
+        };
+        let shape = |name: &str, tensor: &Tensor, expected: String| Error::Shape {
+            operation: "load queue",
+            name: name.to_owned(),
+            found: tensor.dims().to_vec(),
+            expected,
+        };
+        let &[dim, size] = image.dims() else {
+            return Err(shape("image_queue", image, "[dim, size]".to_owned()));
+        };
+        if text.dims() != [dim, size] {
+            return Err(shape("text_queue", text, format!("[{dim}, {size}] as image_queue")));
+        }
+        if ids.elem_count() != size {
+            return Err(shape("idx_queue", ids, format!("[1, {size}]")));
+        }
+        if next.elem_count() != 1 {
+            return Err(shape("ptr_queue", next, "[1]".to_owned()));
+        }
+        let ids: Vec<i64> = ids.flatten_all()?.to_dtype(DType::I64)?.to_vec1()?;
+        let pointer = next.flatten_all()?.to_dtype(DType::I64)?.to_vec1::<i64>()?;
+        let pointer = pointer.first().and_then(|&p| usize::try_from(p).ok());
+        let next = pointer.filter(|&p| p < size || (p == 0 && size == 0));
+        let next = next.ok_or(Error::Count {
+            operation: "load queue",
+            name: "as ptr_queue, a slot below the size",
+            found: pointer.unwrap_or(0),
+            expected: size,
+        })?;
+        let rows = |t: &Tensor| t.to_dtype(DType::F32)?.t()?.contiguous();
+        Ok(Self { image: rows(image)?, text: rows(text)?, ids, next })
+    }
+}
+
+/// `ring` (size, dim) with `rows` (count <= size, dim) written from slot `start` on, in a ring.
+fn overwrite(ring: &Tensor, rows: &Tensor, start: usize) -> Result<Tensor> {
+    let (size, count) = (ring.dim(0)?, rows.dim(0)?);
+    let rows = rows.detach().to_dtype(DType::F32)?;
+    let before_end = count.min(size - start);
+    let wrapped = count - before_end;
+    // wrapped rows | kept | rows up to the end | kept
+    let parts = [
+        rows.narrow(0, before_end, wrapped)?,
+        ring.narrow(0, wrapped, start - wrapped)?,
+        rows.narrow(0, 0, before_end)?,
+        ring.narrow(0, start + before_end, size - start - before_end)?,
+    ];
+    let parts: Vec<&Tensor> = parts.iter().filter(|part| part.elem_count() > 0).collect();
+    if parts.is_empty() { Ok(ring.clone()) } else { Ok(Tensor::cat(&parts, 0)?) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Features of pairs `ids`, (n, 2): (id, -id) for pictures, twice that for texts.
+    fn features(ids: &[i64]) -> (Tensor, Tensor) {
+        let values: Vec<f32> = ids.iter().flat_map(|&id| [id as f32, -id as f32]).collect();
+        let image = Tensor::from_vec(values, (ids.len(), 2), &Device::Cpu).unwrap();
+        let text = (&image * 2.0).unwrap();
+        (image, text)
+    }
+
+    #[test]
+    fn empty_slots_are_left_out() {
+        let mut queue = FeatureQueue::new(2, 4, &Device::Cpu).unwrap();
+        assert_eq!(queue.filled().unwrap().image.dims(), [0, 2]);
+        let (image, text) = features(&[5, 6]);
+        queue.enqueue(&image, &text, &[5, 6]).unwrap();
+        let view = queue.filled().unwrap();
+        assert_eq!(view.ids, [5, 6]);
+        assert_eq!(view.text.to_vec2::<f32>().unwrap(), [[10.0, -10.0], [12.0, -12.0]]);
+        assert_eq!(queue.all().ids, [5, 6, EMPTY, EMPTY]);
+    }
+
+    #[test]
+    fn a_view_outlives_the_next_batch() {
+        let mut queue = FeatureQueue::new(2, 2, &Device::Cpu).unwrap();
+        let (image, text) = features(&[1, 2]);
+        queue.enqueue(&image, &text, &[1, 2]).unwrap();
+        let view = queue.all();
+        let (image, text) = features(&[3, 4]);
+        queue.enqueue(&image, &text, &[3, 4]).unwrap();
+        assert_eq!(view.image.to_vec2::<f32>().unwrap(), [[1.0, -1.0], [2.0, -2.0]]);
+    }
+
+    #[test]
+    fn names_what_does_not_fit() {
+        let mut queue = FeatureQueue::new(3, 4, &Device::Cpu).unwrap();
+        let (image, text) = features(&[1]);
+        let e = queue.enqueue(&image, &text, &[1]).unwrap_err().to_string();
+        assert!(e.contains("image features") && e.contains("[1, 3]"), "{e}");
+        let mut state = queue.state().unwrap();
+        state.insert("ptr_queue".to_owned(), Tensor::new(&[4i64], &Device::Cpu).unwrap());
+        assert!(FeatureQueue::from_state(&state).unwrap_err().to_string().contains("ptr_queue"));
+        state.remove("idx_queue");
+        assert!(FeatureQueue::from_state(&state).unwrap_err().to_string().contains("idx_queue"));
+    }
+
+    proptest! {
+        // The plain way: one slot after the other.
+        #[test]
+        fn same_as_slot_by_slot(size in 0usize..9, batches in prop::collection::vec(0usize..12, 0..6)) {
+            let mut queue = FeatureQueue::new(2, size, &Device::Cpu).unwrap();
+            let (mut expected, mut next, mut id) = (vec![EMPTY; size], 0, 0);
+            for batch in batches {
+                let ids: Vec<i64> = (0..batch as i64).map(|i| id + i).collect();
+                id += batch as i64;
+                let (image, text) = features(&ids);
+                queue.enqueue(&image, &text, &ids).unwrap();
+                for id in ids.into_iter().filter(|_| size > 0) {
+                    expected[next] = id;
+                    next = (next + 1) % size;
+                }
+                let view = queue.all();
+                prop_assert_eq!(&view.ids, &expected);
+                for (id, row) in expected.iter().zip(view.image.to_vec2::<f32>().unwrap()) {
+                    let id = if *id == EMPTY { 0.0 } else { *id as f32 };
+                    prop_assert_eq!(row, vec![id, -id]);
+                }
+                let state = queue.state().unwrap();
+                prop_assert_eq!(state["image_queue"].dims(), [2, size]);
+                prop_assert_eq!(state["idx_queue"].dims(), [1, size]);
+                let copy = FeatureQueue::from_state(&state).unwrap();
+                prop_assert_eq!(copy.next, queue.next);
+                prop_assert_eq!(copy.ids, view.ids);
+                let (a, b) = (copy.text.to_vec2::<f32>().unwrap(), view.text.to_vec2::<f32>().unwrap());
+                prop_assert_eq!(a, b);
+            }
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Two-stage evaluation: the contrastive similarity picks candidates, the matching head ranks them.
+//!
+//! Every picture gets its `k_test` most similar texts and every text its `k_test` most similar
+//! pictures. A pair that both ask for is scored once, and the pairs are handed out picture by
+//! picture, so that a scorer can compute a picture's keys and values for the cross-attention once
+//! and use them for all of its texts. The matching logits are kept apart from the similarity:
+//! `score = logit + beta similarity` can be formed for several beta without a second pass.
+
+use candle_core::{DType, Tensor};
+
+use crate::error::{Error, Result};
+use crate::recall::RetrievalReport;
+
+/// Score of a pair that was not among the candidates, as in the released code.
+pub const NOT_RANKED: f32 = -100.0;
+
+/// A picture and the texts it is to be matched with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidates {
+    /// Index of the picture.
+    pub image: usize,
+    /// Indices of the texts, rising.
+    pub texts: Vec<usize>,
+}
+
+/// Something that can tell how well pictures and texts match.
+pub trait PairScorer {
+    /// For each item of `work` the matching logits of its picture with its texts, in order.
+    ///
+    /// # Errors
+    /// Whatever the model reports.
+    fn score_pairs(&mut self, work: &[Candidates]) -> Result<Vec<Vec<f32>>>;
+}
+
+impl<F: FnMut(&[Candidates]) -> Result<Vec<Vec<f32>>>> PairScorer for F {
+    fn score_pairs(&mut self, work: &[Candidates]) -> Result<Vec<Vec<f32>>> {
+        self(work)
+    }
+}
+
+/// Matching logits of the candidate pairs of an evaluation set.
+#[derive(Debug, Clone)]
+pub struct Reranked {
+    images: usize,
+    texts: usize,
+    similarity: Vec<f32>, // (images, texts)
+    logits: Vec<f32>,     // (images, texts), NaN where neither side asked
+    by_image: Vec<Vec<usize>>,
+    by_text: Vec<Vec<usize>>,
+}
+
+/// Scores both ways, [`NOT_RANKED`] where a pair was not a candidate.
+#[derive(Debug, Clone)]
+pub struct Scores {
+    /// (pictures, texts).
+    pub i2t: Tensor,
+    /// (texts, pictures).
+    pub t2i: Tensor,
+}
+
+/// Scores the candidates of `similarity` (pictures, texts).
+///
+/// `k_test` is clamped to the number of candidates there are; equal similarities are taken in
+/// order of index. `pairs_per_call` bounds the pairs handed to one call of the scorer; the texts
+/// of one picture always go together.
+///
+/// # Errors
+/// A similarity that is not a matrix of numbers, what the scorer reports, a scorer that returns
+/// another number of logits than asked for, or a logit that is not a number.
+pub fn rerank(
+    similarity: &Tensor,
+    k_test: usize,
+    pairs_per_call: usize,
+    scorer: &mut impl PairScorer,
+) -> Result<Reranked> {
+    let &[images, texts] = similarity.dims() else {
+        return Err(Error::Shape {
+            operation: "rerank",
+            name: "similarity".to_owned(),
+            found: similarity.dims().to_vec(),
+            expected: "(pictures, texts)".to_owned(),
+        });
+    };
+    let similarity: Vec<f32> = similarity.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+    if let Some(place) = similarity.iter().position(|s| s.is_nan()) {
+        let what =
+            format!("the similarity of picture {} and text {}", place / texts, place % texts);
+        return Err(Error::NotFinite { what, value: f64::NAN });
+    }
+    let by_image: Vec<Vec<usize>> =
+        (0..images).map(|i| top(texts, k_test, |t| similarity[i * texts + t])).collect();
+    let by_text: Vec<Vec<usize>> =
+        (0..texts).map(|t| top(images, k_test, |i| similarity[i * texts + t])).collect();
+
+    let mut wanted = by_image.clone();
+    for (text, pictures) in by_text.iter().enumerate() {
+        for &image in pictures {
+            wanted[image].push(text);
+        }
+    }
+    let mut logits = vec![f32::NAN; images * texts];
+    let mut work: Vec<Candidates> = Vec::new();
+    let mut pending = 0;
+    let mut flush = |work: &mut Vec<Candidates>| -> Result<()> {
+        let scored = scorer.score_pairs(work)?;
+        let count = |operation, name, found, expected| {
+            if found == expected {
+                return Ok(());
+            }
+            Err(Error::Count { operation, name, found, expected })
+        };
+        count("rerank", "pictures scored", scored.len(), work.len())?;
+        for (candidates, scored) in work.drain(..).zip(scored) {
+            count("rerank", "logits for a picture", scored.len(), candidates.texts.len())?;
+            for (&text, logit) in candidates.texts.iter().zip(scored) {
+                if logit.is_nan() {
+                    let what = format!("the logit of picture {} and text {text}", candidates.image);
+                    return Err(Error::NotFinite { what, value: f64::NAN });
+                }
+                logits[candidates.image * texts + text] = logit;
+            }
+        }
+        Ok(())
+    };
+    for (image, mut texts) in wanted.into_iter().enumerate() {
+        texts.sort_unstable();
+        texts.dedup();
+        if texts.is_empty() {
+            continue;
+        }
+        if !work.is_empty() && pending + texts.len() > pairs_per_call {
+            flush(&mut work)?;
+            pending = 0;
+        }
+        pending += texts.len();
+        work.push(Candidates { image, texts });
+    }
+    if !work.is_empty() {
+        flush(&mut work)?;
+    }
+    Ok(Reranked { images, texts, similarity, logits, by_image, by_text })
+}
+
+impl Reranked {
+    /// Distinct pairs that were scored.
+    pub fn pairs(&self) -> usize {
+        self.logits.iter().filter(|l| !l.is_nan()).count()
+    }
+
+    /// `logit + beta similarity` of the candidates, both ways.
+    ///
+    /// # Errors
+    /// What candle reports when it cannot make the tensors.
+    pub fn scores(&self, beta: f64) -> Result<Scores> {
+        let (images, texts) = (self.images, self.texts);
+        let score = |image: usize, text: usize| {
+            let place = image * texts + text;
+            self.logits[place] + beta as f32 * self.similarity[place]
+        };
+        let mut i2t = vec![NOT_RANKED; images * texts];
+        for (image, candidates) in self.by_image.iter().enumerate() {
+            for &text in candidates {
+                i2t[image * texts + text] = score(image, text);
+            }
+        }
+        let mut t2i = vec![NOT_RANKED; images * texts];
+        for (text, candidates) in self.by_text.iter().enumerate() {
+            for &image in candidates {
+                t2i[text * images + image] = score(image, text);
+            }
+        }
+        let device = &candle_core::Device::Cpu;
+        Ok(Scores {
+            i2t: Tensor::from_vec(i2t, (images, texts), device)?,
+            t2i: Tensor::from_vec(t2i, (texts, images), device)?,
+        })
+    }
+
+    /// Recall with a given beta.
+    ///
+    /// # Errors
+    /// As [`RetrievalReport::new`].
+    pub fn report(
+        &self,
+        beta: f64,
+        image_ids: &[i64],
+        text_ids: &[i64],
+    ) -> Result<RetrievalReport> {
+        let scores = self.scores(beta)?;
+        RetrievalReport::new(&scores.i2t, &scores.t2i, image_ids, text_ids)
+    }
+
+    /// The beta of `candidates` with the best mean recall and its report; the first among equals,
+    /// none when there are no candidates. To be called on validation data.
+    ///
+    /// # Errors
+    /// As [`Reranked::report`].
+    pub fn best_beta(
+        &self,
+        candidates: &[f64],
+        image_ids: &[i64],
+        text_ids: &[i64],
+    ) -> Result<Option<(f64, RetrievalReport)>> {
+        let mut best: Option<(f64, RetrievalReport)> = None;
+        for &beta in candidates {
+            let report = self.report(beta, image_ids, text_ids)?;
+            if best.is_none_or(|(_, top)| report.mean() > top.mean()) {
+                best = Some((beta, report));
+            }
+        }
+        Ok(best)
+    }
+}
+
+/// Indices of the `k` largest of `count` scores, best first, equal ones by index.
+fn top(count: usize, k: usize, score: impl Fn(usize) -> f32) -> Vec<usize> {
+    let mut indices: Vec<usize> = (0..count).collect();
+    let order = |a: &usize, b: &usize| score(*b).total_cmp(&score(*a)).then(a.cmp(b));
+    if k == 0 {
+        return Vec::new();
+    }
+    if k < count {
+        indices.select_nth_unstable_by(k - 1, order);
+        indices.truncate(k);
+    }
+    indices.sort_unstable_by(order);
+    indices
+}
+
+#[cfg(test)]
+#[path = "rerank_tests.rs"]
+mod tests;

@@ -1,0 +1,147 @@
+//! Learning-rate schedules: a factor on the base learning rate of every group, by step.
+//!
+//! Warm-up rises linearly, `(step + 1) / warmup`, so that the first step already moves. After it
+//! the decay runs over the steps that are left. The cosine is
+//! `floor + (1 - floor) (1 + cos(pi t)) / 2` for t from 0 to 1, which with a learning rate and a
+//! floor of `min / init` is the usual `(init - min) (1 + cos(pi t)) / 2 + min`.
+
+use serde::{Deserialize, Serialize};
+
+/// How the learning rate falls after the warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decay {
+    /// It does not.
+    Constant,
+    /// Half a cosine, a little at every step.
+    Cosine,
+    /// Half a cosine, one stair per epoch; the first epoch runs at the full rate.
+    CosineEpoch,
+}
+
+/// A learning-rate schedule.
+///
+/// ```
+/// use aurora_train::schedule::{Decay, Schedule};
+///
+/// let schedule = Schedule { decay: Decay::Cosine, steps: 100, warmup: 10, floor: 0.0, epochs: 1 };
+/// assert_eq!(schedule.factor(0), 0.1);
+/// assert_eq!(schedule.factor(10), 1.0);
+/// assert!((schedule.factor(55) - 0.5).abs() < 1e-12);
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    /// How the rate falls.
+    pub decay: Decay,
+    /// Optimiser steps of the whole run.
+    pub steps: u64,
+    /// Steps of linear warm-up at the start.
+    pub warmup: u64,
+    /// Lowest factor, reached at the end, 0 to 1.
+    pub floor: f64,
+    /// Number of stairs of [`Decay::CosineEpoch`], at least 1; not used by the others.
+    pub epochs: u64,
+}
+
+impl Schedule {
+    /// The factor, 0 to 1, on the learning rate at `step` (the first is 0).
+    ///
+    /// Past the last step it stays at the floor (or at 1 for [`Decay::Constant`]).
+    pub fn factor(&self, step: u64) -> f64 {
+        if step < self.warmup {
+            return (step + 1) as f64 / self.warmup as f64;
+        }
+        let done = step - self.warmup;
+        let total = self.steps.saturating_sub(self.warmup).max(1);
+        match self.decay {
+            Decay::Constant => 1.0,
+            Decay::Cosine => self.cosine(done as f64 / total as f64),
+            Decay::CosineEpoch => {
+                let epochs = self.epochs.max(1);
+                let epoch = (u128::from(done) * u128::from(epochs) / u128::from(total)) as u64;
+                self.cosine(epoch as f64 / epochs as f64)
+            }
+        }
+    }
+
+    /// Half a cosine from 1 at `t` = 0 to the floor at 1 and after.
+    fn cosine(&self, t: f64) -> f64 {
+        let t = t.clamp(0.0, 1.0);
+        self.floor + (1.0 - self.floor) * 0.5 * (1.0 + (std::f64::consts::PI * t).cos())
+    }
+}
+
+/// A value that rises linearly from 0 to `target` over `steps`, then stays; `target` at once when
+/// `steps` is 0. It is how the weight of the soft targets comes in.
+pub fn ramp(target: f64, step: u64, steps: u64) -> f64 {
+    if steps == 0 { target } else { target * (step as f64 / steps as f64).min(1.0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn schedule(decay: Decay, steps: u64, warmup: u64, floor: f64, epochs: u64) -> Schedule {
+        Schedule { decay, steps, warmup, floor, epochs }
+    }
+
+    #[test]
+    fn cosine_per_epoch_is_the_released_formula() {
+        // (init - min) * 0.5 * (1 + cos(pi * epoch / max_epoch)) + min
+        let (init, min, epochs, per_epoch) = (1e-4, 1e-6, 5, 7);
+        let s = schedule(Decay::CosineEpoch, epochs * per_epoch, 0, min / init, epochs);
+        for step in 0..epochs * per_epoch {
+            let epoch = (step / per_epoch) as f64;
+            let expected =
+                (init - min) * 0.5 * (1.0 + (std::f64::consts::PI * epoch / epochs as f64).cos())
+                    + min;
+            assert!((init * s.factor(step) - expected).abs() < 1e-18);
+        }
+    }
+
+    #[test]
+    fn constant_stays_after_warmup() {
+        let s = schedule(Decay::Constant, 10, 4, 0.0, 1);
+        let factors: Vec<f64> = (0..6).map(|step| s.factor(step)).collect();
+        assert_eq!(factors, [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn ramp_reaches_its_target() {
+        assert_eq!(ramp(0.4, 0, 0), 0.4);
+        assert_eq!(ramp(0.4, 0, 10), 0.0);
+        assert_eq!(ramp(0.4, 5, 10), 0.2);
+        assert_eq!(ramp(0.4, 50, 10), 0.4);
+    }
+
+    proptest! {
+        #[test]
+        fn falls_after_warmup_within_bounds(
+            steps in 1u64..500, warmup in 0u64..50, floor in 0.0f64..1.0, epochs in 1u64..20,
+            per_epoch in any::<bool>(),
+        ) {
+            let decay = if per_epoch { Decay::CosineEpoch } else { Decay::Cosine };
+            let s = schedule(decay, steps, warmup, floor, epochs);
+            let mut last = 1.0;
+            for step in 0..steps + 5 {
+                let factor = s.factor(step);
+                prop_assert!(factor > 0.0 || floor == 0.0 || step < warmup);
+                prop_assert!((0.0..=1.0).contains(&factor));
+                if step >= warmup {
+                    prop_assert!(factor <= last + 1e-12 && factor >= floor - 1e-12);
+                    last = factor;
+                }
+            }
+        }
+
+        #[test]
+        fn serde_round_trip(steps in 1u64..500, warmup in 0u64..50, floor in 0.0f64..1.0) {
+            let s = schedule(Decay::CosineEpoch, steps, warmup, floor, 3);
+            let text = serde_json::to_string(&s).unwrap();
+            prop_assert!(text.contains("cosine_epoch"));
+            prop_assert_eq!(s, serde_json::from_str(&text).unwrap());
+        }
+    }
+}
