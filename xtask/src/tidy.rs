@@ -101,6 +101,8 @@ const RULES: &[Rule] = &[
     sources::files_stay_short,
     commands::quoted_commands_exist,
     links::relative_links_lead_somewhere,
+    links::quoted_paths_exist,
+    links::named_types_exist,
     licences::every_picture_has_a_licence,
     text::no_trailing_whitespace,
     text::no_registry_hosts,

@@ -296,6 +296,30 @@ fn a_relative_link_leads_somewhere() {
 }
 
 #[test]
+fn a_quoted_path_is_there() {
+    for good in ["crates/aurora-data/src/lib.rs", "crates/aurora-data", "output.rs", "runs/x/"] {
+        assert_eq!(found_after(|f| append(f, "README.md", &format!("`{good}`\n"))), [""; 0]);
+    }
+    for bad in ["crates/aurora-data/src/gone.rs", "docs/gone.md", "gone.rs"] {
+        let found = found_after(|f| append(f, "README.md", &format!("`{bad}`\n")));
+        assert_eq!(found, ["path README.md:8"], "{bad}");
+    }
+}
+
+#[test]
+fn a_document_names_types_that_exist() {
+    let with_document = |text: &str| {
+        found_after(|files| {
+            append(files, "crates/aurora-layers/src/lib.rs", "struct Site { path: String }\n");
+            files.insert("docs/map.md".into(), format!("{text}\n").into_bytes());
+        })
+    };
+    assert_eq!(with_document("`Site`, `Site::path`, `not_checked`, `A = B`"), [""; 0]);
+    assert_eq!(with_document("`Sight`"), ["name docs/map.md:1"]);
+    assert_eq!(with_document("\n`Site::slices`"), ["name docs/map.md:2"]);
+}
+
+#[test]
 fn the_manifest_covers_every_picture_and_nothing_else() {
     let other_licence = found_after(|files| replace(files, MANIFEST, "Apache-2.0", "CC-BY-SA-4.0"));
     assert_eq!(other_licence, [format!("licence {MANIFEST}:2")]);

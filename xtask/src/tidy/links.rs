@@ -1,6 +1,10 @@
-//! A rule on documentation: a link to a file of this repository leads to one.
+//! Rules on documentation: a link leads to a file, a path in code type is there, and the map in
+//! `docs/` names types that exist.
 
-use super::markdown::links;
+use std::collections::BTreeSet;
+
+use super::markdown::{links, spans};
+use super::rust_source::code_only;
 use super::{Finding, Tree};
 
 /// Every relative link in a Markdown file names a file or folder that is there, inside the
@@ -32,6 +36,76 @@ pub fn relative_links_lead_somewhere(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
+/// Every path from the root in code type (`crates/...`), and every Rust file by its name alone, is
+/// there.
+pub fn quoted_paths_exist(tree: &Tree) -> Vec<Finding> {
+    let tops = ["crates/", "xtask/", "benches/", "kernels/", "docs/", ".ci/", ".cargo/"];
+    let mut findings = Vec::new();
+    for (path, text) in tree.texts().filter(|(path, _)| path.ends_with(".md")) {
+        for (line, span) in spans(text) {
+            let is_name = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+            if !span.chars().all(is_name) {
+                continue;
+            }
+            let there = if tops.iter().any(|top| span.starts_with(top)) {
+                tree.exists(span)
+            } else if span.ends_with(".rs") && span != ".rs" {
+                let end = format!("/{span}");
+                tree.rust().any(|(path, _)| path.ends_with(&end))
+            } else {
+                continue;
+            };
+            if !there {
+                let message = format!("there is no `{span}`; name the file where it is now");
+                findings.push(Finding::error("path", path, line, message));
+            }
+        }
+    }
+    findings
+}
+
+/// Every type, and every item of a type, that a document in `docs/` names occurs in the sources.
+pub fn named_types_exist(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let documents: Vec<_> = tree
+        .texts()
+        .filter(|(path, _)| path.starts_with("docs/") && path.ends_with(".md"))
+        .flat_map(|(path, text)| {
+            spans(text).into_iter().map(move |(line, span)| (path, line, span))
+        })
+        .filter(|(_, _, span)| names_a_type(span))
+        .collect();
+    if documents.is_empty() {
+        return findings;
+    }
+    let mut known = BTreeSet::new();
+    for (_, text) in tree.rust() {
+        let code = code_only(text);
+        let words = code.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+        known.extend(words.filter(|word| !word.is_empty()).map(str::to_owned));
+    }
+    for (path, line, span) in documents {
+        for name in span.split("::").filter(|name| !known.contains(*name)) {
+            let message =
+                format!("`{span}`: no source has `{name}`; say what it is called now, or drop it");
+            findings.push(Finding::error("name", path, line, message));
+        }
+    }
+    findings
+}
+
+/// `Type`, `Type::item` or `module::Type`.
+fn names_a_type(span: &str) -> bool {
+    let is_name = |name: &str| {
+        name.chars().all(|c| c.is_alphanumeric() || c == '_')
+            && name.starts_with(|c: char| c.is_alphabetic())
+    };
+    let is_type = |name: &str| {
+        name.starts_with(|c: char| c.is_uppercase()) && name.contains(|c: char| c.is_lowercase())
+    };
+    span.split("::").all(is_name) && span.split("::").any(is_type)
+}
+
 /// `target` as seen from `folder`, or `None` where it climbs out of the repository.
 fn resolve(folder: &str, target: &str) -> Option<String> {
     let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
@@ -56,5 +130,15 @@ mod tests {
         assert_eq!(resolve("docs/math", "../a.md").as_deref(), Some("docs/a.md"));
         assert_eq!(resolve("", "./crates/x/").as_deref(), Some("crates/x"));
         assert_eq!(resolve("docs", "../../elsewhere"), None);
+    }
+
+    #[test]
+    fn a_type_is_told_by_its_capital() {
+        for name in ["Blip", "Tuned::prepare", "random::Stream", "LowRank"] {
+            assert!(names_a_type(name), "{name}");
+        }
+        for other in ["linear", "PEFT", "Blip::", "a b", "A = B", "aurora_kernels::gelu", "x.rs"] {
+            assert!(!names_a_type(other), "{other}");
+        }
     }
 }

@@ -93,6 +93,20 @@ fn shell_words(shell: &str) -> Vec<String> {
     words
 }
 
+/// The inline code outside fenced blocks, each span with its line.
+pub fn spans(text: &str) -> Vec<(usize, &str)> {
+    let mut found = Vec::new();
+    let mut fenced = false;
+    for (index, line) in text.lines().enumerate() {
+        if line.trim_start().starts_with("```") {
+            fenced = !fenced;
+        } else if !fenced {
+            found.extend(line.split('`').skip(1).step_by(2).map(|span| (index + 1, span)));
+        }
+    }
+    found
+}
+
 /// The targets of `[text](target)` outside fenced blocks, each with its line.
 pub fn links(text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
@@ -128,6 +142,11 @@ mod tests {
             quoted(text),
             ["1: cargo|xtask|tidy", "3: cargo|run|--|search|a b", "4: aurora|eval|--k|1"]
         );
+    }
+
+    #[test]
+    fn spans_outside_fences_are_listed() {
+        assert_eq!(spans("a `b` c `d`\n```\n`e`\n```\n`f`"), [(1, "b"), (1, "d"), (5, "f")]);
     }
 
     #[test]
