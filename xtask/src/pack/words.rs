@@ -1,0 +1,144 @@
+//! What "names the same thing" means: words without number, and containment of concepts.
+
+use std::collections::BTreeSet;
+
+/// Words that carry no content in a name.
+const FILLERS: &[&str] = &["a", "an", "the", "of", "with", "and"];
+
+/// Irregular plurals, and pairs that the rules below would not bring together.
+const IRREGULAR: &[(&str, &str)] = &[
+    ("men", "man"),
+    ("women", "woman"),
+    ("children", "child"),
+    ("people", "person"),
+    ("feet", "foot"),
+    ("teeth", "tooth"),
+    ("mice", "mouse"),
+    ("geese", "goose"),
+    ("leaves", "leaf"),
+    ("knives", "knife"),
+    ("wolves", "wolf"),
+    ("loaves", "loaf"),
+    ("scarves", "scarf"),
+    ("shelves", "shelf"),
+    ("oxen", "ox"),
+    ("fishes", "fish"),
+    ("dice", "die"),
+    ("cacti", "cactus"),
+    ("octopi", "octopus"),
+    ("movies", "movie"),
+    ("cookies", "cookie"),
+    ("pies", "pie"),
+    ("ties", "tie"),
+    ("zombies", "zombie"),
+    ("shoes", "shoe"),
+    ("axes", "axe"),
+    ("gas", "gas"),
+    ("lens", "lens"),
+];
+
+/// A word without its plural ending.
+pub fn singular(word: &str) -> String {
+    if let Some((_, one)) = IRREGULAR.iter().find(|(many, _)| *many == word) {
+        return (*one).to_string();
+    }
+    let n = word.len();
+    if n > 4 && word.ends_with("ies") {
+        return format!("{}y", &word[..n - 3]);
+    }
+    let sibilant = ["ches", "shes", "xes", "sses", "zes", "oes"];
+    if n > 4 && sibilant.iter().any(|s| word.ends_with(s)) {
+        return word[..n - 2].to_string();
+    }
+    let kept = ["ss", "us", "is"];
+    if n > 3 && word.ends_with('s') && !kept.iter().any(|s| word.ends_with(s)) {
+        return word[..n - 1].to_string();
+    }
+    word.to_string()
+}
+
+/// The words of a text: lower case, letters and digits only, apostrophes closed up, in order.
+pub fn words(text: &str) -> Vec<String> {
+    let text: String = text
+        .to_lowercase()
+        .replace('’', "'")
+        .replace("'s ", " ")
+        .chars()
+        .filter(|c| *c != '\'')
+        .collect();
+    text.split(|c: char| !c.is_alphanumeric())
+        .filter(|w| !w.is_empty())
+        .map(ToString::to_string)
+        .collect()
+}
+
+/// The set that decides whether one text names another: singular content words.
+pub fn content(text: &str) -> BTreeSet<String> {
+    let all = words(text);
+    let some: BTreeSet<String> =
+        all.iter().filter(|w| !FILLERS.contains(&w.as_str())).map(|w| singular(w)).collect();
+    if some.is_empty() { all.into_iter().collect() } else { some }
+}
+
+/// Everything a text could be read as naming: its singular words, and neighbours written
+/// together ("light bulb" also as "lightbulb").
+#[derive(Debug, Clone, Default)]
+pub struct Mentions {
+    words: BTreeSet<String>,
+    joined: BTreeSet<String>,
+}
+
+impl Mentions {
+    /// Adds one text; neighbours are joined within a text only.
+    pub fn add(&mut self, text: &str) {
+        let all: Vec<String> = words(text).iter().map(|w| singular(w)).collect();
+        for pair in all.windows(2) {
+            if let [first, second] = pair {
+                self.joined.insert(format!("{first}{second}"));
+            }
+        }
+        self.words.extend(all);
+    }
+
+    /// Of one text alone.
+    pub fn of(text: &str) -> Self {
+        let mut mentions = Self::default();
+        mentions.add(text);
+        mentions
+    }
+
+    /// Whether all content words of `name` are here, in any order, or the name written as one.
+    pub fn names(&self, name: &Name) -> bool {
+        name.content.iter().all(|w| self.words.contains(w) || self.joined.contains(w))
+            || self.words.contains(&name.closed)
+    }
+}
+
+/// A concept's name, ready to be looked for.
+#[derive(Debug, Clone)]
+pub struct Name {
+    /// Singular content words.
+    pub content: BTreeSet<String>,
+    closed: String,
+}
+
+impl Name {
+    /// Reads a name.
+    pub fn new(text: &str) -> Self {
+        let closed = words(text)
+            .iter()
+            .filter(|w| !FILLERS.contains(&w.as_str()))
+            .map(|w| singular(w))
+            .collect::<String>();
+        Self { content: content(text), closed }
+    }
+}
+
+/// The form captions are kept in: lower case, the characters the caption clean-up removes turned
+/// into spaces, spaces folded.
+pub fn tidy(text: &str) -> String {
+    let text = text.to_lowercase().replace(['’', '‘'], "'").replace(['–', '—'], "-");
+    let text: String =
+        text.chars().map(|c| if ".!\"()*#:;~“”_|/".contains(c) { ' ' } else { c }).collect();
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
