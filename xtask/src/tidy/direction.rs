@@ -60,7 +60,7 @@ pub fn data_uses_the_generator_only(tree: &Tree) -> Vec<Finding> {
         let crate_name = "aurora_kernels";
         let others = words(&code, crate_name).filter(|offset| {
             let item = code[offset + crate_name.len()..].strip_prefix("::random");
-            !item.is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
+            item.is_none_or(|rest| rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
         });
         let message = "aurora-data uses aurora_kernels::random and nothing else of that crate; \
         what computes on features belongs in aurora-train";

@@ -78,10 +78,12 @@ pub fn files_stay_short(tree: &Tree) -> Vec<Finding> {
             of that name"
             )
         };
-        match lines {
-            ..=LONG => None,
-            ..=TOO_LONG => Some(Finding::warning("file-length", path, LONG + 1, message(LONG))),
-            _ => Some(Finding::error("file-length", path, TOO_LONG + 1, message(TOO_LONG))),
+        if lines > TOO_LONG {
+            Some(Finding::error("file-length", path, TOO_LONG + 1, message(TOO_LONG)))
+        } else if lines > LONG {
+            Some(Finding::warning("file-length", path, LONG + 1, message(LONG)))
+        } else {
+            None
         }
     });
     long.collect()
