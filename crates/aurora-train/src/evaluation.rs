@@ -1,0 +1,184 @@
+//! Two-stage evaluation of retrieval: similarity of features over everything, matching logits for the best.
+
+use aurora_kernels::random::Stream;
+use aurora_layers::{Blip, Prepared, cls};
+use candle_core::Tensor;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::progress::Progress;
+use crate::rerank::{Candidates, Reranked, rerank};
+
+/// Pairs of a fused pass that are computed together.
+const PAIRS_PER_CALL: usize = 512;
+
+/// The pictures and texts of an evaluation, encoded once.
+#[derive(Debug)]
+pub struct Gallery {
+    image_states: Vec<Tensor>,    // each (1, tokens, vision width)
+    text_cls: Vec<Tensor>,        // each (1, text width)
+    texts: Vec<(Tensor, Tensor)>, // token ids and mask, each (1, length)
+    /// Picture features (pictures, projection).
+    pub image: Tensor,
+    /// Text features (texts, projection).
+    pub text: Tensor,
+}
+
+/// Collects encoded pictures and texts, batch by batch.
+#[derive(Debug, Default)]
+pub struct GalleryBuilder {
+    image_states: Vec<Tensor>,
+    text_cls: Vec<Tensor>,
+    texts: Vec<(Tensor, Tensor)>,
+    image: Vec<Tensor>,
+    text: Vec<Tensor>,
+}
+
+impl GalleryBuilder {
+    /// Add pictures (batch, 3, size, size).
+    ///
+    /// # Errors
+    /// Shapes that do not fit the model.
+    pub fn images(&mut self, blip: &Blip, prepared: &Prepared, images: &Tensor) -> Result<()> {
+        let states = blip.encode_image(images, prepared)?.detach();
+        self.image.push(prepared.image_features(&states)?.detach());
+        for row in 0..states.dim(0)? {
+            self.image_states.push(states.narrow(0, row, 1)?);
+        }
+        Ok(())
+    }
+
+    /// Add texts: ids and mask (batch, length).
+    ///
+    /// # Errors
+    /// Shapes that do not fit the model.
+    pub fn texts(
+        &mut self,
+        blip: &Blip,
+        prepared: &Prepared,
+        ids: &Tensor,
+        mask: &Tensor,
+    ) -> Result<()> {
+        let states = blip.encode_text(ids, mask, prepared)?.detach();
+        self.text.push(prepared.text_features(&states)?.detach());
+        let first = cls(&states)?;
+        for row in 0..ids.dim(0)? {
+            self.text_cls.push(first.narrow(0, row, 1)?);
+            self.texts.push((ids.narrow(0, row, 1)?, mask.narrow(0, row, 1)?));
+        }
+        Ok(())
+    }
+
+    /// The gallery of everything added.
+    ///
+    /// # Errors
+    /// What candle reports, for instance for an empty gallery.
+    pub fn finish(self) -> Result<Gallery> {
+        let (image, text) = (Tensor::cat(&self.image, 0)?, Tensor::cat(&self.text, 0)?);
+        Ok(Gallery {
+            image_states: self.image_states,
+            text_cls: self.text_cls,
+            texts: self.texts,
+            image,
+            text,
+        })
+    }
+}
+
+impl Gallery {
+    /// Similarity of features, (pictures, texts).
+    ///
+    /// # Errors
+    /// What candle reports.
+    pub fn similarity(&self) -> Result<Tensor> {
+        Ok(self.image.matmul(&self.text.t()?)?)
+    }
+
+    /// Matching logits ("they belong together") of the `k_test` most similar candidates of every picture and text.
+    ///
+    /// # Errors
+    /// Shapes that do not fit the model, values that are not numbers.
+    pub fn rerank(
+        &self,
+        blip: &Blip,
+        prepared: &Prepared,
+        k_test: usize,
+        progress: &mut dyn Progress,
+    ) -> Result<Reranked> {
+        let total = self.image_states.len() as u64;
+        let mut done = 0;
+        progress.on_part("re-ranking", done, total);
+        let mut scorer = |work: &[Candidates]| -> Result<Vec<Vec<f32>>> {
+            let scores = self.score(blip, prepared, work)?;
+            done += work.len() as u64;
+            progress.on_part("re-ranking", done, total);
+            Ok(scores)
+        };
+        rerank(&self.similarity()?, k_test, PAIRS_PER_CALL, &mut scorer)
+    }
+
+    /// Matching logits of pictures with their candidate texts; keys and values once a picture.
+    ///
+    /// # Errors
+    /// Shapes that do not fit the model.
+    pub fn score(
+        &self,
+        blip: &Blip,
+        prepared: &Prepared,
+        work: &[Candidates],
+    ) -> Result<Vec<Vec<f32>>> {
+        let states = work.iter().map(|item| &self.image_states[item.image]).collect::<Vec<_>>();
+        let keys = blip.cross_keys(&Tensor::cat(&states, 0)?, prepared)?;
+        let texts: Vec<usize> = work.iter().flat_map(|item| item.texts.iter().copied()).collect();
+        let rows: Vec<u32> = (0u32..)
+            .zip(work)
+            .flat_map(|(row, item)| item.texts.iter().map(move |_| row))
+            .collect();
+        // Texts differ in length; padding up to the longest of this call is all that is needed.
+        let length = texts.iter().map(|&text| self.texts[text].0.dims()[1]).max().unwrap_or(0);
+        let gather = |part: fn(&(Tensor, Tensor)) -> &Tensor| -> Result<Tensor> {
+            let rows = texts.iter().map(|&text| {
+                let row = part(&self.texts[text]);
+                row.pad_with_zeros(1, 0, length - row.dims()[1])
+            });
+            Ok(Tensor::cat(&rows.collect::<candle_core::Result<Vec<_>>>()?, 0)?)
+        };
+        let (ids, mask) = (gather(|text| &text.0)?, gather(|text| &text.1)?);
+        let fused = cls(&blip.fuse(&ids, &mask, &keys, Some(Arc::from(rows)), prepared)?)?;
+        let fused = if prepared.has_context() {
+            let own: Vec<&Tensor> = texts.iter().map(|&text| &self.text_cls[text]).collect();
+            prepared.add_context(&fused, &Tensor::cat(&own, 0)?, 0)?
+        } else {
+            fused
+        };
+        let logits: Vec<f32> =
+            prepared.match_logits(&fused)?.narrow(1, 1, 1)?.flatten_all()?.to_vec1()?;
+        let mut rest = logits.as_slice();
+        let mut scores = Vec::with_capacity(work.len());
+        for item in work {
+            let (own, others) = rest.split_at(item.texts.len());
+            scores.push(own.to_vec());
+            rest = others;
+        }
+        Ok(scores)
+    }
+}
+
+/// A draw of rank components for one step: each stays with probability `1 - dropout` and is scaled up by its inverse.
+///
+/// # Errors
+/// What candle reports when it cannot make the tensor.
+pub fn rank_mask(
+    rank: usize,
+    dropout: f64,
+    seed: u64,
+    step: u64,
+    device: &candle_core::Device,
+) -> Result<Tensor> {
+    let mut stream = Stream::new(seed, "rank dropout", step, 0);
+    let keep = 1.0 - dropout;
+    let mask: Vec<f32> = (0..rank)
+        .map(|_| if stream.uniform() < keep { (1.0 / keep) as f32 } else { 0.0 })
+        .collect();
+    Ok(Tensor::from_vec(mask, rank, device)?)
+}

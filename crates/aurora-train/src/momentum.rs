@@ -1,0 +1,117 @@
+//! Moving averages of trained tensors: the momentum model's half that is not shared.
+//!
+//! The momentum model is the live model over other tensors. What is frozen is one tensor in both; what is averaged has a
+//! second copy here. In flavour released the shared factors are passed live, as the released code does.
+
+use aurora_layers::{Blip, Flavour, Prepared, Tuned};
+use candle_core::{Tensor, Var};
+use std::sync::Arc;
+
+use crate::error::Result;
+
+/// Pairs of an average and the live tensor it follows: `average <- decay average + (1 - decay) live`.
+#[derive(Debug, Clone)]
+pub struct Averages {
+    decay: f64,
+    pairs: Vec<(Var, Tensor)>,
+}
+
+impl Averages {
+    /// No pairs yet.
+    pub fn new(decay: f64) -> Self {
+        Self { decay, pairs: Vec::new() }
+    }
+
+    /// Follow `live` from the value of `start`. The result shares the average's memory: it shows every update and
+    /// takes no gradient.
+    ///
+    /// # Errors
+    /// What candle reports when it cannot copy.
+    pub fn follow(&mut self, start: &Tensor, live: &Tensor) -> Result<Tensor> {
+        let average = Var::from_tensor(&start.detach().copy()?)?;
+        let view = average.as_detached_tensor();
+        self.pairs.push((average, live.detach()));
+        Ok(view)
+    }
+
+    /// Move every average towards its live tensor.
+    ///
+    /// # Errors
+    /// What candle reports for tensors that changed shape.
+    pub fn update(&self) -> Result<()> {
+        for (average, live) in &self.pairs {
+            let old = average.as_detached_tensor();
+            average.set(&((old * self.decay)? + (live * (1.0 - self.decay))?)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// The momentum model of a tuning: the same backbone, averaged tuned tensors.
+#[derive(Debug, Clone)]
+pub struct Momentum {
+    averages: Averages,
+    tuned: Tuned,
+    blip: Arc<Blip>,
+}
+
+impl Momentum {
+    /// A momentum model that starts at the live one. `frozen` is the model of the backbone as it was read.
+    ///
+    /// # Errors
+    /// What candle reports when it cannot copy.
+    pub fn new(live: &Tuned, frozen: &Arc<Blip>, decay: f64) -> Result<Self> {
+        let mut averages = Averages::new(decay);
+        let mut tuned = live.clone();
+        for (name, tensor) in &mut tuned.tensors {
+            *tensor = match shared(name, live.spec.flavour) {
+                true => tensor.detach(),
+                false => averages.follow(tensor, tensor)?,
+            };
+        }
+        let blip = tuned.model(frozen)?;
+        Ok(Self { averages, tuned, blip })
+    }
+
+    /// Parts that were put together elsewhere: `tuned` and `blip` over tensors of `averages`.
+    pub fn from_parts(averages: Averages, tuned: Tuned, blip: Arc<Blip>) -> Self {
+        Self { averages, tuned, blip }
+    }
+
+    /// The averaged tensors, as they are now.
+    pub fn tuned(&self) -> &Tuned {
+        &self.tuned
+    }
+
+    /// Move towards the live tensors, then give the model and its view for this step.
+    ///
+    /// # Errors
+    /// What candle reports.
+    pub fn advance(&self) -> Result<(Arc<Blip>, Prepared)> {
+        self.averages.update()?;
+        Ok((self.blip.clone(), self.tuned.prepare(&self.blip, None)?))
+    }
+}
+
+/// Tensors that the released code hands to the momentum towers live.
+fn shared(name: &str, flavour: Flavour) -> bool {
+    flavour == Flavour::Released
+        && (name.starts_with("aurora_u.") || name.starts_with("aurora_v.") || name == "aurora_core")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn the_view_follows_the_live_tensor() {
+        let live = Var::new(&[1f32, 2.0], &Device::Cpu).unwrap();
+        let mut averages = Averages::new(0.75);
+        let view = averages.follow(live.as_tensor(), live.as_tensor()).unwrap();
+        live.set(&Tensor::new(&[5f32, 2.0], &Device::Cpu).unwrap()).unwrap();
+        averages.update().unwrap();
+        assert_eq!(view.to_vec1::<f32>().unwrap(), [2.0, 2.0]);
+        assert!(!view.track_op());
+    }
+}

@@ -1,0 +1,118 @@
+//! One step of image-text retrieval: from a batch to its losses.
+//!
+//! `loss = ITC + ITM`. ITC compares live features with momentum features and the queue ([`crate::itc`]); ITM asks of
+//! right pairs and hard negatives ([`crate::itm`]) whether they belong together. The cross-attention keys and values of
+//! a picture are computed once and serve its right pair and every negative it is drawn for.
+
+use aurora_kernels::cross_entropy;
+use aurora_layers::{Blip, Prepared, cls};
+use candle_core::Tensor;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::itc::{ItcInput, itc_loss};
+use crate::itm::{HardNegatives, ItmPairs};
+use crate::queue::QueueView;
+
+/// Pairs of pictures and texts.
+#[derive(Debug, Clone, Copy)]
+pub struct Pairs<'a> {
+    /// Pictures (batch, 3, size, size), normalised.
+    pub images: &'a Tensor,
+    /// Token ids (batch, length), u32.
+    pub token_ids: &'a Tensor,
+    /// Ones for tokens and zeros for padding, (batch, length).
+    pub mask: &'a Tensor,
+    /// What each pair shows; equal ids are right for each other.
+    pub ids: &'a [i64],
+}
+
+/// States and features of a batch, each tower on its own.
+#[derive(Debug, Clone)]
+pub struct Encoded {
+    /// Picture tokens (batch, tokens, vision width).
+    pub image_states: Tensor,
+    /// Text tokens (batch, length, text width).
+    pub text_states: Tensor,
+    /// Picture features of unit length (batch, projection).
+    pub image: Tensor,
+    /// Text features of unit length (batch, projection).
+    pub text: Tensor,
+}
+
+/// Both towers over a batch.
+///
+/// # Errors
+/// Shapes that do not fit the model.
+pub fn encode(blip: &Blip, prepared: &Prepared, pairs: &Pairs) -> Result<Encoded> {
+    let image_states = blip.encode_image(pairs.images, prepared)?;
+    let text_states = blip.encode_text(pairs.token_ids, pairs.mask, prepared)?;
+    let (image, text) =
+        (prepared.image_features(&image_states)?, prepared.text_features(&text_states)?);
+    Ok(Encoded { image_states, text_states, image, text })
+}
+
+/// What ITC needs beside the batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Contrast<'a> {
+    /// Momentum features of the batch's pictures and texts; none in a model without a momentum copy.
+    pub momentum: Option<[&'a Tensor; 2]>,
+    /// Earlier momentum features.
+    pub queue: Option<&'a QueueView>,
+    /// Weight of the soft targets.
+    pub alpha: f64,
+    /// One value.
+    pub temperature: &'a Tensor,
+}
+
+/// The contrastive loss of an encoded batch, and its similarities for drawing negatives, (batch, batch).
+///
+/// # Errors
+/// As [`itc_loss`].
+pub fn contrastive(
+    encoded: &Encoded,
+    ids: &[i64],
+    contrast: &Contrast,
+) -> Result<(Tensor, Tensor)> {
+    let &Contrast { momentum, queue, alpha, temperature } = contrast;
+    let input = ItcInput {
+        image: &encoded.image,
+        text: &encoded.text,
+        momentum,
+        queue,
+        ids,
+        alpha,
+        temperature,
+    };
+    let output = itc_loss(&input)?;
+    Ok((output.loss, output.similarity))
+}
+
+/// The matching loss: two-way cross-entropy over right pairs and the given negatives, 3 x batch pairs in one pass.
+///
+/// # Errors
+/// Shapes that do not fit the model.
+pub fn matching(
+    blip: &Blip,
+    prepared: &Prepared,
+    pairs: &Pairs,
+    encoded: &Encoded,
+    negatives: &HardNegatives,
+) -> Result<Tensor> {
+    let chosen = ItmPairs::new(negatives);
+    let device = pairs.token_ids.device();
+    let text_rows = Tensor::from_slice(&chosen.text_rows, chosen.len(), device)?;
+    let keys = blip.cross_keys(&encoded.image_states, prepared)?;
+    let ids = pairs.token_ids.index_select(&text_rows, 0)?; // (3 batch, length)
+    let mask = pairs.mask.index_select(&text_rows, 0)?;
+    let image_rows: Arc<[u32]> = chosen.image_rows.as_slice().into();
+    let fused = cls(&blip.fuse(&ids, &mask, &keys, Some(image_rows), prepared)?)?; // (3 batch, width)
+    let fused = if prepared.has_context() {
+        let text_cls = cls(&encoded.text_states)?.index_select(&text_rows, 0)?;
+        prepared.add_context(&fused, &text_cls, pairs.ids.len())?
+    } else {
+        fused
+    };
+    let logits = prepared.match_logits(&fused)?; // (3 batch, 2)
+    Ok(cross_entropy(&logits, &chosen.label_tensor(device)?)?)
+}

@@ -1,0 +1,8 @@
+//! Held to the numbers of the released PyTorch code, through the types the program itself uses.
+//!
+//! The fixtures stand in `tests/golden`; `AURORA_GOLDEN=<folder>` puts another set with the same layout in.
+
+mod support;
+
+#[path = "golden_cases/retrieval_image.rs"]
+mod retrieval_image;

@@ -1,0 +1,308 @@
+//! Image-text retrieval in flavour released: forward pass, both losses, every gradient, queues, six optimiser steps,
+//! two-stage evaluation.
+
+use crate::support::{
+    Fixture, assert_close, assert_gradient, folder, integers, part, read, scalar,
+};
+use aurora_layers::{
+    AdapterKind, Blip, BlipConfig, Flavour, TextConfig, TuneSpec, Tuned, VisionConfig,
+    cls, released,
+};
+use aurora_train::evaluation::GalleryBuilder;
+use aurora_train::itm::HardNegatives;
+use aurora_train::momentum::{Averages, Momentum};
+use aurora_train::optimizer::{AdamW, AdamWOptions, Group, Parameter};
+use aurora_train::progress::Silent;
+use aurora_train::queue::FeatureQueue;
+use aurora_train::retrieval::{Contrast, Encoded, Pairs, contrastive, encode, matching};
+use candle_core::{DType, Tensor, Var};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const FORWARD: f32 = 1e-5;
+const LOSS: f32 = 5e-6;
+const STEP_LOSS: f32 = 1e-5;
+const STEP_PARAMETER: f32 = 2e-5;
+const DECAY: f64 = 0.995;
+
+/// The fixture's model, every live tensor a variable.
+struct Model {
+    variables: BTreeMap<String, Var>,
+    blip: Arc<Blip>,
+    tuned: Tuned,
+    momentum: Momentum,
+    queue: FeatureQueue,
+    temperature: Var,
+}
+
+/// Sizes from the text configuration and the shapes of the weights.
+fn config(weights: &Fixture) -> BlipConfig {
+    let path = folder().join("med_config.json");
+    let text = std::fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let med: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let number = |key: &str| {
+        med[key].as_u64().unwrap_or_else(|| panic!("{key} in med_config.json")) as usize
+    };
+    let dims = |name: &str| weights[name].dims().to_vec();
+    let patch = dims("visual_encoder.patch_embed.proj.weight");
+    let grid = ((dims("visual_encoder.pos_embed")[1] - 1) as f64).sqrt() as usize;
+    let blocks = (0..)
+        .take_while(|n| weights.contains_key(&format!("visual_encoder.blocks.{n}.norm1.weight")))
+        .count();
+    BlipConfig {
+        vision: VisionConfig {
+            image_size: grid * patch[2],
+            patch_size: patch[2],
+            hidden_size: patch[0],
+            layers: blocks,
+            heads: number("num_attention_heads"),
+            mlp_size: dims("visual_encoder.blocks.0.mlp.fc1.weight")[0],
+            layer_norm_eps: 1e-6,
+        },
+        text: TextConfig {
+            vocab_size: number("vocab_size"),
+            hidden_size: number("hidden_size"),
+            layers: number("num_hidden_layers"),
+            heads: number("num_attention_heads"),
+            mlp_size: number("intermediate_size"),
+            max_positions: number("max_position_embeddings"),
+            layer_norm_eps: med["layer_norm_eps"].as_f64().unwrap(),
+            enc_token_id: number("vocab_size") as u32 - 1,
+        },
+        projection_size: dims("vision_proj.weight")[0],
+    }
+}
+
+/// A released name belongs to the momentum half when its first part ends in `_m`.
+fn live_name(name: &str) -> Option<String> {
+    let (first, rest) = name.split_once('.')?;
+    Some(format!("{}.{rest}", first.strip_suffix("_m")?))
+}
+
+/// Not the queue, the temperature, nor the constant 0, 1, 2, ... that the released code stores.
+fn is_model_tensor(name: &str) -> bool {
+    !["image_queue", "text_queue", "idx_queue", "ptr_queue", "temp"].contains(&name) && !name.ends_with("position_ids")
+}
+
+/// What the specification adds, and the backbone: two halves of one set of tensors.
+fn split(tensors: &Fixture, spec: &TuneSpec, config: &BlipConfig) -> (Fixture, Fixture) {
+    let pick = |wanted: Vec<(String, candle_core::Shape)>| -> Fixture {
+        wanted.into_iter().map(|(name, _)| (name.clone(), tensors[&name].clone())).collect()
+    };
+    (pick(Blip::wanted(config)), pick(spec.wanted(config).unwrap()))
+}
+
+impl Model {
+    fn read() -> Self {
+        let weights = read("retrieval_image.weights.safetensors");
+        let config = config(&weights);
+        let spec = TuneSpec::new(AdapterKind::Tucker, Flavour::Released, weights["CP_C"].dims()[0]);
+        let live: Fixture = weights
+            .iter()
+            .filter(|(name, _)| is_model_tensor(name) && live_name(name).is_none())
+            .map(|(name, tensor)| (name.clone(), tensor.clone()))
+            .collect();
+        let variables: BTreeMap<String, Var> = released::translate(&live)
+            .unwrap()
+            .into_iter()
+            .map(|(name, tensor)| (name, Var::from_tensor(&tensor).unwrap()))
+            .collect();
+        let tensors: Fixture =
+            variables.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+        let (backbone, added) = split(&tensors, &spec, &config);
+        let blip = Arc::new(Blip::new(&config, &backbone).unwrap());
+        let tuned = Tuned::from_tensors(spec.clone(), &config, "the fixture", added).unwrap();
+
+        // The released momentum model has a backbone of its own, averaged too; factors and core are passed live.
+        let stored: Fixture = weights
+            .iter()
+            .filter_map(|(name, tensor)| Some((live_name(name)?, tensor.clone())))
+            .collect();
+        let stored = released::translate(&stored).unwrap();
+        let mut averages = Averages::new(DECAY);
+        let mut follow = |(name, live): (&String, &Tensor)| match stored.get(name) {
+            Some(start) => (name.clone(), averages.follow(start, live).unwrap()),
+            None => (name.clone(), live.detach()),
+        };
+        let averaged: Fixture = tensors.iter().map(&mut follow).collect();
+        let (backbone, added) = split(&averaged, &spec, &config);
+        let momentum = Momentum::from_parts(
+            averages,
+            Tuned::from_tensors(spec, &config, "the fixture", added).unwrap(),
+            Arc::new(Blip::new(&config, &backbone).unwrap()),
+        );
+        let queue = FeatureQueue::from_state(&weights).unwrap();
+        let temperature = Var::from_tensor(&weights["temp"].reshape(1).unwrap()).unwrap();
+        Self { variables, blip, tuned, momentum, queue, temperature }
+    }
+}
+
+/// The batch of the fixture.
+struct Batch {
+    images: Tensor,
+    token_ids: Tensor,
+    mask: Tensor,
+    ids: Vec<i64>,
+}
+
+impl Batch {
+    fn read(io: &Fixture) -> Self {
+        Self {
+            images: io["image"].clone(),
+            token_ids: io["input_ids"].to_dtype(DType::U32).unwrap(),
+            mask: io["attention_mask"].to_dtype(DType::F32).unwrap(),
+            ids: integers(&io["idx"]),
+        }
+    }
+
+    fn pairs(&self) -> Pairs<'_> {
+        Pairs { images: &self.images, token_ids: &self.token_ids, mask: &self.mask, ids: &self.ids }
+    }
+}
+
+fn rows(tensor: &Tensor) -> Vec<u32> {
+    integers(tensor).into_iter().map(|row| row as u32).collect()
+}
+
+/// One training step up to the losses; the queue takes the batch in.
+fn losses(
+    model: &mut Model,
+    batch: &Batch,
+    alpha: f64,
+    negatives: &HardNegatives,
+) -> (Tensor, Tensor) {
+    let prepared = model.tuned.prepare(&model.blip, None).unwrap();
+    let encoded = encode(&model.blip, &prepared, &batch.pairs()).unwrap();
+    let (momentum_blip, momentum_view) = model.momentum.advance().unwrap();
+    let Encoded { image, text, .. } =
+        encode(&momentum_blip, &momentum_view, &batch.pairs()).unwrap();
+    // The released code compares with every slot of its queue, empty ones included.
+    let queue = model.queue.all();
+    let contrast = Contrast {
+        momentum: Some([&image, &text]),
+        queue: Some(&queue),
+        alpha,
+        temperature: model.temperature.as_tensor(),
+    };
+    let (itc, _) = contrastive(&encoded, &batch.ids, &contrast).unwrap();
+    model.queue.enqueue(&image, &text, &batch.ids).unwrap();
+    let itm = matching(&model.blip, &prepared, &batch.pairs(), &encoded, negatives).unwrap();
+    (itc, itm)
+}
+
+#[test]
+fn retrieval_image_forward() {
+    let (model, io) = (Model::read(), read("retrieval_image.io.safetensors"));
+    let (batch, prepared) = (Batch::read(&io), model.tuned.prepare(&model.blip, None).unwrap());
+    let encoded = encode(&model.blip, &prepared, &batch.pairs()).unwrap();
+    assert_close("out_vision", &encoded.image_states, &io["out_vision"], FORWARD);
+    assert_close("out_text", &encoded.text_states, &io["out_text"], FORWARD);
+    assert_close("image_feat", &encoded.image, &io["image_feat"], FORWARD);
+    assert_close("text_feat", &encoded.text, &io["text_feat"], FORWARD);
+    let keys = model.blip.cross_keys(&encoded.image_states, &prepared).unwrap();
+    let fused = model.blip.fuse(&batch.token_ids, &batch.mask, &keys, None, &prepared).unwrap();
+    assert_close("out_multimodal", &fused, &io["out_multimodal"], FORWARD);
+    let logits = prepared.match_logits(&cls(&fused).unwrap()).unwrap();
+    assert_close("itm_logits", &logits, &io["itm_logits"], FORWARD);
+}
+
+#[test]
+fn retrieval_image_losses_gradients_and_queues() {
+    let (mut model, io) = (Model::read(), read("retrieval_image.io.safetensors"));
+    let batch = Batch::read(&io);
+    let negatives = HardNegatives {
+        image_for_text: rows(&io["neg_image_for_text"]),
+        text_for_image: rows(&io["neg_text_for_image"]),
+    };
+    let (itc, itm) = losses(&mut model, &batch, f64::from(scalar(&io["alpha"])), &negatives);
+    for (name, loss) in [("loss_ita", &itc), ("loss_itm", &itm)] {
+        assert_close(name, &loss.reshape(1).unwrap(), &io[name].reshape(1).unwrap(), LOSS);
+    }
+    let grads = (itc + itm).unwrap().backward().unwrap();
+    let mut wanted = part(&io, "grad.");
+    let temperature = wanted.remove("temp").expect("grad.temp in the fixture");
+    assert_gradient(
+        "temp",
+        grads.get(&model.temperature).unwrap(),
+        &temperature.reshape(1).unwrap(),
+    );
+    let wanted = released::translate(&wanted).unwrap();
+    for (name, wanted) in &wanted {
+        let var = model.variables.get(name).unwrap_or_else(|| panic!("no variable {name}"));
+        let found = grads.get(var).unwrap_or_else(|| panic!("no gradient for {name}"));
+        assert_gradient(name, found, wanted);
+    }
+    assert_eq!(wanted.len(), model.variables.len(), "every live parameter is compared");
+    let state = model.queue.state().unwrap();
+    for (name, wanted) in part(&io, "after.") {
+        assert_close(&name, &state[&name], &wanted, FORWARD);
+    }
+}
+
+#[test]
+fn retrieval_image_six_steps() {
+    let (mut model, io) = (Model::read(), read("retrieval_image.io.safetensors"));
+    let steps = read("retrieval_image.steps.safetensors");
+    let batch = Batch::read(&io);
+    let last = part(&steps, "final.");
+    let keep = |pick: &dyn Fn(&str) -> Option<String>| -> Fixture {
+        let kept = last.iter().filter_map(|(name, tensor)| Some((pick(name)?, tensor.clone()))).collect();
+        released::translate(&kept).unwrap()
+    };
+    let trained = keep(&|name| (is_model_tensor(name) && live_name(name).is_none()).then(|| name.into()));
+    let averaged = keep(&live_name);
+    let parameters: Vec<Parameter> = trained
+        .keys()
+        .map(|name| Parameter::new(name, model.variables[name].clone(), "all"))
+        .collect();
+    let mut optimizer =
+        AdamW::new(parameters, vec![Group::new("all", 5e-3, 0.05)], AdamWOptions::default())
+            .unwrap();
+    let wanted: Vec<Vec<f32>> = steps["loss"].to_vec2().unwrap();
+    for (step, wanted) in wanted.iter().enumerate() {
+        let row = |name: &str| rows(&steps[name].get(step).unwrap());
+        let negatives = HardNegatives {
+            image_for_text: row("neg_image_for_text"),
+            text_for_image: row("neg_text_for_image"),
+        };
+        let (itc, itm) = losses(&mut model, &batch, f64::from(scalar(&io["alpha"])), &negatives);
+        for (name, found, wanted) in [("itc", &itc, wanted[0]), ("itm", &itm, wanted[1])] {
+            let off = (scalar(found) - wanted).abs();
+            assert!(off <= STEP_LOSS, "step {step}: {name} is off by {off:e}");
+        }
+        optimizer.step(&(itc + itm).unwrap().backward().unwrap(), 1.0).unwrap();
+    }
+    for (name, wanted) in &trained {
+        assert_close(name, model.variables[name].as_tensor(), wanted, STEP_PARAMETER);
+    }
+    for (name, wanted) in &averaged {
+        assert_close(&format!("{name}, averaged"), &model.momentum.tuned().tensors[name], wanted, STEP_PARAMETER);
+    }
+    assert!(averaged.contains_key("vision_proj.weight"), "the averages are in the fixture");
+    let state = model.queue.state().unwrap();
+    for (name, wanted) in last.iter().filter(|(name, _)| !is_model_tensor(name)) {
+        assert_close(name, &state[name], wanted, STEP_PARAMETER);
+    }
+}
+
+#[test]
+fn retrieval_image_two_stage_evaluation() {
+    let (model, io) = (Model::read(), read("retrieval_image.io.safetensors"));
+    let (batch, prepared) = (Batch::read(&io), model.tuned.prepare(&model.blip, None).unwrap());
+    let mut gallery = GalleryBuilder::default();
+    gallery.images(&model.blip, &prepared, &batch.images).unwrap();
+    gallery.texts(&model.blip, &prepared, &batch.token_ids, &batch.mask).unwrap();
+    let gallery = gallery.finish().unwrap();
+    assert_close(
+        "eval.similarity",
+        &gallery.similarity().unwrap(),
+        &io["eval.similarity"],
+        FORWARD,
+    );
+    let k_test = integers(&io["eval.k_test"])[0] as usize;
+    let reranked = gallery.rerank(&model.blip, &prepared, k_test, &mut Silent).unwrap();
+    let scores = reranked.scores(f64::from(scalar(&io["eval.beta"]))).unwrap();
+    assert_close("eval.score_i2t", &scores.i2t, &io["eval.score_i2t"], FORWARD);
+    assert_close("eval.score_t2i", &scores.t2i, &io["eval.score_t2i"], FORWARD);
+}
