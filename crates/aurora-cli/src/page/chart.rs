@@ -274,7 +274,7 @@ struct Frame {
 impl Frame {
     fn new(x: Axis, y: Axis) -> Self {
         let longest = y.ticks.iter().map(|t| y.name(*t).len()).max().unwrap_or(0);
-        Self { x, y, left: 28.0 + 6.6 * longest as f64 }
+        Self { x, y, left: 28.0 + 7.5 * longest as f64 }
     }
 
     fn x(&self, value: f64) -> f64 {

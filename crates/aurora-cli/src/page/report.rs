@@ -186,10 +186,10 @@ impl ReportPage {
 fn headline(before: f64, after: f64) -> String {
     let change = after - before;
     if change.abs() < 0.05 {
-        return format!("Mean recall stayed at {after:.1} %");
+        return format!("Mean recall stayed at {after:.1}\u{a0}%");
     }
     let verb = if change > 0.0 { "rose" } else { "fell" };
-    let mut text = format!("Mean recall {verb} from {before:.1} % to {after:.1} %");
+    let mut text = format!("Mean recall {verb} from {before:.1}\u{a0}% to {after:.1}\u{a0}%");
     if change > 0.0 && before > 0.0 {
         text += &format!(", {:.1} times as much", after / before);
     }
@@ -313,6 +313,8 @@ mod tests {
 
     #[test]
     fn the_headline_is_true_whatever_happened() {
+        // Non-breaking spaces before the signs.
+        let headline = |before, after| headline(before, after).replace('\u{a0}', " ");
         assert_eq!(headline(4.0, 10.0), "Mean recall rose from 4.0 % to 10.0 %, 2.5 times as much");
         assert_eq!(headline(10.0, 4.0), "Mean recall fell from 10.0 % to 4.0 %");
         assert_eq!(headline(0.0, 4.0), "Mean recall rose from 0.0 % to 4.0 %");
@@ -322,7 +324,7 @@ mod tests {
     #[test]
     fn a_page_without_captions_or_curves_is_still_a_page() {
         let page = ReportPage { title: "empty".to_owned(), ..ReportPage::default() }.render();
-        assert!(page.contains("<h1>Mean recall stayed at 0.0 %</h1>"));
+        assert!(page.contains("<h1>Mean recall stayed at 0.0\u{a0}%</h1>"));
         assert!(!page.contains("<h2>Curves</h2>") && !page.contains("Configuration"));
     }
 }

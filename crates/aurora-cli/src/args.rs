@@ -1,0 +1,202 @@
+//! The command line: what can be asked for, in words for somebody who asks for the first time.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Tune a vision-language model on your own pictures by training a small adapter.
+///
+/// Everything runs on the CPU and offline: a small pretrained model and captioned pictures are
+/// inside the program. Start with `aurora quickstart`.
+#[derive(Debug, Parser)]
+#[command(name = "aurora", version, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What can be asked for.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Tune the embedded model on the embedded emoji and show what it gained (about two minutes)
+    #[command(after_help = "\
+Examples:
+  aurora quickstart
+  aurora quickstart --out runs/second --set seed=2
+  aurora quickstart --out runs/heads --set adapter.kind=heads
+
+Writes config.toml, metrics.jsonl, adapter/, summary.json and report.html.")]
+    Quickstart(RunArgs),
+
+    /// Tune a model on your own captioned pictures
+    #[command(after_help = "\
+Examples:
+  aurora train --config my.toml --out runs/mine
+  aurora train --config my.toml --set train.steps=200 --out runs/short
+
+my.toml says which model and which pictures; keys left out keep their defaults. Writes the same
+files as quickstart.")]
+    Train(RunArgs),
+
+    /// Make a small model from nothing: how the embedded one was made
+    #[command(after_help = "\
+Example:
+  aurora pretrain --config pretrain.toml --out runs/pretrain
+
+Takes hours rather than minutes. Writes backbone/ (config.json, model.safetensors, vocab.txt), which
+every other command takes as a model, and metrics.jsonl.")]
+    Pretrain(RunArgs),
+
+    /// Measure recall of a model, with or without an adapter
+    #[command(after_help = "\
+Examples:
+  aurora eval
+  aurora eval --adapter runs/quickstart/adapter
+  aurora eval --config my.toml --adapter runs/mine/adapter --out runs/mine-eval")]
+    Eval(EvalArgs),
+
+    /// Find pictures by words and write a page that shows them
+    #[command(after_help = "\
+Examples:
+  aurora search \"a red fruit\"
+  aurora search \"a red fruit\" --adapter runs/quickstart/adapter
+  aurora search \"a dog on a beach\" --pictures ~/Pictures --top 20 --out runs/dogs
+
+Writes search.html, which shows the pictures; open it in a browser.")]
+    Search(SearchArgs),
+
+    /// Show what is in a model folder or an adapter folder
+    #[command(after_help = "\
+Examples:
+  aurora inspect runs/quickstart/adapter
+  aurora inspect runs/pretrain/backbone
+  aurora inspect embedded")]
+    Inspect(InspectArgs),
+}
+
+/// Where settings come from.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// A TOML file with settings; those it leaves out keep their defaults
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Change one setting, over the file's; can be given several times
+    ///
+    /// For example `--set seed=2 --set adapter.rank=8`. A wrong name is refused with the list of
+    /// right ones.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    pub overrides: Vec<String>,
+}
+
+/// A run that trains something.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Settings.
+    #[command(flatten)]
+    pub settings: ConfigArgs,
+
+    /// The folder for what the run leaves behind; it must not hold a run already
+    ///
+    /// Without it, `runs/` and the name of the command.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// An evaluation.
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// Settings.
+    #[command(flatten)]
+    pub settings: ConfigArgs,
+
+    /// The adapter to measure; without it, the bare model
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+
+    /// A folder to write evaluation.json to; without it, the numbers are only printed
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// A search.
+#[derive(Debug, Args)]
+pub struct SearchArgs {
+    /// What to look for
+    #[arg(value_name = "WORDS")]
+    pub words: String,
+
+    /// Settings.
+    #[command(flatten)]
+    pub settings: ConfigArgs,
+
+    /// The adapter to search with; without it, the bare model
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+
+    /// A folder of PNG, JPEG and WebP pictures, its subfolders included
+    ///
+    /// Without it, the embedded emoji.
+    #[arg(long, value_name = "DIR")]
+    pub pictures: Option<PathBuf>,
+
+    /// How many pictures to show
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub top: u32,
+
+    /// The folder for search.html, which a later search replaces
+    #[arg(long, value_name = "DIR", default_value = "runs/search")]
+    pub out: PathBuf,
+}
+
+/// A look into a folder.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// A model folder, an adapter folder, or `embedded` for the model inside the program
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_declaration_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let example = format!("aurora {}", command.get_name());
+            assert!(help.contains(&example), "{}", command.get_name());
+        }
+    }
+
+    /// The examples in the help are command lines that parse.
+    #[test]
+    fn the_examples_parse() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in help.lines().filter_map(|line| line.strip_prefix("  aurora ")) {
+                let words = words_of(&format!("aurora {line}"));
+                assert!(Cli::try_parse_from(&words).is_ok(), "{line}");
+            }
+        }
+    }
+
+    /// Splits as a shell does, as far as double quotes go.
+    fn words_of(line: &str) -> Vec<String> {
+        let pieces = line.split('"').enumerate();
+        pieces
+            .flat_map(|(index, piece)| match index % 2 {
+                0 => piece.split_whitespace().map(str::to_owned).collect::<Vec<_>>(),
+                _ => vec![piece.to_owned()],
+            })
+            .collect()
+    }
+}
