@@ -1,5 +1,9 @@
 //! Dispatches `cargo xtask COMMAND` to the module of that name.
 
+#![allow(clippy::print_stderr, reason = "a chore talks to whoever started it")]
+
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 /// The chores of this workspace.
@@ -24,11 +28,19 @@ enum Command {
     Pack(xtask::pack::PackArgs),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
-        Command::Validate(arguments) => xtask::validate::run(&arguments),
-        Command::Tidy(arguments) => xtask::tidy::run(&arguments),
-        Command::Pack(arguments) => xtask::pack::run(&arguments),
-        Command::Package(arguments) => xtask::package::run(&arguments),
+fn main() -> ExitCode {
+    let done = run(&Arguments::parse().command);
+    if let Err(error) = &done {
+        eprintln!("error: {error:#}");
+    }
+    ExitCode::from(u8::from(done.is_err()))
+}
+
+fn run(command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Validate(arguments) => xtask::validate::run(arguments),
+        Command::Tidy(arguments) => xtask::tidy::run(arguments),
+        Command::Pack(arguments) => xtask::pack::run(arguments),
+        Command::Package(arguments) => xtask::package::run(arguments),
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop where its own set-up fails")]
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -83,6 +84,12 @@ fn shard(entries: &[(&str, &[u8])]) -> Vec<u8> {
         archive.append_data(&mut header, name, *bytes).unwrap();
     }
     archive.into_inner().unwrap()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
 }
 
 fn findings(files: &Files) -> Vec<Finding> {
@@ -344,6 +351,14 @@ fn the_manifest_covers_every_picture_and_nothing_else() {
 
     let no_manifest = found_after(|f| drop(f.remove(MANIFEST)));
     assert_eq!(no_manifest, [format!("licence {MANIFEST}:0")]);
+
+    // A compressed shard is looked into as well.
+    let compressed = format!("{SHARD}.gz");
+    let not_listed = found_after(|f| {
+        let picture: &[u8] = b"other";
+        f.insert(compressed.clone(), gzip(&shard(&[("pear.png", picture)])));
+    });
+    assert_eq!(not_listed, [format!("licence {MANIFEST}:0")]);
 
     let torn = found_after(|f| f.get_mut(SHARD).unwrap().truncate(700));
     assert!(torn.contains(&format!("licence {SHARD}:0")), "{torn:?}");

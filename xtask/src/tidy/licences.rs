@@ -7,6 +7,7 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use flate2::read::GzDecoder;
 use sha2::{Digest, Sha256};
 
 use super::{Finding, Tree};
@@ -29,7 +30,7 @@ pub fn every_picture_has_a_licence(tree: &Tree) -> Vec<Finding> {
     let mut pictures = BTreeMap::new();
     let inside = format!("{ASSETS}/");
     for file in tree.files() {
-        let shard = file.path.strip_prefix(&inside).filter(|name| name.ends_with(".tar"));
+        let shard = file.path.strip_prefix(&inside).filter(|name| is_shard(name));
         let Some(shard) = shard else { continue };
         match read_pictures(&tree.on_disk(&file.path)) {
             Ok(found) => pictures
@@ -53,6 +54,11 @@ pub fn every_picture_has_a_licence(tree: &Tree) -> Vec<Finding> {
     };
     check_rows(manifest, pictures, &mut findings);
     findings
+}
+
+/// A tar file, compressed or not.
+fn is_shard(name: &str) -> bool {
+    name.ends_with(".tar") || name.ends_with(".tar.gz")
 }
 
 /// Compares the manifest with the pictures' hashes by shard and key.
@@ -117,7 +123,12 @@ fn check_rows(
 /// The key (file name without its extension) and SHA-256, in hexadecimal, of every picture in a tar
 /// file.
 fn read_pictures(path: &Path) -> Result<Vec<(String, String)>> {
-    let mut archive = tar::Archive::new(File::open(path).context("open")?);
+    let file = File::open(path).context("open")?;
+    let bytes: Box<dyn Read> = match path.extension() {
+        Some(end) if end == "gz" => Box::new(GzDecoder::new(file)),
+        _ => Box::new(file),
+    };
+    let mut archive = tar::Archive::new(bytes);
     let mut pictures = Vec::new();
     for entry in archive.entries()? {
         let mut entry = entry?;
