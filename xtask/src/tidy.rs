@@ -104,6 +104,7 @@ const RULES: &[Rule] = &[
     links::quoted_paths_exist,
     links::named_types_exist,
     licences::every_picture_has_a_licence,
+    licences::embedded_data_stays_small,
     text::no_trailing_whitespace,
     text::no_registry_hosts,
 ];

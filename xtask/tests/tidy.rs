@@ -255,6 +255,14 @@ fn the_manifest_covers_every_picture_and_nothing_else() {
 }
 
 #[test]
+fn embedded_data_stays_small() {
+    let model = "crates/aurora-cli/assets/model.safetensors";
+    let with_model = |bytes| found_after(|f| drop(f.insert(model.into(), vec![0; bytes])));
+    assert_eq!(with_model(12_500_000), [""; 0]);
+    assert_eq!(with_model(12_500_001), ["data-size crates/aurora-cli/assets/:0"]);
+}
+
+#[test]
 fn no_line_ends_in_whitespace() {
     assert_eq!(found_after(|f| append(f, "README.md", "a \n")), ["whitespace README.md:8"]);
     assert_eq!(found_after(|f| append(f, "README.md", "a\r\n")), ["whitespace README.md:8"]);

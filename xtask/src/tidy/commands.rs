@@ -208,11 +208,9 @@ fn variants(code: &str, text: &str, open: usize) -> Vec<String> {
             Some('#') => {
                 let end = rest.find(']').map_or(rest.len(), |offset| offset + 1);
                 let attribute = &text[at..at + end];
-                renamed = attribute
-                    .split("name = \"")
-                    .nth(1)
-                    .and_then(|tail| tail.split('"').next())
-                    .map(str::to_owned);
+                // `value_name = "..."` is about something else.
+                let named = words(attribute, "name = \"").next();
+                renamed = named.and_then(|at| attribute[at..].split('"').nth(1)).map(str::to_owned);
                 end
             }
             Some('{') => body_end(code, at) - at,
@@ -251,7 +249,7 @@ mod tests {
     fn subcommands_are_read_from_their_enum() {
         let text = "#[derive(Debug, Subcommand)]\nenum C {\n\
              /// Doc, with A name.\nTrain(TrainArgs),\n\
-             #[command(name = \"look\")]\nInspect { a: Path },\nBuildKernels,\n}\n\
+             #[command(name = \"look\")]\nInspect { a: Path },\n#[arg(value_name = \"X\")]\nBuildKernels,\n}\n\
              #[derive(Debug)]\nenum D { Other }\n";
         assert_eq!(subcommands(&code_only(text), text), ["train", "look", "build-kernels"]);
     }

@@ -1,5 +1,5 @@
-//! A rule on the committed pictures: where each comes from and on what terms stands in the
-//! manifest.
+//! Rules on committed data: where each picture comes from and on what terms stands in the
+//! manifest, and all of it together stays small.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,6 +22,22 @@ const COLUMNS: [&str; 7] = ["shard", "key", "package", "version", "file", "licen
 /// Licences whose pictures may be committed: redistribution is free, and naming the source, which
 /// the manifest does, is all they ask.
 const ALLOWED: [&str; 4] = ["public domain", "CC0-1.0", "Apache-2.0", "MIT"];
+
+/// What the folders of embedded data may take, in bytes: everybody who clones the repository or
+/// builds the program pays for them.
+const BUDGETS: [(&str, u64); 2] =
+    [("crates/aurora-data/assets/", 10_000_000), ("crates/aurora-cli/assets/", 12_500_000)];
+
+/// The embedded data keeps to [`BUDGETS`].
+pub fn embedded_data_stays_small(tree: &Tree) -> Vec<Finding> {
+    let over = BUDGETS.iter().filter_map(|(folder, budget)| {
+        let files = tree.files().iter().filter(|file| file.path.starts_with(folder));
+        let bytes = files.map(|file| file.bytes).sum::<u64>();
+        let message = format!("{bytes} bytes, over {budget}; embed fewer or smaller files");
+        (bytes > *budget).then(|| Finding::error("data-size", folder, 0, message))
+    });
+    over.collect()
+}
 
 /// Every picture in a shard has one row with its hash and an allowed licence, and every row its
 /// picture.

@@ -13,6 +13,8 @@ const TEXT_LIMIT: u64 = 2 * 1024 * 1024;
 pub struct SourceFile {
     /// Relative to the root, with forward slashes.
     pub path: String,
+    /// Its size.
+    pub bytes: u64,
     /// The text, or `None` for a large or binary file.
     pub text: Option<String>,
 }
@@ -145,13 +147,14 @@ fn walk(folder: &Path, prefix: &str, ignored: &[&str], files: &mut Vec<SourceFil
                 walk(&entry.path(), &path, ignored, files)?;
             }
         } else if kind.is_file() && !ignored.iter().any(|pattern| leaves_out(pattern, &name)) {
-            let text = (entry.metadata()?.len() <= TEXT_LIMIT)
+            let bytes = entry.metadata()?.len();
+            let text = (bytes <= TEXT_LIMIT)
                 .then(|| fs::read(entry.path()))
                 .transpose()
                 .with_context(|| format!("cannot read {path}"))?
                 .filter(|bytes| !bytes.contains(&0))
                 .and_then(|bytes| String::from_utf8(bytes).ok());
-            files.push(SourceFile { path, text });
+            files.push(SourceFile { path, bytes, text });
         }
     }
     Ok(())
