@@ -1,11 +1,109 @@
 //! The exact Gaussian error linear unit.
 
-use candle_core::{Result, Tensor};
+use std::mem::MaybeUninit;
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use crate::element::Real;
+use crate::view::{Rows, by_element, tensor, written};
+use crate::wide::wide;
+
+/// Elements that one task takes at a time.
+const CHUNK: usize = 16 * 1024;
 
 /// `x * Phi(x)` with the exact normal distribution function (erf, not the tanh approximation).
+///
+/// In f32 the distribution function is good to 3e-7.
 ///
 /// # Errors
 /// An element type other than f32 or f64.
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
-    x.gelu_erf()
+    x.apply_op1(Gelu)
+}
+
+wide! {
+    /// y = x Phi(x).
+    fn forward<T, WIDE>(x: &[T], y: &mut [MaybeUninit<T>]) {
+        for (&x, y) in x.iter().zip(y) {
+            y.write(x * x.normal_cdf::<WIDE>());
+        }
+    }
+}
+
+wide! {
+    /// dx = dy (Phi(x) + x phi(x)), phi the normal density.
+    fn backward<T, WIDE>(x: &[T], dy: &[T], dx: &mut [MaybeUninit<T>]) {
+        // 1 / sqrt(2 pi)
+        let density = T::from_f64(0.398_942_280_401_432_7);
+        let half = T::from_f64(-0.5);
+        for ((&x, &dy), dx) in x.iter().zip(dy).zip(dx) {
+            let phi = density * (half * x * x).exp::<WIDE>();
+            dx.write(dy * x.fma::<WIDE>(phi, x.normal_cdf::<WIDE>()));
+        }
+    }
+}
+
+struct Gelu;
+
+impl Gelu {
+    fn run<T: Real>(storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = Rows::<T>::new(storage, layout)?;
+        // SAFETY: every chunk is written from end to end.
+        let y = unsafe { written(layout.shape().elem_count(), |y| by_chunks(&x, y, forward)) };
+        Ok((T::to_cpu_storage_owned(y), layout.shape().clone()))
+    }
+
+    fn gradient<T: Real>(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        let dims = x.dims();
+        let dy = dy.contiguous()?;
+        let ((x, x_layout), (dy, dy_layout)) = (x.storage_and_layout(), dy.storage_and_layout());
+        let x = Rows::<T>::of(&x, x_layout)?;
+        let dy = Rows::<T>::of(&dy, dy_layout)?;
+        let dy = dy.flat().unwrap_or_default();
+        // SAFETY: every chunk is written from end to end, for a contiguous `dy` is as long as x.
+        let dx = unsafe {
+            written(dy.len(), |dx| match x.flat() {
+                Some(x) => dx
+                    .par_chunks_mut(CHUNK)
+                    .zip(x.par_chunks(CHUNK).zip(dy.par_chunks(CHUNK)))
+                    .for_each(|(dx, (x, dy))| backward(x, dy, dx)),
+                None => dx
+                    .par_chunks_mut(x.columns)
+                    .zip(dy.par_chunks(x.columns))
+                    .enumerate()
+                    .for_each(|(row, (dx, dy))| backward(x.row(row), dy, dx)),
+            })
+        };
+        tensor(dx, dims)
+    }
+}
+
+/// Runs `f` over the elements of `x` in parallel, in pieces of rows or across rows.
+fn by_chunks<T: Real>(
+    x: &Rows<'_, T>,
+    y: &mut [MaybeUninit<T>],
+    f: impl Fn(&[T], &mut [MaybeUninit<T>]) + Sync,
+) {
+    match x.flat() {
+        Some(x) => {
+            y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| f(x, y));
+        }
+        None => y.par_chunks_mut(x.columns).enumerate().for_each(|(row, y)| f(x.row(row), y)),
+    }
+}
+
+impl CustomOp1 for Gelu {
+    fn name(&self) -> &'static str {
+        "gelu"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        use candle_core::backend::BackendStorage;
+        by_element!("gelu", storage.dtype(), T => Self::run::<T>(storage, layout))
+    }
+
+    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        by_element!("gelu", x.dtype(), T => Self::gradient::<T>(x, dy)).map(Some)
+    }
 }

@@ -3,13 +3,18 @@
 mod activation;
 mod attention;
 pub mod audit;
+mod element;
 mod error;
 mod linear;
 mod loss;
 mod low_rank;
 mod norm;
 mod patches;
+mod product;
 pub mod random;
+pub mod reference;
+mod view;
+mod wide;
 
 pub use activation::gelu;
 pub use attention::{AttentionOptions, attention, self_attention};

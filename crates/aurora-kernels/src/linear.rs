@@ -1,35 +1,242 @@
 //! The linear map y = x W^T + b.
 
-use candle_core::{Result, Tensor};
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
 
 use crate::Error;
+use crate::element::Real;
+use crate::product::{Matrix, MatrixMut, all_threads, multiply};
+use crate::view::{ROW_BLOCK, Rows, by_element, check_like, column_sums, tensor, written};
 
-/// Linear map `x W^T + b` of `x` (.., in) with `weight` (out, in) and `bias` (out).
+/// Linear map `x W^T + b` of `x` (.., in) with `weight` (out, in) and `bias` (out); (.., out).
+///
+/// Gradients go to those of the three that are tracked. A frozen weight (untracked, as after
+/// `detach`) costs nothing in the backward pass and is never copied: the graph holds a reference
+/// to it.
 ///
 /// # Errors
 /// Shapes or element types that do not fit.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let (out, input) = weight.dims2()?;
-    let mut dims = x.dims().to_vec();
-    if dims.last() != Some(&input) {
+    check("linear", x, weight, bias)?;
+    match bias {
+        Some(bias) => x.apply_op3(weight, bias, Linear),
+        None => x.apply_op2(weight, Linear),
+    }
+}
+
+/// Refuses arguments of a linear map that do not fit.
+pub(crate) fn check(
+    op: &'static str,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+) -> Result<()> {
+    if !matches!(x.dtype(), DType::F32 | DType::F64) {
+        return Err(crate::view::unsupported(op, x.dtype()));
+    }
+    check_like(op, "weight", weight, x)?;
+    if weight.rank() != 2 || x.rank() == 0 || x.dims().last() != weight.dims().last() {
         return Err(Error::Shape {
-            op: "linear",
+            op,
             left: "x",
-            left_shape: dims,
+            left_shape: x.dims().to_vec(),
             right: "weight",
             right_shape: weight.dims().to_vec(),
             rule: "x is (.., in), weight is (out, in)",
         }
         .into());
     }
-    let tokens = x.elem_count() / input.max(1);
-    let y = x.reshape((tokens, input))?.matmul(&weight.t()?)?;
-    let y = match bias {
-        Some(bias) => y.broadcast_add(bias)?,
-        None => y,
-    };
+    if let Some(bias) = bias {
+        check_like(op, "bias", bias, x)?;
+        if bias.rank() != 1 || bias.dims().first() != weight.dims().first() {
+            return Err(Error::Shape {
+                op,
+                left: "weight",
+                left_shape: weight.dims().to_vec(),
+                right: "bias",
+                right_shape: bias.dims().to_vec(),
+                rule: "weight is (out, in), bias is (out)",
+            }
+            .into());
+        }
+    }
+    Ok(())
+}
+
+/// A matrix of any strides from the layout of a two-dimensional tensor, without a copy.
+pub(crate) fn strided<'a, T: Real>(
+    storage: &'a CpuStorage,
+    layout: &Layout,
+) -> Result<Matrix<'a, T>> {
+    let (rows, columns) = layout.shape().dims2()?;
+    let stride = layout.stride();
+    let data = &T::cpu_storage_as_slice(storage)?[layout.start_offset()..];
+    Ok(Matrix::new(data, rows, columns, stride[0], stride[1]))
+}
+
+/// `x W^T + b` for the rows of x.
+pub(crate) fn affine<T: Real>(
+    x: &Rows<'_, T>,
+    weight: Matrix<'_, T>,
+    out: usize,
+    bias: Option<&[T]>,
+) -> Vec<T> {
+    // SAFETY: the bias is written to every row or, without one, the product is not added to
+    // anything but written itself.
+    unsafe {
+        written(x.rows * out, |y| {
+            if let Some(bias) = bias {
+                y.par_chunks_mut((ROW_BLOCK * out).max(1)).for_each(|block| {
+                    for row in block.chunks_exact_mut(out) {
+                        for (y, &bias) in row.iter_mut().zip(bias) {
+                            y.write(bias);
+                        }
+                    }
+                });
+            }
+            let mut y = match bias {
+                // SAFETY: just written; the slice outlives the view.
+                Some(_) => MatrixMut::shared(y.as_mut_ptr().cast(), x.rows, out, out, true),
+                None => MatrixMut::fresh(y, x.rows, out),
+            };
+            multiply(&mut y, bias.is_some(), T::one(), x.matrix(), weight.t(), all_threads());
+        })
+    }
+}
+
+/// A product in a new vector.
+pub(crate) fn product<T: Real>(
+    lhs: Matrix<'_, T>,
+    rhs: Matrix<'_, T>,
+    (rows, columns): (usize, usize),
+) -> Vec<T> {
+    // SAFETY: a product that is not added to anything writes every element.
+    unsafe {
+        written(rows * columns, |out| {
+            let mut out = MatrixMut::fresh(out, rows, columns);
+            multiply(&mut out, false, T::one(), lhs, rhs, all_threads());
+        })
+    }
+}
+
+/// The shape of the output of a map from `x`.
+pub(crate) fn output_shape(x: &Layout, out: usize) -> Shape {
+    let mut dims = x.dims().to_vec();
     if let Some(last) = dims.last_mut() {
         *last = out;
     }
-    y.reshape(dims)
+    Shape::from(dims)
+}
+
+struct Linear;
+
+impl Linear {
+    fn run<T: Real>(
+        x: (&CpuStorage, &Layout),
+        weight: (&CpuStorage, &Layout),
+        bias: Option<(&CpuStorage, &Layout)>,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (out, _) = weight.1.shape().dims2()?;
+        let shape = output_shape(x.1, out);
+        let x = Rows::<T>::new(x.0, x.1)?;
+        let weight = strided::<T>(weight.0, weight.1)?;
+        let bias = bias.map(|(storage, layout)| Rows::<T>::new(storage, layout)).transpose()?;
+        let y = affine(&x, weight, out, bias.as_ref().map(|bias| bias.row(0)));
+        Ok((T::to_cpu_storage_owned(y), shape))
+    }
+
+    fn gradients<T: Real>(
+        x_tensor: &Tensor,
+        weight_tensor: &Tensor,
+        bias_tensor: Option<&Tensor>,
+        dy: &Tensor,
+    ) -> Result<[Option<Tensor>; 3]> {
+        let (out, input) = weight_tensor.dims2()?;
+        let (dy, dy_layout) = dy.storage_and_layout();
+        let dy = Rows::<T>::of(&dy, dy_layout)?;
+        let dx = if x_tensor.track_op() {
+            let (weight, layout) = weight_tensor.storage_and_layout();
+            let weight = strided::<T>(crate::view::cpu(&weight)?, layout)?;
+            Some(tensor(product(dy.matrix(), weight, (dy.rows, input)), x_tensor.dims())?)
+        } else {
+            None
+        };
+        let dw = if weight_tensor.track_op() {
+            let (x, layout) = x_tensor.storage_and_layout();
+            let x = Rows::<T>::of(&x, layout)?;
+            Some(tensor(product(dy.matrix().t(), x.matrix(), (out, input)), &[out, input])?)
+        } else {
+            None
+        };
+        let db = match bias_tensor {
+            Some(bias) if bias.track_op() => Some(tensor(column_sums(&dy), &[out])?),
+            _ => None,
+        };
+        Ok([dx, dw, db])
+    }
+}
+
+impl CustomOp2 for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        by_element!("linear", x.dtype(), T => {
+            Self::run::<T>((x, x_layout), (weight, weight_layout), None)
+        })
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        _y: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let [dx, dw, _] =
+            by_element!("linear", x.dtype(), T => Self::gradients::<T>(x, weight, None, dy))?;
+        Ok((dx, dw))
+    }
+}
+
+impl CustomOp3 for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        by_element!("linear", x.dtype(), T => {
+            Self::run::<T>((x, x_layout), (weight, weight_layout), Some((bias, bias_layout)))
+        })
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _y: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let [dx, dw, db] = by_element!("linear", x.dtype(), T => {
+            Self::gradients::<T>(x, weight, Some(bias), dy)
+        })?;
+        Ok((dx, dw, db))
+    }
 }

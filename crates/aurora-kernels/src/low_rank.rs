@@ -1,37 +1,61 @@
-//! Low-rank deltas on a linear map.
+//! Linear maps with a low-rank delta, the form that every adapter of this project takes.
 
-use candle_core::{Result, Tensor};
+use std::sync::OnceLock;
 
-use crate::linear::linear;
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, TensorId};
 
-/// How [`adapted_linear`] computes its product.
+use crate::Error;
+use crate::element::Real;
+use crate::linear::{affine, check, linear, output_shape, product, strided};
+use crate::product::{Matrix, MatrixMut, all_threads, multiply};
+use crate::view::{Rows, by_element, check_like, cpu, tensor};
+
+const OP: &str = "adapted_linear";
+
+/// How [`adapted_linear`] computes its product. Both ways give the same result up to rounding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
     /// The cheaper of the two for the number of tokens at hand.
     #[default]
     Auto,
-    /// `x W^T + (x A^T) B^T`, two narrow products more per token.
+    /// `x W^T + (x A^T) B^T`: two narrow products more per token.
     Apply,
-    /// `x (W + B A)^T`, with the sum formed once per [`LowRank`].
+    /// `x (W + B A)^T`: the sum is formed once per [`LowRank`], however often it is used.
     Reconstruct,
 }
 
-/// The delta `B A` of a linear map: `a` (rank, in), `b` (out, rank).
+/// The delta `B A` of a linear map, from `a` (rank, in) and `b` (out, rank): the layout of LoRA.
+///
+/// One value stands for one state of the factors, say one training step: the effective weight
+/// `W + B A` is formed when first needed and kept for all later uses of the value.
 #[derive(Debug)]
 pub struct LowRank {
     a: Tensor,
     b: Tensor,
+    /// The effective weight and the frozen weight it belongs to.
+    effective: OnceLock<(TensorId, Tensor)>,
 }
 
 impl LowRank {
     /// A delta from its two factors, `a` (rank, in) and `b` (out, rank).
     ///
     /// # Errors
-    /// Factors that are not matrices or differ in rank.
+    /// Factors that are not matrices, or differ in rank or element type.
     pub fn new(a: Tensor, b: Tensor) -> Result<Self> {
-        a.dims2()?;
-        b.dims2()?;
-        Ok(Self { a, b })
+        check_like("LowRank::new", "b", &b, &a)?;
+        if a.rank() != 2 || b.rank() != 2 || a.dims().first() != b.dims().last() {
+            return Err(Error::Shape {
+                op: "LowRank::new",
+                left: "a",
+                left_shape: a.dims().to_vec(),
+                right: "b",
+                right_shape: b.dims().to_vec(),
+                rule: "a is (rank, in), b is (out, rank)",
+            }
+            .into());
+        }
+        Ok(Self { a, b, effective: OnceLock::new() })
     }
 
     /// The factor on the input side, (rank, in).
@@ -43,9 +67,71 @@ impl LowRank {
     pub fn b(&self) -> &Tensor {
         &self.b
     }
+
+    /// The number of components.
+    pub fn rank(&self) -> usize {
+        self.a.dims().first().copied().unwrap_or(0)
+    }
+
+    /// `weight + B A`, (out, in), without a graph. Formed at the first call and kept; a call
+    /// with another weight than the first forms its own.
+    ///
+    /// # Errors
+    /// A weight of another shape or element type.
+    pub fn effective(&self, weight: &Tensor) -> Result<Tensor> {
+        self.check(weight)?;
+        if let Some((id, effective)) = self.effective.get()
+            && *id == weight.id()
+        {
+            return Ok(effective.clone());
+        }
+        let effective =
+            by_element!(OP, weight.dtype(), T => reconstruct::<T>(weight, &self.a, &self.b))?;
+        // Another thread may have been first, with the same result.
+        let _ = self.effective.set((weight.id(), effective.clone()));
+        Ok(effective)
+    }
+
+    fn check(&self, weight: &Tensor) -> Result<()> {
+        check_like(OP, "the factors", &self.a, weight)?;
+        let (a, b) = (self.a.dims(), self.b.dims());
+        let fits = |which: &'static str, factor: &[usize], ok: bool| {
+            if ok {
+                return Ok(());
+            }
+            Err(Error::Shape {
+                op: OP,
+                left: which,
+                left_shape: factor.to_vec(),
+                right: "weight",
+                right_shape: weight.dims().to_vec(),
+                rule: "a is (rank, in), b is (out, rank), weight is (out, in)",
+            })
+        };
+        fits("a", a, weight.rank() == 2 && a.last() == weight.dims().last())?;
+        fits("b", b, b.first() == weight.dims().first())?;
+        Ok(())
+    }
 }
 
-/// Linear map with a low-rank delta: `x (W + B A)^T + bias`.
+/// `W + B A` in a new tensor.
+fn reconstruct<T: Real>(weight: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let (out, input) = weight.dims2()?;
+    let (a, a_layout) = a.storage_and_layout();
+    let (b, b_layout) = b.storage_and_layout();
+    let (w, w_layout) = weight.storage_and_layout();
+    let mut effective = Rows::<T>::of(&w, w_layout)?.to_vec();
+    let mut sum = MatrixMut::dense(&mut effective, out, input);
+    let b = strided(cpu(&b)?, b_layout)?;
+    multiply(&mut sum, true, T::one(), b, strided(cpu(&a)?, a_layout)?, all_threads());
+    tensor(effective, &[out, input])
+}
+
+/// Linear map with a low-rank delta: `x (W + B A)^T + bias` for `x` (.., in), `weight` (out, in)
+/// and `bias` (out); (.., out).
+///
+/// Gradients for x and the factors, where tracked; no (out, in) gradient is formed for a frozen
+/// weight. Where weight or bias are tracked too, they get theirs.
 ///
 /// # Errors
 /// Shapes or element types that do not fit.
@@ -56,7 +142,148 @@ pub fn adapted_linear(
     delta: &LowRank,
     mode: Mode,
 ) -> Result<Tensor> {
-    let y = linear(x, weight, bias)?;
-    let _ = mode;
-    y + linear(&linear(x, &delta.a, None)?, &delta.b, None)?
+    check(OP, x, weight, bias)?;
+    delta.check(weight)?;
+    if weight.track_op() || bias.is_some_and(Tensor::track_op) {
+        // Five inputs; candle's operations have three.
+        return linear(x, weight, bias)? + linear(&linear(x, &delta.a, None)?, &delta.b, None)?;
+    }
+    let (out, input) = weight.dims2()?;
+    let tokens = x.elem_count().checked_div(input).unwrap_or(0);
+    let reconstruct = match mode {
+        Mode::Apply => false,
+        Mode::Reconstruct => true,
+        // Multiplications: in * out * rank to form the weight (none if that is done), against
+        // tokens * (in + out) * rank in each of the forward and the backward pass.
+        Mode::Auto => {
+            let formed = delta.effective.get().is_some_and(|(id, _)| *id == weight.id());
+            formed || 2 * tokens * (input + out) > input * out
+        }
+    };
+    let map = Adapted {
+        effective: reconstruct.then(|| delta.effective(weight)).transpose()?,
+        weight: weight.clone(),
+        bias: bias.cloned(),
+    };
+    x.apply_op3(&delta.a, &delta.b, map)
+}
+
+/// The frozen side of an adapted map; x and the factors are its inputs.
+struct Adapted {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    /// `W + B A`, when reconstructing.
+    effective: Option<Tensor>,
+}
+
+impl Adapted {
+    fn run<T: Real>(
+        &self,
+        x: (&CpuStorage, &Layout),
+        a: (&CpuStorage, &Layout),
+        b: (&CpuStorage, &Layout),
+    ) -> Result<(CpuStorage, Shape)> {
+        let (out, rank) = b.1.shape().dims2()?;
+        let shape = output_shape(x.1, out);
+        let x = Rows::<T>::new(x.0, x.1)?;
+        let (weight, layout) = self.effective.as_ref().unwrap_or(&self.weight).storage_and_layout();
+        let weight = strided::<T>(cpu(&weight)?, layout)?;
+        let bias = self.bias.as_ref().map(Tensor::storage_and_layout);
+        let bias = bias.as_ref().map(|(bias, layout)| Rows::<T>::of(bias, layout)).transpose()?;
+        let mut y = affine(&x, weight, out, bias.as_ref().map(|bias| bias.row(0)));
+        if self.effective.is_none() {
+            // z = x A^T (tokens, rank); y += z B^T
+            let z = product(x.matrix(), strided::<T>(a.0, a.1)?.t(), (x.rows, rank));
+            let z = Matrix::dense(&z, x.rows, rank);
+            let mut y = MatrixMut::dense(&mut y, x.rows, out);
+            multiply(&mut y, true, T::one(), z, strided::<T>(b.0, b.1)?.t(), all_threads());
+        }
+        Ok((T::to_cpu_storage_owned(y), shape))
+    }
+
+    /// dx = dy (W + B A); dA = (dy B)^T x; dB = dy^T (x A^T).
+    fn gradients<T: Real>(
+        &self,
+        x_tensor: &Tensor,
+        a_tensor: &Tensor,
+        b_tensor: &Tensor,
+        dy: &Tensor,
+    ) -> Result<[Option<Tensor>; 3]> {
+        let ((rank, input), (out, _)) = (a_tensor.dims2()?, b_tensor.dims2()?);
+        let (dy, dy_layout) = dy.storage_and_layout();
+        let (x, x_layout) = x_tensor.storage_and_layout();
+        let (a, a_layout) = a_tensor.storage_and_layout();
+        let (b, b_layout) = b_tensor.storage_and_layout();
+        let dy = Rows::<T>::of(&dy, dy_layout)?;
+        let x = Rows::<T>::of(&x, x_layout)?;
+        let a = strided::<T>(cpu(&a)?, a_layout)?;
+        let b = strided::<T>(cpu(&b)?, b_layout)?;
+        let tokens = dy.rows;
+        let needs_dx = x_tensor.track_op();
+
+        // g = dy B (tokens, rank)
+        let g = (a_tensor.track_op() || (needs_dx && self.effective.is_none()))
+            .then(|| product(dy.matrix(), b, (tokens, rank)));
+        let g = g.as_ref().map(|g| Matrix::dense(g, tokens, rank));
+        let dx = if needs_dx {
+            let weight = self.effective.as_ref().unwrap_or(&self.weight);
+            let (weight, layout) = weight.storage_and_layout();
+            let weight = strided::<T>(cpu(&weight)?, layout)?;
+            let mut dx = product(dy.matrix(), weight, (tokens, input));
+            if let (None, Some(g)) = (&self.effective, g) {
+                let mut dx = MatrixMut::dense(&mut dx, tokens, input);
+                multiply(&mut dx, true, T::one(), g, a, all_threads());
+            }
+            Some(tensor(dx, x_tensor.dims())?)
+        } else {
+            None
+        };
+        let da = match g {
+            Some(g) if a_tensor.track_op() => {
+                Some(tensor(product(g.t(), x.matrix(), (rank, input)), &[rank, input])?)
+            }
+            _ => None,
+        };
+        let db = if b_tensor.track_op() {
+            // z = x A^T (tokens, rank)
+            let z = product(x.matrix(), a.t(), (tokens, rank));
+            let z = Matrix::dense(&z, tokens, rank);
+            Some(tensor(product(dy.matrix().t(), z, (out, rank)), &[out, rank])?)
+        } else {
+            None
+        };
+        Ok([dx, da, db])
+    }
+}
+
+impl CustomOp3 for Adapted {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        a: &CpuStorage,
+        a_layout: &Layout,
+        b: &CpuStorage,
+        b_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        by_element!(OP, x.dtype(), T => {
+            self.run::<T>((x, x_layout), (a, a_layout), (b, b_layout))
+        })
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        a: &Tensor,
+        b: &Tensor,
+        _y: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let [dx, da, db] = by_element!(OP, x.dtype(), T => self.gradients::<T>(x, a, b, dy))?;
+        Ok((dx, da, db))
+    }
 }

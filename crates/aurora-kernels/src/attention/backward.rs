@@ -1,0 +1,251 @@
+//! The backward pass: probabilities formed again block by block, gradients gathered per row of
+//! keys so that their order never depends on threads.
+
+use std::mem::MaybeUninit;
+
+use candle_core::{Result, Tensor};
+use rayon::prelude::*;
+
+use super::forward::QUERY_BLOCK;
+use super::{Attention, Geometry, KeyTerms, parts};
+use crate::element::Real;
+use crate::product::{Matrix, MatrixMut, Parallelism, multiply};
+use crate::view::{Batched, Shared, tensor, written};
+use crate::wide::{sum2, wide};
+
+/// Gradients of q, k and v, each a tensor of its own.
+pub(super) fn separate<T: Real>(
+    attention: &Attention,
+    tensors: [&Tensor; 3],
+    out: &Tensor,
+    dout: &Tensor,
+) -> Result<[Option<Tensor>; 3]> {
+    let Geometry { queries, keys, q_len, k_len, width, .. } = attention.shape;
+    let read = tensors.map(Tensor::storage_and_layout);
+    let (out, out_layout) = out.storage_and_layout();
+    let (dout, dout_layout) = dout.storage_and_layout();
+    let inputs = Inputs {
+        q: Batched::<T>::of(&read[0].0, read[0].1)?,
+        k: Batched::of(&read[1].0, read[1].1)?,
+        v: Batched::of(&read[2].0, read[2].1)?,
+        out: Batched::of(&out, out_layout)?,
+        dout: Batched::of(&dout, dout_layout)?,
+        log_sums: attention.log_sums()?,
+        terms: attention.key_terms()?,
+    };
+    let (q_size, k_size) = (queries * q_len * width, keys * k_len * width);
+    let [wants_q, wants_k, wants_v] = attention.tracked;
+    let mut buffers = [(wants_q, q_size), (wants_k, k_size), (wants_v, k_size)]
+        .map(|(wanted, size)| Vec::<T>::with_capacity(if wanted { size } else { 0 }));
+    {
+        let [dq, dk, dv] = &mut buffers;
+        let target = |wanted: bool, buffer: &mut Vec<T>, rows: usize| {
+            wanted.then(|| Target {
+                data: Shared::new(buffer.as_mut_ptr()),
+                batch_stride: rows * width,
+                row_stride: width,
+            })
+        };
+        let targets =
+            [target(wants_q, dq, q_len), target(wants_k, dk, k_len), target(wants_v, dv, k_len)];
+        // SAFETY: the buffers have room for the whole of each gradient.
+        unsafe { run(attention, &inputs, &targets) };
+    }
+    let [dq, dk, dv] = &mut buffers;
+    for (wanted, buffer, size) in
+        [(wants_q, dq, q_size), (wants_k, dk, k_size), (wants_v, dv, k_size)]
+    {
+        if wanted {
+            // SAFETY: `run` has written all of it.
+            unsafe { buffer.set_len(size) };
+        }
+    }
+    let [dq, dk, dv] = buffers;
+    let done = |wanted: bool, values: Vec<T>, of: &Tensor| {
+        wanted.then(|| tensor(values, of.dims())).transpose()
+    };
+    Ok([
+        done(wants_q, dq, tensors[0])?,
+        done(wants_k, dk, tensors[1])?,
+        done(wants_v, dv, tensors[2])?,
+    ])
+}
+
+/// The gradient of a packed projection, packed alike.
+pub(super) fn packed<T: Real>(
+    attention: &Attention,
+    qkv: &Tensor,
+    out: &Tensor,
+    dout: &Tensor,
+) -> Result<Tensor> {
+    let Geometry { q_len, width, .. } = attention.shape;
+    let (storage, layout) = qkv.storage_and_layout();
+    let (out, out_layout) = out.storage_and_layout();
+    let (dout, dout_layout) = dout.storage_and_layout();
+    let packed = Batched::<T>::of(&storage, layout)?;
+    let [q, k, v] = parts(&packed, width);
+    let inputs = Inputs {
+        q,
+        k,
+        v,
+        out: Batched::of(&out, out_layout)?,
+        dout: Batched::of(&dout, dout_layout)?,
+        log_sums: attention.log_sums()?,
+        terms: attention.key_terms()?,
+    };
+    // SAFETY: queries, keys and values are together all columns, and `run` writes each.
+    let gradient = unsafe {
+        written(qkv.elem_count(), |gradient: &mut [MaybeUninit<T>]| {
+            let start: *mut T = gradient.as_mut_ptr().cast();
+            let targets = [0, 1, 2].map(|part| {
+                (!gradient.is_empty()).then(|| Target {
+                    data: Shared::new(start.add(part * width)),
+                    batch_stride: q_len * 3 * width,
+                    row_stride: 3 * width,
+                })
+            });
+            run(attention, &inputs, &targets);
+        })
+    };
+    tensor(gradient, qkv.dims())
+}
+
+/// All that the backward pass reads.
+struct Inputs<'a, T: Real> {
+    q: Batched<'a, T>,
+    k: Batched<'a, T>,
+    v: Batched<'a, T>,
+    out: Batched<'a, T>,
+    dout: Batched<'a, T>,
+    log_sums: Vec<T>,
+    terms: KeyTerms<T>,
+}
+
+/// Where a gradient goes.
+struct Target<T> {
+    data: Shared<T>,
+    batch_stride: usize,
+    row_stride: usize,
+}
+
+impl<T: Real> Target<T> {
+    /// The matrix of `rows` rows from `row` on and `columns` columns from `column` on.
+    ///
+    /// # Safety
+    /// As [`MatrixMut::shared`].
+    unsafe fn block(
+        &self,
+        batch: usize,
+        (row, rows): (usize, usize),
+        (column, columns): (usize, usize),
+        initialised: bool,
+    ) -> MatrixMut<'_, T> {
+        let first = batch * self.batch_stride + row * self.row_stride + column;
+        // SAFETY: vouched for by the caller.
+        unsafe {
+            let data = self.data.at(first);
+            MatrixMut::shared(data, rows, columns, self.row_stride, initialised)
+        }
+    }
+}
+
+/// With p = softmax(s), s = factor (q . k) + addend, o = p v and g = do:
+/// dv = p^T g; ds = p (g v^T - rowsum(g o)) factor; dq = ds k; dk = ds^T q.
+///
+/// One task has one head of one row of keys: it alone writes that part of dk and dv, and dq of
+/// the query rows that use those keys.
+///
+/// # Safety
+/// The targets have room for whole gradients.
+unsafe fn run<T: Real>(
+    attention: &Attention,
+    inputs: &Inputs<'_, T>,
+    targets: &[Option<Target<T>>; 3],
+) {
+    let Geometry { keys, q_len, k_len, heads, .. } = attention.shape;
+    let head = attention.shape.head();
+    let query_rows = attention.query_rows();
+    let [dq, dk, dv] = targets;
+    let block = QUERY_BLOCK.min(q_len) * k_len;
+    (0..keys * heads).into_par_iter().for_each_init(
+        || (vec![T::zero(); block], vec![T::zero(); block]),
+        |(p, ds), task| {
+            let (key_row, h) = (task / heads, task % heads);
+            let columns = (h * head, head);
+            let k = inputs.k.block(key_row, (0, k_len), columns);
+            let v = inputs.v.block(key_row, (0, k_len), columns);
+            // SAFETY: this task alone touches these columns of this row.
+            let mut dk =
+                dk.as_ref().map(|dk| unsafe { dk.block(key_row, (0, k_len), columns, false) });
+            // SAFETY: as above.
+            let mut dv =
+                dv.as_ref().map(|dv| unsafe { dv.block(key_row, (0, k_len), columns, false) });
+            let mut add = false;
+            for &row in &query_rows[key_row] {
+                let (factor, addend) = inputs.terms.of(row);
+                for start in (0..q_len).step_by(QUERY_BLOCK) {
+                    let rows = QUERY_BLOCK.min(q_len - start);
+                    let q = inputs.q.block(row, (start, rows), columns);
+                    let g = inputs.dout.block(row, (start, rows), columns);
+                    let p = &mut p[..rows * k_len];
+                    let mut scores = MatrixMut::dense(p, rows, k_len);
+                    multiply(&mut scores, false, T::one(), q, k.t(), Parallelism::None);
+                    for (i, p) in p.chunks_exact_mut(k_len).enumerate() {
+                        let log_sum = inputs.log_sums[(row * heads + h) * q_len + start + i];
+                        let (seen, hidden) = p.split_at_mut(attention.visible(start + i));
+                        hidden.fill(T::zero());
+                        probabilities(seen, factor, addend, log_sum);
+                    }
+                    if let Some(dv) = &mut dv {
+                        let p = Matrix::dense(p, rows, k_len);
+                        multiply(dv, add, T::one(), p.t(), g, Parallelism::None);
+                    }
+                    if dq.is_some() || dk.is_some() {
+                        let ds = &mut ds[..rows * k_len];
+                        let mut dp = MatrixMut::dense(ds, rows, k_len);
+                        multiply(&mut dp, false, T::one(), g, v.t(), Parallelism::None);
+                        let lines = ds.chunks_exact_mut(k_len).zip(p.chunks_exact(k_len));
+                        for (i, (ds, p)) in lines.enumerate() {
+                            let out = inputs.out.part(row, start + i, columns.0, head);
+                            let g = inputs.dout.part(row, start + i, columns.0, head);
+                            score_gradient(ds, p, factor, out, g);
+                        }
+                        let ds = Matrix::dense(ds, rows, k_len);
+                        if let Some(dq) = dq {
+                            // SAFETY: this row of queries uses this row of keys alone.
+                            let mut dq = unsafe { dq.block(row, (start, rows), columns, false) };
+                            multiply(&mut dq, false, T::one(), ds, k, Parallelism::None);
+                        }
+                        if let Some(dk) = &mut dk {
+                            multiply(dk, add, T::one(), ds.t(), q, Parallelism::None);
+                        }
+                    }
+                    add = true;
+                }
+            }
+            if !add {
+                // Keys that nobody asked for.
+                dk.iter_mut().chain(&mut dv).for_each(MatrixMut::clear);
+            }
+        },
+    );
+}
+
+wide! {
+    /// Turns dot products into probabilities, given the row's log-sum-exp.
+    fn probabilities<T, WIDE>(x: &mut [T], factor: &[T], addend: &[T], log_sum: T) {
+        for ((x, &factor), &addend) in x.iter_mut().zip(factor).zip(addend) {
+            *x = (x.fma::<WIDE>(factor, addend) - log_sum).exp::<WIDE>();
+        }
+    }
+}
+
+wide! {
+    /// Turns dp = g v^T of a row into ds = p (dp - g . o) factor.
+    fn score_gradient<T, WIDE>(dp: &mut [T], p: &[T], factor: &[T], out: &[T], g: &[T]) {
+        let shift = sum2(g, out, |g, out, sum| g.fma::<WIDE>(out, sum));
+        for ((dp, &p), &factor) in dp.iter_mut().zip(p).zip(factor) {
+            *dp = p * (*dp - shift) * factor;
+        }
+    }
+}

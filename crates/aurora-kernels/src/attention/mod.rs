@@ -1,0 +1,368 @@
+//! Scaled dot-product attention over several heads.
+//!
+//! Scores exist only for a block of query rows of one head at a time; the backward pass forms
+//! them again from the log-sum-exp of each row that the forward pass left behind. Queries, keys
+//! and values are read where they lie: a head is a range of columns.
+
+mod backward;
+mod forward;
+
+use std::sync::{Arc, OnceLock};
+
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CustomOp1, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
+
+use crate::Error;
+use crate::element::Real;
+use crate::view::{Batched, Rows, by_element, check_like};
+
+/// What changes the scores of [`attention`].
+#[derive(Debug, Clone, Default)]
+pub struct AttentionOptions {
+    /// Added to the scores of each key, (Bq, Tk): 0 for a key to see, a large negative number or
+    /// negative infinity for one to hide. A query that sees no key at all gives zeros. No
+    /// gradient.
+    pub key_mask: Option<Tensor>,
+    /// Hides from query i the keys after i + Tk - Tq: the last query sees all keys.
+    pub causal: bool,
+    /// Multiplies the scores of each key before the mask is added, (Bq, Tk). No gradient.
+    pub key_scale: Option<Tensor>,
+    /// For each query row the row of keys and values it attends to; without it row b attends to
+    /// row b.
+    pub kv_rows: Option<Arc<[u32]>>,
+}
+
+/// Attention of `q` (Bq, Tq, D) over `k` and `v` (Bk, Tk, D) in `heads` heads of width D / heads:
+/// `softmax(q k^T / sqrt(D / heads)) v`, shape (Bq, Tq, D).
+///
+/// Gradients go to those of the three that are tracked; where several query rows share a row
+/// of keys and values, theirs are added up in the order of the query rows.
+///
+/// # Errors
+/// Shapes or element types that do not fit, a row of `kv_rows` that does not exist.
+pub fn attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    heads: usize,
+    options: &AttentionOptions,
+) -> Result<Tensor> {
+    const OP: &str = "attention";
+    for (name, other) in [("k", k), ("v", v)] {
+        check_like(OP, name, other, q)?;
+        let fits = q.rank() == 3 && other.rank() == 3 && q.dims().last() == other.dims().last();
+        if !fits {
+            let rule = "q is (Bq, Tq, D), k and v are (Bk, Tk, D)";
+            return Err(shapes(OP, ("q", q.dims()), (name, other.dims()), rule));
+        }
+    }
+    if k.dims() != v.dims() {
+        return Err(shapes(OP, ("k", k.dims()), ("v", v.dims()), "both are (Bk, Tk, D)"));
+    }
+    let ((queries, q_len, width), (keys, k_len, _)) = (q.dims3()?, k.dims3()?);
+    let shape = Geometry { queries, keys, q_len, k_len, heads, width };
+    let tracked = [q, k, v].map(Tensor::track_op);
+    let op = Attention::new(OP, shape, options, q.dtype(), tracked)?;
+    q.apply_op3(k, v, op)
+}
+
+/// [`attention`] of a packed projection `qkv` (B, T, 3 D) over itself: its last dimension holds
+/// queries, keys and values one after the other; (B, T, D). The gradient is packed alike, so that
+/// nothing is cut apart or put together again.
+///
+/// # Errors
+/// Shapes or element types that do not fit.
+pub fn self_attention(qkv: &Tensor, heads: usize, options: &AttentionOptions) -> Result<Tensor> {
+    const OP: &str = "self_attention";
+    let packed = qkv.dim(D::Minus1)?;
+    if qkv.rank() != 3 || packed % 3 != 0 {
+        return Err(Error::Argument {
+            op: OP,
+            name: "qkv",
+            shape: qkv.dims().to_vec(),
+            expected: "(B, T, 3 D)".to_owned(),
+        }
+        .into());
+    }
+    let (batch, length, _) = qkv.dims3()?;
+    let shape = Geometry {
+        queries: batch,
+        keys: batch,
+        q_len: length,
+        k_len: length,
+        heads,
+        width: packed / 3,
+    };
+    let op = Attention::new(OP, shape, options, qkv.dtype(), [qkv.track_op(); 3])?;
+    qkv.apply_op1(op)
+}
+
+fn shapes(
+    op: &'static str,
+    left: (&'static str, &[usize]),
+    right: (&'static str, &[usize]),
+    rule: &'static str,
+) -> candle_core::Error {
+    Error::Shape {
+        op,
+        left: left.0,
+        left_shape: left.1.to_vec(),
+        right: right.0,
+        right_shape: right.1.to_vec(),
+        rule,
+    }
+    .into()
+}
+
+/// The sizes of one attention.
+#[derive(Debug, Clone, Copy)]
+struct Geometry {
+    /// Rows of queries, Bq.
+    queries: usize,
+    /// Rows of keys and values, Bk.
+    keys: usize,
+    /// Queries in a row, Tq.
+    q_len: usize,
+    /// Keys in a row, Tk.
+    k_len: usize,
+    heads: usize,
+    /// All heads together, D.
+    width: usize,
+}
+
+impl Geometry {
+    /// Width of one head.
+    fn head(&self) -> usize {
+        self.width / self.heads
+    }
+
+    /// Elements of the queries, and of the output.
+    fn query_elements(&self) -> usize {
+        self.queries * self.q_len * self.width
+    }
+}
+
+/// An attention with its options checked.
+struct Attention {
+    op: &'static str,
+    shape: Geometry,
+    mask: Option<Tensor>,
+    scale: Option<Tensor>,
+    causal: bool,
+    /// The row of keys of each query row; None: its own.
+    kv_rows: Option<Arc<[u32]>>,
+    /// Which of q, k, v want a gradient.
+    tracked: [bool; 3],
+    /// The log-sum-exp of each row of scores, (Bq, heads, Tq), from the forward pass, as f64
+    /// (exact for both types).
+    log_sums: OnceLock<Vec<f64>>,
+}
+
+impl Attention {
+    fn new(
+        op: &'static str,
+        shape: Geometry,
+        options: &AttentionOptions,
+        dtype: DType,
+        tracked: [bool; 3],
+    ) -> Result<Self> {
+        let Geometry { queries, keys, q_len, k_len, heads, width } = shape;
+        if heads == 0 || width == 0 || width % heads != 0 || k_len == 0 {
+            return Err(Error::Argument {
+                op,
+                name: "q",
+                shape: vec![queries, q_len, width],
+                expected: format!("a width of {heads} heads of equal size, and at least one key"),
+            }
+            .into());
+        }
+        if options.causal && q_len > k_len {
+            let rule = "a causal attention needs at least as many keys as queries";
+            let (q, k) = ([queries, q_len, width], [keys, k_len, width]);
+            return Err(shapes(op, ("q", &q), ("k", &k), rule));
+        }
+        match &options.kv_rows {
+            Some(rows) => {
+                if rows.len() != queries {
+                    let rule = "one row of keys for each row of queries";
+                    let q = [queries, q_len, width];
+                    return Err(shapes(op, ("kv_rows", &[rows.len()]), ("q", &q), rule));
+                }
+                if let Some(position) = rows.iter().position(|&row| row as usize >= keys) {
+                    let (name, value) = ("kv_rows", rows[position] as usize);
+                    return Err(Error::Index { op, name, position, value, limit: keys }.into());
+                }
+            }
+            None if queries != keys => {
+                let rule = "as many rows of keys as of queries, unless kv_rows says which to use";
+                let (q, k) = ([queries, q_len, width], [keys, k_len, width]);
+                return Err(shapes(op, ("q", &q), ("k", &k), rule));
+            }
+            None => {}
+        }
+        let per_key = |name, tensor: &Option<Tensor>| match tensor {
+            Some(tensor) if tensor.dims() != [queries, k_len] => {
+                let rule = "(Bq, Tk): a number for every key of every row of queries";
+                let k = [keys, k_len, width];
+                Err(shapes(op, (name, tensor.dims()), ("k", &k), rule))
+            }
+            Some(tensor) => tensor.detach().to_dtype(dtype).map(Some),
+            None => Ok(None),
+        };
+        Ok(Self {
+            op,
+            shape,
+            mask: per_key("key_mask", &options.key_mask)?,
+            scale: per_key("key_scale", &options.key_scale)?,
+            causal: options.causal,
+            kv_rows: options.kv_rows.clone(),
+            tracked,
+            log_sums: OnceLock::new(),
+        })
+    }
+
+    /// The row of keys of a row of queries.
+    fn key_row(&self, query: usize) -> usize {
+        match &self.kv_rows {
+            Some(rows) => rows[query] as usize,
+            None => query,
+        }
+    }
+
+    /// For each row of keys the rows of queries that use it, in order.
+    fn query_rows(&self) -> Vec<Vec<usize>> {
+        let mut of_key = vec![Vec::new(); self.shape.keys];
+        for query in 0..self.shape.queries {
+            of_key[self.key_row(query)].push(query);
+        }
+        of_key
+    }
+
+    /// Number of keys that a query sees.
+    fn visible(&self, query: usize) -> usize {
+        let Geometry { q_len, k_len, .. } = self.shape;
+        if self.causal { query + 1 + k_len - q_len } else { k_len }
+    }
+
+    /// What a dot product with each key is multiplied by, and what is then added, for every row
+    /// of queries: (Bq, Tk) twice.
+    fn key_terms<T: Real>(&self) -> Result<KeyTerms<T>> {
+        let Geometry { queries, k_len, .. } = self.shape;
+        let base = T::from_f64((self.shape.head() as f64).powf(-0.5));
+        let read = |tensor: &Option<Tensor>| match tensor {
+            Some(tensor) => {
+                let (storage, layout) = tensor.storage_and_layout();
+                Rows::<T>::of(&storage, layout).map(|rows| Some(rows.to_vec()))
+            }
+            None => Ok(None),
+        };
+        let factor = match read(&self.scale)? {
+            Some(mut scale) => {
+                scale.iter_mut().for_each(|scale| *scale *= base);
+                scale
+            }
+            None => vec![base; queries * k_len],
+        };
+        let addend = read(&self.mask)?.unwrap_or_else(|| vec![T::zero(); queries * k_len]);
+        Ok(KeyTerms { factor, addend, k_len })
+    }
+
+    fn outputs<T: Real>(
+        &self,
+        q: &Batched<'_, T>,
+        k: &Batched<'_, T>,
+        v: &Batched<'_, T>,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (out, log_sums) = forward::run(self, q, k, v)?;
+        if self.tracked.contains(&true) {
+            let _ = self.log_sums.set(log_sums.into_iter().map(T::to_f64).collect());
+        }
+        let Geometry { queries, q_len, width, .. } = self.shape;
+        Ok((T::to_cpu_storage_owned(out), Shape::from((queries, q_len, width))))
+    }
+
+    /// The rows' log-sum-exp of the forward pass.
+    fn log_sums<T: Real>(&self) -> Result<Vec<T>> {
+        match self.log_sums.get() {
+            Some(log_sums) => Ok(log_sums.iter().map(|&x| T::from_f64(x)).collect()),
+            None => Err(candle_core::Error::BackwardNotSupported { op: self.op }),
+        }
+    }
+}
+
+/// Per-key terms of the scores: `factor * (q . k) + addend`.
+struct KeyTerms<T> {
+    factor: Vec<T>,
+    addend: Vec<T>,
+    k_len: usize,
+}
+
+impl<T> KeyTerms<T> {
+    fn of(&self, query_row: usize) -> (&[T], &[T]) {
+        let range = query_row * self.k_len..(query_row + 1) * self.k_len;
+        (&self.factor[range.clone()], &self.addend[range])
+    }
+}
+
+/// A packed projection seen as queries, keys and values.
+fn parts<'a, T: Real>(packed: &'a Batched<'a, T>, width: usize) -> [Batched<'a, T>; 3] {
+    [0, 1, 2].map(|part| Batched {
+        data: packed.data.get(part * width..).unwrap_or_default().into(),
+        batch_stride: packed.batch_stride,
+        row_stride: packed.row_stride,
+    })
+}
+
+impl CustomOp3 for Attention {
+    fn name(&self) -> &'static str {
+        self.op
+    }
+
+    fn cpu_fwd(
+        &self,
+        q: &CpuStorage,
+        q_layout: &Layout,
+        k: &CpuStorage,
+        k_layout: &Layout,
+        v: &CpuStorage,
+        v_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        by_element!(self.op, q.dtype(), T => {
+            let q = Batched::<T>::new(q, q_layout)?;
+            let k = Batched::<T>::new(k, k_layout)?;
+            let v = Batched::<T>::new(v, v_layout)?;
+            self.outputs(&q, &k, &v)
+        })
+    }
+
+    fn bwd(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        out: &Tensor,
+        dout: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let [dq, dk, dv] = by_element!(self.op, q.dtype(), T => backward::separate::<T>(self, [q, k, v], out, dout))?;
+        Ok((dq, dk, dv))
+    }
+}
+
+impl CustomOp1 for Attention {
+    fn name(&self) -> &'static str {
+        self.op
+    }
+
+    fn cpu_fwd(&self, packed: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        by_element!(self.op, packed.dtype(), T => {
+            let packed = Batched::<T>::new(packed, layout)?;
+            let [q, k, v] = parts(&packed, self.shape.width);
+            self.outputs(&q, &k, &v)
+        })
+    }
+
+    fn bwd(&self, packed: &Tensor, out: &Tensor, dout: &Tensor) -> Result<Option<Tensor>> {
+        by_element!(self.op, packed.dtype(), T => backward::packed::<T>(self, packed, out, dout))
+            .map(Some)
+    }
+}

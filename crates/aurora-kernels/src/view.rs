@@ -1,0 +1,272 @@
+//! Reading tensors of any layout as rows, and making new ones.
+
+use std::borrow::Cow;
+use std::mem::MaybeUninit;
+
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor};
+use rayon::prelude::*;
+
+use crate::Error;
+use crate::element::Real;
+use crate::product::Matrix;
+
+/// Runs an expression with `$real` standing for f32 or f64, after the element type of `$dtype`.
+macro_rules! by_element {
+    ($op:expr, $dtype:expr, $real:ident => $run:expr) => {
+        match $dtype {
+            candle_core::DType::F32 => {
+                type $real = f32;
+                $run
+            }
+            candle_core::DType::F64 => {
+                type $real = f64;
+                $run
+            }
+            other => Err(crate::view::unsupported($op, other)),
+        }
+    };
+}
+pub(crate) use by_element;
+
+/// The error for an element type other than f32 and f64.
+pub(crate) fn unsupported(op: &'static str, dtype: DType) -> candle_core::Error {
+    Error::DType { op, name: "the input", dtype: dtype.as_str(), expected: "f32 or f64" }.into()
+}
+
+/// Checks that `tensor` has the element type of `like` and lives on the CPU.
+pub(crate) fn check_like(
+    op: &'static str,
+    name: &'static str,
+    tensor: &Tensor,
+    like: &Tensor,
+) -> Result<()> {
+    if tensor.dtype() != like.dtype() {
+        return Err(Error::DType {
+            op,
+            name,
+            dtype: tensor.dtype().as_str(),
+            expected: like.dtype().as_str(),
+        }
+        .into());
+    }
+    Ok(())
+}
+
+/// The CPU side of a storage.
+pub(crate) fn cpu(storage: &Storage) -> Result<&CpuStorage> {
+    match storage {
+        Storage::Cpu(storage) => Ok(storage),
+        _ => Err(candle_core::Error::msg("a tensor on the CPU was expected")),
+    }
+}
+
+/// A tensor seen as rows of its last dimension, without a copy wherever its strides allow.
+pub(crate) struct Rows<'a, T: Real> {
+    data: Cow<'a, [T]>,
+    /// Number of rows: the product of all dimensions but the last.
+    pub(crate) rows: usize,
+    /// Length of a row.
+    pub(crate) columns: usize,
+    stride: usize,
+}
+
+impl<'a, T: Real> Rows<'a, T> {
+    /// The rows of a tensor on the CPU.
+    pub(crate) fn of(storage: &'a Storage, layout: &Layout) -> Result<Self> {
+        Self::new(cpu(storage)?, layout)
+    }
+
+    /// The rows of what a layout shows of a storage.
+    pub(crate) fn new(storage: &'a CpuStorage, layout: &Layout) -> Result<Self> {
+        let data = T::cpu_storage_as_slice(storage)?;
+        let columns = layout.dims().last().copied().unwrap_or(1);
+        let rows = layout.shape().elem_count().checked_div(columns).unwrap_or(0);
+        let (data, stride) = match row_stride(layout) {
+            Some(stride) if rows > 0 => {
+                let start = layout.start_offset();
+                (Cow::Borrowed(&data[start..start + (rows - 1) * stride + columns]), stride)
+            }
+            _ => (Cow::Owned(gather(storage, layout)?), columns),
+        };
+        Ok(Self { data, rows, columns, stride })
+    }
+
+    /// One row.
+    #[inline(always)]
+    pub(crate) fn row(&self, row: usize) -> &[T] {
+        &self.data[row * self.stride..row * self.stride + self.columns]
+    }
+
+    /// All elements in order, copied.
+    pub(crate) fn to_vec(&self) -> Vec<T> {
+        match self.flat() {
+            Some(data) => data.to_vec(),
+            None => (0..self.rows).flat_map(|row| self.row(row)).copied().collect(),
+        }
+    }
+
+    /// The rows as a matrix.
+    pub(crate) fn matrix(&self) -> Matrix<'_, T> {
+        Matrix::new(&self.data, self.rows, self.columns, self.stride, 1)
+    }
+
+    /// All elements one after the other, if they lie so.
+    pub(crate) fn flat(&self) -> Option<&[T]> {
+        (self.stride == self.columns || self.rows <= 1).then_some(&self.data)
+    }
+}
+
+/// Distance between rows when all dimensions but the last fold into one and the last is dense.
+fn row_stride(layout: &Layout) -> Option<usize> {
+    let (&columns, leading) = layout.dims().split_last()?;
+    let (&step, strides) = layout.stride().split_last()?;
+    if columns > 1 && step != 1 {
+        return None;
+    }
+    let mut inner: Option<(usize, usize)> = None; // stride of the folded part, its length
+    for (&dim, &stride) in leading.iter().zip(strides).rev().filter(|(dim, _)| **dim != 1) {
+        inner = match inner {
+            None => Some((stride, dim)),
+            Some((first, length)) if stride == first * length => Some((first, length * dim)),
+            Some(_) => return None,
+        };
+    }
+    Some(inner.map_or(columns, |(stride, _)| stride))
+}
+
+/// The elements of a layout in order.
+fn gather<T: Real>(storage: &CpuStorage, layout: &Layout) -> Result<Vec<T>> {
+    let mut dense = T::to_cpu_storage_owned(vec![T::zero(); layout.shape().elem_count()]);
+    storage.copy_strided_src(&mut dense, 0, layout)?;
+    T::cpu_storage_data(dense)
+}
+
+/// A tensor (batch, rows, columns) whose rows are dense, for operations that cut rows up
+/// themselves.
+pub(crate) struct Batched<'a, T: Real> {
+    pub(crate) data: Cow<'a, [T]>,
+    pub(crate) batch_stride: usize,
+    pub(crate) row_stride: usize,
+}
+
+impl<'a, T: Real> Batched<'a, T> {
+    /// The view of a tensor on the CPU.
+    pub(crate) fn of(storage: &'a Storage, layout: &Layout) -> Result<Self> {
+        Self::new(cpu(storage)?, layout)
+    }
+
+    /// The view of what a three-dimensional layout shows of a storage.
+    pub(crate) fn new(storage: &'a CpuStorage, layout: &Layout) -> Result<Self> {
+        let data = T::cpu_storage_as_slice(storage)?;
+        let (batch, rows, columns) = layout.shape().dims3()?;
+        let stride = layout.stride();
+        if stride[2] == 1 && layout.shape().elem_count() > 0 {
+            let length = (batch - 1) * stride[0] + (rows - 1) * stride[1] + columns;
+            let start = layout.start_offset();
+            return Ok(Self {
+                data: Cow::Borrowed(&data[start..start + length]),
+                batch_stride: stride[0],
+                row_stride: stride[1],
+            });
+        }
+        Ok(Self {
+            data: Cow::Owned(gather(storage, layout)?),
+            batch_stride: rows * columns,
+            row_stride: columns,
+        })
+    }
+
+    /// `columns` elements of one row from `column` on.
+    #[inline(always)]
+    pub(crate) fn part(&self, batch: usize, row: usize, column: usize, columns: usize) -> &[T] {
+        let start = batch * self.batch_stride + row * self.row_stride + column;
+        &self.data[start..start + columns]
+    }
+
+    /// The matrix of `rows` rows from `row` on and `columns` columns from `column` on.
+    pub(crate) fn block(
+        &self,
+        batch: usize,
+        (row, rows): (usize, usize),
+        (column, columns): (usize, usize),
+    ) -> Matrix<'_, T> {
+        let start = batch * self.batch_stride + row * self.row_stride + column;
+        Matrix::new(&self.data[start..], rows, columns, self.row_stride, 1)
+    }
+}
+
+/// A vector of `length` elements that `fill` writes.
+///
+/// # Safety
+/// `fill` must write every element.
+pub(crate) unsafe fn written<T>(length: usize, fill: impl FnOnce(&mut [MaybeUninit<T>])) -> Vec<T> {
+    let mut vector = Vec::with_capacity(length);
+    fill(&mut vector.spare_capacity_mut()[..length]);
+    // SAFETY: the capacity is at least `length` and the caller vouches for the contents.
+    unsafe { vector.set_len(length) };
+    vector
+}
+
+/// A tensor on the CPU from its elements.
+pub(crate) fn tensor<T: Real>(values: Vec<T>, shape: &[usize]) -> Result<Tensor> {
+    Tensor::from_vec(values, shape, &Device::Cpu)
+}
+
+/// Rows that one task takes at a time; fixed, so that sums over rows come out the same whatever
+/// the number of threads.
+pub(crate) const ROW_BLOCK: usize = 64;
+
+/// Sum over the rows, for the gradient of a bias: blocks in parallel, then block after block.
+pub(crate) fn column_sums<T: Real>(rows: &Rows<'_, T>) -> Vec<T> {
+    let partial: Vec<Vec<T>> = (0..rows.rows.div_ceil(ROW_BLOCK))
+        .into_par_iter()
+        .map(|block| {
+            let mut sums = vec![T::zero(); rows.columns];
+            for row in block * ROW_BLOCK..rows.rows.min((block + 1) * ROW_BLOCK) {
+                for (sum, &value) in sums.iter_mut().zip(rows.row(row)) {
+                    *sum += value;
+                }
+            }
+            sums
+        })
+        .collect();
+    add_up(partial, rows.columns)
+}
+
+/// Sum of vectors of one length, in order.
+pub(crate) fn add_up<T: Real>(vectors: Vec<Vec<T>>, length: usize) -> Vec<T> {
+    let mut total = vec![T::zero(); length];
+    for vector in &vectors {
+        for (sum, &value) in total.iter_mut().zip(vector) {
+            *sum += value;
+        }
+    }
+    total
+}
+
+/// A pointer that tasks share to write to places of their own.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared<T>(*mut T);
+
+// SAFETY: reaching an element through `at` is unsafe, and its callers promise that no two tasks
+// touch the same one.
+unsafe impl<T: Send> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    /// Shares a pointer.
+    pub(crate) fn new(pointer: *mut T) -> Self {
+        Self(pointer)
+    }
+
+    /// The place `offset` elements on.
+    ///
+    /// # Safety
+    /// It lies inside of the buffer, and no other task touches what is written there.
+    pub(crate) unsafe fn at(&self, offset: usize) -> *mut T {
+        // SAFETY: vouched for by the caller.
+        unsafe { self.0.add(offset) }
+    }
+}

@@ -1,0 +1,91 @@
+//! Loops compiled twice: for any processor and for those with AVX2 and fused multiply-add.
+
+use crate::element::Real;
+
+/// Defines a function over an element type that is compiled twice from one body and picks the
+/// version for the processor at run time. The second name in the angle brackets is a constant
+/// that tells the body which of the two it is.
+macro_rules! wide {
+    ($(#[$attribute:meta])* fn $name:ident<$real:ident, $wide:ident>(
+        $($argument:ident: $kind:ty),* $(,)?
+    ) $(-> $output:ty)? $body:block) => {
+        $(#[$attribute])*
+        #[allow(clippy::too_many_arguments)]
+        pub(crate) fn $name<$real: crate::element::Real>($($argument: $kind),*) $(-> $output)? {
+            #[allow(clippy::too_many_arguments)]
+            #[inline(always)]
+            fn body<$real: crate::element::Real, const $wide: bool>(
+                $($argument: $kind),*
+            ) $(-> $output)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[allow(clippy::too_many_arguments)]
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2<$real: crate::element::Real>($($argument: $kind),*) $(-> $output)? {
+                    body::<$real, true>($($argument),*)
+                }
+                if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
+                    // SAFETY: the processor has just been seen to have both features.
+                    return unsafe { avx2($($argument),*) };
+                }
+            }
+            body::<$real, { cfg!(target_arch = "aarch64") }>($($argument),*)
+        }
+    };
+}
+pub(crate) use wide;
+
+/// Partial sums kept side by side, so that a sum becomes a few vector registers.
+const LANES: usize = 32;
+
+/// Adds up the partial sums in a fixed order.
+#[inline(always)]
+fn fold<T: Real>(mut lanes: [T; LANES]) -> T {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// Sum of `f(a, b)` over two slices of one length.
+#[inline(always)]
+pub(crate) fn sum2<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T, T) -> T) -> T {
+    let mut lanes = [T::zero(); LANES];
+    let (mut a_chunks, mut b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    for (a, b) in (&mut a_chunks).zip(&mut b_chunks) {
+        for i in 0..LANES {
+            lanes[i] = f(a[i], b[i], lanes[i]);
+        }
+    }
+    for ((&a, &b), lane) in a_chunks.remainder().iter().zip(b_chunks.remainder()).zip(&mut lanes) {
+        *lane = f(a, b, *lane);
+    }
+    fold(lanes)
+}
+
+/// Sum of `f` over a slice; `f` takes an element and what to add it to.
+#[inline(always)]
+pub(crate) fn sum1<T: Real>(a: &[T], f: impl Fn(T, T) -> T) -> T {
+    sum2(a, a, |a, _, sum| f(a, sum))
+}
+
+/// The largest element; minus infinity for an empty slice.
+#[inline(always)]
+pub(crate) fn largest<T: Real>(a: &[T]) -> T {
+    let mut lanes = [T::NEG_INFINITY; LANES];
+    let mut chunks = a.chunks_exact(LANES);
+    for a in &mut chunks {
+        for i in 0..LANES {
+            lanes[i] = a[i].larger(lanes[i]);
+        }
+    }
+    for (&a, lane) in chunks.remainder().iter().zip(&mut lanes) {
+        *lane = a.larger(*lane);
+    }
+    lanes.into_iter().fold(T::NEG_INFINITY, |top, lane| lane.larger(top))
+}
