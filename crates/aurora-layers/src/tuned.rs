@@ -3,7 +3,7 @@
 use crate::adapter::{Adapter, Cp, Init, MlpLayout, Slot, Tucker};
 use crate::tensors::{Tensors, check, get};
 use crate::{Backbone, Blip, BlipConfig, Error, Prepared, Result, context, gate};
-use candle_core::{Device, Tensor};
+use candle_core::{Device, Tensor, Var};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -250,6 +250,34 @@ impl Tuned {
             prepared.context = Some(context::Context::new(self.spec.flavour, &self.tensors)?);
         }
         Ok(prepared)
+    }
+
+    /// The same tuning over variables: everything but buffers is copied into a variable of its own, to be trained.
+    pub fn into_variables(self) -> Result<(Self, Vec<(String, Var)>)> {
+        let mut variables = Vec::new();
+        let mut tensors = Tensors::new();
+        for (name, tensor) in self.tensors {
+            let tensor = if Self::part(&name) == Part::Buffer {
+                tensor.detach()
+            } else {
+                let var = Var::from_tensor(&tensor.detach().copy()?)?;
+                variables.push((name.clone(), var.clone()));
+                var.as_tensor().clone()
+            };
+            tensors.insert(name, tensor);
+        }
+        Ok((Self { spec: self.spec, tensors }, variables))
+    }
+
+    /// The tensors as they are now, in memory of their own, without graph: a checkpoint.
+    pub fn snapshot(&self) -> Result<Self> {
+        let copied = self.tensors.iter().map(|(name, tensor)| Ok((name.clone(), tensor.detach().copy()?)));
+        Ok(Self { spec: self.spec.clone(), tensors: copied.collect::<Result<_>>()? })
+    }
+
+    /// The same tensors without graph, their memory shared: for passes that nobody differentiates.
+    pub fn detached(&self) -> Self {
+        Self { spec: self.spec.clone(), tensors: crate::tensors::detached(&self.tensors) }
     }
 
     /// The context bank after a training step has seen these text [CLS] vectors (texts, width); nothing where there
