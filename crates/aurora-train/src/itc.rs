@@ -124,10 +124,10 @@ fn compare(rows: &Tensor, keys: &Tensor, queue: Option<&Tensor>) -> Result<Tenso
 /// (B, B + queue): equal ids share the row's weight evenly.
 fn hard_targets(ids: &[i64], queued: &[i64], like: &Tensor) -> Result<Tensor> {
     let columns = ids.len() + queued.len();
-    let mut values = vec![0f32; ids.len() * columns];
+    let mut values = vec![0f64; ids.len() * columns];
     for (row, id) in values.chunks_exact_mut(columns.max(1)).zip(ids) {
         let equal = || ids.iter().chain(queued).map(|other| other == id);
-        let share = 1.0 / equal().filter(|e| *e).count() as f32;
+        let share = 1.0 / equal().filter(|e| *e).count() as f64;
         for (value, equal) in row.iter_mut().zip(equal()) {
             *value = if equal { share } else { 0.0 };
         }

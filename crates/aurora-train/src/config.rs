@@ -1,0 +1,345 @@
+//! The configuration of a run: one TOML file, typed, with overrides, and errors that help.
+//!
+//! [`Config`] is for tuning and [`PretrainConfig`] for pretraining; [`RunConfig`] puts either
+//! together from the built-in defaults, a file and `--set section.key=value`. Every key has a row
+//! in a table ([`schema::Field`]) with its type, range and meaning. A file may leave out what it
+//! does not change; a written configuration is complete.
+//!
+//! ```
+//! use aurora_train::config::{Config, RunConfig};
+//!
+//! let config = Config::resolve(None, &["adapter.rank=16", "data.batch=64"])?;
+//! assert_eq!((config.adapter.rank, config.data.batch), (16, 64));
+//!
+//! let error = Config::resolve(None, &["adapter.rnak=16"]).unwrap_err().to_string();
+//! assert!(error.contains("unknown key `adapter.rnak`, did you mean `adapter.rank`?"));
+//! # Ok::<(), aurora_train::config::ConfigError>(())
+//! ```
+
+mod error;
+mod pretrain;
+mod resolve;
+pub mod schema;
+mod sections;
+
+use aurora_layers::{AdapterKind, Flavour, Part, TuneSpec};
+use serde::{Deserialize, Serialize};
+
+pub use error::ConfigError;
+pub use pretrain::{ModelSizes, PretrainConfig, PretrainSection};
+pub use resolve::{RunConfig, describe};
+pub use sections::{
+    Augment, Beta, DataSection, EvaluationSection, Keywords, OneOrMany, OptimizerSection,
+    ScheduleSection,
+};
+
+use crate::optimizer::Group;
+use schema::{Field, Kind, Range};
+
+/// Configuration of a tuning run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Seed of everything random.
+    pub seed: u64,
+    /// What is tuned.
+    pub model: ModelSection,
+    /// What is added to it.
+    pub adapter: AdapterSection,
+    /// On which pairs.
+    pub data: DataSection,
+    /// By which losses.
+    pub retrieval: RetrievalSection,
+    /// How parameters are updated.
+    pub optimizer: OptimizerSection,
+    /// Learning rates, by kind of adapter.
+    pub learning_rates: LearningRates,
+    /// How long, and how the learning rate changes.
+    pub schedule: ScheduleSection,
+    /// How retrieval is measured.
+    pub evaluation: EvaluationSection,
+}
+
+/// `[model]`: the backbone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSection {
+    /// `nano`, the embedded backbone, or the path of a backbone's folder.
+    pub backbone: String,
+}
+
+/// `[adapter]`: what is trained beside the heads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdapterSection {
+    /// Kind of weight delta.
+    pub kind: AdapterKind,
+    /// Reading of the method.
+    pub flavour: Flavour,
+    /// Rank of the factors.
+    pub rank: usize,
+    /// Gated query transformation.
+    pub gate: bool,
+    /// Slots of the context bank, 0 for no context enhancement.
+    pub context_slots: usize,
+    /// Share of rank components dropped at each step.
+    pub dropout: f64,
+}
+
+impl AdapterSection {
+    /// As [`TuneSpec`]: gate and context go with a weight delta only, so that `kind = "heads"`
+    /// trains the heads and nothing else.
+    pub fn spec(&self) -> TuneSpec {
+        let mut spec = TuneSpec::new(self.kind, self.flavour, self.rank);
+        spec.gate &= self.gate;
+        spec.context_slots = spec.context_slots.min(1) * self.context_slots;
+        spec
+    }
+}
+
+/// `[retrieval]`: the losses.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetrievalSection {
+    /// Weight of the soft targets.
+    pub alpha: f64,
+    /// Steps over which `alpha` rises from 0.
+    pub alpha_ramp_steps: u64,
+    /// Decay of the momentum model.
+    pub momentum: f64,
+    /// Slots of the feature queue, 0 for none.
+    pub queue: usize,
+    /// Temperature of the similarities (its start, when it is trained).
+    pub temperature: f64,
+    /// Whether the temperature is trained.
+    pub train_temperature: bool,
+    /// Weight of the matching loss beside the contrastive one.
+    pub itm_weight: f64,
+}
+
+/// Learning rates of one kind of adapter, before the schedule's factor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FactorRates {
+    /// Factors of the weight deltas.
+    pub factors: f64,
+    /// Gated query transformation and context gate.
+    pub gates: f64,
+    /// Heads.
+    pub heads: f64,
+}
+
+/// Learning rates of training the heads alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeadRates {
+    /// Heads.
+    pub heads: f64,
+}
+
+/// Learning rates of full tuning.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FullRates {
+    /// Towers.
+    pub backbone: f64,
+    /// Heads.
+    pub heads: f64,
+}
+
+/// `[learning_rates.*]`: one section per kind of adapter, so that changing the kind alone gives
+/// each its own good rates.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LearningRates {
+    /// For `adapter.kind = "cp"`.
+    pub cp: FactorRates,
+    /// For `adapter.kind = "tucker"`.
+    pub tucker: FactorRates,
+    /// For `adapter.kind = "heads"`.
+    pub heads: HeadRates,
+    /// For `adapter.kind = "full"`.
+    pub full: FullRates,
+}
+
+impl LearningRates {
+    /// The optimiser's groups for a kind of adapter, named by [`LearningRates::group`]. Weight
+    /// decay acts on heads and backbone alone.
+    pub fn groups(&self, kind: AdapterKind, weight_decay: f64) -> Vec<Group> {
+        let of = |rates: &FactorRates| {
+            vec![
+                Group::new("factors", rates.factors, 0.0),
+                Group::new("gates", rates.gates, 0.0),
+                Group::new("heads", rates.heads, weight_decay),
+                Group::new("temperature", rates.heads, 0.0),
+            ]
+        };
+        let heads = |rate| {
+            vec![Group::new("heads", rate, weight_decay), Group::new("temperature", rate, 0.0)]
+        };
+        match kind {
+            AdapterKind::Cp => of(&self.cp),
+            AdapterKind::Tucker => of(&self.tucker),
+            AdapterKind::Heads => heads(self.heads.heads),
+            AdapterKind::Full => {
+                let mut groups = heads(self.full.heads);
+                groups.push(Group::new("backbone", self.full.backbone, weight_decay));
+                groups
+            }
+        }
+    }
+
+    /// The group of a part of a tuned model; none for what is never trained.
+    pub fn group(part: Part) -> Option<&'static str> {
+        match part {
+            Part::Factor => Some("factors"),
+            Part::Gate => Some("gates"),
+            Part::Head => Some("heads"),
+            Part::Backbone => Some("backbone"),
+            Part::Buffer => None,
+        }
+    }
+}
+
+const RATE: Kind = Kind::Real(Range::POSITIVE);
+
+const FIELDS: &[Field] = &[
+    Field {
+        key: "seed",
+        kind: Kind::Count(0, i64::MAX),
+        meaning: "Seed of everything random: one seed, one result.",
+    },
+    Field {
+        key: "model.backbone",
+        kind: Kind::Text,
+        meaning: "\"nano\", the embedded backbone, or the folder of another (config.json, model.safetensors, vocab.txt).",
+    },
+    Field {
+        key: "adapter.kind",
+        kind: Kind::Choice(&["cp", "tucker", "heads", "full"]),
+        meaning: "cp and tucker add factors to the frozen weights; heads trains the heads alone, full everything.",
+    },
+    Field {
+        key: "adapter.flavour",
+        kind: Kind::Choice(&["aurora", "released"]),
+        meaning: "aurora is the paper's method, released the arithmetic of its published code.",
+    },
+    Field { key: "adapter.rank", kind: Kind::Count(1, 4096), meaning: "Rank of the factors." },
+    Field {
+        key: "adapter.gate",
+        kind: Kind::Switch,
+        meaning: "Gated query transformation in the fusion layers (cp and tucker).",
+    },
+    Field {
+        key: "adapter.context_slots",
+        kind: Kind::Count(0, 65_536),
+        meaning: "Text vectors in the bank of the context enhancement, 0 for none (cp and tucker).",
+    },
+    Field {
+        key: "adapter.dropout",
+        kind: Kind::Real(Range::BELOW_ONE),
+        meaning: "Share of rank components left out at each training step.",
+    },
+];
+
+const LOSS_FIELDS: &[Field] = &[
+    Field {
+        key: "retrieval.alpha",
+        kind: Kind::Real(Range::SHARE),
+        meaning: "Weight of the soft targets from the momentum model.",
+    },
+    Field {
+        key: "retrieval.alpha_ramp_steps",
+        kind: Kind::Count(0, i64::MAX),
+        meaning: "Steps over which alpha rises from 0.",
+    },
+    Field {
+        key: "retrieval.momentum",
+        kind: Kind::Real(Range::SHARE),
+        meaning: "Decay of the momentum model at each step.",
+    },
+    Field {
+        key: "retrieval.queue",
+        kind: Kind::Count(0, 1 << 24),
+        meaning: "Earlier pairs kept as further negatives, 0 for none.",
+    },
+    Field {
+        key: "retrieval.temperature",
+        kind: Kind::Real(Range::closed(0.001, 0.5)),
+        meaning: "Temperature of the similarities; its start, when it is trained.",
+    },
+    Field {
+        key: "retrieval.train_temperature",
+        kind: Kind::Switch,
+        meaning: "Whether the temperature is trained, at the rate of the heads.",
+    },
+    Field {
+        key: "retrieval.itm_weight",
+        kind: Kind::Real(Range::NOT_NEGATIVE),
+        meaning: "Weight of the matching loss beside the contrastive one; 0 leaves it out.",
+    },
+];
+
+const RATE_FIELDS: &[Field] = &[
+    Field { key: "learning_rates.cp.factors", kind: RATE, meaning: "Factors of the deltas." },
+    Field { key: "learning_rates.cp.gates", kind: RATE, meaning: "Query gate and context gate." },
+    Field { key: "learning_rates.cp.heads", kind: RATE, meaning: "Projections and matching head." },
+    Field { key: "learning_rates.tucker.factors", kind: RATE, meaning: "Factors and core." },
+    Field {
+        key: "learning_rates.tucker.gates",
+        kind: RATE,
+        meaning: "Query gate and context gate.",
+    },
+    Field {
+        key: "learning_rates.tucker.heads",
+        kind: RATE,
+        meaning: "Projections and matching head.",
+    },
+    Field {
+        key: "learning_rates.heads.heads",
+        kind: RATE,
+        meaning: "Projections and matching head.",
+    },
+    Field { key: "learning_rates.full.backbone", kind: RATE, meaning: "Both towers." },
+    Field {
+        key: "learning_rates.full.heads",
+        kind: RATE,
+        meaning: "Projections and matching head.",
+    },
+];
+
+impl RunConfig for Config {
+    const DEFAULTS: &'static str = include_str!("../configs/quickstart.toml");
+
+    fn fields() -> Vec<&'static Field> {
+        [
+            FIELDS,
+            DataSection::FIELDS,
+            LOSS_FIELDS,
+            OptimizerSection::FIELDS,
+            RATE_FIELDS,
+            ScheduleSection::FIELDS,
+            EvaluationSection::FIELDS,
+        ]
+        .concat_refs()
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        self.schedule.check()
+    }
+}
+
+/// Gathers the rows of several tables.
+trait ConcatRefs {
+    fn concat_refs(self) -> Vec<&'static Field>;
+}
+
+impl<const N: usize> ConcatRefs for [&'static [Field]; N] {
+    fn concat_refs(self) -> Vec<&'static Field> {
+        self.into_iter().flatten().collect()
+    }
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

@@ -1,0 +1,243 @@
+//! Configuration of a pretraining run: sizes of the model, and what it is taught by.
+
+use serde::{Deserialize, Serialize};
+
+use super::schema::{Field, Kind, Range};
+use super::{
+    ConcatRefs, ConfigError, DataSection, EvaluationSection, OptimizerSection, RunConfig,
+    ScheduleSection,
+};
+
+/// Configuration of a pretraining run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PretrainConfig {
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Sizes of the model.
+    pub model: ModelSizes,
+    /// Losses and teachers.
+    pub pretrain: PretrainSection,
+    /// Pairs to learn from, and pairs to measure on.
+    pub data: DataSection,
+    /// How parameters are updated.
+    pub optimizer: OptimizerSection,
+    /// How long, and how the learning rate changes.
+    pub schedule: ScheduleSection,
+    /// How retrieval is measured.
+    pub evaluation: EvaluationSection,
+}
+
+/// `[model]`: sizes of a BLIP-shaped model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSizes {
+    /// Side of a picture in pixels.
+    pub picture: usize,
+    /// Side of a patch in pixels.
+    pub patch: usize,
+    /// Vision blocks.
+    pub vision_layers: usize,
+    /// Width of the vision tower.
+    pub vision_width: usize,
+    /// Heads of its attention.
+    pub vision_heads: usize,
+    /// Text layers.
+    pub text_layers: usize,
+    /// Width of the text tower.
+    pub text_width: usize,
+    /// Heads of its attention.
+    pub text_heads: usize,
+    /// Width of the MLP over the width of the tower, both towers.
+    pub mlp_ratio: usize,
+    /// Word pieces, special tokens included.
+    pub vocabulary: usize,
+    /// Longest text in tokens.
+    pub positions: usize,
+    /// Length of the features that are compared.
+    pub projection: usize,
+}
+
+/// `[pretrain]`: losses and teachers. The text-only strings, teachers' features and their use are
+/// described with the pretraining itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PretrainSection {
+    /// Learning rate before the schedule's factor.
+    pub learning_rate: f64,
+    /// Start of the trained temperature.
+    pub temperature: f64,
+    /// Folder with the teachers' weights.
+    pub teachers: String,
+    /// Weight of the cosine regression to the picture teacher.
+    pub image_cosine: f64,
+    /// Weight of the InfoNCE between pictures and the picture teacher's features.
+    pub image_nce: f64,
+    /// Its temperature.
+    pub image_nce_temperature: f64,
+    /// Principal components kept of the picture teacher's features.
+    pub image_components: usize,
+    /// Weight of the cosine regression to the text teacher.
+    pub text_cosine: f64,
+    /// Share of the contrastive targets that follows the text teacher's similarities.
+    pub soft_targets: f64,
+    /// Temperature of those similarities.
+    pub soft_temperature: f64,
+    /// Text-only strings in each step.
+    pub text_only: usize,
+    /// Share of tokens masked in training.
+    pub token_mask: f64,
+    /// Whether word embeddings start from the text teacher's, by principal components.
+    pub word_start: bool,
+    /// First step with the matching loss.
+    pub itm_from_step: u64,
+    /// Weight of the matching loss.
+    pub itm_weight: f64,
+}
+
+const SIZE: Kind = Kind::Count(1, 65_536);
+const WEIGHT: Kind = Kind::Real(Range::NOT_NEGATIVE);
+const TEMPERATURE: Kind = Kind::Real(Range::closed(0.001, 0.5));
+
+const FIELDS: &[Field] = &[
+    Field {
+        key: "seed",
+        kind: Kind::Count(0, i64::MAX),
+        meaning: "Seed of everything random: one seed, one result.",
+    },
+    Field { key: "model.picture", kind: SIZE, meaning: "Side of a picture in pixels." },
+    Field { key: "model.patch", kind: SIZE, meaning: "Side of a patch in pixels." },
+    Field { key: "model.vision_layers", kind: SIZE, meaning: "Blocks of the vision tower." },
+    Field { key: "model.vision_width", kind: SIZE, meaning: "Width of the vision tower." },
+    Field {
+        key: "model.vision_heads",
+        kind: SIZE,
+        meaning: "Attention heads of the vision tower.",
+    },
+    Field { key: "model.text_layers", kind: SIZE, meaning: "Layers of the text tower." },
+    Field { key: "model.text_width", kind: SIZE, meaning: "Width of the text tower." },
+    Field { key: "model.text_heads", kind: SIZE, meaning: "Attention heads of the text tower." },
+    Field {
+        key: "model.mlp_ratio",
+        kind: Kind::Count(1, 64),
+        meaning: "Width of the MLPs over the width of their tower.",
+    },
+    Field {
+        key: "model.vocabulary",
+        kind: Kind::Count(8, 1 << 20),
+        meaning: "Word pieces, special tokens included.",
+    },
+    Field {
+        key: "model.positions",
+        kind: Kind::Count(4, 65_536),
+        meaning: "Longest text in tokens.",
+    },
+    Field {
+        key: "model.projection",
+        kind: SIZE,
+        meaning: "Length of the features that are compared.",
+    },
+    Field {
+        key: "pretrain.learning_rate",
+        kind: Kind::Real(Range::POSITIVE),
+        meaning: "Learning rate before the schedule's factor.",
+    },
+    Field {
+        key: "pretrain.temperature",
+        kind: TEMPERATURE,
+        meaning: "Start of the trained temperature.",
+    },
+    Field {
+        key: "pretrain.teachers",
+        kind: Kind::Text,
+        meaning: "Folder with the teachers' weights.",
+    },
+    Field {
+        key: "pretrain.image_cosine",
+        kind: WEIGHT,
+        meaning: "Weight of the cosine regression to the picture teacher.",
+    },
+    Field {
+        key: "pretrain.image_nce",
+        kind: WEIGHT,
+        meaning: "Weight of the InfoNCE between pictures and the picture teacher's features.",
+    },
+    Field {
+        key: "pretrain.image_nce_temperature",
+        kind: TEMPERATURE,
+        meaning: "Temperature of that InfoNCE.",
+    },
+    Field {
+        key: "pretrain.image_components",
+        kind: SIZE,
+        meaning: "Principal components kept of the picture teacher's features.",
+    },
+    Field {
+        key: "pretrain.text_cosine",
+        kind: WEIGHT,
+        meaning: "Weight of the cosine regression to the text teacher.",
+    },
+    Field {
+        key: "pretrain.soft_targets",
+        kind: Kind::Real(Range::SHARE),
+        meaning: "Share of the contrastive targets that follows the text teacher's similarities.",
+    },
+    Field {
+        key: "pretrain.soft_temperature",
+        kind: TEMPERATURE,
+        meaning: "Temperature of those similarities.",
+    },
+    Field {
+        key: "pretrain.text_only",
+        kind: Kind::Count(0, 65_536),
+        meaning: "Text-only strings in each step.",
+    },
+    Field {
+        key: "pretrain.token_mask",
+        kind: Kind::Real(Range::BELOW_ONE),
+        meaning: "Share of tokens masked in training.",
+    },
+    Field {
+        key: "pretrain.word_start",
+        kind: Kind::Switch,
+        meaning: "Whether word embeddings start from the text teacher's, by principal components.",
+    },
+    Field {
+        key: "pretrain.itm_from_step",
+        kind: Kind::Count(0, i64::MAX),
+        meaning: "First step with the matching loss.",
+    },
+    Field { key: "pretrain.itm_weight", kind: WEIGHT, meaning: "Weight of the matching loss." },
+];
+
+impl RunConfig for PretrainConfig {
+    const DEFAULTS: &'static str = include_str!("../../configs/pretrain.toml");
+
+    fn fields() -> Vec<&'static Field> {
+        [
+            FIELDS,
+            DataSection::FIELDS,
+            OptimizerSection::FIELDS,
+            ScheduleSection::FIELDS,
+            EvaluationSection::FIELDS,
+        ]
+        .concat_refs()
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let m = &self.model;
+        let divisible = [
+            ("model.picture", m.picture, "model.patch", m.patch),
+            ("model.vision_width", m.vision_width, "model.vision_heads", m.vision_heads),
+            ("model.text_width", m.text_width, "model.text_heads", m.text_heads),
+        ];
+        for (whole, a, part, b) in divisible {
+            if a % b != 0 {
+                return Err(ConfigError::Conflict(format!(
+                    "`{whole}` is {a}, which is no multiple of the {b} of `{part}`"
+                )));
+            }
+        }
+        self.schedule.check()
+    }
+}

@@ -1,0 +1,191 @@
+//! From defaults, a file and overrides to a typed configuration, and back to TOML.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+use super::ConfigError;
+use super::schema::{Field, Kind, children, is_section, nearest};
+
+/// A configuration that can be put together from layers: built-in defaults, then a file, then
+/// overrides, each over the one before.
+pub trait RunConfig: Serialize + DeserializeOwned {
+    /// The defaults, as TOML with every key.
+    const DEFAULTS: &'static str;
+
+    /// Every key, section by section.
+    fn fields() -> Vec<&'static Field>;
+
+    /// Checks values against each other.
+    ///
+    /// # Errors
+    /// [`ConfigError::Conflict`].
+    fn check(&self) -> Result<(), ConfigError>;
+
+    /// The defaults alone.
+    ///
+    /// # Errors
+    /// None in practice: the defaults are tested.
+    fn defaults() -> Result<Self, ConfigError> {
+        Self::resolve(None, &[] as &[&str])
+    }
+
+    /// Defaults, then the TOML file if there is one, then overrides `section.key=value`.
+    ///
+    /// The value of an override is read as TOML; what is not TOML is a text, so that
+    /// `adapter.kind=heads` needs no quotes.
+    ///
+    /// # Errors
+    /// A file that cannot be read or parsed, an unknown key, a value of the wrong type or outside
+    /// of what is allowed, values that contradict each other.
+    fn resolve<S: AsRef<str>>(file: Option<&Path>, overrides: &[S]) -> Result<Self, ConfigError> {
+        let text = match file {
+            None => None,
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+                Some((path.display().to_string(), text))
+            }
+        };
+        Self::resolve_text(text.as_ref().map(|(o, t)| (o.as_str(), t.as_str())), overrides)
+    }
+
+    /// As [`RunConfig::resolve`], with the file's text and a name for it.
+    ///
+    /// # Errors
+    /// As [`RunConfig::resolve`].
+    fn resolve_text<S: AsRef<str>>(
+        file: Option<(&str, &str)>,
+        overrides: &[S],
+    ) -> Result<Self, ConfigError> {
+        let fields = Self::fields();
+        let mut merged = Table::new();
+        for (origin, text) in [("the defaults", Self::DEFAULTS)].into_iter().chain(file) {
+            overlay(&fields, &mut merged, parse(origin, text)?, "", origin)?;
+        }
+        for text in overrides {
+            let text = text.as_ref();
+            let layer = parse_override(&fields, text)?;
+            overlay(&fields, &mut merged, layer, "", &format!("--set {text}"))?;
+        }
+        let config: Self = Value::Table(merged).try_into().map_err(|e: toml::de::Error| {
+            ConfigError::Syntax { origin: "the configuration".to_owned(), message: e.to_string() }
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The whole configuration as TOML, each key under a comment that says what it means.
+    ///
+    /// # Errors
+    /// None in practice: everything a configuration holds can be written as TOML.
+    fn to_toml(&self) -> Result<String, ConfigError> {
+        let value = Value::try_from(self).map_err(|e| ConfigError::Conflict(e.to_string()))?;
+        let mut text = String::new();
+        let mut section = "";
+        for field in Self::fields() {
+            let (home, key) = field.key.rsplit_once('.').unwrap_or(("", field.key));
+            let mut found = Some(&value);
+            for part in field.key.split('.') {
+                found = found.and_then(|v| v.get(part));
+            }
+            let Some(found) = found else { continue };
+            if home != section {
+                section = home;
+                let _ = write!(text, "\n[{home}]\n");
+            }
+            let shown = match found {
+                Value::Float(x) if *x != 0.0 && x.abs() < 1e-3 => format!("{x:e}"),
+                other => other.to_string(),
+            };
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "# {}\n{key} = {shown}", field.meaning);
+        }
+        Ok(text)
+    }
+}
+
+/// A list of every key with its type and meaning, for `--help`.
+pub fn describe<C: RunConfig>() -> String {
+    let mut text = String::new();
+    for field in C::fields() {
+        let _ = writeln!(text, "{}: {}\n    {}", field.key, field.kind.describe(), field.meaning);
+    }
+    text
+}
+
+fn parse(origin: &str, text: &str) -> Result<Table, ConfigError> {
+    text.parse().map_err(|e: toml::de::Error| ConfigError::Syntax {
+        origin: origin.to_owned(),
+        message: e.to_string().trim_end().to_owned(),
+    })
+}
+
+/// `a.b=value` as the table `{ a = { b = value } }`.
+fn parse_override(fields: &[&Field], text: &str) -> Result<Table, ConfigError> {
+    let error = || ConfigError::Override { text: text.to_owned(), example: "adapter.rank=16" };
+    let (path, raw) = text.split_once('=').ok_or_else(error)?;
+    let (path, raw) = (path.trim(), raw.trim());
+    let parts: Vec<&str> = path.split('.').collect();
+    if raw.is_empty() || parts.iter().any(|part| part.is_empty()) {
+        return Err(error());
+    }
+    let read = format!("value = {raw}").parse::<Table>().ok().filter(|table| table.len() == 1);
+    let mut value = match read.and_then(|mut table| table.remove("value")) {
+        Some(value) => value,
+        None => Value::String(raw.to_owned()),
+    };
+    // A folder called 2024 is a text all the same.
+    let kind = fields.iter().find(|f| f.key == path).map(|f| f.kind);
+    if matches!(kind, Some(Kind::Text | Kind::Texts)) && !value.is_str() && !value.is_array() {
+        value = Value::String(raw.to_owned());
+    }
+    for part in parts.iter().rev() {
+        value = Value::Table(Table::from_iter([((*part).to_owned(), value)]));
+    }
+    match value {
+        Value::Table(table) => Ok(table),
+        _ => Err(error()),
+    }
+}
+
+/// Puts the keys of `layer`, found in `section`, over those of `target`, each checked.
+fn overlay(
+    fields: &[&Field],
+    target: &mut Table,
+    layer: Table,
+    section: &str,
+    origin: &str,
+) -> Result<(), ConfigError> {
+    for (name, value) in layer {
+        let path = if section.is_empty() { name.clone() } else { format!("{section}.{name}") };
+        if let Some(field) = fields.iter().find(|f| f.key == path) {
+            target.insert(name, field.accept(value, origin)?);
+        } else if is_section(fields, &path) {
+            let Value::Table(inner) = value else {
+                return Err(ConfigError::WrongType {
+                    origin: origin.to_owned(),
+                    expected: format!("a section with {}", children(fields, &path).join(", ")),
+                    key: path,
+                    found: value.to_string(),
+                });
+            };
+            let below = target.entry(name).or_insert_with(|| Value::Table(Table::new()));
+            if let Value::Table(below) = below {
+                overlay(fields, below, inner, &path, origin)?;
+            }
+        } else {
+            return Err(ConfigError::UnknownKey {
+                origin: origin.to_owned(),
+                suggestion: nearest(fields, &path),
+                key: path,
+                section: section.to_owned(),
+                allowed: children(fields, section),
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,321 @@
+//! The keys of a configuration: path, type, range and meaning of each, in one table.
+//!
+//! Values are held to this table before serde sees them, so that an error can name the full path
+//! of the key, what is allowed, and where the value was given. The meanings become the comments of
+//! a written configuration.
+
+use toml::Value;
+
+use super::ConfigError;
+
+/// One key.
+#[derive(Debug, Clone, Copy)]
+pub struct Field {
+    /// Full path, for example `adapter.rank`.
+    pub key: &'static str,
+    /// What its value may be.
+    pub kind: Kind,
+    /// What it means, in a line.
+    pub meaning: &'static str,
+}
+
+/// What a value may be.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// A text that is not empty.
+    Text,
+    /// A text or a list of texts, none empty.
+    Texts,
+    /// True or false.
+    Switch,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A whole number from the first to the second.
+    Count(i64, i64),
+    /// A finite number in a range.
+    Real(Range),
+    /// Two finite numbers in a range.
+    RealPair(Range),
+    /// A finite number in a range, or a list of them that is not empty.
+    RealOrList(Range),
+}
+
+/// Numbers between two bounds.
+#[derive(Debug, Clone, Copy)]
+pub struct Range {
+    low: f64,
+    high: f64,
+    open: [bool; 2],
+}
+
+impl Range {
+    /// Above zero.
+    pub const POSITIVE: Self = Self { low: 0.0, high: f64::INFINITY, open: [true, true] };
+    /// Zero or more.
+    pub const NOT_NEGATIVE: Self = Self { low: 0.0, high: f64::INFINITY, open: [false, true] };
+    /// 0 to 1.
+    pub const SHARE: Self = Self { low: 0.0, high: 1.0, open: [false, false] };
+    /// 0 to below 1.
+    pub const BELOW_ONE: Self = Self { low: 0.0, high: 1.0, open: [false, true] };
+
+    /// From `low` to `high`, both allowed.
+    pub const fn closed(low: f64, high: f64) -> Self {
+        Self { low, high, open: [false, false] }
+    }
+
+    fn holds(&self, x: f64) -> bool {
+        let [open_low, open_high] = self.open;
+        let above = if open_low { x > self.low } else { x >= self.low };
+        let below = if open_high { x < self.high } else { x <= self.high };
+        x.is_finite() && above && below
+    }
+
+    fn describe(&self) -> String {
+        let [open_low, open_high] = self.open;
+        match (open_low, open_high, self.high.is_finite()) {
+            (true, _, false) => format!("finite and above {}", self.low),
+            (false, _, false) => format!("finite and at least {}", self.low),
+            (_, true, _) => format!("{} to below {}", self.low, self.high),
+            (_, false, _) => format!("{} to {}", self.low, self.high),
+        }
+    }
+}
+
+impl Kind {
+    /// What is expected, for messages.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Text => "a text".to_owned(),
+            Self::Texts => "a text or a list of texts".to_owned(),
+            Self::Switch => "true or false".to_owned(),
+            Self::Choice(words) => format!("one of {}", quoted(words)),
+            Self::Count(low, i64::MAX) => format!("a whole number, at least {low}"),
+            Self::Count(low, high) => format!("a whole number, {low} to {high}"),
+            Self::Real(range) => format!("a number, {}", range.describe()),
+            Self::RealPair(range) => format!("two numbers, each {}", range.describe()),
+            Self::RealOrList(range) => {
+                format!("a number or a list of numbers, each {}", range.describe())
+            }
+        }
+    }
+}
+
+fn quoted(words: &[&str]) -> String {
+    words.iter().map(|w| format!("{w:?}")).collect::<Vec<_>>().join(", ")
+}
+
+impl Field {
+    /// The value in the form serde expects (whole numbers become real ones where those are
+    /// wanted), or what is wrong with it. `origin` says where it was given.
+    ///
+    /// # Errors
+    /// A value of another type or outside of what is allowed.
+    pub fn accept(&self, value: Value, origin: &str) -> Result<Value, ConfigError> {
+        let wrong_type = |value: &Value| ConfigError::WrongType {
+            origin: origin.to_owned(),
+            key: self.key.to_owned(),
+            expected: self.kind.describe(),
+            found: describe(value),
+        };
+        let bad = |value: &Value| ConfigError::BadValue {
+            origin: origin.to_owned(),
+            key: self.key.to_owned(),
+            value: value.to_string(),
+            allowed: self.kind.describe(),
+        };
+        let real = |value: &Value, range: &Range| match as_real(value) {
+            None => Err(wrong_type(value)),
+            Some(x) if !range.holds(x) => Err(bad(value)),
+            Some(x) => Ok(Value::Float(x)),
+        };
+        match (&self.kind, &value) {
+            (Kind::Text | Kind::Texts, Value::String(text)) if text.is_empty() => Err(bad(&value)),
+            (Kind::Text | Kind::Texts, Value::String(_)) => Ok(value),
+            (Kind::Texts, Value::Array(items)) if items.is_empty() => Err(bad(&value)),
+            (Kind::Texts, Value::Array(items)) => {
+                match items.iter().find(|item| item.as_str().is_none_or(str::is_empty)) {
+                    Some(item) if item.is_str() => Err(bad(&value)),
+                    Some(item) => Err(wrong_type(item)),
+                    None => Ok(value),
+                }
+            }
+            (Kind::Switch, Value::Boolean(_)) => Ok(value),
+            (Kind::Choice(words), Value::String(word)) => {
+                if words.contains(&word.as_str()) {
+                    Ok(value)
+                } else {
+                    Err(bad(&value))
+                }
+            }
+            (Kind::Count(low, high), Value::Integer(n)) => {
+                if (low..=high).contains(&n) {
+                    Ok(value)
+                } else {
+                    Err(bad(&value))
+                }
+            }
+            (Kind::Real(range), _) => real(&value, range),
+            (Kind::RealPair(range), Value::Array(items)) if items.len() == 2 => {
+                Ok(Value::Array(items.iter().map(|x| real(x, range)).collect::<Result<_, _>>()?))
+            }
+            (Kind::RealOrList(_), Value::Array(items)) if items.is_empty() => Err(bad(&value)),
+            (Kind::RealOrList(range), Value::Array(items)) => {
+                Ok(Value::Array(items.iter().map(|x| real(x, range)).collect::<Result<_, _>>()?))
+            }
+            (Kind::RealOrList(range), _) => real(&value, range),
+            _ => Err(wrong_type(&value)),
+        }
+    }
+}
+
+fn as_real(value: &Value) -> Option<f64> {
+    match value {
+        Value::Float(x) => Some(*x),
+        Value::Integer(n) => Some(*n as f64),
+        _ => None,
+    }
+}
+
+/// Type and value, for messages.
+fn describe(value: &Value) -> String {
+    let kind = match value {
+        Value::String(_) => "the text",
+        Value::Integer(_) => "the whole number",
+        Value::Float(_) => "the number",
+        Value::Boolean(_) => "the switch",
+        Value::Datetime(_) => "the date",
+        Value::Array(_) => "the list",
+        Value::Table(_) => return "a section".to_owned(),
+    };
+    format!("{kind} {value}")
+}
+
+/// The keys and sections directly inside `section` (empty: the top), in the order of the table.
+pub fn children(fields: &[&Field], section: &str) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for field in fields {
+        let inside = if section.is_empty() {
+            Some(field.key)
+        } else {
+            field.key.strip_prefix(section).and_then(|rest| rest.strip_prefix('.'))
+        };
+        if let Some(inside) = inside {
+            let name = match inside.split_once('.') {
+                Some((first, _)) => format!("[{first}]"),
+                None => inside.to_owned(),
+            };
+            if !found.contains(&name) {
+                found.push(name);
+            }
+        }
+    }
+    found
+}
+
+/// Whether `path` is a section.
+pub fn is_section(fields: &[&Field], path: &str) -> bool {
+    fields.iter().any(|f| f.key.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
+}
+
+/// The existing path that is nearest to an unknown one: a slip of a letter or two, or the right
+/// key in another section.
+pub fn nearest(fields: &[&Field], key: &str) -> Option<String> {
+    let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
+    let mut paths: Vec<&str> = Vec::new();
+    for field in fields {
+        paths.push(field.key);
+        paths.extend(field.key.match_indices('.').map(|(at, _)| &field.key[..at]));
+    }
+    let cost = |path: &str| {
+        let elsewhere = distance(&last(key), &last(path)) + 1;
+        distance(key, path).min(elsewhere)
+    };
+    let best = paths.into_iter().min_by_key(|path| (cost(path), distance(key, path)))?;
+    (cost(best) <= 2.max(last(key).chars().count() / 3)).then(|| best.to_owned())
+}
+
+/// Edit distance by single letters (Levenshtein), row by row.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const FIELDS: [Field; 3] = [
+        Field { key: "seed", kind: Kind::Count(0, i64::MAX), meaning: "" },
+        Field { key: "adapter.rank", kind: Kind::Count(1, 4096), meaning: "" },
+        Field { key: "adapter.gate", kind: Kind::Switch, meaning: "" },
+    ];
+
+    #[test]
+    fn finds_what_was_meant() {
+        let fields: Vec<&Field> = FIELDS.iter().collect();
+        let near = |key: &str| nearest(&fields, key);
+        assert_eq!(near("adapter.rnak").as_deref(), Some("adapter.rank"));
+        assert_eq!(near("rank").as_deref(), Some("adapter.rank"));
+        assert_eq!(near("adaptor").as_deref(), Some("adapter"));
+        assert_eq!(near("optimizer"), None);
+        assert_eq!(children(&fields, ""), ["seed", "[adapter]"]);
+        assert_eq!(children(&fields, "adapter"), ["rank", "gate"]);
+        assert!(is_section(&fields, "adapter") && !is_section(&fields, "adapt"));
+    }
+
+    #[test]
+    fn ranges_say_what_they_hold() {
+        let cases = [
+            (Range::POSITIVE, "finite and above 0", vec![1e-9], vec![0.0, -1.0, f64::INFINITY]),
+            (Range::NOT_NEGATIVE, "finite and at least 0", vec![0.0], vec![-1e-9, f64::NAN]),
+            (Range::SHARE, "0 to 1", vec![0.0, 1.0], vec![1.1]),
+            (Range::BELOW_ONE, "0 to below 1", vec![0.0, 0.999], vec![1.0]),
+        ];
+        for (range, text, inside, outside) in cases {
+            assert_eq!(range.describe(), text);
+            assert!(inside.into_iter().all(|x| range.holds(x)));
+            assert!(!outside.into_iter().any(|x| range.holds(x)));
+        }
+    }
+
+    #[test]
+    fn lists_are_checked_item_by_item() {
+        let field = |kind| Field { key: "k", kind, meaning: "" };
+        let parse = |text: &str| text.parse::<toml::Table>().unwrap()["k"].clone();
+        let pair = field(Kind::RealPair(Range::BELOW_ONE));
+        assert_eq!(pair.accept(parse("k = [0, 0.5]"), "o").unwrap().to_string(), "[0.0, 0.5]");
+        for bad in ["k = [0.9]", "k = [0.9, 1.0]", "k = [0.9, \"x\"]", "k = 0.9"] {
+            assert!(pair.accept(parse(bad), "o").is_err(), "{bad}");
+        }
+        let texts = field(Kind::Texts);
+        assert!(texts.accept(parse("k = [\"a\", \"b\"]"), "o").is_ok());
+        for bad in ["k = []", "k = \"\"", "k = [\"a\", \"\"]", "k = [1]", "k = 1"] {
+            assert!(texts.accept(parse(bad), "o").is_err(), "{bad}");
+        }
+        let list = field(Kind::RealOrList(Range::NOT_NEGATIVE));
+        assert_eq!(list.accept(parse("k = 1"), "o").unwrap().to_string(), "1.0");
+        for bad in ["k = []", "k = [-1]", "k = true"] {
+            assert!(list.accept(parse(bad), "o").is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn distance_is_a_distance(a in "[ab.]{0,6}", b in "[ab.]{0,6}", c in "[ab.]{0,6}") {
+            prop_assert_eq!(distance(&a, &b), distance(&b, &a));
+            prop_assert_eq!(distance(&a, &b) == 0, a == b);
+            prop_assert!(distance(&a, &c) <= distance(&a, &b) + distance(&b, &c));
+        }
+    }
+}

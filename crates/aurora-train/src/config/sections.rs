@@ -1,0 +1,288 @@
+//! Sections that tuning and pretraining share.
+
+use serde::{Deserialize, Serialize};
+
+use super::ConfigError;
+use super::schema::{Field, Kind, Range};
+use crate::optimizer::AdamWOptions;
+use crate::schedule::{Decay, Schedule};
+
+/// One text or several.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum OneOrMany {
+    /// One.
+    One(String),
+    /// Several, at least one.
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    /// All of them.
+    pub fn as_slice(&self) -> &[String] {
+        match self {
+            Self::One(text) => std::slice::from_ref(text),
+            Self::Many(texts) => texts,
+        }
+    }
+}
+
+/// Whether keywords stand in for captions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keywords {
+    /// The caption alone.
+    Never,
+    /// The caption or one that is made of its keywords, drawn anew each time.
+    Sample,
+    /// The caption followed by all keywords.
+    All,
+}
+
+/// How training pictures are varied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Augment {
+    /// Scale, shift, turn, flip and colour, gently: for drawings.
+    Affine,
+    /// The released code's: random crop, flip and RandAugment: for photographs.
+    Released,
+    /// Not at all.
+    None,
+}
+
+/// `[data]`: pictures, captions and how they are read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSection {
+    /// Training pairs: the name of an embedded set, a folder, or shards.
+    pub train: OneOrMany,
+    /// Pairs that choose the checkpoint; of an embedded set its validation split.
+    pub validation: OneOrMany,
+    /// Pairs that are looked at once, at the end; of an embedded set its test split.
+    pub test: OneOrMany,
+    /// Keywords in training captions.
+    pub keywords: Keywords,
+    /// Keywords in the captions of validation and test.
+    pub evaluation_keywords: Keywords,
+    /// Pairs in a batch.
+    pub batch: usize,
+    /// How training pictures are varied.
+    pub augment: Augment,
+    /// Loader threads, 0 for one per core.
+    pub threads: usize,
+}
+
+const KEYWORDS: &[&str] = &["never", "sample", "all"];
+
+impl DataSection {
+    /// Its keys.
+    pub const FIELDS: &'static [Field] = &[
+        Field {
+            key: "data.train",
+            kind: Kind::Texts,
+            meaning: "Training pairs: \"noto\", \"openclipart\", a folder of pictures with captions, or tar shards.",
+        },
+        Field {
+            key: "data.validation",
+            kind: Kind::Texts,
+            meaning: "Pairs that choose the checkpoint; of an embedded set its validation split.",
+        },
+        Field {
+            key: "data.test",
+            kind: Kind::Texts,
+            meaning: "Pairs that are looked at once, at the end; of an embedded set its test split.",
+        },
+        Field {
+            key: "data.keywords",
+            kind: Kind::Choice(KEYWORDS),
+            meaning: "Keywords in training captions: never, sample (in place of the caption, drawn anew), all (after it).",
+        },
+        Field {
+            key: "data.evaluation_keywords",
+            kind: Kind::Choice(KEYWORDS),
+            meaning: "The same for validation and test.",
+        },
+        Field {
+            key: "data.batch",
+            kind: Kind::Count(2, 1 << 20),
+            meaning: "Pairs in a batch; each is a negative for the others.",
+        },
+        Field {
+            key: "data.augment",
+            kind: Kind::Choice(&["affine", "released", "none"]),
+            meaning: "Variation of training pictures: affine (drawings), released (photographs: crop, flip, RandAugment), none.",
+        },
+        Field {
+            key: "data.threads",
+            kind: Kind::Count(0, 1024),
+            meaning: "Loader threads, 0 for one per core. The result does not depend on it.",
+        },
+    ];
+}
+
+/// `[optimizer]`: AdamW.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimizerSection {
+    /// Decoupled weight decay, on heads and backbone; factors, gates and the temperature have none.
+    pub weight_decay: f64,
+    /// Decay of the running means.
+    pub betas: [f64; 2],
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Largest global norm of the gradient; 0 for no limit.
+    pub clip: f64,
+}
+
+impl OptimizerSection {
+    /// Its keys.
+    pub const FIELDS: &'static [Field] = &[
+        Field {
+            key: "optimizer.weight_decay",
+            kind: Kind::Real(Range::NOT_NEGATIVE),
+            meaning: "Decoupled weight decay of heads and backbone; factors, gates and the temperature have none.",
+        },
+        Field {
+            key: "optimizer.betas",
+            kind: Kind::RealPair(Range::BELOW_ONE),
+            meaning: "Decay of the running means of the gradient and of its square.",
+        },
+        Field {
+            key: "optimizer.eps",
+            kind: Kind::Real(Range::POSITIVE),
+            meaning: "Added to the root of the second moment.",
+        },
+        Field {
+            key: "optimizer.clip",
+            kind: Kind::Real(Range::NOT_NEGATIVE),
+            meaning: "Largest global norm of the gradient; 0 for no limit.",
+        },
+    ];
+
+    /// For [`crate::optimizer::AdamW`].
+    pub fn options(&self) -> AdamWOptions {
+        AdamWOptions { betas: self.betas, eps: self.eps }
+    }
+
+    /// The limit on the norm; infinite for none, so that the norm is still measured.
+    pub fn max_norm(&self) -> f64 {
+        if self.clip > 0.0 { self.clip } else { f64::INFINITY }
+    }
+}
+
+/// `[schedule]`: length of the run and shape of the learning rate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleSection {
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Steps of linear warm-up, part of `steps`.
+    pub warmup: u64,
+    /// How the rate falls.
+    pub kind: Decay,
+    /// Lowest factor on the learning rate.
+    pub floor: f64,
+    /// Stairs of `cosine_epoch`.
+    pub epochs: u64,
+    /// Steps between evaluations on the validation pairs; the last step is always evaluated.
+    pub evaluate_every: u64,
+}
+
+impl ScheduleSection {
+    /// Its keys.
+    pub const FIELDS: &'static [Field] = &[
+        Field {
+            key: "schedule.steps",
+            kind: Kind::Count(1, i64::MAX),
+            meaning: "Optimiser steps of the run.",
+        },
+        Field {
+            key: "schedule.warmup",
+            kind: Kind::Count(0, i64::MAX),
+            meaning: "Steps of linear warm-up at the start, part of `steps`.",
+        },
+        Field {
+            key: "schedule.kind",
+            kind: Kind::Choice(&["constant", "cosine", "cosine_epoch"]),
+            meaning: "Learning rate after the warm-up: constant, cosine (every step), cosine_epoch (in stairs).",
+        },
+        Field {
+            key: "schedule.floor",
+            kind: Kind::Real(Range::SHARE),
+            meaning: "Lowest factor on the learning rate.",
+        },
+        Field {
+            key: "schedule.epochs",
+            kind: Kind::Count(1, i64::MAX),
+            meaning: "Number of stairs of cosine_epoch; of no effect otherwise.",
+        },
+        Field {
+            key: "schedule.evaluate_every",
+            kind: Kind::Count(1, i64::MAX),
+            meaning: "Steps between evaluations on the validation pairs; the last step is always evaluated.",
+        },
+    ];
+
+    /// The schedule itself.
+    pub fn schedule(&self) -> Schedule {
+        let &Self { kind: decay, steps, warmup, floor, epochs, .. } = self;
+        Schedule { decay, steps, warmup, floor, epochs }
+    }
+
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let Self { steps, warmup, .. } = self;
+        if warmup > steps {
+            return Err(ConfigError::Conflict(format!(
+                "`schedule.warmup` is {warmup}, more than the {steps} of `schedule.steps`"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// One number or several to choose from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Beta {
+    /// This one.
+    One(f64),
+    /// The one that does best on validation.
+    Candidates(Vec<f64>),
+}
+
+impl Beta {
+    /// All of them.
+    pub fn as_slice(&self) -> &[f64] {
+        match self {
+            Self::One(beta) => std::slice::from_ref(beta),
+            Self::Candidates(betas) => betas,
+        }
+    }
+}
+
+/// `[evaluation]`: two-stage ranking.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluationSection {
+    /// Candidates of each query that the matching head ranks; 0 ranks by similarity alone.
+    pub k_test: usize,
+    /// Weight of the similarity beside the matching logit.
+    pub beta: Beta,
+}
+
+impl EvaluationSection {
+    /// Its keys.
+    pub const FIELDS: &'static [Field] = &[
+        Field {
+            key: "evaluation.k_test",
+            kind: Kind::Count(0, 1 << 20),
+            meaning: "Candidates of each query that the matching head ranks; 0 ranks by similarity alone.",
+        },
+        Field {
+            key: "evaluation.beta",
+            kind: Kind::RealOrList(Range::NOT_NEGATIVE),
+            meaning: "Weight of the similarity beside the matching logit; of a list the best on validation is taken.",
+        },
+    ];
+}

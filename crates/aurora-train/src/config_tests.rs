@@ -1,0 +1,234 @@
+//! Every kind of wrong configuration, and that defaults, table and types agree.
+
+use super::*;
+use proptest::prelude::*;
+use toml::{Table, Value};
+
+fn error(file: &str, overrides: &[&str]) -> String {
+    Config::resolve_text(Some(("run.toml", file)), overrides).unwrap_err().to_string()
+}
+
+fn paths(value: &Value, at: &str, out: &mut Vec<String>) {
+    match value {
+        Value::Table(table) => {
+            for (key, value) in table {
+                paths(value, &if at.is_empty() { key.clone() } else { format!("{at}.{key}") }, out);
+            }
+        }
+        _ => out.push(at.to_owned()),
+    }
+}
+
+/// The table, the defaults and the types know the same keys, and every default has a meaning.
+fn agrees<C: RunConfig>(file: &str) {
+    let config = C::defaults().unwrap();
+    let mut typed = Vec::new();
+    paths(&Value::try_from(&config).unwrap(), "", &mut typed);
+    let mut written = Vec::new();
+    paths(&Value::Table(C::DEFAULTS.parse().unwrap()), "", &mut written);
+    let mut table: Vec<String> = C::fields().iter().map(|f| f.key.to_owned()).collect();
+    for keys in [&mut typed, &mut written, &mut table] {
+        keys.sort();
+    }
+    assert_eq!(typed, table);
+    assert_eq!(written, table);
+    assert!(C::fields().iter().all(|f| f.meaning.ends_with('.')));
+    // The committed file is what the program itself would write. To bring it up to date:
+    // UPDATE_DEFAULTS=1 cargo test -p aurora-train --lib config
+    let text = config.to_toml().unwrap();
+    if std::env::var_os("UPDATE_DEFAULTS").is_some() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("configs").join(file);
+        std::fs::write(path, &text).unwrap();
+    } else {
+        assert_eq!(text, C::DEFAULTS, "run again with UPDATE_DEFAULTS=1 to rewrite {file}");
+    }
+}
+
+#[test]
+fn defaults_table_and_types_agree() {
+    agrees::<Config>("quickstart.toml");
+    agrees::<PretrainConfig>("pretrain.toml");
+    assert!(describe::<Config>().contains("adapter.rank: a whole number, 1 to 4096"));
+}
+
+#[test]
+fn every_allowed_word_is_understood() {
+    for field in Config::fields() {
+        if let Kind::Choice(words) = field.kind {
+            for word in words {
+                let set = format!("{}={word}", field.key);
+                let config = Config::resolve(None, &[&set]).unwrap();
+                assert!(config.to_toml().unwrap().contains(&format!("= \"{word}\"")), "{set}");
+            }
+        }
+    }
+}
+
+#[test]
+fn layers_go_over_each_other() {
+    let file = "seed = 5\n[adapter]\nrank = 8\n[learning_rates.cp]\nheads = 1\n";
+    let set = ["adapter.rank=16", "data.train=[\"a.tar\", \"b.tar\"]", "evaluation.beta=[0, 1.5]"];
+    let config = Config::resolve_text(Some(("run.toml", file)), &set).unwrap();
+    let defaults = Config::defaults().unwrap();
+    assert_eq!((config.seed, config.adapter.rank), (5, 16));
+    assert_eq!(config.learning_rates.cp.heads, 1.0);
+    assert_eq!(config.learning_rates.cp.factors, defaults.learning_rates.cp.factors);
+    assert_eq!(config.data.train.as_slice(), ["a.tar", "b.tar"]);
+    assert_eq!(config.evaluation.beta.as_slice(), [0.0, 1.5]);
+    assert_eq!(config.data.batch, defaults.data.batch);
+}
+
+#[test]
+fn overrides_need_no_quotes() {
+    let set =
+        ["adapter.kind=heads", "data.test=2024", "model.backbone = /data/blip base", "seed=7"];
+    let config = Config::resolve(None, &set).unwrap();
+    assert_eq!(config.adapter.kind, AdapterKind::Heads);
+    assert_eq!(config.data.test.as_slice(), ["2024"]);
+    assert_eq!(config.model.backbone, "/data/blip base");
+    // A whole section at once.
+    let config = Config::resolve(None, &["adapter={rank=3, gate=false}"]).unwrap();
+    assert_eq!((config.adapter.rank, config.adapter.gate), (3, false));
+}
+
+#[test]
+fn unknown_keys_are_named_with_what_is_allowed() {
+    let e = error("[adapter]\nrnak = 8\n", &[]);
+    assert!(
+        e.contains("run.toml: unknown key `adapter.rnak`, did you mean `adapter.rank`?"),
+        "{e}"
+    );
+    assert!(e.contains("allowed in [adapter]: kind, flavour, rank, gate"), "{e}");
+    let e = error("rank = 8\n", &[]);
+    assert!(e.contains("`rank`, did you mean `adapter.rank`?"), "{e}");
+    assert!(e.contains("allowed at the top: seed, [model], [adapter]"), "{e}");
+    let e = error("", &["learning_rates.cp.head=1"]);
+    assert!(e.contains("--set learning_rates.cp.head=1") && e.contains("learning_rates.cp.heads"));
+    let e = error("[frobnicate]\nx = 1\n", &[]);
+    assert!(e.contains("unknown key `frobnicate`;"), "{e}");
+}
+
+#[test]
+fn wrong_types_say_what_was_expected_and_found() {
+    let cases = [
+        (
+            "[adapter]\nrank = \"eight\"",
+            "`adapter.rank` must be a whole number, 1 to 4096, found the text \"eight\"",
+        ),
+        ("[adapter]\nrank = 8.5", "found the number 8.5"),
+        ("[adapter]\ngate = 1", "`adapter.gate` must be true or false, found the whole number 1"),
+        ("adapter = 3", "`adapter` must be a section with kind, flavour"),
+        (
+            "[adapter.rank]\nx = 1",
+            "`adapter.rank` must be a whole number, 1 to 4096, found a section",
+        ),
+        ("[optimizer]\nbetas = 0.9", "`optimizer.betas` must be two numbers, each 0 to below 1"),
+        ("[data]\ntrain = 3", "`data.train` must be a text or a list of texts"),
+        (
+            "[adapter]\nkind = true",
+            "must be one of \"cp\", \"tucker\", \"heads\", \"full\", found the switch true",
+        ),
+    ];
+    for (file, part) in cases {
+        let e = error(file, &[]);
+        assert!(e.starts_with("run.toml: ") && e.contains(part), "{e}");
+    }
+}
+
+#[test]
+fn values_out_of_range_say_what_is_allowed() {
+    let cases = [
+        ("adapter.rank=0", "`adapter.rank` is 0, allowed: a whole number, 1 to 4096"),
+        ("data.batch=1", "`data.batch` is 1, allowed: a whole number, 2 to"),
+        (
+            "learning_rates.cp.factors=0",
+            "`learning_rates.cp.factors` is 0, allowed: a number, finite and above 0",
+        ),
+        ("learning_rates.full.heads=nan", "finite and above 0"),
+        ("learning_rates.heads.heads=inf", "finite and above 0"),
+        ("retrieval.alpha=1.5", "0 to 1"),
+        ("retrieval.temperature=0.9", "0.001 to 0.5"),
+        ("optimizer.betas=[0.9, 1.0]", "`optimizer.betas` is 1.0"),
+        (
+            "adapter.kind=lora",
+            "`adapter.kind` is \"lora\", allowed: one of \"cp\", \"tucker\", \"heads\", \"full\"",
+        ),
+        ("evaluation.beta=[]", "`evaluation.beta` is [], allowed: a number or a list of numbers"),
+        ("seed=-1", "at least 0"),
+        ("schedule.warmup=1000000", "`schedule.warmup` is 1000000, more than the"),
+    ];
+    for (set, part) in cases {
+        let e = error("", &[set]);
+        assert!(e.contains(part), "{e}");
+    }
+}
+
+#[test]
+fn what_is_no_configuration_at_all() {
+    let e = error("seed = = 3\n", &[]);
+    assert!(e.contains("run.toml is not valid TOML") && e.contains("line 1"), "{e}");
+    for set in ["adapter.rank", "=3", "adapter..rank=3", "adapter.rank="] {
+        let e = error("", &[set]);
+        assert!(e.contains(set) && e.contains("expected section.key=value"), "{e}");
+    }
+    let missing = std::path::Path::new("/nowhere/run.toml");
+    let e = Config::resolve(Some(missing), &[] as &[&str]).unwrap_err().to_string();
+    assert!(e.contains("cannot read the configuration /nowhere/run.toml"), "{e}");
+    let e = PretrainConfig::resolve(None, &["model.vision_heads=5"]).unwrap_err().to_string();
+    assert!(e.contains("model.vision_width") && e.contains("model.vision_heads"), "{e}");
+}
+
+#[test]
+fn a_written_configuration_repeats_the_run() {
+    let set = ["seed=9", "optimizer.eps=1e-9", "data.train=[\"a\", \"b\"]", "evaluation.beta=2"];
+    let config = Config::resolve(None, &set).unwrap();
+    let text = config.to_toml().unwrap();
+    let again = Config::resolve_text(Some(("config.toml", &text)), &[] as &[&str]).unwrap();
+    assert_eq!(config, again);
+}
+
+#[test]
+fn the_adapter_decides_what_is_trained() {
+    let rates = Config::defaults().unwrap().learning_rates;
+    let names = |kind| rates.groups(kind, 0.05).into_iter().map(|g| g.name).collect::<Vec<_>>();
+    assert_eq!(names(AdapterKind::Cp), ["factors", "gates", "heads", "temperature"]);
+    assert_eq!(names(AdapterKind::Heads), ["heads", "temperature"]);
+    assert_eq!(names(AdapterKind::Full), ["heads", "temperature", "backbone"]);
+    let decays = rates.groups(AdapterKind::Cp, 0.05);
+    assert_eq!(decays.iter().map(|g| g.weight_decay).collect::<Vec<_>>(), [0.0, 0.0, 0.05, 0.0]);
+    assert_eq!(LearningRates::group(Part::Buffer), None);
+    let heads = Config::resolve(None, &["adapter.kind=heads"]).unwrap().adapter.spec();
+    assert!(!heads.gate && heads.context_slots == 0);
+    let off = Config::resolve(None, &["adapter.gate=false", "adapter.context_slots=0"]).unwrap();
+    assert!(!off.adapter.spec().gate && off.adapter.spec().context_slots == 0);
+}
+
+proptest! {
+    /// Whatever is thrown at it: a configuration or an error, never a panic.
+    #[test]
+    fn any_text_is_a_configuration_or_an_error(text in "[a-z=\\[\\]\".0-9\n _-]{0,60}", set in ".{0,30}") {
+        let _ = Config::resolve_text(Some(("x", &text)), &[set]);
+    }
+
+    #[test]
+    fn any_value_for_any_key(
+        index in any::<prop::sample::Index>(),
+        value in prop_oneof![
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            any::<bool>().prop_map(Value::from),
+            "[a-z]{0,8}".prop_map(Value::from),
+        ],
+    ) {
+        let fields = Config::fields();
+        let field = fields[index.index(fields.len())];
+        let result = Config::resolve(None, &[format!("{}={value}", field.key)]);
+        match result {
+            Ok(config) => {
+                let text = config.to_toml().unwrap();
+                prop_assert!(text.parse::<Table>().is_ok());
+            }
+            Err(e) => prop_assert!(e.to_string().contains(field.key.rsplit('.').next().unwrap())),
+        }
+    }
+}
