@@ -66,7 +66,7 @@ Examples:
 Writes search.html, which shows the pictures; open it in a browser.")]
     Search(SearchArgs),
 
-    /// Show what is in a model folder or an adapter folder
+    /// Show what a model, an adapter or a run folder holds
     #[command(after_help = "\
 Examples:
   aurora inspect runs/quickstart/adapter
@@ -153,9 +153,13 @@ pub struct SearchArgs {
 /// A look into a folder.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// A model folder, an adapter folder, or `embedded` for the model inside the program
+    /// A model, adapter or run folder, or `embedded` for the model inside the program
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
+
+    /// List every tensor with its shape
+    #[arg(long)]
+    pub tensors: bool,
 }
 
 #[cfg(test)]

@@ -1,3 +1,16 @@
 //! The program `aurora`; everything it does is in the library beside it.
 
-fn main() {}
+use std::process::ExitCode;
+
+use aurora_cli::{args::Cli, failure, output};
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match aurora_cli::run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&error);
+            ExitCode::from(failure::exit_code(&error))
+        }
+    }
+}

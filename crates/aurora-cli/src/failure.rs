@@ -1,0 +1,75 @@
+//! Whose fault an error is: the exit code tells a script whether to mend its input or to report a
+//! bug.
+
+use aurora_layers::Error as LayersError;
+use aurora_train::Error as TrainError;
+
+/// What was given cannot be used; the message says what to change. Also clap's code.
+pub const BAD_INPUT: u8 = 2;
+
+/// Something went wrong that no input should be able to bring about.
+pub const INTERNAL: u8 = 1;
+
+/// Something the user gave that this program itself refuses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadInput(pub String);
+
+impl std::fmt::Display for BadInput {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadInput {}
+
+/// An error about something the user gave.
+pub fn bad_input(message: impl Into<String>) -> anyhow::Error {
+    BadInput(message.into()).into()
+}
+
+/// The exit code for an error: [`BAD_INPUT`] if one of its causes is about what was given.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.chain().any(is_about_input) { BAD_INPUT } else { INTERNAL }
+}
+
+fn is_about_input(cause: &(dyn std::error::Error + 'static)) -> bool {
+    if let Some(error) = cause.downcast_ref::<TrainError>() {
+        return match error {
+            TrainError::Config(_)
+            | TrainError::Io { .. }
+            | TrainError::RunExists { .. }
+            | TrainError::NoNegative { .. }
+            | TrainError::NoGroundTruth { .. }
+            | TrainError::State { .. } => true,
+            // Transparent variants do not show up in the chain; ask what they hold.
+            other => std::error::Error::source(other).is_some_and(is_about_input),
+        };
+    }
+    if let Some(error) = cause.downcast_ref::<LayersError>() {
+        return !matches!(error, LayersError::Tensor(_));
+    }
+    cause.is::<BadInput>() || cause.is::<aurora_train::config::ConfigError>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    fn code(error: impl Into<anyhow::Error>) -> u8 {
+        let error = Err::<(), anyhow::Error>(error.into()).context("while doing something");
+        exit_code(&error.unwrap_err())
+    }
+
+    #[test]
+    fn input_and_bugs_are_told_apart() {
+        let path = std::path::PathBuf::from("x");
+        let exists = TrainError::RunExists { path: path.clone(), found: "config.toml" };
+        assert_eq!(code(exists), BAD_INPUT);
+        assert_eq!(code(LayersError::Format { path, reason: String::new() }), BAD_INPUT);
+        assert_eq!(code(bad_input("no")), BAD_INPUT);
+        assert_eq!(code(candle_core::Error::Msg("shape".to_owned())), INTERNAL);
+        assert_eq!(code(LayersError::Tensor(candle_core::Error::Msg("s".to_owned()))), INTERNAL);
+        assert_eq!(code(std::io::Error::other("odd")), INTERNAL);
+    }
+}

@@ -1,0 +1,42 @@
+//! The backbone inside the program: a small BLIP pretrained on openclipart drawings, so that the
+//! first tuning needs no download. `assets/nano/README.md` says how it was made.
+
+use std::path::Path;
+
+use aurora_layers::Backbone;
+use candle_core::Device;
+
+/// What the commands and configurations call it.
+pub const NAME: &str = "embedded";
+
+/// Its `config.json`.
+pub const CONFIG: &str = include_str!("../assets/nano/config.json");
+
+/// Its `model.safetensors`.
+pub const MODEL: &[u8] = include_bytes!("../assets/nano/model.safetensors");
+
+/// Its `vocab.txt`, one word piece a line.
+pub const VOCABULARY: &str = include_str!("../assets/nano/vocab.txt");
+
+/// Unpacks the backbone.
+///
+/// # Errors
+/// None in a sound build; a test loads it.
+pub fn backbone() -> aurora_layers::Result<Backbone> {
+    let path = Path::new(NAME).join("model.safetensors");
+    Backbone::from_bytes(CONFIG, MODEL, &path, &Device::Cpu)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedded_backbone_is_whole() {
+        let backbone = backbone().unwrap();
+        assert_eq!(backbone.config.text.vocab_size, VOCABULARY.lines().count());
+        assert!(backbone.model().is_ok());
+        // Twelve megabytes is what the repository may grow by.
+        assert!(MODEL.len() <= 12_000_000);
+    }
+}
