@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 pub mod pack;
 pub mod package;
+pub mod teachers;
 pub mod tidy;
 pub mod validate;
 

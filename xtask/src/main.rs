@@ -26,6 +26,8 @@ enum Command {
     /// Rebuild the pictures and the vocabulary that aurora-data embeds, from the packages they come
     /// from.
     Pack(xtask::pack::PackArgs),
+    /// Compute the features that the pretraining regresses to, from two networks in Python packages.
+    Teachers(xtask::teachers::TeachersArgs),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +43,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Validate(arguments) => xtask::validate::run(arguments),
         Command::Tidy(arguments) => xtask::tidy::run(arguments),
         Command::Pack(arguments) => xtask::pack::run(arguments),
+        Command::Teachers(arguments) => xtask::teachers::run(arguments),
         Command::Package(arguments) => xtask::package::run(arguments),
     }
 }

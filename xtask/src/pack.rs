@@ -14,7 +14,7 @@ mod picture;
 mod report;
 mod split;
 mod vocabulary;
-mod words;
+pub mod words;
 mod write;
 
 use std::path::PathBuf;

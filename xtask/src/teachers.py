@@ -1,0 +1,321 @@
+"""Features of two frozen teachers for the pictures and captions of the openclipart pack.
+
+Run by `cargo xtask teachers`, which makes the environment and the arguments. Everything here is
+plain JAX and NumPy: both networks are small enough to write out, and neither package's own code
+is executed (the legacy .pth is a pickle; it is read with every global refused but three).
+
+Writes teachers.safetensors:
+  image           (N, 256) EfficientNet-Lite0, pooled 1280 features, PCA fitted on training
+                  pictures, unit length
+  text            (N, 384) MiniLM sentence embedding of the caption, unit length
+  text_all        (N, 384) the same of "caption, keyword, keyword"
+  strings         (M, 384) the same of the lines of strings.tsv
+  word_embeddings (V, width) MiniLM's word embeddings of the vocabulary, PCA, mean 0 and the
+                  standard deviation that --word-std names over all entries
+and in its metadata `keys` (JSON list, the order of N) and `splits`.
+"""
+
+import argparse
+import collections
+import gzip
+import hashlib
+import io
+import json
+import pickle
+import re
+import struct
+import tarfile
+import time
+import unicodedata
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+
+# ---- EfficientNet-Lite0 ------------------------------------------------------------------
+
+class Legacy(pickle.Unpickler):
+    """The torch format before zip files: pickles, then the storages one after another."""
+
+    def find_class(self, module, name):
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if module == "torch._utils" and name == "_rebuild_tensor_v2":
+            return lambda storage, offset, size, stride, *rest: (storage, offset, size, stride)
+        if module == "torch" and name in ("FloatStorage", "LongStorage"):
+            return {"FloatStorage": "<f4", "LongStorage": "<i8"}[name]
+        raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a weight file")
+
+    def persistent_load(self, saved):
+        _, kind, key, _, count = saved[:5]
+        return (kind, key, count)
+
+
+def read_legacy(path):
+    with open(path, "rb") as file:
+        for _ in range(3):  # magic number, protocol version, system information
+            Legacy(file).load()
+        entries = Legacy(file).load()
+        keys = Legacy(file).load()
+        kinds = {storage[1]: storage[0] for storage, *_ in entries.values()}
+        storages = {}
+        for key in keys:
+            (count,) = struct.unpack("<q", file.read(8))
+            kind = np.dtype(kinds[key])
+            storages[key] = np.frombuffer(file.read(count * kind.itemsize), kind)
+    out = {}
+    for name, (storage, offset, size, stride) in entries.items():
+        flat = storages[storage[1]][offset:]
+        strides = [s * flat.itemsize for s in stride]
+        out[name] = np.ascontiguousarray(np.lib.stride_tricks.as_strided(flat, size, strides))
+    return out
+
+
+# repeats, kernel, stride, expansion, channels in, channels out
+BLOCKS = [(1, 3, 1, 1, 32, 16), (2, 3, 2, 6, 16, 24), (2, 5, 2, 6, 24, 40), (3, 3, 2, 6, 40, 80),
+          (3, 5, 1, 6, 80, 112), (4, 5, 2, 6, 112, 192), (1, 3, 1, 6, 192, 320)]
+
+
+def lite0(weights):
+    def norm(x, name):
+        scale = weights[name + ".weight"] / np.sqrt(weights[name + ".running_var"] + 1e-3)
+        return x * scale + (weights[name + ".bias"] - weights[name + ".running_mean"] * scale)
+
+    def pointwise(x, name):
+        return x @ weights[name + ".weight"][:, :, 0, 0].T
+
+    def same(x, kernel, stride):
+        size = x.shape[1]
+        pad = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        return jnp.pad(x, ((0, 0), (pad // 2, pad - pad // 2), (pad // 2, pad - pad // 2), (0, 0)))
+
+    def windows(x, kernel, stride):
+        x = same(x, kernel, stride)
+        out = (x.shape[1] - kernel) // stride + 1
+        for i in range(kernel):
+            for j in range(kernel):
+                yield i, j, x[:, i:i + stride * (out - 1) + 1:stride,
+                              j:j + stride * (out - 1) + 1:stride]
+
+    relu6 = lambda x: jnp.clip(x, 0, 6)
+
+    def forward(x):  # (batch, 224, 224, 3)
+        stem = weights["_conv_stem.weight"]  # (32, 3, 3, 3)
+        x = sum(w @ stem[:, :, i, j].T for i, j, w in windows(x, 3, 2))
+        x = relu6(norm(x, "_bn0"))
+        number = 0
+        for repeats, kernel, stride, expand, inside, outside in BLOCKS:
+            for repeat in range(repeats):
+                name, before = f"_blocks.{number}.", x
+                step = stride if repeat == 0 else 1
+                if expand != 1:
+                    x = relu6(norm(pointwise(x, name + "_expand_conv"), name + "_bn0"))
+                depth = weights[name + "_depthwise_conv.weight"]  # (channels, 1, k, k)
+                x = sum(w * depth[:, 0, i, j] for i, j, w in windows(x, kernel, step))
+                x = relu6(norm(x, name + "_bn1"))
+                x = norm(pointwise(x, name + "_project_conv"), name + "_bn2")
+                if repeat > 0 or (step == 1 and inside == outside):
+                    x = x + before
+                number += 1
+        x = relu6(norm(pointwise(x, "_conv_head"), "_bn1"))  # (batch, 7, 7, 1280)
+        return x.mean((1, 2))
+
+    return jax.jit(forward)
+
+
+def image_features(pictures, weights, batch=32):
+    # The network's own scaling in TensorFlow, where the weights come from.
+    forward, out = lite0(weights), []
+    for start in range(0, len(pictures), batch):
+        chunk = pictures[start:start + batch]
+        count = len(chunk)
+        chunk = chunk + [chunk[-1]] * (batch - count)
+        x = np.stack([np.asarray(p.resize((224, 224), Image.BICUBIC), np.float32) for p in chunk])
+        out.append(np.asarray(forward((x - 127.0) / 128.0))[:count])
+    return np.concatenate(out)
+
+
+# ---- MiniLM ------------------------------------------------------------------------------
+
+def tokenizer(pieces):
+    index = {piece: i for i, piece in enumerate(pieces)}
+
+    def encode(text):
+        text = unicodedata.normalize("NFD", text.lower())
+        text = "".join(c for c in text if unicodedata.category(c) != "Mn")
+        ids = [index["[CLS]"]]
+        for word in re.findall(r"\w+|[^\w\s]", text.replace("_", " _ ")):
+            found, rest = [], word
+            while rest:
+                prefix = "##" if found else ""
+                for end in range(len(rest), 0, -1):
+                    if prefix + rest[:end] in index:
+                        found.append(index[prefix + rest[:end]])
+                        rest = rest[end:]
+                        break
+                else:
+                    found, rest = [index["[UNK]"]], ""
+            ids += found
+        return ids[:126] + [index["[SEP]"]]
+
+    return encode
+
+
+def minilm(weights, layers=6, heads=12):
+    weights = {name: jnp.asarray(value) for name, value in weights.items()}
+
+    def linear(x, name):
+        return x @ weights[name + ".weight"].T + weights[name + ".bias"]
+
+    def norm(x, name):
+        mean = x.mean(-1, keepdims=True)
+        var = ((x - mean) ** 2).mean(-1, keepdims=True)
+        return (x - mean) / jnp.sqrt(var + 1e-12) * weights[name + ".weight"] + weights[name + ".bias"]
+
+    def forward(ids, mask):  # (batch, length)
+        x = weights["embeddings.word_embeddings.weight"][ids]
+        x = x + weights["embeddings.position_embeddings.weight"][: ids.shape[1]]
+        x = norm(x + weights["embeddings.token_type_embeddings.weight"][0], "embeddings.LayerNorm")
+        batch, length, width = x.shape
+        split = lambda t: t.reshape(batch, length, heads, width // heads).transpose(0, 2, 1, 3)
+        for layer in range(layers):
+            name = f"encoder.layer.{layer}."
+            q, k, v = (split(linear(x, f"{name}attention.self.{n}")) for n in ("query", "key", "value"))
+            scores = q @ k.transpose(0, 1, 3, 2) / np.sqrt(width // heads)
+            scores = jnp.where(mask[:, None, None, :] > 0, scores, -1e9)
+            mixed = (jax.nn.softmax(scores) @ v).transpose(0, 2, 1, 3).reshape(batch, length, width)
+            x = norm(x + linear(mixed, name + "attention.output.dense"), name + "attention.output.LayerNorm")
+            inner = jax.nn.gelu(linear(x, name + "intermediate.dense"), approximate=False)
+            x = norm(x + linear(inner, name + "output.dense"), name + "output.LayerNorm")
+        pooled = (x * mask[..., None]).sum(1) / mask.sum(1, keepdims=True)
+        return pooled / jnp.linalg.norm(pooled, axis=-1, keepdims=True)
+
+    return jax.jit(forward)
+
+
+def text_features(texts, encode, forward, batch=128):
+    encoded = [encode(text) for text in texts]
+    order = sorted(range(len(texts)), key=lambda i: len(encoded[i]))
+    out = np.zeros((len(texts), 384), np.float32)
+    for start in range(0, len(order), batch):
+        rows = order[start:start + batch]
+        # A few lengths only, so that few shapes are compiled.
+        length = -(-max(len(encoded[i]) for i in rows) // 8) * 8
+        ids = np.zeros((batch, length), np.int32)
+        mask = np.zeros((batch, length), np.float32)
+        mask[len(rows):, 0] = 1
+        for row, i in enumerate(rows):
+            ids[row, : len(encoded[i])] = encoded[i]
+            mask[row, : len(encoded[i])] = 1
+        out[rows] = np.asarray(forward(ids, mask))[: len(rows)]
+    return out
+
+
+# ---- The rest ----------------------------------------------------------------------------
+
+def principal(rows, width, fit):
+    """Rows projected on the `width` directions of largest variance of `fit`'s rows."""
+    mean = fit.mean(0)
+    _, _, directions = np.linalg.svd(fit - mean, full_matrices=False)
+    return ((rows - mean) @ directions[:width].T).astype(np.float32)
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def recall(scores, k):
+    rank = (scores > np.diag(scores)[:, None]).sum(1)
+    return 100 * (rank < k).mean()
+
+
+def check(image, text, train, validation):
+    """What a ridge map from picture to sentence features finds among unseen captions."""
+    best = None
+    for penalty in (0.03, 0.1, 0.3, 1.0, 3.0, 10.0):
+        x, y = image[train], text[train]
+        mean = y.mean(0)
+        solved = np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T @ (y - mean))
+        scores = unit(image[validation] @ solved) @ unit(text[validation] - mean).T
+        ten = [recall(s, 10) for s in (scores, scores.T)]
+        if best is None or sum(ten) > sum(best[1]):
+            best = (penalty, ten, [recall(s, 1) for s in (scores, scores.T)])
+    print(f"ridge map, {len(validation)} unseen pictures (chance R@10 {1000 / len(validation):.1f}): "
+          f"picture to text R@1 {best[2][0]:.1f} R@10 {best[1][0]:.1f}, "
+          f"text to picture R@1 {best[2][1]:.1f} R@10 {best[1][1]:.1f}, penalty {best[0]}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--assets", type=Path, required=True)
+    parser.add_argument("--lite0", type=Path, required=True)
+    parser.add_argument("--minilm", type=Path, required=True)
+    parser.add_argument("--strings", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--word-width", type=int, default=192)
+    parser.add_argument("--word-std", type=float, default=0.04)
+    arguments = parser.parse_args()
+
+    start = time.time()
+    keys, records, pictures = [], [], []
+    with tarfile.open(fileobj=gzip.open(arguments.assets / "openclipart.tar.gz")) as tar:
+        for member in tar:
+            key, extension = member.name.split(".")
+            data = tar.extractfile(member).read()
+            if extension == "json":
+                keys.append(key)
+                records.append(json.loads(data))
+            else:
+                pictures.append(Image.open(io.BytesIO(data)).convert("RGB"))
+    assert len(records) == len(pictures), (len(records), len(pictures))
+    splits = [record["split"] for record in records]
+    train = [i for i, split in enumerate(splits) if split == "train"]
+    validation = [i for i, split in enumerate(splits) if split == "validation"]
+
+    # The slow part; kept for the next run on the same pictures.
+    digest = hashlib.sha256((arguments.assets / "openclipart.tar.gz").read_bytes()).hexdigest()
+    kept = arguments.out.with_name(f"pooled-{digest[:16]}.npy")
+    if kept.exists():
+        pooled = np.load(kept)
+    else:
+        pooled = image_features(pictures, read_legacy(arguments.lite0))
+        np.save(kept, pooled)
+    image = unit(principal(pooled, 256, pooled[train]))
+    print(f"{len(pictures)} pictures through EfficientNet-Lite0, {time.time() - start:.0f} s")
+
+    with safe_open(arguments.minilm / "model.safetensors", "np") as file:
+        weights = {name.removeprefix("bert."): file.get_tensor(name).astype(np.float32)
+                   for name in file.keys() if "position_ids" not in name}
+    pieces = (arguments.minilm / "vocab.txt").read_text().split("\n")
+    pieces = pieces[:-1] if pieces[-1] == "" else pieces
+    encode, forward = tokenizer(pieces), minilm(weights)
+    captions = [record["caption"] for record in records]
+    everything = [", ".join([record["caption"], *record["keywords"]]) for record in records]
+    lines = arguments.strings.read_text().splitlines()
+    strings = [line.split("\t", 1)[1] for line in lines]
+    text, text_all, extra = (text_features(t, encode, forward) for t in (captions, everything, strings))
+    print(f"{len(captions)} captions and {len(strings)} strings through MiniLM, {time.time() - start:.0f} s")
+
+    index = {piece: i for i, piece in enumerate(pieces)}
+    ours = (arguments.assets / "vocab.txt").read_text().split()
+    table = weights["embeddings.word_embeddings.weight"]
+    fallback = {"[ENC]": "[CLS]", "[DEC]": "[SEP]"}
+    rows = table[[index[fallback.get(piece, piece)] for piece in ours]]
+    words = principal(rows, arguments.word_width, rows)
+    words *= arguments.word_std / words.std()
+
+    tensors = {"image": image, "text": text, "text_all": text_all, "strings": extra,
+               "word_embeddings": words}
+    tensors = {name: np.ascontiguousarray(t, np.float32) for name, t in tensors.items()}
+    save_file(tensors, arguments.out, {"keys": json.dumps(keys), "splits": json.dumps(splits)})
+    for name, tensor in tensors.items():
+        print(f"{name:16} {tensor.shape}")
+    check(image, text, train, validation)
+
+
+main()

