@@ -33,7 +33,7 @@ Writes config.toml, metrics.jsonl, adapter/, summary.json and report.html.")]
     #[command(after_help = "\
 Examples:
   aurora train --config my.toml --out runs/mine
-  aurora train --config my.toml --set train.steps=200 --out runs/short
+  aurora train --config my.toml --set schedule.steps=200 --out runs/short
 
 my.toml says which model and which pictures; keys left out keep their defaults. Writes the same
 files as quickstart.")]
@@ -71,7 +71,7 @@ Writes search.html, which shows the pictures; open it in a browser.")]
 Examples:
   aurora inspect runs/quickstart/adapter
   aurora inspect runs/pretrain/backbone
-  aurora inspect embedded")]
+  aurora inspect nano")]
     Inspect(InspectArgs),
 }
 
@@ -153,7 +153,7 @@ pub struct SearchArgs {
 /// A look into a folder.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// A model, adapter or run folder, or `embedded` for the model inside the program
+    /// A model, adapter or run folder, or `nano` for the model inside the program
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
 

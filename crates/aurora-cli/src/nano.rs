@@ -7,7 +7,7 @@ use aurora_layers::Backbone;
 use candle_core::Device;
 
 /// What the commands and configurations call it.
-pub const NAME: &str = "embedded";
+pub const NAME: &str = "nano";
 
 /// Its `config.json`.
 pub const CONFIG: &str = include_str!("../assets/nano/config.json");

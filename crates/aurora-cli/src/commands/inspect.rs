@@ -21,7 +21,7 @@ use crate::output::{self, Table};
 pub fn run(args: &InspectArgs) -> Result<()> {
     let path = args.path.as_path();
     if path == Path::new(nano::NAME) && !path.exists() {
-        let config = BlipConfig::from_json(nano::CONFIG, Path::new("embedded/config.json"))?;
+        let config = BlipConfig::from_json(nano::CONFIG, Path::new("nano/config.json"))?;
         return backbone(nano::NAME, &config, nano::MODEL, args.tensors);
     }
     let has = |name: &str| path.join(name).is_file();
