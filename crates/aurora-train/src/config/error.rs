@@ -37,7 +37,7 @@ pub enum ConfigError {
     #[error(
         "{origin}: unknown key `{key}`{}; allowed {}: {}",
         suggestion.as_ref().map(|s| format!(", did you mean `{s}`?")).unwrap_or_default(),
-        if section.is_empty() { "at the top".to_owned() } else { format!("in [{section}]") },
+        key.rsplit_once('.').map_or("at the top".to_owned(), |(s, _)| format!("in [{s}]")),
         allowed.join(", ")
     )]
     UnknownKey {
@@ -45,9 +45,7 @@ pub enum ConfigError {
         origin: String,
         /// Full path of the key.
         key: String,
-        /// The section it was looked for in; empty at the top.
-        section: String,
-        /// What that section may hold.
+        /// What its section (or the top) may hold.
         allowed: Vec<String>,
         /// Full path of the key that is nearest.
         suggestion: Option<String>,

@@ -182,7 +182,6 @@ fn overlay(
                 origin: origin.to_owned(),
                 suggestion: nearest(fields, &path),
                 key: path,
-                section: section.to_owned(),
                 allowed: children(fields, section),
             });
         }

@@ -1,0 +1,175 @@
+//! What can go wrong in a run, in words that say what was allowed and what to do.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::ConfigError;
+
+/// The result of this crate's functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Anything that stops a run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+
+    /// The model could not be put together or run.
+    #[error(transparent)]
+    Model(#[from] aurora_layers::Error),
+
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+
+    /// A file or folder could not be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb ("create", "write", ...).
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+
+    /// The folder for a new run already holds one.
+    #[error(
+        "{} already holds a run ({found} is there): give another folder with --out, or remove this one",
+        path.display()
+    )]
+    RunExists {
+        /// The folder.
+        path: PathBuf,
+        /// The file or folder that gives it away.
+        found: &'static str,
+    },
+
+    /// A trainable tensor that the backward pass did not reach.
+    #[error(
+        "no gradient for {} of {total} trainable tensors: {}; each must take part in the loss, or be frozen",
+        names.len(),
+        names.join(", ")
+    )]
+    MissingGradient {
+        /// Names of the tensors.
+        names: Vec<String>,
+        /// Number of trainable tensors.
+        total: usize,
+    },
+
+    /// A value that is infinite or not a number.
+    #[error(
+        "{what} is {value}: the run has diverged; lower the learning rate or the clipping norm"
+    )]
+    NotFinite {
+        /// Which value.
+        what: String,
+        /// The value.
+        value: f64,
+    },
+
+    /// A parameter that names a group the optimiser does not have.
+    #[error("parameter {parameter} is in group {group:?}, but the groups are {groups:?}")]
+    UnknownGroup {
+        /// Name of the parameter.
+        parameter: String,
+        /// The group it names.
+        group: String,
+        /// The groups there are.
+        groups: Vec<String>,
+    },
+
+    /// Two things with one name.
+    #[error("{kind} {name:?} is given twice")]
+    Duplicate {
+        /// Kind of thing.
+        kind: &'static str,
+        /// The name.
+        name: String,
+    },
+
+    /// An element type that is not supported.
+    #[error("{operation}: {name} is {found}, expected {expected}")]
+    DType {
+        /// Operation.
+        operation: &'static str,
+        /// Name of the tensor.
+        name: String,
+        /// What it is.
+        found: &'static str,
+        /// What it should be.
+        expected: &'static str,
+    },
+
+    /// A tensor whose shape does not fit.
+    #[error("{operation}: {name} has shape {found:?}, expected {expected}")]
+    Shape {
+        /// Operation.
+        operation: &'static str,
+        /// Name of the tensor.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// What would fit.
+        expected: String,
+    },
+
+    /// A number of items that does not fit.
+    #[error("{operation}: {found} {name}, expected {expected}")]
+    Count {
+        /// Operation.
+        operation: &'static str,
+        /// What was counted.
+        name: &'static str,
+        /// How many there are.
+        found: usize,
+        /// How many there should be.
+        expected: usize,
+    },
+
+    /// Saved state that does not belong to what it is loaded into.
+    #[error("cannot load the {what} state: missing {missing:?}, unexpected {unexpected:?}")]
+    State {
+        /// Whose state it is.
+        what: &'static str,
+        /// Tensors that should be there and are not.
+        missing: Vec<String>,
+        /// Tensors that are there and should not be.
+        unexpected: Vec<String>,
+    },
+
+    /// A batch that has no negative for one of its pairs.
+    #[error(
+        "hard negatives: pair {row} (id {id}) has no negative, every pair of the batch of {batch} has its id; use a larger batch or more concepts"
+    )]
+    NoNegative {
+        /// The pair.
+        row: usize,
+        /// Its id.
+        id: i64,
+        /// Pairs in the batch.
+        batch: usize,
+    },
+
+    /// A query without anything right to find.
+    #[error("recall: {kind} {index} (id {id}) has no {other} with its id, so it cannot be found")]
+    NoGroundTruth {
+        /// "picture" or "text".
+        kind: &'static str,
+        /// Position of the query.
+        index: usize,
+        /// Its id.
+        id: i64,
+        /// What is searched for: "text" or "picture".
+        other: &'static str,
+    },
+}
+
+impl Error {
+    /// An [`Error::Io`] about `path`.
+    pub fn io(action: &'static str, path: impl AsRef<Path>, source: std::io::Error) -> Self {
+        Self::Io { action, path: path.as_ref().to_owned(), source }
+    }
+}
