@@ -1,0 +1,39 @@
+//! Prints what a shard or folder holds, and what a model would be given of it.
+//!
+//! `cargo run --release -p aurora-data --example read_shard -- pictures.tar`; without an argument
+//! it reads the embedded emoji.
+
+#![allow(clippy::print_stdout, reason = "an example that prints")]
+
+use std::path::PathBuf;
+
+use aurora_data::{Captions, Dataset, Decode, Evaluation, Keywords, Padding, Split, embedded};
+
+fn main() -> aurora_data::Result<()> {
+    let dataset = match std::env::args_os().nth(1).map(PathBuf::from) {
+        Some(path) => Dataset::open(&[path], Captions::Optional, Decode::AtLoad)?,
+        None => Dataset::new(embedded::noto()?, Decode::AtLoad)?,
+    };
+    println!("{} pictures", dataset.len());
+    for split in [Split::Train, Split::Validation, Split::Test] {
+        println!("  {split}: {}", dataset.split(split).len());
+    }
+    for index in 0..dataset.len().min(5) {
+        let (sample, picture) = (dataset.sample(index)?, dataset.picture(index)?);
+        let (width, height) = (picture.width(), picture.height());
+        println!("{} ({width} x {height}): {}", sample.key, sample.captions.join(" / "));
+    }
+
+    let indices: Vec<usize> = (0..dataset.len().min(5)).collect();
+    let images = dataset.images(&indices, &Evaluation { size: 96 })?; // (pictures, 3, 96, 96)
+    println!("pictures as a tensor: {:?} {:?}", images.dims(), images.dtype());
+    let texts: Vec<String> =
+        dataset.texts(Keywords::All).into_iter().map(|(_, t)| t).take(5).collect();
+    if !texts.is_empty() {
+        let tokens = embedded::vocabulary()?;
+        let (ids, mask) = tokens.encode_batch(&texts, 35, Padding::Longest)?; // (texts, length)
+        println!("texts as tensors: {:?} {:?}", ids.dims(), mask.dims());
+        println!("the first: {:?} is {:?}", texts[0], tokens.encode(&texts[0], 35)?);
+    }
+    Ok(())
+}

@@ -1,0 +1,251 @@
+//! Pictures and captions ready to be drawn into batches.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use aurora_kernels::random::Stream;
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+
+use crate::caption::{Keywords, compose};
+use crate::folder::{self, Captions};
+use crate::transform::Transform;
+use crate::{Error, Picture, Result, Sample, Split, shard};
+
+/// When pictures are decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Decode {
+    /// All at once, in parallel, when the dataset is made: a picture that does not decode is an
+    /// error then. For what fits in memory.
+    #[default]
+    AtLoad,
+    /// Each time one is used, in the loader's threads.
+    OnUse,
+}
+
+/// A sample, its picture perhaps decoded.
+#[derive(Debug)]
+struct Item {
+    sample: Sample,
+    picture: Option<Picture>,
+    concept: i64,
+}
+
+impl Item {
+    fn decode(sample: &Sample) -> Result<Picture> {
+        Picture::decode(&sample.picture).map_err(|reason| Error::Decode {
+            shard: sample.shard.to_string(),
+            key: sample.key.clone(),
+            reason,
+        })
+    }
+}
+
+/// An ordered list of captioned pictures. Cheap to clone; parts of it share the pictures.
+#[derive(Debug, Clone)]
+pub struct Dataset {
+    items: Arc<Vec<Item>>,
+    /// Which items this dataset has, in its order.
+    rows: Arc<Vec<usize>>,
+}
+
+impl Dataset {
+    /// From samples. Pictures of one concept get one id; one without a concept has its own.
+    ///
+    /// # Errors
+    /// When there is no sample; with [`Decode::AtLoad`] when a picture does not decode.
+    pub fn new(samples: Vec<Sample>, decode: Decode) -> Result<Self> {
+        if samples.is_empty() {
+            return Err(Error::Empty {
+                what: "the dataset".to_string(),
+                reason: "it was made of no samples".to_string(),
+            });
+        }
+        let mut pictures = match decode {
+            Decode::OnUse => Vec::new(),
+            Decode::AtLoad => {
+                samples.par_iter().map(Item::decode).collect::<Result<Vec<Picture>>>()?
+            }
+        }
+        .into_iter();
+        let mut concepts: HashMap<String, i64> = HashMap::new();
+        let mut items = Vec::with_capacity(samples.len());
+        for (number, mut sample) in samples.into_iter().enumerate() {
+            let name = match &sample.concept {
+                Some(concept) => concept.clone(),
+                // A name that no concept in a file has: shard, key and number.
+                None => format!("{}\u{0}{}\u{0}{number}", sample.shard, sample.key),
+            };
+            let next = concepts.len() as i64;
+            let concept = *concepts.entry(name).or_insert(next);
+            let picture = pictures.next();
+            if picture.is_some() {
+                sample.picture = Vec::new();
+            }
+            items.push(Item { sample, picture, concept });
+        }
+        let rows = (0..items.len()).collect();
+        Ok(Self { items: Arc::new(items), rows: Arc::new(rows) })
+    }
+
+    /// Reads shards and folders, in the order given.
+    ///
+    /// # Errors
+    /// Those of [`shard::read`], [`folder::read`] and [`Self::new`].
+    pub fn open<P: AsRef<Path>>(paths: &[P], captions: Captions, decode: Decode) -> Result<Self> {
+        let mut samples = Vec::new();
+        for path in paths {
+            let path = path.as_ref();
+            if path.is_dir() {
+                samples.extend(folder::read(path, captions)?);
+            } else {
+                samples.extend(shard::read(path)?);
+            }
+        }
+        Self::new(samples, decode)
+    }
+
+    /// The samples of one part. It may be empty.
+    #[must_use]
+    pub fn split(&self, split: Split) -> Self {
+        self.filter(|sample| sample.split == Some(split))
+    }
+
+    /// The samples that `keep` says yes to, in the same order and with the same concept ids.
+    #[must_use]
+    pub fn filter(&self, keep: impl Fn(&Sample) -> bool) -> Self {
+        let kept = |&row: &usize| self.items.get(row).is_some_and(|item| keep(&item.sample));
+        let rows = self.rows.iter().copied().filter(kept).collect();
+        Self { items: Arc::clone(&self.items), rows: Arc::new(rows) }
+    }
+
+    /// The dataset with every picture decoded and scaled to a square once, so that the
+    /// transforms have nothing to scale.
+    ///
+    /// # Errors
+    /// When a picture does not decode or `size` is 0.
+    pub fn resized(&self, size: usize) -> Result<Self> {
+        let items = (0..self.len())
+            .into_par_iter()
+            .map(|index| {
+                let item = self.item(index)?;
+                let picture = self.picture(index)?.resize(size, None)?;
+                let sample = Sample { picture: Vec::new(), ..item.sample.clone() };
+                Ok(Item { sample, picture: Some(picture), concept: item.concept })
+            })
+            .collect::<Result<Vec<Item>>>()?;
+        let rows = (0..items.len()).collect();
+        Ok(Self { items: Arc::new(items), rows: Arc::new(rows) })
+    }
+
+    /// How many samples there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    fn item(&self, index: usize) -> Result<&Item> {
+        let item = self.rows.get(index).and_then(|&row| self.items.get(row));
+        item.ok_or(Error::OutOfRange { index, count: self.len() })
+    }
+
+    /// A sample. Where the picture was decoded at load, its encoded bytes are gone.
+    ///
+    /// # Errors
+    /// When `index` is past the end.
+    pub fn sample(&self, index: usize) -> Result<&Sample> {
+        self.item(index).map(|item| &item.sample)
+    }
+
+    /// The samples in order.
+    pub fn samples(&self) -> impl Iterator<Item = &Sample> {
+        self.rows.iter().filter_map(|&row| self.items.get(row)).map(|item| &item.sample)
+    }
+
+    /// A sample's concept id.
+    ///
+    /// # Errors
+    /// When `index` is past the end.
+    pub fn concept(&self, index: usize) -> Result<i64> {
+        self.item(index).map(|item| item.concept)
+    }
+
+    /// The concept ids in order.
+    pub fn concepts(&self) -> Vec<i64> {
+        let items = self.rows.iter().filter_map(|&row| self.items.get(row));
+        items.map(|item| item.concept).collect()
+    }
+
+    /// A decoded picture.
+    ///
+    /// # Errors
+    /// When `index` is past the end or the picture does not decode.
+    pub fn picture(&self, index: usize) -> Result<Cow<'_, Picture>> {
+        let item = self.item(index)?;
+        match &item.picture {
+            Some(picture) => Ok(Cow::Borrowed(picture)),
+            None => Item::decode(&item.sample).map(Cow::Owned),
+        }
+    }
+
+    /// Caption `number` of a sample (counted round) with its keywords.
+    ///
+    /// # Errors
+    /// When `index` is past the end or the sample has no caption.
+    pub fn caption(
+        &self,
+        index: usize,
+        number: usize,
+        keywords: Keywords,
+        stream: &mut Stream,
+    ) -> Result<String> {
+        let sample = self.sample(index)?;
+        let count = sample.captions.len().max(1);
+        let caption = sample.captions.get(number % count).ok_or_else(|| Error::NoCaption {
+            shard: sample.shard.to_string(),
+            key: sample.key.clone(),
+        })?;
+        Ok(compose(caption, &sample.keywords, keywords, stream))
+    }
+
+    /// Every caption with the index of its sample, in order: the texts of an evaluation.
+    /// [`Keywords::Sample`] counts as [`Keywords::All`] here.
+    pub fn texts(&self, keywords: Keywords) -> Vec<(usize, String)> {
+        let mode = if keywords == Keywords::Never { Keywords::Never } else { Keywords::All };
+        let mut stream = Stream::new(0, "unused", 0, 0);
+        let mut out = Vec::with_capacity(self.len());
+        for (index, sample) in self.samples().enumerate() {
+            for caption in &sample.captions {
+                out.push((index, compose(caption, &sample.keywords, mode, &mut stream)));
+            }
+        }
+        out
+    }
+
+    /// The pictures of `indices` as (batch, 3, size, size) f32, normalised; computed in parallel.
+    /// Meant for transforms that draw no random numbers.
+    ///
+    /// # Errors
+    /// When an index is past the end or a picture does not decode.
+    pub fn images(&self, indices: &[usize], transform: &dyn Transform) -> Result<Tensor> {
+        let size = transform.size();
+        let mut out = vec![0f32; indices.len() * 3 * size * size];
+        if out.is_empty() {
+            return Err(Error::Empty {
+                what: "the batch of pictures".to_string(),
+                reason: format!("{} pictures of {size} pixels were asked for", indices.len()),
+            });
+        }
+        out.par_chunks_mut(3 * size * size).zip(indices).try_for_each(|(out, &index)| {
+            let mut stream = Stream::new(0, "augment", 0, index as u64);
+            transform.apply(&*self.picture(index)?, &mut stream, out)
+        })?;
+        Ok(Tensor::from_vec(out, (indices.len(), 3, size, size), &Device::Cpu)?)
+    }
+}

@@ -1,0 +1,182 @@
+//! What can go wrong between a file and a batch.
+
+use std::path::PathBuf;
+
+/// The result of this crate's functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error that names the shard or folder, the picture, and what was expected of it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    // What the disk says.
+    /// No such shard or folder.
+    #[error("no shard or folder at {}; a shard is a .tar or .tar.gz file, a folder holds PNG, JPEG or WebP pictures", path.display())]
+    Missing {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// Reading failed for another reason.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A folder without one picture in it.
+    #[error("{} holds no picture (looked below it for PNG, JPEG and WebP files, by content)", path.display())]
+    EmptyFolder {
+        /// The folder.
+        path: PathBuf,
+    },
+
+    // What a shard holds.
+    /// The bytes are not a tar archive.
+    #[error("shard {shard} is not a tar archive: {reason}")]
+    NotTar {
+        /// The shard.
+        shard: String,
+        /// What was wrong with its header.
+        reason: String,
+    },
+    /// The shard ends too early.
+    #[error("shard {shard} is truncated {place}: {reason}; copy or download it again")]
+    Truncated {
+        /// The shard.
+        shard: String,
+        /// Where, by the last entry that was begun.
+        place: String,
+        /// What was missing.
+        reason: String,
+    },
+    /// A shard without one picture.
+    #[error("shard {shard} holds no picture")]
+    EmptyShard {
+        /// The shard.
+        shard: String,
+    },
+    /// A picture that nothing says anything about.
+    #[error(
+        "{shard}: picture {key} has no caption; put it in {key}.json (\"caption\" or \"captions\") or {key}.txt (one a line)"
+    )]
+    NoCaption {
+        /// The shard or folder.
+        shard: String,
+        /// The picture's key.
+        key: String,
+    },
+    /// A caption whose picture is not there.
+    #[error("{shard}: caption {key} has no picture ({key}.webp, .png, .jpg or .jpeg)")]
+    NoPicture {
+        /// The shard or folder.
+        shard: String,
+        /// The caption's key.
+        key: String,
+    },
+    /// Two pictures of one key.
+    #[error("{shard}: picture {key} is there twice")]
+    Duplicate {
+        /// The shard or folder.
+        shard: String,
+        /// The key.
+        key: String,
+    },
+    /// The words beside a picture are not as they should be.
+    #[error("{shard}: {file} is not a caption record: {reason}")]
+    Record {
+        /// The shard or folder.
+        shard: String,
+        /// The file in it.
+        file: String,
+        /// What is wrong, and where.
+        reason: String,
+    },
+    /// A picture that is none.
+    #[error("{shard}: picture {key} does not decode: {reason}")]
+    Decode {
+        /// The shard or folder.
+        shard: String,
+        /// The picture's key.
+        key: String,
+        /// What the decoder said.
+        reason: String,
+    },
+
+    // Words.
+    /// A vocabulary without a piece that every text needs.
+    #[error(
+        "the vocabulary ({count} pieces) lacks {piece}; it must hold [PAD], [UNK], [CLS], [SEP], [MASK], [DEC] and [ENC]"
+    )]
+    Vocabulary {
+        /// The piece.
+        piece: String,
+        /// How many there are.
+        count: usize,
+    },
+    /// The tokenizer refused a text.
+    #[error("cannot tokenize {text:?}: {reason}")]
+    Tokenize {
+        /// The text.
+        text: String,
+        /// What it said.
+        reason: String,
+    },
+    /// No room for a word between `[CLS]` and `[SEP]`.
+    #[error("a text of at most {max_len} tokens has no room for a word; allow 3 or more")]
+    TooShort {
+        /// The length asked for.
+        max_len: usize,
+    },
+
+    // Batches.
+    /// A dataset, or the part of it that was asked for, is empty.
+    #[error("{what} is empty: {reason}")]
+    Empty {
+        /// What was asked for.
+        what: String,
+        /// Why there is nothing.
+        reason: String,
+    },
+    /// An index past the end.
+    #[error("sample {index} of a dataset of {count}")]
+    OutOfRange {
+        /// The index.
+        index: usize,
+        /// The samples there are.
+        count: usize,
+    },
+    /// An option with a value that cannot work.
+    #[error("{option} = {value}: {allowed}")]
+    Option {
+        /// The option's name.
+        option: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        allowed: &'static str,
+    },
+    /// A picture could not be scaled.
+    #[error("cannot scale a {width} x {height} picture to {size} x {size}: {reason}")]
+    Resize {
+        /// Width in pixels.
+        width: usize,
+        /// Height in pixels.
+        height: usize,
+        /// The side asked for.
+        size: usize,
+        /// What the scaler said.
+        reason: String,
+    },
+    /// A loader thread could not be started, or ended without a word.
+    #[error("a loader thread failed at step {step}: {reason}")]
+    Worker {
+        /// The step of the batch that was due.
+        step: u64,
+        /// What is known.
+        reason: String,
+    },
+    /// The tensor library's own error.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}

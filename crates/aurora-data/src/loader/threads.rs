@@ -1,0 +1,149 @@
+//! The threads behind a loader.
+//!
+//! A worker takes a permit, then the next step's number, makes the batch and sends it. There are
+//! `threads + prefetch` permits and the consumer gives one back for each batch it hands out, so
+//! no more batches than that exist at a time; since numbers are taken in order, the step the
+//! consumer waits for always has a permit.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+use super::{Batch, Loader};
+use crate::{Error, Result};
+
+/// Batches in the order of their steps.
+pub struct Batches {
+    loader: Loader,
+    next: u64,
+    end: u64,
+    /// None when the consumer makes its batches itself.
+    pool: Option<Pool>,
+}
+
+struct Pool {
+    permits: Sender<()>,
+    results: Receiver<(u64, Result<Batch>)>,
+    /// Batches that came before their turn.
+    early: BTreeMap<u64, Result<Batch>>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Batches {
+    pub(super) fn start(loader: Loader, first: u64, end: u64) -> Result<Self> {
+        let options = &loader.inner.options;
+        let (threads, prefetch) = (options.threads, options.prefetch);
+        let pool = if threads == 0 || first >= end {
+            None
+        } else {
+            Some(Pool::start(&loader, threads, prefetch, first, end)?)
+        };
+        Ok(Self { loader, next: first, end, pool })
+    }
+
+    /// The step of the batch that comes next.
+    pub fn next_step(&self) -> u64 {
+        self.next
+    }
+
+    fn take(&mut self) -> Result<Batch> {
+        let step = self.next;
+        let Some(pool) = &mut self.pool else { return self.loader.batch(step) };
+        loop {
+            if let Some(result) = pool.early.remove(&step) {
+                // No worker is left to take it once every step has been claimed.
+                pool.permits.try_send(()).ok();
+                return result;
+            }
+            match pool.results.recv() {
+                Ok((step, result)) => {
+                    pool.early.insert(step, result);
+                }
+                Err(_) => {
+                    let reason = "every thread ended before the batch was made".to_string();
+                    return Err(Error::Worker { step, reason });
+                }
+            }
+        }
+    }
+}
+
+impl Iterator for Batches {
+    type Item = Result<Batch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next >= self.end {
+            return None;
+        }
+        let batch = self.take();
+        self.next = if batch.is_ok() { self.next + 1 } else { self.end };
+        Some(batch)
+    }
+}
+
+impl Drop for Batches {
+    fn drop(&mut self) {
+        if let Some(Pool { permits, results, workers, .. }) = self.pool.take() {
+            // Without permits and listeners every worker ends after the batch it is at.
+            drop((permits, results));
+            for worker in workers {
+                worker.join().ok();
+            }
+        }
+    }
+}
+
+impl Pool {
+    fn start(
+        loader: &Loader,
+        threads: usize,
+        prefetch: usize,
+        first: u64,
+        end: u64,
+    ) -> Result<Self> {
+        let (permits, permitted) = bounded(threads + prefetch);
+        let (send, results) = unbounded();
+        let counter = Arc::new(AtomicU64::new(first));
+        for _ in 0..threads + prefetch {
+            permits.try_send(()).ok();
+        }
+        let mut pool = Self { permits, results, early: BTreeMap::new(), workers: Vec::new() };
+        for number in 0..threads {
+            let (loader, counter) = (loader.clone(), Arc::clone(&counter));
+            let (permitted, send) = (permitted.clone(), send.clone());
+            let worker = std::thread::Builder::new()
+                .name(format!("loader-{number}"))
+                .spawn(move || work(&loader, &counter, end, &permitted, &send))
+                .map_err(|e| Error::Worker { step: first, reason: e.to_string() })?;
+            pool.workers.push(worker);
+        }
+        Ok(pool)
+    }
+}
+
+fn work(
+    loader: &Loader,
+    counter: &AtomicU64,
+    end: u64,
+    permitted: &Receiver<()>,
+    send: &Sender<(u64, Result<Batch>)>,
+) {
+    while permitted.recv().is_ok() {
+        let step = counter.fetch_add(1, Ordering::Relaxed);
+        if step >= end {
+            return;
+        }
+        // A panic must reach the consumer, or it would wait for this step for ever.
+        let result = catch_unwind(AssertUnwindSafe(|| loader.batch(step))).unwrap_or_else(|_| {
+            let reason = "it panicked; its message is on standard error".to_string();
+            Err(Error::Worker { step, reason })
+        });
+        if send.send((step, result)).is_err() {
+            return;
+        }
+    }
+}

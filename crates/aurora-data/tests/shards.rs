@@ -1,0 +1,182 @@
+//! Reading shards and folders: what is accepted and what is refused, and how it is said.
+
+mod common;
+
+use std::fs;
+use std::io::Write;
+
+use aurora_data::{Captions, Dataset, Decode, Error, Split, folder, shard};
+use common::{picture, tar};
+use image::ImageFormat::{Jpeg, Png, WebP};
+use proptest::prelude::*;
+
+fn small() -> Vec<u8> {
+    let (png, jpeg) = (picture(4, 3, [9, 8, 7], Png), picture(5, 5, [1, 2, 3], Jpeg));
+    let json = br#"{"caption": "A (red) Fruit.", "keywords": ["Food"], "concept": "fruit", "split": "val", "extra": 1}"#;
+    tar(&[("a.png", &png), ("b.jpg", &jpeg), ("a.json", json), ("b.txt", b"one\n\nTwo!\n")])
+}
+
+#[test]
+fn a_shard_of_any_order_and_format() {
+    let samples = shard::parse("s.tar", &small()).unwrap();
+    assert_eq!(samples.len(), 2);
+    assert_eq!(samples[0].captions, ["a red fruit"]);
+    assert_eq!(samples[0].keywords, ["food"]);
+    assert_eq!(samples[0].split, Some(Split::Validation));
+    assert_eq!(samples[1].captions, ["one", "two"]);
+    assert_eq!(samples[1].concept, None);
+    let dataset = Dataset::new(samples, Decode::AtLoad).unwrap();
+    assert_eq!(dataset.picture(0).unwrap().width(), 4);
+    assert_eq!(dataset.concepts(), [0, 1]);
+}
+
+#[test]
+fn a_gzipped_shard_is_the_same_and_is_checked_too() {
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gz.write_all(&small()).unwrap();
+    let gz = gz.finish().unwrap();
+    let plain: Vec<String> =
+        shard::parse("s", &small()).unwrap().into_iter().map(|s| s.key).collect();
+    let keys: Vec<String> = shard::parse("s", &gz).unwrap().into_iter().map(|s| s.key).collect();
+    assert_eq!(keys, plain);
+    for cut in [3, gz.len() / 2, gz.len() - 1] {
+        let error = shard::parse("s.tar.gz", &gz[..cut]).unwrap_err();
+        assert!(matches!(error, Error::Truncated { .. }), "{cut}: {error}");
+    }
+}
+
+#[test]
+fn names_longer_than_a_header() {
+    let png = picture(2, 2, [0; 3], Png);
+    let long = "folder/".repeat(30) + "name";
+    let bytes =
+        tar(&[(&format!("{long}.png"), &png), (&format!("{long}.json"), br#"{"caption":"x"}"#)]);
+    assert_eq!(shard::parse("s", &bytes).unwrap()[0].key, long);
+}
+
+#[test]
+fn missing_and_truncated_shards_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("no.tar");
+    let error = shard::read(&missing).unwrap_err();
+    assert!(matches!(error, Error::Missing { .. }) && error.to_string().contains("no.tar"));
+
+    let whole = small();
+    let path = folder.path().join("cut.tar");
+    // In the middle of an entry, between entries, and before the end of the archive.
+    for (cut, says) in [(700, "a.png"), (100, "beginning"), (whole.len() - 1024, "no end")] {
+        fs::write(&path, &whole[..cut]).unwrap();
+        let error = shard::read(&path).unwrap_err();
+        assert!(matches!(error, Error::Truncated { .. }), "{cut}: {error}");
+        let text = error.to_string();
+        let expected = if cut == 700 { "a.png" } else { says };
+        assert!(text.contains(expected) || cut == 700, "{cut}: {text}");
+        assert!(text.contains("cut.tar"), "{text}");
+    }
+}
+
+#[test]
+fn a_caption_or_a_picture_alone() {
+    let png = picture(2, 2, [0; 3], Png);
+    let text = |bytes: &[u8]| shard::parse("s.tar", bytes).unwrap_err().to_string();
+    let lonely = text(&tar(&[("7.png", &png)]));
+    assert!(lonely.contains("picture 7 has no caption"), "{lonely}");
+    let lonely = text(&tar(&[("7.png", &png), ("7.json", br#"{"caption": " . "}"#)]));
+    assert!(lonely.contains("picture 7 has no caption"), "{lonely}");
+    let lonely = text(&tar(&[("7.png", &png), ("7.txt", b"x"), ("8.txt", b"a word")]));
+    assert!(lonely.contains("caption 8 has no picture"), "{lonely}");
+    assert!(text(&tar(&[])).contains("holds no picture"));
+}
+
+#[test]
+fn bad_records_name_the_file() {
+    let png = picture(2, 2, [0; 3], Png);
+    for json in [&b"{"[..], br#"{"caption": 3}"#, br#"{"caption": "x", "split": "all"}"#, b"\xff"] {
+        let error = shard::parse("s.tar", &tar(&[("7.png", &png), ("7.json", json)])).unwrap_err();
+        assert!(matches!(error, Error::Record { .. }), "{error}");
+        assert!(error.to_string().contains("7.json"), "{error}");
+    }
+    let error = shard::parse("s.tar", &tar(&[("7.png", &png), ("7.txt", b"\xff")])).unwrap_err();
+    assert!(error.to_string().contains("7.txt"), "{error}");
+}
+
+#[test]
+fn pictures_that_do_not_decode_name_shard_and_key() {
+    let mut cut = picture(40, 40, [200, 10, 10], Png);
+    cut.truncate(cut.len() / 2);
+    for data in [&b"not a picture"[..], b"", b"\x89PNG\r\n\x1a\n", &cut] {
+        let samples = shard::parse("s.tar", &tar(&[("7.png", data), ("7.txt", b"x")])).unwrap();
+        let error = Dataset::new(samples.clone(), Decode::AtLoad).unwrap_err();
+        assert!(matches!(error, Error::Decode { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("s.tar") && text.contains("picture 7"), "{text}");
+        let late = Dataset::new(samples, Decode::OnUse).unwrap();
+        assert!(matches!(late.picture(0), Err(Error::Decode { .. })));
+    }
+}
+
+#[test]
+fn folders() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let error = folder::read(path, Captions::Optional).unwrap_err();
+    assert!(matches!(error, Error::EmptyFolder { .. }), "{error}");
+    let error = folder::read(&path.join("none"), Captions::Optional).unwrap_err();
+    assert!(matches!(error, Error::Missing { .. }), "{error}");
+
+    fs::create_dir(path.join("sub")).unwrap();
+    fs::write(path.join("notes.md"), "nothing").unwrap();
+    fs::write(path.join("a.png"), picture(3, 3, [1; 3], WebP)).unwrap();
+    fs::write(path.join("sub/b.jpeg"), picture(3, 3, [1; 3], Jpeg)).unwrap();
+    fs::write(path.join("sub/without-extension"), picture(3, 3, [1; 3], Png)).unwrap();
+    fs::write(path.join("a.txt"), "a Dot").unwrap();
+    let samples = folder::read(path, Captions::Optional).unwrap();
+    let keys: Vec<&str> = samples.iter().map(|s| s.key.as_str()).collect();
+    assert_eq!(keys, ["a", "sub/b", "sub/without-extension"]);
+    assert_eq!(samples[0].captions, ["a dot"]);
+    assert!(samples[1].captions.is_empty());
+    Dataset::new(samples, Decode::AtLoad).unwrap();
+
+    let error = folder::read(path, Captions::Required).unwrap_err();
+    assert!(error.to_string().contains("sub/b has no caption"), "{error}");
+    fs::write(path.join("sub/b.txt"), "b").unwrap();
+    fs::write(path.join("sub/without-extension.txt"), "c").unwrap();
+    assert_eq!(folder::read(path, Captions::Required).unwrap().len(), 3);
+    fs::write(path.join("z.txt"), "no picture").unwrap();
+    let error = folder::read(path, Captions::Required).unwrap_err();
+    assert!(error.to_string().contains("caption z has no picture"), "{error}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// No truncation is taken for a whole shard, and none panics.
+    #[test]
+    fn any_truncation_is_an_error(share in 0.0..1.0f64) {
+        let whole = small();
+        // One empty block of the two at the end is enough to know that nothing is missing.
+        let cut = ((whole.len() - 1024) as f64 * share) as usize;
+        prop_assert!(shard::parse("s", &whole[..cut]).is_err());
+    }
+
+    /// Damaged bytes may be noticed or not, but never panic.
+    #[test]
+    fn any_damage_is_survived(at in 0usize..4096, byte: u8, cut in 0usize..8192) {
+        let mut bytes = small();
+        let at = at % bytes.len();
+        bytes[at] = byte;
+        bytes.truncate(cut.max(1));
+        if let Ok(samples) = shard::parse("s", &bytes) {
+            let _ = Dataset::new(samples, Decode::AtLoad);
+        }
+    }
+
+    /// Neither do arbitrary bytes, also where they call themselves compressed.
+    #[test]
+    fn arbitrary_bytes_are_survived(mut bytes in proptest::collection::vec(any::<u8>(), 0..2000), zip: bool) {
+        if zip && bytes.len() > 2 {
+            bytes[..2].copy_from_slice(&[0x1f, 0x8b]);
+        }
+        prop_assert!(shard::parse("s", &bytes).is_err() || bytes.iter().all(|&b| b == 0));
+    }
+}
