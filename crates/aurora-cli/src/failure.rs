@@ -1,6 +1,7 @@
 //! Whose fault an error is: the exit code tells a script whether to mend its input or to report a
 //! bug.
 
+use aurora_data::Error as DataError;
 use aurora_layers::Error as LayersError;
 use aurora_train::Error as TrainError;
 
@@ -47,6 +48,9 @@ fn is_about_input(cause: &(dyn std::error::Error + 'static)) -> bool {
     }
     if let Some(error) = cause.downcast_ref::<LayersError>() {
         return !matches!(error, LayersError::Tensor(_));
+    }
+    if let Some(error) = cause.downcast_ref::<DataError>() {
+        return !matches!(error, DataError::Tensor(_) | DataError::OutOfRange { .. });
     }
     cause.is::<BadInput>() || cause.is::<aurora_train::config::ConfigError>()
 }

@@ -2,11 +2,13 @@
 
 pub mod args;
 pub mod commands;
+pub mod curves;
 pub mod failure;
 pub mod nano;
 pub mod output;
 pub mod page;
 pub mod progress;
+pub mod thumbnail;
 
 use anyhow::Result;
 use args::{Cli, Command};

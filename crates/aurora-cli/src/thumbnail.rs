@@ -1,0 +1,82 @@
+//! Small encoded copies of pictures, for pages.
+
+use std::io::Cursor;
+
+use anyhow::{Context, Result};
+use aurora_data::Picture;
+use image::codecs::jpeg::JpegEncoder;
+use image::codecs::webp::WebPEncoder;
+use image::imageops::{self, FilterType};
+use image::{ExtendedColorType, RgbImage};
+
+use crate::page;
+
+/// Longest side of a picture on a page, in pixels: sharp at the size it is shown, on dense screens.
+const LONGEST: u32 = 320;
+
+/// Up to this side a picture is kept without loss: drawings of this size are small anyway, and
+/// JPEG frays their edges.
+const EXACT: u32 = 128;
+
+/// JPEG quality of larger pictures.
+const QUALITY: u8 = 85;
+
+/// A copy of `picture` to be shown on a page under `name`.
+///
+/// # Errors
+/// None in practice: any picture that was decoded can be encoded.
+pub fn thumbnail(picture: &Picture, name: &str) -> Result<page::Picture> {
+    let (width, height) = (picture.width() as u32, picture.height() as u32);
+    let pixels = RgbImage::from_raw(width, height, picture.rgb().to_vec())
+        .context("a picture has three bytes for each pixel")?;
+    let mut bytes = Cursor::new(Vec::new());
+    if width.max(height) <= EXACT {
+        let encoder = WebPEncoder::new_lossless(&mut bytes);
+        encoder.encode(pixels.as_raw(), width, height, ExtendedColorType::Rgb8)?;
+    } else {
+        let scaled = fit(pixels);
+        JpegEncoder::new_with_quality(&mut bytes, QUALITY).encode_image(&scaled)?;
+    }
+    page::Picture::new(name, bytes.get_ref()).context("an encoded picture is known by its bytes")
+}
+
+/// The picture, shrunk until its longest side fits; its shape is kept.
+fn fit(pixels: RgbImage) -> RgbImage {
+    let (width, height) = pixels.dimensions();
+    let longest = width.max(height);
+    if longest <= LONGEST {
+        return pixels;
+    }
+    let scaled =
+        |side: u32| (u64::from(side) * u64::from(LONGEST) / u64::from(longest)).max(1) as u32;
+    imageops::resize(&pixels, scaled(width), scaled(height), FilterType::Triangle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::page::Html;
+
+    fn shown(width: usize, height: usize) -> String {
+        let pixels = (0..3 * width * height).map(|i| (i % 251) as u8).collect();
+        let picture = Picture::new(width, height, pixels).unwrap();
+        let mut html = Html::new();
+        thumbnail(&picture, "p").unwrap().write(&mut html, "p");
+        html.into_string()
+    }
+
+    #[test]
+    fn small_pictures_keep_every_pixel() {
+        assert!(shown(64, 64).contains("data:image/webp;base64,"));
+        assert!(shown(1, 1).contains("data:image/webp;base64,"));
+    }
+
+    #[test]
+    fn large_pictures_shrink() {
+        let page = shown(2000, 10);
+        assert!(page.contains("data:image/jpeg;base64,"));
+        assert!(page.len() < 20_000, "{}", page.len());
+        assert_eq!(fit(RgbImage::new(2000, 10)).dimensions(), (320, 1));
+        assert_eq!(fit(RgbImage::new(300, 200)).dimensions(), (300, 200));
+    }
+}
