@@ -289,27 +289,25 @@ impl Tuned {
         Ok(())
     }
 
-    /// Mean over the sites of |dW| / |W| (Frobenius): how far the adapter has moved the maps it adapts. 0 without
-    /// deltas.
+    /// Mean over the sites of |dW| / |W| (Frobenius): how far the tuning has moved the maps it may move. 0 where
+    /// only heads are tuned.
     pub fn mean_relative_delta(&self, blip: &Blip, backbone: &Tensors) -> Result<f64> {
-        let Some(adapter) = self.spec.adapter() else { return Ok(0.0) };
         let norm = |tensor: &Tensor| -> Result<f64> {
-            Ok(f64::from(
-                tensor
-                    .detach()
-                    .sqr()?
-                    .sum_all()?
-                    .sqrt()?
-                    .to_dtype(candle_core::DType::F32)?
-                    .to_scalar::<f32>()?,
-            ))
+            let squares = tensor.detach().sqr()?.sum_all()?.to_dtype(candle_core::DType::F64)?;
+            Ok(squares.to_scalar::<f64>()?.sqrt())
         };
         let detached = crate::tensors::detached(&self.tensors);
+        let adapter = self.spec.adapter();
         let mut sum = 0.0;
         for site in blip.sites() {
-            let delta = norm(&adapter.delta(site, &detached)?)?;
-            sum += delta
-                / norm(&get(backbone, &format!("{}.weight", site.path))?)?.max(f64::MIN_POSITIVE);
+            let name = format!("{}.weight", site.path);
+            let frozen = get(backbone, &name)?;
+            let delta = match (&adapter, detached.get(&name)) {
+                (Some(adapter), _) => adapter.delta(site, &detached)?,
+                (None, Some(tuned)) => (tuned - &frozen)?,
+                (None, None) => return Ok(0.0),
+            };
+            sum += norm(&delta)? / norm(&frozen)?.max(f64::MIN_POSITIVE);
         }
         Ok(sum / blip.sites().len().max(1) as f64)
     }

@@ -15,6 +15,10 @@ pub enum Error {
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
 
+    /// Pictures or captions could not be read.
+    #[error(transparent)]
+    Data(#[from] aurora_data::Error),
+
     /// The model could not be put together or run.
     #[error(transparent)]
     Model(#[from] aurora_layers::Error),

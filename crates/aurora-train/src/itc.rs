@@ -122,7 +122,7 @@ fn compare(rows: &Tensor, keys: &Tensor, queue: Option<&Tensor>) -> Result<Tenso
 }
 
 /// (B, B + queue): equal ids share the row's weight evenly.
-fn hard_targets(ids: &[i64], queued: &[i64], like: &Tensor) -> Result<Tensor> {
+pub(crate) fn hard_targets(ids: &[i64], queued: &[i64], like: &Tensor) -> Result<Tensor> {
     let columns = ids.len() + queued.len();
     let mut values = vec![0f64; ids.len() * columns];
     for (row, id) in values.chunks_exact_mut(columns.max(1)).zip(ids) {

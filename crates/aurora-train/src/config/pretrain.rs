@@ -93,6 +93,8 @@ pub struct PretrainSection {
     pub itm_from_step: u64,
     /// Weight of the matching loss.
     pub itm_weight: f64,
+    /// Pairs of the batch that the matching loss looks at, each with two negatives.
+    pub itm_pairs: usize,
 }
 
 const SIZE: Kind = Kind::Count(1, 65_536);
@@ -208,6 +210,11 @@ const FIELDS: &[Field] = &[
         meaning: "First step with the matching loss.",
     },
     Field { key: "pretrain.itm_weight", kind: WEIGHT, meaning: "Weight of the matching loss." },
+    Field {
+        key: "pretrain.itm_pairs",
+        kind: Kind::Count(2, 1 << 20),
+        meaning: "Pairs of the batch that the matching loss looks at, each with two negatives.",
+    },
 ];
 
 impl RunConfig for PretrainConfig {

@@ -1,0 +1,69 @@
+//! From a loss to changed parameters: backward pass, gradient audit, clipping, AdamW, schedule.
+
+use candle_core::{Tensor, Var};
+
+use crate::config::{OptimizerSection, ScheduleSection};
+use crate::error::{Error, Result};
+use crate::optimizer::{AdamW, Group, Parameter, clip_gradients};
+use crate::schedule::Schedule;
+
+/// What one step did to the parameters.
+#[derive(Debug, Clone, Copy)]
+pub struct Descended {
+    /// Global norm of the gradient before clipping.
+    pub gradient_norm: f64,
+    /// Factor of the schedule on every learning rate.
+    pub learning_rate_factor: f64,
+}
+
+/// The parameters of a run and how they follow the gradient.
+#[derive(Debug)]
+pub struct Descent {
+    optimizer: AdamW,
+    schedule: Schedule,
+    max_norm: f64,
+}
+
+impl Descent {
+    /// `parameters` are (name, variable, group).
+    ///
+    /// # Errors
+    /// A name given twice, a group that does not exist.
+    pub fn new(
+        parameters: Vec<(String, Var, &str)>,
+        groups: Vec<Group>,
+        optimizer: &OptimizerSection,
+        schedule: &ScheduleSection,
+    ) -> Result<Self> {
+        let parameters = parameters
+            .into_iter()
+            .map(|(name, var, group)| Parameter::new(name, var, group))
+            .collect();
+        Ok(Self {
+            optimizer: AdamW::new(parameters, groups, optimizer.options())?,
+            schedule: schedule.schedule(),
+            max_norm: optimizer.max_norm(),
+        })
+    }
+
+    /// Number of trainable values.
+    pub fn parameters(&self) -> usize {
+        self.optimizer.element_count()
+    }
+
+    /// Differentiate `loss` and move every parameter.
+    ///
+    /// # Errors
+    /// A loss that is not a number; a parameter without gradient: all are named, and nothing is moved.
+    pub fn step(&mut self, loss: &Tensor, step: u64) -> Result<Descended> {
+        let value = f64::from(loss.to_scalar::<f32>()?);
+        if !value.is_finite() {
+            return Err(Error::NotFinite { what: format!("the loss of step {step}"), value });
+        }
+        let mut grads = loss.backward()?;
+        let gradient_norm = clip_gradients(&mut grads, self.optimizer.parameters(), self.max_norm)?;
+        let learning_rate_factor = self.schedule.factor(step);
+        self.optimizer.step(&grads, learning_rate_factor)?;
+        Ok(Descended { gradient_norm, learning_rate_factor })
+    }
+}

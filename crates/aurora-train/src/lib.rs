@@ -1,0 +1,23 @@
+#![doc = include_str!("../README.md")]
+
+pub mod config;
+pub mod descent;
+pub mod error;
+pub mod evaluation;
+pub mod itc;
+pub mod itm;
+pub mod momentum;
+pub mod optimizer;
+pub mod pipeline;
+pub mod pretrain;
+pub mod progress;
+pub mod queue;
+pub mod recall;
+pub mod rerank;
+pub mod retrieval;
+pub mod run;
+pub mod schedule;
+pub mod teachers;
+pub mod trainer;
+
+pub use error::{Error, Result};

@@ -1,0 +1,13 @@
+//! Whole runs: open the data, measure, train, keep the best, write the run folder.
+//!
+//! Everything here is put together from the other modules; a program that wants another run can do the same.
+
+mod measure;
+mod pretraining;
+mod sources;
+mod tuning;
+
+pub use measure::{Evaluation, gallery, measure};
+pub use pretraining::{Pretrained, pretrain};
+pub use sources::{Pictures, open};
+pub use tuning::{Inputs, Outcome, adapter_card, tune};

@@ -1,0 +1,168 @@
+//! Tuning: one step of a frozen backbone with trained additions, momentum model and queue.
+
+use aurora_layers::{AdapterKind, Backbone, Blip, Tensors, Tuned, cls};
+use candle_core::{Device, Tensor, Var};
+use std::sync::Arc;
+
+use crate::config::{Config, LearningRates};
+use crate::descent::{Descended, Descent};
+use crate::error::Result;
+use crate::evaluation::rank_mask;
+use crate::itc::clamp_temperature;
+use crate::itm::HardNegatives;
+use crate::momentum::Momentum;
+use crate::queue::FeatureQueue;
+use crate::retrieval::{Contrast, Encoded, Pairs, contrastive, encode, matching};
+use crate::schedule::ramp;
+
+/// What a step measured.
+#[derive(Debug)]
+pub struct Trained {
+    /// The loss that was minimised.
+    pub loss: f64,
+    /// Its parts by name.
+    pub parts: Vec<(&'static str, f64)>,
+    /// What the step did to the parameters.
+    pub descended: Descended,
+}
+
+/// A tuning under way.
+#[derive(Debug)]
+pub struct Trainer {
+    config: Config,
+    frozen: Arc<Blip>,
+    backbone: Tensors,
+    live: Tuned,
+    blip: Arc<Blip>,
+    momentum: Momentum,
+    queue: FeatureQueue,
+    temperature: Tensor,
+    temperature_var: Option<Var>,
+    descent: Descent,
+}
+
+impl Trainer {
+    /// A tuning at its start.
+    ///
+    /// # Errors
+    /// An adapter that this backbone cannot take.
+    pub fn new(config: &Config, backbone: &Backbone, device: &Device) -> Result<Self> {
+        let frozen = Arc::new(backbone.model()?);
+        let start = Tuned::start(config.adapter.spec(), backbone, config.seed, device)?;
+        let (live, variables) = start.into_variables()?;
+        let blip = live.model(&frozen)?;
+        let mut parameters: Vec<(String, Var, &str)> = variables
+            .into_iter()
+            .filter_map(|(name, var)| {
+                let group = LearningRates::group(Tuned::part(&name))?;
+                Some((name, var, group))
+            })
+            .collect();
+        let retrieval = &config.retrieval;
+        let temperature = Tensor::new(&[retrieval.temperature as f32], device)?;
+        let temperature_var = match retrieval.train_temperature {
+            true => Some(Var::from_tensor(&temperature)?),
+            false => None,
+        };
+        if let Some(var) = &temperature_var {
+            parameters.push(("temperature".into(), var.clone(), "temperature"));
+        }
+        let groups =
+            config.learning_rates.groups(config.adapter.kind, config.optimizer.weight_decay);
+        Ok(Self {
+            momentum: Momentum::new(&live, &frozen, retrieval.momentum)?,
+            queue: FeatureQueue::new(backbone.config.projection_size, retrieval.queue, device)?,
+            temperature: temperature_var
+                .as_ref()
+                .map_or(temperature, |var| var.as_tensor().clone()),
+            temperature_var,
+            descent: Descent::new(parameters, groups, &config.optimizer, &config.schedule)?,
+            config: config.clone(),
+            backbone: backbone.tensors.clone(),
+            frozen,
+            live,
+            blip,
+        })
+    }
+
+    /// Number of trainable values.
+    pub fn trainable_parameters(&self) -> usize {
+        self.descent.parameters()
+    }
+
+    /// The frozen model that live and momentum model share.
+    pub fn frozen(&self) -> &Arc<Blip> {
+        &self.frozen
+    }
+
+    /// The live tensors; they change with every step.
+    pub fn live(&self) -> &Tuned {
+        &self.live
+    }
+
+    /// Mean |dW| / |W| over what is adapted: how far the tuning has moved the weights it may move.
+    ///
+    /// # Errors
+    /// What candle reports.
+    pub fn mean_relative_delta(&self) -> Result<f64> {
+        Ok(self.live.mean_relative_delta(&self.frozen, &self.backbone)?)
+    }
+
+    /// One step: losses, gradients, parameters, momentum, queue.
+    ///
+    /// # Errors
+    /// Shapes that do not fit the model, a loss that is not a number, a parameter without gradient.
+    pub fn step(&mut self, pairs: &Pairs, step: u64) -> Result<Trained> {
+        let Config { seed, adapter, retrieval, .. } = &self.config;
+        let (seed, retrieval) = (*seed, retrieval.clone());
+        let mask = match adapter.dropout > 0.0 && self.live.spec.adapter().is_some() {
+            true => {
+                Some(rank_mask(adapter.rank, adapter.dropout, seed, step, pairs.images.device())?)
+            }
+            false => None,
+        };
+        if let Some(var) = &self.temperature_var {
+            clamp_temperature(var)?;
+        }
+        let prepared = self.live.prepare(&self.blip, mask.as_ref())?;
+        let encoded = encode(&self.blip, &prepared, pairs)?;
+        let followers = self.follow(pairs, &encoded)?;
+        let queue = self.queue.filled()?;
+        let alpha = ramp(retrieval.alpha, step, retrieval.alpha_ramp_steps);
+        let contrast = Contrast {
+            momentum: Some([&followers[0], &followers[1]]),
+            queue: Some(&queue),
+            alpha,
+            temperature: &self.temperature,
+        };
+        let (itc, similarity) = contrastive(&encoded, pairs.ids, &contrast)?;
+        self.queue.enqueue(&followers[0], &followers[1], pairs.ids)?;
+        let value = |tensor: &Tensor| -> Result<f64> { Ok(f64::from(tensor.to_scalar::<f32>()?)) };
+        let mut parts = vec![("itc", value(&itc)?)];
+        let mut loss = itc;
+        if retrieval.itm_weight > 0.0 {
+            let negatives = HardNegatives::draw(&similarity, pairs.ids, seed, step)?;
+            let itm = matching(&self.blip, &prepared, pairs, &encoded, &negatives)?;
+            parts.push(("itm", value(&itm)?));
+            loss = (loss + (itm * retrieval.itm_weight)?)?;
+        }
+        let descended = self.descent.step(&loss, step)?;
+        self.live.absorb(&cls(&encoded.text_states)?)?;
+        Ok(Trained { loss: value(&loss)?, parts, descended })
+    }
+
+    /// The momentum model's features of the batch, pictures and texts.
+    fn follow(&self, pairs: &Pairs, encoded: &Encoded) -> Result<[Tensor; 2]> {
+        let (blip, view) = self.momentum.advance()?;
+        let Encoded { image, text, .. } = match self.live.spec.kind {
+            // Nothing below the heads differs from the live model: its states serve both.
+            AdapterKind::Heads => Encoded {
+                image: view.image_features(&encoded.image_states)?,
+                text: view.text_features(&encoded.text_states)?,
+                ..encoded.clone()
+            },
+            _ => encode(&blip, &view, pairs)?,
+        };
+        Ok([image.detach(), text.detach()])
+    }
+}
