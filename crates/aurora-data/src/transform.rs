@@ -14,7 +14,7 @@ use crate::{Error, Picture, Result};
 /// Mean of the red, green and blue channels, of 1, that BLIP's pictures are normalised with.
 pub const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// Standard deviation of the red, green and blue channels, of 1.
-pub const STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+pub const STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// Turns a picture into a normalised square.
 pub trait Transform: Send + Sync {

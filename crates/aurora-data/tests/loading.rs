@@ -1,5 +1,7 @@
 //! Tokens, captions, transforms and the loader.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests unwrap as tests do")]
+
 mod common;
 
 use std::sync::Arc;
@@ -47,7 +49,7 @@ fn keywords_follow_the_caption() {
     let all = compose("apple", &keywords, Keywords::All, &mut stream());
     assert_eq!(all, "apple, fruit, red, food");
     let mut seen = std::collections::HashSet::new();
-    for index in 0..200 {
+    for index in 0..2000 {
         let mut stream = Stream::new(1, "caption", 0, index);
         let text = compose("apple", &keywords, Keywords::Sample, &mut stream);
         assert!(text.starts_with("apple"));
@@ -276,7 +278,7 @@ fn options_that_cannot_work() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// The batches do not depend on threads, prefetch or the step one starts at.
     #[test]

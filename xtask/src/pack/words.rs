@@ -142,3 +142,28 @@ pub fn tidy(text: &str) -> String {
         text.chars().map(|c| if ".!\"()*#:;~“”_|/".contains(c) { ' ' } else { c }).collect();
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_whatever_the_number_and_the_spelling() {
+        let names = |text: &str, name: &str| Mentions::of(text).names(&Name::new(name));
+        assert!(names("three red apples", "red apple"));
+        assert!(names("an apple, quite red", "red apple"));
+        assert!(names("a lightbulb", "light bulb"));
+        assert!(names("the light bulb", "lightbulb"));
+        assert!(names("butterflies", "butterfly"));
+        assert!(names("women's hats", "woman\u{2019}s hat"));
+        assert!(!names("red pear", "red apple"));
+        assert!(!names("glass", "glas"));
+        assert!(!names("bus", "bu"));
+    }
+
+    #[test]
+    fn tidy_text_is_clean() {
+        assert_eq!(tidy("Keycap: #_1  (Big)."), "keycap 1 big");
+        assert_eq!(tidy("One O\u{2019}Clock"), "one o'clock");
+    }
+}

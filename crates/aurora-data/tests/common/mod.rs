@@ -1,5 +1,7 @@
 //! Shards made on the spot.
 
+#![allow(clippy::unwrap_used, reason = "only tests call these")]
+
 use std::io::Cursor;
 
 use image::{ImageFormat, RgbImage};
