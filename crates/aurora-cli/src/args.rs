@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use aurora_train::config::{Config, PretrainConfig, RunConfig, describe};
 use clap::{Args, Parser, Subcommand};
 
 /// Tune a vision-language model on your own pictures by training a small adapter.
@@ -30,22 +31,14 @@ Writes config.toml, metrics.jsonl, adapter/, summary.json and report.html.")]
     Quickstart(RunArgs),
 
     /// Tune a model on your own captioned pictures
-    #[command(after_help = "\
-Examples:
-  aurora train --config my.toml --out runs/mine
-  aurora train --config my.toml --set schedule.steps=200 --out runs/short
-
-my.toml says which model and which pictures; keys left out keep their defaults. Writes the same
-files as quickstart.")]
+    #[command(after_help = TRAIN_EXAMPLES, after_long_help = with_keys::<Config>(TRAIN_EXAMPLES))]
     Train(RunArgs),
 
     /// Make a small model from nothing: how the embedded one was made
-    #[command(after_help = "\
-Example:
-  aurora pretrain --config pretrain.toml --out runs/pretrain
-
-Takes hours rather than minutes. Writes backbone/ (config.json, model.safetensors, vocab.txt), which
-every other command takes as a model, and metrics.jsonl.")]
+    #[command(
+        after_help = PRETRAIN_EXAMPLES,
+        after_long_help = with_keys::<PretrainConfig>(PRETRAIN_EXAMPLES)
+    )]
     Pretrain(RunArgs),
 
     /// Measure recall of a model, with or without an adapter
@@ -73,6 +66,30 @@ Examples:
   aurora inspect runs/pretrain/backbone
   aurora inspect nano")]
     Inspect(InspectArgs),
+}
+
+const TRAIN_EXAMPLES: &str = "\
+Examples:
+  aurora train --config my.toml --out runs/mine
+  aurora train --config my.toml --set schedule.steps=200 --out runs/short
+  aurora train --set data.train=my/pictures --set data.validation=my/more --set data.test=my/rest
+
+my.toml says which model and which pictures; settings it leaves out keep their defaults. A folder of
+pictures has a .txt beside each with its caption, or a .json. Writes the same files as quickstart.
+`aurora train --help` lists every setting.";
+
+const PRETRAIN_EXAMPLES: &str = "\
+Examples:
+  aurora pretrain --out runs/pretrain
+  aurora pretrain --config pretrain.toml --set seed=2 --out runs/second
+
+Needs the teachers' features, which `cargo xtask teachers` writes. Writes config.toml, metrics.jsonl
+and backbone/ (config.json, model.safetensors, vocab.txt), which every other command takes as a
+model. `aurora pretrain --help` lists every setting.";
+
+/// The examples, then every setting with what it may be and means.
+fn with_keys<C: RunConfig>(examples: &str) -> String {
+    format!("{examples}\n\nSettings:\n{}", describe::<C>())
 }
 
 /// Where settings come from.

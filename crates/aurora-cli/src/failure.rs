@@ -34,25 +34,34 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 }
 
 fn is_about_input(cause: &(dyn std::error::Error + 'static)) -> bool {
-    if let Some(error) = cause.downcast_ref::<TrainError>() {
-        return match error {
-            TrainError::Config(_)
-            | TrainError::Io { .. }
-            | TrainError::RunExists { .. }
-            | TrainError::NoNegative { .. }
-            | TrainError::NoGroundTruth { .. }
-            | TrainError::State { .. } => true,
-            // Transparent variants do not show up in the chain; ask what they hold.
-            other => std::error::Error::source(other).is_some_and(is_about_input),
-        };
+    cause.is::<BadInput>()
+        || cause.is::<aurora_train::config::ConfigError>()
+        || cause.downcast_ref().is_some_and(of_data)
+        || cause.downcast_ref().is_some_and(of_layers)
+        || cause.downcast_ref().is_some_and(of_train)
+}
+
+fn of_data(error: &DataError) -> bool {
+    !matches!(error, DataError::Tensor(_) | DataError::OutOfRange { .. } | DataError::Worker { .. })
+}
+
+fn of_layers(error: &LayersError) -> bool {
+    !matches!(error, LayersError::Tensor(_))
+}
+
+fn of_train(error: &TrainError) -> bool {
+    match error {
+        // These pass another crate's error on, which the chain of causes therefore skips.
+        TrainError::Data(error) => of_data(error),
+        TrainError::Model(error) => of_layers(error),
+        TrainError::Config(_)
+        | TrainError::Io { .. }
+        | TrainError::RunExists { .. }
+        | TrainError::NoNegative { .. }
+        | TrainError::NoGroundTruth { .. }
+        | TrainError::State { .. } => true,
+        _ => false,
     }
-    if let Some(error) = cause.downcast_ref::<LayersError>() {
-        return !matches!(error, LayersError::Tensor(_));
-    }
-    if let Some(error) = cause.downcast_ref::<DataError>() {
-        return !matches!(error, DataError::Tensor(_) | DataError::OutOfRange { .. });
-    }
-    cause.is::<BadInput>() || cause.is::<aurora_train::config::ConfigError>()
 }
 
 #[cfg(test)]
@@ -71,6 +80,8 @@ mod tests {
         let exists = TrainError::RunExists { path: path.clone(), found: "config.toml" };
         assert_eq!(code(exists), BAD_INPUT);
         assert_eq!(code(LayersError::Format { path, reason: String::new() }), BAD_INPUT);
+        let empty = DataError::EmptyFolder { path: "x".into() };
+        assert_eq!(code(TrainError::Data(empty)), BAD_INPUT);
         assert_eq!(code(bad_input("no")), BAD_INPUT);
         assert_eq!(code(candle_core::Error::Msg("shape".to_owned())), INTERNAL);
         assert_eq!(code(LayersError::Tensor(candle_core::Error::Msg("s".to_owned()))), INTERNAL);

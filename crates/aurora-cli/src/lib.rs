@@ -1,9 +1,12 @@
 //! The pieces of the program `aurora`.
 
 pub mod args;
+pub mod chance;
 pub mod commands;
 pub mod curves;
 pub mod failure;
+pub mod find;
+pub mod model;
 pub mod nano;
 pub mod output;
 pub mod page;
@@ -19,7 +22,11 @@ use args::{Cli, Command};
 /// Whatever stops the command; [`failure::exit_code`] says whose fault it is.
 pub fn run(cli: &Cli) -> Result<()> {
     match &cli.command {
+        Command::Quickstart(args) => commands::quickstart::run(args),
+        Command::Train(args) => commands::train::run(args),
+        Command::Pretrain(args) => commands::pretrain::run(args),
+        Command::Eval(args) => commands::eval::run(args),
+        Command::Search(args) => commands::search::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
-        _ => Err(anyhow::anyhow!("not there yet")),
     }
 }

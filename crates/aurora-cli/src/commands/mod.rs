@@ -1,4 +1,10 @@
 //! One file per command; each turns arguments into calls of the libraries and results into words.
 
+pub mod eval;
 pub mod inspect;
+pub mod pretrain;
+pub mod quickstart;
+mod report;
+pub mod search;
 mod shared;
+pub mod train;

@@ -1,8 +1,29 @@
-//! What several commands say in the same words.
+//! What several commands do in the same way.
 
+use std::path::Path;
+
+use anyhow::Result;
+use aurora_train::config::RunConfig;
 use aurora_train::recall::RetrievalReport;
 
+use crate::args::ConfigArgs;
 use crate::output::Table;
+
+/// The settings of a command: defaults, its file, its `--set`.
+pub fn resolve<C: RunConfig>(args: &ConfigArgs) -> Result<C> {
+    Ok(C::resolve(args.config.as_deref(), &args.overrides)?)
+}
+
+/// Writes a file aside and renames it, so that what carries its name is whole.
+pub fn write_whole(path: &Path, contents: &str) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let aside = folder.join(format!(".{name}.part"));
+    let written = std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(&aside, contents))
+        .and_then(|()| std::fs::rename(&aside, path));
+    written.map_err(|source| aurora_train::Error::io("write", path, source).into())
+}
 
 /// The table every command shows recall in: one line per model.
 pub fn recall_table(lines: &[(&str, &RetrievalReport)]) -> Table {

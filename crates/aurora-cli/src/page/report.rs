@@ -50,9 +50,9 @@ pub struct CaptionRow {
     pub before: Vec<Hit>,
     /// The pictures ranked first after tuning.
     pub after: Vec<Hit>,
-    /// Rank (from 1) of the best right picture before tuning, where known.
+    /// Rank (from 1) of the best right picture before tuning, if it was ranked.
     pub rank_before: Option<usize>,
-    /// Rank (from 1) of the best right picture after tuning, where known.
+    /// Rank (from 1) of the best right picture after tuning, if it was ranked.
     pub rank_after: Option<usize>,
 }
 
@@ -207,9 +207,12 @@ fn write_recall(html: &mut Html, class: &str, name: &str, recall: &Recall) {
 
 fn write_hits(html: &mut Html, side: &'static str, hits: &[Hit], rank: Option<usize>) {
     html.open("div", &[("class", &"side")]).element("h4", &[], side);
-    if let Some(rank) = rank {
-        html.markup("<p class=\"note\">right picture at rank ").text(rank).markup("</p>");
-    }
+    html.markup("<p class=\"note\">");
+    match rank {
+        Some(rank) => html.markup("right picture at rank ").text(rank),
+        None => html.markup("right picture not among the candidates"),
+    };
+    html.markup("</p>");
     html.markup("<ol class=\"hits\">\n");
     for (index, hit) in hits.iter().enumerate() {
         let rank = index + 1;

@@ -1,0 +1,34 @@
+//! `aurora pretrain`: a small backbone from nothing.
+
+use std::path::Path;
+
+use anyhow::Result;
+use aurora_train::config::PretrainConfig;
+use aurora_train::pipeline::pretrain;
+use aurora_train::run::RunFolder;
+
+use super::shared::{recall_table, resolve};
+use super::train::forget;
+use crate::args::RunArgs;
+use crate::output;
+use crate::progress::Display;
+
+/// Runs the command.
+///
+/// # Errors
+/// Settings, teachers or a folder that cannot be used.
+pub fn run(args: &RunArgs) -> Result<()> {
+    let config: PretrainConfig = resolve(&args.settings)?;
+    let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join("pretrain"));
+    let run = RunFolder::create(&out)?;
+    let done = pretrain(&config, &run, &mut Display::new()).inspect_err(|_| forget(&run))?;
+    output::line("");
+    recall_table(&[("validation", &done.validation.report), ("test", &done.test.report)]).print();
+    output::line(&format!(
+        "\n{} parameters in {}; the model is in {}",
+        output::count(done.backbone.parameters() as u64),
+        output::duration(done.seconds),
+        out.join("backbone").display()
+    ));
+    Ok(())
+}

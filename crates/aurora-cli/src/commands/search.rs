@@ -1,0 +1,80 @@
+//! `aurora search`: pictures for words, as a list and as a page.
+
+use anyhow::Result;
+use aurora_data::{Captions, Dataset, Decode, embedded};
+use aurora_train::config::Config;
+
+use super::shared::{resolve, write_whole};
+use crate::args::SearchArgs;
+use crate::failure::bad_input;
+use crate::find::find;
+use crate::model::Model;
+use crate::output::{self, Table};
+use crate::page::{SearchHit, SearchPage};
+use crate::progress::Display;
+use crate::thumbnail::thumbnail;
+
+/// Runs the command.
+///
+/// # Errors
+/// Words that are none, pictures or an adapter that cannot be used.
+pub fn run(args: &SearchArgs) -> Result<()> {
+    if args.words.trim().is_empty() {
+        return Err(bad_input("there are no words to search for"));
+    }
+    let config: Config = resolve(&args.settings)?;
+    let (pictures, dataset) = match &args.pictures {
+        Some(folder) => {
+            let dataset = Dataset::open(&[folder], Captions::Optional, Decode::OnUse)?;
+            (folder.display().to_string(), dataset)
+        }
+        None => {
+            let dataset = Dataset::new(embedded::noto()?, Decode::OnUse)?;
+            ("the embedded Noto emoji".to_owned(), dataset)
+        }
+    };
+    let model = Model::open(&config.model.backbone)?;
+    let ready = model.ready(args.adapter.as_deref())?;
+    let mut progress = Display::new();
+    let beta = ready.beta(&model.tokens, &config, &mut progress)?;
+    let candidates = config.evaluation.k_test.max(args.top as usize);
+    let found =
+        find(&ready, &dataset, &model.tokens, &args.words, candidates, beta, &mut progress)?;
+
+    let mut page = SearchPage {
+        words: args.words.clone(),
+        model: match &args.adapter {
+            Some(folder) => format!("{} with {}", model.name, folder.display()),
+            None => format!("{} without an adapter", model.name),
+        },
+        pictures,
+        searched: dataset.len(),
+        hits: Vec::new(),
+    };
+    let mut table = Table::new(["picture", "score", "match", "similarity"]);
+    for hit in found.iter().take(args.top as usize) {
+        let sample = dataset.sample(hit.index)?;
+        let caption = sample.captions.first().cloned().unwrap_or_default();
+        // A number in a pack says nothing; a file's name does.
+        let name = match (&args.pictures, caption.is_empty()) {
+            (None, false) => caption.clone(),
+            _ => sample.key.clone(),
+        };
+        page.hits.push(SearchHit {
+            picture: thumbnail(&*dataset.picture(hit.index)?, &name)?,
+            caption,
+            scores: vec![
+                ("score".to_owned(), hit.score),
+                ("match".to_owned(), hit.matching),
+                ("similarity".to_owned(), hit.similarity),
+            ],
+        });
+        let numbers = [hit.score, hit.matching, hit.similarity].map(|n| format!("{n:.3}"));
+        table.row(std::iter::once(name).chain(numbers));
+    }
+    table.print();
+    let path = args.out.join("search.html");
+    write_whole(&path, &page.render())?;
+    output::line(&format!("\nopen {} to see them", path.display()));
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! `aurora train`, and the tuning run that it shares with `aurora quickstart`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use aurora_train::config::Config;
+use aurora_train::pipeline::{Inputs, Outcome, Pictures, tune};
+use aurora_train::run::RunFolder;
+
+use super::report;
+use super::shared::{recall_table, resolve};
+use crate::args::RunArgs;
+use crate::chance::chance;
+use crate::model::Model;
+use crate::output::{self, Table};
+use crate::progress::Display;
+
+/// Runs the command.
+///
+/// # Errors
+/// Settings, data or a folder that cannot be used.
+pub fn run(args: &RunArgs) -> Result<()> {
+    tuning(args, "train")
+}
+
+/// A tuning run; `name` is the command's, and that of its default folder below `runs/`.
+pub(super) fn tuning(args: &RunArgs, name: &str) -> Result<()> {
+    let config: Config = resolve(&args.settings)?;
+    let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(name));
+    let run = RunFolder::create(&out)?;
+    let done = open(&config).and_then(|inputs| {
+        let outcome = tune(&config, &inputs, &run, &mut Display::new())?;
+        Ok((inputs, outcome))
+    });
+    let (inputs, outcome) = match done {
+        Ok(done) => done,
+        Err(error) => {
+            forget(&run);
+            return Err(error);
+        }
+    };
+    report::write(&run, &format!("aurora {name}"), &config, &inputs, &outcome)?;
+    print(&out, &inputs, &outcome);
+    Ok(())
+}
+
+fn open(config: &Config) -> Result<Inputs> {
+    let pictures = Pictures::open(&config.data)?;
+    let Model { name: backbone_name, backbone, tokens } = Model::open(&config.model.backbone)?;
+    Ok(Inputs { backbone, backbone_name, tokens, pictures })
+}
+
+/// A run that failed before its first step is no run: its folder can be used again once the input
+/// is mended. Later failures leave what there is, for looking into.
+pub(super) fn forget(run: &RunFolder) {
+    let metrics = run.join("metrics.jsonl");
+    let begun = std::fs::read_to_string(&metrics)
+        .is_ok_and(|text| text.lines().any(|line| line.contains("\"event\":\"train\"")));
+    if begun {
+        return;
+    }
+    // What cannot be removed is reported by the next run, which refuses the folder.
+    for name in ["config.toml", "metrics.jsonl"] {
+        let _ = std::fs::remove_file(run.join(name));
+    }
+    let _ = std::fs::remove_dir(run.path());
+}
+
+fn print(out: &Path, inputs: &Inputs, outcome: &Outcome) {
+    let summary = &outcome.summary;
+    let (images, texts) = report::ids(&inputs.pictures.test, outcome);
+    let chance = report::to_report(&chance(&images, &texts));
+    output::line("");
+    recall_table(&[("by chance", &chance), ("before", &summary.before), ("after", &summary.after)])
+        .print();
+    let mut table = Table::new(["the run", ""]);
+    let share = output::share(summary.trainable_parameters, summary.backbone_parameters);
+    table
+        .row([
+            "trainable parameters".to_owned(),
+            format!("{} ({share} of the backbone's)", output::count(summary.trainable_parameters)),
+        ])
+        .row(["adapter on disk".to_owned(), output::bytes(summary.adapter_bytes)])
+        .row(["test pairs".to_owned(), output::count(summary.test_pairs)])
+        .row(["seed".to_owned(), summary.seed.to_string()])
+        .row(["time".to_owned(), output::duration(summary.seconds)]);
+    output::line("");
+    table.print();
+    let page: PathBuf = out.join("report.html");
+    output::line(&format!(
+        "\nopen {} to see what it finds now, or search with it:",
+        page.display()
+    ));
+    output::line(&format!(
+        "  aurora search \"a red fruit\" --adapter {}",
+        out.join("adapter").display()
+    ));
+}

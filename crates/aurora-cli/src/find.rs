@@ -1,0 +1,76 @@
+//! Pictures for words, in two stages: the similarity of features picks candidates among all
+//! pictures, the matching head ranks those.
+
+use anyhow::{Context, Result};
+use aurora_data::{Dataset, Padding, Tokens, transform};
+use aurora_train::evaluation::GalleryBuilder;
+use aurora_train::progress::Progress;
+use aurora_train::rerank::Candidates;
+
+use crate::model::Ready;
+
+/// Pictures that are encoded, or matched with the words, together.
+const CHUNK: usize = 64;
+
+/// A picture that was found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Found {
+    /// Its index in the dataset.
+    pub index: usize,
+    /// What it was ranked by: `matching + beta similarity`.
+    pub score: f64,
+    /// The logit of "these words belong to this picture".
+    pub matching: f64,
+    /// Cosine of the picture's and the words' features.
+    pub similarity: f64,
+}
+
+/// The best `candidates` pictures of `dataset` for `words`, best first.
+///
+/// # Errors
+/// A picture that does not decode.
+pub fn find(
+    model: &Ready,
+    dataset: &Dataset,
+    tokens: &Tokens,
+    words: &str,
+    candidates: usize,
+    beta: f64,
+    progress: &mut dyn Progress,
+) -> Result<Vec<Found>> {
+    let (blip, prepared) = (model.blip.as_ref(), &model.prepared);
+    let config = blip.config();
+    let transform = transform::Evaluation { size: config.vision.image_size };
+    let mut builder = GalleryBuilder::default();
+    let indices: Vec<usize> = (0..dataset.len()).collect();
+    let total = dataset.len() as u64;
+    progress.on_part("looking at pictures", 0, total);
+    for chunk in indices.chunks(CHUNK) {
+        builder.images(blip, prepared, &dataset.images(chunk, &transform)?)?;
+        let done = chunk.last().map_or(total, |last| *last as u64 + 1);
+        progress.on_part("looking at pictures", done, total);
+    }
+    let length = config.text.max_positions;
+    let (ids, mask) = tokens.encode_batch(&[words], length, Padding::Longest)?;
+    builder.texts(blip, prepared, &ids, &mask)?;
+    let gallery = builder.finish()?;
+
+    let similarity: Vec<f32> = gallery.similarity()?.flatten_all()?.to_vec1()?; // (pictures)
+    let mut order = indices;
+    order.sort_by(|a, b| similarity[*b].total_cmp(&similarity[*a]).then(a.cmp(b)));
+    order.truncate(candidates);
+    let mut found = Vec::with_capacity(order.len());
+    for chunk in order.chunks(CHUNK) {
+        let work: Vec<Candidates> =
+            chunk.iter().map(|&image| Candidates { image, texts: vec![0] }).collect();
+        let logits = gallery.score(blip, prepared, &work)?;
+        for (&index, logits) in chunk.iter().zip(logits) {
+            let matching = f64::from(*logits.first().context("a logit for each picture")?);
+            let similarity = f64::from(similarity[index]);
+            let score = matching + beta * similarity;
+            found.push(Found { index, score, matching, similarity });
+        }
+    }
+    found.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.index.cmp(&b.index)));
+    Ok(found)
+}

@@ -1,0 +1,109 @@
+//! A tiny backbone and tiny pictures, so that whole commands take a second.
+
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use aurora_layers::{
+    AdapterKind, Backbone, BlipConfig, Flavour, TextConfig, TuneSpec, Tuned, VisionConfig,
+    save_adapter,
+};
+use candle_core::{DType, Device};
+use image::{ImageFormat, Rgb, RgbImage};
+
+/// Runs the program; `args` are separated by spaces, and `{}` stands for the folder.
+pub fn aurora(folder: &Path, args: &str) -> Output {
+    let args = args.split_whitespace().map(|arg| arg.replace("{}", folder.to_str().unwrap()));
+    Command::new(env!("CARGO_BIN_EXE_aurora")).args(args).current_dir(folder).output().unwrap()
+}
+
+/// Runs the program and expects it to refuse its input; gives the message.
+pub fn refused(folder: &Path, args: &str) -> String {
+    let output = aurora(folder, args);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{args}: {message}");
+    assert!(message.lines().any(|line| line.starts_with("error: ")), "{args}: {message}");
+    assert!(!message.contains("panicked"), "{args}: {message}");
+    message
+}
+
+/// Runs the program and expects success; gives what it printed as a result.
+pub fn works(folder: &Path, args: &str) -> String {
+    let output = aurora(folder, args);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{args}: {message}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Sizes of a backbone that is all but free, with the embedded vocabulary.
+fn sizes() -> BlipConfig {
+    let vocab_size = aurora_data::embedded::VOCABULARY.lines().count();
+    BlipConfig {
+        vision: VisionConfig {
+            image_size: 16,
+            patch_size: 8,
+            hidden_size: 16,
+            layers: 2,
+            heads: 2,
+            mlp_size: 64,
+            layer_norm_eps: 1e-6,
+        },
+        text: TextConfig {
+            vocab_size,
+            hidden_size: 16,
+            layers: 2,
+            heads: 2,
+            mlp_size: 64,
+            max_positions: 32,
+            layer_norm_eps: 1e-12,
+            enc_token_id: vocab_size as u32 - 1,
+        },
+        projection_size: 8,
+    }
+}
+
+/// Writes a backbone folder of random weights.
+pub fn backbone(folder: &Path, seed: u64) -> Backbone {
+    let backbone = Backbone::random(sizes(), seed, &Device::Cpu).unwrap();
+    backbone.write(folder, DType::F32).unwrap();
+    std::fs::write(folder.join("vocab.txt"), aurora_data::embedded::VOCABULARY).unwrap();
+    // What is read back is what an adapter's fingerprint is of.
+    Backbone::read(folder, &Device::Cpu).unwrap()
+}
+
+/// Writes an adapter folder as a tuning would start it.
+pub fn adapter(folder: &Path, backbone: &Backbone) {
+    let spec = TuneSpec::new(AdapterKind::Cp, Flavour::Aurora, 4);
+    let tuned = Tuned::start(spec, backbone, 1, &Device::Cpu).unwrap();
+    save_adapter(folder, &tuned, backbone, "tiny", "card").unwrap();
+}
+
+/// A PNG in one colour with a square in another.
+pub fn png(index: usize) -> Vec<u8> {
+    let colour = |shift: usize| Rgb([0, 1, 2].map(|c| (index * 37 + shift * 91 + c * 53) as u8));
+    let picture = RgbImage::from_fn(24, 20, |x, y| colour(usize::from(x > 6 && y > 5)));
+    let mut bytes = Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
+const WORDS: [&str; 8] = ["cat", "dog", "red apple", "car", "tree", "house", "star", "fish"];
+
+/// Writes a folder of eight pictures with captions beside them.
+pub fn pictures(folder: &Path) -> PathBuf {
+    std::fs::create_dir_all(folder).unwrap();
+    for (index, words) in WORDS.iter().enumerate() {
+        std::fs::write(folder.join(format!("p{index}.png")), png(index)).unwrap();
+        std::fs::write(folder.join(format!("p{index}.txt")), words).unwrap();
+    }
+    folder.to_owned()
+}
+
+/// Settings of a run on a tiny backbone in `backbone/` and the pictures of `data`, two steps long.
+pub fn tiny_run(data: &str) -> String {
+    format!(
+        "--set model.backbone={{}}/backbone --set data.train={data} --set data.validation={data} \
+         --set data.test={data} --set data.batch=4 --set schedule.steps=2 --set schedule.warmup=0 \
+         --set schedule.evaluate_every=1 --set adapter.rank=4 --set retrieval.queue=8"
+    )
+}
