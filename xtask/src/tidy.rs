@@ -98,6 +98,7 @@ const RULES: &[Rule] = &[
     metadata::versions_stand_in_one_place,
     sources::modules_say_what_they_are,
     sources::only_the_program_prints,
+    sources::unsafe_code_stays_in_the_kernels,
     sources::files_stay_short,
     commands::quoted_commands_exist,
     links::relative_links_lead_somewhere,

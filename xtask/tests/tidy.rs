@@ -130,6 +130,14 @@ fn only_the_output_module_prints() {
 }
 
 #[test]
+fn only_the_kernels_are_unsafe() {
+    let code = "// unsafe\nfn unsafe_name() {}\nfn a() { unsafe { b() } }\n";
+    let found = found_after(|f| append(f, "crates/aurora-train/src/lib.rs", code));
+    assert_eq!(found, ["unsafe crates/aurora-train/src/lib.rs:5"]);
+    assert_eq!(found_after(|f| append(f, "crates/aurora-kernels/src/lib.rs", code)), [""; 0]);
+}
+
+#[test]
 fn a_long_file_is_mentioned_and_a_very_long_one_fails() {
     let with_lines = |lines: usize| {
         let mut files = tidy_workspace();
@@ -173,6 +181,18 @@ fn a_quoted_command_exists() {
             "{bad}"
         );
     }
+    let with_setting = |key: &str| {
+        found_after(|files| {
+            let defaults = "crates/aurora-train/configs/quickstart.toml".to_owned();
+            files.insert(defaults, b"seed = 1\n[adapter]\nrank = 2\n".to_vec());
+            replace(files, "crates/aurora-cli/src/main.rs", "out: P", "out: P, set: V");
+            append(files, "README.md", &format!("`aurora train --set {key}=1`\n"));
+        })
+    };
+    assert_eq!(with_setting("seed"), [""; 0]);
+    assert_eq!(with_setting("adapter.rank"), [""; 0]);
+    assert_eq!(with_setting("rank"), ["command README.md:8"]);
+
     let no_alias = found_after(|files| {
         append(files, "README.md", "`cargo xtask tidy`\n");
         files.remove(".cargo/config.toml");

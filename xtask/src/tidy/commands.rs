@@ -16,6 +16,9 @@ const CARGO: [&str; 18] = [
     "install", "metadata", "package", "publish", "run", "test", "tree",
 ];
 
+/// The default configurations, which have every key.
+const SETTINGS: &str = "crates/aurora-train/configs/";
+
 /// Every `cargo ...` and `aurora ...` in a Markdown file names a subcommand, package, target and
 /// option that exist.
 pub fn quoted_commands_exist(tree: &Tree) -> Vec<Finding> {
@@ -117,6 +120,8 @@ fn has_alias(tree: &Tree, name: &str) -> bool {
 struct Program {
     name: &'static str,
     subcommands: BTreeSet<String>,
+    /// Keys that `--set` takes, by their full path; empty where the program has no configuration.
+    settings: BTreeSet<String>,
     /// The program's sources, with literals and comments blanked out, and as they are.
     sources: Vec<(String, String)>,
 }
@@ -129,7 +134,12 @@ impl Program {
             .map(|(_, text)| (code_only(text), text.to_owned()))
             .collect();
         let subcommands = sources.iter().flat_map(|(code, text)| subcommands(code, text)).collect();
-        Self { name, subcommands, sources }
+        let defaults = tree.texts().filter(|(path, _)| {
+            name == "aurora" && path.starts_with(SETTINGS) && path.ends_with(".toml")
+        });
+        let tables = defaults.filter_map(|(_, text)| text.parse::<toml::Table>().ok());
+        let settings = tables.flat_map(|table| keys(&table, "")).collect();
+        Self { name, subcommands, settings, sources }
     }
 
     /// Checks the words after the program's name.
@@ -159,6 +169,13 @@ impl Program {
                 return Err(format!("{} declares no option --{option}; see its --help", self.name));
             }
         }
+        let settings = words.iter().zip(words.iter().skip(1)).filter(|(word, _)| *word == "--set");
+        for (_, setting) in settings {
+            let key = setting.split('=').next().unwrap_or(setting);
+            if !self.settings.is_empty() && !self.settings.contains(key) {
+                return Err(format!("there is no setting {key}; {SETTINGS} has all of them"));
+            }
+        }
         Ok(())
     }
 
@@ -174,6 +191,15 @@ impl Program {
                 })
         })
     }
+}
+
+/// The keys of a table and of the tables in it, each with its path.
+fn keys(table: &toml::Table, prefix: &str) -> Vec<String> {
+    let named = table.iter().flat_map(|(key, value)| match value {
+        toml::Value::Table(inner) => keys(inner, &format!("{prefix}{key}.")),
+        _ => vec![format!("{prefix}{key}")],
+    });
+    named.collect()
 }
 
 /// `COMMAND`: upper case stands for a choice.
@@ -260,6 +286,7 @@ mod tests {
         let program = Program {
             name: "p",
             subcommands: BTreeSet::new(),
+            settings: BTreeSet::new(),
             sources: vec![(code_only(&text), text)],
         };
         assert!(program.declares("out-dir") && program.declares("set"));

@@ -68,6 +68,24 @@ pub fn only_the_program_prints(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
+/// Code whose soundness is argued by hand stands in one crate, behind functions that are safe.
+pub fn unsafe_code_stays_in_the_kernels(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (path, text) in tree.rust().filter(|(path, _)| !path.starts_with("crates/aurora-kernels/"))
+    {
+        let code = code_only(text);
+        let uses = words(&code, "unsafe").filter(|offset| {
+            let after = code[offset + "unsafe".len()..].chars().next();
+            !after.is_some_and(|c| c.is_alphanumeric() || c == '_')
+        });
+        let message = "`unsafe` outside aurora-kernels; move the code there behind a safe function";
+        findings.extend(
+            uses.map(|offset| Finding::error("unsafe", path, line_at(&code, offset), message)),
+        );
+    }
+    findings
+}
+
 /// A file that can be read in one sitting.
 pub fn files_stay_short(tree: &Tree) -> Vec<Finding> {
     let long = tree.rust().filter_map(|(path, text)| {
