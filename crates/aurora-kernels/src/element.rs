@@ -5,12 +5,16 @@ use std::ops::Neg;
 
 use candle_core::WithDType;
 
+use crate::register::Register;
+
 /// An element of a tensor: f32, with functions written so that loops over them vectorise, or
 /// f64, with the accurate functions of the mathematics library.
 ///
 /// `WIDE` tells code compiled for processors with fused multiply-add from the rest; without
 /// the instruction a fused product would be a slow call.
 pub(crate) trait Real: WithDType + Sum + Neg<Output = Self> {
+    /// Eight elements, in registers of the wide instructions where there are any.
+    type Wide: Register<Self>;
     /// Minus infinity.
     const NEG_INFINITY: Self;
     /// Plus infinity.
@@ -49,6 +53,10 @@ const CDF_DENOMINATOR: [f32; 6] =
 const CDF_RANGE: f32 = 5.656_854;
 
 impl Real for f32 {
+    #[cfg(target_arch = "x86_64")]
+    type Wide = crate::register::Singles;
+    #[cfg(not(target_arch = "x86_64"))]
+    type Wide = crate::register::Plain<Self>;
     const NEG_INFINITY: Self = f32::NEG_INFINITY;
     const INFINITY: Self = f32::INFINITY;
 
@@ -109,6 +117,10 @@ impl Real for f32 {
 }
 
 impl Real for f64 {
+    #[cfg(target_arch = "x86_64")]
+    type Wide = crate::register::Doubles;
+    #[cfg(not(target_arch = "x86_64"))]
+    type Wide = crate::register::Plain<Self>;
     const NEG_INFINITY: Self = f64::NEG_INFINITY;
     const INFINITY: Self = f64::INFINITY;
 

@@ -8,11 +8,14 @@ mod error;
 mod linear;
 mod loss;
 mod low_rank;
+pub mod memory;
 mod norm;
 mod patches;
 mod product;
 pub mod random;
 pub mod reference;
+mod register;
+mod small;
 mod view;
 mod wide;
 

@@ -1,13 +1,15 @@
 //! The linear map y = x W^T + b.
 
+use std::mem::MaybeUninit;
+
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use crate::Error;
 use crate::element::Real;
-use crate::product::{Matrix, MatrixMut, all_threads, multiply};
-use crate::view::{ROW_BLOCK, Rows, by_element, check_like, column_sums, tensor, written};
+use crate::product::{Matrix, MatrixMut, Parallelism, all_threads, multiply};
+use crate::view::{Rows, by_element, check_like, column_sums, tensor, written};
 
 /// Linear map `x W^T + b` of `x` (.., in) with `weight` (out, in) and `bias` (out); (.., out).
 ///
@@ -75,6 +77,34 @@ pub(crate) fn strided<'a, T: Real>(
     Ok(Matrix::new(data, rows, columns, stride[0], stride[1]))
 }
 
+/// Rows of a block of a tall product: few enough for the block to stay in a core's cache, many
+/// enough for the product to run at full speed. Depends on the shape alone, so that results do not
+/// depend on the number of threads.
+fn block_rows(rows: usize) -> usize {
+    rows.div_ceil(16).next_multiple_of(16).clamp(64, 256)
+}
+
+/// Runs `fill` on blocks of rows of a new (rows, columns) vector in parallel: the first row, the
+/// number of rows, and where they go.
+///
+/// # Safety
+/// `fill` must write every element of its block.
+unsafe fn by_blocks<T: Real>(
+    rows: usize,
+    columns: usize,
+    fill: impl Fn(usize, usize, &mut [MaybeUninit<T>]) + Sync,
+) -> Vec<T> {
+    let block = block_rows(rows);
+    // SAFETY: the blocks together are everything, and the caller vouches for each.
+    unsafe {
+        written(rows * columns, |out| {
+            out.par_chunks_mut((block * columns).max(1)).enumerate().for_each(|(index, out)| {
+                fill(index * block, out.len() / columns, out);
+            });
+        })
+    }
+}
+
 /// `x W^T + b` for the rows of x.
 pub(crate) fn affine<T: Real>(
     x: &Rows<'_, T>,
@@ -82,27 +112,38 @@ pub(crate) fn affine<T: Real>(
     out: usize,
     bias: Option<&[T]>,
 ) -> Vec<T> {
-    // SAFETY: the bias is written to every row or, without one, the product is not added to
-    // anything but written itself.
-    unsafe {
-        written(x.rows * out, |y| {
-            if let Some(bias) = bias {
-                y.par_chunks_mut((ROW_BLOCK * out).max(1)).for_each(|block| {
-                    for row in block.chunks_exact_mut(out) {
-                        for (y, &bias) in row.iter_mut().zip(bias) {
-                            y.write(bias);
-                        }
-                    }
-                });
+    let fill = |first: usize, rows: usize, y: &mut [MaybeUninit<T>]| {
+        let x = x.block(first, rows);
+        let Some(bias) = bias else {
+            let mut y = MatrixMut::fresh(y, rows, out);
+            return multiply(&mut y, false, T::one(), x, weight.t(), Parallelism::None);
+        };
+        for row in y.chunks_exact_mut(out) {
+            for (y, &bias) in row.iter_mut().zip(bias) {
+                y.write(bias);
             }
-            let mut y = match bias {
-                // SAFETY: just written; the slice outlives the view.
-                Some(_) => MatrixMut::shared(y.as_mut_ptr().cast(), x.rows, out, out, true),
-                None => MatrixMut::fresh(y, x.rows, out),
-            };
-            multiply(&mut y, bias.is_some(), T::one(), x.matrix(), weight.t(), all_threads());
-        })
-    }
+        }
+        // SAFETY: every element has just been written.
+        let y = unsafe { &mut *(y as *mut [MaybeUninit<T>] as *mut [T]) };
+        let mut y = MatrixMut::dense(y, rows, out);
+        multiply(&mut y, true, T::one(), x, weight.t(), Parallelism::None);
+    };
+    // SAFETY: either branch writes all of the block.
+    unsafe { by_blocks(x.rows, out, fill) }
+}
+
+/// `x W` for the rows of x, a product with far more rows than the right factor has.
+pub(crate) fn tall_product<T: Real>(
+    x: &Rows<'_, T>,
+    right: Matrix<'_, T>,
+    columns: usize,
+) -> Vec<T> {
+    let fill = |first: usize, rows: usize, y: &mut [MaybeUninit<T>]| {
+        let mut y = MatrixMut::fresh(y, rows, columns);
+        multiply(&mut y, false, T::one(), x.block(first, rows), right, Parallelism::None);
+    };
+    // SAFETY: a product that is not added to anything writes every element.
+    unsafe { by_blocks(x.rows, columns, fill) }
 }
 
 /// A product in a new vector.
@@ -158,7 +199,7 @@ impl Linear {
         let dx = if x_tensor.track_op() {
             let (weight, layout) = weight_tensor.storage_and_layout();
             let weight = strided::<T>(crate::view::cpu(&weight)?, layout)?;
-            Some(tensor(product(dy.matrix(), weight, (dy.rows, input)), x_tensor.dims())?)
+            Some(tensor(tall_product(&dy, weight, input), x_tensor.dims())?)
         } else {
             None
         };

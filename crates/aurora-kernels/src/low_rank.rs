@@ -7,7 +7,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, TensorId
 
 use crate::Error;
 use crate::element::Real;
-use crate::linear::{affine, check, linear, output_shape, product, strided};
+use crate::linear::{affine, check, linear, output_shape, product, strided, tall_product};
 use crate::product::{Matrix, MatrixMut, all_threads, multiply};
 use crate::view::{Rows, by_element, check_like, cpu, tensor};
 
@@ -193,7 +193,7 @@ impl Adapted {
         let mut y = affine(&x, weight, out, bias.as_ref().map(|bias| bias.row(0)));
         if self.effective.is_none() {
             // z = x A^T (tokens, rank); y += z B^T
-            let z = product(x.matrix(), strided::<T>(a.0, a.1)?.t(), (x.rows, rank));
+            let z = tall_product(&x, strided::<T>(a.0, a.1)?.t(), rank);
             let z = Matrix::dense(&z, x.rows, rank);
             let mut y = MatrixMut::dense(&mut y, x.rows, out);
             multiply(&mut y, true, T::one(), z, strided::<T>(b.0, b.1)?.t(), all_threads());
@@ -223,13 +223,13 @@ impl Adapted {
 
         // g = dy B (tokens, rank)
         let g = (a_tensor.track_op() || (needs_dx && self.effective.is_none()))
-            .then(|| product(dy.matrix(), b, (tokens, rank)));
+            .then(|| tall_product(&dy, b, rank));
         let g = g.as_ref().map(|g| Matrix::dense(g, tokens, rank));
         let dx = if needs_dx {
             let weight = self.effective.as_ref().unwrap_or(&self.weight);
             let (weight, layout) = weight.storage_and_layout();
             let weight = strided::<T>(cpu(&weight)?, layout)?;
-            let mut dx = product(dy.matrix(), weight, (tokens, input));
+            let mut dx = tall_product(&dy, weight, input);
             if let (None, Some(g)) = (&self.effective, g) {
                 let mut dx = MatrixMut::dense(&mut dx, tokens, input);
                 multiply(&mut dx, true, T::one(), g, a, all_threads());
@@ -246,7 +246,7 @@ impl Adapted {
         };
         let db = if b_tensor.track_op() {
             // z = x A^T (tokens, rank)
-            let z = product(x.matrix(), a.t(), (tokens, rank));
+            let z = tall_product(&x, a.t(), rank);
             let z = Matrix::dense(&z, tokens, rank);
             Some(tensor(product(dy.matrix().t(), z, (out, rank)), &[out, rank])?)
         } else {

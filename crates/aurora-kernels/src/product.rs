@@ -35,6 +35,43 @@ impl<'a, T: Real> Matrix<'a, T> {
         Self::new(data, rows, columns, columns, 1)
     }
 
+    /// Number of rows.
+    #[inline(always)]
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    #[inline(always)]
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Elements from one row to the next.
+    #[inline(always)]
+    pub(crate) fn row_stride(&self) -> usize {
+        self.row_stride
+    }
+
+    /// Elements from one column to the next.
+    #[inline(always)]
+    pub(crate) fn column_stride(&self) -> usize {
+        self.column_stride
+    }
+
+    /// The first element.
+    #[inline(always)]
+    pub(crate) fn pointer(&self) -> *const T {
+        self.data.as_ptr()
+    }
+
+    /// A row of a matrix whose rows are dense.
+    #[inline(always)]
+    pub(crate) fn dense_row(&self, row: usize) -> &'a [T] {
+        assert!(self.column_stride == 1 || self.columns <= 1, "rows of a transpose are not dense");
+        &self.data[row * self.row_stride..][..self.columns]
+    }
+
     /// The transpose, without moving anything.
     pub(crate) fn t(self) -> Self {
         Self {
@@ -85,6 +122,41 @@ impl<'a, T: Real> MatrixMut<'a, T> {
         initialised: bool,
     ) -> Self {
         Self { data, rows, columns, row_stride, initialised, lifetime: PhantomData }
+    }
+
+    /// Number of rows.
+    #[inline(always)]
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    #[inline(always)]
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Elements from one row to the next.
+    #[inline(always)]
+    pub(crate) fn row_stride(&self) -> usize {
+        self.row_stride
+    }
+
+    /// The first element.
+    #[inline(always)]
+    pub(crate) fn pointer(&mut self) -> *mut T {
+        self.data
+    }
+
+    /// Whether the elements have been written.
+    #[inline(always)]
+    pub(crate) fn initialised(&self) -> bool {
+        self.initialised
+    }
+
+    /// Notes that the elements have been written.
+    pub(crate) fn set_initialised(&mut self) {
+        self.initialised = true;
     }
 
     /// Writes zero everywhere.

@@ -111,6 +111,11 @@ impl<'a, T: Real> Rows<'a, T> {
         Matrix::new(&self.data, self.rows, self.columns, self.stride, 1)
     }
 
+    /// Some of the rows as a matrix.
+    pub(crate) fn block(&self, first: usize, rows: usize) -> Matrix<'_, T> {
+        Matrix::new(&self.data[first * self.stride..], rows, self.columns, self.stride, 1)
+    }
+
     /// All elements one after the other, if they lie so.
     pub(crate) fn flat(&self) -> Option<&[T]> {
         (self.stride == self.columns || self.rows <= 1).then_some(&self.data)
@@ -175,13 +180,6 @@ impl<'a, T: Real> Batched<'a, T> {
             batch_stride: rows * columns,
             row_stride: columns,
         })
-    }
-
-    /// `columns` elements of one row from `column` on.
-    #[inline(always)]
-    pub(crate) fn part(&self, batch: usize, row: usize, column: usize, columns: usize) -> &[T] {
-        let start = batch * self.batch_stride + row * self.row_stride + column;
-        &self.data[start..start + columns]
     }
 
     /// The matrix of `rows` rows from `row` on and `columns` columns from `column` on.

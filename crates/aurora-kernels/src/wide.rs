@@ -37,7 +37,7 @@ macro_rules! wide {
 pub(crate) use wide;
 
 /// Partial sums kept side by side, so that a sum becomes a few vector registers.
-const LANES: usize = 32;
+const LANES: usize = 8;
 
 /// Adds up the partial sums in a fixed order.
 #[inline(always)]

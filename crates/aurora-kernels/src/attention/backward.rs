@@ -6,10 +6,11 @@ use std::mem::MaybeUninit;
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::forward::QUERY_BLOCK;
+use super::forward::{QUERY_BLOCK, hide};
 use super::{Attention, Geometry, KeyTerms, parts};
 use crate::element::Real;
-use crate::product::{Matrix, MatrixMut, Parallelism, multiply};
+use crate::product::{Matrix, MatrixMut};
+use crate::small::{in_panels, multiply, padded, transposed};
 use crate::view::{Batched, Shared, tensor, written};
 use crate::wide::{sum2, wide};
 
@@ -149,6 +150,26 @@ impl<T: Real> Target<T> {
     }
 }
 
+/// What a task works in: probabilities and score gradients of a block of queries, transposes,
+/// and copies in whole panels.
+struct Room<T> {
+    p: Vec<T>,
+    ds: Vec<T>,
+    k_t: Vec<T>,
+    k: Vec<T>,
+    v_t: Vec<T>,
+    q: Vec<T>,
+    g: Vec<T>,
+}
+
+impl<T: Real> Room<T> {
+    fn new(block: usize) -> Self {
+        let none = Vec::new;
+        let block = || vec![T::zero(); block];
+        Self { p: block(), ds: block(), k_t: none(), k: none(), v_t: none(), q: none(), g: none() }
+    }
+}
+
 /// With p = softmax(s), s = factor (q . k) + addend, o = p v and g = do:
 /// dv = p^T g; ds = p (g v^T - rowsum(g o)) factor; dq = ds k; dk = ds^T q.
 ///
@@ -166,14 +187,18 @@ unsafe fn run<T: Real>(
     let head = attention.shape.head();
     let query_rows = attention.query_rows();
     let [dq, dk, dv] = targets;
-    let block = QUERY_BLOCK.min(q_len) * k_len;
+    let step = usize::from(attention.causal);
+    let stride = padded(k_len);
+    let block = QUERY_BLOCK.min(q_len) * stride;
     (0..keys * heads).into_par_iter().for_each_init(
-        || (vec![T::zero(); block], vec![T::zero(); block]),
-        |(p, ds), task| {
+        || Room::new(block),
+        |Room { p, ds, k_t, k, v_t, q, g }, task| {
             let (key_row, h) = (task / heads, task % heads);
             let columns = (h * head, head);
-            let k = inputs.k.block(key_row, (0, k_len), columns);
-            let v = inputs.v.block(key_row, (0, k_len), columns);
+            let k_block = inputs.k.block(key_row, (0, k_len), columns);
+            let k_t = transposed(k_block, k_t);
+            let k = in_panels(k_block, k);
+            let v_t = transposed(inputs.v.block(key_row, (0, k_len), columns), v_t);
             // SAFETY: this task alone touches these columns of this row.
             let mut dk =
                 dk.as_ref().map(|dk| unsafe { dk.block(key_row, (0, k_len), columns, false) });
@@ -185,39 +210,30 @@ unsafe fn run<T: Real>(
                 let (factor, addend) = inputs.terms.of(row);
                 for start in (0..q_len).step_by(QUERY_BLOCK) {
                     let rows = QUERY_BLOCK.min(q_len - start);
-                    let q = inputs.q.block(row, (start, rows), columns);
-                    let g = inputs.dout.block(row, (start, rows), columns);
-                    let p = &mut p[..rows * k_len];
-                    let mut scores = MatrixMut::dense(p, rows, k_len);
-                    multiply(&mut scores, false, T::one(), q, k.t(), Parallelism::None);
-                    for (i, p) in p.chunks_exact_mut(k_len).enumerate() {
-                        let log_sum = inputs.log_sums[(row * heads + h) * q_len + start + i];
-                        let (seen, hidden) = p.split_at_mut(attention.visible(start + i));
-                        hidden.fill(T::zero());
-                        probabilities(seen, factor, addend, log_sum);
-                    }
+                    let q_block = inputs.q.block(row, (start, rows), columns);
+                    let g_block = inputs.dout.block(row, (start, rows), columns);
+                    let p = &mut p[..rows * stride];
+                    multiply(&mut MatrixMut::dense(p, rows, stride), false, q_block, k_t);
+                    let first = (row * heads + h) * q_len + start;
+                    let log_sums = &inputs.log_sums[first..first + rows];
+                    probabilities(p, factor, addend, attention.visible(start), step, log_sums);
                     if let Some(dv) = &mut dv {
-                        let p = Matrix::dense(p, rows, k_len);
-                        multiply(dv, add, T::one(), p.t(), g, Parallelism::None);
+                        let p = Matrix::new(p, rows, k_len, stride, 1);
+                        multiply(dv, add, p.t(), in_panels(g_block, g));
                     }
                     if dq.is_some() || dk.is_some() {
-                        let ds = &mut ds[..rows * k_len];
-                        let mut dp = MatrixMut::dense(ds, rows, k_len);
-                        multiply(&mut dp, false, T::one(), g, v.t(), Parallelism::None);
-                        let lines = ds.chunks_exact_mut(k_len).zip(p.chunks_exact(k_len));
-                        for (i, (ds, p)) in lines.enumerate() {
-                            let out = inputs.out.part(row, start + i, columns.0, head);
-                            let g = inputs.dout.part(row, start + i, columns.0, head);
-                            score_gradient(ds, p, factor, out, g);
-                        }
-                        let ds = Matrix::dense(ds, rows, k_len);
+                        let ds = &mut ds[..rows * stride];
+                        multiply(&mut MatrixMut::dense(ds, rows, stride), false, g_block, v_t);
+                        let out = inputs.out.block(row, (start, rows), columns);
+                        score_gradient(ds, p, factor, out, g_block);
+                        let ds = Matrix::new(ds, rows, k_len, stride, 1);
                         if let Some(dq) = dq {
                             // SAFETY: this row of queries uses this row of keys alone.
                             let mut dq = unsafe { dq.block(row, (start, rows), columns, false) };
-                            multiply(&mut dq, false, T::one(), ds, k, Parallelism::None);
+                            multiply(&mut dq, false, ds, k);
                         }
                         if let Some(dk) = &mut dk {
-                            multiply(dk, add, T::one(), ds.t(), q, Parallelism::None);
+                            multiply(dk, add, ds.t(), in_panels(q_block, q));
                         }
                     }
                     add = true;
@@ -232,20 +248,33 @@ unsafe fn run<T: Real>(
 }
 
 wide! {
-    /// Turns dot products into probabilities, given the row's log-sum-exp.
-    fn probabilities<T, WIDE>(x: &mut [T], factor: &[T], addend: &[T], log_sum: T) {
-        for ((x, &factor), &addend) in x.iter_mut().zip(factor).zip(addend) {
-            *x = (x.fma::<WIDE>(factor, addend) - log_sum).exp::<WIDE>();
+    /// Turns rows of dot products into probabilities, given each one's log-sum-exp; row i sees
+    /// the first `visible + i * step` keys.
+    fn probabilities<T, WIDE>(
+        x: &mut [T], factor: &[T], addend: &[T], visible: usize, step: usize, log_sums: &[T],
+    ) {
+        let rows = x.chunks_exact_mut(factor.len()).zip(log_sums);
+        for (i, (x, &log_sum)) in rows.enumerate() {
+            for ((x, &factor), &addend) in x.iter_mut().zip(factor).zip(addend) {
+                *x = (x.fma::<WIDE>(factor, addend) - log_sum).exp::<WIDE>();
+            }
+            hide(x, visible + i * step, T::zero());
         }
     }
 }
 
 wide! {
-    /// Turns dp = g v^T of a row into ds = p (dp - g . o) factor.
-    fn score_gradient<T, WIDE>(dp: &mut [T], p: &[T], factor: &[T], out: &[T], g: &[T]) {
-        let shift = sum2(g, out, |g, out, sum| g.fma::<WIDE>(out, sum));
-        for ((dp, &p), &factor) in dp.iter_mut().zip(p).zip(factor) {
-            *dp = p * (*dp - shift) * factor;
+    /// Turns rows of dp = g v^T into ds = p (dp - g . o) factor.
+    fn score_gradient<T, WIDE>(
+        dp: &mut [T], p: &[T], factor: &[T], out: Matrix<'_, T>, g: Matrix<'_, T>,
+    ) {
+        let width = factor.len();
+        for (i, (dp, p)) in dp.chunks_exact_mut(width).zip(p.chunks_exact(width)).enumerate() {
+            let pair = (g.dense_row(i), out.dense_row(i));
+            let shift = sum2(pair.0, pair.1, |g, out, sum| g.fma::<WIDE>(out, sum));
+            for ((dp, &p), &factor) in dp.iter_mut().zip(p).zip(factor) {
+                *dp = p * (*dp - shift) * factor;
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp3, D, DType, Layout, Result, Sh
 
 use crate::Error;
 use crate::element::Real;
+use crate::small::padded;
 use crate::view::{Batched, Rows, by_element, check_like};
 
 /// What changes the scores of [`attention`].
@@ -245,26 +246,35 @@ impl Attention {
     }
 
     /// What a dot product with each key is multiplied by, and what is then added, for every row
-    /// of queries: (Bq, Tk) twice.
+    /// of queries: (Bq, Tk) twice, each row padded to whole panels with keys that are hidden.
     fn key_terms<T: Real>(&self) -> Result<KeyTerms<T>> {
         let Geometry { queries, k_len, .. } = self.shape;
         let base = T::from_f64((self.shape.head() as f64).powf(-0.5));
-        let read = |tensor: &Option<Tensor>| match tensor {
-            Some(tensor) => {
-                let (storage, layout) = tensor.storage_and_layout();
-                Rows::<T>::of(&storage, layout).map(|rows| Some(rows.to_vec()))
+        let stride = padded(k_len);
+        let mut factor = vec![T::zero(); queries * stride];
+        let mut addend = vec![T::NEG_INFINITY; queries * stride];
+        let rows = factor.chunks_exact_mut(stride).zip(addend.chunks_exact_mut(stride));
+        for (factor, addend) in rows {
+            factor[..k_len].fill(base);
+            addend[..k_len].fill(T::zero());
+        }
+        if let Some(scale) = &self.scale {
+            let (storage, layout) = scale.storage_and_layout();
+            let scale = Rows::<T>::of(&storage, layout)?;
+            for (row, factor) in factor.chunks_exact_mut(stride).enumerate() {
+                for (factor, &scale) in factor.iter_mut().zip(scale.row(row)) {
+                    *factor *= scale;
+                }
             }
-            None => Ok(None),
-        };
-        let factor = match read(&self.scale)? {
-            Some(mut scale) => {
-                scale.iter_mut().for_each(|scale| *scale *= base);
-                scale
+        }
+        if let Some(mask) = &self.mask {
+            let (storage, layout) = mask.storage_and_layout();
+            let mask = Rows::<T>::of(&storage, layout)?;
+            for (row, addend) in addend.chunks_exact_mut(stride).enumerate() {
+                addend[..k_len].copy_from_slice(mask.row(row));
             }
-            None => vec![base; queries * k_len],
-        };
-        let addend = read(&self.mask)?.unwrap_or_else(|| vec![T::zero(); queries * k_len]);
-        Ok(KeyTerms { factor, addend, k_len })
+        }
+        Ok(KeyTerms { factor, addend, stride })
     }
 
     fn outputs<T: Real>(
@@ -294,12 +304,12 @@ impl Attention {
 struct KeyTerms<T> {
     factor: Vec<T>,
     addend: Vec<T>,
-    k_len: usize,
+    stride: usize,
 }
 
 impl<T> KeyTerms<T> {
     fn of(&self, query_row: usize) -> (&[T], &[T]) {
-        let range = query_row * self.k_len..(query_row + 1) * self.k_len;
+        let range = query_row * self.stride..(query_row + 1) * self.stride;
         (&self.factor[range.clone()], &self.addend[range])
     }
 }

@@ -1,0 +1,279 @@
+//! Products of matrices too small for a general library: those of one attention head.
+//!
+//! A general product first brings its factors into an order of its own, which for a few dozen
+//! rows takes longer than multiplying. Here the left factor is read where it lies, element by
+//! element, and the right one in rows that are a multiple of [`PANEL`] long.
+
+use crate::element::Real;
+use crate::product::{Matrix, MatrixMut};
+use crate::register::{Plain, Register};
+use crate::wide::wide;
+
+/// The right factor's rows come in multiples of this many elements (one AVX register of f32).
+pub(crate) const PANEL: usize = 8;
+
+/// Rows of the product formed at a time; with three panels, twelve of sixteen registers are sums.
+const TILE_ROWS: usize = 4;
+
+/// `length` rounded up to whole panels.
+pub(crate) fn padded(length: usize) -> usize {
+    length.next_multiple_of(PANEL)
+}
+
+/// `out = lhs rhs`, or `out += lhs rhs` where `add` says so. The right factor is dense along its
+/// rows, which are as long as those of `out` or longer, in whole panels.
+pub(crate) fn multiply<T: Real>(
+    out: &mut MatrixMut<'_, T>,
+    add: bool,
+    lhs: Matrix<'_, T>,
+    rhs: Matrix<'_, T>,
+) {
+    let fits = lhs.columns() == rhs.rows()
+        && out.rows() == lhs.rows()
+        && rhs.columns() == padded(out.columns())
+        && rhs.column_stride() == 1;
+    assert!(fits, "factors and product of a small matrix product differ in size");
+    assert!(out.initialised() || !add, "cannot add to a product that was never written");
+    kernel(out, add, lhs, rhs);
+    out.set_initialised();
+}
+
+wide! {
+    /// The product, in registers that the processor has.
+    fn kernel<T, WIDE>(out: &mut MatrixMut<'_, T>, add: bool, lhs: Matrix<'_, T>, rhs: Matrix<'_, T>) {
+        // SAFETY: the sizes were compared before; `WIDE` says that the instructions are there.
+        unsafe {
+            if WIDE {
+                all_tiles::<T, T::Wide>(out, add, lhs, rhs);
+            } else {
+                all_tiles::<T, Plain<T>>(out, add, lhs, rhs);
+            }
+        }
+    }
+}
+
+/// The product, tile by tile.
+///
+/// # Safety
+/// The sizes fit and the processor has the register `R`.
+#[inline(always)]
+unsafe fn all_tiles<T: Real, R: Register<T>>(
+    out: &mut MatrixMut<'_, T>,
+    add: bool,
+    lhs: Matrix<'_, T>,
+    rhs: Matrix<'_, T>,
+) {
+    let mut column = 0;
+    while column < out.columns() {
+        // SAFETY: a column of tiles starts inside of `out`, and the right factor is padded.
+        unsafe {
+            // Three panels at a time, but never one alone at the end where two and two would do:
+            // a narrow tile waits for its own sums.
+            let panels = match (out.columns() - column).div_ceil(PANEL) {
+                1 => {
+                    column_of_tiles::<T, R, 1>(out, add, lhs, rhs, column);
+                    1
+                }
+                2 | 4 => {
+                    column_of_tiles::<T, R, 2>(out, add, lhs, rhs, column);
+                    2
+                }
+                _ => {
+                    column_of_tiles::<T, R, 3>(out, add, lhs, rhs, column);
+                    3
+                }
+            };
+            column += panels * PANEL;
+        }
+    }
+}
+
+/// `PANELS` panels of the product from `column` on.
+///
+/// # Safety
+/// The panels lie within the right factor's rows and the processor has the register `R`.
+#[inline(always)]
+unsafe fn column_of_tiles<T: Real, R: Register<T>, const PANELS: usize>(
+    out: &mut MatrixMut<'_, T>,
+    add: bool,
+    lhs: Matrix<'_, T>,
+    rhs: Matrix<'_, T>,
+    column: usize,
+) {
+    let mut row = 0;
+    // SAFETY: each tile ends at or before the last row.
+    unsafe {
+        while row + TILE_ROWS <= out.rows() {
+            tile::<T, R, TILE_ROWS, PANELS>(out, add, lhs, rhs, row, column);
+            row += TILE_ROWS;
+        }
+        match out.rows() - row {
+            1 => tile::<T, R, 1, PANELS>(out, add, lhs, rhs, row, column),
+            2 => tile::<T, R, 2, PANELS>(out, add, lhs, rhs, row, column),
+            3 => tile::<T, R, 3, PANELS>(out, add, lhs, rhs, row, column),
+            _ => {}
+        }
+    }
+}
+
+/// `ROWS` rows and `PANELS` panels of the product, summed in registers.
+///
+/// # Safety
+/// The tile's rows lie within `out`, its panels within the right factor's rows, and the processor
+/// has the register `R`.
+#[inline(always)]
+unsafe fn tile<T: Real, R: Register<T>, const ROWS: usize, const PANELS: usize>(
+    out: &mut MatrixMut<'_, T>,
+    add: bool,
+    lhs: Matrix<'_, T>,
+    rhs: Matrix<'_, T>,
+    row: usize,
+    column: usize,
+) {
+    let (row_step, step) = (lhs.row_stride(), lhs.column_stride());
+    // SAFETY: (row + i, p) lies within the left factor for i < ROWS and p < its columns, and
+    // the panels of row p within the right one, whose rows are dense. Element (row + i, column
+    // and after) of `out` lies within it, and is read only when it has been written; a panel
+    // that reaches past the last column goes through a copy.
+    unsafe {
+        let mut sums = [[R::zero(); PANELS]; ROWS];
+        let mut a = lhs.pointer().wrapping_add(row * row_step);
+        let mut b = rhs.pointer().wrapping_add(column);
+        for _ in 0..lhs.columns() {
+            let mut panels = [R::zero(); PANELS];
+            for (j, panel) in panels.iter_mut().enumerate() {
+                *panel = R::load(b.add(j * PANEL));
+            }
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let a = R::splat(*a.add(i * row_step));
+                for (sum, panel) in sums.iter_mut().zip(panels) {
+                    *sum = a.fma(panel, *sum);
+                }
+            }
+            a = a.wrapping_add(step);
+            b = b.wrapping_add(rhs.row_stride());
+        }
+        for (i, sums) in sums.into_iter().enumerate() {
+            for (j, sum) in sums.into_iter().enumerate() {
+                let first = column + j * PANEL;
+                let c = out.pointer().add((row + i) * out.row_stride() + first);
+                let columns = PANEL.min(out.columns() - first);
+                if columns == PANEL {
+                    if add { R::load(c).add(sum) } else { sum }.store(c);
+                } else {
+                    let mut copy = [T::zero(); PANEL];
+                    sum.store(copy.as_mut_ptr());
+                    for (k, &sum) in copy[..columns].iter().enumerate() {
+                        let c = c.add(k);
+                        c.write(if add { *c + sum } else { sum });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The transpose of a block of rows in `room`, its rows padded with zeros to whole panels.
+pub(crate) fn transposed<'a, T: Real>(block: Matrix<'_, T>, room: &'a mut Vec<T>) -> Matrix<'a, T> {
+    let (rows, columns) = (block.rows(), block.columns());
+    let stride = padded(rows);
+    room.clear();
+    room.resize(columns * stride, T::zero());
+    transpose(block, room);
+    Matrix::new(room, columns, stride, stride, 1)
+}
+
+wide! {
+    /// Writes the transpose to rows of whole panels, in squares of one panel.
+    fn transpose<T, WIDE>(block: Matrix<'_, T>, to: &mut [T]) {
+        let (rows, columns) = (block.rows(), block.columns());
+        let stride = padded(rows);
+        let mut square = [[T::zero(); PANEL]; PANEL];
+        for row in (0..rows).step_by(PANEL) {
+            for column in (0..columns).step_by(PANEL) {
+                if row + PANEL <= rows && column + PANEL <= columns {
+                    for (i, line) in square.iter_mut().enumerate() {
+                        let from = &block.dense_row(row + i)[column..column + PANEL];
+                        line.copy_from_slice(from);
+                    }
+                    for j in 0..PANEL {
+                        let to = &mut to[(column + j) * stride + row..][..PANEL];
+                        for i in 0..PANEL {
+                            to[i] = square[i][j];
+                        }
+                    }
+                } else {
+                    for i in row..rows.min(row + PANEL) {
+                        for j in column..columns.min(column + PANEL) {
+                            to[j * stride + i] = block.dense_row(i)[j];
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A copy of a block of rows in `room`, each padded with zeros to whole panels. A copy even where
+/// they are such already: rows far apart would fight over the same few lines of the cache.
+pub(crate) fn in_panels<'a, T: Real>(block: Matrix<'_, T>, room: &'a mut Vec<T>) -> Matrix<'a, T> {
+    let (rows, columns) = (block.rows(), block.columns());
+    let stride = padded(columns);
+    room.clear();
+    for row in 0..rows {
+        room.extend_from_slice(block.dense_row(row));
+        room.resize((row + 1) * stride, T::zero());
+    }
+    Matrix::new(room, rows, stride, stride, 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Stream;
+
+    #[test]
+    fn agrees_with_the_general_product() {
+        let mut stream = Stream::new(0, "small product", 0, 0);
+        let mut numbers = |n: usize| (0..n).map(|_| stream.normal()).collect::<Vec<f64>>();
+        for (rows, inner, columns) in
+            [(1, 1, 1), (4, 3, 8), (5, 7, 9), (37, 64, 37), (3, 2, 17), (6, 37, 64), (2, 0, 5)]
+        {
+            for (transposed_left, add) in [(false, false), (true, true), (false, true)] {
+                let a = numbers(rows * inner);
+                let b = numbers(inner * columns);
+                let start = numbers(rows * columns);
+                let lhs = if transposed_left {
+                    Matrix::dense(&a, inner, rows).t()
+                } else {
+                    Matrix::dense(&a, rows, inner)
+                };
+                let rhs = Matrix::dense(&b, inner, columns);
+                let (mut want, mut got) = (start.clone(), start.clone());
+                let mut out = MatrixMut::dense(&mut want, rows, columns);
+                crate::product::multiply(&mut out, add, 1.0, lhs, rhs, gemm::Parallelism::None);
+                let mut room = Vec::new();
+                let rhs = in_panels(rhs, &mut room);
+                multiply(&mut MatrixMut::dense(&mut got, rows, columns), add, lhs, rhs);
+                for (got, want) in got.iter().zip(&want) {
+                    assert!((got - want).abs() < 1e-12, "{rows} {inner} {columns}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_transpose_is_padded_with_zeros() {
+        let data: Vec<f64> = (0..30).map(f64::from).collect();
+        let mut room = vec![7.0; 3];
+        let block = Matrix::new(&data[2..], 9, 2, 3, 1);
+        let got = transposed(block, &mut room);
+        assert_eq!((got.rows(), got.columns()), (2, 16));
+        for column in 0..2 {
+            for row in 0..16 {
+                let want = if row < 9 { data[2 + row * 3 + column] } else { 0.0 };
+                assert_eq!(got.dense_row(column)[row], want);
+            }
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! A frozen weight is not copied: counted at the allocator, forward and backward.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use aurora_kernels::{LowRank, Mode, adapted_linear, linear};
+use candle_core::{DType, Device, Tensor, Var};
+
+struct Counting;
+
+static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: everything is passed on to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATED.fetch_add(layout.size(), Ordering::Relaxed);
+        // SAFETY: as called.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as called.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn a_frozen_weight_is_not_copied() {
+    let (tokens, width) = (8, 2048);
+    let make = |shape: (usize, usize)| Tensor::ones(shape, DType::F32, &Device::Cpu).unwrap();
+    let weight = make((width, width)); // 16 MiB
+    let x = Var::from_tensor(&make((tokens, width))).unwrap();
+    let a = Var::from_tensor(&make((2, width))).unwrap();
+    let b = Var::from_tensor(&make((width, 2))).unwrap();
+    // A transpose too: strides are no reason for a copy.
+    for weight in [weight.clone(), weight.t().unwrap()] {
+        let run = || {
+            let delta = LowRank::new(a.as_tensor().clone(), b.as_tensor().clone()).unwrap();
+            let y = linear(&x, &weight, None).unwrap();
+            let y = adapted_linear(&y, &weight, None, &delta, Mode::Apply).unwrap();
+            y.sum_all().unwrap().backward().unwrap();
+        };
+        run();
+        let before = ALLOCATED.load(Ordering::Relaxed);
+        run();
+        let used = ALLOCATED.load(Ordering::Relaxed) - before;
+        assert!(used < width * width * 4 / 4, "{used} bytes allocated");
+    }
+}

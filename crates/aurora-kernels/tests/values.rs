@@ -1,0 +1,216 @@
+//! Every operation in f32 against its plain f64 reference, and the two ways of an adapted map
+//! against each other.
+
+mod common;
+
+use std::sync::Arc;
+
+use aurora_kernels::{
+    AttentionOptions, LowRank, Mode, adapted_linear, attention, cross_entropy, gelu, layer_norm,
+    linear, reference, self_attention, soft_cross_entropy, unfold_patches,
+};
+use candle_core::{D, DType, Device, Tensor};
+use common::{difference, normal, scattered, values};
+
+/// The numbers as f32, and the same (rounded) numbers as f64 for the reference.
+fn single(tensor: &Tensor) -> (Tensor, Vec<f64>) {
+    let tensor = tensor.to_dtype(DType::F32).unwrap();
+    let exact = values(&tensor);
+    (tensor, exact)
+}
+
+fn assert_close(op: &str, got: &Tensor, want: &[f64], limit: f64) {
+    assert_eq!(got.dtype(), DType::F32);
+    let error = difference(&values(got), want);
+    assert!(error < limit, "{op} is off by {error:e}");
+}
+
+#[test]
+fn linear_maps() {
+    // Ragged, one token, and more rows than a block.
+    for (tokens, input, out) in [(1, 1, 1), (5, 7, 3), (37, 192, 65), (601, 24, 40), (0, 3, 2)] {
+        let (x, xs) = single(&normal(1, 0, &[tokens, input]));
+        let (w, ws) = single(&normal(1, 1, &[out, input]));
+        let (b, bs) = single(&normal(1, 2, &[out]));
+        let want = reference::linear(&xs, &ws, Some(&bs), input);
+        assert_close("linear", &linear(&x, &w, Some(&b)).unwrap(), &want, 1e-6);
+        if tokens > 0 {
+            let got = linear(&scattered(&x), &scattered(&w), Some(&b)).unwrap();
+            assert_close("linear, strided", &got, &want, 1e-6);
+        }
+        let want = reference::linear(&xs, &ws, None, input);
+        assert_close("linear without bias", &linear(&x, &w, None).unwrap(), &want, 1e-6);
+    }
+}
+
+#[test]
+fn leading_dimensions_are_kept() {
+    let x = normal(1, 0, &[2, 3, 4, 5]);
+    let w = normal(1, 1, &[6, 5]);
+    assert_eq!(linear(&x, &w, None).unwrap().dims(), [2, 3, 4, 6]);
+    // One token of each row: strides, but no copy needed.
+    let first = x.narrow(2, 0, 1).unwrap();
+    let want = linear(&first.contiguous().unwrap(), &w, None).unwrap();
+    assert_eq!(values(&linear(&first, &w, None).unwrap()), values(&want));
+}
+
+#[test]
+fn applying_equals_reconstructing() {
+    for (tokens, input, out, rank) in [(1, 3, 2, 1), (9, 16, 24, 4), (300, 48, 144, 16)] {
+        let (x, xs) = single(&normal(2, 0, &[tokens, input]));
+        let (w, ws) = single(&normal(2, 1, &[out, input]));
+        let (b, bs) = single(&normal(2, 2, &[out]));
+        let (down, downs) = single(&normal(2, 3, &[rank, input]));
+        let (up, ups) = single(&normal(2, 4, &[out, rank]));
+        let effective = reference::effective_weight(&ws, &downs, &ups, input);
+        let want = reference::linear(&xs, &effective, Some(&bs), input);
+        let delta = LowRank::new(down, up).unwrap();
+        assert_close("effective", &delta.effective(&w).unwrap(), &effective, 1e-6);
+        for mode in [Mode::Apply, Mode::Reconstruct, Mode::Auto] {
+            let got = adapted_linear(&x, &w, Some(&b), &delta, mode).unwrap();
+            assert_close("adapted_linear", &got, &want, 2e-6);
+        }
+    }
+}
+
+#[test]
+fn a_zero_delta_changes_no_bit() {
+    let x = single(&normal(3, 0, &[50, 24])).0;
+    let w = single(&normal(3, 1, &[30, 24])).0;
+    let b = single(&normal(3, 2, &[30])).0;
+    let a = single(&normal(3, 3, &[4, 24])).0;
+    let delta = LowRank::new(a, Tensor::zeros((30, 4), DType::F32, &Device::Cpu).unwrap()).unwrap();
+    let want: Vec<Vec<f32>> = linear(&x, &w, Some(&b)).unwrap().to_vec2().unwrap();
+    for mode in [Mode::Apply, Mode::Reconstruct] {
+        let got = adapted_linear(&x, &w, Some(&b), &delta, mode).unwrap();
+        assert_eq!(got.to_vec2::<f32>().unwrap(), want);
+    }
+}
+
+#[test]
+fn normalised_rows() {
+    for (rows, width) in [(1, 1), (3, 5), (200, 192)] {
+        let (x, xs) = single(&(normal(4, 0, &[rows, width]) + 3.0).unwrap());
+        let (w, ws) = single(&normal(4, 1, &[width]));
+        let (b, bs) = single(&normal(4, 2, &[width]));
+        let want = reference::layer_norm(&xs, &ws, &bs, 1e-6);
+        assert_close("layer_norm", &layer_norm(&x, &w, &b, 1e-6).unwrap(), &want, 2e-6);
+        let got = layer_norm(&scattered(&x), &w, &b, 1e-6).unwrap();
+        assert_close("layer_norm, strided", &got, &want, 2e-6);
+    }
+}
+
+#[test]
+fn gelu_values() {
+    let (x, xs) = single(&(normal(5, 0, &[70, 300]) * 3.0).unwrap());
+    let want = reference::gelu(&xs);
+    assert_close("gelu", &gelu(&x).unwrap(), &want, 3e-7);
+    assert_close("gelu, strided", &gelu(&scattered(&x)).unwrap(), &want, 3e-7);
+    let far = Tensor::new(&[-1e30f32, -50.0, 50.0, f32::NEG_INFINITY], &Device::Cpu).unwrap();
+    let far: Vec<f32> = gelu(&far).unwrap().to_vec1().unwrap();
+    assert_eq!(far[..3], [0.0, 0.0, 50.0]);
+}
+
+#[test]
+fn attention_values() {
+    let cases = [
+        // (q rows, k rows, Tq, Tk, heads, head)
+        (1, 1, 1, 1, 1, 1),
+        (2, 2, 3, 5, 2, 3),
+        (3, 3, 37, 37, 3, 64),
+        (5, 2, 16, 37, 3, 64),
+        (1, 1, 130, 141, 2, 12),
+    ];
+    for (queries, keys, q_len, k_len, heads, head) in cases {
+        let width = heads * head;
+        let (q, qs) = single(&normal(6, 0, &[queries, q_len, width]));
+        let (k, ks) = single(&normal(6, 1, &[keys, k_len, width]));
+        let (v, vs) = single(&normal(6, 2, &[keys, k_len, width]));
+        let (mask, masks) = single(&normal(6, 3, &[queries, k_len]));
+        let (scale, scales) = single(&normal(6, 4, &[queries, k_len]));
+        for bits in 0..8 {
+            let with = |bit: usize| bits & bit != 0;
+            let rows: Option<Vec<u32>> =
+                (queries != keys).then(|| (0..queries).map(|row| (row % keys) as u32).collect());
+            let options = AttentionOptions {
+                key_mask: with(1).then(|| mask.clone()),
+                key_scale: with(2).then(|| scale.clone()),
+                causal: with(4),
+                kv_rows: rows.clone().map(Arc::from),
+            };
+            let plain = reference::Attention {
+                q_len,
+                k_len,
+                heads,
+                width,
+                key_mask: with(1).then(|| masks.clone()),
+                key_scale: with(2).then(|| scales.clone()),
+                causal: with(4),
+                kv_rows: rows,
+            };
+            let want = reference::attention(&qs, &ks, &vs, &plain);
+            let got = attention(&q, &k, &v, heads, &options).unwrap();
+            assert_close("attention", &got, &want, 3e-6);
+            let got = attention(&scattered(&q), &scattered(&k), &scattered(&v), heads, &options);
+            assert_close("attention, strided", &got.unwrap(), &want, 3e-6);
+            if queries == keys && q_len == k_len {
+                let packed = Tensor::cat(&[&q, &k, &v], D::Minus1).unwrap();
+                let got = self_attention(&packed, heads, &options).unwrap();
+                assert_close("self_attention", &got, &want, 3e-6);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_query_without_keys_gives_zeros() {
+    let q = single(&normal(7, 0, &[2, 3, 4])).0;
+    let hidden = f32::NEG_INFINITY;
+    let mask = Tensor::new(&[[0f32, hidden, hidden], [hidden; 3]], &Device::Cpu).unwrap();
+    let options = AttentionOptions { key_mask: Some(mask), ..Default::default() };
+    let q = candle_core::Var::from_tensor(&q).unwrap();
+    let out = attention(&q, &q, &q, 2, &options).unwrap();
+    let rows: Vec<Vec<Vec<f32>>> = out.to_vec3().unwrap();
+    let first: Vec<f32> = q.get(0).unwrap().get(0).unwrap().to_vec1().unwrap();
+    assert!(rows[0].iter().all(|row| *row == first));
+    assert!(rows[1].iter().flatten().all(|x| *x == 0.0));
+    let grads = out.sum_all().unwrap().backward().unwrap();
+    let grad = values(grads.get(&q).unwrap());
+    assert!(grad.iter().all(|x| x.is_finite()));
+    assert!(grad[12..].iter().all(|x| *x == 0.0));
+}
+
+#[test]
+fn cross_entropies() {
+    for (rows, classes) in [(1, 1), (4, 3), (33, 1000)] {
+        let (x, xs) = single(&(normal(8, 0, &[rows, classes]) * 5.0).unwrap());
+        let (t, ts) = single(&normal(8, 1, &[rows, classes]).abs().unwrap());
+        let want = reference::soft_cross_entropy(&xs, &ts, classes);
+        let got = soft_cross_entropy(&x, &t).unwrap();
+        assert_eq!(got.rank(), 0);
+        assert_close("soft_cross_entropy", &got, &[want], 1e-6);
+        let labels: Vec<u32> = (0..rows).map(|row| (row * 7 % classes) as u32).collect();
+        let mut hot = vec![0.0; rows * classes];
+        labels.iter().enumerate().for_each(|(row, l)| hot[row * classes + *l as usize] = 1.0);
+        let want = reference::soft_cross_entropy(&xs, &hot, classes);
+        let got = cross_entropy(&x, &Tensor::new(labels, &Device::Cpu).unwrap()).unwrap();
+        assert_close("cross_entropy", &got, &[want], 1e-6);
+    }
+    // A class that cannot be, and is not wanted.
+    let x = Tensor::new(&[[0f32, 0.0, f32::NEG_INFINITY]], &Device::Cpu).unwrap();
+    let t = Tensor::new(&[[1f32, 0.0, 0.0]], &Device::Cpu).unwrap();
+    let got: f32 = soft_cross_entropy(&x, &t).unwrap().to_scalar().unwrap();
+    assert!((got - 2f32.ln()).abs() < 1e-6);
+}
+
+#[test]
+fn patches_and_a_linear_map_are_a_convolution() {
+    let images = normal(9, 0, &[2, 3, 8, 8]);
+    let weight = normal(9, 1, &[5, 3, 4, 4]);
+    let patches = unfold_patches(&images, 4).unwrap();
+    assert_eq!(patches.dims(), [2, 4, 48]);
+    let got = linear(&patches, &weight.reshape((5, 48)).unwrap(), None).unwrap();
+    let want = images.conv2d(&weight, 0, 4, 1, 1).unwrap(); // (2, 5, 2, 2)
+    let want = want.flatten_from(2).unwrap().transpose(1, 2).unwrap();
+    assert!(difference(&values(&got), &values(&want)) < 1e-12);
+}
