@@ -1,4 +1,4 @@
-//! The pieces of the program `aurora`.
+#![doc = include_str!("../README.md")]
 
 pub mod args;
 pub mod chance;
