@@ -81,9 +81,10 @@ impl<'a, T: Real> Rows<'a, T> {
     pub(crate) fn new(storage: &'a CpuStorage, layout: &Layout) -> Result<Self> {
         let data = T::cpu_storage_as_slice(storage)?;
         let columns = layout.dims().last().copied().unwrap_or(1);
-        let rows = layout.shape().elem_count().checked_div(columns).unwrap_or(0);
+        let leading = layout.dims().len().saturating_sub(1);
+        let rows = layout.dims()[..leading].iter().product();
         let (data, stride) = match row_stride(layout) {
-            Some(stride) if rows > 0 => {
+            Some(stride) if rows * columns > 0 => {
                 let start = layout.start_offset();
                 (Cow::Borrowed(&data[start..start + (rows - 1) * stride + columns]), stride)
             }

@@ -1,4 +1,5 @@
 //! The random streams: repeatable, told apart by their names, and spread as they should be.
+#![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use aurora_kernels::random::Stream;
 use proptest::prelude::*;

@@ -1,5 +1,6 @@
 //! Every operation in f32 against its plain f64 reference, and the two ways of an adapted map
 //! against each other.
+#![allow(clippy::unwrap_used)] // a test fails by panicking
 
 mod common;
 
@@ -213,4 +214,17 @@ fn patches_and_a_linear_map_are_a_convolution() {
     let want = images.conv2d(&weight, 0, 4, 1, 1).unwrap(); // (2, 5, 2, 2)
     let want = want.flatten_from(2).unwrap().transpose(1, 2).unwrap();
     assert!(difference(&values(&got), &values(&want)) < 1e-12);
+}
+
+#[test]
+fn empty_tensors_go_through() {
+    let x = normal(10, 0, &[2, 0]);
+    let (w, b) = (normal(10, 1, &[3, 0]), normal(10, 2, &[3]));
+    let y: Vec<Vec<f64>> = linear(&x, &w, Some(&b)).unwrap().to_vec2().unwrap();
+    assert_eq!(y, [b.to_vec1::<f64>().unwrap(), b.to_vec1().unwrap()]);
+    assert_eq!(gelu(&x).unwrap().dims(), [2, 0]);
+    assert_eq!(layer_norm(&normal(10, 3, &[0, 3]), &b, &b, 1e-6).unwrap().dims(), [0, 3]);
+    let q = normal(10, 4, &[0, 2, 4]);
+    let out = attention(&q, &q, &q, 2, &AttentionOptions::default()).unwrap();
+    assert_eq!(out.dims(), [0, 2, 4]);
 }

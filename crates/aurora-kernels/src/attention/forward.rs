@@ -18,7 +18,7 @@ pub(super) fn run<T: Real>(
     attention: &Attention,
     q: &Batched<'_, T>,
     k: &Batched<'_, T>,
-    v: &Batched<'_, T>,
+    values: &Batched<'_, T>,
 ) -> Result<(Vec<T>, Vec<T>)> {
     let shape = attention.shape;
     let Geometry { queries, q_len, k_len, heads, width, .. } = shape;
@@ -26,28 +26,42 @@ pub(super) fn run<T: Real>(
     let stride = padded(k_len);
     let terms = attention.key_terms::<T>()?;
     let step = usize::from(attention.causal);
+    // In the order of rows of keys, so that a task often finds them turned by the one before.
+    let tasks: Vec<(usize, usize)> = attention
+        .query_rows()
+        .iter()
+        .flat_map(|rows| (0..heads).flat_map(move |h| rows.iter().map(move |&row| (row, h))))
+        .collect();
     let mut log_sums = vec![T::zero(); queries * heads * q_len];
-    // SAFETY: each task writes all queries of one row and head, together all of the output.
+    let shared_sums = Shared::new(log_sums.as_mut_ptr());
+    // SAFETY: each task writes all queries of one row and head, together all of the output and
+    // of the log-sum-exps.
     let out = unsafe {
         written(shape.query_elements(), |out| {
             let out = Shared::new(out.as_mut_ptr().cast::<T>());
-            log_sums.par_chunks_mut(q_len.max(1)).enumerate().for_each_init(
-                || (vec![T::zero(); QUERY_BLOCK.min(q_len) * stride], Vec::new(), Vec::new()),
-                |(scores, k_room, v_room), (task, log_sums)| {
-                    let (row, column) = (task / heads, (task % heads) * head);
+            tasks.par_iter().for_each_init(
+                || Room::new(QUERY_BLOCK.min(q_len) * stride),
+                |Room { scores, k_t, v, holds }, &(row, h)| {
                     let key_row = attention.key_row(row);
+                    let columns = (h * head, head);
+                    if *holds != Some((key_row, h)) {
+                        transposed(k.block(key_row, (0, k_len), columns), k_t);
+                        in_panels(values.block(key_row, (0, k_len), columns), v);
+                        *holds = Some((key_row, h));
+                    }
+                    let k_t = Matrix::dense(k_t, head, stride);
+                    let v = Matrix::dense(v, k_len, padded(head));
                     let (factor, addend) = terms.of(row);
-                    let k_t = transposed(k.block(key_row, (0, k_len), (column, head)), k_room);
-                    let v = in_panels(v.block(key_row, (0, k_len), (column, head)), v_room);
                     for start in (0..q_len).step_by(QUERY_BLOCK) {
                         let rows = QUERY_BLOCK.min(q_len - start);
-                        let q = q.block(row, (start, rows), (column, head));
+                        let q = q.block(row, (start, rows), columns);
                         let scores = &mut scores[..rows * stride];
                         multiply(&mut MatrixMut::dense(scores, rows, stride), false, q, k_t);
-                        let log_sums = &mut log_sums[start..start + rows];
-                        softmax(scores, factor, addend, attention.visible(start), step, log_sums);
+                        let first = (row * heads + h) * q_len + start;
+                        let sums = std::slice::from_raw_parts_mut(shared_sums.at(first), rows);
+                        softmax(scores, factor, addend, attention.visible(start), step, sums);
                         let p = Matrix::new(scores, rows, k_len, stride, 1);
-                        let first = (row * q_len + start) * width + column;
+                        let first = (row * q_len + start) * width + columns.0;
                         let mut out = MatrixMut::shared(out.at(first), rows, head, width, false);
                         multiply(&mut out, false, p, v);
                     }
@@ -56,6 +70,22 @@ pub(super) fn run<T: Real>(
         })
     };
     Ok((out, log_sums))
+}
+
+/// What a task works in: scores of a block of queries, and the keys and values of one head in the
+/// order that products want.
+struct Room<T> {
+    scores: Vec<T>,
+    k_t: Vec<T>,
+    v: Vec<T>,
+    /// The row of keys and the head that `k_t` and `v` hold.
+    holds: Option<(usize, usize)>,
+}
+
+impl<T: Real> Room<T> {
+    fn new(block: usize) -> Self {
+        Self { scores: vec![T::zero(); block], k_t: Vec::new(), v: Vec::new(), holds: None }
+    }
 }
 
 wide! {
