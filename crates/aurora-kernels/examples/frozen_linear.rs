@@ -43,7 +43,7 @@ fn main() -> Result<()> {
         assert!(grads.get(&weight).is_none(), "the weight is frozen");
         for factor in [&a, &b] {
             if let Some(grad) = grads.get(factor) {
-                factor.set(&(factor.as_tensor() - (grad * 4.0)?)?)?;
+                factor.set(&(factor.as_tensor() - (grad * 0.4)?)?)?;
             }
         }
         if step % 50 == 0 {
