@@ -16,7 +16,7 @@ const STEP_LINES: u64 = 20;
 const PART_EVERY: Duration = Duration::from_secs(10);
 
 /// A piece of work that was quicker than this gets no plain line at all.
-const PART_WORTH_TELLING: Duration = Duration::from_secs(1);
+const PART_WORTH_TELLING: Duration = Duration::from_secs(5);
 
 /// Bars or lines, as the place they go to allows.
 pub enum Display {

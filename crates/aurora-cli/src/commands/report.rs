@@ -94,7 +94,9 @@ fn tuned(config: &Config, inputs: &Inputs) -> String {
 fn tested(config: &Config, pictures: usize) -> String {
     let names = config.data.test.as_slice().join(", ");
     let count = output::count(pictures as u64);
-    if names == "noto" {
+    // True of the embedded set's own split, and only of that.
+    let own_split = config.data.train == config.data.test;
+    if names == "noto" && own_split {
         return format!("Tested on {count} emoji of things that no training picture shows.");
     }
     format!("Tested on {count} pictures ({names}).")
@@ -134,7 +136,7 @@ fn facts(config: &Config, outcome: &Outcome) -> Vec<Fact> {
                 0 => "nothing".to_owned(),
                 k => format!("best {k}"),
             },
-            format!("candidates of each query, by the matching logit + {} similarity", after.beta),
+            format!("candidates of each query, by matching logit + {} × similarity", after.beta),
         ),
     ]
 }

@@ -1,6 +1,6 @@
 //! `aurora train`, and the tuning run that it shares with `aurora quickstart`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 use aurora_train::config::Config;
@@ -12,7 +12,7 @@ use super::shared::{recall_table, resolve};
 use crate::args::RunArgs;
 use crate::chance::chance;
 use crate::model::Model;
-use crate::output::{self, Table};
+use crate::output;
 use crate::progress::Display;
 
 /// Runs the command.
@@ -73,26 +73,33 @@ fn print(out: &Path, inputs: &Inputs, outcome: &Outcome) {
     output::line("");
     recall_table(&[("by chance", &chance), ("before", &summary.before), ("after", &summary.after)])
         .print();
-    let mut table = Table::new(["the run", ""]);
-    let share = output::share(summary.trainable_parameters, summary.backbone_parameters);
-    table
-        .row([
-            "trainable parameters".to_owned(),
-            format!("{} ({share} of the backbone's)", output::count(summary.trainable_parameters)),
-        ])
-        .row(["adapter on disk".to_owned(), output::bytes(summary.adapter_bytes)])
-        .row(["test pairs".to_owned(), output::count(summary.test_pairs)])
-        .row(["seed".to_owned(), summary.seed.to_string()])
-        .row(["time".to_owned(), output::duration(summary.seconds)]);
     output::line("");
-    table.print();
-    let page: PathBuf = out.join("report.html");
+    let share = output::share(summary.trainable_parameters, summary.backbone_parameters);
+    let trained = output::count(summary.trainable_parameters);
+    for (label, value) in [
+        ("trainable", format!("{trained} parameters, {share} of the backbone's")),
+        ("adapter", output::bytes(summary.adapter_bytes)),
+        ("test pairs", output::count(summary.test_pairs)),
+        ("seed", summary.seed.to_string()),
+        ("time", output::duration(summary.seconds)),
+    ] {
+        output::line(&format!("{label:<10} {value}"));
+    }
+    let page = out.join("report.html");
     output::line(&format!(
-        "\nopen {} to see what it finds now, or search with it:",
+        "\nOpen {} to see what it finds now, or search with it:",
         page.display()
     ));
+    let adapter = out.join("adapter");
     output::line(&format!(
-        "  aurora search \"a red fruit\" --adapter {}",
-        out.join("adapter").display()
+        "  {} search \"a red fruit\" --adapter {}",
+        program(),
+        adapter.display()
     ));
+}
+
+/// How whoever runs this would start it again.
+fn program() -> &'static str {
+    // Cargo sets this for what it runs.
+    if std::env::var_os("CARGO").is_some() { "cargo run --release --" } else { "aurora" }
 }

@@ -1,5 +1,7 @@
 //! The program as a user meets it: the built binary, its exit codes, what it prints and writes.
 
+#![allow(clippy::unwrap_used, reason = "a test may stop where its own set-up fails")]
+
 mod bad_input;
 mod commands;
 mod fixture;
