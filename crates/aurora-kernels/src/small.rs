@@ -12,8 +12,9 @@ use crate::wide::wide;
 /// The right factor's rows come in multiples of this many elements (one AVX register of f32).
 pub(crate) const PANEL: usize = 8;
 
-/// Rows of the product formed at a time; with three panels, twelve of sixteen registers are sums.
-const TILE_ROWS: usize = 4;
+/// Rows of the product formed at a time: with two panels, twelve of sixteen registers are sums, and
+/// the rest hold what is being multiplied.
+const TILE_ROWS: usize = 6;
 
 /// `length` rounded up to whole panels.
 pub(crate) fn padded(length: usize) -> usize {
@@ -67,23 +68,13 @@ unsafe fn all_tiles<T: Real, R: Register<T>>(
     while column < out.columns() {
         // SAFETY: a column of tiles starts inside of `out`, and the right factor is padded.
         unsafe {
-            // Three panels at a time, but never one alone at the end where two and two would do:
-            // a narrow tile waits for its own sums.
-            let panels = match (out.columns() - column).div_ceil(PANEL) {
-                1 => {
-                    column_of_tiles::<T, R, 1>(out, add, lhs, rhs, column);
-                    1
-                }
-                2 | 4 => {
-                    column_of_tiles::<T, R, 2>(out, add, lhs, rhs, column);
-                    2
-                }
-                _ => {
-                    column_of_tiles::<T, R, 3>(out, add, lhs, rhs, column);
-                    3
-                }
-            };
-            column += panels * PANEL;
+            if out.columns() - column > PANEL {
+                column_of_tiles::<T, R, 2>(out, add, lhs, rhs, column);
+                column += 2 * PANEL;
+            } else {
+                column_of_tiles::<T, R, 1>(out, add, lhs, rhs, column);
+                column += PANEL;
+            }
         }
     }
 }
@@ -111,6 +102,8 @@ unsafe fn column_of_tiles<T: Real, R: Register<T>, const PANELS: usize>(
             1 => tile::<T, R, 1, PANELS>(out, add, lhs, rhs, row, column),
             2 => tile::<T, R, 2, PANELS>(out, add, lhs, rhs, row, column),
             3 => tile::<T, R, 3, PANELS>(out, add, lhs, rhs, row, column),
+            4 => tile::<T, R, 4, PANELS>(out, add, lhs, rhs, row, column),
+            5 => tile::<T, R, 5, PANELS>(out, add, lhs, rhs, row, column),
             _ => {}
         }
     }
