@@ -143,10 +143,14 @@ fn hits(shift: usize, right: usize) -> Result<Vec<Hit>> {
 
 fn search() -> Result<SearchPage> {
     let mut hits = Vec::new();
-    for i in 0..12 {
+    for i in 0..12usize {
         hits.push(SearchHit {
             picture: shape(i)?,
-            caption: if i % 2 == 0 { "a drawing of a shape".to_owned() } else { String::new() },
+            caption: if i.is_multiple_of(2) {
+                "a drawing of a shape".to_owned()
+            } else {
+                String::new()
+            },
             scores: vec![
                 ("match".to_owned(), 0.9 - 0.05 * i as f64),
                 ("similarity".to_owned(), 0.4),
@@ -173,7 +177,7 @@ fn shape(index: usize) -> Result<Picture> {
         [90, 90, 90],
     ];
     let colour = Rgb(COLOURS[index % COLOURS.len()]);
-    let circle = index % 2 == 0;
+    let circle = index.is_multiple_of(2);
     let picture = RgbImage::from_fn(96, 96, |x, y| {
         let (dx, dy) = (x as i32 - 48, y as i32 - 48);
         let inside = if circle { dx * dx + dy * dy < 1500 } else { dx.abs().max(dy.abs()) < 34 };
