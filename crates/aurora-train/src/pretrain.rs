@@ -230,7 +230,9 @@ impl Pretrainer {
         }
         let mut loss = Tensor::zeros((), candle_core::DType::F32, images.device())?;
         for (_, part, weight) in &parts {
-            loss = (loss + (part * *weight)?)?;
+            // As a tensor: candle drops the graph of what is multiplied by a plain zero.
+            let weight = Tensor::new(*weight as f32, images.device())?;
+            loss = (loss + (part * weight)?)?;
         }
         let value = |tensor: &Tensor| -> Result<f64> { Ok(f64::from(tensor.to_scalar::<f32>()?)) };
         let named =

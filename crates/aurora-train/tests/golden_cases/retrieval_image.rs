@@ -5,8 +5,8 @@ use crate::support::{
     Fixture, assert_close, assert_gradient, folder, integers, part, read, scalar,
 };
 use aurora_layers::{
-    AdapterKind, Blip, BlipConfig, Flavour, TextConfig, TuneSpec, Tuned, VisionConfig,
-    cls, released,
+    AdapterKind, Blip, BlipConfig, Flavour, TextConfig, TuneSpec, Tuned, VisionConfig, cls,
+    released,
 };
 use aurora_train::evaluation::GalleryBuilder;
 use aurora_train::itm::HardNegatives;
@@ -82,7 +82,8 @@ fn live_name(name: &str) -> Option<String> {
 
 /// Not the queue, the temperature, nor the constant 0, 1, 2, ... that the released code stores.
 fn is_model_tensor(name: &str) -> bool {
-    !["image_queue", "text_queue", "idx_queue", "ptr_queue", "temp"].contains(&name) && !name.ends_with("position_ids")
+    !["image_queue", "text_queue", "idx_queue", "ptr_queue", "temp"].contains(&name)
+        && !name.ends_with("position_ids")
 }
 
 /// What the specification adds, and the backbone: two halves of one set of tensors.
@@ -247,10 +248,12 @@ fn retrieval_image_six_steps() {
     let batch = Batch::read(&io);
     let last = part(&steps, "final.");
     let keep = |pick: &dyn Fn(&str) -> Option<String>| -> Fixture {
-        let kept = last.iter().filter_map(|(name, tensor)| Some((pick(name)?, tensor.clone()))).collect();
+        let kept =
+            last.iter().filter_map(|(name, tensor)| Some((pick(name)?, tensor.clone()))).collect();
         released::translate(&kept).unwrap()
     };
-    let trained = keep(&|name| (is_model_tensor(name) && live_name(name).is_none()).then(|| name.into()));
+    let trained =
+        keep(&|name| (is_model_tensor(name) && live_name(name).is_none()).then(|| name.into()));
     let averaged = keep(&live_name);
     let parameters: Vec<Parameter> = trained
         .keys()
@@ -277,7 +280,12 @@ fn retrieval_image_six_steps() {
         assert_close(name, model.variables[name].as_tensor(), wanted, STEP_PARAMETER);
     }
     for (name, wanted) in &averaged {
-        assert_close(&format!("{name}, averaged"), &model.momentum.tuned().tensors[name], wanted, STEP_PARAMETER);
+        assert_close(
+            &format!("{name}, averaged"),
+            &model.momentum.tuned().tensors[name],
+            wanted,
+            STEP_PARAMETER,
+        );
     }
     assert!(averaged.contains_key("vision_proj.weight"), "the averages are in the fixture");
     let state = model.queue.state().unwrap();
