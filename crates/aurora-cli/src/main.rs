@@ -6,6 +6,8 @@ use aurora_cli::{args::Cli, failure, output};
 use clap::Parser;
 
 fn main() -> ExitCode {
+    // A step frees and asks for the same large buffers again and again.
+    aurora_kernels::memory::keep_freed_memory();
     match aurora_cli::run(&Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

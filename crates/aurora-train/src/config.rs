@@ -115,6 +115,8 @@ pub struct RetrievalSection {
     pub train_temperature: bool,
     /// Weight of the matching loss beside the contrastive one.
     pub itm_weight: f64,
+    /// Pairs of the batch that the matching loss looks at, each with two negatives.
+    pub itm_pairs: usize,
 }
 
 /// Learning rates of one kind of adapter, before the schedule's factor.
@@ -277,6 +279,11 @@ const LOSS_FIELDS: &[Field] = &[
         key: "retrieval.itm_weight",
         kind: Kind::Real(Range::NOT_NEGATIVE),
         meaning: "Weight of the matching loss beside the contrastive one; 0 leaves it out.",
+    },
+    Field {
+        key: "retrieval.itm_pairs",
+        kind: Kind::Count(2, 1 << 20),
+        meaning: "Pairs of the batch that the matching loss looks at, each with two negatives.",
     },
 ];
 

@@ -19,9 +19,8 @@ use crate::config::{ModelSizes, PretrainConfig};
 use crate::descent::{Descended, Descent};
 use crate::error::Result;
 use crate::itc::clamped_temperature;
-use crate::itm::HardNegatives;
 use crate::optimizer::Group;
-use crate::retrieval::{Encoded, Pairs, matching};
+use crate::retrieval::{Encoded, Pairs, matching_drawn};
 use crate::teachers::Teachers;
 
 impl ModelSizes {
@@ -207,26 +206,11 @@ impl Pretrainer {
             // on a part of the batch, since each of its pairs costs a pass of its own.
             let weight = if step >= settings.itm_from_step { settings.itm_weight } else { 0.0 };
             let rows = batch.min(if weight > 0.0 { settings.itm_pairs } else { 8 });
-            let chosen = Pairs {
-                images,
-                token_ids: &token_ids.narrow(0, 0, rows)?,
-                mask: &mask.narrow(0, 0, rows)?,
-                ids: &ids[..rows],
-            };
-            let similarity =
-                scores.detach().narrow(0, 0, rows)?.narrow(1, 0, rows)?.contiguous()?;
-            let negatives = HardNegatives::draw(&similarity, chosen.ids, self.config.seed, step)?;
-            let encoded = Encoded {
-                image_states: image_states.narrow(0, 0, rows)?,
-                text_states: text_states.narrow(0, 0, rows)?,
-                image: image.narrow(0, 0, rows)?,
-                text: text.narrow(0, 0, rows)?,
-            };
-            parts.push((
-                "itm",
-                matching(&self.blip, &prepared, &chosen, &encoded, &negatives)?,
-                weight,
-            ));
+            let encoded = Encoded { image_states, text_states, image, text };
+            let model = (&*self.blip, &prepared);
+            let key = (self.config.seed, step);
+            let itm = matching_drawn(model, &lesson.pairs, &encoded, &scores, rows, key)?;
+            parts.push(("itm", itm, weight));
         }
         let mut loss = Tensor::zeros((), candle_core::DType::F32, images.device())?;
         for (_, part, weight) in &parts {

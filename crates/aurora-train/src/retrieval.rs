@@ -40,6 +40,21 @@ pub struct Encoded {
     pub text: Tensor,
 }
 
+impl Encoded {
+    /// The first `rows` pairs.
+    ///
+    /// # Errors
+    /// What candle reports when there are fewer.
+    pub fn first(&self, rows: usize) -> Result<Self> {
+        Ok(Self {
+            image_states: self.image_states.narrow(0, 0, rows)?,
+            text_states: self.text_states.narrow(0, 0, rows)?,
+            image: self.image.narrow(0, 0, rows)?,
+            text: self.text.narrow(0, 0, rows)?,
+        })
+    }
+}
+
 /// Both towers over a batch.
 ///
 /// # Errors
@@ -86,6 +101,31 @@ pub fn contrastive(
     };
     let output = itc_loss(&input)?;
     Ok((output.loss, output.similarity))
+}
+
+/// The matching loss of the first `rows` pairs of a batch, with hard negatives drawn among them by `similarity`
+/// (batch, batch). Each pair costs three passes of the fusion layers, so a part of the batch may have to do.
+///
+/// # Errors
+/// As [`HardNegatives::draw`] and [`matching`].
+pub fn matching_drawn(
+    (blip, prepared): (&Blip, &Prepared),
+    pairs: &Pairs,
+    encoded: &Encoded,
+    similarity: &Tensor,
+    rows: usize,
+    (seed, step): (u64, u64),
+) -> Result<Tensor> {
+    let rows = rows.min(pairs.ids.len());
+    let chosen = Pairs {
+        images: pairs.images,
+        token_ids: &pairs.token_ids.narrow(0, 0, rows)?,
+        mask: &pairs.mask.narrow(0, 0, rows)?,
+        ids: &pairs.ids[..rows],
+    };
+    let similarity = similarity.detach().narrow(0, 0, rows)?.narrow(1, 0, rows)?.contiguous()?;
+    let negatives = HardNegatives::draw(&similarity, chosen.ids, seed, step)?;
+    matching(blip, prepared, &chosen, &encoded.first(rows)?, &negatives)
 }
 
 /// The matching loss: two-way cross-entropy over right pairs and the given negatives, 3 x batch pairs in one pass.

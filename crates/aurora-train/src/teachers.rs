@@ -51,7 +51,9 @@ impl Teachers {
         let lines =
             std::fs::read_to_string(&list).map_err(|source| Error::io("read", &list, source))?;
         // A line is the string's kind, a tab, the string.
-        let string_of = |line: &'_ str| -> String { line.split_once('\t').map_or(line, |(_, text)| text).to_owned() };
+        let string_of = |line: &'_ str| -> String {
+            line.split_once('\t').map_or(line, |(_, text)| text).to_owned()
+        };
         let string_texts: Vec<String> = lines.lines().map(string_of).collect();
         let (rows, found) = (strings.dim(0)?, string_texts.len());
         if rows != found {

@@ -9,10 +9,9 @@ use crate::descent::{Descended, Descent};
 use crate::error::Result;
 use crate::evaluation::rank_mask;
 use crate::itc::clamp_temperature;
-use crate::itm::HardNegatives;
 use crate::momentum::Momentum;
 use crate::queue::FeatureQueue;
-use crate::retrieval::{Contrast, Encoded, Pairs, contrastive, encode, matching};
+use crate::retrieval::{Contrast, Encoded, Pairs, contrastive, encode, matching_drawn};
 use crate::schedule::ramp;
 
 /// What a step measured.
@@ -141,8 +140,8 @@ impl Trainer {
         let mut parts = vec![("itc", value(&itc)?)];
         let mut loss = itc;
         if retrieval.itm_weight > 0.0 {
-            let negatives = HardNegatives::draw(&similarity, pairs.ids, seed, step)?;
-            let itm = matching(&self.blip, &prepared, pairs, &encoded, &negatives)?;
+            let (model, rows) = ((&*self.blip, &prepared), retrieval.itm_pairs);
+            let itm = matching_drawn(model, pairs, &encoded, &similarity, rows, (seed, step))?;
             parts.push(("itm", value(&itm)?));
             loss = (loss + (itm * retrieval.itm_weight)?)?;
         }

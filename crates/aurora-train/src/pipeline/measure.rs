@@ -54,7 +54,8 @@ pub fn gallery(
     }
     for chunk in texts.chunks(CHUNK) {
         let chunk: Vec<&str> = chunk.iter().map(|(_, text)| text.as_str()).collect();
-        let (ids, mask) = tokens.encode_batch(&chunk, config.text.max_positions, Padding::Longest)?;
+        let (ids, mask) =
+            tokens.encode_batch(&chunk, config.text.max_positions, Padding::Longest)?;
         builder.texts(blip, prepared, &ids, &mask)?;
         done += chunk.len() as u64;
         progress.on_part("encoding", done, total);
@@ -78,7 +79,8 @@ pub fn measure(
     beta: Option<f64>,
     progress: &mut dyn Progress,
 ) -> Result<Evaluation> {
-    let (gallery, image_ids, text_ids) = gallery(blip, prepared, dataset, tokens, keywords, progress)?;
+    let (gallery, image_ids, text_ids) =
+        gallery(blip, prepared, dataset, tokens, keywords, progress)?;
     let similarity = gallery.similarity()?;
     let by_similarity = RetrievalReport::from_similarity(&similarity, &image_ids, &text_ids)?;
     if section.k_test == 0 {

@@ -40,7 +40,11 @@ pub struct Pretrained {
 ///
 /// # Errors
 /// Teachers that are missing or made for another pack, sizes that cannot be, a loss that is not a number.
-pub fn pretrain(config: &PretrainConfig, run: &RunFolder, progress: &mut dyn Progress) -> Result<Pretrained> {
+pub fn pretrain(
+    config: &PretrainConfig,
+    run: &RunFolder,
+    progress: &mut dyn Progress,
+) -> Result<Pretrained> {
     let start = Instant::now();
     let device = Device::Cpu;
     run.write_config(&config.to_toml()?)?;
@@ -84,10 +88,22 @@ pub fn pretrain(config: &PretrainConfig, run: &RunFolder, progress: &mut dyn Pro
             seconds,
         });
         if done % config.schedule.evaluate_every == 0 && done < steps {
-            let found = evaluate(&model.backbone()?, config, &pictures.validation, &tokens, None, progress)?;
+            let found = evaluate(
+                &model.backbone()?,
+                config,
+                &pictures.validation,
+                &tokens,
+                None,
+                progress,
+            )?;
             history.add(validation_record(&found, done))?;
-            let report =
-                EvaluationReport { step: done, split: "validation", recall: &found.report, best: false, seconds };
+            let report = EvaluationReport {
+                step: done,
+                split: "validation",
+                recall: &found.report,
+                best: false,
+                seconds,
+            };
             progress.on_evaluation(&report);
         }
     }
@@ -98,14 +114,22 @@ pub fn pretrain(config: &PretrainConfig, run: &RunFolder, progress: &mut dyn Pro
     }
     let validation = evaluate(&backbone, config, &pictures.validation, &tokens, None, progress)?;
     history.add(validation_record(&validation, steps))?;
-    let test = evaluate(&backbone, config, &pictures.test, &tokens, Some(validation.beta), progress)?;
+    let test =
+        evaluate(&backbone, config, &pictures.test, &tokens, Some(validation.beta), progress)?;
     history.add(Record::new("test", steps).with_recall(&test.report))?;
     run.write_folder("backbone", |folder| -> Result<()> {
         backbone.write(folder, DType::F16)?;
         let path = folder.join("vocab.txt");
-        std::fs::write(&path, embedded::VOCABULARY).map_err(|source| Error::io("write", &path, source))
+        std::fs::write(&path, embedded::VOCABULARY)
+            .map_err(|source| Error::io("write", &path, source))
     })?;
-    Ok(Pretrained { backbone, validation, test, history: history.records, seconds: start.elapsed().as_secs_f64() })
+    Ok(Pretrained {
+        backbone,
+        validation,
+        test,
+        history: history.records,
+        seconds: start.elapsed().as_secs_f64(),
+    })
 }
 
 fn record(learned: &Learned, step: u64) -> Record {
@@ -167,13 +191,22 @@ impl<'a> School<'a> {
         let pack = embedded::openclipart()?;
         let (rows, found) = (pack.len(), teachers.image.dim(0)?);
         if rows != found {
-            return Err(Error::Count { operation: "pretraining", name: "pictures in the teachers' file", found, expected: rows });
+            return Err(Error::Count {
+                operation: "pretraining",
+                name: "pictures in the teachers' file",
+                found,
+                expected: rows,
+            });
         }
-        let row_of: HashMap<&str, u32> = pack.iter().map(|sample| sample.key.as_str()).zip(0u32..).collect();
+        let row_of: HashMap<&str, u32> =
+            pack.iter().map(|sample| sample.key.as_str()).zip(0u32..).collect();
         let row = |sample: &aurora_data::Sample| {
             row_of.get(sample.key.as_str()).copied().ok_or_else(|| {
                 let reason = "the teachers know the embedded openclipart pack alone".to_owned();
-                Error::from(aurora_data::Error::Empty { what: format!("teachers for {}", sample.key), reason })
+                Error::from(aurora_data::Error::Empty {
+                    what: format!("teachers for {}", sample.key),
+                    reason,
+                })
             })
         };
         let rows = dataset.samples().map(row).collect::<Result<_>>()?;
@@ -190,7 +223,8 @@ impl<'a> School<'a> {
         let device = self.teachers.text.device();
         for (&index, &row) in indices.iter().zip(&rows) {
             let full = stream.uniform() < 0.5;
-            let keywords = if full { aurora_data::Keywords::All } else { aurora_data::Keywords::Never };
+            let keywords =
+                if full { aurora_data::Keywords::All } else { aurora_data::Keywords::Never };
             texts.push(self.dataset.caption(index, 0, keywords, &mut stream)?);
             let source = if full { &self.teachers.text_all } else { &self.teachers.text };
             teacher.push(source.get(row as usize)?);
@@ -200,7 +234,8 @@ impl<'a> School<'a> {
             texts.push(self.teachers.string_texts[row].clone());
             teacher.push(self.teachers.strings.get(row)?);
         }
-        let (token_ids, mask) = self.tokens.encode_batch(&texts, self.config.model.positions, Padding::Longest)?;
+        let (token_ids, mask) =
+            self.tokens.encode_batch(&texts, self.config.model.positions, Padding::Longest)?;
         let token_ids = self.mask(&token_ids, step)?;
         let rows = Tensor::from_vec(rows, indices.len(), device)?;
         Ok(Texts {

@@ -76,7 +76,12 @@ pub(super) fn training_loader(
 
 /// The batch as the losses see it.
 pub(super) fn pairs(batch: &Batch) -> Pairs<'_> {
-    Pairs { images: &batch.images, token_ids: &batch.input_ids, mask: &batch.attention_mask, ids: &batch.concepts }
+    Pairs {
+        images: &batch.images,
+        token_ids: &batch.input_ids,
+        mask: &batch.attention_mask,
+        ids: &batch.concepts,
+    }
 }
 
 /// Lines of `metrics.jsonl`, written and remembered.
@@ -111,7 +116,12 @@ struct Run<'a> {
 ///
 /// # Errors
 /// Data that cannot be read, an adapter that does not fit the backbone, a loss that is not a number.
-pub fn tune(config: &Config, inputs: &Inputs, run: &RunFolder, progress: &mut dyn Progress) -> Result<Outcome> {
+pub fn tune(
+    config: &Config,
+    inputs: &Inputs,
+    run: &RunFolder,
+    progress: &mut dyn Progress,
+) -> Result<Outcome> {
     let start = Instant::now();
     let device = Device::Cpu;
     run.write_config(&config.to_toml()?)?;
@@ -126,7 +136,9 @@ pub fn tune(config: &Config, inputs: &Inputs, run: &RunFolder, progress: &mut dy
     };
     progress.message("measuring the best state on the test pairs");
     let after = state.evaluate(&tuned, Split::Test(beta), progress)?;
-    state.history.add(Record::new("test_after", config.schedule.steps).with_recall(&after.report))?;
+    state
+        .history
+        .add(Record::new("test_after", config.schedule.steps).with_recall(&after.report))?;
 
     let bytes = write_adapter(run, &tuned, inputs, &before, &after)?;
     let summary = Summary {
@@ -152,15 +164,23 @@ enum Split {
 
 impl Run<'_> {
     fn before(&mut self, progress: &mut dyn Progress) -> Result<Evaluation> {
-        let bare = Tuned { spec: heads_only(&self.trainer.live().spec), tensors: Default::default() };
+        let bare =
+            Tuned { spec: heads_only(&self.trainer.live().spec), tensors: Default::default() };
         let chosen = self.evaluate(&bare, Split::Validation, progress)?;
         let before = self.evaluate(&bare, Split::Test(chosen.beta), progress)?;
-        self.history.add(Record::new("validation", 0).with_recall(&chosen.report).with("beta", chosen.beta))?;
+        self.history.add(
+            Record::new("validation", 0).with_recall(&chosen.report).with("beta", chosen.beta),
+        )?;
         self.history.add(Record::new("test_before", 0).with_recall(&before.report))?;
         Ok(before)
     }
 
-    fn evaluate(&self, tuned: &Tuned, split: Split, progress: &mut dyn Progress) -> Result<Evaluation> {
+    fn evaluate(
+        &self,
+        tuned: &Tuned,
+        split: Split,
+        progress: &mut dyn Progress,
+    ) -> Result<Evaluation> {
         let tuned = tuned.detached();
         let blip = tuned.model(self.trainer.frozen())?;
         let prepared = tuned.prepare(&blip, None)?;
@@ -169,7 +189,15 @@ impl Run<'_> {
             Split::Test(beta) => (&self.inputs.pictures.test, Some(beta)),
         };
         let keywords = self.config.data.evaluation_keywords;
-        measure((&blip, &prepared), dataset, &self.inputs.tokens, keywords, &self.config.evaluation, beta, progress)
+        measure(
+            (&blip, &prepared),
+            dataset,
+            &self.inputs.tokens,
+            keywords,
+            &self.config.evaluation,
+            beta,
+            progress,
+        )
     }
 
     fn train(&mut self, progress: &mut dyn Progress) -> Result<()> {
@@ -218,7 +246,8 @@ impl Run<'_> {
             .with("beta", found.beta)
             .with("mean_relative_delta", self.trainer.mean_relative_delta()?);
         self.history.add(record.seconds(seconds))?;
-        let report = EvaluationReport { step, split: "validation", recall: &found.report, best, seconds };
+        let report =
+            EvaluationReport { step, split: "validation", recall: &found.report, best, seconds };
         progress.on_evaluation(&report);
         Ok(())
     }
@@ -254,7 +283,8 @@ fn write_adapter(
         Ok(save_adapter(folder, tuned, &inputs.backbone, &inputs.backbone_name, &card)?)
     })?;
     let weights = aurora_layers::AdapterFolder::weights_path(&run.join("adapter"));
-    let size = std::fs::metadata(&weights).map_err(|e| crate::error::Error::io("look at", &weights, e))?;
+    let size =
+        std::fs::metadata(&weights).map_err(|e| crate::error::Error::io("look at", &weights, e))?;
     Ok(size.len())
 }
 
