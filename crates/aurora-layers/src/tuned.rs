@@ -271,7 +271,8 @@ impl Tuned {
 
     /// The tensors as they are now, in memory of their own, without graph: a checkpoint.
     pub fn snapshot(&self) -> Result<Self> {
-        let copied = self.tensors.iter().map(|(name, tensor)| Ok((name.clone(), tensor.detach().copy()?)));
+        let copied =
+            self.tensors.iter().map(|(name, tensor)| Ok((name.clone(), tensor.detach().copy()?)));
         Ok(Self { spec: self.spec.clone(), tensors: copied.collect::<Result<_>>()? })
     }
 

@@ -2,7 +2,10 @@
 
 use aurora_kernels::Mode;
 use aurora_kernels::random::Stream;
-use aurora_layers::{AdapterKind, Backbone, BlipConfig, Flavour, Prepared, TextConfig, TuneSpec, Tuned, VisionConfig, cls};
+use aurora_layers::{
+    AdapterKind, Backbone, BlipConfig, Flavour, Prepared, TextConfig, TuneSpec, Tuned,
+    VisionConfig, cls,
+};
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
@@ -89,7 +92,9 @@ fn the_adapted_model_equals_the_backbone_bit_for_bit() {
     let blip = backbone.model().unwrap();
     let wanted = outputs(&backbone, &blip.bare().unwrap());
     for kind in [AdapterKind::Cp, AdapterKind::Tucker, AdapterKind::Heads] {
-        let tuned = Tuned::start(TuneSpec::new(kind, Flavour::Aurora, 4), &backbone, 3, &Device::Cpu).unwrap();
+        let tuned =
+            Tuned::start(TuneSpec::new(kind, Flavour::Aurora, 4), &backbone, 3, &Device::Cpu)
+                .unwrap();
         for mode in [Mode::Apply, Mode::Reconstruct, Mode::Auto] {
             let mut prepared = tuned.prepare(&blip, None).unwrap();
             prepared.mode = mode;
@@ -138,13 +143,16 @@ fn the_context_term_alone_does_not_tell_right_pairs_from_wrong_ones() {
     let text_cls = own.index_select(&rows, 0).unwrap();
     let nothing = Tensor::zeros((6, 32), DType::F32, &Device::Cpu).unwrap();
     for positives in [0, 3] {
-        let logits = prepared.match_logits(&prepared.add_context(&nothing, &text_cls, positives).unwrap()).unwrap();
+        let logits = prepared
+            .match_logits(&prepared.add_context(&nothing, &text_cls, positives).unwrap())
+            .unwrap();
         let (right, wrong) = (logits.narrow(0, 0, 3).unwrap(), logits.narrow(0, 3, 3).unwrap());
         assert_eq!(bits(&right), bits(&wrong));
     }
     // The released rule does tell them apart: it marks the first pairs of a training step.
     let spec = TuneSpec::new(AdapterKind::Tucker, Flavour::Released, 4);
-    let released = Tuned::start(spec, &backbone, 3, &Device::Cpu).unwrap().prepare(&blip, None).unwrap();
+    let released =
+        Tuned::start(spec, &backbone, 3, &Device::Cpu).unwrap().prepare(&blip, None).unwrap();
     let marked = released.add_context(&nothing, &text_cls, 3).unwrap();
     assert_ne!(bits(&marked.narrow(0, 0, 3).unwrap()), bits(&marked.narrow(0, 3, 3).unwrap()));
 }

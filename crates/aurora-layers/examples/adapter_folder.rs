@@ -1,0 +1,50 @@
+//! Put an adapter on a backbone, save it, load it again, and see it refuse another backbone.
+
+use aurora_layers::{
+    AdapterKind, Backbone, BlipConfig, Flavour, TextConfig, TuneSpec, Tuned, VisionConfig, load_adapter, save_adapter,
+};
+use candle_core::Device;
+
+fn main() -> aurora_layers::Result<()> {
+    let device = Device::Cpu;
+    let config = BlipConfig {
+        vision: VisionConfig {
+            image_size: 96,
+            patch_size: 16,
+            hidden_size: 192,
+            layers: 4,
+            heads: 3,
+            mlp_size: 768,
+            layer_norm_eps: 1e-6,
+        },
+        text: TextConfig {
+            vocab_size: 3600,
+            hidden_size: 192,
+            layers: 4,
+            heads: 3,
+            mlp_size: 768,
+            max_positions: 20,
+            layer_norm_eps: 1e-12,
+            enc_token_id: 3599,
+        },
+        projection_size: 128,
+    };
+    let backbone = Backbone::random(config.clone(), 1, &device)?;
+    let tuned = Tuned::start(TuneSpec::new(AdapterKind::Cp, Flavour::Aurora, 32), &backbone, 1, &device)?;
+    let values: usize = tuned.tensors.values().map(|tensor| tensor.elem_count()).sum();
+    println!("backbone: {} values; adapter: {values} in {} tensors", backbone.parameters(), tuned.tensors.len());
+
+    let folder = std::env::temp_dir().join(format!("aurora-example-{}", std::process::id()));
+    save_adapter(&folder, &tuned, &backbone, "random", "An example.")?;
+    let back = load_adapter(&folder, &backbone, &device)?;
+    println!("loaded {} tensors from {}", back.tensors.len(), folder.display());
+
+    let other = Backbone::random(config, 2, &device)?;
+    if let Err(error) = load_adapter(&folder, &other, &device) {
+        println!("another backbone: {error}");
+    }
+    if let Err(error) = std::fs::remove_dir_all(&folder) {
+        println!("left behind: {error}");
+    }
+    Ok(())
+}
