@@ -1,7 +1,8 @@
 //! Put an adapter on a backbone, save it, load it again, and see it refuse another backbone.
 
 use aurora_layers::{
-    AdapterKind, Backbone, BlipConfig, Flavour, TextConfig, TuneSpec, Tuned, VisionConfig, load_adapter, save_adapter,
+    AdapterKind, Backbone, BlipConfig, Flavour, TextConfig, TuneSpec, Tuned, VisionConfig,
+    load_adapter, save_adapter,
 };
 use candle_core::Device;
 
@@ -30,9 +31,14 @@ fn main() -> aurora_layers::Result<()> {
         projection_size: 128,
     };
     let backbone = Backbone::random(config.clone(), 1, &device)?;
-    let tuned = Tuned::start(TuneSpec::new(AdapterKind::Cp, Flavour::Aurora, 32), &backbone, 1, &device)?;
+    let tuned =
+        Tuned::start(TuneSpec::new(AdapterKind::Cp, Flavour::Aurora, 32), &backbone, 1, &device)?;
     let values: usize = tuned.tensors.values().map(|tensor| tensor.elem_count()).sum();
-    println!("backbone: {} values; adapter: {values} in {} tensors", backbone.parameters(), tuned.tensors.len());
+    println!(
+        "backbone: {} values; adapter: {values} in {} tensors",
+        backbone.parameters(),
+        tuned.tensors.len()
+    );
 
     let folder = std::env::temp_dir().join(format!("aurora-example-{}", std::process::id()));
     save_adapter(&folder, &tuned, &backbone, "random", "An example.")?;

@@ -101,7 +101,7 @@ impl BlipConfig {
             }
         }
         let divides = |field: &str, part: usize, whole: usize, of: &str| {
-            if whole % part == 0 {
+            if whole.is_multiple_of(part) {
                 return Ok(());
             }
             Err(Error::config(field, part, format!("must divide {of} = {whole}")))

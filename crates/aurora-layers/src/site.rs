@@ -70,7 +70,7 @@ impl Site {
 pub fn sites(config: &BlipConfig) -> Vec<Site> {
     let mut sites = Vec::new();
     let (width, mlp) = (config.vision.hidden_size, config.vision.mlp_size);
-    let mlp_slices = if mlp % width == 0 { mlp / width } else { 1 };
+    let mlp_slices = if mlp.is_multiple_of(width) { mlp / width } else { 1 };
     for layer in 0..config.vision.layers {
         let mut add = |name: &str, role, in_dim, out_dim, slices| {
             let path = format!("visual_encoder.blocks.{layer}.{name}");

@@ -5,6 +5,7 @@ use crate::tensors::{Tensors, check, get};
 use crate::{Backbone, Blip, BlipConfig, Error, Prepared, Result, context, gate};
 use candle_core::{Device, Tensor, Var};
 use serde::{Deserialize, Serialize};
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 /// Which reading of the method: they differ in the delta, the gate and the context (see `docs/architecture.md`).
@@ -180,9 +181,9 @@ impl Tuned {
             tensors.insert(slot.name.clone(), slot.start(seed, device)?);
         }
         for (name, _) in spec.wanted(&backbone.config)? {
-            if !tensors.contains_key(&name) {
-                let weight = get(&backbone.tensors, &name)?.detach().copy()?;
-                tensors.insert(name, weight);
+            if let Entry::Vacant(vacant) = tensors.entry(name) {
+                let weight = get(&backbone.tensors, vacant.key())?.detach().copy()?;
+                vacant.insert(weight);
             }
         }
         Ok(Self { spec, tensors })

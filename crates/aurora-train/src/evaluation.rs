@@ -1,6 +1,5 @@
 //! Two-stage evaluation of retrieval: similarity of features over everything, matching logits for the best.
 
-use aurora_kernels::random::Stream;
 use aurora_layers::{Blip, Prepared, cls};
 use candle_core::Tensor;
 use std::sync::Arc;
@@ -162,23 +161,4 @@ impl Gallery {
         }
         Ok(scores)
     }
-}
-
-/// A draw of rank components for one step: each stays with probability `1 - dropout` and is scaled up by its inverse.
-///
-/// # Errors
-/// What candle reports when it cannot make the tensor.
-pub fn rank_mask(
-    rank: usize,
-    dropout: f64,
-    seed: u64,
-    step: u64,
-    device: &candle_core::Device,
-) -> Result<Tensor> {
-    let mut stream = Stream::new(seed, "rank dropout", step, 0);
-    let keep = 1.0 - dropout;
-    let mask: Vec<f32> = (0..rank)
-        .map(|_| if stream.uniform() < keep { (1.0 / keep) as f32 } else { 0.0 })
-        .collect();
-    Ok(Tensor::from_vec(mask, rank, device)?)
 }

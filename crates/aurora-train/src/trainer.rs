@@ -1,5 +1,6 @@
 //! Tuning: one step of a frozen backbone with trained additions, momentum model and queue.
 
+use aurora_kernels::random::Stream;
 use aurora_layers::{AdapterKind, Backbone, Blip, Tensors, Tuned, cls};
 use candle_core::{Device, Tensor, Var};
 use std::sync::Arc;
@@ -7,7 +8,6 @@ use std::sync::Arc;
 use crate::config::{Config, LearningRates};
 use crate::descent::{Descended, Descent};
 use crate::error::Result;
-use crate::evaluation::rank_mask;
 use crate::itc::clamp_temperature;
 use crate::momentum::Momentum;
 use crate::queue::FeatureQueue;
@@ -164,4 +164,14 @@ impl Trainer {
         };
         Ok([image.detach(), text.detach()])
     }
+}
+
+/// A draw of rank components for one step: each stays with probability `1 - dropout` and is scaled up by its inverse.
+fn rank_mask(rank: usize, dropout: f64, seed: u64, step: u64, device: &Device) -> Result<Tensor> {
+    let mut stream = Stream::new(seed, "rank dropout", step, 0);
+    let keep = 1.0 - dropout;
+    let mask: Vec<f32> = (0..rank)
+        .map(|_| if stream.uniform() < keep { (1.0 / keep) as f32 } else { 0.0 })
+        .collect();
+    Ok(Tensor::from_vec(mask, rank, device)?)
 }
