@@ -1,5 +1,7 @@
 //! Put an adapter on a backbone, save it, load it again, and see it refuse another backbone.
 
+#![allow(clippy::print_stdout)] // an example shows what it did
+
 use aurora_layers::{
     AdapterKind, Backbone, BlipConfig, Flavour, TextConfig, TuneSpec, Tuned, VisionConfig,
     load_adapter, save_adapter,

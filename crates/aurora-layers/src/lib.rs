@@ -1,4 +1,5 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed"))]
 
 pub mod adapter;
 mod backbone;

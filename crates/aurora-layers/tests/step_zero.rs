@@ -1,5 +1,7 @@
 //! Before its first step a tuning of flavour aurora changes nothing, and its parts are fair.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 use aurora_kernels::Mode;
 use aurora_kernels::random::Stream;
 use aurora_layers::{

@@ -24,7 +24,7 @@ use crate::retrieval::{Encoded, Pairs, matching_drawn};
 use crate::teachers::Teachers;
 
 impl ModelSizes {
-    /// The configuration of a model of these sizes, with the layer norm constants of the original BLIP; [ENC] is the
+    /// The configuration of a model of these sizes, with the layer norm constants of the original BLIP; `[ENC]` is the
     /// last word piece.
     pub fn blip(&self) -> BlipConfig {
         BlipConfig {

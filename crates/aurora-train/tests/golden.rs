@@ -2,6 +2,8 @@
 //!
 //! The fixtures stand in `tests/golden`; `AURORA_GOLDEN=<folder>` puts another set with the same layout in.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 mod support;
 
 #[path = "golden_cases/retrieval_image.rs"]

@@ -1,5 +1,7 @@
 //! Whole tunings of a tiny random backbone on a few embedded pictures: every kind runs, and a seed repeats a run.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 use std::path::Path;
 use std::sync::Arc;
 
