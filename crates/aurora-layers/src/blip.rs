@@ -105,7 +105,7 @@ impl Blip {
     }
 
     /// Texts looking at pictures: text b at picture `rows[b]` (without `rows`, at picture b). The first token of
-    /// every text is read as [ENC]. Result: (batch, length, text width).
+    /// every text is read as `[ENC]`. Result: (batch, length, text width).
     pub fn fuse(
         &self,
         ids: &Tensor,
@@ -134,12 +134,12 @@ impl Prepared {
         normalize(&self.heads.text_proj.plain(&cls(states)?)?)
     }
 
-    /// Fused [CLS] vectors (pairs, text width) to matching logits (pairs, 2); column 1 says "they belong together".
+    /// Fused `[CLS]` vectors (pairs, text width) to matching logits (pairs, 2); column 1 says "they belong together".
     pub fn match_logits(&self, fused_cls: &Tensor) -> Result<Tensor> {
         self.heads.itm_head.plain(fused_cls)
     }
 
-    /// Informative context enhancement: add to the fused [CLS] of each pair what the [CLS] of its text, encoded
+    /// Informative context enhancement: add to the fused `[CLS]` of each pair what the `[CLS]` of its text, encoded
     /// alone, calls up. Both are (pairs, text width).
     ///
     /// In flavour aurora the rule is the same for every pair, in training and evaluation. The released rule adds the
@@ -168,7 +168,7 @@ impl Prepared {
         }
     }
 
-    /// Whether [`Prepared::add_context`] reads the texts' own [CLS].
+    /// Whether [`Prepared::add_context`] reads the texts' own `[CLS]`.
     pub fn has_context(&self) -> bool {
         self.context.is_some()
     }

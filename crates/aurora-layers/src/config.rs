@@ -29,7 +29,7 @@ impl VisionConfig {
         self.image_size / self.patch_size
     }
 
-    /// Number of tokens: the patches and [CLS].
+    /// Number of tokens: the patches and `[CLS]`.
     pub fn tokens(&self) -> usize {
         self.grid() * self.grid() + 1
     }
@@ -39,7 +39,7 @@ impl VisionConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TextConfig {
-    /// Word pieces, [DEC] and [ENC] included.
+    /// Word pieces, `[DEC]` and `[ENC]` included.
     pub vocab_size: usize,
     /// Width of the tower.
     pub hidden_size: usize,

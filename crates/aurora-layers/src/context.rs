@@ -1,4 +1,4 @@
-//! Informative context enhancement: a little of what other texts say, added to the fused [CLS].
+//! Informative context enhancement: a little of what other texts say, added to the fused `[CLS]`.
 
 use crate::tensors::{Tensors, get};
 use crate::{Flavour, Result};
@@ -10,7 +10,7 @@ const RELEASED_SHARE: f64 = 0.1;
 const BANK_MOMENTUM: f64 = 0.99;
 /// Name of the learned gate, a scalar.
 pub(crate) const GATE: &str = "aurora_context.gate";
-/// Name of the bank of text [CLS] vectors, (slots, width); a buffer, never trained.
+/// Name of the bank of text `[CLS]` vectors, (slots, width); a buffer, never trained.
 pub(crate) const BANK: &str = "aurora_context.bank";
 
 /// The context term of a model, ready to apply.
@@ -36,7 +36,7 @@ impl Context {
     }
 }
 
-/// What the [CLS] of a text, alone, adds to the [CLS] of the pairs it stands in: (texts, width) to (texts, width).
+/// What the `[CLS]` of a text, alone, adds to the `[CLS]` of the pairs it stands in: (texts, width) to (texts, width).
 ///
 /// `softmax(q M^T / sqrt(width)) M`, with M the bank.
 pub(crate) fn attend(text_cls: &Tensor, bank: &Tensor) -> Result<Tensor> {
@@ -49,12 +49,12 @@ pub(crate) fn attend(text_cls: &Tensor, bank: &Tensor) -> Result<Tensor> {
     Ok(weights.matmul(bank)?)
 }
 
-/// The released context of positive pairs: 0.1 x the mean [CLS] of the batch's texts, (width).
+/// The released context of positive pairs: 0.1 x the mean `[CLS]` of the batch's texts, (width).
 pub(crate) fn batch_mean(text_cls: &Tensor) -> Result<Tensor> {
     Ok((text_cls.mean(0)? * RELEASED_SHARE)?)
 }
 
-/// The bank after a batch of text [CLS] vectors: each text goes to an empty (all zero) slot while there is one, else
+/// The bank after a batch of text `[CLS]` vectors: each text goes to an empty (all zero) slot while there is one, else
 /// to the slot nearest to it, which moves a hundredth of the way to the mean of its texts.
 pub(crate) fn update(bank: &Tensor, text_cls: &Tensor) -> Result<Tensor> {
     let mut slots = bank.to_dtype(DType::F32)?.to_vec2::<f32>()?;

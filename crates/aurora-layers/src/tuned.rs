@@ -282,7 +282,7 @@ impl Tuned {
         Self { spec: self.spec.clone(), tensors: crate::tensors::detached(&self.tensors) }
     }
 
-    /// The context bank after a training step has seen these text [CLS] vectors (texts, width); nothing where there
+    /// The context bank after a training step has seen these text `[CLS]` vectors (texts, width); nothing where there
     /// is no bank. The new bank is a new tensor under the same name.
     pub fn absorb(&mut self, text_cls: &Tensor) -> Result<()> {
         if let Some(bank) = self.tensors.get_mut(context::BANK) {

@@ -16,7 +16,7 @@ struct Block {
     contract: Linear,
 }
 
-/// The vision tower of BLIP (ViT with a [CLS] token).
+/// The vision tower of BLIP (ViT with a `[CLS]` token).
 #[derive(Debug, Clone)]
 pub(crate) struct VisionTower {
     config: VisionConfig,
@@ -81,7 +81,7 @@ impl VisionTower {
         })
     }
 
-    /// Pictures (batch, 3, size, size), normalised, to token states (batch, tokens, width); token 0 is [CLS].
+    /// Pictures (batch, 3, size, size), normalised, to token states (batch, tokens, width); token 0 is `[CLS]`.
     pub(crate) fn forward(&self, images: &Tensor, prepared: &Prepared) -> Result<Tensor> {
         let (batch, width) = (images.dim(0)?, self.config.hidden_size);
         let patches = unfold_patches(images, self.config.patch_size)?; // (batch, patches, 3 * patch * patch)

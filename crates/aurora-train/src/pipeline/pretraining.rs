@@ -246,7 +246,7 @@ impl<'a> School<'a> {
         })
     }
 
-    /// Replace a share of the word pieces by [MASK].
+    /// Replace a share of the word pieces by `[MASK]`.
     fn mask(&self, token_ids: &Tensor, step: u64) -> Result<Tensor> {
         let special = self.tokens.special();
         let kept = [special.pad, special.cls, special.sep];
