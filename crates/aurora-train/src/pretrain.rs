@@ -16,12 +16,13 @@ use candle_core::{D, Device, Tensor, Var};
 use std::sync::Arc;
 
 use crate::config::{ModelSizes, PretrainConfig};
-use crate::descent::{Descended, Descent};
+use crate::descent::Descent;
 use crate::error::Result;
 use crate::itc::clamped_temperature;
 use crate::optimizer::Group;
 use crate::retrieval::{Encoded, Pairs, matching_drawn};
 use crate::teachers::Teachers;
+use crate::trainer::Trained;
 
 impl ModelSizes {
     /// The configuration of a model of these sizes, with the layer norm constants of the original BLIP; `[ENC]` is the
@@ -61,17 +62,6 @@ pub struct Lesson<'a> {
     pub image_teacher: &'a Tensor,
     /// The text teacher's features (texts, 384).
     pub text_teacher: &'a Tensor,
-}
-
-/// The losses of a step by name, and what the step did.
-#[derive(Debug)]
-pub struct Learned {
-    /// The loss that was minimised.
-    pub loss: f64,
-    /// Its parts by name.
-    pub parts: Vec<(&'static str, f64)>,
-    /// What the step did to the parameters.
-    pub descended: Descended,
 }
 
 /// A model in pretraining.
@@ -164,7 +154,7 @@ impl Pretrainer {
     ///
     /// # Errors
     /// Shapes that do not fit the model, a loss that is not a number, a parameter without gradient.
-    pub fn step(&mut self, lesson: &Lesson, step: u64) -> Result<Learned> {
+    pub fn step(&mut self, lesson: &Lesson, step: u64) -> Result<Trained> {
         let settings = self.config.pretrain.clone();
         let Pairs { images, token_ids, mask, ids } = lesson.pairs;
         let prepared = self.live.prepare(&self.blip, None)?;
@@ -222,7 +212,7 @@ impl Pretrainer {
         let named =
             parts.iter().map(|(name, part, _)| Ok((*name, value(part)?))).collect::<Result<_>>()?;
         let descended = self.descent.step(&loss, step)?;
-        Ok(Learned { loss: value(&loss)?, parts: named, descended })
+        Ok(Trained { loss: value(&loss)?, parts: named, descended })
     }
 }
 

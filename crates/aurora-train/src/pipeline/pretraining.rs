@@ -11,10 +11,10 @@ use std::time::Instant;
 
 use super::measure::{Evaluation, measure};
 use super::sources::Pictures;
-use super::tuning::{History, training_loader};
+use super::tuning::{History, step_record, training_loader};
 use crate::config::{PretrainConfig, RunConfig};
 use crate::error::{Error, Result};
-use crate::pretrain::{Learned, Lesson, Pretrainer};
+use crate::pretrain::{Lesson, Pretrainer};
 use crate::progress::{EvaluationReport, Progress, StepReport};
 use crate::retrieval::Pairs;
 use crate::run::{Record, RunFolder};
@@ -77,7 +77,7 @@ pub fn pretrain(
         };
         let learned = model.step(&lesson, batch.step)?;
         let (done, seconds) = (batch.step + 1, begun.elapsed().as_secs_f64());
-        history.add(record(&learned, done).seconds(seconds))?;
+        history.add(step_record(&learned, done).seconds(seconds))?;
         progress.on_step(&StepReport {
             step: done,
             steps,
@@ -130,16 +130,6 @@ pub fn pretrain(
         history: history.records,
         seconds: start.elapsed().as_secs_f64(),
     })
-}
-
-fn record(learned: &Learned, step: u64) -> Record {
-    let mut record = Record::new("train", step).with("loss", learned.loss);
-    for (name, value) in &learned.parts {
-        record = record.with(name, *value);
-    }
-    record
-        .with("gradient_norm", learned.descended.gradient_norm)
-        .with("learning_rate_factor", learned.descended.learning_rate_factor)
 }
 
 fn validation_record(found: &Evaluation, step: u64) -> Record {
