@@ -8,3 +8,6 @@ mod support;
 
 #[path = "golden_cases/retrieval_image.rs"]
 mod retrieval_image;
+
+#[path = "golden_cases/checkpoints.rs"]
+mod checkpoints;

@@ -59,19 +59,15 @@ impl Adapter for Cp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::adapter::tests::{blip_base, random};
     use crate::config::tests::tiny;
-    use candle_core::Device;
 
     /// `V diag(lambda * p_n) U^T`, slice by slice, as the formula says.
     #[test]
     fn delta_is_the_formula_slice_by_slice() {
         let adapter = Cp { rank: 3 };
         let sites = crate::sites(&tiny());
-        let mut tensors = Tensors::new();
-        for slot in adapter.slots(&sites).unwrap() {
-            let random = Slot { init: Init::Normal(1.0), ..slot };
-            tensors.insert(random.name.clone(), random.start(7, &Device::Cpu).unwrap());
-        }
+        let tensors = random(&adapter, &sites);
         for site in &sites {
             let delta = adapter.delta(site, &tensors).unwrap();
             assert_eq!(delta.dims(), [site.out_dim, site.in_dim]);
@@ -95,12 +91,7 @@ mod tests {
 
     #[test]
     fn blip_base_at_rank_64_has_112_192_values() {
-        let mut config = tiny();
-        config.vision =
-            crate::VisionConfig { hidden_size: 768, layers: 12, mlp_size: 3072, ..config.vision };
-        config.text =
-            crate::TextConfig { hidden_size: 768, layers: 12, mlp_size: 3072, ..config.text };
-        let slots = Cp { rank: 64 }.slots(&crate::sites(&config)).unwrap();
+        let slots = Cp { rank: 64 }.slots(&crate::sites(&blip_base())).unwrap();
         assert_eq!(slots.iter().map(|slot| slot.shape.elem_count()).sum::<usize>(), 112_192);
     }
 }

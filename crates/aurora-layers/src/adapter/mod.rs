@@ -5,11 +5,17 @@
 //! same rule over different tensors.
 
 mod cp;
+mod lora;
+mod tensor_train;
 mod tucker;
+mod vera;
 
 pub use cp::Cp;
+pub use lora::Lora;
+pub use tensor_train::TensorTrain;
 pub(crate) use tucker::CORE;
 pub use tucker::{MlpLayout, Tucker};
+pub use vera::Vera;
 
 use crate::tensors::Tensors;
 use crate::{Result, Site};
@@ -24,6 +30,8 @@ pub enum Init {
     Zeros,
     /// All one.
     Ones,
+    /// All this value.
+    Constant(f64),
     /// Normal with mean zero and this standard deviation.
     Normal(f64),
     /// Uniform between minus and plus this bound.
@@ -53,6 +61,7 @@ impl Slot {
         let tensor = match self.init {
             Init::Zeros => Tensor::zeros(shape, candle_core::DType::F32, device)?,
             Init::Ones => Tensor::ones(shape, candle_core::DType::F32, device)?,
+            Init::Constant(value) => Tensor::full(value as f32, shape, device)?,
             Init::Normal(std) => stream.normal_tensor(shape, std)?.to_device(device)?,
             Init::Uniform(bound) => {
                 stream.uniform_tensor(shape, -bound, bound)?.to_device(device)?
@@ -103,4 +112,31 @@ pub(crate) fn u_name(width: usize) -> String {
 /// Name of the shared output factor V for slices of this output width.
 pub(crate) fn v_name(width: usize) -> String {
     format!("aurora_v.{width}")
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::BlipConfig;
+    use crate::config::tests::tiny;
+
+    /// BLIP-base's towers; only the widths that sites have matter.
+    pub(crate) fn blip_base() -> BlipConfig {
+        let mut config = tiny();
+        config.vision =
+            crate::VisionConfig { hidden_size: 768, layers: 12, mlp_size: 3072, ..config.vision };
+        config.text =
+            crate::TextConfig { hidden_size: 768, layers: 12, mlp_size: 3072, ..config.text };
+        config
+    }
+
+    /// Every tensor of an adapter at random, none zero, so that nothing hides behind a start.
+    pub(crate) fn random(adapter: &dyn Adapter, sites: &[Site]) -> Tensors {
+        let slots = adapter.slots(sites).unwrap();
+        let start = |slot: Slot| {
+            let random = Slot { init: Init::Normal(1.0), ..slot };
+            (random.name.clone(), random.start(7, &Device::Cpu).unwrap())
+        };
+        slots.into_iter().map(start).collect()
+    }
 }

@@ -1,0 +1,95 @@
+//! Tensor-train: `dW_n = U S_n V^T`, a small full core for each slice between two shared factors.
+
+use super::{Adapter, Init, Slot, u_name, v_name, widths};
+use crate::site::Role;
+use crate::tensors::{Tensors, get};
+use crate::{Result, Site};
+use aurora_kernels::LowRank;
+use candle_core::Tensor;
+
+/// The tensor-train adapter: V (in, rank) and U (out, rank) shared by every slice, a core S_n (rank, rank) for each.
+#[derive(Debug, Clone)]
+pub struct TensorTrain {
+    /// Both ranks of the train.
+    pub rank: usize,
+}
+
+/// Name of a site's cores, (slices, rank, rank).
+fn cores_name(site: &Site) -> String {
+    format!("{}.aurora_cores", site.path)
+}
+
+impl Adapter for TensorTrain {
+    fn slots(&self, sites: &[Site]) -> Result<Vec<Slot>> {
+        let rank = self.rank;
+        let mut slots = Vec::new();
+        for width in widths(sites, true) {
+            let std = (width as f64).sqrt().recip();
+            slots.push(Slot::new(u_name(width), (width, rank), Init::Normal(std)));
+        }
+        for width in widths(sites, false) {
+            // Zero, so that the tuned model starts as the backbone.
+            slots.push(Slot::new(v_name(width), (width, rank), Init::Zeros));
+        }
+        for site in sites {
+            let std = (rank as f64).sqrt().recip();
+            slots.push(Slot::new(cores_name(site), (site.slices, rank, rank), Init::Normal(std)));
+        }
+        Ok(slots)
+    }
+
+    fn low_rank(&self, site: &Site, tensors: &Tensors) -> Result<LowRank> {
+        let input = get(tensors, &u_name(site.slice_in()))?; // (slice in, rank)
+        let output = get(tensors, &v_name(site.slice_out()))?; // (slice out, rank)
+        let cores = get(tensors, &cores_name(site))?; // (slices, rank out, rank in)
+        let rows = |tensor: Tensor| -> Result<Tensor> {
+            // (slices, width, rank) to (slices * width, rank)
+            let (slices, width, rank) = tensor.dims3()?;
+            Ok(tensor.reshape((slices * width, rank))?)
+        };
+        let (a, b) = match site.role {
+            // Slices side by side along the input: each has its own S_n V^T.
+            Role::Contract => {
+                let by_slice = input.unsqueeze(0)?.broadcast_matmul(&cores.transpose(1, 2)?)?; // (slices, in, rank)
+                (rows(by_slice)?.t()?, output)
+            }
+            _ => (input.t()?, rows(output.unsqueeze(0)?.broadcast_matmul(&cores)?)?),
+        };
+        Ok(LowRank::new(a.contiguous()?, b)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapter::tests::{blip_base, random};
+    use crate::config::tests::tiny;
+
+    #[test]
+    fn delta_is_the_formula_slice_by_slice() {
+        let adapter = TensorTrain { rank: 3 };
+        let sites = crate::sites(&tiny());
+        let tensors = random(&adapter, &sites);
+        for site in &sites {
+            let delta = adapter.delta(site, &tensors).unwrap();
+            let (si, so) = (site.slice_in(), site.slice_out());
+            for slice in 0..site.slices {
+                let (u, v) = (&tensors[&v_name(so)], &tensors[&u_name(si)]);
+                let core = tensors[&cores_name(site)].get(slice).unwrap();
+                let expected = u.matmul(&core).unwrap().matmul(&v.t().unwrap()).unwrap();
+                let found = match site.role {
+                    Role::Contract => delta.narrow(1, slice * si, si).unwrap(),
+                    _ => delta.narrow(0, slice * so, so).unwrap(),
+                };
+                let worst = (expected - found).unwrap().abs().unwrap().max_all().unwrap();
+                assert!(worst.to_scalar::<f32>().unwrap() < 1e-5, "{} slice {slice}", site.path);
+            }
+        }
+    }
+
+    #[test]
+    fn blip_base_at_rank_16_has_79_872_values() {
+        let slots = TensorTrain { rank: 16 }.slots(&crate::sites(&blip_base())).unwrap();
+        assert_eq!(slots.iter().map(|slot| slot.shape.elem_count()).sum::<usize>(), 79_872);
+    }
+}

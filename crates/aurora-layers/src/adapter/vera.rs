@@ -1,0 +1,95 @@
+//! VeRA: `dW = diag(b) B diag(d) A`, where A and B are random, frozen and shared by every site, and each site trains the
+//! two vectors.
+
+use super::{Adapter, Init, Slot};
+use crate::tensors::{Tensors, get};
+use crate::{Result, Site};
+use aurora_kernels::LowRank;
+
+/// The VeRA adapter.
+#[derive(Debug, Clone)]
+pub struct Vera {
+    /// Rows of A and columns of B.
+    pub rank: usize,
+    /// Start of every entry of d.
+    pub d_start: f64,
+}
+
+/// Name of the shared A, (rank, widest input); a site uses as many columns as it has inputs.
+pub(crate) const A: &str = "vera_A";
+/// Name of the shared B, (widest output, rank); a site uses as many rows as it has outputs.
+pub(crate) const B: &str = "vera_B";
+
+/// Name of a site's d, (rank).
+fn d_name(site: &Site) -> String {
+    format!("{}.vera_lambda_d", site.path)
+}
+
+/// Name of a site's b, (out).
+fn b_name(site: &Site) -> String {
+    format!("{}.vera_lambda_b", site.path)
+}
+
+impl Adapter for Vera {
+    fn slots(&self, sites: &[Site]) -> Result<Vec<Slot>> {
+        let inputs = sites.iter().map(|site| site.in_dim).max().unwrap_or(0);
+        let outputs = sites.iter().map(|site| site.out_dim).max().unwrap_or(0);
+        // Uniform Kaiming over the inputs of each matrix, as the paper starts them.
+        let bound = |fan_in: usize| Init::Uniform((6.0 / fan_in.max(1) as f64).sqrt());
+        let mut slots = vec![
+            Slot::new(A, (self.rank, inputs), bound(inputs)),
+            Slot::new(B, (outputs, self.rank), bound(self.rank)),
+        ];
+        for site in sites {
+            slots.push(Slot::new(d_name(site), self.rank, Init::Constant(self.d_start)));
+            slots.push(Slot::new(b_name(site), site.out_dim, Init::Zeros));
+        }
+        Ok(slots)
+    }
+
+    fn low_rank(&self, site: &Site, tensors: &Tensors) -> Result<LowRank> {
+        let a = get(tensors, A)?.narrow(1, 0, site.in_dim)?;
+        let b = get(tensors, B)?.narrow(0, 0, site.out_dim)?;
+        let (d, scale) = (get(tensors, &d_name(site))?, get(tensors, &b_name(site))?);
+        let a = a.broadcast_mul(&d.unsqueeze(1)?)?; // (rank, in)
+        let b = b.broadcast_mul(&scale.unsqueeze(1)?)?; // (out, rank)
+        Ok(LowRank::new(a, b)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapter::tests::{blip_base, random};
+    use crate::config::tests::tiny;
+    use candle_core::Tensor;
+
+    #[test]
+    fn delta_is_the_formula() {
+        let adapter = Vera { rank: 5, d_start: 0.1 };
+        let sites = crate::sites(&tiny());
+        let tensors = random(&adapter, &sites);
+        let diagonal = |name: &str| {
+            let vector = &tensors[name];
+            let size = vector.elem_count();
+            let eye = Tensor::eye(size, vector.dtype(), vector.device()).unwrap();
+            eye.broadcast_mul(vector).unwrap()
+        };
+        for site in &sites {
+            let a = tensors[A].narrow(1, 0, site.in_dim).unwrap().contiguous().unwrap();
+            let b = tensors[B].narrow(0, 0, site.out_dim).unwrap();
+            let left = diagonal(&b_name(site)).matmul(&b).unwrap();
+            let expected = left.matmul(&diagonal(&d_name(site))).unwrap().matmul(&a).unwrap();
+            let worst = (expected - adapter.delta(site, &tensors).unwrap()).unwrap();
+            let worst = worst.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+            assert!(worst < 1e-4, "{}: {worst}", site.path);
+        }
+    }
+
+    #[test]
+    fn blip_base_at_rank_256_trains_168_960_values() {
+        let slots = Vera { rank: 256, d_start: 0.1 }.slots(&crate::sites(&blip_base())).unwrap();
+        let trained = slots.iter().filter(|slot| slot.name != A && slot.name != B);
+        assert_eq!(trained.map(|slot| slot.shape.elem_count()).sum::<usize>(), 168_960);
+    }
+}

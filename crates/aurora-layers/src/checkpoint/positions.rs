@@ -1,0 +1,89 @@
+//! Position embeddings for another picture size.
+
+use candle_core::{DType, Tensor};
+
+use crate::Result;
+
+/// Weight of a neighbour at this distance in bicubic interpolation: Keys' kernel with a = -0.75, as PyTorch has it.
+fn cubic(distance: f64) -> f64 {
+    const A: f64 = -0.75;
+    let x = distance.abs();
+    if x <= 1.0 {
+        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+    } else if x < 2.0 {
+        (((x - 5.0) * x + 8.0) * x - 4.0) * A
+    } else {
+        0.0
+    }
+}
+
+/// The four neighbours of each of `to` places on an axis of `from`, with their weights. Corners are not aligned; beyond
+/// the edge the edge counts again.
+fn neighbours(from: usize, to: usize) -> Vec<[(usize, f64); 4]> {
+    let scale = from as f64 / to as f64;
+    (0..to)
+        .map(|place| {
+            let at = (place as f64 + 0.5) * scale - 0.5;
+            let floor = at.floor();
+            [-1.0, 0.0, 1.0, 2.0].map(|step| {
+                let neighbour = (floor + step).clamp(0.0, from as f64 - 1.0);
+                (neighbour as usize, cubic(at - floor - step))
+            })
+        })
+        .collect()
+}
+
+/// Embeddings (1, 1 + from x from, width) as (1, 1 + to x to, width): `[CLS]` as it is, the square bicubic.
+///
+/// # Errors
+/// What candle reports.
+pub fn resize(embeddings: &Tensor, from: usize, to: usize) -> Result<Tensor> {
+    if from == to {
+        return Ok(embeddings.clone());
+    }
+    let width = embeddings.dim(2)?;
+    let values: Vec<f32> = embeddings.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+    let (first, square) = values.split_at(width);
+    let places = neighbours(from, to);
+    let mut out = first.to_vec();
+    out.reserve(to * to * width);
+    for rows in &places {
+        for columns in &places {
+            let mut sum = vec![0f64; width];
+            for &(row, y) in rows {
+                for &(column, x) in columns {
+                    let start = (row * from + column) * width;
+                    for (sum, value) in sum.iter_mut().zip(&square[start..start + width]) {
+                        *sum += y * x * f64::from(*value);
+                    }
+                }
+            }
+            out.extend(sum.into_iter().map(|value| value as f32));
+        }
+    }
+    let resized = Tensor::from_vec(out, (1, 1 + to * to, width), embeddings.device())?;
+    Ok(resized.to_dtype(embeddings.dtype())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn weights_add_up_and_a_ramp_stays_a_ramp_inside() {
+        for (from, to) in [(4, 7), (7, 4), (24, 14), (3, 3)] {
+            for four in neighbours(from, to) {
+                assert!((four.iter().map(|(_, w)| w).sum::<f64>() - 1.0).abs() < 1e-12);
+            }
+        }
+        let ramp: Vec<f32> = std::iter::once(9.0).chain((0..64).map(|i| (i % 8) as f32)).collect();
+        let ramp = Tensor::from_vec(ramp, (1, 65, 1), &Device::Cpu).unwrap();
+        let out: Vec<f32> = resize(&ramp, 8, 16).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        assert_eq!(out[0], 9.0);
+        for place in 4..12 {
+            let expected = (place as f32 + 0.5) / 2.0 - 0.5;
+            assert!((out[1 + 16 * 5 + place] - expected).abs() < 1e-5, "{place}");
+        }
+    }
+}
