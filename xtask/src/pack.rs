@@ -7,9 +7,9 @@
 //! emoji, split the rest by concept; write shards, vocabulary, manifest and licences; print what
 //! was dropped and why.
 
-mod fetch;
+pub mod fetch;
 mod noto;
-mod openclipart;
+pub mod openclipart;
 mod picture;
 mod report;
 mod split;

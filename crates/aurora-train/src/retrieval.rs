@@ -40,21 +40,6 @@ pub struct Encoded {
     pub text: Tensor,
 }
 
-impl Encoded {
-    /// The first `rows` pairs.
-    ///
-    /// # Errors
-    /// What candle reports when there are fewer.
-    pub fn first(&self, rows: usize) -> Result<Self> {
-        Ok(Self {
-            image_states: self.image_states.narrow(0, 0, rows)?,
-            text_states: self.text_states.narrow(0, 0, rows)?,
-            image: self.image.narrow(0, 0, rows)?,
-            text: self.text.narrow(0, 0, rows)?,
-        })
-    }
-}
-
 /// Both towers over a batch.
 ///
 /// # Errors
@@ -103,8 +88,9 @@ pub fn contrastive(
     Ok((output.loss, output.similarity))
 }
 
-/// The matching loss of the first `rows` pairs of a batch, with hard negatives drawn among them by `similarity`
-/// (batch, batch). Each pair costs three passes of the fusion layers, so a part of the batch may have to do.
+/// The matching loss of the first `rows` pairs of a batch, with hard negatives drawn from the whole batch by
+/// `similarity` (batch, batch). Each pair costs three passes of the fusion layers, so a part of the batch may have to
+/// do.
 ///
 /// # Errors
 /// As [`HardNegatives::draw`] and [`matching`].
@@ -116,19 +102,13 @@ pub fn matching_drawn(
     rows: usize,
     (seed, step): (u64, u64),
 ) -> Result<Tensor> {
-    let rows = rows.min(pairs.ids.len());
-    let chosen = Pairs {
-        images: pairs.images,
-        token_ids: &pairs.token_ids.narrow(0, 0, rows)?,
-        mask: &pairs.mask.narrow(0, 0, rows)?,
-        ids: &pairs.ids[..rows],
-    };
-    let similarity = similarity.detach().narrow(0, 0, rows)?.narrow(1, 0, rows)?.contiguous()?;
-    let negatives = HardNegatives::draw(&similarity, chosen.ids, seed, step)?;
-    matching(blip, prepared, &chosen, &encoded.first(rows)?, &negatives)
+    let mut negatives = HardNegatives::draw(&similarity.detach(), pairs.ids, seed, step)?;
+    negatives.truncate(rows);
+    matching(blip, prepared, pairs, encoded, &negatives)
 }
 
-/// The matching loss: two-way cross-entropy over right pairs and the given negatives, 3 x batch pairs in one pass.
+/// The matching loss: two-way cross-entropy over the right pairs that have negatives and those negatives, three
+/// pairs a row in one pass.
 ///
 /// # Errors
 /// Shapes that do not fit the model.
@@ -143,16 +123,16 @@ pub fn matching(
     let device = pairs.token_ids.device();
     let text_rows = Tensor::from_slice(&chosen.text_rows, chosen.len(), device)?;
     let keys = blip.cross_keys(&encoded.image_states, prepared)?;
-    let ids = pairs.token_ids.index_select(&text_rows, 0)?; // (3 batch, length)
+    let ids = pairs.token_ids.index_select(&text_rows, 0)?; // (3 rows, length)
     let mask = pairs.mask.index_select(&text_rows, 0)?;
     let image_rows: Arc<[u32]> = chosen.image_rows.as_slice().into();
-    let fused = cls(&blip.fuse(&ids, &mask, &keys, Some(image_rows), prepared)?)?; // (3 batch, width)
+    let fused = cls(&blip.fuse(&ids, &mask, &keys, Some(image_rows), prepared)?)?; // (3 rows, width)
     let fused = if prepared.has_context() {
         let text_cls = cls(&encoded.text_states)?.index_select(&text_rows, 0)?;
-        prepared.add_context(&fused, &text_cls, pairs.ids.len())?
+        prepared.add_context(&fused, &text_cls, negatives.len())?
     } else {
         fused
     };
-    let logits = prepared.match_logits(&fused)?; // (3 batch, 2)
+    let logits = prepared.match_logits(&fused)?; // (3 rows, 2)
     Ok(cross_entropy(&logits, &chosen.label_tensor(device)?)?)
 }

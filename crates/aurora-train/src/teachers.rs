@@ -1,19 +1,35 @@
-//! Features of two frozen teachers, for pretraining: EfficientNet-Lite0 for pictures, MiniLM for texts.
+//! What two frozen teachers say, for pretraining: EfficientNet-Lite0 of pictures, MiniLM of texts.
 //!
-//! `cargo xtask teachers` writes the folder: `teachers.safetensors`, and `strings.tsv` with the text-only strings.
+//! `cargo xtask teachers` writes the folder: `teachers.safetensors`, and `strings.tsv` with the text-only strings. A
+//! *view* is a picture of openclipart turned, shifted, scaled and coloured at random, with what the picture teacher
+//! says of exactly that view. The *joint space* is where a picture and its caption should meet: the principal
+//! components of the text teacher's features of the training captions; a picture's place in it is what a ridge map
+//! from the picture teacher's features, fitted on the training pairs, says.
 
 use aurora_layers::tensors;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{D, DType, Device, Tensor};
 use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// The teachers' features. Rows of pictures are in the order of the openclipart pack, all splits.
+/// The teachers' features.
 #[derive(Debug, Clone)]
 pub struct Teachers {
-    /// Pictures (pictures, components), unit length.
+    /// Pixels of the views (views, size, size, 3), u8.
+    pub views: Tensor,
+    /// Row of each view's picture in the openclipart pack (all splits); -1 for a picture without a caption.
+    pub view_rows: Vec<i64>,
+    /// Views (views, components), unit length.
     pub image: Tensor,
-    /// Captions (pictures, 384), unit length.
+    /// Parts of the views, row by row from the top left (views, parts, components), f16.
+    pub image_local: Tensor,
+    /// Views in the joint space (views, joint), unit length.
+    pub image_joint: Tensor,
+    /// Mean of the text teacher's features over the training captions, (384).
+    pub joint_mean: Tensor,
+    /// Directions of the joint space in the text teacher's features (joint, 384).
+    pub joint_directions: Tensor,
+    /// Captions (pictures, 384), unit length, in the order of the pack.
     pub text: Tensor,
     /// Captions followed by their keywords, (pictures, 384), unit length.
     pub text_all: Tensor,
@@ -36,34 +52,74 @@ impl Teachers {
             let source = std::io::Error::from(std::io::ErrorKind::NotFound);
             return Err(Error::io("read (make it with `cargo xtask teachers`)", &path, source));
         }
-        let mut read = tensors::read(&path, DType::F32, device)?;
+        // In f16, as stored: the parts of tens of thousands of views are many.
+        let mut read = tensors::read(&path, DType::F16, device)?;
         let mut take = |name: &str| {
             read.remove(name).ok_or_else(|| {
                 Error::from(aurora_layers::Error::Mismatch {
                     what: path.display().to_string(),
-                    report: format!("missing: {name}"),
+                    report: format!(
+                        "missing: {name}; make the file anew with `cargo xtask teachers`"
+                    ),
                 })
             })
         };
-        let (image, text, text_all) = (take("image")?, take("text")?, take("text_all")?);
-        let (strings, words) = (take("strings")?, take("word_embeddings")?);
-        let list = folder.join("strings.tsv");
-        let lines =
-            std::fs::read_to_string(&list).map_err(|source| Error::io("read", &list, source))?;
-        // A line is the string's kind, a tab, the string.
-        let string_of = |line: &'_ str| -> String {
-            line.split_once('\t').map_or(line, |(_, text)| text).to_owned()
+        let views = take("views")?;
+        let view_rows: Vec<i64> = take("view_rows")?.to_vec1()?;
+        let image_local = take("image_local")?;
+        let mut precise = |name: &str| Ok::<_, Error>(take(name)?.to_dtype(DType::F32)?);
+        let teachers = Self {
+            views,
+            view_rows,
+            image: precise("image")?,
+            image_local,
+            image_joint: precise("image_joint")?,
+            joint_mean: precise("joint_mean")?,
+            joint_directions: precise("joint_directions")?,
+            text: precise("text")?,
+            text_all: precise("text_all")?,
+            strings: precise("strings")?,
+            string_texts: read_strings(&folder.join("strings.tsv"))?,
+            words: precise("word_embeddings")?,
         };
-        let string_texts: Vec<String> = lines.lines().map(string_of).collect();
-        let (rows, found) = (strings.dim(0)?, string_texts.len());
-        if rows != found {
-            return Err(Error::Count {
-                operation: "teachers",
-                name: "lines of strings.tsv",
-                found,
-                expected: rows,
-            });
-        }
-        Ok(Self { image, text, text_all, strings, string_texts, words })
+        teachers.check()?;
+        Ok(teachers)
     }
+
+    /// That what belongs together is of one length.
+    fn check(&self) -> Result<()> {
+        let views = self.views.dim(0)?;
+        let counts = [
+            ("lines of strings.tsv", self.string_texts.len(), self.strings.dim(0)?),
+            ("view_rows", self.view_rows.len(), views),
+            ("rows of image", self.image.dim(0)?, views),
+            ("rows of image_local", self.image_local.dim(0)?, views),
+            ("rows of image_joint", self.image_joint.dim(0)?, views),
+            ("rows of text_all", self.text_all.dim(0)?, self.text.dim(0)?),
+        ];
+        for (name, found, expected) in counts {
+            if found != expected {
+                return Err(Error::Count { operation: "teachers", name, found, expected });
+            }
+        }
+        Ok(())
+    }
+
+    /// Places in the joint space (texts, joint) of the text teacher's features (texts, 384): without their mean, along
+    /// the joint directions, unit length.
+    ///
+    /// # Errors
+    /// Features of another width.
+    pub fn joint(&self, text: &Tensor) -> Result<Tensor> {
+        let centred = text.broadcast_sub(&self.joint_mean)?;
+        let along = centred.matmul(&self.joint_directions.t()?)?; // (texts, joint)
+        Ok(along.broadcast_div(&along.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?)?)
+    }
+}
+
+/// The strings of a file whose lines are a string's kind, a tab, the string.
+fn read_strings(path: &Path) -> Result<Vec<String>> {
+    let lines = std::fs::read_to_string(path).map_err(|source| Error::io("read", path, source))?;
+    let string_of = |line: &str| line.split_once('\t').map_or(line, |(_, text)| text).to_owned();
+    Ok(lines.lines().map(string_of).collect())
 }

@@ -2,6 +2,7 @@
 
 mod caption;
 mod foreign;
+mod lists;
 mod metadata;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -122,6 +123,41 @@ pub fn read(
         });
     }
     Ok(drawings)
+}
+
+/// Pixels (96, 96, 3) of the drawings that are not packed, for want of a caption mostly, one after
+/// the other: public domain, and nothing said about them names a held-out concept.
+pub fn uncaptioned(
+    sources: &Sources,
+    packed: &HashSet<&str>,
+    held_out: &[Name],
+) -> anyhow::Result<Vec<u8>> {
+    let mut pixels = Vec::new();
+    for path in files(&sources.clipart_svg)? {
+        let Ok(relative) = path.strip_prefix(&sources.clipart_svg) else { continue };
+        let file = relative.with_extension("png");
+        let Ok(metadata) = metadata::read(&path) else { continue };
+        if path.extension().is_none_or(|e| e != "svg") || packed.contains(&*file.to_string_lossy())
+        {
+            continue;
+        }
+        let mut mentions = Mentions::default();
+        let stem = file.file_stem().map(|s| s.to_string_lossy().replace('_', " "));
+        mentions.add(&stem.unwrap_or_default());
+        mentions.add(&metadata.title);
+        mentions.add(&metadata.description);
+        metadata.keywords.iter().for_each(|k| mentions.add(&k.replace('_', " ")));
+        if held_out.iter().any(|name| mentions.names(name)) {
+            continue;
+        }
+        let Ok(drawn) = picture::square(&sources.clipart_png.join(&file), 96, true) else {
+            continue;
+        };
+        if picture::ink(&picture::thumbnail(&drawn)) >= 0.012 {
+            pixels.extend_from_slice(drawn.as_raw());
+        }
+    }
+    Ok(pixels)
 }
 
 /// Drops every drawing whose caption, file name or keywords name a held-out emoji.

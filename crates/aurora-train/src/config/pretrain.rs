@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::schema::{Field, Kind, Range};
+use super::sections::KEYWORDS;
 use super::{
-    ConcatRefs, ConfigError, DataSection, EvaluationSection, OptimizerSection, RunConfig,
+    ConcatRefs, ConfigError, EvaluationSection, Keywords, OneOrMany, OptimizerSection, RunConfig,
     ScheduleSection,
 };
 
@@ -18,8 +19,8 @@ pub struct PretrainConfig {
     pub model: ModelSizes,
     /// Losses and teachers.
     pub pretrain: PretrainSection,
-    /// Pairs to learn from, and pairs to measure on.
-    pub data: DataSection,
+    /// Pairs in a step, and pairs to measure on.
+    pub data: PretrainData,
     /// How parameters are updated.
     pub optimizer: OptimizerSection,
     /// How long, and how the learning rate changes.
@@ -75,14 +76,18 @@ pub struct PretrainSection {
     pub image_nce: f64,
     /// Its temperature.
     pub image_nce_temperature: f64,
-    /// Principal components kept of the picture teacher's features.
-    pub image_components: usize,
+    /// Weight of the cosine regression of the patches to the picture teacher's parts.
+    pub image_local: f64,
     /// Weight of the cosine regression to the text teacher.
     pub text_cosine: f64,
+    /// Weight of the cosine regression of both towers' features to their places in the joint space.
+    pub joint: f64,
     /// Share of the contrastive targets that follows the text teacher's similarities.
     pub soft_targets: f64,
     /// Temperature of those similarities.
     pub soft_temperature: f64,
+    /// Pictures without a caption in each step, beside the `batch` pairs.
+    pub image_only: usize,
     /// Text-only strings in each step.
     pub text_only: usize,
     /// Share of tokens masked in training.
@@ -95,6 +100,20 @@ pub struct PretrainSection {
     pub itm_weight: f64,
     /// Pairs of the batch that the matching loss looks at, each with two negatives.
     pub itm_pairs: usize,
+}
+
+/// `[data]`: what is measured on. What is learned from stands in the teachers' folder: views of the openclipart pack.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PretrainData {
+    /// Pairs that are watched during the run; of an embedded set its validation split.
+    pub validation: OneOrMany,
+    /// Pairs that are looked at once, at the end; of an embedded set its test split.
+    pub test: OneOrMany,
+    /// Keywords in the captions of validation and test.
+    pub evaluation_keywords: Keywords,
+    /// Pairs in a step; each is a negative for the others.
+    pub batch: usize,
 }
 
 const SIZE: Kind = Kind::Count(1, 65_536);
@@ -140,6 +159,26 @@ const FIELDS: &[Field] = &[
         meaning: "Length of the features that are compared.",
     },
     Field {
+        key: "data.validation",
+        kind: Kind::Texts,
+        meaning: "Pairs that are watched during the run; of an embedded set its validation split.",
+    },
+    Field {
+        key: "data.test",
+        kind: Kind::Texts,
+        meaning: "Pairs that are looked at once, at the end; of an embedded set its test split.",
+    },
+    Field {
+        key: "data.evaluation_keywords",
+        kind: Kind::Choice(KEYWORDS),
+        meaning: "Keywords in the captions of validation and test: never, all (after the caption).",
+    },
+    Field {
+        key: "data.batch",
+        kind: Kind::Count(2, 1 << 20),
+        meaning: "Pairs in a step; each is a negative for the others.",
+    },
+    Field {
         key: "pretrain.learning_rate",
         kind: Kind::Real(Range::POSITIVE),
         meaning: "Learning rate before the schedule's factor.",
@@ -170,14 +209,19 @@ const FIELDS: &[Field] = &[
         meaning: "Temperature of that InfoNCE.",
     },
     Field {
-        key: "pretrain.image_components",
-        kind: SIZE,
-        meaning: "Principal components kept of the picture teacher's features.",
+        key: "pretrain.image_local",
+        kind: WEIGHT,
+        meaning: "Weight of the cosine regression of the patches to the picture teacher's parts.",
     },
     Field {
         key: "pretrain.text_cosine",
         kind: WEIGHT,
         meaning: "Weight of the cosine regression to the text teacher.",
+    },
+    Field {
+        key: "pretrain.joint",
+        kind: WEIGHT,
+        meaning: "Weight of the cosine regression of both features to the teachers' joint space.",
     },
     Field {
         key: "pretrain.soft_targets",
@@ -188,6 +232,11 @@ const FIELDS: &[Field] = &[
         key: "pretrain.soft_temperature",
         kind: TEMPERATURE,
         meaning: "Temperature of those similarities.",
+    },
+    Field {
+        key: "pretrain.image_only",
+        kind: Kind::Count(0, 1 << 20),
+        meaning: "Pictures without a caption in each step, beside the pairs.",
     },
     Field {
         key: "pretrain.text_only",
@@ -221,14 +270,8 @@ impl RunConfig for PretrainConfig {
     const DEFAULTS: &'static str = include_str!("../../configs/pretrain.toml");
 
     fn fields() -> Vec<&'static Field> {
-        [
-            FIELDS,
-            DataSection::FIELDS,
-            OptimizerSection::FIELDS,
-            ScheduleSection::FIELDS,
-            EvaluationSection::FIELDS,
-        ]
-        .concat_refs()
+        [FIELDS, OptimizerSection::FIELDS, ScheduleSection::FIELDS, EvaluationSection::FIELDS]
+            .concat_refs()
     }
 
     fn check(&self) -> Result<(), ConfigError> {

@@ -73,7 +73,7 @@ pub struct DataSection {
     pub threads: usize,
 }
 
-const KEYWORDS: &[&str] = &["never", "sample", "all"];
+pub(super) const KEYWORDS: &[&str] = &["never", "sample", "all"];
 
 impl DataSection {
     /// Its keys.

@@ -1,40 +1,17 @@
-"""Features of two frozen teachers for the pictures and captions of the openclipart pack.
+"""The two frozen teachers in plain JAX and NumPy: both are small enough to write out, and neither
+package's own code is executed (the legacy .pth is a pickle; it is read with every global refused
+but three)."""
 
-Run by `cargo xtask teachers`, which makes the environment and the arguments. Everything here is
-plain JAX and NumPy: both networks are small enough to write out, and neither package's own code
-is executed (the legacy .pth is a pickle; it is read with every global refused but three).
-
-Writes teachers.safetensors:
-  image           (N, 256) EfficientNet-Lite0, pooled 1280 features, PCA fitted on training
-                  pictures, unit length
-  text            (N, 384) MiniLM sentence embedding of the caption, unit length
-  text_all        (N, 384) the same of "caption, keyword, keyword"
-  strings         (M, 384) the same of the lines of strings.tsv
-  word_embeddings (V, width) MiniLM's word embeddings of the vocabulary, PCA, mean 0 and the
-                  standard deviation that --word-std names over all entries
-and in its metadata `keys` (JSON list, the order of N) and `splits`.
-"""
-
-import argparse
 import collections
-import gzip
-import hashlib
-import io
-import json
 import pickle
 import re
 import struct
-import tarfile
-import time
 import unicodedata
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
-from safetensors import safe_open
-from safetensors.numpy import save_file
 
 
 # ---- EfficientNet-Lite0 ------------------------------------------------------------------
@@ -104,7 +81,7 @@ def lite0(weights):
 
     relu6 = lambda x: jnp.clip(x, 0, 6)
 
-    def forward(x):  # (batch, 224, 224, 3)
+    def forward(x):  # (batch, side, side, 3)
         stem = weights["_conv_stem.weight"]  # (32, 3, 3, 3)
         x = sum(w @ stem[:, :, i, j].T for i, j, w in windows(x, 3, 2))
         x = relu6(norm(x, "_bn0"))
@@ -122,21 +99,22 @@ def lite0(weights):
                 if repeat > 0 or (step == 1 and inside == outside):
                     x = x + before
                 number += 1
-        x = relu6(norm(pointwise(x, "_conv_head"), "_bn1"))  # (batch, 7, 7, 1280)
-        return x.mean((1, 2))
+        return relu6(norm(pointwise(x, "_conv_head"), "_bn1"))  # (batch, side / 32, side / 32, 1280)
 
     return jax.jit(forward)
 
 
-def image_features(pictures, weights, batch=32):
-    # The network's own scaling in TensorFlow, where the weights come from.
-    forward, out = lite0(weights), []
+def parts(forward, pictures, batch=32):
+    """(N, 6, 6, 1280) of N pictures (side, side, 3) u8: at 192 pixels the network sees a part of
+    each 32, as many as a vision transformer has patches at 96 pixels and 16 a patch."""
+    out = []
     for start in range(0, len(pictures), batch):
         chunk = pictures[start:start + batch]
-        count = len(chunk)
-        chunk = chunk + [chunk[-1]] * (batch - count)
-        x = np.stack([np.asarray(p.resize((224, 224), Image.BICUBIC), np.float32) for p in chunk])
-        out.append(np.asarray(forward((x - 127.0) / 128.0))[:count])
+        sized = [Image.fromarray(p).resize((192, 192), Image.BICUBIC) for p in chunk]
+        x = np.zeros((batch, 192, 192, 3), np.float32)
+        x[: len(chunk)] = np.stack([np.asarray(p, np.float32) for p in sized])
+        # The network's own scaling in TensorFlow, where the weights come from.
+        out.append(np.asarray(forward((x - 127.0) / 128.0))[: len(chunk)])
     return np.concatenate(out)
 
 
@@ -214,108 +192,3 @@ def text_features(texts, encode, forward, batch=128):
             mask[row, : len(encoded[i])] = 1
         out[rows] = np.asarray(forward(ids, mask))[: len(rows)]
     return out
-
-
-# ---- The rest ----------------------------------------------------------------------------
-
-def principal(rows, width, fit):
-    """Rows projected on the `width` directions of largest variance of `fit`'s rows."""
-    mean = fit.mean(0)
-    _, _, directions = np.linalg.svd(fit - mean, full_matrices=False)
-    return ((rows - mean) @ directions[:width].T).astype(np.float32)
-
-
-def unit(rows):
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def recall(scores, k):
-    rank = (scores > np.diag(scores)[:, None]).sum(1)
-    return 100 * (rank < k).mean()
-
-
-def check(image, text, train, validation):
-    """What a ridge map from picture to sentence features finds among unseen captions."""
-    best = None
-    for penalty in (0.03, 0.1, 0.3, 1.0, 3.0, 10.0):
-        x, y = image[train], text[train]
-        mean = y.mean(0)
-        solved = np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T @ (y - mean))
-        scores = unit(image[validation] @ solved) @ unit(text[validation] - mean).T
-        ten = [recall(s, 10) for s in (scores, scores.T)]
-        if best is None or sum(ten) > sum(best[1]):
-            best = (penalty, ten, [recall(s, 1) for s in (scores, scores.T)])
-    print(f"ridge map, {len(validation)} unseen pictures (chance R@10 {1000 / len(validation):.1f}): "
-          f"picture to text R@1 {best[2][0]:.1f} R@10 {best[1][0]:.1f}, "
-          f"text to picture R@1 {best[2][1]:.1f} R@10 {best[1][1]:.1f}, penalty {best[0]}")
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--assets", type=Path, required=True)
-    parser.add_argument("--lite0", type=Path, required=True)
-    parser.add_argument("--minilm", type=Path, required=True)
-    parser.add_argument("--strings", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--word-width", type=int, default=192)
-    parser.add_argument("--word-std", type=float, default=0.04)
-    arguments = parser.parse_args()
-
-    start = time.time()
-    keys, records, pictures = [], [], []
-    with tarfile.open(fileobj=gzip.open(arguments.assets / "openclipart.tar.gz")) as tar:
-        for member in tar:
-            key, extension = member.name.split(".")
-            data = tar.extractfile(member).read()
-            if extension == "json":
-                keys.append(key)
-                records.append(json.loads(data))
-            else:
-                pictures.append(Image.open(io.BytesIO(data)).convert("RGB"))
-    assert len(records) == len(pictures), (len(records), len(pictures))
-    splits = [record["split"] for record in records]
-    train = [i for i, split in enumerate(splits) if split == "train"]
-    validation = [i for i, split in enumerate(splits) if split == "validation"]
-
-    # The slow part; kept for the next run on the same pictures.
-    digest = hashlib.sha256((arguments.assets / "openclipart.tar.gz").read_bytes()).hexdigest()
-    kept = arguments.out.with_name(f"pooled-{digest[:16]}.npy")
-    if kept.exists():
-        pooled = np.load(kept)
-    else:
-        pooled = image_features(pictures, read_legacy(arguments.lite0))
-        np.save(kept, pooled)
-    image = unit(principal(pooled, 256, pooled[train]))
-    print(f"{len(pictures)} pictures through EfficientNet-Lite0, {time.time() - start:.0f} s")
-
-    with safe_open(arguments.minilm / "model.safetensors", "np") as file:
-        weights = {name.removeprefix("bert."): file.get_tensor(name).astype(np.float32)
-                   for name in file.keys() if "position_ids" not in name}
-    pieces = (arguments.minilm / "vocab.txt").read_text().split("\n")
-    pieces = pieces[:-1] if pieces[-1] == "" else pieces
-    encode, forward = tokenizer(pieces), minilm(weights)
-    captions = [record["caption"] for record in records]
-    everything = [", ".join([record["caption"], *record["keywords"]]) for record in records]
-    lines = arguments.strings.read_text().splitlines()
-    strings = [line.split("\t", 1)[1] for line in lines]
-    text, text_all, extra = (text_features(t, encode, forward) for t in (captions, everything, strings))
-    print(f"{len(captions)} captions and {len(strings)} strings through MiniLM, {time.time() - start:.0f} s")
-
-    index = {piece: i for i, piece in enumerate(pieces)}
-    ours = (arguments.assets / "vocab.txt").read_text().split()
-    table = weights["embeddings.word_embeddings.weight"]
-    fallback = {"[ENC]": "[CLS]", "[DEC]": "[SEP]"}
-    rows = table[[index[fallback.get(piece, piece)] for piece in ours]]
-    words = principal(rows, arguments.word_width, rows)
-    words *= arguments.word_std / words.std()
-
-    tensors = {"image": image, "text": text, "text_all": text_all, "strings": extra,
-               "word_embeddings": words}
-    tensors = {name: np.ascontiguousarray(t, np.float32) for name, t in tensors.items()}
-    save_file(tensors, arguments.out, {"keys": json.dumps(keys), "splits": json.dumps(splits)})
-    for name, tensor in tensors.items():
-        print(f"{name:16} {tensor.shape}")
-    check(image, text, train, validation)
-
-
-main()

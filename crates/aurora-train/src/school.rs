@@ -1,0 +1,217 @@
+//! What a step of pretraining is taught: views with their captions, texts alone, pictures alone, and what the teachers
+//! say of each.
+
+use aurora_data::{Dataset, Decode, Keywords, Padding, Split, Tokens, embedded, transform};
+use aurora_kernels::random::Stream;
+use candle_core::{DType, Tensor};
+
+use crate::config::PretrainConfig;
+use crate::error::{Error, Result};
+use crate::retrieval::Pairs;
+use crate::teachers::Teachers;
+
+/// One step's pictures and texts with the teachers' features. The first `ids` of both belong together; pictures and
+/// texts past them stand alone.
+#[derive(Debug, Clone)]
+pub struct Lesson {
+    /// Pictures (pictures, 3, size, size), normalised.
+    pub images: Tensor,
+    /// Token ids (texts, length), u32, some masked.
+    pub token_ids: Tensor,
+    /// Ones for tokens and zeros for padding, (texts, length).
+    pub mask: Tensor,
+    /// What each pair shows.
+    pub ids: Vec<i64>,
+    /// The picture teacher's features (pictures, components).
+    pub image_teacher: Tensor,
+    /// The same of the pictures' parts (pictures, parts, components).
+    pub image_local: Tensor,
+    /// Places of the pictures in the joint space (pictures, joint).
+    pub image_joint: Tensor,
+    /// The text teacher's features (texts, 384).
+    pub text_teacher: Tensor,
+    /// Places of the texts in the joint space (texts, joint).
+    pub text_joint: Tensor,
+}
+
+impl Lesson {
+    /// The pairs, with the pictures and texts that stand alone behind them.
+    pub fn pairs(&self) -> Pairs<'_> {
+        Pairs { images: &self.images, token_ids: &self.token_ids, mask: &self.mask, ids: &self.ids }
+    }
+}
+
+/// Draws lessons.
+#[derive(Debug)]
+pub struct School<'a> {
+    config: &'a PretrainConfig,
+    teachers: &'a Teachers,
+    tokens: &'a Tokens,
+    pack: Dataset,
+    captioned: Vec<u32>, // rows of the views
+    alone: Vec<u32>,
+}
+
+impl<'a> School<'a> {
+    /// Views with and without captions from the teachers' folder, captions from the embedded pack.
+    ///
+    /// # Errors
+    /// Teachers made for another pack, or with a view of a picture that is held out.
+    pub fn new(
+        config: &'a PretrainConfig,
+        teachers: &'a Teachers,
+        tokens: &'a Tokens,
+    ) -> Result<Self> {
+        let pack = Dataset::new(embedded::openclipart()?, Decode::OnUse)?;
+        let count = |name, found, expected| {
+            if found == expected {
+                return Ok(());
+            }
+            Err(Error::Count { operation: "pretraining", name, found, expected })
+        };
+        count("captions in the teachers' file", teachers.text.dim(0)?, pack.len())?;
+        let (mut captioned, mut alone) = (Vec::new(), Vec::new());
+        for (view, &row) in (0u32..).zip(&teachers.view_rows) {
+            let Ok(row) = usize::try_from(row) else {
+                alone.push(view);
+                continue;
+            };
+            let sample = pack.sample(row)?;
+            if sample.split != Some(Split::Train) {
+                let what = format!("view {view} of the teachers' file");
+                let reason = format!("it shows {}, which is held out", sample.key);
+                return Err(aurora_data::Error::Empty { what, reason }.into());
+            }
+            captioned.push(view);
+        }
+        if captioned.is_empty() || (alone.is_empty() && config.pretrain.image_only > 0) {
+            let what = "the teachers' file".to_owned();
+            let reason = "it lacks views with a caption, or views without one".to_owned();
+            return Err(aurora_data::Error::Empty { what, reason }.into());
+        }
+        Ok(Self { config, teachers, tokens, pack, captioned, alone })
+    }
+
+    /// The lesson of a step: a function of seed and step alone.
+    ///
+    /// # Errors
+    /// What candle reports.
+    pub fn lesson(&self, step: u64) -> Result<Lesson> {
+        let (seed, settings) = (self.config.seed, &self.config.pretrain);
+        let teachers = self.teachers;
+        let device = teachers.text.device();
+        let mut views =
+            deal(&self.captioned, (seed, "pretraining pairs"), step, self.config.data.batch);
+        let mut texts = Vec::with_capacity(views.len() + settings.text_only);
+        let mut text_teacher = Vec::with_capacity(views.len() + settings.text_only);
+        let mut ids = Vec::with_capacity(views.len());
+        let mut stream = Stream::new(seed, "pretraining texts", step, 0);
+        for &view in &views {
+            let row = teachers.view_rows[view as usize] as usize;
+            // Half of the captions come with their keywords, the form that is measured.
+            let (keywords, source) = if stream.uniform() < 0.5 {
+                (Keywords::All, &teachers.text_all)
+            } else {
+                (Keywords::Never, &teachers.text)
+            };
+            texts.push(self.pack.caption(row, 0, keywords, &mut stream)?);
+            text_teacher.push(source.get(row)?);
+            ids.push(self.pack.concept(row)?);
+        }
+        for _ in 0..settings.text_only {
+            let row = stream.below(teachers.string_texts.len());
+            texts.push(teachers.string_texts[row].clone());
+            text_teacher.push(teachers.strings.get(row)?);
+        }
+        views.extend(deal(&self.alone, (seed, "pretraining pictures"), step, settings.image_only));
+
+        let (token_ids, mask) =
+            self.tokens.encode_batch(&texts, self.config.model.positions, Padding::Longest)?;
+        let text_teacher = Tensor::stack(&text_teacher, 0)?;
+        let count = views.len();
+        let views = Tensor::from_vec(views, count, device)?;
+        Ok(Lesson {
+            images: normalised(&teachers.views.index_select(&views, 0)?)?,
+            token_ids: self.hide(&token_ids, step)?,
+            mask,
+            ids,
+            image_teacher: teachers.image.index_select(&views, 0)?,
+            image_local: teachers.image_local.index_select(&views, 0)?.to_dtype(DType::F32)?,
+            image_joint: teachers.image_joint.index_select(&views, 0)?,
+            text_joint: teachers.joint(&text_teacher)?,
+            text_teacher,
+        })
+    }
+
+    /// Replace a share of the word pieces by `[MASK]`.
+    fn hide(&self, token_ids: &Tensor, step: u64) -> Result<Tensor> {
+        let special = self.tokens.special();
+        let kept = [special.pad, special.cls, special.sep];
+        let mut stream = Stream::new(self.config.seed, "token mask", step, 0);
+        let mut ids: Vec<u32> = token_ids.flatten_all()?.to_vec1()?;
+        for id in &mut ids {
+            if !kept.contains(id) && stream.uniform() < self.config.pretrain.token_mask {
+                *id = special.mask;
+            }
+        }
+        Ok(Tensor::from_vec(ids, token_ids.shape(), token_ids.device())?)
+    }
+}
+
+/// Cards `step * count ..` of an endless sequence of shuffled decks.
+fn deal(deck: &[u32], (seed, purpose): (u64, &str), step: u64, count: usize) -> Vec<u32> {
+    let mut dealt = Vec::with_capacity(count);
+    let mut shuffled: Option<(u64, Vec<u32>)> = None;
+    for card in step * count as u64..(step + 1) * count as u64 {
+        let (epoch, place) = (card / deck.len() as u64, (card % deck.len() as u64) as usize);
+        if shuffled.as_ref().is_none_or(|(of, _)| *of != epoch) {
+            let mut order = deck.to_vec();
+            Stream::new(seed, purpose, epoch, 0).shuffle(&mut order);
+            shuffled = Some((epoch, order));
+        }
+        dealt.extend(shuffled.as_ref().and_then(|(_, order)| order.get(place)));
+    }
+    dealt
+}
+
+/// Pixels (pictures, size, size, 3) u8 to (pictures, 3, size, size) f32, normalised as [`transform`] does.
+fn normalised(pixels: &Tensor) -> Result<Tensor> {
+    let device = pixels.device();
+    let mean = Tensor::new(&transform::MEAN, device)?;
+    let std = Tensor::new(&transform::STD, device)?;
+    let values = (pixels.to_dtype(DType::F32)? / 255.0)?;
+    let values = values.broadcast_sub(&mean)?.broadcast_div(&std)?;
+    Ok(values.permute((0, 3, 1, 2))?.contiguous()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_card_comes_once_an_epoch_whatever_the_hand() {
+        let deck: Vec<u32> = (10..27).collect();
+        let hands = |count: usize, steps: u64| -> Vec<u32> {
+            (0..steps).flat_map(|step| deal(&deck, (3, "test"), step, count)).collect()
+        };
+        let mut first = hands(1, 17);
+        assert_eq!(hands(5, 7)[..17], first[..], "the sequence does not depend on the hand");
+        assert_ne!(first, hands(1, 34)[17..], "an epoch has an order of its own");
+        first.sort_unstable();
+        assert_eq!(first, deck);
+        assert_eq!(hands(40, 1).len(), 40);
+        assert!(deal(&deck, (3, "test"), 9, 0).is_empty());
+    }
+
+    #[test]
+    fn pixels_are_normalised_channel_by_channel() {
+        let pixels =
+            Tensor::from_vec(vec![0u8, 255, 51], (1, 1, 1, 3), &candle_core::Device::Cpu).unwrap();
+        let found: Vec<f32> =
+            normalised(&pixels).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        for (channel, value) in [0f32, 1.0, 0.2].into_iter().enumerate() {
+            let expected = (value - transform::MEAN[channel]) / transform::STD[channel];
+            assert!((found[channel] - expected).abs() < 1e-6, "{found:?}");
+        }
+    }
+}
