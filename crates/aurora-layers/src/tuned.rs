@@ -1,6 +1,6 @@
 //! Everything that tuning adds to a frozen backbone: adapter factors, gates, context, and the heads it trains.
 
-use crate::adapter::{Adapter, Cp, Init, MlpLayout, Slot, Tucker};
+use crate::adapter::{Adapter, Cp, Init, Lora, MlpLayout, Slot, TensorTrain, Tucker, Vera};
 use crate::tensors::{Tensors, check, get};
 use crate::{Backbone, Blip, BlipConfig, Error, Prepared, Result, context, gate};
 use candle_core::{Device, Tensor, Var};
@@ -26,6 +26,13 @@ pub enum AdapterKind {
     Cp,
     /// Tucker factors on every site.
     Tucker,
+    /// A small core for each slice between two shared factors.
+    #[serde(rename = "tensor_train")]
+    TensorTrain,
+    /// Two factors for each site.
+    Lora,
+    /// Two vectors for each site around shared random matrices.
+    Vera,
     /// The heads alone, no weight delta: the baseline every adapter has to beat.
     Heads,
     /// Every weight of the backbone: the other end of the scale.
@@ -41,6 +48,12 @@ pub struct TuneSpec {
     pub flavour: Flavour,
     /// Rank of the factors; of no meaning for kinds without.
     pub rank: usize,
+    /// LoRA's strength; the rank where nothing is said, which makes its scale 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alpha: Option<f64>,
+    /// LoRA's strength over the root of the rank instead of the rank.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rank_stabilised: bool,
     /// Gated query transformation in the fusion layers.
     pub gate: bool,
     /// Informative context enhancement: slots of the bank of text vectors (flavour released: any but 0 turns it on).
@@ -80,6 +93,8 @@ impl TuneSpec {
             kind,
             flavour,
             rank,
+            alpha: None,
+            rank_stabilised: false,
             gate: adapts,
             context_slots: if adapts { 64 } else { 0 },
             modules_to_save: modules.into_iter().map(String::from).collect(),
@@ -95,6 +110,13 @@ impl TuneSpec {
         match self.kind {
             AdapterKind::Cp => Some(Box::new(Cp { rank: self.rank })),
             AdapterKind::Tucker => Some(Box::new(Tucker { rank: self.rank, mlp_layout })),
+            AdapterKind::TensorTrain => Some(Box::new(TensorTrain { rank: self.rank })),
+            AdapterKind::Lora => Some(Box::new(Lora {
+                rank: self.rank,
+                alpha: self.alpha.unwrap_or(self.rank as f64),
+                rank_stabilised: self.rank_stabilised,
+            })),
+            AdapterKind::Vera => Some(Box::new(Vera { rank: self.rank, d_start: 0.1 })),
             AdapterKind::Heads | AdapterKind::Full => None,
         }
     }
@@ -202,13 +224,13 @@ impl Tuned {
 
     /// What the tensor of this name is.
     pub fn part(name: &str) -> Part {
-        if name == context::BANK {
+        if name == context::BANK || Vera::shared(name) {
             Part::Buffer
         } else if HEADS.iter().any(|head| name.starts_with(head)) {
             Part::Head
         } else if name == context::GATE || gate::is_name(name) {
             Part::Gate
-        } else if name.contains("aurora_") {
+        } else if ["aurora_", ".lora_", ".vera_"].iter().any(|mark| name.contains(mark)) {
             Part::Factor
         } else {
             Part::Backbone

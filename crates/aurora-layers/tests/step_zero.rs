@@ -88,12 +88,21 @@ fn moved(backbone: &Backbone, kind: AdapterKind) -> Tuned {
     tuned
 }
 
+/// Every kind that adds a delta to frozen weights.
+const EVERY_DELTA: [AdapterKind; 5] = [
+    AdapterKind::Cp,
+    AdapterKind::Tucker,
+    AdapterKind::TensorTrain,
+    AdapterKind::Lora,
+    AdapterKind::Vera,
+];
+
 #[test]
 fn the_adapted_model_equals_the_backbone_bit_for_bit() {
     let backbone = Backbone::random(config(), 1, &Device::Cpu).unwrap();
     let blip = backbone.model().unwrap();
     let wanted = outputs(&backbone, &blip.bare().unwrap());
-    for kind in [AdapterKind::Cp, AdapterKind::Tucker, AdapterKind::Heads] {
+    for kind in EVERY_DELTA.into_iter().chain([AdapterKind::Heads]) {
         let tuned =
             Tuned::start(TuneSpec::new(kind, Flavour::Aurora, 4), &backbone, 3, &Device::Cpu)
                 .unwrap();
@@ -111,7 +120,7 @@ fn the_adapted_model_equals_the_backbone_bit_for_bit() {
 fn a_moved_adapter_gives_the_same_in_both_modes() {
     let backbone = Backbone::random(config(), 1, &Device::Cpu).unwrap();
     let blip = backbone.model().unwrap();
-    for kind in [AdapterKind::Cp, AdapterKind::Tucker] {
+    for kind in EVERY_DELTA {
         let tuned = moved(&backbone, kind);
         let run = |mode| {
             let mut prepared = tuned.prepare(&blip, None).unwrap();

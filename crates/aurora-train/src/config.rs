@@ -78,6 +78,10 @@ pub struct AdapterSection {
     pub flavour: Flavour,
     /// Rank of the factors.
     pub rank: usize,
+    /// LoRA's strength, 0 for the rank.
+    pub alpha: f64,
+    /// LoRA's strength over the root of the rank.
+    pub rank_stabilised: bool,
     /// Gated query transformation.
     pub gate: bool,
     /// Slots of the context bank, 0 for no context enhancement.
@@ -91,6 +95,10 @@ impl AdapterSection {
     /// trains the heads and nothing else.
     pub fn spec(&self) -> TuneSpec {
         let mut spec = TuneSpec::new(self.kind, self.flavour, self.rank);
+        if self.kind == AdapterKind::Lora {
+            spec.alpha = (self.alpha > 0.0).then_some(self.alpha);
+            spec.rank_stabilised = self.rank_stabilised;
+        }
         spec.gate &= self.gate;
         spec.context_slots = spec.context_slots.min(1) * self.context_slots;
         spec
@@ -158,6 +166,12 @@ pub struct LearningRates {
     pub cp: FactorRates,
     /// For `adapter.kind = "tucker"`.
     pub tucker: FactorRates,
+    /// For `adapter.kind = "tensor_train"`.
+    pub tensor_train: FactorRates,
+    /// For `adapter.kind = "lora"`.
+    pub lora: FactorRates,
+    /// For `adapter.kind = "vera"`.
+    pub vera: FactorRates,
     /// For `adapter.kind = "heads"`.
     pub heads: HeadRates,
     /// For `adapter.kind = "full"`.
@@ -182,6 +196,9 @@ impl LearningRates {
         match kind {
             AdapterKind::Cp => of(&self.cp),
             AdapterKind::Tucker => of(&self.tucker),
+            AdapterKind::TensorTrain => of(&self.tensor_train),
+            AdapterKind::Lora => of(&self.lora),
+            AdapterKind::Vera => of(&self.vera),
             AdapterKind::Heads => heads(self.heads.heads),
             AdapterKind::Full => {
                 let mut groups = heads(self.full.heads);
@@ -218,8 +235,8 @@ const FIELDS: &[Field] = &[
     },
     Field {
         key: "adapter.kind",
-        kind: Kind::Choice(&["cp", "tucker", "heads", "full"]),
-        meaning: "cp and tucker add factors to the frozen weights; heads trains the heads alone, full everything.",
+        kind: Kind::Choice(&["cp", "tucker", "tensor_train", "lora", "vera", "heads", "full"]),
+        meaning: "cp, tucker, tensor_train, lora and vera add factors to the frozen weights; heads trains the heads alone, full everything.",
     },
     Field {
         key: "adapter.flavour",
@@ -227,6 +244,16 @@ const FIELDS: &[Field] = &[
         meaning: "aurora is the paper's method, released the arithmetic of its published code.",
     },
     Field { key: "adapter.rank", kind: Kind::Count(1, 4096), meaning: "Rank of the factors." },
+    Field {
+        key: "adapter.alpha",
+        kind: Kind::Real(Range::NOT_NEGATIVE),
+        meaning: "Strength of LoRA, over its rank; 0 for the rank itself.",
+    },
+    Field {
+        key: "adapter.rank_stabilised",
+        kind: Kind::Switch,
+        meaning: "LoRA's strength over the root of the rank (rsLoRA).",
+    },
     Field {
         key: "adapter.gate",
         kind: Kind::Switch,
@@ -302,6 +329,15 @@ const RATE_FIELDS: &[Field] = &[
         kind: RATE,
         meaning: "Projections and matching head.",
     },
+    Field { key: "learning_rates.tensor_train.factors", kind: RATE, meaning: "Factors and cores." },
+    Field { key: "learning_rates.tensor_train.gates", kind: RATE, meaning: "Query gate and context gate." },
+    Field { key: "learning_rates.tensor_train.heads", kind: RATE, meaning: "Projections and matching head." },
+    Field { key: "learning_rates.lora.factors", kind: RATE, meaning: "Factors of the deltas." },
+    Field { key: "learning_rates.lora.gates", kind: RATE, meaning: "Query gate and context gate." },
+    Field { key: "learning_rates.lora.heads", kind: RATE, meaning: "Projections and matching head." },
+    Field { key: "learning_rates.vera.factors", kind: RATE, meaning: "The two vectors." },
+    Field { key: "learning_rates.vera.gates", kind: RATE, meaning: "Query gate and context gate." },
+    Field { key: "learning_rates.vera.heads", kind: RATE, meaning: "Projections and matching head." },
     Field {
         key: "learning_rates.heads.heads",
         kind: RATE,

@@ -103,6 +103,9 @@ fn every_kind_trains_and_its_adapter_loads() {
         ("cp", "aurora", AdapterKind::Cp),
         ("tucker", "aurora", AdapterKind::Tucker),
         ("tucker", "released", AdapterKind::Tucker),
+        ("tensor_train", "aurora", AdapterKind::TensorTrain),
+        ("lora", "aurora", AdapterKind::Lora),
+        ("vera", "aurora", AdapterKind::Vera),
         ("heads", "aurora", AdapterKind::Heads),
         ("full", "aurora", AdapterKind::Full),
     ] {

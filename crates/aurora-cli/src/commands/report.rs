@@ -72,6 +72,9 @@ fn tuned(config: &Config, inputs: &Inputs) -> String {
     let what = match config.adapter.kind {
         AdapterKind::Cp => format!("A CP adapter of rank {}", config.adapter.rank),
         AdapterKind::Tucker => format!("A Tucker adapter of rank {}", config.adapter.rank),
+        AdapterKind::TensorTrain => format!("A tensor train of rank {}", config.adapter.rank),
+        AdapterKind::Lora => format!("A LoRA adapter of rank {}", config.adapter.rank),
+        AdapterKind::Vera => format!("A VeRA adapter of rank {}", config.adapter.rank),
         AdapterKind::Heads => "The heads alone".to_owned(),
         AdapterKind::Full => "Every weight".to_owned(),
     };

@@ -16,9 +16,9 @@ pub struct Vera {
 }
 
 /// Name of the shared A, (rank, widest input); a site uses as many columns as it has inputs.
-pub(crate) const A: &str = "vera_A";
+const A: &str = "vera_A";
 /// Name of the shared B, (widest output, rank); a site uses as many rows as it has outputs.
-pub(crate) const B: &str = "vera_B";
+const B: &str = "vera_B";
 
 /// Name of a site's d, (rank).
 fn d_name(site: &Site) -> String {
@@ -28,6 +28,13 @@ fn d_name(site: &Site) -> String {
 /// Name of a site's b, (out).
 fn b_name(site: &Site) -> String {
     format!("{}.vera_lambda_b", site.path)
+}
+
+impl Vera {
+    /// Whether a tensor of this name is one of the two frozen matrices.
+    pub(crate) fn shared(name: &str) -> bool {
+        [A, B].contains(&name)
+    }
 }
 
 impl Adapter for Vera {

@@ -168,7 +168,7 @@ fn zip(bytes: &[u8]) -> std::result::Result<Container, String> {
     let mut members: HashMap<String, Range<usize>> = HashMap::new();
     for index in 0..archive.len() {
         let member = archive.by_index_raw(index).map_err(broken)?;
-        let name = member.name().to_owned();
+        let name = member.name().map_err(broken)?.into_owned();
         if member.compression() != zip::CompressionMethod::Stored {
             return Err(format!("member {name} is compressed; torch.save stores members as they are"));
         }
