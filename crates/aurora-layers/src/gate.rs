@@ -57,6 +57,11 @@ impl Branch {
     }
 }
 
+/// Whether a tensor of this name is what opens a gate, in flavour aurora.
+pub(crate) fn is_gate(name: &str) -> bool {
+    name.rsplit('.').next().is_some_and(|last| last.starts_with("aurora_gate_"))
+}
+
 /// Whether a tensor of this name belongs to a gate.
 pub(crate) fn is_name(name: &str) -> bool {
     let last = name.rsplit('.').next().unwrap_or_default();

@@ -12,6 +12,7 @@ mod error;
 mod folder;
 mod gate;
 mod heads;
+pub mod peft;
 pub mod released;
 mod site;
 pub mod tensors;

@@ -17,13 +17,16 @@ pub struct Lora {
     pub rank_stabilised: bool,
 }
 
-/// Name of a site's A, (rank, in).
-pub(crate) fn a_name(site: &Site) -> String {
+/// Names of a site's A, (rank, in), and B, (out, rank).
+pub(crate) fn lora_names(site: &Site) -> (String, String) {
+    (a_name(site), b_name(site))
+}
+
+fn a_name(site: &Site) -> String {
     format!("{}.lora_A.weight", site.path)
 }
 
-/// Name of a site's B, (out, rank).
-pub(crate) fn b_name(site: &Site) -> String {
+fn b_name(site: &Site) -> String {
     format!("{}.lora_B.weight", site.path)
 }
 

@@ -12,6 +12,7 @@ mod vera;
 
 pub use cp::Cp;
 pub use lora::Lora;
+pub(crate) use lora::lora_names;
 pub use tensor_train::TensorTrain;
 pub(crate) use tucker::CORE;
 pub use tucker::{MlpLayout, Tucker};

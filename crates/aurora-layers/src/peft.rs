@@ -1,0 +1,293 @@
+//! LoRA folders of Hugging Face's PEFT library, out and in.
+//!
+//! Every weight delta of ours is a product of two factors, so it is a LoRA of the same rank, exactly. What LoRA has no
+//! place for are gates and context: an export refuses an adapter whose gates have opened, unless told to drop them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::adapter::{Adapter as _, Lora, lora_names};
+use crate::checkpoint::{to_hugging_face, to_original};
+use crate::tensors::{self, Tensors};
+use crate::{AdapterKind, Backbone, BlipConfig, Error, Flavour, HEADS, Result, TuneSpec, Tuned, gate, sites};
+
+const WEIGHTS: &str = "adapter_model.safetensors";
+const CONFIG: &str = "adapter_config.json";
+const PREFIX: &str = "base_model.model.";
+
+/// The part of PEFT's `adapter_config.json` that decides what the numbers mean.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct LoraConfig {
+    peft_type: String,
+    #[serde(default)]
+    base_model_name_or_path: Option<String>,
+    r: usize,
+    lora_alpha: f64,
+    #[serde(default)]
+    lora_dropout: f64,
+    #[serde(default = "none")]
+    bias: String,
+    #[serde(default)]
+    target_modules: serde_json::Value,
+    #[serde(default)]
+    modules_to_save: Option<Vec<String>>,
+    #[serde(default)]
+    use_rslora: bool,
+    #[serde(default)]
+    use_dora: bool,
+    #[serde(default)]
+    fan_in_fan_out: bool,
+    #[serde(default)]
+    alpha_pattern: BTreeMap<String, f64>,
+    #[serde(default)]
+    inference_mode: bool,
+    #[serde(default)]
+    task_type: Option<String>,
+}
+
+fn none() -> String {
+    "none".to_owned()
+}
+
+/// Write a tuning as a PEFT LoRA folder for the Hugging Face model of the same weights. Exact: `lora_alpha` equals the
+/// rank, so the scale is 1.
+///
+/// # Errors
+/// A kind without factors; gates that are open, unless `drop_gates`; what writing reports.
+pub fn export_lora(
+    folder: &Path,
+    tuned: &Tuned,
+    config: &BlipConfig,
+    base: &str,
+    drop_gates: bool,
+) -> Result<()> {
+    let kind = tuned.spec.kind;
+    let Some(adapter) = tuned.spec.adapter() else {
+        let reason = "has no factors; only adapters that add a weight delta are LoRAs";
+        return Err(Error::config("adapter.kind", format!("{kind:?}"), reason));
+    };
+    if !drop_gates {
+        closed(tuned)?;
+    }
+    let mut stored = Tensors::new();
+    let mut targets = Vec::new();
+    for site in sites(config) {
+        let factors = adapter.low_rank(&site, &tuned.tensors)?;
+        let name = |factor: &str| format!("{PREFIX}{}.{factor}.weight", to_hugging_face(&site.path));
+        stored.insert(name("lora_A"), factors.a().detach().contiguous()?);
+        stored.insert(name("lora_B"), factors.b().detach().contiguous()?);
+        targets.push(to_hugging_face(&site.path));
+    }
+    let rank = stored.values().next().map_or(Ok(0), |a| a.dim(0))?;
+    let mut heads = Vec::new();
+    for head in HEADS {
+        for part in ["weight", "bias"] {
+            if let Some(tensor) = tuned.tensors.get(&format!("{head}.{part}")) {
+                stored.insert(format!("{PREFIX}{head}.{part}"), tensor.detach());
+                heads.push(head.to_owned());
+            }
+        }
+    }
+    heads.dedup();
+    let config = LoraConfig {
+        peft_type: "LORA".to_owned(),
+        base_model_name_or_path: Some(base.to_owned()),
+        r: rank,
+        lora_alpha: rank as f64,
+        lora_dropout: 0.0,
+        bias: none(),
+        target_modules: targets.into(),
+        modules_to_save: (!heads.is_empty()).then_some(heads),
+        use_rslora: false,
+        use_dora: false,
+        fan_in_fan_out: false,
+        alpha_pattern: BTreeMap::new(),
+        inference_mode: true,
+        task_type: None,
+    };
+    let failed = |action, path: &Path| {
+        let path = path.to_path_buf();
+        move |source| Error::File { action, path, source }
+    };
+    std::fs::create_dir_all(folder).map_err(failed("create", folder))?;
+    tensors::write(&stored, &folder.join(WEIGHTS))?;
+    let path = folder.join(CONFIG);
+    let text = serde_json::to_string_pretty(&config)
+        .map_err(|error| Error::Format { path: path.clone(), reason: error.to_string() })?;
+    let aside = path.with_extension("partial");
+    std::fs::write(&aside, text + "\n").map_err(failed("write", &aside))?;
+    std::fs::rename(&aside, &path).map_err(failed("write", &path))
+}
+
+/// That gates and context add nothing.
+fn closed(tuned: &Tuned) -> Result<()> {
+    let opens = |name: &str| match tuned.spec.flavour {
+        Flavour::Aurora => gate::is_gate(name) || name == crate::context::GATE,
+        Flavour::Released => gate::is_name(name),
+    };
+    for (name, tensor) in tuned.tensors.iter().filter(|(name, _)| opens(name)) {
+        let largest = tensor.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
+        if largest != 0.0 {
+            let reason = "is open, and LoRA has no place for it; drop the gates (the outputs change), or merge instead";
+            return Err(Error::config(name, largest, reason));
+        }
+    }
+    if tuned.spec.flavour == Flavour::Released && tuned.spec.context_slots > 0 {
+        let reason = "adds a batch mean, and LoRA has no place for it; drop the gates (the outputs change)";
+        return Err(Error::config("context", tuned.spec.context_slots, reason));
+    }
+    Ok(())
+}
+
+/// Read a PEFT LoRA folder for a BLIP backbone. Factors of different ranks are padded with zeros, scales are folded into
+/// B, and sites without a LoRA have a zero one.
+///
+/// # Errors
+/// What LoRA of PEFT can say and this cannot do (DoRA, trained biases, transposed layers); names that are no site's;
+/// factors of a shape that is not the site's.
+pub fn import_lora(folder: &Path, backbone: &Backbone, device: &Device) -> Result<Tuned> {
+    let path = folder.join(CONFIG);
+    let text = std::fs::read_to_string(&path)
+        .map_err(|source| Error::File { action: "read", path: path.clone(), source })?;
+    let config: LoraConfig = serde_json::from_str(&text).map_err(|error| Error::Format {
+        path: path.clone(),
+        reason: format!("not a LoRA configuration of PEFT: {error}"),
+    })?;
+    let refused = [
+        ("peft_type", config.peft_type != "LORA", "\"LORA\""),
+        ("use_dora", config.use_dora, "false"),
+        ("bias", config.bias != "none", "\"none\""),
+        ("fan_in_fan_out", config.fan_in_fan_out, "false"),
+    ];
+    for (field, is, allowed) in refused {
+        if is {
+            return Err(Error::Format { path, reason: format!("{field} must be {allowed} to be imported") });
+        }
+    }
+
+    let weights = folder.join(WEIGHTS);
+    let stored = tensors::read(&weights, DType::F32, device)?;
+    let mut factors: BTreeMap<String, Tensor> = BTreeMap::new();
+    for (name, tensor) in stored {
+        let short = name.strip_prefix(PREFIX).unwrap_or(&name);
+        // The adapter's name may stand before the last part.
+        let short = short.replace(".default.", ".").replace(".modules_to_save.", ".");
+        factors.insert(to_original(&short), tensor);
+    }
+    let rank = factors
+        .iter()
+        .filter(|(name, _)| name.ends_with(".lora_A.weight"))
+        .map(|(_, a)| a.dim(0))
+        .try_fold(0, |most, rank| Ok::<_, candle_core::Error>(most.max(rank?)))?;
+    if rank == 0 {
+        let reason = "has no lora_A".to_owned();
+        return Err(Error::Format { path: weights, reason });
+    }
+
+    let mut spec = TuneSpec::new(AdapterKind::Lora, Flavour::Aurora, rank);
+    spec.modules_to_save.retain(|head| factors.contains_key(&format!("{head}.weight")));
+    let lora = Lora { rank, alpha: rank as f64, rank_stabilised: false };
+    let mut tensors = Tensors::new();
+    for site in sites(&backbone.config) {
+        let (a_name, b_name) = lora_names(&site);
+        let (Some(a), Some(b)) = (factors.remove(&a_name), factors.remove(&b_name)) else {
+            for slot in lora.slots(std::slice::from_ref(&site))? {
+                tensors.insert(slot.name, Tensor::zeros(slot.shape, DType::F32, device)?);
+            }
+            continue;
+        };
+        let own = a.dim(0)?;
+        let pad = |tensor: &Tensor, dim: usize| tensor.pad_with_zeros(dim, 0, rank - own);
+        let alpha = config
+            .alpha_pattern
+            .iter()
+            .find(|(pattern, _)| to_hugging_face(&site.path).ends_with(*pattern))
+            .map_or(config.lora_alpha, |(_, alpha)| *alpha);
+        let scale = Lora { rank: own, alpha, rank_stabilised: config.use_rslora }.scale();
+        if b.dim(1)? != own {
+            let reason = format!("{a_name} is {:?} and {b_name} is {:?}", a.dims(), b.dims());
+            return Err(Error::Format { path: weights, reason });
+        }
+        tensors.insert(a_name, pad(&a, 0)?);
+        tensors.insert(b_name, (pad(&b, 1)? * scale)?);
+    }
+    tensors.extend(factors); // heads, and whatever has no place, which the check names
+    Tuned::from_tensors(spec, &backbone.config, &weights.display().to_string(), tensors)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapter::Init;
+    use crate::config::tests::tiny;
+
+    /// A tuning whose factors are random and whose gates are as they start.
+    fn moved(kind: AdapterKind) -> (Backbone, Tuned) {
+        let backbone = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
+        let spec = TuneSpec::new(kind, Flavour::Aurora, 4);
+        let mut tuned = Tuned::start(spec, &backbone, 2, &Device::Cpu).unwrap();
+        let adapter = tuned.spec.adapter().unwrap();
+        for slot in adapter.slots(&sites(&backbone.config)).unwrap() {
+            let random = crate::adapter::Slot { init: Init::Normal(0.3), ..slot };
+            tuned.tensors.insert(random.name.clone(), random.start(9, &Device::Cpu).unwrap());
+        }
+        (backbone, tuned)
+    }
+
+    #[test]
+    fn every_delta_survives_the_way_out_and_in() {
+        for kind in [AdapterKind::Cp, AdapterKind::Tucker, AdapterKind::TensorTrain, AdapterKind::Lora, AdapterKind::Vera] {
+            let (backbone, tuned) = moved(kind);
+            let folder = tempfile::tempdir().unwrap();
+            export_lora(folder.path(), &tuned, &backbone.config, "tiny", false).unwrap();
+            let back = import_lora(folder.path(), &backbone, &Device::Cpu).unwrap();
+            let (before, after) = (tuned.spec.adapter().unwrap(), back.spec.adapter().unwrap());
+            for site in sites(&backbone.config) {
+                let expected = before.delta(&site, &tuned.tensors).unwrap();
+                let found = after.delta(&site, &back.tensors).unwrap();
+                let worst = (expected - found).unwrap().abs().unwrap().max_all().unwrap();
+                assert_eq!(worst.to_scalar::<f32>().unwrap(), 0.0, "{kind:?} {}", site.path);
+            }
+            for head in HEADS {
+                let name = format!("{head}.weight");
+                let same = (&tuned.tensors[&name] - &back.tensors[&name]).unwrap();
+                assert_eq!(same.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap(), 0.0);
+            }
+        }
+    }
+
+    #[test]
+    fn open_gates_are_refused_by_name_unless_dropped() {
+        let (backbone, mut tuned) = moved(AdapterKind::Cp);
+        let name = gate::name(1, "cross", "gate");
+        tuned.tensors.insert(name.clone(), Tensor::new(&[0.5f32], &Device::Cpu).unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        let refused = export_lora(folder.path(), &tuned, &backbone.config, "tiny", false);
+        let message = refused.unwrap_err().to_string();
+        assert!(message.contains(&name) && message.contains("0.5"), "{message}");
+        assert!(!folder.path().join(CONFIG).exists());
+        export_lora(folder.path(), &tuned, &backbone.config, "tiny", true).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_plain_lora_is_refused() {
+        let (backbone, tuned) = moved(AdapterKind::Lora);
+        let folder = tempfile::tempdir().unwrap();
+        export_lora(folder.path(), &tuned, &backbone.config, "tiny", false).unwrap();
+        let path = folder.path().join(CONFIG);
+        let text = std::fs::read_to_string(&path).unwrap();
+        for (from, to, wanted) in [
+            ("\"use_dora\": false", "\"use_dora\": true", "use_dora"),
+            ("\"LORA\"", "\"IA3\"", "peft_type"),
+            ("\"bias\": \"none\"", "\"bias\": \"all\"", "bias"),
+        ] {
+            assert!(text.contains(from));
+            std::fs::write(&path, text.replace(from, to)).unwrap();
+            let message = import_lora(folder.path(), &backbone, &Device::Cpu).unwrap_err().to_string();
+            assert!(message.contains(wanted), "{message}");
+        }
+    }
+}
