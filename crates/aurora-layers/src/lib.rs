@@ -2,10 +2,10 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed"))]
 
 pub mod adapter;
-pub mod checkpoint;
 mod backbone;
 mod blip;
 mod block;
+pub mod checkpoint;
 mod config;
 mod context;
 mod error;

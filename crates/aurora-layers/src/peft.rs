@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use crate::adapter::{Adapter as _, Lora, lora_names};
 use crate::checkpoint::{to_hugging_face, to_original};
 use crate::tensors::{self, Tensors};
-use crate::{AdapterKind, Backbone, BlipConfig, Error, Flavour, HEADS, Result, TuneSpec, Tuned, gate, sites};
+use crate::{
+    AdapterKind, Backbone, BlipConfig, Error, Flavour, HEADS, Result, TuneSpec, Tuned, gate, sites,
+};
 
 const WEIGHTS: &str = "adapter_model.safetensors";
 const CONFIG: &str = "adapter_config.json";
@@ -76,7 +78,8 @@ pub fn export_lora(
     let mut targets = Vec::new();
     for site in sites(config) {
         let factors = adapter.low_rank(&site, &tuned.tensors)?;
-        let name = |factor: &str| format!("{PREFIX}{}.{factor}.weight", to_hugging_face(&site.path));
+        let name =
+            |factor: &str| format!("{PREFIX}{}.{factor}.weight", to_hugging_face(&site.path));
         stored.insert(name("lora_A"), factors.a().detach().contiguous()?);
         stored.insert(name("lora_B"), factors.b().detach().contiguous()?);
         targets.push(to_hugging_face(&site.path));
@@ -136,7 +139,8 @@ fn closed(tuned: &Tuned) -> Result<()> {
         }
     }
     if tuned.spec.flavour == Flavour::Released && tuned.spec.context_slots > 0 {
-        let reason = "adds a batch mean, and LoRA has no place for it; drop the gates (the outputs change)";
+        let reason =
+            "adds a batch mean, and LoRA has no place for it; drop the gates (the outputs change)";
         return Err(Error::config("context", tuned.spec.context_slots, reason));
     }
     Ok(())
@@ -150,8 +154,11 @@ fn closed(tuned: &Tuned) -> Result<()> {
 /// factors of a shape that is not the site's.
 pub fn import_lora(folder: &Path, backbone: &Backbone, device: &Device) -> Result<Tuned> {
     let path = folder.join(CONFIG);
-    let text = std::fs::read_to_string(&path)
-        .map_err(|source| Error::File { action: "read", path: path.clone(), source })?;
+    let text = std::fs::read_to_string(&path).map_err(|source| Error::File {
+        action: "read",
+        path: path.clone(),
+        source,
+    })?;
     let config: LoraConfig = serde_json::from_str(&text).map_err(|error| Error::Format {
         path: path.clone(),
         reason: format!("not a LoRA configuration of PEFT: {error}"),
@@ -164,7 +171,10 @@ pub fn import_lora(folder: &Path, backbone: &Backbone, device: &Device) -> Resul
     ];
     for (field, is, allowed) in refused {
         if is {
-            return Err(Error::Format { path, reason: format!("{field} must be {allowed} to be imported") });
+            return Err(Error::Format {
+                path,
+                reason: format!("{field} must be {allowed} to be imported"),
+            });
         }
     }
 
@@ -239,7 +249,13 @@ mod tests {
 
     #[test]
     fn every_delta_survives_the_way_out_and_in() {
-        for kind in [AdapterKind::Cp, AdapterKind::Tucker, AdapterKind::TensorTrain, AdapterKind::Lora, AdapterKind::Vera] {
+        for kind in [
+            AdapterKind::Cp,
+            AdapterKind::Tucker,
+            AdapterKind::TensorTrain,
+            AdapterKind::Lora,
+            AdapterKind::Vera,
+        ] {
             let (backbone, tuned) = moved(kind);
             let folder = tempfile::tempdir().unwrap();
             export_lora(folder.path(), &tuned, &backbone.config, "tiny", false).unwrap();
@@ -286,7 +302,8 @@ mod tests {
         ] {
             assert!(text.contains(from));
             std::fs::write(&path, text.replace(from, to)).unwrap();
-            let message = import_lora(folder.path(), &backbone, &Device::Cpu).unwrap_err().to_string();
+            let message =
+                import_lora(folder.path(), &backbone, &Device::Cpu).unwrap_err().to_string();
             assert!(message.contains(wanted), "{message}");
         }
     }

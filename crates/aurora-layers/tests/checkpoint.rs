@@ -92,7 +92,8 @@ fn every_cut_is_an_error_that_says_so() {
 #[test]
 fn nothing_is_called() {
     let folder = tempfile::tempdir().unwrap();
-    let evil = Writer::new().op(b"}").text("w").global("os\nsystem").op(b"(").text("true").op(b"tRs.").0;
+    let evil =
+        Writer::new().op(b"}").text("w").global("os\nsystem").op(b"(").text("true").op(b"tRs.").0;
     let message = open(folder.path(), &legacy(&evil, &[])).unwrap_err();
     assert!(message.contains("os.system") && message.contains("nothing is executed"), "{message}");
 }
@@ -109,7 +110,9 @@ fn no_tensors_and_no_pickle_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let message = open(folder.path(), &legacy(&Writer::new().op(b"}.").0, &[])).unwrap_err();
     assert!(message.contains("no tensor"), "{message}");
-    for (bytes, wanted) in [(&b"PK\x03\x04rest"[..], "zip"), (b"\x80\x02N.", "torch.save"), (b"", "cut")] {
+    for (bytes, wanted) in
+        [(&b"PK\x03\x04rest"[..], "zip"), (b"\x80\x02N.", "torch.save"), (b"", "cut")]
+    {
         let message = open(folder.path(), bytes).unwrap_err();
         assert!(message.contains(wanted), "{message}");
     }

@@ -18,22 +18,23 @@
 
 mod error;
 mod pretrain;
+mod rates;
 mod resolve;
 pub mod schema;
 mod sections;
 
-use aurora_layers::{AdapterKind, Flavour, Part, TuneSpec};
+use aurora_layers::{AdapterKind, Flavour, TuneSpec};
 use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
 pub use pretrain::{ModelSizes, PretrainConfig, PretrainSection};
+pub use rates::{FactorRates, FullRates, HeadRates, LearningRates};
 pub use resolve::{RunConfig, describe};
 pub use sections::{
     Augment, Beta, DataSection, EvaluationSection, Keywords, OneOrMany, OptimizerSection,
     ScheduleSection,
 };
 
-use crate::optimizer::Group;
 use schema::{Field, Kind, Range};
 
 /// Configuration of a tuning run.
@@ -125,99 +126,6 @@ pub struct RetrievalSection {
     pub itm_weight: f64,
     /// Pairs of the batch that the matching loss looks at, each with two negatives.
     pub itm_pairs: usize,
-}
-
-/// Learning rates of one kind of adapter, before the schedule's factor.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FactorRates {
-    /// Factors of the weight deltas.
-    pub factors: f64,
-    /// Gated query transformation and context gate.
-    pub gates: f64,
-    /// Heads.
-    pub heads: f64,
-}
-
-/// Learning rates of training the heads alone.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HeadRates {
-    /// Heads.
-    pub heads: f64,
-}
-
-/// Learning rates of full tuning.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FullRates {
-    /// Towers.
-    pub backbone: f64,
-    /// Heads.
-    pub heads: f64,
-}
-
-/// `[learning_rates.*]`: one section per kind of adapter, so that changing the kind alone gives
-/// each its own good rates.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LearningRates {
-    /// For `adapter.kind = "cp"`.
-    pub cp: FactorRates,
-    /// For `adapter.kind = "tucker"`.
-    pub tucker: FactorRates,
-    /// For `adapter.kind = "tensor_train"`.
-    pub tensor_train: FactorRates,
-    /// For `adapter.kind = "lora"`.
-    pub lora: FactorRates,
-    /// For `adapter.kind = "vera"`.
-    pub vera: FactorRates,
-    /// For `adapter.kind = "heads"`.
-    pub heads: HeadRates,
-    /// For `adapter.kind = "full"`.
-    pub full: FullRates,
-}
-
-impl LearningRates {
-    /// The optimiser's groups for a kind of adapter, named by [`LearningRates::group`]. Weight
-    /// decay acts on heads and backbone alone.
-    pub fn groups(&self, kind: AdapterKind, weight_decay: f64) -> Vec<Group> {
-        let of = |rates: &FactorRates| {
-            vec![
-                Group::new("factors", rates.factors, 0.0),
-                Group::new("gates", rates.gates, 0.0),
-                Group::new("heads", rates.heads, weight_decay),
-                Group::new("temperature", rates.heads, 0.0),
-            ]
-        };
-        let heads = |rate| {
-            vec![Group::new("heads", rate, weight_decay), Group::new("temperature", rate, 0.0)]
-        };
-        match kind {
-            AdapterKind::Cp => of(&self.cp),
-            AdapterKind::Tucker => of(&self.tucker),
-            AdapterKind::TensorTrain => of(&self.tensor_train),
-            AdapterKind::Lora => of(&self.lora),
-            AdapterKind::Vera => of(&self.vera),
-            AdapterKind::Heads => heads(self.heads.heads),
-            AdapterKind::Full => {
-                let mut groups = heads(self.full.heads);
-                groups.push(Group::new("backbone", self.full.backbone, weight_decay));
-                groups
-            }
-        }
-    }
-
-    /// The group of a part of a tuned model; none for what is never trained.
-    pub fn group(part: Part) -> Option<&'static str> {
-        match part {
-            Part::Factor => Some("factors"),
-            Part::Gate => Some("gates"),
-            Part::Head => Some("heads"),
-            Part::Backbone => Some("backbone"),
-            Part::Buffer => None,
-        }
-    }
 }
 
 const RATE: Kind = Kind::Real(Range::POSITIVE);
@@ -330,14 +238,30 @@ const RATE_FIELDS: &[Field] = &[
         meaning: "Projections and matching head.",
     },
     Field { key: "learning_rates.tensor_train.factors", kind: RATE, meaning: "Factors and cores." },
-    Field { key: "learning_rates.tensor_train.gates", kind: RATE, meaning: "Query gate and context gate." },
-    Field { key: "learning_rates.tensor_train.heads", kind: RATE, meaning: "Projections and matching head." },
+    Field {
+        key: "learning_rates.tensor_train.gates",
+        kind: RATE,
+        meaning: "Query gate and context gate.",
+    },
+    Field {
+        key: "learning_rates.tensor_train.heads",
+        kind: RATE,
+        meaning: "Projections and matching head.",
+    },
     Field { key: "learning_rates.lora.factors", kind: RATE, meaning: "Factors of the deltas." },
     Field { key: "learning_rates.lora.gates", kind: RATE, meaning: "Query gate and context gate." },
-    Field { key: "learning_rates.lora.heads", kind: RATE, meaning: "Projections and matching head." },
+    Field {
+        key: "learning_rates.lora.heads",
+        kind: RATE,
+        meaning: "Projections and matching head.",
+    },
     Field { key: "learning_rates.vera.factors", kind: RATE, meaning: "The two vectors." },
     Field { key: "learning_rates.vera.gates", kind: RATE, meaning: "Query gate and context gate." },
-    Field { key: "learning_rates.vera.heads", kind: RATE, meaning: "Projections and matching head." },
+    Field {
+        key: "learning_rates.vera.heads",
+        kind: RATE,
+        meaning: "Projections and matching head.",
+    },
     Field {
         key: "learning_rates.heads.heads",
         kind: RATE,

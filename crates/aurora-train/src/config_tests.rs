@@ -1,6 +1,7 @@
 //! Every kind of wrong configuration, and that defaults, table and types agree.
 
 use super::*;
+use aurora_layers::Part;
 use proptest::prelude::*;
 use toml::{Table, Value};
 
@@ -98,7 +99,7 @@ fn unknown_keys_are_named_with_what_is_allowed() {
         e.contains("run.toml: unknown key `adapter.rnak`, did you mean `adapter.rank`?"),
         "{e}"
     );
-    assert!(e.contains("allowed in [adapter]: kind, flavour, rank, gate"), "{e}");
+    assert!(e.contains("allowed in [adapter]: kind, flavour, rank, alpha"), "{e}");
     let e = error("rank = 8\n", &[]);
     assert!(e.contains("`rank`, did you mean `adapter.rank`?"), "{e}");
     assert!(e.contains("allowed at the top: seed, [model], [adapter]"), "{e}");
@@ -126,7 +127,7 @@ fn wrong_types_say_what_was_expected_and_found() {
         ("[data]\ntrain = 3", "`data.train` must be a text or a list of texts"),
         (
             "[adapter]\nkind = true",
-            "must be one of \"cp\", \"tucker\", \"heads\", \"full\", found the switch true",
+            "\"lora\", \"vera\", \"heads\", \"full\", found the switch true",
         ),
     ];
     for (file, part) in cases {
@@ -150,8 +151,8 @@ fn values_out_of_range_say_what_is_allowed() {
         ("retrieval.temperature=0.9", "0.001 to 0.5"),
         ("optimizer.betas=[0.9, 1.0]", "`optimizer.betas` is 1.0"),
         (
-            "adapter.kind=lora",
-            "`adapter.kind` is \"lora\", allowed: one of \"cp\", \"tucker\", \"heads\", \"full\"",
+            "adapter.kind=lorra",
+            "`adapter.kind` is \"lorra\", allowed: one of \"cp\", \"tucker\", \"tensor_train\", \"lora\"",
         ),
         ("evaluation.beta=[]", "`evaluation.beta` is [], allowed: a number or a list of numbers"),
         ("seed=-1", "at least 0"),

@@ -74,7 +74,8 @@ mod tests {
         for site in &sites {
             let product = tensors[&b_name(site)].matmul(&tensors[&a_name(site)]).unwrap();
             let delta = plain.delta(site, &tensors).unwrap();
-            let worst = ((product * 2.0).unwrap() - delta).unwrap().abs().unwrap().max_all().unwrap();
+            let worst =
+                ((product * 2.0).unwrap() - delta).unwrap().abs().unwrap().max_all().unwrap();
             assert!(worst.to_scalar::<f32>().unwrap() < 1e-5, "{}", site.path);
         }
     }

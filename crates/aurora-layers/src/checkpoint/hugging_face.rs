@@ -104,7 +104,11 @@ pub fn config(text: &str, path: &Path) -> Result<BlipConfig> {
     }
     if text.encoder_hidden_size != vision.hidden_size {
         let reason = format!("must equal vision_config.hidden_size = {}", vision.hidden_size);
-        return Err(Error::config("text_config.encoder_hidden_size", text.encoder_hidden_size, reason));
+        return Err(Error::config(
+            "text_config.encoder_hidden_size",
+            text.encoder_hidden_size,
+            reason,
+        ));
     }
     let config = BlipConfig {
         vision: VisionConfig {

@@ -87,7 +87,9 @@ fn reason(name: &str) -> Option<&'static str> {
     let momentum = name.split('.').next().is_some_and(|part| part.ends_with("_m"));
     match name {
         _ if momentum => Some("momentum copy"),
-        "image_queue" | "text_queue" | "idx_queue" | "ptr_queue" | "queue_ptr" => Some("momentum queue"),
+        "image_queue" | "text_queue" | "idx_queue" | "ptr_queue" | "queue_ptr" => {
+            Some("momentum queue")
+        }
         "temp" | "logit_scale" => Some("temperature of training"),
         _ if name.ends_with("position_ids") => Some("buffer"),
         _ if name.starts_with("text_decoder.") => Some("decoder"),
@@ -145,7 +147,8 @@ impl Checkpoint {
     pub fn tensors(&self, device: &Device) -> Result<Tensors> {
         let read = |name: &String| {
             let tensor = self.tensor(name, device)?;
-            let tensor = if tensor.dtype().is_float() { tensor.to_dtype(DType::F32)? } else { tensor };
+            let tensor =
+                if tensor.dtype().is_float() { tensor.to_dtype(DType::F32)? } else { tensor };
             Ok((name.clone(), tensor))
         };
         self.stored.keys().map(read).collect()
@@ -158,14 +161,17 @@ impl Checkpoint {
     pub fn backbone(&self, config: &BlipConfig, device: &Device) -> Result<(Backbone, LoadReport)> {
         let mut report = LoadReport::default();
         let mut tensors = Tensors::new();
-        let wanted: BTreeMap<String, candle_core::Shape> = Blip::wanted(config).into_iter().collect();
+        let wanted: BTreeMap<String, candle_core::Shape> =
+            Blip::wanted(config).into_iter().collect();
         for (name, shape) in &wanted {
             if !self.stored.contains_key(name) {
                 report.missing.push(name.clone());
                 continue;
             }
             let mut tensor = self.tensor(name, device)?.to_dtype(DType::F32)?;
-            if name == "visual_encoder.pos_embed" && tensor.rank() == 3 && tensor.dim(2)? == config.vision.hidden_size
+            if name == "visual_encoder.pos_embed"
+                && tensor.rank() == 3
+                && tensor.dim(2)? == config.vision.hidden_size
             {
                 let from = (tensor.dim(1)?.saturating_sub(1) as f64).sqrt() as usize;
                 if from * from + 1 == tensor.dim(1)? && from > 0 && from != config.vision.grid() {
@@ -192,7 +198,10 @@ impl Checkpoint {
             }
         }
         if !report.complete() {
-            return Err(Error::Mismatch { what: "the checkpoint".into(), report: report.to_string() });
+            return Err(Error::Mismatch {
+                what: "the checkpoint".into(),
+                report: report.to_string(),
+            });
         }
         Ok((Backbone { config: config.clone(), tensors }, report))
     }

@@ -57,10 +57,19 @@ mod tests {
     fn names_go_there_and_back() {
         for (original, hugging_face) in [
             ("visual_encoder.cls_token", "vision_model.embeddings.class_embedding"),
-            ("visual_encoder.patch_embed.proj.bias", "vision_model.embeddings.patch_embedding.bias"),
-            ("visual_encoder.blocks.11.attn.proj.weight", "vision_model.encoder.layers.11.self_attn.projection.weight"),
+            (
+                "visual_encoder.patch_embed.proj.bias",
+                "vision_model.embeddings.patch_embedding.bias",
+            ),
+            (
+                "visual_encoder.blocks.11.attn.proj.weight",
+                "vision_model.encoder.layers.11.self_attn.projection.weight",
+            ),
             ("visual_encoder.norm.weight", "vision_model.post_layernorm.weight"),
-            ("text_encoder.encoder.layer.0.output.dense.bias", "text_encoder.encoder.layer.0.output.dense.bias"),
+            (
+                "text_encoder.encoder.layer.0.output.dense.bias",
+                "text_encoder.encoder.layer.0.output.dense.bias",
+            ),
             ("visual_encoder.blocks.1.strange", "visual_encoder.blocks.1.strange"),
         ] {
             assert_eq!(to_hugging_face(original), hugging_face);

@@ -71,19 +71,32 @@ mod tests {
     use candle_core::Device;
 
     #[test]
-    fn weights_add_up_and_a_ramp_stays_a_ramp_inside() {
+    fn weights_are_pytorchs_and_add_up() {
+        // Worked out by hand from the kernel at a quarter between two places.
+        let quarter = [-0.105_468_75, 0.878_906_25, 0.261_718_75, -0.035_156_25];
+        let four = neighbours(8, 16)[5]; // at 2.25
+        assert_eq!(four.map(|(place, _)| place), [1, 2, 3, 4]);
+        assert_eq!(four.map(|(_, weight)| weight), quarter);
         for (from, to) in [(4, 7), (7, 4), (24, 14), (3, 3)] {
             for four in neighbours(from, to) {
                 assert!((four.iter().map(|(_, w)| w).sum::<f64>() - 1.0).abs() < 1e-12);
             }
         }
-        let ramp: Vec<f32> = std::iter::once(9.0).chain((0..64).map(|i| (i % 8) as f32)).collect();
-        let ramp = Tensor::from_vec(ramp, (1, 65, 1), &Device::Cpu).unwrap();
-        let out: Vec<f32> = resize(&ramp, 8, 16).unwrap().flatten_all().unwrap().to_vec1().unwrap();
-        assert_eq!(out[0], 9.0);
-        for place in 4..12 {
-            let expected = (place as f32 + 0.5) / 2.0 - 0.5;
-            assert!((out[1 + 16 * 5 + place] - expected).abs() < 1e-5, "{place}");
+    }
+
+    #[test]
+    fn rows_and_columns_keep_their_places_and_cls_its_value() {
+        let square: Vec<f32> = (0..64).map(|i| ((i / 8) * (i % 8)) as f32).collect();
+        let values = std::iter::once(9.0).chain(square.iter().copied()).collect();
+        let values = Tensor::from_vec(values, (1, 65, 1), &Device::Cpu).unwrap();
+        let out: Vec<f32> =
+            resize(&values, 8, 16).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        assert_eq!((out[0], out.len()), (9.0, 257));
+        let places = neighbours(8, 16);
+        let along = |place: usize| places[place].iter().map(|&(p, w)| p as f64 * w).sum::<f64>();
+        for (row, column) in [(0, 0), (5, 6), (15, 2), (9, 15)] {
+            let expected = (along(row) * along(column)) as f32; // a product of the two axes stays one
+            assert!((out[1 + 16 * row + column] - expected).abs() < 1e-4, "{row}, {column}");
         }
     }
 }

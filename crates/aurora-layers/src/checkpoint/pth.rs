@@ -34,7 +34,8 @@ pub struct Pth {
 impl Pth {
     /// Whether a file that begins with these bytes is of this kind.
     pub fn recognises(start: &[u8]) -> bool {
-        start.starts_with(b"PK\x03\x04") || (start.first() == Some(&0x80) && start.get(1).is_some_and(|v| (2..=5).contains(v)))
+        start.starts_with(b"PK\x03\x04")
+            || (start.first() == Some(&0x80) && start.get(1).is_some_and(|v| (2..=5).contains(v)))
     }
 
     /// Maps a file and reads its description.
@@ -43,11 +44,7 @@ impl Pth {
     /// A file that is cut, no archive of PyTorch's, or whose pickle calls something that is no tensor.
     pub fn open(path: &Path) -> Result<Self> {
         let failed = |source| Error::File { action: "read", path: path.into(), source };
-        let file = std::fs::File::open(path).map_err(failed)?;
-        // SAFETY: the map is read only; a file that another process shortens while it is mapped ends the program, as it
-        // would any that maps weights.
-        #[allow(unsafe_code, reason = "mapping a file is unsafe by nature")]
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(failed)?;
+        let map = aurora_kernels::memory::map_file(path).map_err(failed)?;
         let (pickle, storages) = if map.starts_with(b"PK\x03\x04") {
             zip(&map).map_err(|reason| wrong(path, reason))?
         } else {
@@ -79,7 +76,12 @@ impl Pth {
         let count: usize = shape.iter().product();
         if in_order(shape, stride) {
             let start = tensor.offset * size;
-            return Ok(Tensor::from_raw_buffer(&bytes[start..start + count * size], dtype, shape, device)?);
+            return Ok(Tensor::from_raw_buffer(
+                &bytes[start..start + count * size],
+                dtype,
+                shape,
+                device,
+            )?);
         }
         let mut ordered = Vec::with_capacity(count * size);
         let mut place = vec![0usize; shape.len()];
@@ -113,7 +115,10 @@ impl Pth {
         };
         let bytes = self.storages.get(&storage.key).and_then(|range| self.map.get(range.clone()));
         let Some(bytes) = bytes else {
-            return Err(wrong(format!("its numbers (storage {}) are not in the file", storage.key)));
+            return Err(wrong(format!(
+                "its numbers (storage {}) are not in the file",
+                storage.key
+            )));
         };
         let last = shape.iter().zip(stride).try_fold(*offset, |last, (&length, &stride)| {
             last.checked_add(length.checked_sub(1)?.checked_mul(stride)?)
@@ -170,14 +175,17 @@ fn zip(bytes: &[u8]) -> std::result::Result<Container, String> {
         let member = archive.by_index_raw(index).map_err(broken)?;
         let name = member.name().map_err(broken)?.into_owned();
         if member.compression() != zip::CompressionMethod::Stored {
-            return Err(format!("member {name} is compressed; torch.save stores members as they are"));
+            return Err(format!(
+                "member {name} is compressed; torch.save stores members as they are"
+            ));
         }
         let start = member.data_start().and_then(|start| usize::try_from(start).ok());
         let range = start.zip(usize::try_from(member.size()).ok()).and_then(|(start, size)| {
             let end = start.checked_add(size).filter(|&end| end <= bytes.len())?;
             Some(start..end)
         });
-        let range = range.ok_or_else(|| format!("member {name} reaches past the end of the file; it is cut"))?;
+        let range = range
+            .ok_or_else(|| format!("member {name} reaches past the end of the file; it is cut"))?;
         members.insert(name, range);
     }
     // Members lie in a folder named after the file at the time it was written.
@@ -192,7 +200,8 @@ fn zip(bytes: &[u8]) -> std::result::Result<Container, String> {
         return Err("written on a big-endian machine; load and save it again on another".to_owned());
     }
     let pickle = members.get(&described).and_then(|range| bytes.get(range.clone()));
-    let pickle = Pickle::parse(pickle.unwrap_or_default()).map_err(|error| format!("{described}: {error}"))?;
+    let pickle = Pickle::parse(pickle.unwrap_or_default())
+        .map_err(|error| format!("{described}: {error}"))?;
     let data = format!("{folder}data/");
     let storages = members
         .into_iter()
@@ -205,8 +214,9 @@ fn legacy(bytes: &[u8]) -> std::result::Result<Container, String> {
     let mut at = 0;
     let mut next = |what: &str| -> std::result::Result<(Pickle, usize), String> {
         let rest = bytes.get(at..).unwrap_or_default();
-        let pickle = Pickle::parse(rest)
-            .map_err(|PickleError { offset, reason }| format!("{what}, byte {}: {reason}", at + offset))?;
+        let pickle = Pickle::parse(rest).map_err(|PickleError { offset, reason }| {
+            format!("{what}, byte {}: {reason}", at + offset)
+        })?;
         at += pickle.length;
         Ok((pickle, at))
     };
@@ -232,7 +242,11 @@ fn legacy(bytes: &[u8]) -> std::result::Result<Container, String> {
         let Value::Text(key) = keys.value(id) else {
             return Err("the list of storages names one by something that is no text".to_owned());
         };
-        let cut = || format!("storage {key} reaches past the end of the file; it is cut, fetch or write it again");
+        let cut = || {
+            format!(
+                "storage {key} reaches past the end of the file; it is cut, fetch or write it again"
+            )
+        };
         let head = bytes.get(end..).and_then(|rest| rest.first_chunk::<8>()).ok_or_else(cut)?;
         let count = usize::try_from(i64::from_le_bytes(*head)).map_err(|_| cut())?;
         let size = size.get(key.as_str()).copied().unwrap_or(1);
@@ -265,7 +279,8 @@ type StateDict = (BTreeMap<String, StridedTensor>, Vec<String>);
 fn state_dict(pickle: &Pickle) -> std::result::Result<StateDict, String> {
     let mut ignored = Vec::new();
     let mut root = pickle.root;
-    if let Some((key, inner)) = WEIGHTS.iter().find_map(|key| Some((*key, pickle.entry(root, key)?)))
+    if let Some((key, inner)) =
+        WEIGHTS.iter().find_map(|key| Some((*key, pickle.entry(root, key)?)))
         && matches!(pickle.value(inner), Value::Dict(_))
     {
         ignored.extend(names(pickle, root).filter(|(name, _)| name != key).map(|(name, _)| name));
@@ -282,7 +297,9 @@ fn state_dict(pickle: &Pickle) -> std::result::Result<StateDict, String> {
         }
     }
     if tensors.is_empty() {
-        return Err("no tensor in its dictionary; save a state dict, or {\"model\": state dict}".to_owned());
+        return Err(
+            "no tensor in its dictionary; save a state dict, or {\"model\": state dict}".to_owned()
+        );
     }
     Ok((tensors, ignored))
 }

@@ -36,8 +36,11 @@ impl Shards {
         if !index.exists() {
             return Self::read(&[path.join("model.safetensors")]);
         }
-        let text = std::fs::read_to_string(&index)
-            .map_err(|source| Error::File { action: "read", path: index.clone(), source })?;
+        let text = std::fs::read_to_string(&index).map_err(|source| Error::File {
+            action: "read",
+            path: index.clone(),
+            source,
+        })?;
         let wrong = |reason: String| Error::Format { path: index.clone(), reason };
         let Index { weight_map } = serde_json::from_str(&text)
             .map_err(|error| wrong(format!("not an index of shards: {error}")))?;
@@ -47,7 +50,9 @@ impl Shards {
         for name in &names {
             let mut parts = Path::new(name).components();
             if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
-                return Err(wrong(format!("names the shard {name:?}; shards lie beside their index")));
+                return Err(wrong(format!(
+                    "names the shard {name:?}; shards lie beside their index"
+                )));
             }
         }
         let files: Vec<PathBuf> = names.iter().map(|name| path.join(name)).collect();
@@ -65,10 +70,7 @@ impl Shards {
         let mut shards = Self { files: Vec::new(), tensors: BTreeMap::new() };
         for path in paths {
             let failed = |source| Error::File { action: "read", path: path.clone(), source };
-            let file = std::fs::File::open(path).map_err(failed)?;
-            // SAFETY: the map is read only; whoever shortens the file under it ends the program.
-            #[allow(unsafe_code, reason = "mapping a file is unsafe by nature")]
-            let map = unsafe { memmap2::Mmap::map(&file) }.map_err(failed)?;
+            let map = aurora_kernels::memory::map_file(path).map_err(failed)?;
             for (name, view) in parse(path, &map)?.tensors() {
                 let entry = (shards.files.len(), view.shape().to_vec());
                 if shards.tensors.insert(name.clone(), entry).is_some() {
@@ -105,7 +107,11 @@ impl Shards {
             safetensors::Dtype::BF16 => DType::BF16,
             safetensors::Dtype::F64 => DType::F64,
             safetensors::Dtype::I64 => DType::I64,
-            other => return Err(wrong(format!("{name} is stored as {other:?}, a type that no weight has"))),
+            other => {
+                return Err(wrong(format!(
+                    "{name} is stored as {other:?}, a type that no weight has"
+                )));
+            }
         };
         Ok(Tensor::from_raw_buffer(view.data(), dtype, view.shape(), device)?)
     }
