@@ -1,9 +1,9 @@
 //! `cargo xtask teachers`: what two frozen networks say, for the pretraining to regress to.
 //!
 //! Views of openclipart's pictures, the captioned ones of the pack and others without a caption, go
-//! through EfficientNet-Lite0, captions and other strings through MiniLM, both from ordinary Python packages, in a virtual environment below `target/`. Nothing
-//! of it is committed and nothing of it is needed to build, tune or evaluate: only
-//! `aurora pretrain` reads the result.
+//! through EfficientNet-Lite0, captions and other strings through MiniLM, both from ordinary
+//! Python packages, in a virtual environment below `target/`. Nothing of it is committed and
+//! nothing of it is needed to build, tune or evaluate: only `aurora pretrain` reads the result.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
@@ -148,14 +148,11 @@ fn strings(clipart: &[Record], held: &[Name], vocabulary: &str) -> Vec<String> {
         }
         counted.extend(words(&record.caption).into_iter().filter(|w| w.len() > 2));
     }
-    let pieces = vocabulary.lines().filter(|p| p.len() > 2);
-    for piece in pieces.filter(|p| p.chars().all(|c| c.is_ascii_lowercase())) {
+    let whole = |piece: &&str| piece.len() > 2 && piece.chars().all(|c| c.is_ascii_lowercase());
+    for piece in vocabulary.lines().filter(whole) {
         add("word", piece);
+        counted.insert(piece.to_string());
     }
-    let whole = vocabulary.lines().filter(|p| p.len() > 2);
-    counted.extend(
-        whole.filter(|p| p.chars().all(|c| c.is_ascii_lowercase())).map(ToString::to_string),
-    );
     let pool: Vec<&String> = counted.iter().collect();
     for number in 0..MIXTURES {
         // A hash for a generator: the strings depend on nothing but the packs.

@@ -6,8 +6,8 @@ use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-const WEIGHTS: &str = "adapter_model.safetensors";
-const CONFIG: &str = "adapter_config.json";
+pub(crate) const WEIGHTS: &str = "adapter_model.safetensors";
+pub(crate) const CONFIG: &str = "adapter_config.json";
 const PEFT_TYPE: &str = "AURORA";
 
 /// What `adapter_config.json` says.
@@ -28,15 +28,7 @@ impl AdapterFolder {
     /// Read the description of an adapter without its weights.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(CONFIG);
-        let text = std::fs::read_to_string(&path).map_err(|source| Error::File {
-            action: "read",
-            path: path.clone(),
-            source,
-        })?;
-        let config: Self = serde_json::from_str(&text).map_err(|error| Error::Format {
-            path: path.clone(),
-            reason: format!("not an adapter configuration: {error}"),
-        })?;
+        let config: Self = read_json(&path, "an adapter configuration")?;
         if config.peft_type != PEFT_TYPE {
             let reason =
                 format!("peft_type is {:?}; this loader reads {PEFT_TYPE:?}", config.peft_type);
@@ -72,6 +64,19 @@ impl AdapterFolder {
     pub fn weights_path(folder: &Path) -> PathBuf {
         folder.join(WEIGHTS)
     }
+}
+
+/// Read a JSON file; `what` it should be is named in the error when it is something else.
+pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path, what: &str) -> Result<T> {
+    let text = std::fs::read_to_string(path).map_err(|source| Error::File {
+        action: "read",
+        path: path.into(),
+        source,
+    })?;
+    serde_json::from_str(&text).map_err(|error| Error::Format {
+        path: path.into(),
+        reason: format!("not {what}: {error}"),
+    })
 }
 
 fn stored_name(name: &str) -> String {

@@ -11,13 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::adapter::{Adapter as _, Lora, lora_names};
 use crate::checkpoint::{to_hugging_face, to_original};
+use crate::folder::{CONFIG, WEIGHTS, read_json};
 use crate::tensors::{self, Tensors};
 use crate::{
     AdapterKind, Backbone, BlipConfig, Error, Flavour, HEADS, Result, TuneSpec, Tuned, gate, sites,
 };
 
-const WEIGHTS: &str = "adapter_model.safetensors";
-const CONFIG: &str = "adapter_config.json";
 const PREFIX: &str = "base_model.model.";
 
 /// The part of PEFT's `adapter_config.json` that decides what the numbers mean.
@@ -154,15 +153,7 @@ fn closed(tuned: &Tuned) -> Result<()> {
 /// factors of a shape that is not the site's.
 pub fn import_lora(folder: &Path, backbone: &Backbone, device: &Device) -> Result<Tuned> {
     let path = folder.join(CONFIG);
-    let text = std::fs::read_to_string(&path).map_err(|source| Error::File {
-        action: "read",
-        path: path.clone(),
-        source,
-    })?;
-    let config: LoraConfig = serde_json::from_str(&text).map_err(|error| Error::Format {
-        path: path.clone(),
-        reason: format!("not a LoRA configuration of PEFT: {error}"),
-    })?;
+    let config: LoraConfig = read_json(&path, "a LoRA configuration of PEFT")?;
     let refused = [
         ("peft_type", config.peft_type != "LORA", "\"LORA\""),
         ("use_dora", config.use_dora, "false"),

@@ -6,8 +6,8 @@
 //! components of the text teacher's features of the training captions; a picture's place in it is what a ridge map
 //! from the picture teacher's features, fitted on the training pairs, says.
 
-use aurora_layers::tensors;
-use candle_core::{D, DType, Device, Tensor};
+use aurora_layers::{normalize, tensors};
+use candle_core::{DType, Device, Tensor};
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -113,7 +113,7 @@ impl Teachers {
     pub fn joint(&self, text: &Tensor) -> Result<Tensor> {
         let centred = text.broadcast_sub(&self.joint_mean)?;
         let along = centred.matmul(&self.joint_directions.t()?)?; // (texts, joint)
-        Ok(along.broadcast_div(&along.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?)?)
+        Ok(normalize(&along)?)
     }
 }
 

@@ -24,6 +24,8 @@ const SAME: usize = 8;
 const TWIN: f32 = 3.0;
 /// The same for drawings of one concept in one part, where a variant does no harm.
 const SAME_TWIN: f32 = 1.5;
+/// Share of a thumbnail that must be drawn on.
+const INK: f32 = 0.012;
 
 /// A drawing with its words, and what the leak checks look at.
 pub struct Drawing {
@@ -92,7 +94,7 @@ pub fn read(
             }
         };
         let thumbnail = picture::thumbnail(&drawn);
-        if picture::ink(&thumbnail) < 0.012 {
+        if picture::ink(&thumbnail) < INK {
             report.add(stage, "dropped, almost nothing drawn", file);
             continue;
         }
@@ -136,11 +138,11 @@ pub fn uncaptioned(
     for path in files(&sources.clipart_svg)? {
         let Ok(relative) = path.strip_prefix(&sources.clipart_svg) else { continue };
         let file = relative.with_extension("png");
-        let Ok(metadata) = metadata::read(&path) else { continue };
         if path.extension().is_none_or(|e| e != "svg") || packed.contains(&*file.to_string_lossy())
         {
             continue;
         }
+        let Ok(metadata) = metadata::read(&path) else { continue };
         let mut mentions = Mentions::default();
         let stem = file.file_stem().map(|s| s.to_string_lossy().replace('_', " "));
         mentions.add(&stem.unwrap_or_default());
@@ -153,7 +155,7 @@ pub fn uncaptioned(
         let Ok(drawn) = picture::square(&sources.clipart_png.join(&file), 96, true) else {
             continue;
         };
-        if picture::ink(&picture::thumbnail(&drawn)) >= 0.012 {
+        if picture::ink(&picture::thumbnail(&drawn)) >= INK {
             pixels.extend_from_slice(drawn.as_raw());
         }
     }

@@ -59,7 +59,7 @@ impl Adapter for Cp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::adapter::tests::{blip_base, random};
+    use crate::adapter::tests::{assert_slices, blip_base, random};
     use crate::config::tests::tiny;
 
     /// `V diag(lambda * p_n) U^T`, slice by slice, as the formula says.
@@ -68,25 +68,12 @@ mod tests {
         let adapter = Cp { rank: 3 };
         let sites = crate::sites(&tiny());
         let tensors = random(&adapter, &sites);
-        for site in &sites {
-            let delta = adapter.delta(site, &tensors).unwrap();
-            assert_eq!(delta.dims(), [site.out_dim, site.in_dim]);
-            let (si, so) = (site.slice_in(), site.slice_out());
-            for slice in 0..site.slices {
-                let lambda = &tensors[LAMBDA];
-                let p = tensors[&modes_name(site)].get(slice).unwrap();
-                let s = (lambda * p).unwrap();
-                let u = &tensors[&u_name(si)];
-                let v = &tensors[&v_name(so)];
-                let expected = v.broadcast_mul(&s).unwrap().matmul(&u.t().unwrap()).unwrap();
-                let found = match site.role {
-                    Role::Contract => delta.narrow(1, slice * si, si).unwrap(),
-                    _ => delta.narrow(0, slice * so, so).unwrap(),
-                };
-                let worst = (expected - found).unwrap().abs().unwrap().max_all().unwrap();
-                assert!(worst.to_scalar::<f32>().unwrap() < 1e-5, "{} slice {slice}", site.path);
-            }
-        }
+        assert_slices(&adapter, &sites, &tensors, |site, slice| {
+            let p = tensors[&modes_name(site)].get(slice).unwrap();
+            let s = (&tensors[LAMBDA] * p).unwrap();
+            let (u, v) = (&tensors[&u_name(site.slice_in())], &tensors[&v_name(site.slice_out())]);
+            v.broadcast_mul(&s).unwrap().matmul(&u.t().unwrap()).unwrap()
+        });
     }
 
     #[test]

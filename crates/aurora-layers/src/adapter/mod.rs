@@ -120,6 +120,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::BlipConfig;
     use crate::config::tests::tiny;
+    use crate::site::Role;
 
     /// BLIP-base's towers; only the widths that sites have matter.
     pub(crate) fn blip_base() -> BlipConfig {
@@ -139,5 +140,28 @@ pub(crate) mod tests {
             (random.name.clone(), random.start(7, &Device::Cpu).unwrap())
         };
         slots.into_iter().map(start).collect()
+    }
+
+    /// That every slice of every site's delta is what `expected` says, (slice out, slice in).
+    pub(crate) fn assert_slices(
+        adapter: &dyn Adapter,
+        sites: &[Site],
+        tensors: &Tensors,
+        expected: impl Fn(&Site, usize) -> Tensor,
+    ) {
+        for site in sites {
+            let delta = adapter.delta(site, tensors).unwrap();
+            assert_eq!(delta.dims(), [site.out_dim, site.in_dim]);
+            let (si, so) = (site.slice_in(), site.slice_out());
+            for slice in 0..site.slices {
+                let found = match site.role {
+                    Role::Contract => delta.narrow(1, slice * si, si).unwrap(),
+                    _ => delta.narrow(0, slice * so, so).unwrap(),
+                };
+                let worst = (expected(site, slice) - found).unwrap().abs().unwrap();
+                let worst = worst.max_all().unwrap().to_scalar::<f32>().unwrap();
+                assert!(worst < 1e-5, "{} slice {slice}", site.path);
+            }
+        }
     }
 }

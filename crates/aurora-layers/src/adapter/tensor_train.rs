@@ -62,7 +62,7 @@ impl Adapter for TensorTrain {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::adapter::tests::{blip_base, random};
+    use crate::adapter::tests::{assert_slices, blip_base, random};
     use crate::config::tests::tiny;
 
     #[test]
@@ -70,21 +70,11 @@ mod tests {
         let adapter = TensorTrain { rank: 3 };
         let sites = crate::sites(&tiny());
         let tensors = random(&adapter, &sites);
-        for site in &sites {
-            let delta = adapter.delta(site, &tensors).unwrap();
-            let (si, so) = (site.slice_in(), site.slice_out());
-            for slice in 0..site.slices {
-                let (u, v) = (&tensors[&v_name(so)], &tensors[&u_name(si)]);
-                let core = tensors[&cores_name(site)].get(slice).unwrap();
-                let expected = u.matmul(&core).unwrap().matmul(&v.t().unwrap()).unwrap();
-                let found = match site.role {
-                    Role::Contract => delta.narrow(1, slice * si, si).unwrap(),
-                    _ => delta.narrow(0, slice * so, so).unwrap(),
-                };
-                let worst = (expected - found).unwrap().abs().unwrap().max_all().unwrap();
-                assert!(worst.to_scalar::<f32>().unwrap() < 1e-5, "{} slice {slice}", site.path);
-            }
-        }
+        assert_slices(&adapter, &sites, &tensors, |site, slice| {
+            let (u, v) = (&tensors[&v_name(site.slice_out())], &tensors[&u_name(site.slice_in())]);
+            let core = tensors[&cores_name(site)].get(slice).unwrap();
+            u.matmul(&core).unwrap().matmul(&v.t().unwrap()).unwrap()
+        });
     }
 
     #[test]

@@ -99,8 +99,8 @@ impl Adapter for Tucker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::adapter::tests::{blip_base, random};
     use crate::config::tests::tiny;
-    use candle_core::Device;
 
     /// The index formulas of the method, written out with loops.
     fn expected(site: &Site, rank: usize, layout: MlpLayout, tensors: &Tensors) -> Vec<Vec<f64>> {
@@ -158,11 +158,7 @@ mod tests {
         for layout in [MlpLayout::Sliced, MlpLayout::Interleaved] {
             let adapter = Tucker { rank: 3, mlp_layout: layout };
             let sites = crate::sites(&tiny());
-            let mut tensors = Tensors::new();
-            for slot in adapter.slots(&sites).unwrap() {
-                let random = Slot { init: Init::Normal(1.0), ..slot };
-                tensors.insert(random.name.clone(), random.start(3, &Device::Cpu).unwrap());
-            }
+            let tensors = random(&adapter, &sites);
             for site in sites.iter().filter(|site| site.layer == 0) {
                 let found = adapter.delta(site, &tensors).unwrap().to_vec2::<f32>().unwrap();
                 let wanted = expected(site, 3, layout, &tensors);
@@ -175,13 +171,8 @@ mod tests {
 
     #[test]
     fn blip_base_at_rank_32_has_88_832_values() {
-        let mut config = tiny();
-        config.vision =
-            crate::VisionConfig { hidden_size: 768, layers: 12, mlp_size: 3072, ..config.vision };
-        config.text =
-            crate::TextConfig { hidden_size: 768, layers: 12, mlp_size: 3072, ..config.text };
         let adapter = Tucker { rank: 32, mlp_layout: MlpLayout::Interleaved };
-        let slots = adapter.slots(&crate::sites(&config)).unwrap();
+        let slots = adapter.slots(&crate::sites(&blip_base())).unwrap();
         assert_eq!(slots.iter().map(|slot| slot.shape.elem_count()).sum::<usize>(), 88_832);
     }
 }

@@ -7,6 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
+use crate::folder::read_json;
 use crate::{Error, Result};
 
 /// The index of a sharded checkpoint.
@@ -36,14 +37,8 @@ impl Shards {
         if !index.exists() {
             return Self::read(&[path.join("model.safetensors")]);
         }
-        let text = std::fs::read_to_string(&index).map_err(|source| Error::File {
-            action: "read",
-            path: index.clone(),
-            source,
-        })?;
+        let Index { weight_map } = read_json(&index, "an index of shards")?;
         let wrong = |reason: String| Error::Format { path: index.clone(), reason };
-        let Index { weight_map } = serde_json::from_str(&text)
-            .map_err(|error| wrong(format!("not an index of shards: {error}")))?;
         let mut names: Vec<&String> = weight_map.values().collect();
         names.sort();
         names.dedup();

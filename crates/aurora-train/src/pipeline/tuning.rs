@@ -44,7 +44,7 @@ pub struct Outcome {
 }
 
 /// The training transform that a configuration names.
-pub(super) fn training_transform(section: &DataSection, size: usize) -> Arc<dyn Transform> {
+fn training_transform(section: &DataSection, size: usize) -> Arc<dyn Transform> {
     match section.augment {
         config::Augment::Affine => Arc::new(Augment::new(size)),
         config::Augment::Released => Arc::new(Released::new(size)),
@@ -53,7 +53,7 @@ pub(super) fn training_transform(section: &DataSection, size: usize) -> Arc<dyn 
 }
 
 /// A loader of training pairs.
-pub(super) fn training_loader(
+fn training_loader(
     section: &DataSection,
     seed: u64,
     inputs: (&aurora_data::Dataset, &Arc<Tokens>),
@@ -75,7 +75,7 @@ pub(super) fn training_loader(
 }
 
 /// The batch as the losses see it.
-pub(super) fn pairs(batch: &Batch) -> Pairs<'_> {
+fn pairs(batch: &Batch) -> Pairs<'_> {
     Pairs {
         images: &batch.images,
         token_ids: &batch.input_ids,
