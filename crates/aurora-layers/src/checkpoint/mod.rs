@@ -6,6 +6,7 @@ mod pickle;
 mod positions;
 mod pth;
 mod safetensors;
+mod source;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +20,7 @@ pub use pickle::{Pickle, PickleError};
 pub use positions::resize as resize_positions;
 pub use pth::Pth;
 pub use safetensors::Shards;
+pub use source::{Layout, Source};
 
 use crate::{Backbone, Blip, BlipConfig, Error, Result, Tensors};
 
@@ -56,6 +58,25 @@ impl LoadReport {
     /// Whether the model can be put together.
     pub fn complete(&self) -> bool {
         self.missing.is_empty() && self.unexpected.is_empty() && self.misshapen.is_empty()
+    }
+
+    /// What is worth a line when all went well: how many tensors, what was reshaped, and how many were left alone for
+    /// each reason.
+    pub fn brief(&self) -> String {
+        let mut text = format!("{} tensors read", self.loaded);
+        if !self.reshaped.is_empty() {
+            text += &format!("; reshaped: {}", self.reshaped.join(", "));
+        }
+        let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+        for (_, reason) in &self.ignored {
+            *reasons.entry(reason).or_default() += 1;
+        }
+        if !reasons.is_empty() {
+            let counts: Vec<String> =
+                reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+            text += &format!("; {} left alone ({})", self.ignored.len(), counts.join(", "));
+        }
+        text
     }
 }
 
