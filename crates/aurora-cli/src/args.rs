@@ -1,9 +1,12 @@
 //! The command line: what can be asked for, in words for somebody who asks for the first time.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
+use aurora_layers::{AdapterKind, Flavour};
 use aurora_train::config::{Config, PretrainConfig, RunConfig, describe};
 use clap::{Args, Parser, Subcommand};
+use serde::de::DeserializeOwned;
 
 /// Tune a vision-language model on your own pictures by training a small adapter.
 ///
@@ -62,9 +65,13 @@ Writes search.html, which shows the pictures; open it in a browser.")]
     /// Show what a model, an adapter or a run folder holds
     #[command(after_help = "\
 Examples:
+  aurora inspect nano
+  aurora inspect models/blip-itm-base-coco
+  aurora inspect models/model_base_retrieval_coco.pth --kind cp --rank 64
+  aurora inspect models/blip-itm-base-coco/config.json --set adapter.kind=lora
   aurora inspect runs/quickstart/adapter
-  aurora inspect runs/pretrain/backbone
-  aurora inspect nano")]
+
+A lone config.json needs no weights. With settings, shows what a run with them would train.")]
     Inspect(InspectArgs),
 }
 
@@ -167,16 +174,61 @@ pub struct SearchArgs {
     pub out: PathBuf,
 }
 
-/// A look into a folder.
+/// A look into a file or folder.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// A model, adapter or run folder, or `nano` for the model inside the program
+    /// A model's folder, .pth file or config.json, an adapter, a run, or `nano`
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
+
+    /// Show what this kind of adapter would train on the model, instead of every kind
+    #[arg(long, value_name = "KIND", conflicts_with_all = ["config", "overrides"])]
+    pub kind: Option<KindArg>,
+
+    /// The rank for --kind; without it, the one in the table of every kind
+    #[arg(long, value_name = "N", requires = "kind", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub rank: Option<u32>,
+
+    /// The flavour for --kind: aurora or released
+    #[arg(long, requires = "kind", default_value = "aurora")]
+    pub flavour: FlavourArg,
+
+    /// Settings of a run.
+    #[command(flatten)]
+    pub settings: ConfigArgs,
 
     /// List every tensor with its shape
     #[arg(long)]
     pub tensors: bool,
+}
+
+/// A kind of adapter, by its name in configurations.
+#[derive(Debug, Clone, Copy)]
+pub struct KindArg(pub AdapterKind);
+
+/// A flavour, by its name in configurations.
+#[derive(Debug, Clone, Copy)]
+pub struct FlavourArg(pub Flavour);
+
+impl FromStr for KindArg {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        by_name(name).map(Self)
+    }
+}
+
+impl FromStr for FlavourArg {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        by_name(name).map(Self)
+    }
+}
+
+/// A value by the name that configurations have for it; the error lists the names.
+fn by_name<T: DeserializeOwned>(name: &str) -> Result<T, String> {
+    serde_json::from_value(name.into()).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

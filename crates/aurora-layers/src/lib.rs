@@ -8,6 +8,7 @@ mod block;
 pub mod checkpoint;
 mod config;
 mod context;
+mod count;
 mod error;
 mod folder;
 mod gate;

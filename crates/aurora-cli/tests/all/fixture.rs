@@ -117,10 +117,15 @@ pub fn hugging_face(folder: &Path, backbone: &Backbone) {
     std::fs::write(folder.join("vocab.txt"), aurora_data::embedded::VOCABULARY).unwrap();
 }
 
+/// A tuning at its start.
+pub fn adapter_of(kind: AdapterKind, backbone: &Backbone) -> Tuned {
+    let spec = TuneSpec::new(kind, Flavour::Aurora, 4);
+    Tuned::start(spec, backbone, 1, &Device::Cpu).unwrap()
+}
+
 /// Writes an adapter folder as a tuning would start it.
 pub fn adapter(folder: &Path, backbone: &Backbone) {
-    let spec = TuneSpec::new(AdapterKind::Cp, Flavour::Aurora, 4);
-    let tuned = Tuned::start(spec, backbone, 1, &Device::Cpu).unwrap();
+    let tuned = adapter_of(AdapterKind::Cp, backbone);
     save_adapter(folder, &tuned, backbone, "tiny", "card").unwrap();
 }
 

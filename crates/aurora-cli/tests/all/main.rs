@@ -6,3 +6,4 @@ mod bad_input;
 mod checkpoints;
 mod commands;
 mod fixture;
+mod inspect;

@@ -2,11 +2,11 @@
 
 mod hugging_face;
 mod names;
+mod origin;
 mod pickle;
 mod positions;
 mod pth;
 mod safetensors;
-mod source;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,11 +16,11 @@ use candle_core::{DType, Device, Tensor};
 
 pub use hugging_face::config as hugging_face_config;
 pub use names::{to_hugging_face, to_original};
+pub use origin::{Layout, Origin};
 pub use pickle::{Pickle, PickleError};
 pub use positions::resize as resize_positions;
 pub use pth::Pth;
 pub use safetensors::Shards;
-pub use source::{Layout, Source};
 
 use crate::{Backbone, Blip, BlipConfig, Error, Result, Tensors};
 
@@ -103,8 +103,8 @@ impl fmt::Display for LoadReport {
     }
 }
 
-/// Why a tensor that the retrieval model has no place for is no surprise.
-fn reason(name: &str) -> Option<&'static str> {
+/// Why a tensor that the model has no place for is no surprise; none where it is one. `name` is the original one.
+pub fn aside(name: &str) -> Option<&'static str> {
     let momentum = name.split('.').next().is_some_and(|part| part.ends_with("_m"));
     match name {
         _ if momentum => Some("momentum copy"),
@@ -213,7 +213,7 @@ impl Checkpoint {
             tensors.insert(name.clone(), tensor);
         }
         for name in self.stored.keys().filter(|name| !wanted.contains_key(*name)) {
-            match reason(name) {
+            match aside(name) {
                 Some(reason) => report.ignored.push((name.clone(), reason)),
                 None => report.unexpected.push(name.clone()),
             }

@@ -2,7 +2,7 @@
 
 use aurora_data::Tokens;
 use aurora_layers::Backbone;
-use aurora_layers::checkpoint::{LoadReport, Source};
+use aurora_layers::checkpoint::{LoadReport, Origin};
 use candle_core::Device;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::config::ModelSection;
 use crate::error::{Error, Result};
 
 /// Names of a vocabulary beside a backbone's weights; the first that is there is taken.
-pub const VOCABULARIES: [&str; 2] = ["vocab.txt", "tokenizer.json"];
+pub const VOCABULARIES: [&str; 2] = ["tokenizer.json", "vocab.txt"];
 
 /// A backbone with its vocabulary.
 #[derive(Debug)]
@@ -27,16 +27,16 @@ pub struct Model {
 }
 
 impl Model {
-    /// Opens the backbone at the path that the section gives, of any kind that [`Source`] knows, for the section's
+    /// Opens the backbone at the path that the section gives, of any kind that [`Origin`] knows, for the section's
     /// picture size and with its vocabulary.
     ///
     /// # Errors
     /// A file that is missing, cut or contradicts the others; a vocabulary that is nowhere or of another size.
     pub fn open(section: &ModelSection) -> Result<Self> {
         let path = Path::new(&section.backbone);
-        let mut source = Source::open(path)?;
+        let mut origin = Origin::open(path)?;
         if let Some(size) = section.other_image_size() {
-            source = source.with_image_size(size)?;
+            origin = origin.with_image_size(size)?;
         }
         // Before the weights, which may take a while.
         let vocabulary = match section.other_vocabulary() {
@@ -44,8 +44,8 @@ impl Model {
             None => vocabulary_beside(path)?,
         };
         let tokens = Tokens::from_file(&vocabulary)?;
-        fits(&tokens, &vocabulary, source.config.text.vocab_size)?;
-        let (backbone, report) = source.read(&Device::Cpu)?;
+        fits(&tokens, &vocabulary, origin.config.text.vocab_size)?;
+        let (backbone, report) = origin.read(&Device::Cpu)?;
         Ok(Self { name: section.backbone.clone(), backbone, tokens: Arc::new(tokens), report })
     }
 
@@ -110,7 +110,7 @@ mod tests {
                 assert!(message.contains(part), "{message}");
             }
         }
-        for name in ["tokenizer.json", "vocab.txt"] {
+        for name in ["vocab.txt", "tokenizer.json"] {
             std::fs::write(folder.path().join(name), "").unwrap();
             assert_eq!(vocabulary_beside(&weights).unwrap(), folder.path().join(name));
         }

@@ -28,7 +28,7 @@ pub enum Layout {
 
 /// A backbone on disk: its sizes are known, its numbers are not read yet.
 #[derive(Debug)]
-pub struct Source {
+pub struct Origin {
     /// The path that was opened.
     pub path: PathBuf,
     /// Who wrote it.
@@ -39,7 +39,7 @@ pub struct Source {
     pub checkpoint: Option<Checkpoint>,
 }
 
-impl Source {
+impl Origin {
     /// Opens a backbone's folder (ours or Hugging Face's; one file, shards or `pytorch_model.bin`), a `.pth` or
     /// safetensors file, or a lone `config.json`.
     ///
@@ -173,7 +173,7 @@ mod tests {
     use candle_core::DType;
 
     fn refused(path: &Path) -> String {
-        Source::open(path).unwrap_err().to_string()
+        Origin::open(path).unwrap_err().to_string()
     }
 
     #[test]
@@ -181,14 +181,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let backbone = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
         backbone.write(folder.path(), DType::F32).unwrap();
-        let source = Source::open(folder.path()).unwrap();
-        assert_eq!((source.layout, &source.config), (Layout::Aurora, &tiny()));
-        let (read, report) = source.read(&Device::Cpu).unwrap();
+        let origin = Origin::open(folder.path()).unwrap();
+        assert_eq!((origin.layout, &origin.config), (Layout::Aurora, &tiny()));
+        let (read, report) = origin.read(&Device::Cpu).unwrap();
         assert_eq!(read.fingerprint().unwrap(), backbone.fingerprint().unwrap());
         assert!(report.complete() && report.reshaped.is_empty() && report.ignored.is_empty());
         // The weights' own path will do: the configuration lies beside it.
-        let source = Source::open(&folder.path().join("model.safetensors")).unwrap();
-        assert_eq!(source.config, tiny());
+        let origin = Origin::open(&folder.path().join("model.safetensors")).unwrap();
+        assert_eq!(origin.config, tiny());
     }
 
     #[test]
@@ -196,8 +196,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let backbone = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
         backbone.write(folder.path(), DType::F32).unwrap();
-        let source = Source::open(folder.path()).unwrap().with_image_size(32).unwrap();
-        let (read, report) = source.read(&Device::Cpu).unwrap();
+        let origin = Origin::open(folder.path()).unwrap().with_image_size(32).unwrap();
+        let (read, report) = origin.read(&Device::Cpu).unwrap();
         let later = backbone.with_image_size(32).unwrap();
         assert_eq!((&read.config, read.config.vision.tokens()), (&later.config, 17));
         assert_eq!(read.fingerprint().unwrap(), later.fingerprint().unwrap());
@@ -211,9 +211,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.json");
         std::fs::write(&path, serde_json::to_string(&tiny()).unwrap()).unwrap();
-        let source = Source::open(&path).unwrap();
-        assert!(source.checkpoint.is_none() && source.config == tiny());
-        let message = source.read(&Device::Cpu).unwrap_err().to_string();
+        let origin = Origin::open(&path).unwrap();
+        assert!(origin.checkpoint.is_none() && origin.config == tiny());
+        let message = origin.read(&Device::Cpu).unwrap_err().to_string();
         assert!(message.contains("config.json") && message.contains("weights"), "{message}");
         // In a folder, weights are expected.
         assert!(refused(folder.path()).contains("model.safetensors"));
@@ -243,7 +243,7 @@ mod tests {
         let mut backbone = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
         backbone.tensors.remove("itm_head.bias");
         backbone.write(folder.path(), DType::F32).unwrap();
-        let message = Source::open(folder.path()).unwrap().read(&Device::Cpu).unwrap_err();
+        let message = Origin::open(folder.path()).unwrap().read(&Device::Cpu).unwrap_err();
         let message = message.to_string();
         let path = folder.path().display().to_string();
         assert!(message.contains(&path) && message.contains("missing: itm_head.bias"), "{message}");
