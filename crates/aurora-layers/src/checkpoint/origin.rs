@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 
-use super::{Checkpoint, LoadReport, hugging_face_config, resize_positions};
+use super::{Checkpoint, HEAD_WIDTH, LoadReport, POSITIONS, hugging_face_config, resize_positions};
 use crate::tensors::get;
-use crate::{Backbone, BlipConfig, Error, Result};
+use crate::{Backbone, BlipConfig, Error, Result, released};
 
-/// Position embeddings of the vision tower, (1, tokens, width).
-pub(super) const POSITIONS: &str = "visual_encoder.pos_embed";
+/// Why tensors that a released checkpoint has beside its backbone are left alone.
+const ADAPTER: &str = "adapter of the released code";
 
 /// What can be opened, in the words of the errors.
 const KINDS: &str = "a backbone is a folder with config.json and model.safetensors, ours or Hugging Face's, \
@@ -41,7 +41,8 @@ pub struct Origin {
 
 impl Origin {
     /// Opens a backbone's folder (ours or Hugging Face's; one file, shards or `pytorch_model.bin`), a `.pth` or
-    /// safetensors file, or a lone `config.json`.
+    /// safetensors file, or a lone `config.json`. The sizes of a file are those of the `config.json` beside it, or what
+    /// its shapes tell.
     ///
     /// # Errors
     /// A path that is none of these, a configuration that cannot be, a file that is cut: each names the file.
@@ -65,12 +66,12 @@ impl Origin {
                 .any(|name| path.join(name).is_file());
         let weights = if is_torch { &torch } else { path };
         let checkpoint = Checkpoint::open(weights)?;
-        // The configuration beside a lone file may be another's: a .pth speaks for itself.
-        let lone_pth = path.is_file() && !path.extension().is_some_and(|end| end == "safetensors");
-        if config.is_file() && !lone_pth {
+        if config.is_file() {
             return Self::described(path, &config, Some(checkpoint));
         }
-        let config = infer(&checkpoint, path)?;
+        let config = checkpoint.infer_config(HEAD_WIDTH).map_err(|error| {
+            wrong(format!("{error}; or put a config.json with the sizes beside it"))
+        })?;
         Ok(Self {
             path: path.into(),
             layout: Layout::Original,
@@ -112,7 +113,8 @@ impl Origin {
         Ok(self)
     }
 
-    /// Reads the numbers.
+    /// Reads the numbers. What a checkpoint of the released code has beside its backbone, its adapter, is left alone;
+    /// [`Checkpoint::released`] reads both.
     ///
     /// # Errors
     /// A `config.json` alone; a report of everything that does not fit, which names the path.
@@ -121,20 +123,12 @@ impl Origin {
         let Some(checkpoint) = &self.checkpoint else {
             return Err(wrong(format!("describes a model, and its weights are needed; {KINDS}")));
         };
-        checkpoint.backbone(&self.config, device).map_err(|error| match error {
-            Error::Mismatch { report, .. } => {
-                Error::Mismatch { what: self.path.display().to_string(), report }
-            }
-            error @ Error::Config { .. } => wrong(error.to_string()),
-            error => error,
-        })
+        let (backbone, mut report) =
+            checkpoint.backbone_beside(&self.config, device, released::is_adapter)?;
+        let adapter = checkpoint.names().filter(|name| released::is_adapter(name));
+        report.ignored.extend(adapter.map(|name| (name.to_owned(), ADAPTER)));
+        Ok((backbone, report))
     }
-}
-
-/// Until sizes can be told from shapes.
-fn infer(_: &Checkpoint, path: &Path) -> Result<BlipConfig> {
-    let reason = "has no config.json beside it".to_owned();
-    Err(Error::Format { path: path.into(), reason })
 }
 
 impl Backbone {

@@ -112,7 +112,7 @@ pub fn print_weights(path: &Path, every_tensor: bool) -> Result<()> {
 
 /// The table of parts of an adapter's file; gives the number of trained values.
 fn print_parts(path: &Path, every_tensor: bool) -> Result<u64> {
-    let list = Stored::of_checkpoint(&Checkpoint::open(path)?)?;
+    let list = Stored::of_checkpoint(&Checkpoint::open(path)?);
     part_table(&list, part, |part| part_name(*part)).print();
     if every_tensor {
         output::line("");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use aurora_layers::checkpoint::{Layout, Origin, aside};
-use aurora_layers::{Blip, BlipConfig, HEADS, Site, sites};
+use aurora_layers::{Blip, BlipConfig, HEADS, Site, released, sites};
 
 use super::kinds::{Asked, kind_table, run_table};
 use super::stored::{Stored, part_table, tensor_table};
@@ -19,7 +19,7 @@ pub fn print(origin: &Origin, asked: &Asked) -> Result<()> {
         Layout::Original => "a file of the original code, its sizes told by shapes",
     };
     let (list, from) = match &origin.checkpoint {
-        Some(checkpoint) => (Stored::of_checkpoint(checkpoint)?, from.to_owned()),
+        Some(checkpoint) => (Stored::of_checkpoint(checkpoint), from.to_owned()),
         None => {
             let from = match origin.layout {
                 Layout::HuggingFace => "Hugging Face's configuration",
@@ -48,7 +48,11 @@ pub fn print_listed(
     part_table(own, |stored| tower_of(&stored.name), |tower| tower).print();
     if !beside.is_empty() {
         output::line("\nbeside the model\n");
-        let reason = |stored: &Stored| aside(&stored.name).unwrap_or("unknown");
+        let reason = |stored: &Stored| match aside(&stored.name) {
+            Some(reason) => reason,
+            None if released::is_adapter(&stored.name) => "adapter of the released code",
+            None => "unknown",
+        };
         part_table(beside, reason, |reason| reason).print();
     }
     let sites = sites(config);

@@ -19,6 +19,7 @@ use crate::commands::shared::{recall_table, resolve};
 use crate::failure::bad_input;
 use crate::{nano, output};
 use kinds::Asked;
+use stored::Stored;
 
 /// Runs the command.
 ///
@@ -73,8 +74,10 @@ fn open(path: &Path, asked: &Asked) -> Result<Origin> {
 }
 
 fn embedded(asked: &Asked) -> Result<()> {
-    let config = BlipConfig::from_json(nano::CONFIG, Path::new("nano/config.json"))?;
-    let list = stored::Stored::of_bytes(nano::MODEL, "nano/model.safetensors")?;
+    let path = Path::new(nano::NAME);
+    let config = BlipConfig::from_json(nano::CONFIG, &path.join("config.json"))?;
+    let weights = Checkpoint::from_bytes(nano::MODEL.to_vec(), &path.join("model.safetensors"))?;
+    let list = Stored::of_checkpoint(&weights);
     let heading = format!("{}: a BLIP backbone for retrieval (inside the program)", nano::NAME);
     backbone::print_listed(&heading, &config, &list, asked)
 }

@@ -1,12 +1,10 @@
 //! Tensors as they stand in a file, listed and summed up.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use anyhow::Result;
 use aurora_layers::checkpoint::Checkpoint;
 use aurora_layers::{Blip, BlipConfig};
-use candle_core::{DType, Device};
+use candle_core::DType;
 
 use crate::output::{self, Table};
 
@@ -20,39 +18,29 @@ pub struct Stored {
 }
 
 impl Stored {
-    fn new(name: &str, shape: &[usize], dtype: DType) -> Self {
+    fn new(name: &str, shape: &[usize], dtype: Option<DType>) -> Self {
         let values: usize = shape.iter().product();
         Self {
             name: name.to_owned(),
             shape: shape.to_vec(),
-            dtype: format!("{dtype:?}").to_lowercase(),
-            bytes: (values * dtype.size_in_bytes()) as u64,
+            dtype: dtype.map_or("other".to_owned(), |dtype| format!("{dtype:?}").to_lowercase()),
+            bytes: (values * dtype.map_or(0, |dtype| dtype.size_in_bytes())) as u64,
         }
     }
 
     /// The tensors of a checkpoint, by name.
-    pub fn of_checkpoint(checkpoint: &Checkpoint) -> Result<Vec<Self>> {
-        let stored = |name: &str| {
-            let tensor = checkpoint.tensor(name, &Device::Cpu)?;
-            Ok(Self::new(name, tensor.dims(), tensor.dtype()))
+    pub fn of_checkpoint(checkpoint: &Checkpoint) -> Vec<Self> {
+        let stored = |name| {
+            let (shape, dtype) = checkpoint.about(name)?;
+            Some(Self::new(name, shape, dtype))
         };
-        checkpoint.names().map(stored).collect()
-    }
-
-    /// The tensors of a safetensors file in memory; `path` names it in errors.
-    pub fn of_bytes(bytes: &[u8], path: &str) -> Result<Vec<Self>> {
-        let read =
-            aurora_layers::tensors::from_bytes(bytes, Path::new(path), DType::F16, &Device::Cpu)?;
-        Ok(read
-            .iter()
-            .map(|(name, tensor)| Self::new(name, tensor.dims(), tensor.dtype()))
-            .collect())
+        checkpoint.names().filter_map(stored).collect()
     }
 
     /// The tensors that a model of these sizes would have, as f32.
     pub fn of_config(config: &BlipConfig) -> Vec<Self> {
         let wanted = Blip::wanted(config).into_iter();
-        wanted.map(|(name, shape)| Self::new(&name, shape.dims(), DType::F32)).collect()
+        wanted.map(|(name, shape)| Self::new(&name, shape.dims(), Some(DType::F32))).collect()
     }
 
     /// Number of values.
