@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use aurora_layers::{AdapterKind, Flavour};
 use aurora_train::config::{Config, PretrainConfig, RunConfig, describe};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::de::DeserializeOwned;
 
 /// Tune a vision-language model on your own pictures by training a small adapter.
@@ -73,6 +73,25 @@ Examples:
 
 A lone config.json needs no weights. With settings, shows what a run with them would train.")]
     Inspect(InspectArgs),
+
+    /// Write an adapter in another library's form
+    #[command(after_help = "\
+Examples:
+  aurora export runs/quickstart/adapter --as peft-lora --out exported --drop-gates
+  aurora export runs/mine/adapter --as peft-lora --backbone models/blip-itm-base-coco --out exported
+
+A LoRA has no place for gates and context: an adapter in which they have opened is refused unless
+--drop-gates leaves them out, which changes its outputs.")]
+    Export(ExportArgs),
+
+    /// Make an adapter of this program from a LoRA of PEFT's or a released checkpoint
+    #[command(after_help = "\
+Examples:
+  aurora import their/lora --backbone models/blip-itm-base-coco --out adapters/theirs
+  aurora import models/aurora_coco.pth --out adapters/released
+
+A checkpoint of the released code has its backbone inside and needs none.")]
+    Import(ImportArgs),
 }
 
 const TRAIN_EXAMPLES: &str = "\
@@ -200,6 +219,67 @@ pub struct InspectArgs {
     /// List every tensor with its shape
     #[arg(long)]
     pub tensors: bool,
+}
+
+/// The backbone of an adapter.
+#[derive(Debug, Args)]
+pub struct BaseArgs {
+    /// The backbone: a folder of ours or Hugging Face's, a .pth file, or `nano`
+    ///
+    /// Without it, the one that the adapter names.
+    #[arg(long, value_name = "PATH")]
+    pub backbone: Option<String>,
+
+    /// Side of the pictures that the adapter was trained on, where it is not the backbone's own
+    #[arg(long, value_name = "PIXELS")]
+    pub image_size: Option<usize>,
+}
+
+/// An adapter to be written in another form.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The adapter's folder
+    #[arg(value_name = "ADAPTER")]
+    pub adapter: PathBuf,
+
+    /// The form
+    #[arg(long = "as", value_name = "FORM")]
+    pub form: ExportForm,
+
+    /// Leave gates and context out, although they have opened
+    #[arg(long)]
+    pub drop_gates: bool,
+
+    /// Backbone.
+    #[command(flatten)]
+    pub base: BaseArgs,
+
+    /// The folder to write; it must be empty or not be there yet
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+/// Forms that an adapter can be exported in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportForm {
+    /// A LoRA folder of Hugging Face's PEFT
+    PeftLora,
+}
+
+/// An adapter in another form.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// A LoRA folder of PEFT's, or a checkpoint of the released code
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+
+    /// Backbone.
+    #[command(flatten)]
+    pub base: BaseArgs,
+
+    /// The folder to write; it must be empty or not be there yet
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
 }
 
 /// A kind of adapter, by its name in configurations.

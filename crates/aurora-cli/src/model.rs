@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use aurora_data::Tokens;
-use aurora_layers::{Blip, Prepared, load_adapter};
+use aurora_layers::checkpoint::Origin;
+use aurora_layers::{Backbone, Blip, Prepared, load_adapter};
 use aurora_train::config::{Beta, Config, ModelSection};
 use aurora_train::pipeline::{Evaluation, Model, measure};
 use aurora_train::progress::Progress;
 use candle_core::Device;
 
+use crate::args::BaseArgs;
 use crate::failure::bad_input;
 use crate::{nano, output};
 
@@ -30,6 +32,40 @@ pub fn open(section: &ModelSection) -> Result<Model> {
     let model = Model::open(section)?;
     output::note(&format!("{name}: {}", model.report.brief()));
     Ok(model)
+}
+
+/// The backbone of an adapter: the one that is given, or else the one that the adapter names.
+///
+/// # Errors
+/// A path where nothing is; a file that is missing, cut or contradicts the others.
+pub fn base(args: &BaseArgs, named: &str) -> Result<(String, Backbone)> {
+    let name = args.backbone.as_deref().unwrap_or(named);
+    if name == nano::NAME {
+        let backbone = nano::backbone()?;
+        return Ok((
+            name.to_owned(),
+            match args.image_size {
+                Some(size) => backbone.with_image_size(size)?,
+                None => backbone,
+            },
+        ));
+    }
+    if !Path::new(name).exists() {
+        return Err(match &args.backbone {
+            Some(_) => nothing_at("`--backbone`", name),
+            None => bad_input(format!(
+                "the adapter's backbone is {name:?}, and there is no such file or folder here; say \
+                 where it is with --backbone"
+            )),
+        });
+    }
+    let mut origin = Origin::open(Path::new(name))?;
+    if let Some(size) = args.image_size {
+        origin = origin.with_image_size(size)?;
+    }
+    let (backbone, report) = origin.read(&Device::Cpu)?;
+    output::note(&format!("{name}: {}", report.brief()));
+    Ok((name.to_owned(), backbone))
 }
 
 /// The error for a backbone that is not there; `what` is where its path was given.

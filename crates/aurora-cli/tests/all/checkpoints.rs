@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use crate::fixture::{aurora, backbone, hugging_face, pictures, refused, tiny_run, works};
+use aurora_layers::Backbone;
+use candle_core::{DType, Device};
+
+use crate::fixture::{aurora, backbone, hugging_face, pictures, refused, sizes, tiny_run, works};
 
 /// The same weights as our folder, as Hugging Face's, and pictures.
 fn layouts() -> tempfile::TempDir {
@@ -121,4 +124,24 @@ fn what_is_no_backbone_is_refused_with_what_would_be() {
         let message = refused(path, &format!("eval {}", on("theirs")));
         assert!(message.contains("model-00002") && message.contains("whole"), "{message}");
     }
+}
+
+/// Sizes from shapes, where heads are as wide as in every published model.
+#[test]
+fn a_file_without_a_configuration_tells_its_sizes() {
+    let folder = layouts();
+    let mut config = sizes();
+    (config.vision.hidden_size, config.vision.heads) = (64, 1);
+    (config.text.hidden_size, config.text.heads) = (128, 2);
+    let wide = Backbone::random(config, 1, &Device::Cpu).unwrap();
+    let path = folder.path().join("wide");
+    wide.write(&path, DType::F32).unwrap();
+    std::fs::rename(folder.path().join("theirs/vocab.txt"), path.join("vocab.txt")).unwrap();
+    let eval = |backbone: &str| works(folder.path(), &format!("eval {}", on(backbone)));
+    let described = eval("wide");
+    let table = |printed: &str| printed.lines().take(4).map(str::to_owned).collect::<Vec<_>>();
+    std::fs::remove_file(path.join("config.json")).unwrap();
+    assert_eq!(table(&described), table(&eval("wide/model.safetensors")));
+    let printed = works(folder.path(), "inspect {}/wide/model.safetensors");
+    assert!(printed.contains("sizes told by shapes"), "{printed}");
 }

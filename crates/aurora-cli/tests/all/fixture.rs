@@ -37,7 +37,7 @@ pub fn works(folder: &Path, args: &str) -> String {
 }
 
 /// Sizes of a backbone that is all but free, with the embedded vocabulary.
-fn sizes() -> BlipConfig {
+pub fn sizes() -> BlipConfig {
     let vocab_size = aurora_data::embedded::VOCABULARY.lines().count();
     BlipConfig {
         vision: VisionConfig {

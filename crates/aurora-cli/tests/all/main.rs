@@ -7,3 +7,4 @@ mod checkpoints;
 mod commands;
 mod fixture;
 mod inspect;
+mod transfer;

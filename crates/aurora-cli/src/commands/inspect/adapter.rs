@@ -4,11 +4,12 @@ use std::path::Path;
 
 use anyhow::Result;
 use aurora_layers::checkpoint::{Checkpoint, Origin};
-use aurora_layers::{AdapterFolder, AdapterKind, Part, TuneSpec, Tuned};
+use aurora_layers::{AdapterFolder, Part, TuneSpec, Tuned};
 use serde_json::Value;
 
 use super::stored::{Stored, part_table, tensor_table};
 use super::{read_json, values};
+use crate::commands::shared::kind_name;
 use crate::nano;
 use crate::output;
 
@@ -138,14 +139,6 @@ pub fn described(spec: &TuneSpec) -> Vec<(&'static str, String)> {
     lines.push(("context", format!("{} slots", spec.context_slots)));
     lines.push(("heads", spec.modules_to_save.join(", ")));
     lines
-}
-
-/// A kind as configurations write it.
-pub fn kind_name(kind: AdapterKind) -> String {
-    match serde_json::to_value(kind) {
-        Ok(Value::String(name)) => name,
-        _ => format!("{kind:?}").to_lowercase(),
-    }
 }
 
 /// A part of an adapter, in words.

@@ -6,9 +6,10 @@ use anyhow::Result;
 use aurora_layers::{AdapterKind, BlipConfig, Flavour, Part, TuneSpec};
 use aurora_train::config::Config;
 
-use super::adapter::{described, kind_name, part_name};
+use super::adapter::{described, part_name};
 use super::values;
 use crate::args::KindArg;
+use crate::commands::shared::kind_name;
 use crate::output::{self, Table};
 
 /// What was asked beside the path.
