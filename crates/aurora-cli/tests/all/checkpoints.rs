@@ -107,7 +107,7 @@ fn what_is_no_backbone_is_refused_with_what_would_be() {
     for (backbone, parts) in [
         ("nowhere", ["nowhere", "no such file", ".pth"]),
         ("empty", ["empty", "config.json", ".pth"]),
-        ("notes.txt", ["notes.txt", "not a whole safetensors file", ""]),
+        ("notes.txt", ["notes.txt", "no file of weights", ""]),
     ] {
         for command in ["eval", "train --out {}/run", "search cat --pictures {}/data"] {
             let message = refused(path, &format!("{command} {}", on(backbone)));

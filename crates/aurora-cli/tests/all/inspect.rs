@@ -171,7 +171,7 @@ fn what_cannot_be_looked_at_is_refused() {
     for (args, parts) in [
         ("{}/nowhere", ["nowhere does not exist", "adapter_config.json"]),
         ("{}/empty", ["empty holds none of config.json", "nano"]),
-        ("{}/notes.txt", ["notes.txt", "not a whole safetensors file"]),
+        ("{}/notes.txt", ["notes.txt", "no file of weights"]),
         ("{}/other.json", ["other.json", "only \"blip\""]),
         ("{}/cut.safetensors", ["cut.safetensors", "not a whole safetensors file"]),
         ("nano --kind lara", ["lara", "tensor_train"]),
