@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-use aurora_layers::{BlipConfig, TextConfig, VisionConfig};
+use aurora_layers::{BlipConfig, Form, TextConfig, VisionConfig};
 use std::io::Write as _;
 use std::path::Path;
 
@@ -147,5 +147,6 @@ pub fn tiny() -> BlipConfig {
             enc_token_id: 19,
         },
         projection_size: 8,
+        form: Form::Retrieval,
     }
 }
