@@ -3,7 +3,7 @@
 use crate::adapter::{Adapter, Cp, Init, Lora, MlpLayout, Slot, TensorTrain, Tucker, Vera};
 use crate::tensors::{Tensors, check, get};
 use crate::video::FrameAware;
-use crate::{Backbone, Blip, BlipConfig, Error, Prepared, Result, context, gate};
+use crate::{Backbone, Blip, BlipConfig, Error, Form, Prepared, Result, context, gate};
 use candle_core::{Device, Tensor, Var};
 use serde::{Deserialize, Serialize};
 use std::collections::btree_map::Entry;
@@ -57,7 +57,8 @@ pub struct TuneSpec {
     pub rank_stabilised: bool,
     /// Gated query transformation in the fusion layers.
     pub gate: bool,
-    /// Informative context enhancement: slots of the bank of text vectors (flavour released: any but 0 turns it on).
+    /// Informative context enhancement: slots of the bank of text vectors (flavour released: any but 0 turns it on); of
+    /// no meaning for models that match no pairs.
     pub context_slots: usize,
     /// Frame-aware attention: each text weighs the frames of a clip (flavour released: in training only).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -126,6 +127,11 @@ impl TuneSpec {
         }
     }
 
+    /// Whether there is a context: it enhances what the matching head reads, which retrieval alone has.
+    fn has_context(&self, config: &BlipConfig) -> bool {
+        self.context_slots > 0 && config.form == Form::Retrieval
+    }
+
     /// Every tensor beside the heads that this tuning adds to a backbone of these sizes.
     fn slots(&self, config: &BlipConfig) -> Result<Vec<Slot>> {
         if self.rank == 0 && self.adapter().is_some() {
@@ -156,7 +162,7 @@ impl TuneSpec {
                 }
             }
         }
-        if self.context_slots > 0 && self.flavour == Flavour::Aurora {
+        if self.has_context(config) && self.flavour == Flavour::Aurora {
             slots.push(Slot::new(context::GATE, 1, Init::Zeros));
             slots.push(Slot::new(context::BANK, (self.context_slots, width), Init::Zeros));
         }
@@ -277,7 +283,7 @@ impl Tuned {
             });
             prepared.gates = gates.collect::<Result<_>>()?;
         }
-        if self.spec.context_slots > 0 {
+        if self.spec.has_context(blip.config()) {
             prepared.context = Some(context::Context::new(self.spec.flavour, &self.tensors)?);
         }
         prepared.frame_aware = match (self.spec.frame_aware, self.spec.flavour) {
