@@ -5,7 +5,9 @@
 use crate::adapter::{u_name, v_name};
 use crate::checkpoint::{Checkpoint, LoadReport};
 use crate::tensors::Tensors;
-use crate::{AdapterKind, Backbone, BlipConfig, Error, Flavour, Result, TuneSpec, Tuned, gate};
+use crate::{
+    AdapterKind, Backbone, BlipConfig, Error, Flavour, Form, Result, TuneSpec, Tuned, gate,
+};
 use candle_core::{Device, Tensor};
 
 const CORE: &str = "CP_C";
@@ -45,6 +47,9 @@ impl Checkpoint {
         report.loaded += stored.len();
         let mut tensors = translate(&stored)?;
         let mut spec = TuneSpec::new(AdapterKind::Tucker, Flavour::Released, rank);
+        if config.form != Form::Retrieval {
+            spec.context_slots = 0;
+        }
         spec.gate = tensors.keys().any(|name| gate::is_name(name));
         for (name, _) in spec.wanted(config)? {
             if let Some(weight) = backbone.tensors.get(&name) {

@@ -141,6 +141,12 @@ pub(crate) fn position(tensor: &Tensor, is_so: impl Fn(f32) -> bool) -> Result<O
     values(tensor, |values: &[f32]| Ok(values.iter().position(|&value| is_so(value))))
 }
 
+/// Whether two f32 tensors have one shape and the same values.
+pub(crate) fn same(a: &Tensor, b: &Tensor) -> Result<bool> {
+    let equal = |a: &[f32]| values(b, |b: &[f32]| Ok(a == b));
+    Ok(a.shape() == b.shape() && values(a, equal)?)
+}
+
 /// Names for an error: the first dozen, and how many more.
 pub(crate) fn listed(names: &[String]) -> String {
     let shown = names.iter().take(12).cloned().collect::<Vec<_>>().join(", ");

@@ -6,7 +6,7 @@
 mod common;
 
 use aurora_layers::checkpoint::Checkpoint;
-use aurora_layers::{Blip, BlipConfig, TextConfig, VisionConfig};
+use aurora_layers::{Blip, BlipConfig, Form, TextConfig, VisionConfig};
 use candle_core::Device;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -42,6 +42,7 @@ fn config(layers: usize) -> BlipConfig {
             enc_token_id: 2,
         },
         projection_size: 256,
+        form: Form::Retrieval,
     }
 }
 

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use aurora_layers::checkpoint::to_hugging_face;
 use aurora_layers::{
-    AdapterKind, Backbone, BlipConfig, Flavour, Tensors, TextConfig, TuneSpec, Tuned, VisionConfig,
+    AdapterKind, Backbone, BlipConfig, Flavour, Form, Tensors, TextConfig, TuneSpec, Tuned, VisionConfig,
     save_adapter, tensors,
 };
 use candle_core::{DType, Device, Tensor};
@@ -60,6 +60,7 @@ pub fn sizes() -> BlipConfig {
             enc_token_id: vocab_size as u32 - 1,
         },
         projection_size: 8,
+        form: Form::Retrieval,
     }
 }
 

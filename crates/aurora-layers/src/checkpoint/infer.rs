@@ -1,23 +1,28 @@
 //! The sizes of a model from the shapes of its weights, for checkpoints that come without a configuration.
 
 use super::{Checkpoint, POSITIONS};
-use crate::{BlipConfig, Error, Result, TextConfig, VisionConfig};
+use crate::{BlipConfig, DecoderTokens, Error, Form, Result, TextConfig, VisionConfig};
 
 /// Width of an attention head in ViT-B, ViT-L and BERT.
 pub const HEAD_WIDTH: usize = 64;
 
 const PATCHES: &str = "visual_encoder.patch_embed.proj.weight";
-const WORDS: &str = "text_encoder.embeddings.word_embeddings.weight";
-const PLACES: &str = "text_encoder.embeddings.position_embeddings.weight";
+const HEAD: &str = "vision_proj.weight";
+
+/// Ends a text in BERT's vocabulary: `[SEP]`.
+const SEP: u32 = 102;
 
 impl Checkpoint {
     /// The sizes that the shapes of the tensors tell of.
     ///
     /// How many heads share a width does not show in any shape: every head is taken to be `head_width` wide,
-    /// [`HEAD_WIDTH`] in all published models. Epsilons are those of the original code, 1e-6 and 1e-12.
+    /// [`HEAD_WIDTH`] in all published models. Epsilons are those of the original code, 1e-6 and 1e-12. A checkpoint
+    /// with the heads of retrieval is read as that, one without as question answering, and one without a text encoder
+    /// too as captioning; decoders write with BERT's tokens.
     ///
     /// # Errors
-    /// A tensor that is missing or of a shape that no BLIP has, by name; a width that `head_width` does not divide.
+    /// A tensor that is missing or of a shape that no BLIP has, by name; a width that `head_width` does not divide. The
+    /// sizes are not checked against each other: a decoder of another vocabulary has its `[SEP]` still to be set.
     pub fn infer_config(&self, head_width: usize) -> Result<BlipConfig> {
         let [vision_width, _, patch, _] = self.sizes(PATCHES, "(width, 3, patch, patch)")?;
         let [_, tokens, _] = self.sizes(POSITIONS, "(1, 1 + patches, width)")?;
@@ -30,10 +35,31 @@ impl Checkpoint {
             let [mlp, _] = self.sizes(name, "(hidden, width)")?;
             Ok(mlp)
         };
-        let [vocabulary, text_width] = self.sizes(WORDS, "(words, width)")?;
-        let [positions, _] = self.sizes(PLACES, "(positions, width)")?;
-        let [projection, _] = self.sizes("vision_proj.weight", "(projection, width)")?;
-        let config = BlipConfig {
+        let has = |name: &str| self.about(name).is_some();
+        let encodes = has("text_encoder.embeddings.word_embeddings.weight");
+        let decodes = has("text_decoder.bert.embeddings.word_embeddings.weight");
+        let retrieves = has(HEAD) || !decodes;
+        let tower = if retrieves || encodes { "text_encoder" } else { "text_decoder.bert" };
+        let embeddings = |of: &str| format!("{tower}.embeddings.{of}_embeddings.weight");
+        let [vocabulary, text_width] = self.sizes(&embeddings("word"), "(words, width)")?;
+        let [positions, _] = self.sizes(&embeddings("position"), "(positions, width)")?;
+        let projection = if retrieves {
+            let [projection, _] = self.sizes(HEAD, "(projection, width)")?;
+            projection
+        } else {
+            256 // of no meaning without heads
+        };
+        // [DEC] and [ENC] are added to the vocabulary in this order.
+        let token = |from_end: usize| {
+            u32::try_from(vocabulary.saturating_sub(from_end)).unwrap_or(u32::MAX)
+        };
+        let tokens = DecoderTokens { start_token_id: token(2), end_token_id: SEP, pad_token_id: 0 };
+        let form = match (retrieves, encodes) {
+            (true, _) => Form::Retrieval,
+            (false, true) => Form::QuestionAnswering(tokens),
+            (false, false) => Form::Captioning(tokens),
+        };
+        Ok(BlipConfig {
             vision: VisionConfig {
                 image_size: grid.saturating_mul(patch),
                 patch_size: patch,
@@ -46,18 +72,17 @@ impl Checkpoint {
             text: TextConfig {
                 vocab_size: vocabulary,
                 hidden_size: text_width,
-                layers: self.layers("text_encoder.encoder.layer.", ".attention.self.query.weight"),
+                layers: self
+                    .layers(&format!("{tower}.encoder.layer."), ".attention.self.query.weight"),
                 heads: heads("text", text_width, head_width)?,
-                mlp_size: mlp("text_encoder.encoder.layer.0.intermediate.dense.weight")?,
+                mlp_size: mlp(&format!("{tower}.encoder.layer.0.intermediate.dense.weight"))?,
                 max_positions: positions,
                 layer_norm_eps: 1e-12,
-                // [DEC] and [ENC] are added to the vocabulary in this order.
-                enc_token_id: u32::try_from(vocabulary.saturating_sub(1)).unwrap_or(u32::MAX),
+                enc_token_id: token(1),
             },
             projection_size: projection,
-        };
-        config.check()?;
-        Ok(config)
+            form,
+        })
     }
 
     fn sizes<const N: usize>(&self, name: &str, meaning: &str) -> Result<[usize; N]> {

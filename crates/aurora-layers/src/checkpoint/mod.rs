@@ -26,8 +26,9 @@ pub use positions::resize as resize_positions;
 pub use pth::Pth;
 pub use safetensors::Shards;
 
+use crate::decoder::TIED;
 use crate::tensors::{self, Tensors};
-use crate::{Backbone, Blip, BlipConfig, Error, Result, released};
+use crate::{Backbone, Blip, BlipConfig, Error, Form, HEADS, Result, released};
 use source::Source;
 
 /// The position embeddings of pictures, the one tensor that may have another shape than is wanted.
@@ -118,15 +119,25 @@ const MOMENTUM: &str = "momentum copy";
 const QUEUE: &str = "momentum queue";
 const TEMPERATURE: &str = "temperature of training";
 
-/// Why a tensor that the model has no place for is no surprise; none where it is one. `name` is the original one.
-pub fn aside(name: &str) -> Option<&'static str> {
-    let momentum = name.split('.').next().is_some_and(|part| part.ends_with("_m"));
+/// What training keeps beside a model.
+fn training(name: &str) -> Option<&'static str> {
     match name {
-        _ if momentum => Some(MOMENTUM),
         "image_queue" | "text_queue" | "idx_queue" | "ptr_queue" | "queue_ptr" => Some(QUEUE),
         "temp" | "logit_scale" => Some(TEMPERATURE),
+        _ => name.split('.').next()?.ends_with("_m").then_some(MOMENTUM),
+    }
+}
+
+/// Why a tensor that a model of this form has no place for is no surprise; none where it is one. `name` is the original.
+pub fn aside(name: &str, form: &Form) -> Option<&'static str> {
+    let first = name.split('.').next().unwrap_or_default();
+    match name {
+        _ if training(name).is_some() => training(name),
         _ if name.ends_with("position_ids") => Some("buffer"),
-        _ if name.starts_with("text_decoder.") => Some("decoder"),
+        _ if TIED.iter().any(|(copy, _)| *copy == name) => Some("copy of another tensor"),
+        _ if first == "text_decoder" && form.decodes().is_none() => Some("decoder"),
+        _ if first == "text_encoder" && !form.encodes() => Some("text encoder"),
+        _ if HEADS.contains(&first) && *form != Form::Retrieval => Some("head of retrieval"),
         _ => None,
     }
 }
@@ -257,23 +268,21 @@ impl Checkpoint {
     /// # Errors
     /// As [`Self::tensor`]; a float that is no finite number.
     pub fn training_state(&self, device: &Device) -> Result<Tensors> {
-        let kept = |name: &str| {
-            aside(name).is_some_and(|reason| [MOMENTUM, QUEUE, TEMPERATURE].contains(&reason))
-        };
         let read = |name: &str| {
             let is_float = self.about(name).is_some_and(|(_, d)| d.is_none_or(|d| d.is_float()));
             let tensor =
                 if is_float { self.weight(name, device)? } else { self.tensor(name, device)? };
             Ok((name.to_owned(), tensor))
         };
-        self.names().filter(|name| kept(name)).map(read).collect()
+        self.names().filter(|name| training(name).is_some()).map(read).collect()
     }
 
-    /// The model of these sizes, all weights as f32 whatever they are stored as. Position embeddings of another picture
+    /// The model of these sizes and this form, all weights as f32 whatever they are stored as. Position embeddings of another picture
     /// size are resized. Peak memory is that of the model and of little beside it.
     ///
     /// # Errors
-    /// A report that lists everything missing, unexpected or of another shape; a weight that is not a finite number.
+    /// A report that lists everything missing, unexpected or of another shape; a weight that is not a finite number; a
+    /// copy of a shared tensor that is not the same.
     pub fn backbone(&self, config: &BlipConfig, device: &Device) -> Result<(Backbone, LoadReport)> {
         self.backbone_beside(config, device, |_| false)
     }
@@ -308,7 +317,7 @@ impl Checkpoint {
             }
         }
         for name in self.stored.keys().filter(|name| !wanted.contains_key(*name)) {
-            match aside(name) {
+            match aside(name, &config.form) {
                 Some(reason) => report.ignored.push((name.clone(), reason)),
                 None if others(name) => {}
                 None => report.unexpected.push(name.clone()),
@@ -330,6 +339,15 @@ impl Checkpoint {
             }
             report.loaded += 1;
             tensors.insert(name, tensor);
+        }
+        for (copy, name) in TIED {
+            let (true, Some(kept)) = (self.stored.contains_key(copy), tensors.get(name)) else {
+                continue;
+            };
+            if !tensors::same(&self.weight(copy, device)?, kept)? {
+                let reason = format!("must be a copy of {name}, as BLIP shares the two");
+                return Err(Error::config(copy, "a tensor of its own", reason));
+            }
         }
         Ok((Backbone { config: config.clone(), tensors }, report))
     }

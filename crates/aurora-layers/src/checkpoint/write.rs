@@ -6,6 +6,7 @@ use std::path::Path;
 use candle_core::Tensor;
 use serde_json::{Value, json};
 
+use super::hugging_face::architecture;
 use super::names::to_hugging_face;
 use super::safetensors::{FILE, INDEX};
 use crate::folder::write_text;
@@ -13,7 +14,7 @@ use crate::tensors::write_named;
 use crate::{Backbone, BlipConfig, Error, Result};
 
 impl Backbone {
-    /// Writes `config.json` and the weights, f32, as `BlipForImageTextRetrieval` of transformers has them: in
+    /// Writes `config.json` and the weights, f32, as the model of this form in transformers has them: in
     /// `model.safetensors`, or where they take more than `largest_shard` bytes in shards of at most that with an index.
     /// A tensor larger than that is a shard of its own.
     ///
@@ -90,26 +91,34 @@ fn split(tensors: &[(String, Tensor)], largest: u64) -> Vec<&[(String, Tensor)]>
 /// The configuration that transformers reads; what is not in it has the values that transformers gives it.
 fn config(config: &BlipConfig) -> Value {
     let (vision, text) = (&config.vision, &config.text);
+    let mut text_config = json!({
+        // [DEC], which stands before [ENC].
+        "bos_token_id": text.enc_token_id.saturating_sub(1),
+        "encoder_hidden_size": vision.hidden_size,
+        "hidden_act": "gelu",
+        "hidden_size": text.hidden_size,
+        "intermediate_size": text.mlp_size,
+        "is_decoder": true,
+        "layer_norm_eps": text.layer_norm_eps,
+        "max_position_embeddings": text.max_positions,
+        "model_type": "blip_text_model",
+        "num_attention_heads": text.heads,
+        "num_hidden_layers": text.layers,
+        "vocab_size": text.vocab_size,
+    });
+    if let Some(tokens) = config.form.decodes() {
+        text_config["bos_token_id"] = tokens.start_token_id.into();
+        text_config["eos_token_id"] = tokens.end_token_id.into();
+        text_config["sep_token_id"] = tokens.end_token_id.into();
+        text_config["pad_token_id"] = tokens.pad_token_id.into();
+    }
     json!({
-        "architectures": ["BlipForImageTextRetrieval"],
+        "architectures": [architecture(&config.form)],
         "dtype": "float32",
         "image_text_hidden_size": config.projection_size,
         "model_type": "blip",
-        "text_config": {
-            // [DEC], which stands before [ENC].
-            "bos_token_id": text.enc_token_id.saturating_sub(1),
-            "encoder_hidden_size": vision.hidden_size,
-            "hidden_act": "gelu",
-            "hidden_size": text.hidden_size,
-            "intermediate_size": text.mlp_size,
-            "is_decoder": true,
-            "layer_norm_eps": text.layer_norm_eps,
-            "max_position_embeddings": text.max_positions,
-            "model_type": "blip_text_model",
-            "num_attention_heads": text.heads,
-            "num_hidden_layers": text.layers,
-            "vocab_size": text.vocab_size,
-        },
+        "text_config": text_config,
+        // The word head of a decoder is its table of embeddings; it is not stored twice.
         "tie_word_embeddings": true,
         "vision_config": {
             "hidden_act": "gelu",

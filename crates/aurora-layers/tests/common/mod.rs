@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-use aurora_layers::{BlipConfig, TextConfig, VisionConfig};
+use aurora_layers::{BlipConfig, Form, TextConfig, VisionConfig};
 use std::io::Write as _;
 use std::path::Path;
 
@@ -110,6 +110,13 @@ pub fn safetensors(header: &str, numbers: &[u8]) -> Vec<u8> {
     [&length, header.as_bytes(), numbers].concat()
 }
 
+/// The message has every one of these parts.
+pub fn says(message: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(message.contains(part), "no {part:?} in: {message}");
+    }
+}
+
 /// Writes a file and gives its path.
 pub fn file(folder: &Path, name: &str, bytes: &[u8]) -> std::path::PathBuf {
     let path = folder.join(name);
@@ -140,5 +147,6 @@ pub fn tiny() -> BlipConfig {
             enc_token_id: 19,
         },
         projection_size: 8,
+        form: Form::Retrieval,
     }
 }

@@ -1,11 +1,10 @@
 //! Checkpoints as others write them give the same weights, to the bit.
 
-use super::support::{assert_close, folder, read};
+use super::support::{Fixture, assert_close, folder, read};
 use aurora_layers::checkpoint::{Checkpoint, hugging_face_config};
-use aurora_layers::{AdapterKind, Backbone, Flavour, cls};
+use aurora_layers::{Backbone, Generation, Seen, cls};
+use aurora_train::answering::{Texts, caption_loss, mean_text_loss, question_states};
 use candle_core::{DType, Device};
-use std::collections::BTreeMap;
-use std::path::Path;
 
 /// Every tensor of the fixture's weights, in whatever order the file keeps its numbers.
 fn same_as_safetensors(name: &str) {
@@ -52,112 +51,69 @@ fn hf_itm() {
     let itc = image.matmul(&bare.text_features(&text).unwrap().t().unwrap()).unwrap();
     assert_close("itc_score", &itc, &fixture["itc_score"], 1e-5);
     let keys = blip.cross_keys(&vision, &bare).unwrap();
-    let fused = blip.fuse(&ids, &mask, &keys, None, &bare).unwrap();
+    let fused = blip.fuse(&ids, &mask, &Seen::new(&keys), &bare).unwrap();
     let itm = bare.match_logits(&cls(&fused).unwrap()).unwrap();
     assert_close("itm_score", &itm, &fixture["itm_score"], 1e-5);
 }
 
-/// The backbone of a Hugging Face folder.
-fn hugging_face(path: &Path) -> Backbone {
-    let config = path.join("config.json");
-    let config = hugging_face_config(&std::fs::read_to_string(&config).unwrap(), &config).unwrap();
-    Checkpoint::open(path).unwrap().backbone(&config, &Device::Cpu).unwrap().0
+/// A fixture folder of transformers: the model and its numbers.
+fn hugging_face(folder_name: &str) -> (Backbone, Fixture) {
+    let path = folder().join("hf").join(folder_name);
+    let text = std::fs::read_to_string(path.join("config.json")).unwrap();
+    let config = hugging_face_config(&text, &path.join("config.json")).unwrap();
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    let (backbone, report) = checkpoint.backbone(&config, &Device::Cpu).unwrap();
+    assert!(report.complete() && report.ignored.is_empty(), "{report}");
+    (backbone, read(&format!("hf/{folder_name}/io.safetensors")))
 }
 
-/// The header of a safetensors file.
-fn header(path: &Path) -> BTreeMap<String, serde_json::Value> {
-    let bytes = std::fs::read(path).unwrap();
-    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    serde_json::from_slice(&bytes[8..8 + length]).unwrap()
-}
-
-/// Every entry of `ours` is in `theirs`, with the same value.
-fn agrees(key: &str, ours: &serde_json::Value, theirs: &serde_json::Value) {
-    let serde_json::Value::Object(entries) = ours else {
-        assert_eq!(ours, theirs, "{key}");
-        return;
+/// Generated rows as the fixture has them, `[DEC]` first, without what follows the end.
+fn written(fixture: &Fixture) -> Vec<Vec<u32>> {
+    let rows: Vec<Vec<i64>> = fixture["generated"].to_vec2().unwrap();
+    let words = |row: Vec<i64>| {
+        row.into_iter().skip(1).take_while(|&id| id != 3).map(|id| id as u32).collect()
     };
-    for (key, value) in entries {
-        agrees(key, value, theirs.get(key).unwrap_or_else(|| panic!("{key} is not theirs")));
-    }
+    rows.into_iter().map(words).collect()
 }
 
 #[test]
-fn hf_itm_written_back() {
-    let path = folder().join("hf/itm");
-    let backbone = hugging_face(&path);
-    let written = tempfile::tempdir().unwrap();
-    let written = written.path();
-    backbone.write_hugging_face(written, None).unwrap();
-    // Names, types, shapes, note and order of the numbers are those of transformers.
-    let (ours, theirs) = ("model.safetensors", path.join("model.safetensors"));
-    assert_eq!(header(&written.join(ours)), header(&theirs));
-    let json = |folder: &Path| -> serde_json::Value {
-        serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap()
-    };
-    agrees("config.json", &json(written), &json(&path));
-    let back = hugging_face(written);
-    assert_eq!(back.config, backbone.config);
-    assert_eq!(back.fingerprint().unwrap(), backbone.fingerprint().unwrap());
-    assert_eq!(back.tensors.len(), 104);
-
-    // In shards, and back to one file: what was there before is not found again.
-    backbone.write_hugging_face(written, Some(100_000)).unwrap();
-    let names = |folder: &Path| -> Vec<String> {
-        let files = std::fs::read_dir(folder).unwrap();
-        let mut names: Vec<_> =
-            files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    };
-    let sharded = names(written);
-    assert!(sharded.contains(&"model.safetensors.index.json".to_owned()), "{sharded:?}");
-    assert!(sharded.contains(&"model-00006-of-00006.safetensors".to_owned()), "{sharded:?}");
-    assert_eq!(sharded.len(), 8, "{sharded:?}");
-    assert_eq!(hugging_face(written).fingerprint().unwrap(), backbone.fingerprint().unwrap());
-    backbone.write_hugging_face(written, None).unwrap();
-    assert!(!names(written).contains(&"model.safetensors.index.json".to_owned()));
-    assert_eq!(hugging_face(written).fingerprint().unwrap(), backbone.fingerprint().unwrap());
+fn hf_vqa() {
+    let (mut backbone, fixture) = hugging_face("vqa");
+    let ids = fixture["input_ids"].to_dtype(DType::U32).unwrap();
+    let questions = Texts { token_ids: &ids, mask: &fixture["attention_mask"] };
+    // This forward keeps [CLS] where the original puts [ENC].
+    backbone.config.text.enc_token_id = ids.flatten_all().unwrap().to_vec1::<u32>().unwrap()[0];
+    let blip = backbone.model().unwrap();
+    let bare = blip.bare().unwrap();
+    let states = question_states(&blip, &bare, &fixture["pixel_values"], &questions).unwrap();
+    // Nor does it hide the padding of questions from the decoder.
+    let keys = blip.decoder_keys(&states, None, &bare).unwrap();
+    let answers = fixture["decoder_input_ids"].to_dtype(DType::U32).unwrap();
+    let mask = answers.ne(0u32).unwrap();
+    let answers = Texts { token_ids: &answers, mask: &mask };
+    let loss = mean_text_loss((&blip, &bare), &answers, &Seen::new(&keys), 0.0).unwrap();
+    assert_close("loss", &loss.reshape(1).unwrap(), &fixture["loss"], 5e-6);
+    let wanted = written(&fixture);
+    let longest = fixture["generated"].dims()[1] - 1;
+    let found = blip.generate(&[], &keys, &Generation::greedy(longest), &bare).unwrap();
+    assert_eq!(found, wanted);
 }
 
 #[test]
-fn released_checkpoint() {
-    let expected = read("retrieval_image.weights.safetensors");
-    for name in ["retrieval_image.pth", "retrieval_image.legacy.pth"] {
-        let checkpoint = Checkpoint::open(&folder().join(name)).unwrap();
-        let config = checkpoint.infer_config(8).unwrap();
-        let alone = checkpoint.backbone(&config, &Device::Cpu).unwrap_err().to_string();
-        assert!(alone.contains("CP_C") && alone.contains("with its adapter"), "{alone}");
-
-        let (backbone, tuned, report) = checkpoint.released(&config, &Device::Cpu).unwrap();
-        assert_eq!(backbone.fingerprint().unwrap(), {
-            let wanted = aurora_layers::Blip::wanted(&config).into_iter();
-            let tensors = wanted.map(|(name, _)| (name.clone(), expected[&name].clone())).collect();
-            aurora_layers::tensors::fingerprint(&tensors).unwrap()
-        });
-        let spec = &tuned.spec;
-        assert_eq!((spec.kind, spec.flavour), (AdapterKind::Tucker, Flavour::Released));
-        assert_eq!((spec.rank, spec.gate), (4, true));
-        let adapter = expected
-            .iter()
-            .filter(|(name, _)| aurora_layers::released::is_adapter(name))
-            .map(|(name, tensor)| (name.clone(), tensor.clone()));
-        let adapter: BTreeMap<_, _> = adapter.collect();
-        for (name, tensor) in aurora_layers::released::translate(&adapter).unwrap() {
-            assert_close(&name, &tuned.tensors[&name], &tensor, 0.0);
-        }
-        assert!(tuned.prepare(&backbone.model().unwrap(), None).is_ok());
-
-        // Everything is accounted for, and what training kept beside the model is there for the asking.
-        assert_eq!(report.loaded, backbone.tensors.len() + adapter.len());
-        assert_eq!(report.loaded + report.ignored.len(), expected.len());
-        let state = checkpoint.training_state(&Device::Cpu).unwrap();
-        for (name, reason) in &report.ignored {
-            assert_eq!(state.contains_key(name), *reason != "buffer", "{name}: {reason}");
-        }
-        assert!(state.contains_key("visual_encoder_m.blocks.1.attn.CP_attention"));
-        for (name, tensor) in &state {
-            assert_close(name, tensor, &expected[name], 0.0);
-        }
-    }
+fn hf_caption() {
+    let (backbone, fixture) = hugging_face("caption");
+    let blip = backbone.model().unwrap();
+    let bare = blip.bare().unwrap();
+    let ids = fixture["input_ids"].to_dtype(DType::U32).unwrap();
+    let captions = Texts { token_ids: &ids, mask: &fixture["attention_mask"] };
+    let states = blip.encode_image(&fixture["pixel_values"], &bare).unwrap();
+    let keys = blip.decoder_keys(&states, None, &bare).unwrap();
+    let decoded = blip.decode(&ids, captions.mask, &Seen::new(&keys), &bare).unwrap();
+    let logits = blip.predict_words(&decoded).unwrap();
+    assert_close("logits", &logits, &fixture["logits"], 1e-5);
+    let loss = caption_loss((&blip, &bare), &fixture["pixel_values"], &captions, 0.0).unwrap();
+    assert_close("loss", &loss.reshape(1).unwrap(), &fixture["loss"], 5e-6);
+    let longest = fixture["generated"].dims()[1] - 1;
+    let found = blip.generate(&[], &keys, &Generation::greedy(longest), &bare).unwrap();
+    assert_eq!(found, written(&fixture));
 }

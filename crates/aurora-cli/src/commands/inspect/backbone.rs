@@ -48,7 +48,7 @@ pub fn print_listed(
     part_table(own, |stored| tower_of(&stored.name), |tower| tower).print();
     if !beside.is_empty() {
         output::line("\nbeside the model\n");
-        let reason = |stored: &Stored| match aside(&stored.name) {
+        let reason = |stored: &Stored| match aside(&stored.name, &config.form) {
             Some(reason) => reason,
             None if released::is_adapter(&stored.name) => "adapter of the released code",
             None => "unknown",
