@@ -1,5 +1,6 @@
 //! The BLIP retrieval model: two towers and three heads over frozen tensors, and the passes through them.
 
+use crate::adapter::{Beside, Change};
 use crate::block::Wanted;
 use crate::context::{Context, attend, batch_mean};
 use crate::gate::Gate;
@@ -8,7 +9,7 @@ use crate::tensors::{Tensors, check};
 use crate::text::{self, CrossKeys, TextTower, cls};
 use crate::vision::VisionTower;
 use crate::{BlipConfig, Result, Site};
-use aurora_kernels::{LowRank, Mode};
+use aurora_kernels::Mode;
 use candle_core::Tensor;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,17 +21,19 @@ pub struct Blip {
     config: BlipConfig,
     vision: VisionTower,
     text: TextTower,
-    heads: Tensors,
+    tensors: Tensors,
     sites: Vec<Site>,
 }
 
-/// What tuning adds to a backbone, as one step sees it: deltas by site, gates by layer, context and heads.
+/// What tuning adds to a backbone, as one step sees it: changes by site, bottlenecks by block, gates by layer, context
+/// and heads.
 ///
-/// Made by [`crate::Tuned::prepare`], or by [`Blip::bare`] for the backbone as it is. Deltas form their effective
+/// Made by [`crate::Tuned::prepare`], or by [`Blip::bare`] for the backbone as it is. Changes form their effective
 /// weights at first use and share them between all passes of the step.
 #[derive(Debug)]
 pub struct Prepared {
-    pub(crate) deltas: BTreeMap<String, LowRank>,
+    pub(crate) changes: BTreeMap<String, Change>,
+    pub(crate) beside: BTreeMap<String, Beside>,
     pub(crate) gates: Vec<Gate>,
     pub(crate) context: Option<Context>,
     pub(crate) heads: Heads,
@@ -55,13 +58,10 @@ impl Blip {
     pub fn new(config: &BlipConfig, tensors: &Tensors) -> Result<Self> {
         config.check()?;
         check("the backbone", tensors, &Self::wanted(config))?;
-        let names = heads::wanted(config).into_iter().map(|(name, _)| name);
         Ok(Self {
             vision: VisionTower::new(&config.vision, tensors)?,
             text: TextTower::new(&config.text, tensors)?,
-            heads: names
-                .filter_map(|name| Some((name.clone(), tensors.get(&name)?.clone())))
-                .collect(),
+            tensors: tensors.clone(),
             sites: crate::sites(config),
             config: config.clone(),
         })
@@ -77,13 +77,19 @@ impl Blip {
         &self.sites
     }
 
+    /// The tensors it was put together from.
+    pub fn tensors(&self) -> &Tensors {
+        &self.tensors
+    }
+
     /// The backbone without anything added.
     pub fn bare(&self) -> Result<Prepared> {
         Ok(Prepared {
-            deltas: BTreeMap::new(),
+            changes: BTreeMap::new(),
+            beside: BTreeMap::new(),
             gates: Vec::new(),
             context: None,
-            heads: Heads::new(&self.heads)?,
+            heads: Heads::new(&self.tensors)?,
             mode: Mode::Auto,
         })
     }

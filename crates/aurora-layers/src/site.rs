@@ -13,6 +13,27 @@ pub enum Tower {
     Text,
 }
 
+impl Tower {
+    /// Every tower.
+    pub const ALL: [Self; 2] = [Self::Vision, Self::Text];
+
+    /// What the names of its tensors begin with.
+    pub(crate) fn prefix(self) -> &'static str {
+        match self {
+            Self::Vision => "visual_encoder",
+            Self::Text => "text_encoder",
+        }
+    }
+
+    /// Its name in configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vision => "vision",
+            Self::Text => "text",
+        }
+    }
+}
+
 /// What a site computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
@@ -55,6 +76,12 @@ impl Site {
     /// Input width of one slice.
     pub fn slice_in(&self) -> usize {
         if self.role == Role::Contract { self.in_dim / self.slices } else { self.in_dim }
+    }
+
+    /// Path of the block or layer it stands in.
+    pub fn block(&self) -> &str {
+        let index = format!(".{}.", self.layer);
+        self.path.find(&index).map_or(&self.path, |at| &self.path[..at + index.len() - 1])
     }
 
     /// Output width of one slice.

@@ -19,6 +19,7 @@ struct Attention {
 
 #[derive(Debug, Clone)]
 struct Layer {
+    path: String,
     own: Attention,
     cross: Attention,
     expand: Linear,
@@ -139,6 +140,7 @@ impl TextTower {
                 expand: Linear::new(&format!("{path}.intermediate.dense"), tensors)?,
                 contract: Linear::new(&format!("{path}.output.dense"), tensors)?,
                 norm: LayerNorm::new(&format!("{path}.output.LayerNorm"), eps, tensors)?,
+                path,
             })
         };
         Ok(Self {
@@ -207,12 +209,22 @@ impl Layer {
     ) -> Result<Tensor> {
         let keys = self.own.keys(x, prepared)?;
         let h_self = self.own.forward(x, &keys, heads, own, prepared)?; // (batch, length, width)
-        let Some(context) = context else { return self.mlp(&h_self) };
+        let beside = prepared.beside.get(&self.path);
+        let Some(context) = context else {
+            let out = self.mlp(&h_self)?;
+            return match beside {
+                None => Ok(out),
+                Some(beside) => beside.add_own(out, &h_self),
+            };
+        };
         let options =
             AttentionOptions { kv_rows: context.rows.clone(), ..AttentionOptions::default() };
         let keys = &context.keys.layers[index];
         let h_cross = self.cross.forward(&h_self, keys, heads, &options, prepared)?;
-        let out = self.mlp(&h_cross)?;
+        let mut out = self.mlp(&h_cross)?;
+        if let Some(beside) = beside {
+            out = beside.add_fused(beside.add_own(out, &h_self)?, &h_cross)?;
+        }
         match prepared.gates.get(index) {
             None => Ok(out),
             Some(gate) => gate.apply(&out, &h_self, &h_cross),
