@@ -2,6 +2,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed"))]
 
 pub mod adapter;
+mod adapter_set;
 mod backbone;
 mod blip;
 mod block;
@@ -12,6 +13,7 @@ mod error;
 mod folder;
 mod gate;
 mod heads;
+pub mod merge;
 pub mod peft;
 pub mod released;
 mod site;
@@ -22,6 +24,7 @@ mod text;
 mod tuned;
 mod vision;
 
+pub use adapter_set::AdapterSet;
 pub use backbone::Backbone;
 pub use blip::{Blip, Prepared};
 pub use config::{BlipConfig, TextConfig, VisionConfig};

@@ -193,8 +193,13 @@ pub fn import_lora(folder: &Path, backbone: &Backbone, device: &Device) -> Resul
     let mut tensors = Tensors::new();
     for site in &all {
         let (a_name, b_name) = lora_names(site);
-        let (Some(a), Some(b)) = (factors.remove(&a_name), factors.remove(&b_name)) else {
-            continue;
+        let (a, b) = match (factors.remove(&a_name), factors.remove(&b_name)) {
+            (Some(a), Some(b)) => (a, b),
+            (None, None) => continue,
+            _ => {
+                let reason = format!("has one of {a_name} and {b_name}; a LoRA has both");
+                return Err(Error::Format { path: weights, reason });
+            }
         };
         targets.push(site.path.clone());
         let own = a.dim(0)?;
@@ -204,7 +209,7 @@ pub fn import_lora(folder: &Path, backbone: &Backbone, device: &Device) -> Resul
             .iter()
             .find(|(pattern, _)| to_hugging_face(&site.path).ends_with(*pattern))
             .map_or(config.lora_alpha, |(_, alpha)| *alpha);
-        let scale = Lora { rank: own, alpha, rank_stabilised: config.use_rslora }.scale();
+        let scale = Lora { alpha, rank_stabilised: config.use_rslora, ..Lora::new(own) }.scale();
         if b.dim(1)? != own {
             let reason = format!("{a_name} is {:?} and {b_name} is {:?}", a.dims(), b.dims());
             return Err(Error::Format { path: weights, reason });
@@ -237,11 +242,14 @@ mod tests {
 
     /// A tuning whose factors are random and whose gates are as they start.
     fn moved(kind: AdapterKind) -> (Backbone, Tuned) {
+        moved_to(TuneSpec::new(kind, Flavour::Aurora, 4))
+    }
+
+    fn moved_to(spec: TuneSpec) -> (Backbone, Tuned) {
         let backbone = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
-        let spec = TuneSpec::new(kind, Flavour::Aurora, 4);
         let mut tuned = Tuned::start(spec, &backbone, 2, &Device::Cpu).unwrap();
         let adapter = tuned.spec.adapter().unwrap();
-        for slot in adapter.slots(&sites(&backbone.config)).unwrap() {
+        for slot in adapter.slots(&tuned.spec.sites(&backbone.config).unwrap()).unwrap() {
             let random = crate::adapter::Slot { init: Init::Normal(0.3), ..slot };
             tuned.tensors.insert(random.name.clone(), random.start(9, &Device::Cpu).unwrap());
         }
@@ -274,6 +282,65 @@ mod tests {
                 assert_eq!(same.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap(), 0.0);
             }
         }
+    }
+
+    /// What only some sites have, and what has moved from a start that is subtracted, comes back as it was.
+    #[test]
+    fn targets_further_modules_and_pissa_survive() {
+        let mut spec = TuneSpec::new(AdapterKind::Lora, Flavour::Aurora, 2);
+        spec.start = crate::Start::Pissa;
+        spec.alpha = Some(6.0);
+        spec.targets.modules = vec!["query".into(), "mlp.fc2".into()];
+        spec.modules_to_save = vec!["itm_head".into(), "visual_encoder.norm".into()];
+        let (backbone, tuned) = moved_to(spec);
+        let folder = tempfile::tempdir().unwrap();
+        export_lora(folder.path(), &tuned, &backbone.config, "tiny", false).unwrap();
+        let written: LoraConfig = read_json(&folder.path().join(CONFIG), "").unwrap();
+        assert_eq!(written.target_modules.as_array().unwrap().len(), 6);
+        assert_eq!((written.r, written.lora_alpha), (4, 4.0), "twice the rank");
+        let back = import_lora(folder.path(), &backbone, &Device::Cpu).unwrap();
+        let (before, after) = (tuned.spec.adapter().unwrap(), back.spec.adapter().unwrap());
+        let chosen = tuned.spec.sites(&backbone.config).unwrap();
+        assert_eq!(back.spec.sites(&backbone.config).unwrap(), chosen);
+        for site in &chosen {
+            let expected = delta(&*before, site, &tuned.tensors);
+            let worst = (expected - delta(&*after, site, &back.tensors)).unwrap().abs().unwrap();
+            assert_eq!(worst.max_all().unwrap().to_scalar::<f32>().unwrap(), 0.0, "{}", site.path);
+        }
+        assert_eq!(back.spec.modules_to_save, ["itm_head", "visual_encoder.norm"]);
+    }
+
+    #[test]
+    fn what_is_no_lora_is_refused_by_name() {
+        for kind in [
+            AdapterKind::Dora,
+            AdapterKind::Ia3,
+            AdapterKind::Bottleneck,
+            AdapterKind::Norms,
+            AdapterKind::Heads,
+        ] {
+            let backbone = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
+            let spec = TuneSpec::new(kind, Flavour::Aurora, 2);
+            let tuned = Tuned::start(spec, &backbone, 1, &Device::Cpu).unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let refused = export_lora(folder.path(), &tuned, &backbone.config, "tiny", false);
+            let message = refused.unwrap_err().to_string();
+            assert!(message.contains(kind.name()) && message.contains("no sum"), "{message}");
+        }
+    }
+
+    #[test]
+    fn half_a_lora_is_refused_by_name() {
+        let (backbone, tuned) = moved(AdapterKind::Lora);
+        let folder = tempfile::tempdir().unwrap();
+        export_lora(folder.path(), &tuned, &backbone.config, "tiny", false).unwrap();
+        let path = folder.path().join(WEIGHTS);
+        let mut stored = tensors::read(&path, DType::F32, &Device::Cpu).unwrap();
+        let name = "base_model.model.vision_model.encoder.layers.1.mlp.fc1.lora_B.weight";
+        assert!(stored.remove(name).is_some());
+        tensors::write(&stored, &path).unwrap();
+        let message = import_lora(folder.path(), &backbone, &Device::Cpu).unwrap_err().to_string();
+        assert!(message.contains("visual_encoder.blocks.1.mlp.fc1.lora_B.weight"), "{message}");
     }
 
     #[test]

@@ -28,7 +28,8 @@ fn every_list_narrows_the_choice() {
     assert_eq!(chosen(&queries).len(), 4, "two layers, self and cross");
     let cross = Targets { modules: strings(&["crossattention.self.query"]), ..Targets::default() };
     assert_eq!(chosen(&cross).len(), 2);
-    let vision = Targets { towers: vec![Tower::Vision], layers: layers(&["1"]), ..Targets::default() };
+    let vision =
+        Targets { towers: vec![Tower::Vision], layers: layers(&["1"]), ..Targets::default() };
     assert_eq!(
         chosen(&vision),
         ["attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"]
@@ -39,7 +40,8 @@ fn every_list_narrows_the_choice() {
     let excluded = Targets { exclude: strings(&["key"]), ..pattern };
     assert_eq!(chosen(&excluded).len(), 4);
     // A whole path is an end of itself alone.
-    let one = Targets { modules: strings(&["visual_encoder.blocks.0.attn.qkv"]), ..Targets::default() };
+    let one =
+        Targets { modules: strings(&["visual_encoder.blocks.0.attn.qkv"]), ..Targets::default() };
     assert_eq!(chosen(&one).len(), 1);
 }
 
@@ -72,14 +74,26 @@ fn an_entry_that_matches_nothing_is_named_with_what_there_is() {
             ["targets.modules = qvk: matches nothing", "visual_encoder.blocks.N.attn.qkv"],
         ),
         // Half a component is no end.
-        (Targets { modules: strings(&["uery"]), ..all.clone() }, ["uery: matches nothing", "there are"]),
+        (
+            Targets { modules: strings(&["uery"]), ..all.clone() },
+            ["uery: matches nothing", "there are"],
+        ),
         (
             Targets { layers: layers(&["0", "2-9"]), ..all.clone() },
             ["targets.layers = 2-9: matches nothing", "vision layers 0-1, text layers 0-1"],
         ),
-        (Targets { pattern: "qkv".into(), ..all.clone() }, ["targets.pattern = qkv", "matches nothing"]),
-        (Targets { pattern: "(".into(), ..all.clone() }, ["targets.pattern = (", "no regular expression"]),
-        (Targets { exclude: strings(&["gate"]), ..all.clone() }, ["targets.exclude = gate", "nothing"]),
+        (
+            Targets { pattern: "qkv".into(), ..all.clone() },
+            ["targets.pattern = qkv", "matches nothing"],
+        ),
+        (
+            Targets { pattern: "(".into(), ..all.clone() },
+            ["targets.pattern = (", "no regular expression"],
+        ),
+        (
+            Targets { exclude: strings(&["gate"]), ..all.clone() },
+            ["targets.exclude = gate", "nothing"],
+        ),
         (
             Targets { modules: strings(&["query"]), towers: vec![Tower::Vision], ..all.clone() },
             ["targets.towers = vision", "only what another of the targets leaves out"],
@@ -96,7 +110,9 @@ fn an_entry_that_matches_nothing_is_named_with_what_there_is() {
 
 #[test]
 fn layer_ranges_read_back_as_they_are_written() {
-    for (text, wanted) in [("3", Some("3")), ("0-11", Some("0-11")), ("4-4", Some("4")), (" 1 - 2", Some("1-2"))] {
+    for (text, wanted) in
+        [("3", Some("3")), ("0-11", Some("0-11")), ("4-4", Some("4")), (" 1 - 2", Some("1-2"))]
+    {
         assert_eq!(LayerRange::parse(text).map(|range| range.to_string()).as_deref(), wanted);
     }
     for text in ["", "-", "5-3", "a", "1-", "-1", "1-2-3", "99999999999999999999999"] {

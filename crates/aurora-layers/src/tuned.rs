@@ -1,6 +1,6 @@
 //! Everything that tuning adds to a frozen backbone: adapter factors, gates, context, and the heads it trains.
 
-use crate::adapter::{Vera, starts};
+use crate::adapter::{Lora, Vera, starts};
 use crate::heads::Heads;
 use crate::tensors::{Tensors, check, get};
 use crate::{Backbone, Blip, BlipConfig, HEADS, Prepared, Result, TuneSpec, context, gate};
@@ -66,7 +66,7 @@ impl Tuned {
 
     /// What the tensor of this name is.
     pub fn part(name: &str) -> Part {
-        if name == context::BANK || Vera::shared(name) {
+        if name == context::BANK || Vera::shared(name) || Lora::is_start(name) {
             Part::Buffer
         } else if HEADS.iter().any(|head| name.starts_with(head)) {
             Part::Head

@@ -248,4 +248,56 @@ mod tests {
             }
         }
     }
+
+    /// Of everything a text layer's bottleneck trains and reads, against central differences.
+    #[test]
+    fn gradients() {
+        let adapter = Bottleneck { rank: 3 };
+        let sites: Vec<Site> = crate::sites(&tiny())
+            .into_iter()
+            .filter(|site| site.tower == Tower::Text && site.layer == 0)
+            .collect();
+        let mut values: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+        let mut shapes = BTreeMap::from([("x".to_string(), candle_core::Shape::from((2, 16)))]);
+        for slot in adapter.slots(&sites).unwrap() {
+            shapes.insert(slot.name, slot.shape);
+        }
+        for (name, shape) in &shapes {
+            let slot = Slot::new(name, shape.clone(), Init::Normal(1.0));
+            let start = slot.start(6, &candle_core::Device::Cpu).unwrap().flatten_all().unwrap();
+            let start = start.to_vec1::<f32>().unwrap().into_iter().map(f64::from);
+            values.insert(name.clone(), start.collect());
+        }
+        let loss = |values: &BTreeMap<String, Vec<f64>>| {
+            let var = |(name, shape): (&String, &candle_core::Shape)| {
+                let device = &candle_core::Device::Cpu;
+                let tensor = Tensor::from_vec(values[name].clone(), shape.clone(), device).unwrap();
+                (name.clone(), candle_core::Var::from_tensor(&tensor).unwrap())
+            };
+            let vars: BTreeMap<_, _> = shapes.iter().map(var).collect();
+            let tensors: Tensors =
+                vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+            let beside = &adapter.beside(&sites, &tensors).unwrap()["text_encoder.encoder.layer.0"];
+            let x = &tensors["x"];
+            let out = beside.add_fused(beside.add_own(x.clone(), x).unwrap(), x).unwrap();
+            (out.sqr().unwrap().sum_all().unwrap(), vars)
+        };
+        let (found, vars) = loss(&values);
+        let gradients = found.backward().unwrap();
+        for (name, var) in &vars {
+            let gradient = gradients.get(var).unwrap().flatten_all().unwrap();
+            for (at, found) in gradient.to_vec1::<f64>().unwrap().into_iter().enumerate() {
+                let mut side = |step: f64| -> f64 {
+                    let before = values[name][at];
+                    values.get_mut(name).unwrap()[at] = before + step;
+                    let loss = loss(&values).0.to_scalar::<f64>().unwrap();
+                    values.get_mut(name).unwrap()[at] = before;
+                    loss
+                };
+                let wanted = (side(1e-6) - side(-1e-6)) / 2e-6;
+                let scale = 1.0 + wanted.abs();
+                assert!((found - wanted).abs() < 1e-6 * scale, "{name} {at}: {found} {wanted}");
+            }
+        }
+    }
 }

@@ -72,3 +72,125 @@ impl Change {
         Ok(Self { delta: Some(LowRank::new(a, delta.b().clone())?), ..self })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::adapter::{Adapter, Dora, Ia3, Init, Lora, Slot};
+    use crate::tensors::Tensors;
+    use crate::{Site, Tower};
+    use aurora_kernels::Mode;
+    use candle_core::{DType, Device, Tensor, Var};
+
+    const SITE: (usize, usize) = (5, 4); // (out, in)
+
+    fn site() -> Site {
+        Site {
+            path: "p".into(),
+            tower: Tower::Text,
+            layer: 0,
+            role: crate::Role::Query,
+            in_dim: SITE.1,
+            out_dim: SITE.0,
+            slices: 1,
+        }
+    }
+
+    fn normal(name: &str, shape: &[usize]) -> Tensor {
+        let tensor = Slot::new(name, shape, Init::Normal(1.0)).start(5, &Device::Cpu).unwrap();
+        tensor.to_dtype(DType::F64).unwrap()
+    }
+
+    fn values(tensor: &Tensor) -> Vec<f64> {
+        tensor.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    /// Gradients of `sum(weights * y)` by x and by the adapter's tensors, against central differences of `formula`,
+    /// which is given them by name and returns y, (3, out), row by row.
+    fn check(adapter: &dyn Adapter, formula: impl Fn(&[(String, Vec<f64>)]) -> Vec<f64>) {
+        let (weight, bias) = (normal("w", &[SITE.0, SITE.1]), normal("b", &[SITE.0]));
+        let mut inputs =
+            vec![("x".to_string(), Var::from_tensor(&normal("x", &[3, SITE.1])).unwrap())];
+        for slot in adapter.slots(&[site()]).unwrap() {
+            let start = normal(&slot.name, slot.shape.dims());
+            inputs.push((slot.name, Var::from_tensor(&start).unwrap()));
+        }
+        let tensors: Tensors =
+            inputs.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+        let towards = normal("towards", &[3, SITE.0]);
+        for mode in [Mode::Apply, Mode::Reconstruct] {
+            let change = adapter.change(&site(), &weight, &tensors).unwrap();
+            let y = change.apply(&inputs[0].1, &weight, &bias, mode).unwrap();
+            let mut point: Vec<(String, Vec<f64>)> =
+                inputs.iter().map(|(name, var)| (name.clone(), values(var))).collect();
+            for (found, wanted) in values(&y).iter().zip(formula(&point)) {
+                assert!((found - wanted).abs() < 1e-10, "{found} {wanted}");
+            }
+            let gradients = (y * &towards).unwrap().sum_all().unwrap().backward().unwrap();
+            let towards = values(&towards);
+            for (index, (name, var)) in inputs.iter().enumerate() {
+                let gradient = values(gradients.get(var).unwrap());
+                for (at, found) in gradient.iter().enumerate() {
+                    let mut side = |step: f64| -> f64 {
+                        let before = point[index].1[at];
+                        point[index].1[at] = before + step;
+                        let sum = formula(&point).iter().zip(&towards).map(|(y, t)| y * t).sum();
+                        point[index].1[at] = before;
+                        sum
+                    };
+                    let wanted = (side(1e-5) - side(-1e-5)) / 2e-5;
+                    assert!((found - wanted).abs() < 1e-7, "{name} {at}: {found} {wanted}");
+                }
+            }
+        }
+    }
+
+    fn find<'a>(point: &'a [(String, Vec<f64>)], end: &str) -> &'a [f64] {
+        &point.iter().find(|(name, _)| name.ends_with(end)).unwrap().1
+    }
+
+    /// x W^T without the bias, (3, out).
+    fn product(x: &[f64], weight: impl Fn(usize, usize) -> f64) -> Vec<f64> {
+        let (out, input) = SITE;
+        let entry = |row: usize, o: usize| -> f64 {
+            (0..input).map(|i| x[row * input + i] * weight(o, i)).sum()
+        };
+        (0..3 * out).map(|at| entry(at / out, at % out)).collect()
+    }
+
+    #[test]
+    fn gradients_of_ia3() {
+        let (weight, bias) =
+            (values(&normal("w", &[SITE.0, SITE.1])), values(&normal("b", &[SITE.0])));
+        check(&Ia3, |point| {
+            let l = find(point, "ia3_l");
+            let y = product(find(point, "x"), |o, i| weight[o * SITE.1 + i]);
+            let scaled = |(at, y): (usize, &f64)| l[at % SITE.0] * (y + bias[at % SITE.0]);
+            y.iter().enumerate().map(scaled).collect()
+        });
+    }
+
+    /// With the norm held at its value where the gradient is taken, as the rule says.
+    #[test]
+    fn gradients_of_dora() {
+        let adapter = Dora { lora: Lora { alpha: 3.0, ..Lora::new(2) } };
+        let (weight, bias) =
+            (values(&normal("w", &[SITE.0, SITE.1])), values(&normal("b", &[SITE.0])));
+        let summed = |a: &[f64], b: &[f64], o: usize, i: usize| -> f64 {
+            let low: f64 = (0..2).map(|r| b[o * 2 + r] * a[r * SITE.1 + i]).sum();
+            weight[o * SITE.1 + i] + 1.5 * low
+        };
+        let (a0, b0) = (
+            values(&normal("p.lora_A.weight", &[2, SITE.1])),
+            values(&normal("p.lora_B.weight", &[SITE.0, 2])),
+        );
+        let length = |o: usize| -> f64 {
+            (0..SITE.1).map(|i| summed(&a0, &b0, o, i).powi(2)).sum::<f64>().sqrt()
+        };
+        check(&adapter, |point| {
+            let (a, b) = (find(point, "lora_A.weight"), find(point, "lora_B.weight"));
+            let m = find(point, "magnitude_vector");
+            let y = product(find(point, "x"), |o, i| m[o] / length(o) * summed(a, b, o, i));
+            y.iter().enumerate().map(|(at, y)| y + bias[at % SITE.0]).collect()
+        });
+    }
+}

@@ -16,10 +16,7 @@ fn scale_name(site: &Site) -> String {
 
 impl Adapter for Ia3 {
     fn slots(&self, sites: &[Site]) -> Result<Vec<Slot>> {
-        Ok(sites
-            .iter()
-            .map(|site| Slot::new(scale_name(site), site.out_dim, Init::Ones))
-            .collect())
+        Ok(sites.iter().map(|site| Slot::new(scale_name(site), site.out_dim, Init::Ones)).collect())
     }
 
     fn change(&self, site: &Site, _weight: &Tensor, tensors: &Tensors) -> Result<Change> {

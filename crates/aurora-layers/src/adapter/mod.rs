@@ -9,6 +9,7 @@ mod cp;
 mod dora;
 mod ia3;
 mod lora;
+mod svd;
 mod tensor_train;
 mod tucker;
 mod vera;
