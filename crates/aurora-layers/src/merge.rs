@@ -115,6 +115,7 @@ impl Merged {
 
     /// Write a backbone folder with weights as `dtype`; where there are gates or a context, an adapter folder
     /// [`BESIDE`] in it that loads on the backbone as it is read back. `base` names it for people.
+    /// A vocabulary that stands beside the original's weights is not copied.
     ///
     /// # Errors
     /// What writing reports.

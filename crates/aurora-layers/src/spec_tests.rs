@@ -33,6 +33,25 @@ fn norms_and_biases_of_towers_of_different_width() {
     assert_eq!(trained(AdapterKind::Biases, &config), biases);
 }
 
+/// 360 slices in 168 sites, with 1024 and 768 wide inputs and outputs.
+#[test]
+fn factors_of_towers_of_different_width() {
+    let config = vision_large();
+    let counts = |kind, rank| -> usize {
+        let spec = TuneSpec::new(kind, Flavour::Aurora, rank);
+        let slots = spec.adapter().unwrap().slots(&spec.sites(&config).unwrap()).unwrap();
+        slots.iter().map(|slot| slot.shape.elem_count()).sum()
+    };
+    let (widths, outputs) = (2 * (1024 + 768), 24 * 9 * 1024 + 12 * 6 * 768);
+    let inputs = 24 * 7 * 1024 + 12 * (4 * 768 + 2 * 1024);
+    assert_eq!(counts(AdapterKind::Cp, 64), 64 * (widths + 360 + 1));
+    assert_eq!(counts(AdapterKind::Tucker, 32), 32 * (widths + 360) + 32 * 32 * 32);
+    assert_eq!(counts(AdapterKind::TensorTrain, 16), 16 * widths + 360 * 16 * 16);
+    assert_eq!(counts(AdapterKind::Lora, 8), 8 * (inputs + outputs));
+    let shared = 256 * (4096 + 4096);
+    assert_eq!(counts(AdapterKind::Vera, 256), shared + 168 * 256 + outputs);
+}
+
 #[test]
 fn targets_narrow_what_is_trained_of_the_backbone() {
     let mut spec = TuneSpec::new(AdapterKind::Norms, Flavour::Aurora, 1);

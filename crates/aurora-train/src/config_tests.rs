@@ -1,7 +1,7 @@
 //! Every kind of wrong configuration, and that defaults, table and types agree.
 
 use super::*;
-use aurora_layers::Part;
+use aurora_layers::{AdapterKind, Part};
 use proptest::prelude::*;
 use toml::{Table, Value};
 

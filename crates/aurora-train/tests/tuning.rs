@@ -120,32 +120,36 @@ fn every_kind_trains_and_its_adapter_loads() {
     }
 }
 
-/// Over twenty steps on the same few pictures every kind learns something, and what it learns below the heads counts:
-/// they stay as they are.
+/// Over thirty steps on the same few pictures every kind learns, with heads that stay as they are: what lowers the loss
+/// stands below them.
 #[test]
 fn every_kind_lowers_the_loss() {
     let folder = tempfile::tempdir().unwrap();
-    let kinds = AdapterKind::ALL.map(|kind| (kind.name(), "adapter.start=zero"));
-    for (kind, start) in kinds.into_iter().chain([("lora", "adapter.start=pissa")]) {
-        let path = folder.path().join(format!("{kind}-{}", start.replace('.', "-")));
-        let kind = format!("adapter.kind={kind}");
-        let settings = [
-            &kind,
-            start,
-            "schedule.steps=20",
-            "schedule.evaluate_every=20",
-            "data.augment=none",
-            "data.keywords=never",
-            "data.batch=12",
-            "retrieval.queue=0",
-            "retrieval.alpha=0",
+    let kinds = AdapterKind::ALL.map(|kind| (kind, "zero"));
+    for (kind, start) in kinds.into_iter().chain([(AdapterKind::Lora, "pissa")]) {
+        let path = folder.path().join(format!("{}-{start}", kind.name()));
+        let mut settings = vec![
+            format!("adapter.kind={}", kind.name()),
+            format!("adapter.start={start}"),
+            "schedule.steps=30".to_owned(),
+            "schedule.evaluate_every=30".to_owned(),
+            "data.augment=none".to_owned(),
+            "data.keywords=never".to_owned(),
+            "data.batch=12".to_owned(),
+            "retrieval.queue=0".to_owned(),
+            "retrieval.alpha=0".to_owned(),
+            "retrieval.itm_weight=0".to_owned(),
         ];
-        run(&path, &settings);
+        if kind != AdapterKind::Heads {
+            settings.push(format!("learning_rates.{}.heads=1e-12", kind.name()));
+        }
+        run(&path, &settings.iter().map(String::as_str).collect::<Vec<_>>());
         let losses: Vec<f64> =
             metrics(&path).iter().filter_map(|line| line["loss"].as_f64()).collect();
         let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
-        let (first, last) = (mean(&losses[..4]), mean(&losses[16..]));
-        assert!(last < first - 0.02, "{kind} {start}: {first} to {last}");
+        let (first, last) = (mean(&losses[..2]), mean(&losses[28..]));
+        eprintln!("{kind:?} {start}: {first} to {last}");
+        assert!(last < 0.98 * first, "{kind:?} {start}: {first} to {last}");
     }
 }
 

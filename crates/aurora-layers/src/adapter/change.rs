@@ -193,4 +193,25 @@ mod tests {
             y.iter().enumerate().map(|(at, y)| y + bias[at % SITE.0]).collect()
         });
     }
+
+    /// One number a component; a delta of two sets of components has each of them twice.
+    #[test]
+    fn a_mask_acts_on_every_set_of_components() {
+        let device = &Device::Cpu;
+        let (a, b) = (normal("a", &[4, 3]), normal("b", &[2, 4]));
+        let change = super::Change {
+            delta: Some(aurora_kernels::LowRank::new(a.clone(), b.clone()).unwrap()),
+            scale: None,
+        };
+        let mask = Tensor::new(&[0.0, 2.0], device).unwrap();
+        let delta = change.masked(&mask).unwrap().delta.unwrap();
+        let rows = a.to_vec2::<f64>().unwrap();
+        let wanted: Vec<f64> = [0.0, 2.0, 0.0, 2.0]
+            .iter()
+            .zip(&rows)
+            .flat_map(|(factor, row)| row.iter().map(move |value| factor * value))
+            .collect();
+        assert_eq!(values(delta.a()), wanted);
+        assert_eq!(values(delta.b()), values(&b));
+    }
 }

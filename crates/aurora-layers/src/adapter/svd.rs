@@ -146,9 +146,9 @@ mod tests {
                     let zeta = (b - a) / (2.0 * between);
                     let t = zeta.signum() / (zeta.abs() + (1.0 + zeta * zeta).sqrt());
                     let c = (1.0 + t * t).sqrt().recip();
-                    for i in 0..matrix.len() {
-                        let (x, y) = (by_column[p][i], by_column[q][i]);
-                        (by_column[p][i], by_column[q][i]) = (c * x - c * t * y, c * t * x + c * y);
+                    let (first, second) = by_column.split_at_mut(q);
+                    for (x, y) in first[p].iter_mut().zip(&mut second[0]) {
+                        (*x, *y) = (c * *x - c * t * *y, c * t * *x + c * *y);
                     }
                 }
             }
