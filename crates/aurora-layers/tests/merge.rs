@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
-mod common;
+mod small;
 
 use aurora_layers::merge::{BESIDE, Merged, merge};
 use aurora_layers::{AdapterKind, Backbone, Flavour, Tower, TuneSpec, Tuned, load_adapter};
 use candle_core::{DType, Device, Tensor};
-use common::{bits, config, every_spec, moved, outputs, relative};
+use small::{bits, config, every_spec, moved, outputs, relative};
 use std::sync::Arc;
 
 fn backbone() -> Backbone {

