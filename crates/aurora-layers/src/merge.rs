@@ -75,6 +75,7 @@ fn beside(tuned: &Tuned, backbone: &Backbone) -> Result<Tuned> {
     let spec = TuneSpec {
         gate: tuned.spec.gate,
         context_slots: tuned.spec.context_slots,
+        frame_aware: tuned.spec.frame_aware,
         modules_to_save: Vec::new(),
         ..TuneSpec::new(AdapterKind::Heads, tuned.spec.flavour, 0)
     };
@@ -108,9 +109,10 @@ impl Merged {
         self.originals.keys().map(String::as_str)
     }
 
-    /// Whether there are gates or a context, so that the merged backbone alone is not the whole model.
+    /// Whether there are gates, a context or frame-aware attention, so that the merged backbone alone is not the whole model.
     pub fn has_beside(&self) -> bool {
-        self.beside.spec.gate || self.beside.spec.context_slots > 0
+        let spec = &self.beside.spec;
+        spec.gate || spec.context_slots > 0 || spec.frame_aware
     }
 
     /// Write a backbone folder with weights as `dtype`; where there are gates or a context, an adapter folder

@@ -130,6 +130,9 @@ pub struct TuneSpec {
     pub gate: bool,
     /// Informative context enhancement: slots of the bank of text vectors (flavour released: any but 0 turns it on).
     pub context_slots: usize,
+    /// Frame-aware attention: each text weighs the frames of a clip (flavour released: in training only).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub frame_aware: bool,
     /// Heads, and paths of further modules of the backbone, that are trained and saved with the adapter.
     pub modules_to_save: Vec<String>,
 }
@@ -160,6 +163,7 @@ impl TuneSpec {
             targets: Targets::default(),
             gate: adapts,
             context_slots: if adapts { 64 } else { 0 },
+            frame_aware: false,
             modules_to_save: modules.into_iter().map(String::from).collect(),
         }
     }
@@ -240,10 +244,10 @@ impl TuneSpec {
         let mut slots = Vec::new();
         let width = config.text.hidden_size;
         if self.gate {
-            for layer in 0..config.text.layers {
+            for layer in gate::layers(config) {
                 for branch in ["self", "cross"] {
                     let mut add = |part: &str, size: usize, init| {
-                        slots.push(Slot::new(gate::name(layer, branch, part), size, init));
+                        slots.push(Slot::new(gate::name(&layer, branch, part), size, init));
                     };
                     match self.flavour {
                         Flavour::Aurora => {
@@ -301,7 +305,9 @@ impl TuneSpec {
             Some(_) => BTreeSet::new(),
         };
         let all = Blip::wanted(config);
-        for saved in &self.modules_to_save {
+        // A head is no mistake where a model has none: only retrieval has heads.
+        let further = |saved: &&String| !HEADS.contains(&saved.as_str());
+        for saved in self.modules_to_save.iter().filter(further) {
             if !all.iter().any(|(name, _)| below(name, saved)) {
                 let mut modules: Vec<&str> = all.iter().map(|(name, _)| module(name)).collect();
                 modules.dedup();

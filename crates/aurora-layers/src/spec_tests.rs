@@ -102,3 +102,21 @@ fn pissa_is_a_start_of_lora() {
     let message = spec.wanted(&tiny()).unwrap_err().to_string();
     assert!(message.contains("start = pissa: is a start of lora, not of dora"), "{message}");
 }
+
+/// Every kind on a model that answers: its decoder has sites of its own, and it has no heads.
+#[test]
+fn every_kind_starts_on_a_decoder() {
+    let config = crate::config::tests::tiny_with(crate::Form::QuestionAnswering);
+    let device = &candle_core::Device::Cpu;
+    let backbone = crate::Backbone::random(config, 1, device).unwrap();
+    let frozen = std::sync::Arc::new(backbone.model().unwrap());
+    for kind in AdapterKind::ALL {
+        let spec = TuneSpec::new(kind, Flavour::Aurora, 2);
+        let tuned = crate::Tuned::start(spec, &backbone, 1, device).unwrap();
+        let decodes = tuned.tensors.keys().any(|name| name.contains("decoder"));
+        assert_eq!(decodes, kind != AdapterKind::Heads, "{kind:?}");
+        let blip = tuned.model(&frozen).unwrap();
+        let prepared = tuned.prepare(&blip, None).unwrap();
+        assert_eq!(prepared.beside.len(), if kind == AdapterKind::Bottleneck { 6 } else { 0 });
+    }
+}

@@ -87,7 +87,9 @@ impl fmt::Display for Selection {
 
 /// Tower and layer of the map at a path, as far as the path has them.
 fn place(path: &str) -> (Option<Tower>, Option<usize>) {
-    let tower = Tower::ALL.into_iter().find(|tower| below(path, tower.prefix()));
+    // A decoder's word head stands beside its tower, under the same first component.
+    let first = |path: &str| path.split('.').next().unwrap_or_default().to_owned();
+    let tower = Tower::ALL.into_iter().find(|tower| first(tower.prefix()) == first(path));
     let layer = path.split_once(".blocks.").or_else(|| path.split_once(".layer."));
     let layer = layer.and_then(|(_, rest)| rest.split('.').next()?.parse().ok());
     (tower, layer)

@@ -1,7 +1,8 @@
 //! What targets choose, and what they say when they choose nothing.
 
 use super::*;
-use crate::config::tests::tiny;
+use crate::Form;
+use crate::config::tests::{tiny, tiny_with};
 use proptest::prelude::*;
 
 fn strings(texts: &[&str]) -> Vec<String> {
@@ -43,6 +44,16 @@ fn every_list_narrows_the_choice() {
     let one =
         Targets { modules: strings(&["visual_encoder.blocks.0.attn.qkv"]), ..Targets::default() };
     assert_eq!(chosen(&one).len(), 1);
+}
+
+#[test]
+fn a_decoder_is_a_tower_of_its_own() {
+    let targets = Targets { towers: vec![Tower::Decoder], ..Targets::default() };
+    let sites = crate::sites(&tiny_with(Form::QuestionAnswering));
+    let chosen = targets.select(&sites).unwrap().chosen;
+    assert_eq!(chosen.len(), 12);
+    assert!(chosen.iter().all(|path| path.starts_with("text_decoder.bert.encoder.layer.")));
+    assert!(error(&targets).contains("targets.towers = decoder: matches nothing"));
 }
 
 #[test]

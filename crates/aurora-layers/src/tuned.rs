@@ -2,8 +2,10 @@
 
 use crate::adapter::{Lora, Vera, starts};
 use crate::heads::Heads;
+use crate::spec::{Flavour, HEADS};
 use crate::tensors::{Tensors, check, get};
-use crate::{Backbone, Blip, BlipConfig, HEADS, Prepared, Result, TuneSpec, context, gate};
+use crate::video::FrameAware;
+use crate::{Backbone, Blip, BlipConfig, Prepared, Result, TuneSpec, context, gate};
 use candle_core::{Device, Tensor, Var};
 use serde::{Deserialize, Serialize};
 use std::collections::btree_map::Entry;
@@ -118,25 +120,31 @@ impl Tuned {
             prepared.beside = adapter.beside(&sites, &self.tensors)?;
         }
         if self.spec.gate {
-            let layers = 0..blip.config().text.layers;
-            let gates =
-                layers.map(|layer| gate::Gate::new(layer, self.spec.flavour, &self.tensors));
+            let gates = gate::layers(blip.config()).into_iter().map(|layer| {
+                let gate = gate::Gate::new(&layer, self.spec.flavour, &self.tensors)?;
+                Ok((layer, gate))
+            });
             prepared.gates = gates.collect::<Result<_>>()?;
         }
         if self.spec.context_slots > 0 {
             prepared.context = Some(context::Context::new(self.spec.flavour, &self.tensors)?);
         }
+        prepared.frame_aware = match (self.spec.frame_aware, self.spec.flavour) {
+            (false, _) => FrameAware::Never,
+            (true, Flavour::Released) => FrameAware::InTraining,
+            (true, Flavour::Aurora) => FrameAware::Always,
+        };
         Ok(prepared)
     }
 
-    /// The model's heads, with those of this tuning in place of its own.
-    fn heads(&self, blip: &Blip) -> Result<Heads> {
+    /// The model's heads, if it has any, with those of this tuning in place of its own.
+    fn heads(&self, blip: &Blip) -> Result<Option<Heads>> {
         let mut tensors = Tensors::new();
         for (name, _) in crate::heads::wanted(blip.config()) {
             let own = self.tensors.get(&name).cloned();
             tensors.insert(name.clone(), own.map_or_else(|| get(blip.tensors(), &name), Ok)?);
         }
-        Heads::new(&tensors)
+        Heads::new(blip.config(), &tensors)
     }
 
     /// The same tuning over variables: everything but buffers is copied into a variable of its own, to be trained.

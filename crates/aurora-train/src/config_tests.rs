@@ -236,7 +236,7 @@ fn targets_come_from_the_file_and_from_the_command_line() {
             "adapter.targets.layers=5-3",
             "`adapter.targets.layers` is \"5-3\", allowed: a list of layers",
         ),
-        ("adapter.targets.towers=audio", "allowed: a list of \"vision\", \"text\""),
+        ("adapter.targets.towers=audio", "allowed: a list of \"vision\", \"text\", \"decoder\""),
         (
             "adapter.targets.pattern=(",
             "`adapter.targets.pattern` is \"(\", allowed: a regular expression",

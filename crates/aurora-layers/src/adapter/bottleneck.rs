@@ -9,8 +9,9 @@
 //! fusion     : out += 0.1 norm_fusion(up_fusion(z(h_cross)) + up_text(z(h_cross)))
 //! ```
 //!
-//! It is no change of a weight, so it cannot be merged. UniAdapter starts `up_fusion` at random and lets its norm pass
-//! it on; here that norm starts with a weight of zero, so that the tuned model starts as the backbone.
+//! A decoder has its own `up` and fusion, under its own name. The bottleneck is no change of a weight, so it cannot be
+//! merged. UniAdapter starts `up_fusion` at random and lets its norm pass it on; here that norm starts with a weight of
+//! zero, so that the tuned model starts as the backbone.
 
 use super::{Adapter, Init, Slot};
 use crate::block::{LayerNorm, Linear};

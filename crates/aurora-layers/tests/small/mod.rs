@@ -4,11 +4,10 @@
 
 use aurora_kernels::random::Stream;
 use aurora_layers::{
-    AdapterKind, Backbone, Blip, BlipConfig, Flavour, Prepared, Start, TextConfig, TuneSpec, Tuned,
-    VisionConfig, cls,
+    AdapterKind, Backbone, Blip, BlipConfig, Flavour, Form, Prepared, Seen, Start, TextConfig,
+    TuneSpec, Tuned, VisionConfig, cls,
 };
 use candle_core::{Device, Tensor};
-use std::sync::Arc;
 
 pub fn config() -> BlipConfig {
     BlipConfig {
@@ -32,6 +31,7 @@ pub fn config() -> BlipConfig {
             enc_token_id: 39,
         },
         projection_size: 16,
+        form: Form::Retrieval,
     }
 }
 
@@ -59,8 +59,8 @@ pub fn outputs(blip: &Blip, prepared: &Prepared) -> Vec<Tensor> {
     let images = blip.encode_image(&inputs.images, prepared).unwrap();
     let texts = blip.encode_text(&inputs.ids, &inputs.mask, prepared).unwrap();
     let keys = blip.cross_keys(&images, prepared).unwrap();
-    let rows: Arc<[u32]> = Arc::from([2u32, 0, 1]);
-    let fused = blip.fuse(&inputs.ids, &inputs.mask, &keys, Some(rows), prepared).unwrap();
+    let seen = Seen::new(&keys).rows([2, 0, 1]);
+    let fused = blip.fuse(&inputs.ids, &inputs.mask, &seen, prepared).unwrap();
     let enhanced = prepared.add_context(&cls(&fused).unwrap(), &cls(&texts).unwrap(), 0).unwrap();
     vec![
         prepared.image_features(&images).unwrap(),

@@ -124,8 +124,8 @@ impl AdapterSection {
         },
         Field {
             key: "adapter.targets.towers",
-            kind: Kind::List(Words { what: "\"vision\", \"text\"", fits: is_tower }),
-            meaning: "Towers that are tuned, vision and text; none given: all.",
+            kind: Kind::List(Words { what: "\"vision\", \"text\", \"decoder\"", fits: is_tower }),
+            meaning: "Towers that are tuned: vision, text, decoder; none given: all.",
         },
         Field {
             key: "adapter.targets.exclude",
