@@ -92,6 +92,16 @@ Examples:
 
 A checkpoint of the released code has its backbone inside and needs none.")]
     Import(ImportArgs),
+
+    /// Put an adapter into the weights of its backbone
+    #[command(after_help = "\
+Examples:
+  aurora merge runs/quickstart/adapter --out merged
+  aurora merge runs/mine/adapter --backbone models/blip-itm-base-coco --as hugging-face --out merged
+
+Writes a backbone, and where the adapter has gates or context, which are no weights, an adapter/ in
+it that holds those alone.")]
+    Merge(MergeArgs),
 }
 
 const TRAIN_EXAMPLES: &str = "\
@@ -257,6 +267,35 @@ pub struct ExportArgs {
     /// The folder to write; it must be empty or not be there yet
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+}
+
+/// An adapter to be merged.
+#[derive(Debug, Args)]
+pub struct MergeArgs {
+    /// The adapter's folder
+    #[arg(value_name = "ADAPTER")]
+    pub adapter: PathBuf,
+
+    /// Backbone.
+    #[command(flatten)]
+    pub base: BaseArgs,
+
+    /// The form
+    #[arg(long = "as", value_name = "FORM", default_value = "aurora")]
+    pub form: BackboneForm,
+
+    /// The folder to write; it must be empty or not be there yet
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+/// Forms that a backbone can be written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BackboneForm {
+    /// A backbone's folder of this program
+    Aurora,
+    /// A folder that transformers loads
+    HuggingFace,
 }
 
 /// Forms that an adapter can be exported in.

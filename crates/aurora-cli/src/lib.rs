@@ -30,5 +30,6 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Export(args) => commands::export::run(args),
         Command::Import(args) => commands::import::run(args),
+        Command::Merge(args) => commands::merge::run(args),
     }
 }

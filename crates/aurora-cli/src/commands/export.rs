@@ -5,7 +5,7 @@ use aurora_layers::peft::export_lora;
 use aurora_layers::{AdapterFolder, TuneSpec, load_adapter};
 use candle_core::Device;
 
-use super::shared::{check_empty, kind_name, write_whole};
+use super::shared::{check_empty, write_whole};
 use crate::args::{ExportArgs, ExportForm};
 use crate::{model, output};
 
@@ -31,7 +31,7 @@ pub fn run(args: &ExportArgs) -> Result<()> {
 
 /// The `README.md` of a LoRA folder.
 fn lora_card(spec: &TuneSpec, base: &str, dropped: bool) -> String {
-    let kind = kind_name(spec.kind);
+    let kind = spec.kind.name();
     let beside = match dropped {
         true => {
             "Gates and context enhancement, which LoRA has no place for, were left out: where they \

@@ -8,7 +8,7 @@ use aurora_layers::peft::import_lora;
 use aurora_layers::{Backbone, Error, Tuned, save_adapter};
 use candle_core::Device;
 
-use super::shared::{check_empty, kind_name};
+use super::shared::check_empty;
 use crate::args::ImportArgs;
 use crate::failure::bad_input;
 use crate::{model, output};
@@ -23,7 +23,7 @@ pub fn run(args: &ImportArgs) -> Result<()> {
     let (name, backbone, tuned) = if path.is_file() { released(args)? } else { lora(args)? };
     let card = format!(
         "# Aurora adapter\n\nKind {}, rank {}, for the backbone `{name}`; imported from `{}`.\n",
-        kind_name(tuned.spec.kind),
+        tuned.spec.kind.name(),
         tuned.spec.rank,
         path.display()
     );
@@ -31,7 +31,7 @@ pub fn run(args: &ImportArgs) -> Result<()> {
     output::line(&format!(
         "{}: an adapter of kind {}, rank {}, for {name}",
         args.out.display(),
-        kind_name(tuned.spec.kind),
+        tuned.spec.kind.name(),
         tuned.spec.rank
     ));
     Ok(())

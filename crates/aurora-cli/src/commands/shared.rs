@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use anyhow::Result;
-use aurora_layers::AdapterKind;
 use aurora_train::config::RunConfig;
 use aurora_train::recall::RetrievalReport;
 
@@ -62,12 +61,4 @@ pub fn recall_table(lines: &[(&str, &RetrievalReport)]) -> Table {
         table.row(std::iter::once((*name).to_owned()).chain(cells));
     }
     table
-}
-
-/// A kind as configurations write it.
-pub fn kind_name(kind: AdapterKind) -> String {
-    match serde_json::to_value(kind) {
-        Ok(serde_json::Value::String(name)) => name,
-        _ => format!("{kind:?}").to_lowercase(),
-    }
 }

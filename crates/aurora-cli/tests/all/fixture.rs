@@ -6,8 +6,8 @@ use std::process::{Command, Output};
 
 use aurora_layers::checkpoint::to_hugging_face;
 use aurora_layers::{
-    AdapterKind, Backbone, BlipConfig, Flavour, Form, Tensors, TextConfig, TuneSpec, Tuned, VisionConfig,
-    save_adapter, tensors,
+    AdapterKind, Backbone, BlipConfig, Flavour, Form, Tensors, TextConfig, TuneSpec, Tuned,
+    VisionConfig, save_adapter, tensors,
 };
 use candle_core::{DType, Device, Tensor};
 use image::{ImageFormat, Rgb, RgbImage};

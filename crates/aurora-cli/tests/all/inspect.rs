@@ -26,12 +26,17 @@ fn cells(printed: &str, words: &[&str]) -> Vec<String> {
 }
 
 /// Parameter counts at BLIP-base's sizes, all 216 slices, as published for the method.
-const COUNTS: [(&[&str], &str, &str); 7] = [
+const COUNTS: [(&[&str], &str, &str); 12] = [
     (&["cp", "64"], "112,192", "0.05"),
     (&["tucker,", "released", "32"], "88,832", "0.04"),
     (&["tensor_train", "16"], "79,872", "0.04"),
     (&["lora", "1"], "258,048", "0.12"),
     (&["lora", "8"], "2,064,384", "0.92"),
+    (&["dora", "8"], "2,202,624", "0.98"),
+    (&["ia3"], "138,240", "0.06"),
+    (&["norms"], "95,232", "0.04"),
+    (&["biases"], "251,650", "0.11"),
+    (&["bottleneck", "128"], "4,784,640", "2.1"),
     (&["vera", "256"], "168,960", "0.08"),
     (&["full"], "223,744,258", "100.0"),
 ];
@@ -51,6 +56,24 @@ fn every_kind_counts_what_is_published_on_blip_base() {
 }
 
 #[test]
+fn question_answering_counts_its_decoder() {
+    let printed = inspect(&config("hugging_face_question_answering"));
+    assert!(printed.contains("for question answering"), "{printed}");
+    assert_eq!(cells(&printed, &["total"])[1], "361,230,140");
+}
+
+#[test]
+fn targets_are_told_before_they_are_trained() {
+    let printed = inspect("nano --set adapter.targets.towers=[\"vision\"] --set adapter.kind=lora");
+    assert!(printed.contains("16 of 40 are tuned"), "{printed}");
+    assert!(printed.contains("+ visual_encoder.blocks.0.attn.qkv"), "{printed}");
+    assert!(printed.contains("- text_encoder.encoder.layer.0.attention.self.query:"), "{printed}");
+    let nothing = "inspect nano --set adapter.targets.modules=[\"nothing\"]";
+    let message = refused(&std::env::temp_dir(), nothing);
+    assert!(message.contains("nothing") && message.contains("there are"), "{message}");
+}
+
+#[test]
 fn one_kind_counts_alike() {
     let base = config("blip_base");
     for (args, count) in [
@@ -59,6 +82,11 @@ fn one_kind_counts_alike() {
         ("tensor_train", "79,872"),
         ("lora --rank 1", "258,048"),
         ("lora", "2,064,384"),
+        ("dora --rank 8", "2,202,624"),
+        ("ia3", "138,240"),
+        ("norms", "95,232"),
+        ("biases", "251,650"),
+        ("bottleneck --rank 128", "4,784,640"),
         ("vera --rank 256", "168,960"),
     ] {
         let printed = inspect(&format!("{base} --kind {args}"));

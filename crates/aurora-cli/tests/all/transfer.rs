@@ -212,3 +212,41 @@ fn a_released_checkpoint_is_a_backbone_and_an_adapter() {
     let message = refused(folder.path(), "inspect {}/aurora.pth");
     assert!(message.contains("aurora.pth") && message.contains("config.json"), "{message}");
 }
+
+#[test]
+fn a_merged_backbone_measures_as_the_adapted_one() {
+    let folder = start();
+    let path = folder.path();
+    open_gate(path);
+    works(path, "merge {}/adapter --backbone {}/theirs --out {}/merged");
+    works(path, "merge {}/adapter --backbone {}/backbone --as hugging-face --out {}/written");
+    let adapted = measured(path, "adapter");
+    for merged in ["merged", "written"] {
+        // The vocabulary came along, and the gates stand beside.
+        let settings = tiny_run("{}/data").replace("/backbone", &format!("/{merged}"));
+        let printed = works(path, &format!("eval --adapter {{}}/{merged}/adapter {settings}"));
+        assert!(adapted.iter().all(|line| printed.contains(line)), "{printed}");
+    }
+    assert!(path.join("written/config.json").is_file() && path.join("merged/vocab.txt").is_file());
+}
+
+#[test]
+fn bad_merges_are_refused() {
+    let folder = start();
+    let path = folder.path();
+    let tiny = backbone(&path.join("backbone"), 1);
+    let narrow = adapter_of(AdapterKind::Bottleneck, &tiny);
+    save_adapter(&path.join("narrow"), &narrow, &tiny, "tiny", "card").unwrap();
+    for (args, parts) in [
+        ("{}/adapter --backbone {}/backbone --as onnx --out {}/merged", ["onnx", "hugging-face"]),
+        ("{}/adapter --backbone nano --out {}/merged", ["adapter", "fingerprint"]),
+        ("{}/adapter --out {}/merged", ["\"tiny\"", "--backbone"]),
+        ("{}/adapter --backbone {}/backbone --out {}/data", ["data", "--out"]),
+        ("{}/narrow --backbone {}/backbone --out {}/merged", ["bottleneck", "cannot be merged"]),
+        ("{}/data --backbone {}/backbone --out {}/merged", ["adapter_config.json", ""]),
+    ] {
+        let message = refused(path, &format!("merge {args}"));
+        assert!(parts.iter().all(|part| message.contains(part)), "{args}: {message}");
+        assert!(!path.join("merged").exists(), "{args}");
+    }
+}

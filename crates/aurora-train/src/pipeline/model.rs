@@ -1,8 +1,8 @@
 //! From a configuration's words for a model to a backbone with its vocabulary.
 
 use aurora_data::Tokens;
-use aurora_layers::Backbone;
 use aurora_layers::checkpoint::{LoadReport, Origin};
+use aurora_layers::{Backbone, Form};
 use candle_core::Device;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,6 +37,13 @@ impl Model {
         let mut origin = Origin::open(path)?;
         if let Some(size) = section.other_image_size() {
             origin = origin.with_image_size(size)?;
+        }
+        if origin.config.form != Form::Retrieval {
+            let reason = format!(
+                "is a model for {}; runs, measurements and searches are of retrieval models",
+                origin.config.form
+            );
+            return Err(aurora_layers::Error::Format { path: path.into(), reason }.into());
         }
         // Before the weights, which may take a while.
         let vocabulary = match section.other_vocabulary() {

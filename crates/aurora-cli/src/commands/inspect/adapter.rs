@@ -9,7 +9,6 @@ use serde_json::Value;
 
 use super::stored::{Stored, part_table, tensor_table};
 use super::{read_json, values};
-use crate::commands::shared::kind_name;
 use crate::nano;
 use crate::output;
 
@@ -131,9 +130,12 @@ fn part(stored: &Stored) -> Part {
 /// What a specification says, label by label.
 pub fn described(spec: &TuneSpec) -> Vec<(&'static str, String)> {
     let flavour = format!("{:?}", spec.flavour).to_lowercase();
-    let mut lines = vec![("kind", kind_name(spec.kind)), ("flavour", flavour)];
-    if spec.adapter().is_some() {
+    let mut lines = vec![("kind", spec.kind.name().to_owned()), ("flavour", flavour)];
+    if spec.is_ranked() {
         lines.push(("rank", spec.rank.to_string()));
+    }
+    if !spec.targets.is_all() {
+        lines.push(("targets", "a choice of maps".to_owned()));
     }
     lines.push(("gate", if spec.gate { "yes" } else { "no" }.to_owned()));
     lines.push(("context", format!("{} slots", spec.context_slots)));

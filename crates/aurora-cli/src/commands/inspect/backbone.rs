@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use aurora_layers::checkpoint::{Layout, Origin, aside};
-use aurora_layers::{Blip, BlipConfig, HEADS, Site, released, sites};
+use aurora_layers::{Blip, BlipConfig, Form, HEADS, Site, released, sites};
 
 use super::kinds::{Asked, kind_table, run_table};
 use super::stored::{Stored, part_table, tensor_table};
@@ -28,7 +28,7 @@ pub fn print(origin: &Origin, asked: &Asked) -> Result<()> {
             (Stored::of_config(&origin.config), format!("{from} without weights, counted as f32"))
         }
     };
-    let heading = format!("{name}: a BLIP backbone for retrieval ({from})");
+    let heading = format!("{name}: a BLIP backbone for {} ({from})", origin.config.form);
     print_listed(&heading, &origin.config, &list, asked)
 }
 
@@ -41,7 +41,10 @@ pub fn print_listed(
 ) -> Result<()> {
     output::line(&format!("{heading}\n"));
     size_table(config).print();
-    output::line(&format!("\ncommon space of {} values\n", config.projection_size));
+    if config.form == Form::Retrieval {
+        output::line(&format!("\ncommon space of {} values", config.projection_size));
+    }
+    output::line("");
     let wanted: BTreeSet<String> = Blip::wanted(config).into_iter().map(|(name, _)| name).collect();
     let (own, beside): (Vec<_>, Vec<_>) =
         list.iter().partition(|stored| wanted.contains(&stored.name));
@@ -84,11 +87,14 @@ fn size_table(config: &BlipConfig) -> Table {
         format!("{0} x {0} pixels, patches of {1}", vision.image_size, vision.patch_size),
     );
     let words = output::count(text.vocab_size as u64);
-    row(
-        "text",
-        [text.hidden_size, text.layers, text.heads, text.mlp_size],
-        format!("up to {} of {words} word pieces", text.max_positions),
-    );
+    let towers = [("text", config.form.encodes()), ("decoder", config.form.decodes().is_some())];
+    for (tower, _) in towers.into_iter().filter(|(_, there)| *there) {
+        row(
+            tower,
+            [text.hidden_size, text.layers, text.heads, text.mlp_size],
+            format!("up to {} of {words} word pieces", text.max_positions),
+        );
+    }
     sizes
 }
 
@@ -98,6 +104,8 @@ pub fn tower_of(name: &str) -> &'static str {
         "vision tower"
     } else if HEADS.iter().any(|head| name.starts_with(head)) {
         "heads"
+    } else if name.starts_with("text_decoder") {
+        "text decoder"
     } else if name.contains("embeddings") {
         "text embeddings"
     } else if name.contains("crossattention") {

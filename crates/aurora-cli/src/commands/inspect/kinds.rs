@@ -9,7 +9,6 @@ use aurora_train::config::Config;
 use super::adapter::{described, part_name};
 use super::values;
 use crate::args::KindArg;
-use crate::commands::shared::kind_name;
 use crate::output::{self, Table};
 
 /// What was asked beside the path.
@@ -27,14 +26,19 @@ pub struct Asked {
 }
 
 /// Kinds with the ranks they are usually compared at, in the order of the table.
-const USUAL: [(AdapterKind, Flavour, usize); 9] = [
+const USUAL: [(AdapterKind, Flavour, usize); 14] = [
     (AdapterKind::Cp, Flavour::Aurora, 64),
     (AdapterKind::Tucker, Flavour::Aurora, 32),
     (AdapterKind::Tucker, Flavour::Released, 32),
     (AdapterKind::TensorTrain, Flavour::Aurora, 16),
     (AdapterKind::Lora, Flavour::Aurora, 1),
     (AdapterKind::Lora, Flavour::Aurora, 8),
+    (AdapterKind::Dora, Flavour::Aurora, 8),
     (AdapterKind::Vera, Flavour::Aurora, 256),
+    (AdapterKind::Ia3, Flavour::Aurora, 0),
+    (AdapterKind::Bottleneck, Flavour::Aurora, 128),
+    (AdapterKind::Norms, Flavour::Aurora, 0),
+    (AdapterKind::Biases, Flavour::Aurora, 0),
     (AdapterKind::Heads, Flavour::Aurora, 0),
     (AdapterKind::Full, Flavour::Aurora, 0),
 ];
@@ -61,10 +65,10 @@ pub fn kind_table(config: &BlipConfig, asked: &Asked) -> Result<()> {
         let gates = counts.get(&Part::Gate).copied().unwrap_or(0) as u64;
         let all = counts.values().sum::<usize>() as u64;
         let name = match flavour {
-            Flavour::Aurora => kind_name(kind),
-            Flavour::Released => format!("{}, released", kind_name(kind)),
+            Flavour::Aurora => kind.name().to_owned(),
+            Flavour::Released => format!("{}, released", kind.name()),
         };
-        let rank = if spec.adapter().is_some() { rank.to_string() } else { String::new() };
+        let rank = if spec.is_ranked() { rank.to_string() } else { String::new() };
         let counted = |count: u64| [output::count(count), output::share(count, whole)];
         let mut cells = vec![name, rank];
         cells.extend(counted(all - gates));
@@ -107,5 +111,8 @@ pub fn run_table(config: &BlipConfig, run: &Config) -> Result<()> {
         table.row([name.to_owned(), output::count(count), output::share(count, whole)]);
     }
     table.print();
+    if !spec.targets.is_all() {
+        output::line(&format!("\nwhat its targets choose: {}", spec.selection(config)?));
+    }
     Ok(())
 }

@@ -78,7 +78,8 @@ fn embedded(asked: &Asked) -> Result<()> {
     let config = BlipConfig::from_json(nano::CONFIG, &path.join("config.json"))?;
     let weights = Checkpoint::from_bytes(nano::MODEL.to_vec(), &path.join("model.safetensors"))?;
     let list = Stored::of_checkpoint(&weights);
-    let heading = format!("{}: a BLIP backbone for retrieval (inside the program)", nano::NAME);
+    let heading =
+        format!("{}: a BLIP backbone for {} (inside the program)", nano::NAME, config.form);
     backbone::print_listed(&heading, &config, &list, asked)
 }
 
