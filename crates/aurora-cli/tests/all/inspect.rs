@@ -11,8 +11,10 @@ fn config(name: &str) -> String {
     format!("{}/tests/configs/{name}.json", env!("CARGO_MANIFEST_DIR"))
 }
 
+/// Runs in an empty folder: a folder called `nano` would come before the backbone inside the program.
 fn inspect(args: &str) -> String {
-    works(&std::env::temp_dir(), &format!("inspect {args}"))
+    let folder = tempfile::tempdir().unwrap();
+    works(folder.path(), &format!("inspect {args}"))
 }
 
 /// The cells of the one line that begins with these words.
@@ -69,7 +71,8 @@ fn targets_are_told_before_they_are_trained() {
     assert!(printed.contains("+ visual_encoder.blocks.0.attn.qkv"), "{printed}");
     assert!(printed.contains("- text_encoder.encoder.layer.0.attention.self.query:"), "{printed}");
     let nothing = "inspect nano --set adapter.targets.modules=[\"nothing\"]";
-    let message = refused(&std::env::temp_dir(), nothing);
+    let folder = tempfile::tempdir().unwrap();
+    let message = refused(folder.path(), nothing);
     assert!(message.contains("nothing") && message.contains("there are"), "{message}");
 }
 
