@@ -43,14 +43,20 @@ pub fn soft_cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
 /// Shapes or element types that do not fit, no rows, a label that is not below C.
 pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
     const OP: &str = "cross_entropy";
-    let classes = check_logits(OP, logits)?;
+    let labels = check_labels(OP, logits, labels)?;
+    logits.apply_op1(CrossEntropy::new(OP, Targets::Labels(labels)))
+}
+
+/// One label below the number of classes for each row of logits; the labels.
+pub(crate) fn check_labels(op: &'static str, logits: &Tensor, labels: &Tensor) -> Result<Vec<u32>> {
+    let classes = check_logits(op, logits)?;
     if labels.dtype() != DType::U32 {
         let dtype = labels.dtype().as_str();
-        return Err(Error::DType { op: OP, name: "labels", dtype, expected: "u32" }.into());
+        return Err(Error::DType { op, name: "labels", dtype, expected: "u32" }.into());
     }
     if labels.rank() != 1 || logits.dims().first() != labels.dims().first() {
         return Err(Error::Shape {
-            op: OP,
+            op,
             left: "logits",
             left_shape: logits.dims().to_vec(),
             right: "labels",
@@ -62,7 +68,7 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
     let labels: Vec<u32> = labels.to_vec1()?;
     if let Some(position) = labels.iter().position(|&label| label as usize >= classes) {
         return Err(Error::Index {
-            op: OP,
+            op,
             name: "labels",
             position,
             value: labels[position] as usize,
@@ -70,7 +76,7 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
         }
         .into());
     }
-    logits.apply_op1(CrossEntropy::new(OP, Targets::Labels(labels)))
+    Ok(labels)
 }
 
 /// Refuses logits that are not a matrix with at least one row and class; number of classes.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use aurora_kernels::{
     AttentionOptions, LowRank, Mode, adapted_linear, attention, cross_entropy, gelu, layer_norm,
-    linear, self_attention, soft_cross_entropy,
+    linear, negative_log_likelihood, self_attention, soft_cross_entropy,
 };
 use candle_core::{Device, Tensor};
 use common::{check_gradients, normal, scattered};
@@ -126,6 +126,9 @@ proptest! {
         let view = |x: &Tensor| if strided { scattered(x) } else { x.clone() };
         check_gradients(&inputs, |t| soft_cross_entropy(&view(&t[0]), &view(&targets)));
         check_gradients(&inputs, |t| cross_entropy(&view(&t[0]), &labels));
+        for smoothing in [0.0, 0.1] {
+            check_gradients(&inputs, |t| negative_log_likelihood(&view(&t[0]), &labels, smoothing));
+        }
     }
 }
 

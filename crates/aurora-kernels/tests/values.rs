@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use aurora_kernels::{
     AttentionOptions, LowRank, Mode, adapted_linear, attention, cross_entropy, gelu, layer_norm,
-    linear, reference, self_attention, soft_cross_entropy, unfold_patches,
+    linear, negative_log_likelihood, reference, self_attention, soft_cross_entropy, unfold_patches,
 };
 use candle_core::{D, DType, Device, Tensor};
 use common::{difference, normal, scattered, values};
@@ -194,8 +194,18 @@ fn cross_entropies() {
         let mut hot = vec![0.0; rows * classes];
         labels.iter().enumerate().for_each(|(row, l)| hot[row * classes + *l as usize] = 1.0);
         let want = reference::soft_cross_entropy(&xs, &hot, classes);
-        let got = cross_entropy(&x, &Tensor::new(labels, &Device::Cpu).unwrap()).unwrap();
+        let labels = Tensor::new(labels, &Device::Cpu).unwrap();
+        let got = cross_entropy(&x, &labels).unwrap();
         assert_close("cross_entropy", &got, &[want], 1e-6);
+        for smoothing in [0.0, 0.1] {
+            let target = |hot: &f64| (1.0 - smoothing) * hot + smoothing / classes as f64;
+            let smooth: Vec<f64> = hot.iter().map(target).collect();
+            let rows = xs.chunks(classes).zip(smooth.chunks(classes));
+            let want: Vec<f64> =
+                rows.map(|(x, t)| reference::soft_cross_entropy(x, t, classes)).collect();
+            let got = negative_log_likelihood(&x, &labels, smoothing).unwrap();
+            assert_close("negative_log_likelihood", &got, &want, 1e-5);
+        }
     }
     // A class that cannot be, and is not wanted.
     let x = Tensor::new(&[[0f32, 0.0, f32::NEG_INFINITY]], &Device::Cpu).unwrap();

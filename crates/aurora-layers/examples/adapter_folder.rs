@@ -3,7 +3,7 @@
 #![allow(clippy::print_stdout)] // an example shows what it did
 
 use aurora_layers::{
-    AdapterKind, Backbone, BlipConfig, Flavour, TextConfig, TuneSpec, Tuned, VisionConfig,
+    AdapterKind, Backbone, BlipConfig, Flavour, Form, TextConfig, TuneSpec, Tuned, VisionConfig,
     load_adapter, save_adapter,
 };
 use candle_core::Device;
@@ -31,6 +31,7 @@ fn main() -> aurora_layers::Result<()> {
             enc_token_id: 3599,
         },
         projection_size: 128,
+        form: Form::Retrieval,
     };
     let backbone = Backbone::random(config.clone(), 1, &device)?;
     let tuned =

@@ -1,26 +1,31 @@
-//! The BLIP retrieval model: two towers and three heads over frozen tensors, and the passes through them.
+//! BLIP: a vision tower, text towers and heads over frozen tensors, and the passes through them.
 
 use crate::block::Wanted;
 use crate::context::{Context, attend, batch_mean};
+use crate::decoder::Decoder;
 use crate::gate::Gate;
 use crate::heads::{self, Heads, normalize};
+use crate::site::{Tower, text_towers};
 use crate::tensors::{Tensors, check};
-use crate::text::{self, CrossKeys, TextTower, cls};
+use crate::text::{CrossKeys, Past, Reading, Seen, TextTower, cls};
+use crate::video::FrameAware;
 use crate::vision::VisionTower;
-use crate::{BlipConfig, Result, Site};
+use crate::{BlipConfig, Error, Result, Site};
 use aurora_kernels::{LowRank, Mode};
 use candle_core::Tensor;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-/// A BLIP model for retrieval. It holds the backbone's tensors as they were given: plain ones are frozen and cost
-/// nothing in a backward pass, variables are trained.
+/// A BLIP model. It holds the backbone's tensors as they were given: plain ones are frozen and cost nothing in a
+/// backward pass, variables are trained.
+///
+/// Which parts it has depends on its [`crate::Form`]; a pass through a part it lacks is an error that says so.
 #[derive(Debug, Clone)]
 pub struct Blip {
     config: BlipConfig,
     vision: VisionTower,
-    text: TextTower,
-    heads: Tensors,
+    encoder: Option<TextTower>,
+    decoder: Option<Decoder>,
+    heads: Option<Heads>,
     sites: Vec<Site>,
 }
 
@@ -31,18 +36,30 @@ pub struct Blip {
 #[derive(Debug)]
 pub struct Prepared {
     pub(crate) deltas: BTreeMap<String, LowRank>,
-    pub(crate) gates: Vec<Gate>,
+    pub(crate) gates: BTreeMap<String, Gate>,
     pub(crate) context: Option<Context>,
-    pub(crate) heads: Heads,
+    pub(crate) heads: Option<Heads>,
+    pub(crate) frame_aware: FrameAware,
     /// How deltas are computed: side by side with the frozen map, or formed once into its weight.
     pub mode: Mode,
+}
+
+fn lacking(part: &str) -> Error {
+    let reason =
+        format!("{part}, which this pass needs; load the model that was made for this task");
+    Error::config("form", "a model without", reason)
 }
 
 impl Blip {
     /// Names and shapes of the tensors of a backbone of these sizes.
     pub fn wanted(config: &BlipConfig) -> Vec<(String, candle_core::Shape)> {
         let mut wanted: Wanted = VisionTower::wanted(&config.vision);
-        wanted.extend(TextTower::wanted(&config.text, config.vision.hidden_size));
+        for (tower, seen) in text_towers(config) {
+            wanted.extend(match tower {
+                Tower::Decoder => Decoder::wanted(&config.text, seen),
+                _ => TextTower::wanted(&config.text, tower, seen),
+            });
+        }
         wanted.extend(heads::wanted(config));
         wanted
     }
@@ -55,13 +72,14 @@ impl Blip {
     pub fn new(config: &BlipConfig, tensors: &Tensors) -> Result<Self> {
         config.check()?;
         check("the backbone", tensors, &Self::wanted(config))?;
-        let names = heads::wanted(config).into_iter().map(|(name, _)| name);
+        let (text, form) = (&config.text, &config.form);
+        let decoder = form.decodes().map(|tokens| Decoder::new(text, tokens, tensors));
+        let encoder = form.encodes().then(|| TextTower::new(text, Tower::Text, tensors));
         Ok(Self {
             vision: VisionTower::new(&config.vision, tensors)?,
-            text: TextTower::new(&config.text, tensors)?,
-            heads: names
-                .filter_map(|name| Some((name.clone(), tensors.get(&name)?.clone())))
-                .collect(),
+            encoder: encoder.transpose()?,
+            decoder: decoder.transpose()?,
+            heads: Heads::new(config, tensors)?,
             sites: crate::sites(config),
             config: config.clone(),
         })
@@ -81,11 +99,20 @@ impl Blip {
     pub fn bare(&self) -> Result<Prepared> {
         Ok(Prepared {
             deltas: BTreeMap::new(),
-            gates: Vec::new(),
+            gates: BTreeMap::new(),
             context: None,
-            heads: Heads::new(&self.heads)?,
+            heads: self.heads.clone(),
+            frame_aware: FrameAware::Never,
             mode: Mode::Auto,
         })
+    }
+
+    fn encoder(&self) -> Result<&TextTower> {
+        self.encoder.as_ref().ok_or_else(|| lacking("text encoder"))
+    }
+
+    pub(crate) fn decoder(&self) -> Result<&Decoder> {
+        self.decoder.as_ref().ok_or_else(|| lacking("text decoder"))
     }
 
     /// Pictures (batch, 3, size, size), normalised, to token states (batch, tokens, vision width).
@@ -95,48 +122,102 @@ impl Blip {
 
     /// Texts alone: ids (batch, length) u32 and mask (batch, length) of ones and zeros to (batch, length, text width).
     pub fn encode_text(&self, ids: &Tensor, mask: &Tensor, prepared: &Prepared) -> Result<Tensor> {
-        self.text.forward(ids, mask, None, prepared)
+        let reading = Reading { mask: Some(mask), ..Reading::default() };
+        self.encoder()?.forward(ids, reading, prepared)
     }
 
-    /// The cross-attention keys and values of pictures, from their token states: once per picture, however many
-    /// texts look at it.
+    /// The cross-attention keys and values of pictures for the text encoder, from their token states: once per picture,
+    /// however many texts look at it.
     pub fn cross_keys(&self, image_states: &Tensor, prepared: &Prepared) -> Result<CrossKeys> {
-        self.text.cross_keys(image_states, prepared)
+        self.encoder()?.cross_keys(image_states, None, prepared)
     }
 
-    /// Texts looking at pictures: text b at picture `rows[b]` (without `rows`, at picture b). The first token of
-    /// every text is read as `[ENC]`. Result: (batch, length, text width).
+    /// Texts looking at pictures: ids and mask (batch, length) to (batch, length, text width). The first token of
+    /// every text is read as `[ENC]`.
     pub fn fuse(
         &self,
         ids: &Tensor,
         mask: &Tensor,
-        keys: &CrossKeys,
-        rows: Option<Arc<[u32]>>,
+        seen: &Seen,
         prepared: &Prepared,
     ) -> Result<Tensor> {
-        let (batch, length) = ids.dims2()?;
-        let enc = Tensor::full(self.config.text.enc_token_id, (batch, 1), ids.device())?
-            .to_dtype(ids.dtype())?;
-        let ids =
-            if length > 1 { Tensor::cat(&[&enc, &ids.narrow(1, 1, length - 1)?], 1)? } else { enc };
-        self.text.forward(&ids, mask, Some(&text::Context { keys, rows }), prepared)
+        let ids = with_first(ids, self.config.text.enc_token_id)?;
+        let reading = Reading { mask: Some(mask), seen: Some(seen), ..Reading::default() };
+        self.encoder()?.forward(&ids, reading, prepared)
+    }
+
+    /// The cross-attention keys and values of what the decoder looks at: the token states of pictures, or those of
+    /// questions where `mask` (questions, tokens) is one.
+    pub fn decoder_keys(
+        &self,
+        states: &Tensor,
+        mask: Option<&Tensor>,
+        prepared: &Prepared,
+    ) -> Result<CrossKeys> {
+        self.decoder()?.tower.cross_keys(states, mask, prepared)
+    }
+
+    /// Texts as the decoder reads them, each word seeing those before it: ids and mask (batch, length) to states
+    /// (batch, length, text width). The first token of every text is read as `[DEC]`.
+    pub fn decode(
+        &self,
+        ids: &Tensor,
+        mask: &Tensor,
+        seen: &Seen,
+        prepared: &Prepared,
+    ) -> Result<Tensor> {
+        let decoder = self.decoder()?;
+        let ids = with_first(ids, decoder.tokens.start_token_id)?;
+        let reading = Reading { mask: Some(mask), causal: true, seen: Some(seen), past: None };
+        decoder.tower.forward(&ids, reading, prepared)
+    }
+
+    /// The next words (texts, new words) of texts that are known so far: states (texts, new words, text width).
+    pub(crate) fn decode_next(
+        &self,
+        ids: &Tensor,
+        seen: &Seen,
+        past: &mut Past,
+        prepared: &Prepared,
+    ) -> Result<Tensor> {
+        let reading = Reading { mask: None, causal: true, seen: Some(seen), past: Some(past) };
+        self.decoder()?.tower.forward(ids, reading, prepared)
+    }
+
+    /// The decoder's states (.., text width) to logits of the word that comes next, (.., vocabulary).
+    pub fn predict_words(&self, states: &Tensor) -> Result<Tensor> {
+        self.decoder()?.predict(states)
     }
 }
 
+/// The ids (batch, length) with this token in the first place.
+fn with_first(ids: &Tensor, token: u32) -> Result<Tensor> {
+    let (batch, length) = ids.dims2()?;
+    let first = Tensor::full(token, (batch, 1), ids.device())?.to_dtype(ids.dtype())?;
+    if length <= 1 {
+        return Ok(first);
+    }
+    Ok(Tensor::cat(&[&first, &ids.narrow(1, 1, length - 1)?], 1)?)
+}
+
 impl Prepared {
+    pub(crate) fn heads(&self) -> Result<&Heads> {
+        self.heads.as_ref().ok_or_else(|| lacking("projections and matching head"))
+    }
+
     /// Picture token states to features of unit length: (batch, tokens, vision width) to (batch, projection).
     pub fn image_features(&self, states: &Tensor) -> Result<Tensor> {
-        normalize(&self.heads.vision_proj.plain(&cls(states)?)?)
+        normalize(&self.heads()?.vision_proj.plain(&cls(states)?)?)
     }
 
     /// Text token states to features of unit length: (batch, length, text width) to (batch, projection).
     pub fn text_features(&self, states: &Tensor) -> Result<Tensor> {
-        normalize(&self.heads.text_proj.plain(&cls(states)?)?)
+        normalize(&self.heads()?.text_proj.plain(&cls(states)?)?)
     }
 
     /// Fused `[CLS]` vectors (pairs, text width) to matching logits (pairs, 2); column 1 says "they belong together".
     pub fn match_logits(&self, fused_cls: &Tensor) -> Result<Tensor> {
-        self.heads.itm_head.plain(fused_cls)
+        self.heads()?.itm_head.plain(fused_cls)
     }
 
     /// Informative context enhancement: add to the fused `[CLS]` of each pair what the `[CLS]` of its text, encoded

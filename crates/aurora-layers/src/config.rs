@@ -57,16 +57,63 @@ pub struct TextConfig {
     pub enc_token_id: u32,
 }
 
-/// A BLIP model for retrieval: two towers, two projections, a matching head.
+/// The tokens that a text decoder begins, ends and fills texts with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecoderTokens {
+    /// Stands first in every text it writes: `[DEC]`.
+    pub start_token_id: u32,
+    /// Ends a text: `[SEP]`.
+    pub end_token_id: u32,
+    /// Fills what follows: `[PAD]`.
+    pub pad_token_id: u32,
+}
+
+/// What a BLIP model is for, which decides what it has beside its vision tower.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// A text encoder that can look at pictures, two projections, a matching head.
+    #[default]
+    Retrieval,
+    /// A text encoder that looks at pictures, and a decoder that looks at the question's states.
+    QuestionAnswering(DecoderTokens),
+    /// A decoder that looks at pictures.
+    Captioning(DecoderTokens),
+}
+
+impl Form {
+    /// Whether there is a text encoder.
+    pub fn encodes(&self) -> bool {
+        !matches!(self, Self::Captioning(_))
+    }
+
+    /// The tokens of the text decoder, if there is one.
+    pub fn decodes(&self) -> Option<&DecoderTokens> {
+        match self {
+            Self::Retrieval => None,
+            Self::QuestionAnswering(tokens) | Self::Captioning(tokens) => Some(tokens),
+        }
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A BLIP model: a vision tower, and text towers and heads as its form says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BlipConfig {
     /// The vision tower.
     pub vision: VisionConfig,
-    /// The text tower.
+    /// The text tower; where there are an encoder and a decoder, both.
     pub text: TextConfig,
     /// Width of the common space of the contrastive objective.
     pub projection_size: usize,
+    /// What the model is for; retrieval where nothing is said.
+    #[serde(default, skip_serializing_if = "Form::is_default")]
+    pub form: Form,
 }
 
 impl BlipConfig {
@@ -117,12 +164,19 @@ impl BlipConfig {
                 return Err(Error::config(field, eps, "must lie between 0 and 1"));
             }
         }
-        if text.enc_token_id as usize >= text.vocab_size {
-            return Err(Error::config(
-                "text.enc_token_id",
-                text.enc_token_id,
-                format!("must be below text.vocab_size = {}", text.vocab_size),
-            ));
+        let decoder = self.form.decodes().map(|tokens| {
+            [
+                ("form.start_token_id", tokens.start_token_id),
+                ("form.end_token_id", tokens.end_token_id),
+                ("form.pad_token_id", tokens.pad_token_id),
+            ]
+        });
+        let tokens = [("text.enc_token_id", text.enc_token_id)];
+        for (field, token) in tokens.into_iter().chain(decoder.into_iter().flatten()) {
+            if token as usize >= text.vocab_size {
+                let reason = format!("must be below text.vocab_size = {}", text.vocab_size);
+                return Err(Error::config(field, token, reason));
+            }
         }
         Ok(())
     }
@@ -155,7 +209,14 @@ pub(crate) mod tests {
                 enc_token_id: 19,
             },
             projection_size: 8,
+            form: Form::Retrieval,
         }
+    }
+
+    /// The same with a decoder.
+    pub(crate) fn tiny_with(form: impl FnOnce(DecoderTokens) -> Form) -> BlipConfig {
+        let tokens = DecoderTokens { start_token_id: 18, end_token_id: 3, pad_token_id: 0 };
+        BlipConfig { form: form(tokens), ..tiny() }
     }
 
     #[test]
@@ -168,9 +229,23 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_decoders_tokens_are_in_the_vocabulary() {
+        let mut tokens = DecoderTokens { start_token_id: 1, end_token_id: 2, pad_token_id: 20 };
+        let config = |tokens| BlipConfig { form: Form::Captioning(tokens), ..tiny() };
+        let message = config(tokens).check().unwrap_err().to_string();
+        assert!(message.contains("form.pad_token_id = 20"), "{message}");
+        tokens.pad_token_id = 0;
+        config(tokens).check().unwrap();
+    }
+
+    #[test]
     fn survives_json() {
+        for config in [tiny(), tiny_with(Form::QuestionAnswering), tiny_with(Form::Captioning)] {
+            let text = serde_json::to_string(&config).unwrap();
+            assert_eq!(BlipConfig::from_json(&text, "x".as_ref()).unwrap(), config);
+        }
         let text = serde_json::to_string(&tiny()).unwrap();
-        assert_eq!(BlipConfig::from_json(&text, "x".as_ref()).unwrap(), tiny());
+        assert!(!text.contains("form"), "a retrieval model's file stays as it was");
         let wrong = text.replace("heads", "haeds");
         assert!(
             BlipConfig::from_json(&wrong, "c.json".as_ref())

@@ -1,7 +1,8 @@
 //! Gated query transformation: how much of the text path enters each fusion layer's output.
 
+use crate::site::{text_layer, text_towers};
 use crate::tensors::{Tensors, get};
-use crate::{Flavour, Result};
+use crate::{BlipConfig, Flavour, Result};
 use candle_core::Tensor;
 
 /// Factor of both branches in the released code, which has no gate.
@@ -22,13 +23,19 @@ struct Branch {
     shift: Tensor, // (width)
 }
 
-/// Names of the six (released: four) tensors of a fusion layer.
-pub(crate) fn name(layer: usize, branch: &str, part: &str) -> String {
-    format!("text_encoder.encoder.layer.{layer}.aurora_{part}_{branch}")
+/// Names of the six (released: four) tensors of the fusion layer of that path.
+pub(crate) fn name(layer: &str, branch: &str, part: &str) -> String {
+    format!("{layer}.aurora_{part}_{branch}")
+}
+
+/// Paths of the layers that can have a gate: those with a cross-attention.
+pub(crate) fn layers(config: &BlipConfig) -> Vec<String> {
+    let layers = |(tower, _)| (0..config.text.layers).map(move |layer| text_layer(tower, layer));
+    text_towers(config).into_iter().flat_map(layers).collect()
 }
 
 impl Gate {
-    pub(crate) fn new(layer: usize, flavour: Flavour, tensors: &Tensors) -> Result<Self> {
+    pub(crate) fn new(layer: &str, flavour: Flavour, tensors: &Tensors) -> Result<Self> {
         let branch = |branch: &str| -> Result<Branch> {
             let gate = match flavour {
                 Flavour::Aurora => Some(get(tensors, &name(layer, branch, "gate"))?.tanh()?),

@@ -2,7 +2,7 @@
 
 use crate::block::{Linear, Wanted};
 use crate::tensors::Tensors;
-use crate::{BlipConfig, Error, Result};
+use crate::{BlipConfig, Error, Form, Result};
 use candle_core::{D, Tensor};
 
 /// Projections and matching head, ready to apply.
@@ -13,8 +13,11 @@ pub(crate) struct Heads {
     pub(crate) itm_head: Linear,
 }
 
-/// Names and shapes of the heads' tensors.
+/// Names and shapes of the heads' tensors; none but a retrieval model has any.
 pub(crate) fn wanted(config: &BlipConfig) -> Wanted {
+    if config.form != Form::Retrieval {
+        return Wanted::new();
+    }
     let mut wanted =
         Linear::wanted("vision_proj", config.vision.hidden_size, config.projection_size);
     wanted.extend(Linear::wanted("text_proj", config.text.hidden_size, config.projection_size));
@@ -23,12 +26,15 @@ pub(crate) fn wanted(config: &BlipConfig) -> Wanted {
 }
 
 impl Heads {
-    pub(crate) fn new(tensors: &Tensors) -> Result<Self> {
-        Ok(Self {
+    pub(crate) fn new(config: &BlipConfig, tensors: &Tensors) -> Result<Option<Self>> {
+        if config.form != Form::Retrieval {
+            return Ok(None);
+        }
+        Ok(Some(Self {
             vision_proj: Linear::new("vision_proj", tensors)?,
             text_proj: Linear::new("text_proj", tensors)?,
             itm_head: Linear::new("itm_head", tensors)?,
-        })
+        }))
     }
 
     /// Take the head of that name from `tensors`, if it is there.

@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn open_gates_are_refused_by_name_unless_dropped() {
         let (backbone, mut tuned) = moved(AdapterKind::Cp);
-        let name = gate::name(1, "cross", "gate");
+        let name = gate::name("text_encoder.encoder.layer.1", "cross", "gate");
         tuned.tensors.insert(name.clone(), Tensor::new(&[0.5f32], &Device::Cpu).unwrap());
         let folder = tempfile::tempdir().unwrap();
         let refused = export_lora(folder.path(), &tuned, &backbone.config, "tiny", false);

@@ -1,16 +1,45 @@
 //! Sites: the frozen linear maps of a backbone that can take a weight delta.
 
-use crate::BlipConfig;
+use crate::{BlipConfig, Form};
 use serde::{Deserialize, Serialize};
 
-/// Which half of the model a site stands in.
+/// Which part of the model a site stands in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tower {
     /// The vision transformer.
     Vision,
-    /// The text transformer.
+    /// The text encoder.
     Text,
+    /// The text decoder.
+    Decoder,
+}
+
+impl Tower {
+    /// What the names of a text tower's tensors begin with.
+    pub(crate) fn prefix(self) -> &'static str {
+        match self {
+            Self::Vision => "visual_encoder",
+            Self::Text => "text_encoder",
+            Self::Decoder => "text_decoder.bert",
+        }
+    }
+}
+
+/// The text towers of a model, each with the width of what its cross-attention looks at: picture tokens, or, for the
+/// decoder of a question answering model, the question's states.
+pub(crate) fn text_towers(config: &BlipConfig) -> Vec<(Tower, usize)> {
+    let (vision, text) = (config.vision.hidden_size, config.text.hidden_size);
+    match config.form {
+        Form::Retrieval => vec![(Tower::Text, vision)],
+        Form::QuestionAnswering(_) => vec![(Tower::Text, vision), (Tower::Decoder, text)],
+        Form::Captioning(_) => vec![(Tower::Decoder, vision)],
+    }
+}
+
+/// Name of a layer of a text tower.
+pub(crate) fn text_layer(tower: Tower, layer: usize) -> String {
+    format!("{}.encoder.layer.{layer}", tower.prefix())
 }
 
 /// What a site computes.
@@ -64,7 +93,7 @@ impl Site {
 }
 
 /// Every site of a BLIP model, in the order of the forward pass: per vision block qkv, projection and both MLP maps;
-/// per text layer query, key and value of self-attention and of cross-attention.
+/// per layer of each text tower query, key and value of self-attention and of cross-attention.
 ///
 /// An MLP whose width is no multiple of the tower's is one slice.
 pub fn sites(config: &BlipConfig) -> Vec<Site> {
@@ -82,23 +111,16 @@ pub fn sites(config: &BlipConfig) -> Vec<Site> {
         add("mlp.fc2", Role::Contract, mlp, width, mlp_slices);
     }
     let text = config.text.hidden_size;
-    for layer in 0..config.text.layers {
-        for (block, context) in [("attention", text), ("crossattention", width)] {
+    let layers = |(tower, seen)| (0..config.text.layers).map(move |layer| (tower, seen, layer));
+    for (tower, seen, layer) in text_towers(config).into_iter().flat_map(layers) {
+        for (block, context) in [("attention", text), ("crossattention", seen)] {
             for (name, role, in_dim) in [
                 ("query", Role::Query, text),
                 ("key", Role::Key, context),
                 ("value", Role::Value, context),
             ] {
-                let path = format!("text_encoder.encoder.layer.{layer}.{block}.self.{name}");
-                sites.push(Site {
-                    path,
-                    tower: Tower::Text,
-                    layer,
-                    role,
-                    in_dim,
-                    out_dim: text,
-                    slices: 1,
-                });
+                let path = format!("{}.{block}.self.{name}", text_layer(tower, layer));
+                sites.push(Site { path, tower, layer, role, in_dim, out_dim: text, slices: 1 });
             }
         }
     }
@@ -108,14 +130,23 @@ pub fn sites(config: &BlipConfig) -> Vec<Site> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::tests::tiny;
+    use crate::config::tests::{tiny, tiny_with};
 
     #[test]
     fn blip_base_has_216_slices() {
         let mut config = tiny();
         config.vision.layers = 12;
         config.text.layers = 12;
-        assert_eq!(sites(&config).iter().map(|site| site.slices).sum::<usize>(), 216);
+        let slices =
+            |config: &BlipConfig| -> usize { sites(config).iter().map(|site| site.slices).sum() };
+        assert_eq!(slices(&config), 216);
+        let Form::QuestionAnswering(tokens) = tiny_with(Form::QuestionAnswering).form else {
+            panic!("made so")
+        };
+        config.form = Form::QuestionAnswering(tokens);
+        assert_eq!(slices(&config), 288);
+        config.form = Form::Captioning(tokens);
+        assert_eq!(slices(&config), 216);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use crate::adapter::{Adapter, Cp, Init, Lora, MlpLayout, Slot, TensorTrain, Tucker, Vera};
 use crate::tensors::{Tensors, check, get};
-use crate::{Backbone, Blip, BlipConfig, Error, Prepared, Result, context, gate};
+use crate::video::FrameAware;
+use crate::{Backbone, Blip, BlipConfig, Error, Form, Prepared, Result, context, gate};
 use candle_core::{Device, Tensor, Var};
 use serde::{Deserialize, Serialize};
 use std::collections::btree_map::Entry;
@@ -56,8 +57,12 @@ pub struct TuneSpec {
     pub rank_stabilised: bool,
     /// Gated query transformation in the fusion layers.
     pub gate: bool,
-    /// Informative context enhancement: slots of the bank of text vectors (flavour released: any but 0 turns it on).
+    /// Informative context enhancement: slots of the bank of text vectors (flavour released: any but 0 turns it on); of
+    /// no meaning for models that match no pairs.
     pub context_slots: usize,
+    /// Frame-aware attention: each text weighs the frames of a clip (flavour released: in training only).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub frame_aware: bool,
     /// Heads that are trained and saved with the adapter.
     pub modules_to_save: Vec<String>,
 }
@@ -97,6 +102,7 @@ impl TuneSpec {
             rank_stabilised: false,
             gate: adapts,
             context_slots: if adapts { 64 } else { 0 },
+            frame_aware: false,
             modules_to_save: modules.into_iter().map(String::from).collect(),
         }
     }
@@ -121,6 +127,11 @@ impl TuneSpec {
         }
     }
 
+    /// Whether there is a context: it enhances what the matching head reads, which retrieval alone has.
+    fn has_context(&self, config: &BlipConfig) -> bool {
+        self.context_slots > 0 && config.form == Form::Retrieval
+    }
+
     /// Every tensor beside the heads that this tuning adds to a backbone of these sizes.
     fn slots(&self, config: &BlipConfig) -> Result<Vec<Slot>> {
         if self.rank == 0 && self.adapter().is_some() {
@@ -132,10 +143,10 @@ impl TuneSpec {
         };
         let width = config.text.hidden_size;
         if self.gate {
-            for layer in 0..config.text.layers {
+            for layer in gate::layers(config) {
                 for branch in ["self", "cross"] {
                     let mut add = |part: &str, size: usize, init| {
-                        slots.push(Slot::new(gate::name(layer, branch, part), size, init));
+                        slots.push(Slot::new(gate::name(&layer, branch, part), size, init));
                     };
                     match self.flavour {
                         Flavour::Aurora => {
@@ -151,7 +162,7 @@ impl TuneSpec {
                 }
             }
         }
-        if self.context_slots > 0 && self.flavour == Flavour::Aurora {
+        if self.has_context(config) && self.flavour == Flavour::Aurora {
             slots.push(Slot::new(context::GATE, 1, Init::Zeros));
             slots.push(Slot::new(context::BANK, (self.context_slots, width), Init::Zeros));
         }
@@ -250,8 +261,10 @@ impl Tuned {
     /// `rank_mask` (rank), when given, scales the rank components: dropout of components, one draw a step.
     pub fn prepare(&self, blip: &Blip, rank_mask: Option<&Tensor>) -> Result<Prepared> {
         let mut prepared = blip.bare()?;
-        for head in HEADS {
-            prepared.heads.replace(head, &self.tensors)?;
+        if let Some(heads) = &mut prepared.heads {
+            for head in HEADS {
+                heads.replace(head, &self.tensors)?;
+            }
         }
         if let Some(adapter) = self.spec.adapter() {
             for site in blip.sites() {
@@ -264,14 +277,20 @@ impl Tuned {
             }
         }
         if self.spec.gate {
-            let layers = 0..blip.config().text.layers;
-            let gates =
-                layers.map(|layer| gate::Gate::new(layer, self.spec.flavour, &self.tensors));
+            let gates = gate::layers(blip.config()).into_iter().map(|layer| {
+                let gate = gate::Gate::new(&layer, self.spec.flavour, &self.tensors)?;
+                Ok((layer, gate))
+            });
             prepared.gates = gates.collect::<Result<_>>()?;
         }
-        if self.spec.context_slots > 0 {
+        if self.spec.has_context(blip.config()) {
             prepared.context = Some(context::Context::new(self.spec.flavour, &self.tensors)?);
         }
+        prepared.frame_aware = match (self.spec.frame_aware, self.spec.flavour) {
+            (false, _) => FrameAware::Never,
+            (true, Flavour::Released) => FrameAware::InTraining,
+            (true, Flavour::Aurora) => FrameAware::Always,
+        };
         Ok(prepared)
     }
 

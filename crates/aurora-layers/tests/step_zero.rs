@@ -5,11 +5,10 @@
 use aurora_kernels::Mode;
 use aurora_kernels::random::Stream;
 use aurora_layers::{
-    AdapterKind, Backbone, BlipConfig, Flavour, Prepared, TextConfig, TuneSpec, Tuned,
+    AdapterKind, Backbone, BlipConfig, Flavour, Form, Prepared, Seen, TextConfig, TuneSpec, Tuned,
     VisionConfig, cls,
 };
 use candle_core::{DType, Device, Tensor};
-use std::sync::Arc;
 
 fn config() -> BlipConfig {
     BlipConfig {
@@ -33,6 +32,7 @@ fn config() -> BlipConfig {
             enc_token_id: 39,
         },
         projection_size: 16,
+        form: Form::Retrieval,
     }
 }
 
@@ -60,8 +60,8 @@ fn outputs(backbone: &Backbone, prepared: &Prepared) -> Vec<Tensor> {
     let images = blip.encode_image(&inputs.images, prepared).unwrap();
     let texts = blip.encode_text(&inputs.ids, &inputs.mask, prepared).unwrap();
     let keys = blip.cross_keys(&images, prepared).unwrap();
-    let rows: Arc<[u32]> = Arc::from([2u32, 0, 1]);
-    let fused = blip.fuse(&inputs.ids, &inputs.mask, &keys, Some(rows), prepared).unwrap();
+    let seen = Seen::new(&keys).rows([2, 0, 1]);
+    let fused = blip.fuse(&inputs.ids, &inputs.mask, &seen, prepared).unwrap();
     let enhanced = prepared.add_context(&cls(&fused).unwrap(), &cls(&texts).unwrap(), 0).unwrap();
     vec![
         prepared.image_features(&images).unwrap(),

@@ -1,12 +1,12 @@
 //! Two-stage evaluation of retrieval: similarity of features over everything, matching logits for the best.
 
-use aurora_layers::{Blip, Prepared, cls};
+use aurora_layers::{Blip, Prepared, Seen, cls};
 use candle_core::Tensor;
-use std::sync::Arc;
 
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::rerank::{Candidates, Reranked, rerank};
+use crate::retrieval::{encode_images, frame_weights};
 
 /// Pairs of a fused pass that are computed together.
 const PAIRS_PER_CALL: usize = 512;
@@ -15,6 +15,7 @@ const PAIRS_PER_CALL: usize = 512;
 #[derive(Debug)]
 pub struct Gallery {
     image_states: Vec<Tensor>,    // each (1, tokens, vision width)
+    frames: Vec<Tensor>,          // of clips, each (1, frames, projection)
     text_cls: Vec<Tensor>,        // each (1, text width)
     texts: Vec<(Tensor, Tensor)>, // token ids and mask, each (1, length)
     /// Picture features (pictures, projection).
@@ -27,6 +28,7 @@ pub struct Gallery {
 #[derive(Debug, Default)]
 pub struct GalleryBuilder {
     image_states: Vec<Tensor>,
+    frames: Vec<Tensor>,
     text_cls: Vec<Tensor>,
     texts: Vec<(Tensor, Tensor)>,
     image: Vec<Tensor>,
@@ -34,15 +36,19 @@ pub struct GalleryBuilder {
 }
 
 impl GalleryBuilder {
-    /// Add pictures (batch, 3, size, size).
+    /// Add pictures (batch, 3, size, size), or clips (batch, frames, 3, size, size), all of as many frames.
     ///
     /// # Errors
     /// Shapes that do not fit the model.
     pub fn images(&mut self, blip: &Blip, prepared: &Prepared, images: &Tensor) -> Result<()> {
-        let states = blip.encode_image(images, prepared)?.detach();
-        self.image.push(prepared.image_features(&states)?.detach());
+        let encoded = encode_images(blip, prepared, images)?;
+        self.image.push(encoded.features.detach());
+        let states = encoded.states.detach();
         for row in 0..states.dim(0)? {
             self.image_states.push(states.narrow(0, row, 1)?);
+            if let Some(frames) = &encoded.frames {
+                self.frames.push(frames.detach().narrow(0, row, 1)?);
+            }
         }
         Ok(())
     }
@@ -76,6 +82,7 @@ impl GalleryBuilder {
         let (image, text) = (Tensor::cat(&self.image, 0)?, Tensor::cat(&self.text, 0)?);
         Ok(Gallery {
             image_states: self.image_states,
+            frames: self.frames,
             text_cls: self.text_cls,
             texts: self.texts,
             image,
@@ -116,6 +123,21 @@ impl Gallery {
         rerank(&self.similarity()?, k_test, PAIRS_PER_CALL, &mut scorer)
     }
 
+    /// What each candidate text multiplies the keys of its clip by, (pairs, keys); none of pictures.
+    fn frame_weights(&self, prepared: &Prepared, work: &[Candidates]) -> Result<Option<Tensor>> {
+        if self.frames.is_empty() {
+            return Ok(None);
+        }
+        let pairs =
+            || work.iter().flat_map(|item| item.texts.iter().map(|&text| (item.image, text)));
+        let frames: Vec<&Tensor> = pairs().map(|(image, _)| &self.frames[image]).collect();
+        let texts: Vec<u32> = pairs().map(|(_, text)| text as u32).collect();
+        let texts = Tensor::from_vec(texts, frames.len(), self.text.device())?;
+        let (text, frames) = (self.text.index_select(&texts, 0)?, Tensor::cat(&frames, 0)?);
+        let keys = self.image_states.first().map_or(0, |states| states.dims()[1]);
+        frame_weights(prepared, false, &text, Some(&frames), keys)
+    }
+
     /// Matching logits of pictures with their candidate texts; keys and values once a picture.
     ///
     /// # Errors
@@ -143,7 +165,9 @@ impl Gallery {
             Ok(Tensor::cat(&rows.collect::<candle_core::Result<Vec<_>>>()?, 0)?)
         };
         let (ids, mask) = (gather(|text| &text.0)?, gather(|text| &text.1)?);
-        let fused = cls(&blip.fuse(&ids, &mask, &keys, Some(Arc::from(rows)), prepared)?)?;
+        let weights = self.frame_weights(prepared, work)?;
+        let seen = Seen::new(&keys).rows(rows).scaled(weights);
+        let fused = cls(&blip.fuse(&ids, &mask, &seen, prepared)?)?;
         let fused = if prepared.has_context() {
             let own: Vec<&Tensor> = texts.iter().map(|&text| &self.text_cls[text]).collect();
             prepared.add_context(&fused, &Tensor::cat(&own, 0)?, 0)?

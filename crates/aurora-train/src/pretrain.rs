@@ -10,8 +10,8 @@
 use aurora_kernels::random::Stream;
 use aurora_kernels::{cross_entropy, linear, soft_cross_entropy};
 use aurora_layers::{
-    AdapterKind, Backbone, Blip, BlipConfig, Flavour, TextConfig, TuneSpec, Tuned, VisionConfig,
-    cls, normalize,
+    AdapterKind, Backbone, Blip, BlipConfig, Flavour, Form, TextConfig, TuneSpec, Tuned,
+    VisionConfig, cls, normalize,
 };
 use candle_core::{D, Device, Tensor, Var};
 use std::sync::Arc;
@@ -51,6 +51,7 @@ impl ModelSizes {
                 enc_token_id: self.vocabulary.saturating_sub(1) as u32,
             },
             projection_size: self.projection,
+            form: Form::Retrieval,
         }
     }
 }
@@ -202,7 +203,7 @@ impl Pretrainer {
             // on a part of the batch, since each of its pairs costs a pass of its own.
             let weight = if step >= settings.itm_from_step { settings.itm_weight } else { 0.0 };
             let rows = batch.min(if weight > 0.0 { settings.itm_pairs } else { 8 });
-            let encoded = Encoded { image_states, text_states, image, text };
+            let encoded = Encoded { image_states, text_states, image, text, frames: None };
             let model = (&*self.blip, &prepared);
             let key = (self.config.seed, step);
             let (token_ids, mask) = (&first(&lesson.token_ids)?, &first(&lesson.mask)?);

@@ -5,19 +5,18 @@
 //! a picture are computed once and serve its right pair and every negative it is drawn for.
 
 use aurora_kernels::cross_entropy;
-use aurora_layers::{Blip, Prepared, cls};
+use aurora_layers::{Blip, Prepared, Seen, clip_tokens, cls, frame_scale};
 use candle_core::Tensor;
-use std::sync::Arc;
 
 use crate::error::Result;
 use crate::itc::{ItcInput, itc_loss};
 use crate::itm::{HardNegatives, ItmPairs};
 use crate::queue::QueueView;
 
-/// Pairs of pictures and texts.
+/// Pairs of pictures, or clips, and texts.
 #[derive(Debug, Clone, Copy)]
 pub struct Pairs<'a> {
-    /// Pictures (batch, 3, size, size), normalised.
+    /// Pictures (batch, 3, size, size) or clips (batch, frames, 3, size, size), normalised.
     pub images: &'a Tensor,
     /// Token ids (batch, length), u32.
     pub token_ids: &'a Tensor,
@@ -30,7 +29,7 @@ pub struct Pairs<'a> {
 /// States and features of a batch, each tower on its own.
 #[derive(Debug, Clone)]
 pub struct Encoded {
-    /// Picture tokens (batch, tokens, vision width).
+    /// Picture tokens (batch, tokens, vision width); of a clip those of all frames.
     pub image_states: Tensor,
     /// Text tokens (batch, length, text width).
     pub text_states: Tensor,
@@ -38,6 +37,36 @@ pub struct Encoded {
     pub image: Tensor,
     /// Text features of unit length (batch, projection).
     pub text: Tensor,
+    /// Features of unit length of each frame (batch, frames, projection); none of pictures.
+    pub frames: Option<Tensor>,
+}
+
+/// What a vision tower makes of pictures or clips.
+#[derive(Debug, Clone)]
+pub struct EncodedImages {
+    /// As in [`Encoded::image_states`].
+    pub states: Tensor,
+    /// As in [`Encoded::image`].
+    pub features: Tensor,
+    /// As in [`Encoded::frames`].
+    pub frames: Option<Tensor>,
+}
+
+/// Pictures (batch, 3, size, size) or clips (batch, frames, 3, size, size) through the vision tower.
+///
+/// # Errors
+/// Shapes that do not fit the model.
+pub fn encode_images(blip: &Blip, prepared: &Prepared, images: &Tensor) -> Result<EncodedImages> {
+    if images.rank() == 5 {
+        let states = blip.encode_clips(images, prepared)?;
+        return Ok(EncodedImages {
+            features: prepared.clip_features(&states)?,
+            frames: Some(prepared.frame_features(&states)?),
+            states: clip_tokens(&states)?,
+        });
+    }
+    let states = blip.encode_image(images, prepared)?;
+    Ok(EncodedImages { features: prepared.image_features(&states)?, states, frames: None })
 }
 
 /// Both towers over a batch.
@@ -45,11 +74,26 @@ pub struct Encoded {
 /// # Errors
 /// Shapes that do not fit the model.
 pub fn encode(blip: &Blip, prepared: &Prepared, pairs: &Pairs) -> Result<Encoded> {
-    let image_states = blip.encode_image(pairs.images, prepared)?;
+    let EncodedImages { states, features, frames } = encode_images(blip, prepared, pairs.images)?;
     let text_states = blip.encode_text(pairs.token_ids, pairs.mask, prepared)?;
-    let (image, text) =
-        (prepared.image_features(&image_states)?, prepared.text_features(&text_states)?);
-    Ok(Encoded { image_states, text_states, image, text })
+    let text = prepared.text_features(&text_states)?;
+    Ok(Encoded { image_states: states, text_states, image: features, text, frames })
+}
+
+/// What frame-aware attention multiplies the keys of each pair's clip by: text features (pairs, projection), features
+/// of the frames of each pair's clip (pairs, frames, projection), `keys` tokens in a clip. None where frames are not
+/// weighed: for pictures, without frame-aware attention, and outside of training in flavour released.
+pub(crate) fn frame_weights(
+    prepared: &Prepared,
+    training: bool,
+    text: &Tensor,
+    frames: Option<&Tensor>,
+    keys: usize,
+) -> Result<Option<Tensor>> {
+    let Some(frames) = frames.filter(|_| prepared.weighs_frames(training)) else {
+        return Ok(None);
+    };
+    Ok(Some(frame_scale(text, frames, keys / frames.dim(1)?)?))
 }
 
 /// What ITC needs beside the batch.
@@ -110,6 +154,10 @@ pub fn matching_drawn(
 /// The matching loss: two-way cross-entropy over the right pairs that have negatives and those negatives, three
 /// pairs a row in one pass.
 ///
+/// With negatives over all ranks, `pairs` and `encoded` are those of all ranks (gathered with their gradients) and
+/// `negatives` those that [`HardNegatives::draw_rows`] drew for the rank's own rows; the mean over ranks of as many
+/// rows each is the loss of the whole batch.
+///
 /// # Errors
 /// Shapes that do not fit the model.
 pub fn matching(
@@ -125,8 +173,17 @@ pub fn matching(
     let keys = blip.cross_keys(&encoded.image_states, prepared)?;
     let ids = pairs.token_ids.index_select(&text_rows, 0)?; // (3 rows, length)
     let mask = pairs.mask.index_select(&text_rows, 0)?;
-    let image_rows: Arc<[u32]> = chosen.image_rows.as_slice().into();
-    let fused = cls(&blip.fuse(&ids, &mask, &keys, Some(image_rows), prepared)?)?; // (3 rows, width)
+    let image_rows = Tensor::from_slice(&chosen.image_rows, chosen.len(), device)?;
+    let frames = encoded.frames.as_ref().map(|frames| frames.index_select(&image_rows, 0));
+    let weights = frame_weights(
+        prepared,
+        true,
+        &encoded.text.index_select(&text_rows, 0)?,
+        frames.transpose()?.as_ref(),
+        encoded.image_states.dim(1)?,
+    )?;
+    let seen = Seen::new(&keys).rows(chosen.image_rows.as_slice()).scaled(weights);
+    let fused = cls(&blip.fuse(&ids, &mask, &seen, prepared)?)?; // (3 rows, width)
     let fused = if prepared.has_context() {
         let text_cls = cls(&encoded.text_states)?.index_select(&text_rows, 0)?;
         prepared.add_context(&fused, &text_cls, negatives.len())?

@@ -6,8 +6,11 @@
 
 mod support;
 
-#[path = "golden_cases/retrieval_image.rs"]
-mod retrieval_image;
+#[path = "golden_cases/retrieval.rs"]
+mod retrieval;
+
+#[path = "golden_cases/vqa.rs"]
+mod vqa;
 
 #[path = "golden_cases/checkpoints.rs"]
 mod checkpoints;

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aurora_data::{Dataset, Decode, Split, embedded};
-use aurora_layers::{AdapterKind, Backbone, BlipConfig, TextConfig, VisionConfig, load_adapter};
+use aurora_layers::{
+    AdapterKind, Backbone, BlipConfig, Form, TextConfig, VisionConfig, load_adapter,
+};
 use aurora_train::config::{Config, RunConfig};
 use aurora_train::pipeline::{Inputs, Outcome, Pictures, tune};
 use aurora_train::progress::Silent;
@@ -35,6 +37,7 @@ fn backbone() -> Backbone {
             enc_token_id: 3599,
         },
         projection_size: 16,
+        form: Form::Retrieval,
     };
     Backbone::random(config, 1, &Device::Cpu).unwrap()
 }

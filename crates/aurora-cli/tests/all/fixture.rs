@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use aurora_layers::{
-    AdapterKind, Backbone, BlipConfig, Flavour, TextConfig, TuneSpec, Tuned, VisionConfig,
+    AdapterKind, Backbone, BlipConfig, Flavour, Form, TextConfig, TuneSpec, Tuned, VisionConfig,
     save_adapter,
 };
 use candle_core::{DType, Device};
@@ -59,6 +59,7 @@ fn sizes() -> BlipConfig {
             enc_token_id: vocab_size as u32 - 1,
         },
         projection_size: 8,
+        form: Form::Retrieval,
     }
 }
 

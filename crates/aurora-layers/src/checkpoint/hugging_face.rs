@@ -4,13 +4,15 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::{BlipConfig, Error, Result, TextConfig, VisionConfig};
+use crate::{BlipConfig, DecoderTokens, Error, Form, Result, TextConfig, VisionConfig};
 
 /// What is read of it. Absent keys have the values that transformers gives them; keys about training and generation
 /// are many and are left alone.
 #[derive(Debug, Deserialize)]
 struct Folder {
     model_type: Option<String>,
+    #[serde(default)]
+    architectures: Vec<String>,
     #[serde(default = "projection")]
     image_text_hidden_size: usize,
     #[serde(default)]
@@ -63,6 +65,9 @@ struct Text {
     max_position_embeddings: usize,
     hidden_act: String,
     layer_norm_eps: f64,
+    bos_token_id: u32,
+    sep_token_id: u32,
+    pad_token_id: u32,
 }
 
 impl Default for Text {
@@ -78,7 +83,29 @@ impl Default for Text {
             max_position_embeddings: 512,
             hidden_act: "gelu".to_owned(),
             layer_norm_eps: 1e-12,
+            bos_token_id: 30_522,
+            sep_token_id: 102,
+            pad_token_id: 0,
         }
+    }
+}
+
+/// The models of transformers that can be read, as they stand in `architectures`.
+const RETRIEVAL: &str = "BlipForImageTextRetrieval";
+const QUESTION_ANSWERING: &str = "BlipForQuestionAnswering";
+const CAPTIONING: &str = "BlipForConditionalGeneration";
+
+fn form(folder: &Folder) -> std::result::Result<Form, String> {
+    let Text { bos_token_id, sep_token_id, pad_token_id, .. } = folder.text_config;
+    let tokens =
+        DecoderTokens { start_token_id: bos_token_id, end_token_id: sep_token_id, pad_token_id };
+    match folder.architectures.first().map(String::as_str) {
+        None | Some(RETRIEVAL) => Ok(Form::Retrieval),
+        Some(QUESTION_ANSWERING) => Ok(Form::QuestionAnswering(tokens)),
+        Some(CAPTIONING) => Ok(Form::Captioning(tokens)),
+        Some(other) => Err(format!(
+            "architectures names {other:?}; {RETRIEVAL}, {QUESTION_ANSWERING} and {CAPTIONING} can be read"
+        )),
     }
 }
 
@@ -93,6 +120,7 @@ pub fn config(text: &str, path: &Path) -> Result<BlipConfig> {
     if let Some(kind) = folder.model_type.as_deref().filter(|kind| *kind != "blip") {
         return Err(wrong(format!("model_type is {kind:?}; only \"blip\" can be read")));
     }
+    let form = form(&folder).map_err(wrong)?;
     let Folder { vision_config: vision, text_config: text, image_text_hidden_size, .. } = folder;
     for (field, found) in [
         ("vision_config.hidden_act", &vision.hidden_act),
@@ -132,6 +160,7 @@ pub fn config(text: &str, path: &Path) -> Result<BlipConfig> {
             enc_token_id: text.vocab_size.saturating_sub(1) as u32,
         },
         projection_size: image_text_hidden_size,
+        form,
     };
     config.check()?;
     Ok(config)

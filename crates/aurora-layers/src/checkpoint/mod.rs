@@ -20,7 +20,8 @@ pub use positions::resize as resize_positions;
 pub use pth::Pth;
 pub use safetensors::Shards;
 
-use crate::{Backbone, Blip, BlipConfig, Error, Result, Tensors};
+use crate::decoder::TIED;
+use crate::{Backbone, Blip, BlipConfig, Error, Form, HEADS, Result, Tensors};
 
 /// A checkpoint on disk: which tensors it has, under their original names.
 #[derive(Debug)]
@@ -82,17 +83,20 @@ impl fmt::Display for LoadReport {
     }
 }
 
-/// Why a tensor that the retrieval model has no place for is no surprise.
-fn reason(name: &str) -> Option<&'static str> {
-    let momentum = name.split('.').next().is_some_and(|part| part.ends_with("_m"));
+/// Why a tensor that a model of this form has no place for is no surprise.
+fn reason(name: &str, form: &Form) -> Option<&'static str> {
+    let first = name.split('.').next().unwrap_or_default();
     match name {
-        _ if momentum => Some("momentum copy"),
+        _ if first.ends_with("_m") => Some("momentum copy"),
         "image_queue" | "text_queue" | "idx_queue" | "ptr_queue" | "queue_ptr" => {
             Some("momentum queue")
         }
         "temp" | "logit_scale" => Some("temperature of training"),
         _ if name.ends_with("position_ids") => Some("buffer"),
-        _ if name.starts_with("text_decoder.") => Some("decoder"),
+        _ if TIED.iter().any(|(copy, _)| *copy == name) => Some("copy of another tensor"),
+        _ if first == "text_decoder" && form.decodes().is_none() => Some("decoder"),
+        _ if first == "text_encoder" && !form.encodes() => Some("text encoder"),
+        _ if HEADS.contains(&first) && *form != Form::Retrieval => Some("head of retrieval"),
         _ => None,
     }
 }
@@ -154,10 +158,11 @@ impl Checkpoint {
         self.stored.keys().map(read).collect()
     }
 
-    /// The retrieval model of these sizes. Position embeddings of another picture size are resized.
+    /// The model of these sizes and this form. Position embeddings of another picture size are resized.
     ///
     /// # Errors
-    /// A report that lists everything missing, unexpected or of another shape; a weight that is not a number.
+    /// A report that lists everything missing, unexpected or of another shape; a weight that is not a number; a copy
+    /// of a shared tensor that is not the same.
     pub fn backbone(&self, config: &BlipConfig, device: &Device) -> Result<(Backbone, LoadReport)> {
         let mut report = LoadReport::default();
         let mut tensors = Tensors::new();
@@ -192,9 +197,21 @@ impl Checkpoint {
             tensors.insert(name.clone(), tensor);
         }
         for name in self.stored.keys().filter(|name| !wanted.contains_key(*name)) {
-            match reason(name) {
+            match reason(name, &config.form) {
                 Some(reason) => report.ignored.push((name.clone(), reason)),
                 None => report.unexpected.push(name.clone()),
+            }
+        }
+        for (copy, name) in TIED {
+            let (true, Some(kept)) = (self.stored.contains_key(copy), tensors.get(name)) else {
+                continue;
+            };
+            let copied = self.tensor(copy, device)?.to_dtype(DType::F32)?;
+            let same = copied.shape() == kept.shape()
+                && (copied - kept)?.abs()?.max_all()?.to_scalar::<f32>()? == 0.0;
+            if !same {
+                let reason = format!("must be a copy of {name}, as BLIP shares the two");
+                return Err(Error::config(copy, "a tensor of its own", reason));
             }
         }
         if !report.complete() {

@@ -1,8 +1,9 @@
 //! Checkpoints as others write them give the same weights, to the bit.
 
-use super::support::{assert_close, folder, read};
+use super::support::{Fixture, assert_close, folder, read};
 use aurora_layers::checkpoint::{Checkpoint, hugging_face_config};
-use aurora_layers::cls;
+use aurora_layers::{Backbone, Generation, Seen, cls};
+use aurora_train::answering::{Texts, caption_loss, mean_text_loss, question_states};
 use candle_core::{DType, Device};
 
 /// Every tensor of the fixture's weights, in whatever order the file keeps its numbers.
@@ -50,7 +51,69 @@ fn hf_itm() {
     let itc = image.matmul(&bare.text_features(&text).unwrap().t().unwrap()).unwrap();
     assert_close("itc_score", &itc, &fixture["itc_score"], 1e-5);
     let keys = blip.cross_keys(&vision, &bare).unwrap();
-    let fused = blip.fuse(&ids, &mask, &keys, None, &bare).unwrap();
+    let fused = blip.fuse(&ids, &mask, &Seen::new(&keys), &bare).unwrap();
     let itm = bare.match_logits(&cls(&fused).unwrap()).unwrap();
     assert_close("itm_score", &itm, &fixture["itm_score"], 1e-5);
+}
+
+/// A fixture folder of transformers: the model and its numbers.
+fn hugging_face(folder_name: &str) -> (Backbone, Fixture) {
+    let path = folder().join("hf").join(folder_name);
+    let text = std::fs::read_to_string(path.join("config.json")).unwrap();
+    let config = hugging_face_config(&text, &path.join("config.json")).unwrap();
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    let (backbone, report) = checkpoint.backbone(&config, &Device::Cpu).unwrap();
+    assert!(report.complete() && report.ignored.is_empty(), "{report}");
+    (backbone, read(&format!("hf/{folder_name}/io.safetensors")))
+}
+
+/// Generated rows as the fixture has them, `[DEC]` first, without what follows the end.
+fn written(fixture: &Fixture) -> Vec<Vec<u32>> {
+    let rows: Vec<Vec<i64>> = fixture["generated"].to_vec2().unwrap();
+    let words = |row: Vec<i64>| {
+        row.into_iter().skip(1).take_while(|&id| id != 3).map(|id| id as u32).collect()
+    };
+    rows.into_iter().map(words).collect()
+}
+
+#[test]
+fn hf_vqa() {
+    let (mut backbone, fixture) = hugging_face("vqa");
+    let ids = fixture["input_ids"].to_dtype(DType::U32).unwrap();
+    let questions = Texts { token_ids: &ids, mask: &fixture["attention_mask"] };
+    // This forward keeps [CLS] where the original puts [ENC].
+    backbone.config.text.enc_token_id = ids.flatten_all().unwrap().to_vec1::<u32>().unwrap()[0];
+    let blip = backbone.model().unwrap();
+    let bare = blip.bare().unwrap();
+    let states = question_states(&blip, &bare, &fixture["pixel_values"], &questions).unwrap();
+    // Nor does it hide the padding of questions from the decoder.
+    let keys = blip.decoder_keys(&states, None, &bare).unwrap();
+    let answers = fixture["decoder_input_ids"].to_dtype(DType::U32).unwrap();
+    let mask = answers.ne(0u32).unwrap();
+    let answers = Texts { token_ids: &answers, mask: &mask };
+    let loss = mean_text_loss((&blip, &bare), &answers, &Seen::new(&keys), 0.0).unwrap();
+    assert_close("loss", &loss.reshape(1).unwrap(), &fixture["loss"], 5e-6);
+    let wanted = written(&fixture);
+    let longest = fixture["generated"].dims()[1] - 1;
+    let found = blip.generate(&[], &keys, &Generation::greedy(longest), &bare).unwrap();
+    assert_eq!(found, wanted);
+}
+
+#[test]
+fn hf_caption() {
+    let (backbone, fixture) = hugging_face("caption");
+    let blip = backbone.model().unwrap();
+    let bare = blip.bare().unwrap();
+    let ids = fixture["input_ids"].to_dtype(DType::U32).unwrap();
+    let captions = Texts { token_ids: &ids, mask: &fixture["attention_mask"] };
+    let states = blip.encode_image(&fixture["pixel_values"], &bare).unwrap();
+    let keys = blip.decoder_keys(&states, None, &bare).unwrap();
+    let decoded = blip.decode(&ids, captions.mask, &Seen::new(&keys), &bare).unwrap();
+    let logits = blip.predict_words(&decoded).unwrap();
+    assert_close("logits", &logits, &fixture["logits"], 1e-5);
+    let loss = caption_loss((&blip, &bare), &fixture["pixel_values"], &captions, 0.0).unwrap();
+    assert_close("loss", &loss.reshape(1).unwrap(), &fixture["loss"], 5e-6);
+    let longest = fixture["generated"].dims()[1] - 1;
+    let found = blip.generate(&[], &keys, &Generation::greedy(longest), &bare).unwrap();
+    assert_eq!(found, written(&fixture));
 }

@@ -1,5 +1,7 @@
 //! Fixtures: where they are, and how close is close enough.
 
+pub mod released;
+
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,13 +1,9 @@
-//! Image-text retrieval in flavour released: forward pass, both losses, every gradient, queues, six optimiser steps,
-//! two-stage evaluation.
+//! Retrieval of pictures and of clips in flavour released: forward pass, both losses, every gradient, queues, six
+//! optimiser steps, two-stage evaluation.
 
-use crate::support::{
-    Fixture, assert_close, assert_gradient, folder, integers, part, read, scalar,
-};
-use aurora_layers::{
-    AdapterKind, Blip, BlipConfig, Flavour, TextConfig, TuneSpec, Tuned, VisionConfig, cls,
-    released,
-};
+use crate::support::released::{config, split, variables};
+use crate::support::{Fixture, assert_close, assert_gradient, integers, part, read, scalar};
+use aurora_layers::{AdapterKind, Blip, Flavour, Seen, TuneSpec, Tuned, cls, released};
 use aurora_train::evaluation::GalleryBuilder;
 use aurora_train::itm::HardNegatives;
 use aurora_train::momentum::{Averages, Momentum};
@@ -35,45 +31,6 @@ struct Model {
     temperature: Var,
 }
 
-/// Sizes from the text configuration and the shapes of the weights.
-fn config(weights: &Fixture) -> BlipConfig {
-    let path = folder().join("med_config.json");
-    let text = std::fs::read_to_string(&path)
-        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let med: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let number = |key: &str| {
-        med[key].as_u64().unwrap_or_else(|| panic!("{key} in med_config.json")) as usize
-    };
-    let dims = |name: &str| weights[name].dims().to_vec();
-    let patch = dims("visual_encoder.patch_embed.proj.weight");
-    let grid = ((dims("visual_encoder.pos_embed")[1] - 1) as f64).sqrt() as usize;
-    let blocks = (0..)
-        .take_while(|n| weights.contains_key(&format!("visual_encoder.blocks.{n}.norm1.weight")))
-        .count();
-    BlipConfig {
-        vision: VisionConfig {
-            image_size: grid * patch[2],
-            patch_size: patch[2],
-            hidden_size: patch[0],
-            layers: blocks,
-            heads: number("num_attention_heads"),
-            mlp_size: dims("visual_encoder.blocks.0.mlp.fc1.weight")[0],
-            layer_norm_eps: 1e-6,
-        },
-        text: TextConfig {
-            vocab_size: number("vocab_size"),
-            hidden_size: number("hidden_size"),
-            layers: number("num_hidden_layers"),
-            heads: number("num_attention_heads"),
-            mlp_size: number("intermediate_size"),
-            max_positions: number("max_position_embeddings"),
-            layer_norm_eps: med["layer_norm_eps"].as_f64().unwrap(),
-            enc_token_id: number("vocab_size") as u32 - 1,
-        },
-        projection_size: dims("vision_proj.weight")[0],
-    }
-}
-
 /// A released name belongs to the momentum half when its first part ends in `_m`.
 fn live_name(name: &str) -> Option<String> {
     let (first, rest) = name.split_once('.')?;
@@ -86,31 +43,19 @@ fn is_model_tensor(name: &str) -> bool {
         && !name.ends_with("position_ids")
 }
 
-/// What the specification adds, and the backbone: two halves of one set of tensors.
-fn split(tensors: &Fixture, spec: &TuneSpec, config: &BlipConfig) -> (Fixture, Fixture) {
-    let pick = |wanted: Vec<(String, candle_core::Shape)>| -> Fixture {
-        wanted.into_iter().map(|(name, _)| (name.clone(), tensors[&name].clone())).collect()
-    };
-    (pick(Blip::wanted(config)), pick(spec.wanted(config).unwrap()))
-}
-
 impl Model {
-    fn read() -> Self {
-        let weights = read("retrieval_image.weights.safetensors");
+    fn read(fixture: &str) -> Self {
+        let weights = read(&format!("{fixture}.weights.safetensors"));
         let config = config(&weights);
-        let spec = TuneSpec::new(AdapterKind::Tucker, Flavour::Released, weights["CP_C"].dims()[0]);
+        let rank = weights["CP_C"].dims()[0];
+        let mut spec = TuneSpec::new(AdapterKind::Tucker, Flavour::Released, rank);
+        spec.frame_aware = fixture.ends_with("frame_aware");
         let live: Fixture = weights
             .iter()
             .filter(|(name, _)| is_model_tensor(name) && live_name(name).is_none())
             .map(|(name, tensor)| (name.clone(), tensor.clone()))
             .collect();
-        let variables: BTreeMap<String, Var> = released::translate(&live)
-            .unwrap()
-            .into_iter()
-            .map(|(name, tensor)| (name, Var::from_tensor(&tensor).unwrap()))
-            .collect();
-        let tensors: Fixture =
-            variables.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+        let (variables, tensors) = variables(&live);
         let (backbone, added) = split(&tensors, &spec, &config);
         let blip = Arc::new(Blip::new(&config, &backbone).unwrap());
         let tuned = Tuned::from_tensors(spec.clone(), &config, "the fixture", added).unwrap();
@@ -192,27 +137,70 @@ fn losses(
     (itc, itm)
 }
 
-#[test]
-fn retrieval_image_forward() {
-    let (model, io) = (Model::read(), read("retrieval_image.io.safetensors"));
+fn io(fixture: &str) -> Fixture {
+    read(&format!("{fixture}.io.safetensors"))
+}
+
+/// Each part as a test of its own, named after the fixture.
+macro_rules! cases {
+    ($fixture:ident) => {
+        mod $fixture {
+            const NAME: &str = stringify!($fixture);
+
+            #[test]
+            fn forward() {
+                super::forward(NAME);
+            }
+
+            #[test]
+            fn losses_gradients_and_queues() {
+                super::losses_gradients_and_queues(NAME);
+            }
+
+            #[test]
+            fn six_steps() {
+                super::six_steps(NAME);
+            }
+
+            #[test]
+            fn two_stage_evaluation() {
+                super::two_stage_evaluation(NAME);
+            }
+        }
+    };
+}
+
+cases!(retrieval_image);
+cases!(retrieval_video_frame_aware);
+
+fn forward(fixture: &str) {
+    let (model, io) = (Model::read(fixture), io(fixture));
     let (batch, prepared) = (Batch::read(&io), model.tuned.prepare(&model.blip, None).unwrap());
     let encoded = encode(&model.blip, &prepared, &batch.pairs()).unwrap();
-    assert_close("out_vision", &encoded.image_states, &io["out_vision"], FORWARD);
+    // The fixture has a row for each frame.
+    let wanted = &io["out_vision"];
+    let states = encoded.image_states.reshape(wanted.dims()).unwrap();
+    assert_close("out_vision", &states, wanted, FORWARD);
     assert_close("out_text", &encoded.text_states, &io["out_text"], FORWARD);
-    assert_close("image_feat", &encoded.image, &io["image_feat"], FORWARD);
+    let features = match &encoded.frames {
+        Some(frames) => frames.flatten(0, 1).unwrap(),
+        None => encoded.image.clone(),
+    };
+    assert_close("image_feat", &features, &io["image_feat"], FORWARD);
     assert_close("text_feat", &encoded.text, &io["text_feat"], FORWARD);
     let keys = model.blip.cross_keys(&encoded.image_states, &prepared).unwrap();
-    let fused = model.blip.fuse(&batch.token_ids, &batch.mask, &keys, None, &prepared).unwrap();
+    let fused =
+        model.blip.fuse(&batch.token_ids, &batch.mask, &Seen::new(&keys), &prepared).unwrap();
     assert_close("out_multimodal", &fused, &io["out_multimodal"], FORWARD);
     let logits = prepared.match_logits(&cls(&fused).unwrap()).unwrap();
     assert_close("itm_logits", &logits, &io["itm_logits"], FORWARD);
 }
 
-#[test]
-fn retrieval_image_losses_gradients_and_queues() {
-    let (mut model, io) = (Model::read(), read("retrieval_image.io.safetensors"));
+fn losses_gradients_and_queues(fixture: &str) {
+    let (mut model, io) = (Model::read(fixture), io(fixture));
     let batch = Batch::read(&io);
     let negatives = HardNegatives {
+        first: 0,
         image_for_text: rows(&io["neg_image_for_text"]),
         text_for_image: rows(&io["neg_text_for_image"]),
     };
@@ -241,10 +229,9 @@ fn retrieval_image_losses_gradients_and_queues() {
     }
 }
 
-#[test]
-fn retrieval_image_six_steps() {
-    let (mut model, io) = (Model::read(), read("retrieval_image.io.safetensors"));
-    let steps = read("retrieval_image.steps.safetensors");
+fn six_steps(fixture: &str) {
+    let (mut model, io) = (Model::read(fixture), io(fixture));
+    let steps = read(&format!("{fixture}.steps.safetensors"));
     let batch = Batch::read(&io);
     let last = part(&steps, "final.");
     let keep = |pick: &dyn Fn(&str) -> Option<String>| -> Fixture {
@@ -266,6 +253,7 @@ fn retrieval_image_six_steps() {
     for (step, wanted) in wanted.iter().enumerate() {
         let row = |name: &str| rows(&steps[name].get(step).unwrap());
         let negatives = HardNegatives {
+            first: 0,
             image_for_text: row("neg_image_for_text"),
             text_for_image: row("neg_text_for_image"),
         };
@@ -294,9 +282,8 @@ fn retrieval_image_six_steps() {
     }
 }
 
-#[test]
-fn retrieval_image_two_stage_evaluation() {
-    let (model, io) = (Model::read(), read("retrieval_image.io.safetensors"));
+fn two_stage_evaluation(fixture: &str) {
+    let (model, io) = (Model::read(fixture), io(fixture));
     let (batch, prepared) = (Batch::read(&io), model.tuned.prepare(&model.blip, None).unwrap());
     let mut gallery = GalleryBuilder::default();
     gallery.images(&model.blip, &prepared, &batch.images).unwrap();

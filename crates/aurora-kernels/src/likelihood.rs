@@ -1,0 +1,102 @@
+//! The negative log-likelihood of words, one value a row: what a language model is trained and
+//! ranks answers by.
+
+use std::sync::OnceLock;
+
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use crate::element::Real;
+use crate::loss::{check_labels, log_sum_exp, scaled_softmax};
+use crate::view::{Rows, by_element, tensor, written};
+use crate::wide::sum1;
+
+/// For each row of `logits` (N, C) the loss of its label (`labels` is (N), u32), shape (N):
+/// `-(1 - s) log p(label) - s mean over classes of log p(class)`, with p the softmax of the row
+/// and s the label smoothing, between 0 and 1; 0 is the plain negative log-likelihood.
+///
+/// # Errors
+/// Shapes or element types that do not fit, no rows, a label that is not below C.
+pub fn negative_log_likelihood(
+    logits: &Tensor,
+    labels: &Tensor,
+    label_smoothing: f64,
+) -> Result<Tensor> {
+    const OP: &str = "negative_log_likelihood";
+    let labels = check_labels(OP, logits, labels)?;
+    logits.apply_op1(Likelihood { op: OP, labels, label_smoothing, log_sums: OnceLock::new() })
+}
+
+struct Likelihood {
+    op: &'static str,
+    labels: Vec<u32>,
+    label_smoothing: f64,
+    /// The log-sum-exp of every row, from the forward pass, as f64 (exact for both types).
+    log_sums: OnceLock<Vec<f64>>,
+}
+
+impl Likelihood {
+    fn run<T: Real>(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let logits = Rows::<T>::new(storage, layout)?;
+        let log_sums: Vec<T> =
+            (0..logits.rows).into_par_iter().map(|row| log_sum_exp(logits.row(row))).collect();
+        let smoothing = self.label_smoothing;
+        let loss = |(row, &label): (usize, &u32)| {
+            let logits = logits.row(row);
+            let log_sum = log_sums[row].to_f64();
+            let of_label = log_sum - logits[label as usize].to_f64();
+            if smoothing == 0.0 {
+                return T::from_f64(of_label);
+            }
+            let mean = sum1(logits, |x, sum| sum + x).to_f64() / logits.len() as f64;
+            T::from_f64((1.0 - smoothing) * of_label + smoothing * (log_sum - mean))
+        };
+        let losses: Vec<T> = self.labels.iter().enumerate().map(loss).collect();
+        let _ = self.log_sums.set(log_sums.iter().map(|sum| sum.to_f64()).collect());
+        Ok((T::to_cpu_storage_owned(losses), Shape::from(logits.rows)))
+    }
+
+    /// dlogits = dy (softmax(logits) - (1 - s) onehot(label) - s / C), row by row.
+    fn gradient<T: Real>(&self, logits: &Tensor, dy: &Tensor) -> Result<Tensor> {
+        let Some(log_sums) = self.log_sums.get() else {
+            return Err(candle_core::Error::BackwardNotSupported { op: self.op });
+        };
+        let dy: Vec<T> = dy.to_vec1()?;
+        let (storage, layout) = logits.storage_and_layout();
+        let logits = Rows::<T>::of(&storage, layout)?;
+        let (rows, classes) = (logits.rows, logits.columns);
+        let spread = T::from_f64(self.label_smoothing / classes as f64);
+        let rest = T::from_f64(1.0 - self.label_smoothing);
+        // SAFETY: every row is written by `scaled_softmax` before anything else touches it.
+        let gradient = unsafe {
+            written(rows * classes, |gradient| {
+                gradient.par_chunks_mut(classes).enumerate().for_each(|(row, out)| {
+                    let log_sum = T::from_f64(log_sums[row]);
+                    scaled_softmax(logits.row(row), log_sum, dy[row], out);
+                    if self.label_smoothing != 0.0 {
+                        for out in out.iter_mut() {
+                            *out.assume_init_mut() -= dy[row] * spread;
+                        }
+                    }
+                    *out[self.labels[row] as usize].assume_init_mut() -= dy[row] * rest;
+                });
+            })
+        };
+        tensor(gradient, &[rows, classes])
+    }
+}
+
+impl CustomOp1 for Likelihood {
+    fn name(&self) -> &'static str {
+        self.op
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        by_element!(self.op, storage.dtype(), T => self.run::<T>(storage, layout))
+    }
+
+    fn bwd(&self, logits: &Tensor, _losses: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        by_element!(self.op, logits.dtype(), T => self.gradient::<T>(logits, dy)).map(Some)
+    }
+}

@@ -1,0 +1,64 @@
+//! The text decoder: a text tower that sees only what came before, and a head that says what comes next.
+
+use crate::block::{LayerNorm, Linear, Wanted};
+use crate::site::Tower;
+use crate::tensors::{Tensors, get};
+use crate::text::TextTower;
+use crate::{DecoderTokens, Result, TextConfig};
+use aurora_kernels::gelu;
+use candle_core::Tensor;
+
+const PREDICTIONS: &str = "text_decoder.cls.predictions";
+
+/// Tensors that checkpoints may have beside ours, with the name of what each is a copy of: the head's weight is the
+/// table of word embeddings, and its bias is kept twice.
+pub(crate) const TIED: [(&str, &str); 2] = [
+    (
+        "text_decoder.cls.predictions.decoder.weight",
+        "text_decoder.bert.embeddings.word_embeddings.weight",
+    ),
+    ("text_decoder.cls.predictions.decoder.bias", "text_decoder.cls.predictions.bias"),
+];
+
+/// A text decoder with its word head.
+#[derive(Debug, Clone)]
+pub(crate) struct Decoder {
+    pub(crate) tower: TextTower,
+    pub(crate) tokens: DecoderTokens,
+    transform: Linear,
+    norm: LayerNorm,
+    bias: Tensor, // (vocabulary)
+}
+
+impl Decoder {
+    /// `seen` is the width of what its cross-attention looks at.
+    pub(crate) fn wanted(config: &TextConfig, seen: usize) -> Wanted {
+        let width = config.hidden_size;
+        let mut wanted = TextTower::wanted(config, Tower::Decoder, seen);
+        wanted.extend(Linear::wanted(&format!("{PREDICTIONS}.transform.dense"), width, width));
+        wanted.extend(LayerNorm::wanted(&format!("{PREDICTIONS}.transform.LayerNorm"), width));
+        wanted.push((format!("{PREDICTIONS}.bias"), config.vocab_size.into()));
+        wanted
+    }
+
+    pub(crate) fn new(
+        config: &TextConfig,
+        tokens: &DecoderTokens,
+        tensors: &Tensors,
+    ) -> Result<Self> {
+        let eps = config.layer_norm_eps;
+        Ok(Self {
+            tower: TextTower::new(config, Tower::Decoder, tensors)?,
+            tokens: *tokens,
+            transform: Linear::new(&format!("{PREDICTIONS}.transform.dense"), tensors)?,
+            norm: LayerNorm::new(&format!("{PREDICTIONS}.transform.LayerNorm"), eps, tensors)?,
+            bias: get(tensors, &format!("{PREDICTIONS}.bias"))?,
+        })
+    }
+
+    /// States (.., width) to logits of the next word (.., vocabulary), over the table of word embeddings.
+    pub(crate) fn predict(&self, states: &Tensor) -> Result<Tensor> {
+        let hidden = self.norm.forward(&gelu(&self.transform.plain(states)?)?)?;
+        Ok(aurora_kernels::linear(&hidden, self.tower.words(), Some(&self.bias))?)
+    }
+}

@@ -1,0 +1,212 @@
+//! Visual question answering: the question is encoded with the picture, the answer is decoded from the question.
+//!
+//! Training adds up the language-model losses of the answers, each with its weight; an answer is found by ranking
+//! candidates (first by their first word, then in full) or written word by word. The question's states become keys and
+//! values once, however many answers look at them.
+
+use aurora_kernels::negative_log_likelihood;
+use aurora_layers::{Blip, CrossKeys, Prepared, Seen};
+use candle_core::{DType, Tensor};
+
+use crate::error::{Error, Result};
+
+/// Token ids (rows, length), u32, and ones for tokens and zeros for padding, (rows, length).
+#[derive(Debug, Clone, Copy)]
+pub struct Texts<'a> {
+    /// The ids.
+    pub token_ids: &'a Tensor,
+    /// The mask.
+    pub mask: &'a Tensor,
+}
+
+/// Answers, each to one of the questions.
+#[derive(Debug, Clone, Copy)]
+pub struct Answers<'a> {
+    /// The answers, `[DEC]` or any other token first, `[SEP]` last.
+    pub texts: Texts<'a>,
+    /// The row of each answer's question.
+    pub questions: &'a [u32],
+    /// How much each answer counts: the share of annotators who gave it.
+    pub weights: &'a [f32],
+}
+
+/// The states of questions about pictures, (batch, length, text width): one question a picture, pictures (batch, 3,
+/// size, size).
+///
+/// # Errors
+/// Shapes that do not fit the model, a model without text encoder.
+pub fn question_states(
+    blip: &Blip,
+    prepared: &Prepared,
+    images: &Tensor,
+    questions: &Texts,
+) -> Result<Tensor> {
+    let states = blip.encode_image(images, prepared)?;
+    let keys = blip.cross_keys(&states, prepared)?;
+    let Texts { token_ids, mask } = questions;
+    Ok(blip.fuse(token_ids, mask, &Seen::new(&keys), prepared)?)
+}
+
+/// Questions about pictures as the decoder looks at them: [`question_states`] without their padding.
+///
+/// The original code hides the padding in training and ranking but not when it writes answers; transformers never
+/// does. For their numbers give [`Blip::decoder_keys`] the states without a mask.
+///
+/// # Errors
+/// Shapes that do not fit the model, a model without encoder or decoder.
+pub fn read_questions(
+    blip: &Blip,
+    prepared: &Prepared,
+    images: &Tensor,
+    questions: &Texts,
+) -> Result<CrossKeys> {
+    let states = question_states(blip, prepared, images, questions)?;
+    Ok(blip.decoder_keys(&states, Some(questions.mask), prepared)?)
+}
+
+/// The loss of each text, summed over its words: (texts). Text b looks at what `seen` says; the words that are
+/// predicted are all but the first.
+///
+/// # Errors
+/// Shapes that do not fit the model.
+pub fn text_losses(
+    (blip, prepared): (&Blip, &Prepared),
+    texts: &Texts,
+    seen: &Seen,
+    label_smoothing: f64,
+) -> Result<Tensor> {
+    let states = blip.decode(texts.token_ids, texts.mask, seen, prepared)?; // (texts, length, width)
+    let (count, length, width) = states.dims3()?;
+    let mask: Vec<Vec<f32>> = texts.mask.to_dtype(DType::F32)?.to_vec2()?;
+    // Only the places whose next word counts go through the head: (words, width).
+    let places: Vec<u32> = (0..count)
+        .flat_map(|text| (1..length).map(move |place| (text, place)))
+        .filter(|&(text, place)| mask[text][place] != 0.0)
+        .map(|(text, place)| (text * length + place) as u32)
+        .collect();
+    if places.is_empty() {
+        return Ok(Tensor::zeros(count, states.dtype(), states.device())?);
+    }
+    let device = states.device();
+    let words = places.len();
+    let before: Vec<u32> = places.iter().map(|place| place - 1).collect();
+    let owners: Vec<u32> = places.iter().map(|place| place / length as u32).collect();
+    let before = Tensor::from_vec(before, words, device)?;
+    let logits = blip.predict_words(
+        &states.reshape((count * length, width))?.index_select(&before, 0)?, // (words, width)
+    )?;
+    let ids = texts.token_ids.flatten_all()?;
+    let labels = ids.index_select(&Tensor::from_vec(places, words, device)?, 0)?;
+    let losses = negative_log_likelihood(&logits, &labels, label_smoothing)?; // (words)
+    let owners = Tensor::from_vec(owners, words, device)?;
+    Ok(Tensor::zeros(count, losses.dtype(), device)?.index_add(&owners, &losses, 0)?)
+}
+
+/// The loss of answers: the weighted sum of their losses, over the number of questions.
+///
+/// # Errors
+/// As [`text_losses`]; answers, questions and weights that differ in number.
+pub fn answer_loss(
+    (blip, prepared): (&Blip, &Prepared),
+    questions: &CrossKeys,
+    answers: &Answers,
+) -> Result<Tensor> {
+    let count = answers.texts.token_ids.dim(0)?;
+    for (name, found) in
+        [("questions", answers.questions.len()), ("weights", answers.weights.len())]
+    {
+        if found != count {
+            return Err(Error::Count { operation: "answer_loss", name, found, expected: count });
+        }
+    }
+    let seen = Seen::new(questions).rows(answers.questions);
+    let losses = text_losses((blip, prepared), &answers.texts, &seen, 0.0)?;
+    let weights = Tensor::from_slice(answers.weights, count, losses.device())?;
+    let weights = weights.to_dtype(losses.dtype())?;
+    Ok(((losses * weights)?.sum_all()? / questions.pictures() as f64)?)
+}
+
+/// For each question the index of the best of `candidates`.
+///
+/// The `k` candidates whose first word is likeliest are compared by the loss of the whole answer; `k` is clamped to
+/// their number. Equal ones are taken in order of index.
+///
+/// # Errors
+/// Shapes that do not fit the model, no candidates, a loss that is not a number.
+pub fn rank_answers(
+    (blip, prepared): (&Blip, &Prepared),
+    questions: &CrossKeys,
+    candidates: &Texts,
+    k: usize,
+) -> Result<Vec<usize>> {
+    let (count, length) = candidates.token_ids.dims2()?;
+    if count == 0 || length < 2 || k == 0 {
+        return Err(Error::Shape {
+            operation: "rank_answers",
+            name: format!("candidates (with k = {k})"),
+            found: vec![count, length],
+            expected: "at least one candidate of at least one word, and k of at least 1".into(),
+        });
+    }
+    let device = candidates.token_ids.device();
+    let asked = questions.pictures();
+    // What follows [DEC] after each question.
+    let start = candidates.token_ids.narrow(0, 0, 1)?.narrow(1, 0, 1)?.repeat((asked, 1))?;
+    let mask = Tensor::ones((asked, 1), DType::F32, device)?;
+    let states = blip.decode(&start, &mask, &Seen::new(questions), prepared)?.squeeze(1)?;
+    let first: Vec<Vec<f32>> = blip.predict_words(&states)?.to_dtype(DType::F32)?.to_vec2()?;
+    let words: Vec<u32> = candidates.token_ids.narrow(1, 1, 1)?.flatten_all()?.to_vec1()?;
+    let mut best = Vec::with_capacity(asked);
+    for (question, scores) in (0u32..).zip(&first) {
+        let mut order: Vec<usize> = (0..count).collect();
+        let score = |candidate: usize| scores[words[candidate] as usize];
+        order.sort_by(|&a, &b| score(b).total_cmp(&score(a)).then(a.cmp(&b)));
+        order.truncate(k);
+        let rows: Vec<u32> = order.iter().map(|&candidate| candidate as u32).collect();
+        let rows = Tensor::from_vec(rows, order.len(), device)?;
+        let chosen =
+            (candidates.token_ids.index_select(&rows, 0)?, candidates.mask.index_select(&rows, 0)?);
+        let texts = Texts { token_ids: &chosen.0, mask: &chosen.1 };
+        let seen = Seen::new(questions).rows(vec![question; order.len()]);
+        let losses: Vec<f32> =
+            text_losses((blip, prepared), &texts, &seen, 0.0)?.detach().to_vec1()?;
+        if let Some(place) = losses.iter().position(|loss| loss.is_nan()) {
+            let what = format!("the loss of candidate {} for question {question}", order[place]);
+            return Err(Error::NotFinite { what, value: f64::NAN });
+        }
+        let ranked = order.iter().zip(&losses);
+        best.extend(ranked.min_by(|a, b| a.1.total_cmp(b.1)).map(|(&candidate, _)| candidate));
+    }
+    Ok(best)
+}
+
+/// The captioning loss: the mean over the words of all captions of the pictures they belong to, caption b of picture b.
+///
+/// # Errors
+/// Shapes that do not fit the model.
+pub fn caption_loss(
+    (blip, prepared): (&Blip, &Prepared),
+    images: &Tensor,
+    captions: &Texts,
+    label_smoothing: f64,
+) -> Result<Tensor> {
+    let states = blip.encode_image(images, prepared)?;
+    let keys = blip.decoder_keys(&states, None, prepared)?;
+    mean_text_loss((blip, prepared), captions, &Seen::new(&keys), label_smoothing)
+}
+
+/// The mean loss of the words of texts; the first of each is not predicted.
+///
+/// # Errors
+/// Shapes that do not fit the model.
+pub fn mean_text_loss(
+    model: (&Blip, &Prepared),
+    texts: &Texts,
+    seen: &Seen,
+    label_smoothing: f64,
+) -> Result<Tensor> {
+    let losses = text_losses(model, texts, seen, label_smoothing)?;
+    let mask = texts.mask.to_dtype(DType::F32)?;
+    let words = mask.narrow(1, 1, mask.dim(1)? - 1)?.sum_all()?.to_scalar::<f32>()?;
+    Ok((losses.sum_all()? / f64::from(words.max(1.0)))?)
+}

@@ -1,0 +1,75 @@
+//! Models of the released PyTorch code, from its weights.
+
+use super::{Fixture, folder};
+use aurora_layers::{
+    Blip, BlipConfig, DecoderTokens, Form, TextConfig, TuneSpec, VisionConfig, released,
+};
+use candle_core::Var;
+use std::collections::BTreeMap;
+
+/// Sizes from the text configuration and the shapes of the weights.
+pub fn config(weights: &Fixture) -> BlipConfig {
+    let path = folder().join("med_config.json");
+    let text = std::fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let med: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let number = |key: &str| {
+        med[key].as_u64().unwrap_or_else(|| panic!("{key} in med_config.json")) as usize
+    };
+    let dims = |name: &str| weights[name].dims().to_vec();
+    let patch = dims("visual_encoder.patch_embed.proj.weight");
+    let grid = ((dims("visual_encoder.pos_embed")[1] - 1) as f64).sqrt() as usize;
+    let blocks = (0..)
+        .take_while(|n| weights.contains_key(&format!("visual_encoder.blocks.{n}.norm1.weight")))
+        .count();
+    BlipConfig {
+        vision: VisionConfig {
+            image_size: grid * patch[2],
+            patch_size: patch[2],
+            hidden_size: patch[0],
+            layers: blocks,
+            heads: number("num_attention_heads"),
+            mlp_size: dims("visual_encoder.blocks.0.mlp.fc1.weight")[0],
+            layer_norm_eps: 1e-6,
+        },
+        text: TextConfig {
+            vocab_size: number("vocab_size"),
+            hidden_size: number("hidden_size"),
+            layers: number("num_hidden_layers"),
+            heads: number("num_attention_heads"),
+            mlp_size: number("intermediate_size"),
+            max_positions: number("max_position_embeddings"),
+            layer_norm_eps: med["layer_norm_eps"].as_f64().unwrap(),
+            enc_token_id: number("vocab_size") as u32 - 1,
+        },
+        projection_size: weights.get("vision_proj.weight").map_or(16, |head| head.dims()[0]),
+        form: match weights.contains_key("text_decoder.cls.predictions.bias") {
+            true => Form::QuestionAnswering(DecoderTokens {
+                start_token_id: number("vocab_size") as u32 - 2,
+                end_token_id: 3,
+                pad_token_id: 0,
+            }),
+            false => Form::Retrieval,
+        },
+    }
+}
+
+/// What the specification adds, and the backbone: two halves of one set of tensors.
+pub fn split(tensors: &Fixture, spec: &TuneSpec, config: &BlipConfig) -> (Fixture, Fixture) {
+    let pick = |wanted: Vec<(String, candle_core::Shape)>| -> Fixture {
+        wanted.into_iter().map(|(name, _)| (name.clone(), tensors[&name].clone())).collect()
+    };
+    (pick(Blip::wanted(config)), pick(spec.wanted(config).unwrap()))
+}
+
+/// Every live tensor of a state dict as a variable under our name, and as the tensor behind it.
+pub fn variables(live: &Fixture) -> (BTreeMap<String, Var>, Fixture) {
+    let variables: BTreeMap<String, Var> = released::translate(live)
+        .unwrap()
+        .into_iter()
+        .map(|(name, tensor)| (name, Var::from_tensor(&tensor).unwrap()))
+        .collect();
+    let tensors =
+        variables.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+    (variables, tensors)
+}
