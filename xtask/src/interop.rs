@@ -4,7 +4,7 @@
 //! checkpoints in transformers, and the tokens of 10,000 lines of mixed text. Python has a virtual environment below
 //! `target/`, which takes a while and several gigabytes the first time; nothing of it is committed, and CI does not run
 //! this. The two sides exchange files: `interop/models.py` and `interop/tokens.py` make and compare, the examples
-//! `interop` of aurora-layers and `encode` of aurora-data compute what is ours.
+//! `interop` of aurora-train and `encode` of aurora-data compute what is ours.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -69,11 +69,15 @@ pub fn run(args: &InteropArgs) -> anyhow::Result<()> {
 fn models(out: &Path) -> anyhow::Result<()> {
     let interop = |arguments: &[&str]| {
         let paths = arguments[1..].iter().map(|name| out.join(name));
-        call(example("aurora-layers", "interop").arg(arguments[0]).args(paths))
+        call(example("aurora-train", "interop").arg(arguments[0]).args(paths))
     };
     let inputs = "inputs_224.safetensors";
     interop(&["forward", "retrieval", "inputs_384.safetensors", "retrieval_384.ours.safetensors"])?;
     interop(&["forward", "retrieval", inputs, "retrieval_224.ours.safetensors"])?;
+    for model in ["answering", "captioning"] {
+        let [inputs, ours] = ["inputs", "ours"].map(|kind| format!("{model}.{kind}.safetensors"));
+        interop(&["forward", model, &inputs, &ours])?;
+    }
     interop(&["export", "retrieval", inputs, "cp_export.ours.safetensors", "cp_export"])?;
     for entry in out.read_dir()? {
         let name = entry?.file_name().to_string_lossy().into_owned();

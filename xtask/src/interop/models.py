@@ -13,10 +13,11 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import BlipConfig, BlipForImageTextRetrieval
+from transformers import BlipConfig, BlipForConditionalGeneration, BlipForImageTextRetrieval, BlipForQuestionAnswering
 
 ALLOWED = 1e-4
-ENC = 30523
+PAD, SEP, DEC, ENC = 0, 102, 30522, 30523
+WORDS = 8
 LORAS = {
     "plain": dict(r=8, lora_alpha=16, target_modules=["qkv", "projection", "query", "value"],
                   modules_to_save=["itm_head"]),
@@ -61,10 +62,61 @@ def outputs(model, given):
     """Vision states, cosines, matching logits. Fused texts begin with [ENC], as in the retrieval code of BLIP."""
     with torch.no_grad():
         itc = model(**given, use_itm_head=False, interpolate_pos_encoding=True)
-        fused = given["input_ids"].clone()
-        fused[:, 0] = ENC
-        itm = model(**{**given, "input_ids": fused}, use_itm_head=True, interpolate_pos_encoding=True)
+        itm = model(**with_enc(given), use_itm_head=True, interpolate_pos_encoding=True)
     return {"vision": itc.last_hidden_state.contiguous(), "itc": itc.itm_score, "itm": itm.itm_score}
+
+
+def with_enc(given):
+    """The same inputs, their texts beginning with [ENC], as the original code has them where they look at pictures."""
+    ids = given["input_ids"].clone()
+    ids[:, 0] = ENC
+    return {**given, "input_ids": ids}
+
+
+def written(rows):
+    """Generated rows without [DEC], without what follows the end, padded to the same length."""
+    clean = torch.full((len(rows), WORDS), PAD)
+    for row, ids in zip(clean, rows[:, 1:].tolist()):
+        words = ids[:ids.index(SEP)] if SEP in ids else ids
+        row[:len(words)] = torch.tensor(words, dtype=row.dtype)
+    return clean
+
+
+def targets(ids, mask):
+    return ids.masked_fill(mask == 0, -100)
+
+
+GREEDY = dict(max_new_tokens=WORDS, do_sample=False, num_beams=1, interpolate_pos_encoding=True)
+
+
+def make_answering(out):
+    model = randomised(BlipForQuestionAnswering(config()), 2)
+    model.save_pretrained(out / "answering")
+    given, answers = inputs(224, 3, 16, 5), inputs(32, 3, 9, 6)
+    ids, mask = answers["input_ids"], answers["attention_mask"]
+    ids[:, 0] = DEC
+    save_file({**given, "decoder_input_ids": ids, "decoder_attention_mask": mask}, out / "answering.inputs.safetensors")
+    with torch.no_grad():
+        loss = model(**with_enc(given), decoder_input_ids=ids, decoder_attention_mask=mask, labels=targets(ids, mask),
+                     interpolate_pos_encoding=True).loss
+        rows = model.generate(**with_enc(given), **GREEDY)
+    save_file({"loss": loss.reshape(1), "generated": written(rows)}, out / "answering.expected.safetensors")
+
+
+def make_captioning(out):
+    model = randomised(BlipForConditionalGeneration(config()), 3)
+    model.save_pretrained(out / "captioning")
+    given = inputs(224, 3, 12, 8)
+    given["input_ids"][:, 0] = DEC
+    save_file(given, out / "captioning.inputs.safetensors")
+    labels = targets(given["input_ids"], given["attention_mask"])
+    with torch.no_grad():
+        found = model(**given, labels=labels, interpolate_pos_encoding=True)
+        # What this method is given ends in a token that it drops.
+        prompt = torch.tensor([[DEC, SEP]] * len(labels))
+        rows = model.generate(pixel_values=given["pixel_values"], input_ids=prompt, **GREEDY)
+    save_file({"logits": found.logits, "loss": found.loss.reshape(1), "generated": written(rows)},
+              out / "captioning.expected.safetensors")
 
 
 def train(model, steps):
@@ -91,6 +143,8 @@ def make(out):
         given = inputs(size, 3, 20, size)
         save_file(given, out / f"inputs_{size}.safetensors")
         save_file(outputs(model, given), out / f"retrieval_{size}.expected.safetensors")
+    make_answering(out)
+    make_captioning(out)
     given = load_file(out / "inputs_224.safetensors")
     for name, options in LORAS.items():
         torch.manual_seed(7)
@@ -130,6 +184,9 @@ def compare(out):
     for size in (384, 224):
         found = load_file(out / f"retrieval_{size}.ours.safetensors")
         report.outputs(f"forward at {size} px", found, load_file(out / f"retrieval_{size}.expected.safetensors"))
+    for model in ("answering", "captioning"):
+        found, expected = (load_file(out / f"{model}.{side}.safetensors") for side in ("ours", "expected"))
+        report.outputs(f"{model} at 224 px", found, expected)
     base = load_file(out / "retrieval_224.expected.safetensors")
     given = load_file(out / "inputs_224.safetensors")
     model = BlipForImageTextRetrieval.from_pretrained(out / "retrieval")
