@@ -131,10 +131,9 @@ fn answering(model: (&Blip, &Prepared), tokens: &DecoderTokens, inputs: &Tensors
     let states = question_states(blip, prepared, named(inputs, "pixel_values")?, &questions)?;
     let (ids, answer_mask) = text(inputs, "decoder_input_ids", "decoder_attention_mask")?;
     let answers = Texts { token_ids: &ids, mask: &answer_mask };
-    let keys = blip.decoder_keys(&states, Some(&mask), prepared)?;
-    let loss = mean_text_loss(model, &answers, &Seen::new(&keys), 0.0)?.reshape(1)?;
-    // Transformers hides the padding of questions when it computes a loss, and does not when it generates.
+    // Transformers has a mask for the padding of questions, and its cross-attention does not read it.
     let keys = blip.decoder_keys(&states, None, prepared)?;
+    let loss = mean_text_loss(model, &answers, &Seen::new(&keys), 0.0)?.reshape(1)?;
     Ok(vec![("loss", loss), ("generated", generated(model, tokens, &keys)?)])
 }
 
