@@ -5,7 +5,7 @@ use crate::adapter::{
 };
 use crate::block::is_norm;
 use crate::targets::below;
-use crate::{Blip, BlipConfig, Error, Result, Selection, Site, Targets, context, gate};
+use crate::{Blip, BlipConfig, Error, Form, Result, Selection, Site, Targets, context, gate};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -128,7 +128,8 @@ pub struct TuneSpec {
     pub targets: Targets,
     /// Gated query transformation in the fusion layers.
     pub gate: bool,
-    /// Informative context enhancement: slots of the bank of text vectors (flavour released: any but 0 turns it on).
+    /// Informative context enhancement: slots of the bank of text vectors (flavour released: any but 0 turns it on); of
+    /// no meaning for models that match no pairs.
     pub context_slots: usize,
     /// Frame-aware attention: each text weighs the frames of a clip (flavour released: in training only).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -239,6 +240,11 @@ impl TuneSpec {
         }
     }
 
+    /// Whether there is a context: it enhances what the matching head reads, which retrieval alone has.
+    pub(crate) fn has_context(&self, config: &BlipConfig) -> bool {
+        self.context_slots > 0 && config.form == Form::Retrieval
+    }
+
     /// Every tensor that gates and context add to a backbone of these sizes.
     pub(crate) fn beside_slots(&self, config: &BlipConfig) -> Vec<Slot> {
         let mut slots = Vec::new();
@@ -263,7 +269,7 @@ impl TuneSpec {
                 }
             }
         }
-        if self.context_slots > 0 && self.flavour == Flavour::Aurora {
+        if self.has_context(config) && self.flavour == Flavour::Aurora {
             slots.push(Slot::new(context::GATE, 1, Init::Zeros));
             slots.push(Slot::new(context::BANK, (self.context_slots, width), Init::Zeros));
         }

@@ -126,7 +126,7 @@ impl Tuned {
             });
             prepared.gates = gates.collect::<Result<_>>()?;
         }
-        if self.spec.context_slots > 0 {
+        if self.spec.has_context(blip.config()) {
             prepared.context = Some(context::Context::new(self.spec.flavour, &self.tensors)?);
         }
         prepared.frame_aware = match (self.spec.frame_aware, self.spec.flavour) {

@@ -72,8 +72,7 @@ fn next(blip: &Blip, keys: &CrossKeys, row: u32, ids: &[u32], prepared: &Prepare
 fn kept_keys_change_nothing() {
     for seed in 0..6 {
         let (backbone, images) = model(30, seed);
-        let mut spec = TuneSpec::new(AdapterKind::Cp, Flavour::Released, 4);
-        spec.context_slots = 0;
+        let spec = TuneSpec::new(AdapterKind::Cp, Flavour::Released, 4);
         let tuned = Tuned::start(spec, &backbone, 3, &Device::Cpu).unwrap();
         let blip = backbone.model().unwrap();
         let prepared = tuned.prepare(&blip, None).unwrap();

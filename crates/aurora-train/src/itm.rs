@@ -9,13 +9,16 @@ use aurora_kernels::random::Stream;
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
+use std::ops::Range;
 
-/// The rows that were drawn from a batch, for its first B pairs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The rows that were drawn from a batch, for B pairs of it that follow each other.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HardNegatives {
-    /// For text b the row of its wrong picture.
+    /// Row of the first of these pairs: 0, but for the later ranks of a batch that is spread over several.
+    pub first: u32,
+    /// For each text the row of its wrong picture.
     pub image_for_text: Vec<u32>,
-    /// For picture b the row of its wrong text.
+    /// For each picture the row of its wrong text.
     pub text_for_image: Vec<u32>,
 }
 
@@ -41,7 +44,26 @@ impl HardNegatives {
     /// A shape that is not (ids, ids), a similarity that is not a number, a pair whose id is the id
     /// of the whole batch.
     pub fn draw(similarity: &Tensor, ids: &[i64], seed: u64, step: u64) -> Result<Self> {
+        Self::draw_rows(similarity, ids, 0..ids.len(), seed, step)
+    }
+
+    /// The same for some rows of the batch only: each rank of a batch that is spread over several draws for its own
+    /// pairs from the pairs of all, and what it draws is what one rank alone would have drawn for them.
+    ///
+    /// # Errors
+    /// As [`Self::draw`]; rows beyond the batch.
+    pub fn draw_rows(
+        similarity: &Tensor,
+        ids: &[i64],
+        own: Range<usize>,
+        seed: u64,
+        step: u64,
+    ) -> Result<Self> {
         let batch = ids.len();
+        if own.end > batch {
+            let (operation, name) = ("hard negatives", "rows of the batch");
+            return Err(Error::Count { operation, name, found: own.end, expected: batch });
+        }
         if similarity.dims() != [batch, batch] {
             return Err(Error::Shape {
                 operation: "hard negatives",
@@ -57,13 +79,15 @@ impl HardNegatives {
             let chosen = chosen.ok_or(Error::NoNegative { row, id: ids[row], batch })?;
             Ok(chosen as u32)
         };
-        let image_for_text = (0..batch)
+        let image_for_text = own
+            .clone()
             .map(|text| draw("negative image", text, &|image| rows[image][text]))
             .collect::<Result<_>>()?;
-        let text_for_image = (0..batch)
+        let text_for_image = own
+            .clone()
             .map(|image| draw("negative text", image, &|text| rows[image][text]))
             .collect::<Result<_>>()?;
-        Ok(Self { image_for_text, text_for_image })
+        Ok(Self { first: own.start as u32, image_for_text, text_for_image })
     }
 
     /// Rows that have negatives.
@@ -76,7 +100,7 @@ impl HardNegatives {
         self.image_for_text.is_empty()
     }
 
-    /// Keep the negatives of the first `rows` rows, which may be any rows of the batch.
+    /// Keep the negatives of the first `rows` of these pairs; they may be any rows of the batch.
     pub fn truncate(&mut self, rows: usize) {
         self.image_for_text.truncate(rows);
         self.text_for_image.truncate(rows);
@@ -86,15 +110,15 @@ impl HardNegatives {
 impl ItmPairs {
     /// The pairs of a batch with its negatives.
     pub fn new(negatives: &HardNegatives) -> Self {
-        let batch = negatives.len() as u32;
-        let own = || 0..batch;
+        let pairs = negatives.len() as u32;
+        let own = || negatives.first..negatives.first + pairs;
         Self {
             image_rows: own()
                 .chain(negatives.image_for_text.iter().copied())
                 .chain(own())
                 .collect(),
             text_rows: own().chain(own()).chain(negatives.text_for_image.iter().copied()).collect(),
-            labels: own().map(|_| 1).chain((0..2 * batch).map(|_| 0)).collect(),
+            labels: own().map(|_| 1).chain((0..2 * pairs).map(|_| 0)).collect(),
         }
     }
 
@@ -146,7 +170,8 @@ mod tests {
 
     #[test]
     fn pairs_are_in_the_documented_order() {
-        let negatives = HardNegatives { image_for_text: vec![1, 0], text_for_image: vec![1, 0] };
+        let negatives =
+            HardNegatives { first: 0, image_for_text: vec![1, 0], text_for_image: vec![1, 0] };
         let pairs = ItmPairs::new(&negatives);
         assert_eq!(pairs.image_rows, [0, 1, 1, 0, 0, 1]);
         assert_eq!(pairs.text_rows, [0, 1, 0, 1, 1, 0]);
@@ -181,6 +206,8 @@ mod tests {
         assert!(e.contains("pair 0 (id 7)") && e.contains("larger batch"), "{e}");
         let e = HardNegatives::draw(&matrix(&[f32::NAN; 4], 2), &[7, 8], 1, 0).unwrap_err();
         assert!(e.to_string().contains("diverged"), "{e}");
+        let e = HardNegatives::draw_rows(&matrix(&[0.0; 4], 2), &[7, 8], 1..3, 1, 0).unwrap_err();
+        assert!(e.to_string().contains("rows of the batch"), "{e}");
         let e = HardNegatives::draw(&matrix(&[0.0; 4], 2), &[7], 1, 0).unwrap_err().to_string();
         assert!(e.contains("[2, 2]") && e.contains("[1, 1]"), "{e}");
     }
@@ -193,6 +220,13 @@ mod tests {
             let similarity = Stream::new(seed, "test", 0, 0).normal_tensor((batch, batch), 5.0).unwrap();
             let ids: Vec<i64> = (0..batch as i64).map(|i| i % kinds).collect();
             let drawn = HardNegatives::draw(&similarity, &ids, seed, step).unwrap();
+            // However the batch is spread over ranks, the draws are these.
+            let cut = (seed % (batch as u64 + 1)) as usize;
+            let rank = |own| HardNegatives::draw_rows(&similarity, &ids, own, seed, step).unwrap();
+            let (front, back) = (rank(0..cut), rank(cut..batch));
+            prop_assert_eq!(back.first, cut as u32);
+            prop_assert_eq!([front.image_for_text, back.image_for_text].concat(), drawn.image_for_text.clone());
+            prop_assert_eq!([front.text_for_image, back.text_for_image].concat(), drawn.text_for_image.clone());
             prop_assert_eq!(&drawn, &HardNegatives::draw(&similarity, &ids, seed, step).unwrap());
             for negatives in [&drawn.image_for_text, &drawn.text_for_image] {
                 for (row, &negative) in negatives.iter().enumerate() {

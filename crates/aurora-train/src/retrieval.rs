@@ -154,6 +154,10 @@ pub fn matching_drawn(
 /// The matching loss: two-way cross-entropy over the right pairs that have negatives and those negatives, three
 /// pairs a row in one pass.
 ///
+/// With negatives over all ranks, `pairs` and `encoded` are those of all ranks (gathered with their gradients) and
+/// `negatives` those that [`HardNegatives::draw_rows`] drew for the rank's own rows; the mean over ranks of as many
+/// rows each is the loss of the whole batch.
+///
 /// # Errors
 /// Shapes that do not fit the model.
 pub fn matching(

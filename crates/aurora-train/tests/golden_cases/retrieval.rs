@@ -200,6 +200,7 @@ fn losses_gradients_and_queues(fixture: &str) {
     let (mut model, io) = (Model::read(fixture), io(fixture));
     let batch = Batch::read(&io);
     let negatives = HardNegatives {
+        first: 0,
         image_for_text: rows(&io["neg_image_for_text"]),
         text_for_image: rows(&io["neg_text_for_image"]),
     };
@@ -252,6 +253,7 @@ fn six_steps(fixture: &str) {
     for (step, wanted) in wanted.iter().enumerate() {
         let row = |name: &str| rows(&steps[name].get(step).unwrap());
         let negatives = HardNegatives {
+            first: 0,
             image_for_text: row("neg_image_for_text"),
             text_for_image: row("neg_text_for_image"),
         };

@@ -20,8 +20,7 @@ fn vqa() {
     let (weights, io) = (read("vqa.weights.safetensors"), read("vqa.io.safetensors"));
     let config = config(&weights);
     let rank = weights["CP_C"].dims()[0];
-    let mut spec = TuneSpec::new(AdapterKind::Tucker, Flavour::Released, rank);
-    spec.context_slots = 0;
+    let spec = TuneSpec::new(AdapterKind::Tucker, Flavour::Released, rank);
     // The head's weight is the table of words, and its bias is stored twice.
     let live = weights
         .iter()
