@@ -190,6 +190,7 @@ mod tests {
     use crate::adapter::Init;
     use crate::adapter::tests::delta;
     use crate::config::tests::tiny;
+    use crate::folder::read_json;
 
     /// A tuning whose factors are random and whose gates are as they start.
     fn moved(kind: AdapterKind) -> (Backbone, Tuned) {

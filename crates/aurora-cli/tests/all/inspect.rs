@@ -65,7 +65,7 @@ fn question_answering_counts_its_decoder() {
 #[test]
 fn targets_are_told_before_they_are_trained() {
     let printed = inspect("nano --set adapter.targets.towers=[\"vision\"] --set adapter.kind=lora");
-    assert!(printed.contains("16 of 40 are tuned"), "{printed}");
+    assert!(printed.contains("24 of 48 are tuned"), "{printed}");
     assert!(printed.contains("+ visual_encoder.blocks.0.attn.qkv"), "{printed}");
     assert!(printed.contains("- text_encoder.encoder.layer.0.attention.self.query:"), "{printed}");
     let nothing = "inspect nano --set adapter.targets.modules=[\"nothing\"]";
