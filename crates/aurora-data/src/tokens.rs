@@ -74,15 +74,6 @@ impl Tokens {
         Self::from_pieces(&vocabulary::read(path)?)
     }
 
-    /// From the `tokenizer.json` of a folder, or its `vocab.txt` where there is none.
-    ///
-    /// # Errors
-    /// Those of [`Self::from_file`].
-    pub fn from_folder(folder: &Path) -> Result<Self> {
-        let json = folder.join("tokenizer.json");
-        Self::from_file(&if json.exists() { json } else { folder.join("vocab.txt") })
-    }
-
     /// `pieces` in the order of their ids, complete and each once.
     fn from_pieces(pieces: &[String]) -> Result<Self> {
         let vocab = WordPiece::read_bytes(pieces.join("\n").as_bytes());

@@ -112,7 +112,7 @@ impl Merged {
     /// Whether there are gates, a context or frame-aware attention, so that the merged backbone alone is not the whole model.
     pub fn has_beside(&self) -> bool {
         let spec = &self.beside.spec;
-        spec.gate || spec.context_slots > 0 || spec.frame_aware
+        spec.gate || spec.has_context(&self.backbone.config) || spec.frame_aware
     }
 
     /// Write a backbone folder with weights as `dtype`; where there are gates or a context, an adapter folder

@@ -321,11 +321,10 @@ impl TuneSpec {
             if !all.iter().any(|(name, _)| below(name, saved)) {
                 let mut modules: Vec<&str> = all.iter().map(|(name, _)| module(name)).collect();
                 modules.dedup();
-                let shown = modules.iter().filter(|module| !module.contains(".layer.1."));
-                let shown = shown.filter(|module| !module.contains(|c: char| c.is_ascii_digit()));
-                let shown = shown.copied().collect::<Vec<_>>().join(", ");
+                modules.retain(|module| !module.contains(|c: char| c.is_ascii_digit()));
+                let shown = modules.join(", ");
                 let reason = format!(
-                    "is no head and no path of the backbone; there are {shown}, and the blocks and layers"
+                    "is no head and no path of the backbone; there are {shown}, and what is inside blocks and layers"
                 );
                 return Err(Error::config("modules_to_save", saved, reason));
             }

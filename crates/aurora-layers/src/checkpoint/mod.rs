@@ -62,7 +62,7 @@ pub struct LoadReport {
     pub misshapen: Vec<String>,
     /// Tensors brought to another shape, with both shapes.
     pub reshaped: Vec<String>,
-    /// Tensors left alone, with the reason.
+    /// Tensors left alone, and entries of a `.pth` that are none, with the reason.
     pub ignored: Vec<(String, &'static str)>,
 }
 
@@ -118,6 +118,7 @@ impl fmt::Display for LoadReport {
 const MOMENTUM: &str = "momentum copy";
 const QUEUE: &str = "momentum queue";
 const TEMPERATURE: &str = "temperature of training";
+const BESIDE: &str = "beside the weights";
 
 /// What training keeps beside a model.
 fn training(name: &str) -> Option<&'static str> {
@@ -277,8 +278,8 @@ impl Checkpoint {
         self.names().filter(|name| training(name).is_some()).map(read).collect()
     }
 
-    /// The model of these sizes and this form, all weights as f32 whatever they are stored as. Position embeddings of another picture
-    /// size are resized. Peak memory is that of the model and of little beside it.
+    /// The model of these sizes and this form, all weights as f32 whatever they are stored as. Position embeddings of
+    /// another picture size are resized. Peak memory is that of the model and of little beside it.
     ///
     /// # Errors
     /// A report that lists everything missing, unexpected or of another shape; a weight that is not a finite number; a
@@ -306,9 +307,8 @@ impl Checkpoint {
                 continue;
             };
             let from = other_grid(name, found, shape.dims(), grid);
-            if dtype.is_some_and(|dtype| !dtype.is_float()) {
-                let dtype = dtype.map_or_else(String::new, |dtype| format!("{dtype:?}"));
-                report.misshapen.push(format!("{name} is {dtype}, not a float"));
+            if let Some(dtype) = dtype.filter(|dtype| !dtype.is_float()) {
+                report.misshapen.push(format!("{name} is {dtype:?}, not a float"));
             } else if from.is_some() {
                 report.reshaped.push(format!("{name} {found:?} to {shape:?}"));
                 resized_from = from;
@@ -322,6 +322,9 @@ impl Checkpoint {
                 None if others(name) => {}
                 None => report.unexpected.push(name.clone()),
             }
+        }
+        if let File::Pth(pth) = &self.file {
+            report.ignored.extend(pth.ignored.iter().map(|name| (name.clone(), BESIDE)));
         }
         if !report.complete() {
             let way = match report.unexpected.iter().any(|name| released::is_adapter(name)) {
