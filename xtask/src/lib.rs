@@ -11,6 +11,7 @@
 
 use std::path::{Path, PathBuf};
 
+pub mod interop;
 pub mod pack;
 pub mod package;
 pub mod teachers;

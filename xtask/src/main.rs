@@ -28,6 +28,9 @@ enum Command {
     Pack(xtask::pack::PackArgs),
     /// Compute the features that the pretraining regresses to, from two networks in Python packages.
     Teachers(xtask::teachers::TeachersArgs),
+    /// Compare our numbers and tokens with Python's transformers, peft and tokenizers, in a virtual
+    /// environment below target/.
+    Interop(xtask::interop::InteropArgs),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +47,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Tidy(arguments) => xtask::tidy::run(arguments),
         Command::Pack(arguments) => xtask::pack::run(arguments),
         Command::Teachers(arguments) => xtask::teachers::run(arguments),
+        Command::Interop(arguments) => xtask::interop::run(arguments),
         Command::Package(arguments) => xtask::package::run(arguments),
     }
 }

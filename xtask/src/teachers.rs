@@ -104,7 +104,8 @@ pub fn run(args: &TeachersArgs) -> anyhow::Result<()> {
     )
 }
 
-fn call(command: &mut Command) -> anyhow::Result<()> {
+/// Runs a command to its end.
+pub(crate) fn call(command: &mut Command) -> anyhow::Result<()> {
     let status = command.status().with_context(|| format!("start {command:?}"))?;
     ensure!(status.success(), "{command:?} failed: {status}");
     Ok(())

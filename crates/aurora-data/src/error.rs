@@ -104,15 +104,15 @@ pub enum Error {
     },
 
     // Words.
-    /// A vocabulary without a piece that every text needs.
-    #[error(
-        "the vocabulary ({count} pieces) lacks {piece}; it must hold [PAD], [UNK], [CLS], [SEP], [MASK], [DEC] and [ENC]"
-    )]
+    /// A vocabulary that is none, or lacks what every text needs.
+    #[error("{file}{}: {reason}", line.map(|line| format!(", line {line}")).unwrap_or_default())]
     Vocabulary {
-        /// The piece.
-        piece: String,
-        /// How many there are.
-        count: usize,
+        /// The file.
+        file: String,
+        /// The line, counted from 1, where one is to blame.
+        line: Option<usize>,
+        /// What is wrong, and what would be right.
+        reason: String,
     },
     /// The tokenizer refused a text.
     #[error("cannot tokenize {text:?}: {reason}")]

@@ -1,12 +1,14 @@
 //! WordPiece tokens, as bert-base-uncased and BLIP use them.
 
+mod vocabulary;
+
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use tokenizers::Tokenizer;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
+use tokenizers::{AddedToken, Tokenizer};
 
 use crate::{Error, Result};
 
@@ -39,8 +41,9 @@ pub struct Special {
     pub enc: u32,
 }
 
-/// The tokenizer: lower case, accents off, words and punctuation apart, then the longest piece
-/// first.
+/// The tokenizer of bert-base-uncased: control characters off, Chinese characters apart, accents off, lower case, words
+/// and punctuation apart, then the longest piece first. A word of more than 100 characters, or without pieces, is
+/// `[UNK]`. A special piece that a text spells out (`[SEP]`) is that piece, as in Hugging Face's tokenizers.
 #[derive(Debug, Clone)]
 pub struct Tokens {
     tokenizer: Tokenizer,
@@ -49,56 +52,54 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// From a vocabulary, one piece a line; the line number is the id.
+    /// From a vocabulary, one piece a line; the line number less one is the id.
     ///
     /// # Errors
-    /// When one of the special pieces is missing.
+    /// A piece that is empty, has white space in it or is there twice; a special piece that is missing.
     pub fn new(vocabulary: &str) -> Result<Self> {
-        let pieces = WordPiece::read_bytes(vocabulary.as_bytes()).map_err(|e| tokenize("", &e))?;
-        let size = pieces.len();
-        let id = |piece: &str| {
-            pieces
-                .get(piece)
-                .copied()
-                .ok_or_else(|| Error::Vocabulary { piece: piece.to_string(), count: size })
-        };
-        let special = Special {
-            pad: id("[PAD]")?,
-            unk: id("[UNK]")?,
-            cls: id("[CLS]")?,
-            sep: id("[SEP]")?,
-            mask: id("[MASK]")?,
-            dec: id("[DEC]")?,
-            enc: id("[ENC]")?,
-        };
-        let model = WordPiece::builder()
-            .vocab(pieces)
-            .unk_token("[UNK]".to_string())
-            .build()
+        let name = "the vocabulary";
+        let pieces = vocabulary::from_lines(name, vocabulary)?;
+        vocabulary::complete(name, &pieces)?;
+        Self::from_pieces(&pieces)
+    }
+
+    /// From a `vocab.txt`, or from a `tokenizer.json` (any file whose name ends so) that does what bert-base-uncased's
+    /// does. A file without `[DEC]` or `[ENC]` gets them at its end, as BLIP adds them to bert-base-uncased's 30,522
+    /// pieces; a file that has them keeps their ids.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is not UTF-8, and those of [`Self::new`], all with file and line; a
+    /// `tokenizer.json` of another kind, with the field that says so.
+    pub fn from_file(path: &Path) -> Result<Self> {
+        Self::from_pieces(&vocabulary::read(path)?)
+    }
+
+    /// `pieces` in the order of their ids, complete and each once.
+    fn from_pieces(pieces: &[String]) -> Result<Self> {
+        let vocab = WordPiece::read_bytes(pieces.join("\n").as_bytes());
+        let model = vocab
+            .and_then(|vocab| WordPiece::builder().vocab(vocab).build())
             .map_err(|e| tokenize("", &e))?;
         let mut tokenizer = Tokenizer::new(model);
         tokenizer
             .with_normalizer(Some(BertNormalizer::default()))
             .map_err(|e| tokenize("", &e))?
             .with_pre_tokenizer(Some(BertPreTokenizer));
-        Ok(Self { tokenizer, special, size })
-    }
-
-    /// From a `vocab.txt`. bert-base-uncased's own, 30,522 pieces, gets `[DEC]` and `[ENC]` at
-    /// its end, as BLIP adds them.
-    ///
-    /// # Errors
-    /// When the file cannot be read, and those of [`Self::new`].
-    pub fn from_file(path: &Path) -> Result<Self> {
-        let mut text = std::fs::read_to_string(path)
-            .map_err(|source| Error::Read { path: path.to_path_buf(), source })?;
-        if !text.lines().any(|l| l == "[DEC]" || l == "[ENC]") {
-            if !text.ends_with('\n') {
-                text.push('\n');
-            }
-            text.push_str("[DEC]\n[ENC]\n");
-        }
-        Self::new(&text)
+        let special = vocabulary::SPECIAL.iter().chain(&vocabulary::ADDED);
+        tokenizer
+            .add_special_tokens(special.map(|piece| AddedToken::from(*piece, true)))
+            .map_err(|e| tokenize("", &e))?;
+        let id = |piece: &str| tokenizer.token_to_id(piece).unwrap_or_default(); // all are there
+        let special = Special {
+            pad: id("[PAD]"),
+            unk: id("[UNK]"),
+            cls: id("[CLS]"),
+            sep: id("[SEP]"),
+            mask: id("[MASK]"),
+            dec: id("[DEC]"),
+            enc: id("[ENC]"),
+        };
+        Ok(Self { tokenizer, special, size: pieces.len() })
     }
 
     /// The special ids.

@@ -79,16 +79,6 @@ fn tokens_are_framed_cut_and_padded() {
 }
 
 #[test]
-fn a_vocabulary_file_without_them_gets_dec_and_enc() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("vocab.txt");
-    std::fs::write(&path, "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nred").unwrap();
-    let special = Tokens::from_file(&path).unwrap().special();
-    assert_eq!((special.dec, special.enc), (6, 7));
-    assert!(matches!(Tokens::from_file(&path.join("no")), Err(Error::Read { .. })));
-}
-
-#[test]
 fn evaluation_normalises_and_scales() {
     let flat = Picture::new(50, 30, [255, 0, 128].repeat(1500)).unwrap();
     let mut out = vec![0f32; 3 * 64];

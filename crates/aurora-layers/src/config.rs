@@ -101,6 +101,16 @@ impl Form {
     }
 }
 
+impl std::fmt::Display for Form {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Retrieval => "retrieval",
+            Self::QuestionAnswering(_) => "question answering",
+            Self::Captioning(_) => "captioning",
+        })
+    }
+}
+
 /// A BLIP model: a vision tower, and text towers and heads as its form says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -115,6 +125,10 @@ pub struct BlipConfig {
     #[serde(default, skip_serializing_if = "Form::is_default")]
     pub form: Form,
 }
+
+/// Bounds far above any model, so that sizes can be multiplied and layers listed whatever a file says.
+const LARGEST: usize = 1 << 20;
+const MOST_LAYERS: usize = 1024;
 
 impl BlipConfig {
     /// Read from JSON text and check it.
@@ -145,6 +159,14 @@ impl BlipConfig {
         ] {
             if value == 0 {
                 return Err(Error::config(field, value, "must be at least 1"));
+            }
+            if value > LARGEST {
+                return Err(Error::config(field, value, format!("must be at most {LARGEST}")));
+            }
+        }
+        for (field, value) in [("vision.layers", vision.layers), ("text.layers", text.layers)] {
+            if value > MOST_LAYERS {
+                return Err(Error::config(field, value, format!("must be at most {MOST_LAYERS}")));
             }
         }
         let divides = |field: &str, part: usize, whole: usize, of: &str| {

@@ -9,6 +9,7 @@ mod block;
 pub mod checkpoint;
 mod config;
 mod context;
+mod count;
 mod decoder;
 mod error;
 mod folder;

@@ -3,55 +3,24 @@
 //! Every weight delta of ours is a product of two factors, so it is a LoRA of the same rank, exactly. What LoRA has no
 //! place for are gates and context: an export refuses an adapter whose gates have opened, unless told to drop them.
 
+mod config;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use serde::{Deserialize, Serialize};
 
 use crate::adapter::{Lora, lora_names};
 use crate::checkpoint::{to_hugging_face, to_original};
-use crate::folder::{CONFIG, WEIGHTS, read_json};
+use crate::folder::{CONFIG, WEIGHTS};
 use crate::tensors::{self, Tensors};
 use crate::{
     AdapterKind, Backbone, BlipConfig, Error, Flavour, Part, Result, TuneSpec, Tuned, gate, sites,
 };
 
+use config::LoraConfig;
+
 const PREFIX: &str = "base_model.model.";
-
-/// The part of PEFT's `adapter_config.json` that decides what the numbers mean.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct LoraConfig {
-    peft_type: String,
-    #[serde(default)]
-    base_model_name_or_path: Option<String>,
-    r: usize,
-    lora_alpha: f64,
-    #[serde(default)]
-    lora_dropout: f64,
-    #[serde(default = "none")]
-    bias: String,
-    #[serde(default)]
-    target_modules: serde_json::Value,
-    #[serde(default)]
-    modules_to_save: Option<Vec<String>>,
-    #[serde(default)]
-    use_rslora: bool,
-    #[serde(default)]
-    use_dora: bool,
-    #[serde(default)]
-    fan_in_fan_out: bool,
-    #[serde(default)]
-    alpha_pattern: BTreeMap<String, f64>,
-    #[serde(default)]
-    inference_mode: bool,
-    #[serde(default)]
-    task_type: Option<String>,
-}
-
-fn none() -> String {
-    "none".to_owned()
-}
 
 /// Write a tuning as a PEFT LoRA folder for the Hugging Face model of the same weights. Exact: `lora_alpha` equals the
 /// rank, so the scale is 1.
@@ -99,15 +68,16 @@ pub fn export_lora(
         r: rank,
         lora_alpha: rank as f64,
         lora_dropout: 0.0,
-        bias: none(),
+        bias: config::none(),
         target_modules: targets.into(),
         modules_to_save: (!saved.is_empty()).then(|| saved.into_iter().collect()),
         use_rslora: false,
         use_dora: false,
         fan_in_fan_out: false,
-        alpha_pattern: BTreeMap::new(),
+        alpha_pattern: config::Patterns::default(),
         inference_mode: true,
         task_type: None,
+        rest: BTreeMap::new(),
     };
     let failed = |action, path: &Path| {
         let path = path.to_path_buf();
@@ -152,22 +122,7 @@ fn closed(tuned: &Tuned) -> Result<()> {
 /// factors of a shape that is not the site's.
 pub fn import_lora(folder: &Path, backbone: &Backbone, device: &Device) -> Result<Tuned> {
     let path = folder.join(CONFIG);
-    let config: LoraConfig = read_json(&path, "a LoRA configuration of PEFT")?;
-    let refused = [
-        ("peft_type", config.peft_type != "LORA", "\"LORA\""),
-        ("use_dora", config.use_dora, "false"),
-        ("bias", config.bias != "none", "\"none\""),
-        ("fan_in_fan_out", config.fan_in_fan_out, "false"),
-    ];
-    for (field, is, allowed) in refused {
-        if is {
-            return Err(Error::Format {
-                path,
-                reason: format!("{field} must be {allowed} to be imported"),
-            });
-        }
-    }
-
+    let config = LoraConfig::read(&path)?;
     let weights = folder.join(WEIGHTS);
     let stored = tensors::read(&weights, DType::F32, device)?;
     let mut factors: BTreeMap<String, Tensor> = BTreeMap::new();
@@ -204,11 +159,7 @@ pub fn import_lora(folder: &Path, backbone: &Backbone, device: &Device) -> Resul
         targets.push(site.path.clone());
         let own = a.dim(0)?;
         let pad = |tensor: &Tensor, dim: usize| tensor.pad_with_zeros(dim, 0, rank - own);
-        let alpha = config
-            .alpha_pattern
-            .iter()
-            .find(|(pattern, _)| to_hugging_face(&site.path).ends_with(*pattern))
-            .map_or(config.lora_alpha, |(_, alpha)| *alpha);
+        let alpha = config.alpha(&to_hugging_face(&site.path));
         let scale = Lora { alpha, rank_stabilised: config.use_rslora, ..Lora::new(own) }.scale();
         if b.dim(1)? != own {
             let reason = format!("{a_name} is {:?} and {b_name} is {:?}", a.dims(), b.dims());
@@ -239,6 +190,7 @@ mod tests {
     use crate::adapter::Init;
     use crate::adapter::tests::delta;
     use crate::config::tests::tiny;
+    use crate::folder::read_json;
 
     /// A tuning whose factors are random and whose gates are as they start.
     fn moved(kind: AdapterKind) -> (Backbone, Tuned) {

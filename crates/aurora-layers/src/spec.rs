@@ -292,9 +292,13 @@ impl TuneSpec {
         Ok(wanted)
     }
 
+    /// Whether the rank means something to this kind.
+    pub fn is_ranked(&self) -> bool {
+        self.adapter().is_some() && self.kind != AdapterKind::Ia3
+    }
+
     fn check(&self) -> Result<()> {
-        let ranked = self.adapter().is_some() && self.kind != AdapterKind::Ia3;
-        if self.rank == 0 && ranked {
+        if self.rank == 0 && self.is_ranked() {
             return Err(Error::config("rank", 0, "must be at least 1"));
         }
         if self.start == Start::Pissa && self.kind != AdapterKind::Lora {

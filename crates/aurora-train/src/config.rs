@@ -25,6 +25,7 @@ pub mod schema;
 mod sections;
 
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 
 pub use adapter::AdapterSection;
 pub use error::ConfigError;
@@ -66,9 +67,33 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSection {
-    /// `nano`, the embedded backbone, or the path of a backbone's folder.
+    /// `nano`, the embedded backbone, or the path of another.
     pub backbone: String,
+    /// `own`, what lies beside the weights, or a file.
+    pub vocabulary: String,
+    /// Side of the pictures in pixels, 0 for the backbone's own.
+    pub image_size: usize,
 }
+
+impl ModelSection {
+    /// The backbone at this path as it is: its own vocabulary, its own picture size.
+    pub fn of(backbone: &str) -> Self {
+        Self { backbone: backbone.to_owned(), vocabulary: OWN.to_owned(), image_size: 0 }
+    }
+
+    /// The file to take the vocabulary from, where it is not the backbone's own.
+    pub fn other_vocabulary(&self) -> Option<&Path> {
+        (self.vocabulary != OWN).then(|| Path::new(&self.vocabulary))
+    }
+
+    /// The side of the pictures, where it is not the backbone's own.
+    pub fn other_image_size(&self) -> Option<usize> {
+        (self.image_size > 0).then_some(self.image_size)
+    }
+}
+
+/// The backbone's own vocabulary.
+const OWN: &str = "own";
 
 /// `[retrieval]`: the losses.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -101,7 +126,17 @@ const FIELDS: &[Field] = &[
     Field {
         key: "model.backbone",
         kind: Kind::Text,
-        meaning: "\"nano\", the embedded backbone, or the folder of another (config.json, model.safetensors, vocab.txt).",
+        meaning: "\"nano\", the embedded backbone, or another: a folder of ours or Hugging Face's, or a .pth file.",
+    },
+    Field {
+        key: "model.vocabulary",
+        kind: Kind::Text,
+        meaning: "\"own\", the vocab.txt or tokenizer.json beside the backbone's weights, or such a file.",
+    },
+    Field {
+        key: "model.image_size",
+        kind: Kind::Count(0, 4096),
+        meaning: "Side of the pictures in pixels, 0 for the backbone's own; position embeddings are resized to fit.",
     },
 ];
 

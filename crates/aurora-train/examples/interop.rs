@@ -1,0 +1,178 @@
+//! The Rust half of `cargo xtask interop`, which compares these crates with Python's transformers and peft.
+//!
+//! ```text
+//! interop forward MODEL INPUTS OUTPUTS [LORA]   the model, with a PEFT LoRA where one is given
+//! interop export MODEL INPUTS OUTPUTS FOLDER    a CP adapter with random factors, written as a PEFT LoRA to FOLDER
+//! ```
+//!
+//! MODEL is a Hugging Face folder. INPUTS is a safetensors file with `pixel_values` (batch, 3, size, size) f32, of any
+//! size that the patches divide, and `input_ids`, `attention_mask` (batch, length) i64; for question answering also
+//! `decoder_input_ids`, `decoder_attention_mask` of the answers. OUTPUTS gets what the model is for: `vision` (batch,
+//! tokens, width), the picture states; `itc` (batch, batch), cosines of every picture with every text; `itm` (batch, 2),
+//! the logits of picture and text b belonging together; `logits` (batch, length, words); `loss` (1), the mean over
+//! words; `generated` (batch, 8) i64, greedily, padded with `[PAD]`.
+
+#![allow(clippy::print_stderr, reason = "an example that is run by hand")]
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use aurora_kernels::random::Stream;
+use aurora_layers::checkpoint::{Checkpoint, hugging_face_config};
+use aurora_layers::peft::{export_lora, import_lora};
+use aurora_layers::{
+    AdapterKind, Backbone, Blip, CrossKeys, DecoderTokens, Flavour, Form, Generation, Part,
+    Prepared, Seen, Tensors, TuneSpec, Tuned, cls, tensors,
+};
+use aurora_train::answering::{Texts, mean_text_loss, question_states};
+use candle_core::{DType, Device, Tensor};
+
+type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+
+/// Words that are generated.
+const WORDS: usize = 8;
+
+const USAGE: &str = "usage: interop forward MODEL INPUTS OUTPUTS [LORA]
+       interop export MODEL INPUTS OUTPUTS FOLDER";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match arguments.as_slice() {
+        ["forward", model, inputs, outputs] => forward(model, inputs, outputs, None),
+        ["forward", model, inputs, outputs, lora] => forward(model, inputs, outputs, Some(lora)),
+        ["export", model, inputs, outputs, folder] => export(model, inputs, outputs, folder),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    if let Err(error) = &done {
+        eprintln!("error: {error}");
+    }
+    ExitCode::from(u8::from(done.is_err()))
+}
+
+fn forward(model: &str, inputs: &str, outputs: &str, lora: Option<&str>) -> Result<()> {
+    let (backbone, inputs) = read(model, inputs)?;
+    let tuned =
+        lora.map(|folder| import_lora(Path::new(folder), &backbone, &Device::Cpu)).transpose()?;
+    compute(&backbone, tuned.as_ref(), &inputs, outputs)
+}
+
+fn export(model: &str, inputs: &str, outputs: &str, folder: &str) -> Result<()> {
+    let (backbone, inputs) = read(model, inputs)?;
+    let spec = TuneSpec::new(AdapterKind::Cp, Flavour::Aurora, 64);
+    let mut tuned = Tuned::start(spec, &backbone, 1, &Device::Cpu)?;
+    for (name, tensor) in &mut tuned.tensors {
+        // No factor and no head as it starts; gates and context stay closed, for LoRA has no place for them.
+        let deviation = match Tuned::part(name) {
+            Part::Factor if name.starts_with("aurora_v") => 0.02,
+            Part::Factor | Part::Head => 0.05,
+            _ => continue,
+        };
+        let noise = Stream::new(3, name, 0, 0).normal_tensor(tensor.shape().clone(), deviation)?;
+        *tensor = (&*tensor + noise)?;
+    }
+    export_lora(Path::new(folder), &tuned, &backbone.config, model, false)?;
+    compute(&backbone, Some(&tuned), &inputs, outputs)
+}
+
+/// The model for pictures of the inputs' size, and the inputs.
+fn read(model: &str, inputs: &str) -> Result<(Backbone, Tensors)> {
+    let inputs = tensors::read(Path::new(inputs), DType::F32, &Device::Cpu)?;
+    let path = Path::new(model).join("config.json");
+    let mut config = hugging_face_config(&std::fs::read_to_string(&path)?, &path)?;
+    config.vision.image_size = named(&inputs, "pixel_values")?.dim(3)?;
+    let (backbone, report) = Checkpoint::open(Path::new(model))?.backbone(&config, &Device::Cpu)?;
+    eprintln!("{model}: {report}");
+    Ok((backbone, inputs))
+}
+
+fn compute(
+    backbone: &Backbone,
+    tuned: Option<&Tuned>,
+    inputs: &Tensors,
+    outputs: &str,
+) -> Result<()> {
+    let blip = backbone.model()?;
+    let prepared = match tuned {
+        Some(tuned) => tuned.prepare(&blip, None)?,
+        None => blip.bare()?,
+    };
+    let model = (&blip, &prepared);
+    let found = match &backbone.config.form {
+        Form::Retrieval => retrieval(model, inputs)?,
+        Form::QuestionAnswering(tokens) => answering(model, tokens, inputs)?,
+        Form::Captioning(tokens) => captioning(model, tokens, inputs)?,
+    };
+    let found = found.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect();
+    Ok(tensors::write(&found, Path::new(outputs))?)
+}
+
+type Named = Vec<(&'static str, Tensor)>;
+
+fn retrieval((blip, prepared): (&Blip, &Prepared), inputs: &Tensors) -> Result<Named> {
+    let (ids, mask) = text(inputs, "input_ids", "attention_mask")?;
+    let vision = blip.encode_image(named(inputs, "pixel_values")?, prepared)?;
+    let text = blip.encode_text(&ids, &mask, prepared)?; // (batch, length, text width)
+    let image = prepared.image_features(&vision)?; // (batch, projection)
+    let itc = image.matmul(&prepared.text_features(&text)?.t()?)?;
+    let keys = blip.cross_keys(&vision, prepared)?;
+    let fused = cls(&blip.fuse(&ids, &mask, &Seen::new(&keys), prepared)?)?; // (batch, text width)
+    let itm = prepared.match_logits(&fused)?;
+    Ok(vec![("vision", vision), ("itc", itc), ("itm", itm)])
+}
+
+fn answering(model: (&Blip, &Prepared), tokens: &DecoderTokens, inputs: &Tensors) -> Result<Named> {
+    let (blip, prepared) = model;
+    let (ids, mask) = text(inputs, "input_ids", "attention_mask")?;
+    let questions = Texts { token_ids: &ids, mask: &mask };
+    let states = question_states(blip, prepared, named(inputs, "pixel_values")?, &questions)?;
+    let (ids, answer_mask) = text(inputs, "decoder_input_ids", "decoder_attention_mask")?;
+    let answers = Texts { token_ids: &ids, mask: &answer_mask };
+    // Transformers has a mask for the padding of questions, and its cross-attention does not read it.
+    let keys = blip.decoder_keys(&states, None, prepared)?;
+    let loss = mean_text_loss(model, &answers, &Seen::new(&keys), 0.0)?.reshape(1)?;
+    Ok(vec![("loss", loss), ("generated", generated(model, tokens, &keys)?)])
+}
+
+fn captioning(
+    model: (&Blip, &Prepared),
+    tokens: &DecoderTokens,
+    inputs: &Tensors,
+) -> Result<Named> {
+    let (blip, prepared) = model;
+    let (ids, mask) = text(inputs, "input_ids", "attention_mask")?;
+    let states = blip.encode_image(named(inputs, "pixel_values")?, prepared)?;
+    let keys = blip.decoder_keys(&states, None, prepared)?;
+    let decoded = blip.decode(&ids, &mask, &Seen::new(&keys), prepared)?;
+    let logits = blip.predict_words(&decoded)?;
+    let captions = Texts { token_ids: &ids, mask: &mask };
+    let loss = mean_text_loss(model, &captions, &Seen::new(&keys), 0.0)?.reshape(1)?;
+    let written = generated(model, tokens, &keys)?;
+    Ok(vec![("logits", logits), ("loss", loss), ("generated", written)])
+}
+
+/// What the decoder writes, (batch, [`WORDS`]) i64.
+fn generated(
+    (blip, prepared): (&Blip, &Prepared),
+    tokens: &DecoderTokens,
+    keys: &CrossKeys,
+) -> Result<Tensor> {
+    let rows = blip.generate(&[], keys, &Generation::greedy(WORDS), prepared)?;
+    let padded = rows.iter().map(|row| {
+        let padding = std::iter::repeat(&tokens.pad_token_id);
+        row.iter().chain(padding).take(WORDS).map(|&id| i64::from(id)).collect()
+    });
+    Ok(Tensor::new(padded.collect::<Vec<Vec<i64>>>(), &Device::Cpu)?)
+}
+
+/// Ids (batch, length) u32 and mask (batch, length) f32.
+fn text(inputs: &Tensors, ids: &str, mask: &str) -> Result<(Tensor, Tensor)> {
+    Ok((named(inputs, ids)?.to_dtype(DType::U32)?, named(inputs, mask)?.to_dtype(DType::F32)?))
+}
+
+fn named<'a>(inputs: &'a Tensors, name: &str) -> Result<&'a Tensor> {
+    inputs.get(name).ok_or_else(|| format!("the inputs lack {name}").into())
+}
