@@ -7,7 +7,7 @@ mod small;
 use aurora_layers::merge::{BESIDE, Merged, merge};
 use aurora_layers::{AdapterKind, Backbone, Flavour, Tower, TuneSpec, Tuned, load_adapter};
 use candle_core::{DType, Device, Tensor};
-use small::{bits, config, every_spec, moved, outputs, relative};
+use small::{answering, answers, bits, config, every_spec, moved, outputs, relative};
 use std::sync::Arc;
 
 fn backbone() -> Backbone {
@@ -47,6 +47,25 @@ fn merged_equals_adapted() {
         let wanted = adapted(&backbone, &tuned);
         assert!(relative(&wanted[2], &bare[2]) > 1e-3, "{what} does something");
         assert_same(&merge(&backbone, &tuned).unwrap(), &wanted, &what);
+    }
+}
+
+#[test]
+fn a_merged_model_answers_as_the_adapted_one() {
+    let backbone = Backbone::random(answering(), 1, &Device::Cpu).unwrap();
+    let frozen = Arc::new(backbone.model().unwrap());
+    for spec in mergeable() {
+        let what = format!("{:?} {:?}", spec.kind, spec.start);
+        let tuned = moved(&backbone, spec, 0.1);
+        let blip = tuned.model(&frozen).unwrap();
+        let wanted = answers(&blip, &tuned.prepare(&blip, None).unwrap());
+        let merged = merge(&backbone, &tuned).unwrap();
+        let blip = merged.backbone.model().unwrap();
+        let prepared = merged.beside.prepare(&blip, None).unwrap();
+        for (found, wanted) in answers(&blip, &prepared).iter().zip(&wanted) {
+            let off = relative(found, wanted);
+            assert!(off < 1e-5, "{what}: {off}");
+        }
     }
 }
 

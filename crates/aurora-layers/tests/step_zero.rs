@@ -7,7 +7,7 @@ mod small;
 use aurora_kernels::Mode;
 use aurora_layers::{AdapterKind, Backbone, Flavour, TuneSpec, Tuned, cls};
 use candle_core::{DType, Device, Tensor};
-use small::{bits, config, every_spec, inputs, moved, outputs, relative};
+use small::{answering, answers, bits, config, every_spec, inputs, moved, outputs, relative};
 use std::sync::Arc;
 
 #[test]
@@ -24,6 +24,21 @@ fn the_tuned_model_equals_the_backbone_bit_for_bit() {
             for (found, wanted) in outputs(&blip, &prepared).iter().zip(&wanted) {
                 assert_eq!(bits(found), bits(wanted), "{:?} {:?} {mode:?}", spec.kind, spec.start);
             }
+        }
+    }
+}
+
+#[test]
+fn a_tuned_model_that_answers_equals_its_backbone_bit_for_bit() {
+    let backbone = Backbone::random(answering(), 1, &Device::Cpu).unwrap();
+    let frozen = Arc::new(backbone.model().unwrap());
+    let wanted = answers(&frozen, &frozen.bare().unwrap());
+    for spec in every_spec() {
+        let tuned = Tuned::start(spec.clone(), &backbone, 3, &Device::Cpu).unwrap();
+        let blip = tuned.model(&frozen).unwrap();
+        let prepared = tuned.prepare(&blip, None).unwrap();
+        for (found, wanted) in answers(&blip, &prepared).iter().zip(&wanted) {
+            assert_eq!(bits(found), bits(wanted), "{:?} {:?}", spec.kind, spec.start);
         }
     }
 }

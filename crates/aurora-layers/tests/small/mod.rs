@@ -4,8 +4,8 @@
 
 use aurora_kernels::random::Stream;
 use aurora_layers::{
-    AdapterKind, Backbone, Blip, BlipConfig, Flavour, Form, Prepared, Seen, Start, TextConfig,
-    TuneSpec, Tuned, VisionConfig, cls,
+    AdapterKind, Backbone, Blip, BlipConfig, DecoderTokens, Flavour, Form, Prepared, Seen, Start,
+    TextConfig, TuneSpec, Tuned, VisionConfig, cls,
 };
 use candle_core::{Device, Tensor};
 
@@ -70,6 +70,25 @@ pub fn outputs(blip: &Blip, prepared: &Prepared) -> Vec<Tensor> {
         texts,
         fused,
     ]
+}
+
+/// The same sizes with a decoder that answers questions.
+pub fn answering() -> BlipConfig {
+    let tokens = DecoderTokens { start_token_id: 38, end_token_id: 3, pad_token_id: 0 };
+    BlipConfig { form: Form::QuestionAnswering(tokens), ..config() }
+}
+
+/// Everything a model of [`answering`] says: pictures, questions that look at them, what answers may come next.
+pub fn answers(blip: &Blip, prepared: &Prepared) -> Vec<Tensor> {
+    let inputs = inputs();
+    let images = blip.encode_image(&inputs.images, prepared).unwrap();
+    let keys = blip.cross_keys(&images, prepared).unwrap();
+    let seen = Seen::new(&keys).rows([2, 0, 1]);
+    let questions = blip.fuse(&inputs.ids, &inputs.mask, &seen, prepared).unwrap();
+    let keys = blip.decoder_keys(&questions, Some(&inputs.mask), prepared).unwrap();
+    let states = blip.decode(&inputs.ids, &inputs.mask, &Seen::new(&keys), prepared).unwrap();
+    let words = blip.predict_words(&states).unwrap();
+    vec![images, questions, states, words]
 }
 
 pub fn bits(tensor: &Tensor) -> Vec<u32> {
