@@ -19,14 +19,3 @@ pub fn keep_freed_memory() {
         libc::mallopt(libc::M_TOP_PAD, 64 << 20);
     }
 }
-
-/// Maps a file into memory, to be read where it lies.
-///
-/// # Errors
-/// What the operating system says: no such file, no right to read it.
-pub fn map_file(path: &std::path::Path) -> std::io::Result<memmap2::Mmap> {
-    let file = std::fs::File::open(path)?;
-    // SAFETY: the map is only read. A process that shortens the file under it ends this program, as it would any that
-    // maps its weights; nothing here writes into a file that it has mapped.
-    unsafe { memmap2::Mmap::map(&file) }
-}

@@ -1,5 +1,6 @@
 //! A backbone folder: `config.json`, `model.safetensors`, and beside them a vocabulary.
 
+use crate::checkpoint::Checkpoint;
 use crate::tensors::{self, Tensors};
 use crate::{Blip, BlipConfig, Error, Result};
 use aurora_kernels::random::Stream;
@@ -16,7 +17,7 @@ pub struct Backbone {
 }
 
 impl Backbone {
-    /// Read a backbone folder.
+    /// Read a backbone folder. Weights stored as f16 or bf16 take the memory of f32 once read.
     ///
     /// # Errors
     /// Names the file that is missing, cut or contradicts the configuration.
@@ -27,21 +28,19 @@ impl Backbone {
             path: config.clone(),
             source,
         })?;
-        let path = folder.join("model.safetensors");
-        let bytes = std::fs::read(&path).map_err(|source| Error::File {
-            action: "read",
-            path: path.clone(),
-            source,
-        })?;
-        Self::from_bytes(&text, &bytes, &path, device)
+        let config = BlipConfig::from_json(&text, &config)?;
+        let weights = Checkpoint::open(&folder.join("model.safetensors"))?;
+        Ok(weights.backbone(&config, device)?.0)
     }
 
     /// The same from memory; `path` only names the source in errors.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
     pub fn from_bytes(config: &str, weights: &[u8], path: &Path, device: &Device) -> Result<Self> {
         let config = BlipConfig::from_json(config, &path.with_file_name("config.json"))?;
-        let tensors = tensors::from_bytes(weights, path, DType::F32, device)?;
-        tensors::check(&path.display().to_string(), &tensors, &Blip::wanted(&config))?;
-        Ok(Self { config, tensors })
+        let weights = Checkpoint::from_bytes(weights.to_vec(), path)?;
+        Ok(weights.backbone(&config, device)?.0)
     }
 
     /// A backbone with random weights, as pretraining starts from: truncation-free BERT and ViT initialisation

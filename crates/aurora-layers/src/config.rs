@@ -116,6 +116,10 @@ pub struct BlipConfig {
     pub form: Form,
 }
 
+/// Bounds far above any model, so that sizes can be multiplied and layers listed whatever a file says.
+const LARGEST: usize = 1 << 20;
+const MOST_LAYERS: usize = 1024;
+
 impl BlipConfig {
     /// Read from JSON text and check it.
     pub fn from_json(text: &str, path: &std::path::Path) -> Result<Self> {
@@ -145,6 +149,14 @@ impl BlipConfig {
         ] {
             if value == 0 {
                 return Err(Error::config(field, value, "must be at least 1"));
+            }
+            if value > LARGEST {
+                return Err(Error::config(field, value, format!("must be at most {LARGEST}")));
+            }
+        }
+        for (field, value) in [("vision.layers", vision.layers), ("text.layers", text.layers)] {
+            if value > MOST_LAYERS {
+                return Err(Error::config(field, value, format!("must be at most {MOST_LAYERS}")));
             }
         }
         let divides = |field: &str, part: usize, whole: usize, of: &str| {

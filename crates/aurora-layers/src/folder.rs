@@ -79,6 +79,13 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path, what: &str)
     })
 }
 
+/// Write a text aside and rename it into place.
+pub(crate) fn write_text(path: &Path, text: &str) -> Result<()> {
+    let aside = path.with_extension("partial");
+    let written = std::fs::write(&aside, text).and_then(|()| std::fs::rename(&aside, path));
+    written.map_err(|source| Error::File { action: "write", path: path.into(), source })
+}
+
 fn stored_name(name: &str) -> String {
     if name.starts_with("aurora_") {
         format!("base_model.{name}")
@@ -113,12 +120,8 @@ pub fn save_adapter(
     let path = folder.join(CONFIG);
     let text = serde_json::to_string_pretty(&config)
         .map_err(|error| Error::Format { path: path.clone(), reason: error.to_string() })?;
-    for (path, text) in [(folder.join("README.md"), card), (path, &format!("{text}\n"))] {
-        let aside = path.with_extension("partial");
-        let written = std::fs::write(&aside, text).and_then(|()| std::fs::rename(&aside, &path));
-        written.map_err(|source| Error::File { action: "write", path, source })?;
-    }
-    Ok(())
+    write_text(&folder.join("README.md"), card)?;
+    write_text(&path, &format!("{text}\n"))
 }
 
 /// Load an adapter onto the backbone it was made for.

@@ -1,109 +1,168 @@
 //! Named tensors: reading and writing them, and the strict check of a set against what a model wants.
 
+use crate::checkpoint::Shards;
 use crate::{Error, Result};
-use candle_core::{DType, Device, Shape, Tensor};
+use candle_core::{DType, Device, Shape, Storage, Tensor, WithDType};
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
 use sha2::{Digest, Sha256};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 use std::path::Path;
 
 /// Tensors by name, in the order of their names.
 pub type Tensors = BTreeMap<String, Tensor>;
 
-/// Read a safetensors file into `dtype` on `device`.
+/// Read a safetensors file, floats as `dtype`, on `device`.
 ///
 /// # Errors
 /// [`Error::File`] when it cannot be opened, [`Error::Format`] when it is cut or no safetensors file.
 pub fn read(path: &Path, dtype: DType, device: &Device) -> Result<Tensors> {
-    let bytes = std::fs::read(path).map_err(|source| Error::File {
-        action: "read",
-        path: path.into(),
-        source,
-    })?;
-    from_bytes(&bytes, path, dtype, device)
+    convert(&Shards::open(path)?, dtype, device)
 }
 
 /// The same from memory; `path` only names the source in errors.
+///
+/// # Errors
+/// As [`read`].
 pub fn from_bytes(bytes: &[u8], path: &Path, dtype: DType, device: &Device) -> Result<Tensors> {
-    let wrong = |reason: String| Error::Format { path: path.into(), reason };
-    let file = safetensors::SafeTensors::deserialize(bytes).map_err(|error| {
-        wrong(format!("not a whole safetensors file ({error}); fetch or write it again"))
-    })?;
-    let mut tensors = Tensors::new();
-    for (name, view) in file.tensors() {
-        let stored = match view.dtype() {
-            safetensors::Dtype::F32 => DType::F32,
-            safetensors::Dtype::F16 => DType::F16,
-            safetensors::Dtype::BF16 => DType::BF16,
-            safetensors::Dtype::F64 => DType::F64,
-            safetensors::Dtype::I64 => DType::I64,
-            safetensors::Dtype::U32 => DType::U32,
-            safetensors::Dtype::U8 => DType::U8,
-            other => {
-                return Err(wrong(format!(
-                    "{name} is stored as {other:?}; f32, f16, bf16, f64, i64, u32 or u8 can be read"
-                )));
-            }
-        };
-        let tensor = Tensor::from_raw_buffer(view.data(), stored, view.shape(), device)?;
-        let tensor = if stored.is_float() { tensor.to_dtype(dtype)? } else { tensor };
-        tensors.insert(name, tensor);
-    }
-    Ok(tensors)
+    convert(&Shards::from_bytes(bytes.to_vec(), path)?, dtype, device)
+}
+
+fn convert(file: &Shards, dtype: DType, device: &Device) -> Result<Tensors> {
+    let tensor = |name: &str| -> Result<(String, Tensor)> {
+        let tensor = file.tensor(name, device)?;
+        let tensor = if tensor.dtype().is_float() { tensor.to_dtype(dtype)? } else { tensor };
+        Ok((name.to_owned(), tensor))
+    };
+    file.shapes().map(|(name, _)| tensor(name)).collect()
 }
 
 /// Write a safetensors file aside and rename it into place, so that no reader ever meets half a file.
 ///
 /// The bytes depend on the names, shapes and values alone.
+///
+/// # Errors
+/// [`Error::File`] when it cannot be written.
 pub fn write(tensors: &Tensors, path: &Path) -> Result<()> {
-    let failed = |action| move |source| Error::File { action, path: path.into(), source };
-    let mut raw: BTreeMap<&str, (safetensors::Dtype, Vec<usize>, Vec<u8>)> = BTreeMap::new();
-    for (name, tensor) in tensors {
-        let (dtype, bytes) = raw_bytes(tensor)?;
-        raw.insert(name, (dtype, tensor.dims().to_vec(), bytes));
-    }
-    let mut views = Vec::with_capacity(raw.len());
-    for (name, (dtype, shape, bytes)) in &raw {
-        let view = safetensors::tensor::TensorView::new(*dtype, shape.clone(), bytes).map_err(
-            |error| Error::Format { path: path.into(), reason: format!("{name}: {error}") },
-        )?;
-        views.push((*name, view));
-    }
-    let bytes = safetensors::serialize(views, None)
-        .map_err(|error| Error::Format { path: path.into(), reason: error.to_string() })?;
-    let aside = path.with_extension("safetensors.partial");
-    std::fs::write(&aside, bytes).map_err(failed("write"))?;
-    std::fs::rename(&aside, path).map_err(failed("write"))
+    let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    write_named(named, None, path)
 }
 
-fn raw_bytes(tensor: &Tensor) -> Result<(safetensors::Dtype, Vec<u8>)> {
-    let flat = tensor.flatten_all()?.to_device(&Device::Cpu)?;
-    fn le<T: Copy, const N: usize>(values: Vec<T>, bytes: fn(T) -> [u8; N]) -> Vec<u8> {
-        values.into_iter().flat_map(bytes).collect()
+/// The same for tensors of any owner, with a note in the header: a key and its value.
+pub(crate) fn write_named(
+    mut tensors: Vec<(&str, &Tensor)>,
+    note: Option<(&str, &str)>,
+    path: &Path,
+) -> Result<()> {
+    let failed = |source| Error::File { action: "write", path: path.into(), source };
+    let wrong = |reason: String| Error::Format { path: path.into(), reason };
+    // Wide numbers come first, so that all are aligned.
+    tensors.sort_by_key(|(name, tensor)| (Reverse(stored_type(tensor)), *name));
+    let (mut infos, mut end) = (Vec::new(), 0);
+    for (name, tensor) in &tensors {
+        let (dtype, start) = (stored_type(tensor), end);
+        end += tensor.elem_count() * dtype.bitsize() / 8;
+        let shape = tensor.dims().to_vec();
+        infos.push(((*name).to_owned(), TensorInfo { dtype, shape, data_offsets: (start, end) }));
     }
-    Ok(match tensor.dtype() {
-        DType::F16 => (safetensors::Dtype::F16, le(flat.to_vec1()?, half::f16::to_le_bytes)),
-        DType::BF16 => (safetensors::Dtype::BF16, le(flat.to_vec1()?, half::bf16::to_le_bytes)),
-        DType::F64 => (safetensors::Dtype::F64, le(flat.to_vec1()?, f64::to_le_bytes)),
-        DType::I64 => (safetensors::Dtype::I64, le(flat.to_vec1()?, i64::to_le_bytes)),
-        DType::U32 => (safetensors::Dtype::U32, le(flat.to_vec1()?, u32::to_le_bytes)),
-        _ => (safetensors::Dtype::F32, le(flat.to_dtype(DType::F32)?.to_vec1()?, f32::to_le_bytes)),
+    let note = note.map(|(key, value)| [(key.to_owned(), value.to_owned())].into());
+    let header = Metadata::new(note, infos).map_err(|error| wrong(error.to_string()))?;
+    let mut header = serde_json::to_vec(&header).map_err(|error| wrong(error.to_string()))?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+
+    let aside = path.with_extension("safetensors.partial");
+    let mut file = std::fs::File::create(&aside).map_err(failed)?;
+    file.write_all(&(header.len() as u64).to_le_bytes()).map_err(failed)?;
+    file.write_all(&header).map_err(failed)?;
+    for (_, tensor) in &tensors {
+        pieces(tensor, |piece| file.write_all(piece).map_err(failed))?;
+    }
+    drop(file);
+    std::fs::rename(&aside, path).map_err(failed)
+}
+
+fn stored_type(tensor: &Tensor) -> Dtype {
+    match tensor.dtype() {
+        DType::F16 => Dtype::F16,
+        DType::BF16 => Dtype::BF16,
+        DType::F64 => Dtype::F64,
+        DType::I64 => Dtype::I64,
+        DType::U32 => Dtype::U32,
+        _ => Dtype::F32,
+    }
+}
+
+/// Values handed over at once, so that no second copy of a tensor is made to write or to hash it.
+const PIECE: usize = 1 << 16;
+
+/// The values of a tensor as little-endian bytes, row after row, a piece at a time.
+fn pieces(tensor: &Tensor, take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    match stored_type(tensor) {
+        Dtype::F16 => pieces_of(tensor, half::f16::to_le_bytes, take),
+        Dtype::BF16 => pieces_of(tensor, half::bf16::to_le_bytes, take),
+        Dtype::F64 => pieces_of(tensor, f64::to_le_bytes, take),
+        Dtype::I64 => pieces_of(tensor, i64::to_le_bytes, take),
+        Dtype::U32 => pieces_of(tensor, u32::to_le_bytes, take),
+        _ => pieces_of(&tensor.to_dtype(DType::F32)?, f32::to_le_bytes, take),
+    }
+}
+
+fn pieces_of<T: WithDType, const N: usize>(
+    tensor: &Tensor,
+    bytes: fn(T) -> [u8; N],
+    mut take: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    values(tensor, |values: &[T]| {
+        let mut piece = Vec::with_capacity(values.len().min(PIECE) * N);
+        for part in values.chunks(PIECE) {
+            piece.clear();
+            piece.extend(part.iter().flat_map(|&value| bytes(value)));
+            take(&piece)?;
+        }
+        Ok(())
     })
+}
+
+/// What `read` makes of the values of a tensor, row after row; nothing is copied where they already lie so.
+fn values<T: WithDType, R>(tensor: &Tensor, read: impl FnOnce(&[T]) -> Result<R>) -> Result<R> {
+    let tensor = tensor.to_device(&Device::Cpu)?.contiguous()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    let (start, end) = layout.contiguous_offsets().unwrap_or((0, 0));
+    match &*storage {
+        Storage::Cpu(cpu) => read(&T::cpu_storage_as_slice(cpu)?[start..end]),
+        _ => read(&[]), // the tensor was moved to the CPU above
+    }
+}
+
+/// Place of the first value of an f32 tensor that is so, counted row after row.
+pub(crate) fn position(tensor: &Tensor, is_so: impl Fn(f32) -> bool) -> Result<Option<usize>> {
+    values(tensor, |values: &[f32]| Ok(values.iter().position(|&value| is_so(value))))
+}
+
+/// Whether two f32 tensors have one shape and the same values.
+pub(crate) fn same(a: &Tensor, b: &Tensor) -> Result<bool> {
+    let equal = |a: &[f32]| values(b, |b: &[f32]| Ok(a == b));
+    Ok(a.shape() == b.shape() && values(a, equal)?)
+}
+
+/// Names for an error: the first dozen, and how many more.
+pub(crate) fn listed(names: &[String]) -> String {
+    let shown = names.iter().take(12).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(12) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 /// Compare `tensors` with the names and shapes that are wanted; the error lists every difference.
 pub fn check(what: &str, tensors: &Tensors, wanted: &[(String, Shape)]) -> Result<()> {
     let mut problems = Vec::new();
     let mut list = |title: &str, names: Vec<String>| {
-        if names.is_empty() {
-            return;
+        if !names.is_empty() {
+            problems.push(format!("{title}: {}", listed(&names)));
         }
-        let shown = names.iter().take(12).cloned().collect::<Vec<_>>().join(", ");
-        let more = if names.len() > 12 {
-            format!(" and {} more", names.len() - 12)
-        } else {
-            String::new()
-        };
-        problems.push(format!("{title}: {shown}{more}"));
     };
     let known: BTreeSet<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();
     let missing =
@@ -139,7 +198,10 @@ pub fn fingerprint(tensors: &Tensors) -> Result<String> {
         for size in tensor.dims() {
             hash.update((*size as u64).to_le_bytes());
         }
-        hash.update(raw_bytes(&tensor.to_dtype(DType::F32)?)?.1);
+        pieces(&tensor.to_dtype(DType::F32)?, |piece| {
+            hash.update(piece);
+            Ok(())
+        })?;
     }
     Ok(hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
 }

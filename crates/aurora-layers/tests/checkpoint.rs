@@ -2,67 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
+mod common;
+
 use aurora_layers::checkpoint::{Checkpoint, Pickle, Pth};
+use common::{Writer, legacy};
 use proptest::prelude::*;
 use std::path::Path;
 
-/// Hand-assembled pickles.
-struct Writer(Vec<u8>);
-
-impl Writer {
-    fn new() -> Self {
-        Self(vec![0x80, 2])
-    }
-
-    fn op(mut self, bytes: &[u8]) -> Self {
-        self.0.extend_from_slice(bytes);
-        self
-    }
-
-    fn text(self, text: &str) -> Self {
-        let length = (text.len() as u32).to_le_bytes();
-        self.op(b"X").op(&length).op(text.as_bytes())
-    }
-
-    fn global(self, name: &str) -> Self {
-        self.op(b"c").op(name.as_bytes()).op(b"\n")
-    }
-
-    /// A (2, 3) tensor of floats over storage "0", its columns together in memory.
-    fn tensor(self) -> Self {
-        self.global("torch._utils\n_rebuild_tensor_v2")
-            .op(b"((")
-            .text("storage")
-            .global("torch\nFloatStorage")
-            .text("0")
-            .text("cpu")
-            .op(b"K\x06tQK\x00K\x02K\x03\x86K\x01K\x02\x86\x89")
-            .global("collections\nOrderedDict")
-            .op(b")RtR")
-    }
-}
-
-fn long_one(value: &[u8]) -> Vec<u8> {
-    let mut out = vec![0x80, 2, 0x8a, value.len() as u8];
-    out.extend_from_slice(value);
-    out.push(b'.');
-    out
-}
-
-/// A whole file of the old kind around one described tensor.
-fn legacy(described: &[u8], numbers: &[f32]) -> Vec<u8> {
-    let mut file = long_one(&[0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19]);
-    file.extend(long_one(&1001u16.to_le_bytes()));
-    file.extend(Writer::new().op(b"}").text("little_endian").op(b"\x88s.").0);
-    file.extend(described);
-    file.extend(Writer::new().op(b"]").text("0").op(b"a.").0);
-    file.extend((numbers.len() as u64).to_le_bytes());
-    file.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
-    file
-}
-
+/// A (2, 3) tensor, its columns together in memory.
 fn one_tensor() -> Vec<u8> {
-    Writer::new().op(b"}").text("w").tensor().op(b"s.").0
+    let storage = ("FloatStorage", "0", 6);
+    Writer::new().op(b"}").text("w").tensor(storage, &[2, 3], &[1, 2]).op(b"s.").0
 }
 
 fn open(folder: &Path, bytes: &[u8]) -> Result<Pth, String> {

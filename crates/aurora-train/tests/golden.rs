@@ -14,3 +14,6 @@ mod vqa;
 
 #[path = "golden_cases/checkpoints.rs"]
 mod checkpoints;
+
+#[path = "golden_cases/checkpoints_out.rs"]
+mod checkpoints_out;

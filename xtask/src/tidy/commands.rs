@@ -11,9 +11,9 @@ use super::rust_source::{body_end, code_only, words};
 use super::{Finding, Tree};
 
 /// Commands of cargo itself, and of the extensions that the documentation may suggest.
-const CARGO: [&str; 18] = [
-    "add", "bench", "build", "check", "clean", "clippy", "deny", "doc", "fetch", "fmt", "help",
-    "install", "metadata", "package", "publish", "run", "test", "tree",
+const CARGO: [&str; 19] = [
+    "add", "bench", "build", "check", "clean", "clippy", "deny", "doc", "fetch", "fmt", "fuzz",
+    "help", "install", "metadata", "package", "publish", "run", "test", "tree",
 ];
 
 /// The default configurations, which have every key.

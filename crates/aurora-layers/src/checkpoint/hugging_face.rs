@@ -95,6 +95,15 @@ const RETRIEVAL: &str = "BlipForImageTextRetrieval";
 const QUESTION_ANSWERING: &str = "BlipForQuestionAnswering";
 const CAPTIONING: &str = "BlipForConditionalGeneration";
 
+/// The model of transformers for this form.
+pub(super) fn architecture(form: &Form) -> &'static str {
+    match form {
+        Form::Retrieval => RETRIEVAL,
+        Form::QuestionAnswering(_) => QUESTION_ANSWERING,
+        Form::Captioning(_) => CAPTIONING,
+    }
+}
+
 fn form(folder: &Folder) -> std::result::Result<Form, String> {
     let Text { bos_token_id, sep_token_id, pad_token_id, .. } = folder.text_config;
     let tokens =

@@ -1,19 +1,23 @@
 //! Checkpoints as others write them: Hugging Face folders and PyTorch's `.pth`, into a [`Backbone`].
 
 mod hugging_face;
+mod infer;
 mod names;
 mod pickle;
 mod positions;
 mod pth;
 mod safetensors;
+mod source;
+mod write;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Shape, Tensor};
 
 pub use hugging_face::config as hugging_face_config;
+pub use infer::HEAD_WIDTH;
 pub use names::{to_hugging_face, to_original};
 pub use pickle::{Pickle, PickleError};
 pub use positions::resize as resize_positions;
@@ -21,11 +25,18 @@ pub use pth::Pth;
 pub use safetensors::Shards;
 
 use crate::decoder::TIED;
-use crate::{Backbone, Blip, BlipConfig, Error, Form, HEADS, Result, Tensors};
+use crate::tensors::{self, Tensors};
+use crate::{Backbone, Blip, BlipConfig, Error, Form, HEADS, Result, released};
+use source::Source;
 
-/// A checkpoint on disk: which tensors it has, under their original names.
+/// The position embeddings of pictures, the one tensor that may have another shape than is wanted.
+const POSITIONS: &str = "visual_encoder.pos_embed";
+
+/// A checkpoint: which tensors it has, under their original names. Their numbers stay where they are until they are
+/// asked for.
 #[derive(Debug)]
 pub struct Checkpoint {
+    path: PathBuf,
     file: File,
     stored: BTreeMap<String, String>, // original name to the name in the file
 }
@@ -49,7 +60,7 @@ pub struct LoadReport {
     pub misshapen: Vec<String>,
     /// Tensors brought to another shape, with both shapes.
     pub reshaped: Vec<String>,
-    /// Tensors left alone, with the reason.
+    /// Tensors left alone, and entries of a `.pth` that are none, with the reason.
     pub ignored: Vec<(String, &'static str)>,
 }
 
@@ -71,15 +82,29 @@ impl fmt::Display for LoadReport {
         ];
         for (title, names) in lists {
             if !names.is_empty() {
-                write!(f, "; {title}: {}", names.join(", "))?;
+                write!(f, "; {title}: {}", tensors::listed(names))?;
             }
         }
         if !self.ignored.is_empty() {
             let ignored: Vec<String> =
                 self.ignored.iter().map(|(name, reason)| format!("{name} ({reason})")).collect();
-            write!(f, "; ignored: {}", ignored.join(", "))?;
+            write!(f, "; ignored: {}", tensors::listed(&ignored))?;
         }
         Ok(())
+    }
+}
+
+const MOMENTUM: &str = "momentum copy";
+const QUEUE: &str = "momentum queue";
+const TEMPERATURE: &str = "temperature of training";
+const BESIDE: &str = "beside the weights";
+
+/// What training keeps beside a model.
+fn training(name: &str) -> Option<&'static str> {
+    match name {
+        "image_queue" | "text_queue" | "idx_queue" | "ptr_queue" | "queue_ptr" => Some(QUEUE),
+        "temp" | "logit_scale" => Some(TEMPERATURE),
+        _ => name.split('.').next()?.ends_with("_m").then_some(MOMENTUM),
     }
 }
 
@@ -87,11 +112,7 @@ impl fmt::Display for LoadReport {
 fn reason(name: &str, form: &Form) -> Option<&'static str> {
     let first = name.split('.').next().unwrap_or_default();
     match name {
-        _ if first.ends_with("_m") => Some("momentum copy"),
-        "image_queue" | "text_queue" | "idx_queue" | "ptr_queue" | "queue_ptr" => {
-            Some("momentum queue")
-        }
-        "temp" | "logit_scale" => Some("temperature of training"),
+        _ if training(name).is_some() => training(name),
         _ if name.ends_with("position_ids") => Some("buffer"),
         _ if TIED.iter().any(|(copy, _)| *copy == name) => Some("copy of another tensor"),
         _ if first == "text_decoder" && form.decodes().is_none() => Some("decoder"),
@@ -105,31 +126,69 @@ impl Checkpoint {
     /// Opens a `.pth`, a safetensors file or a Hugging Face folder; nothing is read but the description.
     ///
     /// # Errors
-    /// A file that is missing, cut, or of another kind.
+    /// A file that is missing, cut, or of another kind; a tensor that is there under two names.
     pub fn open(path: &Path) -> Result<Self> {
-        let failed = |source| Error::File { action: "read", path: path.into(), source };
-        let mut start = [0; 4];
-        if path.is_file() {
-            use std::io::Read as _;
-            let mut file = std::fs::File::open(path).map_err(failed)?;
-            file.read(&mut start).map_err(failed)?;
+        if path.is_dir() {
+            return Self::new(path, File::Safetensors(Shards::open(path)?));
         }
+        Self::read(Source::open(path)?)
+    }
+
+    /// The same from memory; `path` only names the bytes in errors.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn from_bytes(bytes: Vec<u8>, path: &Path) -> Result<Self> {
+        Self::read(Source::from_bytes(bytes, path))
+    }
+
+    fn read(source: Source) -> Result<Self> {
+        if source.length() == 0 {
+            return Err(source.wrong("is empty; fetch or write it again"));
+        }
+        let path = source.path().to_path_buf();
+        let start = source.bytes(0, source.length().min(4) as usize)?;
         let file = if Pth::recognises(&start) {
-            File::Pth(Pth::open(path)?)
+            File::Pth(Pth::read(source)?)
         } else {
-            File::Safetensors(Shards::open(path)?)
+            File::Safetensors(Shards::read(vec![source])?)
         };
+        Self::new(&path, file)
+    }
+
+    fn new(path: &Path, file: File) -> Result<Self> {
         let names: Vec<String> = match &file {
             File::Pth(pth) => pth.shapes().map(|(name, _)| name.to_owned()).collect(),
             File::Safetensors(shards) => shards.shapes().map(|(name, _)| name.to_owned()).collect(),
         };
-        let stored = names.into_iter().map(|name| (to_original(&name), name)).collect();
-        Ok(Self { file, stored })
+        let mut stored = BTreeMap::new();
+        for name in names {
+            if let Some(other) = stored.insert(to_original(&name), name.clone()) {
+                let reason =
+                    format!("has one tensor under two names, {other} and {name}; keep one of them");
+                return Err(Error::Format { path: path.into(), reason });
+            }
+        }
+        Ok(Self { path: path.into(), file, stored })
+    }
+
+    /// The file or folder, or what the bytes are called.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Original names of the tensors.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.stored.keys().map(String::as_str)
+    }
+
+    /// Shape of a tensor by its original name, and the type it is stored in where candle has that type; nothing is read.
+    pub fn about(&self, name: &str) -> Option<(&[usize], Option<DType>)> {
+        let stored = self.stored.get(name)?;
+        match &self.file {
+            File::Pth(pth) => pth.about(stored),
+            File::Safetensors(shards) => shards.about(stored),
+        }
     }
 
     /// A tensor by its original name, in the type it is stored in.
@@ -144,7 +203,7 @@ impl Checkpoint {
         }
     }
 
-    /// All tensors under their original names, f32.
+    /// All tensors under their original names, floats as f32.
     ///
     /// # Errors
     /// As [`Self::tensor`].
@@ -158,68 +217,128 @@ impl Checkpoint {
         self.stored.keys().map(read).collect()
     }
 
-    /// The model of these sizes and this form. Position embeddings of another picture size are resized.
+    /// A weight as f32, every value of it a finite number.
+    pub(crate) fn weight(&self, name: &str, device: &Device) -> Result<Tensor> {
+        let tensor = self.tensor(name, device)?.to_dtype(DType::F32)?;
+        let Some(flat) = tensors::position(&tensor, |value| !value.is_finite())? else {
+            return Ok(tensor);
+        };
+        let (mut index, mut rest) = (Vec::new(), flat);
+        for &size in tensor.dims().iter().rev() {
+            index.insert(0, rest % size);
+            rest /= size;
+        }
+        let file = match &self.file {
+            File::Pth(pth) => Some(pth.path()),
+            File::Safetensors(shards) => {
+                shards.path(self.stored.get(name).map_or(name, String::as_str))
+            }
+        };
+        let reason = format!(
+            "is no finite number in f32; {} is damaged, fetch or write it again",
+            file.unwrap_or(&self.path).display()
+        );
+        let value = tensor.flatten_all()?.get(flat)?.to_scalar::<f32>()?;
+        Err(Error::config(&format!("{name}{index:?}"), value, reason))
+    }
+
+    /// What training keeps beside the model: momentum copies, queues and the temperature, under original names. Empty
+    /// where the checkpoint has none.
     ///
     /// # Errors
-    /// A report that lists everything missing, unexpected or of another shape; a weight that is not a number; a copy
-    /// of a shared tensor that is not the same.
+    /// As [`Self::tensor`]; a float that is no finite number.
+    pub fn training_state(&self, device: &Device) -> Result<Tensors> {
+        let read = |name: &str| {
+            let is_float = self.about(name).is_some_and(|(_, d)| d.is_none_or(|d| d.is_float()));
+            let tensor =
+                if is_float { self.weight(name, device)? } else { self.tensor(name, device)? };
+            Ok((name.to_owned(), tensor))
+        };
+        self.names().filter(|name| training(name).is_some()).map(read).collect()
+    }
+
+    /// The model of these sizes and this form, all weights as f32 whatever they are stored as. Position embeddings of
+    /// another picture size are resized. Peak memory is that of the model and of little beside it.
+    ///
+    /// # Errors
+    /// A report that lists everything missing, unexpected or of another shape; a weight that is not a finite number; a
+    /// copy of a shared tensor that is not the same.
     pub fn backbone(&self, config: &BlipConfig, device: &Device) -> Result<(Backbone, LoadReport)> {
+        self.backbone_beside(config, device, |_| false)
+    }
+
+    /// The backbone of a checkpoint that has other tensors too, which are somebody else's.
+    pub(crate) fn backbone_beside(
+        &self,
+        config: &BlipConfig,
+        device: &Device,
+        others: impl Fn(&str) -> bool,
+    ) -> Result<(Backbone, LoadReport)> {
+        config.check()?;
+        let wanted: BTreeMap<String, Shape> = Blip::wanted(config).into_iter().collect();
+        let grid = config.vision.grid();
         let mut report = LoadReport::default();
-        let mut tensors = Tensors::new();
-        let wanted: BTreeMap<String, candle_core::Shape> =
-            Blip::wanted(config).into_iter().collect();
+        let mut resized_from = None;
+        // Everything is compared before anything is read.
         for (name, shape) in &wanted {
-            if !self.stored.contains_key(name) {
+            let Some((found, dtype)) = self.about(name) else {
                 report.missing.push(name.clone());
                 continue;
+            };
+            let from = other_grid(name, found, shape.dims(), grid);
+            if let Some(dtype) = dtype.filter(|dtype| !dtype.is_float()) {
+                report.misshapen.push(format!("{name} is {dtype:?}, not a float"));
+            } else if from.is_some() {
+                report.reshaped.push(format!("{name} {found:?} to {shape:?}"));
+                resized_from = from;
+            } else if found != shape.dims() {
+                report.misshapen.push(format!("{name} is {found:?}, not {shape:?}"));
             }
-            let mut tensor = self.tensor(name, device)?.to_dtype(DType::F32)?;
-            if name == "visual_encoder.pos_embed"
-                && tensor.rank() == 3
-                && tensor.dim(2)? == config.vision.hidden_size
-            {
-                let from = (tensor.dim(1)?.saturating_sub(1) as f64).sqrt() as usize;
-                if from * from + 1 == tensor.dim(1)? && from > 0 && from != config.vision.grid() {
-                    report.reshaped.push(format!("{name} {:?} to {shape:?}", tensor.dims()));
-                    tensor = resize_positions(&tensor, from, config.vision.grid())?;
-                }
-            }
-            if tensor.shape() != shape {
-                report.misshapen.push(format!("{name} is {:?}, not {shape:?}", tensor.dims()));
-                continue;
-            }
-            let sum = tensor.sum_all()?.to_scalar::<f32>()?;
-            if !sum.is_finite() {
-                let reason = "has a value that is not a number, or beyond f32".to_owned();
-                return Err(Error::config(name, sum, reason));
-            }
-            report.loaded += 1;
-            tensors.insert(name.clone(), tensor);
         }
         for name in self.stored.keys().filter(|name| !wanted.contains_key(*name)) {
             match reason(name, &config.form) {
                 Some(reason) => report.ignored.push((name.clone(), reason)),
+                None if others(name) => {}
                 None => report.unexpected.push(name.clone()),
             }
+        }
+        if let File::Pth(pth) = &self.file {
+            report.ignored.extend(pth.ignored.iter().map(|name| (name.clone(), BESIDE)));
+        }
+        if !report.complete() {
+            let way = match report.unexpected.iter().any(|name| released::is_adapter(name)) {
+                true => "CP tensors are an adapter of the released code: load it with its adapter",
+                false => "take the configuration that belongs to these weights",
+            };
+            let report = format!("{report}; {way}");
+            return Err(Error::Mismatch { what: self.path.display().to_string(), report });
+        }
+        let mut tensors = Tensors::new();
+        for name in wanted.into_keys() {
+            let mut tensor = self.weight(&name, device)?;
+            if let (POSITIONS, Some(from)) = (name.as_str(), resized_from) {
+                tensor = resize_positions(&tensor, from, grid)?;
+            }
+            report.loaded += 1;
+            tensors.insert(name, tensor);
         }
         for (copy, name) in TIED {
             let (true, Some(kept)) = (self.stored.contains_key(copy), tensors.get(name)) else {
                 continue;
             };
-            let copied = self.tensor(copy, device)?.to_dtype(DType::F32)?;
-            let same = copied.shape() == kept.shape()
-                && (copied - kept)?.abs()?.max_all()?.to_scalar::<f32>()? == 0.0;
-            if !same {
+            if !tensors::same(&self.weight(copy, device)?, kept)? {
                 let reason = format!("must be a copy of {name}, as BLIP shares the two");
                 return Err(Error::config(copy, "a tensor of its own", reason));
             }
         }
-        if !report.complete() {
-            return Err(Error::Mismatch {
-                what: "the checkpoint".into(),
-                report: report.to_string(),
-            });
-        }
         Ok((Backbone { config: config.clone(), tensors }, report))
     }
+}
+
+/// The grid of position embeddings that have the wanted width and another number of places.
+fn other_grid(name: &str, found: &[usize], wanted: &[usize], grid: usize) -> Option<usize> {
+    let (&[1, tokens, width], &[1, _, wanted_width]) = (found, wanted) else { return None };
+    let from = tokens.checked_sub(1)?.isqrt();
+    let square = from * from + 1 == tokens && from > 0 && from != grid;
+    (name == POSITIONS && width == wanted_width && square).then_some(from)
 }

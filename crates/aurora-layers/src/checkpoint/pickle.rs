@@ -3,8 +3,14 @@
 //! A pickle is a program for a stack machine. This machine knows the instructions that build plain data, and of the
 //! functions a pickle may name only those that PyTorch writes for tensors: they become entries of a table, and nothing
 //! is ever called. Any other call is an error that says which. Instructions are those of Python's `pickletools`.
+//!
+//! Values lie in one flat table, so no depth of nesting is too deep, and what a pickle can repeat at little cost to
+//! itself (texts, storages, names) is shared or bounded: memory stays within a few hundred times the pickle's length,
+//! and within a few hundred megabytes.
 
 mod machine;
+
+use std::sync::Arc;
 
 /// Why a pickle cannot be read, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -14,6 +20,8 @@ pub struct PickleError {
     pub offset: usize,
     /// What is wrong with it.
     pub reason: String,
+    /// Whether the bytes end before the pickle does.
+    pub cut: bool,
 }
 
 /// A value by its place in [`Pickle::values`]; a value that occurs twice is stored once.
@@ -33,7 +41,7 @@ pub enum Value {
     /// A real number.
     Float(f64),
     /// A text.
-    Text(String),
+    Text(Arc<str>),
     /// Bytes.
     Bytes(Vec<u8>),
     /// A tuple.
@@ -45,16 +53,16 @@ pub enum Value {
     /// The name of a function or class, "module name".
     Global(String),
     /// A storage of numbers kept outside of the pickle.
-    Storage(Storage),
+    Storage(Arc<Storage>),
     /// A tensor over a storage.
-    Tensor(StridedTensor),
+    Tensor(Arc<StridedTensor>),
 }
 
 /// A run of numbers kept outside of the pickle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Storage {
     /// Its name.
-    pub key: String,
+    pub key: Arc<str>,
     /// The type as PyTorch names it, `FloatStorage`.
     pub kind: String,
     /// Numbers in it.
@@ -65,7 +73,7 @@ pub struct Storage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StridedTensor {
     /// Where its numbers are.
-    pub storage: Storage,
+    pub storage: Arc<Storage>,
     /// First number.
     pub offset: usize,
     /// Sizes of the dimensions.
@@ -102,7 +110,7 @@ impl Pickle {
     /// The value of a text key in a dictionary.
     pub fn entry(&self, dict: Id, key: &str) -> Option<Id> {
         let Value::Dict(entries) = self.value(dict) else { return None };
-        let is = |id: Id| matches!(self.value(id), Value::Text(text) if text == key);
+        let is = |id: Id| matches!(self.value(id), Value::Text(text) if **text == *key);
         entries.iter().rev().find(|(k, _)| is(*k)).map(|&(_, value)| value)
     }
 }

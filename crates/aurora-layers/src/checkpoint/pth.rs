@@ -1,18 +1,22 @@
 //! PyTorch's `.pth`: a pickle that describes tensors, and their numbers beside it.
 //!
 //! Two containers: since PyTorch 1.6 a zip archive whose members are stored as they are, before that pickles one after
-//! another with the storages behind them. Both are mapped into memory; a tensor's numbers are copied once, when it is
-//! read, and a tensor that is stored in another order than its own is put in order then.
+//! another with the storages behind them. Of either only the description is read at first. A tensor's numbers are read
+//! when it is asked for, and one that is stored in another order than its own is put in order then.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Cursor;
+use std::io::BufReader;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::pickle::{Id, Pickle, PickleError, Storage, StridedTensor, Value};
-use crate::{Error, Result};
+use super::pickle::{Id, Pickle, PickleError, StridedTensor, Value};
+use super::source::{Source, Window};
+use crate::Result;
+
+/// What a zip archive begins with.
+const ZIP: &[u8] = b"PK\x03\x04";
 
 /// `0x1950a86a20f9469cfc6c`, which a file of the old kind begins with, as a pickle holds it.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
@@ -20,38 +24,61 @@ const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0
 /// Keys under which training scripts keep the weights beside other things.
 const WEIGHTS: &[&str] = &["model", "state_dict", "model_state_dict"];
 
+/// Longest description of tensors that is read, in bytes; a thousand tensors take a quarter of a million.
+const LONGEST_DESCRIPTION: u64 = 1 << 26;
+
+/// Bytes of an old file that are read to see whether its description ends in them.
+const FIRST_LOOK: u64 = 1 << 20;
+
+/// Longest name of a tensor, in bytes. A memory of names could otherwise repeat a long one at no cost to the file.
+const LONGEST_NAME: usize = 256;
+
+const BIG_ENDIAN: &str = "written on a big-endian machine; load and save it again on another";
+
 /// A `.pth` file: which tensors it has and where their numbers are.
 #[derive(Debug)]
 pub struct Pth {
-    path: PathBuf,
-    map: memmap2::Mmap,
+    source: Source,
     tensors: BTreeMap<String, StridedTensor>,
-    storages: HashMap<String, Range<usize>>, // bytes of the map
+    storages: Storages,
     /// Entries beside the weights: optimiser state, epoch, entries that are no tensor.
     pub ignored: Vec<String>,
 }
 
+/// The bytes of the file that each storage takes.
+type Storages = HashMap<String, Range<u64>>;
+
 impl Pth {
     /// Whether a file that begins with these bytes is of this kind.
     pub fn recognises(start: &[u8]) -> bool {
-        start.starts_with(b"PK\x03\x04")
+        start.starts_with(ZIP)
             || (start.first() == Some(&0x80) && start.get(1).is_some_and(|v| (2..=5).contains(v)))
     }
 
-    /// Maps a file and reads its description.
+    /// Opens a file and reads its description.
     ///
     /// # Errors
     /// A file that is cut, no archive of PyTorch's, or whose pickle calls something that is no tensor.
     pub fn open(path: &Path) -> Result<Self> {
-        let failed = |source| Error::File { action: "read", path: path.into(), source };
-        let map = aurora_kernels::memory::map_file(path).map_err(failed)?;
-        let (pickle, storages) = if map.starts_with(b"PK\x03\x04") {
-            zip(&map).map_err(|reason| wrong(path, reason))?
+        Self::read(Source::open(path)?)
+    }
+
+    /// The same from memory; `path` only names the bytes in errors.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn from_bytes(bytes: Vec<u8>, path: &Path) -> Result<Self> {
+        Self::read(Source::from_bytes(bytes, path))
+    }
+
+    pub(super) fn read(source: Source) -> Result<Self> {
+        let (pickle, storages) = if source.length() >= 4 && source.bytes(0, 4)? == ZIP {
+            zip(&source)?
         } else {
-            legacy(&map).map_err(|reason| wrong(path, reason))?
+            legacy(&source)?
         };
-        let (tensors, ignored) = state_dict(&pickle).map_err(|reason| wrong(path, reason))?;
-        let pth = Self { path: path.into(), map, tensors, storages, ignored };
+        let (tensors, ignored) = state_dict(&pickle).map_err(|reason| source.wrong(reason))?;
+        let pth = Self { source, tensors, storages, ignored };
         for (name, tensor) in &pth.tensors {
             pth.window(name, tensor)?;
         }
@@ -63,92 +90,85 @@ impl Pth {
         self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice()))
     }
 
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        self.source.path()
+    }
+
+    /// Shape of a tensor, and its type where candle has it.
+    pub(super) fn about(&self, name: &str) -> Option<(&[usize], Option<DType>)> {
+        let tensor = self.tensors.get(name)?;
+        Some((&tensor.shape, dtype(&tensor.storage.kind)))
+    }
+
     /// A tensor in the type it is stored in, its numbers in order.
     ///
     /// # Errors
     /// A name that is not there, a type that no weight has.
     pub fn tensor(&self, name: &str, device: &Device) -> Result<Tensor> {
         let Some(tensor) = self.tensors.get(name) else {
-            return Err(wrong(&self.path, format!("there is no tensor {name}")));
+            return Err(self.source.wrong(format!("there is no tensor {name}")));
         };
-        let (dtype, size, bytes) = self.window(name, tensor)?;
-        let (shape, stride) = (&tensor.shape, &tensor.stride);
-        let count: usize = shape.iter().product();
-        if in_order(shape, stride) {
-            let start = tensor.offset * size;
-            return Ok(Tensor::from_raw_buffer(
-                &bytes[start..start + count * size],
-                dtype,
-                shape,
-                device,
-            )?);
-        }
-        let mut ordered = Vec::with_capacity(count * size);
-        let mut place = vec![0usize; shape.len()];
-        for _ in 0..count {
-            let at = tensor.offset + place.iter().zip(stride).map(|(p, s)| p * s).sum::<usize>();
-            ordered.extend_from_slice(&bytes[at * size..(at + 1) * size]);
-            for axis in (0..shape.len()).rev() {
-                place[axis] += 1;
-                if place[axis] < shape[axis] {
-                    break;
-                }
-                place[axis] = 0;
-            }
-        }
-        Ok(Tensor::from_raw_buffer(&ordered, dtype, shape, device)?)
+        let (dtype, window) = self.window(name, tensor)?;
+        self.source.tensor(window, dtype, device)
     }
 
-    /// Type, bytes of a number and bytes of the storage of a tensor, all of whose numbers are in it.
-    fn window(&self, name: &str, tensor: &StridedTensor) -> Result<(DType, usize, &[u8])> {
-        let wrong = |reason: String| wrong(&self.path, format!("{name}: {reason}"));
+    /// Type and place of a tensor, all of whose numbers are in its storage.
+    fn window<'a>(&self, name: &str, tensor: &'a StridedTensor) -> Result<(DType, Window<'a>)> {
+        let wrong = |reason: String| self.source.wrong(format!("{name}: {reason}"));
         let StridedTensor { storage, offset, shape, stride } = tensor;
-        let (dtype, size) = match storage.kind.as_str() {
-            "FloatStorage" => (DType::F32, 4),
-            "HalfStorage" => (DType::F16, 2),
-            "BFloat16Storage" => (DType::BF16, 2),
-            "DoubleStorage" => (DType::F64, 8),
-            "LongStorage" => (DType::I64, 8),
-            "IntStorage" => (DType::I32, 4),
-            "ByteStorage" | "BoolStorage" => (DType::U8, 1),
-            other => return Err(wrong(format!("is kept as {other}, a type that no weight has"))),
+        let Some(dtype) = dtype(&storage.kind) else {
+            return Err(wrong(format!("is kept as {}, a type that no weight has", storage.kind)));
         };
-        let bytes = self.storages.get(&storage.key).and_then(|range| self.map.get(range.clone()));
-        let Some(bytes) = bytes else {
+        let key = storage.key.as_ref();
+        let Some(bytes) = self.storages.get(key) else {
             return Err(wrong(format!(
-                "its numbers (storage {}) are not in the file",
-                storage.key
+                "its numbers (storage {key}) are not in the file; it is cut, fetch or write it again"
             )));
         };
-        let last = shape.iter().zip(stride).try_fold(*offset, |last, (&length, &stride)| {
-            last.checked_add(length.checked_sub(1)?.checked_mul(stride)?)
-        });
-        let empty = shape.contains(&0);
-        let whole = last.is_some_and(|last| last < bytes.len() / size);
-        let count = shape.iter().try_fold(1usize, |count, &length| count.checked_mul(length));
+        let size = dtype.size_in_bytes();
+        let kept = usize::try_from((bytes.end - bytes.start) / size as u64).unwrap_or(usize::MAX);
+        // Numbers from the first to the last; none where a dimension is empty.
+        let span = if shape.contains(&0) {
+            Some(0)
+        } else {
+            let last = shape.iter().zip(stride).try_fold(0usize, |last, (&length, &stride)| {
+                last.checked_add((length - 1).checked_mul(stride)?)
+            });
+            last.and_then(|last| last.checked_add(1))
+        };
+        let inside = span.filter(|span| offset.checked_add(*span).is_some_and(|end| end <= kept));
         // Overlapping strides would let a short file ask for any amount of memory.
-        let honest = count.is_some_and(|count| count <= bytes.len() / size);
-        if !honest || (!empty && !whole) {
+        let count = shape.iter().try_fold(1usize, |count, &length| count.checked_mul(length));
+        let (Some(span), true) = (inside, count.is_some_and(|count| count <= kept)) else {
             return Err(wrong(format!(
-                "{shape:?} with strides {stride:?} from {offset} does not lie in the {} numbers of storage {}",
-                bytes.len() / size,
-                storage.key
+                "{shape:?} with strides {stride:?} from {offset} does not lie in the {kept} numbers of storage {key}"
+            )));
+        };
+        if storage.count > kept {
+            return Err(wrong(format!(
+                "storage {key} should have {} numbers and has {kept}; the file is cut, fetch or write it again",
+                storage.count
             )));
         }
-        if storage.count > bytes.len() / size {
-            return Err(wrong(format!(
-                "storage {} should have {} numbers and has {}; the file is cut, fetch or write it again",
-                storage.key,
-                storage.count,
-                bytes.len() / size
-            )));
-        }
-        Ok((dtype, size, bytes))
+        let at = bytes.start + (*offset as u64) * size as u64;
+        let stride = (!in_order(shape, stride)).then_some(stride.as_slice());
+        Ok((dtype, Window { at, span, shape, stride }))
     }
 }
 
-fn wrong(path: &Path, reason: impl Into<String>) -> Error {
-    Error::Format { path: path.into(), reason: reason.into() }
+/// The type that PyTorch gives this name.
+fn dtype(kind: &str) -> Option<DType> {
+    Some(match kind {
+        "FloatStorage" => DType::F32,
+        "HalfStorage" => DType::F16,
+        "BFloat16Storage" => DType::BF16,
+        "DoubleStorage" => DType::F64,
+        "LongStorage" => DType::I64,
+        "IntStorage" => DType::I32,
+        "ByteStorage" | "BoolStorage" => DType::U8,
+        _ => return None,
+    })
 }
 
 /// Whether rows follow each other without gaps. Dimensions of one do not count.
@@ -163,114 +183,172 @@ fn in_order(shape: &[usize], stride: &[usize]) -> bool {
     true
 }
 
-type Container = (Pickle, HashMap<String, Range<usize>>);
+/// What a file of either kind holds.
+type Container = (Pickle, Storages);
 
-fn zip(bytes: &[u8]) -> std::result::Result<Container, String> {
+fn zip(source: &Source) -> Result<Container> {
     let broken = |error: zip::result::ZipError| {
-        format!("not a whole zip archive ({error}); the file is cut, fetch or write it again")
+        source.wrong(format!(
+            "not a whole zip archive ({error}); the file is cut, fetch or write it again"
+        ))
     };
-    let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(broken)?;
-    let mut members: HashMap<String, Range<usize>> = HashMap::new();
+    let mut members: BTreeMap<String, Range<u64>> = BTreeMap::new();
+    let mut stream = source.stream();
+    let reader = BufReader::new(&mut **stream);
+    let mut archive = zip::ZipArchive::new(reader).map_err(broken)?;
     for index in 0..archive.len() {
         let member = archive.by_index_raw(index).map_err(broken)?;
         let name = member.name().map_err(broken)?.into_owned();
         if member.compression() != zip::CompressionMethod::Stored {
-            return Err(format!(
+            return Err(source.wrong(format!(
                 "member {name} is compressed; torch.save stores members as they are"
-            ));
+            )));
         }
-        let start = member.data_start().and_then(|start| usize::try_from(start).ok());
-        let range = start.zip(usize::try_from(member.size()).ok()).and_then(|(start, size)| {
-            let end = start.checked_add(size).filter(|&end| end <= bytes.len())?;
-            Some(start..end)
+        let range = member.data_start().and_then(|start| {
+            let end = start.checked_add(member.size())?;
+            (end <= source.length()).then_some(start..end)
         });
-        let range = range
-            .ok_or_else(|| format!("member {name} reaches past the end of the file; it is cut"))?;
-        members.insert(name, range);
+        let Some(range) = range else {
+            return Err(source.wrong(format!(
+                "member {name} reaches past the end of the file; it is cut, fetch or write it again"
+            )));
+        };
+        if members.insert(name.clone(), range).is_some() {
+            return Err(source.wrong(format!("has the member {name} twice; write it again")));
+        }
     }
+    drop(archive);
+    drop(stream);
     // Members lie in a folder named after the file at the time it was written.
-    let described = members.keys().find(|name| *name == "data.pkl" || name.ends_with("/data.pkl"));
-    let Some(described) = described.cloned() else {
-        return Err("a zip archive without data.pkl, so not one of torch.save".to_owned());
+    let mut described =
+        members.keys().filter(|name| *name == "data.pkl" || name.ends_with("/data.pkl"));
+    let (Some(described), None) = (described.next(), described.next()) else {
+        return Err(source.wrong(
+            "a zip archive with no data.pkl or with several, so not one of torch.save; save a state dict with it",
+        ));
     };
     let folder = described.trim_end_matches("data.pkl");
+    let read = |range: &Range<u64>| {
+        let length = range.end - range.start;
+        if length > LONGEST_DESCRIPTION {
+            return Err(source.wrong(format!(
+                "{described} has {length} bytes, and at most {LONGEST_DESCRIPTION} are read; save the state dict alone"
+            )));
+        }
+        source.bytes(range.start, length as usize)
+    };
     if let Some(order) = members.get(&format!("{folder}byteorder"))
-        && bytes.get(order.clone()).is_some_and(|order| order != b"little")
+        && read(order)? != b"little"
     {
-        return Err("written on a big-endian machine; load and save it again on another".to_owned());
+        return Err(source.wrong(BIG_ENDIAN));
     }
-    let pickle = members.get(&described).and_then(|range| bytes.get(range.clone()));
-    let pickle = Pickle::parse(pickle.unwrap_or_default())
-        .map_err(|error| format!("{described}: {error}"))?;
+    let pickle = members.get(described).map(read).transpose()?.unwrap_or_default();
+    let pickle =
+        Pickle::parse(&pickle).map_err(|error| source.wrong(format!("{described}: {error}")))?;
     let data = format!("{folder}data/");
     let storages = members
-        .into_iter()
-        .filter_map(|(name, range)| Some((name.strip_prefix(&data)?.to_owned(), range)))
+        .iter()
+        .filter_map(|(name, range)| Some((name.strip_prefix(&data)?.to_owned(), range.clone())))
         .collect();
     Ok((pickle, storages))
 }
 
-fn legacy(bytes: &[u8]) -> std::result::Result<Container, String> {
+fn legacy(source: &Source) -> Result<Container> {
+    // How long the pickles are shows only when they are read: a file that seems to end in the middle of them is read on.
+    let whole = source.length().min(LONGEST_DESCRIPTION);
+    let mut length = whole.min(FIRST_LOOK);
+    loop {
+        let bytes = source.bytes(0, length as usize)?;
+        match legacy_pickles(&bytes) {
+            Err(error) if error.cut && length < whole => {
+                length = length.saturating_mul(8).min(whole);
+            }
+            Err(PickleError { reason, .. }) => return Err(source.wrong(reason)),
+            Ok((pickle, keys, end)) => {
+                let storages = legacy_storages(source, &pickle, &keys, end)?;
+                return Ok((pickle, storages));
+            }
+        }
+    }
+}
+
+/// The description of the tensors, the list of storages, and the byte where the storages begin.
+fn legacy_pickles(bytes: &[u8]) -> std::result::Result<(Pickle, Pickle, usize), PickleError> {
     let mut at = 0;
-    let mut next = |what: &str| -> std::result::Result<(Pickle, usize), String> {
+    let mut next = |what: &str| -> std::result::Result<(Pickle, usize), PickleError> {
         let rest = bytes.get(at..).unwrap_or_default();
-        let pickle = Pickle::parse(rest).map_err(|PickleError { offset, reason }| {
-            format!("{what}, byte {}: {reason}", at + offset)
+        let pickle = Pickle::parse(rest).map_err(|error| {
+            let offset = at + error.offset;
+            let reason = format!("{what}, byte {offset}: {}", error.reason);
+            PickleError { offset, reason, cut: error.cut }
         })?;
         at += pickle.length;
         Ok((pickle, at))
     };
+    let stop = |reason: &str| Err(PickleError { offset: 0, reason: reason.to_owned(), cut: false });
     let (magic, _) = next("the first pickle")?;
     if *magic.value(magic.root) != Value::Long(MAGIC.to_vec()) {
-        return Err("a pickle, but not one of torch.save".to_owned());
+        return stop("a pickle, but not one of torch.save; save a state dict with it");
     }
     next("the protocol version")?;
     let (system, _) = next("the system's description")?;
     if let Some(little) = system.entry(system.root, "little_endian")
         && *system.value(little) == Value::Bool(false)
     {
-        return Err("written on a big-endian machine; load and save it again on another".to_owned());
+        return stop(BIG_ENDIAN);
     }
     let (pickle, _) = next("the description of the tensors")?;
-    let (keys, mut end) = next("the list of storages")?;
-    let size: HashMap<&str, usize> = pickle.values.iter().filter_map(storage_size).collect();
+    let (keys, end) = next("the list of storages")?;
+    Ok((pickle, keys, end))
+}
+
+/// Storages follow the pickles in the order of the list, each behind its count of numbers.
+fn legacy_storages(
+    source: &Source,
+    pickle: &Pickle,
+    keys: &Pickle,
+    end: usize,
+) -> Result<Storages> {
     let Value::List(ids) = keys.value(keys.root) else {
-        return Err("the list of storages is no list".to_owned());
+        return Err(source.wrong("the list of storages is no list; write the file again"));
     };
+    let size: HashMap<&str, u64> = pickle.values.iter().filter_map(storage_size).collect();
+    let mut end = end as u64;
     let mut storages = HashMap::new();
     for &id in ids {
         let Value::Text(key) = keys.value(id) else {
-            return Err("the list of storages names one by something that is no text".to_owned());
+            let reason = "the list of storages names one by something that is no text";
+            return Err(source.wrong(reason));
         };
+        let start = end.saturating_add(8);
         let cut = || {
-            format!(
+            source.wrong(format!(
                 "storage {key} reaches past the end of the file; it is cut, fetch or write it again"
-            )
+            ))
         };
-        let head = bytes.get(end..).and_then(|rest| rest.first_chunk::<8>()).ok_or_else(cut)?;
-        let count = usize::try_from(i64::from_le_bytes(*head)).map_err(|_| cut())?;
-        let size = size.get(key.as_str()).copied().unwrap_or(1);
-        let start = end + 8;
-        end = count.checked_mul(size).and_then(|n| n.checked_add(start)).ok_or_else(cut)?;
-        if end > bytes.len() {
+        if start > source.length() {
             return Err(cut());
         }
-        storages.insert(key.clone(), start..end);
+        let mut count = [0; 8];
+        count.copy_from_slice(&source.bytes(end, 8)?);
+        let count = u64::try_from(i64::from_le_bytes(count)).map_err(|_| cut())?;
+        let size = size.get(key.as_ref()).copied().unwrap_or(1);
+        let bytes = count.checked_mul(size).filter(|&bytes| bytes <= source.length() - start);
+        end = start + bytes.ok_or_else(cut)?;
+        storages.insert(key.to_string(), start..end);
     }
-    drop(size);
-    Ok((pickle, storages))
+    Ok(storages)
 }
 
 /// Key and bytes per number of a storage.
-fn storage_size(value: &Value) -> Option<(&str, usize)> {
-    let Value::Storage(Storage { key, kind, .. }) = value else { return None };
-    let size = match kind.as_str() {
-        "DoubleStorage" | "LongStorage" => 8,
-        "FloatStorage" | "IntStorage" => 4,
-        "HalfStorage" | "BFloat16Storage" | "ShortStorage" => 2,
-        _ => 1,
+fn storage_size(value: &Value) -> Option<(&str, u64)> {
+    let Value::Storage(storage) = value else { return None };
+    let size = match dtype(&storage.kind) {
+        Some(dtype) => dtype.size_in_bytes() as u64,
+        None if storage.kind == "ShortStorage" => 2,
+        None => 1,
     };
-    Some((key, size))
+    Some((&storage.key, size))
 }
 
 type StateDict = (BTreeMap<String, StridedTensor>, Vec<String>);
@@ -283,16 +361,17 @@ fn state_dict(pickle: &Pickle) -> std::result::Result<StateDict, String> {
         WEIGHTS.iter().find_map(|key| Some((*key, pickle.entry(root, key)?)))
         && matches!(pickle.value(inner), Value::Dict(_))
     {
-        ignored.extend(names(pickle, root).filter(|(name, _)| name != key).map(|(name, _)| name));
+        let beside = names(pickle, root)?.into_iter().map(|(name, _)| name);
+        ignored.extend(beside.filter(|name| name != key));
         root = inner;
     }
     let Value::Dict(_) = pickle.value(root) else {
         return Err("does not hold a dictionary of tensors; save a state dict".to_owned());
     };
     let mut tensors = BTreeMap::new();
-    for (name, id) in names(pickle, root) {
+    for (name, id) in names(pickle, root)? {
         match pickle.value(id) {
-            Value::Tensor(tensor) => drop(tensors.insert(name, tensor.clone())),
+            Value::Tensor(tensor) => drop(tensors.insert(name, (**tensor).clone())),
             _ => ignored.push(name),
         }
     }
@@ -304,13 +383,17 @@ fn state_dict(pickle: &Pickle) -> std::result::Result<StateDict, String> {
     Ok((tensors, ignored))
 }
 
-fn names(pickle: &Pickle, dict: Id) -> impl Iterator<Item = (String, Id)> {
-    let entries = match pickle.value(dict) {
-        Value::Dict(entries) => entries.as_slice(),
-        _ => &[],
-    };
-    entries.iter().filter_map(|&(key, value)| match pickle.value(key) {
-        Value::Text(name) => Some((name.clone(), value)),
-        _ => None,
-    })
+/// The entries of a dictionary that have a name.
+fn names(pickle: &Pickle, dict: Id) -> std::result::Result<Vec<(String, Id)>, String> {
+    let Value::Dict(entries) = pickle.value(dict) else { return Ok(Vec::new()) };
+    let mut names = Vec::new();
+    for &(key, value) in entries {
+        let Value::Text(name) = pickle.value(key) else { continue };
+        if name.len() > LONGEST_NAME {
+            let length = name.len();
+            return Err(format!("has a name of {length} bytes; at most {LONGEST_NAME} are read"));
+        }
+        names.push((name.to_string(), value));
+    }
+    Ok(names)
 }

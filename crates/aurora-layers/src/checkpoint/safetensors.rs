@@ -1,14 +1,23 @@
-//! Safetensors: one file, or shards under an index, mapped into memory.
+//! Safetensors: one file, or shards under an index.
 
 use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 
 use candle_core::{DType, Device, Tensor};
-use safetensors::SafeTensors;
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
 use serde::Deserialize;
 
+use super::source::{Source, Window};
 use crate::folder::read_json;
 use crate::{Error, Result};
+
+/// What a file and an index are called in a folder.
+pub(super) const FILE: &str = "model.safetensors";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
+
+/// Longest header that is read, in bytes; a thousand tensors take a tenth of a million.
+const LONGEST_HEADER: u64 = 100_000_000;
 
 /// The index of a sharded checkpoint.
 #[derive(Debug, Deserialize)]
@@ -16,32 +25,52 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
+/// A tensor of a file.
+#[derive(Debug)]
+struct Entry {
+    file: usize,
+    at: u64, // byte of the file
+    stored: Dtype,
+    shape: Vec<usize>,
+}
+
 /// Tensors in one or more safetensors files.
 #[derive(Debug)]
 pub struct Shards {
-    files: Vec<(PathBuf, memmap2::Mmap)>,
-    tensors: BTreeMap<String, (usize, Vec<usize>)>, // file, shape
+    files: Vec<Source>,
+    tensors: BTreeMap<String, Entry>,
 }
 
 impl Shards {
     /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` names, in a folder; or one file.
     ///
     /// # Errors
-    /// A file that is missing or cut, a header longer than the file, tensors that overlap, an index that names a file
-    /// outside of the folder or a tensor that its shard does not have.
+    /// A file that is missing or cut, a header longer than the file, tensors that overlap or leave a hole, an index that
+    /// names a file outside of the folder or a tensor that its shard does not have, a tensor in two shards.
     pub fn open(path: &Path) -> Result<Self> {
-        if path.is_file() {
-            return Self::read(&[path.to_path_buf()]);
+        if !path.is_dir() {
+            return Self::read(vec![Source::open(path)?]);
         }
-        let index = path.join("model.safetensors.index.json");
+        let (file, index) = (path.join(FILE), path.join(INDEX));
         if !index.exists() {
-            return Self::read(&[path.join("model.safetensors")]);
+            if !file.exists() {
+                let reason = format!(
+                    "has neither {FILE} nor {INDEX}; give the folder that holds one of them, or the .pth or .bin \
+                     file itself"
+                );
+                return Err(Error::Format { path: path.into(), reason });
+            }
+            return Self::read(vec![Source::open(&file)?]);
         }
         let Index { weight_map } = read_json(&index, "an index of shards")?;
         let wrong = |reason: String| Error::Format { path: index.clone(), reason };
         let mut names: Vec<&String> = weight_map.values().collect();
         names.sort();
         names.dedup();
+        if names.is_empty() {
+            return Err(wrong("names no shard; fetch or write it again".to_owned()));
+        }
+        let mut files = Vec::new();
         for name in &names {
             let mut parts = Path::new(name).components();
             if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
@@ -49,38 +78,68 @@ impl Shards {
                     "names the shard {name:?}; shards lie beside their index"
                 )));
             }
+            let shard = path.join(name);
+            if !shard.is_file() {
+                return Err(wrong(format!(
+                    "names the shard {name}, which is not there; fetch it, or write the checkpoint again"
+                )));
+            }
+            files.push(Source::open(&shard)?);
         }
-        let files: Vec<PathBuf> = names.iter().map(|name| path.join(name)).collect();
-        let shards = Self::read(&files)?;
+        let shards = Self::read(files)?;
         for (tensor, file) in &weight_map {
-            let found = shards.tensors.get(tensor).and_then(|(at, _)| shards.files.get(*at));
-            if found.is_none_or(|(path, _)| !path.ends_with(file)) {
-                return Err(wrong(format!("says that {tensor} is in {file}, and it is not")));
+            let found = shards.tensors.get(tensor).and_then(|entry| shards.files.get(entry.file));
+            if found.is_none_or(|source| !source.path().ends_with(file)) {
+                return Err(wrong(format!(
+                    "says that {tensor} is in {file}, and it is not; fetch or write the checkpoint again"
+                )));
             }
         }
         Ok(shards)
     }
 
-    fn read(paths: &[PathBuf]) -> Result<Self> {
-        let mut shards = Self { files: Vec::new(), tensors: BTreeMap::new() };
-        for path in paths {
-            let failed = |source| Error::File { action: "read", path: path.clone(), source };
-            let map = aurora_kernels::memory::map_file(path).map_err(failed)?;
-            for (name, view) in parse(path, &map)?.tensors() {
-                let entry = (shards.files.len(), view.shape().to_vec());
-                if shards.tensors.insert(name.clone(), entry).is_some() {
-                    let reason = format!("{name} is in another shard too");
-                    return Err(Error::Format { path: path.clone(), reason });
+    /// One file from memory; `path` only names it in errors.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn from_bytes(bytes: Vec<u8>, path: &Path) -> Result<Self> {
+        Self::read(vec![Source::from_bytes(bytes, path)])
+    }
+
+    pub(super) fn read(files: Vec<Source>) -> Result<Self> {
+        let mut tensors: BTreeMap<String, Entry> = BTreeMap::new();
+        for (file, source) in files.iter().enumerate() {
+            let (start, metadata) = header(source)?;
+            for name in metadata.offset_keys() {
+                let Some(info) = metadata.info(&name) else { continue };
+                let at = start + info.data_offsets.0 as u64;
+                let entry = Entry { file, at, stored: info.dtype, shape: info.shape.clone() };
+                if let Some(other) = tensors.insert(name.clone(), entry) {
+                    let other = files.get(other.file).map_or(source, |other| other).path();
+                    return Err(source.wrong(format!(
+                        "{name} is in {} too; a tensor stands in one shard, write the checkpoint again",
+                        other.display()
+                    )));
                 }
             }
-            shards.files.push((path.clone(), map));
         }
-        Ok(shards)
+        Ok(Self { files, tensors })
     }
 
     /// Names and shapes.
     pub fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
-        self.tensors.iter().map(|(name, (_, shape))| (name.as_str(), shape.as_slice()))
+        self.tensors.iter().map(|(name, entry)| (name.as_str(), entry.shape.as_slice()))
+    }
+
+    /// The file that a tensor is in.
+    pub(super) fn path(&self, name: &str) -> Option<&Path> {
+        self.tensors.get(name).and_then(|entry| self.files.get(entry.file)).map(Source::path)
+    }
+
+    /// Shape of a tensor, and its type where candle has it.
+    pub(super) fn about(&self, name: &str) -> Option<(&[usize], Option<DType>)> {
+        let entry = self.tensors.get(name)?;
+        Some((&entry.shape, dtype(entry.stored)))
     }
 
     /// A tensor in the type it is stored in.
@@ -88,33 +147,74 @@ impl Shards {
     /// # Errors
     /// A name that is not there, a type that no weight has.
     pub fn tensor(&self, name: &str, device: &Device) -> Result<Tensor> {
-        let file = self.tensors.get(name).and_then(|(at, _)| self.files.get(*at));
-        let Some((path, map)) = file else {
+        let found = self.tensors.get(name);
+        let Some((entry, source)) = found.and_then(|e| Some((e, self.files.get(e.file)?))) else {
             let report = format!("missing: {name}");
             return Err(Error::Mismatch { what: "the checkpoint".into(), report });
         };
-        let wrong = |reason: String| Error::Format { path: path.clone(), reason };
-        let parsed = parse(path, map)?;
-        let view = parsed.tensor(name).map_err(|error| wrong(error.to_string()))?;
-        let dtype = match view.dtype() {
-            safetensors::Dtype::F32 => DType::F32,
-            safetensors::Dtype::F16 => DType::F16,
-            safetensors::Dtype::BF16 => DType::BF16,
-            safetensors::Dtype::F64 => DType::F64,
-            safetensors::Dtype::I64 => DType::I64,
-            other => {
-                return Err(wrong(format!(
-                    "{name} is stored as {other:?}, a type that no weight has"
-                )));
-            }
+        let Entry { at, stored, shape, .. } = entry;
+        let Some(dtype) = dtype(*stored) else {
+            return Err(source.wrong(format!(
+                "{name} is stored as {stored:?}, a type that no weight has; f32, f16, bf16, f64, i64, i32, u32 or u8 can \
+                 be read"
+            )));
         };
-        Ok(Tensor::from_raw_buffer(view.data(), dtype, view.shape(), device)?)
+        let span = shape.iter().product();
+        source.tensor(Window { at: *at, span, shape, stride: None }, dtype, device)
     }
 }
 
-fn parse<'a>(path: &Path, map: &'a [u8]) -> Result<SafeTensors<'a>> {
-    SafeTensors::deserialize(map).map_err(|error| Error::Format {
-        path: path.into(),
-        reason: format!("not a whole safetensors file ({error}); fetch or write it again"),
+fn dtype(stored: Dtype) -> Option<DType> {
+    Some(match stored {
+        Dtype::F32 => DType::F32,
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        Dtype::F64 => DType::F64,
+        Dtype::I64 => DType::I64,
+        Dtype::I32 => DType::I32,
+        Dtype::U32 => DType::U32,
+        Dtype::U8 | Dtype::BOOL => DType::U8,
+        _ => return None,
     })
+}
+
+/// The header of a file, and the byte where its numbers begin. Tensors follow each other without gaps to the end.
+fn header(source: &Source) -> Result<(u64, Metadata)> {
+    let length = source.length();
+    let again = "not a whole safetensors file";
+    if length < 8 {
+        return Err(source.wrong(format!(
+            "{again}: {length} bytes, and the length of the header alone takes 8; fetch or write it again"
+        )));
+    }
+    if source.bytes(8, 1).is_ok_and(|byte| byte != b"{") {
+        return Err(source.wrong(
+            "is no file of weights: neither safetensors nor a zip archive or pickle of torch.save (a text of a few lines \
+             stands where the weights themselves were not fetched, as Git LFS leaves it); fetch it again",
+        ));
+    }
+    let mut head = [0; 8];
+    head.copy_from_slice(&source.bytes(0, 8)?);
+    let head = u64::from_le_bytes(head);
+    if head > length - 8 || head > LONGEST_HEADER {
+        return Err(source.wrong(format!(
+            "{again}: its header should have {head} bytes, the file has {length} and a header at most \
+             {LONGEST_HEADER}; fetch or write it again"
+        )));
+    }
+    let text = source.bytes(8, head as usize)?;
+    let metadata: Metadata = serde_json::from_slice(&text).map_err(|error| {
+        source.wrong(format!(
+            "{again}: the header is broken ({error}; tensors have to follow each other without overlap or hole); \
+             fetch or write it again"
+        ))
+    })?;
+    let (start, wanted) = (8 + head, metadata.data_len() as u64);
+    if start.checked_add(wanted) != Some(length) {
+        return Err(source.wrong(format!(
+            "{again}: the header tells of {wanted} bytes of numbers and there are {}; fetch or write it again",
+            length - start
+        )));
+    }
+    Ok((start, metadata))
 }

@@ -1,8 +1,19 @@
 //! The stack machine that reads a pickle.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::{Id, Pickle, PickleError, Storage, StridedTensor, Value};
+
+/// Most instructions that are followed. A state dict takes some forty for a tensor, an optimiser's state thrice that; each
+/// instruction may take a hundred bytes of memory.
+const MOST_INSTRUCTIONS: usize = 1 << 21;
+
+/// Longest line, and longest name of a function, in bytes.
+const LONGEST_LINE: usize = 256;
+
+/// Most dimensions of a tensor.
+const MOST_DIMENSIONS: usize = 16;
 
 /// Reads the pickle at the start of `bytes`.
 pub(super) fn run(bytes: &[u8]) -> Result<Pickle, PickleError> {
@@ -24,7 +35,7 @@ type Step<T> = Result<T, PickleError>;
 
 impl Machine<'_> {
     fn run(mut self) -> Step<Pickle> {
-        loop {
+        for _ in 0..MOST_INSTRUCTIONS {
             self.started = self.at;
             let [instruction] = self.array()?;
             match instruction {
@@ -57,18 +68,24 @@ impl Machine<'_> {
                 _ => self.literal(instruction)?,
             }
         }
+        self.fail(format!(
+            "more than {MOST_INSTRUCTIONS} instructions; save the state dict alone, without what is beside it"
+        ))
     }
 
     fn fail<T>(&self, reason: impl Into<String>) -> Step<T> {
-        Err(PickleError { offset: self.started, reason: reason.into() })
+        Err(PickleError { offset: self.started, reason: reason.into(), cut: false })
+    }
+
+    fn cut<T>(&self, reason: &str) -> Step<T> {
+        let reason = format!("{reason}; the file is cut, fetch or write it again");
+        Err(PickleError { offset: self.started, reason, cut: true })
     }
 
     fn take(&mut self, count: usize) -> Step<&[u8]> {
         let end = self.at.checked_add(count).filter(|&end| end <= self.bytes.len());
         let Some(end) = end else {
-            return self.fail(
-                "ends in the middle of an instruction; the file is cut, fetch or write it again",
-            );
+            return self.cut("ends in the middle of an instruction");
         };
         let taken = &self.bytes[self.at..end];
         self.at = end;
@@ -83,8 +100,11 @@ impl Machine<'_> {
 
     fn line(&mut self) -> Step<String> {
         let rest = &self.bytes[self.at..];
-        let Some(length) = rest.iter().position(|&b| b == b'\n') else {
-            return self.fail("a line has no end; the file is cut, fetch or write it again");
+        let Some(length) = rest.iter().take(LONGEST_LINE).position(|&b| b == b'\n') else {
+            if rest.len() > LONGEST_LINE {
+                return self.fail(format!("a line of more than {LONGEST_LINE} bytes"));
+            }
+            return self.cut("a line has no end");
         };
         let text = String::from_utf8_lossy(&rest[..length]).trim_end_matches('\r').to_owned();
         self.at += length + 1;
@@ -157,8 +177,12 @@ impl Machine<'_> {
         } else {
             let (name, module) = (self.pop()?, self.pop()?);
             match (self.get(module), self.get(name)) {
-                (Value::Text(module), Value::Text(name)) => (module.clone(), name.clone()),
-                _ => return self.fail("names a function by something that is no text"),
+                (Value::Text(module), Value::Text(name))
+                    if module.len() + name.len() <= LONGEST_LINE =>
+                {
+                    (module.to_string(), name.to_string())
+                }
+                _ => return self.fail("names a function by something that is no short text"),
             }
         };
         self.push(Value::Global(format!("{module} {name}")));
@@ -170,7 +194,7 @@ impl Machine<'_> {
         let argument = self.pop()?;
         if instruction == b'Q' {
             let storage = self.storage(argument)?;
-            self.push(Value::Storage(storage));
+            self.push(Value::Storage(Arc::new(storage)));
             return Ok(());
         }
         let target = self.peek()?;
@@ -188,15 +212,14 @@ impl Machine<'_> {
         let Value::Tuple(arguments) = self.get(argument) else {
             return self.fail(format!("calls {name} with something that is no tuple"));
         };
-        let (name, arguments) = (name.clone(), arguments.clone());
         match (name.as_str(), arguments.as_slice()) {
             ("collections OrderedDict", []) => self.push(Value::Dict(Vec::new())),
-            ("torch._utils _rebuild_tensor_v2", [storage, offset, shape, stride, ..]) => {
-                let tensor = self.tensor(*storage, *offset, *shape, *stride)?;
-                self.push(Value::Tensor(tensor));
+            ("torch._utils _rebuild_tensor_v2", &[storage, offset, shape, stride, ..]) => {
+                let tensor = self.tensor(storage, offset, shape, stride)?;
+                self.push(Value::Tensor(Arc::new(tensor)));
             }
-            ("torch._utils _rebuild_parameter", [tensor, ..]) => match self.get(*tensor) {
-                Value::Tensor(_) => self.stack.push(*tensor),
+            ("torch._utils _rebuild_parameter", &[tensor, ..]) => match self.get(tensor) {
+                Value::Tensor(_) => self.stack.push(tensor),
                 _ => return self.fail("makes a parameter of something that is no tensor"),
             },
             _ => {
@@ -216,7 +239,7 @@ impl Machine<'_> {
         let [tag, kind, key, _, count, ..] = parts.as_slice() else { return wrong() };
         match (self.get(*tag), self.get(*kind), self.get(*key), self.get(*count)) {
             (Value::Text(tag), Value::Global(kind), Value::Text(key), &Value::Int(count))
-                if tag == "storage" =>
+                if **tag == *"storage" =>
             {
                 let Some(kind) = kind.strip_prefix("torch ") else { return wrong() };
                 let Ok(count) = usize::try_from(count) else { return wrong() };
@@ -235,7 +258,9 @@ impl Machine<'_> {
             _ => None,
         };
         let list = |id: Id| match self.get(id) {
-            Value::Tuple(ids) => ids.iter().map(|&id| whole(id)).collect::<Option<Vec<_>>>(),
+            Value::Tuple(ids) if ids.len() <= MOST_DIMENSIONS => {
+                ids.iter().map(|&id| whole(id)).collect::<Option<Vec<_>>>()
+            }
             _ => None,
         };
         match (whole(offset), list(shape), list(stride)) {
@@ -311,14 +336,14 @@ impl Machine<'_> {
             b'X' | 0x8c | 0x8d => {
                 let length = self.length(instruction == 0x8c, instruction == 0x8d)?;
                 match String::from_utf8(self.take(length)?.to_vec()) {
-                    Ok(text) => Value::Text(text),
+                    Ok(text) => Value::Text(text.into()),
                     Err(_) => return self.fail("a text that is not UTF-8"),
                 }
             }
             // Strings of Python 2: what was text there is text here.
             b'T' | b'U' => {
                 let length = self.length(instruction == b'U', false)?;
-                Value::Text(String::from_utf8_lossy(self.take(length)?).into_owned())
+                Value::Text(String::from_utf8_lossy(self.take(length)?).into())
             }
             b'B' | b'C' | 0x8e => {
                 let length = self.length(instruction == b'C', instruction == 0x8e)?;

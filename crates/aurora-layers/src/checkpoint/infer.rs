@@ -1,0 +1,114 @@
+//! The sizes of a model from the shapes of its weights, for checkpoints that come without a configuration.
+
+use super::{Checkpoint, POSITIONS};
+use crate::{BlipConfig, DecoderTokens, Error, Form, Result, TextConfig, VisionConfig};
+
+/// Width of an attention head in ViT-B, ViT-L and BERT.
+pub const HEAD_WIDTH: usize = 64;
+
+const PATCHES: &str = "visual_encoder.patch_embed.proj.weight";
+const HEAD: &str = "vision_proj.weight";
+
+/// Ends a text in BERT's vocabulary: `[SEP]`.
+const SEP: u32 = 102;
+
+impl Checkpoint {
+    /// The sizes that the shapes of the tensors tell of.
+    ///
+    /// How many heads share a width does not show in any shape: every head is taken to be `head_width` wide,
+    /// [`HEAD_WIDTH`] in all published models. Epsilons are those of the original code, 1e-6 and 1e-12. A checkpoint
+    /// with the heads of retrieval is read as that, one without as question answering, and one without a text encoder
+    /// too as captioning; decoders write with BERT's tokens.
+    ///
+    /// # Errors
+    /// A tensor that is missing or of a shape that no BLIP has, by name; a width that `head_width` does not divide. The
+    /// sizes are not checked against each other: a decoder of another vocabulary has its `[SEP]` still to be set.
+    pub fn infer_config(&self, head_width: usize) -> Result<BlipConfig> {
+        let [vision_width, _, patch, _] = self.sizes(PATCHES, "(width, 3, patch, patch)")?;
+        let [_, tokens, _] = self.sizes(POSITIONS, "(1, 1 + patches, width)")?;
+        let grid = tokens.saturating_sub(1).isqrt();
+        if grid == 0 || grid * grid + 1 != tokens {
+            let reason = "is not one more than the patches of a square picture";
+            return Err(Error::config(&format!("{POSITIONS}: tokens"), tokens, reason));
+        }
+        let mlp = |name: &str| -> Result<usize> {
+            let [mlp, _] = self.sizes(name, "(hidden, width)")?;
+            Ok(mlp)
+        };
+        let has = |name: &str| self.about(name).is_some();
+        let encodes = has("text_encoder.embeddings.word_embeddings.weight");
+        let decodes = has("text_decoder.bert.embeddings.word_embeddings.weight");
+        let retrieves = has(HEAD) || !decodes;
+        let tower = if retrieves || encodes { "text_encoder" } else { "text_decoder.bert" };
+        let embeddings = |of: &str| format!("{tower}.embeddings.{of}_embeddings.weight");
+        let [vocabulary, text_width] = self.sizes(&embeddings("word"), "(words, width)")?;
+        let [positions, _] = self.sizes(&embeddings("position"), "(positions, width)")?;
+        let projection = if retrieves {
+            let [projection, _] = self.sizes(HEAD, "(projection, width)")?;
+            projection
+        } else {
+            256 // of no meaning without heads
+        };
+        // [DEC] and [ENC] are added to the vocabulary in this order.
+        let token = |from_end: usize| {
+            u32::try_from(vocabulary.saturating_sub(from_end)).unwrap_or(u32::MAX)
+        };
+        let tokens = DecoderTokens { start_token_id: token(2), end_token_id: SEP, pad_token_id: 0 };
+        let form = match (retrieves, encodes) {
+            (true, _) => Form::Retrieval,
+            (false, true) => Form::QuestionAnswering(tokens),
+            (false, false) => Form::Captioning(tokens),
+        };
+        Ok(BlipConfig {
+            vision: VisionConfig {
+                image_size: grid.saturating_mul(patch),
+                patch_size: patch,
+                hidden_size: vision_width,
+                layers: self.layers("visual_encoder.blocks.", ".norm1.weight"),
+                heads: heads("vision", vision_width, head_width)?,
+                mlp_size: mlp("visual_encoder.blocks.0.mlp.fc1.weight")?,
+                layer_norm_eps: 1e-6,
+            },
+            text: TextConfig {
+                vocab_size: vocabulary,
+                hidden_size: text_width,
+                layers: self
+                    .layers(&format!("{tower}.encoder.layer."), ".attention.self.query.weight"),
+                heads: heads("text", text_width, head_width)?,
+                mlp_size: mlp(&format!("{tower}.encoder.layer.0.intermediate.dense.weight"))?,
+                max_positions: positions,
+                layer_norm_eps: 1e-12,
+                enc_token_id: token(1),
+            },
+            projection_size: projection,
+            form,
+        })
+    }
+
+    fn sizes<const N: usize>(&self, name: &str, meaning: &str) -> Result<[usize; N]> {
+        let found = self.about(name).map(|(shape, _)| shape);
+        if let Some(Ok(sizes)) = found.map(<[usize; N]>::try_from) {
+            return Ok(sizes);
+        }
+        let found = found.map_or_else(|| "is missing".to_owned(), |shape| format!("is {shape:?}"));
+        Err(Error::Mismatch {
+            what: self.path.display().to_string(),
+            report: format!(
+                "{name} {found}; the sizes of the model are read from its shape, {meaning}"
+            ),
+        })
+    }
+
+    /// Layers that are there one after another from the first.
+    fn layers(&self, before: &str, after: &str) -> usize {
+        (0..).take_while(|layer| self.about(&format!("{before}{layer}{after}")).is_some()).count()
+    }
+}
+
+fn heads(tower: &str, width: usize, head_width: usize) -> Result<usize> {
+    if head_width == 0 || !width.is_multiple_of(head_width) {
+        let reason = format!("must divide the width of the {tower} tower, {width}; give another");
+        return Err(Error::config("head_width", head_width, reason));
+    }
+    Ok(width / head_width)
+}

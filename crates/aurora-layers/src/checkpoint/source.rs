@@ -1,0 +1,170 @@
+//! Bytes read piece by piece, straight into the tensors they become.
+//!
+//! Files are not mapped: the pages of a map count as this process's memory beside the tensors copied out of them, and a
+//! file that another process shortens under a map ends the program.
+
+use std::fs::File;
+use std::io::{Cursor, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use candle_core::{DType, Device, Tensor, WithDType};
+use half::{bf16, f16};
+
+use crate::{Error, Result};
+
+/// Bytes read at once, a multiple of the size of every number.
+const PIECE: usize = 1 << 18;
+
+/// What can be read at any place.
+pub(super) trait Stream: Read + Seek + Send + std::fmt::Debug {}
+
+impl Stream for File {}
+impl Stream for Cursor<Vec<u8>> {}
+
+/// A file, or bytes in memory.
+#[derive(Debug)]
+pub(crate) struct Source {
+    path: PathBuf,
+    length: u64,
+    stream: Mutex<Box<dyn Stream>>,
+}
+
+/// Where the numbers of a tensor are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Window<'a> {
+    /// Byte of the first number.
+    pub at: u64,
+    /// Numbers from the first to the last, those between rows included.
+    pub span: usize,
+    /// Sizes of the dimensions.
+    pub shape: &'a [usize],
+    /// Numbers between neighbours of each dimension, where rows do not simply follow each other.
+    pub stride: Option<&'a [usize]>,
+}
+
+impl Source {
+    /// A file on disk.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let failed = |source| Error::File { action: "read", path: path.into(), source };
+        let file = File::open(path).map_err(failed)?;
+        let about = file.metadata().map_err(failed)?;
+        if !about.is_file() {
+            return Err(Error::Format { path: path.into(), reason: "is no file".to_owned() });
+        }
+        Ok(Self { path: path.into(), length: about.len(), stream: Mutex::new(Box::new(file)) })
+    }
+
+    /// Bytes in memory; `path` only names them in errors.
+    pub(super) fn from_bytes(bytes: Vec<u8>, path: &Path) -> Self {
+        let length = bytes.len() as u64;
+        Self { path: path.into(), length, stream: Mutex::new(Box::new(Cursor::new(bytes))) }
+    }
+
+    /// The file, or what it is called.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes of it.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// For a reader that seeks by itself; nothing else can be read meanwhile.
+    pub(super) fn stream(&self) -> MutexGuard<'_, Box<dyn Stream>> {
+        // Whoever reads seeks first, so a reader that panicked has left nothing half done.
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An error that names the file.
+    pub(super) fn wrong(&self, reason: impl Into<String>) -> Error {
+        Error::Format { path: self.path.clone(), reason: reason.into() }
+    }
+
+    /// The `count` bytes from `at`, all of which have to be there.
+    pub(super) fn bytes(&self, at: u64, count: usize) -> Result<Vec<u8>> {
+        self.within(at, count as u64)?;
+        let mut bytes = vec![0; count];
+        self.fill(at, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn within(&self, at: u64, count: u64) -> Result<()> {
+        if at.checked_add(count).is_some_and(|end| end <= self.length) {
+            return Ok(());
+        }
+        Err(self.wrong(format!(
+            "has {} bytes, and {count} from byte {at} are wanted; the file is cut, fetch or write it again",
+            self.length
+        )))
+    }
+
+    fn fill(&self, at: u64, bytes: &mut [u8]) -> Result<()> {
+        let mut stream = self.stream();
+        let read = stream.seek(SeekFrom::Start(at)).and_then(|_| stream.read_exact(bytes));
+        read.map_err(|source| Error::File { action: "read", path: self.path.clone(), source })
+    }
+
+    /// The tensor in a window, in the type it is stored in. Its numbers are the only copy that is made.
+    pub(super) fn tensor(
+        &self,
+        window: Window<'_>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor> {
+        match dtype {
+            DType::F32 => self.read(window, f32::from_le_bytes, device),
+            DType::F16 => self.read(window, f16::from_le_bytes, device),
+            DType::BF16 => self.read(window, bf16::from_le_bytes, device),
+            DType::F64 => self.read(window, f64::from_le_bytes, device),
+            DType::I64 => self.read(window, i64::from_le_bytes, device),
+            DType::I32 => self.read(window, i32::from_le_bytes, device),
+            DType::U32 => self.read(window, u32::from_le_bytes, device),
+            DType::U8 => self.read(window, u8::from_le_bytes, device),
+            other => Err(self.wrong(format!("{other:?} is a type that no weight has"))),
+        }
+    }
+
+    fn read<T: WithDType, const N: usize>(
+        &self,
+        window: Window<'_>,
+        number: fn([u8; N]) -> T,
+        device: &Device,
+    ) -> Result<Tensor> {
+        let Window { mut at, span, shape, stride } = window;
+        let mut left = (span as u64).saturating_mul(N as u64);
+        self.within(at, left)?;
+        let mut values = Vec::with_capacity(span);
+        let mut piece = vec![0; left.min(PIECE as u64) as usize];
+        while left > 0 {
+            let count = left.min(PIECE as u64);
+            let piece = &mut piece[..count as usize];
+            self.fill(at, piece)?;
+            values.extend(piece.as_chunks().0.iter().map(|&bytes| number(bytes)));
+            (at, left) = (at + count, left - count);
+        }
+        if let Some(stride) = stride {
+            values = in_order(&values, shape, stride);
+        }
+        Ok(Tensor::from_vec(values, shape, device)?)
+    }
+}
+
+/// Values with rows one after another, from values at these strides.
+fn in_order<T: Copy>(values: &[T], shape: &[usize], stride: &[usize]) -> Vec<T> {
+    let count = shape.iter().product();
+    let mut ordered = Vec::with_capacity(count);
+    let mut place = vec![0usize; shape.len()];
+    for _ in 0..count {
+        ordered.push(values[place.iter().zip(stride).map(|(p, s)| p * s).sum::<usize>()]);
+        for axis in (0..shape.len()).rev() {
+            place[axis] += 1;
+            if place[axis] < shape[axis] {
+                break;
+            }
+            place[axis] = 0;
+        }
+    }
+    ordered
+}
