@@ -78,6 +78,9 @@ fn models(out: &Path) -> anyhow::Result<()> {
         let [inputs, ours] = ["inputs", "ours"].map(|kind| format!("{model}.{kind}.safetensors"));
         interop(&["forward", model, &inputs, &ours])?;
     }
+    for model in ["retrieval", "answering", "captioning"] {
+        interop(&["write", model, &format!("written_{model}")])?;
+    }
     interop(&["export", "retrieval", inputs, "cp_export.ours.safetensors", "cp_export"])?;
     for entry in out.read_dir()? {
         let name = entry?.file_name().to_string_lossy().into_owned();

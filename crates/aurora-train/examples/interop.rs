@@ -3,6 +3,7 @@
 //! ```text
 //! interop forward MODEL INPUTS OUTPUTS [LORA]   the model, with a PEFT LoRA where one is given
 //! interop export MODEL INPUTS OUTPUTS FOLDER    a CP adapter with random factors, written as a PEFT LoRA to FOLDER
+//! interop write MODEL FOLDER                    the model as it was read, written as a Hugging Face folder in shards
 //! ```
 //!
 //! MODEL is a Hugging Face folder. INPUTS is a safetensors file with `pixel_values` (batch, 3, size, size) f32, of any
@@ -21,8 +22,8 @@ use aurora_kernels::random::Stream;
 use aurora_layers::checkpoint::{Checkpoint, hugging_face_config};
 use aurora_layers::peft::{export_lora, import_lora};
 use aurora_layers::{
-    AdapterKind, Backbone, Blip, CrossKeys, DecoderTokens, Flavour, Form, Generation, Part,
-    Prepared, Seen, Tensors, TuneSpec, Tuned, cls, tensors,
+    AdapterKind, Backbone, Blip, BlipConfig, CrossKeys, DecoderTokens, Flavour, Form, Generation,
+    Part, Prepared, Seen, Tensors, TuneSpec, Tuned, cls, tensors,
 };
 use aurora_train::answering::{Texts, mean_text_loss, question_states};
 use candle_core::{DType, Device, Tensor};
@@ -33,7 +34,11 @@ type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 const WORDS: usize = 8;
 
 const USAGE: &str = "usage: interop forward MODEL INPUTS OUTPUTS [LORA]
-       interop export MODEL INPUTS OUTPUTS FOLDER";
+       interop export MODEL INPUTS OUTPUTS FOLDER
+       interop write MODEL FOLDER";
+
+/// Bytes of a shard that is written, a few of which make a model.
+const SHARD: u64 = 400_000_000;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -42,6 +47,7 @@ fn main() -> ExitCode {
         ["forward", model, inputs, outputs] => forward(model, inputs, outputs, None),
         ["forward", model, inputs, outputs, lora] => forward(model, inputs, outputs, Some(lora)),
         ["export", model, inputs, outputs, folder] => export(model, inputs, outputs, folder),
+        ["write", model, folder] => write(model, folder),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
@@ -78,15 +84,27 @@ fn export(model: &str, inputs: &str, outputs: &str, folder: &str) -> Result<()> 
     compute(&backbone, Some(&tuned), &inputs, outputs)
 }
 
+fn write(model: &str, folder: &str) -> Result<()> {
+    let backbone = open(model, |_| ())?;
+    Ok(backbone.write_hugging_face(Path::new(folder), Some(SHARD))?)
+}
+
 /// The model for pictures of the inputs' size, and the inputs.
 fn read(model: &str, inputs: &str) -> Result<(Backbone, Tensors)> {
     let inputs = tensors::read(Path::new(inputs), DType::F32, &Device::Cpu)?;
+    let size = named(&inputs, "pixel_values")?.dim(3)?;
+    let backbone = open(model, |config| config.vision.image_size = size)?;
+    Ok((backbone, inputs))
+}
+
+/// A Hugging Face folder, its sizes changed.
+fn open(model: &str, change: impl FnOnce(&mut BlipConfig)) -> Result<Backbone> {
     let path = Path::new(model).join("config.json");
     let mut config = hugging_face_config(&std::fs::read_to_string(&path)?, &path)?;
-    config.vision.image_size = named(&inputs, "pixel_values")?.dim(3)?;
+    change(&mut config);
     let (backbone, report) = Checkpoint::open(Path::new(model))?.backbone(&config, &Device::Cpu)?;
     eprintln!("{model}: {report}");
-    Ok((backbone, inputs))
+    Ok(backbone)
 }
 
 fn compute(

@@ -18,6 +18,8 @@ from transformers import BlipConfig, BlipForConditionalGeneration, BlipForImageT
 ALLOWED = 1e-4
 PAD, SEP, DEC, ENC = 0, 102, 30522, 30523
 WORDS = 8
+KINDS = {"retrieval": BlipForImageTextRetrieval, "answering": BlipForQuestionAnswering,
+         "captioning": BlipForConditionalGeneration}
 LORAS = {
     "plain": dict(r=8, lora_alpha=16, target_modules=["qkv", "projection", "query", "value"],
                   modules_to_save=["itm_head"]),
@@ -169,7 +171,7 @@ class Report:
         # A value that is no number is no agreement.
         fine = largest <= allowed
         self.failed |= not fine
-        print(f"{'ok  ' if fine else 'FAIL'} {what}: largest difference {largest:.1e}, allowed {allowed:.0e}{note}")
+        print(f"{'ok  ' if fine else 'FAIL'} {what}: largest difference {largest:.1e}, allowed {allowed:g}{note}")
 
     def outputs(self, what, found, expected, base=None):
         """One line a tensor; with the `base` model's outputs, how far the adapter moves them is said too."""
@@ -197,13 +199,15 @@ def compare(out):
         found = load_file(out / f"lora_{name}.ours.safetensors")
         expected = load_file(out / f"lora_{name}.expected.safetensors")
         report.outputs(f"peft's LoRA ({name}) imported", found, expected, base)
-    written = out / "written"
-    if written.exists():
-        back, loading = BlipForImageTextRetrieval.from_pretrained(written, output_loading_info=True)
+    for name, kind in KINDS.items():
+        original = kind.from_pretrained(out / name).state_dict()
+        back, loading = kind.from_pretrained(out / f"written_{name}", output_loading_info=True)
         odd = {key: sorted(map(str, value)) for key, value in loading.items() if value}
-        report.line("our checkpoint in transformers, keys missing or unexpected", sum(map(len, odd.values())), 0,
-                    f" {json.dumps(odd)}" if odd else "")
-        report.outputs("our checkpoint in transformers", outputs(back.eval(), given), base)
+        report.line(f"our checkpoint ({name}) in transformers, keys missing or unexpected", sum(map(len, odd.values())),
+                    0, f" {json.dumps(odd)}" if odd else "")
+        back = back.state_dict()
+        report.line(f"our checkpoint ({name}) in transformers, {len(original)} tensors",
+                    max(difference(back[key], value) for key, value in original.items()), 0)
     sys.exit(report.failed)
 
 
