@@ -1,9 +1,12 @@
 //! The command line: what can be asked for, in words for somebody who asks for the first time.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
+use aurora_layers::{AdapterKind, Flavour};
 use aurora_train::config::{Config, PretrainConfig, RunConfig, describe};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::de::DeserializeOwned;
 
 /// Tune a vision-language model on your own pictures by training a small adapter.
 ///
@@ -62,10 +65,43 @@ Writes search.html, which shows the pictures; open it in a browser.")]
     /// Show what a model, an adapter or a run folder holds
     #[command(after_help = "\
 Examples:
+  aurora inspect nano
+  aurora inspect models/blip-itm-base-coco
+  aurora inspect models/model_base_retrieval_coco.pth --kind cp --rank 64
+  aurora inspect models/blip-itm-base-coco/config.json --set adapter.kind=lora
   aurora inspect runs/quickstart/adapter
-  aurora inspect runs/pretrain/backbone
-  aurora inspect nano")]
+
+A lone config.json needs no weights. With settings, shows what a run with them would train.")]
     Inspect(InspectArgs),
+
+    /// Write an adapter in another library's form
+    #[command(after_help = "\
+Examples:
+  aurora export runs/quickstart/adapter --as peft-lora --out exported --drop-gates
+  aurora export runs/mine/adapter --as peft-lora --backbone models/blip-itm-base-coco --out exported
+
+A LoRA has no place for gates and context: an adapter in which they have opened is refused unless
+--drop-gates leaves them out, which changes its outputs.")]
+    Export(ExportArgs),
+
+    /// Make an adapter of this program from a LoRA of PEFT's or a released checkpoint
+    #[command(after_help = "\
+Examples:
+  aurora import their/lora --backbone models/blip-itm-base-coco --out adapters/theirs
+  aurora import models/aurora_coco.pth --out adapters/released
+
+A checkpoint of the released code has its backbone inside and needs none.")]
+    Import(ImportArgs),
+
+    /// Put an adapter into the weights of its backbone
+    #[command(after_help = "\
+Examples:
+  aurora merge runs/quickstart/adapter --out merged
+  aurora merge runs/mine/adapter --backbone models/blip-itm-base-coco --as hugging-face --out merged
+
+Writes a backbone, and where the adapter has gates or context, which are no weights, an adapter/ in
+it that holds those alone.")]
+    Merge(MergeArgs),
 }
 
 const TRAIN_EXAMPLES: &str = "\
@@ -167,16 +203,151 @@ pub struct SearchArgs {
     pub out: PathBuf,
 }
 
-/// A look into a folder.
+/// A look into a file or folder.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// A model, adapter or run folder, or `nano` for the model inside the program
+    /// A model's folder, .pth file or config.json, an adapter, a run, or `nano`
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
+
+    /// Show what this kind of adapter would train on the model, instead of every kind
+    #[arg(long, value_name = "KIND", conflicts_with_all = ["config", "overrides"])]
+    pub kind: Option<KindArg>,
+
+    /// The rank for --kind; without it, the one in the table of every kind
+    #[arg(long, value_name = "N", requires = "kind", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub rank: Option<u32>,
+
+    /// The flavour for --kind: aurora or released
+    #[arg(long, requires = "kind", default_value = "aurora")]
+    pub flavour: FlavourArg,
+
+    /// Settings of a run.
+    #[command(flatten)]
+    pub settings: ConfigArgs,
 
     /// List every tensor with its shape
     #[arg(long)]
     pub tensors: bool,
+}
+
+/// The backbone of an adapter.
+#[derive(Debug, Args)]
+pub struct BaseArgs {
+    /// The backbone: a folder of ours or Hugging Face's, a .pth file, or `nano`
+    ///
+    /// Without it, the one that the adapter names.
+    #[arg(long, value_name = "PATH")]
+    pub backbone: Option<String>,
+
+    /// Side of the pictures that the adapter was trained on, where it is not the backbone's own
+    #[arg(long, value_name = "PIXELS")]
+    pub image_size: Option<usize>,
+}
+
+/// An adapter to be written in another form.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The adapter's folder
+    #[arg(value_name = "ADAPTER")]
+    pub adapter: PathBuf,
+
+    /// The form
+    #[arg(long = "as", value_name = "FORM")]
+    pub form: ExportForm,
+
+    /// Leave gates and context out, although they have opened
+    #[arg(long)]
+    pub drop_gates: bool,
+
+    /// Backbone.
+    #[command(flatten)]
+    pub base: BaseArgs,
+
+    /// The folder to write; it must be empty or not be there yet
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+/// An adapter to be merged.
+#[derive(Debug, Args)]
+pub struct MergeArgs {
+    /// The adapter's folder
+    #[arg(value_name = "ADAPTER")]
+    pub adapter: PathBuf,
+
+    /// Backbone.
+    #[command(flatten)]
+    pub base: BaseArgs,
+
+    /// The form
+    #[arg(long = "as", value_name = "FORM", default_value = "aurora")]
+    pub form: BackboneForm,
+
+    /// The folder to write; it must be empty or not be there yet
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+/// Forms that a backbone can be written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BackboneForm {
+    /// A backbone's folder of this program
+    Aurora,
+    /// A folder that transformers loads
+    HuggingFace,
+}
+
+/// Forms that an adapter can be exported in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportForm {
+    /// A LoRA folder of Hugging Face's PEFT
+    PeftLora,
+}
+
+/// An adapter in another form.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// A LoRA folder of PEFT's, or a checkpoint of the released code
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+
+    /// Backbone.
+    #[command(flatten)]
+    pub base: BaseArgs,
+
+    /// The folder to write; it must be empty or not be there yet
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+/// A kind of adapter, by its name in configurations.
+#[derive(Debug, Clone, Copy)]
+pub struct KindArg(pub AdapterKind);
+
+/// A flavour, by its name in configurations.
+#[derive(Debug, Clone, Copy)]
+pub struct FlavourArg(pub Flavour);
+
+impl FromStr for KindArg {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        by_name(name).map(Self)
+    }
+}
+
+impl FromStr for FlavourArg {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        by_name(name).map(Self)
+    }
+}
+
+/// A value by the name that configurations have for it; the error lists the names.
+fn by_name<T: DeserializeOwned>(name: &str) -> Result<T, String> {
+    serde_json::from_value(name.into()).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -57,6 +57,8 @@ fn of_train(error: &TrainError) -> bool {
         TrainError::Config(_)
         | TrainError::Io { .. }
         | TrainError::RunExists { .. }
+        | TrainError::NoVocabulary { .. }
+        | TrainError::OtherVocabulary { .. }
         | TrainError::NoNegative { .. }
         | TrainError::NoGroundTruth { .. }
         | TrainError::State { .. } => true,

@@ -28,5 +28,8 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Eval(args) => commands::eval::run(args),
         Command::Search(args) => commands::search::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
+        Command::Export(args) => commands::export::run(args),
+        Command::Import(args) => commands::import::run(args),
+        Command::Merge(args) => commands::merge::run(args),
     }
 }

@@ -1,75 +1,80 @@
-//! A model by its name: the embedded backbone or a folder, bare or with an adapter.
+//! A model by its name: the embedded backbone or one of the user's, bare or with an adapter.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
 use aurora_data::Tokens;
+use aurora_layers::checkpoint::Origin;
 use aurora_layers::{Backbone, Blip, Prepared, load_adapter};
-use aurora_train::config::{Beta, Config};
-use aurora_train::pipeline::{Evaluation, measure};
+use aurora_train::config::{Beta, Config, ModelSection};
+use aurora_train::pipeline::{Evaluation, Model, measure};
 use aurora_train::progress::Progress;
 use candle_core::Device;
 
+use crate::args::BaseArgs;
 use crate::failure::bad_input;
-use crate::nano;
+use crate::{nano, output};
 
-/// A backbone with its vocabulary.
-#[derive(Debug)]
-pub struct Model {
-    /// What configurations and adapters call it.
-    pub name: String,
-    /// The frozen weights.
-    pub backbone: Backbone,
-    /// The tokenizer that the backbone was trained with.
-    pub tokens: Arc<Tokens>,
+/// Opens `nano` or the backbone at a path, and notes on standard error what became of its tensors.
+///
+/// # Errors
+/// A path where nothing is; a file that is missing, cut or contradicts the others.
+pub fn open(section: &ModelSection) -> Result<Model> {
+    let name = &section.backbone;
+    if name == nano::NAME {
+        let tokens = Tokens::new(nano::VOCABULARY)?;
+        return Ok(Model::from_backbone(section, nano::backbone()?, tokens)?);
+    }
+    if !Path::new(name).exists() {
+        return Err(nothing_at("`model.backbone`", name));
+    }
+    let model = Model::open(section)?;
+    output::note(&format!("{name}: {}", model.report.brief()));
+    Ok(model)
 }
 
-impl Model {
-    /// Opens `nano` or a folder with config.json, model.safetensors and vocab.txt.
-    ///
-    /// # Errors
-    /// A file that is missing, cut or contradicts the others.
-    pub fn open(name: &str) -> Result<Self> {
-        let (backbone, tokens) = if name == nano::NAME {
-            (nano::backbone()?, Tokens::new(nano::VOCABULARY)?)
-        } else {
-            let folder = Path::new(name);
-            if !folder.is_dir() {
-                return Err(bad_input(format!(
-                    "`model.backbone` is {name:?}, which is no folder; allowed: {:?}, or a folder \
-                     with config.json, model.safetensors and vocab.txt",
-                    nano::NAME
-                )));
-            }
-            let backbone = Backbone::read(folder, &Device::Cpu)?;
-            (backbone, Tokens::from_file(&folder.join("vocab.txt"))?)
-        };
-        let (pieces, rows) = (tokens.vocab_size(), backbone.config.text.vocab_size);
-        if pieces != rows {
-            return Err(bad_input(format!(
-                "{name}: vocab.txt has {pieces} word pieces, but config.json says \
-                 text.vocab_size = {rows}"
-            )));
-        }
-        Ok(Self { name: name.to_owned(), backbone, tokens: Arc::new(tokens) })
+/// The backbone of an adapter: the one that is given, or else the one that the adapter names.
+///
+/// # Errors
+/// A path where nothing is; a file that is missing, cut or contradicts the others.
+pub fn base(args: &BaseArgs, named: &str) -> Result<(String, Backbone)> {
+    let name = args.backbone.as_deref().unwrap_or(named);
+    if name == nano::NAME {
+        let backbone = nano::backbone()?;
+        return Ok((
+            name.to_owned(),
+            match args.image_size {
+                Some(size) => backbone.with_image_size(size)?,
+                None => backbone,
+            },
+        ));
     }
+    if !Path::new(name).exists() {
+        return Err(match &args.backbone {
+            Some(_) => nothing_at("`--backbone`", name),
+            None => bad_input(format!(
+                "the adapter's backbone is {name:?}, and there is no such file or folder here; say \
+                 where it is with --backbone"
+            )),
+        });
+    }
+    let mut origin = Origin::open(Path::new(name))?;
+    if let Some(size) = args.image_size {
+        origin = origin.with_image_size(size)?;
+    }
+    let (backbone, report) = origin.read(&Device::Cpu)?;
+    output::note(&format!("{name}: {}", report.brief()));
+    Ok((name.to_owned(), backbone))
+}
 
-    /// The model ready to encode, with an adapter if there is one.
-    ///
-    /// # Errors
-    /// An adapter that is missing, damaged or made for another backbone.
-    pub fn ready(&self, adapter: Option<&Path>) -> Result<Ready> {
-        let frozen = Arc::new(self.backbone.model()?);
-        let Some(folder) = adapter else {
-            let prepared = frozen.bare()?;
-            return Ok(Ready { blip: frozen, prepared });
-        };
-        let tuned = load_adapter(folder, &self.backbone, &Device::Cpu)?;
-        let blip = tuned.model(&frozen)?;
-        let prepared = tuned.prepare(&blip, None)?;
-        Ok(Ready { blip, prepared })
-    }
+/// The error for a backbone that is not there; `what` is where its path was given.
+pub fn nothing_at(what: &str, path: &str) -> anyhow::Error {
+    bad_input(format!(
+        "{what} is {path:?}, and there is no such file or folder; allowed: {:?}, a folder with \
+         config.json and model.safetensors (ours or Hugging Face's), or a .pth file",
+        nano::NAME
+    ))
 }
 
 /// A model that can encode and match.
@@ -81,6 +86,22 @@ pub struct Ready {
 }
 
 impl Ready {
+    /// The model ready to encode, with an adapter if there is one.
+    ///
+    /// # Errors
+    /// An adapter that is missing, damaged or made for another backbone.
+    pub fn new(model: &Model, adapter: Option<&Path>) -> Result<Self> {
+        let frozen = Arc::new(model.backbone.model()?);
+        let Some(folder) = adapter else {
+            let prepared = frozen.bare()?;
+            return Ok(Self { blip: frozen, prepared });
+        };
+        let tuned = load_adapter(folder, &model.backbone, &Device::Cpu)?;
+        let blip = tuned.model(&frozen)?;
+        let prepared = tuned.prepare(&blip, None)?;
+        Ok(Self { blip, prepared })
+    }
+
     /// Retrieval of a dataset, as a run measures it.
     ///
     /// # Errors

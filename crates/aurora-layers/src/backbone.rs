@@ -1,5 +1,6 @@
 //! A backbone folder: `config.json`, `model.safetensors`, and beside them a vocabulary.
 
+use crate::block::is_norm;
 use crate::checkpoint::Checkpoint;
 use crate::tensors::{self, Tensors};
 use crate::{Blip, BlipConfig, Error, Result};
@@ -49,8 +50,7 @@ impl Backbone {
         config.check()?;
         let mut tensors = Tensors::new();
         for (name, shape) in Blip::wanted(&config) {
-            let is_norm = name.contains("norm") || name.contains("LayerNorm");
-            let tensor = match (is_norm, name.ends_with("bias")) {
+            let tensor = match (is_norm(&name), name.ends_with("bias")) {
                 (_, true) => Tensor::zeros(shape, DType::F32, device)?,
                 (true, false) => Tensor::ones(shape, DType::F32, device)?,
                 (false, false) => {

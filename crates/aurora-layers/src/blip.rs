@@ -1,5 +1,6 @@
 //! BLIP: a vision tower, text towers and heads over frozen tensors, and the passes through them.
 
+use crate::adapter::{Beside, Change};
 use crate::block::Wanted;
 use crate::context::{Context, attend, batch_mean};
 use crate::decoder::Decoder;
@@ -11,7 +12,7 @@ use crate::text::{CrossKeys, Past, Reading, Seen, TextTower, cls};
 use crate::video::FrameAware;
 use crate::vision::VisionTower;
 use crate::{BlipConfig, Error, Result, Site};
-use aurora_kernels::{LowRank, Mode};
+use aurora_kernels::Mode;
 use candle_core::Tensor;
 use std::collections::BTreeMap;
 
@@ -25,17 +26,19 @@ pub struct Blip {
     vision: VisionTower,
     encoder: Option<TextTower>,
     decoder: Option<Decoder>,
-    heads: Option<Heads>,
+    tensors: Tensors,
     sites: Vec<Site>,
 }
 
-/// What tuning adds to a backbone, as one step sees it: deltas by site, gates by layer, context and heads.
+/// What tuning adds to a backbone, as one step sees it: changes by site, bottlenecks by block, gates by layer, context
+/// and heads.
 ///
-/// Made by [`crate::Tuned::prepare`], or by [`Blip::bare`] for the backbone as it is. Deltas form their effective
+/// Made by [`crate::Tuned::prepare`], or by [`Blip::bare`] for the backbone as it is. Changes form their effective
 /// weights at first use and share them between all passes of the step.
 #[derive(Debug)]
 pub struct Prepared {
-    pub(crate) deltas: BTreeMap<String, LowRank>,
+    pub(crate) changes: BTreeMap<String, Change>,
+    pub(crate) beside: BTreeMap<String, Beside>,
     pub(crate) gates: BTreeMap<String, Gate>,
     pub(crate) context: Option<Context>,
     pub(crate) heads: Option<Heads>,
@@ -79,7 +82,7 @@ impl Blip {
             vision: VisionTower::new(&config.vision, tensors)?,
             encoder: encoder.transpose()?,
             decoder: decoder.transpose()?,
-            heads: Heads::new(config, tensors)?,
+            tensors: tensors.clone(),
             sites: crate::sites(config),
             config: config.clone(),
         })
@@ -95,13 +98,19 @@ impl Blip {
         &self.sites
     }
 
+    /// The tensors it was put together from.
+    pub fn tensors(&self) -> &Tensors {
+        &self.tensors
+    }
+
     /// The backbone without anything added.
     pub fn bare(&self) -> Result<Prepared> {
         Ok(Prepared {
-            deltas: BTreeMap::new(),
+            changes: BTreeMap::new(),
+            beside: BTreeMap::new(),
             gates: BTreeMap::new(),
             context: None,
-            heads: self.heads.clone(),
+            heads: Heads::new(&self.config, &self.tensors)?,
             frame_aware: FrameAware::Never,
             mode: Mode::Auto,
         })

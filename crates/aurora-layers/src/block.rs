@@ -33,16 +33,18 @@ impl Linear {
         Ok(aurora_kernels::linear(x, &self.weight, Some(&self.bias))?)
     }
 
-    /// The map with the delta that `prepared` holds for this place, if any.
+    /// The map as `prepared` changes it, if it does.
     pub(crate) fn adapted(&self, x: &Tensor, prepared: &Prepared) -> Result<Tensor> {
-        match prepared.deltas.get(&self.path) {
+        match prepared.changes.get(&self.path) {
             None => self.plain(x),
-            Some(delta) => {
-                let bias = Some(&self.bias);
-                Ok(aurora_kernels::adapted_linear(x, &self.weight, bias, delta, prepared.mode)?)
-            }
+            Some(change) => change.apply(x, &self.weight, &self.bias, prepared.mode),
         }
     }
+}
+
+/// Whether a tensor of this name belongs to a layer norm.
+pub(crate) fn is_norm(name: &str) -> bool {
+    name.contains("norm") || name.contains("LayerNorm")
 }
 
 /// A layer norm over the last dimension.

@@ -101,6 +101,16 @@ impl Form {
     }
 }
 
+impl std::fmt::Display for Form {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Retrieval => "retrieval",
+            Self::QuestionAnswering(_) => "question answering",
+            Self::Captioning(_) => "captioning",
+        })
+    }
+}
+
 /// A BLIP model: a vision tower, and text towers and heads as its form says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

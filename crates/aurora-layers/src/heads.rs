@@ -2,7 +2,7 @@
 
 use crate::block::{Linear, Wanted};
 use crate::tensors::Tensors;
-use crate::{BlipConfig, Error, Form, Result};
+use crate::{BlipConfig, Form, Result};
 use candle_core::{D, Tensor};
 
 /// Projections and matching head, ready to apply.
@@ -35,27 +35,6 @@ impl Heads {
             text_proj: Linear::new("text_proj", tensors)?,
             itm_head: Linear::new("itm_head", tensors)?,
         }))
-    }
-
-    /// Take the head of that name from `tensors`, if it is there.
-    pub(crate) fn replace(&mut self, head: &str, tensors: &Tensors) -> Result<()> {
-        if !tensors.contains_key(&format!("{head}.weight")) {
-            return Ok(());
-        }
-        let linear = Linear::new(head, tensors)?;
-        match head {
-            "vision_proj" => self.vision_proj = linear,
-            "text_proj" => self.text_proj = linear,
-            "itm_head" => self.itm_head = linear,
-            _ => {
-                return Err(Error::config(
-                    "head",
-                    head,
-                    "is none of vision_proj, text_proj, itm_head",
-                ));
-            }
-        }
-        Ok(())
     }
 }
 

@@ -5,17 +5,17 @@
 
 mod config;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::adapter::{Adapter as _, Lora, lora_names};
+use crate::adapter::{Lora, lora_names};
 use crate::checkpoint::{to_hugging_face, to_original};
 use crate::folder::{CONFIG, WEIGHTS};
 use crate::tensors::{self, Tensors};
 use crate::{
-    AdapterKind, Backbone, BlipConfig, Error, Flavour, HEADS, Result, TuneSpec, Tuned, gate, sites,
+    AdapterKind, Backbone, BlipConfig, Error, Flavour, Part, Result, TuneSpec, Tuned, gate, sites,
 };
 
 use config::LoraConfig;
@@ -34,18 +34,18 @@ pub fn export_lora(
     base: &str,
     drop_gates: bool,
 ) -> Result<()> {
-    let kind = tuned.spec.kind;
-    let Some(adapter) = tuned.spec.adapter() else {
-        let reason = "has no factors; only adapters that add a weight delta are LoRAs";
-        return Err(Error::config("adapter.kind", format!("{kind:?}"), reason));
+    let no_lora = || {
+        let reason = "is no sum of a weight and two factors, as a LoRA is; merge it, or keep the adapter folder";
+        Error::config("adapter.kind", tuned.spec.kind.name(), reason)
     };
+    let adapter = tuned.spec.adapter().ok_or_else(no_lora)?;
     if !drop_gates {
         closed(tuned)?;
     }
     let mut stored = Tensors::new();
     let mut targets = Vec::new();
-    for site in sites(config) {
-        let factors = adapter.low_rank(&site, &tuned.tensors)?;
+    for site in tuned.spec.sites(config)? {
+        let Some(factors) = adapter.low_rank(&site, &tuned.tensors)? else { return Err(no_lora()) };
         let name =
             |factor: &str| format!("{PREFIX}{}.{factor}.weight", to_hugging_face(&site.path));
         stored.insert(name("lora_A"), factors.a().detach().contiguous()?);
@@ -53,16 +53,15 @@ pub fn export_lora(
         targets.push(to_hugging_face(&site.path));
     }
     let rank = stored.values().next().map_or(Ok(0), |a| a.dim(0))?;
-    let mut heads = Vec::new();
-    for head in HEADS {
-        for part in ["weight", "bias"] {
-            if let Some(tensor) = tuned.tensors.get(&format!("{head}.{part}")) {
-                stored.insert(format!("{PREFIX}{head}.{part}"), tensor.detach());
-                heads.push(head.to_owned());
-            }
+    let mut saved = BTreeSet::new();
+    for (name, tensor) in &tuned.tensors {
+        if let Part::Head | Part::Backbone = Tuned::part(name) {
+            let name = to_hugging_face(name);
+            let module = name.strip_suffix(".weight").or(name.strip_suffix(".bias"));
+            saved.insert(module.unwrap_or(&name).to_owned());
+            stored.insert(format!("{PREFIX}{name}"), tensor.detach());
         }
     }
-    heads.dedup();
     let config = LoraConfig {
         peft_type: "LORA".to_owned(),
         base_model_name_or_path: Some(base.to_owned()),
@@ -71,7 +70,7 @@ pub fn export_lora(
         lora_dropout: 0.0,
         bias: config::none(),
         target_modules: targets.into(),
-        modules_to_save: (!heads.is_empty()).then_some(heads),
+        modules_to_save: (!saved.is_empty()).then(|| saved.into_iter().collect()),
         use_rslora: false,
         use_dora: false,
         fan_in_fan_out: false,
@@ -115,8 +114,8 @@ fn closed(tuned: &Tuned) -> Result<()> {
     Ok(())
 }
 
-/// Read a PEFT LoRA folder for a BLIP backbone. Factors of different ranks are padded with zeros, scales are folded into
-/// B, and sites without a LoRA have a zero one.
+/// Read a PEFT LoRA folder for a BLIP backbone. Factors of different ranks are padded with zeros and scales are folded
+/// into B. Where some sites have no LoRA, the targets are those that have one.
 ///
 /// # Errors
 /// What LoRA of PEFT can say and this cannot do (DoRA, trained biases, transposed layers); names that are no site's;
@@ -145,20 +144,23 @@ pub fn import_lora(folder: &Path, backbone: &Backbone, device: &Device) -> Resul
 
     let mut spec = TuneSpec::new(AdapterKind::Lora, Flavour::Aurora, rank);
     spec.modules_to_save.retain(|head| factors.contains_key(&format!("{head}.weight")));
-    let lora = Lora { rank, alpha: rank as f64, rank_stabilised: false };
+    let (all, mut targets) = (sites(&backbone.config), Vec::new());
     let mut tensors = Tensors::new();
-    for site in sites(&backbone.config) {
-        let (a_name, b_name) = lora_names(&site);
-        let (Some(a), Some(b)) = (factors.remove(&a_name), factors.remove(&b_name)) else {
-            for slot in lora.slots(std::slice::from_ref(&site))? {
-                tensors.insert(slot.name, Tensor::zeros(slot.shape, DType::F32, device)?);
+    for site in &all {
+        let (a_name, b_name) = lora_names(site);
+        let (a, b) = match (factors.remove(&a_name), factors.remove(&b_name)) {
+            (Some(a), Some(b)) => (a, b),
+            (None, None) => continue,
+            _ => {
+                let reason = format!("has one of {a_name} and {b_name}; a LoRA has both");
+                return Err(Error::Format { path: weights, reason });
             }
-            continue;
         };
+        targets.push(site.path.clone());
         let own = a.dim(0)?;
         let pad = |tensor: &Tensor, dim: usize| tensor.pad_with_zeros(dim, 0, rank - own);
         let alpha = config.alpha(&to_hugging_face(&site.path));
-        let scale = Lora { rank: own, alpha, rank_stabilised: config.use_rslora }.scale();
+        let scale = Lora { alpha, rank_stabilised: config.use_rslora, ..Lora::new(own) }.scale();
         if b.dim(1)? != own {
             let reason = format!("{a_name} is {:?} and {b_name} is {:?}", a.dims(), b.dims());
             return Err(Error::Format { path: weights, reason });
@@ -166,23 +168,40 @@ pub fn import_lora(folder: &Path, backbone: &Backbone, device: &Device) -> Resul
         tensors.insert(a_name, pad(&a, 0)?);
         tensors.insert(b_name, (pad(&b, 1)? * scale)?);
     }
-    tensors.extend(factors); // heads, and whatever has no place, which the check names
+    if targets.len() < all.len() {
+        spec.targets.modules = targets;
+    }
+    // Heads, other modules of the backbone, and whatever has no place, which the check names.
+    for (name, tensor) in factors {
+        let path = name.strip_suffix(".weight").or(name.strip_suffix(".bias")).unwrap_or(&name);
+        let known = backbone.tensors.contains_key(&name) && Tuned::part(&name) == Part::Backbone;
+        if known && !spec.modules_to_save.iter().any(|saved| saved == path) {
+            spec.modules_to_save.push(path.to_owned());
+        }
+        tensors.insert(name, tensor);
+    }
     Tuned::from_tensors(spec, &backbone.config, &weights.display().to_string(), tensors)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::HEADS;
     use crate::adapter::Init;
+    use crate::adapter::tests::delta;
     use crate::config::tests::tiny;
+    use crate::folder::read_json;
 
     /// A tuning whose factors are random and whose gates are as they start.
     fn moved(kind: AdapterKind) -> (Backbone, Tuned) {
+        moved_to(TuneSpec::new(kind, Flavour::Aurora, 4))
+    }
+
+    fn moved_to(spec: TuneSpec) -> (Backbone, Tuned) {
         let backbone = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
-        let spec = TuneSpec::new(kind, Flavour::Aurora, 4);
         let mut tuned = Tuned::start(spec, &backbone, 2, &Device::Cpu).unwrap();
         let adapter = tuned.spec.adapter().unwrap();
-        for slot in adapter.slots(&sites(&backbone.config)).unwrap() {
+        for slot in adapter.slots(&tuned.spec.sites(&backbone.config).unwrap()).unwrap() {
             let random = crate::adapter::Slot { init: Init::Normal(0.3), ..slot };
             tuned.tensors.insert(random.name.clone(), random.start(9, &Device::Cpu).unwrap());
         }
@@ -204,8 +223,8 @@ mod tests {
             let back = import_lora(folder.path(), &backbone, &Device::Cpu).unwrap();
             let (before, after) = (tuned.spec.adapter().unwrap(), back.spec.adapter().unwrap());
             for site in sites(&backbone.config) {
-                let expected = before.delta(&site, &tuned.tensors).unwrap();
-                let found = after.delta(&site, &back.tensors).unwrap();
+                let expected = delta(&*before, &site, &tuned.tensors);
+                let found = delta(&*after, &site, &back.tensors);
                 let worst = (expected - found).unwrap().abs().unwrap().max_all().unwrap();
                 assert_eq!(worst.to_scalar::<f32>().unwrap(), 0.0, "{kind:?} {}", site.path);
             }
@@ -215,6 +234,65 @@ mod tests {
                 assert_eq!(same.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap(), 0.0);
             }
         }
+    }
+
+    /// What only some sites have, and what has moved from a start that is subtracted, comes back as it was.
+    #[test]
+    fn targets_further_modules_and_pissa_survive() {
+        let mut spec = TuneSpec::new(AdapterKind::Lora, Flavour::Aurora, 2);
+        spec.start = crate::Start::Pissa;
+        spec.alpha = Some(6.0);
+        spec.targets.modules = vec!["query".into(), "mlp.fc2".into()];
+        spec.modules_to_save = vec!["itm_head".into(), "visual_encoder.norm".into()];
+        let (backbone, tuned) = moved_to(spec);
+        let folder = tempfile::tempdir().unwrap();
+        export_lora(folder.path(), &tuned, &backbone.config, "tiny", false).unwrap();
+        let written: LoraConfig = read_json(&folder.path().join(CONFIG), "").unwrap();
+        assert_eq!(written.target_modules.as_array().unwrap().len(), 6);
+        assert_eq!((written.r, written.lora_alpha), (4, 4.0), "twice the rank");
+        let back = import_lora(folder.path(), &backbone, &Device::Cpu).unwrap();
+        let (before, after) = (tuned.spec.adapter().unwrap(), back.spec.adapter().unwrap());
+        let chosen = tuned.spec.sites(&backbone.config).unwrap();
+        assert_eq!(back.spec.sites(&backbone.config).unwrap(), chosen);
+        for site in &chosen {
+            let expected = delta(&*before, site, &tuned.tensors);
+            let worst = (expected - delta(&*after, site, &back.tensors)).unwrap().abs().unwrap();
+            assert_eq!(worst.max_all().unwrap().to_scalar::<f32>().unwrap(), 0.0, "{}", site.path);
+        }
+        assert_eq!(back.spec.modules_to_save, ["itm_head", "visual_encoder.norm"]);
+    }
+
+    #[test]
+    fn what_is_no_lora_is_refused_by_name() {
+        for kind in [
+            AdapterKind::Dora,
+            AdapterKind::Ia3,
+            AdapterKind::Bottleneck,
+            AdapterKind::Norms,
+            AdapterKind::Heads,
+        ] {
+            let backbone = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
+            let spec = TuneSpec::new(kind, Flavour::Aurora, 2);
+            let tuned = Tuned::start(spec, &backbone, 1, &Device::Cpu).unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let refused = export_lora(folder.path(), &tuned, &backbone.config, "tiny", false);
+            let message = refused.unwrap_err().to_string();
+            assert!(message.contains(kind.name()) && message.contains("no sum"), "{message}");
+        }
+    }
+
+    #[test]
+    fn half_a_lora_is_refused_by_name() {
+        let (backbone, tuned) = moved(AdapterKind::Lora);
+        let folder = tempfile::tempdir().unwrap();
+        export_lora(folder.path(), &tuned, &backbone.config, "tiny", false).unwrap();
+        let path = folder.path().join(WEIGHTS);
+        let mut stored = tensors::read(&path, DType::F32, &Device::Cpu).unwrap();
+        let name = "base_model.model.vision_model.encoder.layers.1.mlp.fc1.lora_B.weight";
+        assert!(stored.remove(name).is_some());
+        tensors::write(&stored, &path).unwrap();
+        let message = import_lora(folder.path(), &backbone, &Device::Cpu).unwrap_err().to_string();
+        assert!(message.contains("visual_encoder.blocks.1.mlp.fc1.lora_B.weight"), "{message}");
     }
 
     #[test]

@@ -16,6 +16,18 @@ pub enum Tower {
 }
 
 impl Tower {
+    /// Every tower.
+    pub const ALL: [Self; 3] = [Self::Vision, Self::Text, Self::Decoder];
+
+    /// Its name in configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vision => "vision",
+            Self::Text => "text",
+            Self::Decoder => "decoder",
+        }
+    }
+
     /// What the names of a text tower's tensors begin with.
     pub(crate) fn prefix(self) -> &'static str {
         match self {
@@ -84,6 +96,12 @@ impl Site {
     /// Input width of one slice.
     pub fn slice_in(&self) -> usize {
         if self.role == Role::Contract { self.in_dim / self.slices } else { self.in_dim }
+    }
+
+    /// Path of the block or layer it stands in.
+    pub fn block(&self) -> &str {
+        let index = format!(".{}.", self.layer);
+        self.path.find(&index).map_or(&self.path, |at| &self.path[..at + index.len() - 1])
     }
 
     /// Output width of one slice.

@@ -284,7 +284,7 @@ impl TextTower {
                     let h_cross = layer.cross.forward(&h_self, keys, heads, options, prepared)?;
                     layer.fused(&h_self, &h_cross, prepared)?
                 }
-                _ => layer.mlp(&h_self)?,
+                _ => layer.alone(&h_self, prepared)?,
             };
         }
         Ok(x)
@@ -292,9 +292,22 @@ impl TextTower {
 }
 
 impl Layer {
-    /// What leaves a fusion layer: the MLP over the cross-attention's output, and what the gate lets through.
+    /// What leaves a layer of a text alone: the MLP over the self-attention's output, and a bottleneck.
+    fn alone(&self, h_self: &Tensor, prepared: &Prepared) -> Result<Tensor> {
+        let out = self.mlp(h_self)?;
+        match prepared.beside.get(&self.path) {
+            None => Ok(out),
+            Some(beside) => beside.add_own(out, h_self),
+        }
+    }
+
+    /// What leaves a fusion layer: the MLP over the cross-attention's output, a bottleneck, and what the gate lets
+    /// through.
     fn fused(&self, h_self: &Tensor, h_cross: &Tensor, prepared: &Prepared) -> Result<Tensor> {
-        let out = self.mlp(h_cross)?;
+        let mut out = self.mlp(h_cross)?;
+        if let Some(beside) = prepared.beside.get(&self.path) {
+            out = beside.add_fused(beside.add_own(out, h_self)?, h_cross)?;
+        }
         match prepared.gates.get(&self.path) {
             None => Ok(out),
             Some(gate) => gate.apply(&out, h_self, h_cross),

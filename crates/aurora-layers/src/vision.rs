@@ -8,6 +8,7 @@ use candle_core::Tensor;
 
 #[derive(Debug, Clone)]
 struct Block {
+    path: String,
     norm1: LayerNorm,
     qkv: Linear,
     projection: Linear,
@@ -65,6 +66,7 @@ impl VisionTower {
                 norm2: LayerNorm::new(&format!("{path}.norm2"), eps, tensors)?,
                 expand: Linear::new(&format!("{path}.mlp.fc1"), tensors)?,
                 contract: Linear::new(&format!("{path}.mlp.fc2"), tensors)?,
+                path,
             })
         };
         // A convolution whose stride is its kernel is a linear map of each patch.
@@ -101,6 +103,10 @@ impl Block {
         let mixed = self_attention(&qkv, heads, &AttentionOptions::default())?; // (batch, tokens, width)
         let x = (x + self.projection.adapted(&mixed, prepared)?)?;
         let hidden = gelu(&self.expand.adapted(&self.norm2.forward(&x)?, prepared)?)?; // (batch, tokens, mlp)
-        Ok((&x + self.contract.adapted(&hidden, prepared)?)?)
+        let out = (&x + self.contract.adapted(&hidden, prepared)?)?;
+        match prepared.beside.get(&self.path) {
+            None => Ok(out),
+            Some(beside) => beside.add_own(out, &x),
+        }
     }
 }

@@ -16,6 +16,7 @@
 //! # Ok::<(), aurora_train::config::ConfigError>(())
 //! ```
 
+mod adapter;
 mod error;
 mod pretrain;
 mod rates;
@@ -23,9 +24,10 @@ mod resolve;
 pub mod schema;
 mod sections;
 
-use aurora_layers::{AdapterKind, Flavour, TuneSpec};
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 
+pub use adapter::AdapterSection;
 pub use error::ConfigError;
 pub use pretrain::{ModelSizes, PretrainConfig, PretrainSection};
 pub use rates::{FactorRates, FullRates, HeadRates, LearningRates};
@@ -65,46 +67,33 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSection {
-    /// `nano`, the embedded backbone, or the path of a backbone's folder.
+    /// `nano`, the embedded backbone, or the path of another.
     pub backbone: String,
+    /// `own`, what lies beside the weights, or a file.
+    pub vocabulary: String,
+    /// Side of the pictures in pixels, 0 for the backbone's own.
+    pub image_size: usize,
 }
 
-/// `[adapter]`: what is trained beside the heads.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AdapterSection {
-    /// Kind of weight delta.
-    pub kind: AdapterKind,
-    /// Reading of the method.
-    pub flavour: Flavour,
-    /// Rank of the factors.
-    pub rank: usize,
-    /// LoRA's strength, 0 for the rank.
-    pub alpha: f64,
-    /// LoRA's strength over the root of the rank.
-    pub rank_stabilised: bool,
-    /// Gated query transformation.
-    pub gate: bool,
-    /// Slots of the context bank, 0 for no context enhancement.
-    pub context_slots: usize,
-    /// Share of rank components dropped at each step.
-    pub dropout: f64,
-}
+impl ModelSection {
+    /// The backbone at this path as it is: its own vocabulary, its own picture size.
+    pub fn of(backbone: &str) -> Self {
+        Self { backbone: backbone.to_owned(), vocabulary: OWN.to_owned(), image_size: 0 }
+    }
 
-impl AdapterSection {
-    /// As [`TuneSpec`]: gate and context go with a weight delta only, so that `kind = "heads"`
-    /// trains the heads and nothing else.
-    pub fn spec(&self) -> TuneSpec {
-        let mut spec = TuneSpec::new(self.kind, self.flavour, self.rank);
-        if self.kind == AdapterKind::Lora {
-            spec.alpha = (self.alpha > 0.0).then_some(self.alpha);
-            spec.rank_stabilised = self.rank_stabilised;
-        }
-        spec.gate &= self.gate;
-        spec.context_slots = spec.context_slots.min(1) * self.context_slots;
-        spec
+    /// The file to take the vocabulary from, where it is not the backbone's own.
+    pub fn other_vocabulary(&self) -> Option<&Path> {
+        (self.vocabulary != OWN).then(|| Path::new(&self.vocabulary))
+    }
+
+    /// The side of the pictures, where it is not the backbone's own.
+    pub fn other_image_size(&self) -> Option<usize> {
+        (self.image_size > 0).then_some(self.image_size)
     }
 }
+
+/// The backbone's own vocabulary.
+const OWN: &str = "own";
 
 /// `[retrieval]`: the losses.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -128,8 +117,6 @@ pub struct RetrievalSection {
     pub itm_pairs: usize,
 }
 
-const RATE: Kind = Kind::Real(Range::POSITIVE);
-
 const FIELDS: &[Field] = &[
     Field {
         key: "seed",
@@ -139,43 +126,17 @@ const FIELDS: &[Field] = &[
     Field {
         key: "model.backbone",
         kind: Kind::Text,
-        meaning: "\"nano\", the embedded backbone, or the folder of another (config.json, model.safetensors, vocab.txt).",
+        meaning: "\"nano\", the embedded backbone, or another: a folder of ours or Hugging Face's, or a .pth file.",
     },
     Field {
-        key: "adapter.kind",
-        kind: Kind::Choice(&["cp", "tucker", "tensor_train", "lora", "vera", "heads", "full"]),
-        meaning: "cp, tucker, tensor_train, lora and vera add factors to the frozen weights; heads trains the heads alone, full everything.",
+        key: "model.vocabulary",
+        kind: Kind::Text,
+        meaning: "\"own\", the vocab.txt or tokenizer.json beside the backbone's weights, or such a file.",
     },
     Field {
-        key: "adapter.flavour",
-        kind: Kind::Choice(&["aurora", "released"]),
-        meaning: "aurora is the paper's method, released the arithmetic of its published code.",
-    },
-    Field { key: "adapter.rank", kind: Kind::Count(1, 4096), meaning: "Rank of the factors." },
-    Field {
-        key: "adapter.alpha",
-        kind: Kind::Real(Range::NOT_NEGATIVE),
-        meaning: "Strength of LoRA, over its rank; 0 for the rank itself.",
-    },
-    Field {
-        key: "adapter.rank_stabilised",
-        kind: Kind::Switch,
-        meaning: "LoRA's strength over the root of the rank (rsLoRA).",
-    },
-    Field {
-        key: "adapter.gate",
-        kind: Kind::Switch,
-        meaning: "Gated query transformation in the fusion layers (cp and tucker).",
-    },
-    Field {
-        key: "adapter.context_slots",
-        kind: Kind::Count(0, 65_536),
-        meaning: "Text vectors in the bank of the context enhancement, 0 for none (cp and tucker).",
-    },
-    Field {
-        key: "adapter.dropout",
-        kind: Kind::Real(Range::BELOW_ONE),
-        meaning: "Share of rank components left out at each training step.",
+        key: "model.image_size",
+        kind: Kind::Count(0, 4096),
+        meaning: "Side of the pictures in pixels, 0 for the backbone's own; position embeddings are resized to fit.",
     },
 ];
 
@@ -222,69 +183,17 @@ const LOSS_FIELDS: &[Field] = &[
     },
 ];
 
-const RATE_FIELDS: &[Field] = &[
-    Field { key: "learning_rates.cp.factors", kind: RATE, meaning: "Factors of the deltas." },
-    Field { key: "learning_rates.cp.gates", kind: RATE, meaning: "Query gate and context gate." },
-    Field { key: "learning_rates.cp.heads", kind: RATE, meaning: "Projections and matching head." },
-    Field { key: "learning_rates.tucker.factors", kind: RATE, meaning: "Factors and core." },
-    Field {
-        key: "learning_rates.tucker.gates",
-        kind: RATE,
-        meaning: "Query gate and context gate.",
-    },
-    Field {
-        key: "learning_rates.tucker.heads",
-        kind: RATE,
-        meaning: "Projections and matching head.",
-    },
-    Field { key: "learning_rates.tensor_train.factors", kind: RATE, meaning: "Factors and cores." },
-    Field {
-        key: "learning_rates.tensor_train.gates",
-        kind: RATE,
-        meaning: "Query gate and context gate.",
-    },
-    Field {
-        key: "learning_rates.tensor_train.heads",
-        kind: RATE,
-        meaning: "Projections and matching head.",
-    },
-    Field { key: "learning_rates.lora.factors", kind: RATE, meaning: "Factors of the deltas." },
-    Field { key: "learning_rates.lora.gates", kind: RATE, meaning: "Query gate and context gate." },
-    Field {
-        key: "learning_rates.lora.heads",
-        kind: RATE,
-        meaning: "Projections and matching head.",
-    },
-    Field { key: "learning_rates.vera.factors", kind: RATE, meaning: "The two vectors." },
-    Field { key: "learning_rates.vera.gates", kind: RATE, meaning: "Query gate and context gate." },
-    Field {
-        key: "learning_rates.vera.heads",
-        kind: RATE,
-        meaning: "Projections and matching head.",
-    },
-    Field {
-        key: "learning_rates.heads.heads",
-        kind: RATE,
-        meaning: "Projections and matching head.",
-    },
-    Field { key: "learning_rates.full.backbone", kind: RATE, meaning: "Both towers." },
-    Field {
-        key: "learning_rates.full.heads",
-        kind: RATE,
-        meaning: "Projections and matching head.",
-    },
-];
-
 impl RunConfig for Config {
     const DEFAULTS: &'static str = include_str!("../configs/quickstart.toml");
 
     fn fields() -> Vec<&'static Field> {
         [
             FIELDS,
+            AdapterSection::FIELDS,
             DataSection::FIELDS,
             LOSS_FIELDS,
             OptimizerSection::FIELDS,
-            RATE_FIELDS,
+            LearningRates::FIELDS,
             ScheduleSection::FIELDS,
             EvaluationSection::FIELDS,
         ]

@@ -1,7 +1,7 @@
 //! Every kind of wrong configuration, and that defaults, table and types agree.
 
 use super::*;
-use aurora_layers::Part;
+use aurora_layers::{AdapterKind, Part};
 use proptest::prelude::*;
 use toml::{Table, Value};
 
@@ -125,10 +125,7 @@ fn wrong_types_say_what_was_expected_and_found() {
         ),
         ("[optimizer]\nbetas = 0.9", "`optimizer.betas` must be two numbers, each 0 to below 1"),
         ("[data]\ntrain = 3", "`data.train` must be a text or a list of texts"),
-        (
-            "[adapter]\nkind = true",
-            "\"lora\", \"vera\", \"heads\", \"full\", found the switch true",
-        ),
+        ("[adapter]\nkind = true", "\"biases\", \"heads\", \"full\", found the switch true"),
     ];
     for (file, part) in cases {
         let e = error(file, &[]);
@@ -192,16 +189,67 @@ fn a_written_configuration_repeats_the_run() {
 fn the_adapter_decides_what_is_trained() {
     let rates = Config::defaults().unwrap().learning_rates;
     let names = |kind| rates.groups(kind, 0.05).into_iter().map(|g| g.name).collect::<Vec<_>>();
-    assert_eq!(names(AdapterKind::Cp), ["factors", "gates", "heads", "temperature"]);
-    assert_eq!(names(AdapterKind::Heads), ["heads", "temperature"]);
+    assert_eq!(names(AdapterKind::Cp), ["factors", "gates", "heads", "temperature", "backbone"]);
+    assert_eq!(names(AdapterKind::Heads), ["heads", "temperature", "backbone"]);
     assert_eq!(names(AdapterKind::Full), ["heads", "temperature", "backbone"]);
     let decays = rates.groups(AdapterKind::Cp, 0.05);
-    assert_eq!(decays.iter().map(|g| g.weight_decay).collect::<Vec<_>>(), [0.0, 0.0, 0.05, 0.0]);
+    assert_eq!(
+        decays.iter().map(|g| g.weight_decay).collect::<Vec<_>>(),
+        [0.0, 0.0, 0.05, 0.0, 0.05]
+    );
+    for kind in [AdapterKind::Norms, AdapterKind::Biases] {
+        let groups = rates.groups(kind, 0.05);
+        assert!(groups.iter().any(|g| g.name == "backbone" && g.weight_decay == 0.0), "{kind:?}");
+    }
     assert_eq!(LearningRates::group(Part::Buffer), None);
     let heads = Config::resolve(None, &["adapter.kind=heads"]).unwrap().adapter.spec();
     assert!(!heads.gate && heads.context_slots == 0);
     let off = Config::resolve(None, &["adapter.gate=false", "adapter.context_slots=0"]).unwrap();
     assert!(!off.adapter.spec().gate && off.adapter.spec().context_slots == 0);
+}
+
+#[test]
+fn targets_come_from_the_file_and_from_the_command_line() {
+    let set = [
+        "adapter.kind=lora",
+        "adapter.start=pissa",
+        "adapter.targets.modules=[\"query\", \"attn.qkv\"]",
+        "adapter.targets.layers=0-1",
+        "adapter.targets.exclude=crossattention.self.query",
+        "adapter.extra_modules=visual_encoder.norm",
+    ];
+    let file = "[adapter.targets]\ntowers = [\"text\"]\npattern = '.*\\.query'\n";
+    let config = Config::resolve_text(Some(("run.toml", file)), &set).unwrap();
+    let spec = config.adapter.spec();
+    assert_eq!(spec.start, aurora_layers::Start::Pissa);
+    assert_eq!(spec.targets.modules, ["query", "attn.qkv"]);
+    assert_eq!(spec.targets.layers[0].to_string(), "0-1");
+    assert_eq!(spec.targets.towers, [aurora_layers::Tower::Text]);
+    assert_eq!(spec.targets.pattern, r".*\.query");
+    assert_eq!(spec.targets.exclude, ["crossattention.self.query"]);
+    assert!(spec.modules_to_save.ends_with(&["visual_encoder.norm".to_owned()]));
+    let text = config.to_toml().unwrap();
+    let again = Config::resolve_text(Some(("config.toml", &text)), &[] as &[&str]).unwrap();
+    assert_eq!(config, again);
+    for (set, part) in [
+        (
+            "adapter.targets.layers=5-3",
+            "`adapter.targets.layers` is \"5-3\", allowed: a list of layers",
+        ),
+        ("adapter.targets.towers=audio", "allowed: a list of \"vision\", \"text\", \"decoder\""),
+        (
+            "adapter.targets.pattern=(",
+            "`adapter.targets.pattern` is \"(\", allowed: a regular expression",
+        ),
+        (
+            "adapter.targets.modules=[3]",
+            "must be a list of ends of paths, found the whole number 3",
+        ),
+        ("adapter.targets.module=query", "did you mean `adapter.targets.modules`?"),
+    ] {
+        let e = error("", &[set]);
+        assert!(e.contains(part), "{e}");
+    }
 }
 
 proptest! {

@@ -50,6 +50,33 @@ pub enum Error {
         found: &'static str,
     },
 
+    /// A backbone without a vocabulary.
+    #[error(
+        "there is no vocabulary: {} {} not there; put the vocab.txt of bert-base-uncased beside the weights, or name a \
+         file with `model.vocabulary`",
+        looked.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" and "),
+        if looked.len() == 1 { "is" } else { "are" }
+    )]
+    NoVocabulary {
+        /// The files that were looked for.
+        looked: Vec<PathBuf>,
+    },
+
+    /// A vocabulary that is another model's.
+    #[error(
+        "{}: the vocabulary has {pieces} word pieces, but the backbone has embeddings for {rows}; give the vocabulary that \
+         it was trained with, as `model.vocabulary`",
+        path.display()
+    )]
+    OtherVocabulary {
+        /// The vocabulary.
+        path: PathBuf,
+        /// Its pieces.
+        pieces: usize,
+        /// The backbone's word embeddings.
+        rows: usize,
+    },
+
     /// A trainable tensor that the backward pass did not reach.
     #[error(
         "no gradient for {} of {total} trainable tensors: {}; each must take part in the loss, or be frozen",

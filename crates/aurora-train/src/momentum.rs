@@ -3,7 +3,7 @@
 //! The momentum model is the live model over other tensors. What is frozen is one tensor in both; what is averaged has a
 //! second copy here. In flavour released the shared factors are passed live, as the released code does.
 
-use aurora_layers::{Blip, Flavour, Prepared, Tuned};
+use aurora_layers::{Blip, Flavour, Part, Prepared, Tuned};
 use candle_core::{Tensor, Var};
 use std::sync::Arc;
 
@@ -64,7 +64,8 @@ impl Momentum {
         let mut averages = Averages::new(decay);
         let mut tuned = live.clone();
         for (name, tensor) in &mut tuned.tensors {
-            *tensor = match shared(name, live.spec.flavour) {
+            let shared = shared(name, live.spec.flavour) || Tuned::part(name) == Part::Buffer;
+            *tensor = match shared {
                 true => tensor.detach(),
                 false => averages.follow(tensor, tensor)?,
             };

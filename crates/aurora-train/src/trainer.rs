@@ -1,7 +1,7 @@
 //! Tuning: one step of a frozen backbone with trained additions, momentum model and queue.
 
 use aurora_kernels::random::Stream;
-use aurora_layers::{AdapterKind, Backbone, Blip, Tensors, Tuned, cls};
+use aurora_layers::{Backbone, Blip, Tensors, Tuned, cls};
 use candle_core::{Device, Tensor, Var};
 use std::sync::Arc;
 
@@ -153,14 +153,14 @@ impl Trainer {
     /// The momentum model's features of the batch, pictures and texts.
     fn follow(&self, pairs: &Pairs, encoded: &Encoded) -> Result<[Tensor; 2]> {
         let (blip, view) = self.momentum.advance()?;
-        let Encoded { image, text, .. } = match self.live.spec.kind {
+        let Encoded { image, text, .. } = match self.live.spec.is_heads_alone() {
             // Nothing below the heads differs from the live model: its states serve both.
-            AdapterKind::Heads => Encoded {
+            true => Encoded {
                 image: view.image_features(&encoded.image_states)?,
                 text: view.text_features(&encoded.text_states)?,
                 ..encoded.clone()
             },
-            _ => encode(&blip, &view, pairs)?,
+            false => encode(&blip, &view, pairs)?,
         };
         Ok([image.detach(), text.detach()])
     }

@@ -5,7 +5,7 @@
 use aurora_kernels::random::Stream;
 use aurora_layers::{
     AdapterKind, Backbone, Blip, BlipConfig, DecoderTokens, Flavour, Form, Generation, Part,
-    Prepared, TextConfig, TuneSpec, Tuned, VisionConfig,
+    Prepared, Start, TextConfig, TuneSpec, Tuned, VisionConfig,
 };
 use aurora_train::answering::{
     Answers, Texts, answer_loss, caption_loss, rank_answers, read_questions,
@@ -56,12 +56,16 @@ struct Tuning {
 
 impl Tuning {
     fn new(form: Form, kind: AdapterKind) -> Self {
+        let mut spec = TuneSpec::new(kind, Flavour::Aurora, 8);
+        spec.frame_aware = true;
+        Self::of(form, spec)
+    }
+
+    fn of(form: Form, spec: TuneSpec) -> Self {
         let mut backbone = Backbone::random(config(form), 1, &Device::Cpu).unwrap();
         for tensor in backbone.tensors.values_mut().filter(|tensor| tensor.rank() == 2) {
             *tensor = (&*tensor * 8.0).unwrap();
         }
-        let mut spec = TuneSpec::new(kind, Flavour::Aurora, 8);
-        spec.frame_aware = true;
         let start = Tuned::start(spec, &backbone, 2, &Device::Cpu).unwrap();
         let (live, variables) = start.into_variables().unwrap();
         let parameters: Vec<Parameter> = variables
@@ -192,4 +196,44 @@ fn clips_are_found_and_ranks_share_a_batch() {
         .report(0.0, pairs.ids, pairs.ids)
         .unwrap();
     assert!(report.mean() > 99.0, "{report:?}");
+}
+
+/// Matching with heads that stay as they are, and answering: what lowers the loss is the kind's own.
+#[test]
+fn every_kind_learns() {
+    let images = pictures(&[4, 3, 16, 16]);
+    let (ids, mask) = texts(&[&[2, 5, 3], &[2, 6, 7, 3], &[2, 8, 3], &[2, 9, 10, 11, 3]]);
+    let pairs = Pairs { images: &images, token_ids: &ids, mask: &mask, ids: &[0, 1, 2, 3] };
+    let temperature = Tensor::new(&[0.07f32], &Device::Cpu).unwrap();
+    let contrast = Contrast { momentum: None, queue: None, alpha: 0.0, temperature: &temperature };
+    let matches = |blip: &Blip, prepared: &Prepared| {
+        let encoded = encode(blip, prepared, &pairs).unwrap();
+        let (itc, similarity) = contrastive(&encoded, pairs.ids, &contrast).unwrap();
+        let negatives = HardNegatives::draw(&similarity.detach(), pairs.ids, 1, 0).unwrap();
+        (itc + matching(blip, prepared, &pairs, &encoded, &negatives).unwrap()).unwrap()
+    };
+    let answers = |blip: &Blip, prepared: &Prepared| {
+        let texts = Texts { token_ids: &ids, mask: &mask };
+        let keys = read_questions(blip, prepared, &images, &texts).unwrap();
+        let answers = Answers { texts, questions: &[1, 2, 3, 0], weights: &[1.0; 4] };
+        answer_loss((blip, prepared), &keys, &answers).unwrap()
+    };
+    let mut specs: Vec<TuneSpec> =
+        AdapterKind::ALL.map(|kind| TuneSpec::new(kind, Flavour::Aurora, 4)).into();
+    let lora = TuneSpec::new(AdapterKind::Lora, Flavour::Aurora, 4);
+    specs.push(TuneSpec { start: Start::Pissa, ..lora });
+    for mut spec in specs {
+        let heads = spec.kind == AdapterKind::Heads;
+        if !heads {
+            spec.modules_to_save.clear();
+        }
+        let what = format!("{:?} {:?}", spec.kind, spec.start);
+        let [before, after] = Tuning::of(Form::Retrieval, spec.clone()).run(40, matches);
+        assert!(after < 0.75 * before, "{what}, matching: {before} to {after}");
+        if !heads {
+            let form = Form::QuestionAnswering(TOKENS);
+            let [before, after] = Tuning::of(form, spec).run(40, answers);
+            assert!(after < 0.75 * before, "{what}, answering: {before} to {after}");
+        }
+    }
 }

@@ -102,27 +102,65 @@ fn a_seed_repeats_a_run_to_the_bit() {
 #[test]
 fn every_kind_trains_and_its_adapter_loads() {
     let folder = tempfile::tempdir().unwrap();
-    for (kind, flavour, wanted) in [
-        ("cp", "aurora", AdapterKind::Cp),
-        ("tucker", "aurora", AdapterKind::Tucker),
-        ("tucker", "released", AdapterKind::Tucker),
-        ("tensor_train", "aurora", AdapterKind::TensorTrain),
-        ("lora", "aurora", AdapterKind::Lora),
-        ("vera", "aurora", AdapterKind::Vera),
-        ("heads", "aurora", AdapterKind::Heads),
-        ("full", "aurora", AdapterKind::Full),
-    ] {
-        let path = folder.path().join(format!("{kind}-{flavour}"));
-        let settings = [format!("adapter.kind={kind}"), format!("adapter.flavour={flavour}")];
+    let released = (AdapterKind::Tucker, "released");
+    let kinds = AdapterKind::ALL.map(|kind| (kind, "aurora"));
+    for (kind, flavour) in kinds.into_iter().chain([released]) {
+        let path = folder.path().join(format!("{}-{flavour}", kind.name()));
+        let settings =
+            [format!("adapter.kind={}", kind.name()), format!("adapter.flavour={flavour}")];
         let outcome = run(&path, &settings.each_ref().map(String::as_str));
         let loaded = load_adapter(&path.join("adapter"), &backbone(), &Device::Cpu).unwrap();
-        assert_eq!(loaded.spec.kind, wanted);
+        assert_eq!(loaded.spec.kind, kind);
         assert_eq!(loaded.tensors.len(), outcome.tuned.tensors.len());
         let moved = metrics(&path)
             .iter()
             .filter_map(|line| line["mean_relative_delta"].as_f64())
             .next_back()
             .unwrap();
-        assert_eq!(moved > 0.0, wanted != AdapterKind::Heads, "{kind}: |dW| / |W| is {moved}");
+        let still =
+            [AdapterKind::Heads, AdapterKind::Norms, AdapterKind::Biases, AdapterKind::Bottleneck];
+        assert_eq!(moved > 0.0, !still.contains(&kind), "{kind:?}: |dW| / |W| is {moved}");
     }
+}
+
+#[test]
+fn targets_and_further_modules_train_what_they_name() {
+    let path = tempfile::tempdir().unwrap();
+    let path = path.path().join("run");
+    let settings = [
+        "adapter.kind=dora",
+        "adapter.targets.modules=query",
+        "adapter.targets.exclude=crossattention.self.query",
+        "adapter.extra_modules=visual_encoder.norm",
+        "adapter.dropout=0.25",
+    ];
+    let outcome = run(&path, &settings);
+    let names: Vec<&str> = outcome.tuned.tensors.keys().map(String::as_str).collect();
+    let query = "text_encoder.encoder.layer.0.attention.self.query";
+    assert_eq!(
+        names,
+        [
+            "itm_head.bias",
+            "itm_head.weight",
+            &format!("{query}.lora_A.weight"),
+            &format!("{query}.lora_B.weight"),
+            &format!("{query}.lora_magnitude_vector"),
+            "text_proj.bias",
+            "text_proj.weight",
+            "vision_proj.bias",
+            "vision_proj.weight",
+            "visual_encoder.norm.bias",
+            "visual_encoder.norm.weight",
+        ]
+    );
+    let before = backbone();
+    for name in ["visual_encoder.norm.bias", "visual_encoder.norm.weight"] {
+        let moved = (&outcome.tuned.tensors[name] - &before.tensors[name]).unwrap();
+        assert!(
+            moved.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap() > 0.0,
+            "{name}"
+        );
+    }
+    let loaded = load_adapter(&path.join("adapter"), &before, &Device::Cpu).unwrap();
+    assert_eq!(loaded.spec, outcome.tuned.spec);
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::shared::{recall_table, resolve, write_whole};
 use crate::args::EvalArgs;
-use crate::model::Model;
+use crate::model::{self, Ready};
 use crate::output;
 use crate::progress::Display;
 
@@ -36,8 +36,8 @@ struct Measured {
 /// Settings, data or an adapter that cannot be used.
 pub fn run(args: &EvalArgs) -> Result<()> {
     let config: Config = resolve(&args.settings)?;
-    let model = Model::open(&config.model.backbone)?;
-    let ready = model.ready(args.adapter.as_deref())?;
+    let model = model::open(&config.model)?;
+    let ready = Ready::new(&model, args.adapter.as_deref())?;
     let test = open(&config.data.test, Split::Test)?;
     let mut progress = Display::new();
     let beta = ready.beta(&model.tokens, &config, &mut progress)?;

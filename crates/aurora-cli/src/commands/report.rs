@@ -69,18 +69,30 @@ pub fn to_report(recall: &page::Recall) -> RetrievalReport {
 }
 
 fn tuned(config: &Config, inputs: &Inputs) -> String {
+    let ranked = |name: &str| format!("{name} of rank {}", config.adapter.rank);
     let what = match config.adapter.kind {
-        AdapterKind::Cp => format!("A CP adapter of rank {}", config.adapter.rank),
-        AdapterKind::Tucker => format!("A Tucker adapter of rank {}", config.adapter.rank),
-        AdapterKind::TensorTrain => format!("A tensor train of rank {}", config.adapter.rank),
-        AdapterKind::Lora => format!("A LoRA adapter of rank {}", config.adapter.rank),
-        AdapterKind::Vera => format!("A VeRA adapter of rank {}", config.adapter.rank),
+        AdapterKind::Cp => ranked("A CP adapter"),
+        AdapterKind::Tucker => ranked("A Tucker adapter"),
+        AdapterKind::TensorTrain => ranked("A tensor train"),
+        AdapterKind::Lora => ranked("A LoRA adapter"),
+        AdapterKind::Dora => ranked("A DoRA adapter"),
+        AdapterKind::Vera => ranked("A VeRA adapter"),
+        AdapterKind::Ia3 => "An IA3 adapter".to_owned(),
+        AdapterKind::Bottleneck => {
+            format!("A bottleneck of width {} in every block", config.adapter.rank)
+        }
+        AdapterKind::Norms => "The layer norms".to_owned(),
+        AdapterKind::Biases => "The biases".to_owned(),
         AdapterKind::Heads => "The heads alone".to_owned(),
         AdapterKind::Full => "Every weight".to_owned(),
     };
-    let verb = if config.adapter.kind == AdapterKind::Heads { "were" } else { "was" };
+    let verb = match config.adapter.kind {
+        AdapterKind::Norms | AdapterKind::Biases | AdapterKind::Heads => "were",
+        _ => "was",
+    };
     let frozen = match config.adapter.kind {
         AdapterKind::Full => "",
+        AdapterKind::Norms | AdapterKind::Biases => ", whose other weights stayed frozen",
         _ => ", whose own weights stayed frozen",
     };
     format!(

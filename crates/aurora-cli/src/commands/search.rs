@@ -8,7 +8,7 @@ use super::shared::{resolve, write_whole};
 use crate::args::SearchArgs;
 use crate::failure::bad_input;
 use crate::find::find;
-use crate::model::Model;
+use crate::model::{self, Ready};
 use crate::output::{self, Table};
 use crate::page::{SearchHit, SearchPage};
 use crate::progress::Display;
@@ -33,8 +33,8 @@ pub fn run(args: &SearchArgs) -> Result<()> {
             ("the embedded Noto emoji".to_owned(), dataset)
         }
     };
-    let model = Model::open(&config.model.backbone)?;
-    let ready = model.ready(args.adapter.as_deref())?;
+    let model = model::open(&config.model)?;
+    let ready = Ready::new(&model, args.adapter.as_deref())?;
     let mut progress = Display::new();
     let beta = ready.beta(&model.tokens, &config, &mut progress)?;
     let candidates = config.evaluation.k_test.max(args.top as usize);

@@ -7,6 +7,7 @@ use aurora_train::config::RunConfig;
 use aurora_train::recall::RetrievalReport;
 
 use crate::args::ConfigArgs;
+use crate::failure::bad_input;
 use crate::output::Table;
 
 /// The settings of a command: defaults, its file, its `--set`.
@@ -23,6 +24,22 @@ pub fn write_whole(path: &Path, contents: &str) -> Result<()> {
         .and_then(|()| std::fs::write(&aside, contents))
         .and_then(|()| std::fs::rename(&aside, path));
     written.map_err(|source| aurora_train::Error::io("write", path, source).into())
+}
+
+/// That nothing is overwritten: the folder for a result is empty or not there yet.
+pub fn check_empty(out: &Path) -> Result<()> {
+    let occupied = match std::fs::read_dir(out) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(_) => out.exists(),
+    };
+    if occupied {
+        return Err(bad_input(format!(
+            "{} is not an empty folder, and nothing is written over: give another with --out, or \
+             remove this one",
+            out.display()
+        )));
+    }
+    Ok(())
 }
 
 /// The table every command shows recall in: one line per model.

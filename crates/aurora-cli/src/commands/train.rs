@@ -4,14 +4,14 @@ use std::path::Path;
 
 use anyhow::Result;
 use aurora_train::config::Config;
-use aurora_train::pipeline::{Inputs, Outcome, Pictures, tune};
+use aurora_train::pipeline::{Inputs, Model, Outcome, Pictures, tune};
 use aurora_train::run::RunFolder;
 
 use super::report;
 use super::shared::{recall_table, resolve};
 use crate::args::RunArgs;
 use crate::chance::chance;
-use crate::model::Model;
+use crate::model;
 use crate::output;
 use crate::progress::Display;
 
@@ -46,7 +46,7 @@ pub(super) fn tuning(args: &RunArgs, name: &str) -> Result<()> {
 
 fn open(config: &Config) -> Result<Inputs> {
     let pictures = Pictures::open(&config.data)?;
-    let Model { name: backbone_name, backbone, tokens } = Model::open(&config.model.backbone)?;
+    let Model { name: backbone_name, backbone, tokens, .. } = model::open(&config.model)?;
     Ok(Inputs { backbone, backbone_name, tokens, pictures })
 }
 

@@ -4,11 +4,12 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use aurora_layers::checkpoint::to_hugging_face;
 use aurora_layers::{
-    AdapterKind, Backbone, BlipConfig, Flavour, Form, TextConfig, TuneSpec, Tuned, VisionConfig,
-    save_adapter,
+    AdapterKind, Backbone, BlipConfig, Flavour, Form, Tensors, TextConfig, TuneSpec, Tuned,
+    VisionConfig, save_adapter, tensors,
 };
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use image::{ImageFormat, Rgb, RgbImage};
 
 /// Runs the program; `args` are separated by spaces, and `{}` stands for the folder.
@@ -36,7 +37,7 @@ pub fn works(folder: &Path, args: &str) -> String {
 }
 
 /// Sizes of a backbone that is all but free, with the embedded vocabulary.
-fn sizes() -> BlipConfig {
+pub fn sizes() -> BlipConfig {
     let vocab_size = aurora_data::embedded::VOCABULARY.lines().count();
     BlipConfig {
         vision: VisionConfig {
@@ -72,10 +73,60 @@ pub fn backbone(folder: &Path, seed: u64) -> Backbone {
     Backbone::read(folder, &Device::Cpu).unwrap()
 }
 
+/// Writes the same weights as Hugging Face's transformers would, in two shards, with a tensor that only training needs.
+pub fn hugging_face(folder: &Path, backbone: &Backbone) {
+    std::fs::create_dir_all(folder).unwrap();
+    let (vision, text) = (&backbone.config.vision, &backbone.config.text);
+    let config = serde_json::json!({
+        "architectures": ["BlipForImageTextRetrieval"],
+        "model_type": "blip",
+        "image_text_hidden_size": backbone.config.projection_size,
+        "vision_config": {
+            "hidden_size": vision.hidden_size,
+            "intermediate_size": vision.mlp_size,
+            "num_hidden_layers": vision.layers,
+            "num_attention_heads": vision.heads,
+            "image_size": vision.image_size,
+            "patch_size": vision.patch_size,
+            "layer_norm_eps": vision.layer_norm_eps,
+        },
+        "text_config": {
+            "vocab_size": text.vocab_size,
+            "hidden_size": text.hidden_size,
+            "encoder_hidden_size": vision.hidden_size,
+            "intermediate_size": text.mlp_size,
+            "num_hidden_layers": text.layers,
+            "num_attention_heads": text.heads,
+            "max_position_embeddings": text.max_positions,
+        },
+    });
+    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    let temperature = Tensor::new(2.6592f32, &Device::Cpu).unwrap();
+    let named = backbone.tensors.iter().map(|(name, tensor)| (to_hugging_face(name), tensor));
+    let (first, mut second): (Tensors, Tensors) = named
+        .map(|(name, tensor)| (name, tensor.clone()))
+        .partition(|(name, _)| name.starts_with("vision_model"));
+    second.insert("logit_scale".to_owned(), temperature);
+    let mut map = serde_json::Map::new();
+    for (number, shard) in [(1, &first), (2, &second)] {
+        let file = format!("model-0000{number}-of-00002.safetensors");
+        tensors::write(shard, &folder.join(&file)).unwrap();
+        map.extend(shard.keys().map(|name| (name.clone(), file.clone().into())));
+    }
+    let index = serde_json::json!({ "metadata": {}, "weight_map": map });
+    std::fs::write(folder.join("model.safetensors.index.json"), index.to_string()).unwrap();
+    std::fs::write(folder.join("vocab.txt"), aurora_data::embedded::VOCABULARY).unwrap();
+}
+
+/// A tuning at its start.
+pub fn adapter_of(kind: AdapterKind, backbone: &Backbone) -> Tuned {
+    let spec = TuneSpec::new(kind, Flavour::Aurora, 4);
+    Tuned::start(spec, backbone, 1, &Device::Cpu).unwrap()
+}
+
 /// Writes an adapter folder as a tuning would start it.
 pub fn adapter(folder: &Path, backbone: &Backbone) {
-    let spec = TuneSpec::new(AdapterKind::Cp, Flavour::Aurora, 4);
-    let tuned = Tuned::start(spec, backbone, 1, &Device::Cpu).unwrap();
+    let tuned = adapter_of(AdapterKind::Cp, backbone);
     save_adapter(folder, &tuned, backbone, "tiny", "card").unwrap();
 }
 

@@ -3,5 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop where its own set-up fails")]
 
 mod bad_input;
+mod checkpoints;
 mod commands;
 mod fixture;
+mod inspect;
+mod transfer;

@@ -38,7 +38,7 @@ impl Adapter for Cp {
         Ok(slots)
     }
 
-    fn low_rank(&self, site: &Site, tensors: &Tensors) -> Result<LowRank> {
+    fn low_rank(&self, site: &Site, tensors: &Tensors) -> Result<Option<LowRank>> {
         let u = get(tensors, &u_name(site.slice_in()))?; // (slice in, rank)
         let v = get(tensors, &v_name(site.slice_out()))?; // (slice out, rank)
         let modes = get(tensors, &modes_name(site))?.broadcast_mul(&get(tensors, LAMBDA)?)?; // (slices, rank)
@@ -52,7 +52,7 @@ impl Adapter for Cp {
             Role::Contract => (stack(&u)?.t()?, v),
             _ => (u.t()?, stack(&v)?),
         };
-        Ok(LowRank::new(a.contiguous()?, b)?)
+        Ok(Some(LowRank::new(a.contiguous()?, b)?))
     }
 }
 

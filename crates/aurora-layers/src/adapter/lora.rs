@@ -1,9 +1,16 @@
 //! LoRA: `dW = scale B A`, two factors for each site.
+//!
+//! With the start of PiSSA, A and B begin as the largest singular values and vectors of the frozen weight, and the delta
+//! is what they have moved since: `dW = scale (B A - B0 A0)`. The frozen weight stays whole and shared; A0 and B0 are
+//! kept beside. Written as `(B - B0) A + B0 (A - A0)` the delta is of twice the rank and zero to the bit at the start.
 
-use super::{Adapter, Init, Slot};
+use super::svd::largest;
+use super::{Adapter, Init, Slot, starts};
 use crate::tensors::{Tensors, get};
-use crate::{Result, Site};
+use crate::{Error, Result, Site, Start};
 use aurora_kernels::LowRank;
+use aurora_kernels::random::Stream;
+use candle_core::{DType, Device, Tensor};
 
 /// The LoRA adapter: A (rank, in) and B (out, rank) of every site, under PEFT's names.
 #[derive(Debug, Clone)]
@@ -15,6 +22,8 @@ pub struct Lora {
     /// Whether `scale = alpha / sqrt(rank)` (rsLoRA: the strength does not fade as the rank grows) and not
     /// `alpha / rank`.
     pub rank_stabilised: bool,
+    /// How A and B start.
+    pub start: Start,
 }
 
 /// Names of a site's A, (rank, in), and B, (out, rank).
@@ -30,52 +39,123 @@ fn b_name(site: &Site) -> String {
     format!("{}.lora_B.weight", site.path)
 }
 
+/// Names of what A and B started as, where that is subtracted.
+fn start_names(site: &Site) -> (String, String) {
+    (format!("{}.lora_A.start", site.path), format!("{}.lora_B.start", site.path))
+}
+
 impl Lora {
+    /// Whether a tensor of this name is what a factor started as.
+    pub(crate) fn is_start(name: &str) -> bool {
+        name.ends_with(".lora_A.start") || name.ends_with(".lora_B.start")
+    }
+
+    /// Scale 1, so that `dW = B A`.
+    pub fn new(rank: usize) -> Self {
+        Self { rank, alpha: rank as f64, rank_stabilised: false, start: Start::Zero }
+    }
+
     /// What multiplies B A.
     pub fn scale(&self) -> f64 {
         let rank = self.rank as f64;
         self.alpha / if self.rank_stabilised { rank.sqrt() } else { rank }
     }
+
+    pub(super) fn factors(&self, site: &Site, tensors: &Tensors) -> Result<LowRank> {
+        let a = get(tensors, &a_name(site))?;
+        let b = get(tensors, &b_name(site))?;
+        let (a, b) = match self.start {
+            Start::Zero => (a, b),
+            Start::Pissa => {
+                let (a_start, b_start) = start_names(site);
+                let (a0, b0) = (get(tensors, &a_start)?, get(tensors, &b_start)?);
+                let moved = (&a - a0)?;
+                (Tensor::cat(&[&a, &moved], 0)?, Tensor::cat(&[&(b - &b0)?, &b0], 1)?)
+            }
+        };
+        Ok(LowRank::new(a, (b * self.scale())?)?)
+    }
+
+    /// A and B of a site from the largest singular values of its weight: `scale B A` is the nearest to the weight that
+    /// a product of this rank can be.
+    fn principal(&self, site: &Site, weight: &Tensor, seed: u64) -> Result<(Tensor, Tensor)> {
+        let most = site.in_dim.min(site.out_dim);
+        if self.rank > most {
+            let reason = format!("the start of PiSSA takes at most {most} of {}", site.path);
+            return Err(Error::config("rank", self.rank, reason));
+        }
+        let mut stream = Stream::new(seed, &a_name(site), 0, 0);
+        let found = largest(weight, self.rank, &mut stream)?;
+        let share = found.values.iter().map(|value| (value / self.scale()).sqrt());
+        let share = Tensor::from_vec(share.collect::<Vec<_>>(), self.rank, weight.device())?;
+        let a = found.right.broadcast_mul(&share.unsqueeze(1)?)?;
+        let b = found.left.broadcast_mul(&share)?;
+        Ok((a.to_dtype(DType::F32)?, b.to_dtype(DType::F32)?))
+    }
 }
 
 impl Adapter for Lora {
     fn slots(&self, sites: &[Site]) -> Result<Vec<Slot>> {
-        let pair = |site: &Site| {
+        let mut slots = Vec::new();
+        for site in sites {
             // PyTorch's uniform Kaiming with a = sqrt(5), which PEFT starts A with: variance 1 / (3 in).
             let bound = (site.in_dim as f64).sqrt().recip();
-            [
-                Slot::new(a_name(site), (self.rank, site.in_dim), Init::Uniform(bound)),
-                Slot::new(b_name(site), (site.out_dim, self.rank), Init::Zeros),
-            ]
-        };
-        Ok(sites.iter().flat_map(pair).collect())
+            let (a, b) = ((self.rank, site.in_dim), (site.out_dim, self.rank));
+            slots.push(Slot::new(a_name(site), a, Init::Uniform(bound)));
+            slots.push(Slot::new(b_name(site), b, Init::Zeros));
+            if self.start == Start::Pissa {
+                let (a_start, b_start) = start_names(site);
+                slots.push(Slot::new(a_start, a, Init::Zeros));
+                slots.push(Slot::new(b_start, b, Init::Zeros));
+            }
+        }
+        Ok(slots)
     }
 
-    fn low_rank(&self, site: &Site, tensors: &Tensors) -> Result<LowRank> {
-        let a = get(tensors, &a_name(site))?;
-        let b = (get(tensors, &b_name(site))? * self.scale())?;
-        Ok(LowRank::new(a, b)?)
+    fn start(
+        &self,
+        sites: &[Site],
+        backbone: &Tensors,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Tensors> {
+        if self.start == Start::Zero {
+            return starts(&self.slots(sites)?, seed, device);
+        }
+        let mut tensors = Tensors::new();
+        for site in sites {
+            let weight = get(backbone, &format!("{}.weight", site.path))?;
+            let (a, b) = self.principal(site, &weight, seed)?;
+            let (a_start, b_start) = start_names(site);
+            tensors.extend([(a_start, a.clone()), (b_start, b.clone())]);
+            tensors.extend([(a_name(site), a), (b_name(site), b)]);
+        }
+        Ok(tensors)
+    }
+
+    fn low_rank(&self, site: &Site, tensors: &Tensors) -> Result<Option<LowRank>> {
+        Ok(Some(self.factors(site, tensors)?))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::adapter::tests::{blip_base, random};
+    use crate::adapter::tests::{blip_base, delta, random};
     use crate::config::tests::tiny;
 
     #[test]
     fn scales_as_lora_and_as_rslora() {
         let sites = crate::sites(&tiny());
-        let plain = Lora { rank: 4, alpha: 8.0, rank_stabilised: false };
+        let plain = Lora { alpha: 8.0, ..Lora::new(4) };
         let stable = Lora { rank_stabilised: true, ..plain.clone() };
         assert_eq!((plain.scale(), stable.scale()), (2.0, 4.0));
         let tensors = random(&plain, &sites);
         for site in &sites {
             let product = tensors[&b_name(site)].matmul(&tensors[&a_name(site)]).unwrap();
-            let delta = plain.delta(site, &tensors).unwrap();
+            let found = delta(&plain, site, &tensors);
             let worst =
-                ((product * 2.0).unwrap() - delta).unwrap().abs().unwrap().max_all().unwrap();
+                ((product * 2.0).unwrap() - found).unwrap().abs().unwrap().max_all().unwrap();
             assert!(worst.to_scalar::<f32>().unwrap() < 1e-5, "{}", site.path);
         }
     }
@@ -83,9 +163,55 @@ mod tests {
     #[test]
     fn blip_base_has_258_048_values_at_rank_1_and_2_064_384_at_rank_8() {
         for (rank, count) in [(1, 258_048), (8, 2_064_384)] {
-            let adapter = Lora { rank, alpha: 1.0, rank_stabilised: false };
-            let slots = adapter.slots(&crate::sites(&blip_base())).unwrap();
+            let slots = Lora::new(rank).slots(&crate::sites(&blip_base())).unwrap();
             assert_eq!(slots.iter().map(|slot| slot.shape.elem_count()).sum::<usize>(), count);
         }
+    }
+
+    /// The start is the best approximation of its rank, the delta is zero to the bit, and later it is
+    /// `scale (B A - B0 A0)`.
+    #[test]
+    fn pissa_starts_from_the_weight_and_moves_from_there() {
+        let adapter = Lora { alpha: 6.0, start: Start::Pissa, ..Lora::new(3) };
+        let sites = crate::sites(&tiny());
+        let weights = Slot::new("w", (1, 1), Init::Normal(1.0));
+        let weights =
+            |site: &Site| Slot { shape: (site.out_dim, site.in_dim).into(), ..weights.clone() };
+        let named = |site: &Site| {
+            (format!("{}.weight", site.path), weights(site).start(1, &Device::Cpu).unwrap())
+        };
+        let backbone: Tensors = sites.iter().map(named).collect();
+        let mut tensors = adapter.start(&sites, &backbone, 7, &Device::Cpu).unwrap();
+        let product = |tensors: &Tensors, (a, b): &(String, String)| {
+            (tensors[b].matmul(&tensors[a]).unwrap() * adapter.scale()).unwrap()
+        };
+        let norm = |tensor: Tensor| {
+            tensor.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt()
+        };
+        for site in &sites {
+            let weight = &backbone[&format!("{}.weight", site.path)];
+            let full =
+                largest(weight, site.in_dim.min(site.out_dim), &mut Stream::new(2, "all", 0, 0))
+                    .unwrap();
+            let rest = full.values[3..].iter().map(|value| value * value).sum::<f64>().sqrt();
+            let left_over = norm((weight - product(&tensors, &lora_names(site))).unwrap());
+            assert!((f64::from(left_over) - rest).abs() < 1e-4 * rest, "{}", site.path);
+            let zero = delta(&adapter, site, &tensors).flatten_all().unwrap();
+            assert!(zero.to_vec1::<f32>().unwrap().iter().all(|&value| value == 0.0));
+        }
+        for (name, tensor) in tensors.iter_mut().filter(|(name, _)| !Lora::is_start(name)) {
+            let shift = Stream::new(9, name, 0, 0).normal_tensor(tensor.shape(), 0.3).unwrap();
+            *tensor = (&*tensor + shift).unwrap();
+        }
+        for site in &sites {
+            let wanted = (product(&tensors, &lora_names(site))
+                - product(&tensors, &start_names(site)))
+            .unwrap();
+            let off = norm((wanted.clone() - delta(&adapter, site, &tensors)).unwrap());
+            assert!(off < 1e-5 * norm(wanted), "{}: {off}", site.path);
+        }
+        let wide = Lora { start: Start::Pissa, ..Lora::new(17) };
+        let message = wide.start(&sites, &backbone, 7, &Device::Cpu).unwrap_err().to_string();
+        assert!(message.contains("rank = 17") && message.contains("at most 16"), "{message}");
     }
 }

@@ -1,16 +1,24 @@
 //! Adapters: what is trained instead of a frozen map's weight.
 //!
-//! An adapter is a rule, not a store: it says which named tensors it wants and how they make the low-rank delta of a
-//! site. The tensors live in [`crate::Tuned`], so the live model, its moving average and a file on disk are all the
+//! An adapter is a rule, not a store: it says which named tensors it wants and what they make of a site's map. The tensors live in [`crate::Tuned`], so the live model, its moving average and a file on disk are all the
 //! same rule over different tensors.
 
+mod bottleneck;
+mod change;
 mod cp;
+mod dora;
+mod ia3;
 mod lora;
+mod svd;
 mod tensor_train;
 mod tucker;
 mod vera;
 
+pub use bottleneck::{Beside, Bottleneck};
+pub use change::{Change, OutputScale};
 pub use cp::Cp;
+pub use dora::Dora;
+pub use ia3::Ia3;
 pub use lora::Lora;
 pub(crate) use lora::lora_names;
 pub use tensor_train::TensorTrain;
@@ -23,6 +31,7 @@ use crate::{Result, Site};
 use aurora_kernels::LowRank;
 use aurora_kernels::random::Stream;
 use candle_core::{Device, Shape, Tensor};
+use std::collections::BTreeMap;
 
 /// How a tensor starts.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -72,22 +81,58 @@ impl Slot {
     }
 }
 
-/// A rule that turns named tensors into weight deltas.
+/// The tensors of these slots at their start.
+pub(crate) fn starts(slots: &[Slot], seed: u64, device: &Device) -> Result<Tensors> {
+    slots.iter().map(|slot| Ok((slot.name.clone(), slot.start(seed, device)?))).collect()
+}
+
+/// A rule that turns named tensors into changes of frozen maps.
 pub trait Adapter: Send + Sync {
     /// The tensors it wants for these sites.
     ///
     /// # Errors
-    /// [`crate::Error::Config`] when a site cannot take this kind of delta.
+    /// [`crate::Error::Config`] when a site cannot take this kind of change.
     fn slots(&self, sites: &[Site]) -> Result<Vec<Slot>>;
 
-    /// The factors of a site's delta, `dW = b a` with a (rank, in) and b (out, rank), differentiable with respect to
-    /// the adapter's tensors.
-    fn low_rank(&self, site: &Site, tensors: &Tensors) -> Result<LowRank>;
+    /// The tensors at their start, for sites of this `backbone`: as their slots say, where nothing is read from it.
+    fn start(
+        &self,
+        sites: &[Site],
+        backbone: &Tensors,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Tensors> {
+        let _ = backbone;
+        starts(&self.slots(sites)?, seed, device)
+    }
 
-    /// The delta itself, (out, in): for merging, for tests and for how far an adapter has moved.
-    fn delta(&self, site: &Site, tensors: &Tensors) -> Result<Tensor> {
-        let factors = self.low_rank(site, tensors)?;
-        Ok(factors.b().matmul(factors.a())?)
+    /// The factors of a site's delta, `dW = b a` with a (rank, in) and b (out, rank), for adapters that add one to the
+    /// weight and do nothing else to the map. Differentiable with respect to the adapter's tensors.
+    fn low_rank(&self, site: &Site, tensors: &Tensors) -> Result<Option<LowRank>> {
+        let _ = (site, tensors);
+        Ok(None)
+    }
+
+    /// What becomes of a site with the frozen `weight` (out, in), differentiable with respect to the adapter's tensors.
+    fn change(&self, site: &Site, weight: &Tensor, tensors: &Tensors) -> Result<Change> {
+        let _ = weight;
+        Ok(Change { delta: self.low_rank(site, tensors)?, scale: None })
+    }
+
+    /// What stands beside whole blocks, by the block's path, for an adapter that is no change of a weight.
+    fn beside(&self, sites: &[Site], tensors: &Tensors) -> Result<BTreeMap<String, Beside>> {
+        let _ = (sites, tensors);
+        Ok(BTreeMap::new())
+    }
+
+    /// The difference of the tuned and the frozen `weight`, (out, in), without graph: how far an adapter has moved.
+    fn delta(&self, site: &Site, weight: &Tensor, tensors: &Tensors) -> Result<Tensor> {
+        if let Some(factors) = self.low_rank(site, tensors)? {
+            return Ok(factors.b().matmul(factors.a())?.detach());
+        }
+        let bias = Tensor::zeros(site.out_dim, weight.dtype(), weight.device())?;
+        let (merged, _) = self.change(site, weight, tensors)?.merged(weight, &bias)?;
+        Ok((merged - weight.detach())?)
     }
 }
 
@@ -132,6 +177,26 @@ pub(crate) mod tests {
         config
     }
 
+    /// The towers of BLIP with ViT-L: a vision tower of 1024 beside a text tower of 768.
+    pub(crate) fn vision_large() -> BlipConfig {
+        let mut config = blip_base();
+        config.vision =
+            crate::VisionConfig { hidden_size: 1024, layers: 24, mlp_size: 4096, ..config.vision };
+        config
+    }
+
+    /// Number of values of an adapter.
+    pub(crate) fn count(adapter: &dyn Adapter, sites: &[Site]) -> usize {
+        adapter.slots(sites).unwrap().iter().map(|slot| slot.shape.elem_count()).sum()
+    }
+
+    /// The delta of a weight of zeros: that of any weight, for adapters that only add.
+    pub(crate) fn delta(adapter: &dyn Adapter, site: &Site, tensors: &Tensors) -> Tensor {
+        let shape = (site.out_dim, site.in_dim);
+        let zeros = Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
+        adapter.delta(site, &zeros, tensors).unwrap()
+    }
+
     /// Every tensor of an adapter at random, none zero, so that nothing hides behind a start.
     pub(crate) fn random(adapter: &dyn Adapter, sites: &[Site]) -> Tensors {
         let slots = adapter.slots(sites).unwrap();
@@ -150,7 +215,7 @@ pub(crate) mod tests {
         expected: impl Fn(&Site, usize) -> Tensor,
     ) {
         for site in sites {
-            let delta = adapter.delta(site, tensors).unwrap();
+            let delta = delta(adapter, site, tensors);
             assert_eq!(delta.dims(), [site.out_dim, site.in_dim]);
             let (si, so) = (site.slice_in(), site.slice_out());
             for slice in 0..site.slices {

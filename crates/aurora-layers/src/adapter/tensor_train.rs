@@ -38,7 +38,7 @@ impl Adapter for TensorTrain {
         Ok(slots)
     }
 
-    fn low_rank(&self, site: &Site, tensors: &Tensors) -> Result<LowRank> {
+    fn low_rank(&self, site: &Site, tensors: &Tensors) -> Result<Option<LowRank>> {
         let input = get(tensors, &u_name(site.slice_in()))?; // (slice in, rank)
         let output = get(tensors, &v_name(site.slice_out()))?; // (slice out, rank)
         let cores = get(tensors, &cores_name(site))?; // (slices, rank out, rank in)
@@ -55,7 +55,7 @@ impl Adapter for TensorTrain {
             }
             _ => (input.t()?, rows(output.unsqueeze(0)?.broadcast_matmul(&cores)?)?),
         };
-        Ok(LowRank::new(a.contiguous()?, b)?)
+        Ok(Some(LowRank::new(a.contiguous()?, b)?))
     }
 }
 

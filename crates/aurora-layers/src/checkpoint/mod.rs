@@ -3,6 +3,7 @@
 mod hugging_face;
 mod infer;
 mod names;
+mod origin;
 mod pickle;
 mod positions;
 mod pth;
@@ -19,6 +20,7 @@ use candle_core::{DType, Device, Shape, Tensor};
 pub use hugging_face::config as hugging_face_config;
 pub use infer::HEAD_WIDTH;
 pub use names::{to_hugging_face, to_original};
+pub use origin::{Layout, Origin};
 pub use pickle::{Pickle, PickleError};
 pub use positions::resize as resize_positions;
 pub use pth::Pth;
@@ -69,6 +71,25 @@ impl LoadReport {
     pub fn complete(&self) -> bool {
         self.missing.is_empty() && self.unexpected.is_empty() && self.misshapen.is_empty()
     }
+
+    /// What is worth a line when all went well: how many tensors, what was reshaped, and how many were left alone for
+    /// each reason.
+    pub fn brief(&self) -> String {
+        let mut text = format!("{} tensors read", self.loaded);
+        if !self.reshaped.is_empty() {
+            text += &format!("; reshaped: {}", self.reshaped.join(", "));
+        }
+        let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+        for (_, reason) in &self.ignored {
+            *reasons.entry(reason).or_default() += 1;
+        }
+        if !reasons.is_empty() {
+            let counts: Vec<String> =
+                reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+            text += &format!("; {} left alone ({})", self.ignored.len(), counts.join(", "));
+        }
+        text
+    }
 }
 
 impl fmt::Display for LoadReport {
@@ -108,8 +129,8 @@ fn training(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Why a tensor that a model of this form has no place for is no surprise.
-fn reason(name: &str, form: &Form) -> Option<&'static str> {
+/// Why a tensor that a model of this form has no place for is no surprise; none where it is one. `name` is the original.
+pub fn aside(name: &str, form: &Form) -> Option<&'static str> {
     let first = name.split('.').next().unwrap_or_default();
     match name {
         _ if training(name).is_some() => training(name),
@@ -296,7 +317,7 @@ impl Checkpoint {
             }
         }
         for name in self.stored.keys().filter(|name| !wanted.contains_key(*name)) {
-            match reason(name, &config.form) {
+            match aside(name, &config.form) {
                 Some(reason) => report.ignored.push((name.clone(), reason)),
                 None if others(name) => {}
                 None => report.unexpected.push(name.clone()),

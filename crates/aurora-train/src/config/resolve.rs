@@ -140,7 +140,10 @@ fn parse_override(fields: &[&Field], text: &str) -> Result<Table, ConfigError> {
     };
     // A folder called 2024 is a text all the same.
     let kind = fields.iter().find(|f| f.key == path).map(|f| f.kind);
-    if matches!(kind, Some(Kind::Text | Kind::Texts)) && !value.is_str() && !value.is_array() {
+    if matches!(kind, Some(Kind::Text | Kind::Texts | Kind::List(_) | Kind::Pattern(_)))
+        && !value.is_str()
+        && !value.is_array()
+    {
         value = Value::String(raw.to_owned());
     }
     for part in parts.iter().rev() {

@@ -26,6 +26,10 @@ pub enum Kind {
     Text,
     /// A text or a list of texts, none empty.
     Texts,
+    /// A list of texts that may be empty; one text alone is a list of one.
+    List(Words),
+    /// A regular expression, or nothing; the function says whether it is one.
+    Pattern(fn(&str) -> bool),
     /// True or false.
     Switch,
     /// One of these words.
@@ -38,6 +42,15 @@ pub enum Kind {
     RealPair(Range),
     /// A finite number in a range, or a list of them that is not empty.
     RealOrList(Range),
+}
+
+/// Which texts a list may hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Words {
+    /// What they are, for messages.
+    pub what: &'static str,
+    /// Whether a text is one of them.
+    pub fits: fn(&str) -> bool,
 }
 
 /// Numbers between two bounds.
@@ -87,6 +100,8 @@ impl Kind {
         match self {
             Self::Text => "a text".to_owned(),
             Self::Texts => "a text or a list of texts".to_owned(),
+            Self::List(words) => format!("a list of {}", words.what),
+            Self::Pattern(_) => "a regular expression".to_owned(),
             Self::Switch => "true or false".to_owned(),
             Self::Choice(words) => format!("one of {}", quoted(words)),
             Self::Count(low, i64::MAX) => format!("a whole number, at least {low}"),
@@ -139,6 +154,21 @@ impl Field {
                     None => Ok(value),
                 }
             }
+            (Kind::List(words), Value::String(text)) => match (words.fits)(text) {
+                true => Ok(Value::Array(vec![value])),
+                false => Err(bad(&value)),
+            },
+            (Kind::List(words), Value::Array(items)) => {
+                match items.iter().find(|item| !item.as_str().is_some_and(words.fits)) {
+                    Some(item) if item.is_str() => Err(bad(item)),
+                    Some(item) => Err(wrong_type(item)),
+                    None => Ok(value),
+                }
+            }
+            (Kind::Pattern(fits), Value::String(text)) => match fits(text) {
+                true => Ok(value),
+                false => Err(bad(&value)),
+            },
             (Kind::Switch, Value::Boolean(_)) => Ok(value),
             (Kind::Choice(words), Value::String(word)) => {
                 if words.contains(&word.as_str()) {
@@ -302,6 +332,13 @@ mod tests {
         assert!(texts.accept(parse("k = [\"a\", \"b\"]"), "o").is_ok());
         for bad in ["k = []", "k = \"\"", "k = [\"a\", \"\"]", "k = [1]", "k = 1"] {
             assert!(texts.accept(parse(bad), "o").is_err(), "{bad}");
+        }
+        let layer = |text: &str| text.parse::<u8>().is_ok();
+        let words = field(Kind::List(Words { what: "layers", fits: layer }));
+        assert_eq!(words.accept(parse("k = \"3\""), "o").unwrap().to_string(), "[\"3\"]");
+        assert!(words.accept(parse("k = []"), "o").is_ok());
+        for bad in ["k = \"x\"", "k = [\"1\", \"x\"]", "k = [1]", "k = 1"] {
+            assert!(words.accept(parse(bad), "o").is_err(), "{bad}");
         }
         let list = field(Kind::RealOrList(Range::NOT_NEGATIVE));
         assert_eq!(list.accept(parse("k = 1"), "o").unwrap().to_string(), "1.0");

@@ -1,0 +1,155 @@
+//! What `aurora inspect` says of an adapter: ours, PEFT's, or weights without a description.
+
+use std::path::Path;
+
+use anyhow::Result;
+use aurora_layers::checkpoint::{Checkpoint, Origin};
+use aurora_layers::{AdapterFolder, Part, TuneSpec, Tuned};
+use serde_json::Value;
+
+use super::stored::{Stored, part_table, tensor_table};
+use super::{read_json, values};
+use crate::nano;
+use crate::output;
+
+/// What stands before every name of an adapter's file.
+pub const PREFIX: &str = "base_model.";
+
+/// Prints an adapter folder, whoever wrote it.
+pub fn print(folder: &Path, every_tensor: bool) -> Result<()> {
+    let description = folder.join("adapter_config.json");
+    let config: Value = read_json(&description)?;
+    let kind = config.get("peft_type").and_then(Value::as_str).unwrap_or_default();
+    if kind == "AURORA" {
+        ours(folder, every_tensor)
+    } else {
+        theirs(folder, &config, every_tensor)
+    }
+}
+
+fn ours(folder: &Path, every_tensor: bool) -> Result<()> {
+    let about = AdapterFolder::read(folder)?;
+    output::line(&format!("{}: an adapter\n", folder.display()));
+    for (label, value) in described(&about.spec) {
+        output::line(&format!("{label:<10} {value}"));
+    }
+    output::line(&format!(
+        "{:<10} {} (fingerprint {})\n",
+        "made for", about.base_model_name_or_path, about.base_model_fingerprint
+    ));
+    let trained = print_parts(&AdapterFolder::weights_path(folder), every_tensor)?;
+    let mut note = format!("\n{} values were trained", output::count(trained));
+    if let Some((name, whole)) = backbone_of(&about)? {
+        note += &format!(
+            ", {} of the {} of {name}",
+            output::share(trained, whole),
+            output::count(whole)
+        );
+    }
+    output::line(&note);
+    Ok(())
+}
+
+/// The backbone an adapter was made for, where it can be found, and its size.
+fn backbone_of(about: &AdapterFolder) -> Result<Option<(String, u64)>> {
+    let name = &about.base_model_name_or_path;
+    let embedded = nano::backbone()?;
+    if embedded.fingerprint()? == about.base_model_fingerprint {
+        return Ok(Some((nano::NAME.to_owned(), embedded.parameters() as u64)));
+    }
+    // Whether its weights are still the same would take reading them; loading does.
+    let origin = Origin::open(Path::new(name)).ok();
+    Ok(origin.map(|origin| (name.clone(), values(&origin.config))))
+}
+
+/// A folder of PEFT's: what its description says, in its own words.
+fn theirs(folder: &Path, config: &Value, every_tensor: bool) -> Result<()> {
+    let kind = config.get("peft_type").and_then(Value::as_str).unwrap_or("unknown");
+    output::line(&format!("{}: a PEFT adapter of type {kind}\n", folder.display()));
+    let keys = [
+        "base_model_name_or_path",
+        "r",
+        "lora_alpha",
+        "use_rslora",
+        "use_dora",
+        "bias",
+        "target_modules",
+        "modules_to_save",
+    ];
+    for key in keys {
+        let Some(value) = config.get(key).filter(|value| !value.is_null()) else { continue };
+        let shown = match value {
+            Value::String(text) => text.clone(),
+            Value::Array(items) if items.len() > 12 => format!("{} modules", items.len()),
+            Value::Array(items) => {
+                items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+            }
+            other => other.to_string(),
+        };
+        output::line(&format!("{key:<24} {shown}"));
+    }
+    output::line("");
+    print_parts(&AdapterFolder::weights_path(folder), every_tensor)?;
+    if kind == "LORA" {
+        output::line(&format!(
+            "\nit says nothing of the weights it was trained on; `aurora import {} --backbone PATH \
+             --out FOLDER` makes it an adapter of this program",
+            folder.display()
+        ));
+    }
+    Ok(())
+}
+
+/// Prints an adapter's weights that have no description beside them.
+pub fn print_weights(path: &Path, every_tensor: bool) -> Result<()> {
+    output::line(&format!(
+        "{}: an adapter's weights, with no adapter_config.json beside them\n",
+        path.display()
+    ));
+    print_parts(path, every_tensor)?;
+    Ok(())
+}
+
+/// The table of parts of an adapter's file; gives the number of trained values.
+fn print_parts(path: &Path, every_tensor: bool) -> Result<u64> {
+    let list = Stored::of_checkpoint(&Checkpoint::open(path)?);
+    part_table(&list, part, |part| part_name(*part)).print();
+    if every_tensor {
+        output::line("");
+        tensor_table(&list).print();
+    }
+    let trained = list.iter().filter(|stored| part(stored) != Part::Buffer);
+    Ok(trained.map(Stored::values).sum())
+}
+
+fn part(stored: &Stored) -> Part {
+    let name = stored.name.strip_prefix(PREFIX).unwrap_or(&stored.name);
+    Tuned::part(name.strip_prefix("model.").unwrap_or(name))
+}
+
+/// What a specification says, label by label.
+pub fn described(spec: &TuneSpec) -> Vec<(&'static str, String)> {
+    let flavour = format!("{:?}", spec.flavour).to_lowercase();
+    let mut lines = vec![("kind", spec.kind.name().to_owned()), ("flavour", flavour)];
+    if spec.is_ranked() {
+        lines.push(("rank", spec.rank.to_string()));
+    }
+    if !spec.targets.is_all() {
+        lines.push(("targets", "a choice of maps".to_owned()));
+    }
+    lines.push(("gate", if spec.gate { "yes" } else { "no" }.to_owned()));
+    lines.push(("context", format!("{} slots", spec.context_slots)));
+    lines.push(("heads", spec.modules_to_save.join(", ")));
+    lines
+}
+
+/// A part of an adapter, in words.
+pub fn part_name(part: Part) -> &'static str {
+    match part {
+        Part::Factor => "factors",
+        Part::Gate => "gates",
+        Part::Head => "heads",
+        Part::Backbone => "backbone",
+        Part::Buffer => "buffers",
+    }
+}

@@ -1,0 +1,134 @@
+//! What `aurora inspect` says of a backbone.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use aurora_layers::checkpoint::{Layout, Origin, aside};
+use aurora_layers::{Blip, BlipConfig, Form, HEADS, Site, released, sites};
+
+use super::kinds::{Asked, kind_table, run_table};
+use super::stored::{Stored, part_table, tensor_table};
+use crate::output::{self, Table};
+
+/// Prints a backbone on disk, or what a lone `config.json` describes.
+pub fn print(origin: &Origin, asked: &Asked) -> Result<()> {
+    let name = origin.path.display();
+    let from = match origin.layout {
+        Layout::Aurora => "a folder of ours",
+        Layout::HuggingFace => "Hugging Face's layout",
+        Layout::Original => "a file of the original code, its sizes told by shapes",
+    };
+    let (list, from) = match &origin.checkpoint {
+        Some(checkpoint) => (Stored::of_checkpoint(checkpoint), from.to_owned()),
+        None => {
+            let from = match origin.layout {
+                Layout::HuggingFace => "Hugging Face's configuration",
+                _ => "a configuration of ours",
+            };
+            (Stored::of_config(&origin.config), format!("{from} without weights, counted as f32"))
+        }
+    };
+    let heading = format!("{name}: a BLIP backbone for {} ({from})", origin.config.form);
+    print_listed(&heading, &origin.config, &list, asked)
+}
+
+/// The same with tensors that came from elsewhere.
+pub fn print_listed(
+    heading: &str,
+    config: &BlipConfig,
+    list: &[Stored],
+    asked: &Asked,
+) -> Result<()> {
+    output::line(&format!("{heading}\n"));
+    size_table(config).print();
+    if config.form == Form::Retrieval {
+        output::line(&format!("\ncommon space of {} values", config.projection_size));
+    }
+    output::line("");
+    let wanted: BTreeSet<String> = Blip::wanted(config).into_iter().map(|(name, _)| name).collect();
+    let (own, beside): (Vec<_>, Vec<_>) =
+        list.iter().partition(|stored| wanted.contains(&stored.name));
+    part_table(own, |stored| tower_of(&stored.name), |tower| tower).print();
+    if !beside.is_empty() {
+        output::line("\nbeside the model\n");
+        let reason = |stored: &Stored| match aside(&stored.name, &config.form) {
+            Some(reason) => reason,
+            None if released::is_adapter(&stored.name) => "adapter of the released code",
+            None => "unknown",
+        };
+        part_table(beside, reason, |reason| reason).print();
+    }
+    let sites = sites(config);
+    let slices: usize = sites.iter().map(|site| site.slices).sum();
+    output::line(&format!("\n{} maps can take a delta, in {slices} slices\n", sites.len()));
+    site_table(&sites).print();
+    output::line("");
+    match &asked.run {
+        Some(run) => run_table(config, run)?,
+        None => kind_table(config, asked)?,
+    }
+    if asked.tensors {
+        output::line("");
+        tensor_table(list).print();
+    }
+    Ok(())
+}
+
+fn size_table(config: &BlipConfig) -> Table {
+    let (vision, text) = (&config.vision, &config.text);
+    let mut sizes = Table::new(["tower", "width", "layers", "heads", "MLP", "input"]);
+    let mut row = |tower: &str, numbers: [usize; 4], input: String| {
+        let numbers = numbers.map(|number| number.to_string());
+        sizes.row(std::iter::once(tower.to_owned()).chain(numbers).chain([input]));
+    };
+    row(
+        "vision",
+        [vision.hidden_size, vision.layers, vision.heads, vision.mlp_size],
+        format!("{0} x {0} pixels, patches of {1}", vision.image_size, vision.patch_size),
+    );
+    let words = output::count(text.vocab_size as u64);
+    let towers = [("text", config.form.encodes()), ("decoder", config.form.decodes().is_some())];
+    for (tower, _) in towers.into_iter().filter(|(_, there)| *there) {
+        row(
+            tower,
+            [text.hidden_size, text.layers, text.heads, text.mlp_size],
+            format!("up to {} of {words} word pieces", text.max_positions),
+        );
+    }
+    sizes
+}
+
+/// The part of the model that a tensor belongs to, by its original name.
+pub fn tower_of(name: &str) -> &'static str {
+    if name.starts_with("visual_encoder") {
+        "vision tower"
+    } else if HEADS.iter().any(|head| name.starts_with(head)) {
+        "heads"
+    } else if name.starts_with("text_decoder") {
+        "text decoder"
+    } else if name.contains("embeddings") {
+        "text embeddings"
+    } else if name.contains("crossattention") {
+        "text cross-attention"
+    } else {
+        "text tower"
+    }
+}
+
+/// The sites of one kind are alike in every layer, so a line stands for all of them.
+fn site_table(sites: &[Site]) -> Table {
+    let mut kinds: Vec<(String, &Site, usize)> = Vec::new();
+    for site in sites {
+        let kind = site.path.replace(&format!(".{}.", site.layer), ".*.");
+        match kinds.iter_mut().find(|known| known.0 == kind) {
+            Some(known) => known.2 += 1,
+            None => kinds.push((kind, site, 1)),
+        }
+    }
+    let mut table = Table::new(["site", "layers", "in", "out", "slices"]);
+    for (kind, site, count) in kinds {
+        let sizes = [count, site.in_dim, site.out_dim, site.slices].map(|size| size.to_string());
+        table.row(std::iter::once(kind).chain(sizes));
+    }
+    table
+}

@@ -1,0 +1,118 @@
+//! What each kind of adapter would train on a backbone.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use aurora_layers::{AdapterKind, BlipConfig, Flavour, Part, TuneSpec};
+use aurora_train::config::Config;
+
+use super::adapter::{described, part_name};
+use super::values;
+use crate::args::KindArg;
+use crate::output::{self, Table};
+
+/// What was asked beside the path.
+pub struct Asked {
+    /// Every tensor.
+    pub tensors: bool,
+    /// One kind of adapter instead of all.
+    pub kind: Option<KindArg>,
+    /// Its rank instead of the usual one.
+    pub rank: Option<usize>,
+    /// Its flavour.
+    pub flavour: Flavour,
+    /// A run's configuration instead of a kind.
+    pub run: Option<Config>,
+}
+
+/// Kinds with the ranks they are usually compared at, in the order of the table.
+const USUAL: [(AdapterKind, Flavour, usize); 14] = [
+    (AdapterKind::Cp, Flavour::Aurora, 64),
+    (AdapterKind::Tucker, Flavour::Aurora, 32),
+    (AdapterKind::Tucker, Flavour::Released, 32),
+    (AdapterKind::TensorTrain, Flavour::Aurora, 16),
+    (AdapterKind::Lora, Flavour::Aurora, 1),
+    (AdapterKind::Lora, Flavour::Aurora, 8),
+    (AdapterKind::Dora, Flavour::Aurora, 8),
+    (AdapterKind::Vera, Flavour::Aurora, 256),
+    (AdapterKind::Ia3, Flavour::Aurora, 0),
+    (AdapterKind::Bottleneck, Flavour::Aurora, 128),
+    (AdapterKind::Norms, Flavour::Aurora, 0),
+    (AdapterKind::Biases, Flavour::Aurora, 0),
+    (AdapterKind::Heads, Flavour::Aurora, 0),
+    (AdapterKind::Full, Flavour::Aurora, 0),
+];
+
+/// Prints what the kinds would train.
+pub fn kind_table(config: &BlipConfig, asked: &Asked) -> Result<()> {
+    let rows: Vec<(AdapterKind, Flavour, usize)> = match asked.kind {
+        None => USUAL.to_vec(),
+        Some(KindArg(kind)) => {
+            let usual = USUAL.iter().rev().find(|row| row.0 == kind).map_or(8, |row| row.2);
+            vec![(kind, asked.flavour, asked.rank.unwrap_or(usual))]
+        }
+    };
+    let whole = values(config);
+    let mut table =
+        Table::new(["adapter", "rank", "parameters", "share", "gates", "with gates", "share"]);
+    for (kind, flavour, rank) in rows {
+        let mut spec = TuneSpec::new(kind, flavour, rank);
+        // Heads are the same for every kind, and counted below.
+        if kind != AdapterKind::Heads {
+            spec.modules_to_save.clear();
+        }
+        let counts = spec.count_trained(config)?;
+        let gates = counts.get(&Part::Gate).copied().unwrap_or(0) as u64;
+        let all = counts.values().sum::<usize>() as u64;
+        let name = match flavour {
+            Flavour::Aurora => kind.name().to_owned(),
+            Flavour::Released => format!("{}, released", kind.name()),
+        };
+        let rank = if spec.is_ranked() { rank.to_string() } else { String::new() };
+        let counted = |count: u64| [output::count(count), output::share(count, whole)];
+        let mut cells = vec![name, rank];
+        cells.extend(counted(all - gates));
+        if gates > 0 {
+            cells.push(output::count(gates));
+            cells.extend(counted(all));
+        }
+        table.row(cells);
+    }
+    output::line(&format!("what an adapter would train, of {} values\n", output::count(whole)));
+    table.print();
+    let heads = |flavour| -> Result<String> {
+        let spec = TuneSpec::new(AdapterKind::Heads, flavour, 0);
+        let count: usize = spec.count_trained(config)?.values().sum();
+        Ok(format!("{} ({})", output::count(count as u64), spec.modules_to_save.join(", ")))
+    };
+    output::line(&format!(
+        "\nheads are trained beside each: {}; in flavour released {}",
+        heads(Flavour::Aurora)?,
+        heads(Flavour::Released)?
+    ));
+    Ok(())
+}
+
+/// Prints what a run's configuration would train.
+pub fn run_table(config: &BlipConfig, run: &Config) -> Result<()> {
+    let spec = run.adapter.spec();
+    output::line("what a run with these settings would train\n");
+    for (label, value) in described(&spec) {
+        output::line(&format!("{label:<10} {value}"));
+    }
+    output::line("");
+    let whole = values(config);
+    let counts: BTreeMap<Part, usize> = spec.count_trained(config)?;
+    let mut table = Table::new(["part", "parameters", "share"]);
+    let total = counts.values().sum::<usize>();
+    let parts = counts.iter().map(|(part, count)| (part_name(*part), *count));
+    for (name, count) in parts.chain([("total", total)]) {
+        let count = count as u64;
+        table.row([name.to_owned(), output::count(count), output::share(count, whole)]);
+    }
+    table.print();
+    if !spec.targets.is_all() {
+        output::line(&format!("\nwhat its targets choose: {}", spec.selection(config)?));
+    }
+    Ok(())
+}

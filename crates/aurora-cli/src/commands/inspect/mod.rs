@@ -1,0 +1,140 @@
+//! `aurora inspect`: what a backbone, an adapter or a run holds, and what tuning would train.
+
+mod adapter;
+mod backbone;
+mod kinds;
+mod stored;
+
+use std::path::Path;
+
+use anyhow::Result;
+use aurora_layers::checkpoint::{Checkpoint, Origin};
+use aurora_layers::{Blip, BlipConfig};
+use aurora_train::config::Config;
+use aurora_train::run::Summary;
+use serde::de::DeserializeOwned;
+
+use crate::args::InspectArgs;
+use crate::commands::shared::{recall_table, resolve};
+use crate::failure::bad_input;
+use crate::{nano, output};
+use kinds::Asked;
+use stored::Stored;
+
+/// Runs the command.
+///
+/// # Errors
+/// A path that is none of the things that can be looked at, files that cannot be read.
+pub fn run(args: &InspectArgs) -> Result<()> {
+    let settings = &args.settings;
+    let run: Option<Config> = match settings.config.is_some() || !settings.overrides.is_empty() {
+        true => Some(resolve(settings)?),
+        false => None,
+    };
+    let asked = Asked {
+        tensors: args.tensors,
+        kind: args.kind,
+        rank: args.rank.map(|rank| rank as usize),
+        flavour: args.flavour.0,
+        run,
+    };
+    let path = args.path.as_path();
+    if path == Path::new(nano::NAME) && !path.exists() {
+        return embedded(&asked);
+    }
+    let has = |name: &str| path.join(name).is_file();
+    if path.is_file() {
+        file(path, &asked)
+    } else if has("adapter_config.json") {
+        adapter::print(path, asked.tensors)
+    } else if has("config.json") {
+        backbone::print(&open(path, &asked)?, &asked)
+    } else if has("config.toml") {
+        run_folder(path, asked.tensors)
+    } else {
+        let what = if path.exists() { "holds" } else { "does not exist, so it holds" };
+        Err(bad_input(format!(
+            "{} {what} none of config.json (a backbone), adapter_config.json (an adapter), \
+             config.toml (a run); a .pth file, a lone config.json and `{}`, the backbone inside \
+             the program, can be looked at too",
+            path.display(),
+            nano::NAME
+        )))
+    }
+}
+
+/// A backbone, for the picture size of the run that was asked about.
+fn open(path: &Path, asked: &Asked) -> Result<Origin> {
+    let origin = Origin::open(path)?;
+    let size = asked.run.as_ref().and_then(|run| run.model.other_image_size());
+    Ok(match size {
+        Some(size) => origin.with_image_size(size)?,
+        None => origin,
+    })
+}
+
+fn embedded(asked: &Asked) -> Result<()> {
+    let path = Path::new(nano::NAME);
+    let config = BlipConfig::from_json(nano::CONFIG, &path.join("config.json"))?;
+    let weights = Checkpoint::from_bytes(nano::MODEL.to_vec(), &path.join("model.safetensors"))?;
+    let list = Stored::of_checkpoint(&weights);
+    let heading =
+        format!("{}: a BLIP backbone for {} (inside the program)", nano::NAME, config.form);
+    backbone::print_listed(&heading, &config, &list, asked)
+}
+
+/// A file: of an adapter, whose folder says more, or of a backbone.
+fn file(path: &Path, asked: &Asked) -> Result<()> {
+    let named = |name: &str| path.file_name().is_some_and(|found| found == name);
+    let folder = path.parent().unwrap_or(Path::new("."));
+    if named("adapter_config.json") {
+        return adapter::print(folder, asked.tensors);
+    }
+    if path.extension().is_some_and(|end| end == "safetensors") {
+        let checkpoint = Checkpoint::open(path)?;
+        let is_adapter = checkpoint.names().any(|name| name.starts_with(adapter::PREFIX));
+        if is_adapter && folder.join("adapter_config.json").is_file() {
+            return adapter::print(folder, asked.tensors);
+        }
+        if is_adapter {
+            return adapter::print_weights(path, asked.tensors);
+        }
+    }
+    backbone::print(&open(path, asked)?, asked)
+}
+
+/// Values of a backbone of these sizes.
+fn values(config: &BlipConfig) -> u64 {
+    Blip::wanted(config).iter().map(|(_, shape)| shape.elem_count() as u64).sum()
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| bad_input(format!("cannot read {}: {e}", path.display())))?;
+    serde_json::from_str(&text)
+        .map_err(|e| bad_input(format!("{} is not what it should be: {e}", path.display())))
+}
+
+fn run_folder(path: &Path, every_tensor: bool) -> Result<()> {
+    let file = path.join("summary.json");
+    output::line(&format!("{}: a run", path.display()));
+    if file.is_file() {
+        let summary: Summary = read_json(&file)?;
+        output::line("");
+        recall_table(&[("before", &summary.before), ("after", &summary.after)]).print();
+        output::line(&format!(
+            "\nseed {}, {} test pairs, {}",
+            summary.seed,
+            output::count(summary.test_pairs),
+            output::duration(summary.seconds)
+        ));
+    } else {
+        output::line("it has no summary.json: it did not reach its end, or is under way");
+    }
+    let folder = path.join("adapter");
+    if folder.is_dir() {
+        output::line("");
+        adapter::print(&folder, every_tensor)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! Tensors as they stand in a file, listed and summed up.
+
+use std::collections::BTreeMap;
+
+use aurora_layers::checkpoint::Checkpoint;
+use aurora_layers::{Blip, BlipConfig};
+use candle_core::DType;
+
+use crate::output::{self, Table};
+
+/// One tensor as it stands in a file.
+pub struct Stored {
+    /// Its original name.
+    pub name: String,
+    shape: Vec<usize>,
+    dtype: String,
+    bytes: u64,
+}
+
+impl Stored {
+    fn new(name: &str, shape: &[usize], dtype: Option<DType>) -> Self {
+        let values: usize = shape.iter().product();
+        Self {
+            name: name.to_owned(),
+            shape: shape.to_vec(),
+            dtype: dtype.map_or("other".to_owned(), |dtype| format!("{dtype:?}").to_lowercase()),
+            bytes: (values * dtype.map_or(0, |dtype| dtype.size_in_bytes())) as u64,
+        }
+    }
+
+    /// The tensors of a checkpoint, by name.
+    pub fn of_checkpoint(checkpoint: &Checkpoint) -> Vec<Self> {
+        let stored = |name| {
+            let (shape, dtype) = checkpoint.about(name)?;
+            Some(Self::new(name, shape, dtype))
+        };
+        checkpoint.names().filter_map(stored).collect()
+    }
+
+    /// The tensors that a model of these sizes would have, as f32.
+    pub fn of_config(config: &BlipConfig) -> Vec<Self> {
+        let wanted = Blip::wanted(config).into_iter();
+        wanted.map(|(name, shape)| Self::new(&name, shape.dims(), Some(DType::F32))).collect()
+    }
+
+    /// Number of values.
+    pub fn values(&self) -> u64 {
+        self.shape.iter().map(|size| *size as u64).product()
+    }
+}
+
+/// Tensors summed up under one heading.
+#[derive(Default)]
+struct Group {
+    tensors: u64,
+    values: u64,
+    bytes: u64,
+    dtypes: Vec<String>,
+}
+
+impl Group {
+    fn add(&mut self, stored: &Stored) {
+        self.tensors += 1;
+        self.values += stored.values();
+        self.bytes += stored.bytes;
+        if !self.dtypes.contains(&stored.dtype) {
+            self.dtypes.push(stored.dtype.clone());
+        }
+    }
+
+    fn cells(&self, name: &str, whole: u64) -> [String; 6] {
+        [
+            name.to_owned(),
+            self.tensors.to_string(),
+            output::count(self.values),
+            output::share(self.values, whole),
+            self.dtypes.join(" "),
+            output::bytes(self.bytes),
+        ]
+    }
+}
+
+/// A table of parts in the order of their keys, each with its share of the total, which comes last.
+pub fn part_table<'a, K: Ord>(
+    list: impl IntoIterator<Item = &'a Stored>,
+    key: impl Fn(&Stored) -> K,
+    name: impl Fn(&K) -> &str,
+) -> Table {
+    let mut groups: BTreeMap<K, Group> = BTreeMap::new();
+    let mut total = Group::default();
+    for stored in list {
+        groups.entry(key(stored)).or_default().add(stored);
+        total.add(stored);
+    }
+    let mut table = Table::new(["part", "tensors", "parameters", "share", "type", "size"]);
+    for (key, group) in &groups {
+        table.row(group.cells(name(key), total.values));
+    }
+    table.row(total.cells("total", total.values));
+    table
+}
+
+/// A table of every tensor.
+pub fn tensor_table(list: &[Stored]) -> Table {
+    let mut table = Table::new(["tensor", "shape", "type", "parameters"]);
+    for stored in list {
+        let shape = format!("{:?}", stored.shape);
+        let values = output::count(stored.values());
+        table.row([stored.name.clone(), shape, stored.dtype.clone(), values]);
+    }
+    table
+}

@@ -1,0 +1,65 @@
+//! `aurora merge`: an adapter inside the weights of its backbone.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use aurora_layers::merge::{BESIDE, merge};
+use aurora_layers::{AdapterFolder, load_adapter, save_adapter};
+use aurora_train::pipeline::vocabulary_beside;
+use candle_core::{DType, Device};
+
+use super::shared::{check_empty, write_whole};
+use crate::args::{BackboneForm, MergeArgs};
+use crate::{model, nano, output};
+
+/// Runs the command.
+///
+/// # Errors
+/// An adapter that does not fit its backbone or is no change of weights, a folder that is not empty.
+pub fn run(args: &MergeArgs) -> Result<()> {
+    let out = args.out.as_path();
+    check_empty(out)?;
+    let about = AdapterFolder::read(&args.adapter)?;
+    let (name, backbone) = model::base(&args.base, &about.base_model_name_or_path)?;
+    let tuned = load_adapter(&args.adapter, &backbone, &Device::Cpu)?;
+    let merged = merge(&backbone, &tuned)?;
+    let called = out.display().to_string();
+    match args.form {
+        BackboneForm::Aurora => merged.write(out, DType::F32, &called)?,
+        BackboneForm::HuggingFace => {
+            merged.backbone.write_hugging_face(out, None)?;
+            if merged.has_beside() {
+                let card =
+                    "# Gates and context\n\nWhat is no weight of the adapter that was merged.\n";
+                save_adapter(&out.join(BESIDE), &merged.beside, &merged.backbone, &called, card)?;
+            }
+        }
+    }
+    copy_vocabulary(&name, out)?;
+    let replaced = merged.replaced().count();
+    output::line(&format!(
+        "{called}: the backbone {name} with the adapter in {replaced} of its {} tensors",
+        merged.backbone.tensors.len()
+    ));
+    if merged.has_beside() {
+        output::line(&format!(
+            "gates and context are no weights: {} has them, and is to be loaded with it",
+            out.join(BESIDE).display()
+        ));
+    }
+    Ok(())
+}
+
+/// The vocabulary belongs to the backbone: where it has one beside it, so does the merged one.
+fn copy_vocabulary(name: &str, out: &Path) -> Result<()> {
+    if name == nano::NAME {
+        return write_whole(&out.join("vocab.txt"), nano::VOCABULARY);
+    }
+    let Ok(from) = vocabulary_beside(Path::new(name)) else {
+        output::note(&format!("{name} has no vocabulary beside it to copy"));
+        return Ok(());
+    };
+    let text = std::fs::read_to_string(&from)
+        .with_context(|| format!("cannot read {}", from.display()))?;
+    write_whole(&out.join(from.file_name().unwrap_or_default()), &text)
+}

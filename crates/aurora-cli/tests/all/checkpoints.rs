@@ -1,0 +1,147 @@
+//! Backbones as others write them, through the program: what it prints and learns does not depend on the layout.
+
+use std::path::Path;
+
+use aurora_layers::Backbone;
+use candle_core::{DType, Device};
+
+use crate::fixture::{aurora, backbone, hugging_face, pictures, refused, sizes, tiny_run, works};
+
+/// The same weights as our folder, as Hugging Face's, and pictures.
+fn layouts() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let ours = backbone(&folder.path().join("backbone"), 1);
+    hugging_face(&folder.path().join("theirs"), &ours);
+    pictures(&folder.path().join("data"));
+    folder
+}
+
+/// Settings of a run on the backbone of that name.
+fn on(backbone: &str) -> String {
+    tiny_run("{}/data").replace("{}/backbone", &format!("{{}}/{backbone}"))
+}
+
+/// Standard error of a command that works.
+fn notes(folder: &Path, args: &str) -> String {
+    let output = aurora(folder, args);
+    assert_eq!(output.status.code(), Some(0));
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn every_layout_measures_alike() {
+    let folder = layouts();
+    let path = folder.path();
+    let table = |backbone: &str| {
+        let printed = works(path, &format!("eval {}", on(backbone)));
+        printed.lines().take_while(|line| !line.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let ours = table("backbone");
+    assert!(ours.len() > 2, "{ours:?}");
+    assert_eq!(ours, table("theirs"));
+    let notes = notes(path, &format!("eval {}", on("theirs")));
+    assert!(
+        notes.contains("tensors read") && notes.contains("temperature of training 1"),
+        "{notes}"
+    );
+}
+
+#[test]
+fn an_adapter_fits_the_same_weights_in_every_layout() {
+    let folder = layouts();
+    works(folder.path(), &format!("train --out {{}}/run {}", on("theirs")));
+    let eval = "eval --adapter {}/run/adapter";
+    let theirs = works(folder.path(), &format!("{eval} {}", on("theirs")));
+    let ours = works(folder.path(), &format!("{eval} {}", on("backbone")));
+    assert_eq!(theirs.lines().next(), ours.lines().next());
+    assert_eq!(theirs.lines().nth(2), ours.lines().nth(2));
+}
+
+#[test]
+fn pictures_may_have_another_size() {
+    let folder = layouts();
+    let larger = format!("{} --set model.image_size=32", on("theirs"));
+    works(folder.path(), &format!("train --out {{}}/run {larger}"));
+    let eval = "eval --adapter {}/run/adapter";
+    let notes = notes(folder.path(), &format!("{eval} {larger}"));
+    assert!(notes.contains("pos_embed [1, 5, 16] to [1, 17, 16]"), "{notes}");
+    let message = refused(folder.path(), &format!("{eval} {}", on("theirs")));
+    assert!(message.contains("fingerprint") && message.contains("picture size"), "{message}");
+    let odd = format!("eval {} --set model.image_size=30", on("theirs"));
+    let message = refused(folder.path(), &odd);
+    assert!(message.contains("image_size = 30") && message.contains("24 or 32"), "{message}");
+}
+
+#[test]
+fn the_embedded_backbone_takes_another_picture_size_too() {
+    let folder = layouts();
+    let search = "search cat --pictures {}/data --set model.image_size=32 --top 1 --out {}/found";
+    works(folder.path(), search);
+}
+
+#[test]
+fn a_vocabulary_is_beside_the_weights_or_named() {
+    let folder = layouts();
+    let vocabulary = folder.path().join("theirs/vocab.txt");
+    let elsewhere = folder.path().join("words.txt");
+    std::fs::rename(&vocabulary, &elsewhere).unwrap();
+    let eval = format!("eval {}", on("theirs"));
+    let message = refused(folder.path(), &eval);
+    for part in ["theirs/vocab.txt", "theirs/tokenizer.json", "model.vocabulary"] {
+        assert!(message.contains(part), "{message}");
+    }
+    works(folder.path(), &format!("{eval} --set model.vocabulary={{}}/words.txt"));
+    let mut words = std::fs::read_to_string(&elsewhere).unwrap();
+    words.push_str("onemore\n");
+    std::fs::write(&elsewhere, words).unwrap();
+    let message = refused(folder.path(), &format!("{eval} --set model.vocabulary={{}}/words.txt"));
+    assert!(message.contains("words.txt") && message.contains("word pieces"), "{message}");
+}
+
+#[test]
+fn what_is_no_backbone_is_refused_with_what_would_be() {
+    let folder = layouts();
+    let path = folder.path();
+    std::fs::create_dir(path.join("empty")).unwrap();
+    std::fs::write(path.join("notes.txt"), "neither kind of file").unwrap();
+    for (backbone, parts) in [
+        ("nowhere", ["nowhere", "no such file", ".pth"]),
+        ("empty", ["empty", "config.json", ".pth"]),
+        ("notes.txt", ["notes.txt", "no file of weights", ""]),
+    ] {
+        for command in ["eval", "train --out {}/run", "search cat --pictures {}/data"] {
+            let message = refused(path, &format!("{command} {}", on(backbone)));
+            for part in parts {
+                assert!(message.contains(part), "{command} {backbone}: {message}");
+            }
+        }
+        assert!(!path.join("run").exists(), "nothing is left behind");
+    }
+    let weights = path.join("theirs/model-00002-of-00002.safetensors");
+    let whole = std::fs::read(&weights).unwrap();
+    for length in [0, 7, 8, 200, whole.len() - 1] {
+        std::fs::write(&weights, &whole[..length]).unwrap();
+        let message = refused(path, &format!("eval {}", on("theirs")));
+        assert!(message.contains("model-00002") && message.contains("whole"), "{message}");
+    }
+}
+
+/// Sizes from shapes, where heads are as wide as in every published model.
+#[test]
+fn a_file_without_a_configuration_tells_its_sizes() {
+    let folder = layouts();
+    let mut config = sizes();
+    (config.vision.hidden_size, config.vision.heads) = (64, 1);
+    (config.text.hidden_size, config.text.heads) = (128, 2);
+    let wide = Backbone::random(config, 1, &Device::Cpu).unwrap();
+    let path = folder.path().join("wide");
+    wide.write(&path, DType::F32).unwrap();
+    std::fs::rename(folder.path().join("theirs/vocab.txt"), path.join("vocab.txt")).unwrap();
+    let eval = |backbone: &str| works(folder.path(), &format!("eval {}", on(backbone)));
+    let described = eval("wide");
+    let table = |printed: &str| printed.lines().take(4).map(str::to_owned).collect::<Vec<_>>();
+    std::fs::remove_file(path.join("config.json")).unwrap();
+    assert_eq!(table(&described), table(&eval("wide/model.safetensors")));
+    let printed = works(folder.path(), "inspect {}/wide/model.safetensors");
+    assert!(printed.contains("sizes told by shapes"), "{printed}");
+}

@@ -1,0 +1,252 @@
+//! Adapters out of the program and into it: PEFT's LoRA folders and checkpoints of the released code.
+
+use std::path::Path;
+
+use aurora_layers::{AdapterFolder, AdapterKind, save_adapter, tensors};
+use candle_core::{DType, Device, Tensor};
+
+use crate::fixture::{
+    adapter, adapter_of, backbone, hugging_face, pictures, refused, tiny_run, works,
+};
+
+/// A tiny backbone, ours and Hugging Face's, with an adapter at its start, whose gates are closed.
+fn start() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let tiny = backbone(&folder.path().join("backbone"), 1);
+    hugging_face(&folder.path().join("theirs"), &tiny);
+    adapter(&folder.path().join("adapter"), &tiny);
+    pictures(&folder.path().join("data"));
+    folder
+}
+
+/// Opens a gate of the adapter in the folder.
+fn open_gate(folder: &Path) {
+    let path = AdapterFolder::weights_path(&folder.join("adapter"));
+    let mut stored = tensors::read(&path, DType::F32, &Device::Cpu).unwrap();
+    let gate = stored.keys().find(|name| name.contains("aurora_gate_self")).unwrap().clone();
+    stored.insert(gate, Tensor::new(&[0.25f32], &Device::Cpu).unwrap());
+    tensors::write(&stored, &path).unwrap();
+}
+
+fn measured(folder: &Path, adapter: &str) -> Vec<String> {
+    let eval = format!("eval --adapter {{}}/{adapter} {}", tiny_run("{}/data"));
+    let printed = works(folder, &eval);
+    printed.lines().take_while(|line| !line.is_empty()).map(str::to_owned).collect()
+}
+
+const EXPORT: &str = "export {}/adapter --as peft-lora --backbone {}/backbone --out {}/lora";
+
+#[test]
+fn an_adapter_goes_out_as_a_lora_and_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let tiny = backbone(&path.join("backbone"), 1);
+    hugging_face(&path.join("theirs"), &tiny);
+    pictures(&path.join("data"));
+    // Factors that add something, so that a lost one would show.
+    let mut tuned = adapter_of(AdapterKind::Lora, &tiny);
+    for (name, tensor) in &mut tuned.tensors {
+        if name.contains("lora_B") {
+            *tensor = (tensor.ones_like().unwrap() * 0.2).unwrap();
+        }
+    }
+    let named = path.join("backbone").display().to_string();
+    save_adapter(&path.join("adapter"), &tuned, &tiny, &named, "card").unwrap();
+    // The adapter says where its backbone is.
+    let printed = works(path, "export {}/adapter --as peft-lora --out {}/lora");
+    assert!(printed.contains("a LoRA of PEFT"), "{printed}");
+    for name in ["adapter_model.safetensors", "adapter_config.json", "README.md"] {
+        assert!(path.join("lora").join(name).is_file(), "{name}");
+    }
+    let card = std::fs::read_to_string(path.join("lora/README.md")).unwrap();
+    assert!(card.contains("Nothing was left out") && card.contains("PeftModel"), "{card}");
+    works(path, "import {}/lora --backbone {}/theirs --out {}/back");
+    assert_eq!(measured(path, "adapter"), measured(path, "back"));
+    let first = |adapter: &str| {
+        let file = AdapterFolder::weights_path(&path.join(adapter));
+        tensors::read(&file, DType::F32, &Device::Cpu).unwrap()
+    };
+    let fingerprint = |adapter| tensors::fingerprint(&first(adapter)).unwrap();
+    assert_eq!(fingerprint("adapter"), fingerprint("back"));
+}
+
+#[test]
+fn open_gates_are_refused_unless_dropped() {
+    let folder = start();
+    works(folder.path(), EXPORT);
+    open_gate(folder.path());
+    std::fs::remove_dir_all(folder.path().join("lora")).unwrap();
+    let message = refused(folder.path(), EXPORT);
+    for part in ["aurora_gate_self", "0.25", "drop the gates"] {
+        assert!(message.contains(part), "{message}");
+    }
+    assert!(!folder.path().join("lora").exists(), "nothing is left behind");
+    let printed = works(folder.path(), &format!("{EXPORT} --drop-gates"));
+    assert!(printed.contains("left out"), "{printed}");
+    let card = std::fs::read_to_string(folder.path().join("lora/README.md")).unwrap();
+    assert!(card.contains("were left out"), "{card}");
+}
+
+#[test]
+fn bad_exports_are_refused() {
+    let folder = start();
+    let path = folder.path();
+    let as_lora = "export {}/adapter --as peft-lora";
+    for (args, parts) in [
+        ("export {}/adapter --as onnx --backbone {}/backbone --out {}/lora", ["onnx", "peft-lora"]),
+        ("export {}/nowhere --as peft-lora --out {}/lora", ["nowhere/adapter_config.json", ""]),
+        (&format!("{as_lora} --out {{}}/lora"), ["\"tiny\"", "--backbone"]),
+        (
+            &format!("{as_lora} --backbone {{}}/nowhere --out {{}}/lora"),
+            ["nowhere", "no such file"],
+        ),
+        (&format!("{as_lora} --backbone nano --out {{}}/lora"), ["adapter", "fingerprint"]),
+        (&format!("{as_lora} --backbone {{}}/backbone --out {{}}/data"), ["data", "--out"]),
+        (
+            &format!("{as_lora} --backbone {{}}/backbone --out {{}}/data/p0.txt"),
+            ["p0.txt", "--out"],
+        ),
+        (
+            &format!("{as_lora} --backbone {{}}/backbone --image-size 30 --out {{}}/lora"),
+            ["image_size = 30", "24 or 32"],
+        ),
+    ] {
+        let message = refused(path, args);
+        assert!(parts.iter().all(|part| message.contains(part)), "{args}: {message}");
+        assert!(!path.join("lora").exists(), "{args}");
+    }
+    let heads = adapter_of(AdapterKind::Heads, &backbone(&path.join("backbone"), 1));
+    let tiny = backbone(&path.join("backbone"), 1);
+    save_adapter(&path.join("heads"), &heads, &tiny, "tiny", "card").unwrap();
+    let message =
+        refused(path, "export {}/heads --as peft-lora --backbone {}/backbone --out {}/lora");
+    assert!(message.contains("adapter.kind"), "{message}");
+}
+
+#[test]
+fn bad_imports_are_refused() {
+    let folder = start();
+    let path = folder.path();
+    works(path, EXPORT);
+    let weights = AdapterFolder::weights_path(&path.join("lora"));
+    let whole = std::fs::read(&weights).unwrap();
+    let on = "--backbone {}/backbone";
+    for (args, parts) in [
+        (format!("import {{}}/nowhere {on} --out {{}}/back"), ["nowhere", "is not there"]),
+        (format!("import {{}}/data {on} --out {{}}/back"), ["data", "adapter_config.json"]),
+        ("import {}/lora --out {}/back".to_owned(), ["lora", "--backbone"]),
+        (format!("import {{}}/lora {on} --out {{}}/data"), ["data", "--out"]),
+        (format!("import {{}}/adapter {on} --out {{}}/back"), ["adapter_config.json", "LoRA"]),
+        ("import {}/theirs/config.json --out {}/back".to_owned(), ["config.json", "no adapter"]),
+        (format!("import {{}}/data/p0.txt {on} --out {{}}/back"), ["p0.txt", "--backbone"]),
+    ] {
+        let message = refused(path, &args);
+        assert!(parts.iter().all(|part| message.contains(part)), "{args}: {message}");
+        assert!(!path.join("back").exists(), "{args}");
+    }
+    let import = format!("import {{}}/lora {on} --out {{}}/back");
+    std::fs::write(&weights, &whole[..whole.len() - 3]).unwrap();
+    let message = refused(path, &import);
+    assert!(
+        message.contains("adapter_model.safetensors") && message.contains("whole"),
+        "{message}"
+    );
+    // A LoRA of some other model.
+    let other = Tensor::zeros((4, 8), DType::F32, &Device::Cpu).unwrap();
+    let name = |factor: &str| format!("base_model.model.layers.0.q_proj.{factor}.weight");
+    let others = [(name("lora_A"), other.clone()), (name("lora_B"), other.t().unwrap())];
+    tensors::write(&others.into_iter().collect(), &weights).unwrap();
+    let message = refused(path, &import);
+    for part in ["lora", "no LoRA for", "--backbone", "q_proj"] {
+        assert!(message.contains(part), "{message}");
+    }
+    assert!(!path.join("back").exists());
+}
+
+/// The checkpoint that the released code wrote, with the sizes and a vocabulary beside it.
+fn released() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../aurora-train/tests/golden");
+    std::fs::copy(golden.join("retrieval_image.pth"), folder.path().join("aurora.pth")).unwrap();
+    let config = serde_json::json!({
+        "vision": {
+            "image_size": 64, "patch_size": 16, "hidden_size": 32, "layers": 2, "heads": 4,
+            "mlp_size": 128, "layer_norm_eps": 1e-6,
+        },
+        "text": {
+            "vocab_size": 38, "hidden_size": 32, "layers": 2, "heads": 4, "mlp_size": 128,
+            "max_positions": 64, "layer_norm_eps": 1e-12, "enc_token_id": 37,
+        },
+        "projection_size": 16,
+    });
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(str::to_owned).into_iter();
+    let letters = ('a'..='z').map(String::from);
+    let pieces = pieces.chain(letters).chain(('a'..='e').map(|letter| format!("##{letter}")));
+    let words: Vec<String> = pieces.chain(["[DEC]", "[ENC]"].map(str::to_owned)).collect();
+    std::fs::write(folder.path().join("vocab.txt"), words.join("\n") + "\n").unwrap();
+    pictures(&folder.path().join("data"));
+    folder
+}
+
+#[test]
+fn a_released_checkpoint_is_a_backbone_and_an_adapter() {
+    let folder = released();
+    let printed = works(folder.path(), "inspect {}/aurora.pth");
+    for part in ["momentum copy", "momentum queue", "adapter of the released code", "total"] {
+        assert!(printed.contains(part), "{part}: {printed}");
+    }
+    let printed = works(folder.path(), "import {}/aurora.pth --out {}/adapter");
+    assert!(printed.contains("kind tucker, rank 4"), "{printed}");
+    let settings = tiny_run("{}/data").replace("{}/backbone", "{}/aurora.pth");
+    let bare = works(folder.path(), &format!("eval {settings}"));
+    let tuned = works(folder.path(), &format!("eval --adapter {{}}/adapter {settings}"));
+    assert!(bare.contains("R@10") && tuned.contains("R@10"));
+    let message = refused(folder.path(), "export {}/adapter --as peft-lora --out {}/lora");
+    assert!(message.contains("aurora_") && message.contains("drop the gates"), "{message}");
+    works(folder.path(), "export {}/adapter --as peft-lora --drop-gates --out {}/lora");
+    let message = refused(folder.path(), "import {}/aurora.pth --backbone nano --out {}/back");
+    assert!(message.contains("aurora.pth") && message.contains("inside"), "{message}");
+    // Without the sizes beside it: heads do not show in shapes.
+    std::fs::remove_file(folder.path().join("config.json")).unwrap();
+    let message = refused(folder.path(), "inspect {}/aurora.pth");
+    assert!(message.contains("aurora.pth") && message.contains("config.json"), "{message}");
+}
+
+#[test]
+fn a_merged_backbone_measures_as_the_adapted_one() {
+    let folder = start();
+    let path = folder.path();
+    open_gate(path);
+    works(path, "merge {}/adapter --backbone {}/theirs --out {}/merged");
+    works(path, "merge {}/adapter --backbone {}/backbone --as hugging-face --out {}/written");
+    let adapted = measured(path, "adapter");
+    for merged in ["merged", "written"] {
+        // The vocabulary came along, and the gates stand beside.
+        let settings = tiny_run("{}/data").replace("/backbone", &format!("/{merged}"));
+        let printed = works(path, &format!("eval --adapter {{}}/{merged}/adapter {settings}"));
+        assert!(adapted.iter().all(|line| printed.contains(line)), "{printed}");
+    }
+    assert!(path.join("written/config.json").is_file() && path.join("merged/vocab.txt").is_file());
+}
+
+#[test]
+fn bad_merges_are_refused() {
+    let folder = start();
+    let path = folder.path();
+    let tiny = backbone(&path.join("backbone"), 1);
+    let narrow = adapter_of(AdapterKind::Bottleneck, &tiny);
+    save_adapter(&path.join("narrow"), &narrow, &tiny, "tiny", "card").unwrap();
+    for (args, parts) in [
+        ("{}/adapter --backbone {}/backbone --as onnx --out {}/merged", ["onnx", "hugging-face"]),
+        ("{}/adapter --backbone nano --out {}/merged", ["adapter", "fingerprint"]),
+        ("{}/adapter --out {}/merged", ["\"tiny\"", "--backbone"]),
+        ("{}/adapter --backbone {}/backbone --out {}/data", ["data", "--out"]),
+        ("{}/narrow --backbone {}/backbone --out {}/merged", ["bottleneck", "cannot be merged"]),
+        ("{}/data --backbone {}/backbone --out {}/merged", ["adapter_config.json", ""]),
+    ] {
+        let message = refused(path, &format!("merge {args}"));
+        assert!(parts.iter().all(|part| message.contains(part)), "{args}: {message}");
+        assert!(!path.join("merged").exists(), "{args}");
+    }
+}

@@ -1,0 +1,304 @@
+//! Bottleneck: a narrow nonlinear map beside the MLP of every block, in the form of UniAdapter.
+//!
+//! One narrowing map of a layer serves all towers of that width; each tower, and fusion, has a widening map of its own:
+//!
+//! ```text
+//! z(x)       = relu(down(norm(x)))
+//! vision     : out += 0.1 up_vision(z(x))            x before the MLP
+//! text       : out += 0.1 up_text(z(h_self))         alone and in fusion: the query's residual
+//! fusion     : out += 0.1 norm_fusion(up_fusion(z(h_cross)) + up_text(z(h_cross)))
+//! ```
+//!
+//! A decoder has its own `up` and fusion, under its own name. The bottleneck is no change of a weight, so it cannot be
+//! merged. UniAdapter starts `up_fusion` at random and lets its norm pass it on; here that norm starts with a weight of
+//! zero, so that the tuned model starts as the backbone.
+
+use super::{Adapter, Init, Slot};
+use crate::block::{LayerNorm, Linear};
+use crate::site::Role;
+use crate::tensors::Tensors;
+use crate::{Result, Site, Tower};
+use candle_core::Tensor;
+use std::collections::BTreeMap;
+
+/// Share of the bottleneck's output that is added.
+const SCALE: f64 = 0.1;
+/// Epsilon of its norms.
+const EPS: f64 = 1e-5;
+
+/// The bottleneck adapter.
+#[derive(Debug, Clone)]
+pub struct Bottleneck {
+    /// Width of the narrow layer.
+    pub rank: usize,
+}
+
+/// Where the bottleneck of one block stands.
+struct Place {
+    tower: Tower,
+    layer: usize,
+    width: usize,
+    /// Whether it has a map for the block's own states, and one for fused states.
+    own: bool,
+    fusion: bool,
+}
+
+impl Place {
+    fn part(&self, part: &str) -> String {
+        format!("aurora_bottleneck.{}.{part}", self.layer)
+    }
+
+    fn norm(&self) -> String {
+        self.part(&format!("norm.{}", self.width))
+    }
+
+    fn down(&self) -> String {
+        self.part(&format!("down.{}", self.width))
+    }
+
+    fn up(&self) -> String {
+        self.part(self.tower.name())
+    }
+
+    fn fused_up(&self) -> String {
+        self.part(&format!("{}_fusion", self.tower.name()))
+    }
+
+    fn fused_norm(&self) -> String {
+        self.part(&format!("{}_fusion_norm", self.tower.name()))
+    }
+}
+
+/// The blocks these sites stand in, by path. A block has a bottleneck when one of its sites is there; cross-attention
+/// sites stand for fusion, all others for the block itself.
+fn places(sites: &[Site]) -> BTreeMap<String, Place> {
+    let mut places = BTreeMap::new();
+    for site in sites {
+        let width = match site.role {
+            Role::Qkv | Role::Projection | Role::Expand => site.in_dim,
+            Role::Contract | Role::Query | Role::Key | Role::Value => site.out_dim,
+        };
+        let place = places.entry(site.block().to_owned()).or_insert(Place {
+            tower: site.tower,
+            layer: site.layer,
+            width,
+            own: false,
+            fusion: false,
+        });
+        match site.path.contains(".crossattention.") {
+            true => place.fusion = true,
+            false => place.own = true,
+        }
+    }
+    places
+}
+
+impl Adapter for Bottleneck {
+    fn slots(&self, sites: &[Site]) -> Result<Vec<Slot>> {
+        let mut slots: BTreeMap<String, Slot> = BTreeMap::new();
+        let mut add = |path: String, weight: Option<(usize, usize)>, width: usize, init: Init| {
+            // A map has a weight (out, in), a norm one of its width.
+            let shape = weight.map_or(width.into(), candle_core::Shape::from);
+            for slot in [
+                Slot::new(format!("{path}.weight"), shape, init),
+                Slot::new(format!("{path}.bias"), width, Init::Zeros),
+            ] {
+                slots.insert(slot.name.clone(), slot);
+            }
+        };
+        // PyTorch's start of a linear map.
+        let uniform = |fan_in: usize| Init::Uniform((fan_in as f64).sqrt().recip());
+        for place in places(sites).values() {
+            let (width, rank) = (place.width, self.rank);
+            add(place.norm(), None, width, Init::Ones);
+            add(place.down(), Some((rank, width)), rank, uniform(width));
+            if place.own {
+                add(place.up(), Some((width, rank)), width, Init::Zeros);
+            }
+            if place.fusion {
+                add(place.fused_up(), Some((width, rank)), width, uniform(rank));
+                add(place.fused_norm(), None, width, Init::Zeros);
+            }
+        }
+        Ok(slots.into_values().collect())
+    }
+
+    fn beside(&self, sites: &[Site], tensors: &Tensors) -> Result<BTreeMap<String, Beside>> {
+        let beside = |place: Place| -> Result<Beside> {
+            let own = place.own.then(|| Linear::new(&place.up(), tensors)).transpose()?;
+            let fused = || -> Result<(Linear, LayerNorm)> {
+                let norm = LayerNorm::new(&place.fused_norm(), EPS, tensors)?;
+                Ok((Linear::new(&place.fused_up(), tensors)?, norm))
+            };
+            Ok(Beside {
+                norm: LayerNorm::new(&place.norm(), EPS, tensors)?,
+                down: Linear::new(&place.down(), tensors)?,
+                own,
+                fused: place.fusion.then(fused).transpose()?,
+            })
+        };
+        places(sites).into_iter().map(|(path, place)| Ok((path, beside(place)?))).collect()
+    }
+}
+
+/// The bottleneck of one block, ready to apply.
+#[derive(Debug)]
+pub struct Beside {
+    norm: LayerNorm,
+    down: Linear,
+    own: Option<Linear>,
+    fused: Option<(Linear, LayerNorm)>,
+}
+
+impl Beside {
+    fn narrow(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(self.down.plain(&self.norm.forward(x)?)?.relu()?) // (.., rank)
+    }
+
+    /// `out` and what the block's own states `x` add to it, both (.., width).
+    pub(crate) fn add_own(&self, out: Tensor, x: &Tensor) -> Result<Tensor> {
+        match &self.own {
+            None => Ok(out),
+            Some(up) => Ok((out + (up.plain(&self.narrow(x)?)? * SCALE)?)?),
+        }
+    }
+
+    /// `out` and what the fused states `h_cross` add to it, both (.., width).
+    pub(crate) fn add_fused(&self, out: Tensor, h_cross: &Tensor) -> Result<Tensor> {
+        let Some((up, norm)) = &self.fused else { return Ok(out) };
+        let narrow = self.narrow(h_cross)?;
+        let mut wide = up.plain(&narrow)?;
+        if let Some(own) = &self.own {
+            wide = (wide + own.plain(&narrow)?)?;
+        }
+        Ok((out + (norm.forward(&wide)? * SCALE)?)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapter::tests::{blip_base, count, random, vision_large};
+    use crate::config::tests::tiny;
+
+    #[test]
+    fn blip_base_at_width_128_has_4_784_640_values() {
+        assert_eq!(count(&Bottleneck { rank: 128 }, &crate::sites(&blip_base())), 4_784_640);
+    }
+
+    #[test]
+    fn towers_of_different_width_share_no_narrowing_map() {
+        let (r, up, down) = (8, |d: usize| 8 * d + d, |d: usize| 8 * d + 8);
+        let vision = 24 * (2 * 1024 + down(1024) + up(1024));
+        let text = 12 * (2 * 768 + down(768) + 2 * up(768) + 2 * 768);
+        assert_eq!(count(&Bottleneck { rank: r }, &crate::sites(&vision_large())), vision + text);
+    }
+
+    /// The formulas at the top of this file, in f64 and with loops.
+    #[test]
+    fn forward_is_the_formula() {
+        let adapter = Bottleneck { rank: 3 };
+        let sites = crate::sites(&tiny());
+        let tensors = random(&adapter, &sites);
+        let beside = adapter.beside(&sites, &tensors).unwrap();
+        let get = |name: &str, part: &str| -> Vec<f64> {
+            let tensor = &tensors[&format!("aurora_bottleneck.1.{name}.{part}")];
+            let flat = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            flat.into_iter().map(f64::from).collect()
+        };
+        let norm = |x: &[f64], name: &str| -> Vec<f64> {
+            let mean = x.iter().sum::<f64>() / x.len() as f64;
+            let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / x.len() as f64;
+            let (weight, bias) = (get(name, "weight"), get(name, "bias"));
+            let unit = x.iter().map(|x| (x - mean) / (variance + 1e-5).sqrt());
+            unit.zip(weight.iter().zip(&bias)).map(|(x, (w, b))| x * w + b).collect()
+        };
+        let map = |x: &[f64], name: &str| -> Vec<f64> {
+            let (weight, bias) = (get(name, "weight"), get(name, "bias"));
+            let rows = weight.chunks(x.len()).zip(bias);
+            rows.map(|(row, b)| row.iter().zip(x).map(|(w, x)| w * x).sum::<f64>() + b).collect()
+        };
+        let narrow = |x: &[f64], width: usize| -> Vec<f64> {
+            let z = map(&norm(x, &format!("norm.{width}")), &format!("down.{width}"));
+            z.into_iter().map(|z| z.max(0.0)).collect()
+        };
+        for (path, tower, width) in [
+            ("visual_encoder.blocks.1", "vision", 24),
+            ("text_encoder.encoder.layer.1", "text", 16),
+        ] {
+            let x = Slot::new("x", (1, width), Init::Normal(1.0));
+            let x = x.start(4, &candle_core::Device::Cpu).unwrap();
+            let values: Vec<f64> =
+                x.to_vec2::<f32>().unwrap()[0].iter().map(|&x| f64::from(x)).collect();
+            let z = narrow(&values, width);
+            let own = map(&z, tower);
+            let mut cases = vec![(beside[path].add_own(x.clone(), &x).unwrap(), own.clone())];
+            if tower == "text" {
+                let fused = map(&z, "text_fusion");
+                let sum: Vec<f64> = fused.iter().zip(&own).map(|(a, b)| a + b).collect();
+                cases.push((
+                    beside[path].add_fused(x.clone(), &x).unwrap(),
+                    norm(&sum, "text_fusion_norm"),
+                ));
+            }
+            for (found, added) in cases {
+                let found = found.to_vec2::<f32>().unwrap();
+                for ((found, x), added) in found[0].iter().zip(&values).zip(&added) {
+                    assert!((f64::from(*found) - (x + 0.1 * added)).abs() < 1e-5, "{path}");
+                }
+            }
+        }
+    }
+
+    /// Of everything a text layer's bottleneck trains and reads, against central differences.
+    #[test]
+    fn gradients() {
+        let adapter = Bottleneck { rank: 3 };
+        let sites: Vec<Site> = crate::sites(&tiny())
+            .into_iter()
+            .filter(|site| site.tower == Tower::Text && site.layer == 0)
+            .collect();
+        let mut values: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+        let mut shapes = BTreeMap::from([("x".to_string(), candle_core::Shape::from((2, 16)))]);
+        for slot in adapter.slots(&sites).unwrap() {
+            shapes.insert(slot.name, slot.shape);
+        }
+        for (name, shape) in &shapes {
+            let slot = Slot::new(name, shape.clone(), Init::Normal(1.0));
+            let start = slot.start(6, &candle_core::Device::Cpu).unwrap().flatten_all().unwrap();
+            let start = start.to_vec1::<f32>().unwrap().into_iter().map(f64::from);
+            values.insert(name.clone(), start.collect());
+        }
+        let loss = |values: &BTreeMap<String, Vec<f64>>| {
+            let var = |(name, shape): (&String, &candle_core::Shape)| {
+                let device = &candle_core::Device::Cpu;
+                let tensor = Tensor::from_vec(values[name].clone(), shape.clone(), device).unwrap();
+                (name.clone(), candle_core::Var::from_tensor(&tensor).unwrap())
+            };
+            let vars: BTreeMap<_, _> = shapes.iter().map(var).collect();
+            let tensors: Tensors =
+                vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+            let beside = &adapter.beside(&sites, &tensors).unwrap()["text_encoder.encoder.layer.0"];
+            let x = &tensors["x"];
+            let out = beside.add_fused(beside.add_own(x.clone(), x).unwrap(), x).unwrap();
+            (out.sqr().unwrap().sum_all().unwrap(), vars)
+        };
+        let (found, vars) = loss(&values);
+        let gradients = found.backward().unwrap();
+        for (name, var) in &vars {
+            let gradient = gradients.get(var).unwrap().flatten_all().unwrap();
+            for (at, found) in gradient.to_vec1::<f64>().unwrap().into_iter().enumerate() {
+                let mut side = |step: f64| -> f64 {
+                    let before = values[name][at];
+                    values.get_mut(name).unwrap()[at] = before + step;
+                    let loss = loss(&values).0.to_scalar::<f64>().unwrap();
+                    values.get_mut(name).unwrap()[at] = before;
+                    loss
+                };
+                let wanted = (side(1e-6) - side(-1e-6)) / 2e-6;
+                let scale = 1.0 + wanted.abs();
+                assert!((found - wanted).abs() < 1e-6 * scale, "{name} {at}: {found} {wanted}");
+            }
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! IA3: each output of a site is multiplied by a learned number.
+
+use super::{Adapter, Change, Init, OutputScale, Slot};
+use crate::tensors::{Tensors, get};
+use crate::{Result, Site};
+use candle_core::Tensor;
+
+/// The IA3 adapter: `y = l * (x W^T + b)`, with a vector l (out) for each site, all ones at the start.
+#[derive(Debug, Clone)]
+pub struct Ia3;
+
+/// Name of a site's l, (out); PEFT's.
+fn scale_name(site: &Site) -> String {
+    format!("{}.ia3_l", site.path)
+}
+
+impl Adapter for Ia3 {
+    fn slots(&self, sites: &[Site]) -> Result<Vec<Slot>> {
+        Ok(sites.iter().map(|site| Slot::new(scale_name(site), site.out_dim, Init::Ones)).collect())
+    }
+
+    fn change(&self, site: &Site, _weight: &Tensor, tensors: &Tensors) -> Result<Change> {
+        let factors = get(tensors, &scale_name(site))?;
+        Ok(Change { delta: None, scale: Some(OutputScale { factors, bias: true }) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapter::tests::{blip_base, count, vision_large};
+
+    #[test]
+    fn blip_base_has_138_240_values() {
+        assert_eq!(count(&Ia3, &crate::sites(&blip_base())), 138_240);
+    }
+
+    #[test]
+    fn towers_may_differ_in_width() {
+        assert_eq!(count(&Ia3, &crate::sites(&vision_large())), 24 * 9 * 1024 + 12 * 6 * 768);
+    }
+
+    #[test]
+    fn scales_weight_and_bias() {
+        let site = &crate::sites(&crate::config::tests::tiny())[0];
+        let device = &candle_core::Device::Cpu;
+        let ones = |shape: &[usize]| Tensor::ones(shape, candle_core::DType::F32, device).unwrap();
+        let l = (ones(&[site.out_dim]) * 3.0).unwrap();
+        let tensors = Tensors::from([(scale_name(site), l)]);
+        let (weight, bias) = (ones(&[site.out_dim, site.in_dim]), ones(&[site.out_dim]));
+        let change = Ia3.change(site, &weight, &tensors).unwrap();
+        let (weight, bias) = change.merged(&weight, &bias).unwrap();
+        assert!(weight.to_vec2::<f32>().unwrap().iter().flatten().all(|&w| w == 3.0));
+        assert!(bias.to_vec1::<f32>().unwrap().iter().all(|&b| b == 3.0));
+    }
+}

@@ -1,0 +1,182 @@
+//! Several named adapters on one backbone.
+
+use crate::tensors::check;
+use crate::{Blip, Error, Prepared, Result, Tuned};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Adapters by name over one frozen model, of which at most one is active. The model is shared: an adapter costs its
+/// own tensors.
+///
+/// ```
+/// # fn example(backbone: &aurora_layers::Backbone, emoji: aurora_layers::Tuned, photographs: aurora_layers::Tuned)
+/// # -> aurora_layers::Result<()> {
+/// use aurora_layers::AdapterSet;
+/// use std::sync::Arc;
+///
+/// let mut set = AdapterSet::new(Arc::new(backbone.model()?));
+/// set.add("emoji", emoji)?;
+/// set.add("photographs", photographs)?;
+/// set.activate("emoji")?;
+/// let (blip, prepared) = set.prepare()?;
+/// # let _ = (blip, prepared);
+/// set.disable(); // the backbone as it is
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct AdapterSet {
+    frozen: Arc<Blip>,
+    adapters: BTreeMap<String, Tuned>,
+    active: Option<String>,
+}
+
+impl AdapterSet {
+    /// No adapters yet.
+    pub fn new(frozen: Arc<Blip>) -> Self {
+        Self { frozen, adapters: BTreeMap::new(), active: None }
+    }
+
+    /// Take an adapter in under a name; it is not active yet.
+    ///
+    /// # Errors
+    /// A name that is taken; tensors that do not fit the model.
+    pub fn add(&mut self, name: &str, tuned: Tuned) -> Result<()> {
+        if self.adapters.contains_key(name) {
+            return Err(self.error(name, "is taken"));
+        }
+        check(
+            &format!("adapter {name:?}"),
+            &tuned.tensors,
+            &tuned.spec.wanted(self.frozen.config())?,
+        )?;
+        self.adapters.insert(name.to_owned(), tuned);
+        Ok(())
+    }
+
+    /// Give an adapter back. If it was active, none is active afterwards.
+    ///
+    /// # Errors
+    /// A name that no adapter has.
+    pub fn remove(&mut self, name: &str) -> Result<Tuned> {
+        let tuned = self.adapters.remove(name).ok_or_else(|| self.error(name, "is no adapter"))?;
+        self.active.take_if(|active| active == name);
+        Ok(tuned)
+    }
+
+    /// Make an adapter the active one, in place of the one that is.
+    ///
+    /// # Errors
+    /// A name that no adapter has.
+    pub fn activate(&mut self, name: &str) -> Result<()> {
+        self.get(name)?;
+        self.active = Some(name.to_owned());
+        Ok(())
+    }
+
+    /// Make no adapter active: the backbone as it is.
+    pub fn disable(&mut self) {
+        self.active = None;
+    }
+
+    /// Name of the active adapter.
+    pub fn active(&self) -> Option<&str> {
+        self.active.as_deref()
+    }
+
+    /// Names of all adapters, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.adapters.keys().map(String::as_str)
+    }
+
+    /// The adapter of a name.
+    ///
+    /// # Errors
+    /// A name that no adapter has.
+    pub fn get(&self, name: &str) -> Result<&Tuned> {
+        self.adapters.get(name).ok_or_else(|| self.error(name, "is no adapter"))
+    }
+
+    /// The model with the active adapter, and the view to call it with: form it once, use it for many passes.
+    ///
+    /// # Errors
+    /// What candle reports.
+    pub fn prepare(&self) -> Result<(Arc<Blip>, Prepared)> {
+        let Some(name) = &self.active else {
+            return Ok((self.frozen.clone(), self.frozen.bare()?));
+        };
+        let tuned = self.get(name)?;
+        let blip = tuned.model(&self.frozen)?;
+        let prepared = tuned.prepare(&blip, None)?;
+        Ok((blip, prepared))
+    }
+
+    fn error(&self, name: &str, reason: &str) -> Error {
+        let names: Vec<&str> = self.names().collect();
+        let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        Error::config("adapter", format!("{name:?}"), format!("{reason}; there are: {there}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::tiny;
+    use crate::{AdapterKind, Backbone, Flavour, TuneSpec};
+    use candle_core::Device;
+
+    fn set() -> AdapterSet {
+        let backbone = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
+        let mut set = AdapterSet::new(Arc::new(backbone.model().unwrap()));
+        for (name, kind) in [("a", AdapterKind::Cp), ("b", AdapterKind::Norms)] {
+            let spec = TuneSpec::new(kind, Flavour::Aurora, 2);
+            set.add(name, Tuned::start(spec, &backbone, 1, &Device::Cpu).unwrap()).unwrap();
+        }
+        set
+    }
+
+    #[test]
+    fn one_is_active_and_the_backbone_is_shared() {
+        let mut set = set();
+        let shared = |set: &AdapterSet| Arc::ptr_eq(&set.prepare().unwrap().0, &set.frozen);
+        assert!(set.active().is_none() && shared(&set));
+        assert!(set.prepare().unwrap().1.changes.is_empty());
+        set.activate("a").unwrap();
+        assert!(shared(&set) && !set.prepare().unwrap().1.changes.is_empty());
+        set.activate("b").unwrap();
+        let (blip, prepared) = set.prepare().unwrap();
+        assert!(prepared.changes.is_empty());
+        for (name, tensor) in blip.tensors() {
+            let same = tensor.id() == set.frozen.tensors()[name].id();
+            assert_ne!(same, crate::block::is_norm(name), "{name}");
+        }
+        set.disable();
+        assert!(set.active().is_none() && shared(&set));
+        set.activate("b").unwrap();
+        set.remove("b").unwrap();
+        assert!(set.active().is_none());
+        assert_eq!(set.names().collect::<Vec<_>>(), ["a"]);
+    }
+
+    #[test]
+    fn errors_name_the_adapter_and_those_there_are() {
+        let mut set = set();
+        let taken = set.get("a").unwrap().clone();
+        for error in [
+            set.activate("c").unwrap_err(),
+            set.remove("c").unwrap_err(),
+            set.get("c").unwrap_err(),
+            set.add("a", taken.clone()).unwrap_err(),
+        ] {
+            let message = error.to_string();
+            assert!(message.contains("there are: a, b"), "{message}");
+        }
+        let mut short = taken;
+        short.tensors.remove("aurora_lambda");
+        let message = set.add("c", short).unwrap_err().to_string();
+        assert!(
+            message.contains("adapter \"c\"") && message.contains("aurora_lambda"),
+            "{message}"
+        );
+    }
+}

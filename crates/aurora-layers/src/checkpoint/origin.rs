@@ -1,0 +1,245 @@
+//! A backbone by its path, whichever of the known kinds it is.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::Device;
+
+use super::{Checkpoint, HEAD_WIDTH, LoadReport, POSITIONS, hugging_face_config, resize_positions};
+use crate::tensors::get;
+use crate::{Backbone, BlipConfig, Error, Result, released};
+
+/// Why tensors that a released checkpoint has beside its backbone are left alone.
+const ADAPTER: &str = "adapter of the released code";
+
+/// What can be opened, in the words of the errors.
+const KINDS: &str = "a backbone is a folder with config.json and model.safetensors, ours or Hugging Face's, \
+                     or a .pth file";
+
+/// Who wrote a backbone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// This project: `config.json` with `vision`, `text` and `projection_size`, BLIP's original names.
+    Aurora,
+    /// Hugging Face's transformers: `config.json` with `model_type` "blip".
+    HuggingFace,
+    /// BLIP's or Aurora's PyTorch code: one file, its sizes told by the shapes in it.
+    Original,
+}
+
+/// A backbone on disk: its sizes are known, its numbers are not read yet.
+#[derive(Debug)]
+pub struct Origin {
+    /// The path that was opened.
+    pub path: PathBuf,
+    /// Who wrote it.
+    pub layout: Layout,
+    /// The sizes.
+    pub config: BlipConfig,
+    /// The tensors; none where the path is a `config.json`, which describes a model without having it.
+    pub checkpoint: Option<Checkpoint>,
+}
+
+impl Origin {
+    /// Opens a backbone's folder (ours or Hugging Face's; one file, shards or `pytorch_model.bin`), a `.pth` or
+    /// safetensors file, or a lone `config.json`. The sizes of a file are those of the `config.json` beside it, or what
+    /// its shapes tell.
+    ///
+    /// # Errors
+    /// A path that is none of these, a configuration that cannot be, a file that is cut: each names the file.
+    pub fn open(path: &Path) -> Result<Self> {
+        let wrong = |reason: String| Error::Format { path: path.into(), reason };
+        let config = match (path.is_dir(), path.is_file()) {
+            (true, _) => path.join("config.json"),
+            (_, true) if path.extension().is_some_and(|extension| extension == "json") => {
+                return Self::described(path, path, None);
+            }
+            (_, true) => path.with_file_name("config.json"),
+            _ => return Err(wrong(format!("is not there; {KINDS}"))),
+        };
+        if path.is_dir() && !config.is_file() {
+            return Err(wrong(format!("holds no config.json; {KINDS}")));
+        }
+        let torch = path.join("pytorch_model.bin");
+        let is_torch = torch.is_file()
+            && !["model.safetensors", "model.safetensors.index.json"]
+                .iter()
+                .any(|name| path.join(name).is_file());
+        let weights = if is_torch { &torch } else { path };
+        let checkpoint = Checkpoint::open(weights)?;
+        if config.is_file() {
+            return Self::described(path, &config, Some(checkpoint));
+        }
+        let config = checkpoint.infer_config(HEAD_WIDTH).map_err(|error| {
+            wrong(format!("{error}; or put a config.json with the sizes beside it"))
+        })?;
+        Ok(Self {
+            path: path.into(),
+            layout: Layout::Original,
+            config,
+            checkpoint: Some(checkpoint),
+        })
+    }
+
+    fn described(path: &Path, config: &Path, checkpoint: Option<Checkpoint>) -> Result<Self> {
+        let text = std::fs::read_to_string(config).map_err(|source| Error::File {
+            action: "read",
+            path: config.into(),
+            source,
+        })?;
+        let wrong = |reason: String| Error::Format { path: config.into(), reason };
+        let value: serde_json::Value = serde_json::from_str(&text)
+            .map_err(|error| wrong(format!("not a model configuration: {error}")))?;
+        let has = |keys: &[&str]| keys.iter().any(|key| value.get(key).is_some());
+        let (layout, config) = if has(&["model_type", "vision_config", "text_config"]) {
+            (Layout::HuggingFace, hugging_face_config(&text, config)?)
+        } else if has(&["vision", "text", "projection_size"]) {
+            (Layout::Aurora, BlipConfig::from_json(&text, config)?)
+        } else {
+            return Err(wrong(
+                "not a BLIP configuration: neither ours (vision, text, projection_size) nor Hugging Face's \
+                 (model_type \"blip\", vision_config, text_config)"
+                    .to_owned(),
+            ));
+        };
+        Ok(Self { path: path.into(), layout, config, checkpoint })
+    }
+
+    /// The same for pictures of another size, in pixels: position embeddings are resized when the tensors are read.
+    ///
+    /// # Errors
+    /// A size that patches do not tile.
+    pub fn with_image_size(mut self, size: usize) -> Result<Self> {
+        self.config = resized(&self.config, size)?;
+        Ok(self)
+    }
+
+    /// Reads the numbers. What a checkpoint of the released code has beside its backbone, its adapter, is left alone;
+    /// [`Checkpoint::released`] reads both.
+    ///
+    /// # Errors
+    /// A `config.json` alone; a report of everything that does not fit, which names the path.
+    pub fn read(&self, device: &Device) -> Result<(Backbone, LoadReport)> {
+        let wrong = |reason: String| Error::Format { path: self.path.clone(), reason };
+        let Some(checkpoint) = &self.checkpoint else {
+            return Err(wrong(format!("describes a model, and its weights are needed; {KINDS}")));
+        };
+        let (backbone, mut report) =
+            checkpoint.backbone_beside(&self.config, device, released::is_adapter)?;
+        let adapter = checkpoint.names().filter(|name| released::is_adapter(name));
+        report.ignored.extend(adapter.map(|name| (name.to_owned(), ADAPTER)));
+        Ok((backbone, report))
+    }
+}
+
+impl Backbone {
+    /// The same backbone for pictures of another size, in pixels: the position embeddings are resized.
+    ///
+    /// # Errors
+    /// A size that patches do not tile.
+    pub fn with_image_size(mut self, size: usize) -> Result<Self> {
+        let (from, config) = (self.config.vision.grid(), resized(&self.config, size)?);
+        let positions = get(&self.tensors, POSITIONS)?;
+        let positions = resize_positions(&positions, from, config.vision.grid())?;
+        self.tensors.insert(POSITIONS.to_owned(), positions);
+        Ok(Self { config, ..self })
+    }
+}
+
+fn resized(config: &BlipConfig, size: usize) -> Result<BlipConfig> {
+    let patch = config.vision.patch_size;
+    if size == 0 || !size.is_multiple_of(patch) {
+        let reason = format!(
+            "must be a multiple of the patch size {patch}, such as {} or {}",
+            (size / patch).max(1) * patch,
+            (size / patch + 1) * patch
+        );
+        return Err(Error::config("image_size", size, reason));
+    }
+    let mut config = config.clone();
+    config.vision.image_size = size;
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::tiny;
+    use candle_core::DType;
+
+    fn refused(path: &Path) -> String {
+        Origin::open(path).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_folder_of_ours_is_read_as_it_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let backbone = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
+        backbone.write(folder.path(), DType::F32).unwrap();
+        let origin = Origin::open(folder.path()).unwrap();
+        assert_eq!((origin.layout, &origin.config), (Layout::Aurora, &tiny()));
+        let (read, report) = origin.read(&Device::Cpu).unwrap();
+        assert_eq!(read.fingerprint().unwrap(), backbone.fingerprint().unwrap());
+        assert!(report.complete() && report.reshaped.is_empty() && report.ignored.is_empty());
+        // The weights' own path will do: the configuration lies beside it.
+        let origin = Origin::open(&folder.path().join("model.safetensors")).unwrap();
+        assert_eq!(origin.config, tiny());
+    }
+
+    #[test]
+    fn another_picture_size_is_the_same_on_the_way_in_and_afterwards() {
+        let folder = tempfile::tempdir().unwrap();
+        let backbone = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
+        backbone.write(folder.path(), DType::F32).unwrap();
+        let origin = Origin::open(folder.path()).unwrap().with_image_size(32).unwrap();
+        let (read, report) = origin.read(&Device::Cpu).unwrap();
+        let later = backbone.with_image_size(32).unwrap();
+        assert_eq!((&read.config, read.config.vision.tokens()), (&later.config, 17));
+        assert_eq!(read.fingerprint().unwrap(), later.fingerprint().unwrap());
+        assert!(report.reshaped[0].contains("pos_embed [1, 5, 24] to [1, 17, 24]"), "{report}");
+        let message = later.with_image_size(20).unwrap_err().to_string();
+        assert!(message.contains("image_size = 20") && message.contains("16 or 24"), "{message}");
+    }
+
+    #[test]
+    fn a_configuration_alone_has_sizes_and_no_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        std::fs::write(&path, serde_json::to_string(&tiny()).unwrap()).unwrap();
+        let origin = Origin::open(&path).unwrap();
+        assert!(origin.checkpoint.is_none() && origin.config == tiny());
+        let message = origin.read(&Device::Cpu).unwrap_err().to_string();
+        assert!(message.contains("config.json") && message.contains("weights"), "{message}");
+        // In a folder, weights are expected.
+        assert!(refused(folder.path()).contains("model.safetensors"));
+    }
+
+    #[test]
+    fn what_is_no_backbone_says_what_would_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        assert!(refused(&folder.path().join("nothing")).contains("is not there"));
+        assert!(refused(folder.path()).contains("holds no config.json"));
+        for (text, wanted) in [
+            ("{\"a\": 1}", "neither ours"),
+            ("[1", "not a model configuration"),
+            ("{\"model_type\": \"bert\"}", "only \"blip\""),
+            ("{\"vision\": 1}", "not a model configuration"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let message = refused(&path);
+            assert!(message.contains("config.json") && message.contains(wanted), "{message}");
+        }
+    }
+
+    #[test]
+    fn weights_that_do_not_fit_are_told_with_their_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut backbone = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
+        backbone.tensors.remove("itm_head.bias");
+        backbone.write(folder.path(), DType::F32).unwrap();
+        let message = Origin::open(folder.path()).unwrap().read(&Device::Cpu).unwrap_err();
+        let message = message.to_string();
+        let path = folder.path().display().to_string();
+        assert!(message.contains(&path) && message.contains("missing: itm_head.bias"), "{message}");
+    }
+}

@@ -1,0 +1,45 @@
+//! How many values a tuning trains, from sizes alone.
+
+use std::collections::BTreeMap;
+
+use crate::{BlipConfig, Part, Result, TuneSpec, Tuned};
+
+impl TuneSpec {
+    /// Trained values of each part on a backbone of these sizes; what is kept without being trained does not count.
+    ///
+    /// # Errors
+    /// As [`TuneSpec::wanted`].
+    pub fn count_trained(&self, config: &BlipConfig) -> Result<BTreeMap<Part, usize>> {
+        let mut counts = BTreeMap::new();
+        for (name, shape) in self.wanted(config)? {
+            match Tuned::part(&name) {
+                Part::Buffer => {}
+                part => *counts.entry(part).or_default() += shape.elem_count(),
+            }
+        }
+        Ok(counts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::tiny;
+    use crate::{AdapterKind, Backbone, Flavour};
+    use candle_core::Device;
+
+    #[test]
+    fn what_is_counted_is_what_becomes_a_variable() {
+        let backbone = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
+        for kind in [AdapterKind::Cp, AdapterKind::Vera, AdapterKind::Heads, AdapterKind::Full] {
+            for flavour in [Flavour::Aurora, Flavour::Released] {
+                let spec = TuneSpec::new(kind, flavour, 4);
+                let counted: usize = spec.count_trained(&tiny()).unwrap().values().sum();
+                let start = Tuned::start(spec, &backbone, 1, &Device::Cpu).unwrap();
+                let (_, variables) = start.into_variables().unwrap();
+                let trained: usize = variables.iter().map(|(_, var)| var.elem_count()).sum();
+                assert_eq!(counted, trained, "{kind:?} {flavour:?}");
+            }
+        }
+    }
+}

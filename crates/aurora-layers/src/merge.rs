@@ -1,0 +1,141 @@
+//! An adapter put into the weights of its backbone, and taken out again.
+//!
+//! Deltas, output scales, heads and the backbone's own tuned tensors become part of the weights, and cost nothing any
+//! more. Gates and context are no weights; they stay beside, as a tuning of the merged backbone.
+//!
+//! Weights are merged in f32, whatever the type they were read from. Writing them as f16 or bf16 rounds the sum: a
+//! delta below about 2^-11 (bf16: 2^-8) of its weight is lost there, and taking it out again needs the originals.
+
+use crate::tensors::{Tensors, get};
+use crate::{AdapterKind, Backbone, Error, Part, Result, TuneSpec, Tuned, save_adapter};
+use candle_core::DType;
+use std::path::Path;
+
+/// Name of the adapter folder inside the folder of a merged backbone, for gates and context.
+pub const BESIDE: &str = "adapter";
+
+/// A backbone with an adapter in its weights.
+#[derive(Debug, Clone)]
+pub struct Merged {
+    /// The merged weights. Tensors that the adapter does not change are those of the original, not copies.
+    pub backbone: Backbone,
+    /// Gates and context, which work on the merged backbone as they did on the original; without any of them, a
+    /// tuning that adds nothing.
+    pub beside: Tuned,
+    /// What merging replaced.
+    originals: Tensors,
+    /// The fingerprint of the original.
+    fingerprint: String,
+}
+
+/// Put an adapter into the weights of the backbone it was trained on.
+///
+/// # Errors
+/// A kind that is no change of weights; tensors that do not fit the backbone.
+pub fn merge(backbone: &Backbone, tuned: &Tuned) -> Result<Merged> {
+    if tuned.spec.kind == AdapterKind::Bottleneck {
+        let reason = "is no change of weights and cannot be merged; keep the adapter folder";
+        return Err(Error::config("kind", tuned.spec.kind.name(), reason));
+    }
+    let wanted = tuned.spec.wanted(&backbone.config)?;
+    crate::tensors::check("the adapter", &tuned.tensors, &wanted)?;
+    let mut tensors = backbone.tensors.clone();
+    for (name, tensor) in &tuned.tensors {
+        if let Part::Head | Part::Backbone = Tuned::part(name) {
+            tensors.insert(name.clone(), tensor.detach());
+        }
+    }
+    if let Some(adapter) = tuned.spec.adapter() {
+        for site in tuned.spec.sites(&backbone.config)? {
+            let names = ["weight", "bias"].map(|part| format!("{}.{part}", site.path));
+            let [weight, bias] = [get(&tensors, &names[0])?, get(&tensors, &names[1])?];
+            let change = adapter.change(&site, &weight, &tuned.tensors)?;
+            let (weight, changed_bias) = change.merged(&weight, &bias)?;
+            let [weight_name, bias_name] = names;
+            tensors.insert(weight_name, weight);
+            if change.scale.is_some_and(|scale| scale.bias) {
+                tensors.insert(bias_name, changed_bias);
+            }
+        }
+    }
+    let replaced = |(name, tensor): &(&String, &candle_core::Tensor)| {
+        tensors.get(*name).is_some_and(|merged| merged.id() != tensor.id())
+    };
+    let originals = backbone.tensors.iter().filter(replaced);
+    Ok(Merged {
+        originals: originals.map(|(name, tensor)| (name.clone(), tensor.clone())).collect(),
+        fingerprint: backbone.fingerprint()?,
+        beside: beside(tuned, backbone)?,
+        backbone: Backbone { config: backbone.config.clone(), tensors },
+    })
+}
+
+/// Gates and context alone.
+fn beside(tuned: &Tuned, backbone: &Backbone) -> Result<Tuned> {
+    let spec = TuneSpec {
+        gate: tuned.spec.gate,
+        context_slots: tuned.spec.context_slots,
+        frame_aware: tuned.spec.frame_aware,
+        modules_to_save: Vec::new(),
+        ..TuneSpec::new(AdapterKind::Heads, tuned.spec.flavour, 0)
+    };
+    let wanted = spec.wanted(&backbone.config)?;
+    let kept = |name: String| Ok((name.clone(), get(&tuned.tensors, &name)?.detach()));
+    let tensors = wanted.into_iter().map(|(name, _)| kept(name)).collect::<Result<_>>()?;
+    Tuned::from_tensors(spec, &backbone.config, "gates and context", tensors)
+}
+
+impl Merged {
+    /// The backbone as it was, to the byte: the tensors that merging replaced, and those it left.
+    ///
+    /// # Errors
+    /// Weights that were changed after merging, by their fingerprint.
+    pub fn unmerge(&self) -> Result<Backbone> {
+        let mut original = self.backbone.clone();
+        original.tensors.extend(self.originals.clone());
+        let found = original.fingerprint()?;
+        if found != self.fingerprint {
+            let reason = format!(
+                "is not the {} of the backbone before merging; its weights were changed afterwards",
+                self.fingerprint
+            );
+            return Err(Error::config("fingerprint", found, reason));
+        }
+        Ok(original)
+    }
+
+    /// Names of the tensors that merging replaced.
+    pub fn replaced(&self) -> impl Iterator<Item = &str> {
+        self.originals.keys().map(String::as_str)
+    }
+
+    /// Whether there are gates, a context or frame-aware attention, so that the merged backbone alone is not the whole model.
+    pub fn has_beside(&self) -> bool {
+        let spec = &self.beside.spec;
+        spec.gate || spec.has_context(&self.backbone.config) || spec.frame_aware
+    }
+
+    /// Write a backbone folder with weights as `dtype`; where there are gates or a context, an adapter folder
+    /// [`BESIDE`] in it that loads on the backbone as it is read back. `base` names it for people.
+    /// A vocabulary that stands beside the original's weights is not copied.
+    ///
+    /// # Errors
+    /// What writing reports.
+    pub fn write(&self, folder: &Path, dtype: DType, base: &str) -> Result<()> {
+        self.backbone.write(folder, dtype)?;
+        if !self.has_beside() {
+            return Ok(());
+        }
+        // The fingerprint has to be that of the values as they were rounded.
+        let rounded = self.backbone.tensors.iter().map(|(name, tensor)| {
+            Ok((name.clone(), tensor.detach().to_dtype(dtype)?.to_dtype(DType::F32)?))
+        });
+        let stored = Backbone {
+            config: self.backbone.config.clone(),
+            tensors: rounded.collect::<Result<_>>()?,
+        };
+        let card = "# Gates and context\n\nWhat remained beside the weights when an adapter was merged into the \
+                    backbone of the folder above.\n";
+        save_adapter(&folder.join(BESIDE), &self.beside, &stored, base, card)
+    }
+}

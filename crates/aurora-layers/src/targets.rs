@@ -1,0 +1,275 @@
+//! Targets: on which maps of a backbone an adapter is put.
+
+use crate::{Error, Result, Site, Tower};
+use regex::Regex;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fmt;
+
+/// Which maps are tuned: those that every list and the pattern let through, and no exclusion takes out. What is empty
+/// lets everything through.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Targets {
+    /// Ends of paths, whole components: `attn.qkv`, `query`, `layer.3.attention.self.key`.
+    pub modules: Vec<String>,
+    /// A regular expression that the whole path has to match; empty for any path.
+    pub pattern: String,
+    /// Blocks and layers, each tower's counted from 0.
+    pub layers: Vec<LayerRange>,
+    /// Towers.
+    pub towers: Vec<Tower>,
+    /// Ends of paths that are left out.
+    pub exclude: Vec<String>,
+}
+
+/// Layers from the first to the last, both included; written `3-5`, or `3` for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LayerRange {
+    first: usize,
+    last: usize,
+}
+
+impl LayerRange {
+    /// From `first` to `last`, both included; none if they stand the wrong way round.
+    pub fn new(first: usize, last: usize) -> Option<Self> {
+        (first <= last).then_some(Self { first, last })
+    }
+
+    /// From its written form.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        Self::new(first.trim().parse().ok()?, last.trim().parse().ok()?)
+    }
+}
+
+impl TryFrom<String> for LayerRange {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        Self::parse(&text).ok_or_else(|| format!("{text:?} is no layer (3) and no range (3-5)"))
+    }
+}
+
+impl From<LayerRange> for String {
+    fn from(range: LayerRange) -> Self {
+        range.to_string()
+    }
+}
+
+impl fmt::Display for LayerRange {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self.first == self.last {
+            true => write!(f, "{}", self.first),
+            false => write!(f, "{}-{}", self.first, self.last),
+        }
+    }
+}
+
+/// What targets choose of what there is: the result of a dry run. Shown with `{}`, it is a line for each path.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Paths of the maps that are tuned, in the order they were given.
+    pub chosen: Vec<String>,
+    /// Paths of the others, each with the reason.
+    pub left_out: Vec<(String, String)>,
+}
+
+impl fmt::Display for Selection {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let all = self.chosen.len() + self.left_out.len();
+        writeln!(f, "{} of {all} are tuned", self.chosen.len())?;
+        self.chosen.iter().try_for_each(|path| writeln!(f, "+ {path}"))?;
+        self.left_out.iter().try_for_each(|(path, reason)| writeln!(f, "- {path}: {reason}"))
+    }
+}
+
+/// Tower and layer of the map at a path, as far as the path has them.
+fn place(path: &str) -> (Option<Tower>, Option<usize>) {
+    // A decoder's word head stands beside its tower, under the same first component.
+    let first = |path: &str| path.split('.').next().unwrap_or_default().to_owned();
+    let tower = Tower::ALL.into_iter().find(|tower| first(tower.prefix()) == first(path));
+    let layer = path.split_once(".blocks.").or_else(|| path.split_once(".layer."));
+    let layer = layer.and_then(|(_, rest)| rest.split('.').next()?.parse().ok());
+    (tower, layer)
+}
+
+/// Whether `path` is `prefix` or something inside it, by whole components.
+pub(crate) fn below(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// Whether `path` ends with `suffix`, by whole components.
+fn ends(path: &str, suffix: &str) -> bool {
+    path.strip_suffix(suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+type Test = Box<dyn Fn(&str) -> bool>;
+
+/// One list of the targets: its key, and its entries with what each lets through.
+struct Rule {
+    key: &'static str,
+    entries: Vec<(String, Test)>,
+}
+
+impl Rule {
+    fn new<T: ToString + Clone + 'static>(
+        key: &'static str,
+        entries: &[T],
+        lets: impl Fn(&T, &str) -> bool + Clone + 'static,
+    ) -> Self {
+        let entry = |entry: &T| -> (String, Test) {
+            let (name, lets, entry) = (entry.to_string(), lets.clone(), entry.clone());
+            (name, Box::new(move |path| lets(&entry, path)))
+        };
+        Self { key, entries: entries.iter().map(entry).collect() }
+    }
+
+    /// Numbers of the entries that let a path through.
+    fn hits(&self, path: &str) -> Vec<usize> {
+        (0..self.entries.len()).filter(|&entry| self.entries[entry].1(path)).collect()
+    }
+
+    fn names(&self) -> String {
+        self.entries.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl Targets {
+    /// Whether everything is let through.
+    pub fn is_all(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What is wrong with a pattern, if anything.
+    pub fn pattern_error(pattern: &str) -> Option<String> {
+        compile(pattern).err().map(|error| error.to_string())
+    }
+
+    /// Which of these sites are tuned.
+    ///
+    /// # Errors
+    /// As [`Targets::select_paths`].
+    pub fn select(&self, sites: &[Site]) -> Result<Selection> {
+        self.select_paths(sites.iter().map(|site| site.path.as_str()))
+    }
+
+    /// The same for any paths.
+    ///
+    /// # Errors
+    /// A pattern that is no regular expression; an entry that lets nothing through which the other lists let through,
+    /// by name, with what there is; an exclusion that takes nothing out; nothing left.
+    pub fn select_paths<'a>(&self, paths: impl IntoIterator<Item = &'a str>) -> Result<Selection> {
+        let paths: Vec<&str> = paths.into_iter().collect();
+        let rules = self.rules()?;
+        let exclude = Rule::new("exclude", &self.exclude, |end, path| ends(path, end));
+        let mut used = BTreeSet::new();
+        let mut selection = Selection::default();
+        for &path in &paths {
+            let hits: Vec<Vec<usize>> = rules.iter().map(|rule| rule.hits(path)).collect();
+            let against = |rule: &usize| !rules[*rule].entries.is_empty() && hits[*rule].is_empty();
+            let against: Vec<usize> = (0..rules.len()).filter(against).collect();
+            for (rule, hits) in rules.iter().zip(&hits).filter(|_| against.is_empty()) {
+                used.extend(hits.iter().map(|hit| (rule.key, *hit)));
+            }
+            if let Some(&rule) = against.first() {
+                let Rule { key, .. } = rules[rule];
+                let reason = format!("not among {key} = {}", rules[rule].names());
+                selection.left_out.push((path.to_owned(), reason));
+                continue;
+            }
+            match exclude.hits(path)[..] {
+                [] => selection.chosen.push(path.to_owned()),
+                [first, ..] => {
+                    used.insert((exclude.key, first));
+                    let reason = format!("excluded by {}", exclude.entries[first].0);
+                    selection.left_out.push((path.to_owned(), reason));
+                }
+            }
+        }
+        for rule in rules.iter().chain([&exclude]) {
+            for (index, (name, lets)) in rule.entries.iter().enumerate() {
+                if used.contains(&(rule.key, index)) {
+                    continue;
+                }
+                let reason = match paths.iter().any(|path| lets(path)) {
+                    true => "matches only what another of the targets leaves out",
+                    false => "matches nothing",
+                };
+                return Err(nothing(rule.key, name, reason, &paths));
+            }
+        }
+        match selection.chosen.is_empty() && !paths.is_empty() {
+            true => Err(nothing("exclude", &exclude.names(), "leaves nothing to tune", &paths)),
+            false => Ok(selection),
+        }
+    }
+
+    /// The sites that are tuned.
+    pub(crate) fn sites(&self, sites: &[Site]) -> Result<Vec<Site>> {
+        if self.is_all() {
+            return Ok(sites.to_vec());
+        }
+        let chosen: BTreeSet<String> = self.select(sites)?.chosen.into_iter().collect();
+        Ok(sites.iter().filter(|site| chosen.contains(&site.path)).cloned().collect())
+    }
+
+    /// Lists and pattern as rules that a path has to pass.
+    fn rules(&self) -> Result<[Rule; 4]> {
+        let pattern: &[String] = match self.pattern.is_empty() {
+            true => &[],
+            false => std::slice::from_ref(&self.pattern),
+        };
+        let regex = compile(&self.pattern).map_err(|error| {
+            let reason = format!("is no regular expression: {error}");
+            Error::config("targets.pattern", &self.pattern, reason)
+        })?;
+        let towers: Vec<&str> = self.towers.iter().map(|tower| tower.name()).collect();
+        Ok([
+            Rule::new("towers", &towers, |tower, path| {
+                place(path).0.is_some_and(|found| found.name() == *tower)
+            }),
+            Rule::new("layers", &self.layers, |range, path| {
+                place(path).1.is_some_and(|layer| (range.first..=range.last).contains(&layer))
+            }),
+            Rule::new("modules", &self.modules, |end, path| ends(path, end)),
+            Rule::new("pattern", pattern, move |_, path| regex.is_match(path)),
+        ])
+    }
+}
+
+/// The pattern as one that has to match from end to end.
+fn compile(pattern: &str) -> std::result::Result<Regex, regex::Error> {
+    Regex::new(&format!("^(?:{pattern})$"))
+}
+
+/// An entry that chooses nothing, with what there is to choose from: paths with N for the layer.
+fn nothing(key: &str, entry: &str, reason: &str, paths: &[&str]) -> Error {
+    let mut forms: Vec<String> = Vec::new();
+    let mut last: Vec<(Tower, usize)> = Vec::new();
+    for path in paths {
+        let (tower, layer) = place(path);
+        let form = match layer {
+            Some(layer) => path.replacen(&format!(".{layer}."), ".N.", 1),
+            None => (*path).to_owned(),
+        };
+        if !forms.contains(&form) {
+            forms.push(form);
+        }
+        if let (Some(tower), Some(layer)) = (tower, layer) {
+            match last.iter_mut().find(|(known, _)| *known == tower) {
+                Some((_, last)) => *last = layer.max(*last),
+                None => last.push((tower, layer)),
+            }
+        }
+    }
+    let layers = last.iter().map(|(tower, last)| format!("{} layers 0-{last}", tower.name()));
+    let there: Vec<String> = forms.into_iter().chain(layers).collect();
+    let field = format!("targets.{key}");
+    Error::config(&field, entry, format!("{reason}; there are {}", there.join(", ")))
+}
+
+#[cfg(test)]
+#[path = "targets_tests.rs"]
+mod tests;

@@ -1,0 +1,140 @@
+//! `[adapter]`: kind, sizes, and on which maps.
+
+use aurora_layers::{AdapterKind, Flavour, LayerRange, Start, Targets, Tower, TuneSpec};
+use serde::{Deserialize, Serialize};
+
+use super::schema::{Field, Kind, Range, Words};
+
+/// `[adapter]`: what is trained beside the heads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdapterSection {
+    /// What is added to the frozen maps, or trained of the backbone.
+    pub kind: AdapterKind,
+    /// Reading of the method.
+    pub flavour: Flavour,
+    /// Rank of the factors, width of a bottleneck.
+    pub rank: usize,
+    /// Strength of LoRA and DoRA, 0 for the rank.
+    pub alpha: f64,
+    /// That strength over the root of the rank.
+    pub rank_stabilised: bool,
+    /// How LoRA's factors start.
+    pub start: Start,
+    /// Gated query transformation.
+    pub gate: bool,
+    /// Slots of the context bank, 0 for no context enhancement.
+    pub context_slots: usize,
+    /// Share of rank components dropped at each step.
+    pub dropout: f64,
+    /// Modules of the backbone that are trained and saved beside the heads.
+    pub extra_modules: Vec<String>,
+    /// On which maps.
+    pub targets: Targets,
+}
+
+impl AdapterSection {
+    /// As [`TuneSpec`]: gate and context go with a weight delta only, so that `kind = "heads"`
+    /// trains the heads and nothing else.
+    pub fn spec(&self) -> TuneSpec {
+        let mut spec = TuneSpec::new(self.kind, self.flavour, self.rank);
+        if let AdapterKind::Lora | AdapterKind::Dora = self.kind {
+            spec.alpha = (self.alpha > 0.0).then_some(self.alpha);
+            spec.rank_stabilised = self.rank_stabilised;
+        }
+        if self.kind == AdapterKind::Lora {
+            spec.start = self.start;
+        }
+        spec.gate &= self.gate;
+        spec.context_slots = spec.context_slots.min(1) * self.context_slots;
+        spec.modules_to_save.extend(self.extra_modules.iter().cloned());
+        spec.targets = self.targets.clone();
+        spec
+    }
+
+    /// Its keys.
+    pub const FIELDS: &'static [Field] = &[
+        Field {
+            key: "adapter.kind",
+            kind: Kind::Choice(&AdapterKind::NAMES),
+            meaning: "cp, tucker, tensor_train, lora, dora, vera and ia3 change frozen maps; bottleneck stands beside blocks; norms, biases, heads and full train those of the backbone.",
+        },
+        Field {
+            key: "adapter.flavour",
+            kind: Kind::Choice(&["aurora", "released"]),
+            meaning: "aurora is the paper's method, released the arithmetic of its published code.",
+        },
+        Field {
+            key: "adapter.rank",
+            kind: Kind::Count(1, 4096),
+            meaning: "Rank of the factors, width of a bottleneck.",
+        },
+        Field {
+            key: "adapter.alpha",
+            kind: Kind::Real(Range::NOT_NEGATIVE),
+            meaning: "Strength of lora and dora, over the rank; 0 for the rank itself.",
+        },
+        Field {
+            key: "adapter.rank_stabilised",
+            kind: Kind::Switch,
+            meaning: "That strength over the root of the rank (rsLoRA).",
+        },
+        Field {
+            key: "adapter.start",
+            kind: Kind::Choice(&["zero", "pissa"]),
+            meaning: "Start of lora: zero, or pissa, from the largest singular values of the frozen weights.",
+        },
+        Field {
+            key: "adapter.gate",
+            kind: Kind::Switch,
+            meaning: "Gated query transformation in the fusion layers (cp and tucker).",
+        },
+        Field {
+            key: "adapter.context_slots",
+            kind: Kind::Count(0, 65_536),
+            meaning: "Text vectors in the bank of the context enhancement, 0 for none (cp and tucker).",
+        },
+        Field {
+            key: "adapter.dropout",
+            kind: Kind::Real(Range::BELOW_ONE),
+            meaning: "Share of rank components left out at each training step.",
+        },
+        Field {
+            key: "adapter.extra_modules",
+            kind: Kind::List(Words { what: "paths", fits: |text| !text.is_empty() }),
+            meaning: "Modules of the backbone, by path, that are trained and saved beside the heads, at their rate.",
+        },
+        Field {
+            key: "adapter.targets.modules",
+            kind: Kind::List(Words { what: "ends of paths", fits: |text| !text.is_empty() }),
+            meaning: "Maps that are tuned, by the end of their path (\"attn.qkv\", \"query\"); none given: all.",
+        },
+        Field {
+            key: "adapter.targets.pattern",
+            kind: Kind::Pattern(|pattern| Targets::pattern_error(pattern).is_none()),
+            meaning: "A regular expression that the whole path has to match; empty for any path.",
+        },
+        Field {
+            key: "adapter.targets.layers",
+            kind: Kind::List(Words {
+                what: "layers and ranges (\"3\", \"0-5\")",
+                fits: |text| LayerRange::parse(text).is_some(),
+            }),
+            meaning: "Blocks and layers that are tuned, counted from 0 in each tower; none given: all.",
+        },
+        Field {
+            key: "adapter.targets.towers",
+            kind: Kind::List(Words { what: "\"vision\", \"text\", \"decoder\"", fits: is_tower }),
+            meaning: "Towers that are tuned: vision, text, decoder; none given: all.",
+        },
+        Field {
+            key: "adapter.targets.exclude",
+            kind: Kind::List(Words { what: "ends of paths", fits: |text| !text.is_empty() }),
+            meaning: "Maps that are left out, by the end of their path.",
+        },
+    ];
+}
+
+fn is_tower(text: &str) -> bool {
+    Tower::ALL.iter().any(|tower| tower.name() == text)
+}

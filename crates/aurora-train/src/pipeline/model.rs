@@ -1,0 +1,125 @@
+//! From a configuration's words for a model to a backbone with its vocabulary.
+
+use aurora_data::Tokens;
+use aurora_layers::checkpoint::{LoadReport, Origin};
+use aurora_layers::{Backbone, Form};
+use candle_core::Device;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::ModelSection;
+use crate::error::{Error, Result};
+
+/// Names of a vocabulary beside a backbone's weights; the first that is there is taken.
+pub const VOCABULARIES: [&str; 2] = ["tokenizer.json", "vocab.txt"];
+
+/// A backbone with its vocabulary.
+#[derive(Debug)]
+pub struct Model {
+    /// What configurations and adapters call it.
+    pub name: String,
+    /// The frozen weights.
+    pub backbone: Backbone,
+    /// The tokenizer that the backbone was trained with.
+    pub tokens: Arc<Tokens>,
+    /// What became of every tensor of the file.
+    pub report: LoadReport,
+}
+
+impl Model {
+    /// Opens the backbone at the path that the section gives, of any kind that [`Origin`] knows, for the section's
+    /// picture size and with its vocabulary.
+    ///
+    /// # Errors
+    /// A file that is missing, cut or contradicts the others; a vocabulary that is nowhere or of another size.
+    pub fn open(section: &ModelSection) -> Result<Self> {
+        let path = Path::new(&section.backbone);
+        let mut origin = Origin::open(path)?;
+        if let Some(size) = section.other_image_size() {
+            origin = origin.with_image_size(size)?;
+        }
+        if origin.config.form != Form::Retrieval {
+            let reason = format!(
+                "is a model for {}; runs, measurements and searches are of retrieval models",
+                origin.config.form
+            );
+            return Err(aurora_layers::Error::Format { path: path.into(), reason }.into());
+        }
+        // Before the weights, which may take a while.
+        let vocabulary = match section.other_vocabulary() {
+            Some(file) => file.to_owned(),
+            None => vocabulary_beside(path)?,
+        };
+        let tokens = Tokens::from_file(&vocabulary)?;
+        fits(&tokens, &vocabulary, origin.config.text.vocab_size)?;
+        let (backbone, report) = origin.read(&Device::Cpu)?;
+        Ok(Self { name: section.backbone.clone(), backbone, tokens: Arc::new(tokens), report })
+    }
+
+    /// A backbone that came from elsewhere, for the section's picture size; `tokens` are its own vocabulary, which the
+    /// section may replace.
+    ///
+    /// # Errors
+    /// A picture size that patches do not tile, a vocabulary of another size.
+    pub fn from_backbone(
+        section: &ModelSection,
+        backbone: Backbone,
+        tokens: Tokens,
+    ) -> Result<Self> {
+        let backbone = match section.other_image_size() {
+            Some(size) => backbone.with_image_size(size)?,
+            None => backbone,
+        };
+        let (tokens, path) = match section.other_vocabulary() {
+            Some(file) => (Tokens::from_file(file)?, file),
+            None => (tokens, Path::new(&section.backbone)),
+        };
+        fits(&tokens, path, backbone.config.text.vocab_size)?;
+        let report = LoadReport { loaded: backbone.tensors.len(), ..LoadReport::default() };
+        Ok(Self { name: section.backbone.clone(), backbone, tokens: Arc::new(tokens), report })
+    }
+}
+
+/// The vocabulary of a backbone: in its folder, or beside its file.
+///
+/// # Errors
+/// [`Error::NoVocabulary`] with the places that were looked at.
+pub fn vocabulary_beside(backbone: &Path) -> Result<PathBuf> {
+    let folder = if backbone.is_dir() { Some(backbone) } else { backbone.parent() };
+    let looked = VOCABULARIES.map(|name| folder.unwrap_or(Path::new("")).join(name));
+    match looked.iter().find(|path| path.is_file()) {
+        Some(path) => Ok(path.clone()),
+        None => Err(Error::NoVocabulary { looked: looked.to_vec() }),
+    }
+}
+
+/// That every row of the word embeddings has its piece, and no piece is without a row.
+fn fits(tokens: &Tokens, path: &Path, rows: usize) -> Result<()> {
+    let pieces = tokens.vocab_size();
+    if pieces == rows {
+        return Ok(());
+    }
+    Err(Error::OtherVocabulary { path: path.into(), pieces, rows })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vocabulary_is_found_beside_the_weights_or_the_error_says_where_it_was_looked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let weights = folder.path().join("model.pth");
+        std::fs::write(&weights, "").unwrap();
+        for path in [folder.path(), weights.as_path()] {
+            let message = vocabulary_beside(path).unwrap_err().to_string();
+            for part in ["vocab.txt", "tokenizer.json", "model.vocabulary"] {
+                assert!(message.contains(part), "{message}");
+            }
+        }
+        for name in ["vocab.txt", "tokenizer.json"] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+            assert_eq!(vocabulary_beside(&weights).unwrap(), folder.path().join(name));
+        }
+    }
+}
