@@ -12,6 +12,7 @@ use aurora_train::answering::{
 };
 use aurora_train::evaluation::GalleryBuilder;
 use aurora_train::itm::HardNegatives;
+use aurora_train::momentum::Momentum;
 use aurora_train::optimizer::{AdamW, AdamWOptions, Group, Parameter};
 use aurora_train::progress::Silent;
 use aurora_train::retrieval::{Contrast, Pairs, contrastive, encode, matching};
@@ -235,5 +236,25 @@ fn every_kind_learns() {
             let [before, after] = Tuning::of(form, spec).run(40, answers);
             assert!(after < 0.75 * before, "{what}, answering: {before} to {after}");
         }
+    }
+}
+
+#[test]
+fn the_momentum_model_has_no_backbone_of_its_own() {
+    let backbone = Backbone::random(config(Form::Retrieval), 1, &Device::Cpu).unwrap();
+    let frozen = Arc::new(backbone.model().unwrap());
+    for kind in AdapterKind::ALL {
+        let spec = TuneSpec::new(kind, Flavour::Aurora, 4);
+        let start = Tuned::start(spec, &backbone, 2, &Device::Cpu).unwrap();
+        let (live, _) = start.into_variables().unwrap();
+        let momentum = Momentum::new(&live, &frozen, 0.9).unwrap();
+        let (blip, _) = momentum.advance().unwrap();
+        for (name, tensor) in blip.tensors() {
+            let tuned = Tuned::part(name) == Part::Backbone && live.tensors.contains_key(name);
+            let shared = tensor.id() == backbone.tensors[name].id();
+            assert_eq!(shared, !tuned, "{kind:?}: {name}");
+        }
+        let own = [AdapterKind::Norms, AdapterKind::Biases, AdapterKind::Full];
+        assert_eq!(Arc::ptr_eq(&blip, &frozen), !own.contains(&kind), "{kind:?}");
     }
 }

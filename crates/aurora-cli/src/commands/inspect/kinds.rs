@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use aurora_layers::{AdapterKind, BlipConfig, Flavour, Part, TuneSpec};
+use aurora_layers::{AdapterKind, BlipConfig, Flavour, Form, Part, TuneSpec};
 use aurora_train::config::Config;
 
 use super::adapter::{described, part_name};
@@ -80,6 +80,9 @@ pub fn kind_table(config: &BlipConfig, asked: &Asked) -> Result<()> {
     }
     output::line(&format!("what an adapter would train, of {} values\n", output::count(whole)));
     table.print();
+    if config.form != Form::Retrieval {
+        return Ok(()); // It has no heads.
+    }
     let heads = |flavour| -> Result<String> {
         let spec = TuneSpec::new(AdapterKind::Heads, flavour, 0);
         let count: usize = spec.count_trained(config)?.values().sum();
