@@ -1,5 +1,7 @@
 //! An adapter folder, in PEFT's layout: `adapter_model.safetensors`, `adapter_config.json`, `README.md`.
 
+use crate::checkpoint::read_tensors;
+use crate::files::{read_json, write_text};
 use crate::tensors::{self, Tensors};
 use crate::{Backbone, Error, Result, TuneSpec, Tuned};
 use candle_core::{DType, Device};
@@ -40,7 +42,7 @@ impl AdapterFolder {
     /// The tensors as they stand in the folder, under the names that [`Tuned`] knows.
     pub fn read_tensors(folder: &Path, device: &Device) -> Result<Tensors> {
         let path = folder.join(WEIGHTS);
-        let stored = tensors::read(&path, DType::F32, device)?;
+        let stored = read_tensors(&path, DType::F32, device)?;
         let strip = |name: &str| {
             Some(
                 name.strip_prefix("base_model.model.")
@@ -64,26 +66,6 @@ impl AdapterFolder {
     pub fn weights_path(folder: &Path) -> PathBuf {
         folder.join(WEIGHTS)
     }
-}
-
-/// Read a JSON file; `what` it should be is named in the error when it is something else.
-pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path, what: &str) -> Result<T> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::File {
-        action: "read",
-        path: path.into(),
-        source,
-    })?;
-    serde_json::from_str(&text).map_err(|error| Error::Format {
-        path: path.into(),
-        reason: format!("not {what}: {error}"),
-    })
-}
-
-/// Write a text aside and rename it into place.
-pub(crate) fn write_text(path: &Path, text: &str) -> Result<()> {
-    let aside = path.with_extension("partial");
-    let written = std::fs::write(&aside, text).and_then(|()| std::fs::rename(&aside, path));
-    written.map_err(|source| Error::File { action: "write", path: path.into(), source })
 }
 
 fn stored_name(name: &str) -> String {
@@ -165,7 +147,7 @@ mod tests {
 
     fn rewrite(folder: &Path, change: impl FnOnce(&mut Tensors)) {
         let path = folder.join(WEIGHTS);
-        let mut stored = tensors::read(&path, DType::F32, &Device::Cpu).unwrap();
+        let mut stored = read_tensors(&path, DType::F32, &Device::Cpu).unwrap();
         change(&mut stored);
         tensors::write(&stored, &path).unwrap();
     }

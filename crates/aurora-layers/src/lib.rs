@@ -12,6 +12,7 @@ mod context;
 mod count;
 mod decoder;
 mod error;
+mod files;
 mod folder;
 mod gate;
 mod generation;

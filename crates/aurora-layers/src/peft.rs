@@ -11,7 +11,8 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 
 use crate::adapter::{Lora, lora_names};
-use crate::checkpoint::{to_hugging_face, to_original};
+use crate::checkpoint::{read_tensors, to_hugging_face, to_original};
+use crate::files::write_text;
 use crate::folder::{CONFIG, WEIGHTS};
 use crate::tensors::{self, Tensors};
 use crate::{
@@ -88,9 +89,7 @@ pub fn export_lora(
     let path = folder.join(CONFIG);
     let text = serde_json::to_string_pretty(&config)
         .map_err(|error| Error::Format { path: path.clone(), reason: error.to_string() })?;
-    let aside = path.with_extension("partial");
-    std::fs::write(&aside, text + "\n").map_err(failed("write", &aside))?;
-    std::fs::rename(&aside, &path).map_err(failed("write", &path))
+    write_text(&path, &(text + "\n"))
 }
 
 /// That gates and context add nothing.
@@ -124,7 +123,7 @@ pub fn import_lora(folder: &Path, backbone: &Backbone, device: &Device) -> Resul
     let path = folder.join(CONFIG);
     let config = LoraConfig::read(&path)?;
     let weights = folder.join(WEIGHTS);
-    let stored = tensors::read(&weights, DType::F32, device)?;
+    let stored = read_tensors(&weights, DType::F32, device)?;
     let mut factors: BTreeMap<String, Tensor> = BTreeMap::new();
     for (name, tensor) in stored {
         let short = name.strip_prefix(PREFIX).unwrap_or(&name);
@@ -190,7 +189,7 @@ mod tests {
     use crate::adapter::Init;
     use crate::adapter::tests::delta;
     use crate::config::tests::tiny;
-    use crate::folder::read_json;
+    use crate::files::read_json;
 
     /// A tuning whose factors are random and whose gates are as they start.
     fn moved(kind: AdapterKind) -> (Backbone, Tuned) {
@@ -287,7 +286,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         export_lora(folder.path(), &tuned, &backbone.config, "tiny", false).unwrap();
         let path = folder.path().join(WEIGHTS);
-        let mut stored = tensors::read(&path, DType::F32, &Device::Cpu).unwrap();
+        let mut stored = read_tensors(&path, DType::F32, &Device::Cpu).unwrap();
         let name = "base_model.model.vision_model.encoder.layers.1.mlp.fc1.lora_B.weight";
         assert!(stored.remove(name).is_some());
         tensors::write(&stored, &path).unwrap();

@@ -1,6 +1,5 @@
-//! Named tensors: reading and writing them, and the strict check of a set against what a model wants.
+//! Named tensors: writing them, and the strict check of a set against what a model wants.
 
-use crate::checkpoint::Shards;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Shape, Storage, Tensor, WithDType};
 use safetensors::Dtype;
@@ -13,31 +12,6 @@ use std::path::Path;
 
 /// Tensors by name, in the order of their names.
 pub type Tensors = BTreeMap<String, Tensor>;
-
-/// Read a safetensors file, floats as `dtype`, on `device`.
-///
-/// # Errors
-/// [`Error::File`] when it cannot be opened, [`Error::Format`] when it is cut or no safetensors file.
-pub fn read(path: &Path, dtype: DType, device: &Device) -> Result<Tensors> {
-    convert(&Shards::open(path)?, dtype, device)
-}
-
-/// The same from memory; `path` only names the source in errors.
-///
-/// # Errors
-/// As [`read`].
-pub fn from_bytes(bytes: &[u8], path: &Path, dtype: DType, device: &Device) -> Result<Tensors> {
-    convert(&Shards::from_bytes(bytes.to_vec(), path)?, dtype, device)
-}
-
-fn convert(file: &Shards, dtype: DType, device: &Device) -> Result<Tensors> {
-    let tensor = |name: &str| -> Result<(String, Tensor)> {
-        let tensor = file.tensor(name, device)?;
-        let tensor = if tensor.dtype().is_float() { tensor.to_dtype(dtype)? } else { tensor };
-        Ok((name.to_owned(), tensor))
-    };
-    file.shapes().map(|(name, _)| tensor(name)).collect()
-}
 
 /// Write a safetensors file aside and rename it into place, so that no reader ever meets half a file.
 ///
@@ -214,6 +188,7 @@ pub fn detached(tensors: &Tensors) -> Tensors {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::{Shards, read_tensors};
 
     fn sample() -> Tensors {
         let device = Device::Cpu;
@@ -228,7 +203,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.safetensors");
         write(&sample(), &path).unwrap();
-        let back = read(&path, DType::F32, &Device::Cpu).unwrap();
+        let back = read_tensors(&path, DType::F32, &Device::Cpu).unwrap();
         assert_eq!(back["a"].to_vec2::<f32>().unwrap(), sample()["a"].to_vec2::<f32>().unwrap());
         assert_eq!(back["b"].to_vec1::<i64>().unwrap(), [1, -2]);
         assert_eq!(fingerprint(&sample()).unwrap(), fingerprint(&back).unwrap());
@@ -242,7 +217,7 @@ mod tests {
         write(&sample(), &path).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         for length in 0..bytes.len() {
-            let error = from_bytes(&bytes[..length], &path, DType::F32, &Device::Cpu).unwrap_err();
+            let error = Shards::from_bytes(bytes[..length].to_vec(), &path).unwrap_err();
             assert!(error.to_string().contains("x.safetensors"), "{error}");
         }
     }

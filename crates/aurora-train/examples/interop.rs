@@ -19,7 +19,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use aurora_kernels::random::Stream;
-use aurora_layers::checkpoint::{Checkpoint, hugging_face_config};
+use aurora_layers::checkpoint::{Checkpoint, hugging_face_config, read_tensors};
 use aurora_layers::peft::{export_lora, import_lora};
 use aurora_layers::{
     AdapterKind, Backbone, Blip, BlipConfig, CrossKeys, DecoderTokens, Flavour, Form, Generation,
@@ -91,7 +91,7 @@ fn write(model: &str, folder: &str) -> Result<()> {
 
 /// The model for pictures of the inputs' size, and the inputs.
 fn read(model: &str, inputs: &str) -> Result<(Backbone, Tensors)> {
-    let inputs = tensors::read(Path::new(inputs), DType::F32, &Device::Cpu)?;
+    let inputs = read_tensors(Path::new(inputs), DType::F32, &Device::Cpu)?;
     let size = named(&inputs, "pixel_values")?.dim(3)?;
     let backbone = open(model, |config| config.vision.image_size = size)?;
     Ok((backbone, inputs))

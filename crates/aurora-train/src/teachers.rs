@@ -6,7 +6,8 @@
 //! components of the text teacher's features of the training captions; a picture's place in it is what a ridge map
 //! from the picture teacher's features, fitted on the training pairs, says.
 
-use aurora_layers::{normalize, tensors};
+use aurora_layers::checkpoint::read_tensors;
+use aurora_layers::normalize;
 use candle_core::{DType, Device, Tensor};
 use std::path::Path;
 
@@ -53,7 +54,7 @@ impl Teachers {
             return Err(Error::io("read (make it with `cargo xtask teachers`)", &path, source));
         }
         // In f16, as stored: the parts of tens of thousands of views are many.
-        let mut read = tensors::read(&path, DType::F16, device)?;
+        let mut read = read_tensors(&path, DType::F16, device)?;
         let mut take = |name: &str| {
             read.remove(name).ok_or_else(|| {
                 Error::from(aurora_layers::Error::Mismatch {

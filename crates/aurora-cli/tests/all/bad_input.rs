@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use aurora_layers::checkpoint::read_tensors;
 use aurora_layers::{AdapterFolder, Tensors, tensors};
 use candle_core::{DType, Device};
 
@@ -131,7 +132,7 @@ fn adapted(change: impl FnOnce(&mut Tensors)) -> tempfile::TempDir {
     let backbone = backbone(&folder.path().join("backbone"), 1);
     adapter(&folder.path().join("adapter"), &backbone);
     let path = AdapterFolder::weights_path(&folder.path().join("adapter"));
-    let mut stored = tensors::read(&path, DType::F32, &Device::Cpu).unwrap();
+    let mut stored = read_tensors(&path, DType::F32, &Device::Cpu).unwrap();
     change(&mut stored);
     tensors::write(&stored, &path).unwrap();
     folder

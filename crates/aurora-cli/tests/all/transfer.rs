@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use aurora_layers::checkpoint::read_tensors;
 use aurora_layers::{AdapterFolder, AdapterKind, save_adapter, tensors};
 use candle_core::{DType, Device, Tensor};
 
@@ -22,7 +23,7 @@ fn start() -> tempfile::TempDir {
 /// Opens a gate of the adapter in the folder.
 fn open_gate(folder: &Path) {
     let path = AdapterFolder::weights_path(&folder.join("adapter"));
-    let mut stored = tensors::read(&path, DType::F32, &Device::Cpu).unwrap();
+    let mut stored = read_tensors(&path, DType::F32, &Device::Cpu).unwrap();
     let gate = stored.keys().find(|name| name.contains("aurora_gate_self")).unwrap().clone();
     stored.insert(gate, Tensor::new(&[0.25f32], &Device::Cpu).unwrap());
     tensors::write(&stored, &path).unwrap();
@@ -64,7 +65,7 @@ fn an_adapter_goes_out_as_a_lora_and_comes_back() {
     assert_eq!(measured(path, "adapter"), measured(path, "back"));
     let first = |adapter: &str| {
         let file = AdapterFolder::weights_path(&path.join(adapter));
-        tensors::read(&file, DType::F32, &Device::Cpu).unwrap()
+        read_tensors(&file, DType::F32, &Device::Cpu).unwrap()
     };
     let fingerprint = |adapter| tensors::fingerprint(&first(adapter)).unwrap();
     assert_eq!(fingerprint("adapter"), fingerprint("back"));

@@ -7,6 +7,7 @@ mod origin;
 mod pickle;
 mod positions;
 mod pth;
+mod released;
 mod safetensors;
 mod source;
 mod write;
@@ -24,11 +25,12 @@ pub use origin::{Layout, Origin};
 pub use pickle::{Pickle, PickleError};
 pub use positions::resize as resize_positions;
 pub use pth::Pth;
-pub use safetensors::Shards;
+pub use safetensors::{Shards, read_tensors};
 
 use crate::decoder::TIED;
+use crate::released::is_adapter;
 use crate::tensors::{self, Tensors};
-use crate::{Backbone, Blip, BlipConfig, Error, Form, HEADS, Result, released};
+use crate::{Backbone, Blip, BlipConfig, Error, Form, HEADS, Result};
 use source::Source;
 
 /// The position embeddings of pictures, the one tensor that may have another shape than is wanted.
@@ -327,7 +329,7 @@ impl Checkpoint {
             report.ignored.extend(pth.ignored.iter().map(|name| (name.clone(), BESIDE)));
         }
         if !report.complete() {
-            let way = match report.unexpected.iter().any(|name| released::is_adapter(name)) {
+            let way = match report.unexpected.iter().any(|name| is_adapter(name)) {
                 true => "CP tensors are an adapter of the released code: load it with its adapter",
                 false => "take the configuration that belongs to these weights",
             };

@@ -9,8 +9,8 @@ use safetensors::tensor::Metadata;
 use serde::Deserialize;
 
 use super::source::{Source, Window};
-use crate::folder::read_json;
-use crate::{Error, Result};
+use crate::files::read_json;
+use crate::{Error, Result, Tensors};
 
 /// What a file and an index are called in a folder.
 pub(super) const FILE: &str = "model.safetensors";
@@ -162,6 +162,20 @@ impl Shards {
         let span = shape.iter().product();
         source.tensor(Window { at: *at, span, shape, stride: None }, dtype, device)
     }
+}
+
+/// The tensors of a safetensors file, floats as `dtype`, on `device`.
+///
+/// # Errors
+/// As [`Shards::open`]; a type that candle has not.
+pub fn read_tensors(path: &Path, dtype: DType, device: &Device) -> Result<Tensors> {
+    let file = Shards::open(path)?;
+    let tensor = |name: &str| -> Result<(String, Tensor)> {
+        let tensor = file.tensor(name, device)?;
+        let tensor = if tensor.dtype().is_float() { tensor.to_dtype(dtype)? } else { tensor };
+        Ok((name.to_owned(), tensor))
+    };
+    file.shapes().map(|(name, _)| tensor(name)).collect()
 }
 
 fn dtype(stored: Dtype) -> Option<DType> {

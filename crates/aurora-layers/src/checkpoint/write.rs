@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::hugging_face::architecture;
 use super::names::to_hugging_face;
 use super::safetensors::{FILE, INDEX};
-use crate::folder::write_text;
+use crate::files::write_text;
 use crate::tensors::write_named;
 use crate::{Backbone, BlipConfig, Error, Result};
 

@@ -20,7 +20,7 @@ pub fn folder() -> PathBuf {
 /// A fixture file, floats as f32.
 pub fn read(name: &str) -> Fixture {
     let path = folder().join(name);
-    aurora_layers::tensors::read(&path, DType::F32, &Device::Cpu)
+    aurora_layers::checkpoint::read_tensors(&path, DType::F32, &Device::Cpu)
         .unwrap_or_else(|error| panic!("{error}"))
 }
 

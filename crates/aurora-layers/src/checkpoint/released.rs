@@ -1,0 +1,50 @@
+//! Checkpoints of the released PyTorch code: a backbone and its tuning in one file.
+
+use candle_core::Device;
+
+use super::{Checkpoint, LoadReport};
+use crate::released::{CORE, is_adapter, translate};
+use crate::{
+    AdapterKind, Backbone, BlipConfig, Error, Flavour, Form, Result, Tensors, TuneSpec, Tuned, gate,
+};
+
+impl Checkpoint {
+    /// A checkpoint of the released code as the backbone it was tuned from, with the tuning: flavour released, the rank
+    /// that the core has, gates where there are any. Trained heads are in both.
+    ///
+    /// The released code does not say whether informative context enhancement was on; it is here, as in its training.
+    ///
+    /// # Errors
+    /// A checkpoint without an adapter or without its core; what [`Checkpoint::backbone`] reports; factors that are
+    /// missing, unexpected or of another shape, all listed.
+    pub fn released(
+        &self,
+        config: &BlipConfig,
+        device: &Device,
+    ) -> Result<(Backbone, Tuned, LoadReport)> {
+        let what = self.path().display().to_string();
+        let (backbone, mut report) = self.backbone_beside(config, device, is_adapter)?;
+        let mut stored = Tensors::new();
+        for name in self.names().filter(|name| is_adapter(name)) {
+            stored.insert(name.to_owned(), self.weight(name, device)?);
+        }
+        let Some(rank) = stored.get(CORE).and_then(|core| core.dims().first().copied()) else {
+            let report =
+                format!("missing: {CORE}; without it this is no adapter, load the backbone alone");
+            return Err(Error::Mismatch { what, report });
+        };
+        report.loaded += stored.len();
+        let mut tensors = translate(&stored)?;
+        let mut spec = TuneSpec::new(AdapterKind::Tucker, Flavour::Released, rank);
+        if config.form != Form::Retrieval {
+            spec.context_slots = 0;
+        }
+        spec.gate = tensors.keys().any(|name| gate::is_name(name));
+        for (name, _) in spec.wanted(config)? {
+            if let Some(weight) = backbone.tensors.get(&name) {
+                tensors.entry(name).or_insert_with(|| weight.clone());
+            }
+        }
+        Ok((backbone, Tuned::from_tensors(spec, config, &what, tensors)?, report))
+    }
+}

@@ -1,0 +1,24 @@
+//! Texts on disk: JSON that says what it should have been, and files that are whole or not there.
+
+use crate::{Error, Result};
+use std::path::Path;
+
+/// Read a JSON file; `what` it should be is named in the error when it is something else.
+pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path, what: &str) -> Result<T> {
+    let text = std::fs::read_to_string(path).map_err(|source| Error::File {
+        action: "read",
+        path: path.into(),
+        source,
+    })?;
+    serde_json::from_str(&text).map_err(|error| Error::Format {
+        path: path.into(),
+        reason: format!("not {what}: {error}"),
+    })
+}
+
+/// Write a text aside and rename it into place.
+pub(crate) fn write_text(path: &Path, text: &str) -> Result<()> {
+    let aside = path.with_extension("partial");
+    let written = std::fs::write(&aside, text).and_then(|()| std::fs::rename(&aside, path));
+    written.map_err(|source| Error::File { action: "write", path: path.into(), source })
+}
