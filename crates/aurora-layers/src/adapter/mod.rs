@@ -1,7 +1,8 @@
 //! Adapters: what is trained instead of a frozen map's weight.
 //!
-//! An adapter is a rule, not a store: it says which named tensors it wants and what they make of a site's map. The tensors live in [`crate::Tuned`], so the live model, its moving average and a file on disk are all the
-//! same rule over different tensors.
+//! An adapter is a rule, not a store: it says which named tensors it wants and what they make of a site's map. The
+//! tensors live in [`crate::Tuned`], so the live model, its moving average and a file on disk are all the same rule over
+//! different tensors.
 
 mod bottleneck;
 mod change;
