@@ -109,7 +109,8 @@ impl Merged {
         self.originals.keys().map(String::as_str)
     }
 
-    /// Whether there are gates, a context or frame-aware attention, so that the merged backbone alone is not the whole model.
+    /// Whether there are gates, a context or frame-aware attention, so that the merged backbone alone is not the whole
+    /// model.
     pub fn has_beside(&self) -> bool {
         let spec = &self.beside.spec;
         spec.gate || spec.has_context(&self.backbone.config) || spec.frame_aware
@@ -123,6 +124,20 @@ impl Merged {
     /// What writing reports.
     pub fn write(&self, folder: &Path, dtype: DType, base: &str) -> Result<()> {
         self.backbone.write(folder, dtype)?;
+        self.write_beside(folder, dtype, base)
+    }
+
+    /// The same as a Hugging Face folder, weights as f32 in one file.
+    ///
+    /// # Errors
+    /// What writing reports.
+    pub fn write_hugging_face(&self, folder: &Path, base: &str) -> Result<()> {
+        self.backbone.write_hugging_face(folder, None)?;
+        self.write_beside(folder, DType::F32, base)
+    }
+
+    /// Gates and context, if there are any, for the backbone as it is stored in this folder.
+    fn write_beside(&self, folder: &Path, dtype: DType, base: &str) -> Result<()> {
         if !self.has_beside() {
             return Ok(());
         }

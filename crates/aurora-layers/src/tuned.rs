@@ -108,7 +108,7 @@ impl Tuned {
         let mut prepared = blip.bare()?;
         prepared.heads = self.heads(blip)?;
         if let Some(adapter) = self.spec.adapter() {
-            let sites = self.spec.sites(blip.config())?;
+            let sites = self.spec.targets.sites(blip.sites())?;
             for site in &sites {
                 let weight = get(blip.tensors(), &format!("{}.weight", site.path))?;
                 let mut change = adapter.change(site, &weight, &self.tensors)?;
@@ -195,7 +195,7 @@ impl Tuned {
         let detached = crate::tensors::detached(&self.tensors);
         let adapter = self.spec.adapter();
         let sites = match adapter {
-            Some(_) => self.spec.sites(blip.config())?,
+            Some(_) => self.spec.targets.sites(blip.sites())?,
             None => blip.sites().to_vec(),
         };
         let (mut sum, mut count) = (0.0, 0usize);

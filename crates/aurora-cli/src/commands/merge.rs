@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use aurora_layers::merge::{BESIDE, merge};
-use aurora_layers::{AdapterFolder, load_adapter, save_adapter};
+use aurora_layers::{AdapterFolder, load_adapter};
 use aurora_train::pipeline::vocabulary_beside;
 use candle_core::{DType, Device};
 
@@ -26,14 +26,7 @@ pub fn run(args: &MergeArgs) -> Result<()> {
     let called = out.display().to_string();
     match args.form {
         BackboneForm::Aurora => merged.write(out, DType::F32, &called)?,
-        BackboneForm::HuggingFace => {
-            merged.backbone.write_hugging_face(out, None)?;
-            if merged.has_beside() {
-                let card =
-                    "# Gates and context\n\nWhat is no weight of the adapter that was merged.\n";
-                save_adapter(&out.join(BESIDE), &merged.beside, &merged.backbone, &called, card)?;
-            }
-        }
+        BackboneForm::HuggingFace => merged.write_hugging_face(out, &called)?,
     }
     copy_vocabulary(&name, out)?;
     let replaced = merged.replaced().count();
