@@ -3,6 +3,7 @@
 mod activation;
 mod attention;
 pub mod audit;
+pub mod cuda;
 mod element;
 mod error;
 mod likelihood;
