@@ -1,6 +1,7 @@
-// The sizes of the parameter structs as the host's compiler sees them, checked by the device's.
+// The sizes of the parameter structs as the host lays them out, checked by the device's
+// compiler. Made by `cargo xtask bindings` from launch_params.h: change that and run it again.
 #pragma once
 
 #include "launch_params.h"
 
-static_assert(sizeof(LayerNormForward) == 88, "LayerNormForward differs from the host's");
+static_assert(sizeof(LayerNormForward) == 88, "LayerNormForward");
