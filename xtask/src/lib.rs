@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 pub mod bindings;
 pub mod build_kernels;
 pub mod interop;
+pub mod mutate;
 pub mod pack;
 pub mod package;
 mod pip;

@@ -26,6 +26,8 @@ enum Command {
     BuildKernels(xtask::build_kernels::BuildKernelsArgs),
     /// Make the Rust side of the kernels' parameters from their header.
     Bindings(xtask::bindings::BindingsArgs),
+    /// Plant bugs in the kernels and demand that a test catches each.
+    Mutate(xtask::mutate::MutateArgs),
     /// Pack the publishable crates without building them and print the size of each.
     Package(xtask::package::PackageArgs),
     /// Rebuild the pictures and the vocabulary that aurora-data embeds, from the packages they come
@@ -52,6 +54,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Tidy(arguments) => xtask::tidy::run(arguments),
         Command::BuildKernels(arguments) => xtask::build_kernels::run(arguments),
         Command::Bindings(arguments) => xtask::bindings::run(arguments),
+        Command::Mutate(arguments) => xtask::mutate::run(arguments),
         Command::Pack(arguments) => xtask::pack::run(arguments),
         Command::Teachers(arguments) => xtask::teachers::run(arguments),
         Command::Interop(arguments) => xtask::interop::run(arguments),
