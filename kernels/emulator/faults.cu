@@ -18,6 +18,8 @@ struct Tiles {
 // the barrier. Fault 4: one place past the array. Fault 5: nobody wrote what is read.
 // Fault 6: reads past the end of x. Fault 7: before its beginning. Fault 8: writes past the end of
 // y. Fault 9: two blocks write one element. Fault 10: a sum past the range of int.
+// Fault 11: reads what others have written since the last barrier. Fault 12: writes what another
+// thread has read since then.
 KERNEL(emulator_exchange, Exchanged, 64) {
     SHARED(Exchange, shared);
     const int i = threadIdx.x, n = blockDim.x;
@@ -34,6 +36,8 @@ KERNEL(emulator_exchange, Exchanged, 64) {
     }
     float value = shared.at[n - 1 - i];
     if (p.fault == 10) value += static_cast<float>(0x7fffffff - 62 + i * p.one);
+    if (p.fault == 11) shared.at[i] = value;
+    if (p.fault == 12 && i == 1) shared.at[n - 1] = value;
     const int block = p.fault == 9 ? 0 : static_cast<int>(blockIdx.x);
     y[p.fault == 8 ? block * n + i + p.one : block * n + i] = value;
 }

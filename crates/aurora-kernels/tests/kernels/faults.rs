@@ -75,6 +75,8 @@ fn a_block_exchanges_numbers() {
             (8, "out of bounds: writes 4 bytes at 0 bytes past the end of buffer 2"),
             (9, "race: after another thread's write"),
             (10, "sum past the range of its type at faults.cu:"),
+            (11, "race: another thread's write, with no barrier between: reads"),
+            (12, "race: after another thread's read, with no barrier between: writes"),
         ],
     );
 }
