@@ -4,7 +4,13 @@
 //! so and pass, unless `AURORA_EMULATOR=required`. `AURORA_KERNELS=DIR` takes the sources from
 //! another folder: how `cargo xtask mutate` plants its bugs.
 
+mod bias;
 mod build;
+mod cross_entropy;
+mod differences;
 mod emulator;
+mod gated_query;
+mod gelu;
 mod layer_norm;
+mod optim;
 mod support;
