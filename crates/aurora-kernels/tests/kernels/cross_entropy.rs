@@ -71,22 +71,25 @@ fn case(machine: &dyn Machine, element: Element, shape: Shape, smoothing: Option
         .map(|x| rounded(element, 10.0 + 4.0 * x))
         .collect();
     // Squares, some of them zero; a row need not add up to one.
-    let mut targets: Vec<f64> = normal(element, 1, logits.len())
+    let targets_stride = classes + gap / 2;
+    let mut targets: Vec<f64> = normal(element, 1, (rows - 1) * targets_stride + classes)
         .iter()
         .map(|t| rounded(element, if *t < -0.5 { 0.0 } else { t * t / classes as f64 }))
         .collect();
     let labels: Vec<usize> = (0..rows).map(|row| (row * 7919 + classes / 2) % classes).collect();
     if smoothing.is_none() && classes > 2 {
         for row in 0..rows {
-            let at = row * stride + (row * 31 + 1) % classes;
-            (logits[at], targets[at]) = (f64::NEG_INFINITY, 0.0);
+            let class = (row * 31 + 1) % classes;
+            logits[row * stride + class] = f64::NEG_INFINITY;
+            targets[row * targets_stride + class] = 0.0;
         }
     }
     let row = |row: usize| {
-        let at = row * stride..row * stride + classes;
+        let logits = &logits[row * stride..row * stride + classes];
+        let targets = &targets[row * targets_stride..row * targets_stride + classes];
         match smoothing {
-            None => Row::new(&logits[at.clone()], &targets[at]),
-            Some(s) => Row::new(&logits[at], &spread(labels[row], classes, f64::from(s))),
+            None => Row::new(logits, targets),
+            Some(s) => Row::new(logits, &spread(labels[row], classes, f64::from(s))),
         }
     };
     let want: Vec<Row> = (0..rows).map(row).collect();
@@ -103,7 +106,7 @@ fn case(machine: &dyn Machine, element: Element, shape: Shape, smoothing: Option
     let bytes: Vec<u8> = labels.iter().flat_map(|&label| (label as u32).to_ne_bytes()).collect();
     let tlabels = upload(machine, &bytes);
     let wanted = match smoothing {
-        None => CrossEntropyTargets::Soft { targets: ttargets.pointer(), stride },
+        None => CrossEntropyTargets::Soft { targets: ttargets.pointer(), stride: targets_stride },
         Some(_) => CrossEntropyTargets::Labels(tlabels.pointer()),
     };
     let numbers = |length| Tensor::output(machine, Element::F32, length);

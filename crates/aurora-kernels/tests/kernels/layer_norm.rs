@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use crate::bias::{assert_sums, column_sums};
 use crate::differences::{assert_gradient, weighed};
-use crate::support::{Tensor, assert_close, largest, machine, normal, rounded, run};
+use crate::emulator::Emulator;
+use crate::support::{Tensor, assert_close, bytes_of, largest, machine, normal, rounded, run};
 
 const EPS: f32 = 1e-6;
 
@@ -188,6 +189,70 @@ fn the_gradient_is_that_of_differences() {
     assert_gradient("dx", |x| weighed(&normalised(x, &weight, &bias).0, &dy), &x, &dx);
     assert_gradient("dweight", |w| weighed(&normalised(&x, w, &bias).0, &dy), &weight, &dweight);
     assert_gradient("dbias", |b| weighed(&normalised(&x, &weight, b).0, &dy), &bias, &dy);
+}
+
+#[test]
+fn rows_beyond_32_bits() {
+    let Some(emulator) = Emulator::new() else { return };
+    let null = DevicePointer::NULL;
+    for element in Element::ALL {
+        let columns = 48;
+        let x = normal(element, 0, 2 * columns);
+        let far = emulator.far_apart(columns * element.bytes());
+        for (memory, row) in far.iter().zip(x.chunks(columns)) {
+            emulator.upload(&bytes_of(element, row), &**memory).unwrap();
+        }
+        let [first, second] = far.map(|memory| memory.pointer());
+        let [weight, bias] = [1, 2].map(|index| normal(element, index, columns));
+        let [tw, tb] = [&weight, &bias].map(|values| Tensor::new(&emulator, element, values));
+        let y = Tensor::output(&emulator, element, 2 * columns);
+        let [mean, rstd] = [0; 2].map(|_| Tensor::output(&emulator, Element::F32, 2));
+        let x_stride = (second.0 - first.0) as usize / element.bytes();
+        let plan = LayerNorm { element, rows: 2, columns, x_stride, eps: EPS };
+        let memory = LayerNormForwardMemory {
+            x: first,
+            residual: null,
+            weight: tw.pointer(),
+            bias: tb.pointer(),
+            y: y.pointer(),
+            sum: null,
+            mean: mean.pointer(),
+            rstd: rstd.pointer(),
+        };
+        run(&emulator, plan.forward(&memory).unwrap());
+        let zeros = vec![0.0; 2 * columns];
+        let want = reference(element, [&x, &zeros, &weight, &bias], (2, columns, columns));
+        assert_close("y", element, &y.values(), &want[0], 16.0, 8.0);
+
+        // The gradients, with x itself as that of y.
+        let dy = Tensor::new(&emulator, element, &x);
+        let dx = Tensor::output(&emulator, element, 2 * columns);
+        let [dweight, dbias] = [0; 2].map(|_| Tensor::output(&emulator, element, columns));
+        let workspace = Tensor::output(&emulator, Element::F32, plan.workspace());
+        let memory = LayerNormBackwardMemory {
+            x: first,
+            weight: tw.pointer(),
+            dy: dy.pointer(),
+            dsum: null,
+            mean: mean.pointer(),
+            rstd: rstd.pointer(),
+            dx: dx.pointer(),
+            dweight: dweight.pointer(),
+            dbias: dbias.pointer(),
+            workspace: workspace.pointer(),
+        };
+        run(&emulator, plan.backward(&memory).unwrap());
+        let [means, rstds] = [mean.values(), rstd.values()];
+        let mut products = Vec::new();
+        for (row, x) in x.chunks(columns).enumerate() {
+            let [want, product] = row_gradient(x, &weight, x, means[row], rstds[row]);
+            let got = &dx.values()[row * columns..(row + 1) * columns];
+            assert_close("dx", element, got, &want, 200.0, 20.0);
+            products.extend(product);
+        }
+        let [want, sizes] = column_sums(&products, columns, columns);
+        assert_sums("dweight", element, &dweight.values(), &want, &sizes, 24);
+    }
 }
 
 #[test]
