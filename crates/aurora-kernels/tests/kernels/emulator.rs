@@ -48,6 +48,47 @@ impl Emulator {
     }
 }
 
+impl Emulator {
+    /// Two buffers so far apart that no 32-bit index of elements reaches from one to the other.
+    /// They are never given back.
+    pub fn far_apart(&self, bytes: usize) -> [Box<dyn Memory>; 2] {
+        const DISTANCE: usize = (1 << 34) + (1 << 20);
+        // SAFETY: a new mapping; memory is used up only by the pages that are written.
+        let start = unsafe {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+            let access = libc::PROT_READ | libc::PROT_WRITE;
+            libc::mmap(std::ptr::null_mut(), 2 * DISTANCE, access, flags, -1, 0)
+        };
+        assert_ne!(start, libc::MAP_FAILED);
+        [0, DISTANCE].map(|offset| {
+            let data = start.cast::<u8>().wrapping_add(offset);
+            // SAFETY: inside of the mapping, which stays.
+            unsafe {
+                symbol::<Register>("emulator_register")(
+                    data.cast(),
+                    bytes as c_ulong,
+                    c"a far buffer".as_ptr(),
+                );
+            }
+            Box::new(Far { data, bytes }) as Box<dyn Memory>
+        })
+    }
+}
+
+struct Far {
+    data: *mut u8,
+    bytes: usize,
+}
+
+impl Memory for Far {
+    fn pointer(&self) -> DevicePointer {
+        DevicePointer(self.data as u64)
+    }
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
 struct Buffer {
     data: *mut u8,
     layout: std::alloc::Layout,

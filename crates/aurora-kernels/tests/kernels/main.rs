@@ -6,8 +6,14 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test fails by panicking, and says what it skips
 
+mod bias;
 mod build;
+mod cross_entropy;
+mod differences;
 mod emulator;
 mod faults;
+mod gated_query;
+mod gelu;
 mod layer_norm;
+mod optim;
 mod support;

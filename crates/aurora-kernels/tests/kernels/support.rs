@@ -26,7 +26,8 @@ pub fn rounded(element: Element, x: f64) -> f64 {
     }
 }
 
-fn bytes_of(element: Element, values: &[f64]) -> Vec<u8> {
+/// Values as they lie in memory.
+pub fn bytes_of(element: Element, values: &[f64]) -> Vec<u8> {
     match element {
         Element::F32 => values.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect(),
         Element::F16 => {
@@ -104,6 +105,18 @@ impl<'a> Tensor<'a> {
         assert_eq!(values.len(), self.length);
         values
     }
+}
+
+/// Bytes on a machine: tables and labels.
+pub fn upload(machine: &dyn Machine, bytes: &[u8]) -> Box<dyn Memory> {
+    let memory = machine.allocate(bytes.len()).unwrap();
+    machine.upload(bytes, &*memory).unwrap();
+    memory
+}
+
+/// The largest magnitude.
+pub fn largest(values: &[f64]) -> f64 {
+    values.iter().fold(0.0, |top, value| value.abs().max(top))
 }
 
 /// Normal numbers as the element type keeps them, another set for each index.
