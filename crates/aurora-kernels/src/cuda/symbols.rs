@@ -33,5 +33,15 @@ macro_rules! kernels {
 }
 
 /// All sources.
-pub const SOURCES: &[Source] =
-    &[Source { path: "norm/layer_norm.cu", kernels: kernels!["layer_norm_forward"] }];
+pub const SOURCES: &[Source] = &[
+    Source { path: "cp/apply.cu", kernels: kernels!["cp_apply"] },
+    Source {
+        path: "cp/factor_gradient.cu",
+        kernels: kernels!["cp_factor_project", "cp_factor_products", "cp_factor_finish"],
+    },
+    Source {
+        path: "cp/reconstruct.cu",
+        kernels: kernels!["cp_reconstruct", "cp_reconstruct_core"],
+    },
+    Source { path: "norm/layer_norm.cu", kernels: kernels!["layer_norm_forward"] },
+];
