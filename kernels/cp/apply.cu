@@ -4,7 +4,8 @@
 // (tokens, out) have one element type. y holds x W^T + b from a library's product, or zeros.
 // z = x A^T is summed in f32 and rounded once to the element type, in which the second product
 // takes it; the second is summed in f32, y added last, and the result rounded once. Pointers and
-// rows need not be aligned. Nothing but y is written, each element by one thread; it may not overlap x.
+// rows need not be aligned. Nothing but y is written, each element by one thread; y may not overlap
+// what is read.
 // Derivation: docs/math/adapted-linear.md, "Forward".
 //
 // A block takes 32 tokens and outputs_of_block outputs. z stays in shared memory and is the block's

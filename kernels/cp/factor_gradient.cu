@@ -7,8 +7,8 @@
 // Derivation: docs/math/cp.md and docs/math/adapted-linear.md, "Backward".
 //
 // Shapes and types: CpFactorGradient in launch_params.h. x, dy, z and g have the element type; u
-// and v that or f32; du and dv that or f32; all else is f32. Where u and v are f32 they are rounded to the
-// element type as they are read. z and g are summed in f32, ds is made of those sums, and they
+// and v that or f32; du and dv that or f32; all else is f32. Where u and v are f32 they are rounded
+// to the element type as they are read. z and g are summed in f32, ds is made of those sums, and they
 // are rounded once to the element type for the two products: tensor cores would round them
 // anyway, half the bytes go back and forth, and the caller has g for dx = dy W + g A. s multiplies
 // the finished f32 sums, so it costs no digit and z, g do not depend on it. The caller owns z, g
@@ -19,8 +19,8 @@
 //            128 threads, grid (token_blocks, rank / 64), rounded up.
 //  products: 64 rows of dU or dV, 64 components and one split of the tokens a block, into `parts`.
 //            128 threads, grid (in / 64 + out / 64, rank / 64, splits), each quotient rounded up.
-//  finish:   adds splits up in order, times s, to (or instead of) what was there. 256 threads, one for
-//            each element of dU, dV and ds.
+//  finish:   adds splits up in order, times s, to (or instead of) what was there. 256 threads, one
+//            for each element of dU, dV and ds.
 // No atomics: sums have one order, which depends on the shape alone.
 //
 // What it costs at T = 9,232, 768 x 768, R = 64 in bf16: 3.6e9 operations; x and dy are 28 MB,
@@ -67,7 +67,8 @@ __device__ __forceinline__ void projections(const CpFactorGradient &p) {
     const Matrix x{p.x, p.x_stride, p.tokens, p.input, false};
     const Matrix dy{p.dy, p.dy_stride, p.tokens, p.output, false};
     float z[4][4] = {}, g[4][4] = {};
-    project<T>(z, tiles, x, factor_of<T>(p, p.u, p.input, p.u_by_rank), p.u_by_rank, token, component);
+    project<T>(z, tiles, x, factor_of<T>(p, p.u, p.input, p.u_by_rank), p.u_by_rank, token,
+               component);
     keep<T>(p, p.z, z, token, component);
     project<T>(g, tiles, dy, factor_of<T>(p, p.v, p.output, p.v_by_rank), p.v_by_rank, token,
                component);
@@ -179,11 +180,11 @@ __device__ __forceinline__ void finish(const CpFactorGradient &p) {
     if (row < height) {
         const float sum = added(p.parts + at, height * p.rank, p.splits);
         const float x = p.scale ? sum * p.scale[component] : sum;
-        if (row < p.input) put<T>(p, p.du, p.u_by_rank ? component * static_cast<long long>(p.input) + row : at, x);
-        else {
-            const long long o = row - p.input;
-            put<T>(p, p.dv, p.v_by_rank ? component * static_cast<long long>(p.output) + o : o * p.rank + component, x);
-        }
+        const bool of_input = row < p.input;
+        const long long i = of_input ? row : row - p.input, width = of_input ? p.input : p.output;
+        const bool by_rank = of_input ? p.u_by_rank : p.v_by_rank;
+        put<T>(p, of_input ? p.du : p.dv, by_rank ? component * width + i : i * p.rank + component,
+               x);
     } else if (row == height && p.dscale) {
         const float sum = added(p.scale_parts + component, p.rank, p.token_blocks);
         p.dscale[component] = p.accumulate ? p.dscale[component] + sum : sum;

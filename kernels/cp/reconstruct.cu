@@ -26,7 +26,7 @@
 //
 // Launch: 256 threads, blocks of all pairs behind each other along x (pair, slices, tile, the
 // tile along the input fastest). Nothing is shared between blocks.
-#include "aurora.cuh"
+#include "rows.cuh"
 
 namespace {
 
@@ -39,8 +39,8 @@ constexpr int kSlices = 8;   // the most that a block takes
 // What a block works on.
 struct Work {
     CpPair pair;
-    int output, input;         // where its tile begins
-    int first_slice, end;      // its slices, in the table
+    int output, input;     // where its tile begins
+    int first_slice, end;  // its slices, in the table
 };
 
 __device__ __forceinline__ Work work_of(const CpReconstruct &p) {
@@ -58,49 +58,6 @@ __device__ __forceinline__ Work work_of(const CpReconstruct &p) {
     work.first_slice = work.pair.first_slice + begin;
     work.end = work.first_slice + min(work.pair.slices_of_block, work.pair.slices - begin);
     return work;
-}
-
-template <class T>
-__device__ __forceinline__ bool rows_aligned(const void *data, long long stride) {
-    return reinterpret_cast<unsigned long long>(data) % 16 == 0 && stride % Vector<T>::size == 0;
-}
-
-// Sixteen bytes of a row, kept as words, so that 16-bit elements share registers.
-struct alignas(16) Words {
-    unsigned at[4];
-};
-
-template <class T>
-__device__ __forceinline__ T element(const Words &words, int e) {
-    if constexpr (sizeof(T) == 2)
-        return {static_cast<unsigned short>(words.at[e / 2] >> 16 * (e % 2))};
-    else return __int_as_float(static_cast<int>(words.at[e]));
-}
-
-// As many elements as fit, of which `left` are inside of the matrix; zeros for the rest.
-template <class T>
-__device__ __forceinline__ Words read(const T *from, int left, bool aligned) {
-    if (aligned && left >= Vector<T>::size) return *reinterpret_cast<const Words *>(from);
-    Words words = {};
-#pragma unroll
-    for (int e = 0; e < Vector<T>::size; e++) {
-        if (e >= left) continue;
-        if constexpr (sizeof(T) == 2)
-            words.at[e / 2] |= static_cast<unsigned>(from[e].bits) << 16 * (e % 2);
-        else words.at[e] = static_cast<unsigned>(__float_as_int(from[e]));
-    }
-    return words;
-}
-
-template <class T>
-__device__ __forceinline__ void write(T *to, int left, bool aligned, const Words &words) {
-    if (aligned && left >= Vector<T>::size) {
-        *reinterpret_cast<Words *>(to) = words;
-        return;
-    }
-#pragma unroll
-    for (int e = 0; e < Vector<T>::size; e++)
-        if (e < left) to[e] = element<T>(words, e);
 }
 
 // An element of a factor, zero outside of it.
@@ -166,7 +123,8 @@ __device__ __forceinline__ void stage_tiles(Tiles16<T, with_core> &tiles, const 
         }
         const int numbers = (work.end - work.first_slice) * kChunk;
         for (int i = threadIdx.x; i < numbers; i += kThreads)
-            tiles.scale[i] = scale_of(p, p.slices[work.first_slice + i / kChunk].modes, chunk + i % kChunk);
+            tiles.scale[i] = scale_of(p, p.slices[work.first_slice + i / kChunk].modes,
+                                      chunk + i % kChunk);
     }
 }
 
@@ -219,7 +177,8 @@ __device__ __forceinline__ void reconstruct_16(const CpReconstruct &p) {
         const bool aligned = rows_aligned<T>(weight, stride);
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            next[i] = read(weight + (row + i % 2 * 8) * stride + column + i / 2 * 32, left(i), aligned);
+            next[i] = read_words(weight + (row + i % 2 * 8) * stride + column + i / 2 * 32, left(i),
+                                 aligned);
     };
     // With a core, registers are for the product with it.
     constexpr bool ahead = !with_core;
@@ -284,7 +243,8 @@ __device__ __forceinline__ void reconstruct_16(const CpReconstruct &p) {
                 sum.at[t] = pack<T>(to_float(element<T>(w[i], 2 * t)) + delta[0],
                                     to_float(element<T>(w[i], 2 * t + 1)) + delta[1]);
             }
-            write(effective + (row + below * 8) * stride + column + i / 2 * 32, left(i), aligned, sum);
+            write_words(effective + (row + below * 8) * stride + column + i / 2 * 32, left(i),
+                        aligned, sum);
         }
     }
 }
@@ -380,11 +340,11 @@ __device__ __forceinline__ void reconstruct_32(const CpReconstruct &p) {
         // Read this late, W is in nobody's way; the other warps multiply meanwhile.
 #pragma unroll
         for (int i = 0; i < 8; i++) {
-            Words w = read(weight + (row + i) * from, left(i), reads);
+            Words w = read_words(weight + (row + i) * from, left(i), reads);
 #pragma unroll
             for (int j = 0; j < 4; j++)
                 w.at[j] = static_cast<unsigned>(__float_as_int(element<float>(w, j) + c[i][j]));
-            write(effective + (row + i) * to, left(i), writes, w);
+            write_words(effective + (row + i) * to, left(i), writes, w);
         }
     }
 }
@@ -397,11 +357,9 @@ __device__ __forceinline__ void reconstruct(const CpReconstruct &p) {
 
 }  // namespace
 
-#define DEFINE(T, name)                                                   \
-    KERNEL_RESIDENT(cp_reconstruct_##name, CpReconstruct, kThreads, 2) {  \
-        reconstruct<T, false>(p);                                         \
-    }                                                                     \
-    KERNEL_RESIDENT(cp_reconstruct_core_##name, CpReconstruct, kThreads, 2) { \
-        reconstruct<T, true>(p);                                          \
-    }
+#define DEFINE_ONE(symbol, T, with_core) \
+    KERNEL_RESIDENT(symbol, CpReconstruct, kThreads, 2) { reconstruct<T, with_core>(p); }
+#define DEFINE(T, name)                            \
+    DEFINE_ONE(cp_reconstruct_##name, T, false)    \
+    DEFINE_ONE(cp_reconstruct_core_##name, T, true)
 FOR_EACH_ELEMENT(DEFINE)

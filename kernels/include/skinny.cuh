@@ -6,7 +6,7 @@
 // memory. Sums are f32; tensor cores for 16-bit elements, multiplications and additions for f32.
 #pragma once
 
-#include "aurora.cuh"
+#include "rows.cuh"
 
 // Depth (the dimension that is summed over) of a tile.
 template <class T>
@@ -34,13 +34,6 @@ struct Matrix {
     int columns;
     bool f32;
 };
-
-// Whether rows of T can be copied 16 bytes at a time.
-template <class T>
-__device__ __forceinline__ bool rows_aligned(const void *data, long long stride) {
-    return reinterpret_cast<unsigned long long>(data) % 16 == 0 &&
-           stride * static_cast<long long>(sizeof(T)) % 16 == 0;
-}
 
 // Fills a tile (tile_rows, tile_columns) from `row`, `column` of a matrix on, by all threads. It is
 // there after async_wait and a barrier; the caller commits.

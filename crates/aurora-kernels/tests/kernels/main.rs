@@ -5,6 +5,10 @@
 //! another folder: how `cargo xtask mutate` plants its bugs.
 
 mod build;
+mod cp_apply;
+mod cp_factor_gradient;
+mod cp_far;
+mod cp_reconstruct;
 mod emulator;
 mod layer_norm;
 mod support;

@@ -91,11 +91,8 @@ impl FactorGradient {
         let tiles = (self.inputs.div_ceil(ROWS) + self.outputs.div_ceil(ROWS))
             * self.rank.div_ceil(RANK).max(1);
         let wanted = BLOCKS.div_ceil(tiles.max(1));
-        let tokens = self
-            .tokens
-            .div_ceil(wanted)
-            .next_multiple_of(TOKENS_OF_SPLIT / 4)
-            .max(TOKENS_OF_SPLIT);
+        let tokens =
+            self.tokens.div_ceil(wanted).next_multiple_of(TOKENS_OF_SPLIT / 4).max(TOKENS_OF_SPLIT);
         (tokens, self.tokens.div_ceil(tokens).max(1))
     }
 

@@ -16,7 +16,7 @@ const INPUTS: usize = 128;
 /// The most slices that a block takes; the kernel has room for the modes of as many.
 const SLICES_OF_BLOCK: usize = 8;
 /// With fewer blocks than this a block takes fewer slices, so that a large GPU is not half empty.
-const BLOCKS: usize = 1024;
+const BLOCKS: usize = 512;
 
 /// Factors that slices share: f32, dense.
 #[derive(Debug, Clone, Copy)]
@@ -93,7 +93,7 @@ impl Reconstruct {
         let all = self.slices.iter().fold(0usize, |all, slice| {
             all.saturating_add(self.pairs.get(slice.pair).map_or(0, tiles))
         });
-        let of_block = (all / BLOCKS).clamp(1, SLICES_OF_BLOCK);
+        let of_block = all.div_ceil(BLOCKS).clamp(1, SLICES_OF_BLOCK);
         let mut blocks = 0usize;
         for (index, pair) in self.pairs.iter().enumerate() {
             let of_pair: Vec<_> = self.slices.iter().filter(|slice| slice.pair == index).collect();
@@ -110,9 +110,8 @@ impl Reconstruct {
                 first_block: int(OP, "blocks", blocks)?,
                 slices_of_block: of_block as i32,
             });
-            blocks = tiles(pair)
-                .saturating_mul(of_pair.len().div_ceil(of_block))
-                .saturating_add(blocks);
+            blocks =
+                tiles(pair).saturating_mul(of_pair.len().div_ceil(of_block)).saturating_add(blocks);
             for slice in of_pair {
                 at_least(OP, "weight_stride", slice.weight_stride, pair.inputs)?;
                 at_least(OP, "effective_stride", slice.effective_stride, pair.inputs)?;
