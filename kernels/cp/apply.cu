@@ -22,7 +22,7 @@ namespace {
 constexpr int kOutputs = 64;
 
 template <class T>
-struct Tiles {
+struct alignas(16) Tiles {
     ProjectTiles<T> project;
     T z[kProjectTokens * pitch<T>(kProjectRank)];
 };

@@ -96,7 +96,7 @@ __device__ __forceinline__ void projections(const CpFactorGradient &p) {
 constexpr int kRows = 64;  // of dU or dV, for a block of `products`
 
 template <class T>
-struct ProductTiles {
+struct alignas(16) ProductTiles {
     T wide[2][kDepth<T> * pitch<T>(kRows)];
     T narrow[2][kDepth<T> * pitch<T>(kProjectRank)];
 };

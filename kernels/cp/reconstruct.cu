@@ -79,13 +79,13 @@ constexpr int kPitch = kChunk + 8;  // eight rows at one column in eight groups 
 constexpr int kOutputPitch = kChunk + 8;
 
 template <class T, bool with_core>
-struct Tiles16 {
+struct alignas(16) Tiles16 {
     T u[kInputs * kPitch];
     float v[kOutputs * kOutputPitch];
     float scale[kSlices * kChunk];  // lambda p of each slice
 };
 template <class T>
-struct Tiles16<T, true> {
+struct alignas(16) Tiles16<T, true> {
     T u[kInputs * kPitch];
     T v[kOutputs * kPitch];
     T core[kChunk * kPitch];
@@ -252,7 +252,7 @@ __device__ __forceinline__ void reconstruct_16(const CpReconstruct &p) {
 // ---- f32. Warp w has outputs 8 w on, lane l inputs 4 l on: V is read by all lanes at once, U and W
 // a row at a time.
 
-struct Tiles32 {
+struct alignas(16) Tiles32 {
     float v[kChunk][kOutputs];
     float u[kChunk][kInputs];
 };

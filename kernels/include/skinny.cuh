@@ -118,7 +118,7 @@ constexpr int kProjectRank = 64;
 constexpr int kProjectThreads = 128;
 
 template <class T>
-struct ProjectTiles {
+struct alignas(16) ProjectTiles {
     T rows[2][kProjectTokens * pitch<T>(kDepth<T>)];
     T factor[2][tile_size<T>(kProjectRank)];
 };
