@@ -2,7 +2,7 @@
 // of a part, here, then over the parts, by column_sum_finish (norm/bias.cu) or a kernel like it.
 #pragma once
 
-#include "rows.cuh"
+#include "packs.cuh"
 
 constexpr int kColumnThreads = 256;
 constexpr int kColumnWarps = kColumnThreads / kWarpSize;

@@ -1,62 +1,48 @@
-// Elements in packs: one at a time, or as many as sixteen bytes hold, with one text for both.
+// Rows in global memory, read and written 16 bytes at a time where their addresses allow it.
 #pragma once
 
-// The width of a pack as an argument.
-template <int count>
-struct Width {
-    static constexpr int value = count;
+#include "aurora.cuh"
+
+// Whether 16-byte accesses to rows of T are aligned.
+template <class T>
+__device__ __forceinline__ bool rows_aligned(const void *data, long long stride) {
+    return reinterpret_cast<unsigned long long>(data) % 16 == 0 && stride % Vector<T>::size == 0;
+}
+
+// Sixteen bytes of a row, kept as words, so that 16-bit elements share registers.
+struct alignas(16) Words {
+    unsigned at[4];
 };
 
-// Elements that lie side by side, moved at once where their address allows it.
-template <class T, int N>
-struct alignas(sizeof(T) * N) Pack {
-    T at[N];
-};
+template <class T>
+__device__ __forceinline__ T element(const Words &words, int e) {
+    if constexpr (sizeof(T) == 2)
+        return {static_cast<unsigned short>(words.at[e / 2] >> 16 * (e % 2))};
+    else return __int_as_float(static_cast<int>(words.at[e]));
+}
 
-template <int N, class T>
-__device__ __forceinline__ void load(float (&to)[N], const T *from) {
-    if constexpr (N == 1) {
-        to[0] = to_float(*from);
-    } else {
-        const Pack<T, N> pack = *reinterpret_cast<const Pack<T, N> *>(from);
+// As many elements as fit, of which `left` are inside of the matrix; zeros for the rest.
+template <class T>
+__device__ __forceinline__ Words read_words(const T *from, int left, bool aligned) {
+    if (aligned && left >= Vector<T>::size) return *reinterpret_cast<const Words *>(from);
+    Words words = {};
 #pragma unroll
-        for (int i = 0; i < N; i++) to[i] = to_float(pack.at[i]);
+    for (int e = 0; e < Vector<T>::size; e++) {
+        if (e >= left) continue;
+        if constexpr (sizeof(T) == 2)
+            words.at[e / 2] |= static_cast<unsigned>(from[e].bits) << 16 * (e % 2);
+        else words.at[e] = static_cast<unsigned>(__float_as_int(from[e]));
     }
+    return words;
 }
 
-template <int N, class T>
-__device__ __forceinline__ void store(T *to, const float (&from)[N]) {
-    if constexpr (N == 1) {
-        from_float(*to, from[0]);
-    } else {
-        Pack<T, N> pack;
+template <class T>
+__device__ __forceinline__ void write_words(T *to, int left, bool aligned, const Words &words) {
+    if (aligned && left >= Vector<T>::size) {
+        *reinterpret_cast<Words *>(to) = words;
+        return;
+    }
 #pragma unroll
-        for (int i = 0; i < N; i++) from_float(pack.at[i], from[i]);
-        *reinterpret_cast<Pack<T, N> *>(to) = pack;
-    }
-}
-
-// Whether all of these begin at multiples of 16 bytes; null does.
-template <class... Pointers>
-__device__ __forceinline__ bool all_aligned(Pointers... pointers) {
-    return ((reinterpret_cast<unsigned long long>(pointers) | ...) & 15) == 0;
-}
-
-// Calls body(index, width) for this thread's share of `count` elements that lie side by side. A
-// block takes a tile of blockDim.x packs. Without `packed` every width is 1.
-template <class T, class Body>
-__device__ __forceinline__ void each_pack(long long count, bool packed, Body body) {
-    constexpr int N = Vector<T>::size;
-    const long long tile = static_cast<long long>(blockIdx.x) * blockDim.x * N;
-    if (packed) {
-        const long long first = tile + static_cast<long long>(threadIdx.x) * N;
-        if (first + N <= count) body(first, Width<N>{});
-        else
-            for (long long i = first; i < count; i++) body(i, Width<1>{});
-    } else {
-        for (int i = 0; i < N; i++) {
-            const long long at = tile + static_cast<long long>(i) * blockDim.x + threadIdx.x;
-            if (at < count) body(at, Width<1>{});
-        }
-    }
+    for (int e = 0; e < Vector<T>::size; e++)
+        if (e < left) to[e] = element<T>(words, e);
 }

@@ -23,3 +23,8 @@ static_assert(sizeof(MovingAverage) == 24, "MovingAverage");
 static_assert(sizeof(SoftCrossEntropyForward) == 96, "SoftCrossEntropyForward");
 static_assert(sizeof(SoftCrossEntropyBackward) == 104, "SoftCrossEntropyBackward");
 static_assert(sizeof(LossMean) == 24, "LossMean");
+static_assert(sizeof(CpSlice) == 40, "CpSlice");
+static_assert(sizeof(CpPair) == 40, "CpPair");
+static_assert(sizeof(CpReconstruct) == 32, "CpReconstruct");
+static_assert(sizeof(CpFactorGradient) == 168, "CpFactorGradient");
+static_assert(sizeof(CpApply) == 72, "CpApply");

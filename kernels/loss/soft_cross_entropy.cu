@@ -22,7 +22,7 @@
 // Launch: forward and backward kThreads threads, rows * slices blocks; combine a thread a row;
 // loss_mean one block of kThreads. Structs: SoftCrossEntropy*, LossMean in launch_params.h.
 #include "aurora.cuh"
-#include "rows.cuh"
+#include "packs.cuh"
 
 namespace {
 

@@ -13,7 +13,7 @@
 //
 // Launch: kThreads threads, the number of blocks that the plan counted.
 #include "aurora.cuh"
-#include "rows.cuh"
+#include "packs.cuh"
 
 namespace {
 

@@ -865,6 +865,257 @@ const _: () = {
     ["Offset of field: LossMean::mean"][::core::mem::offset_of!(LossMean, mean) - 8usize];
     ["Offset of field: LossMean::rows"][::core::mem::offset_of!(LossMean, rows) - 16usize];
 };
+/// One slice of a site's map, in the table that CpReconstruct reads.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct CpSlice {
+    /// The frozen W, (out, in), rows weight_stride elements apart.
+    pub weight: *const ::core::ffi::c_void,
+    /// W + delta, (out, in), rows effective_stride elements apart; no part of another slice's.
+    pub effective: *mut ::core::ffi::c_void,
+    /// The slice's p (rank), or its core G (rank, rank), row-major; f32.
+    pub modes: *const f32,
+    /// Distance between rows of weight.
+    pub weight_stride: i64,
+    /// Distance between rows of effective.
+    pub effective_stride: i64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CpSlice"][::core::mem::size_of::<CpSlice>() - 40usize];
+    ["Alignment of CpSlice"][::core::mem::align_of::<CpSlice>() - 8usize];
+    ["Offset of field: CpSlice::weight"][::core::mem::offset_of!(CpSlice, weight) - 0usize];
+    ["Offset of field: CpSlice::effective"][::core::mem::offset_of!(CpSlice, effective) - 8usize];
+    ["Offset of field: CpSlice::modes"][::core::mem::offset_of!(CpSlice, modes) - 16usize];
+    ["Offset of field: CpSlice::weight_stride"]
+        [::core::mem::offset_of!(CpSlice, weight_stride) - 24usize];
+    ["Offset of field: CpSlice::effective_stride"]
+        [::core::mem::offset_of!(CpSlice, effective_stride) - 32usize];
+};
+/// Factors, and the slices (neighbours in the table) that share them.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct CpPair {
+    /// (in, rank), dense, f32.
+    pub u: *const f32,
+    /// (out, rank), dense, f32.
+    pub v: *const f32,
+    /// Width of the slices' inputs.
+    pub input: i32,
+    /// Width of the slices' outputs.
+    pub output: i32,
+    /// The first slice of the pair in the table.
+    pub first_slice: i32,
+    /// Number of the pair's slices.
+    pub slices: i32,
+    /// The first block that works on this pair.
+    pub first_block: i32,
+    /// How many slices a block takes, one after the other.
+    pub slices_of_block: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CpPair"][::core::mem::size_of::<CpPair>() - 40usize];
+    ["Alignment of CpPair"][::core::mem::align_of::<CpPair>() - 8usize];
+    ["Offset of field: CpPair::u"][::core::mem::offset_of!(CpPair, u) - 0usize];
+    ["Offset of field: CpPair::v"][::core::mem::offset_of!(CpPair, v) - 8usize];
+    ["Offset of field: CpPair::input"][::core::mem::offset_of!(CpPair, input) - 16usize];
+    ["Offset of field: CpPair::output"][::core::mem::offset_of!(CpPair, output) - 20usize];
+    ["Offset of field: CpPair::first_slice"]
+        [::core::mem::offset_of!(CpPair, first_slice) - 24usize];
+    ["Offset of field: CpPair::slices"][::core::mem::offset_of!(CpPair, slices) - 28usize];
+    ["Offset of field: CpPair::first_block"]
+        [::core::mem::offset_of!(CpPair, first_block) - 32usize];
+    ["Offset of field: CpPair::slices_of_block"]
+        [::core::mem::offset_of!(CpPair, slices_of_block) - 36usize];
+};
+/// Effective weights of all slices of all sites: see cp/reconstruct.cu.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct CpReconstruct {
+    /// The table of slices, those of one pair behind each other.
+    pub slices: *const CpSlice,
+    /// The table of pairs, by first_block.
+    pub pairs: *const CpPair,
+    /// Weights of the components, (rank), f32; null for ones and with cores.
+    pub lambda: *const f32,
+    /// Number of pairs.
+    pub pair_count: i32,
+    /// Number of components.
+    pub rank: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CpReconstruct"][::core::mem::size_of::<CpReconstruct>() - 32usize];
+    ["Alignment of CpReconstruct"][::core::mem::align_of::<CpReconstruct>() - 8usize];
+    ["Offset of field: CpReconstruct::slices"]
+        [::core::mem::offset_of!(CpReconstruct, slices) - 0usize];
+    ["Offset of field: CpReconstruct::pairs"]
+        [::core::mem::offset_of!(CpReconstruct, pairs) - 8usize];
+    ["Offset of field: CpReconstruct::lambda"]
+        [::core::mem::offset_of!(CpReconstruct, lambda) - 16usize];
+    ["Offset of field: CpReconstruct::pair_count"]
+        [::core::mem::offset_of!(CpReconstruct, pair_count) - 24usize];
+    ["Offset of field: CpReconstruct::rank"]
+        [::core::mem::offset_of!(CpReconstruct, rank) - 28usize];
+};
+/// Gradients of one map's factors: see cp/factor_gradient.cu. Three launches take this struct.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct CpFactorGradient {
+    /// (tokens, in), rows x_stride elements apart.
+    pub x: *const ::core::ffi::c_void,
+    /// (tokens, out), rows dy_stride elements apart.
+    pub dy: *const ::core::ffi::c_void,
+    /// (in, rank), or (rank, in) where u_by_rank; dense.
+    pub u: *const ::core::ffi::c_void,
+    /// (out, rank), or (rank, out) where v_by_rank; dense.
+    pub v: *const ::core::ffi::c_void,
+    /// x U, (tokens, rank), dense, of the element type.
+    pub z: *mut ::core::ffi::c_void,
+    /// dy V, (tokens, rank), dense, of the element type.
+    pub g: *mut ::core::ffi::c_void,
+    /// Workspace: (splits, in + out, rank), f32.
+    pub parts: *mut f32,
+    /// Workspace: (blocks of tokens, rank), f32; null where dscale is.
+    pub scale_parts: *mut f32,
+    /// s of the slice, (rank), f32; null for ones.
+    pub scale: *const f32,
+    /// Gradient of u, in u's layout.
+    pub du: *mut ::core::ffi::c_void,
+    /// Gradient of v, in v's layout.
+    pub dv: *mut ::core::ffi::c_void,
+    /// Gradient of scale, (rank), f32; null where not wanted.
+    pub dscale: *mut f32,
+    /// Number of tokens.
+    pub tokens: i64,
+    /// Distance between rows of x.
+    pub x_stride: i64,
+    /// Distance between rows of dy.
+    pub dy_stride: i64,
+    /// Tokens that one split sums over.
+    pub tokens_of_split: i64,
+    /// Width of the map's input.
+    pub input: i32,
+    /// Width of the map's output.
+    pub output: i32,
+    /// Number of components.
+    pub rank: i32,
+    /// Number of splits.
+    pub splits: i32,
+    /// Number of blocks of tokens.
+    pub token_blocks: i32,
+    /// Whether u has its components as rows.
+    pub u_by_rank: i32,
+    /// Whether v has its components as rows.
+    pub v_by_rank: i32,
+    /// Whether u and v are f32, else they have the element type.
+    pub factors_f32: i32,
+    /// Whether du and dv are f32, else they have the element type.
+    pub gradients_f32: i32,
+    /// Whether du, dv and dscale are added to, else they are written.
+    pub accumulate: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CpFactorGradient"][::core::mem::size_of::<CpFactorGradient>() - 168usize];
+    ["Alignment of CpFactorGradient"][::core::mem::align_of::<CpFactorGradient>() - 8usize];
+    ["Offset of field: CpFactorGradient::x"][::core::mem::offset_of!(CpFactorGradient, x) - 0usize];
+    ["Offset of field: CpFactorGradient::dy"]
+        [::core::mem::offset_of!(CpFactorGradient, dy) - 8usize];
+    ["Offset of field: CpFactorGradient::u"]
+        [::core::mem::offset_of!(CpFactorGradient, u) - 16usize];
+    ["Offset of field: CpFactorGradient::v"]
+        [::core::mem::offset_of!(CpFactorGradient, v) - 24usize];
+    ["Offset of field: CpFactorGradient::z"]
+        [::core::mem::offset_of!(CpFactorGradient, z) - 32usize];
+    ["Offset of field: CpFactorGradient::g"]
+        [::core::mem::offset_of!(CpFactorGradient, g) - 40usize];
+    ["Offset of field: CpFactorGradient::parts"]
+        [::core::mem::offset_of!(CpFactorGradient, parts) - 48usize];
+    ["Offset of field: CpFactorGradient::scale_parts"]
+        [::core::mem::offset_of!(CpFactorGradient, scale_parts) - 56usize];
+    ["Offset of field: CpFactorGradient::scale"]
+        [::core::mem::offset_of!(CpFactorGradient, scale) - 64usize];
+    ["Offset of field: CpFactorGradient::du"]
+        [::core::mem::offset_of!(CpFactorGradient, du) - 72usize];
+    ["Offset of field: CpFactorGradient::dv"]
+        [::core::mem::offset_of!(CpFactorGradient, dv) - 80usize];
+    ["Offset of field: CpFactorGradient::dscale"]
+        [::core::mem::offset_of!(CpFactorGradient, dscale) - 88usize];
+    ["Offset of field: CpFactorGradient::tokens"]
+        [::core::mem::offset_of!(CpFactorGradient, tokens) - 96usize];
+    ["Offset of field: CpFactorGradient::x_stride"]
+        [::core::mem::offset_of!(CpFactorGradient, x_stride) - 104usize];
+    ["Offset of field: CpFactorGradient::dy_stride"]
+        [::core::mem::offset_of!(CpFactorGradient, dy_stride) - 112usize];
+    ["Offset of field: CpFactorGradient::tokens_of_split"]
+        [::core::mem::offset_of!(CpFactorGradient, tokens_of_split) - 120usize];
+    ["Offset of field: CpFactorGradient::input"]
+        [::core::mem::offset_of!(CpFactorGradient, input) - 128usize];
+    ["Offset of field: CpFactorGradient::output"]
+        [::core::mem::offset_of!(CpFactorGradient, output) - 132usize];
+    ["Offset of field: CpFactorGradient::rank"]
+        [::core::mem::offset_of!(CpFactorGradient, rank) - 136usize];
+    ["Offset of field: CpFactorGradient::splits"]
+        [::core::mem::offset_of!(CpFactorGradient, splits) - 140usize];
+    ["Offset of field: CpFactorGradient::token_blocks"]
+        [::core::mem::offset_of!(CpFactorGradient, token_blocks) - 144usize];
+    ["Offset of field: CpFactorGradient::u_by_rank"]
+        [::core::mem::offset_of!(CpFactorGradient, u_by_rank) - 148usize];
+    ["Offset of field: CpFactorGradient::v_by_rank"]
+        [::core::mem::offset_of!(CpFactorGradient, v_by_rank) - 152usize];
+    ["Offset of field: CpFactorGradient::factors_f32"]
+        [::core::mem::offset_of!(CpFactorGradient, factors_f32) - 156usize];
+    ["Offset of field: CpFactorGradient::gradients_f32"]
+        [::core::mem::offset_of!(CpFactorGradient, gradients_f32) - 160usize];
+    ["Offset of field: CpFactorGradient::accumulate"]
+        [::core::mem::offset_of!(CpFactorGradient, accumulate) - 164usize];
+};
+/// y += (x A^T) B^T: see cp/apply.cu.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct CpApply {
+    /// (tokens, in), rows x_stride elements apart.
+    pub x: *const ::core::ffi::c_void,
+    /// (rank, in), dense.
+    pub a: *const ::core::ffi::c_void,
+    /// (out, rank), dense.
+    pub b: *const ::core::ffi::c_void,
+    /// (tokens, out), rows y_stride elements apart; added to.
+    pub y: *mut ::core::ffi::c_void,
+    /// Number of tokens.
+    pub tokens: i64,
+    /// Distance between rows of x.
+    pub x_stride: i64,
+    /// Distance between rows of y.
+    pub y_stride: i64,
+    /// Width of the map's input.
+    pub input: i32,
+    /// Width of the map's output.
+    pub output: i32,
+    /// Number of components.
+    pub rank: i32,
+    /// Outputs that one block makes, a multiple of 64.
+    pub outputs_of_block: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CpApply"][::core::mem::size_of::<CpApply>() - 72usize];
+    ["Alignment of CpApply"][::core::mem::align_of::<CpApply>() - 8usize];
+    ["Offset of field: CpApply::x"][::core::mem::offset_of!(CpApply, x) - 0usize];
+    ["Offset of field: CpApply::a"][::core::mem::offset_of!(CpApply, a) - 8usize];
+    ["Offset of field: CpApply::b"][::core::mem::offset_of!(CpApply, b) - 16usize];
+    ["Offset of field: CpApply::y"][::core::mem::offset_of!(CpApply, y) - 24usize];
+    ["Offset of field: CpApply::tokens"][::core::mem::offset_of!(CpApply, tokens) - 32usize];
+    ["Offset of field: CpApply::x_stride"][::core::mem::offset_of!(CpApply, x_stride) - 40usize];
+    ["Offset of field: CpApply::y_stride"][::core::mem::offset_of!(CpApply, y_stride) - 48usize];
+    ["Offset of field: CpApply::input"][::core::mem::offset_of!(CpApply, input) - 56usize];
+    ["Offset of field: CpApply::output"][::core::mem::offset_of!(CpApply, output) - 60usize];
+    ["Offset of field: CpApply::rank"][::core::mem::offset_of!(CpApply, rank) - 64usize];
+    ["Offset of field: CpApply::outputs_of_block"]
+        [::core::mem::offset_of!(CpApply, outputs_of_block) - 68usize];
+};
 
 // SAFETY: the structs have the layout of the header, as the assertions above show.
 unsafe impl super::Params for LayerNormForward {}
@@ -886,3 +1137,8 @@ unsafe impl super::Params for MovingAverage {}
 unsafe impl super::Params for SoftCrossEntropyForward {}
 unsafe impl super::Params for SoftCrossEntropyBackward {}
 unsafe impl super::Params for LossMean {}
+unsafe impl super::Params for CpSlice {}
+unsafe impl super::Params for CpPair {}
+unsafe impl super::Params for CpReconstruct {}
+unsafe impl super::Params for CpFactorGradient {}
+unsafe impl super::Params for CpApply {}

@@ -34,6 +34,15 @@ macro_rules! kernels {
 
 /// All sources.
 pub const SOURCES: &[Source] = &[
+    Source { path: "cp/apply.cu", kernels: kernels!["cp_apply"] },
+    Source {
+        path: "cp/factor_gradient.cu",
+        kernels: kernels!["cp_factor_project", "cp_factor_products", "cp_factor_finish"],
+    },
+    Source {
+        path: "cp/reconstruct.cu",
+        kernels: kernels!["cp_reconstruct", "cp_reconstruct_core"],
+    },
     Source { path: "attention/gated_query.cu", kernels: GATED_QUERY },
     Source { path: "loss/soft_cross_entropy.cu", kernels: SOFT_CROSS_ENTROPY },
     Source {

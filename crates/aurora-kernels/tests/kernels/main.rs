@@ -8,6 +8,10 @@
 
 mod bias;
 mod build;
+mod cp_apply;
+mod cp_factor_gradient;
+mod cp_far;
+mod cp_reconstruct;
 mod cross_entropy;
 mod differences;
 mod emulator;

@@ -3,6 +3,9 @@
 
 mod adamw;
 mod bias;
+mod cp_apply;
+mod cp_factor_gradient;
+mod cp_reconstruct;
 mod gated_query;
 mod gelu;
 mod layer_norm;
@@ -13,6 +16,9 @@ mod tensors;
 
 pub use adamw::{AdamWConstants, AdamWMemory, AdamWPlan};
 pub use bias::{Bias, ColumnSumMemory};
+pub use cp_apply::{Apply, ApplyMemory};
+pub use cp_factor_gradient::{FactorGradient, FactorGradientMemory, FactorLayout};
+pub use cp_reconstruct::{FactorPair, Reconstruct, ReconstructTable, Slice};
 pub use gated_query::{
     GatedQuery, GatedQueryBackwardMemory, GatedQueryForwardMemory, GatedQueryInputs,
 };
@@ -49,4 +55,17 @@ pub(crate) fn product(
         shape: shape.to_vec(),
         expected: "at most 2^63 - 1 elements".to_owned(),
     })
+}
+
+/// Refuses a size that is smaller than another one needs it to be.
+pub(crate) fn at_least(
+    op: &'static str,
+    name: &'static str,
+    size: usize,
+    least: usize,
+) -> Result<(), Error> {
+    if size >= least {
+        return Ok(());
+    }
+    Err(Error::Argument { op, name, shape: vec![size], expected: format!("at least {least}") })
 }
