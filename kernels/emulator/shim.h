@@ -36,6 +36,8 @@
     extern "C" const unsigned symbol##_threads = (threads);                 \
     static void symbol##_body(const Params p)
 
+#define KERNEL_RESIDENT(symbol, Params, threads, blocks) KERNEL(symbol, Params, threads)
+
 #define SHARED(Type, name)                                                                    \
     static char name##_key;                                                                   \
     Type &name = *static_cast<Type *>(                                                        \

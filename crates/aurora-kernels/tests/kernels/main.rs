@@ -4,6 +4,7 @@
 //! so and pass, unless `AURORA_EMULATOR=required`. `AURORA_KERNELS=DIR` takes the sources from
 //! another folder: how `cargo xtask mutate` plants its bugs.
 
+mod attention;
 mod build;
 mod emulator;
 mod layer_norm;

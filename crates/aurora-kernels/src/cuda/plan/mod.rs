@@ -1,8 +1,13 @@
 //! From shapes to launches: every check of a size happens here, once, whatever machine the launch
 //! is for.
 
+mod attention;
 mod layer_norm;
 
+pub use attention::{
+    Attention, AttentionBackwardMemory, AttentionForwardMemory, HeadRows, ScoreMemory,
+    queries_by_key,
+};
 pub use layer_norm::{LayerNorm, LayerNormForwardMemory};
 
 use crate::Error;
