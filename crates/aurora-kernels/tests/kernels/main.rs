@@ -4,8 +4,11 @@
 //! so and pass, unless `AURORA_EMULATOR=required`. `AURORA_KERNELS=DIR` takes the sources from
 //! another folder: how `cargo xtask mutate` plants its bugs.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr)] // a test fails by panicking, and says what it skips
+
 mod attention;
 mod build;
 mod emulator;
+mod faults;
 mod layer_norm;
 mod support;

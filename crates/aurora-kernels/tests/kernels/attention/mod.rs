@@ -2,6 +2,7 @@
 
 mod bounds;
 mod case;
+mod far;
 mod reference;
 
 use aurora_kernels::cuda::{Element, Machine};
