@@ -39,6 +39,11 @@ EMULATOR_PLAIN inline unsigned short float_to_half_bits(float x) {
     return sign | static_cast<unsigned short>((rounded - 0x38000000u) >> 13);
 }
 
+EMULATOR_PLAIN inline float power_of_two(float x) {
+    const float y = exp2f(x);
+    return y < 0x1p-126f ? 0.0f : y;
+}
+
 EMULATOR_PLAIN inline void async_copy_16(void *shared, const void *global, bool valid) {
     emulator_async_copy(shared, global, 16, valid ? 16 : 0);
 }

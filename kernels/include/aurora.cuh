@@ -16,6 +16,12 @@
     extern "C" __global__ void __launch_bounds__(threads, blocks)   \
     symbol(const __grid_constant__ Params p)
 
+// The same with registers for so many blocks on one multiprocessor: neither fewer, which would
+// spill, nor more.
+#define KERNEL_RESIDENT(symbol, Params, threads, blocks)                  \
+    extern "C" __global__ void __launch_bounds__(threads, blocks) symbol( \
+        const __grid_constant__ Params p)
+
 // Shared memory of a type, one for the block. Types with arrays of fixed size let the emulator see
 // an index that leaves its array.
 #define SHARED(Type, name) __shared__ Type name

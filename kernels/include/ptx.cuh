@@ -20,6 +20,13 @@ __device__ __forceinline__ unsigned short float_to_half_bits(float x) {
     return bits;
 }
 
+// Two to the power of x, to two units in the last place; below 2^-126 zero.
+__device__ __forceinline__ float power_of_two(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 __device__ __forceinline__ unsigned shared_address(const void *shared) {
     return static_cast<unsigned>(__cvta_generic_to_shared(shared));
 }

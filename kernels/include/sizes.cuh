@@ -28,3 +28,8 @@ static_assert(sizeof(CpPair) == 40, "CpPair");
 static_assert(sizeof(CpReconstruct) == 32, "CpReconstruct");
 static_assert(sizeof(CpFactorGradient) == 168, "CpFactorGradient");
 static_assert(sizeof(CpApply) == 72, "CpApply");
+static_assert(sizeof(AttentionRows) == 24, "AttentionRows");
+static_assert(sizeof(AttentionScores) == 48, "AttentionScores");
+static_assert(sizeof(AttentionForward) == 160, "AttentionForward");
+static_assert(sizeof(AttentionDelta) == 72, "AttentionDelta");
+static_assert(sizeof(AttentionBackward) == 256, "AttentionBackward");

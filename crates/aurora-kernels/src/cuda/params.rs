@@ -1116,6 +1116,216 @@ const _: () = {
     ["Offset of field: CpApply::outputs_of_block"]
         [::core::mem::offset_of!(CpApply, outputs_of_block) - 68usize];
 };
+/** Vectors of all heads, (batch, length, heads * head), the heads side by side in a row: queries,
+keys, values, results, or their gradients.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct AttentionRows {
+    /// The first element; read or written as the field says that has it.
+    pub data: *mut ::core::ffi::c_void,
+    /// Distance between batches.
+    pub batch_stride: i64,
+    /// Distance between the rows of a batch.
+    pub row_stride: i64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AttentionRows"][::core::mem::size_of::<AttentionRows>() - 24usize];
+    ["Alignment of AttentionRows"][::core::mem::align_of::<AttentionRows>() - 8usize];
+    ["Offset of field: AttentionRows::data"][::core::mem::offset_of!(AttentionRows, data) - 0usize];
+    ["Offset of field: AttentionRows::batch_stride"]
+        [::core::mem::offset_of!(AttentionRows, batch_stride) - 8usize];
+    ["Offset of field: AttentionRows::row_stride"]
+        [::core::mem::offset_of!(AttentionRows, row_stride) - 16usize];
+};
+/** Sizes of an attention, and what is done to its scores:
+factor * scale * (q . k) + mask, then keys out of sight are hidden.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct AttentionScores {
+    /// Added to the scores of each key, (queries, k_len), or null.
+    pub mask: *const f32,
+    /// Multiplies the dot products of each key, (queries, k_len), or null.
+    pub scale: *const f32,
+    /// Rows of queries, Bq.
+    pub queries: i32,
+    /// Rows of keys and values, Bk.
+    pub keys: i32,
+    /// Queries in a row, Tq.
+    pub q_len: i32,
+    /// Keys in a row, Tk.
+    pub k_len: i32,
+    /// Heads.
+    pub heads: i32,
+    /// Width of a head, as it lies in memory.
+    pub head: i32,
+    /// Whether query i sees only the keys up to i + k_len - q_len (not zero), or all (zero).
+    pub causal: i32,
+    /// Multiplies every dot product: one over the root of the width of a head.
+    pub factor: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AttentionScores"][::core::mem::size_of::<AttentionScores>() - 48usize];
+    ["Alignment of AttentionScores"][::core::mem::align_of::<AttentionScores>() - 8usize];
+    ["Offset of field: AttentionScores::mask"]
+        [::core::mem::offset_of!(AttentionScores, mask) - 0usize];
+    ["Offset of field: AttentionScores::scale"]
+        [::core::mem::offset_of!(AttentionScores, scale) - 8usize];
+    ["Offset of field: AttentionScores::queries"]
+        [::core::mem::offset_of!(AttentionScores, queries) - 16usize];
+    ["Offset of field: AttentionScores::keys"]
+        [::core::mem::offset_of!(AttentionScores, keys) - 20usize];
+    ["Offset of field: AttentionScores::q_len"]
+        [::core::mem::offset_of!(AttentionScores, q_len) - 24usize];
+    ["Offset of field: AttentionScores::k_len"]
+        [::core::mem::offset_of!(AttentionScores, k_len) - 28usize];
+    ["Offset of field: AttentionScores::heads"]
+        [::core::mem::offset_of!(AttentionScores, heads) - 32usize];
+    ["Offset of field: AttentionScores::head"]
+        [::core::mem::offset_of!(AttentionScores, head) - 36usize];
+    ["Offset of field: AttentionScores::causal"]
+        [::core::mem::offset_of!(AttentionScores, causal) - 40usize];
+    ["Offset of field: AttentionScores::factor"]
+        [::core::mem::offset_of!(AttentionScores, factor) - 44usize];
+};
+/// See attention/forward.cu.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct AttentionForward {
+    /// Read: (Bq, Tq, heads * head).
+    pub q: AttentionRows,
+    /// Read: (Bk, Tk, heads * head).
+    pub k: AttentionRows,
+    /// Read: (Bk, Tk, heads * head).
+    pub v: AttentionRows,
+    /// Written: (Bq, Tq, heads * head).
+    pub out: AttentionRows,
+    /// The row of keys of each row of queries, (Bq), below Bk; null where each has its own.
+    pub kv_rows: *const u32,
+    /** Logarithm of the sum of the exponentials of each query's scores, (Bq, heads, Tq), plus
+    infinity for a query that sees no key; null where no backward pass will come.*/
+    pub log_sums: *mut f32,
+    /// Sizes and scores.
+    pub scores: AttentionScores,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AttentionForward"][::core::mem::size_of::<AttentionForward>() - 160usize];
+    ["Alignment of AttentionForward"][::core::mem::align_of::<AttentionForward>() - 8usize];
+    ["Offset of field: AttentionForward::q"][::core::mem::offset_of!(AttentionForward, q) - 0usize];
+    ["Offset of field: AttentionForward::k"]
+        [::core::mem::offset_of!(AttentionForward, k) - 24usize];
+    ["Offset of field: AttentionForward::v"]
+        [::core::mem::offset_of!(AttentionForward, v) - 48usize];
+    ["Offset of field: AttentionForward::out"]
+        [::core::mem::offset_of!(AttentionForward, out) - 72usize];
+    ["Offset of field: AttentionForward::kv_rows"]
+        [::core::mem::offset_of!(AttentionForward, kv_rows) - 96usize];
+    ["Offset of field: AttentionForward::log_sums"]
+        [::core::mem::offset_of!(AttentionForward, log_sums) - 104usize];
+    ["Offset of field: AttentionForward::scores"]
+        [::core::mem::offset_of!(AttentionForward, scores) - 112usize];
+};
+/// Sums of products of results and their gradients: see attention/backward_query.cu.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct AttentionDelta {
+    /// Read: (Bq, Tq, heads * head).
+    pub out: AttentionRows,
+    /// Read: (Bq, Tq, heads * head).
+    pub dout: AttentionRows,
+    /// Written: (Bq, heads, Tq).
+    pub deltas: *mut f32,
+    /// Rows of queries, Bq.
+    pub queries: i32,
+    /// Queries in a row, Tq.
+    pub q_len: i32,
+    /// Heads.
+    pub heads: i32,
+    /// Width of a head.
+    pub head: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AttentionDelta"][::core::mem::size_of::<AttentionDelta>() - 72usize];
+    ["Alignment of AttentionDelta"][::core::mem::align_of::<AttentionDelta>() - 8usize];
+    ["Offset of field: AttentionDelta::out"][::core::mem::offset_of!(AttentionDelta, out) - 0usize];
+    ["Offset of field: AttentionDelta::dout"]
+        [::core::mem::offset_of!(AttentionDelta, dout) - 24usize];
+    ["Offset of field: AttentionDelta::deltas"]
+        [::core::mem::offset_of!(AttentionDelta, deltas) - 48usize];
+    ["Offset of field: AttentionDelta::queries"]
+        [::core::mem::offset_of!(AttentionDelta, queries) - 56usize];
+    ["Offset of field: AttentionDelta::q_len"]
+        [::core::mem::offset_of!(AttentionDelta, q_len) - 60usize];
+    ["Offset of field: AttentionDelta::heads"]
+        [::core::mem::offset_of!(AttentionDelta, heads) - 64usize];
+    ["Offset of field: AttentionDelta::head"]
+        [::core::mem::offset_of!(AttentionDelta, head) - 68usize];
+};
+/// See attention/backward_query.cu and attention/backward_key.cu.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct AttentionBackward {
+    /// Read: (Bq, Tq, heads * head).
+    pub q: AttentionRows,
+    /// Read: (Bk, Tk, heads * head).
+    pub k: AttentionRows,
+    /// Read: (Bk, Tk, heads * head).
+    pub v: AttentionRows,
+    /// Read: gradient of the result, (Bq, Tq, heads * head).
+    pub dout: AttentionRows,
+    /// Written by backward_query: (Bq, Tq, heads * head).
+    pub dq: AttentionRows,
+    /// Written by backward_key where data is not null: (Bk, Tk, heads * head).
+    pub dk: AttentionRows,
+    /// Written by backward_key where data is not null: (Bk, Tk, heads * head).
+    pub dv: AttentionRows,
+    /// From the forward pass, (Bq, heads, Tq).
+    pub log_sums: *const f32,
+    /// From attention_delta, (Bq, heads, Tq).
+    pub deltas: *const f32,
+    /// The row of keys of each row of queries, (Bq); null where each has its own.
+    pub kv_rows: *const u32,
+    /// Where in query_rows those of each row of keys begin and end, (Bk + 1); null with kv_rows.
+    pub query_offsets: *const u32,
+    /// The rows of queries in the order of their rows of keys, (Bq); null with kv_rows.
+    pub query_rows: *const u32,
+    /// Sizes and scores.
+    pub scores: AttentionScores,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AttentionBackward"][::core::mem::size_of::<AttentionBackward>() - 256usize];
+    ["Alignment of AttentionBackward"][::core::mem::align_of::<AttentionBackward>() - 8usize];
+    ["Offset of field: AttentionBackward::q"]
+        [::core::mem::offset_of!(AttentionBackward, q) - 0usize];
+    ["Offset of field: AttentionBackward::k"]
+        [::core::mem::offset_of!(AttentionBackward, k) - 24usize];
+    ["Offset of field: AttentionBackward::v"]
+        [::core::mem::offset_of!(AttentionBackward, v) - 48usize];
+    ["Offset of field: AttentionBackward::dout"]
+        [::core::mem::offset_of!(AttentionBackward, dout) - 72usize];
+    ["Offset of field: AttentionBackward::dq"]
+        [::core::mem::offset_of!(AttentionBackward, dq) - 96usize];
+    ["Offset of field: AttentionBackward::dk"]
+        [::core::mem::offset_of!(AttentionBackward, dk) - 120usize];
+    ["Offset of field: AttentionBackward::dv"]
+        [::core::mem::offset_of!(AttentionBackward, dv) - 144usize];
+    ["Offset of field: AttentionBackward::log_sums"]
+        [::core::mem::offset_of!(AttentionBackward, log_sums) - 168usize];
+    ["Offset of field: AttentionBackward::deltas"]
+        [::core::mem::offset_of!(AttentionBackward, deltas) - 176usize];
+    ["Offset of field: AttentionBackward::kv_rows"]
+        [::core::mem::offset_of!(AttentionBackward, kv_rows) - 184usize];
+    ["Offset of field: AttentionBackward::query_offsets"]
+        [::core::mem::offset_of!(AttentionBackward, query_offsets) - 192usize];
+    ["Offset of field: AttentionBackward::query_rows"]
+        [::core::mem::offset_of!(AttentionBackward, query_rows) - 200usize];
+    ["Offset of field: AttentionBackward::scores"]
+        [::core::mem::offset_of!(AttentionBackward, scores) - 208usize];
+};
 
 // SAFETY: the structs have the layout of the header, as the assertions above show.
 unsafe impl super::Params for LayerNormForward {}
@@ -1142,3 +1352,8 @@ unsafe impl super::Params for CpPair {}
 unsafe impl super::Params for CpReconstruct {}
 unsafe impl super::Params for CpFactorGradient {}
 unsafe impl super::Params for CpApply {}
+unsafe impl super::Params for AttentionRows {}
+unsafe impl super::Params for AttentionScores {}
+unsafe impl super::Params for AttentionForward {}
+unsafe impl super::Params for AttentionDelta {}
+unsafe impl super::Params for AttentionBackward {}

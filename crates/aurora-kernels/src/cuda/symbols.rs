@@ -34,6 +34,37 @@ macro_rules! kernels {
 
 /// All sources.
 pub const SOURCES: &[Source] = &[
+    Source {
+        path: "attention/backward_key.cu",
+        kernels: kernels![
+            "attention_backward_key_32",
+            "attention_backward_key_64",
+            "attention_backward_key_80",
+            "attention_backward_key_96",
+            "attention_backward_key_128",
+        ],
+    },
+    Source {
+        path: "attention/backward_query.cu",
+        kernels: kernels![
+            "attention_delta",
+            "attention_backward_query_32",
+            "attention_backward_query_64",
+            "attention_backward_query_80",
+            "attention_backward_query_96",
+            "attention_backward_query_128",
+        ],
+    },
+    Source {
+        path: "attention/forward.cu",
+        kernels: kernels![
+            "attention_forward_32",
+            "attention_forward_64",
+            "attention_forward_80",
+            "attention_forward_96",
+            "attention_forward_128",
+        ],
+    },
     Source { path: "cp/apply.cu", kernels: kernels!["cp_apply"] },
     Source {
         path: "cp/factor_gradient.cu",

@@ -182,6 +182,79 @@ impl Drop for Buffer {
     }
 }
 
+/// Two pieces of memory with `APART` bytes of nothing between their beginnings: an index that was
+/// cut to 32 bits on its way misses the second.
+pub struct FarApart {
+    reserved: *mut libc::c_void,
+    bytes: usize,
+    /// Where they begin.
+    pub pointers: [DevicePointer; 2],
+}
+
+impl FarApart {
+    /// Between the beginnings of the two.
+    pub const APART: usize = 5 << 31;
+
+    /// Two pieces of so many bytes, all ones; None where there is no emulator.
+    pub fn new(bytes: usize) -> Option<Self> {
+        LIBRARY.as_ref()?;
+        let name = CString::new("one of two pieces far apart").unwrap();
+        // SAFETY: fresh memory, of which only the two pieces are ever touched, and so backed.
+        unsafe {
+            let reserved = libc::mmap(
+                std::ptr::null_mut(),
+                Self::APART + bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            );
+            assert_ne!(reserved, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
+            let pointers = [0, Self::APART].map(|offset| {
+                let start = reserved.cast::<u8>().add(offset);
+                start.write_bytes(0xff, bytes);
+                let register = symbol::<Register>("emulator_register");
+                register(start.cast(), bytes as c_ulong, name.as_ptr());
+                DevicePointer(start as u64)
+            });
+            Some(Self { reserved, bytes, pointers })
+        }
+    }
+}
+
+impl FarApart {
+    fn place(&self, piece: usize, offset: usize, length: usize) -> *mut u8 {
+        assert!(offset + length <= self.bytes);
+        (self.pointers[piece].0 as usize + offset) as *mut u8
+    }
+
+    /// Puts bytes into one of the pieces.
+    pub fn write(&self, piece: usize, offset: usize, bytes: &[u8]) {
+        let to = self.place(piece, offset, bytes.len());
+        // SAFETY: there is room.
+        unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+    }
+
+    /// Bytes of one of the pieces.
+    pub fn read(&self, piece: usize, offset: usize, length: usize) -> Vec<u8> {
+        let from = self.place(piece, offset, length);
+        // SAFETY: all of it was written in `new`.
+        unsafe { std::slice::from_raw_parts(from, length) }.to_vec()
+    }
+}
+
+impl Drop for FarApart {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`; the runtime forgets the pieces before they are gone.
+        unsafe {
+            for pointer in self.pointers {
+                symbol::<Release>("emulator_release")(pointer.0 as *const c_void);
+            }
+            libc::munmap(self.reserved, Self::APART + self.bytes);
+        }
+    }
+}
+
 impl Machine for Emulator {
     fn name(&self) -> String {
         "emulator".to_owned()

@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test fails by panicking, and says what it skips
 
+mod attention;
 mod bias;
 mod build;
 mod cp_apply;

@@ -2,6 +2,7 @@
 //! is for.
 
 mod adamw;
+mod attention;
 mod bias;
 mod cp_apply;
 mod cp_factor_gradient;
@@ -15,6 +16,10 @@ mod soft_cross_entropy;
 mod tensors;
 
 pub use adamw::{AdamWConstants, AdamWMemory, AdamWPlan};
+pub use attention::{
+    Attention, AttentionBackwardMemory, AttentionForwardMemory, HeadRows, ScoreMemory,
+    queries_by_key,
+};
 pub use bias::{Bias, ColumnSumMemory};
 pub use cp_apply::{Apply, ApplyMemory};
 pub use cp_factor_gradient::{FactorGradient, FactorGradientMemory, FactorLayout};
