@@ -4,4 +4,4 @@
 
 #include "launch_params.h"
 
-static_assert(sizeof(LayerNormForward) == 88, "LayerNormForward");
+static_assert(sizeof(LayerNormForward) == 88, "LayerNormForward: run cargo xtask bindings");
