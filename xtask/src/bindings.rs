@@ -22,10 +22,13 @@ const PARAMS: &str = "crates/aurora-kernels/src/cuda/params.rs";
 /// What is made of it for the device.
 const SIZES: &str = "kernels/include/sizes.cuh";
 
+/// What the device's compiler says of a struct that has another size.
+const STALE: &str = "run cargo xtask bindings";
+
 /// Where bindgen's libclang comes from if the machine has none.
 const LIBCLANG: pip::Set = pip::Set {
     folder: "libclang-18",
-    purpose: "libclang, which reads the header of the parameters",
+    purpose: "libclang (it reads the header of the kernels' parameters)",
     instead: "Or install it (Debian, Ubuntu: apt-get install libclang-dev), or set LIBCLANG_PATH to \
         the folder that has it.",
     packages: &["libclang==18.1.1"],
@@ -173,7 +176,7 @@ fn sizes(params: &str) -> Result<String> {
     for name in structs(params) {
         let size = size_of(params, name)
             .with_context(|| format!("bindgen asserts no size of {name}; is it a plain struct?"))?;
-        text += &format!("static_assert(sizeof({name}) == {size}, \"{name}\");\n");
+        text += &format!("static_assert(sizeof({name}) == {size}, \"{name}: {STALE}\");\n");
     }
     Ok(text)
 }
@@ -224,7 +227,7 @@ mod tests {
     #[test]
     fn the_device_side_asserts_the_size_that_bindgen_found() {
         let text = sizes(BINDINGS).unwrap();
-        assert!(text.ends_with("static_assert(sizeof(Add) == 16, \"Add\");\n"), "{text}");
+        assert!(text.contains("\nstatic_assert(sizeof(Add) == 16, \"Add: run"), "{text}");
         let error = sizes("pub struct Bare {\n}\n").unwrap_err().to_string();
         assert!(error.contains("no size of Bare"), "{error}");
     }

@@ -79,7 +79,7 @@ pub fn run(arguments: &BuildKernelsArgs) -> Result<()> {
     let mut modules: Vec<Module> = kept.into_iter().filter_map(|(_, it)| it.cloned()).collect();
     let changed: Vec<&Plan> = changed.into_iter().map(|(plan, _)| plan).collect();
 
-    let bar = progress(changed.len());
+    let bar = progress("compiling kernels", changed.len());
     let built: Vec<Result<Module>> = changed
         .par_iter()
         .map(|plan| {
@@ -100,10 +100,11 @@ pub fn run(arguments: &BuildKernelsArgs) -> Result<()> {
     modules.sort_by(|a, b| a.name.cmp(&b.name));
     let manifest = Manifest { modules };
     manifest.write(&folder)?;
+    // The fatbin of what no longer compiles goes too: nobody shall run what is not in the sources.
+    clear(&folder, &manifest)?;
     if !failed.is_empty() {
         bail!("{} of {} sources do not compile:\n{}", failed.len(), plans.len(), failed.join("\n"));
     }
-    clear(&folder, &manifest)?;
     report(&folder, &manifest, changed.len());
 
     let left_out = left_out(&root.join("kernels"), &manifest);
@@ -205,7 +206,7 @@ fn compile(root: &Path, folder: &Path, nvcc: &Path, plan: &Plan) -> Result<Modul
     Ok(module)
 }
 
-/// Removes the fatbins of sources that are gone.
+/// Removes the fatbins that the manifest does not know.
 fn clear(folder: &Path, manifest: &Manifest) -> Result<()> {
     for entry in folder.read_dir()? {
         let path = entry?.path();
@@ -242,11 +243,12 @@ fn report(folder: &Path, manifest: &Manifest, changed: usize) {
     );
 }
 
-/// A bar over the sources; nothing where nobody watches.
-fn progress(sources: usize) -> ProgressBar {
-    let bar = ProgressBar::new(sources as u64);
-    let template = "compiling kernels {bar:30} {pos} of {len}, {elapsed}  {msg}";
-    if let Ok(style) = ProgressStyle::with_template(template) {
+/// A bar for work of so many parts; nothing where nobody watches.
+pub(crate) fn progress(what: &'static str, parts: usize) -> ProgressBar {
+    let bar = ProgressBar::new(parts as u64).with_prefix(what);
+    if let Ok(style) =
+        ProgressStyle::with_template("{prefix} {bar:30} {pos} of {len}, {elapsed}  {msg}")
+    {
         bar.set_style(style);
     }
     bar

@@ -5,14 +5,15 @@
 //! fails. The same tests have to pass over the sources as they are first: a test that fails anyway
 //! catches nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
-use harness::Harness;
+use harness::{Harness, PATIENCE};
 use mutation::Mutation;
 
 mod harness;
@@ -56,8 +57,18 @@ pub fn run(arguments: &MutateArgs) -> Result<()> {
         return Ok(());
     }
     let harness = Harness::build(&root)?;
-    unmutated(&harness, &mutations, &kernels)?;
-    let tried: Vec<_> = mutations.par_iter().map(|one| attempt(&harness, one, &kernels)).collect();
+    let limits = unmutated(&harness, &mutations, &kernels)?;
+    let bar = crate::build_kernels::progress("planting bugs", mutations.len());
+    let tried: Vec<_> = mutations
+        .par_iter()
+        .map(|one| {
+            let limit = limits.get(&selection(one)).copied().unwrap_or(PATIENCE);
+            let caught = attempt(&harness, one, &kernels, limit);
+            bar.inc(1);
+            caught
+        })
+        .collect();
+    bar.finish_and_clear();
     let mut rows = vec![["mutation", "caught by", "with the words"].map(str::to_owned)];
     let (mut survived, mut errors) = (Vec::new(), Vec::new());
     for (mutation, caught) in mutations.iter().zip(tried) {
@@ -92,16 +103,28 @@ pub fn run(arguments: &MutateArgs) -> Result<()> {
     }
 }
 
+/// Sources, and the filter of the tests that run over them.
+type Selection<'a> = (Option<Vec<String>>, &'a str);
+
+fn selection(mutation: &Mutation) -> Selection<'_> {
+    (mutation.needed(), mutation.test.as_str())
+}
+
 /// Demands that the tests pass over the sources as they are, in the selections in which they will
-/// run.
-fn unmutated(harness: &Harness, mutations: &[Mutation], kernels: &Path) -> Result<()> {
-    let selections: BTreeSet<_> =
-        mutations.iter().map(|one| (one.needed(), one.test.as_str())).collect();
+/// run, and says how long a test of each may take from then on.
+fn unmutated<'a>(
+    harness: &Harness,
+    mutations: &'a [Mutation],
+    kernels: &Path,
+) -> Result<BTreeMap<Selection<'a>, Duration>> {
+    let selections: BTreeSet<_> = mutations.iter().map(selection).collect();
     let selections: Vec<_> = selections.into_iter().collect();
-    let checked = selections.par_iter().map(|(needed, filter)| {
+    let bar = crate::build_kernels::progress("without a bug", selections.len());
+    let passed = selections.par_iter().map(|(needed, filter)| {
+        let started = Instant::now();
         let copy = tempfile::tempdir()?;
         mutation::copy(kernels, needed.as_deref(), copy.path())?;
-        let failure = harness.first_failure(&harness.tests(filter)?, copy.path())?;
+        let failure = harness.first_failure(&harness.tests(filter)?, copy.path(), PATIENCE)?;
         let sources = needed.as_ref().map_or_else(|| "all sources".to_owned(), |it| it.join(", "));
         if let Some((test, words)) = failure {
             bail!(
@@ -109,9 +132,13 @@ fn unmutated(harness: &Harness, mutations: &[Mutation], kernels: &Path) -> Resul
                 sources too, list them as `sources` in {LIST}, or choose a narrower `test`"
             );
         }
-        Ok(())
+        bar.inc(1);
+        // Compiling is in it; machines are not always equally busy.
+        Ok(((needed.clone(), *filter), Duration::from_secs(30) + 5 * started.elapsed()))
     });
-    checked.collect::<Result<Vec<()>>>().map(|_| ())
+    let limits = passed.collect();
+    bar.finish_and_clear();
+    limits
 }
 
 /// The test that catches a mutation and its words, or `None`.
@@ -119,9 +146,10 @@ fn attempt(
     harness: &Harness,
     mutation: &Mutation,
     kernels: &Path,
+    limit: Duration,
 ) -> Result<Option<(String, String)>> {
     let copy = tempfile::tempdir()?;
     mutation::copy(kernels, mutation.needed().as_deref(), copy.path())?;
     mutation.plant(kernels, copy.path())?;
-    harness.first_failure(&harness.tests(&mutation.test)?, copy.path())
+    harness.first_failure(&harness.tests(&mutation.test)?, copy.path(), limit)
 }

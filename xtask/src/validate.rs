@@ -26,18 +26,24 @@ pub struct Step {
     pub environment: Option<(&'static str, &'static str)>,
 }
 
-/// The checks in the order they run. Formatting reads no dependency, tidy builds only this package,
-/// clippy stops before code generation; only then do the tests link, and the documentation reuses
-/// what clippy has checked.
+/// The checks in the order they run. Formatting reads no dependency, tidy and the kernels build only
+/// this package, clippy stops before code generation; only then do the tests link, and the
+/// documentation reuses what clippy has checked.
 pub const STEPS: &[Step] = &[
     Step { name: "format", cargo: &["fmt", "--all", "--check"], environment: None },
     Step { name: "tidy", cargo: &["xtask", "tidy"], environment: None },
+    Step { name: "kernels", cargo: &["xtask", "build-kernels", "--check"], environment: None },
     Step {
         name: "clippy",
         cargo: &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
         environment: None,
     },
-    Step { name: "tests", cargo: &["test", "--workspace"], environment: None },
+    Step {
+        name: "tests",
+        cargo: &["test", "--workspace"],
+        // Without a C++ compiler the tests of the kernels would pass with a word.
+        environment: Some(("AURORA_EMULATOR", "required")),
+    },
     Step {
         name: "documentation",
         cargo: &["doc", "--workspace", "--no-deps"],
@@ -85,14 +91,14 @@ mod tests {
     #[test]
     fn the_cheapest_check_comes_first() {
         let names: Vec<_> = STEPS.iter().map(|step| step.name).collect();
-        assert_eq!(names, ["format", "tidy", "clippy", "tests", "documentation"]);
+        assert_eq!(names, ["format", "tidy", "kernels", "clippy", "tests", "documentation"]);
     }
 
     #[test]
     fn warnings_of_clippy_and_rustdoc_are_errors() {
-        assert_eq!(shown(&STEPS[2]), "cargo clippy --workspace --all-targets -- -D warnings");
+        assert_eq!(shown(&STEPS[3]), "cargo clippy --workspace --all-targets -- -D warnings");
         assert_eq!(
-            shown(&STEPS[4]),
+            shown(&STEPS[5]),
             "RUSTDOCFLAGS=\"-D warnings\" cargo doc --workspace --no-deps"
         );
     }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-/// A bug may keep a test from ending; a test that takes this long has seen one.
-const LIMIT: Duration = Duration::from_secs(600);
+/// How long a test may take over the sources as they are.
+pub const PATIENCE: Duration = Duration::from_secs(1800);
 
 /// The test binary of the kernels.
 #[derive(Debug)]
@@ -62,6 +62,8 @@ impl Harness {
     }
 
     /// Runs `tests` over the sources in `kernels` until one fails; says which and with what words.
+    /// A test that takes longer than `limit` is stopped and has failed: a bug may keep it from
+    /// ending.
     ///
     /// # Errors
     /// A test cannot be started, or the sources do not compile.
@@ -69,9 +71,10 @@ impl Harness {
         &self,
         tests: &[String],
         kernels: &Path,
+        limit: Duration,
     ) -> Result<Option<(String, String)>> {
         for test in tests {
-            match self.run(test, kernels)? {
+            match self.run(test, kernels, limit)? {
                 Outcome::Passed => {}
                 Outcome::Failed(words) => return Ok(Some((test.clone(), words))),
                 Outcome::NotTried(words) => bail!("not tried: {words}"),
@@ -81,7 +84,7 @@ impl Harness {
     }
 
     /// Runs one test, in a process of its own: a bug may end that.
-    fn run(&self, test: &str, kernels: &Path) -> Result<Outcome> {
+    fn run(&self, test: &str, kernels: &Path, limit: Duration) -> Result<Outcome> {
         let scratch = tempfile::tempdir()?;
         let said = scratch.path().join("said");
         let file = File::create(&said)?;
@@ -100,7 +103,7 @@ impl Harness {
             if let Some(status) = child.try_wait()? {
                 break Some(status);
             }
-            if started.elapsed() > LIMIT {
+            if started.elapsed() > limit {
                 child.kill()?;
                 child.wait()?;
                 break None;
@@ -108,7 +111,7 @@ impl Harness {
             std::thread::sleep(Duration::from_millis(20));
         };
         let text = String::from_utf8_lossy(&fs::read(&said)?).into_owned();
-        Ok(judged(status, &text))
+        Ok(judged(status.ok_or(limit), &text))
     }
 }
 
@@ -122,10 +125,11 @@ fn executable(messages: &str) -> Option<PathBuf> {
     found.last()
 }
 
-/// What an end and a text mean; no status stands for a test that had to be stopped.
-fn judged(status: Option<ExitStatus>, text: &str) -> Outcome {
-    let Some(status) = status else {
-        return Outcome::Failed(format!("did not end within {} s", LIMIT.as_secs()));
+/// What an end, or the time after which a test was stopped, and a text mean.
+fn judged(end: Result<ExitStatus, Duration>, text: &str) -> Outcome {
+    let status = match end {
+        Ok(status) => status,
+        Err(limit) => return Outcome::Failed(format!("no end within {} s", limit.as_secs())),
     };
     if status.success() {
         return Outcome::Passed;
@@ -152,7 +156,7 @@ mod tests {
     const FAILED: i32 = 101 << 8;
 
     fn after(status: i32, text: &str) -> Outcome {
-        judged(Some(ExitStatus::from_raw(status)), text)
+        judged(Ok(ExitStatus::from_raw(status)), text)
     }
 
     #[test]
@@ -170,7 +174,8 @@ mod tests {
             panic!("a crash")
         };
         assert!(words.contains("signal: 11") && words.ends_with("ragged ..."), "{words}");
-        assert!(matches!(judged(None, ""), Outcome::Failed(words) if words.contains("600 s")));
+        let stopped = judged(Err(Duration::from_secs(60)), "");
+        assert_eq!(stopped, Outcome::Failed("no end within 60 s".into()));
     }
 
     #[test]
