@@ -4,11 +4,14 @@
 //! so and pass, unless `AURORA_EMULATOR=required`. `AURORA_KERNELS=DIR` takes the sources from
 //! another folder: how `cargo xtask mutate` plants its bugs.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr)] // a test fails by panicking, and says what it skips
+
 mod bias;
 mod build;
 mod cross_entropy;
 mod differences;
 mod emulator;
+mod faults;
 mod gated_query;
 mod gelu;
 mod layer_norm;

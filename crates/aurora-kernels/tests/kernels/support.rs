@@ -17,12 +17,12 @@ pub fn machine() -> Option<Box<dyn Machine>> {
     Some(Box::new(emulator))
 }
 
-/// A number as an element type keeps it.
+/// A number as an element type keeps it. By way of f32: `half` rounds f64 by its upper half alone.
 pub fn rounded(element: Element, x: f64) -> f64 {
     match element {
         Element::F32 => f64::from(x as f32),
-        Element::F16 => f16::from_f64(x).to_f64(),
-        Element::Bf16 => bf16::from_f64(x).to_f64(),
+        Element::F16 => f16::from_f32(x as f32).to_f64(),
+        Element::Bf16 => bf16::from_f32(x as f32).to_f64(),
     }
 }
 
@@ -30,8 +30,12 @@ pub fn rounded(element: Element, x: f64) -> f64 {
 pub fn bytes_of(element: Element, values: &[f64]) -> Vec<u8> {
     match element {
         Element::F32 => values.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect(),
-        Element::F16 => values.iter().flat_map(|&x| f16::from_f64(x).to_le_bytes()).collect(),
-        Element::Bf16 => values.iter().flat_map(|&x| bf16::from_f64(x).to_le_bytes()).collect(),
+        Element::F16 => {
+            values.iter().flat_map(|&x| f16::from_f32(x as f32).to_le_bytes()).collect()
+        }
+        Element::Bf16 => {
+            values.iter().flat_map(|&x| bf16::from_f32(x as f32).to_le_bytes()).collect()
+        }
     }
 }
 
