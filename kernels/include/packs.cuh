@@ -42,8 +42,9 @@ __device__ __forceinline__ bool all_aligned(Pointers... pointers) {
     return ((reinterpret_cast<unsigned long long>(pointers) | ...) & 15) == 0;
 }
 
-// Calls body(index, width) for this thread's share of `count` elements that lie side by side. A
-// block takes a tile of blockDim.x packs. Without `packed` every width is 1.
+// Calls body(index, Width<N>) for this thread's share of `count` elements that lie side by side. A
+// block takes a tile of blockDim.x packs. Without `packed` every width is 1. `body` is a struct, not
+// a generic lambda, which NVRTC takes for a function of the host.
 template <class T, class Body>
 __device__ __forceinline__ void each_pack(long long count, bool packed, Body body) {
     constexpr int N = Vector<T>::size;

@@ -126,18 +126,15 @@ __device__ __forceinline__ void finish(const SoftCrossEntropyForward &p, long lo
     if (p.weight) p.weight[row] = p.labels ? 1.0f : part.weight;
 }
 
+// Adds classes to what a thread has seen.
 template <class T>
-__device__ __forceinline__ void forward(const SoftCrossEntropyForward &p) {
-    const Slice slice = slice_of_block(p.slices, p.slice_length, p.classes);
-    const T *logits = static_cast<const T *>(p.logits) + slice.row * p.logits_stride;
-    const T *targets = static_cast<const T *>(p.targets) + slice.row * p.targets_stride;
-    const bool soft = !p.labels, sums = p.smoothing != 0.0f;
-    int head = until_aligned(logits + slice.begin);
-    if (soft && head != until_aligned(targets + slice.begin)) head = -1;
+struct AddClasses {
+    const T *logits, *targets;
+    bool soft, sums;
+    Part &own;
 
-    Part own = nothing();
-    each_class<T>(slice, head, [&](int c, auto width) {
-        constexpr int N = decltype(width)::value;
+    template <int N>
+    __device__ __forceinline__ void operator()(int c, Width<N>) const {
         float x[N], t[N];
         load(x, logits + c);
         float top = own.top;
@@ -159,7 +156,20 @@ __device__ __forceinline__ void forward(const SoftCrossEntropyForward &p) {
 #pragma unroll
             for (int i = 0; i < N; i++) own.products += x[i];
         }
-    });
+    }
+};
+
+template <class T>
+__device__ __forceinline__ void forward(const SoftCrossEntropyForward &p) {
+    const Slice slice = slice_of_block(p.slices, p.slice_length, p.classes);
+    const T *logits = static_cast<const T *>(p.logits) + slice.row * p.logits_stride;
+    const T *targets = static_cast<const T *>(p.targets) + slice.row * p.targets_stride;
+    const bool soft = !p.labels, sums = p.smoothing != 0.0f;
+    int head = until_aligned(logits + slice.begin);
+    if (soft && head != until_aligned(targets + slice.begin)) head = -1;
+
+    Part own = nothing();
+    each_class<T>(slice, head, AddClasses<T>{logits, targets, soft, sums, own});
 
     SHARED(Parts, scratch);
     own = warp_join(own);
@@ -186,6 +196,34 @@ __device__ __forceinline__ void combine(const SoftCrossEntropyForward &p) {
     finish<T>(p, row, all);
 }
 
+// Writes the gradient of classes.
+template <class T>
+struct WriteGradient {
+    const T *logits, *targets;
+    T *dlogits;
+    bool soft;
+    float d, log_sum, factor, spread, at_label;
+    unsigned label;
+
+    template <int N>
+    __device__ __forceinline__ void operator()(int c, Width<N>) const {
+        float x[N], t[N];
+        load(x, logits + c);
+        if (soft) {
+            load(t, targets + c);
+#pragma unroll
+            for (int i = 0; i < N; i++) t[i] *= d;
+        } else {
+#pragma unroll
+            for (int i = 0; i < N; i++)
+                t[i] = static_cast<unsigned>(c + i) == label ? spread + at_label : spread;
+        }
+#pragma unroll
+        for (int i = 0; i < N; i++) x[i] = factor * expf(x[i] - log_sum) - t[i];
+        store(dlogits + c, x);
+    }
+};
+
 template <class T>
 __device__ __forceinline__ void backward(const SoftCrossEntropyBackward &p) {
     const Slice slice = slice_of_block(p.slices, p.slice_length, p.classes);
@@ -203,23 +241,8 @@ __device__ __forceinline__ void backward(const SoftCrossEntropyBackward &p) {
     const unsigned label = soft ? 0 : p.labels[slice.row];
     const float at_label = d * (1.0f - p.smoothing);
     const float spread = d * (p.smoothing / static_cast<float>(p.classes));
-    each_class<T>(slice, head, [&](int c, auto width) {
-        constexpr int N = decltype(width)::value;
-        float x[N], t[N];
-        load(x, logits + c);
-        if (soft) {
-            load(t, targets + c);
-#pragma unroll
-            for (int i = 0; i < N; i++) t[i] *= d;
-        } else {
-#pragma unroll
-            for (int i = 0; i < N; i++)
-                t[i] = static_cast<unsigned>(c + i) == label ? spread + at_label : spread;
-        }
-#pragma unroll
-        for (int i = 0; i < N; i++) x[i] = factor * expf(x[i] - log_sum) - t[i];
-        store(dlogits + c, x);
-    });
+    each_class<T>(slice, head, WriteGradient<T>{logits, targets, dlogits, soft, d, log_sum, factor,
+                                                spread, at_label, label});
 }
 
 __device__ __forceinline__ void mean(const LossMean &p) {

@@ -20,19 +20,24 @@ namespace {
 constexpr int kThreads = 256;
 
 template <class T>
-__device__ __forceinline__ void add_bias(const AddBias &p) {
-    T *y = static_cast<T *>(p.y);
-    const T *bias = static_cast<const T *>(p.bias);
-    const bool packed = p.columns % Vector<T>::size == 0 && all_aligned(p.y, p.bias);
-    each_pack<T>(p.count, packed, [&](long long index, auto width) {
-        constexpr int N = decltype(width)::value;
-        float at[N], b[N];
-        load(at, y + index);
-        load(b, bias + index % p.columns);
+struct AddBiasToPack {
+    const AddBias &p;
+
+    template <int N>
+    __device__ __forceinline__ void operator()(long long index, Width<N>) const {
+        float y[N], bias[N];
+        load(y, static_cast<const T *>(p.y) + index);
+        load(bias, static_cast<const T *>(p.bias) + index % p.columns);
 #pragma unroll
-        for (int i = 0; i < N; i++) at[i] += b[i];
-        store(y + index, at);
-    });
+        for (int i = 0; i < N; i++) y[i] += bias[i];
+        store(static_cast<T *>(p.y) + index, y);
+    }
+};
+
+template <class T>
+__device__ __forceinline__ void add_bias(const AddBias &p) {
+    const bool packed = p.columns % Vector<T>::size == 0 && all_aligned(p.y, p.bias);
+    each_pack<T>(p.count, packed, AddBiasToPack<T>{p});
 }
 
 template <class T, int N>

@@ -47,16 +47,23 @@ __device__ __forceinline__ void load_input(float (&u)[N], const void *x, const v
 }
 
 template <class T>
-__device__ __forceinline__ void forward(const GeluForward &p) {
-    const bool packed = rows_packed<T>(p.bias, p.columns) && all_aligned(p.x, p.y);
-    each_pack<T>(p.count, packed, [&](long long index, auto width) {
-        constexpr int N = decltype(width)::value;
+struct ForwardPack {
+    const GeluForward &p;
+
+    template <int N>
+    __device__ __forceinline__ void operator()(long long index, Width<N>) const {
         float u[N];
         load_input<T>(u, p.x, p.bias, index, p.bias ? index % p.columns : 0);
 #pragma unroll
         for (int i = 0; i < N; i++) u[i] *= normal_cdf(u[i]);
         store(static_cast<T *>(p.y) + index, u);
-    });
+    }
+};
+
+template <class T>
+__device__ __forceinline__ void forward(const GeluForward &p) {
+    const bool packed = rows_packed<T>(p.bias, p.columns) && all_aligned(p.x, p.y);
+    each_pack<T>(p.count, packed, ForwardPack<T>{p});
 }
 
 template <class T, int N>
@@ -71,12 +78,20 @@ __device__ __forceinline__ void write_gradient(const GeluBackward &p, long long 
 }
 
 template <class T>
+struct BackwardPack {
+    const GeluBackward &p;
+
+    template <int N>
+    __device__ __forceinline__ void operator()(long long index, Width<N>) const {
+        float dx[N];
+        write_gradient<T>(p, index, p.bias ? index % p.columns : 0, dx);
+    }
+};
+
+template <class T>
 __device__ __forceinline__ void backward(const GeluBackward &p) {
     const bool packed = rows_packed<T>(p.bias, p.columns) && all_aligned(p.x, p.dy, p.dx);
-    each_pack<T>(p.count, packed, [&](long long index, auto width) {
-        float dx[decltype(width)::value];
-        write_gradient<T>(p, index, p.bias ? index % p.columns : 0, dx);
-    });
+    each_pack<T>(p.count, packed, BackwardPack<T>{p});
 }
 
 template <class T, int N>

@@ -54,10 +54,10 @@ fn adamw(machine: &dyn Machine, element: Element, lengths: &[usize], skips: &[us
             vec![0.0; length],
             vec![0.0; length],
         ]);
-        tensors.push([&values, &zeros, &zeros].map(|values| {
-            // Parameters apart from where they begin aligned, moments alike.
-            Tensor::skipping(machine, Element::F32, values, skip)
-        }));
+        tensors.push(
+            [&values, &zeros, &zeros]
+                .map(|values| Tensor::skipping(machine, Element::F32, values, skip)),
+        );
     }
     let plan = AdamWPlan::new(element, lengths).unwrap();
     let blocks = upload(machine, &plan.blocks());
@@ -69,8 +69,9 @@ fn adamw(machine: &dyn Machine, element: Element, lengths: &[usize], skips: &[us
             .collect();
         let placed: Vec<Tensor> = gradients
             .iter()
-            .zip(skips.iter().cycle())
-            .map(|(values, &skip)| Tensor::skipping(machine, element, values, skip))
+            .enumerate()
+            // Apart from where the parameters begin.
+            .map(|(index, values)| Tensor::skipping(machine, element, values, index % 4))
             .collect();
         let mut described = Vec::new();
         for (index, ([parameter, first, second], gradient)) in
@@ -109,7 +110,7 @@ fn average(machine: &dyn Machine, element: Element, lengths: &[usize], skips: &[
         let values = normal(Element::F32, index as u64, length);
         let live = normal(element, 1000 + index as u64, length);
         let average = Tensor::skipping(machine, Element::F32, &values, skip);
-        let followed = Tensor::skipping(machine, element, &live, skip);
+        let followed = Tensor::skipping(machine, element, &live, index % 4);
         let memory = AveragedMemory { average: average.pointer(), live: followed.pointer() };
         placed.push((memory, length));
         state.push((values.iter().map(|&x| x as f32).collect::<Vec<f32>>(), live));
