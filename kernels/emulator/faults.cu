@@ -5,7 +5,7 @@
 
 namespace {
 struct Exchange {
-    float at[64];
+    alignas(16) float at[64];
     float behind[64];  // what an index past `at` would hit
 };
 struct Tiles {

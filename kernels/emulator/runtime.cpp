@@ -299,8 +299,7 @@ void *emulator_static_shared(const void *key, int line, unsigned long bytes,
     Machine &m = machine();
     Region &region = m.static_shared[key];
     if (!region.bytes()) {
-        region.allocate(bytes, alignment < 128 ? 128 : alignment,
-                        "the shared memory of line " + std::to_string(line), true);
+        region.allocate(bytes, alignment, "the shared memory of line " + std::to_string(line), true);
         m.recent = nullptr;
     }
     return reinterpret_cast<void *>(region.begin);

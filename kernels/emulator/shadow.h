@@ -50,9 +50,12 @@ struct Region {
     // Fresh memory of a block: every byte 0xff, which is a NaN in every float type.
     void allocate(size_t size, size_t alignment, std::string label, bool is_shared) {
         free(owned);
-        owned = aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment + alignment);
-        memset(owned, 0xff, size);
-        begin = reinterpret_cast<uintptr_t>(owned);
+        // Aligned to what the type asks for and no more, as on a GPU no more is promised.
+        const size_t most = alignment < 128 ? 128 : alignment;
+        const size_t skipped = alignment < most ? alignment : 0;
+        owned = aligned_alloc(most, (size + skipped + most - 1) / most * most + most);
+        begin = reinterpret_cast<uintptr_t>(owned) + skipped;
+        memset(reinterpret_cast<void *>(begin), 0xff, size);
         end = begin + size;
         name = std::move(label);
         shared = is_shared;

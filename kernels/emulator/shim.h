@@ -36,6 +36,8 @@
     extern "C" const unsigned symbol##_threads = (threads);                 \
     static void symbol##_body(const Params p)
 
+#define KERNEL_RESIDENT(symbol, Params, threads, blocks) KERNEL(symbol, Params, threads)
+
 #define SHARED(Type, name)                                                                    \
     static char name##_key;                                                                   \
     Type &name = *static_cast<Type *>(                                                        \
@@ -117,6 +119,12 @@ EMULATOR_PLAIN inline int __float_as_int(float value) {
     memcpy(&bits, &value, 4);
     return bits;
 }
+// One rounding each: the compiler is told not to contract (-ffp-contract=off).
+EMULATOR_PLAIN inline float __fadd_rn(float a, float b) { return a + b; }
+EMULATOR_PLAIN inline float __fsub_rn(float a, float b) { return a - b; }
+EMULATOR_PLAIN inline float __fmul_rn(float a, float b) { return a * b; }
+EMULATOR_PLAIN inline float __fdiv_rn(float a, float b) { return a / b; }
+EMULATOR_PLAIN inline float __fsqrt_rn(float x) { return sqrtf(x); }
 EMULATOR_PLAIN inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 template <class T>
 EMULATOR_PLAIN inline T min(T a, T b) { return b < a ? b : a; }

@@ -11,6 +11,10 @@
 
 #define KERNEL(symbol, Params, threads) \
     extern "C" __global__ void __launch_bounds__(threads) symbol(const __grid_constant__ Params p)
+// The same, with registers for `blocks` blocks at once on one multiprocessor.
+#define KERNEL_RESIDENT(symbol, Params, threads, blocks)            \
+    extern "C" __global__ void __launch_bounds__(threads, blocks)   \
+    symbol(const __grid_constant__ Params p)
 
 // Shared memory of a type, one for the block. Types with arrays of fixed size let the emulator see
 // an index that leaves its array.

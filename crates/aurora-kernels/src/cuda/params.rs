@@ -58,6 +58,1087 @@ const _: () = {
     ["Offset of field: LayerNormForward::eps"]
         [::core::mem::offset_of!(LayerNormForward, eps) - 84usize];
 };
+/// Gradient of x and residual of a layer normalisation: see norm/layer_norm.cu.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct LayerNormBackward {
+    /// What was normalised, (rows, columns), rows x_stride elements apart: x, or sum.
+    pub x: *const ::core::ffi::c_void,
+    /// (columns).
+    pub weight: *const ::core::ffi::c_void,
+    /// Gradient of y, (rows, columns), dense.
+    pub dy: *const ::core::ffi::c_void,
+    /// Gradient that comes to sum by other ways, (rows, columns), dense, or null.
+    pub dsum: *const ::core::ffi::c_void,
+    /// As the forward pass wrote it, (rows), f32.
+    pub mean: *const f32,
+    /// Likewise.
+    pub rstd: *const f32,
+    /// Gradient of x and of residual, (rows, columns), dense.
+    pub dx: *mut ::core::ffi::c_void,
+    /// Distance between rows of x.
+    pub x_stride: i64,
+    /// Number of rows.
+    pub rows: i64,
+    /// Length of a row.
+    pub columns: i32,
+    /// Nothing: for the size.
+    pub unused: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of LayerNormBackward"][::core::mem::size_of::<LayerNormBackward>() - 80usize];
+    ["Alignment of LayerNormBackward"][::core::mem::align_of::<LayerNormBackward>() - 8usize];
+    ["Offset of field: LayerNormBackward::x"]
+        [::core::mem::offset_of!(LayerNormBackward, x) - 0usize];
+    ["Offset of field: LayerNormBackward::weight"]
+        [::core::mem::offset_of!(LayerNormBackward, weight) - 8usize];
+    ["Offset of field: LayerNormBackward::dy"]
+        [::core::mem::offset_of!(LayerNormBackward, dy) - 16usize];
+    ["Offset of field: LayerNormBackward::dsum"]
+        [::core::mem::offset_of!(LayerNormBackward, dsum) - 24usize];
+    ["Offset of field: LayerNormBackward::mean"]
+        [::core::mem::offset_of!(LayerNormBackward, mean) - 32usize];
+    ["Offset of field: LayerNormBackward::rstd"]
+        [::core::mem::offset_of!(LayerNormBackward, rstd) - 40usize];
+    ["Offset of field: LayerNormBackward::dx"]
+        [::core::mem::offset_of!(LayerNormBackward, dx) - 48usize];
+    ["Offset of field: LayerNormBackward::x_stride"]
+        [::core::mem::offset_of!(LayerNormBackward, x_stride) - 56usize];
+    ["Offset of field: LayerNormBackward::rows"]
+        [::core::mem::offset_of!(LayerNormBackward, rows) - 64usize];
+    ["Offset of field: LayerNormBackward::columns"]
+        [::core::mem::offset_of!(LayerNormBackward, columns) - 72usize];
+    ["Offset of field: LayerNormBackward::unused"]
+        [::core::mem::offset_of!(LayerNormBackward, unused) - 76usize];
+};
+/// Gradients of weight and bias of a layer normalisation, part by part: see norm/layer_norm.cu.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct LayerNormParameters {
+    /// What was normalised, (rows, columns), rows x_stride elements apart: x, or sum.
+    pub x: *const ::core::ffi::c_void,
+    /// Gradient of y, (rows, columns), dense.
+    pub dy: *const ::core::ffi::c_void,
+    /// As the forward pass wrote it, (rows), f32.
+    pub mean: *const f32,
+    /// Likewise.
+    pub rstd: *const f32,
+    /// Sums for weight and bias over each part's rows, (parts, 2, columns), f32.
+    pub partial: *mut f32,
+    /// Distance between rows of x.
+    pub x_stride: i64,
+    /// Number of rows.
+    pub rows: i64,
+    /// Length of a row.
+    pub columns: i32,
+    /// Rows that one block adds up.
+    pub rows_of_part: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of LayerNormParameters"][::core::mem::size_of::<LayerNormParameters>() - 64usize];
+    ["Alignment of LayerNormParameters"][::core::mem::align_of::<LayerNormParameters>() - 8usize];
+    ["Offset of field: LayerNormParameters::x"]
+        [::core::mem::offset_of!(LayerNormParameters, x) - 0usize];
+    ["Offset of field: LayerNormParameters::dy"]
+        [::core::mem::offset_of!(LayerNormParameters, dy) - 8usize];
+    ["Offset of field: LayerNormParameters::mean"]
+        [::core::mem::offset_of!(LayerNormParameters, mean) - 16usize];
+    ["Offset of field: LayerNormParameters::rstd"]
+        [::core::mem::offset_of!(LayerNormParameters, rstd) - 24usize];
+    ["Offset of field: LayerNormParameters::partial"]
+        [::core::mem::offset_of!(LayerNormParameters, partial) - 32usize];
+    ["Offset of field: LayerNormParameters::x_stride"]
+        [::core::mem::offset_of!(LayerNormParameters, x_stride) - 40usize];
+    ["Offset of field: LayerNormParameters::rows"]
+        [::core::mem::offset_of!(LayerNormParameters, rows) - 48usize];
+    ["Offset of field: LayerNormParameters::columns"]
+        [::core::mem::offset_of!(LayerNormParameters, columns) - 56usize];
+    ["Offset of field: LayerNormParameters::rows_of_part"]
+        [::core::mem::offset_of!(LayerNormParameters, rows_of_part) - 60usize];
+};
+/// y += bias: see norm/bias.cu.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct AddBias {
+    /// (rows, columns), dense, changed in place.
+    pub y: *mut ::core::ffi::c_void,
+    /// (columns).
+    pub bias: *const ::core::ffi::c_void,
+    /// Elements of y.
+    pub count: i64,
+    /// Length of a row.
+    pub columns: i32,
+    /// Nothing: for the size.
+    pub unused: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AddBias"][::core::mem::size_of::<AddBias>() - 32usize];
+    ["Alignment of AddBias"][::core::mem::align_of::<AddBias>() - 8usize];
+    ["Offset of field: AddBias::y"][::core::mem::offset_of!(AddBias, y) - 0usize];
+    ["Offset of field: AddBias::bias"][::core::mem::offset_of!(AddBias, bias) - 8usize];
+    ["Offset of field: AddBias::count"][::core::mem::offset_of!(AddBias, count) - 16usize];
+    ["Offset of field: AddBias::columns"][::core::mem::offset_of!(AddBias, columns) - 24usize];
+    ["Offset of field: AddBias::unused"][::core::mem::offset_of!(AddBias, unused) - 28usize];
+};
+/// Sums over the rows of each part, column by column: see norm/bias.cu.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ColumnSum {
+    /// (rows, columns), rows x_stride elements apart.
+    pub x: *const ::core::ffi::c_void,
+    /// (parts, columns), f32.
+    pub partial: *mut f32,
+    /// Distance between rows of x.
+    pub x_stride: i64,
+    /// Number of rows.
+    pub rows: i64,
+    /// Length of a row.
+    pub columns: i32,
+    /// Rows that one block adds up.
+    pub rows_of_part: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ColumnSum"][::core::mem::size_of::<ColumnSum>() - 40usize];
+    ["Alignment of ColumnSum"][::core::mem::align_of::<ColumnSum>() - 8usize];
+    ["Offset of field: ColumnSum::x"][::core::mem::offset_of!(ColumnSum, x) - 0usize];
+    ["Offset of field: ColumnSum::partial"][::core::mem::offset_of!(ColumnSum, partial) - 8usize];
+    ["Offset of field: ColumnSum::x_stride"]
+        [::core::mem::offset_of!(ColumnSum, x_stride) - 16usize];
+    ["Offset of field: ColumnSum::rows"][::core::mem::offset_of!(ColumnSum, rows) - 24usize];
+    ["Offset of field: ColumnSum::columns"][::core::mem::offset_of!(ColumnSum, columns) - 32usize];
+    ["Offset of field: ColumnSum::rows_of_part"]
+        [::core::mem::offset_of!(ColumnSum, rows_of_part) - 36usize];
+};
+/// Sums over parts: see norm/bias.cu.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ColumnSumFinish {
+    /// (parts, sums, columns), f32.
+    pub partial: *const f32,
+    /// Each (columns), or null; the first `sums` count.
+    pub out: [*mut ::core::ffi::c_void; 2usize],
+    /// Number of parts.
+    pub parts: i32,
+    /// Sums of each column: 1 or 2.
+    pub sums: i32,
+    /// Length of a row.
+    pub columns: i32,
+    /// Nothing: for the size.
+    pub unused: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ColumnSumFinish"][::core::mem::size_of::<ColumnSumFinish>() - 40usize];
+    ["Alignment of ColumnSumFinish"][::core::mem::align_of::<ColumnSumFinish>() - 8usize];
+    ["Offset of field: ColumnSumFinish::partial"]
+        [::core::mem::offset_of!(ColumnSumFinish, partial) - 0usize];
+    ["Offset of field: ColumnSumFinish::out"]
+        [::core::mem::offset_of!(ColumnSumFinish, out) - 8usize];
+    ["Offset of field: ColumnSumFinish::parts"]
+        [::core::mem::offset_of!(ColumnSumFinish, parts) - 24usize];
+    ["Offset of field: ColumnSumFinish::sums"]
+        [::core::mem::offset_of!(ColumnSumFinish, sums) - 28usize];
+    ["Offset of field: ColumnSumFinish::columns"]
+        [::core::mem::offset_of!(ColumnSumFinish, columns) - 32usize];
+    ["Offset of field: ColumnSumFinish::unused"]
+        [::core::mem::offset_of!(ColumnSumFinish, unused) - 36usize];
+};
+/// y = u Phi(u), u = x + bias: see norm/gelu.cu.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct GeluForward {
+    /// (rows, columns), dense.
+    pub x: *const ::core::ffi::c_void,
+    /// (columns), or null.
+    pub bias: *const ::core::ffi::c_void,
+    /// (rows, columns), dense.
+    pub y: *mut ::core::ffi::c_void,
+    /// Elements of x.
+    pub count: i64,
+    /// Length of a row; without bias of no meaning.
+    pub columns: i32,
+    /// Nothing: for the size.
+    pub unused: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of GeluForward"][::core::mem::size_of::<GeluForward>() - 40usize];
+    ["Alignment of GeluForward"][::core::mem::align_of::<GeluForward>() - 8usize];
+    ["Offset of field: GeluForward::x"][::core::mem::offset_of!(GeluForward, x) - 0usize];
+    ["Offset of field: GeluForward::bias"][::core::mem::offset_of!(GeluForward, bias) - 8usize];
+    ["Offset of field: GeluForward::y"][::core::mem::offset_of!(GeluForward, y) - 16usize];
+    ["Offset of field: GeluForward::count"][::core::mem::offset_of!(GeluForward, count) - 24usize];
+    ["Offset of field: GeluForward::columns"]
+        [::core::mem::offset_of!(GeluForward, columns) - 32usize];
+    ["Offset of field: GeluForward::unused"]
+        [::core::mem::offset_of!(GeluForward, unused) - 36usize];
+};
+/// Gradient of x, and of bias part by part: see norm/gelu.cu.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct GeluBackward {
+    /// (rows, columns), dense.
+    pub x: *const ::core::ffi::c_void,
+    /// (columns), or null.
+    pub bias: *const ::core::ffi::c_void,
+    /// Gradient of y, (rows, columns), dense.
+    pub dy: *const ::core::ffi::c_void,
+    /// (rows, columns), dense.
+    pub dx: *mut ::core::ffi::c_void,
+    /// Sums of dx over each part's rows, (parts, columns), f32; for the kernel with columns only.
+    pub partial: *mut f32,
+    /// Elements of x.
+    pub count: i64,
+    /// Length of a row; without bias of no meaning.
+    pub columns: i32,
+    /// Rows that one block adds up; for the kernel with columns only.
+    pub rows_of_part: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of GeluBackward"][::core::mem::size_of::<GeluBackward>() - 56usize];
+    ["Alignment of GeluBackward"][::core::mem::align_of::<GeluBackward>() - 8usize];
+    ["Offset of field: GeluBackward::x"][::core::mem::offset_of!(GeluBackward, x) - 0usize];
+    ["Offset of field: GeluBackward::bias"][::core::mem::offset_of!(GeluBackward, bias) - 8usize];
+    ["Offset of field: GeluBackward::dy"][::core::mem::offset_of!(GeluBackward, dy) - 16usize];
+    ["Offset of field: GeluBackward::dx"][::core::mem::offset_of!(GeluBackward, dx) - 24usize];
+    ["Offset of field: GeluBackward::partial"]
+        [::core::mem::offset_of!(GeluBackward, partial) - 32usize];
+    ["Offset of field: GeluBackward::count"]
+        [::core::mem::offset_of!(GeluBackward, count) - 40usize];
+    ["Offset of field: GeluBackward::columns"]
+        [::core::mem::offset_of!(GeluBackward, columns) - 48usize];
+    ["Offset of field: GeluBackward::rows_of_part"]
+        [::core::mem::offset_of!(GeluBackward, rows_of_part) - 52usize];
+};
+/// Gated query transformation: see attention/gated_query.cu.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct GatedQueryForward {
+    /// (rows, columns), dense.
+    pub ffn: *const ::core::ffi::c_void,
+    /// (rows, columns), dense.
+    pub h_self: *const ::core::ffi::c_void,
+    /// (rows, columns), dense.
+    pub h_cross: *const ::core::ffi::c_void,
+    /// (columns).
+    pub scale_self: *const ::core::ffi::c_void,
+    /// (columns).
+    pub shift_self: *const ::core::ffi::c_void,
+    /// (columns).
+    pub scale_cross: *const ::core::ffi::c_void,
+    /// (columns).
+    pub shift_cross: *const ::core::ffi::c_void,
+    /// a of the gate tanh(a), (1); null where the gate is constant.
+    pub gate_self: *const ::core::ffi::c_void,
+    /// Likewise.
+    pub gate_cross: *const ::core::ffi::c_void,
+    /// (rows, columns), dense.
+    pub out: *mut ::core::ffi::c_void,
+    /// Number of rows.
+    pub rows: i64,
+    /// Length of a row.
+    pub columns: i32,
+    /// Rows of one block.
+    pub rows_of_part: i32,
+    /// The gate where a is null.
+    pub constant: f32,
+    /// Nothing: for the size.
+    pub unused: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of GatedQueryForward"][::core::mem::size_of::<GatedQueryForward>() - 104usize];
+    ["Alignment of GatedQueryForward"][::core::mem::align_of::<GatedQueryForward>() - 8usize];
+    ["Offset of field: GatedQueryForward::ffn"]
+        [::core::mem::offset_of!(GatedQueryForward, ffn) - 0usize];
+    ["Offset of field: GatedQueryForward::h_self"]
+        [::core::mem::offset_of!(GatedQueryForward, h_self) - 8usize];
+    ["Offset of field: GatedQueryForward::h_cross"]
+        [::core::mem::offset_of!(GatedQueryForward, h_cross) - 16usize];
+    ["Offset of field: GatedQueryForward::scale_self"]
+        [::core::mem::offset_of!(GatedQueryForward, scale_self) - 24usize];
+    ["Offset of field: GatedQueryForward::shift_self"]
+        [::core::mem::offset_of!(GatedQueryForward, shift_self) - 32usize];
+    ["Offset of field: GatedQueryForward::scale_cross"]
+        [::core::mem::offset_of!(GatedQueryForward, scale_cross) - 40usize];
+    ["Offset of field: GatedQueryForward::shift_cross"]
+        [::core::mem::offset_of!(GatedQueryForward, shift_cross) - 48usize];
+    ["Offset of field: GatedQueryForward::gate_self"]
+        [::core::mem::offset_of!(GatedQueryForward, gate_self) - 56usize];
+    ["Offset of field: GatedQueryForward::gate_cross"]
+        [::core::mem::offset_of!(GatedQueryForward, gate_cross) - 64usize];
+    ["Offset of field: GatedQueryForward::out"]
+        [::core::mem::offset_of!(GatedQueryForward, out) - 72usize];
+    ["Offset of field: GatedQueryForward::rows"]
+        [::core::mem::offset_of!(GatedQueryForward, rows) - 80usize];
+    ["Offset of field: GatedQueryForward::columns"]
+        [::core::mem::offset_of!(GatedQueryForward, columns) - 88usize];
+    ["Offset of field: GatedQueryForward::rows_of_part"]
+        [::core::mem::offset_of!(GatedQueryForward, rows_of_part) - 92usize];
+    ["Offset of field: GatedQueryForward::constant"]
+        [::core::mem::offset_of!(GatedQueryForward, constant) - 96usize];
+    ["Offset of field: GatedQueryForward::unused"]
+        [::core::mem::offset_of!(GatedQueryForward, unused) - 100usize];
+};
+/// Its backward pass over rows: see attention/gated_query.cu.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct GatedQueryBackward {
+    /// Gradient of out, (rows, columns), dense.
+    pub dout: *const ::core::ffi::c_void,
+    /// (rows, columns), dense; not read without partial.
+    pub h_self: *const ::core::ffi::c_void,
+    /// Likewise.
+    pub h_cross: *const ::core::ffi::c_void,
+    /// (columns).
+    pub scale_self: *const ::core::ffi::c_void,
+    /// (columns).
+    pub scale_cross: *const ::core::ffi::c_void,
+    /// a of the gate tanh(a), (1); null where the gate is constant.
+    pub gate_self: *const ::core::ffi::c_void,
+    /// Likewise.
+    pub gate_cross: *const ::core::ffi::c_void,
+    /// (rows, columns), dense, or null.
+    pub dh_self: *mut ::core::ffi::c_void,
+    /// Likewise.
+    pub dh_cross: *mut ::core::ffi::c_void,
+    /** Sums of dout h_self, dout h_cross and dout over each part's rows, (parts, 3, columns), f32;
+    null where no vector and no gate has a gradient.*/
+    pub partial: *mut f32,
+    /// Number of rows.
+    pub rows: i64,
+    /// Length of a row.
+    pub columns: i32,
+    /// Rows of one block.
+    pub rows_of_part: i32,
+    /// The gate where a is null.
+    pub constant: f32,
+    /// Nothing: for the size.
+    pub unused: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of GatedQueryBackward"][::core::mem::size_of::<GatedQueryBackward>() - 104usize];
+    ["Alignment of GatedQueryBackward"][::core::mem::align_of::<GatedQueryBackward>() - 8usize];
+    ["Offset of field: GatedQueryBackward::dout"]
+        [::core::mem::offset_of!(GatedQueryBackward, dout) - 0usize];
+    ["Offset of field: GatedQueryBackward::h_self"]
+        [::core::mem::offset_of!(GatedQueryBackward, h_self) - 8usize];
+    ["Offset of field: GatedQueryBackward::h_cross"]
+        [::core::mem::offset_of!(GatedQueryBackward, h_cross) - 16usize];
+    ["Offset of field: GatedQueryBackward::scale_self"]
+        [::core::mem::offset_of!(GatedQueryBackward, scale_self) - 24usize];
+    ["Offset of field: GatedQueryBackward::scale_cross"]
+        [::core::mem::offset_of!(GatedQueryBackward, scale_cross) - 32usize];
+    ["Offset of field: GatedQueryBackward::gate_self"]
+        [::core::mem::offset_of!(GatedQueryBackward, gate_self) - 40usize];
+    ["Offset of field: GatedQueryBackward::gate_cross"]
+        [::core::mem::offset_of!(GatedQueryBackward, gate_cross) - 48usize];
+    ["Offset of field: GatedQueryBackward::dh_self"]
+        [::core::mem::offset_of!(GatedQueryBackward, dh_self) - 56usize];
+    ["Offset of field: GatedQueryBackward::dh_cross"]
+        [::core::mem::offset_of!(GatedQueryBackward, dh_cross) - 64usize];
+    ["Offset of field: GatedQueryBackward::partial"]
+        [::core::mem::offset_of!(GatedQueryBackward, partial) - 72usize];
+    ["Offset of field: GatedQueryBackward::rows"]
+        [::core::mem::offset_of!(GatedQueryBackward, rows) - 80usize];
+    ["Offset of field: GatedQueryBackward::columns"]
+        [::core::mem::offset_of!(GatedQueryBackward, columns) - 88usize];
+    ["Offset of field: GatedQueryBackward::rows_of_part"]
+        [::core::mem::offset_of!(GatedQueryBackward, rows_of_part) - 92usize];
+    ["Offset of field: GatedQueryBackward::constant"]
+        [::core::mem::offset_of!(GatedQueryBackward, constant) - 96usize];
+    ["Offset of field: GatedQueryBackward::unused"]
+        [::core::mem::offset_of!(GatedQueryBackward, unused) - 100usize];
+};
+/// Gradients of its vectors: see attention/gated_query.cu.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct GatedQueryFinish {
+    /// (parts, 3, columns), f32.
+    pub partial: *const f32,
+    /// partial added up, (3, columns), f32; null where no gate has a gradient.
+    pub sums: *mut f32,
+    /// a of the gate tanh(a), (1); null where the gate is constant.
+    pub gate_self: *const ::core::ffi::c_void,
+    /// Likewise.
+    pub gate_cross: *const ::core::ffi::c_void,
+    /// (columns), or null.
+    pub dscale_self: *mut ::core::ffi::c_void,
+    /// Likewise.
+    pub dshift_self: *mut ::core::ffi::c_void,
+    /// Likewise.
+    pub dscale_cross: *mut ::core::ffi::c_void,
+    /// Likewise.
+    pub dshift_cross: *mut ::core::ffi::c_void,
+    /// Number of parts.
+    pub parts: i32,
+    /// Length of a row.
+    pub columns: i32,
+    /// The gate where a is null.
+    pub constant: f32,
+    /// Nothing: for the size.
+    pub unused: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of GatedQueryFinish"][::core::mem::size_of::<GatedQueryFinish>() - 80usize];
+    ["Alignment of GatedQueryFinish"][::core::mem::align_of::<GatedQueryFinish>() - 8usize];
+    ["Offset of field: GatedQueryFinish::partial"]
+        [::core::mem::offset_of!(GatedQueryFinish, partial) - 0usize];
+    ["Offset of field: GatedQueryFinish::sums"]
+        [::core::mem::offset_of!(GatedQueryFinish, sums) - 8usize];
+    ["Offset of field: GatedQueryFinish::gate_self"]
+        [::core::mem::offset_of!(GatedQueryFinish, gate_self) - 16usize];
+    ["Offset of field: GatedQueryFinish::gate_cross"]
+        [::core::mem::offset_of!(GatedQueryFinish, gate_cross) - 24usize];
+    ["Offset of field: GatedQueryFinish::dscale_self"]
+        [::core::mem::offset_of!(GatedQueryFinish, dscale_self) - 32usize];
+    ["Offset of field: GatedQueryFinish::dshift_self"]
+        [::core::mem::offset_of!(GatedQueryFinish, dshift_self) - 40usize];
+    ["Offset of field: GatedQueryFinish::dscale_cross"]
+        [::core::mem::offset_of!(GatedQueryFinish, dscale_cross) - 48usize];
+    ["Offset of field: GatedQueryFinish::dshift_cross"]
+        [::core::mem::offset_of!(GatedQueryFinish, dshift_cross) - 56usize];
+    ["Offset of field: GatedQueryFinish::parts"]
+        [::core::mem::offset_of!(GatedQueryFinish, parts) - 64usize];
+    ["Offset of field: GatedQueryFinish::columns"]
+        [::core::mem::offset_of!(GatedQueryFinish, columns) - 68usize];
+    ["Offset of field: GatedQueryFinish::constant"]
+        [::core::mem::offset_of!(GatedQueryFinish, constant) - 72usize];
+    ["Offset of field: GatedQueryFinish::unused"]
+        [::core::mem::offset_of!(GatedQueryFinish, unused) - 76usize];
+};
+/// Gradients of its gates: see attention/gated_query.cu.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct GatedQueryGates {
+    /// (3, columns), f32.
+    pub sums: *const f32,
+    /// (columns).
+    pub scale_self: *const ::core::ffi::c_void,
+    /// (columns).
+    pub shift_self: *const ::core::ffi::c_void,
+    /// (columns).
+    pub scale_cross: *const ::core::ffi::c_void,
+    /// (columns).
+    pub shift_cross: *const ::core::ffi::c_void,
+    /// a of the gate tanh(a), (1).
+    pub gate_self: *const ::core::ffi::c_void,
+    /// Likewise.
+    pub gate_cross: *const ::core::ffi::c_void,
+    /// (1), or null.
+    pub dgate_self: *mut ::core::ffi::c_void,
+    /// Likewise.
+    pub dgate_cross: *mut ::core::ffi::c_void,
+    /// Length of a row.
+    pub columns: i32,
+    /// Nothing: for the size.
+    pub unused: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of GatedQueryGates"][::core::mem::size_of::<GatedQueryGates>() - 80usize];
+    ["Alignment of GatedQueryGates"][::core::mem::align_of::<GatedQueryGates>() - 8usize];
+    ["Offset of field: GatedQueryGates::sums"]
+        [::core::mem::offset_of!(GatedQueryGates, sums) - 0usize];
+    ["Offset of field: GatedQueryGates::scale_self"]
+        [::core::mem::offset_of!(GatedQueryGates, scale_self) - 8usize];
+    ["Offset of field: GatedQueryGates::shift_self"]
+        [::core::mem::offset_of!(GatedQueryGates, shift_self) - 16usize];
+    ["Offset of field: GatedQueryGates::scale_cross"]
+        [::core::mem::offset_of!(GatedQueryGates, scale_cross) - 24usize];
+    ["Offset of field: GatedQueryGates::shift_cross"]
+        [::core::mem::offset_of!(GatedQueryGates, shift_cross) - 32usize];
+    ["Offset of field: GatedQueryGates::gate_self"]
+        [::core::mem::offset_of!(GatedQueryGates, gate_self) - 40usize];
+    ["Offset of field: GatedQueryGates::gate_cross"]
+        [::core::mem::offset_of!(GatedQueryGates, gate_cross) - 48usize];
+    ["Offset of field: GatedQueryGates::dgate_self"]
+        [::core::mem::offset_of!(GatedQueryGates, dgate_self) - 56usize];
+    ["Offset of field: GatedQueryGates::dgate_cross"]
+        [::core::mem::offset_of!(GatedQueryGates, dgate_cross) - 64usize];
+    ["Offset of field: GatedQueryGates::columns"]
+        [::core::mem::offset_of!(GatedQueryGates, columns) - 72usize];
+    ["Offset of field: GatedQueryGates::unused"]
+        [::core::mem::offset_of!(GatedQueryGates, unused) - 76usize];
+};
+/** A tensor and what AdamW does to it in this step: an element of an array in device memory. See
+optim/adamw.cu.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct AdamWTensor {
+    /// (length), f32, changed in place.
+    pub parameter: *mut f32,
+    /// (length), of the kernel's element type.
+    pub gradient: *const ::core::ffi::c_void,
+    /// Running mean of the gradient, (length), f32, changed in place.
+    pub first: *mut f32,
+    /// Running mean of its square, likewise.
+    pub second: *mut f32,
+    /// Number of elements.
+    pub length: i64,
+    /// Block of the launch that has its first elements.
+    pub first_block: i32,
+    /// 1 - rate decay.
+    pub shrink: f32,
+    /// 1 - beta1.
+    pub blend1: f32,
+    /// beta2.
+    pub beta2: f32,
+    /// 1 - beta2.
+    pub blend2: f32,
+    /// sqrt(1 - beta2^t).
+    pub root_correction2: f32,
+    /// Added to the root.
+    pub eps: f32,
+    /// rate / (1 - beta1^t).
+    pub step_size: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AdamWTensor"][::core::mem::size_of::<AdamWTensor>() - 72usize];
+    ["Alignment of AdamWTensor"][::core::mem::align_of::<AdamWTensor>() - 8usize];
+    ["Offset of field: AdamWTensor::parameter"]
+        [::core::mem::offset_of!(AdamWTensor, parameter) - 0usize];
+    ["Offset of field: AdamWTensor::gradient"]
+        [::core::mem::offset_of!(AdamWTensor, gradient) - 8usize];
+    ["Offset of field: AdamWTensor::first"][::core::mem::offset_of!(AdamWTensor, first) - 16usize];
+    ["Offset of field: AdamWTensor::second"]
+        [::core::mem::offset_of!(AdamWTensor, second) - 24usize];
+    ["Offset of field: AdamWTensor::length"]
+        [::core::mem::offset_of!(AdamWTensor, length) - 32usize];
+    ["Offset of field: AdamWTensor::first_block"]
+        [::core::mem::offset_of!(AdamWTensor, first_block) - 40usize];
+    ["Offset of field: AdamWTensor::shrink"]
+        [::core::mem::offset_of!(AdamWTensor, shrink) - 44usize];
+    ["Offset of field: AdamWTensor::blend1"]
+        [::core::mem::offset_of!(AdamWTensor, blend1) - 48usize];
+    ["Offset of field: AdamWTensor::beta2"][::core::mem::offset_of!(AdamWTensor, beta2) - 52usize];
+    ["Offset of field: AdamWTensor::blend2"]
+        [::core::mem::offset_of!(AdamWTensor, blend2) - 56usize];
+    ["Offset of field: AdamWTensor::root_correction2"]
+        [::core::mem::offset_of!(AdamWTensor, root_correction2) - 60usize];
+    ["Offset of field: AdamWTensor::eps"][::core::mem::offset_of!(AdamWTensor, eps) - 64usize];
+    ["Offset of field: AdamWTensor::step_size"]
+        [::core::mem::offset_of!(AdamWTensor, step_size) - 68usize];
+};
+/// A step of AdamW: see optim/adamw.cu.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct AdamW {
+    /// In device memory.
+    pub tensors: *const AdamWTensor,
+    /// Which of them a block is for, (blocks), in device memory.
+    pub tensor_of_block: *const i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AdamW"][::core::mem::size_of::<AdamW>() - 16usize];
+    ["Alignment of AdamW"][::core::mem::align_of::<AdamW>() - 8usize];
+    ["Offset of field: AdamW::tensors"][::core::mem::offset_of!(AdamW, tensors) - 0usize];
+    ["Offset of field: AdamW::tensor_of_block"]
+        [::core::mem::offset_of!(AdamW, tensor_of_block) - 8usize];
+};
+/** A tensor and its moving average: an element of an array in device memory. See
+optim/moving_average.cu.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct AveragedTensor {
+    /// (length), f32, changed in place.
+    pub average: *mut f32,
+    /// (length), of the kernel's element type.
+    pub live: *const ::core::ffi::c_void,
+    /// Number of elements.
+    pub length: i64,
+    /// Block of the launch that has its first elements.
+    pub first_block: i32,
+    /// Nothing: for the size.
+    pub unused: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AveragedTensor"][::core::mem::size_of::<AveragedTensor>() - 32usize];
+    ["Alignment of AveragedTensor"][::core::mem::align_of::<AveragedTensor>() - 8usize];
+    ["Offset of field: AveragedTensor::average"]
+        [::core::mem::offset_of!(AveragedTensor, average) - 0usize];
+    ["Offset of field: AveragedTensor::live"]
+        [::core::mem::offset_of!(AveragedTensor, live) - 8usize];
+    ["Offset of field: AveragedTensor::length"]
+        [::core::mem::offset_of!(AveragedTensor, length) - 16usize];
+    ["Offset of field: AveragedTensor::first_block"]
+        [::core::mem::offset_of!(AveragedTensor, first_block) - 24usize];
+    ["Offset of field: AveragedTensor::unused"]
+        [::core::mem::offset_of!(AveragedTensor, unused) - 28usize];
+};
+/// A step of all moving averages: see optim/moving_average.cu.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MovingAverage {
+    /// In device memory.
+    pub tensors: *const AveragedTensor,
+    /// Which of them a block is for, (blocks), in device memory.
+    pub tensor_of_block: *const i32,
+    /// Share of the average that stays.
+    pub decay: f32,
+    /// 1 - decay.
+    pub rest: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of MovingAverage"][::core::mem::size_of::<MovingAverage>() - 24usize];
+    ["Alignment of MovingAverage"][::core::mem::align_of::<MovingAverage>() - 8usize];
+    ["Offset of field: MovingAverage::tensors"]
+        [::core::mem::offset_of!(MovingAverage, tensors) - 0usize];
+    ["Offset of field: MovingAverage::tensor_of_block"]
+        [::core::mem::offset_of!(MovingAverage, tensor_of_block) - 8usize];
+    ["Offset of field: MovingAverage::decay"]
+        [::core::mem::offset_of!(MovingAverage, decay) - 16usize];
+    ["Offset of field: MovingAverage::rest"]
+        [::core::mem::offset_of!(MovingAverage, rest) - 20usize];
+};
+/// Cross-entropy of rows of logits: see loss/soft_cross_entropy.cu.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct SoftCrossEntropyForward {
+    /// (rows, classes), rows logits_stride elements apart.
+    pub logits: *const ::core::ffi::c_void,
+    /// (rows, classes), rows targets_stride elements apart; not read where there are labels.
+    pub targets: *const ::core::ffi::c_void,
+    /// (rows), or null.
+    pub labels: *const u32,
+    /// (rows, slices, 4), f32; null where a row is one slice.
+    pub partial: *mut f32,
+    /// (rows), f32.
+    pub loss: *mut f32,
+    /// (rows), f32.
+    pub log_sum: *mut f32,
+    /// Sum of each row's targets, (rows), f32, or null.
+    pub weight: *mut f32,
+    /// Distance between rows of logits.
+    pub logits_stride: i64,
+    /// Distance between rows of targets.
+    pub targets_stride: i64,
+    /// Number of rows.
+    pub rows: i64,
+    /// Length of a row.
+    pub classes: i32,
+    /// Blocks of a row.
+    pub slices: i32,
+    /// Classes of a slice; the last may have fewer.
+    pub slice_length: i32,
+    /// Share of a label's weight that goes to all classes alike.
+    pub smoothing: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SoftCrossEntropyForward"]
+        [::core::mem::size_of::<SoftCrossEntropyForward>() - 96usize];
+    ["Alignment of SoftCrossEntropyForward"]
+        [::core::mem::align_of::<SoftCrossEntropyForward>() - 8usize];
+    ["Offset of field: SoftCrossEntropyForward::logits"]
+        [::core::mem::offset_of!(SoftCrossEntropyForward, logits) - 0usize];
+    ["Offset of field: SoftCrossEntropyForward::targets"]
+        [::core::mem::offset_of!(SoftCrossEntropyForward, targets) - 8usize];
+    ["Offset of field: SoftCrossEntropyForward::labels"]
+        [::core::mem::offset_of!(SoftCrossEntropyForward, labels) - 16usize];
+    ["Offset of field: SoftCrossEntropyForward::partial"]
+        [::core::mem::offset_of!(SoftCrossEntropyForward, partial) - 24usize];
+    ["Offset of field: SoftCrossEntropyForward::loss"]
+        [::core::mem::offset_of!(SoftCrossEntropyForward, loss) - 32usize];
+    ["Offset of field: SoftCrossEntropyForward::log_sum"]
+        [::core::mem::offset_of!(SoftCrossEntropyForward, log_sum) - 40usize];
+    ["Offset of field: SoftCrossEntropyForward::weight"]
+        [::core::mem::offset_of!(SoftCrossEntropyForward, weight) - 48usize];
+    ["Offset of field: SoftCrossEntropyForward::logits_stride"]
+        [::core::mem::offset_of!(SoftCrossEntropyForward, logits_stride) - 56usize];
+    ["Offset of field: SoftCrossEntropyForward::targets_stride"]
+        [::core::mem::offset_of!(SoftCrossEntropyForward, targets_stride) - 64usize];
+    ["Offset of field: SoftCrossEntropyForward::rows"]
+        [::core::mem::offset_of!(SoftCrossEntropyForward, rows) - 72usize];
+    ["Offset of field: SoftCrossEntropyForward::classes"]
+        [::core::mem::offset_of!(SoftCrossEntropyForward, classes) - 80usize];
+    ["Offset of field: SoftCrossEntropyForward::slices"]
+        [::core::mem::offset_of!(SoftCrossEntropyForward, slices) - 84usize];
+    ["Offset of field: SoftCrossEntropyForward::slice_length"]
+        [::core::mem::offset_of!(SoftCrossEntropyForward, slice_length) - 88usize];
+    ["Offset of field: SoftCrossEntropyForward::smoothing"]
+        [::core::mem::offset_of!(SoftCrossEntropyForward, smoothing) - 92usize];
+};
+/// Its gradient: see loss/soft_cross_entropy.cu.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct SoftCrossEntropyBackward {
+    /// (rows, classes), rows logits_stride elements apart.
+    pub logits: *const ::core::ffi::c_void,
+    /// (rows, classes), rows targets_stride elements apart; not read where there are labels.
+    pub targets: *const ::core::ffi::c_void,
+    /// (rows), or null.
+    pub labels: *const u32,
+    /// As the forward pass wrote it, (rows), f32.
+    pub log_sum: *const f32,
+    /// Likewise; not read where there are labels.
+    pub weight: *const f32,
+    /// Gradient of each row's loss, dloss_stride apart, f32.
+    pub dloss: *const f32,
+    /// (rows, classes), dense.
+    pub dlogits: *mut ::core::ffi::c_void,
+    /// Distance between rows of logits.
+    pub logits_stride: i64,
+    /// Distance between rows of targets.
+    pub targets_stride: i64,
+    /// Distance between gradients of losses: 0 where all rows have one.
+    pub dloss_stride: i64,
+    /// Length of a row.
+    pub classes: i32,
+    /// Blocks of a row.
+    pub slices: i32,
+    /// Classes of a slice; the last may have fewer.
+    pub slice_length: i32,
+    /// Share of a label's weight that goes to all classes alike.
+    pub smoothing: f32,
+    /// Factor of dloss.
+    pub scale: f32,
+    /// Nothing: for the size.
+    pub unused: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SoftCrossEntropyBackward"]
+        [::core::mem::size_of::<SoftCrossEntropyBackward>() - 104usize];
+    ["Alignment of SoftCrossEntropyBackward"]
+        [::core::mem::align_of::<SoftCrossEntropyBackward>() - 8usize];
+    ["Offset of field: SoftCrossEntropyBackward::logits"]
+        [::core::mem::offset_of!(SoftCrossEntropyBackward, logits) - 0usize];
+    ["Offset of field: SoftCrossEntropyBackward::targets"]
+        [::core::mem::offset_of!(SoftCrossEntropyBackward, targets) - 8usize];
+    ["Offset of field: SoftCrossEntropyBackward::labels"]
+        [::core::mem::offset_of!(SoftCrossEntropyBackward, labels) - 16usize];
+    ["Offset of field: SoftCrossEntropyBackward::log_sum"]
+        [::core::mem::offset_of!(SoftCrossEntropyBackward, log_sum) - 24usize];
+    ["Offset of field: SoftCrossEntropyBackward::weight"]
+        [::core::mem::offset_of!(SoftCrossEntropyBackward, weight) - 32usize];
+    ["Offset of field: SoftCrossEntropyBackward::dloss"]
+        [::core::mem::offset_of!(SoftCrossEntropyBackward, dloss) - 40usize];
+    ["Offset of field: SoftCrossEntropyBackward::dlogits"]
+        [::core::mem::offset_of!(SoftCrossEntropyBackward, dlogits) - 48usize];
+    ["Offset of field: SoftCrossEntropyBackward::logits_stride"]
+        [::core::mem::offset_of!(SoftCrossEntropyBackward, logits_stride) - 56usize];
+    ["Offset of field: SoftCrossEntropyBackward::targets_stride"]
+        [::core::mem::offset_of!(SoftCrossEntropyBackward, targets_stride) - 64usize];
+    ["Offset of field: SoftCrossEntropyBackward::dloss_stride"]
+        [::core::mem::offset_of!(SoftCrossEntropyBackward, dloss_stride) - 72usize];
+    ["Offset of field: SoftCrossEntropyBackward::classes"]
+        [::core::mem::offset_of!(SoftCrossEntropyBackward, classes) - 80usize];
+    ["Offset of field: SoftCrossEntropyBackward::slices"]
+        [::core::mem::offset_of!(SoftCrossEntropyBackward, slices) - 84usize];
+    ["Offset of field: SoftCrossEntropyBackward::slice_length"]
+        [::core::mem::offset_of!(SoftCrossEntropyBackward, slice_length) - 88usize];
+    ["Offset of field: SoftCrossEntropyBackward::smoothing"]
+        [::core::mem::offset_of!(SoftCrossEntropyBackward, smoothing) - 92usize];
+    ["Offset of field: SoftCrossEntropyBackward::scale"]
+        [::core::mem::offset_of!(SoftCrossEntropyBackward, scale) - 96usize];
+    ["Offset of field: SoftCrossEntropyBackward::unused"]
+        [::core::mem::offset_of!(SoftCrossEntropyBackward, unused) - 100usize];
+};
+/// Mean of losses: see loss/soft_cross_entropy.cu.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct LossMean {
+    /// (rows), f32.
+    pub loss: *const f32,
+    /// (1), f32.
+    pub mean: *mut f32,
+    /// Number of rows.
+    pub rows: i64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of LossMean"][::core::mem::size_of::<LossMean>() - 24usize];
+    ["Alignment of LossMean"][::core::mem::align_of::<LossMean>() - 8usize];
+    ["Offset of field: LossMean::loss"][::core::mem::offset_of!(LossMean, loss) - 0usize];
+    ["Offset of field: LossMean::mean"][::core::mem::offset_of!(LossMean, mean) - 8usize];
+    ["Offset of field: LossMean::rows"][::core::mem::offset_of!(LossMean, rows) - 16usize];
+};
+/// One slice of a site's map, in the table that CpReconstruct reads.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct CpSlice {
+    /// The frozen W, (out, in), rows weight_stride elements apart.
+    pub weight: *const ::core::ffi::c_void,
+    /// W + delta, (out, in), rows effective_stride elements apart; no part of another slice's.
+    pub effective: *mut ::core::ffi::c_void,
+    /// The slice's p (rank), or its core G (rank, rank), row-major; f32.
+    pub modes: *const f32,
+    /// Distance between rows of weight.
+    pub weight_stride: i64,
+    /// Distance between rows of effective.
+    pub effective_stride: i64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CpSlice"][::core::mem::size_of::<CpSlice>() - 40usize];
+    ["Alignment of CpSlice"][::core::mem::align_of::<CpSlice>() - 8usize];
+    ["Offset of field: CpSlice::weight"][::core::mem::offset_of!(CpSlice, weight) - 0usize];
+    ["Offset of field: CpSlice::effective"][::core::mem::offset_of!(CpSlice, effective) - 8usize];
+    ["Offset of field: CpSlice::modes"][::core::mem::offset_of!(CpSlice, modes) - 16usize];
+    ["Offset of field: CpSlice::weight_stride"]
+        [::core::mem::offset_of!(CpSlice, weight_stride) - 24usize];
+    ["Offset of field: CpSlice::effective_stride"]
+        [::core::mem::offset_of!(CpSlice, effective_stride) - 32usize];
+};
+/// Factors, and the slices (neighbours in the table) that share them.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct CpPair {
+    /// (in, rank), dense, f32.
+    pub u: *const f32,
+    /// (out, rank), dense, f32.
+    pub v: *const f32,
+    /// Width of the slices' inputs.
+    pub input: i32,
+    /// Width of the slices' outputs.
+    pub output: i32,
+    /// The first slice of the pair in the table.
+    pub first_slice: i32,
+    /// Number of the pair's slices.
+    pub slices: i32,
+    /// The first block that works on this pair.
+    pub first_block: i32,
+    /// How many slices a block takes, one after the other.
+    pub slices_of_block: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CpPair"][::core::mem::size_of::<CpPair>() - 40usize];
+    ["Alignment of CpPair"][::core::mem::align_of::<CpPair>() - 8usize];
+    ["Offset of field: CpPair::u"][::core::mem::offset_of!(CpPair, u) - 0usize];
+    ["Offset of field: CpPair::v"][::core::mem::offset_of!(CpPair, v) - 8usize];
+    ["Offset of field: CpPair::input"][::core::mem::offset_of!(CpPair, input) - 16usize];
+    ["Offset of field: CpPair::output"][::core::mem::offset_of!(CpPair, output) - 20usize];
+    ["Offset of field: CpPair::first_slice"]
+        [::core::mem::offset_of!(CpPair, first_slice) - 24usize];
+    ["Offset of field: CpPair::slices"][::core::mem::offset_of!(CpPair, slices) - 28usize];
+    ["Offset of field: CpPair::first_block"]
+        [::core::mem::offset_of!(CpPair, first_block) - 32usize];
+    ["Offset of field: CpPair::slices_of_block"]
+        [::core::mem::offset_of!(CpPair, slices_of_block) - 36usize];
+};
+/// Effective weights of all slices of all sites: see cp/reconstruct.cu.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct CpReconstruct {
+    /// The table of slices, those of one pair behind each other.
+    pub slices: *const CpSlice,
+    /// The table of pairs, by first_block.
+    pub pairs: *const CpPair,
+    /// Weights of the components, (rank), f32; null for ones and with cores.
+    pub lambda: *const f32,
+    /// Number of pairs.
+    pub pair_count: i32,
+    /// Number of components.
+    pub rank: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CpReconstruct"][::core::mem::size_of::<CpReconstruct>() - 32usize];
+    ["Alignment of CpReconstruct"][::core::mem::align_of::<CpReconstruct>() - 8usize];
+    ["Offset of field: CpReconstruct::slices"]
+        [::core::mem::offset_of!(CpReconstruct, slices) - 0usize];
+    ["Offset of field: CpReconstruct::pairs"]
+        [::core::mem::offset_of!(CpReconstruct, pairs) - 8usize];
+    ["Offset of field: CpReconstruct::lambda"]
+        [::core::mem::offset_of!(CpReconstruct, lambda) - 16usize];
+    ["Offset of field: CpReconstruct::pair_count"]
+        [::core::mem::offset_of!(CpReconstruct, pair_count) - 24usize];
+    ["Offset of field: CpReconstruct::rank"]
+        [::core::mem::offset_of!(CpReconstruct, rank) - 28usize];
+};
+/// Gradients of one map's factors: see cp/factor_gradient.cu. Three launches take this struct.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct CpFactorGradient {
+    /// (tokens, in), rows x_stride elements apart.
+    pub x: *const ::core::ffi::c_void,
+    /// (tokens, out), rows dy_stride elements apart.
+    pub dy: *const ::core::ffi::c_void,
+    /// (in, rank), or (rank, in) where u_by_rank; dense.
+    pub u: *const ::core::ffi::c_void,
+    /// (out, rank), or (rank, out) where v_by_rank; dense.
+    pub v: *const ::core::ffi::c_void,
+    /// x U, (tokens, rank), dense, of the element type.
+    pub z: *mut ::core::ffi::c_void,
+    /// dy V, (tokens, rank), dense, of the element type.
+    pub g: *mut ::core::ffi::c_void,
+    /// Workspace: (splits, in + out, rank), f32.
+    pub parts: *mut f32,
+    /// Workspace: (blocks of tokens, rank), f32; null where dscale is.
+    pub scale_parts: *mut f32,
+    /// s of the slice, (rank), f32; null for ones.
+    pub scale: *const f32,
+    /// Gradient of u, in u's layout.
+    pub du: *mut ::core::ffi::c_void,
+    /// Gradient of v, in v's layout.
+    pub dv: *mut ::core::ffi::c_void,
+    /// Gradient of scale, (rank), f32; null where not wanted.
+    pub dscale: *mut f32,
+    /// Number of tokens.
+    pub tokens: i64,
+    /// Distance between rows of x.
+    pub x_stride: i64,
+    /// Distance between rows of dy.
+    pub dy_stride: i64,
+    /// Tokens that one split sums over.
+    pub tokens_of_split: i64,
+    /// Width of the map's input.
+    pub input: i32,
+    /// Width of the map's output.
+    pub output: i32,
+    /// Number of components.
+    pub rank: i32,
+    /// Number of splits.
+    pub splits: i32,
+    /// Number of blocks of tokens.
+    pub token_blocks: i32,
+    /// Whether u has its components as rows.
+    pub u_by_rank: i32,
+    /// Whether v has its components as rows.
+    pub v_by_rank: i32,
+    /// Whether u and v are f32, else they have the element type.
+    pub factors_f32: i32,
+    /// Whether du and dv are f32, else they have the element type.
+    pub gradients_f32: i32,
+    /// Whether du, dv and dscale are added to, else they are written.
+    pub accumulate: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CpFactorGradient"][::core::mem::size_of::<CpFactorGradient>() - 168usize];
+    ["Alignment of CpFactorGradient"][::core::mem::align_of::<CpFactorGradient>() - 8usize];
+    ["Offset of field: CpFactorGradient::x"][::core::mem::offset_of!(CpFactorGradient, x) - 0usize];
+    ["Offset of field: CpFactorGradient::dy"]
+        [::core::mem::offset_of!(CpFactorGradient, dy) - 8usize];
+    ["Offset of field: CpFactorGradient::u"]
+        [::core::mem::offset_of!(CpFactorGradient, u) - 16usize];
+    ["Offset of field: CpFactorGradient::v"]
+        [::core::mem::offset_of!(CpFactorGradient, v) - 24usize];
+    ["Offset of field: CpFactorGradient::z"]
+        [::core::mem::offset_of!(CpFactorGradient, z) - 32usize];
+    ["Offset of field: CpFactorGradient::g"]
+        [::core::mem::offset_of!(CpFactorGradient, g) - 40usize];
+    ["Offset of field: CpFactorGradient::parts"]
+        [::core::mem::offset_of!(CpFactorGradient, parts) - 48usize];
+    ["Offset of field: CpFactorGradient::scale_parts"]
+        [::core::mem::offset_of!(CpFactorGradient, scale_parts) - 56usize];
+    ["Offset of field: CpFactorGradient::scale"]
+        [::core::mem::offset_of!(CpFactorGradient, scale) - 64usize];
+    ["Offset of field: CpFactorGradient::du"]
+        [::core::mem::offset_of!(CpFactorGradient, du) - 72usize];
+    ["Offset of field: CpFactorGradient::dv"]
+        [::core::mem::offset_of!(CpFactorGradient, dv) - 80usize];
+    ["Offset of field: CpFactorGradient::dscale"]
+        [::core::mem::offset_of!(CpFactorGradient, dscale) - 88usize];
+    ["Offset of field: CpFactorGradient::tokens"]
+        [::core::mem::offset_of!(CpFactorGradient, tokens) - 96usize];
+    ["Offset of field: CpFactorGradient::x_stride"]
+        [::core::mem::offset_of!(CpFactorGradient, x_stride) - 104usize];
+    ["Offset of field: CpFactorGradient::dy_stride"]
+        [::core::mem::offset_of!(CpFactorGradient, dy_stride) - 112usize];
+    ["Offset of field: CpFactorGradient::tokens_of_split"]
+        [::core::mem::offset_of!(CpFactorGradient, tokens_of_split) - 120usize];
+    ["Offset of field: CpFactorGradient::input"]
+        [::core::mem::offset_of!(CpFactorGradient, input) - 128usize];
+    ["Offset of field: CpFactorGradient::output"]
+        [::core::mem::offset_of!(CpFactorGradient, output) - 132usize];
+    ["Offset of field: CpFactorGradient::rank"]
+        [::core::mem::offset_of!(CpFactorGradient, rank) - 136usize];
+    ["Offset of field: CpFactorGradient::splits"]
+        [::core::mem::offset_of!(CpFactorGradient, splits) - 140usize];
+    ["Offset of field: CpFactorGradient::token_blocks"]
+        [::core::mem::offset_of!(CpFactorGradient, token_blocks) - 144usize];
+    ["Offset of field: CpFactorGradient::u_by_rank"]
+        [::core::mem::offset_of!(CpFactorGradient, u_by_rank) - 148usize];
+    ["Offset of field: CpFactorGradient::v_by_rank"]
+        [::core::mem::offset_of!(CpFactorGradient, v_by_rank) - 152usize];
+    ["Offset of field: CpFactorGradient::factors_f32"]
+        [::core::mem::offset_of!(CpFactorGradient, factors_f32) - 156usize];
+    ["Offset of field: CpFactorGradient::gradients_f32"]
+        [::core::mem::offset_of!(CpFactorGradient, gradients_f32) - 160usize];
+    ["Offset of field: CpFactorGradient::accumulate"]
+        [::core::mem::offset_of!(CpFactorGradient, accumulate) - 164usize];
+};
+/// y += (x A^T) B^T: see cp/apply.cu.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct CpApply {
+    /// (tokens, in), rows x_stride elements apart.
+    pub x: *const ::core::ffi::c_void,
+    /// (rank, in), dense.
+    pub a: *const ::core::ffi::c_void,
+    /// (out, rank), dense.
+    pub b: *const ::core::ffi::c_void,
+    /// (tokens, out), rows y_stride elements apart; added to.
+    pub y: *mut ::core::ffi::c_void,
+    /// Number of tokens.
+    pub tokens: i64,
+    /// Distance between rows of x.
+    pub x_stride: i64,
+    /// Distance between rows of y.
+    pub y_stride: i64,
+    /// Width of the map's input.
+    pub input: i32,
+    /// Width of the map's output.
+    pub output: i32,
+    /// Number of components.
+    pub rank: i32,
+    /// Outputs that one block makes, a multiple of 64.
+    pub outputs_of_block: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CpApply"][::core::mem::size_of::<CpApply>() - 72usize];
+    ["Alignment of CpApply"][::core::mem::align_of::<CpApply>() - 8usize];
+    ["Offset of field: CpApply::x"][::core::mem::offset_of!(CpApply, x) - 0usize];
+    ["Offset of field: CpApply::a"][::core::mem::offset_of!(CpApply, a) - 8usize];
+    ["Offset of field: CpApply::b"][::core::mem::offset_of!(CpApply, b) - 16usize];
+    ["Offset of field: CpApply::y"][::core::mem::offset_of!(CpApply, y) - 24usize];
+    ["Offset of field: CpApply::tokens"][::core::mem::offset_of!(CpApply, tokens) - 32usize];
+    ["Offset of field: CpApply::x_stride"][::core::mem::offset_of!(CpApply, x_stride) - 40usize];
+    ["Offset of field: CpApply::y_stride"][::core::mem::offset_of!(CpApply, y_stride) - 48usize];
+    ["Offset of field: CpApply::input"][::core::mem::offset_of!(CpApply, input) - 56usize];
+    ["Offset of field: CpApply::output"][::core::mem::offset_of!(CpApply, output) - 60usize];
+    ["Offset of field: CpApply::rank"][::core::mem::offset_of!(CpApply, rank) - 64usize];
+    ["Offset of field: CpApply::outputs_of_block"]
+        [::core::mem::offset_of!(CpApply, outputs_of_block) - 68usize];
+};
 
 // SAFETY: the structs have the layout of the header, as the assertions above show.
 unsafe impl super::Params for LayerNormForward {}
+unsafe impl super::Params for LayerNormBackward {}
+unsafe impl super::Params for LayerNormParameters {}
+unsafe impl super::Params for AddBias {}
+unsafe impl super::Params for ColumnSum {}
+unsafe impl super::Params for ColumnSumFinish {}
+unsafe impl super::Params for GeluForward {}
+unsafe impl super::Params for GeluBackward {}
+unsafe impl super::Params for GatedQueryForward {}
+unsafe impl super::Params for GatedQueryBackward {}
+unsafe impl super::Params for GatedQueryFinish {}
+unsafe impl super::Params for GatedQueryGates {}
+unsafe impl super::Params for AdamWTensor {}
+unsafe impl super::Params for AdamW {}
+unsafe impl super::Params for AveragedTensor {}
+unsafe impl super::Params for MovingAverage {}
+unsafe impl super::Params for SoftCrossEntropyForward {}
+unsafe impl super::Params for SoftCrossEntropyBackward {}
+unsafe impl super::Params for LossMean {}
+unsafe impl super::Params for CpSlice {}
+unsafe impl super::Params for CpPair {}
+unsafe impl super::Params for CpReconstruct {}
+unsafe impl super::Params for CpFactorGradient {}
+unsafe impl super::Params for CpApply {}

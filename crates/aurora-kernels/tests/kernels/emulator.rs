@@ -48,6 +48,115 @@ impl Emulator {
     }
 }
 
+impl Emulator {
+    /// Two buffers so far apart that no 32-bit index of elements reaches from one to the other.
+    /// They are never given back.
+    pub fn far_apart(&self, bytes: usize) -> [Box<dyn Memory>; 2] {
+        const DISTANCE: usize = (1 << 34) + (1 << 20);
+        // SAFETY: a new mapping; memory is used up only by the pages that are written.
+        let start = unsafe {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+            let access = libc::PROT_READ | libc::PROT_WRITE;
+            libc::mmap(std::ptr::null_mut(), 2 * DISTANCE, access, flags, -1, 0)
+        };
+        assert_ne!(start, libc::MAP_FAILED);
+        [0, DISTANCE].map(|offset| {
+            let data = start.cast::<u8>().wrapping_add(offset);
+            // SAFETY: inside of the mapping, which stays.
+            unsafe {
+                symbol::<Register>("emulator_register")(
+                    data.cast(),
+                    bytes as c_ulong,
+                    c"a far buffer".as_ptr(),
+                );
+            }
+            Box::new(Far { data, bytes }) as Box<dyn Memory>
+        })
+    }
+}
+
+struct Far {
+    data: *mut u8,
+    bytes: usize,
+}
+
+impl Memory for Far {
+    fn pointer(&self) -> DevicePointer {
+        DevicePointer(self.data as u64)
+    }
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// Rows with a long way between them, of which only the rows are memory that a kernel may touch: for
+/// indices past 2^31.
+pub struct FarRows {
+    data: *mut u8,
+    rows: usize,
+    distance: usize,
+}
+
+impl FarRows {
+    /// Rows with these contents, each `distance` bytes after the one before.
+    pub fn new(_: &Emulator, rows: &[&[u8]], distance: usize) -> Self {
+        let length = rows.len() * distance;
+        // SAFETY: a new mapping; pages that nobody touches take no memory.
+        let data = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                length,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        assert_ne!(data, libc::MAP_FAILED, "no room for {length} bytes of addresses");
+        let this = Self { data: data.cast(), rows: rows.len(), distance };
+        for (index, row) in rows.iter().enumerate() {
+            assert!(row.len() <= distance);
+            let name = CString::new(format!("far row {index}")).unwrap();
+            // SAFETY: the row lies in the mapping, which stays until `drop`.
+            unsafe {
+                let to = this.data.add(index * distance);
+                to.copy_from_nonoverlapping(row.as_ptr(), row.len());
+                symbol::<Register>("emulator_register")(
+                    to.cast(),
+                    row.len() as c_ulong,
+                    name.as_ptr(),
+                );
+            }
+        }
+        this
+    }
+
+    /// Where the first row begins.
+    pub fn pointer(&self) -> DevicePointer {
+        DevicePointer(self.data as u64)
+    }
+
+    /// The first bytes of a row.
+    pub fn row(&self, index: usize, bytes: usize) -> Vec<u8> {
+        assert!(index < self.rows && bytes <= self.distance);
+        // SAFETY: in the mapping, which was zeros at first.
+        unsafe { std::slice::from_raw_parts(self.data.add(index * self.distance), bytes) }.to_vec()
+    }
+}
+
+impl Drop for FarRows {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, with this length.
+        unsafe {
+            for index in 0..self.rows {
+                let row = self.data.add(index * self.distance);
+                symbol::<Release>("emulator_release")(row.cast());
+            }
+            libc::munmap(self.data.cast(), self.rows * self.distance);
+        }
+    }
+}
+
 struct Buffer {
     data: *mut u8,
     layout: std::alloc::Layout,

@@ -6,8 +6,18 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test fails by panicking, and says what it skips
 
+mod bias;
 mod build;
+mod cp_apply;
+mod cp_factor_gradient;
+mod cp_far;
+mod cp_reconstruct;
+mod cross_entropy;
+mod differences;
 mod emulator;
 mod faults;
+mod gated_query;
+mod gelu;
 mod layer_norm;
+mod optim;
 mod support;

@@ -26,7 +26,8 @@ pub fn rounded(element: Element, x: f64) -> f64 {
     }
 }
 
-fn bytes_of(element: Element, values: &[f64]) -> Vec<u8> {
+/// Values as they lie in memory.
+pub fn bytes_of(element: Element, values: &[f64]) -> Vec<u8> {
     match element {
         Element::F32 => values.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect(),
         Element::F16 => {
@@ -106,6 +107,18 @@ impl<'a> Tensor<'a> {
     }
 }
 
+/// Bytes on a machine: tables and labels.
+pub fn upload(machine: &dyn Machine, bytes: &[u8]) -> Box<dyn Memory> {
+    let memory = machine.allocate(bytes.len()).unwrap();
+    machine.upload(bytes, &*memory).unwrap();
+    memory
+}
+
+/// The largest magnitude.
+pub fn largest(values: &[f64]) -> f64 {
+    values.iter().fold(0.0, |top, value| value.abs().max(top))
+}
+
 /// Normal numbers as the element type keeps them, another set for each index.
 pub fn normal(element: Element, index: u64, length: usize) -> Vec<f64> {
     let numbers = Stream::new(1, "kernels", 0, index).normal_tensor(length.max(1), 1.0).unwrap();
@@ -144,6 +157,59 @@ pub fn assert_close(
             + if element == Element::F16 { 2f64.powi(-25) } else { 0.0 };
         assert!(
             (got - want).abs() <= allowed,
+            "{what} ({}): element {index} is {got}, f64 says {want}, allowed {allowed:e}",
+            element.name()
+        );
+    }
+}
+
+/// Half the distance between neighbours around one: how far rounding may move a number, relative to it.
+pub fn unit(element: Element) -> f64 {
+    match element {
+        Element::F32 => 2f64.powi(-24),
+        Element::F16 => 2f64.powi(-11),
+        Element::Bf16 => 2f64.powi(-8),
+    }
+}
+
+/// `x F` with rows of x (tokens, width, stride) and F (width, rank): each number, and how far one may be
+/// off that was summed in f32 and stored in the element type. The order of sums is left open, and a
+/// sum of n terms may be off by n roundings of the sum of their sizes; tensor cores cut off
+/// where others round, which is twice that.
+pub fn projected(
+    element: Element,
+    x: &[f64],
+    (tokens, width, stride): (usize, usize, usize),
+    rank: usize,
+    factor: impl Fn(usize, usize) -> f64,
+) -> Vec<(f64, f64)> {
+    let mut all = Vec::with_capacity(tokens * rank);
+    for t in 0..tokens {
+        for r in 0..rank {
+            let (mut sum, mut sizes) = (0.0, 0.0);
+            for i in 0..width {
+                let term = x[t * stride + i] * factor(i, r);
+                sum += term;
+                sizes += f64::abs(term);
+            }
+            let off = 2.0 * width as f64 * unit(Element::F32) * sizes;
+            let tiny = if element == Element::F16 { 2f64.powi(-25) } else { 0.0 };
+            all.push((sum, off + unit(element) * (sum.abs() + off) + tiny));
+        }
+    }
+    all
+}
+
+/// Holds a result to f64: each element may be off by its bound, and by being rounded to its type.
+#[track_caller]
+pub fn assert_within(what: &str, element: Element, got: &[f64], want: &[f64], bounds: &[f64]) {
+    assert_eq!(got.len(), want.len(), "{what}: length");
+    let tiny = if element == Element::F16 { 2f64.powi(-25) } else { 0.0 };
+    for (index, ((&got, &want), &bound)) in got.iter().zip(want).zip(bounds).enumerate() {
+        let allowed = bound + unit(element) * (want.abs() + bound) + tiny;
+        let same = got.is_nan() && want.is_nan();
+        assert!(
+            same || (got - want).abs() <= allowed,
             "{what} ({}): element {index} is {got}, f64 says {want}, allowed {allowed:e}",
             element.name()
         );

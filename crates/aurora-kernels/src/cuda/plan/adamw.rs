@@ -1,0 +1,117 @@
+//! Launches of `kernels/optim/adamw.cu`.
+
+use candle_core::Result;
+
+use super::tensors::{Blocks, bytes_of};
+use crate::cuda::launch::by_element;
+use crate::cuda::params::{AdamW, AdamWTensor};
+use crate::cuda::{DevicePointer, Element, Launch};
+
+const OP: &str = "adamw";
+const THREADS: u32 = 256;
+
+/// What one step does to the tensors of one group, each number formed in f64 and rounded once.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamWConstants {
+    /// 1 - rate decay.
+    pub shrink: f32,
+    /// 1 - beta1.
+    pub blend1: f32,
+    /// beta2.
+    pub beta2: f32,
+    /// 1 - beta2.
+    pub blend2: f32,
+    /// sqrt(1 - beta2^t).
+    pub root_correction2: f32,
+    /// Added to the root.
+    pub eps: f32,
+    /// rate / (1 - beta1^t).
+    pub step_size: f32,
+}
+
+/// Where a tensor and its state are; see `AdamWTensor`.
+#[derive(Debug, Clone, Copy)]
+pub struct AdamWMemory {
+    /// The tensor.
+    pub parameter: DevicePointer,
+    /// Its gradient.
+    pub gradient: DevicePointer,
+    /// Running mean of the gradient.
+    pub first: DevicePointer,
+    /// Running mean of its square.
+    pub second: DevicePointer,
+}
+
+/// AdamW over tensors whose lengths do not change from step to step.
+#[derive(Debug, Clone)]
+pub struct AdamWPlan {
+    element: Element,
+    lengths: Vec<usize>,
+    blocks: Blocks,
+}
+
+impl AdamWPlan {
+    /// For tensors of these lengths, with gradients of an element type.
+    ///
+    /// # Errors
+    /// More elements than a launch can have.
+    pub fn new(element: Element, lengths: &[usize]) -> Result<Self> {
+        let blocks = Blocks::of(OP, lengths)?;
+        Ok(Self { element, lengths: lengths.to_vec(), blocks })
+    }
+
+    /// The table of blocks, to be uploaded once.
+    pub fn blocks(&self) -> Vec<u8> {
+        self.blocks.bytes()
+    }
+
+    /// The array of tensors for one step, to be uploaded for it: where each is, and its group's
+    /// constants.
+    ///
+    /// # Errors
+    /// Another number of tensors.
+    pub fn tensors(&self, tensors: &[(AdamWMemory, AdamWConstants)]) -> Result<Vec<u8>> {
+        if tensors.len() != self.lengths.len() {
+            return Err(crate::Error::Argument {
+                op: OP,
+                name: "tensors",
+                shape: vec![tensors.len()],
+                expected: format!("{} tensors", self.lengths.len()),
+            }
+            .into());
+        }
+        let each = tensors.iter().zip(&self.lengths).zip(&self.blocks.first);
+        let structs: Vec<AdamWTensor> = each
+            .map(|(((memory, constants), &length), &first_block)| AdamWTensor {
+                parameter: memory.parameter.floats(),
+                gradient: memory.gradient.read(),
+                first: memory.first.floats(),
+                second: memory.second.floats(),
+                length: length as i64,
+                first_block,
+                shrink: constants.shrink,
+                blend1: constants.blend1,
+                beta2: constants.beta2,
+                blend2: constants.blend2,
+                root_correction2: constants.root_correction2,
+                eps: constants.eps,
+                step_size: constants.step_size,
+            })
+            .collect();
+        Ok(bytes_of(&structs))
+    }
+
+    /// One step, with the two tables in device memory; None where there is nothing to do.
+    ///
+    /// # Errors
+    /// None that the plan has not met before.
+    pub fn step(&self, tensors: DevicePointer, blocks: DevicePointer) -> Result<Option<Launch>> {
+        if self.blocks.tensor.is_empty() {
+            return Ok(None);
+        }
+        let params =
+            AdamW { tensors: tensors.read().cast(), tensor_of_block: blocks.read().cast() };
+        let grid = [self.blocks.tensor.len(), 1, 1];
+        Launch::new(by_element!(self.element, "adamw"), grid, THREADS, 0, &params).map(Some)
+    }
+}

@@ -1,0 +1,90 @@
+//! Launches of `kernels/norm/bias.cu`.
+
+use candle_core::Result;
+
+use super::int;
+use super::parts::{COLUMN_THREADS, Parts, pack_blocks};
+use crate::cuda::launch::by_element;
+use crate::cuda::params::{AddBias, ColumnSum};
+use crate::cuda::{DevicePointer, Element, Launch};
+
+const OP: &str = "bias";
+const THREADS: u32 = 256;
+
+/// A bias on rows, and sums over them.
+#[derive(Debug, Clone, Copy)]
+pub struct Bias {
+    /// Of all tensors.
+    pub element: Element,
+    /// Number of rows.
+    pub rows: usize,
+    /// Length of a row.
+    pub columns: usize,
+}
+
+/// Where a sum over rows reads and writes.
+#[derive(Debug, Clone, Copy)]
+pub struct ColumnSumMemory {
+    /// (rows, columns).
+    pub x: DevicePointer,
+    /// Distance between rows of x.
+    pub x_stride: usize,
+    /// (columns).
+    pub sum: DevicePointer,
+    /// [`Bias::workspace`] numbers of f32.
+    pub workspace: DevicePointer,
+}
+
+impl Bias {
+    /// y (rows, columns), dense, += bias (columns); None where there is nothing to do.
+    ///
+    /// # Errors
+    /// Sizes past what a launch can have.
+    pub fn add(&self, y: DevicePointer, bias: DevicePointer) -> Result<Option<Launch>> {
+        if self.rows == 0 || self.columns == 0 {
+            return Ok(None);
+        }
+        let count = super::product(OP, "y", &[self.rows, self.columns])?;
+        let params = AddBias {
+            y: y.write(),
+            bias: bias.read(),
+            count: count as i64,
+            columns: int(OP, "y", self.columns)?,
+            unused: 0,
+        };
+        let grid = [pack_blocks(self.element, count, THREADS), 1, 1];
+        Launch::new(by_element!(self.element, "add_bias"), grid, THREADS, 0, &params).map(Some)
+    }
+
+    /// Numbers of f32 that a sum over rows needs room for.
+    pub fn workspace(&self) -> usize {
+        if self.rows == 0 { 0 } else { Parts::of(self.rows).count * self.columns }
+    }
+
+    /// The sum over rows, a bias's gradient: two launches, or none of an empty batch, whose sums
+    /// are zeros.
+    ///
+    /// # Errors
+    /// Sizes past what a launch can have.
+    pub fn column_sum(&self, memory: &ColumnSumMemory) -> Result<Vec<Launch>> {
+        if self.rows == 0 || self.columns == 0 {
+            return Ok(Vec::new());
+        }
+        let parts = Parts::of(self.rows);
+        let params = ColumnSum {
+            x: memory.x.read(),
+            partial: memory.workspace.floats(),
+            x_stride: memory.x_stride as i64,
+            rows: self.rows as i64,
+            columns: int(OP, "x", self.columns)?,
+            rows_of_part: int(OP, "x", parts.rows)?,
+        };
+        let (element, columns) = (self.element, self.columns);
+        let symbol = by_element!(element, "column_sum");
+        let grid = parts.grid(element, columns);
+        Ok(vec![
+            Launch::new(symbol, grid, COLUMN_THREADS, 0, &params)?,
+            parts.finish(OP, element, columns, memory.workspace, [memory.sum])?,
+        ])
+    }
+}

@@ -1,0 +1,117 @@
+//! Launches of `kernels/norm/gelu.cu`.
+
+use candle_core::Result;
+
+use super::parts::{COLUMN_THREADS, Parts, pack_blocks};
+use super::{int, product};
+use crate::cuda::launch::by_element;
+use crate::cuda::params::{GeluBackward, GeluForward};
+use crate::cuda::{DevicePointer, Element, Launch};
+
+const OP: &str = "gelu";
+const THREADS: u32 = 256;
+
+/// The Gaussian error linear unit over rows, all dense.
+#[derive(Debug, Clone, Copy)]
+pub struct Gelu {
+    /// Of all tensors.
+    pub element: Element,
+    /// Number of rows.
+    pub rows: usize,
+    /// Length of a row.
+    pub columns: usize,
+}
+
+/// Where the backward pass reads and writes; see `GeluBackward` for the shapes.
+#[derive(Debug, Clone, Copy)]
+pub struct GeluBackwardMemory {
+    /// What the forward pass had.
+    pub x: DevicePointer,
+    /// Likewise.
+    pub bias: DevicePointer,
+    /// Gradient of y.
+    pub dy: DevicePointer,
+    /// Where the gradient of x goes.
+    pub dx: DevicePointer,
+    /// Where the gradient of the bias goes, or null.
+    pub dbias: DevicePointer,
+    /// [`Gelu::workspace`] numbers of f32; null where no gradient of the bias is wanted.
+    pub workspace: DevicePointer,
+}
+
+impl Gelu {
+    /// The elements, and the length of a row where that matters.
+    fn sizes(&self, rows_matter: bool) -> Result<(usize, i32)> {
+        let count = product(OP, "x", &[self.rows, self.columns])?;
+        let columns = if rows_matter { int(OP, "x", self.columns)? } else { 1 };
+        Ok((count, columns))
+    }
+
+    /// y of x, or of x + bias where bias is not null; None where there is nothing to do.
+    ///
+    /// # Errors
+    /// Sizes past what a launch can have.
+    pub fn forward(
+        &self,
+        x: DevicePointer,
+        bias: DevicePointer,
+        y: DevicePointer,
+    ) -> Result<Option<Launch>> {
+        let (count, columns) = self.sizes(bias != DevicePointer::NULL)?;
+        if count == 0 {
+            return Ok(None);
+        }
+        let params = GeluForward {
+            x: x.read(),
+            bias: bias.read(),
+            y: y.write(),
+            count: count as i64,
+            columns,
+            unused: 0,
+        };
+        let grid = [pack_blocks(self.element, count, THREADS), 1, 1];
+        Launch::new(by_element!(self.element, "gelu_forward"), grid, THREADS, 0, &params).map(Some)
+    }
+
+    /// Numbers of f32 that the gradient of the bias needs room for.
+    pub fn workspace(&self) -> usize {
+        if self.rows == 0 { 0 } else { Parts::of(self.rows).count * self.columns }
+    }
+
+    /// The backward pass: one launch, with a gradient of the bias two. Of an empty batch there is
+    /// none, and the gradient of the bias is zeros.
+    ///
+    /// # Errors
+    /// Sizes past what a launch can have.
+    pub fn backward(&self, memory: &GeluBackwardMemory) -> Result<Vec<Launch>> {
+        let null = DevicePointer::NULL;
+        let wanted = memory.dbias != null;
+        let (count, columns) = self.sizes(wanted || memory.bias != null)?;
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let parts = Parts::of(self.rows);
+        let params = GeluBackward {
+            x: memory.x.read(),
+            bias: memory.bias.read(),
+            dy: memory.dy.read(),
+            dx: memory.dx.write(),
+            partial: memory.workspace.floats(),
+            count: count as i64,
+            columns,
+            rows_of_part: if wanted { int(OP, "x", parts.rows)? } else { 0 },
+        };
+        let element = self.element;
+        if !wanted {
+            let grid = [pack_blocks(element, count, THREADS), 1, 1];
+            let symbol = by_element!(element, "gelu_backward");
+            return Ok(vec![Launch::new(symbol, grid, THREADS, 0, &params)?]);
+        }
+        let symbol = by_element!(element, "gelu_backward_columns");
+        let grid = parts.grid(element, self.columns);
+        Ok(vec![
+            Launch::new(symbol, grid, COLUMN_THREADS, 0, &params)?,
+            parts.finish(OP, element, self.columns, memory.workspace, [memory.dbias])?,
+        ])
+    }
+}

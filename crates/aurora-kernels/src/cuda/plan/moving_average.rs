@@ -1,0 +1,90 @@
+//! Launches of `kernels/optim/moving_average.cu`.
+
+use candle_core::Result;
+
+use super::tensors::{Blocks, bytes_of};
+use crate::cuda::launch::by_element;
+use crate::cuda::params::{AveragedTensor, MovingAverage};
+use crate::cuda::{DevicePointer, Element, Launch};
+
+const OP: &str = "moving_average";
+const THREADS: u32 = 256;
+
+/// Where an average and what it follows are; see `AveragedTensor`.
+#[derive(Debug, Clone, Copy)]
+pub struct AveragedMemory {
+    /// The average, f32.
+    pub average: DevicePointer,
+    /// The live tensor.
+    pub live: DevicePointer,
+}
+
+/// Moving averages of tensors that stay where they are.
+#[derive(Debug, Clone)]
+pub struct MovingAveragePlan {
+    element: Element,
+    tensors: Vec<AveragedTensor>,
+    blocks: Blocks,
+}
+
+// SAFETY: the pointers in the tensors are addresses on a machine, which nothing here follows.
+unsafe impl Send for MovingAveragePlan {}
+// SAFETY: likewise.
+unsafe impl Sync for MovingAveragePlan {}
+
+impl MovingAveragePlan {
+    /// For tensors with their lengths; `element` is that of the live ones.
+    ///
+    /// # Errors
+    /// More elements than a launch can have.
+    pub fn new(element: Element, tensors: &[(AveragedMemory, usize)]) -> Result<Self> {
+        let lengths: Vec<usize> = tensors.iter().map(|&(_, length)| length).collect();
+        let blocks = Blocks::of(OP, &lengths)?;
+        let tensors = tensors
+            .iter()
+            .zip(&blocks.first)
+            .map(|(&(memory, length), &first_block)| AveragedTensor {
+                average: memory.average.floats(),
+                live: memory.live.read(),
+                length: length as i64,
+                first_block,
+                unused: 0,
+            })
+            .collect();
+        Ok(Self { element, tensors, blocks })
+    }
+
+    /// The table of blocks, to be uploaded once.
+    pub fn blocks(&self) -> Vec<u8> {
+        self.blocks.bytes()
+    }
+
+    /// The array of tensors, to be uploaded once.
+    pub fn tensors(&self) -> Vec<u8> {
+        bytes_of(&self.tensors)
+    }
+
+    /// One step, with the two tables in device memory; None where there is nothing to do.
+    ///
+    /// # Errors
+    /// None that the plan has not met before.
+    pub fn step(
+        &self,
+        tensors: DevicePointer,
+        blocks: DevicePointer,
+        decay: f64,
+    ) -> Result<Option<Launch>> {
+        if self.blocks.tensor.is_empty() {
+            return Ok(None);
+        }
+        let params = MovingAverage {
+            tensors: tensors.read().cast(),
+            tensor_of_block: blocks.read().cast(),
+            decay: decay as f32,
+            rest: (1.0 - decay) as f32,
+        };
+        let grid = [self.blocks.tensor.len(), 1, 1];
+        Launch::new(by_element!(self.element, "moving_average"), grid, THREADS, 0, &params)
+            .map(Some)
+    }
+}

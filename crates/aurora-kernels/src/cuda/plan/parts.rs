@@ -1,0 +1,87 @@
+//! How the sums over rows are cut into parts; see `kernels/include/column_sum.cuh`.
+
+use candle_core::Result;
+
+use super::int;
+use crate::cuda::launch::by_element;
+use crate::cuda::params::ColumnSumFinish;
+use crate::cuda::{DevicePointer, Element, Launch};
+
+/// Threads of kernels that add up columns.
+pub(crate) const COLUMN_THREADS: u32 = 256;
+/// Columns of a block of the last step.
+const FINISH_COLUMNS: usize = 32;
+/// Parts at most, so that the last step stays short.
+const MOST_PARTS: usize = 256;
+/// Rows of a part at least: fewer, and the partial sums weigh more than what is added up.
+const FEWEST_ROWS: usize = 16;
+
+/// Rows cut into parts: a function of their number alone, so that sums have one order.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Parts {
+    /// How many.
+    pub(crate) count: usize,
+    /// Rows of each but the last.
+    pub(crate) rows: usize,
+}
+
+impl Parts {
+    /// Of `rows` rows, at least one.
+    pub(crate) fn of(rows: usize) -> Self {
+        let each = rows.div_ceil(MOST_PARTS).next_multiple_of(8).max(FEWEST_ROWS);
+        Self { count: rows.div_ceil(each), rows: each }
+    }
+
+    /// Blocks of the first step.
+    pub(crate) fn grid(self, element: Element, columns: usize) -> [usize; 3] {
+        [columns.div_ceil(32 * 16 / element.bytes()), self.count, 1]
+    }
+
+    /// Blocks of a last step.
+    pub(crate) fn finish_grid(columns: usize) -> [usize; 3] {
+        [columns.div_ceil(FINISH_COLUMNS), 1, 1]
+    }
+
+    /// `column_sum_finish` over `partial` (parts, 1 or 2, columns).
+    pub(crate) fn finish<const SUMS: usize>(
+        self,
+        op: &'static str,
+        element: Element,
+        columns: usize,
+        partial: DevicePointer,
+        out: [DevicePointer; SUMS],
+    ) -> Result<Launch> {
+        const { assert!(SUMS == 1 || SUMS == 2) };
+        let mut all = [DevicePointer::NULL; 2];
+        all[..SUMS].copy_from_slice(&out);
+        let params = ColumnSumFinish {
+            partial: partial.floats(),
+            out: all.map(DevicePointer::write),
+            parts: int(op, "parts", self.count)?,
+            sums: SUMS as i32,
+            columns: int(op, "columns", columns)?,
+            unused: 0,
+        };
+        let symbol = by_element!(element, "column_sum_finish");
+        Launch::new(symbol, Self::finish_grid(columns), COLUMN_THREADS, 0, &params)
+    }
+}
+
+/// Blocks for elements that lie side by side, each thread with sixteen bytes of them.
+pub(crate) fn pack_blocks(element: Element, count: usize, threads: u32) -> usize {
+    count.div_ceil(threads as usize * 16 / element.bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cover_all_rows_and_stay_few() {
+        for rows in [1, 15, 16, 17, 560, 4096, 4097, 9232, 1_000_003] {
+            let parts = Parts::of(rows);
+            assert!(parts.count <= MOST_PARTS, "{rows}");
+            assert!(parts.count * parts.rows >= rows && (parts.count - 1) * parts.rows < rows);
+        }
+    }
+}
