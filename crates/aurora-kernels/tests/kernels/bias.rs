@@ -1,3 +1,5 @@
+//! Bias addition and column sums against f64.
+
 use aurora_kernels::cuda::plan::{Bias, ColumnSumMemory};
 use aurora_kernels::cuda::{DevicePointer, Element, Machine};
 use proptest::prelude::*;

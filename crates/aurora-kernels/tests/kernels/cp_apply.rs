@@ -1,3 +1,5 @@
+//! The fused low-rank forward against f64.
+
 use aurora_kernels::cuda::plan::{Apply, ApplyMemory};
 use aurora_kernels::cuda::{DevicePointer, Element, Machine};
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! The factor gradient against f64.
+
 use aurora_kernels::cuda::plan::{FactorGradient, FactorGradientMemory, FactorLayout};
 use aurora_kernels::cuda::{DevicePointer, Element, Machine};
 use proptest::prelude::*;

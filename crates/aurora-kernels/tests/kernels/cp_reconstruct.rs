@@ -1,3 +1,5 @@
+//! Reconstruction of effective weights, from CP and from a core, against f64.
+
 use aurora_kernels::cuda::plan::{FactorPair, Reconstruct, Slice};
 use aurora_kernels::cuda::{DevicePointer, Element, Machine};
 use proptest::prelude::*;

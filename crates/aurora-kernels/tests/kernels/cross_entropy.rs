@@ -1,3 +1,5 @@
+//! Soft-target cross-entropy against f64.
+
 use aurora_kernels::cuda::plan::{
     CrossEntropyTargets, SoftCrossEntropy, SoftCrossEntropyBackwardMemory,
     SoftCrossEntropyForwardMemory,

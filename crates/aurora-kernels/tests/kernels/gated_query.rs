@@ -1,3 +1,5 @@
+//! The gated query transformation against f64.
+
 use aurora_kernels::cuda::plan::{
     GatedQuery, GatedQueryBackwardMemory, GatedQueryForwardMemory, GatedQueryInputs,
 };

@@ -1,3 +1,5 @@
+//! GELU against f64.
+
 use aurora_kernels::cuda::plan::{Gelu, GeluBackwardMemory};
 use aurora_kernels::cuda::{DevicePointer, Element, Machine};
 use proptest::prelude::*;

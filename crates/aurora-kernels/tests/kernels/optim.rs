@@ -1,3 +1,5 @@
+//! AdamW and the moving average against f64.
+
 use aurora_kernels::cuda::plan::{
     AdamWConstants, AdamWMemory, AdamWPlan, AveragedMemory, MovingAveragePlan,
 };
