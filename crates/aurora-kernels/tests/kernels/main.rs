@@ -4,6 +4,8 @@
 //! so and pass, unless `AURORA_EMULATOR=required`. `AURORA_KERNELS=DIR` takes the sources from
 //! another folder: how `cargo xtask mutate` plants its bugs.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr)] // a test fails by panicking, and says what it skips
+
 mod build;
 mod cp_apply;
 mod cp_factor_gradient;
