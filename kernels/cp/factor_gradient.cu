@@ -125,7 +125,7 @@ __device__ __forceinline__ void products(const CpFactorGradient &p) {
               kProjectThreads);
     };
     float c[8][4] = {};
-    fill(0);
+    if (steps > 0) fill(0);
     async_commit();
     for (int step = 0; step < steps; step++) {
         if (step + 1 < steps) fill(step + 1);
@@ -193,8 +193,10 @@ __device__ __forceinline__ void finish(const CpFactorGradient &p) {
 
 }  // namespace
 
-#define DEFINE(T, name)                                                                         \
-    KERNEL(cp_factor_project_##name, CpFactorGradient, kProjectThreads) { projections<T>(p); }  \
-    KERNEL(cp_factor_products_##name, CpFactorGradient, kProjectThreads) { products<T>(p); }    \
+#define DEFINE(T, name)                                                                        \
+    KERNEL(cp_factor_project_##name, CpFactorGradient, kProjectThreads) { projections<T>(p); } \
+    KERNEL_RESIDENT(cp_factor_products_##name, CpFactorGradient, kProjectThreads, 4) {         \
+        products<T>(p);                                                                        \
+    }                                                                                          \
     KERNEL(cp_factor_finish_##name, CpFactorGradient, kFinishThreads) { finish<T>(p); }
 FOR_EACH_ELEMENT(DEFINE)

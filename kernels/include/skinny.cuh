@@ -143,7 +143,7 @@ __device__ __forceinline__ void project(float (&c)[4][4], ProjectTiles<T> &tiles
             stage(tiles.factor[step % 2], kDepth<T>, kProjectRank, factor, depth, component,
                   kProjectThreads);
     };
-    fill(0);
+    if (steps > 0) fill(0);
     async_commit();
     for (int step = 0; step < steps; step++) {
         if (step + 1 < steps) fill(step + 1);

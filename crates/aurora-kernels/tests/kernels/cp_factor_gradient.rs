@@ -281,6 +281,25 @@ fn empty() -> (FactorGradient, FactorGradientMemory) {
     (plan, memory)
 }
 
+/// BLIP-base, 16 pictures of 384 px: 11 splits of 24 tiles, 289 blocks of tokens.
+#[test]
+fn blocks_of_blip_base() {
+    let (plan, memory) = empty();
+    let (tokens, width) = (9232, 768);
+    let plan = FactorGradient {
+        tokens,
+        inputs: width,
+        outputs: width,
+        rank: 64,
+        x_stride: width,
+        dy_stride: width,
+        ..plan
+    };
+    assert_eq!(plan.workspace().unwrap(), 11 * 2 * width * 64 + 289 * 64);
+    let grids: Vec<_> = plan.launches(&memory).unwrap().iter().map(|launch| launch.grid).collect();
+    assert_eq!(grids, [[289, 1, 1], [24, 1, 11], [385, 1, 1]]);
+}
+
 #[test]
 fn no_tokens_make_zeros() {
     let Some(machine) = machine() else { return };
@@ -290,10 +309,6 @@ fn no_tokens_make_zeros() {
         [16, 16, 2].map(|length| Tensor::output(&*machine, Element::F32, length));
     let workspace = Tensor::output(&*machine, Element::F32, plan.workspace().unwrap());
     let memory = FactorGradientMemory {
-        x: workspace.pointer(),
-        dy: workspace.pointer(),
-        z: workspace.pointer(),
-        g: workspace.pointer(),
         workspace: workspace.pointer(),
         du: du.pointer(),
         dv: dv.pointer(),

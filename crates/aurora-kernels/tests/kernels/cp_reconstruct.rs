@@ -231,6 +231,17 @@ fn plan(pair: (usize, usize), slice_pair: usize, stride: usize) -> Reconstruct {
     }
 }
 
+/// BLIP-base: 216 slices of 12 x 6 tiles, eight slices a block.
+#[test]
+fn blocks_of_blip_base() {
+    let one = plan((768, 768), 0, 768);
+    let all = Reconstruct { rank: 64, slices: vec![one.slices[0]; 216], ..one };
+    let table = all.table().unwrap().unwrap();
+    assert_eq!(table.bytes.len(), 217 * 40);
+    let launch = table.launch(DevicePointer::NULL, DevicePointer::NULL).unwrap();
+    assert_eq!((launch.grid, launch.block), ([1944, 1, 1], 256));
+}
+
 #[test]
 fn nothing_to_do_is_no_launch() {
     assert!(plan((0, 8), 0, 8).table().unwrap().is_none());
