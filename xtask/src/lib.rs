@@ -11,9 +11,16 @@
 
 use std::path::{Path, PathBuf};
 
+pub mod bindings;
+pub mod build_kernels;
 pub mod interop;
+pub mod mutate;
 pub mod pack;
 pub mod package;
+mod pip;
+#[path = "../../crates/aurora-kernels/src/cuda/symbols.rs"]
+mod symbols;
+mod table;
 pub mod teachers;
 pub mod tidy;
 pub mod validate;

@@ -21,6 +21,13 @@ enum Command {
     /// Check what the compiler does not: dependency direction, module documentation, stray prints,
     /// commands in the documentation, licences.
     Tidy(xtask::tidy::TidyArgs),
+    /// Compile the CUDA kernels, with the machine's nvcc or the pinned one from pip, into
+    /// target/kernels.
+    BuildKernels(xtask::build_kernels::BuildKernelsArgs),
+    /// Make the Rust side of the kernels' parameters from their header.
+    Bindings(xtask::bindings::BindingsArgs),
+    /// Plant bugs in the kernels and demand that a test catches each.
+    Mutate(xtask::mutate::MutateArgs),
     /// Pack the publishable crates without building them and print the size of each.
     Package(xtask::package::PackageArgs),
     /// Rebuild the pictures and the vocabulary that aurora-data embeds, from the packages they come
@@ -45,6 +52,9 @@ fn run(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Validate(arguments) => xtask::validate::run(arguments),
         Command::Tidy(arguments) => xtask::tidy::run(arguments),
+        Command::BuildKernels(arguments) => xtask::build_kernels::run(arguments),
+        Command::Bindings(arguments) => xtask::bindings::run(arguments),
+        Command::Mutate(arguments) => xtask::mutate::run(arguments),
         Command::Pack(arguments) => xtask::pack::run(arguments),
         Command::Teachers(arguments) => xtask::teachers::run(arguments),
         Command::Interop(arguments) => xtask::interop::run(arguments),

@@ -97,6 +97,7 @@ const RULES: &[Rule] = &[
     metadata::crates_are_publishable,
     metadata::versions_stand_in_one_place,
     sources::modules_say_what_they_are,
+    sources::kernels_open_with_their_contract,
     sources::only_the_program_prints,
     sources::unsafe_code_stays_in_the_kernels,
     sources::files_stay_short,

@@ -1,4 +1,4 @@
-//! Rules on Rust sources: module documentation, prints, length.
+//! Rules on sources, Rust and CUDA: what they open with, prints, length.
 
 use super::rust_source::{code_only, line_at, test_modules, words};
 use super::{Finding, Tree};
@@ -18,6 +18,22 @@ pub fn modules_say_what_they_are(tree: &Tree) -> Vec<Finding> {
     let message = "the file does not open with module documentation; say in a line `//! ...` at \
     its top what it is for";
     undocumented.map(|(path, _)| Finding::error("module-docs", path, 1, message)).collect()
+}
+
+/// The endings of C++ and CUDA sources.
+const CUDA: [&str; 4] = [".cu", ".cuh", ".h", ".cpp"];
+
+/// The sources of the kernels and of what runs them on the CPU, with their paths.
+fn cuda(tree: &Tree) -> impl Iterator<Item = (&str, &str)> {
+    tree.texts().filter(|(path, _)| CUDA.iter().any(|ending| path.ends_with(ending)))
+}
+
+/// Every CUDA and C++ file opens with a comment: a kernel's contract, or what a header is for.
+pub fn kernels_open_with_their_contract(tree: &Tree) -> Vec<Finding> {
+    let bare = cuda(tree).filter(|(_, text)| !text.starts_with("// ") && !text.starts_with("/* "));
+    let message = "the file does not open with a comment; say what it is for, and of a kernel its \
+    contract: shapes, layout, types, who owns what";
+    bare.map(|(path, _)| Finding::error("module-docs", path, 1, message)).collect()
 }
 
 /// `#![...]`, which may stand before the documentation.
@@ -86,14 +102,16 @@ pub fn unsafe_code_stays_in_the_kernels(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// A file that can be read in one sitting.
+/// A file that can be read in one sitting. One that a chore writes is not read.
 pub fn files_stay_short(tree: &Tree) -> Vec<Finding> {
-    let long = tree.rust().filter_map(|(path, text)| {
+    let generated = |text: &str| text.lines().take(3).any(|line| line.contains("@generated"));
+    let written = tree.rust().chain(cuda(tree)).filter(|(_, text)| !generated(text));
+    let long = written.filter_map(|(path, text)| {
         let lines = text.lines().count();
         let message = |bound: usize| {
             format!(
-                "{lines} lines, over {bound}; move what has a name of its own to a module \
-            of that name"
+                "{lines} lines, over {bound}; move what has a name of its own to a file of that \
+                name"
             )
         };
         if lines > TOO_LONG {

@@ -1,3 +1,5 @@
+//! Layer normalisation against f64.
+
 use aurora_kernels::cuda::plan::{LayerNorm, LayerNormForwardMemory};
 use aurora_kernels::cuda::{DevicePointer, Element, Machine};
 use proptest::prelude::*;

@@ -1,0 +1,127 @@
+//! `cargo xtask mutate`: bugs planted in the kernels, and the test that catches each.
+//!
+//! `kernels/emulator/mutations.toml` lists them. Each gets a copy of the sources of its own, and the
+//! tests of the kernels, which compile whatever `AURORA_KERNELS` names, run over it until one
+//! fails. The same tests have to pass over the sources as they are first: a test that fails anyway
+//! catches nothing.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
+
+use harness::Harness;
+use mutation::Mutation;
+
+mod harness;
+mod mutation;
+
+/// The list, below the root.
+const LIST: &str = "kernels/emulator/mutations.toml";
+
+/// Longest part of a message that the table shows.
+const WORDS: usize = 110;
+
+/// Arguments of `cargo xtask mutate`.
+#[derive(Debug, clap::Args)]
+pub struct MutateArgs {
+    /// Try only the mutations that have this in their name or in the path of their file.
+    #[arg(long, value_name = "NAME")]
+    pub only: Option<String>,
+    /// Print the mutations and run nothing.
+    #[arg(long)]
+    pub list: bool,
+}
+
+/// Plants every bug and prints which test caught it with what words.
+///
+/// # Errors
+/// A bug that no test catches, one whose copy does not compile, a test that fails without any, or a
+/// list that does not fit the sources.
+pub fn run(arguments: &MutateArgs) -> Result<()> {
+    let root = crate::workspace_root();
+    let kernels = root.join("kernels");
+    let text =
+        fs::read_to_string(root.join(LIST)).with_context(|| format!("cannot read {LIST}"))?;
+    let mut mutations = mutation::read(&text, &kernels).with_context(|| LIST.to_owned())?;
+    if let Some(only) = &arguments.only {
+        mutations.retain(|one| one.name.contains(only) || one.file.contains(only));
+    }
+    ensure!(!mutations.is_empty(), "{LIST} has no such mutation; --list prints all of them");
+    if arguments.list {
+        let rows = mutations.iter().map(|one| [&one.name, &one.file, &one.test].map(String::clone));
+        print!("{}", crate::table::render(&rows.collect::<Vec<_>>(), 3));
+        return Ok(());
+    }
+    let harness = Harness::build(&root)?;
+    unmutated(&harness, &mutations, &kernels)?;
+    let tried: Vec<_> = mutations.par_iter().map(|one| attempt(&harness, one, &kernels)).collect();
+    let mut rows = vec![["mutation", "caught by", "with the words"].map(str::to_owned)];
+    let (mut survived, mut errors) = (Vec::new(), Vec::new());
+    for (mutation, caught) in mutations.iter().zip(tried) {
+        let [test, words] = match caught {
+            Ok(Some((test, words))) => [test, words.chars().take(WORDS).collect()],
+            Ok(None) => {
+                survived.push(mutation.name.as_str());
+                ["NOTHING".to_owned(), String::new()]
+            }
+            Err(error) => {
+                errors.push(mutation.name.as_str());
+                ["ERROR".to_owned(), format!("{error:#}")]
+            }
+        };
+        rows.push([format!("{}: {}", mutation.file, mutation.name), test, words]);
+    }
+    print!("{}", crate::table::render(&rows, 3));
+    println!(
+        "mutations: {}, {} caught, {} not caught, {} errors",
+        mutations.len(),
+        mutations.len() - survived.len() - errors.len(),
+        survived.len(),
+        errors.len()
+    );
+    match (survived.as_slice(), errors.as_slice()) {
+        ([], []) => Ok(()),
+        (survived, []) => bail!(
+            "no test catches: {}; write one that does, or drop a mutation that changes nothing",
+            survived.join("; ")
+        ),
+        (_, errors) => bail!("these could not be tried: {}; see the table", errors.join("; ")),
+    }
+}
+
+/// Demands that the tests pass over the sources as they are, in the selections in which they will
+/// run.
+fn unmutated(harness: &Harness, mutations: &[Mutation], kernels: &Path) -> Result<()> {
+    let selections: BTreeSet<_> =
+        mutations.iter().map(|one| (one.needed(), one.test.as_str())).collect();
+    let selections: Vec<_> = selections.into_iter().collect();
+    let checked = selections.par_iter().map(|(needed, filter)| {
+        let copy = tempfile::tempdir()?;
+        mutation::copy(kernels, needed.as_deref(), copy.path())?;
+        let failure = harness.first_failure(&harness.tests(filter)?, copy.path())?;
+        let sources = needed.as_ref().map_or_else(|| "all sources".to_owned(), |it| it.join(", "));
+        if let Some((test, words)) = failure {
+            bail!(
+                "without any mutation, {test} fails over {sources}: {words}. If it runs other \
+                sources too, list them as `sources` in {LIST}, or choose a narrower `test`"
+            );
+        }
+        Ok(())
+    });
+    checked.collect::<Result<Vec<()>>>().map(|_| ())
+}
+
+/// The test that catches a mutation and its words, or `None`.
+fn attempt(
+    harness: &Harness,
+    mutation: &Mutation,
+    kernels: &Path,
+) -> Result<Option<(String, String)>> {
+    let copy = tempfile::tempdir()?;
+    mutation::copy(kernels, mutation.needed().as_deref(), copy.path())?;
+    mutation.plant(kernels, copy.path())?;
+    harness.first_failure(&harness.tests(&mutation.test)?, copy.path())
+}
