@@ -11,10 +11,6 @@
 
 #define KERNEL(symbol, Params, threads) \
     extern "C" __global__ void __launch_bounds__(threads) symbol(const __grid_constant__ Params p)
-// The same, with registers for `blocks` blocks at once on one multiprocessor.
-#define KERNEL_RESIDENT(symbol, Params, threads, blocks)            \
-    extern "C" __global__ void __launch_bounds__(threads, blocks)   \
-    symbol(const __grid_constant__ Params p)
 
 // The same with registers for so many blocks on one multiprocessor: neither fewer, which would
 // spill, nor more.

@@ -25,6 +25,8 @@ pub struct Options {
     pub mask: bool,
     /// With the mask: the first row of queries sees no key at all.
     pub blind: bool,
+    /// With the mask: added to all of it, which changes nothing but log_sums.
+    pub shift: f64,
     pub scale: bool,
     pub place: Place,
     pub wanted: [bool; 3],
@@ -33,6 +35,7 @@ pub struct Options {
 pub const PLAIN: Options = Options {
     mask: false,
     blind: false,
+    shift: 0.0,
     scale: false,
     place: Place::Apart { gap: 0, skip: 0 },
     wanted: [true; 3],
@@ -50,9 +53,9 @@ pub fn inputs(element: Element, shape: &Shape, options: &Options) -> Inputs {
         if blind || x > 0.8 {
             f64::NEG_INFINITY
         } else if x > 0.0 {
-            0.0
+            options.shift
         } else {
-            2.0 * x
+            2.0 * x + options.shift
         }
     });
     let scale = normal(Element::F32, 5, terms).into_iter().map(|x| f64::from((x + 1.0) as f32));

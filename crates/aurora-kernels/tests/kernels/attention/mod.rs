@@ -72,6 +72,15 @@ fn texts_on_pictures_of_577_patches() {
     every_type(&*machine, &shape, &Options { scale: true, ..PLAIN });
 }
 
+/// What is added to all scores cancels, be it past the range of the exponential.
+#[test]
+fn masks_far_from_zero() {
+    let Some(machine) = machine() else { return };
+    for shift in [-1000.0, 1000.0] {
+        every_type(&*machine, &shape([1, 9, 40, 1, 32]), &Options { mask: true, shift, ..PLAIN });
+    }
+}
+
 /// Keys that nobody asks for get zeros, and those that several ask for the sum.
 #[test]
 fn rows_of_keys_that_are_shared_or_unused() {
@@ -142,7 +151,7 @@ proptest! {
                 else if causal { (q_len, q_len + more) } else { (q_len, more + 1) };
             let shape = Shape { queries, keys, q_len, k_len, heads, head, causal, kv_rows };
             let place = if packed { Place::Packed } else { Place::Apart { gap, skip } };
-            every_type(&*machine, &shape, &Options { mask, blind, scale, place, wanted });
+            every_type(&*machine, &shape, &Options { mask, blind, scale, place, wanted, ..PLAIN });
         }
     }
 }

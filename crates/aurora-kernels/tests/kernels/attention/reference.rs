@@ -187,12 +187,12 @@ pub fn attention(element: Element, shape: &Shape, x: &Inputs) -> Results {
                         + log_sums.bound[line]
                         + UNIT * (3.0 * (s[j].abs() + log_sum.abs()) + 8.0);
                     let (mut dp, mut size) = (0.0, 0.0);
-                    for c in 0..head {
+                    for (c, g) in g.iter().enumerate() {
                         let v = x.v[key(j) + c];
-                        dp += g[c] * v;
-                        size += (g[c] * v).abs();
+                        dp += g * v;
+                        size += (g * v).abs();
                         let ep = p[j] * (ep + unit_p + terms) + small;
-                        dv.add(key(j) + c, p[j] * g[c], ep * g[c].abs());
+                        dv.add(key(j) + c, p[j] * g, ep * g.abs());
                     }
                     let edp = head as f64 * UNIT * size + 4.0 * UNIT * (dp.abs() + delta.abs());
                     let ds = p[j] * (dp - delta) * scale;
