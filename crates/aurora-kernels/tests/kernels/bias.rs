@@ -5,6 +5,7 @@ use aurora_kernels::cuda::{DevicePointer, Element, Machine};
 use proptest::prelude::*;
 
 use crate::emulator::Emulator;
+use crate::far::Far;
 use crate::support::{Tensor, assert_close, bytes_of, machine, normal, run};
 
 /// Sums over rows of x `stride` apart, and of their magnitudes.
@@ -100,17 +101,16 @@ fn rows_beyond_32_bits() {
     for element in Element::ALL {
         let columns = 24;
         let x = normal(element, 0, 2 * columns);
-        let far = emulator.far_apart(columns * element.bytes());
-        for (memory, row) in far.iter().zip(x.chunks(columns)) {
-            emulator.upload(&bytes_of(element, row), &**memory).unwrap();
+        let far = Far::new(&emulator, 2, columns * element.bytes(), Far::DISTANCE);
+        for (piece, row) in x.chunks(columns).enumerate() {
+            far.write(piece, 0, &bytes_of(element, row));
         }
-        let [first, second] = far.map(|memory| memory.pointer());
         let out = Tensor::output(&emulator, element, columns);
         let plan = Bias { element, rows: 2, columns };
         let workspace = Tensor::output(&emulator, Element::F32, plan.workspace());
         let memory = ColumnSumMemory {
-            x: first,
-            x_stride: (second.0 - first.0) as usize / element.bytes(),
+            x: far.pointer(),
+            x_stride: far.distance / element.bytes(),
             sum: out.pointer(),
             workspace: workspace.pointer(),
         };

@@ -7,8 +7,9 @@ use aurora_kernels::cuda::plan::{
 use aurora_kernels::cuda::{DevicePointer, Element, Machine};
 use half::bf16;
 
-use crate::emulator::{Emulator, FarRows};
-use crate::support::{Tensor, normal, run};
+use crate::emulator::Emulator;
+use crate::far::Far;
+use crate::support::{Tensor, bytes_of, normal, run};
 
 const ROWS: usize = 3;
 const WIDTH: usize = 24;
@@ -20,21 +21,17 @@ const ELEMENT: Element = Element::Bf16;
 /// ROWS rows of WIDTH numbers, dense and far apart.
 struct Both<'a> {
     dense: Tensor<'a>,
-    far: FarRows,
+    far: Far,
 }
 
 impl<'a> Both<'a> {
     fn new(emulator: &'a Emulator, index: u64) -> Self {
         let values = normal(ELEMENT, index, ROWS * WIDTH);
-        let rows: Vec<Vec<u8>> = values
-            .chunks(WIDTH)
-            .map(|row| row.iter().flat_map(|&x| bf16::from_f64(x).to_le_bytes()).collect())
-            .collect();
-        let rows: Vec<&[u8]> = rows.iter().map(Vec::as_slice).collect();
-        Self {
-            dense: Tensor::new(emulator, ELEMENT, &values),
-            far: FarRows::new(emulator, &rows, STRIDE * ELEMENT.bytes()),
+        let far = Far::new(emulator, ROWS, WIDTH * ELEMENT.bytes(), STRIDE * ELEMENT.bytes());
+        for (row, values) in values.chunks(WIDTH).enumerate() {
+            far.write(row, 0, &bytes_of(ELEMENT, values));
         }
+        Self { dense: Tensor::new(emulator, ELEMENT, &values), far }
     }
 
     fn pointer(&self, far: bool) -> DevicePointer {
@@ -46,7 +43,7 @@ impl<'a> Both<'a> {
         for (index, row) in self.dense.values().chunks(WIDTH).enumerate() {
             let far: Vec<f64> = self
                 .far
-                .row(index, WIDTH * ELEMENT.bytes())
+                .read(index, 0, WIDTH * ELEMENT.bytes())
                 .chunks_exact(2)
                 .map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f64())
                 .collect();

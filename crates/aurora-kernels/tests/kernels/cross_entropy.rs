@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use crate::differences::{assert_gradient, weighed};
 use crate::emulator::Emulator;
+use crate::far::Far;
 use crate::support::{
     Tensor, assert_close, bytes_of, largest, machine, normal, rounded, run, upload,
 };
@@ -211,19 +212,19 @@ fn rows_beyond_32_bits() {
         let classes = 40;
         let [x, t] = [0, 1].map(|index| normal(element, index, 2 * classes));
         let far = [&x, &t].map(|values| {
-            let far = emulator.far_apart(classes * element.bytes());
-            for (memory, row) in far.iter().zip(values.chunks(classes)) {
-                emulator.upload(&bytes_of(element, row), &**memory).unwrap();
+            let far = Far::new(&emulator, 2, classes * element.bytes(), Far::DISTANCE);
+            for (piece, row) in values.chunks(classes).enumerate() {
+                far.write(piece, 0, &bytes_of(element, row));
             }
-            far.map(|memory| memory.pointer())
+            far
         });
-        let stride = |far: [DevicePointer; 2]| (far[1].0 - far[0].0) as usize / element.bytes();
-        let (logits_stride, smoothing) = (stride(far[0]), 0.0);
+        let (logits_stride, smoothing) = (Far::DISTANCE / element.bytes(), 0.0);
         let plan = SoftCrossEntropy { element, rows: 2, classes, logits_stride, smoothing };
         let [loss, log_sum, weight] = [0; 3].map(|_| Tensor::output(&emulator, Element::F32, 2));
-        let targets = CrossEntropyTargets::Soft { targets: far[1][0], stride: stride(far[1]) };
+        let targets =
+            CrossEntropyTargets::Soft { targets: far[1].pointer(), stride: logits_stride };
         let memory = SoftCrossEntropyForwardMemory {
-            logits: far[0][0],
+            logits: far[0].pointer(),
             targets,
             loss: loss.pointer(),
             log_sum: log_sum.pointer(),

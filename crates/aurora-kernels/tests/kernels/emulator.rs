@@ -11,8 +11,8 @@ use libloading::{Library, Symbol};
 use crate::build;
 
 type Kernel = unsafe extern "C" fn(*const c_void);
-type Register = unsafe extern "C" fn(*const c_void, c_ulong, *const c_char);
-type Release = unsafe extern "C" fn(*const c_void);
+pub type Register = unsafe extern "C" fn(*const c_void, c_ulong, *const c_char);
+pub type Release = unsafe extern "C" fn(*const c_void);
 type Run =
     unsafe extern "C" fn(Kernel, *const c_void, *const c_uint, c_uint, c_uint) -> *const c_char;
 
@@ -29,7 +29,8 @@ static LIBRARY: LazyLock<Option<Library>> = LazyLock::new(|| {
     Some(unsafe { Library::new(build::library(&compiler)) }.unwrap())
 });
 
-fn symbol<T>(name: &str) -> Symbol<'static, T> {
+/// What the library exports under a name.
+pub fn symbol<T>(name: &str) -> Symbol<'static, T> {
     let library = LIBRARY.as_ref().unwrap();
     // SAFETY: the types above are those of kernels/emulator/runtime.h.
     unsafe { library.get(name.as_bytes()) }.unwrap_or_else(|error| panic!("{name}: {error}"))
@@ -45,115 +46,6 @@ impl Emulator {
     /// The emulator, or None where there is no C++ compiler.
     pub fn new() -> Option<Self> {
         LIBRARY.as_ref().map(|_| Self { count: RefCell::new(0) })
-    }
-}
-
-impl Emulator {
-    /// Two buffers so far apart that no 32-bit index of elements reaches from one to the other.
-    /// They are never given back.
-    pub fn far_apart(&self, bytes: usize) -> [Box<dyn Memory>; 2] {
-        const DISTANCE: usize = (1 << 34) + (1 << 20);
-        // SAFETY: a new mapping; memory is used up only by the pages that are written.
-        let start = unsafe {
-            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-            let access = libc::PROT_READ | libc::PROT_WRITE;
-            libc::mmap(std::ptr::null_mut(), 2 * DISTANCE, access, flags, -1, 0)
-        };
-        assert_ne!(start, libc::MAP_FAILED);
-        [0, DISTANCE].map(|offset| {
-            let data = start.cast::<u8>().wrapping_add(offset);
-            // SAFETY: inside of the mapping, which stays.
-            unsafe {
-                symbol::<Register>("emulator_register")(
-                    data.cast(),
-                    bytes as c_ulong,
-                    c"a far buffer".as_ptr(),
-                );
-            }
-            Box::new(Far { data, bytes }) as Box<dyn Memory>
-        })
-    }
-}
-
-struct Far {
-    data: *mut u8,
-    bytes: usize,
-}
-
-impl Memory for Far {
-    fn pointer(&self) -> DevicePointer {
-        DevicePointer(self.data as u64)
-    }
-    fn bytes(&self) -> usize {
-        self.bytes
-    }
-}
-
-/// Rows with a long way between them, of which only the rows are memory that a kernel may touch: for
-/// indices past 2^31.
-pub struct FarRows {
-    data: *mut u8,
-    rows: usize,
-    distance: usize,
-}
-
-impl FarRows {
-    /// Rows with these contents, each `distance` bytes after the one before.
-    pub fn new(_: &Emulator, rows: &[&[u8]], distance: usize) -> Self {
-        let length = rows.len() * distance;
-        // SAFETY: a new mapping; pages that nobody touches take no memory.
-        let data = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                length,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-                -1,
-                0,
-            )
-        };
-        assert_ne!(data, libc::MAP_FAILED, "no room for {length} bytes of addresses");
-        let this = Self { data: data.cast(), rows: rows.len(), distance };
-        for (index, row) in rows.iter().enumerate() {
-            assert!(row.len() <= distance);
-            let name = CString::new(format!("far row {index}")).unwrap();
-            // SAFETY: the row lies in the mapping, which stays until `drop`.
-            unsafe {
-                let to = this.data.add(index * distance);
-                to.copy_from_nonoverlapping(row.as_ptr(), row.len());
-                symbol::<Register>("emulator_register")(
-                    to.cast(),
-                    row.len() as c_ulong,
-                    name.as_ptr(),
-                );
-            }
-        }
-        this
-    }
-
-    /// Where the first row begins.
-    pub fn pointer(&self) -> DevicePointer {
-        DevicePointer(self.data as u64)
-    }
-
-    /// The first bytes of a row.
-    pub fn row(&self, index: usize, bytes: usize) -> Vec<u8> {
-        assert!(index < self.rows && bytes <= self.distance);
-        // SAFETY: in the mapping, which was zeros at first.
-        unsafe { std::slice::from_raw_parts(self.data.add(index * self.distance), bytes) }.to_vec()
-    }
-}
-
-impl Drop for FarRows {
-    fn drop(&mut self) {
-        // SAFETY: made by `new`, with this length.
-        unsafe {
-            for index in 0..self.rows {
-                let row = self.data.add(index * self.distance);
-                symbol::<Release>("emulator_release")(row.cast());
-            }
-            libc::munmap(self.data.cast(), self.rows * self.distance);
-        }
     }
 }
 
@@ -178,79 +70,6 @@ impl Drop for Buffer {
         unsafe {
             symbol::<Release>("emulator_release")(self.data.cast());
             std::alloc::dealloc(self.data, self.layout);
-        }
-    }
-}
-
-/// Two pieces of memory with `APART` bytes of nothing between their beginnings: an index that was
-/// cut to 32 bits on its way misses the second.
-pub struct FarApart {
-    reserved: *mut libc::c_void,
-    bytes: usize,
-    /// Where they begin.
-    pub pointers: [DevicePointer; 2],
-}
-
-impl FarApart {
-    /// Between the beginnings of the two.
-    pub const APART: usize = 5 << 31;
-
-    /// Two pieces of so many bytes, all ones; None where there is no emulator.
-    pub fn new(bytes: usize) -> Option<Self> {
-        LIBRARY.as_ref()?;
-        let name = CString::new("one of two pieces far apart").unwrap();
-        // SAFETY: fresh memory, of which only the two pieces are ever touched, and so backed.
-        unsafe {
-            let reserved = libc::mmap(
-                std::ptr::null_mut(),
-                Self::APART + bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-                -1,
-                0,
-            );
-            assert_ne!(reserved, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
-            let pointers = [0, Self::APART].map(|offset| {
-                let start = reserved.cast::<u8>().add(offset);
-                start.write_bytes(0xff, bytes);
-                let register = symbol::<Register>("emulator_register");
-                register(start.cast(), bytes as c_ulong, name.as_ptr());
-                DevicePointer(start as u64)
-            });
-            Some(Self { reserved, bytes, pointers })
-        }
-    }
-}
-
-impl FarApart {
-    fn place(&self, piece: usize, offset: usize, length: usize) -> *mut u8 {
-        assert!(offset + length <= self.bytes);
-        (self.pointers[piece].0 as usize + offset) as *mut u8
-    }
-
-    /// Puts bytes into one of the pieces.
-    pub fn write(&self, piece: usize, offset: usize, bytes: &[u8]) {
-        let to = self.place(piece, offset, bytes.len());
-        // SAFETY: there is room.
-        unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-    }
-
-    /// Bytes of one of the pieces.
-    pub fn read(&self, piece: usize, offset: usize, length: usize) -> Vec<u8> {
-        let from = self.place(piece, offset, length);
-        // SAFETY: all of it was written in `new`.
-        unsafe { std::slice::from_raw_parts(from, length) }.to_vec()
-    }
-}
-
-impl Drop for FarApart {
-    fn drop(&mut self) {
-        // SAFETY: made by `new`; the runtime forgets the pieces before they are gone.
-        unsafe {
-            for pointer in self.pointers {
-                symbol::<Release>("emulator_release")(pointer.0 as *const c_void);
-            }
-            libc::munmap(self.reserved, Self::APART + self.bytes);
         }
     }
 }

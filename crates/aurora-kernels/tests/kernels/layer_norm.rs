@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use crate::bias::{assert_sums, column_sums};
 use crate::differences::{assert_gradient, weighed};
 use crate::emulator::Emulator;
+use crate::far::Far;
 use crate::support::{Tensor, assert_close, bytes_of, largest, machine, normal, rounded, run};
 
 const EPS: f32 = 1e-6;
@@ -200,19 +201,18 @@ fn rows_beyond_32_bits() {
     for element in Element::ALL {
         let columns = 48;
         let x = normal(element, 0, 2 * columns);
-        let far = emulator.far_apart(columns * element.bytes());
-        for (memory, row) in far.iter().zip(x.chunks(columns)) {
-            emulator.upload(&bytes_of(element, row), &**memory).unwrap();
+        let far = Far::new(&emulator, 2, columns * element.bytes(), Far::DISTANCE);
+        for (piece, row) in x.chunks(columns).enumerate() {
+            far.write(piece, 0, &bytes_of(element, row));
         }
-        let [first, second] = far.map(|memory| memory.pointer());
         let [weight, bias] = [1, 2].map(|index| normal(element, index, columns));
         let [tw, tb] = [&weight, &bias].map(|values| Tensor::new(&emulator, element, values));
         let y = Tensor::output(&emulator, element, 2 * columns);
         let [mean, rstd] = [0; 2].map(|_| Tensor::output(&emulator, Element::F32, 2));
-        let x_stride = (second.0 - first.0) as usize / element.bytes();
+        let x_stride = far.distance / element.bytes();
         let plan = LayerNorm { element, rows: 2, columns, x_stride, eps: EPS };
         let memory = LayerNormForwardMemory {
-            x: first,
+            x: far.pointer(),
             residual: null,
             weight: tw.pointer(),
             bias: tb.pointer(),
@@ -232,7 +232,7 @@ fn rows_beyond_32_bits() {
         let [dweight, dbias] = [0; 2].map(|_| Tensor::output(&emulator, element, columns));
         let workspace = Tensor::output(&emulator, Element::F32, plan.workspace());
         let memory = LayerNormBackwardMemory {
-            x: first,
+            x: far.pointer(),
             weight: tw.pointer(),
             dy: dy.pointer(),
             dsum: null,

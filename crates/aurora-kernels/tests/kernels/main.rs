@@ -16,6 +16,7 @@ mod cp_reconstruct;
 mod cross_entropy;
 mod differences;
 mod emulator;
+mod far;
 mod faults;
 mod gated_query;
 mod gelu;

@@ -5,7 +5,8 @@ use aurora_kernels::cuda::plan::{
 };
 use aurora_kernels::cuda::{DevicePointer, Element};
 
-use crate::emulator::{Emulator, FarApart};
+use crate::emulator::Emulator;
+use crate::far::Far;
 use crate::support::{Tensor, bytes_of, normal, run};
 
 const WIDTH: usize = 32;
@@ -57,9 +58,8 @@ fn attention(
 
 /// Two batches of three rows, the batches far apart; or one of two rows, the rows far apart.
 fn case(element: Element, batches: usize, length: usize, skip: usize) {
-    let (Some(machine), Some(far)) = (Emulator::new(), FarApart::new(SLOT * SLOTS)) else {
-        return;
-    };
+    let Some(machine) = Emulator::new() else { return };
+    let far = Far::new(&machine, 2, SLOT * SLOTS, Far::DISTANCE);
     let together: Vec<Tensor> = (0..SLOTS)
         .map(|slot| match slot {
             0..4 => {
@@ -82,9 +82,9 @@ fn case(element: Element, batches: usize, length: usize, skip: usize) {
         far.write(0, at(slot), &bytes[..piece]);
         far.write(1, at(slot), &bytes[piece..]);
     }
-    let apart = FarApart::APART / element.bytes();
+    let apart = far.distance / element.bytes();
     attention(&machine, (element, batches, length), |slot| HeadRows {
-        pointer: DevicePointer(far.pointers[0].0 + at(slot) as u64),
+        pointer: DevicePointer(far.pointer().0 + at(slot) as u64),
         batch_stride: if batches > 1 { apart } else { 0 },
         row_stride: if batches > 1 { WIDTH } else { apart },
     });
