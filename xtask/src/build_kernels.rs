@@ -100,6 +100,9 @@ pub fn run(arguments: &BuildKernelsArgs) -> Result<()> {
     modules.sort_by(|a, b| a.name.cmp(&b.name));
     let manifest = Manifest { modules };
     manifest.write(&folder)?;
+    if manifest != before {
+        wake_cargo(&root)?;
+    }
     // The fatbin of what no longer compiles goes too: nobody shall run what is not in the sources.
     clear(&folder, &manifest)?;
     if !failed.is_empty() {
@@ -123,6 +126,17 @@ pub fn run(arguments: &BuildKernelsArgs) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Has cargo look at the fatbins in its next build. The script that embeds them cannot name a
+/// manifest that is not there yet, for then it would run at every build; so its own time is moved.
+fn wake_cargo(root: &Path) -> Result<()> {
+    let script = root.join("crates/aurora-kernels/build.rs");
+    let touched = fs::File::options()
+        .append(true)
+        .open(&script)
+        .and_then(|file| file.set_modified(std::time::SystemTime::now()));
+    touched.with_context(|| format!("cannot set the time of {}", script.display()))
 }
 
 /// What is to be made of a source.

@@ -15,9 +15,11 @@ pub mod bindings;
 pub mod build_kernels;
 pub mod interop;
 pub mod mutate;
+pub mod nvrtc;
 pub mod pack;
 pub mod package;
 mod pip;
+pub mod stubs;
 #[path = "../../crates/aurora-kernels/src/cuda/symbols.rs"]
 mod symbols;
 mod table;

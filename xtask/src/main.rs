@@ -38,6 +38,11 @@ enum Command {
     /// Compare our numbers and tokens with Python's transformers, peft and tokenizers, in a virtual
     /// environment below target/.
     Interop(xtask::interop::InteropArgs),
+    /// Make libraries to link a program with the feature `cuda` to where there are none: it then
+    /// starts on every machine, and looks the real ones up when it needs them.
+    CudaStubs(xtask::stubs::StubsArgs),
+    /// Compile every embedded kernel source by NVRTC, installed with pip where there is none.
+    Nvrtc(xtask::nvrtc::NvrtcArgs),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +63,8 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Pack(arguments) => xtask::pack::run(arguments),
         Command::Teachers(arguments) => xtask::teachers::run(arguments),
         Command::Interop(arguments) => xtask::interop::run(arguments),
+        Command::Nvrtc(arguments) => xtask::nvrtc::run(arguments),
+        Command::CudaStubs(arguments) => xtask::stubs::run(arguments),
         Command::Package(arguments) => xtask::package::run(arguments),
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use aurora_kernels::device::DeviceChoice;
 use aurora_layers::{AdapterKind, Flavour};
 use aurora_train::config::{Config, PretrainConfig, RunConfig, describe};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -10,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 /// Tune a vision-language model on your own pictures by training a small adapter.
 ///
-/// Everything runs on the CPU and offline: a small pretrained model and captioned pictures are
+/// Everything runs offline, and on the CPU unless the program was built for GPUs: a small pretrained model and captioned pictures are
 /// inside the program. Start with `aurora quickstart`.
 #[derive(Debug, Parser)]
 #[command(name = "aurora", version, propagate_version = true, max_term_width = 100)]
@@ -143,12 +144,26 @@ pub struct ConfigArgs {
     pub overrides: Vec<String>,
 }
 
+/// Where to compute.
+#[derive(Debug, Args)]
+pub struct DeviceArgs {
+    /// Where to compute: auto, cpu, cuda or cuda:1; short for --set device=...
+    ///
+    /// auto is the first GPU that this program and this machine have, else the CPU.
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceChoice>,
+}
+
 /// A run that trains something.
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// Settings.
     #[command(flatten)]
     pub settings: ConfigArgs,
+
+    /// Device.
+    #[command(flatten)]
+    pub device: DeviceArgs,
 
     /// The folder for what the run leaves behind; it must not hold a run already
     ///
@@ -163,6 +178,10 @@ pub struct EvalArgs {
     /// Settings.
     #[command(flatten)]
     pub settings: ConfigArgs,
+
+    /// Device.
+    #[command(flatten)]
+    pub device: DeviceArgs,
 
     /// The adapter to measure; without it, the bare model
     #[arg(long, value_name = "DIR")]
@@ -183,6 +202,10 @@ pub struct SearchArgs {
     /// Settings.
     #[command(flatten)]
     pub settings: ConfigArgs,
+
+    /// Device.
+    #[command(flatten)]
+    pub device: DeviceArgs,
 
     /// The adapter to search with; without it, the bare model
     #[arg(long, value_name = "DIR")]
@@ -351,44 +374,5 @@ fn by_name<T: DeserializeOwned>(name: &str) -> Result<T, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_declaration_is_sound() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn every_command_has_an_example() {
-        for command in Cli::command().get_subcommands() {
-            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            let example = format!("aurora {}", command.get_name());
-            assert!(help.contains(&example), "{}", command.get_name());
-        }
-    }
-
-    /// The examples in the help are command lines that parse.
-    #[test]
-    fn the_examples_parse() {
-        for command in Cli::command().get_subcommands() {
-            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            for line in help.lines().filter_map(|line| line.strip_prefix("  aurora ")) {
-                let words = words_of(&format!("aurora {line}"));
-                assert!(Cli::try_parse_from(&words).is_ok(), "{line}");
-            }
-        }
-    }
-
-    /// Splits as a shell does, as far as double quotes go.
-    fn words_of(line: &str) -> Vec<String> {
-        let pieces = line.split('"').enumerate();
-        pieces
-            .flat_map(|(index, piece)| match index % 2 {
-                0 => piece.split_whitespace().map(str::to_owned).collect::<Vec<_>>(),
-                _ => vec![piece.to_owned()],
-            })
-            .collect()
-    }
-}
+#[path = "args_tests.rs"]
+mod tests;

@@ -2,6 +2,7 @@
 //! bug.
 
 use aurora_data::Error as DataError;
+use aurora_kernels::Error as KernelsError;
 use aurora_layers::Error as LayersError;
 use aurora_train::Error as TrainError;
 
@@ -36,9 +37,22 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 fn is_about_input(cause: &(dyn std::error::Error + 'static)) -> bool {
     cause.is::<BadInput>()
         || cause.is::<aurora_train::config::ConfigError>()
+        || cause.downcast_ref().is_some_and(of_kernels)
+        || is_out_of_device_memory(&cause.to_string())
         || cause.downcast_ref().is_some_and(of_data)
         || cause.downcast_ref().is_some_and(of_layers)
         || cause.downcast_ref().is_some_and(of_train)
+}
+
+/// Whether a message is about a GPU's memory: ours, or candle's, which passes on the driver's name
+/// for it.
+pub fn is_out_of_device_memory(message: &str) -> bool {
+    message.contains("CUDA_ERROR_OUT_OF_MEMORY") || message.contains("out of device memory")
+}
+
+/// A GPU that is not there is the machine's fault, and the message says what to ask for instead.
+fn of_kernels(error: &KernelsError) -> bool {
+    matches!(error, KernelsError::Gpu(_))
 }
 
 fn of_data(error: &DataError) -> bool {
@@ -85,6 +99,10 @@ mod tests {
         let empty = DataError::EmptyFolder { path: "x".into() };
         assert_eq!(code(TrainError::Data(empty)), BAD_INPUT);
         assert_eq!(code(bad_input("no")), BAD_INPUT);
+        let none = aurora_kernels::cuda::Fault::NoDevice { ordinal: 3, count: 1 };
+        assert_eq!(code(aurora_kernels::Error::from(none)), BAD_INPUT);
+        let full = "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")";
+        assert_eq!(code(candle_core::Error::Msg(full.to_owned())), BAD_INPUT);
         assert_eq!(code(candle_core::Error::Msg("shape".to_owned())), INTERNAL);
         assert_eq!(code(LayersError::Tensor(candle_core::Error::Msg("s".to_owned()))), INTERNAL);
         assert_eq!(code(std::io::Error::other("odd")), INTERNAL);

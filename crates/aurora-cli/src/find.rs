@@ -46,12 +46,14 @@ pub fn find(
     let total = dataset.len() as u64;
     progress.on_part("looking at pictures", 0, total);
     for chunk in indices.chunks(CHUNK) {
-        builder.images(blip, prepared, &dataset.images(chunk, &transform)?)?;
+        let images = dataset.images(chunk, &transform)?.to_device(blip.device())?;
+        builder.images(blip, prepared, &images)?;
         let done = chunk.last().map_or(total, |last| *last as u64 + 1);
         progress.on_part("looking at pictures", done, total);
     }
     let length = config.text.max_positions;
     let (ids, mask) = tokens.encode_batch(&[words], length, Padding::Longest)?;
+    let (ids, mask) = (ids.to_device(blip.device())?, mask.to_device(blip.device())?);
     builder.texts(blip, prepared, &ids, &mask)?;
     let gallery = builder.finish()?;
 

@@ -7,7 +7,7 @@ use anyhow::Result;
 use aurora_data::Tokens;
 use aurora_layers::checkpoint::Origin;
 use aurora_layers::{Backbone, Blip, Prepared, load_adapter};
-use aurora_train::config::{Beta, Config, ModelSection};
+use aurora_train::config::{Beta, Config, ModelSection, RunConfig};
 use aurora_train::pipeline::{Evaluation, Model, measure};
 use aurora_train::progress::Progress;
 use candle_core::Device;
@@ -16,20 +16,20 @@ use crate::args::BaseArgs;
 use crate::failure::bad_input;
 use crate::{nano, output};
 
-/// Opens `nano` or the backbone at a path, and notes on standard error what became of its tensors.
+/// Opens `nano` or the backbone at a path on a device, and notes on standard error what became of its tensors.
 ///
 /// # Errors
 /// A path where nothing is; a file that is missing, cut or contradicts the others.
-pub fn open(section: &ModelSection) -> Result<Model> {
+pub fn open(section: &ModelSection, device: &Device) -> Result<Model> {
     let name = &section.backbone;
     if name == nano::NAME {
         let tokens = Tokens::new(nano::VOCABULARY)?;
-        return Ok(Model::from_backbone(section, nano::backbone()?, tokens)?);
+        return Ok(Model::from_backbone(section, nano::backbone(device)?, tokens)?);
     }
     if !Path::new(name).exists() {
         return Err(nothing_at("`model.backbone`", name));
     }
-    let model = Model::open(section)?;
+    let model = Model::open(section, device)?;
     output::note(&format!("{name}: {}", model.report.brief()));
     Ok(model)
 }
@@ -41,7 +41,7 @@ pub fn open(section: &ModelSection) -> Result<Model> {
 pub fn base(args: &BaseArgs, named: &str) -> Result<(String, Backbone)> {
     let name = args.backbone.as_deref().unwrap_or(named);
     if name == nano::NAME {
-        let backbone = nano::backbone()?;
+        let backbone = nano::backbone(&Device::Cpu)?;
         return Ok((
             name.to_owned(),
             match args.image_size {
@@ -66,6 +66,18 @@ pub fn base(args: &BaseArgs, named: &str) -> Result<(String, Backbone)> {
     let (backbone, report) = origin.read(&Device::Cpu)?;
     output::note(&format!("{name}: {}", report.brief()));
     Ok((name.to_owned(), backbone))
+}
+
+/// The device that a configuration names; what there is to say about it goes to standard error.
+///
+/// # Errors
+/// A GPU that was asked for by name and cannot be used here.
+pub fn device(config: &impl RunConfig) -> Result<Device> {
+    let opened = config.device_choice()?.open()?;
+    if let Some(note) = &opened.note {
+        output::note(note);
+    }
+    Ok(opened.device)
 }
 
 /// The error for a backbone that is not there; `what` is where its path was given.
@@ -96,7 +108,7 @@ impl Ready {
             let prepared = frozen.bare()?;
             return Ok(Self { blip: frozen, prepared });
         };
-        let tuned = load_adapter(folder, &model.backbone, &Device::Cpu)?;
+        let tuned = load_adapter(folder, &model.backbone, &model.backbone.device())?;
         let blip = tuned.model(&frozen)?;
         let prepared = tuned.prepare(&blip, None)?;
         Ok(Self { blip, prepared })

@@ -18,13 +18,13 @@ pub const MODEL: &[u8] = include_bytes!("../assets/nano/model.safetensors");
 /// Its `vocab.txt`, one word piece a line.
 pub const VOCABULARY: &str = include_str!("../assets/nano/vocab.txt");
 
-/// Unpacks the backbone.
+/// Unpacks the backbone to a device.
 ///
 /// # Errors
 /// None in a sound build; a test loads it.
-pub fn backbone() -> aurora_layers::Result<Backbone> {
+pub fn backbone(device: &Device) -> aurora_layers::Result<Backbone> {
     let path = Path::new(NAME).join("model.safetensors");
-    Backbone::from_bytes(CONFIG, MODEL, &path, &Device::Cpu)
+    Backbone::from_bytes(CONFIG, MODEL, &path, device)
 }
 
 #[cfg(test)]
@@ -33,7 +33,7 @@ mod tests {
 
     #[test]
     fn the_embedded_backbone_is_whole() {
-        let backbone = backbone().unwrap();
+        let backbone = backbone(&Device::Cpu).unwrap();
         assert_eq!(backbone.config.text.vocab_size, VOCABULARY.lines().count());
         assert!(backbone.model().is_ok());
         // Twelve megabytes is what the repository may grow by.

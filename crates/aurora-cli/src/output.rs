@@ -4,6 +4,8 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
+use crate::failure::is_out_of_device_memory;
+
 /// Prints a line of a result. A reader that has gone away is no error.
 pub fn line(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
@@ -26,6 +28,10 @@ fn error_text(error: &anyhow::Error) -> String {
         if !text.contains(&cause) {
             let _ = write!(text, "\n  caused by: {cause}");
         }
+    }
+    if is_out_of_device_memory(&text) && !text.contains("smaller batch") {
+        text +=
+            "\nthe memory of the GPU is used up: use a smaller batch (data.batch), or --device cpu";
     }
     text
 }
@@ -156,6 +162,12 @@ mod tests {
         assert_eq!(share(16, 1000), "1.6 %");
         assert_eq!(share(16, 10_000), "0.16 %");
         assert_eq!(share(1, 0), "100.0 %");
+    }
+
+    #[test]
+    fn memory_that_ran_out_is_said_in_words() {
+        let error = anyhow::anyhow!("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")");
+        assert!(error_text(&error).ends_with("use a smaller batch (data.batch), or --device cpu"));
     }
 
     #[test]

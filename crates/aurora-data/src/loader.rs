@@ -91,6 +91,21 @@ pub struct Batch {
     pub attention_mask: Tensor,
 }
 
+impl Batch {
+    /// The same with its tensors on another device.
+    ///
+    /// # Errors
+    /// What candle reports.
+    pub fn to_device(self, device: &Device) -> Result<Self> {
+        Ok(Self {
+            images: self.images.to_device(device)?,
+            input_ids: self.input_ids.to_device(device)?,
+            attention_mask: self.attention_mask.to_device(device)?,
+            ..self
+        })
+    }
+}
+
 /// Makes batches of a dataset. Cheap to clone.
 #[derive(Clone)]
 pub struct Loader {

@@ -2,11 +2,15 @@
 
 use std::mem::MaybeUninit;
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
+#[cfg(feature = "cuda")]
+use crate::cuda::glue;
 use crate::element::Real;
-use crate::view::{Rows, by_element, tensor, written};
+use crate::view::{Rows, by_element, check_element, on_gpu, tensor, written};
 use crate::wide::wide;
 
 /// Elements that one task takes at a time.
@@ -17,8 +21,9 @@ const CHUNK: usize = 16 * 1024;
 /// In f32 the distribution function is good to 3e-7.
 ///
 /// # Errors
-/// An element type other than f32 or f64.
+/// An element type other than f32 or f64; on a GPU, other than f32, f16 or bf16.
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
+    check_element("gelu", x)?;
     x.apply_op1(Gelu)
 }
 
@@ -103,7 +108,13 @@ impl CustomOp1 for Gelu {
         by_element!("gelu", storage.dtype(), T => Self::run::<T>(storage, layout))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, storage: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        glue::gelu_forward((storage, layout))
+    }
+
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        on_gpu!(x => glue::gelu_backward(x, dy).map(Some));
         by_element!("gelu", x.dtype(), T => Self::gradient::<T>(x, dy)).map(Some)
     }
 }

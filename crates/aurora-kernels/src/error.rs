@@ -62,6 +62,15 @@ pub enum Error {
         /// Number of things that can be indexed.
         limit: usize,
     },
+    /// A GPU, its driver or a module that cannot do what was asked for.
+    #[error(transparent)]
+    Gpu(#[from] crate::cuda::Fault),
+}
+
+impl From<crate::cuda::Fault> for candle_core::Error {
+    fn from(fault: crate::cuda::Fault) -> Self {
+        Error::from(fault).into()
+    }
 }
 
 impl From<Error> for candle_core::Error {

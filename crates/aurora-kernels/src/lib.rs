@@ -4,6 +4,7 @@ mod activation;
 mod attention;
 pub mod audit;
 pub mod cuda;
+pub mod device;
 mod element;
 mod error;
 mod likelihood;

@@ -3,13 +3,17 @@
 
 use std::sync::OnceLock;
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
+#[cfg(feature = "cuda")]
+use crate::cuda::glue;
 use crate::element::Real;
 use crate::loss::{check_labels, log_sum_exp, scaled_softmax};
-use crate::view::{Rows, by_element, tensor, written};
+use crate::view::{Rows, by_element, on_gpu, tensor, written};
 use crate::wide::sum1;
 
 /// For each row of `logits` (N, C) the loss of its label (`labels` is (N), u32), shape (N):
@@ -25,7 +29,14 @@ pub fn negative_log_likelihood(
 ) -> Result<Tensor> {
     const OP: &str = "negative_log_likelihood";
     let labels = check_labels(OP, logits, labels)?;
-    logits.apply_op1(Likelihood { op: OP, labels, label_smoothing, log_sums: OnceLock::new() })
+    logits.apply_op1(Likelihood {
+        op: OP,
+        labels,
+        label_smoothing,
+        log_sums: OnceLock::new(),
+        #[cfg(feature = "cuda")]
+        state: OnceLock::new(),
+    })
 }
 
 struct Likelihood {
@@ -34,6 +45,9 @@ struct Likelihood {
     label_smoothing: f64,
     /// The log-sum-exp of every row, from the forward pass, as f64 (exact for both types).
     log_sums: OnceLock<Vec<f64>>,
+    /// What the forward pass on a GPU leaves behind.
+    #[cfg(feature = "cuda")]
+    state: OnceLock<glue::LossState>,
 }
 
 impl Likelihood {
@@ -96,7 +110,20 @@ impl CustomOp1 for Likelihood {
         by_element!(self.op, storage.dtype(), T => self.run::<T>(storage, layout))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, storage: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let rows = glue::LossRows::Each(&self.labels, self.label_smoothing);
+        let (losses, shape, state) = glue::loss_forward(self.op, (storage, layout), rows)?;
+        let _ = self.state.set(state);
+        Ok((losses, shape))
+    }
+
     fn bwd(&self, logits: &Tensor, _losses: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        on_gpu!(logits => {
+            let rows = glue::LossRows::Each(&self.labels, self.label_smoothing);
+            let state = glue::kept(self.op, &self.state)?;
+            glue::loss_backward(self.op, logits, rows, state, dy).map(Some)
+        });
         by_element!(self.op, logits.dtype(), T => self.gradient::<T>(logits, dy)).map(Some)
     }
 }

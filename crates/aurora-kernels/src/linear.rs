@@ -2,14 +2,20 @@
 
 use std::mem::MaybeUninit;
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use crate::Error;
+#[cfg(feature = "cuda")]
+use crate::cuda::glue;
 use crate::element::Real;
 use crate::product::{Matrix, MatrixMut, Parallelism, all_threads, multiply};
-use crate::view::{Rows, by_element, check_like, column_sums, tensor, written};
+use crate::view::{
+    Rows, by_element, check_element, check_like, column_sums, on_gpu, tensor, written,
+};
 
 /// Linear map `x W^T + b` of `x` (.., in) with `weight` (out, in) and `bias` (out); (.., out).
 ///
@@ -34,9 +40,7 @@ pub(crate) fn check(
     weight: &Tensor,
     bias: Option<&Tensor>,
 ) -> Result<()> {
-    if !matches!(x.dtype(), DType::F32 | DType::F64) {
-        return Err(crate::view::unsupported(op, x.dtype()));
-    }
+    check_element(op, x)?;
     check_like(op, "weight", weight, x)?;
     if weight.rank() != 2 || x.rank() == 0 || x.dims().last() != weight.dims().last() {
         return Err(Error::Shape {
@@ -235,6 +239,17 @@ impl CustomOp2 for Linear {
         })
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        weight: &CudaStorage,
+        weight_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        glue::linear_forward((x, x_layout), (weight, weight_layout), None)
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -242,6 +257,10 @@ impl CustomOp2 for Linear {
         _y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        on_gpu!(x => {
+            let [dx, dw, _] = glue::linear_backward(x, weight, None, dy)?;
+            Ok((dx, dw))
+        });
         let [dx, dw, _] =
             by_element!("linear", x.dtype(), T => Self::gradients::<T>(x, weight, None, dy))?;
         Ok((dx, dw))
@@ -267,6 +286,19 @@ impl CustomOp3 for Linear {
         })
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        weight: &CudaStorage,
+        weight_layout: &Layout,
+        bias: &CudaStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        glue::linear_forward((x, x_layout), (weight, weight_layout), Some((bias, bias_layout)))
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -275,6 +307,10 @@ impl CustomOp3 for Linear {
         _y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        on_gpu!(x => {
+            let [dx, dw, db] = glue::linear_backward(x, weight, Some(bias), dy)?;
+            Ok((dx, dw, db))
+        });
         let [dx, dw, db] = by_element!("linear", x.dtype(), T => {
             Self::gradients::<T>(x, weight, Some(bias), dy)
         })?;

@@ -2,19 +2,24 @@
 
 use std::sync::OnceLock;
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use crate::Error;
+#[cfg(feature = "cuda")]
+use crate::cuda::glue;
 use crate::element::Real;
-use crate::view::{Rows, by_element, check_like, tensor, written};
+use crate::view::{Rows, by_element, check_element, check_like, on_gpu, tensor, written};
 use crate::wide::{largest, sum1, wide};
 
 /// Mean over rows of `-sum(targets * log_softmax(logits))`, both (N, C); a scalar.
 ///
 /// Targets are weights, not necessarily adding up to one; no gradient goes to them. A logit of
-/// minus infinity is a class that cannot be; its target has to be zero.
+/// minus infinity is a class that cannot be; its target has to be zero. On a GPU the loss is f32
+/// whatever the logits are, here and in the other losses.
 ///
 /// # Errors
 /// Shapes or element types that do not fit, no rows.
@@ -33,6 +38,7 @@ pub fn soft_cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
         }
         .into());
     }
+    check_element(OP, logits)?;
     logits.apply_op1(CrossEntropy::new(OP, Targets::Soft(targets.detach())))
 }
 
@@ -50,6 +56,7 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
 /// One label below the number of classes for each row of logits; the labels.
 pub(crate) fn check_labels(op: &'static str, logits: &Tensor, labels: &Tensor) -> Result<Vec<u32>> {
     let classes = check_logits(op, logits)?;
+    check_element(op, logits)?;
     if labels.dtype() != DType::U32 {
         let dtype = labels.dtype().as_str();
         return Err(Error::DType { op, name: "labels", dtype, expected: "u32" }.into());
@@ -125,11 +132,28 @@ struct CrossEntropy {
     targets: Targets,
     /// The log-sum-exp of every row, from the forward pass, as f64 (exact for both types).
     log_sums: OnceLock<Vec<f64>>,
+    /// What the forward pass on a GPU leaves behind.
+    #[cfg(feature = "cuda")]
+    state: OnceLock<glue::LossState>,
 }
 
 impl CrossEntropy {
     fn new(op: &'static str, targets: Targets) -> Self {
-        Self { op, targets, log_sums: OnceLock::new() }
+        Self {
+            op,
+            targets,
+            log_sums: OnceLock::new(),
+            #[cfg(feature = "cuda")]
+            state: OnceLock::new(),
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn rows(&self) -> glue::LossRows<'_> {
+        match &self.targets {
+            Targets::Soft(targets) => glue::LossRows::Soft(targets),
+            Targets::Labels(labels) => glue::LossRows::Labels(labels),
+        }
     }
 
     fn run<T: Real>(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
@@ -214,7 +238,18 @@ impl CustomOp1 for CrossEntropy {
         by_element!(self.op, storage.dtype(), T => self.run::<T>(storage, layout))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, storage: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (loss, shape, state) = glue::loss_forward(self.op, (storage, layout), self.rows())?;
+        let _ = self.state.set(state);
+        Ok((loss, shape))
+    }
+
     fn bwd(&self, logits: &Tensor, _loss: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        on_gpu!(logits => {
+            let state = glue::kept(self.op, &self.state)?;
+            glue::loss_backward(self.op, logits, self.rows(), state, dy).map(Some)
+        });
         by_element!(self.op, logits.dtype(), T => self.gradient::<T>(logits, dy)).map(Some)
     }
 }

@@ -2,14 +2,18 @@
 
 use std::sync::OnceLock;
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, TensorId};
 
 use crate::Error;
+#[cfg(feature = "cuda")]
+use crate::cuda::glue;
 use crate::element::Real;
 use crate::linear::{affine, check, linear, output_shape, product, strided, tall_product};
 use crate::product::{Matrix, MatrixMut, all_threads, multiply};
-use crate::view::{Rows, by_element, check_like, cpu, tensor};
+use crate::view::{Rows, by_element, check_like, cpu, on_gpu, tensor};
 
 const OP: &str = "adapted_linear";
 
@@ -85,11 +89,15 @@ impl LowRank {
         {
             return Ok(effective.clone());
         }
-        let effective =
-            by_element!(OP, weight.dtype(), T => reconstruct::<T>(weight, &self.a, &self.b))?;
+        let effective = self.form(weight)?;
         // Another thread may have been first, with the same result.
         let _ = self.effective.set((weight.id(), effective.clone()));
         Ok(effective)
+    }
+
+    fn form(&self, weight: &Tensor) -> Result<Tensor> {
+        on_gpu!(weight => glue::effective(weight, &self.a, &self.b));
+        by_element!(OP, weight.dtype(), T => reconstruct::<T>(weight, &self.a, &self.b))
     }
 
     fn check(&self, weight: &Tensor) -> Result<()> {
@@ -177,6 +185,12 @@ struct Adapted {
 }
 
 impl Adapted {
+    /// The weight that x is multiplied by, and whether the delta is in it.
+    #[cfg(feature = "cuda")]
+    fn multiplied(&self) -> (&Tensor, bool) {
+        self.effective.as_ref().map_or((&self.weight, false), |effective| (effective, true))
+    }
+
     fn run<T: Real>(
         &self,
         x: (&CpuStorage, &Layout),
@@ -275,6 +289,21 @@ impl CustomOp3 for Adapted {
         })
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        a: &CudaStorage,
+        a_layout: &Layout,
+        b: &CudaStorage,
+        b_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (weight, formed) = self.multiplied();
+        let inputs = [(x, x_layout), (a, a_layout), (b, b_layout)];
+        glue::adapted_forward(inputs, weight, self.bias.as_ref(), formed)
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -283,6 +312,11 @@ impl CustomOp3 for Adapted {
         _y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        on_gpu!(x => {
+            let (weight, formed) = self.multiplied();
+            let [dx, da, db] = glue::adapted_backward([x, a, b], weight, formed, dy)?;
+            Ok((dx, da, db))
+        });
         let [dx, da, db] = by_element!(OP, x.dtype(), T => self.gradients::<T>(x, a, b, dy))?;
         Ok((dx, da, db))
     }

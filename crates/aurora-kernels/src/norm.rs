@@ -2,13 +2,19 @@
 
 use std::mem::MaybeUninit;
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use crate::Error;
+#[cfg(feature = "cuda")]
+use crate::cuda::glue;
 use crate::element::Real;
-use crate::view::{ROW_BLOCK, Rows, add_up, by_element, check_like, tensor, written};
+use crate::view::{
+    ROW_BLOCK, Rows, add_up, by_element, check_element, check_like, on_gpu, tensor, written,
+};
 use crate::wide::{sum1, sum2, wide};
 
 /// Layer normalisation over the last dimension of `x` (.., d), scaled by `weight` (d) and shifted
@@ -35,7 +41,8 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
             .into());
         }
     }
-    x.apply_op3(weight, bias, LayerNorm { eps })
+    check_element(OP, x)?;
+    x.apply_op3(weight, bias, LayerNorm::new(eps))
 }
 
 wide! {
@@ -93,9 +100,20 @@ wide! {
 
 struct LayerNorm {
     eps: f64,
+    /// What the forward pass on a GPU leaves behind.
+    #[cfg(feature = "cuda")]
+    state: std::sync::OnceLock<glue::LayerNormState>,
 }
 
 impl LayerNorm {
+    fn new(eps: f64) -> Self {
+        Self {
+            eps,
+            #[cfg(feature = "cuda")]
+            state: std::sync::OnceLock::new(),
+        }
+    }
+
     fn run<T: Real>(
         &self,
         [x, weight, bias]: [(&CpuStorage, &Layout); 3],
@@ -205,6 +223,22 @@ impl CustomOp3 for LayerNorm {
         })
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        weight: &CudaStorage,
+        weight_layout: &Layout,
+        bias: &CudaStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let inputs = [(x, x_layout), (weight, weight_layout), (bias, bias_layout)];
+        let (y, shape, state) = glue::layer_norm_forward(inputs, self.eps)?;
+        let _ = self.state.set(state);
+        Ok((y, shape))
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -213,6 +247,11 @@ impl CustomOp3 for LayerNorm {
         _y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        on_gpu!(x => {
+            let state = glue::kept("layer_norm", &self.state)?;
+            let [dx, dw, db] = glue::layer_norm_backward([x, weight, bias], dy, self.eps, state)?;
+            Ok((dx, dw, db))
+        });
         let [dx, dw, db] = by_element!("layer_norm", x.dtype(), T => {
             self.gradients::<T>(x, weight, bias, dy)
         })?;

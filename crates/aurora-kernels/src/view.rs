@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor};
+use candle_core::{CpuStorage, DType, Device, DeviceLocation, Layout, Result, Storage, Tensor};
 use rayon::prelude::*;
 
 use crate::Error;
+use crate::cuda::Fault;
 use crate::element::Real;
 use crate::product::Matrix;
 
@@ -29,12 +30,58 @@ macro_rules! by_element {
 }
 pub(crate) use by_element;
 
-/// The error for an element type other than f32 and f64.
+/// Returns what an expression gives where a tensor is on a GPU; nothing in a build without them.
+macro_rules! on_gpu {
+    ($tensor:expr => $run:expr) => {
+        #[cfg(feature = "cuda")]
+        if $tensor.device().is_cuda() {
+            return $run;
+        }
+    };
+}
+pub(crate) use on_gpu;
+
+/// The error for an element type other than f32 and f64 on the CPU.
 pub(crate) fn unsupported(op: &'static str, dtype: DType) -> candle_core::Error {
     Error::DType { op, name: "the input", dtype: dtype.as_str(), expected: "f32 or f64" }.into()
 }
 
-/// Checks that `tensor` has the element type of `like` and lives on the CPU.
+/// Refuses an element type that there is no code for where the tensor is.
+pub(crate) fn check_element(op: &'static str, tensor: &Tensor) -> Result<()> {
+    match (tensor.device().is_cuda(), tensor.dtype()) {
+        (false, DType::F32 | DType::F64) => Ok(()),
+        (true, DType::F32 | DType::F16 | DType::BF16) => Ok(()),
+        (false, other) => Err(unsupported(op, other)),
+        (true, other) => Err(Error::DType {
+            op,
+            name: "the input",
+            dtype: other.as_str(),
+            expected: "f32, f16 or bf16 on a GPU",
+        }
+        .into()),
+    }
+}
+
+/// Checks that `tensor` is where `like` is.
+pub(crate) fn check_device(
+    op: &'static str,
+    name: &'static str,
+    tensor: &Tensor,
+    like: &Tensor,
+) -> Result<()> {
+    if tensor.device().same_device(like.device()) {
+        return Ok(());
+    }
+    let place = |tensor: &Tensor| match tensor.device().location() {
+        DeviceLocation::Cpu => "the CPU".to_owned(),
+        DeviceLocation::Cuda { gpu_id } => format!("the GPU {gpu_id}"),
+        other => format!("{other:?}"),
+    };
+    let (found, expected) = (place(tensor), place(like));
+    Err(Fault::WrongDevice { op, name, found, expected }.into())
+}
+
+/// Checks that `tensor` has the element type of `like` and is where that is.
 pub(crate) fn check_like(
     op: &'static str,
     name: &'static str,
@@ -50,7 +97,7 @@ pub(crate) fn check_like(
         }
         .into());
     }
-    Ok(())
+    check_device(op, name, tensor, like)
 }
 
 /// The CPU side of a storage.
@@ -124,7 +171,7 @@ impl<'a, T: Real> Rows<'a, T> {
 }
 
 /// Distance between rows when all dimensions but the last fold into one and the last is dense.
-fn row_stride(layout: &Layout) -> Option<usize> {
+pub(crate) fn row_stride(layout: &Layout) -> Option<usize> {
     let (&columns, leading) = layout.dims().split_last()?;
     let (&step, strides) = layout.stride().split_last()?;
     if columns > 1 && step != 1 {

@@ -89,6 +89,11 @@ impl Backbone {
         Blip::new(&self.config, &self.tensors)
     }
 
+    /// Where the weights are.
+    pub fn device(&self) -> Device {
+        self.tensors.values().next().map_or(Device::Cpu, |tensor| tensor.device().clone())
+    }
+
     /// Number of values.
     pub fn parameters(&self) -> usize {
         self.tensors.values().map(|tensor| tensor.elem_count()).sum()

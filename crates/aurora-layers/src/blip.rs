@@ -13,7 +13,7 @@ use crate::video::FrameAware;
 use crate::vision::VisionTower;
 use crate::{BlipConfig, Error, Result, Site};
 use aurora_kernels::Mode;
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
 
 /// A BLIP model. It holds the backbone's tensors as they were given: plain ones are frozen and cost nothing in a
@@ -91,6 +91,11 @@ impl Blip {
     /// The sizes.
     pub fn config(&self) -> &BlipConfig {
         &self.config
+    }
+
+    /// Where its weights are; a pass takes its inputs there.
+    pub fn device(&self) -> &Device {
+        self.tensors.values().next().map_or(&Device::Cpu, Tensor::device)
     }
 
     /// The frozen maps that can take a delta.

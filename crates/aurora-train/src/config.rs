@@ -45,6 +45,8 @@ use schema::{Field, Kind, Range};
 pub struct Config {
     /// Seed of everything random.
     pub seed: u64,
+    /// Where to compute, as [`DeviceChoice`](aurora_kernels::device::DeviceChoice) reads it.
+    pub device: String,
     /// What is tuned.
     pub model: ModelSection,
     /// What is added to it.
@@ -123,6 +125,7 @@ const FIELDS: &[Field] = &[
         kind: Kind::Count(0, i64::MAX),
         meaning: "Seed of everything random: one seed, one result.",
     },
+    Field { key: "device", kind: schema::DEVICE, meaning: schema::DEVICE_MEANING },
     Field {
         key: "model.backbone",
         kind: Kind::Text,
@@ -198,6 +201,10 @@ impl RunConfig for Config {
             EvaluationSection::FIELDS,
         ]
         .concat_refs()
+    }
+
+    fn device(&self) -> &str {
+        &self.device
     }
 
     fn check(&self) -> Result<(), ConfigError> {

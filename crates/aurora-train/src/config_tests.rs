@@ -102,7 +102,7 @@ fn unknown_keys_are_named_with_what_is_allowed() {
     assert!(e.contains("allowed in [adapter]: kind, flavour, rank, alpha"), "{e}");
     let e = error("rank = 8\n", &[]);
     assert!(e.contains("`rank`, did you mean `adapter.rank`?"), "{e}");
-    assert!(e.contains("allowed at the top: seed, [model], [adapter]"), "{e}");
+    assert!(e.contains("allowed at the top: seed, device, [model], [adapter]"), "{e}");
     let e = error("", &["learning_rates.cp.head=1"]);
     assert!(e.contains("--set learning_rates.cp.head=1") && e.contains("learning_rates.cp.heads"));
     let e = error("[frobnicate]\nx = 1\n", &[]);

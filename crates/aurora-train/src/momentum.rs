@@ -39,6 +39,11 @@ impl Averages {
     /// # Errors
     /// What candle reports for tensors that changed shape.
     pub fn update(&self) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        if self.pairs.first().is_some_and(|(average, _)| average.device().is_cuda()) {
+            let pairs: Vec<_> = self.pairs.iter().map(|(a, live)| (a.as_tensor(), live)).collect();
+            return Ok(aurora_kernels::cuda::moving_average(&pairs, self.decay)?);
+        }
         for (average, live) in &self.pairs {
             let old = average.as_detached_tensor();
             average.set(&((old * self.decay)? + (live * (1.0 - self.decay))?)?)?;

@@ -13,17 +13,25 @@
 //!
 //! Every constant is formed in f64 and rounded to f32 once. The state is f32 and can be saved.
 //! One pass over memory updates p, m and v in place, in parallel over fixed chunks; elements do
-//! not depend on each other, so the result has the same bits for any number of threads.
+//! not depend on each other, so the result has the same bits for any number of threads. On a GPU all
+//! parameters are moved by one launch, and the state stays there.
 
+mod update;
+
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use aurora_kernels::audit::missing_gradients;
+#[cfg(feature = "cuda")]
+use aurora_kernels::cuda::AdamWState;
+use aurora_kernels::cuda::plan::AdamWConstants as Constants;
 use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+use update::Update;
 
 /// Elements handled by one thread at a time.
 const CHUNK: usize = 16 * 1024;
@@ -88,8 +96,11 @@ pub struct AdamW {
     parameters: Vec<Parameter>,
     /// For each parameter the index of its group.
     group_of: Vec<usize>,
-    /// For each parameter the running means of the gradient and of its square.
+    /// For each parameter the running means of the gradient and of its square; empty where the
+    /// parameters are on a GPU, and so are their means.
     moments: Vec<[Vec<f32>; 2]>,
+    #[cfg(feature = "cuda")]
+    on_gpu: Option<AdamWState>,
     steps: u64,
 }
 
@@ -115,10 +126,29 @@ impl AdamW {
                 group: parameter.group.clone(),
                 groups: groups.iter().map(|g| g.name.clone()).collect(),
             })?);
-            let count = parameter.var.elem_count();
-            moments.push([vec![0.0; count], vec![0.0; count]]);
+            if parameter.var.device().is_cpu() {
+                let count = parameter.var.elem_count();
+                moments.push([vec![0.0; count], vec![0.0; count]]);
+            }
         }
-        Ok(Self { options, groups, parameters, group_of, moments, steps: 0 })
+        #[cfg(feature = "cuda")]
+        let on_gpu = match parameters.first() {
+            Some(first) if first.var.device().is_cuda() => {
+                let tensors: Vec<&Tensor> = parameters.iter().map(|p| p.var.as_tensor()).collect();
+                Some(AdamWState::new(&tensors)?)
+            }
+            _ => None,
+        };
+        Ok(Self {
+            options,
+            groups,
+            parameters,
+            group_of,
+            moments,
+            #[cfg(feature = "cuda")]
+            on_gpu,
+            steps: 0,
+        })
     }
 
     /// The parameters, in the order given.
@@ -152,11 +182,10 @@ impl AdamW {
         let [beta1, beta2] = self.options.betas;
         let correction1 = 1.0 - beta1.powi(self.steps as i32);
         let correction2 = 1.0 - beta2.powi(self.steps as i32);
-        let each = self.parameters.iter().zip(gradients).zip(&self.group_of);
-        for (((parameter, gradient), &group), moments) in each.zip(&mut self.moments) {
+        let constants = |group: usize| {
             let Group { learning_rate, weight_decay, .. } = self.groups[group];
             let rate = learning_rate * factor;
-            let constants = Constants {
+            Constants {
                 shrink: (1.0 - rate * weight_decay) as f32,
                 blend1: (1.0 - beta1) as f32,
                 beta2: beta2 as f32,
@@ -164,7 +193,20 @@ impl AdamW {
                 root_correction2: correction2.sqrt() as f32,
                 eps: self.options.eps as f32,
                 step_size: (rate / correction1) as f32,
-            };
+            }
+        };
+        let each = self.parameters.iter().zip(gradients).zip(&self.group_of);
+        #[cfg(feature = "cuda")]
+        if let Some(on_gpu) = &mut self.on_gpu {
+            let steps: Vec<_> = each
+                .map(|((parameter, gradient), &group)| {
+                    (parameter.var.as_tensor(), gradient, constants(group))
+                })
+                .collect();
+            return Ok(on_gpu.step(&steps)?);
+        }
+        for (((parameter, gradient), &group), moments) in each.zip(&mut self.moments) {
+            let constants = constants(group);
             let update = Update { constants, moments: RefCell::new(moments) };
             parameter.var.inplace_op2(&gradient.contiguous()?, &update)?;
         }
@@ -179,7 +221,7 @@ impl AdamW {
     pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
         let step = Tensor::new(self.steps as i64, &Device::Cpu)?;
         let mut state = BTreeMap::from([("step".to_owned(), step)]);
-        for (parameter, moments) in self.parameters.iter().zip(&self.moments) {
+        for (parameter, moments) in self.parameters.iter().zip(self.moments()?.iter()) {
             for (prefix, moment) in ["first", "second"].into_iter().zip(moments) {
                 let tensor =
                     Tensor::from_slice(moment, parameter.var.shape().clone(), &Device::Cpu)?;
@@ -187,6 +229,20 @@ impl AdamW {
             }
         }
         Ok(state)
+    }
+
+    /// The means, wherever they are.
+    #[cfg(feature = "cuda")]
+    fn moments(&self) -> Result<Cow<'_, [[Vec<f32>; 2]]>> {
+        match &self.on_gpu {
+            Some(on_gpu) => Ok(Cow::Owned(on_gpu.read()?)),
+            None => Ok(Cow::Borrowed(&self.moments)),
+        }
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn moments(&self) -> Result<Cow<'_, [[Vec<f32>; 2]]>> {
+        Ok(Cow::Borrowed(&self.moments))
     }
 
     /// Takes up a state saved by [`AdamW::state`]. On an error nothing is changed.
@@ -224,7 +280,14 @@ impl AdamW {
             };
             loaded.push([read("first")?, read("second")?]);
         }
-        self.steps = state["step"].to_dtype(DType::I64)?.to_scalar::<i64>()?.max(0) as u64;
+        let steps = state["step"].to_dtype(DType::I64)?.to_scalar::<i64>()?.max(0) as u64;
+        #[cfg(feature = "cuda")]
+        if let Some(on_gpu) = &mut self.on_gpu {
+            on_gpu.write(&loaded)?;
+            self.steps = steps;
+            return Ok(());
+        }
+        self.steps = steps;
         self.moments = loaded;
         Ok(())
     }
@@ -244,7 +307,11 @@ pub fn clip_gradients(
 ) -> Result<f64> {
     let mut total = 0.0;
     for (parameter, gradient) in parameters.iter().zip(audited(grads, parameters)?) {
-        let squares = sum_of_squares(&gradient.flatten_all()?.to_vec1()?);
+        let squares = match gradient.device().is_cpu() {
+            true => sum_of_squares(&gradient.flatten_all()?.to_vec1()?),
+            // One number comes back instead of the gradient.
+            false => f64::from(gradient.sqr()?.sum_all()?.to_scalar::<f32>()?),
+        };
         if !squares.is_finite() {
             let what = format!("the norm of the gradient of {}", parameter.name);
             return Err(Error::NotFinite { what, value: squares.sqrt() });
@@ -312,74 +379,6 @@ fn unique<'a>(kind: &'static str, names: impl Iterator<Item = &'a String>) -> Re
         }
     }
     Ok(())
-}
-
-/// The constants of one step for one group, each rounded once.
-#[derive(Clone, Copy)]
-struct Constants {
-    shrink: f32,
-    blend1: f32,
-    beta2: f32,
-    blend2: f32,
-    root_correction2: f32,
-    eps: f32,
-    step_size: f32,
-}
-
-impl Constants {
-    fn apply(self, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
-        for (((p, &g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
-            *p *= self.shrink;
-            *m += self.blend1 * (g - *m);
-            *v = *v * self.beta2 + self.blend2 * g * g;
-            let denominator = v.sqrt() / self.root_correction2 + self.eps;
-            *p -= self.step_size * *m / denominator;
-        }
-    }
-}
-
-/// The update of one parameter as an in-place operation on its storage.
-struct Update<'a> {
-    constants: Constants,
-    // The trait gives `&self`; the state is borrowed for the length of the call only.
-    moments: RefCell<&'a mut [Vec<f32>; 2]>,
-}
-
-impl InplaceOp2 for Update<'_> {
-    fn name(&self) -> &'static str {
-        "adamw"
-    }
-
-    fn cpu_fwd(
-        &self,
-        p: &mut CpuStorage,
-        p_layout: &Layout,
-        g: &CpuStorage,
-        g_layout: &Layout,
-    ) -> candle_core::Result<()> {
-        let (Some((p_start, p_end)), Some((g_start, g_end))) =
-            (p_layout.contiguous_offsets(), g_layout.contiguous_offsets())
-        else {
-            candle_core::bail!("adamw: parameter and gradient must be contiguous");
-        };
-        let (CpuStorage::F32(p), CpuStorage::F32(g)) = (p, g) else {
-            candle_core::bail!("adamw: parameter and gradient must be f32");
-        };
-        let (p, g) = (&mut p[p_start..p_end], &g[g_start..g_end]);
-        let mut moments = self.moments.borrow_mut();
-        let [m, v] = &mut **moments;
-        let constants = self.constants;
-        if p.len() <= CHUNK {
-            constants.apply(p, g, m, v);
-        } else {
-            p.par_chunks_mut(CHUNK)
-                .zip(g.par_chunks(CHUNK))
-                .zip(m.par_chunks_mut(CHUNK))
-                .zip(v.par_chunks_mut(CHUNK))
-                .for_each(|(((p, g), m), v)| constants.apply(p, g, m, v));
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -81,7 +81,7 @@ impl Pretrainer {
         let mut backbone = Backbone::random(model.clone(), config.seed, device)?;
         if config.pretrain.word_start {
             let name = "text_encoder.embeddings.word_embeddings.weight";
-            backbone.tensors.insert(name.into(), teachers.words.clone());
+            backbone.tensors.insert(name.into(), teachers.words.to_device(device)?);
         }
         let frozen = Arc::new(backbone.model()?);
         let spec = TuneSpec::new(AdapterKind::Full, Flavour::Aurora, 0);

@@ -3,7 +3,7 @@
 
 use aurora_data::{Dataset, Decode, Keywords, Padding, Split, Tokens, embedded, transform};
 use aurora_kernels::random::Stream;
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::config::PretrainConfig;
 use crate::error::{Error, Result};
@@ -38,6 +38,25 @@ impl Lesson {
     /// The pairs, with the pictures and texts that stand alone behind them.
     pub fn pairs(&self) -> Pairs<'_> {
         Pairs { images: &self.images, token_ids: &self.token_ids, mask: &self.mask, ids: &self.ids }
+    }
+
+    /// The same with its tensors on another device.
+    ///
+    /// # Errors
+    /// What candle reports.
+    pub fn to_device(self, device: &Device) -> Result<Self> {
+        let moved = |tensor: &Tensor| tensor.to_device(device);
+        Ok(Self {
+            images: moved(&self.images)?,
+            token_ids: moved(&self.token_ids)?,
+            mask: moved(&self.mask)?,
+            image_teacher: moved(&self.image_teacher)?,
+            image_local: moved(&self.image_local)?,
+            image_joint: moved(&self.image_joint)?,
+            text_joint: moved(&self.text_joint)?,
+            text_teacher: moved(&self.text_teacher)?,
+            ids: self.ids,
+        })
     }
 }
 

@@ -81,7 +81,7 @@ fn run(teachers: &Path, out: &Path) -> aurora_train::Result<Pretrained> {
     ];
     let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
     let config = PretrainConfig::resolve(None, &settings)?;
-    pretrain(&config, &RunFolder::create(out)?, &mut Silent)
+    pretrain(&config, &Device::Cpu, &RunFolder::create(out)?, &mut Silent)
 }
 
 #[test]

@@ -7,7 +7,7 @@ use aurora_train::pipeline::open;
 use aurora_train::recall::RetrievalReport;
 use serde::Serialize;
 
-use super::shared::{recall_table, resolve, write_whole};
+use super::shared::{recall_table, resolve_on, write_whole};
 use crate::args::EvalArgs;
 use crate::model::{self, Ready};
 use crate::output;
@@ -35,8 +35,9 @@ struct Measured {
 /// # Errors
 /// Settings, data or an adapter that cannot be used.
 pub fn run(args: &EvalArgs) -> Result<()> {
-    let config: Config = resolve(&args.settings)?;
-    let model = model::open(&config.model)?;
+    let config: Config = resolve_on(&args.settings, &args.device)?;
+    let device = model::device(&config)?;
+    let model = model::open(&config.model, &device)?;
     let ready = Ready::new(&model, args.adapter.as_deref())?;
     let test = open(&config.data.test, Split::Test)?;
     let mut progress = Display::new();

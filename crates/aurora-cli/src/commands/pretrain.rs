@@ -7,9 +7,10 @@ use aurora_train::config::PretrainConfig;
 use aurora_train::pipeline::pretrain;
 use aurora_train::run::RunFolder;
 
-use super::shared::{recall_table, resolve};
+use super::shared::{recall_table, resolve_on};
 use super::train::forget;
 use crate::args::RunArgs;
+use crate::model;
 use crate::output;
 use crate::progress::Display;
 
@@ -18,10 +19,12 @@ use crate::progress::Display;
 /// # Errors
 /// Settings, teachers or a folder that cannot be used.
 pub fn run(args: &RunArgs) -> Result<()> {
-    let config: PretrainConfig = resolve(&args.settings)?;
+    let config: PretrainConfig = resolve_on(&args.settings, &args.device)?;
+    let device = model::device(&config)?;
     let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join("pretrain"));
     let run = RunFolder::create(&out)?;
-    let done = pretrain(&config, &run, &mut Display::new()).inspect_err(|_| forget(&run))?;
+    let done =
+        pretrain(&config, &device, &run, &mut Display::new()).inspect_err(|_| forget(&run))?;
     output::line("");
     recall_table(&[("validation", &done.validation.report), ("test", &done.test.report)]).print();
     output::line(&format!(

@@ -4,7 +4,7 @@ use anyhow::Result;
 use aurora_data::{Captions, Dataset, Decode, embedded};
 use aurora_train::config::Config;
 
-use super::shared::{resolve, write_whole};
+use super::shared::{resolve_on, write_whole};
 use crate::args::SearchArgs;
 use crate::failure::bad_input;
 use crate::find::find;
@@ -22,7 +22,8 @@ pub fn run(args: &SearchArgs) -> Result<()> {
     if args.words.trim().is_empty() {
         return Err(bad_input("there are no words to search for"));
     }
-    let config: Config = resolve(&args.settings)?;
+    let config: Config = resolve_on(&args.settings, &args.device)?;
+    let device = model::device(&config)?;
     let (pictures, dataset) = match &args.pictures {
         Some(folder) => {
             let dataset = Dataset::open(&[folder], Captions::Optional, Decode::OnUse)?;
@@ -33,7 +34,7 @@ pub fn run(args: &SearchArgs) -> Result<()> {
             ("the embedded Noto emoji".to_owned(), dataset)
         }
     };
-    let model = model::open(&config.model)?;
+    let model = model::open(&config.model, &device)?;
     let ready = Ready::new(&model, args.adapter.as_deref())?;
     let mut progress = Display::new();
     let beta = ready.beta(&model.tokens, &config, &mut progress)?;

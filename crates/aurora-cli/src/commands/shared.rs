@@ -6,13 +6,20 @@ use anyhow::Result;
 use aurora_train::config::RunConfig;
 use aurora_train::recall::RetrievalReport;
 
-use crate::args::ConfigArgs;
+use crate::args::{ConfigArgs, DeviceArgs};
 use crate::failure::bad_input;
 use crate::output::Table;
 
 /// The settings of a command: defaults, its file, its `--set`.
 pub fn resolve<C: RunConfig>(args: &ConfigArgs) -> Result<C> {
     Ok(C::resolve(args.config.as_deref(), &args.overrides)?)
+}
+
+/// As [`resolve`], with the device that the command line names over all of them.
+pub fn resolve_on<C: RunConfig>(args: &ConfigArgs, device: &DeviceArgs) -> Result<C> {
+    let named = device.device.map(|device| format!("device=\"{device}\""));
+    let overrides: Vec<&str> = args.overrides.iter().chain(&named).map(String::as_str).collect();
+    Ok(C::resolve(args.config.as_deref(), &overrides)?)
 }
 
 /// Writes a file aside and renames it, so that what carries its name is whole.

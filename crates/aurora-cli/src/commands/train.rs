@@ -6,9 +6,10 @@ use anyhow::Result;
 use aurora_train::config::Config;
 use aurora_train::pipeline::{Inputs, Model, Outcome, Pictures, tune};
 use aurora_train::run::RunFolder;
+use candle_core::Device;
 
 use super::report;
-use super::shared::{recall_table, resolve};
+use super::shared::{recall_table, resolve_on};
 use crate::args::RunArgs;
 use crate::chance::chance;
 use crate::model;
@@ -25,10 +26,11 @@ pub fn run(args: &RunArgs) -> Result<()> {
 
 /// A tuning run; `name` is the command's, and that of its default folder below `runs/`.
 pub(super) fn tuning(args: &RunArgs, name: &str) -> Result<()> {
-    let config: Config = resolve(&args.settings)?;
+    let config: Config = resolve_on(&args.settings, &args.device)?;
+    let device = model::device(&config)?;
     let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(name));
     let run = RunFolder::create(&out)?;
-    let done = open(&config).and_then(|inputs| {
+    let done = open(&config, &device).and_then(|inputs| {
         let outcome = tune(&config, &inputs, &run, &mut Display::new())?;
         Ok((inputs, outcome))
     });
@@ -44,9 +46,9 @@ pub(super) fn tuning(args: &RunArgs, name: &str) -> Result<()> {
     Ok(())
 }
 
-fn open(config: &Config) -> Result<Inputs> {
+fn open(config: &Config, device: &Device) -> Result<Inputs> {
     let pictures = Pictures::open(&config.data)?;
-    let Model { name: backbone_name, backbone, tokens, .. } = model::open(&config.model)?;
+    let Model { name: backbone_name, backbone, tokens, .. } = model::open(&config.model, device)?;
     Ok(Inputs { backbone, backbone_name, tokens, pictures })
 }
 

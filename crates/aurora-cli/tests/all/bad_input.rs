@@ -44,6 +44,30 @@ fn value_of_the_wrong_type() {
 }
 
 #[test]
+fn device_that_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let message = refused(folder.path(), "quickstart --out {}/run --device gpu");
+    has(&message, &["--device", "gpu", "auto, cpu, cuda or cuda:N"]);
+    let message = refused(folder.path(), "quickstart --out {}/run --set device=cuda:x");
+    has(&message, &["device", "cuda:x", "auto, cpu, cuda or cuda:N"]);
+    assert!(!folder.path().join("run").exists(), "nothing is left behind");
+}
+
+#[test]
+fn gpu_that_cannot_be_had() {
+    let folder = tempfile::tempdir().unwrap();
+    for command in ["eval", "quickstart --out {}/run", "search fruit --out {}/found"] {
+        // A number that no machine has, for one with GPUs.
+        let message = refused(folder.path(), &format!("{command} --device cuda:99"));
+        has(&message, &["cuda"]);
+        if cfg!(not(feature = "cuda")) {
+            has(&message, &["cuda:99", "built without CUDA", "--features cuda"]);
+        }
+    }
+    assert!(!folder.path().join("run").exists(), "nothing is left behind");
+}
+
+#[test]
 fn configuration_that_is_not_there_or_no_toml() {
     let folder = tempfile::tempdir().unwrap();
     let message = refused(folder.path(), "train --config {}/none.toml --out {}/run");

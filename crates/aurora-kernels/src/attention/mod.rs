@@ -6,16 +6,18 @@
 
 mod backward;
 mod forward;
+mod operation;
 
 use std::sync::{Arc, OnceLock};
 
-use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp1, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, D, DType, Result, Shape, Tensor};
 
 use crate::Error;
+#[cfg(feature = "cuda")]
+use crate::cuda::glue;
 use crate::element::Real;
 use crate::small::padded;
-use crate::view::{Batched, Rows, by_element, check_like};
+use crate::view::{Batched, Rows, check_device, check_element, check_like};
 
 /// What changes the scores of [`attention`].
 #[derive(Debug, Clone, Default)]
@@ -63,7 +65,7 @@ pub fn attention(
     let ((queries, q_len, width), (keys, k_len, _)) = (q.dims3()?, k.dims3()?);
     let shape = Geometry { queries, keys, q_len, k_len, heads, width };
     let tracked = [q, k, v].map(Tensor::track_op);
-    let op = Attention::new(OP, shape, options, q.dtype(), tracked)?;
+    let op = Attention::new(OP, shape, options, q, tracked)?;
     q.apply_op3(k, v, op)
 }
 
@@ -94,7 +96,7 @@ pub fn self_attention(qkv: &Tensor, heads: usize, options: &AttentionOptions) ->
         heads,
         width: packed / 3,
     };
-    let op = Attention::new(OP, shape, options, qkv.dtype(), [qkv.track_op(); 3])?;
+    let op = Attention::new(OP, shape, options, qkv, [qkv.track_op(); 3])?;
     qkv.apply_op1(op)
 }
 
@@ -157,6 +159,9 @@ struct Attention {
     /// The log-sum-exp of each row of scores, (Bq, heads, Tq), from the forward pass, as f64
     /// (exact for both types).
     log_sums: OnceLock<Vec<f64>>,
+    /// What the forward pass on a GPU leaves behind.
+    #[cfg(feature = "cuda")]
+    state: OnceLock<glue::AttentionState>,
 }
 
 impl Attention {
@@ -164,9 +169,10 @@ impl Attention {
         op: &'static str,
         shape: Geometry,
         options: &AttentionOptions,
-        dtype: DType,
+        like: &Tensor,
         tracked: [bool; 3],
     ) -> Result<Self> {
+        check_element(op, like)?;
         let Geometry { queries, keys, q_len, k_len, heads, width } = shape;
         if heads == 0 || width == 0 || width % heads != 0 || k_len == 0 {
             return Err(Error::Argument {
@@ -207,7 +213,12 @@ impl Attention {
                 let k = [keys, k_len, width];
                 Err(shapes(op, (name, tensor.dims()), ("k", &k), rule))
             }
-            Some(tensor) => tensor.detach().to_dtype(dtype).map(Some),
+            Some(tensor) => {
+                check_device(op, name, tensor, like)?;
+                // On a GPU they are read as f32, whatever the queries are.
+                let dtype = if like.device().is_cuda() { DType::F32 } else { like.dtype() };
+                tensor.detach().to_dtype(dtype).map(Some)
+            }
             None => Ok(None),
         };
         Ok(Self {
@@ -219,6 +230,8 @@ impl Attention {
             kv_rows: options.kv_rows.clone(),
             tracked,
             log_sums: OnceLock::new(),
+            #[cfg(feature = "cuda")]
+            state: OnceLock::new(),
         })
     }
 
@@ -321,58 +334,4 @@ fn parts<'a, T: Real>(packed: &'a Batched<'a, T>, width: usize) -> [Batched<'a, 
         batch_stride: packed.batch_stride,
         row_stride: packed.row_stride,
     })
-}
-
-impl CustomOp3 for Attention {
-    fn name(&self) -> &'static str {
-        self.op
-    }
-
-    fn cpu_fwd(
-        &self,
-        q: &CpuStorage,
-        q_layout: &Layout,
-        k: &CpuStorage,
-        k_layout: &Layout,
-        v: &CpuStorage,
-        v_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        by_element!(self.op, q.dtype(), T => {
-            let q = Batched::<T>::new(q, q_layout)?;
-            let k = Batched::<T>::new(k, k_layout)?;
-            let v = Batched::<T>::new(v, v_layout)?;
-            self.outputs(&q, &k, &v)
-        })
-    }
-
-    fn bwd(
-        &self,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
-        out: &Tensor,
-        dout: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [dq, dk, dv] = by_element!(self.op, q.dtype(), T => backward::separate::<T>(self, [q, k, v], out, dout))?;
-        Ok((dq, dk, dv))
-    }
-}
-
-impl CustomOp1 for Attention {
-    fn name(&self) -> &'static str {
-        self.op
-    }
-
-    fn cpu_fwd(&self, packed: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        by_element!(self.op, packed.dtype(), T => {
-            let packed = Batched::<T>::new(packed, layout)?;
-            let [q, k, v] = parts(&packed, self.shape.width);
-            self.outputs(&q, &k, &v)
-        })
-    }
-
-    fn bwd(&self, packed: &Tensor, out: &Tensor, dout: &Tensor) -> Result<Option<Tensor>> {
-        by_element!(self.op, packed.dtype(), T => backward::packed::<T>(self, packed, out, dout))
-            .map(Some)
-    }
 }

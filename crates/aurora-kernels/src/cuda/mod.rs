@@ -1,12 +1,25 @@
 //! Hand-written CUDA kernels: what they take, how they are launched, and where they run.
 //!
 //! The sources are in `kernels/` at the top of the workspace. This half of the crate always
-//! compiles: a plain build needs no CUDA. A plan (`plan`) turns shapes into a [`Launch`]; a
-//! [`Machine`] runs it, be it a GPU or, in tests, the emulator on the CPU.
+//! compiles: a plain build needs no CUDA, and whether there is a driver is found out when one is
+//! asked for. A plan (`plan`) turns shapes into a [`Launch`]; a [`Machine`] runs it, be it a GPU
+//! or, in tests, the emulator on the CPU.
 
+pub mod compile;
+pub mod driver;
+mod fault;
+#[cfg(feature = "cuda")]
+pub(crate) mod glue;
+mod gpu;
 mod launch;
+pub mod module;
 pub mod params;
 pub mod plan;
+pub mod source;
 pub mod symbols;
 
+pub use fault::Fault;
+#[cfg(feature = "cuda")]
+pub use glue::{AdamWState, moving_average};
+pub use gpu::Gpu;
 pub use launch::{DevicePointer, Element, Launch, Machine, Memory, Params};

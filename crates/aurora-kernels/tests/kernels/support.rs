@@ -1,13 +1,17 @@
 //! Tensors on a machine, their f64 values, and how far a result may be off.
 
-use aurora_kernels::cuda::{DevicePointer, Element, Launch, Machine, Memory};
+use aurora_kernels::cuda::{DevicePointer, Element, Gpu, Launch, Machine, Memory};
 use aurora_kernels::random::Stream;
 use half::{bf16, f16};
 
 use crate::emulator::Emulator;
 
-/// The machine under test; None (said once a test) where there is none.
+/// The machine under test; None (said once a test) where there is none. With `AURORA_MACHINE=gpu`
+/// it is the first GPU, and that there is none is a failure.
 pub fn machine() -> Option<Box<dyn Machine>> {
+    if std::env::var("AURORA_MACHINE").is_ok_and(|machine| machine == "gpu") {
+        return Some(Box::new(Gpu::new(0).unwrap()));
+    }
     let Some(emulator) = Emulator::new() else {
         eprintln!(
             "skipped: no C++ compiler (CXX, g++, c++, clang++) to run the kernels on the CPU"

@@ -2,7 +2,7 @@
 
 use crate::Result;
 use aurora_kernels::random::Stream;
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 /// Directions that are iterated beyond those that are wanted: they make the wanted ones settle sooner.
 const BEYOND: usize = 8;
@@ -21,12 +21,14 @@ pub(crate) struct Largest {
 /// The `count` largest of `matrix` (rows, columns), largest first; `count` is at most the smaller side. Depends on the
 /// matrix and the stream alone.
 pub(crate) fn largest(matrix: &Tensor, count: usize, stream: &mut Stream) -> Result<Largest> {
-    let matrix = matrix.detach().to_dtype(DType::F64)?.contiguous()?;
+    // On the CPU wherever the matrix is: the directions are made orthogonal one after the other.
+    let device = matrix.device().clone();
+    let matrix = matrix.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?.contiguous()?;
     let (rows, columns) = matrix.dims2()?;
     let width = (count + BEYOND).min(rows).min(columns);
     let transposed = matrix.t()?.contiguous()?;
     let random = stream.normal_tensor((width, columns), 1.0)?.to_dtype(DType::F64)?;
-    let mut right = orthonormal(&random.to_device(matrix.device())?)?; // rows: directions of the input
+    let mut right = orthonormal(&random)?; // rows: directions of the input
     let mut before = 0.0;
     let mut round = 0;
     loop {
@@ -44,8 +46,8 @@ pub(crate) fn largest(matrix: &Tensor, count: usize, stream: &mut Stream) -> Res
             let inverse =
                 Tensor::from_vec(inverse.collect::<Vec<_>>(), (count, 1), matrix.device())?;
             return Ok(Largest {
-                left: turns.matmul(&left)?.t()?.contiguous()?,
-                right: turns.matmul(&seen)?.broadcast_mul(&inverse)?,
+                left: turns.matmul(&left)?.t()?.contiguous()?.to_device(&device)?,
+                right: turns.matmul(&seen)?.broadcast_mul(&inverse)?.to_device(&device)?,
                 values,
             });
         }
@@ -126,7 +128,6 @@ fn rotate(matrix: &mut [Vec<f64>], vectors: &mut [Vec<f64>], p: usize, q: usize)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
     use proptest::prelude::*;
 
     /// Every singular value, by one-sided Jacobi rotations of the columns: another way, without squaring.

@@ -15,6 +15,8 @@ use super::{
 pub struct PretrainConfig {
     /// Seed of everything random.
     pub seed: u64,
+    /// Where to compute, as [`DeviceChoice`](aurora_kernels::device::DeviceChoice) reads it.
+    pub device: String,
     /// Sizes of the model.
     pub model: ModelSizes,
     /// Losses and teachers.
@@ -126,6 +128,7 @@ const FIELDS: &[Field] = &[
         kind: Kind::Count(0, i64::MAX),
         meaning: "Seed of everything random: one seed, one result.",
     },
+    Field { key: "device", kind: super::schema::DEVICE, meaning: super::schema::DEVICE_MEANING },
     Field { key: "model.picture", kind: SIZE, meaning: "Side of a picture in pixels." },
     Field { key: "model.patch", kind: SIZE, meaning: "Side of a patch in pixels." },
     Field { key: "model.vision_layers", kind: SIZE, meaning: "Blocks of the vision tower." },
@@ -272,6 +275,10 @@ impl RunConfig for PretrainConfig {
     fn fields() -> Vec<&'static Field> {
         [FIELDS, OptimizerSection::FIELDS, ScheduleSection::FIELDS, EvaluationSection::FIELDS]
             .concat_refs()
+    }
+
+    fn device(&self) -> &str {
+        &self.device
     }
 
     fn check(&self) -> Result<(), ConfigError> {

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use aurora_kernels::device::DeviceChoice;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
@@ -18,6 +19,22 @@ pub trait RunConfig: Serialize + DeserializeOwned {
 
     /// Every key, section by section.
     fn fields() -> Vec<&'static Field>;
+
+    /// The value of the key `device`.
+    fn device(&self) -> &str;
+
+    /// Where to compute.
+    ///
+    /// # Errors
+    /// A text that is no device; one that was resolved is.
+    fn device_choice(&self) -> Result<DeviceChoice, ConfigError> {
+        self.device().parse().map_err(|_| ConfigError::BadValue {
+            origin: "the configuration".to_owned(),
+            key: "device".to_owned(),
+            value: format!("{:?}", self.device()),
+            allowed: DeviceChoice::ALLOWED.to_owned(),
+        })
+    }
 
     /// Checks values against each other.
     ///
@@ -140,8 +157,10 @@ fn parse_override(fields: &[&Field], text: &str) -> Result<Table, ConfigError> {
     };
     // A folder called 2024 is a text all the same.
     let kind = fields.iter().find(|f| f.key == path).map(|f| f.kind);
-    if matches!(kind, Some(Kind::Text | Kind::Texts | Kind::List(_) | Kind::Pattern(_)))
-        && !value.is_str()
+    if matches!(
+        kind,
+        Some(Kind::Text | Kind::Texts | Kind::List(_) | Kind::Word(_) | Kind::Pattern(_))
+    ) && !value.is_str()
         && !value.is_array()
     {
         value = Value::String(raw.to_owned());

@@ -4,6 +4,7 @@
 //! of the key, what is allowed, and where the value was given. The meanings become the comments of
 //! a written configuration.
 
+use aurora_kernels::device::DeviceChoice;
 use toml::Value;
 
 use super::ConfigError;
@@ -28,6 +29,8 @@ pub enum Kind {
     Texts,
     /// A list of texts that may be empty; one text alone is a list of one.
     List(Words),
+    /// One text of these.
+    Word(Words),
     /// A regular expression, or nothing; the function says whether it is one.
     Pattern(fn(&str) -> bool),
     /// True or false.
@@ -52,6 +55,15 @@ pub struct Words {
     /// Whether a text is one of them.
     pub fits: fn(&str) -> bool,
 }
+
+/// The key `device`, which every run has.
+pub(super) const DEVICE: Kind = Kind::Word(Words {
+    what: DeviceChoice::ALLOWED,
+    fits: |name| name.parse::<DeviceChoice>().is_ok(),
+});
+
+/// What it means.
+pub(super) const DEVICE_MEANING: &str = "Where to compute: auto (the first GPU that this program can use, else the CPU), cpu, cuda, cuda:1.";
 
 /// Numbers between two bounds.
 #[derive(Debug, Clone, Copy)]
@@ -101,6 +113,7 @@ impl Kind {
             Self::Text => "a text".to_owned(),
             Self::Texts => "a text or a list of texts".to_owned(),
             Self::List(words) => format!("a list of {}", words.what),
+            Self::Word(words) => words.what.to_owned(),
             Self::Pattern(_) => "a regular expression".to_owned(),
             Self::Switch => "true or false".to_owned(),
             Self::Choice(words) => format!("one of {}", quoted(words)),
@@ -165,6 +178,10 @@ impl Field {
                     None => Ok(value),
                 }
             }
+            (Kind::Word(words), Value::String(text)) => match (words.fits)(text) {
+                true => Ok(value),
+                false => Err(bad(&value)),
+            },
             (Kind::Pattern(fits), Value::String(text)) => match fits(text) {
                 true => Ok(value),
                 false => Err(bad(&value)),

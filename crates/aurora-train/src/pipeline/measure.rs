@@ -2,7 +2,7 @@
 
 use aurora_data::{Dataset, Padding, Tokens, transform};
 use aurora_layers::{Blip, Prepared};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use crate::config::{EvaluationSection, Keywords};
 use crate::error::Result;
@@ -48,7 +48,8 @@ pub fn gallery(
     progress.on_part("encoding", done, total);
     let indices: Vec<usize> = (0..dataset.len()).collect();
     for chunk in indices.chunks(CHUNK) {
-        builder.images(blip, prepared, &dataset.images(chunk, &transform)?)?;
+        let images = dataset.images(chunk, &transform)?.to_device(blip.device())?;
+        builder.images(blip, prepared, &images)?;
         done += chunk.len() as u64;
         progress.on_part("encoding", done, total);
     }
@@ -56,6 +57,7 @@ pub fn gallery(
         let chunk: Vec<&str> = chunk.iter().map(|(_, text)| text.as_str()).collect();
         let (ids, mask) =
             tokens.encode_batch(&chunk, config.text.max_positions, Padding::Longest)?;
+        let (ids, mask) = (ids.to_device(blip.device())?, mask.to_device(blip.device())?);
         builder.texts(blip, prepared, &ids, &mask)?;
         done += chunk.len() as u64;
         progress.on_part("encoding", done, total);
@@ -81,7 +83,7 @@ pub fn measure(
 ) -> Result<Evaluation> {
     let (gallery, image_ids, text_ids) =
         gallery(blip, prepared, dataset, tokens, keywords, progress)?;
-    let similarity = gallery.similarity()?;
+    let similarity = gallery.similarity()?.to_device(&Device::Cpu)?;
     let by_similarity = RetrievalReport::from_similarity(&similarity, &image_ids, &text_ids)?;
     if section.k_test == 0 {
         let t2i = similarity.t()?.contiguous()?;

@@ -28,11 +28,11 @@ pub struct Model {
 
 impl Model {
     /// Opens the backbone at the path that the section gives, of any kind that [`Origin`] knows, for the section's
-    /// picture size and with its vocabulary.
+    /// picture size and with its vocabulary, its weights on `device`.
     ///
     /// # Errors
     /// A file that is missing, cut or contradicts the others; a vocabulary that is nowhere or of another size.
-    pub fn open(section: &ModelSection) -> Result<Self> {
+    pub fn open(section: &ModelSection, device: &Device) -> Result<Self> {
         let path = Path::new(&section.backbone);
         let mut origin = Origin::open(path)?;
         if let Some(size) = section.other_image_size() {
@@ -52,7 +52,7 @@ impl Model {
         };
         let tokens = Tokens::from_file(&vocabulary)?;
         fits(&tokens, &vocabulary, origin.config.text.vocab_size)?;
-        let (backbone, report) = origin.read(&Device::Cpu)?;
+        let (backbone, report) = origin.read(device)?;
         Ok(Self { name: section.backbone.clone(), backbone, tokens: Arc::new(tokens), report })
     }
 

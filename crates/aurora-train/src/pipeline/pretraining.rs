@@ -39,23 +39,24 @@ pub struct Pretrained {
 /// Teachers that are missing or made for another pack, sizes that cannot be, a loss that is not a number.
 pub fn pretrain(
     config: &PretrainConfig,
+    device: &Device,
     run: &RunFolder,
     progress: &mut dyn Progress,
 ) -> Result<Pretrained> {
     let start = Instant::now();
-    let device = Device::Cpu;
     run.write_config(&config.to_toml()?)?;
-    let teachers = Teachers::read(Path::new(&config.pretrain.teachers), &device)?;
+    // Lessons are drawn on the CPU and moved: the teachers' views are more than a step needs.
+    let teachers = Teachers::read(Path::new(&config.pretrain.teachers), &Device::Cpu)?;
     let tokens = embedded::vocabulary()?;
     let validation = open(&config.data.validation, Split::Validation)?;
     let test = open(&config.data.test, Split::Test)?;
-    let mut model = Pretrainer::new(config, &teachers, &device)?;
+    let mut model = Pretrainer::new(config, &teachers, device)?;
     let school = School::new(config, &teachers, &tokens)?;
     let mut history = History::new(run)?;
     let steps = config.schedule.steps;
     for step in 0..steps {
         let begun = Instant::now();
-        let learned = model.step(&school.lesson(step)?, step)?;
+        let learned = model.step(&school.lesson(step)?.to_device(device)?, step)?;
         let (done, seconds) = (step + 1, begun.elapsed().as_secs_f64());
         history.add(step_record(&learned, done).seconds(seconds))?;
         progress.on_step(&StepReport {

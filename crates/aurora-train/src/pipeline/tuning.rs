@@ -2,7 +2,7 @@
 
 use aurora_data::{Augment, Batch, Loader, LoaderOptions, Released, Tokens, Transform, transform};
 use aurora_layers::{Backbone, Tuned, save_adapter};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -111,7 +111,7 @@ struct Run<'a> {
     best: Option<(f64, f64, Tuned)>, // mean recall on validation, beta, tensors
 }
 
-/// Tune, keep the state that is best on validation, and write the run folder: `config.toml`, `metrics.jsonl`,
+/// Tune where the backbone's weights are, keep the state that is best on validation, and write the run folder: `config.toml`, `metrics.jsonl`,
 /// `adapter/`, `summary.json`.
 ///
 /// # Errors
@@ -123,9 +123,8 @@ pub fn tune(
     progress: &mut dyn Progress,
 ) -> Result<Outcome> {
     let start = Instant::now();
-    let device = Device::Cpu;
     run.write_config(&config.to_toml()?)?;
-    let trainer = Trainer::new(config, &inputs.backbone, &device)?;
+    let trainer = Trainer::new(config, &inputs.backbone, &inputs.backbone.device())?;
     let mut state = Run { config, inputs, trainer, history: History::new(run)?, best: None };
     progress.message("measuring the backbone as it is");
     let before = state.before(progress)?;
@@ -209,9 +208,11 @@ impl Run<'_> {
             (&self.inputs.pictures.train, &self.inputs.tokens),
             (sizes.vision.image_size, sizes.text.max_positions),
         )?;
+        let device = self.inputs.backbone.device();
         for batch in loader.batches(0, Some(steps))? {
             let batch = batch?;
             let start = Instant::now();
+            let batch = batch.to_device(&device)?;
             let trained = self.trainer.step(&pairs(&batch), batch.step)?;
             let (done, seconds) = (batch.step + 1, start.elapsed().as_secs_f64());
             self.history.add(step_record(&trained, done).seconds(seconds))?;

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use aurora_layers::checkpoint::{Checkpoint, Origin};
 use aurora_layers::{AdapterFolder, Part, TuneSpec, Tuned};
+use candle_core::Device;
 use serde_json::Value;
 
 use super::stored::{Stored, part_table, tensor_table};
@@ -53,7 +54,7 @@ fn ours(folder: &Path, every_tensor: bool) -> Result<()> {
 /// The backbone an adapter was made for, where it can be found, and its size.
 fn backbone_of(about: &AdapterFolder) -> Result<Option<(String, u64)>> {
     let name = &about.base_model_name_or_path;
-    let embedded = nano::backbone()?;
+    let embedded = nano::backbone(&Device::Cpu)?;
     if embedded.fingerprint()? == about.base_model_fingerprint {
         return Ok(Some((nano::NAME.to_owned(), embedded.parameters() as u64)));
     }

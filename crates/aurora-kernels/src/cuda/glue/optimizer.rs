@@ -1,0 +1,125 @@
+//! AdamW over all parameters in one launch, its state on the GPU.
+
+use candle_core::backend::BackendStorage;
+use candle_core::{DType, Device, Result, Tensor};
+use cudarc::driver::CudaSlice;
+
+use super::memory::{Held, Work, gpu_storage};
+use crate::cuda::plan::{AdamWConstants, AdamWMemory, AdamWPlan};
+use crate::cuda::{DevicePointer, Element, Fault};
+
+const OP: &str = "adamw";
+
+/// The running means of parameters on a GPU, in their order.
+#[derive(Debug)]
+pub struct AdamWState {
+    plan: AdamWPlan,
+    moments: Vec<[Tensor; 2]>,
+}
+
+impl AdamWState {
+    /// Zeros for these parameters, which are f32, contiguous and all on one GPU.
+    ///
+    /// # Errors
+    /// A parameter elsewhere, more elements than a launch can have.
+    pub fn new(parameters: &[&Tensor]) -> Result<Self> {
+        let lengths: Vec<usize> = parameters.iter().map(|tensor| tensor.elem_count()).collect();
+        let moments = parameters
+            .iter()
+            .map(|tensor| {
+                let zeros = || Tensor::zeros(tensor.shape(), DType::F32, tensor.device());
+                Ok([zeros()?, zeros()?])
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { plan: AdamWPlan::new(Element::F32, &lengths)?, moments })
+    }
+
+    /// The means of each parameter, of its gradient and of the gradient's square, on the CPU.
+    ///
+    /// # Errors
+    /// What the driver reports.
+    pub fn read(&self) -> Result<Vec<[Vec<f32>; 2]>> {
+        let values = |tensor: &Tensor| tensor.flatten_all()?.to_vec1();
+        self.moments.iter().map(|[m, v]| Ok([values(m)?, values(v)?])).collect()
+    }
+
+    /// Takes up means that were read.
+    ///
+    /// # Errors
+    /// Another number of parameters or of values.
+    pub fn write(&mut self, moments: &[[Vec<f32>; 2]]) -> Result<()> {
+        if moments.len() != self.moments.len() {
+            candle_core::bail!("adamw: {} states for {}", moments.len(), self.moments.len());
+        }
+        let each = self.moments.iter().zip(moments);
+        self.moments = each
+            .map(|([m, v], values)| {
+                let put = |like: &Tensor, values: &[f32]| {
+                    Tensor::from_slice(values, like.shape(), like.device())
+                };
+                Ok([put(m, &values[0])?, put(v, &values[1])?])
+            })
+            .collect::<Result<_>>()?;
+        Ok(())
+    }
+
+    /// Moves every parameter in place: `(parameter, gradient, constants)` in the order of
+    /// [`AdamWState::new`]. All are f32.
+    ///
+    /// # Errors
+    /// Another number of parameters, a tensor elsewhere, what the driver reports.
+    pub fn step(&mut self, steps: &[(&Tensor, &Tensor, AdamWConstants)]) -> Result<()> {
+        let Some((first, ..)) = steps.first() else { return Ok(()) };
+        let Device::Cuda(device) = first.device() else {
+            return Err(Fault::WrongDevice {
+                op: OP,
+                name: "a parameter",
+                found: "the CPU".to_owned(),
+                expected: "a GPU".to_owned(),
+            }
+            .into());
+        };
+        let work = Work::on(OP, device)?;
+        // Copies of gradients that are not contiguous live until the launch.
+        let gradients = steps
+            .iter()
+            .map(|(_, gradient, _)| gradient.contiguous())
+            .collect::<Result<Vec<_>>>()?;
+        let tensors = steps
+            .iter()
+            .zip(&gradients)
+            .zip(&self.moments)
+            .map(|(((parameter, _, constants), gradient), [m, v])| {
+                let memory = AdamWMemory {
+                    parameter: in_place(&work, "a parameter", parameter)?,
+                    gradient: in_place(&work, "a gradient", gradient)?,
+                    first: in_place(&work, "a mean", m)?,
+                    second: in_place(&work, "a mean", v)?,
+                };
+                Ok((memory, *constants))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let tensors: CudaSlice<u8> = work.upload(&self.plan.tensors(&tensors)?)?;
+        let blocks: CudaSlice<u8> = work.upload(&self.plan.blocks())?;
+        let launch = self.plan.step(work.at(&tensors), work.at(&blocks))?;
+        // SAFETY: every tensor has the length that the plan was made for: parameters do not change
+        // theirs, and a gradient has its parameter's. What is changed in place belongs to the
+        // optimiser and to the parameters that it was given to move.
+        unsafe { work.run(launch) }
+    }
+}
+
+/// Where a contiguous f32 tensor lies.
+pub(super) fn in_place(work: &Work, name: &'static str, tensor: &Tensor) -> Result<DevicePointer> {
+    let (read, layout) = tensor.storage_and_layout();
+    let storage = gpu_storage(OP, name, &read)?;
+    if storage.dtype() != DType::F32 || !layout.is_contiguous() {
+        candle_core::bail!(
+            "{name} is {:?} {:?}, expected f32, contiguous",
+            storage.dtype(),
+            layout
+        );
+    }
+    let held: Held<'_> = work.dense(name, (storage, layout))?;
+    work.pointer(&held)
+}

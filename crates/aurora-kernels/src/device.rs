@@ -1,0 +1,154 @@
+//! Where to compute: the choice of a device, and the device.
+
+use std::fmt;
+use std::str::FromStr;
+
+use candle_core::Device;
+
+use crate::Error;
+use crate::cuda::Fault;
+
+/// A device by the name that a user gives it: `auto`, `cpu`, `cuda` (the first GPU) or `cuda:1`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DeviceChoice {
+    /// The first GPU where this program and this machine have one, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// A GPU by its number, from 0.
+    Cuda(usize),
+}
+
+/// A device and what there is to say about how it was found.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// Where tensors go.
+    pub device: Device,
+    /// One sentence for the user, where something other than expected was found.
+    pub note: Option<String>,
+}
+
+impl DeviceChoice {
+    /// What can be chosen, for messages.
+    pub const ALLOWED: &'static str = "auto, cpu, cuda or cuda:N (N counts from 0)";
+
+    /// The device. `auto` never fails: without a usable GPU it is the CPU, and the note says why
+    /// where this program could have used one.
+    ///
+    /// # Errors
+    /// A GPU that was asked for by name and is not there, or whose libraries are not.
+    pub fn open(self) -> Result<Opened, Error> {
+        let quiet = |device| Opened { device, note: None };
+        match self {
+            Self::Cpu => Ok(quiet(Device::Cpu)),
+            Self::Cuda(ordinal) => Ok(quiet(gpu(ordinal)?)),
+            // Nothing was expected of it, so nothing has to be said.
+            Self::Auto if !cfg!(feature = "cuda") => Ok(quiet(Device::Cpu)),
+            Self::Auto => Ok(match gpu(0) {
+                Ok(device) => quiet(device),
+                Err(fault) => Opened {
+                    device: Device::Cpu,
+                    note: Some(format!("computing on the CPU: {fault}")),
+                },
+            }),
+        }
+    }
+}
+
+/// The GPU with this number.
+#[cfg(feature = "cuda")]
+fn gpu(ordinal: usize) -> Result<Device, Fault> {
+    // candle panics where there is no driver, so that is looked for first.
+    crate::cuda::driver::require(ordinal)?;
+    crate::cuda::driver::libraries()?;
+    Device::new_cuda(ordinal).map_err(|error| Fault::NoLibrary {
+        library: "cuBLAS or cuRAND".to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn gpu(ordinal: usize) -> Result<Device, Fault> {
+    Err(Fault::NotBuilt { asked: DeviceChoice::Cuda(ordinal).to_string() })
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let unknown = || format!("{name:?} is no device; allowed: {}", Self::ALLOWED);
+        match name.split_once(':') {
+            None if name == "auto" => Ok(Self::Auto),
+            None if name == "cpu" => Ok(Self::Cpu),
+            None if name == "cuda" => Ok(Self::Cuda(0)),
+            // `parse` alone would take a sign.
+            Some(("cuda", number)) if number.bytes().all(|byte| byte.is_ascii_digit()) => {
+                number.parse().map(Self::Cuda).map_err(|_| unknown())
+            }
+            _ => Err(unknown()),
+        }
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(0) => f.write_str("cuda"),
+            Self::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_and_written() {
+        for (name, choice) in [
+            ("auto", DeviceChoice::Auto),
+            ("cpu", DeviceChoice::Cpu),
+            ("cuda", DeviceChoice::Cuda(0)),
+            ("cuda:7", DeviceChoice::Cuda(7)),
+        ] {
+            assert_eq!(name.parse(), Ok(choice));
+            assert_eq!(choice.to_string(), name);
+        }
+        assert_eq!("cuda:0".parse(), Ok(DeviceChoice::Cuda(0)));
+        for name in [
+            "",
+            "gpu",
+            "CUDA",
+            "cuda:",
+            "cuda:-1",
+            "cuda:+1",
+            "cuda:x",
+            "cpu:0",
+            "cuda:99999999999999999999",
+        ] {
+            let message = name.parse::<DeviceChoice>().unwrap_err();
+            assert!(message.contains("allowed: auto, cpu, cuda or cuda:N"), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_cpu_is_always_there() {
+        for choice in [DeviceChoice::Cpu, DeviceChoice::Auto] {
+            let opened = choice.open().unwrap();
+            assert!(opened.device.is_cpu() || cfg!(feature = "cuda"));
+        }
+        assert_eq!(DeviceChoice::Cpu.open().unwrap().note, None);
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    #[test]
+    fn a_gpu_needs_the_feature_and_the_message_says_so() {
+        let message = DeviceChoice::Cuda(1).open().unwrap_err().to_string();
+        for part in ["cuda:1", "--features cuda", "built without CUDA"] {
+            assert!(message.contains(part), "{message}");
+        }
+    }
+}
