@@ -1,73 +1,31 @@
-//! What the benches share: shapes named after sites of the small model that the quickstart tunes,
-//! and the check that what is measured is also right.
+//! What the benches share. A [`Row`] is an operation on a shape named after a site of a model ([`site`]), with what it
+//! computes and moves by formula ([`cost`]). A target runs its rows under Criterion ([`measure`]), beside
+//! the device's ceilings ([`ceiling`]), and prints each row's share of the roofline ([`mod@table`]). On a GPU a row is
+//! the launches of our kernels alone ([`gpu`]): timed by the device's events, its L2 flushed before each run.
 //!
-//! The model is 192 wide with three heads; a batch is 128 pictures of 96 pixels (36 patches of 16
-//! and the class token: 37 tokens) and 128 texts of 16 tokens. `AURORA_BENCH_BATCH` takes
-//! another batch.
+//! | variable | what it does |
+//! |---|---|
+//! | `AURORA_BENCH_DEVICE` | `cpu`, `gpu`, or `all`, which takes the GPU where there is one and says so where not |
+//! | `AURORA_BENCH_PICTURES` | pictures in a batch of BLIP-base, 2 (on a GPU 16); the small model takes 64 times as many |
+//! | `AURORA_BENCH_RECORD=1` | appends the rows to `benches/results/TARGET.csv`; otherwise a bench writes below `target/` alone |
+//! | `AURORA_BENCH_NOTE` | goes into the last column of what is appended |
+//! | `AURORA_BENCH_RESULTS` | another folder for the CSV files |
+
+pub mod ceiling;
+pub mod cost;
+pub mod gpu;
+pub mod measure;
+pub mod record;
+pub mod row;
+pub mod rows;
+pub mod site;
+pub mod table;
 
 use aurora_kernels::random::Stream;
 use candle_core::{DType, Result, Tensor};
 
-/// Width of both towers.
-pub const WIDTH: usize = 192;
-/// Heads of an attention.
-pub const HEADS: usize = 3;
-/// Tokens of a picture.
-pub const PICTURE_TOKENS: usize = 37;
-/// Tokens of a text.
-pub const TEXT_TOKENS: usize = 16;
-
-/// Pictures, and texts, in a batch.
-pub fn batch() -> usize {
-    let set = std::env::var("AURORA_BENCH_BATCH").ok().and_then(|text| text.parse().ok());
-    set.unwrap_or(128)
-}
-
-/// A linear map of the model.
-#[derive(Debug, Clone, Copy)]
-pub struct LinearSite {
-    /// Its place in the model.
-    pub name: &'static str,
-    /// Tokens of one picture or text.
-    pub tokens: usize,
-    /// Input width.
-    pub input: usize,
-    /// Output width.
-    pub output: usize,
-}
-
-/// The linear maps of a vision block and of a text layer.
-pub const LINEAR_SITES: [LinearSite; 5] = [
-    site("vision.attn.qkv", PICTURE_TOKENS, WIDTH, 3 * WIDTH),
-    site("vision.attn.proj", PICTURE_TOKENS, WIDTH, WIDTH),
-    site("vision.mlp.fc1", PICTURE_TOKENS, WIDTH, 4 * WIDTH),
-    site("vision.mlp.fc2", PICTURE_TOKENS, 4 * WIDTH, WIDTH),
-    site("text.attn.query", TEXT_TOKENS, WIDTH, WIDTH),
-];
-
-const fn site(name: &'static str, tokens: usize, input: usize, output: usize) -> LinearSite {
-    LinearSite { name, tokens, input, output }
-}
-
-/// An attention of the model.
-#[derive(Debug, Clone, Copy)]
-pub struct AttentionSite {
-    /// Its place in the model.
-    pub name: &'static str,
-    /// Rows of queries for each row of keys.
-    pub share: usize,
-    /// Queries in a row.
-    pub q_len: usize,
-    /// Keys in a row.
-    pub k_len: usize,
-}
-
-/// Self-attention of both towers, and texts (positive and two hard negatives) over pictures.
-pub const ATTENTION_SITES: [AttentionSite; 3] = [
-    AttentionSite { name: "vision.self", share: 1, q_len: PICTURE_TOKENS, k_len: PICTURE_TOKENS },
-    AttentionSite { name: "text.self", share: 1, q_len: TEXT_TOKENS, k_len: TEXT_TOKENS },
-    AttentionSite { name: "fusion.cross", share: 3, q_len: TEXT_TOKENS, k_len: PICTURE_TOKENS },
-];
+pub use measure::{Setting, target};
+pub use row::Row;
 
 /// A normal f32 tensor, another for each index.
 ///
@@ -90,12 +48,40 @@ pub fn values(tensor: &Tensor) -> Result<Vec<f64>> {
 /// # Errors
 /// An element that is further off than 1e-5 of the largest, or what candle reports.
 pub fn check(name: &str, got: &Tensor, want: &[f64]) -> Result<()> {
-    let got = values(got)?;
-    let scale = want.iter().fold(1f64, |top, x| top.max(x.abs()));
+    check_within(name, &values(got)?, want, 1e-5)
+}
+
+/// Compares the beginning of a result with its reference, as far as that goes.
+///
+/// # Errors
+/// An element that is further off than `tolerance` times the largest.
+pub fn check_within(name: &str, got: &[f64], want: &[f64], tolerance: f64) -> Result<()> {
+    if want.is_empty() || got.len() < want.len() {
+        candle_core::bail!("{name}: {} elements, the reference has {}", got.len(), want.len());
+    }
+    let scale = want.iter().fold(0f64, |top, x| top.max(x.abs()));
     for (index, (got, want)) in got.iter().zip(want).enumerate() {
-        if (got - want).abs() > 1e-5 * scale {
+        // Not the other way round: what is no number must not pass.
+        let right = (got - want).abs() <= tolerance * scale;
+        if !right {
             candle_core::bail!("{name}: element {index} is {got}, the reference says {want}");
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_element_is_named() {
+        let got = Tensor::new(&[1f32, 2.0, f32::NAN], &candle_core::Device::Cpu).unwrap();
+        check("site/copy", &got, &[1.0, 2.0]).unwrap();
+        for (want, word) in [(vec![1.0, 2.1], "element 1"), (vec![1.0, 2.0, 3.0], "element 2")] {
+            let message = check("site/copy", &got, &want).unwrap_err().to_string();
+            assert!(message.contains("site/copy") && message.contains(word), "{message}");
+        }
+        assert!(check("site/copy", &got, &[]).is_err());
+    }
 }

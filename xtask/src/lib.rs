@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 pub mod bindings;
 pub mod build_kernels;
+pub mod gpu_check;
 pub mod interop;
 pub mod mutate;
 pub mod nvrtc;

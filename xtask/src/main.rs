@@ -38,6 +38,9 @@ enum Command {
     /// Compare our numbers and tokens with Python's transformers, peft and tokenizers, in a virtual
     /// environment below target/.
     Interop(xtask::interop::InteropArgs),
+    /// Make a folder that checks and measures the kernels on a machine with a GPU and no Rust, and run
+    /// here what can be.
+    GpuCheck(xtask::gpu_check::GpuCheckArgs),
     /// Make libraries to link a program with the feature `cuda` to where there are none: it then
     /// starts on every machine, and looks the real ones up when it needs them.
     CudaStubs(xtask::stubs::StubsArgs),
@@ -64,6 +67,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Teachers(arguments) => xtask::teachers::run(arguments),
         Command::Interop(arguments) => xtask::interop::run(arguments),
         Command::Nvrtc(arguments) => xtask::nvrtc::run(arguments),
+        Command::GpuCheck(arguments) => xtask::gpu_check::run(arguments),
         Command::CudaStubs(arguments) => xtask::stubs::run(arguments),
         Command::Package(arguments) => xtask::package::run(arguments),
     }

@@ -134,7 +134,7 @@ fn unmutated<'a>(
         }
         bar.inc(1);
         // Compiling is in it; machines are not always equally busy.
-        Ok(((needed.clone(), *filter), Duration::from_secs(30) + 5 * started.elapsed()))
+        Ok(((needed.clone(), *filter), Duration::from_secs(120) + 10 * started.elapsed()))
     });
     let limits = passed.collect();
     bar.finish_and_clear();

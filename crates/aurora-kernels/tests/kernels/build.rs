@@ -58,7 +58,10 @@ pub fn library(compiler: &str) -> PathBuf {
     for path in &all {
         (path.strip_prefix(&folder).unwrap(), std::fs::read(path).unwrap()).hash(&mut hash);
     }
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulator");
+    let target = match std::env::var_os("AURORA_EMULATOR_CACHE") {
+        Some(folder) => folder.into(),
+        None => Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulator"),
+    };
     let library = target.join(format!("kernels-{:016x}.so", hash.finish()));
     if library.exists() {
         return library;

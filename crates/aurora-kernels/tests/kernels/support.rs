@@ -9,8 +9,9 @@ use crate::emulator::Emulator;
 /// The machine under test; None (said once a test) where there is none. With `AURORA_MACHINE=gpu`
 /// it is the first GPU, and that there is none is a failure.
 pub fn machine() -> Option<Box<dyn Machine>> {
-    if std::env::var("AURORA_MACHINE").is_ok_and(|machine| machine == "gpu") {
-        return Some(Box::new(Gpu::new(0).unwrap()));
+    if std::env::var_os("AURORA_MACHINE").is_some_and(|machine| machine == "gpu") {
+        let gpu = Gpu::new(0).unwrap_or_else(|fault| panic!("AURORA_MACHINE=gpu: {fault}"));
+        return Some(Box::new(gpu));
     }
     let Some(emulator) = Emulator::new() else {
         eprintln!(

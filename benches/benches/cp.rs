@@ -1,0 +1,7 @@
+//! The CP delta: every slice of a model formed, applied beside the map, and its factors' gradients.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    aurora_benches::target("cp", aurora_benches::rows::cp)
+}

@@ -1,0 +1,7 @@
+//! The soft-target cross-entropy over a long queue.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    aurora_benches::target("loss", aurora_benches::rows::loss)
+}

@@ -1,0 +1,7 @@
+//! What memory bounds: layer normalisation and the activation.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    aurora_benches::target("norm", aurora_benches::rows::norm)
+}

@@ -1,0 +1,157 @@
+//! What a device can do at best, measured in the same run as the rows: the two lines of the roofline.
+
+use std::time::{Duration, Instant};
+
+use aurora_kernels::linear;
+use candle_core::Result;
+use rayon::prelude::*;
+
+use crate::cost::{Cost, LinearShape};
+use crate::normal;
+
+/// The ceilings of one device for one element type.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ceiling {
+    /// The processor's or the GPU's name.
+    pub device: String,
+    /// Threads that take part; 0 on a GPU, where it means nothing.
+    pub threads: usize,
+    /// Operations a second in a matrix product of that type.
+    pub operations: f64,
+    /// Bytes a second, read and written, in a copy far larger than any cache.
+    pub bytes: f64,
+}
+
+/// Which of the two lines a row meets first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// Arithmetic.
+    Compute,
+    /// Memory traffic.
+    Memory,
+}
+
+impl Bound {
+    /// Its name in tables and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Compute => "compute",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+impl Ceiling {
+    /// The least time that `cost` can take, in seconds, and what sets it.
+    pub fn least(&self, cost: Cost) -> (f64, Bound) {
+        let compute = cost.operations as f64 / self.operations;
+        let memory = cost.bytes as f64 / self.bytes;
+        if compute > memory { (compute, Bound::Compute) } else { (memory, Bound::Memory) }
+    }
+
+    /// The share of the roofline that a run of `cost` in `time` reaches: 1 is as fast as can be. Past 1 the
+    /// row's data stayed in a cache that the copy does not fit in.
+    pub fn share(&self, cost: Cost, time: Duration) -> f64 {
+        self.least(cost).0 / time.as_secs_f64()
+    }
+
+    /// The better of two measurements of one device: what it once did it can do.
+    pub fn or_better(self, other: &Self) -> Self {
+        let operations = self.operations.max(other.operations);
+        Self { operations, bytes: self.bytes.max(other.bytes), ..self }
+    }
+
+    /// Measures the processor, all threads of the pool, in f32.
+    ///
+    /// # Errors
+    /// What candle reports when it cannot make the operands.
+    pub fn of_processor() -> Result<Self> {
+        Ok(Self {
+            device: processor(),
+            threads: rayon::current_num_threads(),
+            operations: product()?,
+            bytes: copy(),
+        })
+    }
+}
+
+/// Runs of each measurement; the best counts.
+const TRIES: usize = 6;
+
+fn best(mut run: impl FnMut() -> Result<()>) -> Result<f64> {
+    let mut best = f64::INFINITY;
+    for _ in 0..TRIES {
+        let start = Instant::now();
+        run()?;
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    Ok(best)
+}
+
+/// Operations a second: the crate's own linear map, and candle's product of the same matrices.
+fn product() -> Result<f64> {
+    let shape = LinearShape { tokens: 2048, input: 1024, output: 1024, rank: 0 };
+    let x = normal(0, &[2048, 1024])?;
+    let weight = normal(1, &[1024, 1024])?;
+    let ours = best(|| linear(&x, &weight, None).map(drop))?;
+    let whole = best(|| x.matmul(&weight.t()?).map(drop))?;
+    Ok(shape.product(4).operations as f64 / ours.min(whole))
+}
+
+/// Bytes a second of a copy: 256 MiB read and as many written, in as many pieces as there are threads.
+fn copy() -> f64 {
+    const BYTES: usize = 256 << 20;
+    let from = vec![1u8; BYTES];
+    let mut to = vec![2u8; BYTES];
+    let piece = BYTES.div_ceil(rayon::current_num_threads());
+    let mut best = f64::INFINITY;
+    for _ in 0..TRIES {
+        let start = Instant::now();
+        to.par_chunks_mut(piece).zip(from.par_chunks(piece)).for_each(|(to, from)| {
+            to.copy_from_slice(from);
+        });
+        best = best.min(start.elapsed().as_secs_f64());
+        std::hint::black_box(&mut to);
+    }
+    2.0 * BYTES as f64 / best
+}
+
+/// The processor as the system names it.
+fn processor() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let named = text.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        (key.trim() == "model name").then(|| value.trim().to_owned())
+    });
+    named.unwrap_or_else(|| format!("{} processor", std::env::consts::ARCH))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ceiling() -> Ceiling {
+        Ceiling { device: "a device".to_owned(), threads: 2, operations: 1e9, bytes: 1e8 }
+    }
+
+    #[test]
+    fn the_slower_of_the_two_lines_bounds_a_row() {
+        let compute = Cost { operations: 1_000_000_000, bytes: 1_000 };
+        assert_eq!(ceiling().least(compute), (1.0, Bound::Compute));
+        let memory = Cost { operations: 1_000, bytes: 200_000_000 };
+        assert_eq!(ceiling().least(memory), (2.0, Bound::Memory));
+    }
+
+    #[test]
+    fn a_share_is_the_least_time_by_the_measured() {
+        let cost = Cost { operations: 500_000_000, bytes: 0 };
+        assert_eq!(ceiling().share(cost, Duration::from_secs(1)), 0.5);
+    }
+
+    #[test]
+    fn the_better_measurement_of_each_line_counts() {
+        let faster = Ceiling { operations: 2e9, bytes: 1.0, ..ceiling() };
+        let both = ceiling().or_better(&faster);
+        assert_eq!((both.operations, both.bytes), (2e9, 1e8));
+    }
+}

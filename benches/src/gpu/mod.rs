@@ -1,0 +1,7 @@
+//! The GPU half of the benches: the operands of a row in a machine's memory, and the device that times its launches.
+
+mod device;
+mod work;
+
+pub use device::Device;
+pub use work::{Held, Numbers, Operands, Work};

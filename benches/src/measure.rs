@@ -1,0 +1,198 @@
+//! Runs the rows of a target under Criterion and says what each reached.
+//!
+//! Criterion decides how often a row runs, compares with its last run and prints that; it does not hand its numbers
+//! back, and its short mode keeps two samples. So every single run is timed here, and the median is of those.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a bench talks to whoever started it"
+)]
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use aurora_kernels::cuda::Element;
+use candle_core::Result;
+use criterion::Criterion;
+
+use crate::ceiling::Ceiling;
+use crate::gpu::Device;
+use crate::record::{Record, results};
+use crate::row::{Measured, Row, median};
+use crate::table::table;
+
+/// What a run of a target is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setting {
+    /// Pictures in a batch of BLIP-base; the small model takes 64 times as many.
+    pub pictures: usize,
+}
+
+/// Pictures in a batch on the processor: a row stays well under a second.
+const ON_CPU: usize = 2;
+/// On a GPU: what BLIP is tuned with on one.
+const ON_GPU: usize = 16;
+/// Element types of the rows on a GPU.
+const ELEMENTS: [Element; 2] = [Element::F32, Element::Bf16];
+
+impl Setting {
+    /// As the environment says, `AURORA_BENCH_PICTURES`, or this many.
+    ///
+    /// # Errors
+    /// A value that is no number above zero.
+    pub fn from_environment(otherwise: usize) -> Result<Self> {
+        let Ok(text) = std::env::var("AURORA_BENCH_PICTURES") else {
+            return Ok(Self { pictures: otherwise });
+        };
+        match text.parse() {
+            Ok(pictures) if pictures > 0 => Ok(Self { pictures }),
+            _ => candle_core::bail!("AURORA_BENCH_PICTURES={text}: a number above 0 is wanted"),
+        }
+    }
+}
+
+/// A Criterion target: measures every row, prints the tables, and appends them to `results/NAME.csv` where asked.
+pub fn target(name: &str, rows: fn(&Setting) -> Vec<Row>) -> ExitCode {
+    match run(name, rows) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(name: &str, rows: fn(&Setting) -> Vec<Row>) -> Result<()> {
+    aurora_kernels::memory::keep_freed_memory();
+    let (cpu, gpu) = match std::env::var("AURORA_BENCH_DEVICE").as_deref() {
+        Err(_) | Ok("all") => (true, true),
+        Ok("cpu") => (true, false),
+        Ok("gpu") => (false, true),
+        Ok(other) => candle_core::bail!("AURORA_BENCH_DEVICE={other}: cpu, gpu or all"),
+    };
+    let mut criterion = Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(800))
+        .configure_from_args();
+    // Otherwise Criterion lists the rows, or runs each once without a time.
+    let asked = |wanted: &str| std::env::args().any(|argument| argument == wanted);
+    let timed = asked("--bench") && !asked("--test") && !asked("--list");
+
+    if cpu {
+        let before = timed.then(Ceiling::of_processor).transpose()?;
+        let measured = on_cpu(&mut criterion, rows(&Setting::from_environment(ON_CPU)?));
+        if let Some(before) = before.filter(|_| !measured.is_empty()) {
+            // Again, so that a moment in which the machine was busy does not lower the roofline.
+            report(name, &before.or_better(&Ceiling::of_processor()?), &measured)?;
+        }
+    }
+    if gpu {
+        match Device::first() {
+            Ok(mut device) => {
+                let setting = Setting::from_environment(ON_GPU)?;
+                for element in ELEMENTS {
+                    let before = timed.then(|| device.ceiling(element)).transpose()?;
+                    let measured = on_gpu(&mut criterion, &mut device, element, &rows(&setting));
+                    if let Some(before) = before.filter(|_| !measured.is_empty()) {
+                        report(name, &before.or_better(&device.ceiling(element)?), &measured)?;
+                    }
+                }
+            }
+            Err(fault) if cpu => println!("{name}: no GPU ({fault})"),
+            Err(fault) => return Err(fault.into()),
+        }
+    }
+    criterion.final_summary();
+    Ok(())
+}
+
+/// The table of one device, and its rows in the file where asked.
+fn report(name: &str, ceiling: &Ceiling, measured: &[Measured]) -> Result<()> {
+    println!("{}", table(name, ceiling, measured));
+    if std::env::var_os("AURORA_BENCH_RECORD").is_some_and(|set| set == "1") {
+        let path = results(name);
+        Record::here().append(&path, name, ceiling, measured)?;
+        println!("{} rows appended to {}", measured.len(), path.display());
+    }
+    Ok(())
+}
+
+/// Every row that has a run on the processor.
+fn on_cpu(criterion: &mut Criterion, rows: Vec<Row>) -> Vec<Measured> {
+    let mut measured = Vec::new();
+    for mut row in rows {
+        let Some(setup) = row.cpu.take() else { continue };
+        let prepare = || {
+            let mut body = setup()?;
+            Ok(move || {
+                let start = Instant::now();
+                body()?;
+                Ok(start.elapsed())
+            })
+        };
+        let median = median(&single_runs(criterion, &row.name, prepare));
+        measured.extend(median.map(|median| row.measured(Element::F32, median)));
+    }
+    measured
+}
+
+/// Every row that has a run on a GPU.
+fn on_gpu(
+    criterion: &mut Criterion,
+    device: &mut Device,
+    element: Element,
+    rows: &[Row],
+) -> Vec<Measured> {
+    let mut measured = Vec::new();
+    for row in rows {
+        let Some(setup) = &row.gpu else { continue };
+        let id = format!("gpu/{}/{}", element.name(), row.name);
+        let device = &mut *device;
+        let prepare = move || {
+            let work = setup(device.machine(), element)?;
+            Ok(move || device.time(&work))
+        };
+        let median = median(&single_runs(criterion, &id, prepare));
+        measured.extend(median.map(|median| row.measured(element, median)));
+    }
+    measured
+}
+
+/// The time of every single run that Criterion asks for; none where its filter leaves the row out, which is then
+/// not prepared either.
+fn single_runs<T: FnMut() -> Result<Duration>>(
+    criterion: &mut Criterion,
+    id: &str,
+    prepare: impl FnOnce() -> Result<T>,
+) -> Vec<Duration> {
+    let mut runs = Vec::new();
+    let mut prepare = Some(prepare);
+    let mut ready = None;
+    criterion.bench_function(id, |bencher| {
+        if let Some(prepare) = prepare.take() {
+            let made = prepare().and_then(|mut run| {
+                // Once for the caches, the allocator and the pool of threads.
+                run()?;
+                Ok(run)
+            });
+            ready = Some(made.unwrap_or_else(|error| fail(id, &error)));
+        }
+        let Some(run) = &mut ready else { return };
+        bencher.iter_custom(|count| {
+            let first = runs.len();
+            for _ in 0..count {
+                runs.push(run().unwrap_or_else(|error| fail(id, &error)));
+            }
+            runs[first..].iter().sum()
+        });
+    });
+    runs
+}
+
+/// Criterion calls back and takes no error, so a row that is wrong ends the target here.
+fn fail(name: &str, error: &candle_core::Error) -> ! {
+    eprintln!("error: {name}: {error}");
+    std::process::exit(1)
+}

@@ -1,0 +1,146 @@
+//! A row of a bench: declared once, with what it costs, and run on whichever device there is.
+
+use std::time::Duration;
+
+use aurora_kernels::cuda::{Element, Machine};
+use candle_core::Result;
+
+use crate::ceiling::{Bound, Ceiling};
+use crate::cost::Cost;
+use crate::gpu::Work;
+
+/// What is timed on the processor: one run, whose result is thrown away.
+pub type Body = Box<dyn FnMut() -> Result<()>>;
+
+/// Makes the operands, checks the operation against its reference, and gives what is timed.
+pub type Setup = Box<dyn FnOnce() -> Result<Body>>;
+
+/// The same on a GPU, for an element type.
+pub type GpuSetup = Box<dyn Fn(&dyn Machine, Element) -> Result<Work>>;
+
+/// One operation on one shape.
+pub struct Row {
+    /// Site and operation, `vit_b16_384.qkv/linear`.
+    pub name: String,
+    /// The sizes, for a reader.
+    pub shape: String,
+    cost: Box<dyn Fn(u64) -> Cost>,
+    pub(crate) cpu: Option<Setup>,
+    pub(crate) gpu: Option<GpuSetup>,
+}
+
+impl Row {
+    /// A row that runs nowhere yet. `cost` takes the bytes of an element.
+    pub fn new(
+        site: &str,
+        operation: &str,
+        shape: impl Into<String>,
+        cost: impl Fn(u64) -> Cost + 'static,
+    ) -> Self {
+        let name = format!("{site}/{operation}");
+        Self { name, shape: shape.into(), cost: Box::new(cost), cpu: None, gpu: None }
+    }
+
+    /// With a run on the processor. Nothing is made before the row's turn comes.
+    #[must_use]
+    pub fn on_cpu<F: FnMut() -> Result<()> + 'static>(
+        mut self,
+        setup: impl FnOnce() -> Result<F> + 'static,
+    ) -> Self {
+        self.cpu = Some(Box::new(move || Ok(Box::new(setup()?) as Body)));
+        self
+    }
+
+    /// With a run on a GPU, by this crate's kernels: makes the operands, checks the launches against the reference,
+    /// and gives them.
+    #[must_use]
+    pub fn on_gpu(
+        mut self,
+        setup: impl Fn(&dyn Machine, Element) -> Result<Work> + 'static,
+    ) -> Self {
+        self.gpu = Some(Box::new(setup));
+        self
+    }
+
+    /// The work of one run.
+    pub fn cost(&self, element: Element) -> Cost {
+        (self.cost)(element.bytes() as u64)
+    }
+
+    /// The row with its time.
+    pub(crate) fn measured(&self, element: Element, median: Duration) -> Measured {
+        let (name, shape) = (self.name.clone(), self.shape.clone());
+        Measured { name, shape, element, cost: self.cost(element), median }
+    }
+}
+
+/// A row with its time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measured {
+    /// Site and operation.
+    pub name: String,
+    /// The sizes.
+    pub shape: String,
+    /// How its tensors were stored.
+    pub element: Element,
+    /// The work of one run.
+    pub cost: Cost,
+    /// The time of one run: the median.
+    pub median: Duration,
+}
+
+impl Measured {
+    /// Operations a second, in units of 10^9.
+    pub fn giga_operations(&self) -> f64 {
+        self.cost.operations as f64 / self.median.as_secs_f64() / 1e9
+    }
+
+    /// Bytes a second, in units of 10^9.
+    pub fn giga_bytes(&self) -> f64 {
+        self.cost.bytes as f64 / self.median.as_secs_f64() / 1e9
+    }
+
+    /// What bounds it on that device.
+    pub fn bound(&self, ceiling: &Ceiling) -> Bound {
+        ceiling.least(self.cost).1
+    }
+
+    /// Its share of the roofline.
+    pub fn share(&self, ceiling: &Ceiling) -> f64 {
+        ceiling.share(self.cost, self.median)
+    }
+}
+
+/// The median of single runs, of which the first quarter (at least one, where there are more) is warm-up.
+pub fn median(runs: &[Duration]) -> Option<Duration> {
+    let warm = runs.len().div_ceil(4).min(runs.len().saturating_sub(1));
+    let mut runs = runs[warm..].to_vec();
+    runs.sort_unstable();
+    let upper = *runs.get(runs.len() / 2)?;
+    let lower = runs[(runs.len() - 1) / 2];
+    Some((lower + upper) / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_leaves_out_the_first_runs() {
+        let runs = |seconds: &[u64]| -> Vec<Duration> {
+            seconds.iter().map(|&s| Duration::from_secs(s)).collect()
+        };
+        assert_eq!(median(&[]), None);
+        assert_eq!(median(&runs(&[7])), Some(Duration::from_secs(7)));
+        assert_eq!(median(&runs(&[90, 2])), Some(Duration::from_secs(2)));
+        assert_eq!(median(&runs(&[90, 2, 4])), Some(Duration::from_secs(3)));
+        assert_eq!(median(&runs(&[90, 80, 5, 1, 3, 2, 4])), Some(Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn a_row_declares_its_cost_by_element() {
+        let row = Row::new("site", "copy", "n=8", |e| Cost { operations: 0, bytes: 16 * e });
+        assert_eq!(row.name, "site/copy");
+        assert_eq!(row.cost(Element::F32).bytes, 2 * row.cost(Element::Bf16).bytes);
+    }
+}

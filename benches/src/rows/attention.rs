@@ -1,0 +1,148 @@
+//! Attentions of the model, forward and backward.
+
+use std::sync::Arc;
+
+use aurora_kernels::{AttentionOptions, attention, reference};
+use candle_core::{Result, Tensor, Var};
+
+use super::{Shared, attention_gpu, backward, dot, gradient};
+use crate::cost::{self, AttentionShape};
+use crate::site::{ATTENTION, AttentionSite, GATE};
+use crate::{Row, Setting, check, normal, values};
+
+struct Operands {
+    q: Var,
+    k: Var,
+    v: Var,
+    heads: usize,
+    options: AttentionOptions,
+}
+
+impl Operands {
+    fn shared(site: AttentionSite, shape: AttentionShape) -> Shared<Self> {
+        let AttentionShape { queries, keys, q_len, k_len, width } = shape;
+        Shared::new(move || {
+            let tensor = |index, rows: u64, len: u64| {
+                let shape = [rows, len, width].map(|n| n as usize);
+                Var::from_tensor(&normal(index, &shape)?)
+            };
+            let shared: Option<Arc<[u32]>> =
+                (queries != keys).then(|| (0..queries).map(|row| (row % keys) as u32).collect());
+            Ok(Self {
+                q: tensor(0, queries, q_len)?,
+                k: tensor(1, keys, k_len)?,
+                v: tensor(2, keys, k_len)?,
+                heads: site.heads,
+                options: AttentionOptions { kv_rows: shared, ..Default::default() },
+            })
+        })
+    }
+
+    fn run(&self, [q, k, v]: &[Tensor; 3]) -> Result<Tensor> {
+        attention(q, k, v, self.heads, &self.options)
+    }
+
+    fn detached(&self) -> [Tensor; 3] {
+        [&self.q, &self.k, &self.v].map(|var| var.as_detached_tensor())
+    }
+
+    fn tracked(&self) -> [Tensor; 3] {
+        [&self.q, &self.k, &self.v].map(|var| var.as_tensor().clone())
+    }
+
+    /// The first row of each of q, k and v.
+    fn first(&self) -> Result<[Vec<f64>; 3]> {
+        let [q, k, v] = self.detached().map(|x| values(&x.narrow(0, 0, 1)?));
+        Ok([q?, k?, v?])
+    }
+
+    fn check_output(&self, y: &Tensor) -> Result<()> {
+        let [q, k, v] = self.first()?;
+        let plain = reference::Attention {
+            q_len: self.q.dims()[1],
+            k_len: self.k.dims()[1],
+            heads: self.heads,
+            width: self.q.dims()[2],
+            ..Default::default()
+        };
+        check("attention", y, &reference::attention(&q, &k, &v, &plain))
+    }
+
+    /// Holds dq of the first query and head to the formula.
+    fn check_gradient(&self, y: &Tensor) -> Result<()> {
+        let want = query_gradient_of_ones(&self.first()?, self.q.dims()[2], self.heads);
+        check("attention, dq", gradient(&y.backward()?, &self.q, "q")?, &want)
+    }
+}
+
+/// dq of the first query and head of a row of each of q, k and v, from a gradient of ones: with p the probabilities and
+/// s the sums of the values, `dq = sum_j p_j (s_j - p . s) k_j / sqrt(head)`.
+pub(super) fn query_gradient_of_ones(
+    [q, k, v]: &[Vec<f64>; 3],
+    width: usize,
+    heads: usize,
+) -> Vec<f64> {
+    let head = width / heads;
+    let root = (head as f64).sqrt();
+    let keys: Vec<&[f64]> = k.chunks_exact(width).map(|k| &k[..head]).collect();
+    let scores: Vec<f64> = keys.iter().map(|k| dot(&q[..head], k) / root).collect();
+    let p = reference::softmax(&scores);
+    let s: Vec<f64> = v.chunks_exact(width).map(|v| v[..head].iter().sum()).collect();
+    let level = dot(&p, &s);
+    let mut want = vec![0.0; head];
+    for ((k, p), s) in keys.iter().zip(&p).zip(&s) {
+        want.iter_mut().zip(*k).for_each(|(want, k)| *want += p * (s - level) * k / root);
+    }
+    want
+}
+
+/// Both ways at each site; the gated query after a fusion layer on a GPU alone, where it is one kernel.
+pub fn rows(setting: &Setting) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for site in ATTENTION {
+        let shape = site.shape(setting);
+        let AttentionShape { queries, keys, q_len, k_len, width } = shape;
+        let text = format!("{queries}x{q_len} on {keys}x{k_len} D={width} H={}", site.heads);
+        let shared = Operands::shared(site, shape);
+
+        let of = shared.clone();
+        let row = Row::new(site.name, "attention", &text, move |e| shape.forward(e));
+        let row = row.on_cpu(move || {
+            let of = of.get()?;
+            let operands = of.detached();
+            of.check_output(&of.run(&operands)?)?;
+            Ok(move || of.run(&operands).map(drop))
+        });
+        let heads = site.heads;
+        rows.push(row.on_gpu(move |machine, element| {
+            attention_gpu::attention(machine, element, shape, heads, false)
+        }));
+
+        let of = shared;
+        let row = Row::new(site.name, "attention_backward", &text, move |e| shape.backward(e));
+        let row = row.on_cpu(move || {
+            let of = of.get()?;
+            let y = of.run(&of.tracked())?;
+            of.check_gradient(&y)?;
+            Ok(backward(y))
+        });
+        rows.push(row.on_gpu(move |machine, element| {
+            attention_gpu::attention(machine, element, shape, heads, true)
+        }));
+    }
+    for site in GATE {
+        let size = [site.rows(setting), site.width];
+        let [all, wide] = size.map(|n| n as u64);
+        let text = format!("{all}x{wide}");
+        let row = Row::new(site.name, "gated_query", &text, move |e| cost::gate(all, wide, e));
+        rows.push(
+            row.on_gpu(move |machine, element| attention_gpu::gate(machine, element, size, false)),
+        );
+        let cost = move |e| cost::gate_backward(all, wide, e);
+        let row = Row::new(site.name, "gated_query_backward", &text, cost);
+        rows.push(
+            row.on_gpu(move |machine, element| attention_gpu::gate(machine, element, size, true)),
+        );
+    }
+    rows
+}

@@ -1,0 +1,142 @@
+//! Linear maps: a plain product, the frozen map, and one with a low-rank delta formed into its weight.
+
+use aurora_kernels::{LowRank, Mode, adapted_linear, linear, reference};
+use candle_core::{Result, Tensor, Var};
+
+use super::{Shared, backward, column_sums, dot, gradient};
+use crate::cost::LinearShape;
+use crate::site::LINEAR;
+use crate::{Row, Setting, check, normal, values};
+
+/// Everything a map with a delta takes.
+pub(super) struct Operands {
+    pub(super) x: Var,
+    pub(super) weight: Tensor,
+    pub(super) bias: Tensor,
+    pub(super) a: Var,
+    pub(super) b: Var,
+}
+
+impl Operands {
+    pub(super) fn shared(shape: LinearShape) -> Shared<Self> {
+        let LinearShape { tokens, input, output, rank } = shape;
+        let [tokens, input, output, rank] = [tokens, input, output, rank].map(|n| n as usize);
+        Shared::new(move || {
+            Ok(Self {
+                x: Var::from_tensor(&normal(0, &[tokens, input])?)?,
+                weight: normal(1, &[output, input])?,
+                bias: normal(2, &[output])?,
+                a: Var::from_tensor(&normal(3, &[rank, input])?)?,
+                b: Var::from_tensor(&normal(4, &[output, rank])?)?,
+            })
+        })
+    }
+
+    pub(super) fn delta(&self) -> Result<LowRank> {
+        LowRank::new(self.a.as_tensor().clone(), self.b.as_tensor().clone())
+    }
+
+    fn input(&self) -> usize {
+        self.a.dims()[1]
+    }
+
+    /// The first rows of x.
+    pub(super) fn first_rows(&self) -> Result<Vec<f64>> {
+        values(&self.x.narrow(0, 0, 2)?)
+    }
+
+    /// `W + B A`.
+    pub(super) fn effective(&self) -> Result<Vec<f64>> {
+        let [w, a, b] = [&self.weight, self.a.as_tensor(), self.b.as_tensor()].map(values);
+        Ok(reference::effective_weight(&w?, &a?, &b?, self.input()))
+    }
+
+    /// Holds `y = x weight^T + bias` to the reference on its first rows.
+    pub(super) fn check_output(&self, name: &str, y: &Tensor, weight: &[f64]) -> Result<()> {
+        let bias = values(&self.bias)?;
+        let want = reference::linear(&self.first_rows()?, weight, Some(&bias), self.input());
+        check(name, y, &want)
+    }
+
+    /// Holds the factors' gradients from a gradient of ones to the formulas: `dA[r] = sum(B[:, r]) sum_t x[t]` and
+    /// `dB[o, r] = sum_t x[t] . A[r]`.
+    pub(super) fn check_factors(&self, name: &str, y: &Tensor) -> Result<()> {
+        let grads = y.backward()?;
+        let (input, rank) = (self.input(), self.a.dims()[0]);
+        let x = column_sums(&values(&self.x)?, input);
+        let (a, b) = (values(&self.a)?, values(&self.b)?);
+        let g = column_sums(&b, rank);
+        let da: Vec<f64> = g.iter().flat_map(|g| x.iter().map(move |x| g * x)).collect();
+        check(&format!("{name}, dA"), gradient(&grads, &self.a, "A")?, &da)?;
+        let z: Vec<f64> = a.chunks_exact(input).map(|a| dot(&x, a)).collect();
+        let db = z.repeat(self.weight.dims()[0]);
+        check(&format!("{name}, dB"), gradient(&grads, &self.b, "B")?, &db)
+    }
+
+    /// Holds dx from a gradient of ones to the column sums of the weight.
+    fn check_input(&self, name: &str, y: &Tensor, weight: &[f64]) -> Result<()> {
+        let grads = y.backward()?;
+        let want = column_sums(weight, self.input());
+        check(&format!("{name}, dx"), gradient(&grads, &self.x, "x")?, &want)
+    }
+}
+
+/// For each site the product alone, the frozen map forward and backward, its weight with the delta formed, and the
+/// backward pass of the map with a delta.
+pub fn rows(setting: &Setting) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for site in LINEAR {
+        let shape = site.shape(setting);
+        let LinearShape { tokens, input, output, rank } = shape;
+        let text = format!("T={tokens} {input}->{output} R={rank}");
+        let shared = Operands::shared(shape);
+
+        let of = shared.clone();
+        let row = Row::new(site.name, "product", &text, move |e| shape.product(e));
+        rows.push(row.on_cpu(move || {
+            let of = of.get()?;
+            Ok(move || of.x.as_detached_tensor().matmul(&of.weight.t()?).map(drop))
+        }));
+
+        let of = shared.clone();
+        let row = Row::new(site.name, "linear", &text, move |e| shape.linear(e));
+        rows.push(row.on_cpu(move || {
+            let of = of.get()?;
+            let x = of.x.as_detached_tensor();
+            let y = linear(&x, &of.weight, Some(&of.bias))?;
+            of.check_output("linear", &y, &values(&of.weight)?)?;
+            Ok(move || linear(&x, &of.weight, Some(&of.bias)).map(drop))
+        }));
+
+        let of = shared.clone();
+        let row = Row::new(site.name, "linear_backward", &text, move |e| shape.product(e));
+        rows.push(row.on_cpu(move || {
+            let of = of.get()?;
+            let y = linear(&of.x, &of.weight, Some(&of.bias))?;
+            of.check_input("linear", &y, &values(&of.weight)?)?;
+            Ok(backward(y))
+        }));
+
+        let of = shared.clone();
+        let row = Row::new(site.name, "reconstruct", &text, move |e| shape.reconstruct(e));
+        rows.push(row.on_cpu(move || {
+            let of = of.get()?;
+            check("reconstruct", &of.delta()?.effective(&of.weight)?, &of.effective()?)?;
+            Ok(move || of.delta()?.effective(&of.weight).map(drop))
+        }));
+
+        let of = shared;
+        let cost = move |e| shape.product(e) + shape.factor_gradient(e);
+        let row = Row::new(site.name, "adapted_backward", &text, cost);
+        rows.push(row.on_cpu(move || {
+            let of = of.get()?;
+            let mode = Mode::Reconstruct;
+            let y = adapted_linear(&of.x, &of.weight, Some(&of.bias), &of.delta()?, mode)?;
+            of.check_output("adapted_linear", &y, &of.effective()?)?;
+            of.check_input("adapted_linear", &y, &of.effective()?)?;
+            of.check_factors("adapted_linear", &y)?;
+            Ok(backward(y))
+        }));
+    }
+    rows
+}

@@ -1,0 +1,179 @@
+//! Shapes, named after the sites of models: BLIP-base with pictures of 384 and 224 pixels (`vit_b16_384`,
+//! `vit_b16_224`) and texts of 35 tokens, and the small model that the quickstart tunes (`nano`: 192 wide, three heads,
+//! 37 tokens a picture, 16 a text), of which a batch has 64 times as many.
+
+use crate::cost::{AttentionShape, LinearShape};
+use crate::measure::Setting;
+
+/// Pictures of the small model for each of BLIP-base.
+const NANO: usize = 64;
+
+/// A linear map of a model.
+#[derive(Debug, Clone, Copy)]
+pub struct LinearSite {
+    /// Model and map.
+    pub name: &'static str,
+    /// Tokens for each picture of the setting.
+    tokens: usize,
+    input: usize,
+    output: usize,
+    rank: usize,
+}
+
+/// The maps of a vision block at both picture sizes, of a text layer, and of the small model.
+pub const LINEAR: [LinearSite; 10] = [
+    base("vit_b16_384.qkv", 577, 768, 2304),
+    base("vit_b16_384.fc2", 577, 3072, 768),
+    base("vit_b16_224.fc1", 197, 768, 3072),
+    base("vit_b16_224.proj", 197, 768, 768),
+    base("text.query", 35, 768, 768),
+    nano("nano.qkv", 37, 192, 576),
+    nano("nano.proj", 37, 192, 192),
+    nano("nano.fc1", 37, 192, 768),
+    nano("nano.fc2", 37, 768, 192),
+    nano("nano.text.query", 16, 192, 192),
+];
+
+const fn base(name: &'static str, tokens: usize, input: usize, output: usize) -> LinearSite {
+    LinearSite { name, tokens, input, output, rank: 64 }
+}
+
+const fn nano(name: &'static str, tokens: usize, input: usize, output: usize) -> LinearSite {
+    LinearSite { name, tokens: NANO * tokens, input, output, rank: 16 }
+}
+
+impl LinearSite {
+    /// Its sizes in a batch.
+    pub fn shape(self, setting: &Setting) -> LinearShape {
+        LinearShape {
+            tokens: (self.tokens * setting.pictures) as u64,
+            input: self.input as u64,
+            output: self.output as u64,
+            rank: self.rank as u64,
+        }
+    }
+}
+
+/// An attention of a model.
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionSite {
+    /// Model and attention.
+    pub name: &'static str,
+    /// Rows of keys for each picture of the setting.
+    rows: usize,
+    /// Rows of queries for each row of keys.
+    share: usize,
+    q_len: usize,
+    k_len: usize,
+    /// Number of heads.
+    pub heads: usize,
+    width: usize,
+}
+
+/// Self-attention of both towers, texts over pictures (each with a right text and two hard negatives), re-ranking (a text
+/// with 8 candidate pictures for each picture of the setting), and the small model's.
+pub const ATTENTION: [AttentionSite; 8] = [
+    attention("vit_b16_384.self", 1, 1, 577, 577),
+    attention("vit_b16_224.self", 1, 1, 197, 197),
+    attention("text.self", 8, 1, 35, 35),
+    attention("text.cross", 1, 3, 35, 577),
+    attention("rerank", 8, 1, 35, 577),
+    AttentionSite { heads: 3, width: 192, ..attention("nano.self", NANO, 1, 37, 37) },
+    AttentionSite { heads: 3, width: 192, ..attention("nano.text.self", NANO, 1, 16, 16) },
+    AttentionSite { heads: 3, width: 192, ..attention("nano.text.cross", NANO, 3, 16, 37) },
+];
+
+const fn attention(
+    name: &'static str,
+    rows: usize,
+    share: usize,
+    q_len: usize,
+    k_len: usize,
+) -> AttentionSite {
+    AttentionSite { name, rows, share, q_len, k_len, heads: 12, width: 768 }
+}
+
+impl AttentionSite {
+    /// Its sizes in a batch.
+    pub fn shape(self, setting: &Setting) -> AttentionShape {
+        let keys = (self.rows * setting.pictures) as u64;
+        AttentionShape {
+            queries: keys * self.share as u64,
+            keys,
+            q_len: self.q_len as u64,
+            k_len: self.k_len as u64,
+            width: self.width as u64,
+        }
+    }
+}
+
+/// Rows of tokens of one width.
+#[derive(Debug, Clone, Copy)]
+pub struct RowsSite {
+    /// Model and what is done there.
+    pub name: &'static str,
+    rows: usize,
+    /// Elements of a row.
+    pub width: usize,
+}
+
+/// What layer normalisation takes.
+pub const NORM: [RowsSite; 4] = [
+    RowsSite { name: "vit_b16_384.norm1", rows: 577, width: 768 },
+    RowsSite { name: "text.norm", rows: 35, width: 768 },
+    RowsSite { name: "nano.norm1", rows: NANO * 37, width: 192 },
+    RowsSite { name: "nano.text.norm", rows: NANO * 16, width: 192 },
+];
+
+/// What the activation between the maps of an MLP takes.
+pub const GELU: [RowsSite; 2] = [
+    RowsSite { name: "vit_b16_384.mlp", rows: 577, width: 3072 },
+    RowsSite { name: "nano.mlp", rows: NANO * 37, width: 768 },
+];
+
+/// What the contrastive loss takes: a row for each picture, its candidates the batch and a queue. BLIP's batch is 16
+/// pictures on one device.
+pub const LOSS: [RowsSite; 2] = [
+    RowsSite { name: "queue_57600", rows: 8, width: 57_600 + 16 },
+    RowsSite { name: "nano.queue_2048", rows: NANO, width: 2048 + 128 },
+];
+
+/// Where the gated query enters: a fusion layer's output.
+pub const GATE: [RowsSite; 2] = [
+    RowsSite { name: "text.gate", rows: 3 * 35, width: 768 },
+    RowsSite { name: "nano.text.gate", rows: NANO * 3 * 16, width: 192 },
+];
+
+impl RowsSite {
+    /// Rows in a batch.
+    pub fn rows(self, setting: &Setting) -> usize {
+        self.rows * setting.pictures
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn sites_have_names_of_their_own() {
+        let names: Vec<&str> = LINEAR
+            .iter()
+            .map(|site| site.name)
+            .chain(ATTENTION.iter().map(|site| site.name))
+            .chain([NORM.as_slice(), &GELU, &LOSS, &GATE].concat().iter().map(|site| site.name))
+            .collect();
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");
+    }
+
+    #[test]
+    fn a_batch_multiplies_tokens_alone() {
+        let [two, four] = [2, 4].map(|pictures| LINEAR[0].shape(&Setting { pictures }));
+        assert_eq!(two, LinearShape { tokens: 1154, input: 768, output: 2304, rank: 64 });
+        assert_eq!(four, LinearShape { tokens: 2308, ..two });
+        let cross = ATTENTION[3].shape(&Setting { pictures: 2 });
+        assert_eq!((cross.queries, cross.keys), (6, 2));
+    }
+}
