@@ -39,6 +39,8 @@ PYTHON
 )
 export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}${folders:-}
 
+# A word is enough where a GPU is missing.
+export RUST_BACKTRACE=0
 export CRITERION_HOME=$results/criterion AURORA_BENCH_RESULTS=$results AURORA_BENCH_RECORD=1
 AURORA_BENCH_COMMIT=$(made commit) AURORA_BENCH_RUSTC=$(made rustc)
 export AURORA_BENCH_COMMIT AURORA_BENCH_RUSTC

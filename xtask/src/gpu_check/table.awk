@@ -39,7 +39,7 @@ function readable(ns) {
 }
 
 function print_row(a, b, c, d, e, f, g, h) {
-    printf "%-38s | %-4s | %10s | %10s | %5s | %8s | %-8s | %s\n", a, b, c, d, e, f, g, h
+    printf "%-38s | %-4s | %10s | %10s | %5s | %8s | %-12s | %s\n", a, b, c, d, e, f, g, h
 }
 
 FILENAME ~ /numerics.txt$/ { numerics[$2] = $1; next }
@@ -62,6 +62,8 @@ FILENAME ~ /peers.csv$/ {
     key = row "/" type
     of = module(row)
     checked = of == "" ? "bench" : (of in numerics ? numerics[of] : "-")
+    # Without a GPU the row is the CPU path, and its kernels ran on the emulator.
+    if (!gpu && of in numerics) checked = checked ", emulator"
     clean = of == "" ? "-" : (of in sanitizer ? sanitizer[of] : (gpu ? "not run" : "no GPU"))
     torch = key in peer ? readable(peer[key]) : (gpu ? "-" : "no GPU")
     ratio = key in peer ? sprintf("%.2f", peer[key] / ours) : "-"
