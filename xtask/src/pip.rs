@@ -38,7 +38,7 @@ pub fn installed(set: &Set, folder: &Path) -> Result<PathBuf> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     // Aside and renamed: an interrupted installation leaves nothing that looks like one.
     let aside = tempfile::tempdir_in(folder)?;
-    let mut pip = Command::new(&python);
+    let mut pip = Command::new(python);
     pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--target"]);
     // Nothing of the machine's own is touched, whoever runs this.
     pip.env("PIP_ROOT_USER_ACTION", "ignore").env("PIP_DISABLE_PIP_VERSION_CHECK", "1");

@@ -86,7 +86,7 @@ fn architectures_of(path: &str, wanted: &[String]) -> Vec<String> {
 pub fn architectures(list: &str) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for name in list.split(',').map(str::trim) {
-        let number = name.trim_end_matches(|c: char| c == 'a' || c == 'f');
+        let number = name.trim_end_matches(['a', 'f']);
         let parsed = number.parse::<u32>().ok().filter(|_| name.len() <= number.len() + 1);
         let Some(number) = parsed else {
             bail!("--arch {list}: {name:?} is no architecture; write them as in --arch 80,90a");

@@ -118,11 +118,11 @@ impl Harness {
 /// The binary of the target `kernels` in cargo's messages.
 fn executable(messages: &str) -> Option<PathBuf> {
     let parsed = messages.lines().filter_map(|line| serde_json::from_str(line).ok());
-    let found = parsed.filter_map(|message: serde_json::Value| {
+    let mut found = parsed.filter_map(|message: serde_json::Value| {
         let of_this_target = message["target"]["name"] == "kernels";
         of_this_target.then(|| message["executable"].as_str().map(PathBuf::from)).flatten()
     });
-    found.last()
+    found.next_back()
 }
 
 /// What an end, or the time after which a test was stopped, and a text mean.
