@@ -36,6 +36,14 @@ fn packed_heads_of_any_size() {
     }
 }
 
+/// Batches begin at multiples of 16 bytes, and rows of them at none.
+#[test]
+fn rows_that_begin_anywhere() {
+    let Some(machine) = machine() else { return };
+    let options = Options { place: Place::Apart { gap: 2, skip: 0 }, ..PLAIN };
+    every_type(&*machine, &shape([2, 14, 14, 1, 32]), &options);
+}
+
 /// One side of a tile's end, and the other, for queries and for keys.
 #[test]
 fn lengths_about_a_tile() {
