@@ -69,7 +69,7 @@ impl Element {
         }
     }
 
-    /// The one of three symbols that is for this type; see [`by_element`].
+    /// The one of three symbols that is for this type; see [`symbol_for`].
     pub(crate) fn pick(self, symbols: [&'static str; 3]) -> &'static str {
         match self {
             Self::F32 => symbols[0],
@@ -79,8 +79,8 @@ impl Element {
     }
 }
 
-/// The symbol of a kernel for an element type: `by_element!(element, "layer_norm_forward")`.
-macro_rules! by_element {
+/// The symbol of a kernel for an element type: `symbol_for!(element, "layer_norm_forward")`.
+macro_rules! symbol_for {
     ($element:expr, $kernel:literal) => {
         $element.pick([
             concat!($kernel, "_f32"),
@@ -89,7 +89,7 @@ macro_rules! by_element {
         ])
     };
 }
-pub(crate) use by_element;
+pub(crate) use symbol_for;
 
 /// A struct that kernels take by value.
 ///

@@ -3,7 +3,7 @@
 use candle_core::Result;
 
 use super::tensors::{Blocks, bytes_of};
-use crate::cuda::launch::by_element;
+use crate::cuda::launch::symbol_for;
 use crate::cuda::params::{AdamW, AdamWTensor};
 use crate::cuda::{DevicePointer, Element, Launch};
 
@@ -112,6 +112,6 @@ impl AdamWPlan {
         let params =
             AdamW { tensors: tensors.read().cast(), tensor_of_block: blocks.read().cast() };
         let grid = [self.blocks.tensor.len(), 1, 1];
-        Launch::new(by_element!(self.element, "adamw"), grid, THREADS, 0, &params).map(Some)
+        Launch::new(symbol_for!(self.element, "adamw"), grid, THREADS, 0, &params).map(Some)
     }
 }

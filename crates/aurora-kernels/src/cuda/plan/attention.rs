@@ -3,7 +3,7 @@
 use candle_core::Result;
 
 use crate::Error;
-use crate::cuda::launch::by_element;
+use crate::cuda::launch::symbol_for;
 use crate::cuda::params::{
     AttentionBackward, AttentionDelta, AttentionForward, AttentionRows, AttentionScores,
 };
@@ -157,11 +157,11 @@ impl Attention {
             scores: self.scores(&memory.scores),
         };
         let symbol = match size {
-            32 => by_element!(self.element, "attention_forward_32"),
-            64 => by_element!(self.element, "attention_forward_64"),
-            80 => by_element!(self.element, "attention_forward_80"),
-            96 => by_element!(self.element, "attention_forward_96"),
-            _ => by_element!(self.element, "attention_forward_128"),
+            32 => symbol_for!(self.element, "attention_forward_32"),
+            64 => symbol_for!(self.element, "attention_forward_64"),
+            80 => symbol_for!(self.element, "attention_forward_80"),
+            96 => symbol_for!(self.element, "attention_forward_96"),
+            _ => symbol_for!(self.element, "attention_forward_128"),
         };
         let grid = self.grid(self.q_len.div_ceil(ROWS), self.queries);
         Launch::new(symbol, grid, THREADS, self.shared(size, 1), &params).map(Some)
@@ -198,11 +198,11 @@ impl Attention {
             }
             if dq.is_some() {
                 let symbol = match size {
-                    32 => by_element!(self.element, "attention_backward_query_32"),
-                    64 => by_element!(self.element, "attention_backward_query_64"),
-                    80 => by_element!(self.element, "attention_backward_query_80"),
-                    96 => by_element!(self.element, "attention_backward_query_96"),
-                    _ => by_element!(self.element, "attention_backward_query_128"),
+                    32 => symbol_for!(self.element, "attention_backward_query_32"),
+                    64 => symbol_for!(self.element, "attention_backward_query_64"),
+                    80 => symbol_for!(self.element, "attention_backward_query_80"),
+                    96 => symbol_for!(self.element, "attention_backward_query_96"),
+                    _ => symbol_for!(self.element, "attention_backward_query_128"),
                 };
                 let grid = self.grid(self.q_len.div_ceil(ROWS), self.queries);
                 launches.push(Launch::new(symbol, grid, THREADS, shared, &params)?);
@@ -210,11 +210,11 @@ impl Attention {
         }
         if (dk.is_some() || dv.is_some()) && self.keys > 0 {
             let symbol = match size {
-                32 => by_element!(self.element, "attention_backward_key_32"),
-                64 => by_element!(self.element, "attention_backward_key_64"),
-                80 => by_element!(self.element, "attention_backward_key_80"),
-                96 => by_element!(self.element, "attention_backward_key_96"),
-                _ => by_element!(self.element, "attention_backward_key_128"),
+                32 => symbol_for!(self.element, "attention_backward_key_32"),
+                64 => symbol_for!(self.element, "attention_backward_key_64"),
+                80 => symbol_for!(self.element, "attention_backward_key_80"),
+                96 => symbol_for!(self.element, "attention_backward_key_96"),
+                _ => symbol_for!(self.element, "attention_backward_key_128"),
             };
             let grid = self.grid(self.k_len.div_ceil(ROWS), self.keys);
             launches.push(Launch::new(symbol, grid, THREADS, shared, &params)?);
@@ -232,7 +232,7 @@ impl Attention {
             heads: self.heads as i32,
             head: self.head as i32,
         };
-        let symbol = by_element!(self.element, "attention_delta");
+        let symbol = symbol_for!(self.element, "attention_delta");
         let [vectors, ..] = self.grid(self.q_len, self.queries);
         let grid = [vectors.div_ceil(WARPS), 1, 1];
         Launch::new(symbol, grid, THREADS, 0, &params)

@@ -4,7 +4,7 @@ use candle_core::Result;
 
 use super::int;
 use super::parts::{COLUMN_THREADS, Parts, pack_blocks};
-use crate::cuda::launch::by_element;
+use crate::cuda::launch::symbol_for;
 use crate::cuda::params::{AddBias, ColumnSum};
 use crate::cuda::{DevicePointer, Element, Launch};
 
@@ -53,7 +53,7 @@ impl Bias {
             unused: 0,
         };
         let grid = [pack_blocks(self.element, count, THREADS), 1, 1];
-        Launch::new(by_element!(self.element, "add_bias"), grid, THREADS, 0, &params).map(Some)
+        Launch::new(symbol_for!(self.element, "add_bias"), grid, THREADS, 0, &params).map(Some)
     }
 
     /// Numbers of f32 that a sum over rows needs room for.
@@ -80,7 +80,7 @@ impl Bias {
             rows_of_part: int(OP, "x", parts.rows)?,
         };
         let (element, columns) = (self.element, self.columns);
-        let symbol = by_element!(element, "column_sum");
+        let symbol = symbol_for!(element, "column_sum");
         let grid = parts.grid(element, columns);
         Ok(vec![
             Launch::new(symbol, grid, COLUMN_THREADS, 0, &params)?,

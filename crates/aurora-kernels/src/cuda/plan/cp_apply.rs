@@ -3,7 +3,7 @@
 use candle_core::Result;
 
 use super::{at_least, int};
-use crate::cuda::launch::by_element;
+use crate::cuda::launch::symbol_for;
 use crate::cuda::params::CpApply;
 use crate::cuda::{DevicePointer, Element, Launch};
 
@@ -77,6 +77,6 @@ impl Apply {
             outputs_of_block: int(OP, "outputs", outputs_of_block)?,
         };
         let grid = [down, self.outputs.div_ceil(outputs_of_block), 1];
-        Launch::new(by_element!(self.element, "cp_apply"), grid, THREADS, 0, &params).map(Some)
+        Launch::new(symbol_for!(self.element, "cp_apply"), grid, THREADS, 0, &params).map(Some)
     }
 }

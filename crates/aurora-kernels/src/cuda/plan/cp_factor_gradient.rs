@@ -4,7 +4,7 @@ use candle_core::Result;
 
 use super::{at_least, int};
 use crate::Error;
-use crate::cuda::launch::by_element;
+use crate::cuda::launch::symbol_for;
 use crate::cuda::params::CpFactorGradient;
 use crate::cuda::{DevicePointer, Element, Launch};
 
@@ -187,12 +187,12 @@ impl FactorGradient {
         let launch = |symbol, grid, threads| Launch::new(symbol, grid, threads, 0, &params);
         let mut launches = Vec::with_capacity(3);
         if self.tokens > 0 {
-            let symbol = by_element!(self.element, "cp_factor_project");
+            let symbol = symbol_for!(self.element, "cp_factor_project");
             launches.push(launch(symbol, [token_blocks, components, 1], THREADS)?);
         }
-        let symbol = by_element!(self.element, "cp_factor_products");
+        let symbol = symbol_for!(self.element, "cp_factor_products");
         launches.push(launch(symbol, [tiles, components, splits], THREADS)?);
-        let symbol = by_element!(self.element, "cp_factor_finish");
+        let symbol = symbol_for!(self.element, "cp_factor_finish");
         let grid = [elements.div_ceil(FINISH_THREADS as usize), 1, 1];
         launches.push(launch(symbol, grid, FINISH_THREADS)?);
         Ok(launches)

@@ -5,7 +5,7 @@ use std::mem::{size_of, size_of_val};
 use candle_core::Result;
 
 use super::{at_least, int};
-use crate::cuda::launch::by_element;
+use crate::cuda::launch::symbol_for;
 use crate::cuda::params::{CpPair, CpReconstruct, CpSlice};
 use crate::cuda::{DevicePointer, Element, Launch};
 
@@ -132,9 +132,9 @@ impl Reconstruct {
         let pairs_offset = bytes.len() as u64;
         bytes.extend(bytes_of(&pairs));
         let symbol = if self.cores {
-            by_element!(self.element, "cp_reconstruct_core")
+            symbol_for!(self.element, "cp_reconstruct_core")
         } else {
-            by_element!(self.element, "cp_reconstruct")
+            symbol_for!(self.element, "cp_reconstruct")
         };
         Ok(Some(ReconstructTable {
             bytes,

@@ -4,7 +4,7 @@ use candle_core::Result;
 
 use super::parts::{COLUMN_THREADS, Parts};
 use super::{int, product};
-use crate::cuda::launch::by_element;
+use crate::cuda::launch::symbol_for;
 use crate::cuda::params::{
     GatedQueryBackward, GatedQueryFinish, GatedQueryForward, GatedQueryGates,
 };
@@ -104,7 +104,7 @@ impl GatedQuery {
             unused: 0,
         };
         let grid = parts.grid(self.element, self.columns);
-        let symbol = by_element!(self.element, "gated_query_forward");
+        let symbol = symbol_for!(self.element, "gated_query_forward");
         Launch::new(symbol, grid, COLUMN_THREADS, 0, &params).map(Some)
     }
 
@@ -161,7 +161,7 @@ impl GatedQuery {
             constant: self.constant,
             unused: 0,
         };
-        let symbol = by_element!(element, "gated_query_backward");
+        let symbol = symbol_for!(element, "gated_query_backward");
         let grid = parts.grid(element, self.columns);
         let mut launches = vec![Launch::new(symbol, grid, COLUMN_THREADS, 0, &params)?];
         if sums {
@@ -179,7 +179,7 @@ impl GatedQuery {
                 constant: self.constant,
                 unused: 0,
             };
-            let symbol = by_element!(element, "gated_query_finish");
+            let symbol = symbol_for!(element, "gated_query_finish");
             let grid = Parts::finish_grid(self.columns);
             launches.push(Launch::new(symbol, grid, COLUMN_THREADS, 0, &params)?);
         }
@@ -197,7 +197,7 @@ impl GatedQuery {
                 columns,
                 unused: 0,
             };
-            let symbol = by_element!(element, "gated_query_gates");
+            let symbol = symbol_for!(element, "gated_query_gates");
             launches.push(Launch::new(symbol, [1, 1, 1], COLUMN_THREADS, 0, &params)?);
         }
         Ok(launches)

@@ -4,7 +4,7 @@ use candle_core::Result;
 
 use super::parts::{COLUMN_THREADS, Parts, pack_blocks};
 use super::{int, product};
-use crate::cuda::launch::by_element;
+use crate::cuda::launch::symbol_for;
 use crate::cuda::params::{GeluBackward, GeluForward};
 use crate::cuda::{DevicePointer, Element, Launch};
 
@@ -70,7 +70,7 @@ impl Gelu {
             unused: 0,
         };
         let grid = [pack_blocks(self.element, count, THREADS), 1, 1];
-        Launch::new(by_element!(self.element, "gelu_forward"), grid, THREADS, 0, &params).map(Some)
+        Launch::new(symbol_for!(self.element, "gelu_forward"), grid, THREADS, 0, &params).map(Some)
     }
 
     /// Numbers of f32 that the gradient of the bias needs room for.
@@ -104,10 +104,10 @@ impl Gelu {
         let element = self.element;
         if !wanted {
             let grid = [pack_blocks(element, count, THREADS), 1, 1];
-            let symbol = by_element!(element, "gelu_backward");
+            let symbol = symbol_for!(element, "gelu_backward");
             return Ok(vec![Launch::new(symbol, grid, THREADS, 0, &params)?]);
         }
-        let symbol = by_element!(element, "gelu_backward_columns");
+        let symbol = symbol_for!(element, "gelu_backward_columns");
         let grid = parts.grid(element, self.columns);
         Ok(vec![
             Launch::new(symbol, grid, COLUMN_THREADS, 0, &params)?,

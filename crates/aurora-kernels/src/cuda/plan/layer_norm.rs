@@ -4,7 +4,7 @@ use candle_core::Result;
 
 use super::int;
 use super::parts::{COLUMN_THREADS, Parts};
-use crate::cuda::launch::by_element;
+use crate::cuda::launch::symbol_for;
 use crate::cuda::params::{LayerNormBackward, LayerNormForward, LayerNormParameters};
 use crate::cuda::{DevicePointer, Element, Launch};
 
@@ -98,7 +98,7 @@ impl LayerNorm {
             columns: int(OP, "x", self.columns)?,
             eps: self.eps,
         };
-        let symbol = by_element!(self.element, "layer_norm_forward");
+        let symbol = symbol_for!(self.element, "layer_norm_forward");
         let grid = [self.rows.div_ceil(ROWS_OF_BLOCK), 1, 1];
         Launch::new(symbol, grid, THREADS, 0, &params).map(Some)
     }
@@ -133,7 +133,7 @@ impl LayerNorm {
                 columns,
                 unused: 0,
             };
-            let symbol = by_element!(self.element, "layer_norm_backward");
+            let symbol = symbol_for!(self.element, "layer_norm_backward");
             let grid = [self.rows.div_ceil(ROWS_OF_BLOCK), 1, 1];
             launches.push(Launch::new(symbol, grid, THREADS, 0, &params)?);
         }
@@ -151,7 +151,7 @@ impl LayerNorm {
                 columns,
                 rows_of_part: int(OP, "x", parts.rows)?,
             };
-            let symbol = by_element!(self.element, "layer_norm_backward_parameters");
+            let symbol = symbol_for!(self.element, "layer_norm_backward_parameters");
             let grid = parts.grid(self.element, self.columns);
             launches.push(Launch::new(symbol, grid, COLUMN_THREADS, 0, &params)?);
             let (element, columns) = (self.element, self.columns);

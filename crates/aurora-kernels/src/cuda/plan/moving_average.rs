@@ -3,7 +3,7 @@
 use candle_core::Result;
 
 use super::tensors::{Blocks, bytes_of};
-use crate::cuda::launch::by_element;
+use crate::cuda::launch::symbol_for;
 use crate::cuda::params::{AveragedTensor, MovingAverage};
 use crate::cuda::{DevicePointer, Element, Launch};
 
@@ -84,7 +84,7 @@ impl MovingAveragePlan {
             rest: (1.0 - decay) as f32,
         };
         let grid = [self.blocks.tensor.len(), 1, 1];
-        Launch::new(by_element!(self.element, "moving_average"), grid, THREADS, 0, &params)
+        Launch::new(symbol_for!(self.element, "moving_average"), grid, THREADS, 0, &params)
             .map(Some)
     }
 }

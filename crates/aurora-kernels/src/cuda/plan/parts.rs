@@ -3,7 +3,7 @@
 use candle_core::Result;
 
 use super::int;
-use crate::cuda::launch::by_element;
+use crate::cuda::launch::symbol_for;
 use crate::cuda::params::ColumnSumFinish;
 use crate::cuda::{DevicePointer, Element, Launch};
 
@@ -62,7 +62,7 @@ impl Parts {
             columns: int(op, "columns", columns)?,
             unused: 0,
         };
-        let symbol = by_element!(element, "column_sum_finish");
+        let symbol = symbol_for!(element, "column_sum_finish");
         Launch::new(symbol, Self::finish_grid(columns), COLUMN_THREADS, 0, &params)
     }
 }

@@ -4,7 +4,7 @@ use candle_core::Result;
 
 use super::{int, product};
 use crate::Error;
-use crate::cuda::launch::by_element;
+use crate::cuda::launch::symbol_for;
 use crate::cuda::params::{LossMean, SoftCrossEntropyBackward, SoftCrossEntropyForward};
 use crate::cuda::{DevicePointer, Element, Launch};
 
@@ -144,11 +144,11 @@ impl SoftCrossEntropy {
             slice_length: int(OP, "logits", slice_length)?,
             smoothing: self.smoothing,
         };
-        let symbol = by_element!(self.element, "soft_cross_entropy_forward");
+        let symbol = symbol_for!(self.element, "soft_cross_entropy_forward");
         let grid = [product(OP, "logits", &[self.rows, slices])?, 1, 1];
         let mut launches = vec![Launch::new(symbol, grid, THREADS, 0, &params)?];
         if slices > 1 {
-            let symbol = by_element!(self.element, "soft_cross_entropy_combine");
+            let symbol = symbol_for!(self.element, "soft_cross_entropy_combine");
             let grid = [self.rows.div_ceil(THREADS as usize), 1, 1];
             launches.push(Launch::new(symbol, grid, THREADS, 0, &params)?);
         }
@@ -198,7 +198,7 @@ impl SoftCrossEntropy {
             scale,
             unused: 0,
         };
-        let symbol = by_element!(self.element, "soft_cross_entropy_backward");
+        let symbol = symbol_for!(self.element, "soft_cross_entropy_backward");
         let grid = [product(OP, "logits", &[self.rows, slices])?, 1, 1];
         Launch::new(symbol, grid, THREADS, 0, &params).map(Some)
     }
