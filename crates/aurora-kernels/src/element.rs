@@ -15,6 +15,8 @@ use crate::register::Register;
 pub(crate) trait Real: WithDType + Sum + Neg<Output = Self> {
     /// Eight elements, in registers of the wide instructions where there are any.
     type Wide: Register<Self>;
+    /// As many elements as the widest registers hold that there is code for.
+    type Widest: Register<Self>;
     /// Minus infinity.
     const NEG_INFINITY: Self;
     /// Plus infinity.
@@ -51,6 +53,10 @@ impl Real for f32 {
     type Wide = crate::register::Singles;
     #[cfg(not(target_arch = "x86_64"))]
     type Wide = crate::register::Plain<Self>;
+    #[cfg(target_arch = "x86_64")]
+    type Widest = crate::register::WideSingles;
+    #[cfg(not(target_arch = "x86_64"))]
+    type Widest = crate::register::Plain<Self>;
     const NEG_INFINITY: Self = f32::NEG_INFINITY;
     const INFINITY: Self = f32::INFINITY;
 
@@ -115,6 +121,8 @@ impl Real for f64 {
     type Wide = crate::register::Doubles;
     #[cfg(not(target_arch = "x86_64"))]
     type Wide = crate::register::Plain<Self>;
+    // f64 is for tests: they hold the widest loops to AVX2's.
+    type Widest = Self::Wide;
     const NEG_INFINITY: Self = f64::NEG_INFINITY;
     const INFINITY: Self = f64::INFINITY;
 

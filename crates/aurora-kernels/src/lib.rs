@@ -7,6 +7,7 @@ pub mod cuda;
 pub mod device;
 mod element;
 mod error;
+pub mod isa;
 mod likelihood;
 mod linear;
 mod loss;

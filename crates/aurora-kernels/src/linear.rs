@@ -1,21 +1,19 @@
 //! The linear map y = x W^T + b.
 
-use std::mem::MaybeUninit;
-
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
-use rayon::prelude::*;
 
 use crate::Error;
 #[cfg(feature = "cuda")]
 use crate::cuda::glue;
 use crate::element::Real;
-use crate::product::{Matrix, MatrixMut, Parallelism, all_threads, multiply};
+use crate::product::{Finish, Matrix, MatrixMut, multiply};
 use crate::view::{
     Rows, by_element, check_element, check_like, column_sums, on_gpu, tensor, written,
 };
+use crate::wide::wide;
 
 /// Linear map `x W^T + b` of `x` (.., in) with `weight` (out, in) and `bias` (out); (.., out).
 ///
@@ -81,86 +79,38 @@ pub(crate) fn strided<'a, T: Real>(
     Ok(Matrix::new(data, rows, columns, stride[0], stride[1]))
 }
 
-/// Rows of a block of a tall product: few enough for the block to stay in a core's cache, many
-/// enough for the product to run at full speed. Depends on the shape alone, so that results do not
-/// depend on the number of threads.
-fn block_rows(rows: usize) -> usize {
-    rows.div_ceil(16).next_multiple_of(16).clamp(64, 256)
-}
-
-/// Runs `fill` on blocks of rows of a new (rows, columns) vector in parallel: the first row, the
-/// number of rows, and where they go.
-///
-/// # Safety
-/// `fill` must write every element of its block.
-unsafe fn by_blocks<T: Real>(
-    rows: usize,
-    columns: usize,
-    fill: impl Fn(usize, usize, &mut [MaybeUninit<T>]) + Sync,
-) -> Vec<T> {
-    let block = block_rows(rows);
-    // SAFETY: the blocks together are everything, and the caller vouches for each.
-    unsafe {
-        written(rows * columns, |out| {
-            out.par_chunks_mut((block * columns).max(1)).enumerate().for_each(|(index, out)| {
-                fill(index * block, out.len() / columns, out);
-            });
-        })
-    }
-}
-
 /// `x W^T + b` for the rows of x.
 pub(crate) fn affine<T: Real>(
     x: &Rows<'_, T>,
     weight: Matrix<'_, T>,
-    out: usize,
     bias: Option<&[T]>,
 ) -> Vec<T> {
-    let fill = |first: usize, rows: usize, y: &mut [MaybeUninit<T>]| {
-        let x = x.block(first, rows);
-        let Some(bias) = bias else {
-            let mut y = MatrixMut::fresh(y, rows, out);
-            return multiply(&mut y, false, T::one(), x, weight.t(), Parallelism::None);
-        };
-        for row in y.chunks_exact_mut(out) {
-            for (y, &bias) in row.iter_mut().zip(bias) {
-                y.write(bias);
-            }
+    let Some(bias) = bias else { return product(x.matrix(), weight.t(), None) };
+    let add = |_: usize, column: usize, y: &mut [T]| add_to(y, &bias[column..][..y.len()]);
+    product(x.matrix(), weight.t(), Some(&add))
+}
+
+wide! {
+    /// `y += x`.
+    fn add_to<T, WIDE>(y: &mut [T], x: &[T]) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y += x;
         }
-        // SAFETY: every element has just been written.
-        let y = unsafe { &mut *(y as *mut [MaybeUninit<T>] as *mut [T]) };
-        let mut y = MatrixMut::dense(y, rows, out);
-        multiply(&mut y, true, T::one(), x, weight.t(), Parallelism::None);
-    };
-    // SAFETY: either branch writes all of the block.
-    unsafe { by_blocks(x.rows, out, fill) }
+    }
 }
 
-/// `x W` for the rows of x, a product with far more rows than the right factor has.
-pub(crate) fn tall_product<T: Real>(
-    x: &Rows<'_, T>,
-    right: Matrix<'_, T>,
-    columns: usize,
-) -> Vec<T> {
-    let fill = |first: usize, rows: usize, y: &mut [MaybeUninit<T>]| {
-        let mut y = MatrixMut::fresh(y, rows, columns);
-        multiply(&mut y, false, T::one(), x.block(first, rows), right, Parallelism::None);
-    };
-    // SAFETY: a product that is not added to anything writes every element.
-    unsafe { by_blocks(x.rows, columns, fill) }
-}
-
-/// A product in a new vector.
+/// A product in a new vector, with `finish` on every piece of it.
 pub(crate) fn product<T: Real>(
     lhs: Matrix<'_, T>,
     rhs: Matrix<'_, T>,
-    (rows, columns): (usize, usize),
+    finish: Option<Finish<'_, T>>,
 ) -> Vec<T> {
+    let (rows, columns) = (lhs.rows(), rhs.columns());
     // SAFETY: a product that is not added to anything writes every element.
     unsafe {
         written(rows * columns, |out| {
             let mut out = MatrixMut::fresh(out, rows, columns);
-            multiply(&mut out, false, T::one(), lhs, rhs, all_threads());
+            multiply(&mut out, false, lhs, rhs, finish);
         })
     }
 }
@@ -187,7 +137,7 @@ impl Linear {
         let x = Rows::<T>::new(x.0, x.1)?;
         let weight = strided::<T>(weight.0, weight.1)?;
         let bias = bias.map(|(storage, layout)| Rows::<T>::new(storage, layout)).transpose()?;
-        let y = affine(&x, weight, out, bias.as_ref().map(|bias| bias.row(0)));
+        let y = affine(&x, weight, bias.as_ref().map(|bias| bias.row(0)));
         Ok((T::to_cpu_storage_owned(y), shape))
     }
 
@@ -203,14 +153,14 @@ impl Linear {
         let dx = if x_tensor.track_op() {
             let (weight, layout) = weight_tensor.storage_and_layout();
             let weight = strided::<T>(crate::view::cpu(&weight)?, layout)?;
-            Some(tensor(tall_product(&dy, weight, input), x_tensor.dims())?)
+            Some(tensor(product(dy.matrix(), weight, None), x_tensor.dims())?)
         } else {
             None
         };
         let dw = if weight_tensor.track_op() {
             let (x, layout) = x_tensor.storage_and_layout();
             let x = Rows::<T>::of(&x, layout)?;
-            Some(tensor(product(dy.matrix().t(), x.matrix(), (out, input)), &[out, input])?)
+            Some(tensor(product(dy.matrix().t(), x.matrix(), None), &[out, input])?)
         } else {
             None
         };

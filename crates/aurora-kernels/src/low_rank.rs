@@ -11,8 +11,8 @@ use crate::Error;
 #[cfg(feature = "cuda")]
 use crate::cuda::glue;
 use crate::element::Real;
-use crate::linear::{affine, check, linear, output_shape, product, strided, tall_product};
-use crate::product::{Matrix, MatrixMut, all_threads, multiply};
+use crate::linear::{add_to, affine, check, linear, output_shape, product, strided};
+use crate::product::{Matrix, MatrixMut, multiply};
 use crate::view::{Rows, by_element, check_like, cpu, on_gpu, tensor};
 
 const OP: &str = "adapted_linear";
@@ -128,11 +128,12 @@ fn reconstruct<T: Real>(weight: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tenso
     let (a, a_layout) = a.storage_and_layout();
     let (b, b_layout) = b.storage_and_layout();
     let (w, w_layout) = weight.storage_and_layout();
-    let mut effective = Rows::<T>::of(&w, w_layout)?.to_vec();
-    let mut sum = MatrixMut::dense(&mut effective, out, input);
-    let b = strided(cpu(&b)?, b_layout)?;
-    multiply(&mut sum, true, T::one(), b, strided(cpu(&a)?, a_layout)?, all_threads());
-    tensor(effective, &[out, input])
+    let weight = Rows::<T>::of(&w, w_layout)?;
+    let add = |row: usize, column: usize, sum: &mut [T]| {
+        add_to(sum, &weight.row(row)[column..][..sum.len()]);
+    };
+    let (b, a) = (strided(cpu(&b)?, b_layout)?, strided(cpu(&a)?, a_layout)?);
+    tensor(product(b, a, Some(&add)), &[out, input])
 }
 
 /// Linear map with a low-rank delta: `x (W + B A)^T + bias` for `x` (.., in), `weight` (out, in)
@@ -204,13 +205,13 @@ impl Adapted {
         let weight = strided::<T>(cpu(&weight)?, layout)?;
         let bias = self.bias.as_ref().map(Tensor::storage_and_layout);
         let bias = bias.as_ref().map(|(bias, layout)| Rows::<T>::of(bias, layout)).transpose()?;
-        let mut y = affine(&x, weight, out, bias.as_ref().map(|bias| bias.row(0)));
+        let mut y = affine(&x, weight, bias.as_ref().map(|bias| bias.row(0)));
         if self.effective.is_none() {
             // z = x A^T (tokens, rank); y += z B^T
-            let z = tall_product(&x, strided::<T>(a.0, a.1)?.t(), rank);
+            let z = product(x.matrix(), strided::<T>(a.0, a.1)?.t(), None);
             let z = Matrix::dense(&z, x.rows, rank);
             let mut y = MatrixMut::dense(&mut y, x.rows, out);
-            multiply(&mut y, true, T::one(), z, strided::<T>(b.0, b.1)?.t(), all_threads());
+            multiply(&mut y, true, z, strided::<T>(b.0, b.1)?.t(), None);
         }
         Ok((T::to_cpu_storage_owned(y), shape))
     }
@@ -237,16 +238,16 @@ impl Adapted {
 
         // g = dy B (tokens, rank)
         let g = (a_tensor.track_op() || (needs_dx && self.effective.is_none()))
-            .then(|| tall_product(&dy, b, rank));
+            .then(|| product(dy.matrix(), b, None));
         let g = g.as_ref().map(|g| Matrix::dense(g, tokens, rank));
         let dx = if needs_dx {
             let weight = self.effective.as_ref().unwrap_or(&self.weight);
             let (weight, layout) = weight.storage_and_layout();
             let weight = strided::<T>(cpu(&weight)?, layout)?;
-            let mut dx = tall_product(&dy, weight, input);
+            let mut dx = product(dy.matrix(), weight, None);
             if let (None, Some(g)) = (&self.effective, g) {
                 let mut dx = MatrixMut::dense(&mut dx, tokens, input);
-                multiply(&mut dx, true, T::one(), g, a, all_threads());
+                multiply(&mut dx, true, g, a, None);
             }
             Some(tensor(dx, x_tensor.dims())?)
         } else {
@@ -254,15 +255,15 @@ impl Adapted {
         };
         let da = match g {
             Some(g) if a_tensor.track_op() => {
-                Some(tensor(product(g.t(), x.matrix(), (rank, input)), &[rank, input])?)
+                Some(tensor(product(g.t(), x.matrix(), None), &[rank, input])?)
             }
             _ => None,
         };
         let db = if b_tensor.track_op() {
             // z = x A^T (tokens, rank)
-            let z = tall_product(&x, a.t(), rank);
+            let z = product(x.matrix(), a.t(), None);
             let z = Matrix::dense(&z, tokens, rank);
-            Some(tensor(product(dy.matrix().t(), z, (out, rank)), &[out, rank])?)
+            Some(tensor(product(dy.matrix().t(), z, None), &[out, rank])?)
         } else {
             None
         };

@@ -1,11 +1,14 @@
-//! Eight elements at a time, for the one loop that compilers do not make vectors of by
-//! themselves: the tile of a small matrix product.
+//! Eight elements at a time, or sixteen, for the loops that compilers do not make vectors of by
+//! themselves: the tiles of matrix products.
 
 use crate::element::Real;
 
-/// Eight elements of a type. The functions are for code compiled for the processor in question:
-/// an AVX register may be touched only where AVX2 and fused multiply-add have been found.
-pub(crate) trait Register<T>: Copy {
+/// Some elements of a type. The functions are for code compiled for the processor in question:
+/// an AVX register may be touched only where AVX2 and fused multiply-add have been found, a
+/// register of AVX-512 only where that has.
+pub(crate) trait Register<T: Real>: Copy {
+    /// How many elements, 8 or 16.
+    const LANES: usize;
     /// All zeros.
     ///
     /// # Safety
@@ -16,15 +19,15 @@ pub(crate) trait Register<T>: Copy {
     /// # Safety
     /// As [`Register::zero`].
     unsafe fn splat(value: T) -> Self;
-    /// Eight elements from memory, of any alignment.
+    /// That many elements from memory, of any alignment.
     ///
     /// # Safety
-    /// As [`Register::zero`], and all eight can be read.
+    /// As [`Register::zero`], and all of them can be read.
     unsafe fn load(from: *const T) -> Self;
-    /// Eight elements to memory, of any alignment.
+    /// That many elements to memory, of any alignment.
     ///
     /// # Safety
-    /// As [`Register::zero`], and all eight can be written.
+    /// As [`Register::zero`], and all of them can be written.
     unsafe fn store(self, to: *mut T);
     /// `self * factor + addend`.
     ///
@@ -36,6 +39,20 @@ pub(crate) trait Register<T>: Copy {
     /// # Safety
     /// As [`Register::zero`].
     unsafe fn add(self, other: Self) -> Self;
+    /// The transpose of a square of as many rows and columns, from memory to memory: rows that
+    /// are `from_step` apart to rows that are `to_step` apart.
+    ///
+    /// # Safety
+    /// As [`Register::zero`], and both squares are there.
+    #[inline(always)]
+    unsafe fn turn(from: *const T, from_step: usize, to: *mut T, to_step: usize) {
+        for i in 0..Self::LANES {
+            for j in 0..Self::LANES {
+                // SAFETY: vouched for by the caller.
+                unsafe { to.add(j * to_step + i).write(*from.add(i * from_step + j)) };
+            }
+        }
+    }
 }
 
 /// Eight elements that the compiler places as it likes.
@@ -43,6 +60,8 @@ pub(crate) trait Register<T>: Copy {
 pub(crate) struct Plain<T>([T; 8]);
 
 impl<T: Real> Register<T> for Plain<T> {
+    const LANES: usize = 8;
+
     #[inline(always)]
     unsafe fn zero() -> Self {
         Self([T::zero(); 8])
@@ -79,7 +98,7 @@ impl<T: Real> Register<T> for Plain<T> {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use avx2::{Doubles, Singles};
+pub(crate) use avx2::{Doubles, Singles, WideSingles};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
@@ -93,6 +112,8 @@ mod avx2 {
 
     // SAFETY of all calls below: the caller vouches for the processor and the memory.
     impl Register<f32> for Singles {
+        const LANES: usize = 8;
+
         #[inline(always)]
         unsafe fn zero() -> Self {
             unsafe { Self(_mm256_setzero_ps()) }
@@ -122,6 +143,83 @@ mod avx2 {
         unsafe fn add(self, other: Self) -> Self {
             unsafe { Self(_mm256_add_ps(self.0, other.0)) }
         }
+
+        /// Pairs, then fours, then halves change places.
+        #[inline(always)]
+        unsafe fn turn(from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+            unsafe {
+                let mut rows = [_mm256_setzero_ps(); 8];
+                for (i, row) in rows.iter_mut().enumerate() {
+                    *row = _mm256_loadu_ps(from.add(i * from_step));
+                }
+                let (mut pairs, mut fours) = ([_mm256_setzero_ps(); 8], [_mm256_setzero_ps(); 8]);
+                for i in (0..8).step_by(2) {
+                    pairs[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
+                    pairs[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
+                }
+                for i in [0, 4] {
+                    fours[i] = _mm256_shuffle_ps::<0x44>(pairs[i], pairs[i + 2]);
+                    fours[i + 1] = _mm256_shuffle_ps::<0xEE>(pairs[i], pairs[i + 2]);
+                    fours[i + 2] = _mm256_shuffle_ps::<0x44>(pairs[i + 1], pairs[i + 3]);
+                    fours[i + 3] = _mm256_shuffle_ps::<0xEE>(pairs[i + 1], pairs[i + 3]);
+                }
+                for i in 0..4 {
+                    let low = _mm256_permute2f128_ps::<0x20>(fours[i], fours[i + 4]);
+                    let high = _mm256_permute2f128_ps::<0x31>(fours[i], fours[i + 4]);
+                    _mm256_storeu_ps(to.add(i * to_step), low);
+                    _mm256_storeu_ps(to.add((i + 4) * to_step), high);
+                }
+            }
+        }
+    }
+
+    /// Sixteen f32 in one register of AVX-512.
+    #[derive(Clone, Copy)]
+    pub(crate) struct WideSingles(__m512);
+
+    impl Register<f32> for WideSingles {
+        const LANES: usize = 16;
+
+        #[inline(always)]
+        unsafe fn zero() -> Self {
+            unsafe { Self(_mm512_setzero_ps()) }
+        }
+
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            unsafe { Self(_mm512_set1_ps(value)) }
+        }
+
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            unsafe { Self(_mm512_loadu_ps(from)) }
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            unsafe { _mm512_storeu_ps(to, self.0) }
+        }
+
+        #[inline(always)]
+        unsafe fn fma(self, factor: Self, addend: Self) -> Self {
+            unsafe { Self(_mm512_fmadd_ps(self.0, factor.0, addend.0)) }
+        }
+
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            unsafe { Self(_mm512_add_ps(self.0, other.0)) }
+        }
+
+        /// Four squares of eight, those beside the diagonal change places.
+        #[inline(always)]
+        unsafe fn turn(from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+            for (i, j) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
+                unsafe {
+                    let (from, to) = (from.add(i * from_step + j), to.add(j * to_step + i));
+                    Singles::turn(from, from_step, to, to_step);
+                }
+            }
+        }
     }
 
     /// Eight f64 in two registers.
@@ -130,6 +228,8 @@ mod avx2 {
 
     // SAFETY of all calls below: the caller vouches for the processor and the memory.
     impl Register<f64> for Doubles {
+        const LANES: usize = 8;
+
         #[inline(always)]
         unsafe fn zero() -> Self {
             unsafe { Self(_mm256_setzero_pd(), _mm256_setzero_pd()) }

@@ -244,7 +244,7 @@ mod tests {
                 let rhs = Matrix::dense(&b, inner, columns);
                 let (mut want, mut got) = (start.clone(), start.clone());
                 let mut out = MatrixMut::dense(&mut want, rows, columns);
-                crate::product::multiply(&mut out, add, 1.0, lhs, rhs, gemm::Parallelism::None);
+                crate::product::multiply(&mut out, add, lhs, rhs, None);
                 let mut room = Vec::new();
                 let rhs = in_panels(rhs, &mut room);
                 multiply(&mut MatrixMut::dense(&mut got, rows, columns), add, lhs, rhs);

@@ -146,22 +146,9 @@ impl<'a, T: Real> Rows<'a, T> {
         &self.data[row * self.stride..row * self.stride + self.columns]
     }
 
-    /// All elements in order, copied.
-    pub(crate) fn to_vec(&self) -> Vec<T> {
-        match self.flat() {
-            Some(data) => data.to_vec(),
-            None => (0..self.rows).flat_map(|row| self.row(row)).copied().collect(),
-        }
-    }
-
     /// The rows as a matrix.
     pub(crate) fn matrix(&self) -> Matrix<'_, T> {
         Matrix::new(&self.data, self.rows, self.columns, self.stride, 1)
-    }
-
-    /// Some of the rows as a matrix.
-    pub(crate) fn block(&self, first: usize, rows: usize) -> Matrix<'_, T> {
-        Matrix::new(&self.data[first * self.stride..], rows, self.columns, self.stride, 1)
     }
 
     /// All elements one after the other, if they lie so.

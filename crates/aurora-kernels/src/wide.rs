@@ -25,7 +25,7 @@ macro_rules! wide {
                 fn avx2<$real: crate::element::Real>($($argument: $kind),*) $(-> $output)? {
                     body::<$real, true>($($argument),*)
                 }
-                if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
+                if crate::isa::Isa::in_use() >= crate::isa::Isa::Avx2 {
                     // SAFETY: the processor has just been seen to have both features.
                     return unsafe { avx2($($argument),*) };
                 }

@@ -1,0 +1,154 @@
+//! The inner loop: a tile of the product, summed in registers.
+
+use super::pack::Panels;
+use super::{Matrix, MatrixMut};
+use crate::element::Real;
+use crate::isa::Isa;
+use crate::register::{Plain, Register};
+
+/// A block of rows times panels.
+pub(super) struct Tiles<'a, T> {
+    pub(super) panels: &'a Panels<T>,
+    /// Its rows are dense, and as long as the panels are deep.
+    pub(super) lhs: Matrix<'a, T>,
+    /// Whether the sums are added to what is there.
+    pub(super) add: bool,
+}
+
+impl<T: Real> Tiles<'_, T> {
+    /// The product to `out`.
+    pub(super) fn multiply(&self, isa: Isa, out: &mut MatrixMut<'_, T>) {
+        // SAFETY: the processor has what `isa` says.
+        unsafe {
+            match isa {
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => with_avx512(self, out),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => with_avx2(self, out),
+                _ => all::<T, Plain<T>, 6>(self, out),
+            }
+        }
+    }
+}
+
+// With two registers a row, twelve of sixteen registers are sums, or 28 of 32; the rest hold what is multiplied.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn with_avx2<T: Real>(tiles: &Tiles<'_, T>, out: &mut MatrixMut<'_, T>) {
+    // SAFETY: compiled for the registers that it uses.
+    unsafe { all::<T, T::Wide, 6>(tiles, out) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+fn with_avx512<T: Real>(tiles: &Tiles<'_, T>, out: &mut MatrixMut<'_, T>) {
+    // SAFETY: compiled for the registers that it uses.
+    unsafe { all::<T, T::Widest, 12>(tiles, out) }
+}
+
+/// Panel after panel, down the rows in tiles of `ROWS`, then of what is left.
+///
+/// # Safety
+/// The processor has the register `R`.
+#[inline(always)]
+unsafe fn all<T: Real, R: Register<T>, const ROWS: usize>(
+    tiles: &Tiles<'_, T>,
+    out: &mut MatrixMut<'_, T>,
+) {
+    let rows = out.rows();
+    for column in (0..out.columns()).step_by(tiles.panels.width()) {
+        let mut row = 0;
+        // SAFETY: each tile ends at or before the last row.
+        unsafe {
+            while row + ROWS <= rows {
+                tile::<T, R, ROWS>(tiles, out, row, column);
+                row += ROWS;
+            }
+            if ROWS > 6 && row + 6 <= rows {
+                tile::<T, R, 6>(tiles, out, row, column);
+                row += 6;
+            }
+            match rows - row {
+                1 => tile::<T, R, 1>(tiles, out, row, column),
+                2 => tile::<T, R, 2>(tiles, out, row, column),
+                3 => tile::<T, R, 3>(tiles, out, row, column),
+                4 => tile::<T, R, 4>(tiles, out, row, column),
+                5 => tile::<T, R, 5>(tiles, out, row, column),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// `ROWS` rows and a panel of the product.
+///
+/// # Safety
+/// The rows lie within `out` and the left factor, and the processor has the register `R`.
+#[inline(always)]
+unsafe fn tile<T: Real, R: Register<T>, const ROWS: usize>(
+    tiles: &Tiles<'_, T>,
+    out: &mut MatrixMut<'_, T>,
+    row: usize,
+    column: usize,
+) {
+    let (lhs, panel) = (tiles.lhs, tiles.panels.at(column));
+    let (step, width, depth) = (lhs.row_stride(), 2 * R::LANES, lhs.columns());
+    // SAFETY: element (row + i, p) lies within the left factor for i < ROWS and p < depth, and row p of the panel
+    // within it. What is written lies within `out`, and is read only when it has been written; a panel that reaches
+    // past the last column goes through a copy.
+    unsafe {
+        let mut sums = [[R::zero(); 2]; ROWS];
+        let mut a = lhs.pointer().add(row * step);
+        let mut b = panel.as_ptr();
+        for _ in 0..depth / 4 {
+            for p in 0..4 {
+                step_down::<T, R, ROWS>(&mut sums, a.add(p), step, b.add(p * width));
+            }
+            a = a.add(4);
+            b = b.add(4 * width);
+        }
+        for p in 0..depth % 4 {
+            step_down::<T, R, ROWS>(&mut sums, a.add(p), step, b.add(p * width));
+        }
+        let columns = width.min(out.columns() - column);
+        for (i, sums) in sums.into_iter().enumerate() {
+            let c = out.pointer().add((row + i) * out.row_stride() + column);
+            if columns == width {
+                for (j, sum) in sums.into_iter().enumerate() {
+                    let c = c.add(j * R::LANES);
+                    if tiles.add { R::load(c).add(sum) } else { sum }.store(c);
+                }
+            } else {
+                let mut copy = [T::zero(); 32];
+                sums[0].store(copy.as_mut_ptr());
+                sums[1].store(copy.as_mut_ptr().add(R::LANES));
+                for (k, &sum) in copy[..columns].iter().enumerate() {
+                    let c = c.add(k);
+                    c.write(if tiles.add { *c + sum } else { sum });
+                }
+            }
+        }
+    }
+}
+
+/// One column of the left factor times one row of a panel, added to the sums.
+///
+/// # Safety
+/// The column has `ROWS` elements, `step` apart, the row two registers, and the processor the register `R`.
+#[inline(always)]
+unsafe fn step_down<T: Real, R: Register<T>, const ROWS: usize>(
+    sums: &mut [[R; 2]; ROWS],
+    a: *const T,
+    step: usize,
+    b: *const T,
+) {
+    // SAFETY: vouched for by the caller.
+    unsafe {
+        let panels = [R::load(b), R::load(b.add(R::LANES))];
+        for (i, sums) in sums.iter_mut().enumerate() {
+            let a = R::splat(*a.add(i * step));
+            sums[0] = a.fma(panels[0], sums[0]);
+            sums[1] = a.fma(panels[1], sums[1]);
+        }
+    }
+}
