@@ -1,4 +1,4 @@
-//! The process's memory: what the system allocator does with buffers that were freed.
+//! The process's memory: what the system allocator does with buffers that were freed, and how much there is.
 
 /// Tells the allocator to keep freed memory for the next buffer of its kind instead of giving it
 /// back to the system. For a program that trains or evaluates, called once at its start.
@@ -17,5 +17,48 @@ pub fn keep_freed_memory() {
         // The heap is not cut back, and grows by larger steps.
         libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
         libc::mallopt(libc::M_TOP_PAD, 64 << 20);
+    }
+}
+
+/// Bytes that the process can still take without pushing anything out: what the kernel calls
+/// available, or what is left of the limit of its control group, whichever is less. None where
+/// neither says anything.
+pub fn available() -> Option<u64> {
+    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let left = |limit: &str, used: &str| Some(number(limit)?.saturating_sub(number(used)?));
+    let group = left("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current").or_else(|| {
+        let folder = "/sys/fs/cgroup/memory";
+        left(&format!("{folder}/memory.limit_in_bytes"), &format!("{folder}/memory.usage_in_bytes"))
+    });
+    let meminfo = std::fs::read_to_string("/proc/meminfo").ok();
+    let machine = meminfo.and_then(|text| meminfo_available(&text));
+    group.into_iter().chain(machine).min()
+}
+
+/// The line `MemAvailable` of `/proc/meminfo`, in bytes.
+fn meminfo_available(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let number = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?;
+    number.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_the_kernel_writes() {
+        let text = "MemTotal:       16384 kB\nMemAvailable:    1234 kB\nBuffers: 1 kB\n";
+        assert_eq!(meminfo_available(text), Some(1234 * 1024));
+        for bad in [
+            "",
+            "MemAvailable: 12",
+            "MemAvailable: many kB",
+            "MemAvailable: 99999999999999999999 kB",
+        ] {
+            assert_eq!(meminfo_available(bad), None, "{bad}");
+        }
+        // Whatever the machine says, some memory is left while this runs.
+        assert_ne!(available(), Some(0));
     }
 }

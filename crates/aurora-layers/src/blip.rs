@@ -6,9 +6,11 @@ use crate::context::{Context, attend, batch_mean};
 use crate::decoder::Decoder;
 use crate::gate::Gate;
 use crate::heads::{self, Heads, normalize};
+use crate::reading::{CrossKeys, Past, Reading, Seen, States};
+use crate::segment::Checkpointing;
 use crate::site::{Tower, text_towers};
 use crate::tensors::{Tensors, check};
-use crate::text::{CrossKeys, Past, Reading, Seen, TextTower, cls};
+use crate::text::{TextTower, cls};
 use crate::video::FrameAware;
 use crate::vision::VisionTower;
 use crate::{BlipConfig, Error, Result, Site};
@@ -45,6 +47,8 @@ pub struct Prepared {
     pub(crate) frame_aware: FrameAware,
     /// How deltas are computed: side by side with the frozen map, or formed once into its weight.
     pub mode: Mode,
+    /// What the passes keep for a backward pass, and how long effective weights live.
+    pub checkpointing: Checkpointing,
 }
 
 fn lacking(part: &str) -> Error {
@@ -118,6 +122,7 @@ impl Blip {
             heads: Heads::new(&self.config, &self.tensors)?,
             frame_aware: FrameAware::Never,
             mode: Mode::Auto,
+            checkpointing: Checkpointing::None,
         })
     }
 
@@ -134,9 +139,27 @@ impl Blip {
         self.vision.forward(images, prepared)
     }
 
+    /// The `[CLS]` states of [`Self::encode_image`] alone, (batch, vision width), for less work.
+    pub fn encode_image_cls(&self, images: &Tensor, prepared: &Prepared) -> Result<Tensor> {
+        self.vision.forward_cls(images, prepared)
+    }
+
     /// Texts alone: ids (batch, length) u32 and mask (batch, length) of ones and zeros to (batch, length, text width).
+    /// Padding has states too, those that other implementations give it.
     pub fn encode_text(&self, ids: &Tensor, mask: &Tensor, prepared: &Prepared) -> Result<Tensor> {
         let reading = Reading { mask: Some(mask), ..Reading::default() };
+        self.encoder()?.forward(ids, reading, prepared)
+    }
+
+    /// The `[CLS]` states of [`Self::encode_text`] alone, (batch, text width). Padding costs next to nothing, and the
+    /// last layer is computed for `[CLS]` only.
+    pub fn encode_text_cls(
+        &self,
+        ids: &Tensor,
+        mask: &Tensor,
+        prepared: &Prepared,
+    ) -> Result<Tensor> {
+        let reading = Reading { mask: Some(mask), states: States::Cls, ..Reading::default() };
         self.encoder()?.forward(ids, reading, prepared)
     }
 
@@ -147,7 +170,7 @@ impl Blip {
     }
 
     /// Texts looking at pictures: ids and mask (batch, length) to (batch, length, text width). The first token of
-    /// every text is read as `[ENC]`.
+    /// every text is read as `[ENC]`. Padding has states too, as in [`Self::encode_text`].
     pub fn fuse(
         &self,
         ids: &Tensor,
@@ -155,8 +178,42 @@ impl Blip {
         seen: &Seen,
         prepared: &Prepared,
     ) -> Result<Tensor> {
+        self.fuse_to(States::All, ids, mask, seen, prepared)
+    }
+
+    /// The same with zeros at padding, (batch, length, text width), so that padding costs next to nothing.
+    pub fn fuse_tokens(
+        &self,
+        ids: &Tensor,
+        mask: &Tensor,
+        seen: &Seen,
+        prepared: &Prepared,
+    ) -> Result<Tensor> {
+        self.fuse_to(States::Tokens, ids, mask, seen, prepared)
+    }
+
+    /// The states of `[ENC]` alone, which stand for the pairs: (batch, text width). Saves what
+    /// [`Self::encode_text_cls`] saves.
+    pub fn fuse_cls(
+        &self,
+        ids: &Tensor,
+        mask: &Tensor,
+        seen: &Seen,
+        prepared: &Prepared,
+    ) -> Result<Tensor> {
+        self.fuse_to(States::Cls, ids, mask, seen, prepared)
+    }
+
+    fn fuse_to(
+        &self,
+        states: States,
+        ids: &Tensor,
+        mask: &Tensor,
+        seen: &Seen,
+        prepared: &Prepared,
+    ) -> Result<Tensor> {
         let ids = with_first(ids, self.config.text.enc_token_id)?;
-        let reading = Reading { mask: Some(mask), seen: Some(seen), ..Reading::default() };
+        let reading = Reading { mask: Some(mask), seen: Some(seen), states, ..Reading::default() };
         self.encoder()?.forward(&ids, reading, prepared)
     }
 
@@ -172,7 +229,8 @@ impl Blip {
     }
 
     /// Texts as the decoder reads them, each word seeing those before it: ids and mask (batch, length) to states
-    /// (batch, length, text width). The first token of every text is read as `[DEC]`.
+    /// (batch, length, text width). The first token of every text is read as `[DEC]`. Padding has states too, as in
+    /// [`Self::encode_text`].
     pub fn decode(
         &self,
         ids: &Tensor,
@@ -180,9 +238,32 @@ impl Blip {
         seen: &Seen,
         prepared: &Prepared,
     ) -> Result<Tensor> {
+        self.decode_to(States::All, ids, mask, seen, prepared)
+    }
+
+    /// The same with zeros at padding, (batch, length, text width), so that padding costs next to nothing.
+    pub fn decode_tokens(
+        &self,
+        ids: &Tensor,
+        mask: &Tensor,
+        seen: &Seen,
+        prepared: &Prepared,
+    ) -> Result<Tensor> {
+        self.decode_to(States::Tokens, ids, mask, seen, prepared)
+    }
+
+    fn decode_to(
+        &self,
+        states: States,
+        ids: &Tensor,
+        mask: &Tensor,
+        seen: &Seen,
+        prepared: &Prepared,
+    ) -> Result<Tensor> {
         let decoder = self.decoder()?;
         let ids = with_first(ids, decoder.tokens.start_token_id)?;
-        let reading = Reading { mask: Some(mask), causal: true, seen: Some(seen), past: None };
+        let reading =
+            Reading { mask: Some(mask), causal: true, seen: Some(seen), past: None, states };
         decoder.tower.forward(&ids, reading, prepared)
     }
 
@@ -194,7 +275,9 @@ impl Blip {
         past: &mut Past,
         prepared: &Prepared,
     ) -> Result<Tensor> {
-        let reading = Reading { mask: None, causal: true, seen: Some(seen), past: Some(past) };
+        let states = States::All;
+        let reading =
+            Reading { mask: None, causal: true, seen: Some(seen), past: Some(past), states };
         self.decoder()?.tower.forward(ids, reading, prepared)
     }
 
@@ -221,12 +304,22 @@ impl Prepared {
 
     /// Picture token states to features of unit length: (batch, tokens, vision width) to (batch, projection).
     pub fn image_features(&self, states: &Tensor) -> Result<Tensor> {
-        normalize(&self.heads()?.vision_proj.plain(&cls(states)?)?)
+        self.image_cls_features(&cls(states)?)
+    }
+
+    /// The same from their `[CLS]` states alone, (batch, vision width).
+    pub fn image_cls_features(&self, image_cls: &Tensor) -> Result<Tensor> {
+        normalize(&self.heads()?.vision_proj.plain(image_cls)?)
     }
 
     /// Text token states to features of unit length: (batch, length, text width) to (batch, projection).
     pub fn text_features(&self, states: &Tensor) -> Result<Tensor> {
-        normalize(&self.heads()?.text_proj.plain(&cls(states)?)?)
+        self.text_cls_features(&cls(states)?)
+    }
+
+    /// The same from their `[CLS]` states alone, (batch, text width).
+    pub fn text_cls_features(&self, text_cls: &Tensor) -> Result<Tensor> {
+        normalize(&self.heads()?.text_proj.plain(text_cls)?)
     }
 
     /// Fused `[CLS]` vectors (pairs, text width) to matching logits (pairs, 2); column 1 says "they belong together".

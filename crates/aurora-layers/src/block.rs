@@ -1,5 +1,6 @@
 //! The two layers everything else is made of: an adaptable linear map and a layer norm.
 
+use crate::segment::{Rebuild, Swap};
 use crate::tensors::{Tensors, get};
 use crate::{Prepared, Result};
 use candle_core::{Shape, Tensor};
@@ -40,6 +41,28 @@ impl Linear {
             Some(change) => change.apply(x, &self.weight, &self.bias, prepared.mode),
         }
     }
+
+    /// Of the map as `prepared` changes it the outputs from `first` on, `count` of them: (.., count).
+    pub(crate) fn adapted_outputs(
+        &self,
+        x: &Tensor,
+        (first, count): (usize, usize),
+        prepared: &Prepared,
+    ) -> Result<Tensor> {
+        let (weight, bias) =
+            (self.weight.narrow(0, first, count)?, self.bias.narrow(0, first, count)?);
+        match prepared.changes.get(&self.path) {
+            None => Ok(aurora_kernels::linear(x, &weight, Some(&bias))?),
+            Some(change) => change.outputs(first, count)?.apply(x, &weight, &bias, prepared.mode),
+        }
+    }
+}
+
+impl Rebuild for Linear {
+    fn rebuild(&self, swap: &mut Swap) -> Result<Self> {
+        let weight = swap(&self.weight)?;
+        Ok(Self { path: self.path.clone(), weight, bias: swap(&self.bias)? })
+    }
 }
 
 /// Whether a tensor of this name belongs to a layer norm.
@@ -67,5 +90,12 @@ impl LayerNorm {
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(aurora_kernels::layer_norm(x, &self.weight, &self.bias, self.eps)?)
+    }
+}
+
+impl Rebuild for LayerNorm {
+    fn rebuild(&self, swap: &mut Swap) -> Result<Self> {
+        let weight = swap(&self.weight)?;
+        Ok(Self { weight, bias: swap(&self.bias)?, eps: self.eps })
     }
 }

@@ -1,5 +1,6 @@
 //! Gated query transformation: how much of the text path enters each fusion layer's output.
 
+use crate::segment::{Rebuild, Swap};
 use crate::site::{text_layer, text_towers};
 use crate::tensors::{Tensors, get};
 use crate::{BlipConfig, Flavour, Result};
@@ -47,9 +48,21 @@ impl Gate {
         Ok(Self { own: branch("self")?, cross: branch("cross")? })
     }
 
-    /// `out + gate_s (scale_s * h_self + shift_s) + gate_c (scale_c * h_cross + shift_c)`, all (batch, length, width).
+    /// `out + gate_s (scale_s * h_self + shift_s) + gate_c (scale_c * h_cross + shift_c)`, all (tokens, width).
     pub(crate) fn apply(&self, out: &Tensor, h_self: &Tensor, h_cross: &Tensor) -> Result<Tensor> {
         Ok(((out + self.own.apply(h_self)?)? + self.cross.apply(h_cross)?)?)
+    }
+}
+
+impl Rebuild for Gate {
+    fn rebuild(&self, swap: &mut Swap) -> Result<Self> {
+        let mut branch = |branch: &Branch| -> Result<Branch> {
+            let gate = branch.gate.as_ref().map(&mut *swap).transpose()?;
+            let scale = swap(&branch.scale)?;
+            Ok(Branch { gate, scale, shift: swap(&branch.shift)? })
+        };
+        let own = branch(&self.own)?;
+        Ok(Self { own, cross: branch(&self.cross)? })
     }
 }
 

@@ -1,12 +1,14 @@
 //! The text transformer: BERT layers, each with an optional cross-attention to a picture's tokens.
 
 use crate::block::{LayerNorm, Linear, Wanted};
+use crate::packing::Packing;
+use crate::reading::{CrossKeys, Reading, States, additive};
+use crate::segment::{Checkpointing, Rebuild, Swap, segment};
 use crate::site::{Tower, text_layer};
 use crate::tensors::{Tensors, get};
 use crate::{Prepared, Result, TextConfig};
 use aurora_kernels::{AttentionOptions, attention, gelu};
-use candle_core::{D, DType, Tensor};
-use std::sync::Arc;
+use candle_core::{D, Tensor};
 
 /// Query, key and value maps, the output map and the norm after the residual.
 #[derive(Debug, Clone)]
@@ -38,107 +40,29 @@ pub(crate) struct TextTower {
     layers: Vec<Layer>,
 }
 
-/// The keys and values of a batch of pictures (or questions) for every fusion layer, computed once and shared by every
-/// text that looks at them.
+/// What a layer has to know of the pass it is in.
 #[derive(Debug, Clone)]
-pub struct CrossKeys {
-    layers: Vec<(Tensor, Tensor)>, // key, value: (pictures, picture tokens, width)
-    mask: Option<Tensor>,          // (pictures, picture tokens), added to scores
+struct Pass {
+    heads: usize,
+    /// Where the tokens stand.
+    packing: Packing,
+    /// Whether only the first token of each text goes on.
+    cls_alone: bool,
+    /// How texts look at themselves, and at what they see.
+    own: AttentionOptions,
+    cross: Option<AttentionOptions>,
 }
 
-impl CrossKeys {
-    /// Number of pictures.
-    pub fn pictures(&self) -> usize {
-        self.layers.first().map_or(0, |(key, _)| key.dims()[0])
+impl Rebuild for Attention {
+    fn rebuild(&self, swap: &mut Swap) -> Result<Self> {
+        Ok(Self {
+            query: self.query.rebuild(swap)?,
+            key: self.key.rebuild(swap)?,
+            value: self.value.rebuild(swap)?,
+            output: self.output.rebuild(swap)?,
+            norm: self.norm.rebuild(swap)?,
+        })
     }
-}
-
-/// What each text looks at, and how.
-#[derive(Debug, Clone)]
-pub struct Seen<'a> {
-    keys: &'a CrossKeys,
-    rows: Option<Arc<[u32]>>,
-    key_scale: Option<Tensor>,
-}
-
-impl<'a> Seen<'a> {
-    /// Text b looks at picture b.
-    pub fn new(keys: &'a CrossKeys) -> Self {
-        Self { keys, rows: None, key_scale: None }
-    }
-
-    /// Text b looks at picture `rows[b]`.
-    pub fn rows(mut self, rows: impl Into<Arc<[u32]>>) -> Self {
-        self.rows = Some(rows.into());
-        self
-    }
-
-    /// Each text weighs the keys of what it looks at: (texts, keys). No gradient goes through it.
-    pub fn scaled(mut self, key_scale: Option<Tensor>) -> Self {
-        self.key_scale = key_scale;
-        self
-    }
-
-    fn options(&self) -> Result<AttentionOptions> {
-        let key_mask = match (&self.keys.mask, &self.rows) {
-            (Some(mask), Some(rows)) => {
-                Some(mask.index_select(&Tensor::from_slice(rows, rows.len(), mask.device())?, 0)?)
-            }
-            (mask, _) => mask.clone(),
-        };
-        let (key_scale, kv_rows) = (self.key_scale.clone(), self.rows.clone());
-        Ok(AttentionOptions { key_mask, key_scale, kv_rows, causal: false })
-    }
-}
-
-/// The keys and values of a text so far, layer by layer: what a decoder keeps so that each new word costs one word.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Past {
-    layers: Vec<(Tensor, Tensor)>, // key, value: (texts, words so far, width)
-}
-
-impl Past {
-    /// Number of words it knows.
-    pub(crate) fn words(&self) -> usize {
-        self.layers.first().map_or(0, |(key, _)| key.dims()[1])
-    }
-
-    /// The texts of these rows, in this order.
-    pub(crate) fn select(&self, rows: &Tensor) -> Result<Self> {
-        let select = |(key, value): &(Tensor, Tensor)| {
-            Ok((key.index_select(rows, 0)?, value.index_select(rows, 0)?))
-        };
-        Ok(Self { layers: self.layers.iter().map(select).collect::<Result<_>>()? })
-    }
-
-    /// The keys and values of a layer with the new words behind; they are kept.
-    fn extend(&mut self, layer: usize, new: (Tensor, Tensor)) -> Result<(Tensor, Tensor)> {
-        let Some(old) = self.layers.get_mut(layer) else {
-            self.layers.push(new.clone());
-            return Ok(new);
-        };
-        let join = |old: &Tensor, new: &Tensor| Tensor::cat(&[old, new], 1);
-        *old = (join(&old.0, &new.0)?, join(&old.1, &new.1)?);
-        Ok(old.clone())
-    }
-}
-
-/// How a text is read.
-#[derive(Debug, Default)]
-pub(crate) struct Reading<'a> {
-    /// Ones for tokens and zeros for padding, (batch, length); without it there is no padding.
-    pub(crate) mask: Option<&'a Tensor>,
-    /// Whether a word sees only those before it and itself, as in a decoder.
-    pub(crate) causal: bool,
-    /// What the texts look at; with it the gated query transformation applies.
-    pub(crate) seen: Option<&'a Seen<'a>>,
-    /// The words before these, to which these are added.
-    pub(crate) past: Option<&'a mut Past>,
-}
-
-/// BERT's additive mask: nothing for a token, -10,000 for padding.
-fn additive(mask: &Tensor, dtype: DType) -> Result<Tensor> {
-    Ok(mask.to_dtype(DType::F32)?.affine(10_000.0, -10_000.0)?.to_dtype(dtype)?)
 }
 
 impl Attention {
@@ -165,16 +89,17 @@ impl Attention {
         Ok((self.key.adapted(context, prepared)?, self.value.adapted(context, prepared)?))
     }
 
+    /// Tokens x (tokens, width) to the same; keys and values are (rows, keys, width).
     fn forward(
         &self,
         x: &Tensor,
         (key, value): &(Tensor, Tensor),
-        heads: usize,
-        options: &AttentionOptions,
+        packing: &Packing,
+        (heads, options): (usize, &AttentionOptions),
         prepared: &Prepared,
     ) -> Result<Tensor> {
-        let query = self.query.adapted(x, prepared)?;
-        let mixed = attention(&query, key, value, heads, options)?;
+        let query = packing.spread(&self.query.adapted(x, prepared)?)?; // (batch, length, width)
+        let mixed = packing.pack(&attention(&query, key, value, heads, options)?)?; // (tokens, width)
         self.norm.forward(&(self.output.plain(&mixed)? + x)?)
     }
 }
@@ -244,14 +169,14 @@ impl TextTower {
         Ok(CrossKeys { layers: layers.collect::<Result<_>>()?, mask })
     }
 
-    /// Token ids (batch, length), u32, to states (batch, length, width).
+    /// Token ids (batch, length), u32, to the states that `reading` asks for.
     pub(crate) fn forward(
         &self,
         ids: &Tensor,
         reading: Reading,
         prepared: &Prepared,
     ) -> Result<Tensor> {
-        let Reading { mask, causal, seen, mut past } = reading;
+        let Reading { mask, causal, seen, mut past, states } = reading;
         let (batch, length) = ids.dims2()?;
         let before = past.as_ref().map_or(0, |past| past.words());
         if before + length > self.config.max_positions {
@@ -264,34 +189,135 @@ impl TextTower {
                 ),
             ));
         }
-        let words =
-            self.words.index_select(&ids.flatten_all()?, 0)?.reshape((batch, length, ()))?;
-        let positions = self.positions.narrow(0, before, length)?;
-        let mut x = self.norm.forward(&words.broadcast_add(&positions)?)?; // (batch, length, width)
-        let key_mask = mask.map(|mask| additive(mask, x.dtype())).transpose()?;
+        if let Some(mask) = mask.filter(|mask| mask.dims() != ids.dims()) {
+            let reason = format!("has to be {:?}, as the ids are", ids.dims());
+            return Err(crate::Error::config(
+                "shape of mask",
+                format!("{:?}", mask.dims()),
+                reason,
+            ));
+        }
+        let packing = match mask {
+            Some(mask) if states != States::All => Packing::of(mask)?,
+            _ => Packing::dense(batch, length),
+        };
+        let mut x = self.embed(ids, before, &packing)?; // (tokens, width)
+        let mask = mask.map(|mask| mask.narrow(1, 0, packing.length()));
+        let key_mask = mask.transpose()?.map(|mask| additive(&mask, x.dtype())).transpose()?;
         let own = AttentionOptions { key_mask, causal, ..AttentionOptions::default() };
         let cross = seen.map(|seen| seen.options()).transpose()?;
+        let heads = self.config.heads;
+        let mut pass = Pass { heads, packing, cls_alone: false, own, cross };
         for (index, layer) in self.layers.iter().enumerate() {
-            let mut keys = layer.own.keys(&x, prepared)?;
-            if let Some(past) = &mut past {
-                keys = past.extend(index, keys)?;
-            }
-            let heads = self.config.heads;
-            let h_self = layer.own.forward(&x, &keys, heads, &own, prepared)?; // (batch, length, width)
-            x = match (seen, &cross) {
-                (Some(seen), Some(options)) => {
-                    let keys = &seen.keys.layers[index];
-                    let h_cross = layer.cross.forward(&h_self, keys, heads, options, prepared)?;
-                    layer.fused(&h_self, &h_cross, prepared)?
+            // A causal mask counts queries from the last, so there the first is not taken out before the end.
+            pass.cls_alone = states == States::Cls && !causal && index + 1 == self.layers.len();
+            let seen = seen.map(|seen| &seen.keys.layers[index]);
+            x = match (&mut past, prepared.checkpointing) {
+                (None, Checkpointing::Block) => layer.segment(x, seen, &pass, prepared)?,
+                (None, Checkpointing::None) => {
+                    let keys = layer.keys(&x, &pass, prepared)?;
+                    layer.forward(&x, &keys, seen, &pass, prepared)?
                 }
-                _ => layer.alone(&h_self, prepared)?,
+                (Some(past), _) => {
+                    let keys = past.extend(index, layer.keys(&x, &pass, prepared)?)?;
+                    layer.forward(&x, &keys, seen, &pass, prepared)?
+                }
             };
         }
-        Ok(x)
+        match states {
+            States::Cls if pass.cls_alone => Ok(x),
+            States::Cls => pass.packing.first(&x),
+            States::All | States::Tokens => pass.packing.unpack(&x, length),
+        }
+    }
+
+    /// Words and positions of the tokens of ids (batch, length), `before` words after the start: (tokens, width).
+    fn embed(&self, ids: &Tensor, before: usize, packing: &Packing) -> Result<Tensor> {
+        let ids = ids.narrow(1, 0, packing.length())?;
+        let words = self.words.index_select(&packing.pack(&ids)?.contiguous()?, 0)?; // (tokens, width)
+        let positions = self.positions.narrow(0, before, packing.length())?;
+        let sum = match packing.columns() {
+            Some(columns) => (words + positions.index_select(columns, 0)?)?,
+            None => packing.spread(&words)?.broadcast_add(&positions)?.flatten(0, 1)?,
+        };
+        self.norm.forward(&sum)
+    }
+}
+
+impl Rebuild for Layer {
+    fn rebuild(&self, swap: &mut Swap) -> Result<Self> {
+        Ok(Self {
+            path: self.path.clone(),
+            own: self.own.rebuild(swap)?,
+            cross: self.cross.rebuild(swap)?,
+            expand: self.expand.rebuild(swap)?,
+            contract: self.contract.rebuild(swap)?,
+            norm: self.norm.rebuild(swap)?,
+        })
     }
 }
 
 impl Layer {
+    /// Keys and values of the self-attention over tokens x (tokens, width): (batch, length, width).
+    fn keys(&self, x: &Tensor, pass: &Pass, prepared: &Prepared) -> Result<(Tensor, Tensor)> {
+        let (key, value) = self.own.keys(x, prepared)?;
+        Ok((pass.packing.spread(&key)?, pass.packing.spread(&value)?))
+    }
+
+    /// Tokens x (tokens, width) to the same, or to those that go on, looking at `keys` of their texts and at what is
+    /// `seen`.
+    fn forward(
+        &self,
+        x: &Tensor,
+        keys: &(Tensor, Tensor),
+        seen: Option<&(Tensor, Tensor)>,
+        pass: &Pass,
+        prepared: &Prepared,
+    ) -> Result<Tensor> {
+        let Pass { heads, packing, cls_alone, own, cross } = pass;
+        let (first, texts) = match cls_alone {
+            true => (Some(packing.first(x)?), Packing::dense(packing.batch(), 1)),
+            false => (None, packing.clone()),
+        };
+        let x = first.as_ref().unwrap_or(x);
+        let h_self = self.own.forward(x, keys, &texts, (*heads, own), prepared)?; // (tokens, width)
+        match (seen, cross) {
+            (Some(seen), Some(options)) => {
+                let h_cross =
+                    self.cross.forward(&h_self, seen, &texts, (*heads, options), prepared)?;
+                self.fused(&h_self, &h_cross, prepared)
+            }
+            _ => self.alone(&h_self, prepared),
+        }
+    }
+
+    /// The same as a segment, with the keys of the texts computed inside of it.
+    fn segment(
+        &self,
+        x: Tensor,
+        seen: Option<&(Tensor, Tensor)>,
+        pass: &Pass,
+        prepared: &Prepared,
+    ) -> Result<Tensor> {
+        let run = |pass: Pass| {
+            move |layer: &Self, inputs: &[Tensor], prepared: &Prepared| {
+                let keys = layer.keys(&inputs[0], &pass, prepared)?;
+                let seen = inputs.get(1).zip(inputs.get(2));
+                let seen = seen.map(|(key, value)| (key.clone(), value.clone()));
+                layer.forward(&inputs[0], &keys, seen.as_ref(), &pass, prepared)
+            }
+        };
+        let own = "attention.";
+        let (maps, inputs): (&[&str], _) = match seen {
+            None => (&[own], vec![x]),
+            Some((key, value)) => {
+                (&[own, "crossattention.self.query"], vec![x, key.clone(), value.clone()])
+            }
+        };
+        let part = prepared.of_block(&self.path, maps, seen.is_some())?;
+        segment(self, part, inputs, run(pass.clone()))
+    }
+
     /// What leaves a layer of a text alone: the MLP over the self-attention's output, and a bottleneck.
     fn alone(&self, h_self: &Tensor, prepared: &Prepared) -> Result<Tensor> {
         let out = self.mlp(h_self)?;
@@ -315,7 +341,7 @@ impl Layer {
     }
 
     fn mlp(&self, x: &Tensor) -> Result<Tensor> {
-        let hidden = gelu(&self.expand.plain(x)?)?; // (batch, length, mlp)
+        let hidden = gelu(&self.expand.plain(x)?)?; // (tokens, mlp)
         self.norm.forward(&(self.contract.plain(&hidden)? + x)?)
     }
 }

@@ -22,11 +22,17 @@ pub(crate) enum FrameAware {
 impl Blip {
     /// Clips (clips, frames, 3, size, size), normalised, to states (clips, frames, tokens, vision width).
     pub fn encode_clips(&self, clips: &Tensor, prepared: &Prepared) -> Result<Tensor> {
-        let (count, frames, channels, height, width) = clips.dims5()?;
-        let pictures = clips.reshape((count * frames, channels, height, width))?;
-        let states = self.encode_image(&pictures, prepared)?;
+        let (count, frames, ..) = clips.dims5()?;
+        let states = self.encode_image(&clips.flatten(0, 1)?, prepared)?;
         let (_, tokens, width) = states.dims3()?;
         Ok(states.reshape((count, frames, tokens, width))?)
+    }
+
+    /// The `[CLS]` states of the frames alone, (clips, frames, vision width), for less work.
+    pub fn encode_clips_cls(&self, clips: &Tensor, prepared: &Prepared) -> Result<Tensor> {
+        let (count, frames, ..) = clips.dims5()?;
+        let states = self.encode_image_cls(&clips.flatten(0, 1)?, prepared)?;
+        Ok(states.reshape((count, frames, ()))?)
     }
 }
 
@@ -38,7 +44,12 @@ pub fn clip_tokens(states: &Tensor) -> Result<Tensor> {
 impl Prepared {
     /// States of clips to features of unit length, of the mean of the frames' `[CLS]`: (clips, projection).
     pub fn clip_features(&self, states: &Tensor) -> Result<Tensor> {
-        normalize(&self.heads()?.vision_proj.plain(&cls(states)?.mean(1)?)?)
+        self.clip_cls_features(&cls(states)?)
+    }
+
+    /// The same from the `[CLS]` states of the frames alone, (clips, frames, vision width).
+    pub fn clip_cls_features(&self, frame_cls: &Tensor) -> Result<Tensor> {
+        normalize(&self.heads()?.vision_proj.plain(&frame_cls.mean(1)?)?)
     }
 
     /// States of clips to features of unit length of every frame: (clips, frames, projection).

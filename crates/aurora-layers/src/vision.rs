@@ -1,11 +1,14 @@
 //! The vision transformer: patches, position embeddings, pre-norm blocks.
 
 use crate::block::{LayerNorm, Linear, Wanted};
+use crate::segment::{Checkpointing, Rebuild, Swap, segment};
 use crate::tensors::{Tensors, get};
+use crate::text::cls;
 use crate::{Prepared, Result, VisionConfig};
-use aurora_kernels::{AttentionOptions, gelu, linear, self_attention, unfold_patches};
+use aurora_kernels::{AttentionOptions, attention, gelu, linear, self_attention, unfold_patches};
 use candle_core::Tensor;
 
+/// A pre-norm block.
 #[derive(Debug, Clone)]
 struct Block {
     path: String,
@@ -85,22 +88,66 @@ impl VisionTower {
 
     /// Pictures (batch, 3, size, size), normalised, to token states (batch, tokens, width); token 0 is `[CLS]`.
     pub(crate) fn forward(&self, images: &Tensor, prepared: &Prepared) -> Result<Tensor> {
+        self.pass(images, false, prepared)
+    }
+
+    /// The same to the state of `[CLS]` alone, (batch, width): of the last block the other tokens need no more than
+    /// their keys and values.
+    pub(crate) fn forward_cls(&self, images: &Tensor, prepared: &Prepared) -> Result<Tensor> {
+        cls(&self.pass(images, true, prepared)?)
+    }
+
+    fn pass(&self, images: &Tensor, cls_alone: bool, prepared: &Prepared) -> Result<Tensor> {
         let (batch, width) = (images.dim(0)?, self.config.hidden_size);
         let patches = unfold_patches(images, self.config.patch_size)?; // (batch, patches, 3 * patch * patch)
         let patches = linear(&patches, &self.patch_weight, Some(&self.patch_bias))?; // (batch, patches, width)
         let cls = self.cls_token.broadcast_as((batch, 1, width))?;
         let mut x = Tensor::cat(&[&cls, &patches], 1)?.broadcast_add(&self.positions)?; // (batch, tokens, width)
-        for block in &self.blocks {
-            x = block.forward(&x, self.config.heads, prepared)?;
+        for (index, block) in self.blocks.iter().enumerate() {
+            let cls_alone = cls_alone && index + 1 == self.blocks.len();
+            let heads = self.config.heads;
+            x = match prepared.checkpointing {
+                Checkpointing::None => block.forward(&x, heads, cls_alone, prepared)?,
+                Checkpointing::Block => {
+                    let own = prepared.of_block(&block.path, &[""], false)?;
+                    segment(block, own, vec![x], move |block, inputs, prepared| {
+                        block.forward(&inputs[0], heads, cls_alone, prepared)
+                    })?
+                }
+            };
         }
         self.norm.forward(&x)
     }
 }
 
+impl Rebuild for Block {
+    fn rebuild(&self, swap: &mut Swap) -> Result<Self> {
+        Ok(Self {
+            path: self.path.clone(),
+            norm1: self.norm1.rebuild(swap)?,
+            qkv: self.qkv.rebuild(swap)?,
+            projection: self.projection.rebuild(swap)?,
+            norm2: self.norm2.rebuild(swap)?,
+            expand: self.expand.rebuild(swap)?,
+            contract: self.contract.rebuild(swap)?,
+        })
+    }
+}
+
 impl Block {
-    fn forward(&self, x: &Tensor, heads: usize, prepared: &Prepared) -> Result<Tensor> {
-        let qkv = self.qkv.adapted(&self.norm1.forward(x)?, prepared)?; // (batch, tokens, 3 * width)
-        let mixed = self_attention(&qkv, heads, &AttentionOptions::default())?; // (batch, tokens, width)
+    /// Token states (batch, tokens, width) to the next; with `cls_alone` to that of `[CLS]`, (batch, 1, width).
+    fn forward(
+        &self,
+        x: &Tensor,
+        heads: usize,
+        cls_alone: bool,
+        prepared: &Prepared,
+    ) -> Result<Tensor> {
+        let normed = self.norm1.forward(x)?;
+        let (x, mixed) = match cls_alone {
+            true => (x.narrow(1, 0, 1)?, self.mix_cls(&normed, heads, prepared)?),
+            false => (x.clone(), self.mix(&normed, heads, prepared)?),
+        };
         let x = (x + self.projection.adapted(&mixed, prepared)?)?;
         let hidden = gelu(&self.expand.adapted(&self.norm2.forward(&x)?, prepared)?)?; // (batch, tokens, mlp)
         let out = (&x + self.contract.adapted(&hidden, prepared)?)?;
@@ -108,5 +155,21 @@ impl Block {
             None => Ok(out),
             Some(beside) => beside.add_own(out, &x),
         }
+    }
+
+    /// Attention of all tokens, before the projection: (batch, tokens, width).
+    fn mix(&self, normed: &Tensor, heads: usize, prepared: &Prepared) -> Result<Tensor> {
+        let qkv = self.qkv.adapted(normed, prepared)?; // (batch, tokens, 3 * width)
+        Ok(self_attention(&qkv, heads, &AttentionOptions::default())?)
+    }
+
+    /// Attention of `[CLS]` over all tokens, before the projection: (batch, 1, width).
+    fn mix_cls(&self, normed: &Tensor, heads: usize, prepared: &Prepared) -> Result<Tensor> {
+        let (_, _, width) = normed.dims3()?;
+        let query = normed.narrow(1, 0, 1)?;
+        let query = self.qkv.adapted_outputs(&query, (0, width), prepared)?; // (batch, 1, width)
+        let keys = self.qkv.adapted_outputs(normed, (width, 2 * width), prepared)?; // (batch, tokens, 2 * width)
+        let (key, value) = (keys.narrow(2, 0, width)?, keys.narrow(2, width, width)?);
+        Ok(attention(&query, &key, &value, heads, &AttentionOptions::default())?)
     }
 }

@@ -60,8 +60,12 @@ pub fn read_questions(
     images: &Tensor,
     questions: &Texts,
 ) -> Result<CrossKeys> {
-    let states = question_states(blip, prepared, images, questions)?;
-    Ok(blip.decoder_keys(&states, Some(questions.mask), prepared)?)
+    let states = blip.encode_image(images, prepared)?;
+    let keys = blip.cross_keys(&states, prepared)?;
+    let Texts { token_ids, mask } = questions;
+    // Padding is hidden from the decoder, so its states need not be computed.
+    let states = blip.fuse_tokens(token_ids, mask, &Seen::new(&keys), prepared)?;
+    Ok(blip.decoder_keys(&states, Some(mask), prepared)?)
 }
 
 /// The loss of each text, summed over its words: (texts). Text b looks at what `seen` says; the words that are
@@ -75,7 +79,7 @@ pub fn text_losses(
     seen: &Seen,
     label_smoothing: f64,
 ) -> Result<Tensor> {
-    let states = blip.decode(texts.token_ids, texts.mask, seen, prepared)?; // (texts, length, width)
+    let states = blip.decode_tokens(texts.token_ids, texts.mask, seen, prepared)?; // (texts, length, width)
     let (count, length, width) = states.dims3()?;
     let mask: Vec<Vec<f32>> = texts.mask.to_dtype(DType::F32)?.to_vec2()?;
     // Only the places whose next word counts go through the head: (words, width).

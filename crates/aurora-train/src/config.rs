@@ -24,6 +24,7 @@ mod resolve;
 pub mod schema;
 mod sections;
 
+use aurora_layers::Checkpointing;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -47,6 +48,8 @@ pub struct Config {
     pub seed: u64,
     /// Where to compute, as [`DeviceChoice`](aurora_kernels::device::DeviceChoice) reads it.
     pub device: String,
+    /// What a step keeps for its backward pass.
+    pub checkpoint: Checkpoint,
     /// What is tuned.
     pub model: ModelSection,
     /// What is added to it.
@@ -63,6 +66,34 @@ pub struct Config {
     pub schedule: ScheduleSection,
     /// How retrieval is measured.
     pub evaluation: EvaluationSection,
+}
+
+/// Whether a step computes blocks once more in its backward pass instead of keeping what is inside of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Checkpoint {
+    /// No: everything is kept.
+    None,
+    /// Yes, each vision block and each text layer.
+    Block,
+    /// Where keeping everything would take more than [`Checkpoint::SHARE`] of the memory that is left.
+    Auto,
+}
+
+impl Checkpoint {
+    /// The share of the memory left that a graph may take without being cut down.
+    pub const SHARE: f64 = 0.6;
+
+    /// The choice for a graph of so many bytes, with so many left; unknown is enough.
+    pub fn resolve(self, graph: u64, available: Option<u64>) -> Checkpointing {
+        let short = || available.is_some_and(|left| graph as f64 > Self::SHARE * left as f64);
+        match self {
+            Self::None => Checkpointing::None,
+            Self::Block => Checkpointing::Block,
+            Self::Auto if short() => Checkpointing::Block,
+            Self::Auto => Checkpointing::None,
+        }
+    }
 }
 
 /// `[model]`: the backbone.
@@ -126,6 +157,11 @@ const FIELDS: &[Field] = &[
         meaning: "Seed of everything random: one seed, one result.",
     },
     Field { key: "device", kind: schema::DEVICE, meaning: schema::DEVICE_MEANING },
+    Field {
+        key: "checkpoint",
+        kind: Kind::Choice(&["none", "block", "auto"]),
+        meaning: "What a step keeps for its backward pass: none recomputes nothing, block recomputes each block (less memory, more time), auto does where memory is short.",
+    },
     Field {
         key: "model.backbone",
         kind: Kind::Text,

@@ -102,7 +102,7 @@ fn unknown_keys_are_named_with_what_is_allowed() {
     assert!(e.contains("allowed in [adapter]: kind, flavour, rank, alpha"), "{e}");
     let e = error("rank = 8\n", &[]);
     assert!(e.contains("`rank`, did you mean `adapter.rank`?"), "{e}");
-    assert!(e.contains("allowed at the top: seed, device, [model], [adapter]"), "{e}");
+    assert!(e.contains("allowed at the top: seed, device, checkpoint, [model], [adapter]"), "{e}");
     let e = error("", &["learning_rates.cp.head=1"]);
     assert!(e.contains("--set learning_rates.cp.head=1") && e.contains("learning_rates.cp.heads"));
     let e = error("[frobnicate]\nx = 1\n", &[]);
@@ -280,4 +280,23 @@ proptest! {
             Err(e) => prop_assert!(e.to_string().contains(field.key.rsplit('.').next().unwrap())),
         }
     }
+}
+
+#[test]
+fn auto_cuts_the_graph_down_where_memory_is_short() {
+    use aurora_layers::Checkpointing::{Block, None as Keep};
+    let cases = [
+        (Checkpoint::Auto, 600, Some(1000), Keep),
+        (Checkpoint::Auto, 601, Some(1000), Block),
+        (Checkpoint::Auto, u64::MAX, None, Keep),
+        (Checkpoint::Block, 0, Some(1000), Block),
+        (Checkpoint::None, u64::MAX, Some(0), Keep),
+    ];
+    for (choice, graph, left, wanted) in cases {
+        assert_eq!(choice.resolve(graph, left), wanted, "{choice:?} {graph} {left:?}");
+    }
+    let config = Config::resolve(None, &["checkpoint=block"]).unwrap();
+    assert_eq!(config.checkpoint, Checkpoint::Block);
+    let error = Config::resolve(None, &["checkpoint=some"]).unwrap_err().to_string();
+    assert!(error.contains("checkpoint") && error.contains("\"block\""), "{error}");
 }

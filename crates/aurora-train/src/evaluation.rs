@@ -1,6 +1,6 @@
 //! Two-stage evaluation of retrieval: similarity of features over everything, matching logits for the best.
 
-use aurora_layers::{Blip, Prepared, Seen, cls};
+use aurora_layers::{Blip, Prepared, Seen};
 use candle_core::Tensor;
 
 use crate::error::Result;
@@ -64,11 +64,10 @@ impl GalleryBuilder {
         ids: &Tensor,
         mask: &Tensor,
     ) -> Result<()> {
-        let states = blip.encode_text(ids, mask, prepared)?.detach();
-        self.text.push(prepared.text_features(&states)?.detach());
-        let first = cls(&states)?;
+        let text_cls = blip.encode_text_cls(ids, mask, prepared)?.detach();
+        self.text.push(prepared.text_cls_features(&text_cls)?.detach());
         for row in 0..ids.dim(0)? {
-            self.text_cls.push(first.narrow(0, row, 1)?);
+            self.text_cls.push(text_cls.narrow(0, row, 1)?);
             self.texts.push((ids.narrow(0, row, 1)?, mask.narrow(0, row, 1)?));
         }
         Ok(())
@@ -167,7 +166,7 @@ impl Gallery {
         let (ids, mask) = (gather(|text| &text.0)?, gather(|text| &text.1)?);
         let weights = self.frame_weights(prepared, work)?;
         let seen = Seen::new(&keys).rows(rows).scaled(weights);
-        let fused = cls(&blip.fuse(&ids, &mask, &seen, prepared)?)?;
+        let fused = blip.fuse_cls(&ids, &mask, &seen, prepared)?; // (pairs, width)
         let fused = if prepared.has_context() {
             let own: Vec<&Tensor> = texts.iter().map(|&text| &self.text_cls[text]).collect();
             prepared.add_context(&fused, &Tensor::cat(&own, 0)?, 0)?

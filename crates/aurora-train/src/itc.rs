@@ -14,7 +14,7 @@
 //! Several pairs with one id are all right for each other. Targets, momentum features and queue
 //! get no gradient; the temperature does, when it is a variable.
 
-use aurora_kernels::soft_cross_entropy;
+use aurora_kernels::{linear, soft_cross_entropy};
 use candle_core::{D, DType, Tensor, Var};
 
 use crate::error::{Error, Result};
@@ -63,21 +63,20 @@ pub fn itc_loss(input: &ItcInput<'_>) -> Result<ItcOutput> {
     let frozen_temperature = temperature.detach();
     let (mut targets, mut scores) = (Vec::with_capacity(2), Vec::with_capacity(2));
     let [image_side, text_side] = input.momentum.unwrap_or([image, text]);
-    let hard = hard_targets(ids, input.queue.map_or(&[], |q| &q.ids), image)?;
+    let hard = HardTargets::new(ids, input.queue.map_or(&[], |q| &q.ids));
     let directions = [
         (image, image_side, text_side, input.queue.map(|q| &q.text)),
         (text, text_side, image_side, input.queue.map(|q| &q.image)),
     ];
     for (live, query, keys, queue) in directions {
-        scores.push(compare(live, keys, queue)?.broadcast_div(&temperature)?); // (B, B + queue)
-        let target = if alpha == 0.0 {
-            hard.clone()
+        // The temperature divides the few features instead of the many scores.
+        scores.push(compare(&live.broadcast_div(&temperature)?, keys, queue)?); // (B, B + queue)
+        targets.push(if alpha == 0.0 {
+            hard.dense(image)?
         } else {
-            let momentum = compare(&query.detach(), &keys.detach(), queue)?;
-            let soft = softmax(&momentum.broadcast_div(&frozen_temperature)?)?;
-            ((soft * alpha)? + (&hard * (1.0 - alpha))?)?
-        };
-        targets.push(target.detach());
+            let query = query.detach().broadcast_div(&frozen_temperature)?;
+            hard.mix(&compare(&query, &keys.detach(), queue)?, alpha)?
+        });
     }
     let i2t = soft_cross_entropy(&scores[0], &targets[0])?;
     let t2i = soft_cross_entropy(&scores[1], &targets[1])?;
@@ -110,35 +109,64 @@ pub fn clamp_temperature(temperature: &Var) -> Result<()> {
 }
 
 /// `rows . [keys | queue]`, (B, B + queue). The queue is multiplied on its own: gluing it to the
-/// batch would copy it at every step.
+/// batch would copy it at every step. What is not tracked gets no gradient, which for a queue would
+/// be as large as it is.
 fn compare(rows: &Tensor, keys: &Tensor, queue: Option<&Tensor>) -> Result<Tensor> {
-    let batch = rows.matmul(&keys.t()?)?; // (B, B)
+    let batch = linear(rows, keys, None)?; // (B, B)
     match queue {
         Some(queue) if queue.dim(0)? > 0 => {
-            Ok(Tensor::cat(&[&batch, &rows.matmul(&queue.t()?)?], 1)?)
+            Ok(Tensor::cat(&[&batch, &linear(rows, queue, None)?], 1)?)
         }
         _ => Ok(batch),
     }
 }
 
-/// (B, B + queue): equal ids share the row's weight evenly.
-pub(crate) fn hard_targets(ids: &[i64], queued: &[i64], like: &Tensor) -> Result<Tensor> {
-    let columns = ids.len() + queued.len();
-    let mut values = vec![0f64; ids.len() * columns];
-    for (row, id) in values.chunks_exact_mut(columns.max(1)).zip(ids) {
-        let equal = || ids.iter().chain(queued).map(|other| other == id);
-        let share = 1.0 / equal().filter(|e| *e).count() as f64;
-        for (value, equal) in row.iter_mut().zip(equal()) {
-            *value = if equal { share } else { 0.0 };
-        }
-    }
-    Ok(Tensor::from_vec(values, (ids.len(), columns), like.device())?.to_dtype(like.dtype())?)
+/// What is right for each pair: (B, B + queue), where equal ids share a row's weight evenly and all
+/// else is zero. Only what is not zero is kept.
+pub(crate) struct HardTargets {
+    rows: usize,
+    columns: usize,
+    places: Vec<u32>, // in the flat matrix
+    shares: Vec<f64>,
 }
 
-/// Softmax over the last dimension; for targets, which carry no gradient.
-fn softmax(scores: &Tensor) -> Result<Tensor> {
-    let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
-    Ok(weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?)
+impl HardTargets {
+    pub(crate) fn new(ids: &[i64], queued: &[i64]) -> Self {
+        let (rows, columns) = (ids.len(), ids.len() + queued.len());
+        let (mut places, mut shares) = (Vec::new(), Vec::new());
+        for (row, id) in ids.iter().enumerate() {
+            let before = places.len();
+            let all = ids.iter().chain(queued).enumerate();
+            let equal = all.filter(|(_, other)| *other == id);
+            places.extend(equal.map(|(column, _)| (row * columns + column) as u32));
+            let count = places.len() - before;
+            shares.resize(places.len(), 1.0 / count as f64);
+        }
+        Self { rows, columns, places, shares }
+    }
+
+    /// `targets` (B, B + queue) and these times `weight`.
+    fn add_to(&self, targets: &Tensor, weight: f64) -> Result<Tensor> {
+        let (count, device) = (self.places.len(), targets.device());
+        let places = Tensor::from_slice(&self.places, count, device)?;
+        let shares: Vec<f64> = self.shares.iter().map(|share| weight * share).collect();
+        let shares = Tensor::from_vec(shares, count, device)?.to_dtype(targets.dtype())?;
+        let sum = targets.flatten_all()?.index_add(&places, &shares, 0)?;
+        Ok(sum.reshape((self.rows, self.columns))?)
+    }
+
+    /// The matrix, in the element type of `like` and where that is.
+    pub(crate) fn dense(&self, like: &Tensor) -> Result<Tensor> {
+        let zeros = Tensor::zeros((self.rows, self.columns), like.dtype(), like.device())?;
+        self.add_to(&zeros, 1.0)
+    }
+
+    /// `alpha softmax(scores)` and these times `1 - alpha`; scores (B, B + queue), no gradient.
+    fn mix(&self, scores: &Tensor, alpha: f64) -> Result<Tensor> {
+        let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
+        let factor = (weights.sum_keepdim(D::Minus1)?.recip()? * alpha)?; // (B, 1)
+        self.add_to(&weights.broadcast_mul(&factor)?, 1.0 - alpha)
+    }
 }
 
 fn check(input: &ItcInput<'_>) -> Result<()> {

@@ -3,8 +3,8 @@
 //! The momentum model is the live model over other tensors. What is frozen is one tensor in both; what is averaged has a
 //! second copy here. In flavour released the shared factors are passed live, as the released code does.
 
-use aurora_layers::{Blip, Flavour, Part, Prepared, Tuned};
-use candle_core::{Tensor, Var};
+use aurora_layers::{Blip, Checkpointing, Flavour, Part, Prepared, Tuned};
+use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor, Var};
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -45,8 +45,53 @@ impl Averages {
             return Ok(aurora_kernels::cuda::moving_average(&pairs, self.decay)?);
         }
         for (average, live) in &self.pairs {
-            let old = average.as_detached_tensor();
-            average.set(&((old * self.decay)? + (live * (1.0 - self.decay))?)?)?;
+            average.as_detached_tensor().inplace_op2(live, &Towards(self.decay))?;
+        }
+        Ok(())
+    }
+}
+
+/// `average <- decay average + (1 - decay) live`, in place.
+struct Towards(f64);
+
+impl InplaceOp2 for Towards {
+    fn name(&self) -> &'static str {
+        "moving average"
+    }
+
+    fn cpu_fwd(
+        &self,
+        average: &mut CpuStorage,
+        layout: &Layout,
+        live: &CpuStorage,
+        live_layout: &Layout,
+    ) -> candle_core::Result<()> {
+        let fits = layout.shape() == live_layout.shape();
+        let (Some((start, end)), Some((from, to)), true) =
+            (layout.contiguous_offsets(), live_layout.contiguous_offsets(), fits)
+        else {
+            return Err(candle_core::Error::msg(
+                "an average and what it follows are dense and of one shape",
+            ));
+        };
+        let decay = self.0;
+        match (average, live) {
+            (CpuStorage::F32(average), CpuStorage::F32(live)) => {
+                let (keep, take) = (decay as f32, (1.0 - decay) as f32);
+                for (average, live) in average[start..end].iter_mut().zip(&live[from..to]) {
+                    *average = *average * keep + live * take;
+                }
+            }
+            (CpuStorage::F64(average), CpuStorage::F64(live)) => {
+                for (average, live) in average[start..end].iter_mut().zip(&live[from..to]) {
+                    *average = *average * decay + live * (1.0 - decay);
+                }
+            }
+            _ => {
+                return Err(candle_core::Error::msg(
+                    "averages are f32 or f64, as what they follow",
+                ));
+            }
         }
         Ok(())
     }
@@ -89,13 +134,16 @@ impl Momentum {
         &self.tuned
     }
 
-    /// Move towards the live tensors, then give the model and its view for this step.
+    /// Move towards the live tensors, then give the model and its view for this step. An effective weight of that view
+    /// serves one block of one pass and is gone after it.
     ///
     /// # Errors
     /// What candle reports.
     pub fn advance(&self) -> Result<(Arc<Blip>, Prepared)> {
         self.averages.update()?;
-        Ok((self.blip.clone(), self.tuned.prepare(&self.blip, None)?))
+        let mut prepared = self.tuned.prepare(&self.blip, None)?;
+        prepared.checkpointing = Checkpointing::Block;
+        Ok((self.blip.clone(), prepared))
     }
 }
 

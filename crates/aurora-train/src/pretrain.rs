@@ -158,13 +158,13 @@ impl Pretrainer {
         let prepared = self.live.prepare(&self.blip, None)?;
         let batch = lesson.ids.len();
         let image_states = self.blip.encode_image(&lesson.images, &prepared)?;
-        let text_states = self.blip.encode_text(&lesson.token_ids, &lesson.mask, &prepared)?;
+        let text_cls = self.blip.encode_text_cls(&lesson.token_ids, &lesson.mask, &prepared)?;
 
         let toward = |x: &Tensor, [weight, bias]: &[Var; 2]| -> Result<Tensor> {
             normalize(&linear(x, weight.as_tensor(), Some(bias.as_tensor()))?).map_err(Into::into)
         };
         let image_guess = toward(&cls(&image_states)?, &self.to_image_teacher)?; // (pictures, components)
-        let text_guess = toward(&cls(&text_states)?, &self.to_text_teacher)?; // (texts, 384)
+        let text_guess = toward(&text_cls, &self.to_text_teacher)?; // (texts, 384)
         let image_cosine = one_minus_cosine(&image_guess, &lesson.image_teacher)?;
         let text_cosine = one_minus_cosine(&text_guess, &lesson.text_teacher)?;
         let sharp =
@@ -176,12 +176,12 @@ impl Pretrainer {
         let image_local = one_minus_cosine(&parts, &normalize(&lesson.image_local)?)?;
 
         let image = prepared.image_features(&image_states)?; // (pictures, joint)
-        let text = prepared.text_features(&text_states)?; // (texts, joint)
+        let text = prepared.text_cls_features(&text_cls)?; // (texts, joint)
         let joint = (one_minus_cosine(&image, &lesson.image_joint)?
             + one_minus_cosine(&text, &lesson.text_joint)?)?;
 
         let first = |tensor: &Tensor| tensor.narrow(0, 0, batch);
-        let (image_states, text_states) = (first(&image_states)?, first(&text_states)?);
+        let (image_states, text_cls) = (first(&image_states)?, first(&text_cls)?);
         let (image, text) = (first(&image)?, first(&text)?);
         let temperature = clamped_temperature(self.temperature.as_tensor())?;
         let scores = image.matmul(&text.t()?)?.broadcast_div(&temperature)?; // (batch, batch)
@@ -203,7 +203,7 @@ impl Pretrainer {
             // on a part of the batch, since each of its pairs costs a pass of its own.
             let weight = if step >= settings.itm_from_step { settings.itm_weight } else { 0.0 };
             let rows = batch.min(if weight > 0.0 { settings.itm_pairs } else { 8 });
-            let encoded = Encoded { image_states, text_states, image, text, frames: None };
+            let encoded = Encoded { image_states, text_cls, image, text, frames: None };
             let model = (&*self.blip, &prepared);
             let key = (self.config.seed, step);
             let (token_ids, mask) = (&first(&lesson.token_ids)?, &first(&lesson.mask)?);
@@ -254,6 +254,6 @@ fn soft_targets(captions: &Tensor, ids: &[i64], share: f64, temperature: f64) ->
     let scores = (captions.matmul(&captions.t()?)? / temperature)?;
     let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
     let soft = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?;
-    let hard = crate::itc::hard_targets(ids, &[], captions)?;
+    let hard = crate::itc::HardTargets::new(ids, &[]).dense(captions)?;
     Ok(((soft * share)? + (hard * (1.0 - share))?)?)
 }

@@ -6,8 +6,9 @@
 //! starts with random unit features in them and lets them take part as negatives;
 //! [`FeatureQueue::all`] gives that.
 //!
-//! Tensors are replaced, never written in place: the loss of a step holds on to the queue it was
-//! computed with until its backward pass is done, however early the next batch is enqueued.
+//! The ring is written in place, since at 57,600 slots a copy of it would cost more than the rest of
+//! what a step does with it. A view shares its memory, and so does the graph of a loss that looked at
+//! one: a batch is enqueued after the backward pass of its loss, not before.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +22,8 @@ pub const EMPTY: i64 = -100;
 /// Names of the saved tensors, as in BLIP checkpoints.
 const NAMES: [&str; 4] = ["image_queue", "text_queue", "idx_queue", "ptr_queue"];
 
-/// Features and ids that the loss looks at: (slots, dim) each, and `slots` ids.
+/// Features and ids that the loss looks at: (slots, dim) each, and `slots` ids. The features are the queue's own
+/// memory: they change with the next batch that is enqueued.
 #[derive(Debug, Clone)]
 pub struct QueueView {
     /// Momentum features of pictures, (slots, dim).
@@ -33,7 +35,7 @@ pub struct QueueView {
 }
 
 /// The ring of momentum features.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct FeatureQueue {
     image: Tensor, // (size, dim)
     text: Tensor,  // (size, dim)
@@ -47,8 +49,8 @@ impl FeatureQueue {
     /// # Errors
     /// What candle reports when it cannot make the tensors.
     pub fn new(dim: usize, size: usize, device: &Device) -> Result<Self> {
-        let zeros = Tensor::zeros((size, dim), DType::F32, device)?;
-        Ok(Self { image: zeros.clone(), text: zeros, ids: vec![EMPTY; size], next: 0 })
+        let zeros = || Tensor::zeros((size, dim), DType::F32, device);
+        Ok(Self { image: zeros()?, text: zeros()?, ids: vec![EMPTY; size], next: 0 })
     }
 
     /// Number of slots.
@@ -66,20 +68,23 @@ impl FeatureQueue {
     /// # Errors
     /// What candle reports when it cannot gather them.
     pub fn filled(&self) -> Result<QueueView> {
+        let count = self.ids.iter().filter(|&&id| id != EMPTY).count();
+        let ids = self.ids.iter().copied().filter(|&id| id != EMPTY).collect();
+        // A ring fills from its first slot on; one that was loaded may have been filled otherwise.
+        if !self.ids[..count].contains(&EMPTY) {
+            let (image, text) = (self.image.narrow(0, 0, count)?, self.text.narrow(0, 0, count)?);
+            return Ok(QueueView { image, text, ids });
+        }
         let rows: Vec<u32> =
             (0u32..).zip(&self.ids).filter(|s| *s.1 != EMPTY).map(|s| s.0).collect();
-        if rows.len() == self.size() {
-            return Ok(self.all());
-        }
-        let ids = self.ids.iter().copied().filter(|&id| id != EMPTY).collect();
         let rows = Tensor::new(rows, self.image.device())?;
         let image = self.image.index_select(&rows, 0)?;
         let text = self.text.index_select(&rows, 0)?;
         Ok(QueueView { image, text, ids })
     }
 
-    /// Puts a batch in, `image` and `text` (batch, dim), over the oldest slots; goes on at the
-    /// first slot after the last. Of a batch larger than the queue only the end stays.
+    /// Puts a batch in, in place: `image` and `text` (batch, dim), over the oldest slots; goes on at the
+    /// first slot after the last. Not before the backward pass of a loss that looked at the queue. Of a batch larger than the queue only the end stays.
     ///
     /// # Errors
     /// Shapes that do not fit each other or the queue.
@@ -102,8 +107,8 @@ impl FeatureQueue {
         // Only the last `size` pairs can stay; the pointer moves as if all had been written.
         let skipped = ids.len().saturating_sub(size);
         let (start, count) = ((self.next + skipped) % size, ids.len() - skipped);
-        self.image = overwrite(&self.image, &image.narrow(0, skipped, count)?, start)?;
-        self.text = overwrite(&self.text, &text.narrow(0, skipped, count)?, start)?;
+        overwrite(&self.image, &image.narrow(0, skipped, count)?, start)?;
+        overwrite(&self.text, &text.narrow(0, skipped, count)?, start)?;
         for (offset, &id) in ids[skipped..].iter().enumerate() {
             self.ids[(start + offset) % size] = id;
         }
@@ -111,7 +116,7 @@ impl FeatureQueue {
         Ok(())
     }
 
-    /// The queue as tensors in BLIP's layout: `image_queue` and `text_queue` (dim, size),
+    /// The queue as tensors in BLIP's layout, copied: `image_queue` and `text_queue` (dim, size),
     /// `idx_queue` (1, size), `ptr_queue` (1), the last two i64.
     ///
     /// # Errors
@@ -119,8 +124,8 @@ impl FeatureQueue {
     pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
         let device = self.image.device();
         let tensors = [
-            self.image.t()?.contiguous()?,
-            self.text.t()?.contiguous()?,
+            self.image.t()?.force_contiguous()?,
+            self.text.t()?.force_contiguous()?,
             Tensor::from_slice(&self.ids, (1, self.size()), device)?,
             Tensor::new(&[self.next as i64], device)?,
         ];
@@ -166,26 +171,23 @@ impl FeatureQueue {
             found: pointer.unwrap_or(0),
             expected: size,
         })?;
-        let rows = |t: &Tensor| t.to_dtype(DType::F32)?.t()?.contiguous();
+        // Memory of its own, to be written to.
+        let rows = |t: &Tensor| t.detach().to_dtype(DType::F32)?.t()?.force_contiguous();
         Ok(Self { image: rows(image)?, text: rows(text)?, ids, next })
     }
 }
 
-/// `ring` (size, dim) with `rows` (count <= size, dim) written from slot `start` on, in a ring.
-fn overwrite(ring: &Tensor, rows: &Tensor, start: usize) -> Result<Tensor> {
+/// Writes `rows` (count <= size, dim) into `ring` (size, dim) from slot `start` on, in a ring.
+fn overwrite(ring: &Tensor, rows: &Tensor, start: usize) -> Result<()> {
     let (size, count) = (ring.dim(0)?, rows.dim(0)?);
     let rows = rows.detach().to_dtype(DType::F32)?;
     let before_end = count.min(size - start);
-    let wrapped = count - before_end;
-    // wrapped rows | kept | rows up to the end | kept
-    let parts = [
-        rows.narrow(0, before_end, wrapped)?,
-        ring.narrow(0, wrapped, start - wrapped)?,
-        rows.narrow(0, 0, before_end)?,
-        ring.narrow(0, start + before_end, size - start - before_end)?,
-    ];
-    let parts: Vec<&Tensor> = parts.iter().filter(|part| part.elem_count() > 0).collect();
-    if parts.is_empty() { Ok(ring.clone()) } else { Ok(Tensor::cat(&parts, 0)?) }
+    for (from, count, to) in [(0, before_end, start), (before_end, count - before_end, 0)] {
+        if count > 0 {
+            ring.slice_set(&rows.narrow(0, from, count)?.contiguous()?, 0, to)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -213,15 +215,34 @@ mod tests {
         assert_eq!(queue.all().ids, [5, 6, EMPTY, EMPTY]);
     }
 
+    /// No copy is made for a batch, full or not, and none for a view. What was saved stays as it was.
     #[test]
-    fn a_view_outlives_the_next_batch() {
-        let mut queue = FeatureQueue::new(2, 2, &Device::Cpu).unwrap();
+    fn the_ring_is_written_in_place() {
+        let mut queue = FeatureQueue::new(2, 3, &Device::Cpu).unwrap();
+        let ring = queue.all();
         let (image, text) = features(&[1, 2]);
         queue.enqueue(&image, &text, &[1, 2]).unwrap();
-        let view = queue.all();
+        let (view, saved) = (queue.filled().unwrap(), queue.state().unwrap());
+        assert_eq!(view.image.to_vec2::<f32>().unwrap(), [[1.0, -1.0], [2.0, -2.0]]);
         let (image, text) = features(&[3, 4]);
         queue.enqueue(&image, &text, &[3, 4]).unwrap();
-        assert_eq!(view.image.to_vec2::<f32>().unwrap(), [[1.0, -1.0], [2.0, -2.0]]);
+        let rows = [[4.0, -4.0], [2.0, -2.0], [3.0, -3.0]];
+        assert_eq!(ring.image.to_vec2::<f32>().unwrap(), rows);
+        assert_eq!(view.image.to_vec2::<f32>().unwrap(), rows[..2]);
+        assert_eq!(ring.text.to_vec2::<f32>().unwrap()[0], [8.0, -8.0]);
+        let saved = saved["image_queue"].to_vec2::<f32>().unwrap();
+        assert_eq!(saved[0], [1.0, 2.0, 0.0]);
+    }
+
+    /// Slots that were filled in another order are found all the same.
+    #[test]
+    fn a_loaded_queue_may_have_gaps() {
+        let mut queue = FeatureQueue::new(2, 3, &Device::Cpu).unwrap();
+        let (image, text) = features(&[1, 2, 3]);
+        queue.enqueue(&image, &text, &[1, EMPTY, 3]).unwrap();
+        let view = FeatureQueue::from_state(&queue.state().unwrap()).unwrap().filled().unwrap();
+        assert_eq!(view.ids, [1, 3]);
+        assert_eq!(view.image.to_vec2::<f32>().unwrap(), [[1.0, -1.0], [3.0, -3.0]]);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! a picture are computed once and serve its right pair and every negative it is drawn for.
 
 use aurora_kernels::cross_entropy;
-use aurora_layers::{Blip, Prepared, Seen, clip_tokens, cls, frame_scale};
+use aurora_layers::{Blip, Prepared, Seen, clip_tokens, frame_scale};
 use candle_core::Tensor;
 
 use crate::error::Result;
@@ -31,8 +31,8 @@ pub struct Pairs<'a> {
 pub struct Encoded {
     /// Picture tokens (batch, tokens, vision width); of a clip those of all frames.
     pub image_states: Tensor,
-    /// Text tokens (batch, length, text width).
-    pub text_states: Tensor,
+    /// The texts' own `[CLS]` states (batch, text width).
+    pub text_cls: Tensor,
     /// Picture features of unit length (batch, projection).
     pub image: Tensor,
     /// Text features of unit length (batch, projection).
@@ -75,9 +75,23 @@ pub fn encode_images(blip: &Blip, prepared: &Prepared, images: &Tensor) -> Resul
 /// Shapes that do not fit the model.
 pub fn encode(blip: &Blip, prepared: &Prepared, pairs: &Pairs) -> Result<Encoded> {
     let EncodedImages { states, features, frames } = encode_images(blip, prepared, pairs.images)?;
-    let text_states = blip.encode_text(pairs.token_ids, pairs.mask, prepared)?;
-    let text = prepared.text_features(&text_states)?;
-    Ok(Encoded { image_states: states, text_states, image: features, text, frames })
+    let text_cls = blip.encode_text_cls(pairs.token_ids, pairs.mask, prepared)?;
+    let text = prepared.text_cls_features(&text_cls)?;
+    Ok(Encoded { image_states: states, text_cls, image: features, text, frames })
+}
+
+/// The features of a batch, (batch, projection) each, where nothing will look at the states: those of
+/// [`Encoded::image`] and [`Encoded::text`] for less work.
+///
+/// # Errors
+/// Shapes that do not fit the model.
+pub fn encode_features(blip: &Blip, prepared: &Prepared, pairs: &Pairs) -> Result<[Tensor; 2]> {
+    let image = match pairs.images.rank() {
+        5 => prepared.clip_cls_features(&blip.encode_clips_cls(pairs.images, prepared)?)?,
+        _ => prepared.image_cls_features(&blip.encode_image_cls(pairs.images, prepared)?)?,
+    };
+    let text_cls = blip.encode_text_cls(pairs.token_ids, pairs.mask, prepared)?;
+    Ok([image, prepared.text_cls_features(&text_cls)?])
 }
 
 /// What frame-aware attention multiplies the keys of each pair's clip by: text features (pairs, projection), features
@@ -183,9 +197,9 @@ pub fn matching(
         encoded.image_states.dim(1)?,
     )?;
     let seen = Seen::new(&keys).rows(chosen.image_rows.as_slice()).scaled(weights);
-    let fused = cls(&blip.fuse(&ids, &mask, &seen, prepared)?)?; // (3 rows, width)
+    let fused = blip.fuse_cls(&ids, &mask, &seen, prepared)?; // (3 rows, width)
     let fused = if prepared.has_context() {
-        let text_cls = cls(&encoded.text_states)?.index_select(&text_rows, 0)?;
+        let text_cls = encoded.text_cls.index_select(&text_rows, 0)?;
         prepared.add_context(&fused, &text_cls, negatives.len())?
     } else {
         fused

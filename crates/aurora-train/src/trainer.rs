@@ -1,7 +1,8 @@
 //! Tuning: one step of a frozen backbone with trained additions, momentum model and queue.
 
+use aurora_kernels::memory::available;
 use aurora_kernels::random::Stream;
-use aurora_layers::{Backbone, Blip, Tensors, Tuned, cls};
+use aurora_layers::{Backbone, Blip, Checkpointing, Prepared, Tensors, Tuned, Workload};
 use candle_core::{Device, Tensor, Var};
 use std::sync::Arc;
 
@@ -11,7 +12,9 @@ use crate::error::Result;
 use crate::itc::clamp_temperature;
 use crate::momentum::Momentum;
 use crate::queue::FeatureQueue;
-use crate::retrieval::{Contrast, Encoded, Pairs, contrastive, encode, matching_drawn};
+use crate::retrieval::{
+    Contrast, Encoded, Pairs, contrastive, encode, encode_features, matching_drawn,
+};
 use crate::schedule::ramp;
 
 /// What a step measured.
@@ -38,6 +41,8 @@ pub struct Trainer {
     temperature: Tensor,
     temperature_var: Option<Var>,
     descent: Descent,
+    /// What passes keep, from the first step on.
+    checkpointing: Option<Checkpointing>,
 }
 
 impl Trainer {
@@ -76,6 +81,7 @@ impl Trainer {
                 .map_or(temperature, |var| var.as_tensor().clone()),
             temperature_var,
             descent: Descent::new(parameters, groups, &config.optimizer, &config.schedule)?,
+            checkpointing: None,
             config: config.clone(),
             backbone: backbone.tensors.clone(),
             frozen,
@@ -107,6 +113,27 @@ impl Trainer {
         Ok(self.live.mean_relative_delta(&self.frozen, &self.backbone)?)
     }
 
+    /// What the passes of a step keep. Chosen at the first step and by its batch, before its graph takes memory.
+    fn checkpointing(&mut self, pairs: &Pairs) -> Result<Checkpointing> {
+        if let Some(chosen) = self.checkpointing {
+            return Ok(chosen);
+        }
+        let retrieval = &self.config.retrieval;
+        let (texts, length) = pairs.token_ids.dims2()?;
+        let rows = if retrieval.itm_weight > 0.0 { texts.min(retrieval.itm_pairs) } else { 0 };
+        let pictures = match *pairs.images.dims() {
+            [clips, frames, _, _, _] => clips * frames,
+            _ => texts,
+        };
+        let work = Workload { pictures, texts, length, pairs: 3 * rows };
+        let graph = work.graph_bytes(self.frozen.config(), &self.live.spec)?;
+        // Memory on a GPU is not what the system says is left.
+        let available = pairs.images.device().is_cpu().then(available).flatten();
+        let chosen = self.config.checkpoint.resolve(graph, available);
+        self.checkpointing = Some(chosen);
+        Ok(chosen)
+    }
+
     /// One step: losses, gradients, parameters, momentum, queue.
     ///
     /// # Errors
@@ -123,9 +150,12 @@ impl Trainer {
         if let Some(var) = &self.temperature_var {
             clamp_temperature(var)?;
         }
-        let prepared = self.live.prepare(&self.blip, mask.as_ref())?;
+        // First, so that nothing of it is left when the live graph grows.
+        let followers = self.follow(pairs)?;
+        let mut prepared = self.live.prepare(&self.blip, mask.as_ref())?;
+        prepared.checkpointing = self.checkpointing(pairs)?;
         let encoded = encode(&self.blip, &prepared, pairs)?;
-        let followers = self.follow(pairs, &encoded)?;
+        let followers = followers.resolve(&encoded)?;
         let queue = self.queue.filled()?;
         let alpha = ramp(retrieval.alpha, step, retrieval.alpha_ramp_steps);
         let contrast = Contrast {
@@ -135,7 +165,6 @@ impl Trainer {
             temperature: &self.temperature,
         };
         let (itc, similarity) = contrastive(&encoded, pairs.ids, &contrast)?;
-        self.queue.enqueue(&followers[0], &followers[1], pairs.ids)?;
         let value = |tensor: &Tensor| -> Result<f64> { Ok(f64::from(tensor.to_scalar::<f32>()?)) };
         let mut parts = vec![("itc", value(&itc)?)];
         let mut loss = itc;
@@ -146,23 +175,39 @@ impl Trainer {
             loss = (loss + (itm * retrieval.itm_weight)?)?;
         }
         let descended = self.descent.step(&loss, step)?;
-        self.live.absorb(&cls(&encoded.text_states)?)?;
+        // The loss looked at the queue's own memory, so only now.
+        self.queue.enqueue(&followers[0], &followers[1], pairs.ids)?;
+        self.live.absorb(&encoded.text_cls)?;
         Ok(Trained { loss: value(&loss)?, parts, descended })
     }
 
-    /// The momentum model's features of the batch, pictures and texts.
-    fn follow(&self, pairs: &Pairs, encoded: &Encoded) -> Result<[Tensor; 2]> {
+    /// The momentum model's features of the batch, pictures and texts; where nothing below the heads is trained, a
+    /// view of the heads that will make them of the live model's states.
+    fn follow(&self, pairs: &Pairs) -> Result<Followers> {
         let (blip, view) = self.momentum.advance()?;
-        let Encoded { image, text, .. } = match self.live.spec.is_heads_alone() {
-            // Nothing below the heads differs from the live model: its states serve both.
-            true => Encoded {
-                image: view.image_features(&encoded.image_states)?,
-                text: view.text_features(&encoded.text_states)?,
-                ..encoded.clone()
-            },
-            false => encode(&blip, &view, pairs)?,
+        match self.live.spec.is_heads_alone() {
+            true => Ok(Followers::Heads(Box::new(view))),
+            false => Ok(Followers::Features(encode_features(&blip, &view, pairs)?)),
+        }
+    }
+}
+
+/// What the momentum model says of a batch.
+enum Followers {
+    Features([Tensor; 2]),
+    Heads(Box<Prepared>),
+}
+
+impl Followers {
+    /// The features, (batch, projection) each, without graph.
+    fn resolve(self, live: &Encoded) -> Result<[Tensor; 2]> {
+        let features = match self {
+            Self::Features(features) => features,
+            Self::Heads(view) => {
+                [view.image_features(&live.image_states)?, view.text_cls_features(&live.text_cls)?]
+            }
         };
-        Ok([image.detach(), text.detach()])
+        Ok(features.map(|tensor| tensor.detach()))
     }
 }
 

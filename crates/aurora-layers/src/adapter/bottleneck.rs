@@ -15,6 +15,7 @@
 
 use super::{Adapter, Init, Slot};
 use crate::block::{LayerNorm, Linear};
+use crate::segment::{Rebuild, Swap};
 use crate::site::Role;
 use crate::tensors::Tensors;
 use crate::{Result, Site, Tower};
@@ -142,7 +143,7 @@ impl Adapter for Bottleneck {
 }
 
 /// The bottleneck of one block, ready to apply.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Beside {
     norm: LayerNorm,
     down: Linear,
@@ -153,6 +154,12 @@ pub struct Beside {
 impl Beside {
     fn narrow(&self, x: &Tensor) -> Result<Tensor> {
         Ok(self.down.plain(&self.norm.forward(x)?)?.relu()?) // (.., rank)
+    }
+
+    /// The part of it that a pass uses: one of a text that looks at something, or another; none where that is nothing.
+    pub(crate) fn part(&self, fused: bool) -> Option<Self> {
+        let part = Self { fused: self.fused.clone().filter(|_| fused), ..self.clone() };
+        (part.own.is_some() || part.fused.is_some()).then_some(part)
     }
 
     /// `out` and what the block's own states `x` add to it, both (.., width).
@@ -172,6 +179,19 @@ impl Beside {
             wide = (wide + own.plain(&narrow)?)?;
         }
         Ok((out + (norm.forward(&wide)? * SCALE)?)?)
+    }
+}
+
+impl Rebuild for Beside {
+    fn rebuild(&self, swap: &mut Swap) -> Result<Self> {
+        let (norm, down) = (self.norm.rebuild(swap)?, self.down.rebuild(swap)?);
+        let own = self.own.as_ref().map(|own| own.rebuild(swap)).transpose()?;
+        let fused = self.fused.as_ref();
+        let fused = fused.map(|(up, norm)| -> Result<(Linear, LayerNorm)> {
+            let up = up.rebuild(swap)?;
+            Ok((up, norm.rebuild(swap)?))
+        });
+        Ok(Self { norm, down, own, fused: fused.transpose()? })
     }
 }
 

@@ -1,6 +1,7 @@
 //! What an adapter makes of a site's frozen map.
 
 use crate::Result;
+use crate::segment::{Rebuild, Swap};
 use aurora_kernels::{LowRank, Mode, adapted_linear, linear};
 use candle_core::Tensor;
 
@@ -14,6 +15,22 @@ pub struct Change {
     pub delta: Option<LowRank>,
     /// What the outputs are multiplied by.
     pub scale: Option<OutputScale>,
+}
+
+impl Rebuild for Change {
+    fn rebuild(&self, swap: &mut Swap) -> Result<Self> {
+        let delta = self.delta.as_ref();
+        let delta = delta.map(|delta| -> Result<LowRank> {
+            let a = swap(delta.a())?;
+            Ok(LowRank::new(a, swap(delta.b())?)?)
+        });
+        let delta = delta.transpose()?;
+        let scale = self.scale.as_ref();
+        let scale = scale.map(|scale| -> Result<OutputScale> {
+            Ok(OutputScale { factors: swap(&scale.factors)?, bias: scale.bias })
+        });
+        Ok(Self { delta, scale: scale.transpose()? })
+    }
 }
 
 /// A factor on each output of a map.
@@ -46,6 +63,18 @@ impl Change {
         // The bias has been scaled with the rest. What that took away is given back as a difference, and not by adding
         // the bias at the end, so that a scale of one changes no bit.
         Ok(y.broadcast_add(&(bias - bias.mul(factors)?)?)?)
+    }
+
+    /// The part of it that makes the outputs from `first` on, `count` of them.
+    pub(crate) fn outputs(&self, first: usize, count: usize) -> Result<Self> {
+        let rows = |tensor: &Tensor| tensor.narrow(0, first, count);
+        let delta = self.delta.as_ref();
+        let delta = delta.map(|delta| LowRank::new(delta.a().clone(), rows(delta.b())?));
+        let scale = self.scale.as_ref();
+        let scale = scale.map(|scale| -> Result<OutputScale> {
+            Ok(OutputScale { factors: rows(&scale.factors)?, bias: scale.bias })
+        });
+        Ok(Self { delta: delta.transpose()?, scale: scale.transpose()? })
     }
 
     /// The weight (out, in) and bias (out) of a plain map that computes the same, without graph. What does not change

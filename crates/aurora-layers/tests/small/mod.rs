@@ -2,12 +2,14 @@
 
 #![allow(dead_code, reason = "every test file uses a part")]
 
+pub mod trained;
+
 use aurora_kernels::random::Stream;
 use aurora_layers::{
     AdapterKind, Backbone, Blip, BlipConfig, DecoderTokens, Flavour, Form, Prepared, Seen, Start,
     TextConfig, TuneSpec, Tuned, VisionConfig, cls,
 };
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 pub fn config() -> BlipConfig {
     BlipConfig {
@@ -39,6 +41,12 @@ pub struct Inputs {
     pub images: Tensor,
     pub ids: Tensor,
     pub mask: Tensor,
+}
+
+impl Inputs {
+    pub fn of(self, dtype: DType) -> Self {
+        Self { images: self.images.to_dtype(dtype).unwrap(), ..self }
+    }
 }
 
 pub fn inputs() -> Inputs {

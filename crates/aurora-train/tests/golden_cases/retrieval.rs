@@ -1,16 +1,16 @@
 //! Retrieval of pictures and of clips in flavour released: forward pass, both losses, every gradient, queues, six
 //! optimiser steps, two-stage evaluation.
 
-use crate::support::released::{config, split, variables};
+use crate::support::released::{Setting, config, split, variables};
 use crate::support::{Fixture, assert_close, assert_gradient, integers, part, read, scalar};
-use aurora_layers::{AdapterKind, Blip, Flavour, Seen, TuneSpec, Tuned, cls, released};
+use aurora_layers::{AdapterKind, Blip, Flavour, Prepared, Seen, TuneSpec, Tuned, cls, released};
 use aurora_train::evaluation::GalleryBuilder;
 use aurora_train::itm::HardNegatives;
 use aurora_train::momentum::{Averages, Momentum};
 use aurora_train::optimizer::{AdamW, AdamWOptions, Group, Parameter};
 use aurora_train::progress::Silent;
 use aurora_train::queue::FeatureQueue;
-use aurora_train::retrieval::{Contrast, Encoded, Pairs, contrastive, encode, matching};
+use aurora_train::retrieval::{Contrast, Pairs, contrastive, encode, encode_features, matching};
 use candle_core::{DType, Tensor, Var};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,6 +29,7 @@ struct Model {
     momentum: Momentum,
     queue: FeatureQueue,
     temperature: Var,
+    setting: Setting,
 }
 
 /// A released name belongs to the momentum half when its first part ends in `_m`.
@@ -44,7 +45,7 @@ fn is_model_tensor(name: &str) -> bool {
 }
 
 impl Model {
-    fn read(fixture: &str) -> Self {
+    fn read(fixture: &str, setting: Setting) -> Self {
         let weights = read(&format!("{fixture}.weights.safetensors"));
         let config = config(&weights);
         let rank = weights["CP_C"].dims()[0];
@@ -56,7 +57,10 @@ impl Model {
             .map(|(name, tensor)| (name.clone(), tensor.clone()))
             .collect();
         let (variables, tensors) = variables(&live);
-        let (backbone, added) = split(&tensors, &spec, &config);
+        let (mut backbone, added) = split(&tensors, &spec, &config);
+        if setting.frozen {
+            backbone.values_mut().for_each(|tensor| *tensor = tensor.detach());
+        }
         let blip = Arc::new(Blip::new(&config, &backbone).unwrap());
         let tuned = Tuned::from_tensors(spec.clone(), &config, "the fixture", added).unwrap();
 
@@ -80,7 +84,16 @@ impl Model {
         );
         let queue = FeatureQueue::from_state(&weights).unwrap();
         let temperature = Var::from_tensor(&weights["temp"].reshape(1).unwrap()).unwrap();
-        Self { variables, blip, tuned, momentum, queue, temperature }
+        Self { variables, blip, tuned, momentum, queue, temperature, setting }
+    }
+
+    fn prepare(&self) -> Prepared {
+        self.setting.apply(self.tuned.prepare(&self.blip, None).unwrap())
+    }
+
+    /// Whether the variable of this name takes part.
+    fn trains(&self, name: &str) -> bool {
+        !self.setting.frozen || self.tuned.tensors.contains_key(name)
     }
 }
 
@@ -111,18 +124,17 @@ fn rows(tensor: &Tensor) -> Vec<u32> {
     integers(tensor).into_iter().map(|row| row as u32).collect()
 }
 
-/// One training step up to the losses; the queue takes the batch in.
+/// One training step up to the losses, and the features that the queue takes in after the backward pass.
 fn losses(
     model: &mut Model,
     batch: &Batch,
     alpha: f64,
     negatives: &HardNegatives,
-) -> (Tensor, Tensor) {
-    let prepared = model.tuned.prepare(&model.blip, None).unwrap();
+) -> ([Tensor; 2], [Tensor; 2]) {
+    let prepared = model.prepare();
     let encoded = encode(&model.blip, &prepared, &batch.pairs()).unwrap();
     let (momentum_blip, momentum_view) = model.momentum.advance().unwrap();
-    let Encoded { image, text, .. } =
-        encode(&momentum_blip, &momentum_view, &batch.pairs()).unwrap();
+    let [image, text] = encode_features(&momentum_blip, &momentum_view, &batch.pairs()).unwrap();
     // The released code compares with every slot of its queue, empty ones included.
     let queue = model.queue.all();
     let contrast = Contrast {
@@ -132,9 +144,8 @@ fn losses(
         temperature: model.temperature.as_tensor(),
     };
     let (itc, _) = contrastive(&encoded, &batch.ids, &contrast).unwrap();
-    model.queue.enqueue(&image, &text, &batch.ids).unwrap();
     let itm = matching(&model.blip, &prepared, &batch.pairs(), &encoded, negatives).unwrap();
-    (itc, itm)
+    ([itc, itm], [image, text])
 }
 
 fn io(fixture: &str) -> Fixture {
@@ -145,16 +156,19 @@ fn io(fixture: &str) -> Fixture {
 macro_rules! cases {
     ($fixture:ident) => {
         mod $fixture {
+            use super::Setting;
+
             const NAME: &str = stringify!($fixture);
 
             #[test]
             fn forward() {
-                super::forward(NAME);
+                Setting::all().for_each(|setting| super::forward(NAME, setting));
             }
 
             #[test]
             fn losses_gradients_and_queues() {
-                super::losses_gradients_and_queues(NAME);
+                Setting::all()
+                    .for_each(|setting| super::losses_gradients_and_queues(NAME, setting));
             }
 
             #[test]
@@ -164,7 +178,7 @@ macro_rules! cases {
 
             #[test]
             fn two_stage_evaluation() {
-                super::two_stage_evaluation(NAME);
+                Setting::all().for_each(|setting| super::two_stage_evaluation(NAME, setting));
             }
         }
     };
@@ -173,15 +187,17 @@ macro_rules! cases {
 cases!(retrieval_image);
 cases!(retrieval_video_frame_aware);
 
-fn forward(fixture: &str) {
-    let (model, io) = (Model::read(fixture), io(fixture));
-    let (batch, prepared) = (Batch::read(&io), model.tuned.prepare(&model.blip, None).unwrap());
+fn forward(fixture: &str, setting: Setting) {
+    let (model, io) = (Model::read(fixture, setting), io(fixture));
+    let (batch, prepared) = (Batch::read(&io), model.prepare());
     let encoded = encode(&model.blip, &prepared, &batch.pairs()).unwrap();
     // The fixture has a row for each frame.
     let wanted = &io["out_vision"];
     let states = encoded.image_states.reshape(wanted.dims()).unwrap();
     assert_close("out_vision", &states, wanted, FORWARD);
-    assert_close("out_text", &encoded.text_states, &io["out_text"], FORWARD);
+    let text_states = model.blip.encode_text(&batch.token_ids, &batch.mask, &prepared).unwrap();
+    assert_close("out_text", &text_states, &io["out_text"], FORWARD);
+    assert_close("text [CLS]", &encoded.text_cls, &cls(&io["out_text"]).unwrap(), FORWARD);
     let features = match &encoded.frames {
         Some(frames) => frames.flatten(0, 1).unwrap(),
         None => encoded.image.clone(),
@@ -192,23 +208,27 @@ fn forward(fixture: &str) {
     let fused =
         model.blip.fuse(&batch.token_ids, &batch.mask, &Seen::new(&keys), &prepared).unwrap();
     assert_close("out_multimodal", &fused, &io["out_multimodal"], FORWARD);
-    let logits = prepared.match_logits(&cls(&fused).unwrap()).unwrap();
+    let fused_cls =
+        model.blip.fuse_cls(&batch.token_ids, &batch.mask, &Seen::new(&keys), &prepared).unwrap();
+    let logits = prepared.match_logits(&fused_cls).unwrap();
     assert_close("itm_logits", &logits, &io["itm_logits"], FORWARD);
 }
 
-fn losses_gradients_and_queues(fixture: &str) {
-    let (mut model, io) = (Model::read(fixture), io(fixture));
+fn losses_gradients_and_queues(fixture: &str, setting: Setting) {
+    let (mut model, io) = (Model::read(fixture, setting), io(fixture));
     let batch = Batch::read(&io);
     let negatives = HardNegatives {
         first: 0,
         image_for_text: rows(&io["neg_image_for_text"]),
         text_for_image: rows(&io["neg_text_for_image"]),
     };
-    let (itc, itm) = losses(&mut model, &batch, f64::from(scalar(&io["alpha"])), &negatives);
+    let alpha = f64::from(scalar(&io["alpha"]));
+    let ([itc, itm], [image, text]) = losses(&mut model, &batch, alpha, &negatives);
     for (name, loss) in [("loss_ita", &itc), ("loss_itm", &itm)] {
         assert_close(name, &loss.reshape(1).unwrap(), &io[name].reshape(1).unwrap(), LOSS);
     }
     let grads = (itc + itm).unwrap().backward().unwrap();
+    model.queue.enqueue(&image, &text, &batch.ids).unwrap();
     let mut wanted = part(&io, "grad.");
     let temperature = wanted.remove("temp").expect("grad.temp in the fixture");
     assert_gradient(
@@ -217,12 +237,12 @@ fn losses_gradients_and_queues(fixture: &str) {
         &temperature.reshape(1).unwrap(),
     );
     let wanted = released::translate(&wanted).unwrap();
-    for (name, wanted) in &wanted {
+    assert_eq!(wanted.len(), model.variables.len(), "every live parameter is compared");
+    for (name, wanted) in wanted.iter().filter(|(name, _)| model.trains(name)) {
         let var = model.variables.get(name).unwrap_or_else(|| panic!("no variable {name}"));
         let found = grads.get(var).unwrap_or_else(|| panic!("no gradient for {name}"));
         assert_gradient(name, found, wanted);
     }
-    assert_eq!(wanted.len(), model.variables.len(), "every live parameter is compared");
     let state = model.queue.state().unwrap();
     for (name, wanted) in part(&io, "after.") {
         assert_close(&name, &state[&name], &wanted, FORWARD);
@@ -230,7 +250,7 @@ fn losses_gradients_and_queues(fixture: &str) {
 }
 
 fn six_steps(fixture: &str) {
-    let (mut model, io) = (Model::read(fixture), io(fixture));
+    let (mut model, io) = (Model::read(fixture, Setting::PLAIN), io(fixture));
     let steps = read(&format!("{fixture}.steps.safetensors"));
     let batch = Batch::read(&io);
     let last = part(&steps, "final.");
@@ -257,12 +277,14 @@ fn six_steps(fixture: &str) {
             image_for_text: row("neg_image_for_text"),
             text_for_image: row("neg_text_for_image"),
         };
-        let (itc, itm) = losses(&mut model, &batch, f64::from(scalar(&io["alpha"])), &negatives);
+        let alpha = f64::from(scalar(&io["alpha"]));
+        let ([itc, itm], [image, text]) = losses(&mut model, &batch, alpha, &negatives);
         for (name, found, wanted) in [("itc", &itc, wanted[0]), ("itm", &itm, wanted[1])] {
             let off = (scalar(found) - wanted).abs();
             assert!(off <= STEP_LOSS, "step {step}: {name} is off by {off:e}");
         }
         optimizer.step(&(itc + itm).unwrap().backward().unwrap(), 1.0).unwrap();
+        model.queue.enqueue(&image, &text, &batch.ids).unwrap();
     }
     for (name, wanted) in &trained {
         assert_close(name, model.variables[name].as_tensor(), wanted, STEP_PARAMETER);
@@ -282,9 +304,9 @@ fn six_steps(fixture: &str) {
     }
 }
 
-fn two_stage_evaluation(fixture: &str) {
-    let (model, io) = (Model::read(fixture), io(fixture));
-    let (batch, prepared) = (Batch::read(&io), model.tuned.prepare(&model.blip, None).unwrap());
+fn two_stage_evaluation(fixture: &str, setting: Setting) {
+    let (model, io) = (Model::read(fixture, setting), io(fixture));
+    let (batch, prepared) = (Batch::read(&io), model.prepare());
     let mut gallery = GalleryBuilder::default();
     gallery.images(&model.blip, &prepared, &batch.images).unwrap();
     gallery.texts(&model.blip, &prepared, &batch.token_ids, &batch.mask).unwrap();

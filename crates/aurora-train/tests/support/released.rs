@@ -1,8 +1,10 @@
 //! Models of the released PyTorch code, from its weights.
 
 use super::{Fixture, folder};
+use aurora_kernels::Mode;
 use aurora_layers::{
-    Blip, BlipConfig, DecoderTokens, Form, TextConfig, TuneSpec, VisionConfig, released,
+    Blip, BlipConfig, Checkpointing, DecoderTokens, Form, Prepared, TextConfig, TuneSpec,
+    VisionConfig, released,
 };
 use candle_core::Var;
 use std::collections::BTreeMap;
@@ -72,4 +74,35 @@ pub fn variables(live: &Fixture) -> (BTreeMap<String, Var>, Fixture) {
     let tensors =
         variables.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
     (variables, tensors)
+}
+
+/// A way to compute a case; all give the same numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// Whether only what the released code tunes is trained, not the backbone too.
+    pub frozen: bool,
+    pub mode: Mode,
+    pub checkpointing: Checkpointing,
+}
+
+impl Setting {
+    pub const PLAIN: Self =
+        Self { frozen: false, mode: Mode::Auto, checkpointing: Checkpointing::None };
+
+    pub fn all() -> impl Iterator<Item = Self> {
+        // With a trained backbone there is one way to apply a delta.
+        let modes = [(false, Mode::Auto), (true, Mode::Apply), (true, Mode::Reconstruct)];
+        modes.into_iter().flat_map(|(frozen, mode)| {
+            [Checkpointing::None, Checkpointing::Block].map(|checkpointing| Self {
+                frozen,
+                mode,
+                checkpointing,
+            })
+        })
+    }
+
+    pub fn apply(self, mut prepared: Prepared) -> Prepared {
+        (prepared.mode, prepared.checkpointing) = (self.mode, self.checkpointing);
+        prepared
+    }
 }

@@ -1,0 +1,141 @@
+//! How much memory the graph of a training step takes, counted from shapes.
+
+use crate::{AdapterKind, BlipConfig, Result, TuneSpec};
+
+/// Bytes of an f32.
+const VALUE: u64 = 4;
+
+/// What one step of retrieval looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Workload {
+    /// Pictures, or frames of all clips.
+    pub pictures: usize,
+    /// Texts that are read alone.
+    pub texts: usize,
+    /// Tokens of a text, padding included.
+    pub length: usize,
+    /// Texts that are read looking at a picture.
+    pub pairs: usize,
+}
+
+impl Workload {
+    /// Bytes that the graph of a step keeps with [`crate::Checkpointing::None`], from above: outputs of all operations
+    /// as if no text were shorter than the longest, and the effective weight of every map that `spec` adds a delta to.
+    /// Zero where nothing below the heads is trained.
+    ///
+    /// # Errors
+    /// Targets that fit nothing.
+    pub fn graph_bytes(&self, config: &BlipConfig, spec: &TuneSpec) -> Result<u64> {
+        if spec.is_heads_alone() {
+            return Ok(0);
+        }
+        let (vision, text) = (&config.vision, &config.text);
+        let count = |tokens: usize, layers: usize, each: usize| {
+            [tokens, layers, each].iter().map(|&factor| factor as u64).product::<u64>()
+        };
+        // Of a vision block: two norms (2), queries, keys and values (3), attention, projection and sum (3), the MLP's
+        // output and sum (2); expansion and GELU.
+        let block = 10 * vision.hidden_size + 2 * vision.mlp_size;
+        // Of a text alone: queries, keys and values, packed and spread (6), attention, spread and packed (2), output,
+        // sum and norm (3); the same three of the MLP; expansion and GELU.
+        let alone = 14 * text.hidden_size + 2 * text.mlp_size;
+        // Cross-attention: queries (2), attention (2), output, sum and norm (3). A gate: two branches of two, two sums.
+        let fused = alone + (if spec.gate { 13 } else { 7 }) * text.hidden_size;
+        let picture_tokens = self.pictures * vision.tokens();
+        let states = count(picture_tokens, vision.layers, block)
+            + count(picture_tokens, text.layers, 2 * text.hidden_size) // keys and values for the texts
+            + count(self.texts * self.length, text.layers, alone)
+            + count(self.pairs * self.length, text.layers, fused);
+        let has_delta = !matches!(spec.kind, AdapterKind::Ia3 | AdapterKind::Bottleneck);
+        let sites = spec.sites(config)?;
+        let weights =
+            sites.iter().filter(|_| has_delta).map(|site| (site.in_dim * site.out_dim) as u64);
+        Ok(VALUE * (states + weights.sum::<u64>()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapter::tests::blip_base;
+    use crate::{Backbone, Flavour, Prepared, Seen, Tuned};
+    use candle_core::{DType, Device, Tensor};
+    use std::collections::BTreeMap;
+
+    /// Bytes of everything that the graph of a tensor holds on to, each piece of memory once.
+    fn held(loss: &Tensor) -> u64 {
+        let mut sizes = BTreeMap::new();
+        for node in loss.sorted_nodes().into_iter().filter(|node| !node.is_variable()) {
+            let (storage, layout) = node.storage_and_layout();
+            let size = (layout.shape().elem_count() * node.dtype().size_in_bytes()) as u64;
+            let place = std::ptr::from_ref(&*storage) as usize;
+            let largest = sizes.entry(place).or_insert(0);
+            *largest = size.max(*largest);
+        }
+        sizes.values().sum()
+    }
+
+    fn loss(backbone: &Backbone, prepared: &Prepared, work: &Workload) -> Tensor {
+        let (blip, device) = (backbone.model().unwrap(), &Device::Cpu);
+        let side = backbone.config.vision.image_size;
+        let images = Tensor::ones((work.pictures, 3, side, side), DType::F32, device).unwrap();
+        let states = blip.encode_image(&images, prepared).unwrap();
+        let text = |rows: usize| {
+            let ids = Tensor::zeros((rows, work.length), DType::U32, device).unwrap();
+            // The last word of the first text is missing, so that texts are packed.
+            let mask = (0..rows * work.length).map(|at| f32::from(at + 1 != work.length));
+            let mask: Vec<f32> = mask.collect();
+            (ids, Tensor::from_vec(mask, (rows, work.length), device).unwrap())
+        };
+        let keys = blip.cross_keys(&states, prepared).unwrap();
+        let rows: Vec<u32> = (0..work.pairs).map(|pair| (pair % work.pictures) as u32).collect();
+        let ((ids, mask), (pair_ids, pair_mask)) = (text(work.texts), text(work.pairs));
+        let alone = blip.encode_text_cls(&ids, &mask, prepared).unwrap();
+        let seen = Seen::new(&keys).rows(rows);
+        let fused = blip.fuse_cls(&pair_ids, &pair_mask, &seen, prepared).unwrap();
+        let sums = [states, alone, fused].map(|states| states.sum_all().unwrap());
+        ((&sums[0] + &sums[1]).unwrap() + &sums[2]).unwrap()
+    }
+
+    /// The formula against the graph itself; with segments the graph is small.
+    #[test]
+    fn is_what_the_graph_holds() {
+        let mut config = crate::config::tests::tiny();
+        (config.vision.layers, config.text.layers) = (4, 4);
+        let backbone = Backbone::random(config.clone(), 1, &Device::Cpu).unwrap();
+        for work in [
+            Workload { pictures: 6, texts: 6, length: 6, pairs: 6 },
+            Workload { pictures: 2, texts: 9, length: 8, pairs: 27 },
+        ] {
+            let spec = TuneSpec::new(AdapterKind::Cp, Flavour::Aurora, 2);
+            let tuned = Tuned::start(spec.clone(), &backbone, 3, &Device::Cpu).unwrap();
+            let (tuned, _) = tuned.into_variables().unwrap();
+            let mut prepared = tuned.prepare(&backbone.model().unwrap(), None).unwrap();
+            let plain = held(&loss(&backbone, &prepared, &work));
+            let weights = crate::sites(&config);
+            let weights: usize = weights.iter().map(|site| site.in_dim * site.out_dim).sum();
+            let counted = work.graph_bytes(&config, &spec).unwrap() - VALUE * weights as u64;
+            let share = counted as f64 / plain as f64;
+            assert!((0.9..1.35).contains(&share), "{counted} counted, {plain} held");
+            prepared.checkpointing = crate::Checkpointing::Block;
+            let segments = held(&loss(&backbone, &prepared, &work));
+            assert!(3 * segments < plain, "{segments} of {plain}");
+        }
+    }
+
+    /// BLIP-base, by hand: 18 * 768 values a token and vision block.
+    #[test]
+    fn of_blip_base() {
+        let mut config = blip_base();
+        (config.vision.image_size, config.vision.patch_size) = (384, 16);
+        let work = Workload { pictures: 16, texts: 0, length: 30, pairs: 0 };
+        let mut spec = TuneSpec::new(AdapterKind::Bottleneck, Flavour::Aurora, 2);
+        let states = 16 * 577 * 12 * (18 * 768 + 2 * 768) * 4;
+        assert_eq!(work.graph_bytes(&config, &spec).unwrap(), states);
+        spec.kind = AdapterKind::Cp;
+        let weights = 216 * 768 * 768 * 4;
+        assert_eq!(work.graph_bytes(&config, &spec).unwrap(), states + weights);
+        spec.kind = AdapterKind::Heads;
+        assert_eq!(work.graph_bytes(&config, &spec).unwrap(), 0);
+    }
+}

@@ -1,0 +1,157 @@
+//! Texts without their padding: which rows are tokens, and where they stand.
+//!
+//! All work of a text tower but attention is done token by token, so it is done on the tokens alone, one below the
+//! other: (tokens, width). Attention wants texts side by side; for it the tokens are spread over a grid (batch, length)
+//! whose free places repeat some token. Nothing comes of those: as keys the mask hides them, as queries they are thrown
+//! away.
+
+use crate::Result;
+use candle_core::{DType, Tensor};
+
+/// How the tokens of a batch of texts lie in a grid (batch, length).
+#[derive(Debug, Clone)]
+pub(crate) struct Packing {
+    batch: usize,
+    length: usize,
+    gaps: Option<Gaps>,
+}
+
+/// The grid of texts of which some have padding.
+#[derive(Debug, Clone)]
+struct Gaps {
+    places: Tensor,  // (tokens), where in the grid each token stands
+    tokens: Tensor,  // (batch * length), which token stands at each place
+    first: Tensor,   // (batch), the token at the start of each text
+    columns: Tensor, // (tokens), the column of each token
+}
+
+impl Packing {
+    /// Texts of one length: every place of the grid is a token.
+    pub(crate) fn dense(batch: usize, length: usize) -> Self {
+        Self { batch, length, gaps: None }
+    }
+
+    /// The texts of a mask (batch, length) of ones for tokens and zeros for padding, in any pattern. The grid is as
+    /// long as the longest text. Where the first place of a text is padding, nothing is left out.
+    pub(crate) fn of(mask: &Tensor) -> Result<Self> {
+        let (batch, full) = mask.dims2()?;
+        let rows: Vec<Vec<f32>> = mask.to_dtype(DType::F32)?.to_vec2()?;
+        let token = |row: &[f32], column: usize| row.get(column).is_some_and(|one| *one != 0.0);
+        let padded = rows.iter().flatten().any(|one| *one == 0.0);
+        if !padded || rows.iter().any(|row| !token(row, 0)) {
+            return Ok(Self::dense(batch, full));
+        }
+        let end = |row: &Vec<f32>| row.iter().rposition(|one| *one != 0.0).map_or(0, |at| at + 1);
+        let length = rows.iter().map(end).max().unwrap_or(0);
+        let (mut places, mut tokens, mut first, mut columns) = (vec![], vec![], vec![], vec![]);
+        for (text, row) in rows.iter().enumerate() {
+            first.push(places.len() as u32);
+            for column in 0..length {
+                if token(row, column) {
+                    places.push((text * length + column) as u32);
+                    columns.push(column as u32);
+                }
+                // At padding the token before it: one is there, since the first place is a token.
+                tokens.push(places.len() as u32 - 1);
+            }
+        }
+        let index = |rows: Vec<u32>| -> Result<Tensor> {
+            let count = rows.len();
+            Ok(Tensor::from_vec(rows, count, mask.device())?)
+        };
+        let (places, tokens) = (index(places)?, index(tokens)?);
+        let gaps = Gaps { places, tokens, first: index(first)?, columns: index(columns)? };
+        Ok(Self { batch, length, gaps: Some(gaps) })
+    }
+
+    /// Number of texts.
+    pub(crate) fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Columns of the grid.
+    pub(crate) fn length(&self) -> usize {
+        self.length
+    }
+
+    /// The column of each token, (tokens); none where every place is one.
+    pub(crate) fn columns(&self) -> Option<&Tensor> {
+        self.gaps.as_ref().map(|gaps| &gaps.columns)
+    }
+
+    /// The tokens of a grid (batch, length, ..): (tokens, ..).
+    pub(crate) fn pack(&self, grid: &Tensor) -> Result<Tensor> {
+        let rows = grid.flatten(0, 1)?;
+        match &self.gaps {
+            None => Ok(rows),
+            Some(gaps) => Ok(rows.index_select(&gaps.places, 0)?),
+        }
+    }
+
+    /// Tokens (tokens, width) in their places of the grid (batch, length, width), any of them in the free ones.
+    pub(crate) fn spread(&self, tokens: &Tensor) -> Result<Tensor> {
+        let shape = (self.batch, self.length, ());
+        match &self.gaps {
+            None => Ok(tokens.reshape(shape)?),
+            Some(gaps) => Ok(tokens.index_select(&gaps.tokens, 0)?.reshape(shape)?),
+        }
+    }
+
+    /// Of tokens (tokens, width) the first of each text: (batch, width).
+    pub(crate) fn first(&self, tokens: &Tensor) -> Result<Tensor> {
+        match &self.gaps {
+            None => crate::cls(&self.spread(tokens)?),
+            Some(gaps) => Ok(tokens.index_select(&gaps.first, 0)?),
+        }
+    }
+
+    /// Tokens (tokens, width) in their places of (batch, `length`, width), which may be longer than the grid; zeros in
+    /// the free ones.
+    pub(crate) fn unpack(&self, tokens: &Tensor, length: usize) -> Result<Tensor> {
+        let Some(gaps) = &self.gaps else { return self.spread(tokens) };
+        let (_, width) = tokens.dims2()?;
+        let grid =
+            Tensor::zeros((self.batch * self.length, width), tokens.dtype(), tokens.device())?;
+        let grid =
+            grid.index_add(&gaps.places, tokens, 0)?.reshape((self.batch, self.length, width))?;
+        Ok(grid.pad_with_zeros(1, 0, length.saturating_sub(self.length))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    fn mask(rows: &[[f32; 5]]) -> Tensor {
+        let flat: Vec<f32> = rows.iter().flatten().copied().collect();
+        Tensor::from_vec(flat, (rows.len(), 5), &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn tokens_come_back_to_their_places() {
+        // The last column is padding in both, and one text has a hole.
+        let packing = Packing::of(&mask(&[[1., 0., 1., 0., 0.], [1., 1., 1., 1., 0.]])).unwrap();
+        assert_eq!(packing.length(), 4);
+        let grid = Tensor::arange(0f32, 8., &Device::Cpu).unwrap().reshape((2, 4, 1)).unwrap();
+        let tokens = packing.pack(&grid).unwrap();
+        assert_eq!(
+            tokens.flatten_all().unwrap().to_vec1::<f32>().unwrap(),
+            [0., 2., 4., 5., 6., 7.]
+        );
+        let values = |t: Tensor| t.squeeze(2).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(values(packing.spread(&tokens).unwrap()), [[0., 0., 2., 2.], [4., 5., 6., 7.]]);
+        let unpacked = values(packing.unpack(&tokens, 5).unwrap());
+        assert_eq!(unpacked, [[0., 0., 2., 0., 0.], [4., 5., 6., 7., 0.]]);
+        assert_eq!(packing.first(&tokens).unwrap().to_vec2::<f32>().unwrap(), [[0.], [4.]]);
+        assert_eq!(packing.columns().unwrap().to_vec1::<u32>().unwrap(), [0, 2, 0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn nothing_is_left_out_where_nothing_can_be() {
+        for rows in [[[1f32; 5]; 2], [[0., 1., 1., 1., 1.], [1., 1., 0., 0., 0.]]] {
+            let packing = Packing::of(&mask(&rows)).unwrap();
+            assert_eq!((packing.length(), packing.columns().is_none()), (5, true));
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! How texts are read: what they look at, what hides, and which of their states are wanted.
+
+use crate::Result;
+use aurora_kernels::AttentionOptions;
+use candle_core::{DType, Tensor};
+use std::sync::Arc;
+
+/// The keys and values of a batch of pictures (or questions) for every fusion layer, computed once and shared by every
+/// text that looks at them.
+#[derive(Debug, Clone)]
+pub struct CrossKeys {
+    pub(crate) layers: Vec<(Tensor, Tensor)>, // key, value: (pictures, picture tokens, width)
+    pub(crate) mask: Option<Tensor>,          // (pictures, picture tokens), added to scores
+}
+
+impl CrossKeys {
+    /// Number of pictures.
+    pub fn pictures(&self) -> usize {
+        self.layers.first().map_or(0, |(key, _)| key.dims()[0])
+    }
+}
+
+/// What each text looks at, and how.
+#[derive(Debug, Clone)]
+pub struct Seen<'a> {
+    pub(crate) keys: &'a CrossKeys,
+    rows: Option<Arc<[u32]>>,
+    key_scale: Option<Tensor>,
+}
+
+impl<'a> Seen<'a> {
+    /// Text b looks at picture b.
+    pub fn new(keys: &'a CrossKeys) -> Self {
+        Self { keys, rows: None, key_scale: None }
+    }
+
+    /// Text b looks at picture `rows[b]`.
+    pub fn rows(mut self, rows: impl Into<Arc<[u32]>>) -> Self {
+        self.rows = Some(rows.into());
+        self
+    }
+
+    /// Each text weighs the keys of what it looks at: (texts, keys). No gradient goes through it.
+    pub fn scaled(mut self, key_scale: Option<Tensor>) -> Self {
+        self.key_scale = key_scale;
+        self
+    }
+
+    pub(crate) fn options(&self) -> Result<AttentionOptions> {
+        let key_mask = match (&self.keys.mask, &self.rows) {
+            (Some(mask), Some(rows)) => {
+                Some(mask.index_select(&Tensor::from_slice(rows, rows.len(), mask.device())?, 0)?)
+            }
+            (mask, _) => mask.clone(),
+        };
+        let (key_scale, kv_rows) = (self.key_scale.clone(), self.rows.clone());
+        Ok(AttentionOptions { key_mask, key_scale, kv_rows, causal: false })
+    }
+}
+
+/// The keys and values of a text so far, layer by layer: what a decoder keeps so that each new word costs one word.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Past {
+    layers: Vec<(Tensor, Tensor)>, // key, value: (texts, words so far, width)
+}
+
+impl Past {
+    /// Number of words it knows.
+    pub(crate) fn words(&self) -> usize {
+        self.layers.first().map_or(0, |(key, _)| key.dims()[1])
+    }
+
+    /// The texts of these rows, in this order.
+    pub(crate) fn select(&self, rows: &Tensor) -> Result<Self> {
+        let select = |(key, value): &(Tensor, Tensor)| {
+            Ok((key.index_select(rows, 0)?, value.index_select(rows, 0)?))
+        };
+        Ok(Self { layers: self.layers.iter().map(select).collect::<Result<_>>()? })
+    }
+
+    /// The keys and values of a layer with the new words behind; they are kept.
+    pub(crate) fn extend(
+        &mut self,
+        layer: usize,
+        new: (Tensor, Tensor),
+    ) -> Result<(Tensor, Tensor)> {
+        let Some(old) = self.layers.get_mut(layer) else {
+            self.layers.push(new.clone());
+            return Ok(new);
+        };
+        let join = |old: &Tensor, new: &Tensor| Tensor::cat(&[old, new], 1);
+        *old = (join(&old.0, &new.0)?, join(&old.1, &new.1)?);
+        Ok(old.clone())
+    }
+}
+
+/// How a text is read.
+#[derive(Debug, Default)]
+pub(crate) struct Reading<'a> {
+    /// Ones for tokens and zeros for padding, (batch, length); without it there is no padding.
+    pub(crate) mask: Option<&'a Tensor>,
+    /// Whether a word sees only those before it and itself, as in a decoder.
+    pub(crate) causal: bool,
+    /// What the texts look at; with it the gated query transformation applies.
+    pub(crate) seen: Option<&'a Seen<'a>>,
+    /// The words before these, to which these are added.
+    pub(crate) past: Option<&'a mut Past>,
+    /// What is asked for.
+    pub(crate) states: States,
+}
+
+/// Which states of texts leave a tower. What is not asked for is computed no further than those need it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum States {
+    /// Of all places, padding read like tokens, as other implementations do: (batch, length, width).
+    #[default]
+    All,
+    /// Of all tokens, zeros for padding: (batch, length, width).
+    Tokens,
+    /// Of the first token: (batch, width).
+    Cls,
+}
+
+/// BERT's additive mask of ones and zeros: nothing for a token, -10,000 for padding.
+pub(crate) fn additive(mask: &Tensor, dtype: DType) -> Result<Tensor> {
+    Ok(mask.to_dtype(DType::F32)?.affine(10_000.0, -10_000.0)?.to_dtype(dtype)?)
+}

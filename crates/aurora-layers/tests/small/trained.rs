@@ -1,0 +1,80 @@
+//! A small model under training, in f32 or f64, and its gradients.
+
+use super::{every_spec, moved};
+use aurora_kernels::random::Stream;
+use aurora_layers::{AdapterKind, Backbone, Blip, BlipConfig, Flavour, TuneSpec, Tuned};
+use candle_core::{DType, Device, Shape, Tensor, Var};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+fn random(config: &BlipConfig) -> Backbone {
+    Backbone::random(config.clone(), 1, &Device::Cpu).unwrap()
+}
+
+pub fn backbone(config: BlipConfig, dtype: DType) -> Backbone {
+    let mut backbone = random(&config);
+    for tensor in backbone.tensors.values_mut() {
+        *tensor = tensor.to_dtype(dtype).unwrap();
+    }
+    backbone
+}
+
+pub fn normal(name: &str, shape: impl Into<Shape>, dtype: DType) -> Tensor {
+    Stream::new(2, name, 0, 0).normal_tensor(shape, 1.0).unwrap().to_dtype(dtype).unwrap()
+}
+
+/// A tuning of every kind and of both flavours.
+pub fn specs() -> Vec<TuneSpec> {
+    let released = TuneSpec::new(AdapterKind::Tucker, Flavour::Released, 4);
+    every_spec().into_iter().chain([released]).collect()
+}
+
+/// A tuning over variables, moved from its start, with its model.
+pub fn trained(backbone: &Backbone, spec: TuneSpec) -> (Arc<Blip>, Tuned, Vec<(String, Var)>) {
+    let frozen = Arc::new(backbone.model().unwrap());
+    let dtype = backbone.tensors["visual_encoder.cls_token"].dtype();
+    let mut tuned = moved(&random(&backbone.config), spec, 0.3);
+    for tensor in tuned.tensors.values_mut() {
+        *tensor = tensor.to_dtype(dtype).unwrap();
+    }
+    let (tuned, variables) = tuned.into_variables().unwrap();
+    (tuned.model(&frozen).unwrap(), tuned, variables)
+}
+
+/// A number that depends on every value of a tensor, unevenly.
+pub fn loss(tensor: &Tensor) -> Tensor {
+    let weights = normal("towards", tensor.shape(), tensor.dtype());
+    (tensor * weights).unwrap().sum_all().unwrap()
+}
+
+/// The gradients that there are, by name.
+pub fn gradients(loss: &Tensor, variables: &[(String, Var)]) -> BTreeMap<String, Tensor> {
+    let store = loss.backward().unwrap();
+    let found = variables
+        .iter()
+        .filter_map(|(name, variable)| Some((name.clone(), store.get(variable)?.detach())));
+    found.collect()
+}
+
+pub fn largest(tensor: &Tensor) -> f64 {
+    let largest = tensor.abs().unwrap().max_all().unwrap();
+    largest.to_dtype(DType::F64).unwrap().to_scalar().unwrap()
+}
+
+/// Equal names, and values that differ by this share of the tensor's largest value; where that is noise, of a
+/// thousandth of the largest of all.
+pub fn assert_same(
+    what: &str,
+    found: &BTreeMap<String, Tensor>,
+    wanted: &BTreeMap<String, Tensor>,
+    tolerance: f64,
+) {
+    assert_eq!(found.keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>(), "{what}");
+    assert!(!found.is_empty());
+    let all = wanted.values().map(largest).fold(0.0, f64::max);
+    for (name, wanted) in wanted {
+        let off = largest(&(&found[name] - wanted).unwrap());
+        let scale = largest(wanted).max(1e-3 * all);
+        assert!(off <= tolerance * scale, "{what}, {name}: {off:e} of {scale:e}");
+    }
+}
