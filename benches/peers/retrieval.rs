@@ -10,7 +10,7 @@ use aurora_train::momentum::Momentum;
 use aurora_train::queue::FeatureQueue;
 use aurora_train::retrieval::{Contrast, Pairs, contrastive, encode, matching};
 use aurora_train::trainer::Trainer;
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::agreement::gradients;
 use crate::rows::both;
@@ -78,10 +78,8 @@ pub fn check(setting: &Setting) -> Result<Tensors> {
         temperature: &Tensor::new(&[TEMPERATURE as f32], &Device::Cpu)?,
     };
     let (itc, _) = contrastive(&encoded, &ids, &contrast)?;
-    let rows = |name| -> Result<Vec<u32>> {
-        let values: Vec<f32> = named(&inputs, name)?.to_vec1()?;
-        Ok(values.into_iter().map(|value| value as u32).collect())
-    };
+    let rows =
+        |name| -> Result<Vec<u32>> { Ok(named(&inputs, name)?.to_dtype(DType::U32)?.to_vec1()?) };
     let negatives = HardNegatives {
         first: 0,
         image_for_text: rows("image_for_text")?,

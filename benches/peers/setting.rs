@@ -47,7 +47,8 @@ impl Texts {
     /// Of a file with `input_ids` and `attention_mask`.
     pub fn of(inputs: &Tensors) -> Result<Self> {
         let ids = named(inputs, "input_ids")?.to_dtype(DType::U32)?;
-        Ok(Self { ids, mask: named(inputs, "attention_mask")?.clone() })
+        // Whole numbers are read as they are stored.
+        Ok(Self { ids, mask: named(inputs, "attention_mask")?.to_dtype(DType::F32)? })
     }
 
     /// Tokens of each text, without padding.
