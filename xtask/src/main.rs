@@ -38,6 +38,9 @@ enum Command {
     /// Compare our numbers and tokens with Python's transformers, peft and tokenizers, in a virtual
     /// environment below target/.
     Interop(xtask::interop::InteropArgs),
+    /// Time and weigh whole passes of BLIP-base beside PyTorch, run in turn on this machine, after their outputs have
+    /// been found equal.
+    BenchPeers(xtask::bench_peers::BenchPeersArgs),
     /// Make a folder that checks and measures the kernels on a machine with a GPU and no Rust, and run
     /// here what can be.
     GpuCheck(xtask::gpu_check::GpuCheckArgs),
@@ -66,6 +69,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Pack(arguments) => xtask::pack::run(arguments),
         Command::Teachers(arguments) => xtask::teachers::run(arguments),
         Command::Interop(arguments) => xtask::interop::run(arguments),
+        Command::BenchPeers(arguments) => xtask::bench_peers::run(arguments),
         Command::Nvrtc(arguments) => xtask::nvrtc::run(arguments),
         Command::GpuCheck(arguments) => xtask::gpu_check::run(arguments),
         Command::CudaStubs(arguments) => xtask::stubs::run(arguments),

@@ -53,6 +53,20 @@ impl GalleryBuilder {
         Ok(())
     }
 
+    /// Add pictures whose token states (batch, tokens, vision width) are there already, from a pass before or from a
+    /// file.
+    ///
+    /// # Errors
+    /// Shapes that do not fit the model.
+    pub fn image_states(&mut self, prepared: &Prepared, states: &Tensor) -> Result<()> {
+        let states = states.detach();
+        self.image.push(prepared.image_features(&states)?.detach());
+        for row in 0..states.dim(0)? {
+            self.image_states.push(states.narrow(0, row, 1)?);
+        }
+        Ok(())
+    }
+
     /// Add texts: ids and mask (batch, length).
     ///
     /// # Errors

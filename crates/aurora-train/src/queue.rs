@@ -58,6 +58,11 @@ impl FeatureQueue {
         self.ids.len()
     }
 
+    /// Length of a feature.
+    pub fn dim(&self) -> usize {
+        self.image.dims().get(1).copied().unwrap_or(0)
+    }
+
     /// Every slot, never filled ones included.
     pub fn all(&self) -> QueueView {
         QueueView { image: self.image.clone(), text: self.text.clone(), ids: self.ids.clone() }

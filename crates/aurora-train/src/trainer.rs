@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::config::{Config, LearningRates};
 use crate::descent::{Descended, Descent};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::itc::clamp_temperature;
 use crate::momentum::Momentum;
 use crate::queue::FeatureQueue;
@@ -103,6 +103,20 @@ impl Trainer {
     /// The live tensors; they change with every step.
     pub fn live(&self) -> &Tuned {
         &self.live
+    }
+
+    /// Puts a queue in the place of the one this tuning has, for instance that of a BLIP checkpoint.
+    ///
+    /// # Errors
+    /// Features of another length.
+    pub fn set_queue(&mut self, queue: FeatureQueue) -> Result<()> {
+        let (found, expected) = (queue.dim(), self.queue.dim());
+        if found != expected {
+            let (operation, name) = ("set queue", "as length of a feature");
+            return Err(Error::Count { operation, name, found, expected });
+        }
+        self.queue = queue;
+        Ok(())
     }
 
     /// Mean |dW| / |W| over what is adapted: how far the tuning has moved the weights it may move.

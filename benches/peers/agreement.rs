@@ -1,0 +1,88 @@
+//! How far our tensors are from PyTorch's.
+
+use std::path::Path;
+
+use aurora_layers::Tensors;
+use aurora_layers::checkpoint::{read_tensors, to_hugging_face};
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Device, Tensor, Var};
+use serde_json::{Value, json};
+
+use crate::setting::Result;
+
+/// Gradients under the names that PyTorch's half gives them.
+pub fn gradients(variables: &[(String, Var)], grads: &GradStore, into: &mut Tensors) {
+    for (name, var) in variables {
+        if let Some(grad) = grads.get(var) {
+            into.insert(format!("grad.{}", to_hugging_face(name)), grad.clone());
+        }
+    }
+}
+
+/// A line for every tensor but gradients, and one for the gradient that is furthest off. A tensor agrees whose largest
+/// difference is at most `allowed` times its largest value.
+pub fn compare(found: &Tensors, expected: &Path, allowed: f64) -> Result<Vec<Value>> {
+    let expected = read_tensors(expected, DType::F32, &Device::Cpu)?;
+    let mut lines = Vec::new();
+    let (mut worst, mut count): (Option<(String, f64)>, usize) = (None, 0);
+    for (name, tensor) in &expected {
+        // peft keeps the heads it trains below a name of its own.
+        let name = name.replace(".modules_to_save.", ".");
+        let difference = found.get(&name).map_or(Ok(f64::INFINITY), |own| relative(own, tensor))?;
+        if !name.starts_with("grad.") {
+            lines.push(line(&name, difference, allowed));
+            continue;
+        }
+        count += 1;
+        // What is no number is worse than any.
+        if worst.as_ref().is_none_or(|(_, most)| difference.is_nan() || difference > *most) {
+            worst = Some((name, difference));
+        }
+    }
+    if let Some((name, difference)) = worst {
+        lines.push(line(&format!("{count} gradients, the furthest {name}"), difference, allowed));
+    }
+    if lines.is_empty() {
+        return Err("PyTorch's half computed nothing".into());
+    }
+    Ok(lines)
+}
+
+fn line(name: &str, difference: f64, allowed: f64) -> Value {
+    let agrees = difference <= allowed;
+    // JSON has no infinity and no NaN.
+    let difference = if difference.is_finite() { difference } else { f64::MAX };
+    json!({"name": name, "difference": difference, "allowed": allowed, "agrees": agrees})
+}
+
+/// The largest difference over the largest value; another shape is infinitely far.
+fn relative(found: &Tensor, expected: &Tensor) -> Result<f64> {
+    if found.dims() != expected.dims() {
+        return Ok(f64::INFINITY);
+    }
+    let largest = |tensor: Tensor| -> Result<f64> {
+        let values: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
+        // `max` would pass over what is no number.
+        let top = values.iter().fold(0f32, |top, x| if x.abs() <= top { top } else { x.abs() });
+        Ok(f64::from(top))
+    };
+    let difference = largest((found.detach() - expected)?)?;
+    if difference == 0.0 {
+        return Ok(0.0);
+    }
+    Ok(difference / largest(expected.clone())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_is_measured_by_the_largest_value() {
+        let tensor = |values: &[f32]| Tensor::new(values, &Device::Cpu).unwrap();
+        assert_eq!(relative(&tensor(&[1.0, 4.0]), &tensor(&[2.0, 4.0])).unwrap(), 0.25);
+        assert!(relative(&tensor(&[1.0]), &tensor(&[2.0, 4.0])).unwrap().is_infinite());
+        let odd = relative(&tensor(&[f32::NAN, 4.0]), &tensor(&[2.0, 4.0])).unwrap();
+        assert_eq!(line("x", odd, 1.0)["agrees"], false);
+    }
+}

@@ -1,0 +1,207 @@
+//! Our half of `cargo xtask bench-peers`: a row at a time, beside the same row in PyTorch (`peer.py`).
+//!
+//! ```text
+//! peer ceiling                  what a matrix product reaches here, as a line of JSON
+//! peer available ...            whether this program has rows of that element type and checkpointing
+//! peer work ROW OUT ...         one row: a line of JSON when ready, one for each line `run`, one with the peak memory
+//! peer work ROW OUT --check F   instead, how far our tensors are from PyTorch's in the file F
+//! ```
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the program talks to the chore")]
+
+mod agreement;
+mod retrieval;
+mod rows;
+mod setting;
+
+use std::io::BufRead as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use aurora_benches::ceiling::Ceiling;
+use clap::{Parser, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+
+use setting::{Result, Setting};
+
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Measure a matrix product.
+    Ceiling,
+    /// Say whether there are rows of this kind.
+    Available(Kind),
+    /// Do a row.
+    Work(Work),
+}
+
+#[derive(Debug, clap::Args)]
+struct Kind {
+    #[arg(long)]
+    precision: Precision,
+    #[arg(long)]
+    checkpoint: Checkpointing,
+}
+
+#[derive(Debug, clap::Args)]
+struct Work {
+    row: Row,
+    /// Folder that `peer.py prepare` filled.
+    out: PathBuf,
+    #[arg(long)]
+    size: usize,
+    #[arg(long)]
+    batch: usize,
+    #[command(flatten)]
+    kind: Kind,
+    /// What PyTorch computed.
+    #[arg(long)]
+    check: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Row {
+    A,
+    B,
+    C,
+    DText,
+    DPicture,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Precision {
+    F32,
+    Bf16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Checkpointing {
+    None,
+    Block,
+}
+
+impl Precision {
+    /// How far a tensor may be from PyTorch's, over its largest value: rounding in another order of sums. A bf16 has 8
+    /// bits.
+    fn allowed(self) -> f64 {
+        match self {
+            Self::F32 => 1e-4,
+            Self::Bf16 => 3e-2,
+        }
+    }
+}
+
+impl Kind {
+    /// Why there are no such rows, if there are none. This is the one place to change when there are.
+    fn missing(&self) -> Option<&'static str> {
+        if self.precision == Precision::Bf16 {
+            return Some("our side computes in f32 alone");
+        }
+        if self.checkpoint == Checkpointing::Block {
+            return Some("our side keeps every activation");
+        }
+        None
+    }
+}
+
+fn main() -> ExitCode {
+    // As the program `aurora` does.
+    aurora_kernels::memory::keep_freed_memory();
+    match run(&Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: &Command) -> Result<()> {
+    match command {
+        Command::Ceiling => {
+            let Ceiling { device, threads, operations, bytes } = Ceiling::of_processor()?;
+            let value = json!({"operations": operations, "bytes": bytes, "device": device, "threads": threads});
+            say(&value);
+        }
+        Command::Available(kind) => match kind.missing() {
+            Some(reason) => say(&json!({"available": false, "reason": reason})),
+            None => say(&json!({"available": true})),
+        },
+        Command::Work(work) => {
+            if let Some(reason) = work.kind.missing() {
+                return Err(reason.into());
+            }
+            let setting = Setting { out: work.out.clone(), size: work.size, batch: work.batch };
+            match &work.check {
+                Some(expected) => check(work, &setting, expected)?,
+                None => serve(work.row, &setting)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn say(value: &Value) {
+    println!("{value}");
+}
+
+fn check(work: &Work, setting: &Setting, expected: &Path) -> Result<()> {
+    let found = match work.row {
+        Row::A => rows::check_vision_trained(setting)?,
+        Row::B => rows::check_vision_frozen(setting)?,
+        Row::C => retrieval::check(setting)?,
+        Row::DText => rows::check_rerank(setting, true)?,
+        Row::DPicture => rows::check_rerank(setting, false)?,
+    };
+    say(
+        &json!({"agreement": agreement::compare(&found, expected, work.kind.precision.allowed())?}),
+    );
+    Ok(())
+}
+
+/// Runs when told to, until told to end.
+fn serve(row: Row, setting: &Setting) -> Result<()> {
+    let mut prepared = match row {
+        Row::A => rows::vision_trained(setting)?,
+        Row::B => rows::vision_frozen(setting)?,
+        Row::C => retrieval::step(setting)?,
+        Row::DText => rows::rerank(setting, true)?,
+        Row::DPicture => rows::rerank(setting, false)?,
+    };
+    forget_peak();
+    say(&json!({
+        "ready": true,
+        "operations": prepared.operations[0],
+        "plain_operations": prepared.operations[1],
+    }));
+    for line in std::io::stdin().lock().lines() {
+        if line?.trim() != "run" {
+            break;
+        }
+        let start = Instant::now();
+        (prepared.run)()?;
+        say(&json!({"seconds": start.elapsed().as_secs_f64()}));
+    }
+    say(&json!({"peak_bytes": peak_bytes()?}));
+    Ok(())
+}
+
+/// What reading the model took is no part of a row; the model itself is. Where the system cannot do it, the peak is that
+/// of reading too, which is only larger.
+fn forget_peak() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
+fn peak_bytes() -> Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    Ok(kilobytes.ok_or("the system does not say how much memory was used")? * 1024)
+}

@@ -1,0 +1,131 @@
+//! The rows of one tower: a, the vision tower trained; b, the same frozen; d, pairs ranked by the matching head.
+
+use std::sync::Arc;
+
+use aurora_benches::model_cost::{ModelCost, Side};
+use aurora_kernels::random::Stream;
+use aurora_layers::peft::import_lora;
+use aurora_layers::{AdapterKind, Backbone, Blip, Flavour, Part, Tensors, Tower, TuneSpec, Tuned};
+use aurora_train::evaluation::{Gallery, GalleryBuilder};
+use aurora_train::rerank::Candidates;
+use candle_core::backprop::GradStore;
+use candle_core::{Device, Tensor};
+
+use crate::agreement::gradients;
+use crate::setting::{LORA_RANK, PADDED, Prepared, RANK, Result, Setting, Texts, named};
+
+/// The operations of both sides.
+pub fn both(backbone: &Backbone, count: impl Fn(&ModelCost<'_>) -> u64) -> [u64; 2] {
+    let plain = Side::Plain { rank: LORA_RANK, padded: PADDED };
+    [Side::Ours { rank: RANK as u64 }, plain]
+        .map(|side| count(&ModelCost { config: &backbone.config, side }))
+}
+
+/// States and gradients of their scalar product with `direction`.
+fn vision_step(blip: &Blip, tuned: &Tuned, inputs: &Tensors) -> Result<(Tensor, GradStore)> {
+    let prepared = tuned.prepare(blip, None)?;
+    let states = blip.encode_image(named(inputs, "pixel_values")?, &prepared)?;
+    let grads = (&states * named(inputs, "direction")?)?.sum_all()?.backward()?;
+    Ok((states, grads))
+}
+
+/// a: CP on every site of the vision tower, no factor as it starts.
+pub fn vision_trained(setting: &Setting) -> Result<Prepared> {
+    let (backbone, inputs) = (setting.backbone()?, setting.inputs()?);
+    let pictures = setting.batch as u64;
+    let operations = both(&backbone, |cost| cost.vision_trained(pictures));
+    let mut spec = TuneSpec::new(AdapterKind::Cp, Flavour::Aurora, RANK);
+    spec.targets.towers = vec![Tower::Vision];
+    (spec.gate, spec.context_slots) = (false, 0);
+    spec.modules_to_save = Vec::new();
+    let mut tuned = Tuned::start(spec, &backbone, 1, &Device::Cpu)?;
+    for (name, tensor) in &mut tuned.tensors {
+        if Tuned::part(name) == Part::Factor {
+            let noise = Stream::new(3, name, 0, 0).normal_tensor(tensor.shape().clone(), 0.02)?;
+            *tensor = (&*tensor + noise)?;
+        }
+    }
+    let (tuned, _variables) = tuned.into_variables()?;
+    let blip = backbone.model()?;
+    let run = move || vision_step(&blip, &tuned, &inputs).map(drop);
+    Ok(Prepared { run: Box::new(run), operations })
+}
+
+/// a with PyTorch's LoRA: states and gradients.
+pub fn check_vision_trained(setting: &Setting) -> Result<Tensors> {
+    let backbone = setting.backbone()?;
+    let lora = import_lora(&setting.out.join("lora_vision"), &backbone, &Device::Cpu)?;
+    let (tuned, variables) = lora.into_variables()?;
+    let (states, grads) = vision_step(&backbone.model()?, &tuned, &setting.inputs()?)?;
+    let mut found = Tensors::from([("states".to_owned(), states.detach())]);
+    gradients(&variables, &grads, &mut found);
+    Ok(found)
+}
+
+/// b: the tower as the backbone has it.
+pub fn vision_frozen(setting: &Setting) -> Result<Prepared> {
+    let (backbone, inputs) = (setting.backbone()?, setting.inputs()?);
+    let pictures = setting.batch as u64;
+    let operations = both(&backbone, |cost| cost.vision(pictures));
+    let blip = backbone.model()?;
+    let prepared = blip.bare()?;
+    let run = move || {
+        blip.encode_image(named(&inputs, "pixel_values")?, &prepared)?;
+        Ok(())
+    };
+    Ok(Prepared { run: Box::new(run), operations })
+}
+
+/// b's states.
+pub fn check_vision_frozen(setting: &Setting) -> Result<Tensors> {
+    let blip = setting.backbone()?.model()?;
+    let inputs = setting.inputs()?;
+    let states = blip.encode_image(named(&inputs, "pixel_values")?, &blip.bare()?)?;
+    Ok(Tensors::from([("states".to_owned(), states)]))
+}
+
+/// The candidates as an evaluation has them, and the pairs of one with all.
+fn gallery(
+    setting: &Setting,
+    blip: &Blip,
+    one_text: bool,
+) -> Result<(Gallery, Vec<Candidates>, Vec<u64>)> {
+    let given = setting.read(&format!("candidates_{}", setting.size))?;
+    let (states, texts) = (named(&given, "image_states")?, Texts::of(&given)?);
+    let (prepared, count) = (blip.bare()?, states.dim(0)?);
+    let mut builder = GalleryBuilder::default();
+    builder.image_states(&prepared, states)?;
+    builder.texts(blip, &prepared, &texts.ids, &texts.mask)?;
+    let lengths = texts.lengths()?;
+    let (work, lengths) = if one_text {
+        let work = (0..count).map(|image| Candidates { image, texts: vec![0] }).collect();
+        (work, vec![lengths[0]; count])
+    } else {
+        (vec![Candidates { image: 0, texts: (0..count).collect() }], lengths)
+    };
+    Ok((builder.finish()?, work, lengths))
+}
+
+/// d: one text against every candidate picture, or one picture against every candidate text.
+pub fn rerank(setting: &Setting, one_text: bool) -> Result<Prepared> {
+    let backbone = setting.backbone()?;
+    let blip = Arc::new(backbone.model()?);
+    let (gallery, work, lengths) = gallery(setting, &blip, one_text)?;
+    let pictures = work.len() as u64;
+    let operations = both(&backbone, |cost| cost.rerank(&lengths, pictures));
+    let prepared = blip.bare()?;
+    let run = move || {
+        gallery.score(&blip, &prepared, &work)?;
+        Ok(())
+    };
+    Ok(Prepared { run: Box::new(run), operations })
+}
+
+/// d's logits.
+pub fn check_rerank(setting: &Setting, one_text: bool) -> Result<Tensors> {
+    let blip = setting.backbone()?.model()?;
+    let (gallery, work, _) = gallery(setting, &blip, one_text)?;
+    let logits = gallery.score(&blip, &blip.bare()?, &work)?.concat();
+    let logits = Tensor::from_slice(&logits, logits.len(), &Device::Cpu)?;
+    Ok(Tensors::from([("logits".to_owned(), logits)]))
+}

@@ -1,0 +1,85 @@
+//! What a row is given: the files that `peer.py prepare` wrote, for a picture size and a batch.
+
+use std::path::PathBuf;
+
+use aurora_layers::checkpoint::{Checkpoint, hugging_face_config, read_tensors};
+use aurora_layers::{Backbone, Tensors};
+use candle_core::{DType, Device, Tensor};
+
+/// Any error: it is only printed.
+pub type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+
+/// Rank of our adapters.
+pub const RANK: usize = 64;
+/// Rank of PyTorch's LoRAs.
+pub const LORA_RANK: u64 = 32;
+/// Tokens that PyTorch pads every text to.
+pub const PADDED: u64 = 35;
+
+/// One row's files and sizes.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// Folder of the files.
+    pub out: PathBuf,
+    /// Side of the pictures.
+    pub size: usize,
+    /// Pictures in a batch.
+    pub batch: usize,
+}
+
+/// A row that is ready: what is timed, and the operations of our side and of the plain one.
+pub struct Prepared {
+    /// One run.
+    pub run: Box<dyn FnMut() -> Result<()>>,
+    /// By formula, ours and PyTorch's.
+    pub operations: [u64; 2],
+}
+
+/// Token ids (texts, length) u32, mask (texts, length) f32.
+pub struct Texts {
+    /// Ids.
+    pub ids: Tensor,
+    /// Ones for tokens, zeros for padding.
+    pub mask: Tensor,
+}
+
+impl Texts {
+    /// Of a file with `input_ids` and `attention_mask`.
+    pub fn of(inputs: &Tensors) -> Result<Self> {
+        let ids = named(inputs, "input_ids")?.to_dtype(DType::U32)?;
+        // Whole numbers are read as they are stored.
+        Ok(Self { ids, mask: named(inputs, "attention_mask")?.to_dtype(DType::F32)? })
+    }
+
+    /// Tokens of each text, without padding.
+    pub fn lengths(&self) -> Result<Vec<u64>> {
+        let sums: Vec<f32> = self.mask.sum(1)?.to_vec1()?;
+        Ok(sums.into_iter().map(|sum| sum as u64).collect())
+    }
+}
+
+impl Setting {
+    /// The model of the pictures' size.
+    pub fn backbone(&self) -> Result<Backbone> {
+        let folder = self.out.join(format!("model_{}", self.size));
+        let path = folder.join("config.json");
+        let config = hugging_face_config(&std::fs::read_to_string(&path)?, &path)?;
+        Ok(Checkpoint::open(&folder)?.backbone(&config, &Device::Cpu)?.0)
+    }
+
+    /// A batch: pictures, texts, the direction of row a's loss, negatives.
+    pub fn inputs(&self) -> Result<Tensors> {
+        self.read(&format!("inputs_{}_{}", self.size, self.batch))
+    }
+
+    /// Any of the files.
+    pub fn read(&self, name: &str) -> Result<Tensors> {
+        let path = self.out.join(format!("{name}.safetensors"));
+        Ok(read_tensors(&path, DType::F32, &Device::Cpu)?)
+    }
+}
+
+/// A tensor that a file must have.
+pub fn named<'a>(inputs: &'a Tensors, name: &str) -> Result<&'a Tensor> {
+    inputs.get(name).ok_or_else(|| format!("the inputs lack {name}").into())
+}

@@ -1,0 +1,312 @@
+//! What whole passes of BLIP compute, by formula: the operations of their matrix products, two for each
+//! multiply and add. Norms, activations and softmaxes are left out, so a time made of these operations and of what a
+//! matrix product reaches on the device is less than what any program can take: a floor.
+
+use aurora_layers::BlipConfig;
+
+use crate::cost::LinearShape;
+
+/// Which formulation a row is counted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Deltas of this rank beside or in the frozen weights, whichever is less; keys and values once a picture; the
+    /// tokens of the texts and no padding.
+    Ours {
+        /// Components of a delta.
+        rank: u64,
+    },
+    /// Every delta of this rank beside its weight; keys and values once for each text that looks at a picture; texts
+    /// padded to one length.
+    Plain {
+        /// Components of a delta.
+        rank: u64,
+        /// Tokens of every text.
+        padded: u64,
+    },
+}
+
+/// The maps of one tower that stand on `tokens` tokens in every block: (inputs, outputs) of each.
+#[derive(Debug, Clone, Copy)]
+struct Maps<'a> {
+    tokens: u64,
+    blocks: u64,
+    shapes: &'a [(u64, u64)],
+}
+
+impl Maps<'_> {
+    fn products(self) -> u64 {
+        self.sum(0, |shape| shape.product(4).operations)
+    }
+
+    /// What deltas on all of them cost: once formed, or two thin products a pass beside the frozen map.
+    fn deltas(self, side: Side, trained: bool) -> u64 {
+        let rank = match side {
+            Side::Ours { rank } | Side::Plain { rank, .. } => rank,
+        };
+        self.sum(rank, |shape| {
+            let thin = shape.low_rank(4).operations;
+            // Beside: forward; the gradient of x; those of both factors. Formed: the sum, and x A and dy B for
+            // the factors' gradients, which the other way are there already.
+            let beside = if trained { 3 * thin } else { thin };
+            let formed = shape.reconstruct(4).operations + if trained { 2 * thin } else { 0 };
+            match side {
+                Side::Ours { .. } => beside.min(formed),
+                Side::Plain { .. } => beside,
+            }
+        })
+    }
+
+    fn sum(self, rank: u64, cost: impl Fn(LinearShape) -> u64) -> u64 {
+        let shape = |&(input, output)| LinearShape { tokens: self.tokens, input, output, rank };
+        self.blocks * self.shapes.iter().map(|maps| cost(shape(maps))).sum::<u64>()
+    }
+}
+
+/// A model's rows, counted for one side.
+#[derive(Debug, Clone, Copy)]
+pub struct ModelCost<'a> {
+    /// The sizes.
+    pub config: &'a BlipConfig,
+    /// The formulation.
+    pub side: Side,
+}
+
+impl ModelCost<'_> {
+    fn vision_width(&self) -> u64 {
+        self.config.vision.hidden_size as u64
+    }
+
+    fn text_width(&self) -> u64 {
+        self.config.text.hidden_size as u64
+    }
+
+    fn image_tokens(&self) -> u64 {
+        self.config.vision.tokens() as u64
+    }
+
+    fn vision_maps(&self) -> [(u64, u64); 4] {
+        let (width, mlp) = (self.vision_width(), self.config.vision.mlp_size as u64);
+        [(width, 3 * width), (width, width), (width, mlp), (mlp, width)]
+    }
+
+    /// The tokens that each of these texts counts for.
+    fn lengths(&self, lengths: &[u64]) -> Vec<u64> {
+        match self.side {
+            Side::Ours { .. } => lengths.to_vec(),
+            Side::Plain { padded, .. } => vec![padded; lengths.len()],
+        }
+    }
+
+    /// Scores and what they weigh, `products` matrix products for each pair of query and key.
+    fn vision_attention(&self, pictures: u64, products: u64) -> u64 {
+        let (tokens, blocks) = (self.image_tokens(), self.config.vision.layers as u64);
+        blocks * pictures * products * 2 * tokens * tokens * self.vision_width()
+    }
+
+    fn with_vision(&self, pictures: u64, count: impl Fn(Maps<'_>) -> u64) -> u64 {
+        count(Maps {
+            tokens: pictures * self.image_tokens(),
+            blocks: self.config.vision.layers as u64,
+            shapes: &self.vision_maps(),
+        })
+    }
+
+    /// The vision tower, forward, nothing added.
+    pub fn vision(&self, pictures: u64) -> u64 {
+        let vision = &self.config.vision;
+        let patch = 3 * (vision.patch_size * vision.patch_size) as u64;
+        let patches = pictures * (self.image_tokens() - 1);
+        2 * patches * patch * self.vision_width()
+            + self.with_vision(pictures, |maps| maps.products())
+            + self.vision_attention(pictures, 2)
+    }
+
+    /// The vision tower with every site adapted, forward and backward: for a frozen map the gradient of x alone, but
+    /// for the first, whose x nothing is trained of.
+    pub fn vision_trained(&self, pictures: u64) -> u64 {
+        let width = self.vision_width();
+        let first = if self.config.vision.layers == 0 { 0 } else { 3 * width * width };
+        self.vision(pictures) + self.with_vision(pictures, |maps| maps.products())
+            - 2 * pictures * self.image_tokens() * first
+            + self.vision_attention(pictures, 5)
+            + self.with_vision(pictures, |maps| maps.deltas(self.side, true))
+    }
+
+    /// The vision tower of a momentum model, forward.
+    pub fn vision_followed(&self, pictures: u64) -> u64 {
+        self.vision(pictures) + self.with_vision(pictures, |maps| maps.deltas(self.side, false))
+    }
+
+    /// Texts of these lengths, alone or looking at a picture whose keys are there, forward; with `passes` 2, the
+    /// gradients of what went into every frozen map too.
+    fn text(&self, lengths: &[u64], fused: bool, passes: u64) -> u64 {
+        let (width, mlp) = (self.text_width(), self.config.text.mlp_size as u64);
+        let attention = if passes == 2 { 2 + 5 } else { 2 };
+        let of_text = |tokens: u64| {
+            let cross = if fused { 2 * width * width } else { 0 };
+            let seen = if fused { self.image_tokens() } else { 0 };
+            let maps = 4 * width * width + 2 * width * mlp + cross;
+            passes * 2 * tokens * maps + attention * 2 * tokens * (tokens + seen) * width
+        };
+        self.config.text.layers as u64 * self.lengths(lengths).into_iter().map(of_text).sum::<u64>()
+    }
+
+    /// Cross-attention keys and values of so many pictures in every layer.
+    fn keys(&self, pictures: u64, passes: u64) -> u64 {
+        let maps = 2 * self.vision_width() * self.text_width();
+        self.config.text.layers as u64 * passes * 2 * pictures * self.image_tokens() * maps
+    }
+
+    /// Deltas on the maps of texts (query, key and value of self-attention; alone or with the query that looks at
+    /// pictures).
+    fn text_deltas(&self, lengths: &[u64], fused: bool, trained: bool) -> u64 {
+        let width = self.text_width();
+        Maps {
+            tokens: self.lengths(lengths).iter().sum(),
+            blocks: self.config.text.layers as u64,
+            shapes: &[(width, width); 4][..if fused { 4 } else { 3 }],
+        }
+        .deltas(self.side, trained)
+    }
+
+    fn key_deltas(&self, pictures: u64) -> u64 {
+        Maps {
+            tokens: pictures * self.image_tokens(),
+            blocks: self.config.text.layers as u64,
+            shapes: &[(self.vision_width(), self.text_width()); 2],
+        }
+        .deltas(self.side, true)
+    }
+
+    /// Pictures whose keys and values are computed, for `texts` that look at `pictures`.
+    fn looked_at(&self, pictures: u64, texts: u64) -> u64 {
+        match self.side {
+            Side::Ours { .. } => pictures,
+            Side::Plain { .. } => texts,
+        }
+    }
+
+    /// A step of retrieval over pairs with texts of these lengths: both towers live and followed, a contrast with
+    /// `queue` earlier pairs, a right pair and two wrong ones for each.
+    pub fn retrieval_step(&self, lengths: &[u64], queue: u64) -> u64 {
+        let batch = lengths.len() as u64;
+        let three = lengths.repeat(3);
+        let towers = self.vision_trained(batch)
+            + self.vision_followed(batch)
+            + self.text(lengths, false, 2)
+            + self.text_deltas(lengths, false, true)
+            + self.text(lengths, false, 1)
+            + self.text_deltas(lengths, false, false);
+        // Live and followed features by the queue, both ways, and the gradient of the live ones.
+        let columns = batch + queue;
+        let contrast = 6 * 2 * batch * columns * self.config.projection_size as u64;
+        let pictures = self.looked_at(batch, 3 * batch);
+        let matching = self.text(&three, true, 2)
+            + self.text_deltas(&three, true, true)
+            + self.keys(pictures, 2)
+            + self.key_deltas(pictures);
+        towers + contrast + matching
+    }
+
+    /// Matching logits of texts of these lengths, one for each, that look at so many pictures, whose states are there.
+    pub fn rerank(&self, lengths: &[u64], pictures: u64) -> u64 {
+        let seen = self.looked_at(pictures, lengths.len() as u64);
+        self.text(lengths, true, 1) + self.keys(seen, 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aurora_layers::{Form, TextConfig, VisionConfig};
+
+    use super::*;
+
+    fn base(image_size: usize) -> BlipConfig {
+        BlipConfig {
+            vision: VisionConfig {
+                image_size,
+                patch_size: 16,
+                hidden_size: 768,
+                layers: 12,
+                heads: 12,
+                mlp_size: 3072,
+                layer_norm_eps: 1e-5,
+            },
+            text: TextConfig {
+                vocab_size: 30_524,
+                hidden_size: 768,
+                layers: 12,
+                heads: 12,
+                mlp_size: 3072,
+                max_positions: 512,
+                layer_norm_eps: 1e-12,
+                enc_token_id: 30_523,
+            },
+            projection_size: 256,
+            form: Form::Retrieval,
+        }
+    }
+
+    const OURS: Side = Side::Ours { rank: 64 };
+    const PLAIN: Side = Side::Plain { rank: 32, padded: 35 };
+
+    fn giga(operations: u64) -> f64 {
+        (operations as f64 / 1e8).round() / 10.0
+    }
+
+    #[test]
+    fn a_vit_base_computes_what_is_known_of_it() {
+        // 17.6 and 55.5 giga multiply-adds a picture.
+        for (size, known) in [(224, 35.1), (384, 111.0)] {
+            let config = base(size);
+            let found = giga(ModelCost { config: &config, side: OURS }.vision(1));
+            assert!((found - known).abs() < 0.2, "{size}: {found}");
+        }
+    }
+
+    #[test]
+    fn a_backward_pass_through_frozen_maps_costs_less_than_two_forward() {
+        let config = base(384);
+        for side in [OURS, PLAIN] {
+            let cost = ModelCost { config: &config, side };
+            let ratio = cost.vision_trained(4) as f64 / cost.vision(4) as f64;
+            assert!(ratio > 2.0 && ratio < 3.0, "{ratio}");
+        }
+    }
+
+    #[test]
+    fn deltas_that_are_formed_cost_no_more_with_more_tokens() {
+        let maps = |tokens| Maps { tokens, blocks: 1, shapes: &[(768, 768)] };
+        let many = maps(10_000).deltas(OURS, false);
+        assert_eq!(many, 2 * 64 * 768 * 768);
+        assert_eq!(maps(20_000).deltas(OURS, false), many);
+        assert_eq!(maps(10).deltas(OURS, false), 2 * 10 * 64 * 1536);
+        assert_eq!(maps(20_000).deltas(PLAIN, false), 2 * 20_000 * 32 * 1536);
+        assert_eq!(maps(20_000).deltas(PLAIN, true), 3 * 2 * 20_000 * 32 * 1536);
+    }
+
+    #[test]
+    fn keys_of_one_picture_are_computed_once_or_for_every_text() {
+        let config = base(224);
+        let [ours, plain] = [OURS, PLAIN].map(|side| ModelCost { config: &config, side });
+        let lengths = vec![35; 128];
+        let keys = 12 * 2 * 197 * 2 * 768 * 768;
+        assert_eq!(plain.rerank(&lengths, 1) - ours.rerank(&lengths, 1), 127 * keys);
+        assert_eq!(plain.rerank(&lengths, 128), ours.rerank(&lengths, 128));
+        let short = vec![13; 128];
+        assert_eq!(plain.rerank(&short, 128), plain.rerank(&lengths, 128));
+        assert!(ours.rerank(&short, 128) < ours.rerank(&lengths, 128));
+    }
+
+    #[test]
+    fn a_step_is_its_towers_twice_and_more() {
+        let config = base(224);
+        let [ours, plain] = [OURS, PLAIN].map(|side| ModelCost { config: &config, side });
+        let lengths = vec![13; 4];
+        let step = ours.retrieval_step(&lengths, 57_600);
+        assert!(step > ours.vision_trained(4) + ours.vision_followed(4));
+        assert!(step < plain.retrieval_step(&lengths, 57_600));
+        let queue = step - ours.retrieval_step(&lengths, 0);
+        assert_eq!(queue, 12 * 4 * 57_600 * 256);
+    }
+}

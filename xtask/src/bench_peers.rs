@@ -1,0 +1,346 @@
+//! `cargo xtask bench-peers`: whole passes of BLIP-base, ours and PyTorch's, on this machine and at the same time.
+//!
+//! Each row has a process of ours (the example `peer` of aurora-benches) and one of PyTorch's (`benches/peers/peer.py`,
+//! with transformers and peft), which read the same random weights and the same inputs. Before a row is timed the two
+//! have to agree on its outputs, and on its gradients where it has some. Then both stay alive and are told to run in
+//! turn, ours, theirs, ours, theirs, with two threads each, and whoever is not running sleeps: what else the machine
+//! does meets both alike. The first pair is not counted. The processes say how much memory they needed at most, the
+//! model included, from where they were ready.
+//!
+//! PyTorch is written as somebody who cares about speed writes it without changing the algorithm: inference mode, the
+//! fused attention kernel, which transformers has no switch for (`attention.py`), and no `torch.compile`. CI does not
+//! run this.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+use clap::ValueEnum;
+
+use crate::python::{self, Python};
+use crate::teachers::call;
+use outcome::{Case, Ceiling, Outcome, Pair, Row};
+use worker::Worker;
+
+mod outcome;
+mod plot;
+mod record;
+mod report;
+mod worker;
+
+/// Threads of each side.
+const THREADS: &str = "2";
+
+/// Arguments of `cargo xtask bench-peers`.
+#[derive(Debug, clap::Args)]
+pub struct BenchPeersArgs {
+    /// Rows: a, the vision tower trained; b, the same frozen, forward; c, a step of retrieval; d, pairs ranked by the
+    /// matching head.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Row::value_variants().to_vec())]
+    rows: Vec<Row>,
+    /// Sides of the pictures in pixels.
+    #[arg(long, value_delimiter = ',', default_values_t = [224, 384])]
+    sizes: Vec<usize>,
+    /// Pictures in a batch; rows of d have 128 candidates instead.
+    #[arg(long, value_delimiter = ',', default_values_t = [4, 8])]
+    batches: Vec<usize>,
+    /// Element types; PyTorch's bf16 is the CPU's autocast.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Precision::value_variants().to_vec())]
+    precisions: Vec<Precision>,
+    /// Pairs of runs that count.
+    #[arg(long, default_value_t = 7)]
+    pairs: usize,
+    /// What our side computes again in row c's backward pass instead of keeping it.
+    #[arg(long, value_enum, default_value_t = Checkpointing::None)]
+    checkpoint: Checkpointing,
+    /// PyTorch's attention: its fused kernel, or as transformers writes it out.
+    #[arg(long, value_enum, default_value_t = Attention::Fused)]
+    attention: Attention,
+    /// Rows a and b at 224 pixels, 4 pictures, f32, 3 pairs; record and plot go below the folder of --out.
+    #[arg(long)]
+    quick: bool,
+    /// Folder that takes models and inputs, some gigabytes.
+    #[arg(long, default_value = "target/peers")]
+    out: PathBuf,
+    /// File that every pair is appended to.
+    #[arg(long, default_value = "benches/results/peers.csv")]
+    results: PathBuf,
+    /// The plot.
+    #[arg(long, default_value = "docs/peers.svg")]
+    plot: PathBuf,
+}
+
+/// Element types of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+enum Precision {
+    F32,
+    Bf16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+enum Checkpointing {
+    None,
+    Block,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Attention {
+    Fused,
+    Written,
+}
+
+/// The name of a value on the command line.
+fn name(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+/// Both programs, and what a case is told.
+struct Sides {
+    python: Python,
+    script: PathBuf,
+    ours: PathBuf,
+    out: PathBuf,
+    attention: String,
+    checkpoint: String,
+}
+
+/// Makes the environment, the models and our program, runs every case and reports.
+///
+/// # Errors
+/// A package that cannot be had, a program that fails, outputs that do not agree, files that cannot be written.
+pub fn run(args: &BenchPeersArgs) -> anyhow::Result<()> {
+    let root = crate::workspace_root();
+    fs::create_dir_all(root.join(&args.out))?;
+    let out = root.join(&args.out).canonicalize()?;
+    let cases = if args.quick { quick() } else { cases(args) };
+    let pairs = if args.quick { 3 } else { args.pairs };
+    let [results, plot] = match args.quick {
+        true => [out.join("peers.csv"), out.join("peers.svg")],
+        false => [root.join(&args.results), root.join(&args.plot)],
+    };
+    // Before hours are spent on what cannot be appended.
+    record::check(&results)?;
+    let sides = Sides {
+        python: Python::installed()?,
+        script: root.join("benches/peers/peer.py"),
+        ours: build(&root)?,
+        attention: name(&args.attention),
+        checkpoint: name(&args.checkpoint),
+        out,
+    };
+    sides.prepare(&cases)?;
+
+    let before = sides.ceiling()?;
+    let mut missing: BTreeMap<String, String> = BTreeMap::new();
+    let (mut outcomes, mut failed) = (Vec::new(), Vec::new());
+    for case in &cases {
+        if let Some(reason) = sides.unavailable(case)? {
+            eprintln!("{case}: not available, {reason}");
+            missing.insert(case.to_string(), reason);
+            continue;
+        }
+        if sides.agree(case)? {
+            outcomes.push(sides.time(case, pairs)?);
+        } else {
+            failed.push(case.to_string());
+        }
+    }
+    let ceiling = before.or_better(sides.ceiling()?);
+
+    let note = format!("attention {}, checkpoint {}", sides.attention, sides.checkpoint);
+    record::append(&results, &ceiling, &note, &outcomes)?;
+    eprintln!("appended to {}", results.display());
+    if !outcomes.is_empty() {
+        fs::write(&plot, plot::svg(&outcomes))
+            .with_context(|| format!("cannot write {}", plot.display()))?;
+        eprintln!("wrote {}", plot.display());
+    }
+    print!("{}", report::markdown(&ceiling, &outcomes, &missing, pairs));
+    ensure!(
+        failed.is_empty(),
+        "the outputs of {} do not agree, so they were not timed; the lines that begin with FAIL say where",
+        failed.join("; ")
+    );
+    Ok(())
+}
+
+/// One small case of each of the shorter rows.
+fn quick() -> Vec<Case> {
+    let case = |row| Case { row, size: 224, batch: 4, precision: name(&Precision::F32) };
+    [Row::B, Row::A].map(case).to_vec()
+}
+
+/// Every combination, small ones first; what a row has no use for does not multiply it.
+fn cases(args: &BenchPeersArgs) -> Vec<Case> {
+    let mut cases: Vec<Case> = Vec::new();
+    for precision in &args.precisions {
+        for &row in &args.rows {
+            for &size in &args.sizes {
+                for &batch in &args.batches {
+                    let batch = row.candidates().unwrap_or(batch);
+                    let case = Case { row, size, batch, precision: name(precision) };
+                    if !cases.contains(&case) {
+                        cases.push(case);
+                    }
+                }
+            }
+        }
+    }
+    cases
+}
+
+/// Our program.
+fn build(root: &Path) -> anyhow::Result<PathBuf> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root).args(["build", "--quiet", "--release"]);
+    call(cargo.args(["--package", "aurora-benches", "--example", "peer"]))?;
+    Ok(python::target()
+        .join("release/examples/peer")
+        .with_extension(std::env::consts::EXE_EXTENSION))
+}
+
+impl Sides {
+    fn peer(&self) -> Command {
+        let mut command = Command::new(&self.ours);
+        command.env("RAYON_NUM_THREADS", THREADS);
+        command
+    }
+
+    fn torch(&self, what: &str) -> Command {
+        let mut command = self.python.script(&self.script);
+        command.arg(what).args(["--threads", THREADS]);
+        // Threads that have nothing to do sleep: they would take the cores from the other side.
+        command.env("OMP_WAIT_POLICY", "passive").env("KMP_BLOCKTIME", "0");
+        command.env("OMP_NUM_THREADS", THREADS).env("MKL_NUM_THREADS", THREADS);
+        command
+    }
+
+    /// The files that both read.
+    fn prepare(&self, cases: &[Case]) -> anyhow::Result<()> {
+        let mut sizes: Vec<String> = cases.iter().map(|case| case.size.to_string()).collect();
+        let batched = cases.iter().filter(|case| case.row.candidates().is_none());
+        let mut batches: Vec<String> = batched.map(|case| case.batch.to_string()).collect();
+        for list in [&mut sizes, &mut batches] {
+            list.sort();
+            list.dedup();
+        }
+        eprintln!("models and inputs in {}", self.out.display());
+        let mut torch = self.torch("prepare");
+        call(torch.arg(&self.out).arg("--sizes").args(sizes).arg("--batches").args(batches))
+    }
+
+    fn ceiling(&self) -> anyhow::Result<Ceiling> {
+        let ours = worker::answer(self.peer().arg("ceiling"))?;
+        let theirs = worker::answer(&mut self.torch("ceiling"))?;
+        let number = |value: &serde_json::Value| value["operations"].as_f64().unwrap_or(0.0);
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or("unknown").to_owned();
+        Ok(Ceiling {
+            operations: number(&ours).max(number(&theirs)),
+            device: text(&ours["device"]),
+            versions: text(&theirs["versions"]),
+        })
+    }
+
+    /// Why our side has no such row, if it has none.
+    fn unavailable(&self, case: &Case) -> anyhow::Result<Option<String>> {
+        let mut peer = self.peer();
+        peer.args(["available", "--precision", &case.precision, "--checkpoint", &self.checkpoint]);
+        let answer = worker::answer(&mut peer)?;
+        let reason = || answer["reason"].as_str().unwrap_or("it does not say why").to_owned();
+        Ok((answer["available"] != true).then(reason))
+    }
+
+    fn work(&self, command: &mut Command, case: &Case) {
+        let (size, batch) = (case.size.to_string(), case.batch.to_string());
+        command.arg(case.row.argument()).arg(&self.out);
+        command.args(["--size", &size, "--batch", &batch, "--precision", &case.precision]);
+    }
+
+    fn ours(&self, case: &Case) -> Command {
+        let mut command = self.peer();
+        command.arg("work");
+        self.work(&mut command, case);
+        command.args(["--checkpoint", &self.checkpoint]);
+        command
+    }
+
+    fn theirs(&self, case: &Case) -> Command {
+        let mut command = self.torch("work");
+        self.work(&mut command, case);
+        command.args(["--attention", &self.attention]);
+        command
+    }
+
+    /// Whether both sides compute the same, in processes of their own, so that nothing of it is in a row's memory.
+    fn agree(&self, case: &Case) -> anyhow::Result<bool> {
+        eprintln!("{case}: comparing");
+        let expected = self.out.join("expected.safetensors");
+        call(self.theirs(case).arg("--check").arg(&expected))?;
+        let answer = worker::answer(self.ours(case).arg("--check").arg(&expected))?;
+        let lines = answer["agreement"].as_array().context("our side compared nothing")?;
+        let mut agreed = !lines.is_empty();
+        for line in lines {
+            let fine = line["agrees"] == true;
+            agreed &= fine;
+            let (word, what) = (if fine { "ok  " } else { "FAIL" }, line["name"].as_str());
+            let number = |key: &str| line[key].as_f64().unwrap_or(f64::NAN);
+            println!(
+                "{word} {case}, {}: largest difference {:.1e} of the largest value, allowed {:.0e}",
+                what.unwrap_or("?"),
+                number("difference"),
+                number("allowed")
+            );
+        }
+        Ok(agreed)
+    }
+
+    fn time(&self, case: &Case, pairs: usize) -> anyhow::Result<Outcome> {
+        let (mut ours, ready) = Worker::start(&mut self.ours(case))?;
+        let (mut theirs, _) = Worker::start(&mut self.theirs(case))?;
+        let mut found = Vec::with_capacity(pairs);
+        for pair in 0..=pairs {
+            let seconds = Pair { ours: ours.run()?, theirs: theirs.run()? };
+            let Pair { ours, theirs } = seconds;
+            let what =
+                if pair == 0 { "warm-up".to_owned() } else { format!("pair {pair} of {pairs}") };
+            eprintln!("{case}: {what}, ours {ours:.3} s, PyTorch {theirs:.3} s");
+            if pair > 0 {
+                found.push(seconds);
+            }
+        }
+        let count =
+            |key: &str| ready[key].as_u64().with_context(|| format!("our side lacks {key}"));
+        Ok(Outcome {
+            case: case.clone(),
+            pairs: found,
+            peaks: [ours.end()?, theirs.end()?],
+            operations: [count("operations")?, count("plain_operations")?],
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: BenchPeersArgs,
+    }
+
+    #[test]
+    fn rows_of_candidates_are_not_multiplied_by_batches() {
+        let all = cases(&Line::parse_from(["x"]).args);
+        // Three rows of two sizes and two batches, two rows of two sizes, in two element types.
+        assert_eq!(all.len(), 2 * (3 * 4 + 2 * 2));
+        let some = ["x", "--rows", "a,d_text", "--sizes", "224", "--precisions", "f32"];
+        let some: Vec<String> =
+            cases(&Line::parse_from(some).args).iter().map(ToString::to_string).collect();
+        assert_eq!(some, ["a 224 px x 4 f32", "a 224 px x 8 f32", "d_text 224 px x 128 f32"]);
+    }
+}

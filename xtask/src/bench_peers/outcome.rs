@@ -1,0 +1,180 @@
+//! What a case is and what came of it.
+
+use std::fmt;
+
+use clap::ValueEnum;
+
+/// What is timed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(super) enum Row {
+    A,
+    B,
+    C,
+    DText,
+    DPicture,
+}
+
+impl Row {
+    /// As both programs call it.
+    pub(super) fn argument(self) -> &'static str {
+        match self {
+            Self::A => "a",
+            Self::B => "b",
+            Self::C => "c",
+            Self::DText => "d_text",
+            Self::DPicture => "d_picture",
+        }
+    }
+
+    /// As a table says it.
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::A => "a. vision tower, every site adapted, forward and backward",
+            Self::B => "b. vision tower, frozen, forward",
+            Self::C => "c. retrieval step",
+            Self::DText => "d. one text, 128 pictures",
+            Self::DPicture => "d. one picture, 128 texts",
+        }
+    }
+
+    /// How many candidates take the place of a batch.
+    pub(super) fn candidates(self) -> Option<usize> {
+        matches!(self, Self::DText | Self::DPicture).then_some(128)
+    }
+}
+
+/// A row at one size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Case {
+    pub(super) row: Row,
+    /// Side of the pictures.
+    pub(super) size: usize,
+    /// Pictures in a batch, or candidates.
+    pub(super) batch: usize,
+    /// Element type.
+    pub(super) precision: String,
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { row, size, batch, precision } = self;
+        write!(f, "{} {size} px x {batch} {precision}", row.argument())
+    }
+}
+
+/// One run of each side, one after the other, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Pair {
+    pub(super) ours: f64,
+    pub(super) theirs: f64,
+}
+
+/// What this machine reached, and with what.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Ceiling {
+    /// Operations a second of the better matrix product of both sides.
+    pub(super) operations: f64,
+    /// The processor.
+    pub(super) device: String,
+    /// PyTorch's side.
+    pub(super) versions: String,
+}
+
+impl Ceiling {
+    /// What the machine once did it can do.
+    pub(super) fn or_better(self, other: Self) -> Self {
+        Self { operations: self.operations.max(other.operations), ..self }
+    }
+}
+
+/// A case that was timed. Of two values the first is ours.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Outcome {
+    pub(super) case: Case,
+    pub(super) pairs: Vec<Pair>,
+    /// Most memory, in bytes.
+    pub(super) peaks: [u64; 2],
+    /// Operations by formula.
+    pub(super) operations: [u64; 2],
+}
+
+impl Outcome {
+    /// Median seconds of both sides.
+    pub(super) fn seconds(&self) -> [f64; 2] {
+        [median(self.pairs.iter().map(|p| p.ours)), median(self.pairs.iter().map(|p| p.theirs))]
+    }
+
+    /// Ours by PyTorch's, pair by pair: the median, the least, the most. Below 1 ours is faster.
+    pub(super) fn ratio(&self) -> [f64; 3] {
+        let ratios = || self.pairs.iter().map(|pair| pair.ours / pair.theirs);
+        let least = ratios().fold(f64::INFINITY, f64::min);
+        [median(ratios()), least, ratios().fold(0.0, f64::max)]
+    }
+
+    /// Our memory by PyTorch's.
+    pub(super) fn memory_ratio(&self) -> f64 {
+        self.peaks[0] as f64 / self.peaks[1] as f64
+    }
+
+    /// The least seconds that our operations can take.
+    pub(super) fn floor(&self, ceiling: &Ceiling) -> f64 {
+        self.operations[0] as f64 / ceiling.operations
+    }
+
+    /// Our operations by PyTorch's: what the time ratio would be if both met the ceiling.
+    pub(super) fn floor_ratio(&self) -> f64 {
+        self.operations[0] as f64 / self.operations[1] as f64
+    }
+}
+
+/// The middle value, of an even count the mean of the two in the middle; not a number of none.
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.as_slice() {
+        [] => f64::NAN,
+        all if all.len().is_multiple_of(2) => (all[middle - 1] + all[middle]) / 2.0,
+        all => all[middle],
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A case that was timed in three pairs, the second of which something disturbed.
+    pub(in crate::bench_peers) fn outcome(row: Row) -> Outcome {
+        let pair = |ours, theirs| Pair { ours, theirs };
+        Outcome {
+            case: Case { row, size: 224, batch: 4, precision: "f32".to_owned() },
+            pairs: vec![pair(1.0, 2.0), pair(9.0, 12.0), pair(1.0, 4.0)],
+            peaks: [1 << 30, 2 << 30],
+            operations: [50_000_000_000, 100_000_000_000],
+        }
+    }
+
+    pub(in crate::bench_peers) fn ceiling() -> Ceiling {
+        Ceiling {
+            operations: 1e11,
+            device: "a, processor".to_owned(),
+            versions: "torch 1".to_owned(),
+        }
+    }
+
+    #[test]
+    fn ratios_are_taken_pair_by_pair() {
+        let outcome = outcome(Row::A);
+        assert_eq!(outcome.seconds(), [1.0, 4.0]);
+        assert_eq!(outcome.ratio(), [0.5, 0.25, 0.75]);
+        assert_eq!(outcome.memory_ratio(), 0.5);
+        assert_eq!((outcome.floor(&ceiling()), outcome.floor_ratio()), (0.5, 0.5));
+    }
+
+    #[test]
+    fn the_median_of_an_even_count_lies_between() {
+        assert_eq!(median([4.0, 1.0, 3.0, 2.0].into_iter()), 2.5);
+        assert!(median(std::iter::empty()).is_nan());
+    }
+}
