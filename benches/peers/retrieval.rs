@@ -21,8 +21,9 @@ const TEMPERATURE: f64 = 0.07;
 const ALPHA: f64 = 0.4;
 const MOMENTUM: f64 = 0.995;
 
-/// The trainer with its default adapter (CP, gates, context) at BLIP-base's settings, its queue full.
-pub fn step(setting: &Setting) -> Result<Prepared> {
+/// The trainer with its default adapter (CP, gates, context) at BLIP-base's settings, its queue full; `checkpoint` is the
+/// configuration's key.
+pub fn step(setting: &Setting, checkpoint: &str) -> Result<Prepared> {
     let (backbone, inputs) = (setting.backbone()?, setting.inputs()?);
     let queue = FeatureQueue::from_state(&setting.read("queue")?)?;
     let texts = Texts::of(&inputs)?;
@@ -31,6 +32,7 @@ pub fn step(setting: &Setting) -> Result<Prepared> {
     let config = Config::resolve(
         None,
         &[
+            format!("checkpoint={checkpoint}"),
             format!("adapter.rank={RANK}"),
             format!("retrieval.queue={slots}"),
             format!("retrieval.momentum={MOMENTUM}"),

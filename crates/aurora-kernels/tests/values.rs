@@ -7,8 +7,9 @@ mod common;
 use std::sync::Arc;
 
 use aurora_kernels::{
-    AttentionOptions, LowRank, Mode, adapted_linear, attention, cross_entropy, gelu, layer_norm,
-    linear, negative_log_likelihood, reference, self_attention, soft_cross_entropy, unfold_patches,
+    AttentionOptions, Folded, LowRank, Mode, adapted_linear, attention, cross_entropy,
+    folded_attention, gelu, layer_norm, linear, negative_log_likelihood, reference, self_attention,
+    soft_cross_entropy, unfold_patches,
 };
 use candle_core::{D, DType, Device, Tensor};
 use common::{difference, normal, scattered, values};
@@ -237,4 +238,50 @@ fn empty_tensors_go_through() {
     let q = normal(10, 4, &[0, 2, 4]);
     let out = attention(&q, &q, &q, 2, &AttentionOptions::default()).unwrap();
     assert_eq!(out.dims(), [0, 2, 4]);
+}
+
+#[test]
+fn folded_attention_is_attention_over_the_maps_outputs() {
+    for (queries, q_len, heads, head, keys, k_len, depth) in
+        [(1, 1, 1, 3, 1, 1, 5), (3, 5, 2, 4, 2, 7, 9), (40, 13, 4, 16, 40, 37, 24)]
+    {
+        let width = heads * head;
+        let q = normal(31, 0, &[queries, q_len, width]);
+        let states = normal(31, 1, &[keys, k_len, depth]);
+        let [key, value] = [2, 3].map(|which| normal(31, which, &[width, depth]));
+        let [key_bias, value_bias] = [4, 5].map(|which| normal(31, which, &[width]));
+        let rows: Vec<u32> = (0..queries as u32).map(|row| (row * 7 + 1) % keys as u32).collect();
+        let k = linear(&states, &key, Some(&key_bias)).unwrap();
+        let v = linear(&states, &value, Some(&value_bias)).unwrap();
+        let options =
+            AttentionOptions { kv_rows: Some(rows.as_slice().into()), ..Default::default() };
+        let want = attention(&q, &k, &v, heads, &options).unwrap();
+        let fold = |dtype: DType, limit: f64| {
+            let [q, states, key, value, value_bias] =
+                [&q, &states, &key, &value, &value_bias].map(|t| t.to_dtype(dtype).unwrap());
+            let (states, key, value, value_bias) = (&states, &key, &value, &value_bias);
+            let of = Folded { states, key, value, value_bias, rows: Some(&rows) };
+            let got = folded_attention(&q, &of, heads).unwrap();
+            assert_eq!(got.dims(), want.dims());
+            let error = difference(&values(&got), &values(&want));
+            assert!(error < limit, "{dtype:?} is off by {error:e}");
+        };
+        fold(DType::F64, 1e-12);
+        fold(DType::F32, 1e-5);
+    }
+}
+
+#[test]
+fn folded_attention_refuses_what_it_cannot_do() {
+    let [q, x, w] = [&[2, 3, 4][..], &[2, 5, 6], &[4, 6]].map(|shape| normal(32, 0, shape));
+    let bias = normal(32, 1, &[4]);
+    let of = Folded { states: &x, key: &w, value: &w, value_bias: &bias, rows: None };
+    assert!(folded_attention(&q, &of, 2).is_ok());
+    let message = |of: &Folded<'_>, heads| folded_attention(&q, of, heads).unwrap_err().to_string();
+    assert!(message(&of, 3).contains("[2, 3, 4]"));
+    assert!(message(&Folded { rows: Some(&[0, 2]), ..of }, 2).contains('2'));
+    assert!(message(&Folded { rows: Some(&[0]), ..of }, 2).contains("rows"));
+    let tracked = candle_core::Var::from_tensor(&w).unwrap();
+    let message = message(&Folded { key: tracked.as_tensor(), ..of }, 2);
+    assert!(message.contains("folded_attention"), "{message}");
 }

@@ -169,6 +169,23 @@ impl Blip {
         self.encoder()?.cross_keys(image_states, None, prepared)
     }
 
+    /// The same for pictures that few words look at: no keys and values are computed, every layer folds the maps to
+    /// them into its queries and outputs. For passes without gradient, on the CPU, without weights of frames. Cheaper
+    /// where [`Self::prefers_folded`] says so.
+    ///
+    /// # Errors
+    /// A model without a text encoder.
+    pub fn cross_states(&self, image_states: &Tensor) -> Result<CrossKeys> {
+        Ok(self.encoder()?.cross_states(image_states))
+    }
+
+    /// Whether [`Self::cross_states`] takes fewer operations than [`Self::cross_keys`] where `tokens` tokens of texts
+    /// look at `pictures` pictures: each token costs as much as it has heads, each picture as much as it has columns.
+    pub fn prefers_folded(&self, tokens: usize, pictures: usize) -> bool {
+        let text = &self.config.text;
+        text.heads * tokens < text.hidden_size * pictures
+    }
+
     /// Texts looking at pictures: ids and mask (batch, length) to (batch, length, text width). The first token of
     /// every text is read as `[ENC]`. Padding has states too, as in [`Self::encode_text`].
     pub fn fuse(

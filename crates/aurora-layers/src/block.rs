@@ -42,6 +42,14 @@ impl Linear {
         }
     }
 
+    /// Weight (out, in) and bias (out) of the map as `prepared` changes it, without graph.
+    pub(crate) fn merged(&self, prepared: &Prepared) -> Result<(Tensor, Tensor)> {
+        match prepared.changes.get(&self.path) {
+            None => Ok((self.weight.detach(), self.bias.detach())),
+            Some(change) => change.merged(&self.weight, &self.bias),
+        }
+    }
+
     /// Of the map as `prepared` changes it the outputs from `first` on, `count` of them: (.., count).
     pub(crate) fn adapted_outputs(
         &self,

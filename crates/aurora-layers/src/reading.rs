@@ -9,14 +9,32 @@ use std::sync::Arc;
 /// text that looks at them.
 #[derive(Debug, Clone)]
 pub struct CrossKeys {
-    pub(crate) layers: Vec<(Tensor, Tensor)>, // key, value: (pictures, picture tokens, width)
-    pub(crate) mask: Option<Tensor>,          // (pictures, picture tokens), added to scores
+    pub(crate) layers: Vec<Sight>,
+    pub(crate) mask: Option<Tensor>, // (pictures, picture tokens), added to scores
+}
+
+/// What a fusion layer looks at.
+#[derive(Debug, Clone)]
+pub(crate) enum Sight {
+    /// Keys and values: (pictures, picture tokens, width).
+    Keys(Tensor, Tensor),
+    /// What they would be made of, the layer's maps folded into queries and outputs: (pictures, picture tokens, width
+    /// of what is seen).
+    States(Tensor),
+}
+
+impl Sight {
+    fn tensor(&self) -> &Tensor {
+        match self {
+            Self::Keys(tensor, _) | Self::States(tensor) => tensor,
+        }
+    }
 }
 
 impl CrossKeys {
     /// Number of pictures.
     pub fn pictures(&self) -> usize {
-        self.layers.first().map_or(0, |(key, _)| key.dims()[0])
+        self.layers.first().map_or(0, |sight| sight.tensor().dims()[0])
     }
 }
 

@@ -2,12 +2,12 @@
 
 use crate::block::{LayerNorm, Linear, Wanted};
 use crate::packing::Packing;
-use crate::reading::{CrossKeys, Reading, States, additive};
+use crate::reading::{CrossKeys, Reading, Sight, States, additive};
 use crate::segment::{Checkpointing, Rebuild, Swap, segment};
 use crate::site::{Tower, text_layer};
 use crate::tensors::{Tensors, get};
 use crate::{Prepared, Result, TextConfig};
-use aurora_kernels::{AttentionOptions, attention, gelu};
+use aurora_kernels::{AttentionOptions, Folded, attention, folded_attention, gelu};
 use candle_core::{D, Tensor};
 
 /// Query, key and value maps, the output map and the norm after the residual.
@@ -89,17 +89,34 @@ impl Attention {
         Ok((self.key.adapted(context, prepared)?, self.value.adapted(context, prepared)?))
     }
 
-    /// Tokens x (tokens, width) to the same; keys and values are (rows, keys, width).
+    /// Keys and values of what is seen.
+    fn sight(&self, states: &Tensor, prepared: &Prepared) -> Result<Sight> {
+        let (key, value) = self.keys(states, prepared)?;
+        Ok(Sight::Keys(key, value))
+    }
+
+    /// Tokens x (tokens, width) to the same.
     fn forward(
         &self,
         x: &Tensor,
-        (key, value): &(Tensor, Tensor),
+        seen: &Sight,
         packing: &Packing,
         (heads, options): (usize, &AttentionOptions),
         prepared: &Prepared,
     ) -> Result<Tensor> {
         let query = packing.spread(&self.query.adapted(x, prepared)?)?; // (batch, length, width)
-        let mixed = packing.pack(&attention(&query, key, value, heads, options)?)?; // (tokens, width)
+        let mixed = match seen {
+            Sight::Keys(key, value) => attention(&query, key, value, heads, options)?,
+            Sight::States(states) => {
+                let (key, _) = self.key.merged(prepared)?;
+                let (value, value_bias) = self.value.merged(prepared)?;
+                let rows = options.kv_rows.as_deref();
+                let (key, value, value_bias) = (&key, &value, &value_bias);
+                let of = Folded { states, key, value, value_bias, rows };
+                folded_attention(&query.detach(), &of, heads)?
+            }
+        };
+        let mixed = packing.pack(&mixed)?; // (tokens, width)
         self.norm.forward(&(self.output.plain(&mixed)? + x)?)
     }
 }
@@ -164,9 +181,15 @@ impl TextTower {
         mask: Option<&Tensor>,
         prepared: &Prepared,
     ) -> Result<CrossKeys> {
-        let layers = self.layers.iter().map(|layer| layer.cross.keys(states, prepared));
+        let layers = self.layers.iter().map(|layer| layer.cross.sight(states, prepared));
         let mask = mask.map(|mask| additive(mask, states.dtype())).transpose()?;
         Ok(CrossKeys { layers: layers.collect::<Result<_>>()?, mask })
+    }
+
+    /// The same without computing keys and values: each layer folds its maps into queries and outputs.
+    pub(crate) fn cross_states(&self, states: &Tensor) -> CrossKeys {
+        let sight = Sight::States(states.detach());
+        CrossKeys { layers: vec![sight; self.layers.len()], mask: None }
     }
 
     /// Token ids (batch, length), u32, to the states that `reading` asks for.
@@ -212,15 +235,18 @@ impl TextTower {
             // A causal mask counts queries from the last, so there the first is not taken out before the end.
             pass.cls_alone = states == States::Cls && !causal && index + 1 == self.layers.len();
             let seen = seen.map(|seen| &seen.keys.layers[index]);
-            x = match (&mut past, prepared.checkpointing) {
-                (None, Checkpointing::Block) => layer.segment(x, seen, &pass, prepared)?,
-                (None, Checkpointing::None) => {
-                    let keys = layer.keys(&x, &pass, prepared)?;
-                    layer.forward(&x, &keys, seen, &pass, prepared)?
+            x = match (&mut past, prepared.checkpointing, seen) {
+                (None, Checkpointing::Block, None) => layer.segment(x, None, &pass, prepared)?,
+                (None, Checkpointing::Block, Some(Sight::Keys(key, value))) => {
+                    layer.segment(x, Some((key, value)), &pass, prepared)?
                 }
-                (Some(past), _) => {
+                (None, ..) => {
+                    let keys = layer.keys(&x, &pass, prepared)?;
+                    layer.forward(&x, keys, seen, &pass, prepared)?
+                }
+                (Some(past), ..) => {
                     let keys = past.extend(index, layer.keys(&x, &pass, prepared)?)?;
-                    layer.forward(&x, &keys, seen, &pass, prepared)?
+                    layer.forward(&x, keys, seen, &pass, prepared)?
                 }
             };
         }
@@ -269,18 +295,19 @@ impl Layer {
     fn forward(
         &self,
         x: &Tensor,
-        keys: &(Tensor, Tensor),
-        seen: Option<&(Tensor, Tensor)>,
+        keys: (Tensor, Tensor),
+        seen: Option<&Sight>,
         pass: &Pass,
         prepared: &Prepared,
     ) -> Result<Tensor> {
+        let keys = Sight::Keys(keys.0, keys.1);
         let Pass { heads, packing, cls_alone, own, cross } = pass;
         let (first, texts) = match cls_alone {
             true => (Some(packing.first(x)?), Packing::dense(packing.batch(), 1)),
             false => (None, packing.clone()),
         };
         let x = first.as_ref().unwrap_or(x);
-        let h_self = self.own.forward(x, keys, &texts, (*heads, own), prepared)?; // (tokens, width)
+        let h_self = self.own.forward(x, &keys, &texts, (*heads, own), prepared)?; // (tokens, width)
         match (seen, cross) {
             (Some(seen), Some(options)) => {
                 let h_cross =
@@ -295,7 +322,7 @@ impl Layer {
     fn segment(
         &self,
         x: Tensor,
-        seen: Option<&(Tensor, Tensor)>,
+        seen: Option<(&Tensor, &Tensor)>,
         pass: &Pass,
         prepared: &Prepared,
     ) -> Result<Tensor> {
@@ -303,8 +330,8 @@ impl Layer {
             move |layer: &Self, inputs: &[Tensor], prepared: &Prepared| {
                 let keys = layer.keys(&inputs[0], &pass, prepared)?;
                 let seen = inputs.get(1).zip(inputs.get(2));
-                let seen = seen.map(|(key, value)| (key.clone(), value.clone()));
-                layer.forward(&inputs[0], &keys, seen.as_ref(), &pass, prepared)
+                let seen = seen.map(|(key, value)| Sight::Keys(key.clone(), value.clone()));
+                layer.forward(&inputs[0], keys, seen.as_ref(), &pass, prepared)
             }
         };
         let own = "attention.";

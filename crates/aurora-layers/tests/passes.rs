@@ -191,3 +191,28 @@ fn a_mask_of_another_shape_is_refused() {
         assert!(error.to_string().contains("has to be [3, 7]"), "{error}");
     }
 }
+
+/// Every kind of adapter has its change of the key and value maps folded in too.
+#[test]
+fn maps_folded_into_queries_give_what_keys_and_values_give() {
+    let backbone = backbone(config(), DType::F64);
+    let Inputs { images, ids, mask } = inputs().of(DType::F64);
+    for spec in specs() {
+        let (blip, tuned, _) = trained(&backbone, spec.clone());
+        // Without graph: the folded way has no gradient.
+        let tuned = tuned.detached();
+        let prepared = tuned.prepare(&blip, None).unwrap();
+        let states = blip.encode_image(&images, &prepared).unwrap().detach();
+        let keys = blip.cross_keys(&states, &prepared).unwrap();
+        let folded = blip.cross_states(&states).unwrap();
+        let fuse = |keys| {
+            let seen = Seen::new(keys).rows([2, 0, 1]);
+            blip.fuse_cls(&ids, &mask, &seen, &prepared).unwrap()
+        };
+        let what = format!("{:?} {:?}", spec.kind, spec.flavour);
+        let (found, wanted) = (fuse(&folded), fuse(&keys));
+        let off = largest(&(&found - &wanted).unwrap());
+        assert!(off <= ROUNDING * largest(&wanted), "{what}: {off:e}");
+        assert_eq!(folded.pictures(), keys.pictures());
+    }
+}

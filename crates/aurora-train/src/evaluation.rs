@@ -151,7 +151,8 @@ impl Gallery {
         frame_weights(prepared, false, &text, Some(&frames), keys)
     }
 
-    /// Matching logits of pictures with their candidate texts; keys and values once a picture.
+    /// Matching logits of pictures with their candidate texts; keys and values once a picture, or not at all where so
+    /// few words look at each that the other way round is cheaper.
     ///
     /// # Errors
     /// Shapes that do not fit the model.
@@ -162,7 +163,7 @@ impl Gallery {
         work: &[Candidates],
     ) -> Result<Vec<Vec<f32>>> {
         let states = work.iter().map(|item| &self.image_states[item.image]).collect::<Vec<_>>();
-        let keys = blip.cross_keys(&Tensor::cat(&states, 0)?, prepared)?;
+        let states = Tensor::cat(&states, 0)?; // (pictures, tokens, vision width)
         let texts: Vec<usize> = work.iter().flat_map(|item| item.texts.iter().copied()).collect();
         let rows: Vec<u32> = (0u32..)
             .zip(work)
@@ -179,6 +180,13 @@ impl Gallery {
         };
         let (ids, mask) = (gather(|text| &text.0)?, gather(|text| &text.1)?);
         let weights = self.frame_weights(prepared, work)?;
+        let folded = weights.is_none()
+            && states.device().is_cpu()
+            && blip.prefers_folded(texts.len() * length, work.len());
+        let keys = match folded {
+            true => blip.cross_states(&states)?,
+            false => blip.cross_keys(&states, prepared)?,
+        };
         let seen = Seen::new(&keys).rows(rows).scaled(weights);
         let fused = blip.fuse_cls(&ids, &mask, &seen, prepared)?; // (pairs, width)
         let fused = if prepared.has_context() {

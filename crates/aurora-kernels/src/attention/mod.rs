@@ -8,6 +8,8 @@ mod backward;
 mod forward;
 mod operation;
 
+pub(crate) use forward::softmax;
+
 use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, D, DType, Result, Shape, Tensor};

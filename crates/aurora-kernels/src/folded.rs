@@ -1,0 +1,151 @@
+//! Cross-attention with the key and value maps folded into queries and outputs, for keys that few queries look at.
+//!
+//! With K = X W_k^T + b_k and V = X W_v^T + b_v of one head, `q K^T = (q W_k) X^T + q b_k`, whose last term is the same
+//! for every key and leaves the softmax as it is; and `p V = (p X) W_v^T + b_v`, for probabilities add up to one. So
+//! neither keys nor values need to exist. For Tk keys of width D that costs 4 H Tq Tk D operations for Tq queries of H
+//! heads, and 4 H Tq D D / H beside, where forming keys and values costs 4 Tk D D: less while H Tq is below D.
+
+use std::mem::MaybeUninit;
+
+use candle_core::{Result, Tensor};
+use rayon::prelude::*;
+
+use crate::Error;
+use crate::attention::softmax;
+use crate::element::Real;
+use crate::linear::{add_to, strided};
+use crate::product::{Matrix, MatrixMut, multiply};
+use crate::view::{
+    Batched, Rows, Shared, by_element, check_element, check_like, cpu, tensor, written,
+};
+
+const OP: &str = "folded_attention";
+
+/// Texts whose folded queries exist at the same time.
+const TEXTS: usize = 32;
+
+/// What queries look at in [`folded_attention`].
+#[derive(Debug, Clone, Copy)]
+pub struct Folded<'a> {
+    /// What keys and values would be made of, (Bk, Tk, D).
+    pub states: &'a Tensor,
+    /// The key map's weight, (width, D); its bias changes nothing.
+    pub key: &'a Tensor,
+    /// The value map's weight, (width, D).
+    pub value: &'a Tensor,
+    /// The value map's bias, (width).
+    pub value_bias: &'a Tensor,
+    /// For each row of queries the row of states; without it row b looks at row b.
+    pub rows: Option<&'a [u32]>,
+}
+
+/// Attention of `q` (Bq, Tq, width) in `heads` heads over keys and values that are not formed; (Bq, Tq, width). The
+/// same as [`attention`](crate::attention) over the maps' outputs, up to rounding. On the CPU, and without gradient.
+///
+/// # Errors
+/// Shapes or element types that do not fit, a row of states that does not exist, an argument that wants a gradient.
+pub fn folded_attention(q: &Tensor, of: &Folded<'_>, heads: usize) -> Result<Tensor> {
+    check_element(OP, q)?;
+    let arguments = [
+        ("states", of.states),
+        ("key", of.key),
+        ("value", of.value),
+        ("value_bias", of.value_bias),
+    ];
+    for (name, other) in arguments {
+        check_like(OP, name, other, q)?;
+    }
+    let ((queries, _, width), (keys, k_len, depth)) = (q.dims3()?, of.states.dims3()?);
+    let fits = heads > 0
+        && width % heads == 0
+        && k_len > 0
+        && of.key.dims() == [width, depth]
+        && of.value.dims() == [width, depth]
+        && of.value_bias.dims() == [width];
+    if !fits {
+        return Err(Error::Shape {
+            op: OP,
+            left: "q",
+            left_shape: q.dims().to_vec(),
+            right: "states",
+            right_shape: of.states.dims().to_vec(),
+            rule: "q is (Bq, Tq, width) in whole heads, states (Bk, Tk, D), both weights (width, D), the bias (width)",
+        }
+        .into());
+    }
+    let rows = of.rows.map_or_else(|| (0..queries as u32).collect(), <[u32]>::to_vec);
+    if rows.len() != queries {
+        let (name, shape) = ("rows", vec![rows.len()]);
+        let expected = format!("a row of states for each of {queries} rows of queries");
+        return Err(Error::Argument { op: OP, name, shape, expected }.into());
+    }
+    if let Some(position) = rows.iter().position(|&row| row as usize >= keys) {
+        let (name, value) = ("rows", rows[position] as usize);
+        return Err(Error::Index { op: OP, name, position, value, limit: keys }.into());
+    }
+    if arguments.iter().any(|(_, tensor)| tensor.track_op()) || q.track_op() {
+        return Err(candle_core::Error::BackwardNotSupported { op: OP });
+    }
+    by_element!(OP, q.dtype(), T => run::<T>(q, of, &rows, heads))
+}
+
+fn run<T: Real>(q: &Tensor, of: &Folded<'_>, rows: &[u32], heads: usize) -> Result<Tensor> {
+    let ((queries, q_len, width), (_, k_len, depth)) = (q.dims3()?, of.states.dims3()?);
+    let head = width / heads;
+    let read = [of.states, of.key, of.value, of.value_bias].map(Tensor::storage_and_layout);
+    let states = Batched::<T>::of(&read[0].0, read[0].1)?;
+    let key = strided::<T>(cpu(&read[1].0)?, read[1].1)?;
+    let value = strided::<T>(cpu(&read[2].0)?, read[2].1)?;
+    let bias = Rows::<T>::of(&read[3].0, read[3].1)?;
+    let (q_storage, q_layout) = q.storage_and_layout();
+    let q_rows = Rows::<T>::of(&q_storage, q_layout)?;
+    let factor = vec![T::from_f64((head as f64).powf(-0.5)); k_len];
+    let addend = vec![T::zero(); k_len];
+    let row = heads * depth; // of a token: its heads one after the other
+    let mut folded = vec![T::zero(); TEXTS.min(queries) * q_len * row];
+    let mut seen = folded.clone();
+    // SAFETY: each head writes its columns of all rows of a chunk, and chunks follow each other to the end.
+    let out = unsafe {
+        written(queries * q_len * width, |out: &mut [MaybeUninit<T>]| {
+            let out = Shared::new(out.as_mut_ptr().cast::<T>());
+            for first in (0..queries).step_by(TEXTS) {
+                let texts = TEXTS.min(queries - first);
+                let tokens = texts * q_len;
+                let q = q_rows.matrix().from(first * q_len, tokens);
+                for h in 0..heads {
+                    let of_head = key.from(h * head, head); // (head, depth)
+                    let place = Shared::new(folded.as_mut_ptr()).at(h * depth);
+                    let mut to = MatrixMut::shared(place, tokens, depth, row, true);
+                    multiply(&mut to, false, q.t().from(h * head, head).t(), of_head, None);
+                }
+                let each = folded[..tokens * row].par_chunks(q_len * row);
+                let to = seen[..tokens * row].par_chunks_mut(q_len * row);
+                each.zip(to).zip(&rows[first..first + texts]).for_each_init(
+                    || (vec![T::zero(); q_len * heads * k_len], vec![T::zero(); q_len * heads]),
+                    |(scores, log_sums), ((folded, seen), &text_row)| {
+                        let rows = q_len * heads;
+                        let x = states.block(text_row as usize, (0, k_len), (0, depth));
+                        let q = Matrix::dense(folded, rows, depth);
+                        let mut to = MatrixMut::dense(scores, rows, k_len);
+                        multiply(&mut to, false, q, x.t(), None);
+                        softmax(scores, &factor, &addend, k_len, 0, log_sums);
+                        let p = Matrix::dense(scores, rows, k_len);
+                        multiply(&mut MatrixMut::dense(seen, rows, depth), false, p, x, None);
+                    },
+                );
+                for h in 0..heads {
+                    let of_head = value.from(h * head, head);
+                    let seen = Matrix::new(&seen[h * depth..], tokens, depth, row, 1);
+                    let bias = &bias.row(0)[h * head..][..head];
+                    let add = |_: usize, column: usize, y: &mut [T]| {
+                        add_to(y, &bias[column..][..y.len()])
+                    };
+                    let place = out.at(first * q_len * width + h * head);
+                    let mut to = MatrixMut::shared(place, tokens, head, width, false);
+                    multiply(&mut to, false, seen, of_head.t(), Some(&add));
+                }
+            }
+        })
+    };
+    tensor(out, q.dims())
+}
