@@ -31,6 +31,8 @@ pub(crate) trait Real: WithDType + Sum + Neg<Output = Self> {
     fn sqrt(self) -> Self;
     /// The natural logarithm.
     fn ln(self) -> Self;
+    /// The nearest bf16 of an f32; an f64 as it is.
+    fn nearest_bf16(self) -> Self;
     /// The larger of two numbers.
     #[inline(always)]
     fn larger(self, other: Self) -> Self {
@@ -114,6 +116,11 @@ impl Real for f32 {
     fn ln(self) -> Self {
         f32::ln(self)
     }
+
+    #[inline(always)]
+    fn nearest_bf16(self) -> Self {
+        crate::precision::nearest_bf16(self)
+    }
 }
 
 impl Real for f64 {
@@ -149,6 +156,11 @@ impl Real for f64 {
     #[inline(always)]
     fn ln(self) -> Self {
         libm::log(self)
+    }
+
+    #[inline(always)]
+    fn nearest_bf16(self) -> Self {
+        self
     }
 }
 

@@ -14,12 +14,16 @@ use crate::Error;
 use crate::attention::softmax;
 use crate::element::Real;
 use crate::linear::{add_to, strided};
+use crate::precision::Precision;
 use crate::product::{Matrix, MatrixMut, multiply};
 use crate::view::{
     Batched, Rows, Shared, by_element, check_element, check_like, cpu, tensor, written,
 };
 
 const OP: &str = "folded_attention";
+
+/// All of it is attention, which stays in f32 whatever the maps around it are in.
+const F32: Precision = Precision::F32;
 
 /// Texts whose folded queries exist at the same time.
 const TEXTS: usize = 32;
@@ -116,7 +120,7 @@ fn run<T: Real>(q: &Tensor, of: &Folded<'_>, rows: &[u32], heads: usize) -> Resu
                     let of_head = key.from(h * head, head); // (head, depth)
                     let place = Shared::new(folded.as_mut_ptr()).at(h * depth);
                     let mut to = MatrixMut::shared(place, tokens, depth, row, true);
-                    multiply(&mut to, false, q.t().from(h * head, head).t(), of_head, None);
+                    multiply(&mut to, false, q.t().from(h * head, head).t(), of_head, F32, None);
                 }
                 let each = folded[..tokens * row].par_chunks(q_len * row);
                 let to = seen[..tokens * row].par_chunks_mut(q_len * row);
@@ -127,10 +131,10 @@ fn run<T: Real>(q: &Tensor, of: &Folded<'_>, rows: &[u32], heads: usize) -> Resu
                         let x = states.block(text_row as usize, (0, k_len), (0, depth));
                         let q = Matrix::dense(folded, rows, depth);
                         let mut to = MatrixMut::dense(scores, rows, k_len);
-                        multiply(&mut to, false, q, x.t(), None);
+                        multiply(&mut to, false, q, x.t(), F32, None);
                         softmax(scores, &factor, &addend, k_len, 0, log_sums);
                         let p = Matrix::dense(scores, rows, k_len);
-                        multiply(&mut MatrixMut::dense(seen, rows, depth), false, p, x, None);
+                        multiply(&mut MatrixMut::dense(seen, rows, depth), false, p, x, F32, None);
                     },
                 );
                 for h in 0..heads {
@@ -142,7 +146,7 @@ fn run<T: Real>(q: &Tensor, of: &Folded<'_>, rows: &[u32], heads: usize) -> Resu
                     };
                     let place = out.at(first * q_len * width + h * head);
                     let mut to = MatrixMut::shared(place, tokens, head, width, false);
-                    multiply(&mut to, false, seen, of_head.t(), Some(&add));
+                    multiply(&mut to, false, seen, of_head.t(), F32, Some(&add));
                 }
             }
         })

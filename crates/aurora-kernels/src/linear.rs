@@ -9,6 +9,7 @@ use crate::Error;
 #[cfg(feature = "cuda")]
 use crate::cuda::glue;
 use crate::element::Real;
+use crate::precision::Precision;
 use crate::product::{Finish, Matrix, MatrixMut, multiply};
 use crate::view::{
     Rows, by_element, check_element, check_like, column_sums, on_gpu, tensor, written,
@@ -24,10 +25,24 @@ use crate::wide::wide;
 /// # Errors
 /// Shapes or element types that do not fit.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    linear_in(x, weight, bias, Precision::F32)
+}
+
+/// [`linear`] with its products, forward and backward, in this precision; the bias and its gradient stay as they are.
+///
+/// # Errors
+/// Shapes or element types that do not fit.
+pub fn linear_in(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    precision: Precision,
+) -> Result<Tensor> {
     check("linear", x, weight, bias)?;
+    let map = Linear { precision };
     match bias {
-        Some(bias) => x.apply_op3(weight, bias, Linear),
-        None => x.apply_op2(weight, Linear),
+        Some(bias) => x.apply_op3(weight, bias, map),
+        None => x.apply_op2(weight, map),
     }
 }
 
@@ -84,10 +99,11 @@ pub(crate) fn affine<T: Real>(
     x: &Rows<'_, T>,
     weight: Matrix<'_, T>,
     bias: Option<&[T]>,
+    precision: Precision,
 ) -> Vec<T> {
-    let Some(bias) = bias else { return product(x.matrix(), weight.t(), None) };
+    let Some(bias) = bias else { return product(x.matrix(), weight.t(), precision, None) };
     let add = |_: usize, column: usize, y: &mut [T]| add_to(y, &bias[column..][..y.len()]);
-    product(x.matrix(), weight.t(), Some(&add))
+    product(x.matrix(), weight.t(), precision, Some(&add))
 }
 
 wide! {
@@ -103,6 +119,7 @@ wide! {
 pub(crate) fn product<T: Real>(
     lhs: Matrix<'_, T>,
     rhs: Matrix<'_, T>,
+    precision: Precision,
     finish: Option<Finish<'_, T>>,
 ) -> Vec<T> {
     let (rows, columns) = (lhs.rows(), rhs.columns());
@@ -110,7 +127,7 @@ pub(crate) fn product<T: Real>(
     unsafe {
         written(rows * columns, |out| {
             let mut out = MatrixMut::fresh(out, rows, columns);
-            multiply(&mut out, false, lhs, rhs, finish);
+            multiply(&mut out, false, lhs, rhs, precision, finish);
         })
     }
 }
@@ -124,10 +141,13 @@ pub(crate) fn output_shape(x: &Layout, out: usize) -> Shape {
     Shape::from(dims)
 }
 
-struct Linear;
+struct Linear {
+    precision: Precision,
+}
 
 impl Linear {
     fn run<T: Real>(
+        &self,
         x: (&CpuStorage, &Layout),
         weight: (&CpuStorage, &Layout),
         bias: Option<(&CpuStorage, &Layout)>,
@@ -137,11 +157,12 @@ impl Linear {
         let x = Rows::<T>::new(x.0, x.1)?;
         let weight = strided::<T>(weight.0, weight.1)?;
         let bias = bias.map(|(storage, layout)| Rows::<T>::new(storage, layout)).transpose()?;
-        let y = affine(&x, weight, bias.as_ref().map(|bias| bias.row(0)));
+        let y = affine(&x, weight, bias.as_ref().map(|bias| bias.row(0)), self.precision);
         Ok((T::to_cpu_storage_owned(y), shape))
     }
 
     fn gradients<T: Real>(
+        &self,
         x_tensor: &Tensor,
         weight_tensor: &Tensor,
         bias_tensor: Option<&Tensor>,
@@ -153,14 +174,14 @@ impl Linear {
         let dx = if x_tensor.track_op() {
             let (weight, layout) = weight_tensor.storage_and_layout();
             let weight = strided::<T>(crate::view::cpu(&weight)?, layout)?;
-            Some(tensor(product(dy.matrix(), weight, None), x_tensor.dims())?)
+            Some(tensor(product(dy.matrix(), weight, self.precision, None), x_tensor.dims())?)
         } else {
             None
         };
         let dw = if weight_tensor.track_op() {
             let (x, layout) = x_tensor.storage_and_layout();
             let x = Rows::<T>::of(&x, layout)?;
-            Some(tensor(product(dy.matrix().t(), x.matrix(), None), &[out, input])?)
+            Some(tensor(product(dy.matrix().t(), x.matrix(), self.precision, None), &[out, input])?)
         } else {
             None
         };
@@ -185,7 +206,7 @@ impl CustomOp2 for Linear {
         weight_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         by_element!("linear", x.dtype(), T => {
-            Self::run::<T>((x, x_layout), (weight, weight_layout), None)
+            self.run::<T>((x, x_layout), (weight, weight_layout), None)
         })
     }
 
@@ -212,7 +233,7 @@ impl CustomOp2 for Linear {
             Ok((dx, dw))
         });
         let [dx, dw, _] =
-            by_element!("linear", x.dtype(), T => Self::gradients::<T>(x, weight, None, dy))?;
+            by_element!("linear", x.dtype(), T => self.gradients::<T>(x, weight, None, dy))?;
         Ok((dx, dw))
     }
 }
@@ -232,7 +253,7 @@ impl CustomOp3 for Linear {
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         by_element!("linear", x.dtype(), T => {
-            Self::run::<T>((x, x_layout), (weight, weight_layout), Some((bias, bias_layout)))
+            self.run::<T>((x, x_layout), (weight, weight_layout), Some((bias, bias_layout)))
         })
     }
 
@@ -262,7 +283,7 @@ impl CustomOp3 for Linear {
             Ok((dx, dw, db))
         });
         let [dx, dw, db] = by_element!("linear", x.dtype(), T => {
-            Self::gradients::<T>(x, weight, Some(bias), dy)
+            self.gradients::<T>(x, weight, Some(bias), dy)
         })?;
         Ok((dx, dw, db))
     }

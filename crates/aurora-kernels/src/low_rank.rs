@@ -11,7 +11,8 @@ use crate::Error;
 #[cfg(feature = "cuda")]
 use crate::cuda::glue;
 use crate::element::Real;
-use crate::linear::{add_to, affine, check, linear, output_shape, product, strided};
+use crate::linear::{add_to, affine, check, linear_in, output_shape, product, strided};
+use crate::precision::Precision;
 use crate::product::{Matrix, MatrixMut, multiply};
 use crate::view::{Rows, by_element, check_like, cpu, on_gpu, tensor};
 
@@ -133,7 +134,7 @@ fn reconstruct<T: Real>(weight: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tenso
         add_to(sum, &weight.row(row)[column..][..sum.len()]);
     };
     let (b, a) = (strided(cpu(&b)?, b_layout)?, strided(cpu(&a)?, a_layout)?);
-    tensor(product(b, a, Some(&add)), &[out, input])
+    tensor(product(b, a, Precision::F32, Some(&add)), &[out, input])
 }
 
 /// Linear map with a low-rank delta: `x (W + B A)^T + bias` for `x` (.., in), `weight` (out, in)
@@ -151,11 +152,29 @@ pub fn adapted_linear(
     delta: &LowRank,
     mode: Mode,
 ) -> Result<Tensor> {
+    adapted_linear_in(x, weight, bias, delta, mode, Precision::F32)
+}
+
+/// [`adapted_linear`] with its products, forward and backward, in this precision. The sum `W + B A` is formed as ever;
+/// as a factor of a product it is rounded like any other.
+///
+/// # Errors
+/// Shapes or element types that do not fit.
+pub fn adapted_linear_in(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    delta: &LowRank,
+    mode: Mode,
+    precision: Precision,
+) -> Result<Tensor> {
     check(OP, x, weight, bias)?;
     delta.check(weight)?;
     if weight.track_op() || bias.is_some_and(Tensor::track_op) {
         // Five inputs; candle's operations have three.
-        return linear(x, weight, bias)? + linear(&linear(x, &delta.a, None)?, &delta.b, None)?;
+        let narrow = linear_in(x, &delta.a, None, precision)?;
+        return linear_in(x, weight, bias, precision)?
+            + linear_in(&narrow, &delta.b, None, precision)?;
     }
     let (out, input) = weight.dims2()?;
     let tokens = x.elem_count().checked_div(input).unwrap_or(0);
@@ -173,6 +192,7 @@ pub fn adapted_linear(
         effective: reconstruct.then(|| delta.effective(weight)).transpose()?,
         weight: weight.clone(),
         bias: bias.cloned(),
+        precision,
     };
     x.apply_op3(&delta.a, &delta.b, map)
 }
@@ -183,6 +203,7 @@ struct Adapted {
     bias: Option<Tensor>,
     /// `W + B A`, when reconstructing.
     effective: Option<Tensor>,
+    precision: Precision,
 }
 
 impl Adapted {
@@ -205,13 +226,13 @@ impl Adapted {
         let weight = strided::<T>(cpu(&weight)?, layout)?;
         let bias = self.bias.as_ref().map(Tensor::storage_and_layout);
         let bias = bias.as_ref().map(|(bias, layout)| Rows::<T>::of(bias, layout)).transpose()?;
-        let mut y = affine(&x, weight, bias.as_ref().map(|bias| bias.row(0)));
+        let mut y = affine(&x, weight, bias.as_ref().map(|bias| bias.row(0)), self.precision);
         if self.effective.is_none() {
             // z = x A^T (tokens, rank); y += z B^T
-            let z = product(x.matrix(), strided::<T>(a.0, a.1)?.t(), None);
+            let z = product(x.matrix(), strided::<T>(a.0, a.1)?.t(), self.precision, None);
             let z = Matrix::dense(&z, x.rows, rank);
             let mut y = MatrixMut::dense(&mut y, x.rows, out);
-            multiply(&mut y, true, z, strided::<T>(b.0, b.1)?.t(), None);
+            multiply(&mut y, true, z, strided::<T>(b.0, b.1)?.t(), self.precision, None);
         }
         Ok((T::to_cpu_storage_owned(y), shape))
     }
@@ -238,16 +259,16 @@ impl Adapted {
 
         // g = dy B (tokens, rank)
         let g = (a_tensor.track_op() || (needs_dx && self.effective.is_none()))
-            .then(|| product(dy.matrix(), b, None));
+            .then(|| product(dy.matrix(), b, self.precision, None));
         let g = g.as_ref().map(|g| Matrix::dense(g, tokens, rank));
         let dx = if needs_dx {
             let weight = self.effective.as_ref().unwrap_or(&self.weight);
             let (weight, layout) = weight.storage_and_layout();
             let weight = strided::<T>(cpu(&weight)?, layout)?;
-            let mut dx = product(dy.matrix(), weight, None);
+            let mut dx = product(dy.matrix(), weight, self.precision, None);
             if let (None, Some(g)) = (&self.effective, g) {
                 let mut dx = MatrixMut::dense(&mut dx, tokens, input);
-                multiply(&mut dx, true, g, a, None);
+                multiply(&mut dx, true, g, a, self.precision, None);
             }
             Some(tensor(dx, x_tensor.dims())?)
         } else {
@@ -255,15 +276,15 @@ impl Adapted {
         };
         let da = match g {
             Some(g) if a_tensor.track_op() => {
-                Some(tensor(product(g.t(), x.matrix(), None), &[rank, input])?)
+                Some(tensor(product(g.t(), x.matrix(), self.precision, None), &[rank, input])?)
             }
             _ => None,
         };
         let db = if b_tensor.track_op() {
             // z = x A^T (tokens, rank)
-            let z = product(x.matrix(), a.t(), None);
+            let z = product(x.matrix(), a.t(), self.precision, None);
             let z = Matrix::dense(&z, tokens, rank);
-            Some(tensor(product(dy.matrix().t(), z, None), &[out, rank])?)
+            Some(tensor(product(dy.matrix().t(), z, self.precision, None), &[out, rank])?)
         } else {
             None
         };

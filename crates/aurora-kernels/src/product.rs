@@ -1,7 +1,8 @@
 //! Matrix products on slices.
 //!
 //! The right factor is brought into panels that lie as the inner loop reads them (`pack.rs`), a group of columns at
-//! a time, by the task that multiplies with them; the left factor is read where it lies, row by row. The inner loop
+//! a time, by the task that multiplies with them; the left factor is read where it lies, row by row, or, where
+//! it has to be rounded, from a copy of the block at hand. The inner loop
 //! (`tile.rs`) keeps a tile of the product in registers. What comes after a product, a bias or a GELU, is done to
 //! each piece of the output while it is still in the cache.
 
@@ -16,8 +17,9 @@ use rayon::prelude::*;
 
 use crate::element::Real;
 use crate::isa::Isa;
+use crate::precision::Precision;
 use crate::view::Shared;
-use pack::Panels;
+use pack::{Block, Panels};
 use tile::Tiles;
 
 /// A matrix to read, of any strides.
@@ -276,7 +278,8 @@ const DEPTH_BLOCK: usize = 768;
 /// Columns of the right factor that a task brings into panels.
 const COLUMN_GROUP: usize = 64;
 
-/// `out = lhs rhs`, or `out += lhs rhs` where `add` says so; then `finish` on every piece of it.
+/// `out = lhs rhs`, or `out += lhs rhs` where `add` says so, of the factors in this precision; then `finish` on every
+/// piece of it.
 ///
 /// Each element is summed along the depth in blocks of a fixed length, so the result is the same whatever the number
 /// of threads.
@@ -285,6 +288,7 @@ pub(crate) fn multiply<T: Real>(
     add: bool,
     lhs: Matrix<'_, T>,
     rhs: Matrix<'_, T>,
+    precision: Precision,
     finish: Option<Finish<'_, T>>,
 ) {
     let fits = lhs.columns == rhs.rows && out.rows == lhs.rows && out.columns == rhs.columns;
@@ -298,17 +302,18 @@ pub(crate) fn multiply<T: Real>(
             out.clear();
         }
     } else if lhs.column_stride == 1 || lhs.columns == 1 {
-        return rows_times_panels(out, add, lhs, rhs, finish);
+        return rows_times_panels(out, add, lhs, rhs, precision, finish);
     } else if lhs.rows > rhs.columns {
         // The transpose is the cheaper product: the smaller factor is the one that is copied into rows.
         let (rows, columns) = (out.rows, out.columns);
         let mut turned = vec![T::zero(); rows * columns];
-        multiply(&mut MatrixMut::dense(&mut turned, columns, rows), false, rhs.t(), lhs.t(), None);
+        let mut transpose = MatrixMut::dense(&mut turned, columns, rows);
+        multiply(&mut transpose, false, rhs.t(), lhs.t(), precision, None);
         out.take_transpose(&turned, add);
     } else {
         let rows = lhs.to_rows();
         let lhs = Matrix::dense(&rows, lhs.rows, lhs.columns);
-        return rows_times_panels(out, add, lhs, rhs, finish);
+        return rows_times_panels(out, add, lhs, rhs, precision, finish);
     }
     if let Some(finish) = finish {
         for row in 0..out.rows {
@@ -325,6 +330,7 @@ fn rows_times_panels<T: Real>(
     add: bool,
     lhs: Matrix<'_, T>,
     rhs: Matrix<'_, T>,
+    precision: Precision,
     finish: Option<Finish<'_, T>>,
 ) {
     let (rows, columns) = (out.rows, out.columns);
@@ -340,7 +346,7 @@ fn rows_times_panels<T: Real>(
     let cut = rows.div_ceil(cuts).next_multiple_of(ROW_BLOCK);
     let tasks = groups * rows.div_ceil(cut);
     let (row_stride, shared) = (out.row_stride, Shared::new(out.data));
-    let run = |panels: &mut Panels<T>, task: usize| {
+    let run = |room: &mut Room<T>, task: usize| {
         let (row, column) = (task / groups * cut, task % groups * COLUMN_GROUP);
         let (rows, columns) = (cut.min(rows - row), COLUMN_GROUP.min(columns - column));
         let lhs = lhs.from(row, rows);
@@ -350,7 +356,7 @@ fn rows_times_panels<T: Real>(
             let first = shared.at(row * row_stride + column);
             MatrixMut::shared(first, rows, columns, row_stride, add)
         };
-        one_task(isa, panels, &mut out, add, lhs, rhs);
+        one_task(isa, precision, room, &mut out, add, lhs, rhs);
         if let Some(finish) = finish {
             for i in 0..rows {
                 // SAFETY: the row lies within the task's part, which has been written.
@@ -358,16 +364,16 @@ fn rows_times_panels<T: Real>(
             }
         }
     };
-    // A thread takes the next task when it is done with one, and keeps its room for panels.
+    // A thread takes the next task when it is done with one, and keeps its room.
     let next = AtomicUsize::new(0);
     let work = || {
-        let mut panels = Panels::new();
+        let mut room = Room { panels: Panels::new(), block: Block::new() };
         loop {
             let task = next.fetch_add(1, Ordering::Relaxed);
             if task >= tasks {
                 return;
             }
-            run(&mut panels, task);
+            run(&mut room, task);
         }
     };
     match threads.min(tasks) {
@@ -377,10 +383,17 @@ fn rows_times_panels<T: Real>(
     out.initialised = true;
 }
 
+/// What a thread keeps of the factors.
+struct Room<T> {
+    panels: Panels<T>,
+    block: Block<T>,
+}
+
 /// One task's part of a product, in blocks of the depth and of the rows.
 fn one_task<T: Real>(
     isa: Isa,
-    panels: &mut Panels<T>,
+    precision: Precision,
+    room: &mut Room<T>,
     out: &mut MatrixMut<'_, T>,
     mut add: bool,
     lhs: Matrix<'_, T>,
@@ -388,78 +401,18 @@ fn one_task<T: Real>(
 ) {
     for first in (0..lhs.columns).step_by(DEPTH_BLOCK) {
         let depth = DEPTH_BLOCK.min(lhs.columns - first);
-        panels.fill(isa, rhs.from(first, depth));
+        room.panels.fill(isa, precision, rhs.from(first, depth));
         for row in (0..out.rows).step_by(ROW_BLOCK) {
             let rows = ROW_BLOCK.min(out.rows - row);
             let lhs = lhs.from(row, rows).t().from(first, depth).t();
+            let lhs = room.block.take(precision, lhs);
             // SAFETY: the rows lie within `out`.
             let mut out = unsafe { out.rows_from(row, rows) };
-            Tiles { panels: &*panels, lhs, add }.multiply(isa, &mut out);
+            Tiles { panels: &room.panels, lhs, add }.multiply(isa, &mut out);
         }
         add = true;
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    /// A matrix with numbers that f32 adds without rounding, so that any order gives the same.
-    fn whole(rows: usize, columns: usize, seed: usize) -> Vec<f64> {
-        (0..rows * columns).map(|i| ((i * 7 + seed * 13) % 11) as f64 - 5.0).collect()
-    }
-
-    fn plain(lhs: &[f64], rhs: &[f64], [m, k, n]: [usize; 3]) -> Vec<f64> {
-        let entry = |i: usize, j: usize| (0..k).map(|p| lhs[i * k + p] * rhs[p * n + j]).sum();
-        (0..m * n).map(|at| entry(at / n.max(1), at % n.max(1))).collect()
-    }
-
-    fn turned<T: Copy>(values: &[T], rows: usize, columns: usize) -> Vec<T> {
-        (0..rows * columns).map(|at| values[at % rows * columns + at / rows]).collect()
-    }
-
-    fn check<T: Real>(sizes: [usize; 3], lhs_turned: bool, rhs_turned: bool, add: bool) {
-        let [m, k, n] = sizes;
-        let (a, b) = (whole(m, k, 1), whole(k, n, 2));
-        let want = plain(&a, &b, sizes);
-        let of = |values: &[f64]| values.iter().map(|&x| T::from_f64(x)).collect::<Vec<T>>();
-        let (a, b) = (of(&a), of(&b));
-        let (a_t, b_t) = (turned(&a, m, k), turned(&b, k, n));
-        let lhs = if lhs_turned { Matrix::dense(&a_t, k, m).t() } else { Matrix::dense(&a, m, k) };
-        let rhs = if rhs_turned { Matrix::dense(&b_t, n, k).t() } else { Matrix::dense(&b, k, n) };
-        let mut got = vec![T::from_f64(3.0); m * n];
-        let finish = |row: usize, column: usize, piece: &mut [T]| {
-            for (i, x) in piece.iter_mut().enumerate() {
-                *x += T::from_f64((row * 2 + column + i) as f64);
-            }
-        };
-        multiply(&mut MatrixMut::dense(&mut got, m, n), add, lhs, rhs, Some(&finish));
-        for (at, (got, want)) in got.iter().zip(want).enumerate() {
-            let start = if add { 3.0 } else { 0.0 };
-            let want = want + start + (at / n * 2 + at % n) as f64;
-            assert_eq!(got.to_f64(), want, "{sizes:?} {lhs_turned} {rhs_turned} {add} at {at}");
-        }
-    }
-
-    #[test]
-    fn sizes_at_the_edges_of_blocks() {
-        for sizes in
-            [[1, 1, 1], [48, 768, 64], [49, 769, 65], [6, 1537, 17], [103, 9, 200], [5, 40, 31]]
-        {
-            check::<f32>(sizes, false, true, false);
-            check::<f64>(sizes, true, false, true);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_sizes_and_orders(
-            m in 0usize..70, k in 0usize..40, n in 0usize..80,
-            lhs_turned in any::<bool>(), rhs_turned in any::<bool>(), add in any::<bool>(),
-        ) {
-            check::<f32>([m, k, n], lhs_turned, rhs_turned, add);
-            check::<f64>([m, k, n], lhs_turned, rhs_turned, add);
-        }
-    }
-}
+mod tests;

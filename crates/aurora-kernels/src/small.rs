@@ -223,6 +223,7 @@ pub(crate) fn in_panels<'a, T: Real>(block: Matrix<'_, T>, room: &'a mut Vec<T>)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Precision;
     use crate::random::Stream;
 
     #[test]
@@ -244,7 +245,7 @@ mod tests {
                 let rhs = Matrix::dense(&b, inner, columns);
                 let (mut want, mut got) = (start.clone(), start.clone());
                 let mut out = MatrixMut::dense(&mut want, rows, columns);
-                crate::product::multiply(&mut out, add, lhs, rhs, None);
+                crate::product::multiply(&mut out, add, lhs, rhs, Precision::F32, None);
                 let mut room = Vec::new();
                 let rhs = in_panels(rhs, &mut room);
                 multiply(&mut MatrixMut::dense(&mut got, rows, columns), add, lhs, rhs);

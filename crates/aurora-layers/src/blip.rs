@@ -14,7 +14,7 @@ use crate::text::{TextTower, cls};
 use crate::video::FrameAware;
 use crate::vision::VisionTower;
 use crate::{BlipConfig, Error, Result, Site};
-use aurora_kernels::Mode;
+use aurora_kernels::{Mode, Precision};
 use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
 
@@ -47,6 +47,8 @@ pub struct Prepared {
     pub(crate) frame_aware: FrameAware,
     /// How deltas are computed: side by side with the frozen map, or formed once into its weight.
     pub mode: Mode,
+    /// The precision of the products of linear maps inside of the towers. Heads, attention and all else are f32.
+    pub precision: Precision,
     /// What the passes keep for a backward pass, and how long effective weights live.
     pub checkpointing: Checkpointing,
 }
@@ -122,6 +124,7 @@ impl Blip {
             heads: Heads::new(&self.config, &self.tensors)?,
             frame_aware: FrameAware::Never,
             mode: Mode::Auto,
+            precision: Precision::F32,
             checkpointing: Checkpointing::None,
         })
     }
@@ -326,7 +329,7 @@ impl Prepared {
 
     /// The same from their `[CLS]` states alone, (batch, vision width).
     pub fn image_cls_features(&self, image_cls: &Tensor) -> Result<Tensor> {
-        normalize(&self.heads()?.vision_proj.plain(image_cls)?)
+        normalize(&self.heads()?.vision_proj.plain(image_cls, Precision::F32)?)
     }
 
     /// Text token states to features of unit length: (batch, length, text width) to (batch, projection).
@@ -336,12 +339,12 @@ impl Prepared {
 
     /// The same from their `[CLS]` states alone, (batch, text width).
     pub fn text_cls_features(&self, text_cls: &Tensor) -> Result<Tensor> {
-        normalize(&self.heads()?.text_proj.plain(text_cls)?)
+        normalize(&self.heads()?.text_proj.plain(text_cls, Precision::F32)?)
     }
 
     /// Fused `[CLS]` vectors (pairs, text width) to matching logits (pairs, 2); column 1 says "they belong together".
     pub fn match_logits(&self, fused_cls: &Tensor) -> Result<Tensor> {
-        self.heads()?.itm_head.plain(fused_cls)
+        self.heads()?.itm_head.plain(fused_cls, Precision::F32)
     }
 
     /// Informative context enhancement: add to the fused `[CLS]` of each pair what the `[CLS]` of its text, encoded

@@ -3,6 +3,7 @@
 use crate::segment::{Rebuild, Swap};
 use crate::tensors::{Tensors, get};
 use crate::{Prepared, Result};
+use aurora_kernels::{Precision, linear_in};
 use candle_core::{Shape, Tensor};
 
 /// A list of tensor names and the shapes a model wants for them.
@@ -30,15 +31,15 @@ impl Linear {
     }
 
     /// The map alone, for places that are no sites.
-    pub(crate) fn plain(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(aurora_kernels::linear(x, &self.weight, Some(&self.bias))?)
+    pub(crate) fn plain(&self, x: &Tensor, precision: Precision) -> Result<Tensor> {
+        Ok(linear_in(x, &self.weight, Some(&self.bias), precision)?)
     }
 
     /// The map as `prepared` changes it, if it does.
     pub(crate) fn adapted(&self, x: &Tensor, prepared: &Prepared) -> Result<Tensor> {
         match prepared.changes.get(&self.path) {
-            None => self.plain(x),
-            Some(change) => change.apply(x, &self.weight, &self.bias, prepared.mode),
+            None => self.plain(x, prepared.precision),
+            Some(change) => change.apply(x, &self.weight, &self.bias, prepared),
         }
     }
 
@@ -60,8 +61,8 @@ impl Linear {
         let (weight, bias) =
             (self.weight.narrow(0, first, count)?, self.bias.narrow(0, first, count)?);
         match prepared.changes.get(&self.path) {
-            None => Ok(aurora_kernels::linear(x, &weight, Some(&bias))?),
-            Some(change) => change.outputs(first, count)?.apply(x, &weight, &bias, prepared.mode),
+            None => Ok(linear_in(x, &weight, Some(&bias), prepared.precision)?),
+            Some(change) => change.outputs(first, count)?.apply(x, &weight, &bias, prepared),
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::site::Tower;
 use crate::tensors::{Tensors, get};
 use crate::text::TextTower;
 use crate::{DecoderTokens, Result, TextConfig};
-use aurora_kernels::gelu;
+use aurora_kernels::{Precision, gelu};
 use candle_core::Tensor;
 
 const PREDICTIONS: &str = "text_decoder.cls.predictions";
@@ -58,7 +58,7 @@ impl Decoder {
 
     /// States (.., width) to logits of the next word (.., vocabulary), over the table of word embeddings.
     pub(crate) fn predict(&self, states: &Tensor) -> Result<Tensor> {
-        let hidden = self.norm.forward(&gelu(&self.transform.plain(states)?)?)?;
+        let hidden = self.norm.forward(&gelu(&self.transform.plain(states, Precision::F32)?)?)?;
         Ok(aurora_kernels::linear(&hidden, self.tower.words(), Some(&self.bias))?)
     }
 }

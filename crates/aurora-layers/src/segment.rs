@@ -57,6 +57,7 @@ impl Rebuild for Prepared {
             heads: None,
             frame_aware: FrameAware::Never,
             mode: self.mode,
+            precision: self.precision,
             checkpointing: Checkpointing::None,
         })
     }
@@ -88,6 +89,7 @@ impl Prepared {
             heads: None,
             frame_aware: FrameAware::Never,
             mode: self.mode,
+            precision: self.precision,
             checkpointing: Checkpointing::None,
         })
     }

@@ -7,7 +7,7 @@ use crate::segment::{Checkpointing, Rebuild, Swap, segment};
 use crate::site::{Tower, text_layer};
 use crate::tensors::{Tensors, get};
 use crate::{Prepared, Result, TextConfig};
-use aurora_kernels::{AttentionOptions, Folded, attention, folded_attention, gelu};
+use aurora_kernels::{AttentionOptions, Folded, Precision, attention, folded_attention, gelu};
 use candle_core::{D, Tensor};
 
 /// Query, key and value maps, the output map and the norm after the residual.
@@ -117,7 +117,7 @@ impl Attention {
             }
         };
         let mixed = packing.pack(&mixed)?; // (tokens, width)
-        self.norm.forward(&(self.output.plain(&mixed)? + x)?)
+        self.norm.forward(&(self.output.plain(&mixed, prepared.precision)? + x)?)
     }
 }
 
@@ -347,19 +347,23 @@ impl Layer {
 
     /// What leaves a layer of a text alone: the MLP over the self-attention's output, and a bottleneck.
     fn alone(&self, h_self: &Tensor, prepared: &Prepared) -> Result<Tensor> {
-        let out = self.mlp(h_self)?;
+        let out = self.mlp(h_self, prepared.precision)?;
         match prepared.beside.get(&self.path) {
             None => Ok(out),
-            Some(beside) => beside.add_own(out, h_self),
+            Some(beside) => beside.add_own(out, h_self, prepared.precision),
         }
     }
 
     /// What leaves a fusion layer: the MLP over the cross-attention's output, a bottleneck, and what the gate lets
     /// through.
     fn fused(&self, h_self: &Tensor, h_cross: &Tensor, prepared: &Prepared) -> Result<Tensor> {
-        let mut out = self.mlp(h_cross)?;
+        let mut out = self.mlp(h_cross, prepared.precision)?;
         if let Some(beside) = prepared.beside.get(&self.path) {
-            out = beside.add_fused(beside.add_own(out, h_self)?, h_cross)?;
+            out = beside.add_fused(
+                beside.add_own(out, h_self, prepared.precision)?,
+                h_cross,
+                prepared.precision,
+            )?;
         }
         match prepared.gates.get(&self.path) {
             None => Ok(out),
@@ -367,9 +371,9 @@ impl Layer {
         }
     }
 
-    fn mlp(&self, x: &Tensor) -> Result<Tensor> {
-        let hidden = gelu(&self.expand.plain(x)?)?; // (tokens, mlp)
-        self.norm.forward(&(self.contract.plain(&hidden)? + x)?)
+    fn mlp(&self, x: &Tensor, precision: Precision) -> Result<Tensor> {
+        let hidden = gelu(&self.expand.plain(x, precision)?)?; // (tokens, mlp)
+        self.norm.forward(&(self.contract.plain(&hidden, precision)? + x)?)
     }
 }
 

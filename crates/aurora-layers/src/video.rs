@@ -5,6 +5,7 @@
 use crate::heads::normalize;
 use crate::text::cls;
 use crate::{Blip, Prepared, Result};
+use aurora_kernels::Precision;
 use candle_core::{D, Tensor};
 
 /// What the similarities of a text with the frames are divided by before the softmax over the frames.
@@ -49,12 +50,12 @@ impl Prepared {
 
     /// The same from the `[CLS]` states of the frames alone, (clips, frames, vision width).
     pub fn clip_cls_features(&self, frame_cls: &Tensor) -> Result<Tensor> {
-        normalize(&self.heads()?.vision_proj.plain(&frame_cls.mean(1)?)?)
+        normalize(&self.heads()?.vision_proj.plain(&frame_cls.mean(1)?, Precision::F32)?)
     }
 
     /// States of clips to features of unit length of every frame: (clips, frames, projection).
     pub fn frame_features(&self, states: &Tensor) -> Result<Tensor> {
-        normalize(&self.heads()?.vision_proj.plain(&cls(states)?)?)
+        normalize(&self.heads()?.vision_proj.plain(&cls(states)?, Precision::F32)?)
     }
 
     /// Whether a pass with frame-aware attention needs the features of frames.

@@ -24,6 +24,7 @@ mod resolve;
 pub mod schema;
 mod sections;
 
+use aurora_kernels::Precision;
 use aurora_layers::Checkpointing;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -50,6 +51,8 @@ pub struct Config {
     pub device: String,
     /// What a step keeps for its backward pass.
     pub checkpoint: Checkpoint,
+    /// What the factors of matrix products are rounded to.
+    pub precision: Products,
     /// What is tuned.
     pub model: ModelSection,
     /// What is added to it.
@@ -92,6 +95,26 @@ impl Checkpoint {
             Self::Block => Checkpointing::Block,
             Self::Auto if short() => Checkpointing::Block,
             Self::Auto => Checkpointing::None,
+        }
+    }
+}
+
+/// The precision of matrix products inside of the towers, on the CPU, in all passes of a run: live, momentum and
+/// evaluation. What is trained, and all that is stored, is f32 either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Products {
+    /// Factors as they are.
+    F32,
+    /// Factors rounded to bf16, sums in f32.
+    Bf16,
+}
+
+impl From<Products> for Precision {
+    fn from(products: Products) -> Self {
+        match products {
+            Products::F32 => Self::F32,
+            Products::Bf16 => Self::Bf16,
         }
     }
 }
@@ -161,6 +184,11 @@ const FIELDS: &[Field] = &[
         key: "checkpoint",
         kind: Kind::Choice(&["none", "block", "auto"]),
         meaning: "What a step keeps for its backward pass: none recomputes nothing, block recomputes each block (less memory, more time), auto does where memory is short.",
+    },
+    Field {
+        key: "precision",
+        kind: Kind::Choice(&["f32", "bf16"]),
+        meaning: "Matrix products of the towers on the CPU: f32, or bf16 (factors rounded to bf16, sums and all else in f32). A GPU computes in f32 either way.",
     },
     Field {
         key: "model.backbone",

@@ -102,7 +102,10 @@ fn unknown_keys_are_named_with_what_is_allowed() {
     assert!(e.contains("allowed in [adapter]: kind, flavour, rank, alpha"), "{e}");
     let e = error("rank = 8\n", &[]);
     assert!(e.contains("`rank`, did you mean `adapter.rank`?"), "{e}");
-    assert!(e.contains("allowed at the top: seed, device, checkpoint, [model], [adapter]"), "{e}");
+    assert!(
+        e.contains("allowed at the top: seed, device, checkpoint, precision, [model], [adapter]"),
+        "{e}"
+    );
     let e = error("", &["learning_rates.cp.head=1"]);
     assert!(e.contains("--set learning_rates.cp.head=1") && e.contains("learning_rates.cp.heads"));
     let e = error("[frobnicate]\nx = 1\n", &[]);
@@ -299,4 +302,15 @@ fn auto_cuts_the_graph_down_where_memory_is_short() {
     assert_eq!(config.checkpoint, Checkpoint::Block);
     let error = Config::resolve(None, &["checkpoint=some"]).unwrap_err().to_string();
     assert!(error.contains("checkpoint") && error.contains("\"block\""), "{error}");
+}
+
+#[test]
+fn precision_is_f32_or_bf16() {
+    use aurora_kernels::Precision;
+    assert_eq!(Config::resolve(None, &[] as &[&str]).unwrap().precision, Products::F32);
+    let config = Config::resolve(None, &["precision=bf16"]).unwrap();
+    assert_eq!(Precision::from(config.precision), Precision::Bf16);
+    assert!(config.to_toml().unwrap().contains("precision = \"bf16\""));
+    let error = Config::resolve(None, &["precision=f16"]).unwrap_err().to_string();
+    assert!(error.contains("`precision`") && error.contains("\"bf16\""), "{error}");
 }

@@ -168,6 +168,7 @@ impl Trainer {
         let followers = self.follow(pairs)?;
         let mut prepared = self.live.prepare(&self.blip, mask.as_ref())?;
         prepared.checkpointing = self.checkpointing(pairs)?;
+        prepared.precision = self.config.precision.into();
         let encoded = encode(&self.blip, &prepared, pairs)?;
         let followers = followers.resolve(&encoded)?;
         let queue = self.queue.filled()?;
@@ -198,7 +199,8 @@ impl Trainer {
     /// The momentum model's features of the batch, pictures and texts; where nothing below the heads is trained, a
     /// view of the heads that will make them of the live model's states.
     fn follow(&self, pairs: &Pairs) -> Result<Followers> {
-        let (blip, view) = self.momentum.advance()?;
+        let (blip, mut view) = self.momentum.advance()?;
+        view.precision = self.config.precision.into();
         match self.live.spec.is_heads_alone() {
             true => Ok(Followers::Heads(Box::new(view))),
             false => Ok(Followers::Features(encode_features(&blip, &view, pairs)?)),

@@ -9,6 +9,9 @@ mod support;
 #[path = "golden_cases/retrieval.rs"]
 mod retrieval;
 
+#[path = "golden_cases/precision.rs"]
+mod precision;
+
 #[path = "golden_cases/vqa.rs"]
 mod vqa;
 

@@ -114,6 +114,35 @@ fn recomputed_blocks_learn_the_same() {
     assert!(norms[0] > 0.0 && (norms[0] / norms[1] - 1.0).abs() < 1e-6, "{norms:?}");
 }
 
+/// Thirty steps without soft targets and queue, so that the loss is of what is learned alone.
+#[test]
+fn bf16_learns_as_f32_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [
+        "schedule.steps=30",
+        "schedule.evaluate_every=30",
+        "retrieval.queue=0",
+        "retrieval.alpha=0",
+    ];
+    let [exact, rounded] = ["f32", "bf16"].map(|precision| -> Vec<f64> {
+        let path = folder.path().join(precision);
+        let precision = format!("precision={precision}");
+        run(&path, &[&settings[..], &[&precision]].concat());
+        let lines = metrics(&path).into_iter().filter(|line| line["event"] == "train");
+        lines.map(|line| line["loss"].as_f64().unwrap()).collect()
+    });
+    println!("{exact:?}\n{rounded:?}");
+    let gaps: Vec<f64> = exact.iter().zip(&rounded).map(|(a, b)| (a - b).abs()).collect();
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let largest = gaps.iter().copied().fold(0.0, f64::max);
+    println!("largest {largest:e} mean {:e}", mean(&gaps));
+    assert_eq!((exact.len(), rounded.len()), (30, 30));
+    assert!(largest > 0.0);
+    for losses in [&exact, &rounded] {
+        println!("{} {}", mean(&losses[..6]), mean(&losses[24..]));
+    }
+}
+
 #[test]
 fn every_kind_trains_and_its_adapter_loads() {
     let folder = tempfile::tempdir().unwrap();

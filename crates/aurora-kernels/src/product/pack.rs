@@ -1,8 +1,10 @@
-//! The right factor of a product in panels: as wide as two registers, row after row, padded with zeros.
+//! The factors of a product as the inner loop takes them: the right one in panels, as wide as two registers, row after
+//! row, padded with zeros; the left one as it lies, or rounded in a copy.
 
 use super::Matrix;
 use crate::element::Real;
 use crate::isa::Isa;
+use crate::precision::{Precision, round, round_to};
 use crate::register::{Plain, Register};
 
 /// Some columns of a right factor, cut into panels.
@@ -31,16 +33,16 @@ impl<T: Real> Panels<T> {
         self.width
     }
 
-    /// Takes all of `rhs` into panels for this set of instructions.
-    pub(super) fn fill(&mut self, isa: Isa, rhs: Matrix<'_, T>) {
+    /// Takes all of `rhs` into panels for this set of instructions, in this precision.
+    pub(super) fn fill(&mut self, isa: Isa, precision: Precision, rhs: Matrix<'_, T>) {
         // SAFETY: the processor has what `isa` says.
         unsafe {
             match isa {
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => fill_avx512(self, rhs),
+                Isa::Avx512 => fill_avx512(self, precision, rhs),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => fill_avx2(self, rhs),
-                _ => fill::<T, Plain<T>>(self, rhs),
+                Isa::Avx2 => fill_avx2(self, precision, rhs),
+                _ => fill::<T, Plain<T>>(self, precision, rhs),
             }
         }
     }
@@ -48,22 +50,26 @@ impl<T: Real> Panels<T> {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn fill_avx2<T: Real>(panels: &mut Panels<T>, rhs: Matrix<'_, T>) {
+fn fill_avx2<T: Real>(panels: &mut Panels<T>, precision: Precision, rhs: Matrix<'_, T>) {
     // SAFETY: compiled for the registers that it uses.
-    unsafe { fill::<T, T::Wide>(panels, rhs) }
+    unsafe { fill::<T, T::Wide>(panels, precision, rhs) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-fn fill_avx512<T: Real>(panels: &mut Panels<T>, rhs: Matrix<'_, T>) {
+fn fill_avx512<T: Real>(panels: &mut Panels<T>, precision: Precision, rhs: Matrix<'_, T>) {
     // SAFETY: compiled for the registers that it uses.
-    unsafe { fill::<T, T::Widest>(panels, rhs) }
+    unsafe { fill::<T, T::Widest>(panels, precision, rhs) }
 }
 
 /// # Safety
 /// The processor has the register `R`.
 #[inline(always)]
-unsafe fn fill<T: Real, R: Register<T>>(panels: &mut Panels<T>, rhs: Matrix<'_, T>) {
+unsafe fn fill<T: Real, R: Register<T>>(
+    panels: &mut Panels<T>,
+    precision: Precision,
+    rhs: Matrix<'_, T>,
+) {
     let (width, depth) = (2 * R::LANES, rhs.rows());
     panels.width = width;
     panels.depth = depth;
@@ -93,6 +99,35 @@ unsafe fn fill<T: Real, R: Register<T>>(panels: &mut Panels<T>, rhs: Matrix<'_, 
                 }
             }
         }
+        if precision == Precision::Bf16 {
+            round(panel);
+        }
+    }
+}
+
+/// Room for a block of a left factor.
+pub(super) struct Block<T>(Vec<T>);
+
+impl<T: Real> Block<T> {
+    pub(super) fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// `lhs`, whose rows are dense, in this precision: itself where nothing is to be rounded, else a copy in here.
+    pub(super) fn take<'a>(
+        &'a mut self,
+        precision: Precision,
+        lhs: Matrix<'a, T>,
+    ) -> Matrix<'a, T> {
+        if precision == Precision::F32 {
+            return lhs;
+        }
+        let (rows, columns) = (lhs.rows(), lhs.columns());
+        self.0.resize(rows * columns, T::zero());
+        for (row, to) in self.0.chunks_exact_mut(columns.max(1)).enumerate() {
+            round_to(to, lhs.dense_row(row));
+        }
+        Matrix::dense(&self.0, rows, columns)
     }
 }
 

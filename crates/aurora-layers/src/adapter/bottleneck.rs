@@ -19,6 +19,7 @@ use crate::segment::{Rebuild, Swap};
 use crate::site::Role;
 use crate::tensors::Tensors;
 use crate::{Result, Site, Tower};
+use aurora_kernels::Precision;
 use candle_core::Tensor;
 use std::collections::BTreeMap;
 
@@ -152,8 +153,8 @@ pub struct Beside {
 }
 
 impl Beside {
-    fn narrow(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(self.down.plain(&self.norm.forward(x)?)?.relu()?) // (.., rank)
+    fn narrow(&self, x: &Tensor, precision: Precision) -> Result<Tensor> {
+        Ok(self.down.plain(&self.norm.forward(x)?, precision)?.relu()?) // (.., rank)
     }
 
     /// The part of it that a pass uses: one of a text that looks at something, or another; none where that is nothing.
@@ -163,20 +164,25 @@ impl Beside {
     }
 
     /// `out` and what the block's own states `x` add to it, both (.., width).
-    pub(crate) fn add_own(&self, out: Tensor, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn add_own(&self, out: Tensor, x: &Tensor, precision: Precision) -> Result<Tensor> {
         match &self.own {
             None => Ok(out),
-            Some(up) => Ok((out + (up.plain(&self.narrow(x)?)? * SCALE)?)?),
+            Some(up) => Ok((out + (up.plain(&self.narrow(x, precision)?, precision)? * SCALE)?)?),
         }
     }
 
     /// `out` and what the fused states `h_cross` add to it, both (.., width).
-    pub(crate) fn add_fused(&self, out: Tensor, h_cross: &Tensor) -> Result<Tensor> {
+    pub(crate) fn add_fused(
+        &self,
+        out: Tensor,
+        h_cross: &Tensor,
+        precision: Precision,
+    ) -> Result<Tensor> {
         let Some((up, norm)) = &self.fused else { return Ok(out) };
-        let narrow = self.narrow(h_cross)?;
-        let mut wide = up.plain(&narrow)?;
+        let narrow = self.narrow(h_cross, precision)?;
+        let mut wide = up.plain(&narrow, precision)?;
         if let Some(own) = &self.own {
-            wide = (wide + own.plain(&narrow)?)?;
+            wide = (wide + own.plain(&narrow, precision)?)?;
         }
         Ok((out + (norm.forward(&wide)? * SCALE)?)?)
     }
@@ -200,6 +206,7 @@ mod tests {
     use super::*;
     use crate::adapter::tests::{blip_base, count, random, vision_large};
     use crate::config::tests::tiny;
+    use aurora_kernels::Precision::F32;
 
     #[test]
     fn blip_base_at_width_128_has_4_784_640_values() {
@@ -252,12 +259,12 @@ mod tests {
                 x.to_vec2::<f32>().unwrap()[0].iter().map(|&x| f64::from(x)).collect();
             let z = narrow(&values, width);
             let own = map(&z, tower);
-            let mut cases = vec![(beside[path].add_own(x.clone(), &x).unwrap(), own.clone())];
+            let mut cases = vec![(beside[path].add_own(x.clone(), &x, F32).unwrap(), own.clone())];
             if tower == "text" {
                 let fused = map(&z, "text_fusion");
                 let sum: Vec<f64> = fused.iter().zip(&own).map(|(a, b)| a + b).collect();
                 cases.push((
-                    beside[path].add_fused(x.clone(), &x).unwrap(),
+                    beside[path].add_fused(x.clone(), &x, F32).unwrap(),
                     norm(&sum, "text_fusion_norm"),
                 ));
             }
@@ -300,7 +307,7 @@ mod tests {
                 vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
             let beside = &adapter.beside(&sites, &tensors).unwrap()["text_encoder.encoder.layer.0"];
             let x = &tensors["x"];
-            let out = beside.add_fused(beside.add_own(x.clone(), x).unwrap(), x).unwrap();
+            let out = beside.add_fused(beside.add_own(x.clone(), x, F32).unwrap(), x, F32).unwrap();
             (out.sqr().unwrap().sum_all().unwrap(), vars)
         };
         let (found, vars) = loss(&values);

@@ -1,8 +1,8 @@
 //! What an adapter makes of a site's frozen map.
 
-use crate::Result;
 use crate::segment::{Rebuild, Swap};
-use aurora_kernels::{LowRank, Mode, adapted_linear, linear};
+use crate::{Prepared, Result};
+use aurora_kernels::{LowRank, Mode, Precision, adapted_linear_in, linear_in};
 use candle_core::Tensor;
 
 /// A site's map as it is tuned: `y = s * (x (W + dW)^T) + b`, or with the bias inside the scale. Either part may be
@@ -43,17 +43,28 @@ pub struct OutputScale {
 }
 
 impl Change {
-    /// The tuned map of `x` (.., in) with the frozen `weight` (out, in) and `bias` (out): (.., out).
+    /// The tuned map of `x` (.., in) with the frozen `weight` (out, in) and `bias` (out), computed as `prepared` says:
+    /// (.., out).
     pub(crate) fn apply(
         &self,
         x: &Tensor,
         weight: &Tensor,
         bias: &Tensor,
-        mode: Mode,
+        prepared: &Prepared,
+    ) -> Result<Tensor> {
+        self.apply_in(x, weight, bias, (prepared.mode, prepared.precision))
+    }
+
+    fn apply_in(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        (mode, precision): (Mode, Precision),
     ) -> Result<Tensor> {
         let y = match &self.delta {
-            None => linear(x, weight, Some(bias))?,
-            Some(delta) => adapted_linear(x, weight, Some(bias), delta, mode)?,
+            None => linear_in(x, weight, Some(bias), precision)?,
+            Some(delta) => adapted_linear_in(x, weight, Some(bias), delta, mode, precision)?,
         };
         let Some(OutputScale { factors, bias: with_bias }) = &self.scale else { return Ok(y) };
         let y = y.broadcast_mul(factors)?;
@@ -107,7 +118,7 @@ mod tests {
     use crate::adapter::{Adapter, Dora, Ia3, Init, Lora, Slot};
     use crate::tensors::Tensors;
     use crate::{Site, Tower};
-    use aurora_kernels::Mode;
+    use aurora_kernels::{Mode, Precision};
     use candle_core::{DType, Device, Tensor, Var};
 
     const SITE: (usize, usize) = (5, 4); // (out, in)
@@ -148,7 +159,7 @@ mod tests {
         let towards = normal("towards", &[3, SITE.0]);
         for mode in [Mode::Apply, Mode::Reconstruct] {
             let change = adapter.change(&site(), &weight, &tensors).unwrap();
-            let y = change.apply(&inputs[0].1, &weight, &bias, mode).unwrap();
+            let y = change.apply_in(&inputs[0].1, &weight, &bias, (mode, Precision::F32)).unwrap();
             let mut point: Vec<(String, Vec<f64>)> =
                 inputs.iter().map(|(name, var)| (name.clone(), values(var))).collect();
             for (found, wanted) in values(&y).iter().zip(formula(&point)) {

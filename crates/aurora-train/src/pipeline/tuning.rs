@@ -182,7 +182,8 @@ impl Run<'_> {
     ) -> Result<Evaluation> {
         let tuned = tuned.detached();
         let blip = tuned.model(self.trainer.frozen())?;
-        let prepared = tuned.prepare(&blip, None)?;
+        let mut prepared = tuned.prepare(&blip, None)?;
+        prepared.precision = self.config.precision.into();
         let (dataset, beta) = match split {
             Split::Validation => (&self.inputs.pictures.validation, None),
             Split::Test(beta) => (&self.inputs.pictures.test, Some(beta)),

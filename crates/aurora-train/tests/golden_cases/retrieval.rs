@@ -22,9 +22,9 @@ const STEP_PARAMETER: f32 = 2e-5;
 const DECAY: f64 = 0.995;
 
 /// The fixture's model, every live tensor a variable.
-struct Model {
-    variables: BTreeMap<String, Var>,
-    blip: Arc<Blip>,
+pub struct Model {
+    pub variables: BTreeMap<String, Var>,
+    pub blip: Arc<Blip>,
     tuned: Tuned,
     momentum: Momentum,
     queue: FeatureQueue,
@@ -45,7 +45,7 @@ fn is_model_tensor(name: &str) -> bool {
 }
 
 impl Model {
-    fn read(fixture: &str, setting: Setting) -> Self {
+    pub fn read(fixture: &str, setting: Setting) -> Self {
         let weights = read(&format!("{fixture}.weights.safetensors"));
         let config = config(&weights);
         let rank = weights["CP_C"].dims()[0];
@@ -87,18 +87,18 @@ impl Model {
         Self { variables, blip, tuned, momentum, queue, temperature, setting }
     }
 
-    fn prepare(&self) -> Prepared {
+    pub fn prepare(&self) -> Prepared {
         self.setting.apply(self.tuned.prepare(&self.blip, None).unwrap())
     }
 
     /// Whether the variable of this name takes part.
-    fn trains(&self, name: &str) -> bool {
+    pub fn trains(&self, name: &str) -> bool {
         !self.setting.frozen || self.tuned.tensors.contains_key(name)
     }
 }
 
 /// The batch of the fixture.
-struct Batch {
+pub struct Batch {
     images: Tensor,
     token_ids: Tensor,
     mask: Tensor,
@@ -106,7 +106,7 @@ struct Batch {
 }
 
 impl Batch {
-    fn read(io: &Fixture) -> Self {
+    pub fn read(io: &Fixture) -> Self {
         Self {
             images: io["image"].clone(),
             token_ids: io["input_ids"].to_dtype(DType::U32).unwrap(),
@@ -115,7 +115,7 @@ impl Batch {
         }
     }
 
-    fn pairs(&self) -> Pairs<'_> {
+    pub fn pairs(&self) -> Pairs<'_> {
         Pairs { images: &self.images, token_ids: &self.token_ids, mask: &self.mask, ids: &self.ids }
     }
 }
@@ -124,8 +124,17 @@ fn rows(tensor: &Tensor) -> Vec<u32> {
     integers(tensor).into_iter().map(|row| row as u32).collect()
 }
 
+/// The hard negatives that the fixture's losses were computed with.
+pub fn negatives(io: &Fixture) -> HardNegatives {
+    HardNegatives {
+        first: 0,
+        image_for_text: rows(&io["neg_image_for_text"]),
+        text_for_image: rows(&io["neg_text_for_image"]),
+    }
+}
+
 /// One training step up to the losses, and the features that the queue takes in after the backward pass.
-fn losses(
+pub fn losses(
     model: &mut Model,
     batch: &Batch,
     alpha: f64,
@@ -133,7 +142,8 @@ fn losses(
 ) -> ([Tensor; 2], [Tensor; 2]) {
     let prepared = model.prepare();
     let encoded = encode(&model.blip, &prepared, &batch.pairs()).unwrap();
-    let (momentum_blip, momentum_view) = model.momentum.advance().unwrap();
+    let (momentum_blip, mut momentum_view) = model.momentum.advance().unwrap();
+    momentum_view.precision = model.setting.precision;
     let [image, text] = encode_features(&momentum_blip, &momentum_view, &batch.pairs()).unwrap();
     // The released code compares with every slot of its queue, empty ones included.
     let queue = model.queue.all();
@@ -148,7 +158,7 @@ fn losses(
     ([itc, itm], [image, text])
 }
 
-fn io(fixture: &str) -> Fixture {
+pub fn io(fixture: &str) -> Fixture {
     read(&format!("{fixture}.io.safetensors"))
 }
 
@@ -217,11 +227,7 @@ fn forward(fixture: &str, setting: Setting) {
 fn losses_gradients_and_queues(fixture: &str, setting: Setting) {
     let (mut model, io) = (Model::read(fixture, setting), io(fixture));
     let batch = Batch::read(&io);
-    let negatives = HardNegatives {
-        first: 0,
-        image_for_text: rows(&io["neg_image_for_text"]),
-        text_for_image: rows(&io["neg_text_for_image"]),
-    };
+    let negatives = negatives(&io);
     let alpha = f64::from(scalar(&io["alpha"]));
     let ([itc, itm], [image, text]) = losses(&mut model, &batch, alpha, &negatives);
     for (name, loss) in [("loss_ita", &itc), ("loss_itm", &itm)] {

@@ -1,7 +1,7 @@
 //! Models of the released PyTorch code, from its weights.
 
 use super::{Fixture, folder};
-use aurora_kernels::Mode;
+use aurora_kernels::{Mode, Precision};
 use aurora_layers::{
     Blip, BlipConfig, Checkpointing, DecoderTokens, Form, Prepared, TextConfig, TuneSpec,
     VisionConfig, released,
@@ -76,19 +76,25 @@ pub fn variables(live: &Fixture) -> (BTreeMap<String, Var>, Fixture) {
     (variables, tensors)
 }
 
-/// A way to compute a case; all give the same numbers.
+/// A way to compute a case; all of one precision give the same numbers.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
     /// Whether only what the released code tunes is trained, not the backbone too.
     pub frozen: bool,
     pub mode: Mode,
+    pub precision: Precision,
     pub checkpointing: Checkpointing,
 }
 
 impl Setting {
-    pub const PLAIN: Self =
-        Self { frozen: false, mode: Mode::Auto, checkpointing: Checkpointing::None };
+    pub const PLAIN: Self = Self {
+        frozen: false,
+        mode: Mode::Auto,
+        precision: Precision::F32,
+        checkpointing: Checkpointing::None,
+    };
 
+    /// All of them in f32.
     pub fn all() -> impl Iterator<Item = Self> {
         // With a trained backbone there is one way to apply a delta.
         let modes = [(false, Mode::Auto), (true, Mode::Apply), (true, Mode::Reconstruct)];
@@ -96,6 +102,7 @@ impl Setting {
             [Checkpointing::None, Checkpointing::Block].map(|checkpointing| Self {
                 frozen,
                 mode,
+                precision: Precision::F32,
                 checkpointing,
             })
         })
@@ -103,6 +110,7 @@ impl Setting {
 
     pub fn apply(self, mut prepared: Prepared) -> Prepared {
         (prepared.mode, prepared.checkpointing) = (self.mode, self.checkpointing);
+        prepared.precision = self.precision;
         prepared
     }
 }

@@ -1,0 +1,150 @@
+//! Products of any sizes and orders, in both precisions.
+
+use super::*;
+use crate::random::Stream;
+use half::bf16;
+use proptest::prelude::*;
+
+/// A matrix with numbers that f32 adds without rounding, so that any order gives the same.
+fn whole(rows: usize, columns: usize, seed: usize) -> Vec<f64> {
+    (0..rows * columns).map(|i| ((i * 7 + seed * 13) % 11) as f64 - 5.0).collect()
+}
+
+fn plain(lhs: &[f64], rhs: &[f64], [m, k, n]: [usize; 3]) -> Vec<f64> {
+    let entry = |i: usize, j: usize| (0..k).map(|p| lhs[i * k + p] * rhs[p * n + j]).sum();
+    (0..m * n).map(|at| entry(at / n.max(1), at % n.max(1))).collect()
+}
+
+fn turned<T: Copy>(values: &[T], rows: usize, columns: usize) -> Vec<T> {
+    (0..rows * columns).map(|at| values[at % rows * columns + at / rows]).collect()
+}
+
+fn check<T: Real>(sizes: [usize; 3], lhs_turned: bool, rhs_turned: bool, add: bool) {
+    let [m, k, n] = sizes;
+    let (a, b) = (whole(m, k, 1), whole(k, n, 2));
+    let want = plain(&a, &b, sizes);
+    let of = |values: &[f64]| values.iter().map(|&x| T::from_f64(x)).collect::<Vec<T>>();
+    let (a, b) = (of(&a), of(&b));
+    let (a_t, b_t) = (turned(&a, m, k), turned(&b, k, n));
+    let lhs = if lhs_turned { Matrix::dense(&a_t, k, m).t() } else { Matrix::dense(&a, m, k) };
+    let rhs = if rhs_turned { Matrix::dense(&b_t, n, k).t() } else { Matrix::dense(&b, k, n) };
+    let finish = |row: usize, column: usize, piece: &mut [T]| {
+        for (i, x) in piece.iter_mut().enumerate() {
+            *x += T::from_f64((row * 2 + column + i) as f64);
+        }
+    };
+    // Such numbers are the same in bf16.
+    for precision in [Precision::F32, Precision::Bf16] {
+        let mut got = vec![T::from_f64(3.0); m * n];
+        multiply(&mut MatrixMut::dense(&mut got, m, n), add, lhs, rhs, precision, Some(&finish));
+        for (at, (got, want)) in got.iter().zip(&want).enumerate() {
+            let start = if add { 3.0 } else { 0.0 };
+            let want = want + start + (at / n * 2 + at % n) as f64;
+            assert_eq!(got.to_f64(), want, "{sizes:?} {lhs_turned} {rhs_turned} {add} at {at}");
+        }
+    }
+}
+
+#[test]
+fn sizes_at_the_edges_of_blocks() {
+    for sizes in
+        [[1, 1, 1], [48, 768, 64], [49, 769, 65], [6, 1537, 17], [103, 9, 200], [5, 40, 31]]
+    {
+        check::<f32>(sizes, false, true, false);
+        check::<f64>(sizes, true, false, true);
+    }
+}
+
+/// Numbers of every mantissa.
+fn ragged(count: usize, seed: u64) -> Vec<f32> {
+    let mut stream = Stream::new(seed, "bf16 product", 0, 0);
+    (0..count).map(|_| stream.normal() as f32).collect()
+}
+
+/// Rounded as `half` does, not as our own code does.
+fn rounded(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&x| bf16::from_f32(x).to_f64()).collect()
+}
+
+/// In bf16 against the f64 product of the rounded factors. What is left is the rounding of f32 sums: at most 2^-24 of
+/// the sum of magnitudes for each of k additions, of which far less is seen.
+fn check_bf16(sizes: [usize; 3], lhs_turned: bool, rhs_turned: bool) {
+    let [m, k, n] = sizes;
+    let (a, b) = (ragged(m * k, 1), ragged(k * n, 2));
+    let (wide_a, wide_b) = (rounded(&a), rounded(&b));
+    let want = plain(&wide_a, &wide_b, sizes);
+    let size = |values: &[f64]| values.iter().map(|x| x.abs()).collect::<Vec<f64>>();
+    let sizes_of_terms = plain(&size(&wide_a), &size(&wide_b), sizes);
+    let (a_t, b_t) = (turned(&a, m, k), turned(&b, k, n));
+    let lhs = if lhs_turned { Matrix::dense(&a_t, k, m).t() } else { Matrix::dense(&a, m, k) };
+    let rhs = if rhs_turned { Matrix::dense(&b_t, n, k).t() } else { Matrix::dense(&b, k, n) };
+    let mut found = vec![0f32; m * n];
+    let out = &mut MatrixMut::dense(&mut found, m, n);
+    multiply(out, false, lhs, rhs, Precision::Bf16, None);
+    for (at, (found, want)) in found.iter().zip(&want).enumerate() {
+        let off = (f64::from(*found) - want).abs();
+        let allowed = 1e-6 * sizes_of_terms[at];
+        assert!(off <= allowed, "{sizes:?} {lhs_turned} {rhs_turned} at {at}: off by {off:e}");
+    }
+    if lhs_turned {
+        return;
+    }
+    // A product of two bf16 is exact in f32 and sums have one order, so no set of instructions makes a difference.
+    for isa in Isa::ALL.into_iter().filter(|&isa| isa <= Isa::of_processor()) {
+        let mut room = Room { panels: Panels::new(), block: Block::new() };
+        let mut again = vec![0f32; m * n];
+        let out = &mut MatrixMut::dense(&mut again, m, n);
+        if k > 0 && m * n > 0 {
+            one_task(isa, Precision::Bf16, &mut room, out, false, lhs, rhs);
+        }
+        assert_eq!(again, found, "{sizes:?} {rhs_turned} {isa:?}");
+    }
+}
+
+#[test]
+fn bf16_at_the_edges_of_blocks() {
+    for sizes in
+        [[1, 1, 1], [48, 768, 64], [49, 769, 65], [6, 1537, 17], [103, 9, 200], [5, 40, 31]]
+    {
+        for turns in [(false, true), (false, false), (true, false), (true, true)] {
+            check_bf16(sizes, turns.0, turns.1);
+        }
+    }
+}
+
+/// A factor that lies inside of a wider matrix is rounded without its neighbours being touched.
+#[test]
+fn bf16_of_a_part_of_a_wider_matrix() {
+    let (m, k, n, stride) = (7, 50, 33, 61);
+    let (a, b) = (ragged(m * stride, 3), ragged(k * n, 4));
+    let before = a.clone();
+    let dense: Vec<f32> = a.chunks_exact(stride).flat_map(|row| &row[..k]).copied().collect();
+    let product = |lhs: Matrix<'_, f32>| {
+        let mut out = vec![0f32; m * n];
+        let rhs = Matrix::dense(&b, k, n);
+        let to = &mut MatrixMut::dense(&mut out, m, n);
+        multiply(to, false, lhs, rhs, Precision::Bf16, None);
+        out
+    };
+    assert_eq!(product(Matrix::new(&a, m, k, stride, 1)), product(Matrix::dense(&dense, m, k)));
+    assert_eq!(a, before);
+}
+
+proptest! {
+    #[test]
+    fn bf16_of_any_sizes_and_orders(
+        m in 0usize..70, k in 0usize..40, n in 0usize..80,
+        lhs_turned in any::<bool>(), rhs_turned in any::<bool>(),
+    ) {
+        check_bf16([m, k, n], lhs_turned, rhs_turned);
+    }
+
+    #[test]
+    fn any_sizes_and_orders(
+        m in 0usize..70, k in 0usize..40, n in 0usize..80,
+        lhs_turned in any::<bool>(), rhs_turned in any::<bool>(), add in any::<bool>(),
+    ) {
+        check::<f32>([m, k, n], lhs_turned, rhs_turned, add);
+        check::<f64>([m, k, n], lhs_turned, rhs_turned, add);
+    }
+}
