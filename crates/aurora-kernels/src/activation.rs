@@ -37,6 +37,15 @@ wide! {
 }
 
 wide! {
+    /// x = x Phi(x).
+    fn in_place<T, WIDE>(x: &mut [T]) {
+        for x in x {
+            *x *= x.normal_cdf::<WIDE>();
+        }
+    }
+}
+
+wide! {
     /// dx = dy (Phi(x) + x phi(x)), phi the normal density.
     fn backward<T, WIDE>(x: &[T], dy: &[T], dx: &mut [MaybeUninit<T>]) {
         // 1 / sqrt(2 pi)
@@ -58,30 +67,31 @@ impl Gelu {
         let y = unsafe { written(layout.shape().elem_count(), |y| by_chunks(&x, y, forward)) };
         Ok((T::to_cpu_storage_owned(y), layout.shape().clone()))
     }
+}
 
-    fn gradient<T: Real>(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
-        let dims = x.dims();
-        let dy = dy.contiguous()?;
-        let ((x, x_layout), (dy, dy_layout)) = (x.storage_and_layout(), dy.storage_and_layout());
-        let x = Rows::<T>::of(&x, x_layout)?;
-        let dy = Rows::<T>::of(&dy, dy_layout)?;
-        let dy = dy.flat().unwrap_or_default();
-        // SAFETY: every chunk is written from end to end, for a contiguous `dy` is as long as x.
-        let dx = unsafe {
-            written(dy.len(), |dx| match x.flat() {
-                Some(x) => dx
-                    .par_chunks_mut(CHUNK)
-                    .zip(x.par_chunks(CHUNK).zip(dy.par_chunks(CHUNK)))
-                    .for_each(|(dx, (x, dy))| backward(x, dy, dx)),
-                None => dx
-                    .par_chunks_mut(x.columns)
-                    .zip(dy.par_chunks(x.columns))
-                    .enumerate()
-                    .for_each(|(row, (dx, dy))| backward(x.row(row), dy, dx)),
-            })
-        };
-        tensor(dx, dims)
-    }
+/// The gradient of x from that of its GELU.
+pub(crate) fn gradient<T: Real>(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let dims = x.dims();
+    let dy = dy.contiguous()?;
+    let ((x, x_layout), (dy, dy_layout)) = (x.storage_and_layout(), dy.storage_and_layout());
+    let x = Rows::<T>::of(&x, x_layout)?;
+    let dy = Rows::<T>::of(&dy, dy_layout)?;
+    let dy = dy.flat().unwrap_or_default();
+    // SAFETY: every chunk is written from end to end, for a contiguous `dy` is as long as x.
+    let dx = unsafe {
+        written(dy.len(), |dx| match x.flat() {
+            Some(x) => dx
+                .par_chunks_mut(CHUNK)
+                .zip(x.par_chunks(CHUNK).zip(dy.par_chunks(CHUNK)))
+                .for_each(|(dx, (x, dy))| backward(x, dy, dx)),
+            None => dx
+                .par_chunks_mut(x.columns)
+                .zip(dy.par_chunks(x.columns))
+                .enumerate()
+                .for_each(|(row, (dx, dy))| backward(x.row(row), dy, dx)),
+        })
+    };
+    tensor(dx, dims)
 }
 
 /// Runs `f` over the elements of `x` in parallel, in pieces of rows or across rows.
@@ -115,6 +125,6 @@ impl CustomOp1 for Gelu {
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         on_gpu!(x => glue::gelu_backward(x, dy).map(Some));
-        by_element!("gelu", x.dtype(), T => Self::gradient::<T>(x, dy)).map(Some)
+        by_element!("gelu", x.dtype(), T => gradient::<T>(x, dy)).map(Some)
     }
 }

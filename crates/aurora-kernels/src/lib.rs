@@ -6,6 +6,7 @@ pub mod audit;
 pub mod cuda;
 pub mod device;
 mod element;
+mod ending;
 mod error;
 mod folded;
 pub mod isa;
@@ -28,6 +29,7 @@ mod wide;
 
 pub use activation::gelu;
 pub use attention::{AttentionOptions, attention, self_attention};
+pub use ending::MapOptions;
 pub use error::Error;
 pub use folded::{Folded, folded_attention};
 pub use likelihood::negative_log_likelihood;

@@ -9,6 +9,7 @@ use crate::Error;
 #[cfg(feature = "cuda")]
 use crate::cuda::glue;
 use crate::element::Real;
+use crate::ending::{Ending, MapOptions};
 use crate::precision::Precision;
 use crate::product::{Finish, Matrix, MatrixMut, multiply};
 use crate::view::{
@@ -25,10 +26,11 @@ use crate::wide::wide;
 /// # Errors
 /// Shapes or element types that do not fit.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    linear_in(x, weight, bias, Precision::F32)
+    linear_in(x, weight, bias, &MapOptions::default())
 }
 
-/// [`linear`] with its products, forward and backward, in this precision; the bias and its gradient stay as they are.
+/// [`linear`] with its products in some precision, a GELU behind, and a residual added: one pass over the outputs
+/// instead of three. Bias, GELU and residual and their gradients are as exact as ever.
 ///
 /// # Errors
 /// Shapes or element types that do not fit.
@@ -36,14 +38,16 @@ pub fn linear_in(
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
-    precision: Precision,
+    options: &MapOptions,
 ) -> Result<Tensor> {
     check("linear", x, weight, bias)?;
-    let map = Linear { precision };
-    match bias {
-        Some(bias) => x.apply_op3(weight, bias, map),
-        None => x.apply_op2(weight, map),
-    }
+    let tracked = x.track_op() || weight.track_op() || bias.is_some_and(Tensor::track_op);
+    let (ending, rest) = Ending::new("linear", options, x, weight.dim(0)?, tracked)?;
+    let map = Linear { ending };
+    rest.after(match bias {
+        Some(bias) => x.apply_op3(weight, bias, map)?,
+        None => x.apply_op2(weight, map)?,
+    })
 }
 
 /// Refuses arguments of a linear map that do not fit.
@@ -94,18 +98,6 @@ pub(crate) fn strided<'a, T: Real>(
     Ok(Matrix::new(data, rows, columns, stride[0], stride[1]))
 }
 
-/// `x W^T + b` for the rows of x.
-pub(crate) fn affine<T: Real>(
-    x: &Rows<'_, T>,
-    weight: Matrix<'_, T>,
-    bias: Option<&[T]>,
-    precision: Precision,
-) -> Vec<T> {
-    let Some(bias) = bias else { return product(x.matrix(), weight.t(), precision, None) };
-    let add = |_: usize, column: usize, y: &mut [T]| add_to(y, &bias[column..][..y.len()]);
-    product(x.matrix(), weight.t(), precision, Some(&add))
-}
-
 wide! {
     /// `y += x`.
     fn add_to<T, WIDE>(y: &mut [T], x: &[T]) {
@@ -142,7 +134,7 @@ pub(crate) fn output_shape(x: &Layout, out: usize) -> Shape {
 }
 
 struct Linear {
-    precision: Precision,
+    ending: Ending,
 }
 
 impl Linear {
@@ -157,7 +149,10 @@ impl Linear {
         let x = Rows::<T>::new(x.0, x.1)?;
         let weight = strided::<T>(weight.0, weight.1)?;
         let bias = bias.map(|(storage, layout)| Rows::<T>::new(storage, layout)).transpose()?;
-        let y = affine(&x, weight, bias.as_ref().map(|bias| bias.row(0)), self.precision);
+        let y =
+            self.ending.run((x.rows, out), bias.as_ref().map(|bias| bias.row(0)), |finish| {
+                product(x.matrix(), weight.t(), self.ending.precision, finish)
+            })?;
         Ok((T::to_cpu_storage_owned(y), shape))
     }
 
@@ -169,19 +164,20 @@ impl Linear {
         dy: &Tensor,
     ) -> Result<[Option<Tensor>; 3]> {
         let (out, input) = weight_tensor.dims2()?;
+        let (dy, precision) = (self.ending.gradient::<T>(dy)?, self.ending.precision);
         let (dy, dy_layout) = dy.storage_and_layout();
         let dy = Rows::<T>::of(&dy, dy_layout)?;
         let dx = if x_tensor.track_op() {
             let (weight, layout) = weight_tensor.storage_and_layout();
             let weight = strided::<T>(crate::view::cpu(&weight)?, layout)?;
-            Some(tensor(product(dy.matrix(), weight, self.precision, None), x_tensor.dims())?)
+            Some(tensor(product(dy.matrix(), weight, precision, None), x_tensor.dims())?)
         } else {
             None
         };
         let dw = if weight_tensor.track_op() {
             let (x, layout) = x_tensor.storage_and_layout();
             let x = Rows::<T>::of(&x, layout)?;
-            Some(tensor(product(dy.matrix().t(), x.matrix(), self.precision, None), &[out, input])?)
+            Some(tensor(product(dy.matrix().t(), x.matrix(), precision, None), &[out, input])?)
         } else {
             None
         };

@@ -11,7 +11,8 @@ use crate::Error;
 #[cfg(feature = "cuda")]
 use crate::cuda::glue;
 use crate::element::Real;
-use crate::linear::{add_to, affine, check, linear_in, output_shape, product, strided};
+use crate::ending::{Ending, MapOptions};
+use crate::linear::{add_to, check, linear_in, output_shape, product, strided};
 use crate::precision::Precision;
 use crate::product::{Matrix, MatrixMut, multiply};
 use crate::view::{Rows, by_element, check_like, cpu, on_gpu, tensor};
@@ -152,11 +153,11 @@ pub fn adapted_linear(
     delta: &LowRank,
     mode: Mode,
 ) -> Result<Tensor> {
-    adapted_linear_in(x, weight, bias, delta, mode, Precision::F32)
+    adapted_linear_in(x, weight, bias, delta, mode, &MapOptions::default())
 }
 
-/// [`adapted_linear`] with its products, forward and backward, in this precision. The sum `W + B A` is formed as ever;
-/// as a factor of a product it is rounded like any other.
+/// [`adapted_linear`] with options, as [`linear_in`] has them. The sum `W + B A` is formed as ever; as a factor of a
+/// product it is rounded like any other.
 ///
 /// # Errors
 /// Shapes or element types that do not fit.
@@ -166,15 +167,18 @@ pub fn adapted_linear_in(
     bias: Option<&Tensor>,
     delta: &LowRank,
     mode: Mode,
-    precision: Precision,
+    options: &MapOptions,
 ) -> Result<Tensor> {
     check(OP, x, weight, bias)?;
     delta.check(weight)?;
     if weight.track_op() || bias.is_some_and(Tensor::track_op) {
         // Five inputs; candle's operations have three.
-        let narrow = linear_in(x, &delta.a, None, precision)?;
-        return linear_in(x, weight, bias, precision)?
-            + linear_in(&narrow, &delta.b, None, precision)?;
+        let precision = MapOptions::from(options.precision);
+        let narrow = linear_in(x, &delta.a, None, &precision)?;
+        let delta = linear_in(&narrow, &delta.b, None, &precision)?;
+        let y = (linear_in(x, weight, bias, &precision)? + delta)?;
+        let y = if options.gelu { crate::gelu(&y)? } else { y };
+        return options.residual.as_ref().map_or(Ok(y.clone()), |residual| y + residual);
     }
     let (out, input) = weight.dims2()?;
     let tokens = x.elem_count().checked_div(input).unwrap_or(0);
@@ -188,13 +192,15 @@ pub fn adapted_linear_in(
             formed || 2 * tokens * (input + out) > input * out
         }
     };
+    let tracked = x.track_op() || delta.a.track_op() || delta.b.track_op();
+    let (ending, rest) = Ending::new(OP, options, x, out, tracked)?;
     let map = Adapted {
         effective: reconstruct.then(|| delta.effective(weight)).transpose()?,
         weight: weight.clone(),
         bias: bias.cloned(),
-        precision,
+        ending,
     };
-    x.apply_op3(&delta.a, &delta.b, map)
+    rest.after(x.apply_op3(&delta.a, &delta.b, map)?)
 }
 
 /// The frozen side of an adapted map; x and the factors are its inputs.
@@ -203,7 +209,7 @@ struct Adapted {
     bias: Option<Tensor>,
     /// `W + B A`, when reconstructing.
     effective: Option<Tensor>,
-    precision: Precision,
+    ending: Ending,
 }
 
 impl Adapted {
@@ -226,14 +232,21 @@ impl Adapted {
         let weight = strided::<T>(cpu(&weight)?, layout)?;
         let bias = self.bias.as_ref().map(Tensor::storage_and_layout);
         let bias = bias.as_ref().map(|(bias, layout)| Rows::<T>::of(bias, layout)).transpose()?;
-        let mut y = affine(&x, weight, bias.as_ref().map(|bias| bias.row(0)), self.precision);
-        if self.effective.is_none() {
-            // z = x A^T (tokens, rank); y += z B^T
-            let z = product(x.matrix(), strided::<T>(a.0, a.1)?.t(), self.precision, None);
-            let z = Matrix::dense(&z, x.rows, rank);
-            let mut y = MatrixMut::dense(&mut y, x.rows, out);
-            multiply(&mut y, true, z, strided::<T>(b.0, b.1)?.t(), self.precision, None);
-        }
+        let (a, b) = (strided::<T>(a.0, a.1)?, strided::<T>(b.0, b.1)?);
+        let precision = self.ending.precision;
+        let y =
+            self.ending.run((x.rows, out), bias.as_ref().map(|bias| bias.row(0)), |finish| {
+                if self.effective.is_some() {
+                    return product(x.matrix(), weight.t(), precision, finish);
+                }
+                // z = x A^T (tokens, rank); y = x W^T + z B^T
+                let mut y = product(x.matrix(), weight.t(), precision, None);
+                let z = product(x.matrix(), a.t(), precision, None);
+                let z = Matrix::dense(&z, x.rows, rank);
+                let mut out = MatrixMut::dense(&mut y, x.rows, out);
+                multiply(&mut out, true, z, b.t(), precision, finish);
+                y
+            })?;
         Ok((T::to_cpu_storage_owned(y), shape))
     }
 
@@ -246,6 +259,7 @@ impl Adapted {
         dy: &Tensor,
     ) -> Result<[Option<Tensor>; 3]> {
         let ((rank, input), (out, _)) = (a_tensor.dims2()?, b_tensor.dims2()?);
+        let (dy, precision) = (self.ending.gradient::<T>(dy)?, self.ending.precision);
         let (dy, dy_layout) = dy.storage_and_layout();
         let (x, x_layout) = x_tensor.storage_and_layout();
         let (a, a_layout) = a_tensor.storage_and_layout();
@@ -259,16 +273,16 @@ impl Adapted {
 
         // g = dy B (tokens, rank)
         let g = (a_tensor.track_op() || (needs_dx && self.effective.is_none()))
-            .then(|| product(dy.matrix(), b, self.precision, None));
+            .then(|| product(dy.matrix(), b, precision, None));
         let g = g.as_ref().map(|g| Matrix::dense(g, tokens, rank));
         let dx = if needs_dx {
             let weight = self.effective.as_ref().unwrap_or(&self.weight);
             let (weight, layout) = weight.storage_and_layout();
             let weight = strided::<T>(cpu(&weight)?, layout)?;
-            let mut dx = product(dy.matrix(), weight, self.precision, None);
+            let mut dx = product(dy.matrix(), weight, precision, None);
             if let (None, Some(g)) = (&self.effective, g) {
                 let mut dx = MatrixMut::dense(&mut dx, tokens, input);
-                multiply(&mut dx, true, g, a, self.precision, None);
+                multiply(&mut dx, true, g, a, precision, None);
             }
             Some(tensor(dx, x_tensor.dims())?)
         } else {
@@ -276,15 +290,15 @@ impl Adapted {
         };
         let da = match g {
             Some(g) if a_tensor.track_op() => {
-                Some(tensor(product(g.t(), x.matrix(), self.precision, None), &[rank, input])?)
+                Some(tensor(product(g.t(), x.matrix(), precision, None), &[rank, input])?)
             }
             _ => None,
         };
         let db = if b_tensor.track_op() {
             // z = x A^T (tokens, rank)
-            let z = product(x.matrix(), a.t(), self.precision, None);
+            let z = product(x.matrix(), a.t(), precision, None);
             let z = Matrix::dense(&z, tokens, rank);
-            Some(tensor(product(dy.matrix().t(), z, self.precision, None), &[out, rank])?)
+            Some(tensor(product(dy.matrix().t(), z, precision, None), &[out, rank])?)
         } else {
             None
         };

@@ -7,7 +7,7 @@ use crate::segment::{Checkpointing, Rebuild, Swap, segment};
 use crate::site::{Tower, text_layer};
 use crate::tensors::{Tensors, get};
 use crate::{Prepared, Result, TextConfig};
-use aurora_kernels::{AttentionOptions, Folded, Precision, attention, folded_attention, gelu};
+use aurora_kernels::{AttentionOptions, Folded, attention, folded_attention};
 use candle_core::{D, Tensor};
 
 /// Query, key and value maps, the output map and the norm after the residual.
@@ -117,7 +117,7 @@ impl Attention {
             }
         };
         let mixed = packing.pack(&mixed)?; // (tokens, width)
-        self.norm.forward(&(self.output.plain(&mixed, prepared.precision)? + x)?)
+        self.norm.forward(&self.output.plus(&mixed, x, prepared)?)
     }
 }
 
@@ -347,7 +347,7 @@ impl Layer {
 
     /// What leaves a layer of a text alone: the MLP over the self-attention's output, and a bottleneck.
     fn alone(&self, h_self: &Tensor, prepared: &Prepared) -> Result<Tensor> {
-        let out = self.mlp(h_self, prepared.precision)?;
+        let out = self.mlp(h_self, prepared)?;
         match prepared.beside.get(&self.path) {
             None => Ok(out),
             Some(beside) => beside.add_own(out, h_self, prepared.precision),
@@ -357,7 +357,7 @@ impl Layer {
     /// What leaves a fusion layer: the MLP over the cross-attention's output, a bottleneck, and what the gate lets
     /// through.
     fn fused(&self, h_self: &Tensor, h_cross: &Tensor, prepared: &Prepared) -> Result<Tensor> {
-        let mut out = self.mlp(h_cross, prepared.precision)?;
+        let mut out = self.mlp(h_cross, prepared)?;
         if let Some(beside) = prepared.beside.get(&self.path) {
             out = beside.add_fused(
                 beside.add_own(out, h_self, prepared.precision)?,
@@ -371,9 +371,9 @@ impl Layer {
         }
     }
 
-    fn mlp(&self, x: &Tensor, precision: Precision) -> Result<Tensor> {
-        let hidden = gelu(&self.expand.plain(x, precision)?)?; // (tokens, mlp)
-        self.norm.forward(&(self.contract.plain(&hidden, precision)? + x)?)
+    fn mlp(&self, x: &Tensor, prepared: &Prepared) -> Result<Tensor> {
+        let hidden = self.expand.gelu(x, prepared)?; // (tokens, mlp)
+        self.norm.forward(&self.contract.plus(&hidden, x, prepared)?)
     }
 }
 

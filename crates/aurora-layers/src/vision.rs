@@ -5,9 +5,7 @@ use crate::segment::{Checkpointing, Rebuild, Swap, segment};
 use crate::tensors::{Tensors, get};
 use crate::text::cls;
 use crate::{Prepared, Result, VisionConfig};
-use aurora_kernels::{
-    AttentionOptions, attention, gelu, linear_in, self_attention, unfold_patches,
-};
+use aurora_kernels::{AttentionOptions, attention, linear_in, self_attention, unfold_patches};
 use candle_core::Tensor;
 
 /// A pre-norm block.
@@ -102,8 +100,12 @@ impl VisionTower {
     fn pass(&self, images: &Tensor, cls_alone: bool, prepared: &Prepared) -> Result<Tensor> {
         let (batch, width) = (images.dim(0)?, self.config.hidden_size);
         let patches = unfold_patches(images, self.config.patch_size)?; // (batch, patches, 3 * patch * patch)
-        let patches =
-            linear_in(&patches, &self.patch_weight, Some(&self.patch_bias), prepared.precision)?; // (batch, patches, width)
+        let patches = linear_in(
+            &patches,
+            &self.patch_weight,
+            Some(&self.patch_bias),
+            &prepared.precision.into(),
+        )?; // (batch, patches, width)
         let cls = self.cls_token.broadcast_as((batch, 1, width))?;
         let mut x = Tensor::cat(&[&cls, &patches], 1)?.broadcast_add(&self.positions)?; // (batch, tokens, width)
         for (index, block) in self.blocks.iter().enumerate() {
@@ -151,9 +153,9 @@ impl Block {
             true => (x.narrow(1, 0, 1)?, self.mix_cls(&normed, heads, prepared)?),
             false => (x.clone(), self.mix(&normed, heads, prepared)?),
         };
-        let x = (x + self.projection.adapted(&mixed, prepared)?)?;
-        let hidden = gelu(&self.expand.adapted(&self.norm2.forward(&x)?, prepared)?)?; // (batch, tokens, mlp)
-        let out = (&x + self.contract.adapted(&hidden, prepared)?)?;
+        let x = self.projection.adapted_plus(&mixed, &x, prepared)?;
+        let hidden = self.expand.adapted_gelu(&self.norm2.forward(&x)?, prepared)?; // (batch, tokens, mlp)
+        let out = self.contract.adapted_plus(&hidden, &x, prepared)?;
         match prepared.beside.get(&self.path) {
             None => Ok(out),
             Some(beside) => beside.add_own(out, &x, prepared.precision),

@@ -1,8 +1,8 @@
 //! What an adapter makes of a site's frozen map.
 
+use crate::Result;
 use crate::segment::{Rebuild, Swap};
-use crate::{Prepared, Result};
-use aurora_kernels::{LowRank, Mode, Precision, adapted_linear_in, linear_in};
+use aurora_kernels::{LowRank, MapOptions, Mode, adapted_linear_in, gelu, linear_in};
 use candle_core::Tensor;
 
 /// A site's map as it is tuned: `y = s * (x (W + dW)^T) + b`, or with the bias inside the scale. Either part may be
@@ -43,37 +43,30 @@ pub struct OutputScale {
 }
 
 impl Change {
-    /// The tuned map of `x` (.., in) with the frozen `weight` (out, in) and `bias` (out), computed as `prepared` says:
-    /// (.., out).
+    /// The tuned map of `x` (.., in) with the frozen `weight` (out, in) and `bias` (out): (.., out).
     pub(crate) fn apply(
         &self,
         x: &Tensor,
         weight: &Tensor,
         bias: &Tensor,
-        prepared: &Prepared,
+        options: MapOptions,
+        mode: Mode,
     ) -> Result<Tensor> {
-        self.apply_in(x, weight, bias, (prepared.mode, prepared.precision))
-    }
-
-    fn apply_in(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        bias: &Tensor,
-        (mode, precision): (Mode, Precision),
-    ) -> Result<Tensor> {
-        let y = match &self.delta {
-            None => linear_in(x, weight, Some(bias), precision)?,
-            Some(delta) => adapted_linear_in(x, weight, Some(bias), delta, mode, precision)?,
+        let map = |options: &MapOptions| match &self.delta {
+            None => linear_in(x, weight, Some(bias), options),
+            Some(delta) => adapted_linear_in(x, weight, Some(bias), delta, mode, options),
         };
-        let Some(OutputScale { factors, bias: with_bias }) = &self.scale else { return Ok(y) };
-        let y = y.broadcast_mul(factors)?;
-        if *with_bias {
-            return Ok(y);
+        let Some(OutputScale { factors, bias: with_bias }) = &self.scale else {
+            return Ok(map(&options)?);
+        };
+        let mut y = map(&options.precision.into())?.broadcast_mul(factors)?;
+        if !*with_bias {
+            // The bias has been scaled with the rest. What that took away is given back as a difference, and not by
+            // adding the bias at the end, so that a scale of one changes no bit.
+            y = y.broadcast_add(&(bias - bias.mul(factors)?)?)?;
         }
-        // The bias has been scaled with the rest. What that took away is given back as a difference, and not by adding
-        // the bias at the end, so that a scale of one changes no bit.
-        Ok(y.broadcast_add(&(bias - bias.mul(factors)?)?)?)
+        let y = if options.gelu { gelu(&y)? } else { y };
+        Ok(options.residual.map_or(Ok(y.clone()), |residual| y + residual)?)
     }
 
     /// The part of it that makes the outputs from `first` on, `count` of them.
@@ -118,7 +111,7 @@ mod tests {
     use crate::adapter::{Adapter, Dora, Ia3, Init, Lora, Slot};
     use crate::tensors::Tensors;
     use crate::{Site, Tower};
-    use aurora_kernels::{Mode, Precision};
+    use aurora_kernels::{MapOptions, Mode};
     use candle_core::{DType, Device, Tensor, Var};
 
     const SITE: (usize, usize) = (5, 4); // (out, in)
@@ -159,7 +152,8 @@ mod tests {
         let towards = normal("towards", &[3, SITE.0]);
         for mode in [Mode::Apply, Mode::Reconstruct] {
             let change = adapter.change(&site(), &weight, &tensors).unwrap();
-            let y = change.apply_in(&inputs[0].1, &weight, &bias, (mode, Precision::F32)).unwrap();
+            let y =
+                change.apply(&inputs[0].1, &weight, &bias, MapOptions::default(), mode).unwrap();
             let mut point: Vec<(String, Vec<f64>)> =
                 inputs.iter().map(|(name, var)| (name.clone(), values(var))).collect();
             for (found, wanted) in values(&y).iter().zip(formula(&point)) {

@@ -1,0 +1,153 @@
+//! What a linear map does to its product while that is still in the cache: bias, GELU, residual.
+
+use std::sync::OnceLock;
+
+use candle_core::{Result, Tensor};
+
+use crate::Error;
+use crate::activation;
+use crate::element::Real;
+use crate::linear::add_to;
+use crate::precision::Precision;
+use crate::product::Finish;
+use crate::view::{Rows, Shared, check_like, tensor};
+
+/// What a linear map does beside its product.
+#[derive(Debug, Clone, Default)]
+pub struct MapOptions {
+    /// What the factors of its products are rounded to, forward and backward.
+    pub precision: Precision,
+    /// Whether the outputs go through a GELU, as [`gelu`](crate::gelu) computes it.
+    pub gelu: bool,
+    /// Added at the very end, in the shape of the outputs. It gets its gradient where it is tracked.
+    pub residual: Option<Tensor>,
+}
+
+impl From<Precision> for MapOptions {
+    fn from(precision: Precision) -> Self {
+        Self { precision, ..Self::default() }
+    }
+}
+
+/// What is left for operations of their own.
+pub(crate) struct Rest {
+    gelu: bool,
+    residual: Option<Tensor>,
+}
+
+impl Rest {
+    /// The outputs with what was left.
+    pub(crate) fn after(self, y: Tensor) -> Result<Tensor> {
+        let y = if self.gelu { activation::gelu(&y)? } else { y };
+        self.residual.map_or(Ok(y.clone()), |residual| y + residual)
+    }
+}
+
+/// The ending of one map, and what its backward pass needs of it.
+pub(crate) struct Ending {
+    pub(crate) precision: Precision,
+    gelu: bool,
+    residual: Option<Tensor>,
+    /// Whether a backward pass may come.
+    tracked: bool,
+    /// What the GELU was applied to.
+    before: OnceLock<Tensor>,
+}
+
+impl Ending {
+    /// The ending of a map from `x` to outputs of `shape`, and what has to be done apart: everything on a GPU, and a
+    /// residual where there is a graph, for that has an input too many then.
+    pub(crate) fn new(
+        op: &'static str,
+        options: &MapOptions,
+        x: &Tensor,
+        out: usize,
+        tracked: bool,
+    ) -> Result<(Self, Rest)> {
+        if let Some(residual) = &options.residual {
+            check_like(op, "residual", residual, x)?;
+            let (leading, last) = (x.rank() - 1, residual.dims().last() == Some(&out));
+            if residual.rank() != x.rank()
+                || residual.dims()[..leading] != x.dims()[..leading]
+                || !last
+            {
+                return Err(Error::Shape {
+                    op,
+                    left: "residual",
+                    left_shape: residual.dims().to_vec(),
+                    right: "x",
+                    right_shape: x.dims().to_vec(),
+                    rule: "the residual has the shape of the outputs",
+                }
+                .into());
+            }
+        }
+        let on_cpu = x.device().is_cpu();
+        let graph = tracked || options.residual.as_ref().is_some_and(Tensor::track_op);
+        let (inside, apart) = match on_cpu && !graph {
+            true => (options.residual.clone(), None),
+            false => (None, options.residual.clone()),
+        };
+        let ending = Self {
+            precision: options.precision,
+            gelu: options.gelu && on_cpu,
+            residual: inside,
+            tracked,
+            before: OnceLock::new(),
+        };
+        Ok((ending, Rest { gelu: options.gelu && !on_cpu, residual: apart }))
+    }
+
+    /// Runs a product of `rows` by `columns` that ends like this.
+    pub(crate) fn run<T: Real>(
+        &self,
+        (rows, columns): (usize, usize),
+        bias: Option<&[T]>,
+        product: impl FnOnce(Option<Finish<'_, T>>) -> Vec<T>,
+    ) -> Result<Vec<T>> {
+        if bias.is_none() && !self.gelu && self.residual.is_none() {
+            return Ok(product(None));
+        }
+        let residual = self.residual.as_ref().map(Tensor::storage_and_layout);
+        let residual = residual
+            .as_ref()
+            .map(|(storage, layout)| Rows::<T>::of(storage, layout))
+            .transpose()?;
+        let keeps = self.gelu && self.tracked;
+        let mut before = Vec::with_capacity(if keeps { rows * columns } else { 0 });
+        let shared: Shared<T> = Shared::new(before.as_mut_ptr());
+        let finish = |row: usize, column: usize, y: &mut [T]| {
+            if let Some(bias) = bias {
+                add_to(y, &bias[column..][..y.len()]);
+            }
+            if keeps {
+                // SAFETY: the place of this piece, which no other piece has, lies within the capacity.
+                unsafe {
+                    let to = shared.at(row * columns + column);
+                    std::ptr::copy_nonoverlapping(y.as_ptr(), to, y.len());
+                }
+            }
+            if self.gelu {
+                activation::in_place(y);
+            }
+            if let Some(residual) = &residual {
+                add_to(y, &residual.row(row)[column..][..y.len()]);
+            }
+        };
+        let y = product(Some(&finish));
+        if keeps {
+            // SAFETY: the pieces of a product are together all of it, so everything has been written.
+            unsafe { before.set_len(rows * columns) };
+            let _ = self.before.set(tensor(before, &[rows, columns])?);
+        }
+        Ok(y)
+    }
+
+    /// The gradient of what the ending began with, from that of the outputs.
+    pub(crate) fn gradient<T: Real>(&self, dy: &Tensor) -> Result<Tensor> {
+        match self.before.get() {
+            Some(before) => activation::gradient::<T>(before, &dy.reshape(before.shape())?),
+            None => Ok(dy.clone()),
+        }
+    }
+}
