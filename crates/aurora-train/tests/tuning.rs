@@ -114,32 +114,43 @@ fn recomputed_blocks_learn_the_same() {
     assert!(norms[0] > 0.0 && (norms[0] / norms[1] - 1.0).abs() < 1e-6, "{norms:?}");
 }
 
-/// Thirty steps without soft targets and queue, so that the loss is of what is learned alone.
+/// Thirty steps in f32 and in bf16, always on the same 24 pairs, so that a loss says what was learned. A difference of
+/// parameters grows with the steps, as any does, so the bounds are for this number of them. They are about twice what
+/// was measured, largest and mean gap: 9.3e-3 and 3.7e-3 where all of the backbone is trained, at a high rate (the
+/// loss falls from 4.03 to 3.26), 1.1e-3 and 3.6e-4 with shared factors (from 4.03 to 3.82, which is chance).
 #[test]
 fn bf16_learns_as_f32_does() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = [
+    let same = [
         "schedule.steps=30",
         "schedule.evaluate_every=30",
         "retrieval.queue=0",
         "retrieval.alpha=0",
+        "data.batch=24",
+        "data.augment=none",
+        "data.keywords=all",
     ];
-    let [exact, rounded] = ["f32", "bf16"].map(|precision| -> Vec<f64> {
-        let path = folder.path().join(precision);
-        let precision = format!("precision={precision}");
-        run(&path, &[&settings[..], &[&precision]].concat());
-        let lines = metrics(&path).into_iter().filter(|line| line["event"] == "train");
-        lines.map(|line| line["loss"].as_f64().unwrap()).collect()
-    });
-    println!("{exact:?}\n{rounded:?}");
-    let gaps: Vec<f64> = exact.iter().zip(&rounded).map(|(a, b)| (a - b).abs()).collect();
-    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-    let largest = gaps.iter().copied().fold(0.0, f64::max);
-    println!("largest {largest:e} mean {:e}", mean(&gaps));
-    assert_eq!((exact.len(), rounded.len()), (30, 30));
-    assert!(largest > 0.0);
-    for losses in [&exact, &rounded] {
-        println!("{} {}", mean(&losses[..6]), mean(&losses[24..]));
+    let full = ["learning_rates.full.backbone=0.003", "learning_rates.full.heads=0.003"];
+    let cases: [(&str, &[&str], f64, f64); 2] =
+        [("full", &full, 2e-2, 8e-3), ("cp", &[], 2.5e-3, 8e-4)];
+    for (kind, rates, largest_allowed, mean_allowed) in cases {
+        let [exact, rounded] = ["f32", "bf16"].map(|precision| -> Vec<f64> {
+            let path = folder.path().join(format!("{kind}-{precision}"));
+            let own = [format!("adapter.kind={kind}"), format!("precision={precision}")];
+            run(&path, &[&same[..], rates, &own.each_ref().map(String::as_str)].concat());
+            let lines = metrics(&path).into_iter().filter(|line| line["event"] == "train");
+            lines.map(|line| line["loss"].as_f64().unwrap()).collect()
+        });
+        assert_eq!((exact.len(), rounded.len()), (30, 30));
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+        let gaps: Vec<f64> = exact.iter().zip(&rounded).map(|(a, b)| (a - b).abs()).collect();
+        let largest = gaps.iter().copied().fold(0.0, f64::max);
+        assert!(largest > 0.0 && largest <= largest_allowed, "{kind}: largest gap {largest:e}");
+        assert!(mean(&gaps) <= mean_allowed, "{kind}: mean gap {:e}", mean(&gaps));
+        for losses in [&exact, &rounded] {
+            let (first, last) = (mean(&losses[..6]), mean(&losses[24..]));
+            assert!(last < first - 0.05, "{kind}: from {first} to {last}");
+        }
     }
 }
 

@@ -14,14 +14,16 @@ use std::collections::BTreeMap;
 
 const FIXTURES: [&str; 2] = ["retrieval_image", "retrieval_video_frame_aware"];
 
-/// Largest difference of an entry of a feature, which has length 1.
-const FEATURE: f32 = 1.0;
-/// Largest difference of a loss.
-const LOSS: f32 = 1.0;
-/// Length of the difference of a gradient, all trained tensors as one vector, by the length of the gradient.
-const GRADIENT: f64 = 1.0;
-/// The same of each tensor alone, by its length or [`SMALL`] of the whole gradient's, if that is more.
-const TENSOR: f64 = 1.0;
+/// Largest difference of an entry of a feature, which has length 1; measured 2.04e-3, a rounding.
+const FEATURE: f32 = 4e-3;
+/// Largest difference of a loss; measured 1.21e-3, of losses of about 2.
+const LOSS: f32 = 2.5e-3;
+/// Length of the difference of a gradient, all trained tensors as one vector, by the length of the gradient; measured
+/// 9.6e-3.
+const GRADIENT: f64 = 2e-2;
+/// The same of each tensor alone, by its length or [`SMALL`] of the whole gradient's, if that is more; measured 0.113,
+/// of the factors of a tensor whose gradient is about as small as that: there the roundings of larger terms are seen.
+const TENSOR: f64 = 0.23;
 /// What lies below it is the difference of terms that cancel, as of the biases of keys, which no softmax sees.
 const SMALL: f64 = 1e-2;
 
@@ -59,12 +61,10 @@ fn bf16_stays_beside_f32() {
             let case = format!("{fixture}, {setting:?}");
             for (found, wanted) in rounded.features.iter().zip(&exact.features) {
                 let off = distance("features", found, wanted);
-                println!("{case}: features {off:e}");
                 assert!(off > 0.0 && off <= FEATURE, "{case}: features are off by {off:e}");
             }
             for (found, wanted) in rounded.losses.iter().zip(exact.losses) {
                 let off = (found - wanted).abs();
-                println!("{case}: loss {off:e} {wanted}");
                 assert!(off <= LOSS, "{case}: a loss is off by {off:e}");
             }
             let whole = exact.gradients.values().map(squares).sum::<f64>();
@@ -78,7 +78,6 @@ fn bf16_stays_beside_f32() {
                 apart += off;
             }
             let off = (apart / whole).sqrt();
-            println!("{case}: gradient {off:e} worst {worst:?}");
             assert!(off > 0.0 && off <= GRADIENT, "{case}: the gradient is off by {off:e}");
             assert!(worst.0 <= TENSOR, "{case}: {worst:?}");
         }
