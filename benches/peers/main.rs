@@ -2,7 +2,6 @@
 //!
 //! ```text
 //! peer ceiling                  what a matrix product reaches here, as a line of JSON
-//! peer available ...            whether this program has rows of that element type and checkpointing
 //! peer work ROW OUT ...         one row: a line of JSON when ready, one for each line `run`, one with the peak memory
 //! peer work ROW OUT --check F   instead, how far our tensors are from PyTorch's in the file F
 //! ```
@@ -35,8 +34,6 @@ struct Arguments {
 enum Command {
     /// Measure a matrix product.
     Ceiling,
-    /// Say whether there are rows of this kind.
-    Available(Kind),
     /// Do a row.
     Work(Work),
 }
@@ -98,6 +95,14 @@ impl Checkpointing {
 }
 
 impl Precision {
+    /// Ours of that name.
+    fn of_products(self) -> aurora_kernels::Precision {
+        match self {
+            Self::F32 => aurora_kernels::Precision::F32,
+            Self::Bf16 => aurora_kernels::Precision::Bf16,
+        }
+    }
+
     /// How far a tensor may be from PyTorch's, over its largest value: rounding in another order of sums. A bf16 has 8
     /// bits.
     fn allowed(self) -> f64 {
@@ -105,16 +110,6 @@ impl Precision {
             Self::F32 => 1e-4,
             Self::Bf16 => 3e-2,
         }
-    }
-}
-
-impl Kind {
-    /// Why there are no such rows, if there are none. This is the one place to change when there are.
-    fn missing(&self) -> Option<&'static str> {
-        if self.precision == Precision::Bf16 {
-            return Some("our side computes in f32 alone");
-        }
-        None
     }
 }
 
@@ -137,18 +132,17 @@ fn run(command: &Command) -> Result<()> {
             let value = json!({"operations": operations, "bytes": bytes, "device": device, "threads": threads});
             say(&value);
         }
-        Command::Available(kind) => match kind.missing() {
-            Some(reason) => say(&json!({"available": false, "reason": reason})),
-            None => say(&json!({"available": true})),
-        },
         Command::Work(work) => {
-            if let Some(reason) = work.kind.missing() {
-                return Err(reason.into());
-            }
-            let setting = Setting { out: work.out.clone(), size: work.size, batch: work.batch };
+            let setting = Setting {
+                out: work.out.clone(),
+                size: work.size,
+                batch: work.batch,
+                precision: work.kind.precision.of_products(),
+                checkpoint: work.kind.checkpoint.key(),
+            };
             match &work.check {
                 Some(expected) => check(work, &setting, expected)?,
-                None => serve(work.row, work.kind.checkpoint, &setting)?,
+                None => serve(work.row, &setting)?,
             }
         }
     }
@@ -174,11 +168,11 @@ fn check(work: &Work, setting: &Setting, expected: &Path) -> Result<()> {
 }
 
 /// Runs when told to, until told to end.
-fn serve(row: Row, checkpoint: Checkpointing, setting: &Setting) -> Result<()> {
+fn serve(row: Row, setting: &Setting) -> Result<()> {
     let mut prepared = match row {
         Row::A => rows::vision_trained(setting)?,
         Row::B => rows::vision_frozen(setting)?,
-        Row::C => retrieval::step(setting, checkpoint.key())?,
+        Row::C => retrieval::step(setting)?,
         Row::DText => rows::rerank(setting, true)?,
         Row::DPicture => rows::rerank(setting, false)?,
     };

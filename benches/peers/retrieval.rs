@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aurora_kernels::Precision;
 use aurora_layers::Tensors;
 use aurora_layers::peft::import_lora;
 use aurora_train::config::{Config, RunConfig as _};
@@ -21,9 +22,8 @@ const TEMPERATURE: f64 = 0.07;
 const ALPHA: f64 = 0.4;
 const MOMENTUM: f64 = 0.995;
 
-/// The trainer with its default adapter (CP, gates, context) at BLIP-base's settings, its queue full; `checkpoint` is the
-/// configuration's key.
-pub fn step(setting: &Setting, checkpoint: &str) -> Result<Prepared> {
+/// The trainer with its default adapter (CP, gates, context) at BLIP-base's settings, its queue full.
+pub fn step(setting: &Setting) -> Result<Prepared> {
     let (backbone, inputs) = (setting.backbone()?, setting.inputs()?);
     let queue = FeatureQueue::from_state(&setting.read("queue")?)?;
     let texts = Texts::of(&inputs)?;
@@ -32,7 +32,11 @@ pub fn step(setting: &Setting, checkpoint: &str) -> Result<Prepared> {
     let config = Config::resolve(
         None,
         &[
-            format!("checkpoint={checkpoint}"),
+            format!("checkpoint={}", setting.checkpoint),
+            format!(
+                "precision={}",
+                if setting.precision == Precision::Bf16 { "bf16" } else { "f32" }
+            ),
             format!("adapter.rank={RANK}"),
             format!("retrieval.queue={slots}"),
             format!("retrieval.momentum={MOMENTUM}"),
@@ -68,9 +72,11 @@ pub fn check(setting: &Setting) -> Result<Tensors> {
     let images = named(&inputs, "pixel_values")?;
     let pairs = Pairs { images, token_ids: &texts.ids, mask: &texts.mask, ids: &ids };
 
-    let (follower, view) = Momentum::new(&live, &blip, MOMENTUM)?.advance()?;
+    let (follower, mut view) = Momentum::new(&live, &blip, MOMENTUM)?.advance()?;
+    view.precision = setting.precision;
     let followed = encode(&follower, &view, &pairs)?;
-    let prepared = live.prepare(&blip, None)?;
+    let mut prepared = live.prepare(&blip, None)?;
+    prepared.precision = setting.precision;
     let encoded = encode(&blip, &prepared, &pairs)?;
     let queue = FeatureQueue::from_state(&setting.read("queue")?)?.filled()?;
     let contrast = Contrast {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use aurora_benches::model_cost::{ModelCost, Side};
+use aurora_kernels::Precision;
 use aurora_kernels::random::Stream;
 use aurora_layers::peft::import_lora;
 use aurora_layers::{AdapterKind, Backbone, Blip, Flavour, Part, Tensors, Tower, TuneSpec, Tuned};
@@ -22,8 +23,14 @@ pub fn both(backbone: &Backbone, count: impl Fn(&ModelCost<'_>) -> u64) -> [u64;
 }
 
 /// States and gradients of their scalar product with `direction`.
-fn vision_step(blip: &Blip, tuned: &Tuned, inputs: &Tensors) -> Result<(Tensor, GradStore)> {
-    let prepared = tuned.prepare(blip, None)?;
+fn vision_step(
+    blip: &Blip,
+    tuned: &Tuned,
+    inputs: &Tensors,
+    precision: Precision,
+) -> Result<(Tensor, GradStore)> {
+    let mut prepared = tuned.prepare(blip, None)?;
+    prepared.precision = precision;
     let states = blip.encode_image(named(inputs, "pixel_values")?, &prepared)?;
     let grads = (&states * named(inputs, "direction")?)?.sum_all()?.backward()?;
     Ok((states, grads))
@@ -47,7 +54,8 @@ pub fn vision_trained(setting: &Setting) -> Result<Prepared> {
     }
     let (tuned, _variables) = tuned.into_variables()?;
     let blip = backbone.model()?;
-    let run = move || vision_step(&blip, &tuned, &inputs).map(drop);
+    let precision = setting.precision;
+    let run = move || vision_step(&blip, &tuned, &inputs, precision).map(drop);
     Ok(Prepared { run: Box::new(run), operations })
 }
 
@@ -56,7 +64,8 @@ pub fn check_vision_trained(setting: &Setting) -> Result<Tensors> {
     let backbone = setting.backbone()?;
     let lora = import_lora(&setting.out.join("lora_vision"), &backbone, &Device::Cpu)?;
     let (tuned, variables) = lora.into_variables()?;
-    let (states, grads) = vision_step(&backbone.model()?, &tuned, &setting.inputs()?)?;
+    let (states, grads) =
+        vision_step(&backbone.model()?, &tuned, &setting.inputs()?, setting.precision)?;
     let mut found = Tensors::from([("states".to_owned(), states.detach())]);
     gradients(&variables, &grads, &mut found);
     Ok(found)
@@ -68,7 +77,7 @@ pub fn vision_frozen(setting: &Setting) -> Result<Prepared> {
     let pictures = setting.batch as u64;
     let operations = both(&backbone, |cost| cost.vision(pictures));
     let blip = backbone.model()?;
-    let prepared = blip.bare()?;
+    let prepared = setting.bare(&blip)?;
     let run = move || {
         blip.encode_image(named(&inputs, "pixel_values")?, &prepared)?;
         Ok(())
@@ -80,7 +89,7 @@ pub fn vision_frozen(setting: &Setting) -> Result<Prepared> {
 pub fn check_vision_frozen(setting: &Setting) -> Result<Tensors> {
     let blip = setting.backbone()?.model()?;
     let inputs = setting.inputs()?;
-    let states = blip.encode_image(named(&inputs, "pixel_values")?, &blip.bare()?)?;
+    let states = blip.encode_image(named(&inputs, "pixel_values")?, &setting.bare(&blip)?)?;
     Ok(Tensors::from([("states".to_owned(), states)]))
 }
 
@@ -92,7 +101,7 @@ fn gallery(
 ) -> Result<(Gallery, Vec<Candidates>, Vec<u64>)> {
     let given = setting.read(&format!("candidates_{}", setting.size))?;
     let (states, texts) = (named(&given, "image_states")?, Texts::of(&given)?);
-    let (prepared, count) = (blip.bare()?, states.dim(0)?);
+    let (prepared, count) = (setting.bare(blip)?, states.dim(0)?);
     let mut builder = GalleryBuilder::default();
     builder.image_states(&prepared, states)?;
     builder.texts(blip, &prepared, &texts.ids, &texts.mask)?;
@@ -113,7 +122,7 @@ pub fn rerank(setting: &Setting, one_text: bool) -> Result<Prepared> {
     let (gallery, work, lengths) = gallery(setting, &blip, one_text)?;
     let pictures = work.len() as u64;
     let operations = both(&backbone, |cost| cost.rerank(&lengths, pictures));
-    let prepared = blip.bare()?;
+    let prepared = setting.bare(&blip)?;
     let run = move || {
         gallery.score(&blip, &prepared, &work)?;
         Ok(())
@@ -125,7 +134,7 @@ pub fn rerank(setting: &Setting, one_text: bool) -> Result<Prepared> {
 pub fn check_rerank(setting: &Setting, one_text: bool) -> Result<Tensors> {
     let blip = setting.backbone()?.model()?;
     let (gallery, work, _) = gallery(setting, &blip, one_text)?;
-    let logits = gallery.score(&blip, &blip.bare()?, &work)?.concat();
+    let logits = gallery.score(&blip, &setting.bare(&blip)?, &work)?.concat();
     let logits = Tensor::from_slice(&logits, logits.len(), &Device::Cpu)?;
     Ok(Tensors::from([("logits".to_owned(), logits)]))
 }

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use aurora_kernels::Precision;
 use aurora_layers::checkpoint::{Checkpoint, hugging_face_config, read_tensors};
-use aurora_layers::{Backbone, Tensors};
+use aurora_layers::{Backbone, Blip, Prepared as View, Tensors};
 use candle_core::{DType, Device, Tensor};
 
 /// Any error: it is only printed.
@@ -25,6 +26,19 @@ pub struct Setting {
     pub size: usize,
     /// Pictures in a batch.
     pub batch: usize,
+    /// Of our products.
+    pub precision: Precision,
+    /// The configuration's key, for steps of training.
+    pub checkpoint: &'static str,
+}
+
+impl Setting {
+    /// The model as the backbone has it, in the row's precision.
+    pub fn bare(&self, blip: &Blip) -> Result<View> {
+        let mut view = blip.bare()?;
+        view.precision = self.precision;
+        Ok(view)
+    }
 }
 
 /// A row that is ready: what is timed, and the operations of our side and of the plain one.

@@ -11,7 +11,6 @@
 //! fused attention kernel, which transformers has no switch for (`attention.py`), and no `torch.compile`. CI does not
 //! run this.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -133,14 +132,8 @@ pub fn run(args: &BenchPeersArgs) -> anyhow::Result<()> {
     sides.prepare(&cases)?;
 
     let before = sides.ceiling()?;
-    let mut missing: BTreeMap<String, String> = BTreeMap::new();
     let (mut outcomes, mut failed) = (Vec::new(), Vec::new());
     for case in &cases {
-        if let Some(reason) = sides.unavailable(case)? {
-            eprintln!("{case}: not available, {reason}");
-            missing.insert(case.to_string(), reason);
-            continue;
-        }
         if sides.agree(case)? {
             outcomes.push(sides.time(case, pairs)?);
         } else {
@@ -157,7 +150,7 @@ pub fn run(args: &BenchPeersArgs) -> anyhow::Result<()> {
             .with_context(|| format!("cannot write {}", plot.display()))?;
         eprintln!("wrote {}", plot.display());
     }
-    print!("{}", report::markdown(&ceiling, &outcomes, &missing, pairs));
+    print!("{}", report::markdown(&ceiling, &outcomes, pairs));
     ensure!(
         failed.is_empty(),
         "the outputs of {} do not agree, so they were not timed; the lines that begin with FAIL say where",
@@ -241,15 +234,6 @@ impl Sides {
             device: text(&ours["device"]),
             versions: text(&theirs["versions"]),
         })
-    }
-
-    /// Why our side has no such row, if it has none.
-    fn unavailable(&self, case: &Case) -> anyhow::Result<Option<String>> {
-        let mut peer = self.peer();
-        peer.args(["available", "--precision", &case.precision, "--checkpoint", &self.checkpoint]);
-        let answer = worker::answer(&mut peer)?;
-        let reason = || answer["reason"].as_str().unwrap_or("it does not say why").to_owned();
-        Ok((answer["available"] != true).then(reason))
     }
 
     fn work(&self, command: &mut Command, case: &Case) {

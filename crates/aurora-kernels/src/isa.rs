@@ -43,8 +43,8 @@ impl Isa {
         Self::Plain
     }
 
-    /// The set in use: the processor's best, or less where [`VARIABLE`] asks for less. A name that is none counts
-    /// as not set; [`Isa::refused`] tells.
+    /// The set in use: the processor's best, or less where [`VARIABLE`] asks for less. A name that is none counts as not
+    /// set.
     #[inline]
     pub fn in_use() -> Self {
         static IN_USE: OnceLock<Isa> = OnceLock::new();
@@ -52,12 +52,6 @@ impl Isa {
             let best = Self::of_processor();
             Self::asked().map_or(best, |asked| asked.min(best))
         })
-    }
-
-    /// What [`VARIABLE`] says, if that is no set at all.
-    pub fn refused() -> Option<String> {
-        let text = std::env::var(VARIABLE).ok()?;
-        Self::named(&text).is_none().then_some(text)
     }
 
     fn asked() -> Option<Self> {

@@ -1,6 +1,5 @@
 //! The table, in Markdown.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::outcome::{Ceiling, Outcome};
@@ -22,12 +21,7 @@ const HEAD: [&str; 13] = [
 ];
 
 /// A sentence on what was measured, then a line for each case. A ratio below 1 is in our favour.
-pub(super) fn markdown(
-    ceiling: &Ceiling,
-    outcomes: &[Outcome],
-    missing: &BTreeMap<String, String>,
-    pairs: usize,
-) -> String {
+pub(super) fn markdown(ceiling: &Ceiling, outcomes: &[Outcome], pairs: usize) -> String {
     // Writing to a string cannot fail.
     let mut text = String::new();
     let _ = writeln!(
@@ -42,9 +36,6 @@ pub(super) fn markdown(
     let _ = writeln!(text, "| {} |\n|{}", HEAD.join(" | "), "---|".repeat(HEAD.len()));
     for outcome in outcomes {
         let _ = writeln!(text, "| {} |", line(ceiling, outcome).join(" | "));
-    }
-    for (case, reason) in missing {
-        let _ = writeln!(text, "\nNot available: {case}, {reason}.");
     }
     text
 }
@@ -79,14 +70,11 @@ mod tests {
 
     #[test]
     fn a_line_has_medians_ratios_and_the_floor() {
-        let missing = BTreeMap::from([("a at bf16".to_owned(), "there is none".to_owned())]);
-        let text = markdown(&ceiling(), &[outcome(Row::B)], &missing, 3);
+        let text = markdown(&ceiling(), &[outcome(Row::B)], 3);
         let found = "| b. vision tower, frozen, forward | 224 | 4 | f32 | 1.000 | 4.000 | 0.50 (0.25 to 0.75) | 1.00 | \
                      2.00 | 0.50 | 50 % | 2.00 | 0.50 |\n";
         assert!(text.contains(found), "{text}");
-        assert!(
-            text.contains("reached 100.0 GFLOP/s") && text.contains("a at bf16, there is none.")
-        );
+        assert!(text.contains("reached 100.0 GFLOP/s"), "{text}");
         let bars = |line: &&str| line.starts_with('|');
         let columns: Vec<usize> =
             text.lines().filter(bars).map(|line| line.matches('|').count()).collect();
