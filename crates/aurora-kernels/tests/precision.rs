@@ -60,7 +60,7 @@ fn t(tensor: &Tensor) -> Tensor {
 #[test]
 fn a_linear_map() {
     let Given { x, weight, bias, dy, .. } = given();
-    let y = linear_in(&x, &weight, Some(&bias), Precision::Bf16).unwrap();
+    let y = linear_in(&x, &weight, Some(&bias), &Precision::Bf16.into()).unwrap();
     let wide_bias = bias.detach().to_dtype(DType::F64).unwrap();
     let wanted = product(&x, &t(&weight)).broadcast_add(&wide_bias).unwrap();
     assert_close("y", &y, &wanted);
@@ -77,7 +77,7 @@ fn an_adapted_map() {
         let Given { x, weight, bias, a, b, dy } = given();
         let (weight, bias) = (weight.as_detached_tensor(), bias.as_detached_tensor());
         let delta = LowRank::new(a.as_tensor().clone(), b.as_tensor().clone()).unwrap();
-        let bf16 = Precision::Bf16;
+        let bf16 = &Precision::Bf16.into();
         let y = adapted_linear_in(&x, &weight, Some(&bias), &delta, mode, bf16).unwrap();
         // Narrow products are f32 when they become factors themselves.
         let z = linear_in(&x.detach(), &a.detach(), None, bf16).unwrap();
@@ -104,8 +104,8 @@ fn an_adapted_map() {
 fn doubles_are_as_they_are() {
     let Given { x, weight, .. } = given();
     let wide = |var: &Var| var.detach().to_dtype(DType::F64).unwrap();
-    let product = |precision| {
-        let y = linear_in(&wide(&x), &wide(&weight), None, precision).unwrap();
+    let product = |precision: Precision| {
+        let y = linear_in(&wide(&x), &wide(&weight), None, &precision.into()).unwrap();
         y.to_vec2::<f64>().unwrap()
     };
     assert_eq!(product(Precision::Bf16), product(Precision::F32));
