@@ -1,0 +1,251 @@
+//! Matrices on slices: one to read, of any strides, and one to write, row by row.
+
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+
+use crate::element::Real;
+
+/// A matrix to read, of any strides.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<'a, T> {
+    pub(super) data: &'a [T],
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) row_stride: usize,
+    pub(super) column_stride: usize,
+}
+
+impl<'a, T: Real> Matrix<'a, T> {
+    /// A matrix whose first element is the first of `data`.
+    pub(crate) fn new(
+        data: &'a [T],
+        rows: usize,
+        columns: usize,
+        row_stride: usize,
+        column_stride: usize,
+    ) -> Self {
+        check_extent(data.len(), rows, columns, row_stride, column_stride);
+        Self { data, rows, columns, row_stride, column_stride }
+    }
+
+    /// A dense matrix, row by row.
+    pub(crate) fn dense(data: &'a [T], rows: usize, columns: usize) -> Self {
+        Self::new(data, rows, columns, columns, 1)
+    }
+
+    /// Number of rows.
+    #[inline(always)]
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    #[inline(always)]
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Elements from one row to the next.
+    #[inline(always)]
+    pub(crate) fn row_stride(&self) -> usize {
+        self.row_stride
+    }
+
+    /// Elements from one column to the next.
+    #[inline(always)]
+    pub(crate) fn column_stride(&self) -> usize {
+        self.column_stride
+    }
+
+    /// The first element.
+    #[inline(always)]
+    pub(crate) fn pointer(&self) -> *const T {
+        self.data.as_ptr()
+    }
+
+    /// One element.
+    #[inline(always)]
+    pub(crate) fn element(&self, row: usize, column: usize) -> T {
+        self.data[row * self.row_stride + column * self.column_stride]
+    }
+
+    /// A row of a matrix whose rows are dense.
+    #[inline(always)]
+    pub(crate) fn dense_row(&self, row: usize) -> &'a [T] {
+        assert!(self.column_stride == 1 || self.columns <= 1, "rows of a transpose are not dense");
+        &self.data[row * self.row_stride..][..self.columns]
+    }
+
+    /// `rows` of its rows from `first` on.
+    pub(crate) fn from(self, first: usize, rows: usize) -> Self {
+        assert!(first + rows <= self.rows, "rows beyond the last of a matrix");
+        let data = self.data.get(first * self.row_stride..).unwrap_or_default();
+        Self { data, rows, ..self }
+    }
+
+    /// The elements row by row, copied.
+    pub(super) fn to_rows(self) -> Vec<T> {
+        let mut copy = vec![T::zero(); self.rows * self.columns];
+        // Squares, so that neither side strides through memory.
+        const SQUARE: usize = 16;
+        for row in (0..self.rows).step_by(SQUARE) {
+            for column in (0..self.columns).step_by(SQUARE) {
+                for i in row..self.rows.min(row + SQUARE) {
+                    for j in column..self.columns.min(column + SQUARE) {
+                        copy[i * self.columns + j] =
+                            self.data[i * self.row_stride + j * self.column_stride];
+                    }
+                }
+            }
+        }
+        copy
+    }
+
+    /// The transpose, without moving anything.
+    pub(crate) fn t(self) -> Self {
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
+    }
+}
+
+/// A matrix to write, row by row with a distance between rows.
+pub(crate) struct MatrixMut<'a, T> {
+    pub(super) data: *mut T,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) row_stride: usize,
+    pub(super) initialised: bool,
+    lifetime: PhantomData<&'a mut T>,
+}
+
+impl<'a, T: Real> MatrixMut<'a, T> {
+    /// A dense matrix, row by row.
+    pub(crate) fn dense(data: &'a mut [T], rows: usize, columns: usize) -> Self {
+        check_extent(data.len(), rows, columns, columns, 1);
+        let data = data.as_mut_ptr();
+        Self { data, rows, columns, row_stride: columns, initialised: true, lifetime: PhantomData }
+    }
+
+    /// A dense matrix, row by row, whose elements are yet to be written.
+    pub(crate) fn fresh(data: &'a mut [MaybeUninit<T>], rows: usize, columns: usize) -> Self {
+        check_extent(data.len(), rows, columns, columns, 1);
+        let data = data.as_mut_ptr().cast();
+        Self { data, rows, columns, row_stride: columns, initialised: false, lifetime: PhantomData }
+    }
+
+    /// A matrix inside of a larger buffer that other tasks write to at the same time.
+    ///
+    /// # Safety
+    /// For the lifetime, nobody else touches these elements; `initialised` is true only if
+    /// all of them have been written.
+    pub(crate) unsafe fn shared(
+        data: *mut T,
+        rows: usize,
+        columns: usize,
+        row_stride: usize,
+        initialised: bool,
+    ) -> Self {
+        Self { data, rows, columns, row_stride, initialised, lifetime: PhantomData }
+    }
+
+    /// Number of rows.
+    #[inline(always)]
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    #[inline(always)]
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Elements from one row to the next.
+    #[inline(always)]
+    pub(crate) fn row_stride(&self) -> usize {
+        self.row_stride
+    }
+
+    /// The first element.
+    #[inline(always)]
+    pub(crate) fn pointer(&mut self) -> *mut T {
+        self.data
+    }
+
+    /// Whether the elements have been written.
+    #[inline(always)]
+    pub(crate) fn initialised(&self) -> bool {
+        self.initialised
+    }
+
+    /// Notes that the elements have been written.
+    pub(crate) fn set_initialised(&mut self) {
+        self.initialised = true;
+    }
+
+    /// Some of its rows.
+    ///
+    /// # Safety
+    /// They exist, and are not reached through `self` while the result lives.
+    pub(super) unsafe fn rows_from(&mut self, first: usize, rows: usize) -> MatrixMut<'_, T> {
+        // SAFETY: vouched for by the caller.
+        let data = unsafe { self.data.add(first * self.row_stride) };
+        MatrixMut { data, rows, lifetime: PhantomData, ..*self }
+    }
+
+    /// Part of a row.
+    ///
+    /// # Safety
+    /// It lies within the matrix and has been written.
+    pub(super) unsafe fn piece(&mut self, row: usize, column: usize, columns: usize) -> &mut [T] {
+        // SAFETY: vouched for by the caller.
+        unsafe {
+            let first = self.data.add(row * self.row_stride + column);
+            std::slice::from_raw_parts_mut(first, columns)
+        }
+    }
+
+    /// Writes, or adds, the transpose of a dense matrix.
+    pub(super) fn take_transpose(&mut self, of: &[T], add: bool) {
+        const SQUARE: usize = 16;
+        assert_eq!(of.len(), self.rows * self.columns);
+        for row in (0..self.rows).step_by(SQUARE) {
+            for column in (0..self.columns).step_by(SQUARE) {
+                for i in row..self.rows.min(row + SQUARE) {
+                    for j in column..self.columns.min(column + SQUARE) {
+                        // SAFETY: within the matrix; read only where it has been written.
+                        unsafe {
+                            let to = self.data.add(i * self.row_stride + j);
+                            let value = of[j * self.rows + i];
+                            to.write(if add { *to + value } else { value });
+                        }
+                    }
+                }
+            }
+        }
+        self.initialised = true;
+    }
+
+    /// Writes zero everywhere.
+    pub(crate) fn clear(&mut self) {
+        for row in 0..self.rows {
+            for column in 0..self.columns {
+                // SAFETY: inside of the extent that the constructors checked or were vouched for.
+                unsafe { self.data.add(row * self.row_stride + column).write(T::zero()) };
+            }
+        }
+        self.initialised = true;
+    }
+}
+
+/// The last element of a strided matrix must lie inside of its slice.
+fn check_extent(len: usize, rows: usize, columns: usize, row_stride: usize, column_stride: usize) {
+    let inside =
+        rows == 0 || columns == 0 || (rows - 1) * row_stride + (columns - 1) * column_stride < len;
+    assert!(inside, "a matrix of {rows} x {columns} elements reaches past its {len} elements");
+}
