@@ -63,8 +63,8 @@ fn relative(found: &Tensor, expected: &Tensor) -> Result<f64> {
     let largest = |tensor: Tensor| -> Result<f64> {
         let values: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
         // `max` would pass over what is no number.
-        let top = values.iter().fold(0f32, |top, x| if x.abs() <= top { top } else { x.abs() });
-        Ok(f64::from(top))
+        let larger = |top: f32, x: f32| if top.is_nan() || x <= top { top } else { x };
+        Ok(f64::from(values.iter().map(|x| x.abs()).fold(0.0, larger)))
     };
     let difference = largest((found.detach() - expected)?)?;
     if difference == 0.0 {
