@@ -115,9 +115,10 @@ fn recomputed_blocks_learn_the_same() {
 }
 
 /// Thirty steps in f32 and in bf16, always on the same 24 pairs, so that a loss says what was learned. A difference of
-/// parameters grows with the steps, as any does, so the bounds are for this number of them. They are about twice what
-/// was measured, largest and mean gap: 9.3e-3 and 3.7e-3 where all of the backbone is trained, at a high rate (the
-/// loss falls from 4.03 to 3.26), 1.1e-3 and 3.6e-4 with shared factors (from 4.03 to 3.82, which is chance).
+/// parameters grows with the steps, as any does, so the bounds are for this number of them. They are about twice the
+/// worst of five seeds, largest and mean gap: 1.2e-1 and 3.9e-2 where all of the backbone is trained, at a rate so high
+/// that any rounding grows (the loss falls from 3.9 to between 3.1 and 3.3), 3.9e-3 and 1.4e-3 with shared factors
+/// (from 3.87 to 3.82 or less, which is chance).
 #[test]
 fn bf16_learns_as_f32_does() {
     let folder = tempfile::tempdir().unwrap();
@@ -132,7 +133,7 @@ fn bf16_learns_as_f32_does() {
     ];
     let full = ["learning_rates.full.backbone=0.003", "learning_rates.full.heads=0.003"];
     let cases: [(&str, &[&str], f64, f64); 2] =
-        [("full", &full, 2e-2, 8e-3), ("cp", &[], 2.5e-3, 8e-4)];
+        [("full", &full, 2.4e-1, 8e-2), ("cp", &[], 8e-3, 2.8e-3)];
     for (kind, rates, largest_allowed, mean_allowed) in cases {
         let [exact, rounded] = ["f32", "bf16"].map(|precision| -> Vec<f64> {
             let path = folder.path().join(format!("{kind}-{precision}"));
