@@ -44,7 +44,7 @@ pub struct Folded<'a> {
 }
 
 /// Attention of `q` (Bq, Tq, width) in `heads` heads over keys and values that are not formed; (Bq, Tq, width). The
-/// same as [`attention`](crate::attention) over the maps' outputs, up to rounding. On the CPU, and without gradient.
+/// same as [`attention`](crate::attention()) over the maps' outputs, up to rounding. On the CPU, and without gradient.
 ///
 /// # Errors
 /// Shapes or element types that do not fit, a row of states that does not exist, an argument that wants a gradient.
