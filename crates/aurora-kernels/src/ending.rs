@@ -29,17 +29,17 @@ impl From<Precision> for MapOptions {
     }
 }
 
-/// What is left for operations of their own.
-pub(crate) struct Rest {
-    gelu: bool,
-    residual: Option<Tensor>,
-}
-
-impl Rest {
-    /// The outputs with what was left.
-    pub(crate) fn after(self, y: Tensor) -> Result<Tensor> {
+impl MapOptions {
+    /// Outputs with the GELU and the residual, by operations of their own.
+    ///
+    /// # Errors
+    /// Shapes or element types that do not fit.
+    pub fn after(&self, y: Tensor) -> Result<Tensor> {
         let y = if self.gelu { activation::gelu(&y)? } else { y };
-        self.residual.map_or(Ok(y.clone()), |residual| y + residual)
+        match &self.residual {
+            Some(residual) => y + residual,
+            None => Ok(y),
+        }
     }
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct Ending {
 }
 
 impl Ending {
-    /// The ending of a map from `x` to outputs of `shape`, and what has to be done apart: everything on a GPU, and a
+    /// The ending of a map from `x` to `out` outputs, and what has to be done apart: everything on a GPU, and a
     /// residual where there is a graph, for that has an input too many then.
     pub(crate) fn new(
         op: &'static str,
@@ -63,7 +63,7 @@ impl Ending {
         x: &Tensor,
         out: usize,
         tracked: bool,
-    ) -> Result<(Self, Rest)> {
+    ) -> Result<(Self, MapOptions)> {
         if let Some(residual) = &options.residual {
             check_like(op, "residual", residual, x)?;
             let (leading, last) = (x.rank() - 1, residual.dims().last() == Some(&out));
@@ -95,7 +95,8 @@ impl Ending {
             tracked,
             before: OnceLock::new(),
         };
-        Ok((ending, Rest { gelu: options.gelu && !on_cpu, residual: apart }))
+        let gelu = options.gelu && !on_cpu;
+        Ok((ending, MapOptions { gelu, residual: apart, ..options.precision.into() }))
     }
 
     /// Runs a product of `rows` by `columns` that ends like this.

@@ -176,9 +176,7 @@ pub fn adapted_linear_in(
         let precision = MapOptions::from(options.precision);
         let narrow = linear_in(x, &delta.a, None, &precision)?;
         let delta = linear_in(&narrow, &delta.b, None, &precision)?;
-        let y = (linear_in(x, weight, bias, &precision)? + delta)?;
-        let y = if options.gelu { crate::gelu(&y)? } else { y };
-        return options.residual.as_ref().map_or(Ok(y.clone()), |residual| y + residual);
+        return options.after((linear_in(x, weight, bias, &precision)? + delta)?);
     }
     let (out, input) = weight.dims2()?;
     let tokens = x.elem_count().checked_div(input).unwrap_or(0);

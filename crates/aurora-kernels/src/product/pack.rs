@@ -78,23 +78,17 @@ unsafe fn fill<T: Real, R: Register<T>>(
         let column = index * width;
         let columns = width.min(rhs.columns() - column);
         let rhs = rhs.t().from(column, columns).t();
-        if columns < width {
-            panel.fill(T::zero());
-            for row in 0..depth {
-                for j in 0..columns {
-                    panel[row * width + j] = rhs.element(row, j);
-                }
-            }
-        } else if rhs.column_stride() == 1 {
+        if columns == width && rhs.column_stride() == 1 {
             for (row, to) in panel.chunks_exact_mut(width).enumerate() {
                 to.copy_from_slice(rhs.dense_row(row));
             }
-        } else if rhs.row_stride() == 1 {
+        } else if columns == width && rhs.row_stride() == 1 {
             // SAFETY: squares of the panel and of the factor lie within them.
             unsafe { turn::<T, R>(panel, rhs) }
         } else {
+            panel.fill(T::zero());
             for row in 0..depth {
-                for j in 0..width {
+                for j in 0..columns {
                     panel[row * width + j] = rhs.element(row, j);
                 }
             }

@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::segment::{Rebuild, Swap};
-use aurora_kernels::{LowRank, MapOptions, Mode, adapted_linear_in, gelu, linear_in};
+use aurora_kernels::{LowRank, MapOptions, Mode, adapted_linear_in, linear_in};
 use candle_core::Tensor;
 
 /// A site's map as it is tuned: `y = s * (x (W + dW)^T) + b`, or with the bias inside the scale. Either part may be
@@ -65,8 +65,7 @@ impl Change {
             // adding the bias at the end, so that a scale of one changes no bit.
             y = y.broadcast_add(&(bias - bias.mul(factors)?)?)?;
         }
-        let y = if options.gelu { gelu(&y)? } else { y };
-        Ok(options.residual.map_or(Ok(y.clone()), |residual| y + residual)?)
+        Ok(options.after(y)?)
     }
 
     /// The part of it that makes the outputs from `first` on, `count` of them.
