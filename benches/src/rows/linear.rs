@@ -81,9 +81,9 @@ impl Operands {
     }
 }
 
-/// The nearest bf16 of each, as `half` rounds.
+/// The nearest bf16 of each, as `half` rounds an f32. (From f64 it drops bits before it looks for a tie.)
 fn rounded(values: Vec<f64>) -> Vec<f64> {
-    values.into_iter().map(|x| half::bf16::from_f64(x).to_f64()).collect()
+    values.into_iter().map(|x| half::bf16::from_f32(x as f32).to_f64()).collect()
 }
 
 /// For each site the product alone, the frozen map forward (in bf16 too, and with what ends it) and backward, its weight
