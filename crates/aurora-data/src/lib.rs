@@ -11,6 +11,7 @@ mod sample;
 pub mod shard;
 mod tokens;
 pub mod transform;
+pub mod video;
 
 pub use caption::Keywords;
 pub use dataset::{Dataset, Decode};
