@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use crate::caption::{Keywords, compose};
 use crate::folder::{self, Captions};
 use crate::transform::Transform;
-use crate::{Error, Picture, Result, Sample, Split, shard};
+use crate::{Content, Error, Picture, Result, Sample, Split, Visual, shard};
 
 /// When pictures are decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,11 +35,24 @@ struct Item {
 
 impl Item {
     fn decode(sample: &Sample) -> Result<Picture> {
-        Picture::decode(&sample.picture).map_err(|reason| Error::Decode {
+        let failed = |reason: String| Error::Decode {
             shard: sample.shard.to_string(),
             key: sample.key.clone(),
             reason,
-        })
+        };
+        let Some(content) = sample.visual.contents().first() else {
+            return Err(failed("it is a clip without a frame".to_string()));
+        };
+        let bytes = content.bytes().map_err(|e| failed(e.to_string()))?;
+        Picture::decode(&bytes).map_err(failed)
+    }
+}
+
+/// Lets go of a picture's encoded bytes in memory, once it is decoded. Clips keep theirs: only
+/// their first frame is.
+fn release(visual: &mut Visual) {
+    if let Visual::Picture(content @ Content::Memory(_)) = visual {
+        *content = Content::default();
     }
 }
 
@@ -82,7 +95,7 @@ impl Dataset {
             let concept = *concepts.entry(name).or_insert(next);
             let picture = pictures.next();
             if picture.is_some() {
-                sample.picture = Vec::new();
+                release(&mut sample.visual);
             }
             items.push(Item { sample, picture, concept });
         }
@@ -132,7 +145,8 @@ impl Dataset {
             .map(|index| {
                 let item = self.item(index)?;
                 let picture = self.picture(index)?.resize(size, None)?;
-                let sample = Sample { picture: Vec::new(), ..item.sample.clone() };
+                let mut sample = item.sample.clone();
+                release(&mut sample.visual);
                 Ok(Item { sample, picture: Some(picture), concept: item.concept })
             })
             .collect::<Result<Vec<Item>>>()?;
@@ -155,7 +169,7 @@ impl Dataset {
         item.ok_or(Error::OutOfRange { index, count: self.len() })
     }
 
-    /// A sample. Where the picture was decoded at load, its encoded bytes are gone.
+    /// A sample. Where the picture was decoded at load, its encoded bytes are gone from memory.
     ///
     /// # Errors
     /// When `index` is past the end.
@@ -182,7 +196,7 @@ impl Dataset {
         items.map(|item| item.concept).collect()
     }
 
-    /// A decoded picture.
+    /// A decoded picture; of a clip, its first frame.
     ///
     /// # Errors
     /// When `index` is past the end or the picture does not decode.

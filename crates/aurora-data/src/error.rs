@@ -103,6 +103,31 @@ pub enum Error {
         reason: String,
     },
 
+    /// A path in other people's files that leads out of the folder it belongs to.
+    #[error("{place}: {path:?} {reason}; paths are relative and stay below {}", root)]
+    Outside {
+        /// The file, and the line or entry.
+        place: String,
+        /// The path as it stands there.
+        path: String,
+        /// What is wrong with it.
+        reason: &'static str,
+        /// What it would have to stay below.
+        root: String,
+    },
+    /// More than the policy allows was left out.
+    #[error(
+        "{skipped} broken pictures or records were left out already, and no more than {limit} may be; the next: {last}"
+    )]
+    TooManySkipped {
+        /// How many were left out.
+        skipped: usize,
+        /// How many may be.
+        limit: usize,
+        /// The error of the next.
+        last: String,
+    },
+
     // Words.
     /// A vocabulary that is none, or lacks what every text needs.
     #[error("{file}{}: {reason}", line.map(|line| format!(", line {line}")).unwrap_or_default())]
@@ -179,4 +204,20 @@ pub enum Error {
     /// The tensor library's own error.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// Whether the error is about one picture or record, without which the rest can be used.
+    pub fn is_of_one_sample(&self) -> bool {
+        matches!(
+            self,
+            Self::Read { .. }
+                | Self::NoCaption { .. }
+                | Self::NoPicture { .. }
+                | Self::Duplicate { .. }
+                | Self::Record { .. }
+                | Self::Decode { .. }
+                | Self::Outside { .. }
+        )
+    }
 }

@@ -1,12 +1,16 @@
 #![doc = include_str!("../README.md")]
 
 pub mod caption;
+pub mod content;
 mod dataset;
 pub mod embedded;
 mod error;
+mod film;
 pub mod folder;
 pub mod loader;
 mod picture;
+pub mod policy;
+mod question;
 mod sample;
 pub mod shard;
 mod tokens;
@@ -14,11 +18,14 @@ pub mod transform;
 pub mod video;
 
 pub use caption::Keywords;
+pub use content::Content;
 pub use dataset::{Dataset, Decode};
 pub use error::{Error, Result};
 pub use folder::Captions;
 pub use loader::{Batch, Batches, Loader, LoaderOptions};
 pub use picture::{Crop, Picture};
-pub use sample::{Sample, Split};
+pub use policy::{OnError, Skipped, Skips};
+pub use question::{Answers, Question, QuestionId, Weighed};
+pub use sample::{Sample, Split, Visual};
 pub use tokens::{Padding, Special, Tokens};
 pub use transform::{Augment, Evaluation, Released, Transform};

@@ -7,7 +7,7 @@ use crate::config::{DataSection, Keywords, OneOrMany};
 use crate::error::Result;
 
 /// Compressed bytes up to which a set is decoded when it is opened.
-const DECODE_AT_LOAD: usize = 64 << 20;
+const DECODE_AT_LOAD: u64 = 64 << 20;
 
 /// The three sets of a tuning.
 #[derive(Debug, Clone)]
@@ -52,7 +52,7 @@ pub fn open(names: &OneOrMany, split: Split) -> Result<Dataset> {
         let reason = format!("no sample is marked with split {split:?}");
         return Err(aurora_data::Error::Empty { what: names.as_slice().join(", "), reason }.into());
     }
-    let bytes: usize = samples.iter().map(|sample| sample.picture.len()).sum();
+    let bytes: u64 = samples.iter().map(|sample| sample.visual.len()).sum();
     // Decoded at once, a picture that does not decode is an error now and not after an hour of training.
     let decode = if bytes <= DECODE_AT_LOAD { Decode::AtLoad } else { Decode::OnUse };
     Ok(Dataset::new(samples, decode)?)
