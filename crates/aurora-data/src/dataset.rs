@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use crate::caption::{Keywords, compose};
 use crate::folder::{self, Captions};
 use crate::transform::Transform;
+use crate::video::clip;
 use crate::{Content, Error, Picture, Result, Sample, Split, Visual, shard};
 
 /// When pictures are decoded.
@@ -40,11 +41,7 @@ impl Item {
             key: sample.key.clone(),
             reason,
         };
-        let Some(content) = sample.visual.contents().first() else {
-            return Err(failed("it is a clip without a frame".to_string()));
-        };
-        let bytes = content.bytes().map_err(|e| failed(e.to_string()))?;
-        Picture::decode(&bytes).map_err(failed)
+        clip::first(&sample.visual).map_err(failed)
     }
 }
 

@@ -16,6 +16,7 @@ pub mod shard;
 mod tokens;
 pub mod transform;
 pub mod video;
+pub mod write;
 
 pub use caption::Keywords;
 pub use content::Content;
