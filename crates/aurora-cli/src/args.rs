@@ -1,5 +1,8 @@
 //! The command line: what can be asked for, in words for somebody who asks for the first time.
 
+mod check;
+mod data;
+
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -8,6 +11,9 @@ use aurora_layers::{AdapterKind, Flavour};
 use aurora_train::config::{Config, PretrainConfig, RunConfig, describe};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::de::DeserializeOwned;
+
+pub use check::CheckArgs;
+pub use data::{DataArgs, DataCommand, FormatArg, PolicyArg, PolicyArgs, ReadingArgs, ShardArgs};
 
 /// Tune a vision-language model on your own pictures by training a small adapter.
 ///
@@ -103,6 +109,10 @@ Examples:
 Writes a backbone, and where the adapter has gates or context, which are no weights, an adapter/ in
 it that holds those alone.")]
     Merge(MergeArgs),
+
+    /// Make your own pictures, clips and words ready
+    #[command(after_help = data::EXAMPLES)]
+    Data(DataArgs),
 }
 
 const TRAIN_EXAMPLES: &str = "\

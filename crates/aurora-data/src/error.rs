@@ -11,7 +11,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     // What the disk says.
     /// No such shard or folder.
-    #[error("no shard or folder at {}; a shard is a .tar or .tar.gz file, a folder holds PNG, JPEG or WebP pictures", path.display())]
+    #[error("no shard, folder or annotations at {}; a shard is a .tar or .tar.gz file, a folder holds PNG, JPEG or WebP pictures, annotations are .json, .jsonl, .csv or .tsv", path.display())]
     Missing {
         /// The path as given.
         path: PathBuf,
@@ -23,6 +23,22 @@ pub enum Error {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// Writing failed.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A folder of shards that is not what its manifest says.
+    #[error("{}: {reason}", path.display())]
+    Manifest {
+        /// The manifest, the shard, or the folder.
+        path: PathBuf,
+        /// What is wrong, and the way out.
+        reason: String,
     },
     /// A folder without one picture in it.
     #[error("{} holds no picture (looked below it for PNG, JPEG and WebP files, by content)", path.display())]
@@ -103,6 +119,39 @@ pub enum Error {
         reason: String,
     },
 
+    /// A file of annotations that cannot be read as a whole.
+    #[error("{}{}: {reason}", file.display(), line.map(|line| format!(", line {line}")).unwrap_or_default())]
+    Annotations {
+        /// The file.
+        file: PathBuf,
+        /// The line, counted from 1, where one is to blame.
+        line: Option<u64>,
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
+    /// A row of annotations that cannot be used.
+    #[error("{}, {place}: {reason}", file.display())]
+    Row {
+        /// The file.
+        file: PathBuf,
+        /// The line or the number of the row, counted from 1.
+        place: String,
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
+    /// More than the policy allows was left out.
+    #[error(
+        "{skipped} broken pictures or records were left out already, and no more than {limit} may be; the next: {last}"
+    )]
+    TooManySkipped {
+        /// How many were left out.
+        skipped: usize,
+        /// How many may be.
+        limit: usize,
+        /// The error of the next.
+        last: String,
+    },
+
     // Words.
     /// A vocabulary that is none, or lacks what every text needs.
     #[error("{file}{}: {reason}", line.map(|line| format!(", line {line}")).unwrap_or_default())]
@@ -179,4 +228,20 @@ pub enum Error {
     /// The tensor library's own error.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// Whether the error is about one picture or record, without which the rest can be used.
+    pub fn is_of_one_sample(&self) -> bool {
+        matches!(
+            self,
+            Self::Read { .. }
+                | Self::NoCaption { .. }
+                | Self::NoPicture { .. }
+                | Self::Duplicate { .. }
+                | Self::Record { .. }
+                | Self::Decode { .. }
+                | Self::Row { .. }
+        )
+    }
 }

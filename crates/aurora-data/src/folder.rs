@@ -1,14 +1,19 @@
 //! A folder of pictures, such as a person has it.
+//!
+//! Words stand in a `.txt` (one caption a line) or `.json` beside each picture. A folder with such
+//! a file beside it is a clip, and the pictures in it are its frames: `walk.txt` says what the
+//! frames in `walk/` show.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::picture::sniff;
-use crate::sample::Sample;
+use crate::film::{HEAD, Kind, kind};
+use crate::policy::Skips;
+use crate::sample::{Sample, Visual};
 use crate::shard::{PICTURES, with_words};
-use crate::{Error, Result};
+use crate::{Content, Error, Result};
 
 /// Whether the pictures of a folder need words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,87 +27,186 @@ pub enum Captions {
 }
 
 /// Reads every PNG, JPEG and WebP picture below `path`, in the order of their paths. A file with a
-/// picture's extension or a picture's first bytes counts as one; everything else is left alone.
+/// picture's extension or a picture's first bytes counts as one, and a film (GIF, APNG, animated
+/// WebP, video) where there are words beside it; everything else is left alone. The pictures
+/// themselves are read when they are asked for.
 ///
 /// # Errors
 /// When the folder is not there or holds no picture, and with [`Captions::Required`] when a
 /// picture or a caption is alone.
 pub fn read(path: &Path, captions: Captions) -> Result<Vec<Sample>> {
-    let mut files = Vec::new();
-    walk(path, &mut files)?;
-    files.sort();
+    read_with(path, captions, &Skips::default())
+}
+
+/// The same; what is wrong with single pictures and words, `skips` decides about.
+///
+/// # Errors
+/// As [`read`], with a policy that stops.
+pub fn read_with(path: &Path, captions: Captions, skips: &Skips) -> Result<Vec<Sample>> {
+    let mut found = Vec::new();
+    walk(path, &mut found)?;
+    found.sort();
     let shard: Arc<str> = Arc::from(path.display().to_string());
     let mut out = Vec::new();
     let mut pictured = BTreeSet::new();
-    for file in &files {
-        let extension = file.extension().map(|e| e.to_string_lossy().to_lowercase());
-        let named = extension.as_deref().is_some_and(|e| PICTURES.contains(&e));
-        let words = matches!(extension.as_deref(), Some("json" | "txt"));
-        if words {
-            continue;
+    let mut pictures = 0usize;
+    for file in found.iter().filter(|file| !is_words(file)) {
+        let made = visual(file).and_then(|visual| {
+            let Some(visual) = visual else { return Ok(None) };
+            pictures += 1;
+            pictured.insert(words_name(file, ""));
+            sample(&shard, path, file, visual, captions).map(Some)
+        });
+        match made {
+            Ok(sample) => out.extend(sample),
+            Err(error) => skips.decide(file.display().to_string(), error)?,
         }
-        let data = load(file)?;
-        if !named && sniff(&data).is_none() {
-            continue;
-        }
-        let relative = file.strip_prefix(path).unwrap_or(file);
-        let key = relative.with_extension("").display().to_string();
-        let json = beside(file, "json")?;
-        let text = beside(file, "txt")?;
-        let json_name = format!("{key}.json");
-        let json = json.as_deref().map(|data| (json_name.as_str(), data));
-        pictured.insert(file.with_extension(""));
-        let sample = with_words(&shard, key, data, json, text.as_deref())?;
-        if captions == Captions::Required && sample.captions.is_empty() {
-            return Err(Error::NoCaption { shard: shard.to_string(), key: sample.key });
-        }
-        out.push(sample);
     }
     if captions == Captions::Required {
-        let alone = files.iter().find(|file| {
-            file.extension().is_some_and(|e| e == "json" || e == "txt")
-                && !pictured.contains(&file.with_extension(""))
-        });
-        if let Some(file) = alone {
+        let alone =
+            |file: &&PathBuf| is_words(file) && !pictured.contains(&file.with_extension(""));
+        for file in found.iter().filter(alone) {
             let key = file.strip_prefix(path).unwrap_or(file).with_extension("");
             let key = key.display().to_string();
-            return Err(Error::NoPicture { shard: shard.to_string(), key });
+            let error = Error::NoPicture { shard: shard.to_string(), key };
+            skips.decide(file.display().to_string(), error)?;
         }
     }
-    if out.is_empty() {
+    if pictures == 0 {
         return Err(Error::EmptyFolder { path: path.to_path_buf() });
     }
     Ok(out)
 }
 
-/// Every file below `folder`; hidden files and folders are left out.
-fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    let failed = |source: std::io::Error| match source.kind() {
-        std::io::ErrorKind::NotFound => Error::Missing { path: folder.to_path_buf() },
-        _ => Error::Read { path: folder.to_path_buf(), source },
-    };
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        if entry.file_name().to_string_lossy().starts_with('.') {
-            continue;
+/// A picture or clip with the words beside it.
+fn sample(
+    shard: &Arc<str>,
+    root: &Path,
+    file: &Path,
+    visual: Visual,
+    captions: Captions,
+) -> Result<Sample> {
+    let relative = file.strip_prefix(root).unwrap_or(file);
+    let key = if file.is_dir() { relative.to_path_buf() } else { relative.with_extension("") };
+    let key = key.display().to_string();
+    let (json, text) = (beside(file, "json")?, beside(file, "txt")?);
+    let json_name = format!("{key}.json");
+    let json = json.as_deref().map(|data| (json_name.as_str(), data));
+    let sample = with_words(shard, key, visual, json, text.as_deref())?;
+    let words = !sample.captions.is_empty() || sample.question.is_some();
+    if captions == Captions::Required && !words {
+        return Err(Error::NoCaption { shard: shard.to_string(), key: sample.key });
+    }
+    Ok(sample)
+}
+
+/// What a file or a clip's folder shows; none if it is neither picture nor film.
+fn visual(path: &Path) -> Result<Option<Visual>> {
+    if path.is_dir() {
+        return frames(path).map(Some);
+    }
+    let content = Content::file(path)?;
+    let named = extension(path).is_some_and(|e| PICTURES.contains(&e.as_str()));
+    Ok(match kind(&content.head(HEAD)?) {
+        // A film without a picture's name counts where somebody has said something about it.
+        Some(Kind::Film) if named || has_words(path) => Some(Visual::Film(content)),
+        Some(Kind::Picture) => Some(Visual::Picture(content)),
+        _ if named => Some(Visual::Picture(content)),
+        _ => None,
+    })
+}
+
+/// The pictures in a folder as the frames of a clip, in the order of the numbers in their names.
+///
+/// # Errors
+/// When the folder cannot be read or holds no picture.
+pub fn frames(folder: &Path) -> Result<Visual> {
+    let mut found = Vec::new();
+    for path in entries(folder)? {
+        let named = extension(&path).is_some_and(|e| PICTURES.contains(&e.as_str()));
+        if named && path.is_file() {
+            found.push(path);
         }
-        let path = entry.path();
+    }
+    if found.is_empty() {
+        return Err(Error::EmptyFolder { path: folder.to_path_buf() });
+    }
+    // By number, not by letter: frame 10 comes after frame 9 with and without leading zeros.
+    found.sort_by_cached_key(|path| {
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let digits = stem.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+        let number: Option<u64> = stem.get(digits..).and_then(|number| number.parse().ok());
+        (stem.get(..digits).unwrap_or_default().to_string(), number, stem)
+    });
+    found.into_iter().map(Content::file).collect::<Result<_>>().map(Visual::Frames)
+}
+
+/// Every file below `folder`, and every folder in it that is a clip; what is hidden is left out.
+fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+    for path in entries(folder)? {
         // Links to files are followed, links to folders are not: they may lead in a circle.
-        if entry.file_type().map_err(failed)?.is_dir() {
-            walk(&path, files)?;
-        } else if path.is_file() {
-            files.push(path);
+        let link = path.is_symlink();
+        if path.is_file() {
+            found.push(path);
+        } else if path.is_dir() && !link {
+            if has_words(&path) {
+                found.push(path);
+            } else {
+                walk(&path, found)?;
+            }
         }
     }
     Ok(())
 }
 
-fn load(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|source| Error::Read { path: path.to_path_buf(), source })
+/// What lies in a folder, without what is hidden.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::NotFound => Error::Missing { path: folder.to_path_buf() },
+        _ => Error::Read { path: folder.to_path_buf(), source },
+    };
+    let mut out = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if !entry.file_name().to_string_lossy().starts_with('.') {
+            out.push(entry.path());
+        }
+    }
+    Ok(out)
 }
 
-/// The file of the same name with another extension, if it is there.
+fn extension(path: &Path) -> Option<String> {
+    path.extension().map(|e| e.to_string_lossy().to_lowercase())
+}
+
+fn is_words(path: &Path) -> bool {
+    matches!(extension(path).as_deref(), Some("json" | "txt"))
+}
+
+/// The name of the words beside a picture or a clip's folder. A folder's name has no extension,
+/// whatever dots are in it.
+fn words_name(path: &Path, extension: &str) -> PathBuf {
+    match (path.is_dir(), path.file_name(), extension) {
+        (true, Some(name), "") => path.with_file_name(name),
+        (true, Some(name), extension) => {
+            let mut name = name.to_os_string();
+            name.push(".");
+            name.push(extension);
+            path.with_file_name(name)
+        }
+        _ => path.with_extension(extension),
+    }
+}
+
+fn has_words(path: &Path) -> bool {
+    ["txt", "json"].iter().any(|extension| words_name(path, extension).is_file())
+}
+
+/// The words beside a picture, if they are there.
 fn beside(picture: &Path, extension: &str) -> Result<Option<Vec<u8>>> {
-    let path = picture.with_extension(extension);
-    if path.is_file() { load(&path).map(Some) } else { Ok(None) }
+    let path = words_name(picture, extension);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    fs::read(&path).map(Some).map_err(|source| Error::Read { path, source })
 }

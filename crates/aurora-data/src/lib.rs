@@ -1,23 +1,36 @@
 #![doc = include_str!("../README.md")]
 
 pub mod caption;
+pub mod check;
+pub mod content;
 mod dataset;
 pub mod embedded;
 mod error;
+mod film;
 pub mod folder;
+pub mod formats;
 pub mod loader;
 mod picture;
+pub mod policy;
+mod question;
 mod sample;
 pub mod shard;
+pub mod source;
 mod tokens;
 pub mod transform;
+pub mod video;
+pub mod write;
 
 pub use caption::Keywords;
+pub use content::Content;
 pub use dataset::{Dataset, Decode};
 pub use error::{Error, Result};
 pub use folder::Captions;
+pub use formats::Format;
 pub use loader::{Batch, Batches, Loader, LoaderOptions};
 pub use picture::{Crop, Picture};
-pub use sample::{Sample, Split};
+pub use policy::{OnError, Skipped, Skips};
+pub use question::{Answers, Question, QuestionId, Weighed};
+pub use sample::{Sample, Split, Visual};
 pub use tokens::{Padding, Special, Tokens};
 pub use transform::{Augment, Evaluation, Released, Transform};

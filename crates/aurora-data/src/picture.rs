@@ -121,7 +121,7 @@ pub(crate) fn sniff(data: &[u8]) -> Option<ImageFormat> {
 }
 
 /// RGB bytes, on white where there is transparency.
-fn flatten(picture: DynamicImage) -> Vec<u8> {
+pub(crate) fn flatten(picture: DynamicImage) -> Vec<u8> {
     if !picture.color().has_alpha() {
         return picture.into_rgb8().into_raw();
     }

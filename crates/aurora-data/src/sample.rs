@@ -4,10 +4,14 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+
+use crate::caption::{PICTURE_WORDS, VIDEO_WORDS, clean};
+use crate::content::Content;
+use crate::question::{Answers, Question, QuestionId};
 
 /// One of the three parts of a dataset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
     /// For training.
@@ -46,18 +50,56 @@ impl FromStr for Split {
     }
 }
 
-/// A picture, still encoded, with its words.
+/// What there is to see, still encoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Visual {
+    /// One picture: WebP, PNG or JPEG.
+    Picture(Content),
+    /// The frames of a clip, in order, each a picture of its own.
+    Frames(Vec<Content>),
+    /// One file that holds several frames: GIF, APNG, animated WebP or a video.
+    Film(Content),
+}
+
+impl Visual {
+    /// The contents it consists of.
+    pub fn contents(&self) -> &[Content] {
+        match self {
+            Self::Picture(content) | Self::Film(content) => std::slice::from_ref(content),
+            Self::Frames(frames) => frames,
+        }
+    }
+
+    /// Whether it is a clip.
+    pub fn is_clip(&self) -> bool {
+        !matches!(self, Self::Picture(_))
+    }
+
+    /// How many encoded bytes there are.
+    pub fn len(&self) -> u64 {
+        self.contents().iter().map(Content::len).sum()
+    }
+
+    /// Whether there is nothing to see.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A picture or clip, still encoded, with its words.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     /// Name of the shard or folder, for messages.
     pub shard: Arc<str>,
     /// The picture's name in it: the path up to the first dot of the file name.
     pub key: String,
-    /// The encoded picture: WebP, PNG or JPEG.
-    pub picture: Vec<u8>,
-    /// Captions, cleaned (see [`crate::caption::clean`]). A shard's picture has at least one; a
-    /// folder's may have none.
+    /// The picture or clip.
+    pub visual: Visual,
+    /// Captions, cleaned (see [`crate::caption::clean`]). A shard's picture has at least one, or a
+    /// question; a folder's may have neither.
     pub captions: Vec<String>,
+    /// A question about it.
+    pub question: Option<Question>,
     /// Words that add to the captions.
     pub keywords: Vec<String>,
     /// What the picture shows; pictures of one concept are positives of each other.
@@ -68,13 +110,34 @@ pub struct Sample {
     pub source: Option<String>,
 }
 
+/// One text or several.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged, expecting = "a text or a list of texts was expected")]
+pub(crate) enum Texts {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Texts {
+    pub fn as_slice(&self) -> &[String] {
+        match self {
+            Self::One(text) => std::slice::from_ref(text),
+            Self::Many(texts) => texts,
+        }
+    }
+}
+
 /// The JSON beside a picture. Other fields are allowed and ignored.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Record {
-    caption: Option<String>,
-    captions: Option<Vec<String>>,
+    pub caption: Option<String>,
+    pub captions: Option<Vec<String>>,
     #[serde(default)]
     pub keywords: Vec<String>,
+    pub question: Option<String>,
+    pub question_id: Option<QuestionId>,
+    #[serde(default)]
+    pub answers: Answers,
     pub concept: Option<String>,
     pub split: Option<Split>,
     pub source: Option<String>,
@@ -86,8 +149,30 @@ impl Record {
         serde_json::from_slice(data).map_err(|e| e.to_string())
     }
 
-    /// The captions of both fields.
-    pub fn captions(&self) -> impl Iterator<Item = &String> {
-        self.caption.iter().chain(self.captions.iter().flatten())
+    /// A sample of what it says and of the lines of `text`, further captions; all cleaned.
+    pub fn into_sample(
+        self,
+        (shard, key): (&Arc<str>, String),
+        visual: Visual,
+        text: &str,
+    ) -> Sample {
+        let words = if visual.is_clip() { VIDEO_WORDS } else { PICTURE_WORDS };
+        let tidy = |text: &str| Some(clean(text, words)).filter(|text| !text.is_empty());
+        let captions = self.caption.iter().chain(self.captions.iter().flatten());
+        let captions = captions.map(String::as_str).chain(text.lines()).filter_map(tidy).collect();
+        let answers = self.answers;
+        Sample {
+            shard: Arc::clone(shard),
+            key,
+            visual,
+            captions,
+            question: self
+                .question
+                .and_then(|text| Question::new(self.question_id, &text, answers)),
+            keywords: self.keywords.iter().filter_map(|k| tidy(k)).collect(),
+            concept: self.concept,
+            split: self.split,
+            source: self.source,
+        }
     }
 }

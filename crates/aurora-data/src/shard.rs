@@ -1,12 +1,18 @@
 //! Tar shards in the WebDataset layout: files that share a key are one sample.
 //!
 //! `000123.webp` (or `.png`, `.jpg`, `.jpeg`) is the picture, `000123.json` or `000123.txt` its
-//! words: JSON with `caption` or `captions` and, if there are, `keywords`, `concept`, `split` and
-//! `source`; text with one caption a line. Order does not matter, other files are left alone, and
-//! the archive may be gzipped. A shard is checked whole before anything of it is used: an entry
-//! that is cut, an archive without its end, a picture without words and words without a picture
-//! are errors that name the place.
+//! words: JSON with `caption` or `captions` and, if there are, `keywords`, `question` with
+//! `question_id` and `answers`, `concept`, `split` and `source`; text with one caption a line. A
+//! clip is a film (`000123.gif`, `.mp4`, an animated WebP or PNG) or its frames: `000123.000.jpg`,
+//! `000123.001.jpg`, in the order of their numbers. Order does not matter, other files are left
+//! alone, and the archive may be gzipped. A shard is checked whole before anything of it is used:
+//! an entry that is cut, an archive without its end, a picture without words and words without a
+//! picture are errors that name the place.
+//!
+//! Of a shard that is not compressed only headers and words are read here. Its pictures stay where
+//! they are until they are asked for, so that a shard may be larger than memory.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
@@ -14,60 +20,131 @@ use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
 
-use crate::caption::{PICTURE_WORDS, clean};
-use crate::sample::{Record, Sample};
+use crate::content::{Content, SharedFile};
+use crate::film::{HEAD, Kind, kind};
+use crate::policy::Skips;
+use crate::sample::{Record, Sample, Visual};
 use crate::{Error, Result};
 
 /// Extensions that mark a picture in a shard; which format it is, its content says.
 pub(crate) const PICTURES: &[&str] = &["webp", "png", "jpg", "jpeg"];
 
+/// Extensions that mark a film.
+pub(crate) const FILMS: &[&str] = &["gif", "apng", "mp4", "mov", "m4v", "webm", "mkv", "avi"];
+
 /// Size of a tar block in bytes.
-const BLOCK: usize = 512;
+const BLOCK: u64 = 512;
+
+/// Most bytes of words beside a picture, and of a name that comes as an entry of its own.
+const WORDS: u64 = 16 << 20;
 
 /// Reads a shard from disk.
 ///
 /// # Errors
 /// See [`Error`]: missing, truncated, not a tar, a picture or a caption alone, a bad record.
 pub fn read(path: &Path) -> Result<Vec<Sample>> {
-    let bytes = std::fs::read(path).map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => Error::Missing { path: path.to_path_buf() },
-        _ => Error::Read { path: path.to_path_buf(), source },
-    })?;
-    parse(&path.display().to_string(), &bytes)
+    read_with(path, &Skips::default())
 }
+
+/// The same; what is wrong with single pictures and words, `skips` decides about. A shard that is
+/// cut is an error whatever it says.
+///
+/// # Errors
+/// As [`read`], with a policy that stops.
+pub fn read_with(path: &Path, skips: &Skips) -> Result<Vec<Sample>> {
+    let file = SharedFile::new(path)?;
+    let name = path.display().to_string();
+    let start = file.read_at(0, file.len().min(2))?;
+    if start.starts_with(&GZIP) {
+        let bytes = Content::file(path)?;
+        return parse_with(&name, &bytes.bytes()?, skips);
+    }
+    let archive = Archive::File(Arc::new(file));
+    samples(&name, &archive, files(&name, &archive)?, skips)
+}
+
+/// The first bytes of what is gzipped.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// Reads a shard from memory; `name` is for messages.
 ///
 /// # Errors
 /// As [`read`], without those of the disk.
 pub fn parse(name: &str, bytes: &[u8]) -> Result<Vec<Sample>> {
-    if bytes.starts_with(&[0x1f, 0x8b]) {
+    parse_with(name, bytes, &Skips::default())
+}
+
+fn parse_with(name: &str, bytes: &[u8], skips: &Skips) -> Result<Vec<Sample>> {
+    let archive = if bytes.starts_with(&GZIP) {
         let mut tar = Vec::new();
         MultiGzDecoder::new(bytes).read_to_end(&mut tar).map_err(|e| Error::Truncated {
             shard: name.to_string(),
             place: format!("after {} unpacked bytes", tar.len()),
             reason: format!("the compressed stream is damaged or cut ({e})"),
         })?;
-        samples(name, files(name, &tar)?)
+        Archive::Memory(Cow::Owned(tar))
     } else {
-        samples(name, files(name, bytes)?)
+        Archive::Memory(Cow::Borrowed(bytes))
+    };
+    samples(name, &archive, files(name, &archive)?, skips)
+}
+
+/// The bytes of a tar.
+enum Archive<'a> {
+    Memory(Cow<'a, [u8]>),
+    File(Arc<SharedFile>),
+}
+
+impl Archive<'_> {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Memory(bytes) => bytes.len() as u64,
+            Self::File(file) => file.len(),
+        }
+    }
+
+    /// The bytes of a range; none if the archive does not reach as far.
+    fn get(&self, (offset, len): Range) -> Result<Option<Cow<'_, [u8]>>> {
+        match self {
+            Self::Memory(bytes) => Ok(slice(bytes, (offset, len)).map(Cow::Borrowed)),
+            Self::File(file) if offset.saturating_add(len) > file.len() => Ok(None),
+            Self::File(file) => file.read_at(offset, len).map(|bytes| Some(Cow::Owned(bytes))),
+        }
+    }
+
+    /// A range, to be read later if it can be.
+    fn content(&self, (offset, len): Range) -> Content {
+        match self {
+            Self::Memory(bytes) => {
+                Content::Memory(slice(bytes, (offset, len)).unwrap_or_default().into())
+            }
+            Self::File(file) => Content::Part { file: Arc::clone(file), offset, len },
+        }
     }
 }
 
+/// Where something begins, and its length.
+type Range = (u64, u64);
+
+fn slice(bytes: &[u8], (offset, len): Range) -> Option<&[u8]> {
+    let start = usize::try_from(offset).ok()?;
+    bytes.get(start..start.checked_add(usize::try_from(len).ok()?)?)
+}
+
 /// A file of the archive.
-struct File<'a> {
+struct File {
     path: String,
-    data: &'a [u8],
+    range: Range,
 }
 
 /// Walks the archive. Names longer than a header holds come as GNU or pax entries before it.
-fn files<'a>(shard: &str, tar: &'a [u8]) -> Result<Vec<File<'a>>> {
+fn files(shard: &str, tar: &Archive<'_>) -> Result<Vec<File>> {
     let truncated = |place: String, reason: &str| Error::Truncated {
         shard: shard.to_string(),
         place,
         reason: reason.to_string(),
     };
-    let mut found: Vec<File<'a>> = Vec::new();
+    let mut found: Vec<File> = Vec::new();
     let mut long_name: Option<String> = None;
     let mut at = 0;
     loop {
@@ -75,13 +152,13 @@ fn files<'a>(shard: &str, tar: &'a [u8]) -> Result<Vec<File<'a>>> {
             Some(file) => format!("after {}", file.path),
             None => "at its beginning".to_string(),
         };
-        let Some(block) = tar.get(at..at + BLOCK) else {
+        let Some(block) = tar.get((at, BLOCK))? else {
             return Err(truncated(place(), "no end of archive (two empty blocks) follows"));
         };
         if block.iter().all(|&b| b == 0) {
             return Ok(found);
         }
-        let header = tar::Header::from_byte_slice(block);
+        let header = tar::Header::from_byte_slice(&block);
         let bad = |reason: String| Error::NotTar { shard: shard.to_string(), reason };
         let stated = header.cksum().map_err(|e| bad(format!("{e}, {}", place())))?;
         let mut sum = 0u32;
@@ -99,27 +176,60 @@ fn files<'a>(shard: &str, tar: &'a [u8]) -> Result<Vec<File<'a>>> {
             .take()
             .unwrap_or_else(|| String::from_utf8_lossy(&header.path_bytes()).into_owned());
         let start = at + BLOCK;
-        let data = usize::try_from(size)
-            .ok()
-            .and_then(|size| tar.get(start..start.checked_add(size)?))
-            .ok_or_else(|| {
-                let there = tar.len().saturating_sub(start);
-                truncated(format!("in {path}"), &format!("{there} of its {size} bytes are there"))
-            })?;
+        if start.checked_add(size).is_none_or(|end| end > tar.len()) {
+            let there = tar.len().saturating_sub(start);
+            let reason = format!("{there} of its {size} bytes are there");
+            return Err(truncated(format!("in {path}"), &reason));
+        }
         match header.entry_type() {
             tar::EntryType::GNULongName => {
-                let text = String::from_utf8_lossy(data);
+                let data = words(shard, &path, tar, (start, size))?;
+                let text = String::from_utf8_lossy(&data);
                 long_name = Some(text.trim_end_matches('\0').to_string());
             }
-            tar::EntryType::XHeader => long_name = pax_path(data),
-            tar::EntryType::Regular | tar::EntryType::Continuous => {
-                found.push(File { path, data });
+            tar::EntryType::XHeader => {
+                long_name = pax_path(&words(shard, &path, tar, (start, size))?);
             }
-            // Folders, links and global headers hold nothing of a sample.
+            tar::EntryType::Regular | tar::EntryType::Continuous => {
+                check_path(shard, &path)?;
+                found.push(File { path, range: (start, size) });
+            }
+            tar::EntryType::Symlink | tar::EntryType::Link => {
+                let reason =
+                    "it is a link; a shard holds the files themselves (tar -h)".to_string();
+                return Err(Error::Record { shard: shard.to_string(), file: path, reason });
+            }
+            // Folders and global headers hold nothing of a sample.
             _ => {}
         }
-        at = start + data.len().div_ceil(BLOCK) * BLOCK;
+        at = size.div_ceil(BLOCK).saturating_mul(BLOCK).saturating_add(start);
     }
+}
+
+/// Refuses names that lead out of the archive. Nothing is written here, but a name is a key, and
+/// whoever unpacks the shard should not be surprised.
+fn check_path(shard: &str, path: &str) -> Result<()> {
+    let parts = || path.split(['/', '\\']);
+    let reason = if path.starts_with(['/', '\\']) || path.get(1..3) == Some(":\\") {
+        "is absolute"
+    } else if parts().any(|part| part == "..") {
+        "climbs out with .."
+    } else {
+        return Ok(());
+    };
+    let (place, root) = (shard.to_string(), "the archive".to_string());
+    Err(Error::Outside { place, path: path.to_string(), reason, root })
+}
+
+/// The bytes of an entry that is read whole: words, or a name.
+fn words<'a>(shard: &str, path: &str, tar: &'a Archive<'_>, range: Range) -> Result<Cow<'a, [u8]>> {
+    let refuse =
+        |reason: String| Error::Record { shard: shard.to_string(), file: path.to_string(), reason };
+    if range.1 > WORDS {
+        let most = WORDS >> 20;
+        return Err(refuse(format!("it has {} bytes, more than {most} MiB of words", range.1)));
+    }
+    tar.get(range)?.ok_or_else(|| refuse("it is cut".to_string()))
 }
 
 /// The `path` of a pax header: records "length key=value\n".
@@ -130,15 +240,27 @@ fn pax_path(data: &[u8]) -> Option<String> {
 
 /// What was found under one key.
 #[derive(Default)]
-struct Parts<'a> {
-    picture: Option<&'a [u8]>,
-    json: Option<File<'a>>,
-    text: Option<&'a [u8]>,
+struct Parts {
+    picture: Option<Content>,
+    film: Option<Content>,
+    frames: BTreeMap<u64, Content>,
+    json: Option<File>,
+    text: Option<File>,
+}
+
+impl Parts {
+    /// Everything that there is to see; it should be one thing.
+    fn visuals(&mut self) -> Vec<Visual> {
+        let frames: Vec<Content> = std::mem::take(&mut self.frames).into_values().collect();
+        let frames = (!frames.is_empty()).then_some(Visual::Frames(frames));
+        let picture = self.picture.take().map(Visual::Picture);
+        picture.into_iter().chain(self.film.take().map(Visual::Film)).chain(frames).collect()
+    }
 }
 
 /// Brings the files of each key together, in the order of the keys.
-fn samples(shard: &str, files: Vec<File<'_>>) -> Result<Vec<Sample>> {
-    let mut parts: BTreeMap<String, Parts<'_>> = BTreeMap::new();
+fn samples(shard: &str, tar: &Archive<'_>, files: Vec<File>, skips: &Skips) -> Result<Vec<Sample>> {
+    let mut parts: BTreeMap<String, Parts> = BTreeMap::new();
     for file in files {
         let name_at = file.path.rfind('/').map_or(0, |i| i + 1);
         let (folder, name) = file.path.split_at(name_at);
@@ -148,16 +270,13 @@ fn samples(shard: &str, files: Vec<File<'_>>) -> Result<Vec<Sample>> {
             continue;
         };
         let key = format!("{folder}{stem}");
-        match extension.to_lowercase().as_str() {
-            "json" => parts.entry(key).or_default().json = Some(file),
-            "txt" => parts.entry(key).or_default().text = Some(file.data),
-            e if PICTURES.contains(&e) => {
-                let part = parts.entry(key.clone()).or_default();
-                if part.picture.replace(file.data).is_some() {
-                    return Err(Error::Duplicate { shard: shard.to_string(), key });
-                }
-            }
-            _ => {}
+        let extension = extension.to_lowercase();
+        let put = match stays_inside(shard, &file.path) {
+            Ok(()) => put(shard, tar, &mut parts, (&key, &extension), file),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = put {
+            skips.decide(format!("{shard}: {key}"), error)?;
         }
     }
     if parts.is_empty() {
@@ -166,24 +285,96 @@ fn samples(shard: &str, files: Vec<File<'_>>) -> Result<Vec<Sample>> {
     let name: Arc<str> = Arc::from(shard);
     let mut out = Vec::with_capacity(parts.len());
     for (key, part) in parts {
-        let Some(picture) = part.picture else {
-            return Err(Error::NoPicture { shard: shard.to_string(), key });
-        };
-        let json = part.json.as_ref().map(|file| (file.path.as_str(), file.data));
-        let sample = with_words(&name, key, picture.to_vec(), json, part.text)?;
-        if sample.captions.is_empty() {
-            return Err(Error::NoCaption { shard: shard.to_string(), key: sample.key });
+        match sample(&name, tar, key.clone(), part) {
+            Ok(sample) => out.push(sample),
+            Err(error) => skips.decide(format!("{shard}: {key}"), error)?,
         }
-        out.push(sample);
     }
     Ok(out)
 }
 
-/// A sample from a picture and the words beside it.
+/// Puts a file to the others of its key.
+fn put(
+    shard: &str,
+    tar: &Archive<'_>,
+    parts: &mut BTreeMap<String, Parts>,
+    (key, extension): (&str, &str),
+    file: File,
+) -> Result<()> {
+    let frame = frame_number(extension);
+    let known = |extensions: &[&str]| extensions.contains(&extension);
+    if frame.is_none() && !known(&["json", "txt"]) && !known(PICTURES) && !known(FILMS) {
+        return Ok(());
+    }
+    let part = parts.entry(key.to_string()).or_default();
+    let content = tar.content(file.range);
+    let twice = match (extension, frame) {
+        ("json", _) => part.json.replace(file).is_some(),
+        ("txt", _) => part.text.replace(file).is_some(),
+        (_, Some(number)) => part.frames.insert(number, content).is_some(),
+        (e, None) => {
+            // A WebP or PNG may move, which its first bytes say.
+            let moves =
+                matches!(e, "webp" | "png") && kind(&content.head(HEAD)?) == Some(Kind::Film);
+            let film = moves || known(FILMS);
+            let place = if film { &mut part.film } else { &mut part.picture };
+            place.replace(content).is_some()
+        }
+    };
+    if twice {
+        return Err(Error::Duplicate { shard: shard.to_string(), key: key.to_string() });
+    }
+    Ok(())
+}
+
+/// That a name in the archive could be unpacked below any folder.
+fn stays_inside(shard: &str, path: &str) -> Result<()> {
+    let climbs = path.split(['/', '\\']).any(|part| part == "..");
+    if !climbs && !path.starts_with(['/', '\\']) {
+        return Ok(());
+    }
+    let why = if climbs { "leads out of its folder" } else { "is absolute" };
+    Err(Error::Record {
+        shard: shard.to_string(),
+        file: path.to_string(),
+        reason: format!("its name {why}; names in a shard are relative"),
+    })
+}
+
+/// One sample of what was found under its key.
+fn sample(shard: &Arc<str>, tar: &Archive<'_>, key: String, mut part: Parts) -> Result<Sample> {
+    let mut visuals = part.visuals();
+    let visual = match (visuals.pop(), visuals.is_empty()) {
+        (Some(visual), true) => visual,
+        (Some(_), false) => return Err(Error::Duplicate { shard: shard.to_string(), key }),
+        (None, _) => return Err(Error::NoPicture { shard: shard.to_string(), key }),
+    };
+    let read = |file: &Option<File>| match file {
+        Some(file) => words(shard, &file.path, tar, file.range).map(Some),
+        None => Ok(None),
+    };
+    let (json, text) = (read(&part.json)?, read(&part.text)?);
+    let json_name = part.json.as_ref().map_or("", |file| file.path.as_str());
+    let json = json.as_deref().map(|data| (json_name, data));
+    let sample = with_words(shard, key, visual, json, text.as_deref())?;
+    if sample.captions.is_empty() && sample.question.is_none() {
+        return Err(Error::NoCaption { shard: shard.to_string(), key: sample.key });
+    }
+    Ok(sample)
+}
+
+/// The number of a frame by its extension: `012.jpg` is frame 12.
+fn frame_number(extension: &str) -> Option<u64> {
+    let (number, format) = extension.split_once('.')?;
+    let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+    (digits && PICTURES.contains(&format)).then(|| number.parse().ok())?
+}
+
+/// A sample from what there is to see and the words beside it.
 pub(crate) fn with_words(
     shard: &Arc<str>,
     key: String,
-    picture: Vec<u8>,
+    visual: Visual,
     json: Option<(&str, &[u8])>,
     text: Option<&[u8]>,
 ) -> Result<Sample> {
@@ -203,18 +394,5 @@ pub(crate) fn with_words(
             reason: e.to_string(),
         })?,
     };
-    let lines = record.captions().map(String::as_str).chain(text.lines());
-    let captions: Vec<String> =
-        lines.map(|c| clean(c, PICTURE_WORDS)).filter(|c| !c.is_empty()).collect();
-    let keywords = record.keywords.iter().map(|k| clean(k, PICTURE_WORDS));
-    Ok(Sample {
-        shard: Arc::clone(shard),
-        key,
-        picture,
-        captions,
-        keywords: keywords.filter(|k| !k.is_empty()).collect(),
-        concept: record.concept,
-        split: record.split,
-        source: record.source,
-    })
+    Ok(record.into_sample((shard, key), visual, text))
 }

@@ -5,7 +5,9 @@ mod common;
 use std::fs;
 use std::io::Write;
 
-use aurora_data::{Captions, Dataset, Decode, Error, Split, folder, shard};
+use aurora_data::{
+    Captions, Content, Dataset, Decode, Error, QuestionId, Split, Visual, folder, shard,
+};
 use common::{picture, tar};
 use image::ImageFormat::{Jpeg, Png, WebP};
 use proptest::prelude::*;
@@ -42,6 +44,54 @@ fn a_gzipped_shard_is_the_same_and_is_checked_too() {
     for cut in [3, gz.len() / 2, gz.len() - 1] {
         let error = shard::parse("s.tar.gz", &gz[..cut]).unwrap_err();
         assert!(matches!(error, Error::Truncated { .. }), "{cut}: {error}");
+    }
+}
+
+#[test]
+fn a_shard_on_disk_keeps_places_and_reads_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.tar");
+    fs::write(&path, small()).unwrap();
+    let (lazy, whole) = (shard::read(&path).unwrap(), shard::parse("s", &small()).unwrap());
+    for (lazy, whole) in lazy.iter().zip(&whole) {
+        let [lazy, whole] = [lazy, whole].map(|s| &s.visual.contents()[0]);
+        assert!(matches!(lazy, Content::Part { .. }) && lazy.path() == Some(path.as_path()));
+        assert_eq!(lazy.bytes().unwrap(), whole.bytes().unwrap());
+        assert_eq!(lazy.head(8).unwrap(), whole.head(8).unwrap());
+        assert_eq!(lazy.len(), whole.len());
+    }
+    // A shard that is replaced by a shorter one under a run.
+    fs::write(&path, &small()[..700]).unwrap();
+    let error = shard::read(&path).unwrap_err();
+    assert!(matches!(error, Error::Truncated { .. }), "{error}");
+    let error = lazy[1].visual.contents()[0].bytes().unwrap_err().to_string();
+    assert!(error.contains("has become shorter"), "{error}");
+}
+
+#[test]
+fn clips_and_questions_in_a_shard() {
+    let [a, b] = [1, 2].map(|c| picture(2, 2, [c; 3], Png));
+    let json =
+        br#"{"question": "Who (is) it?", "question_id": 7, "answers": ["me", "me", "you", "me"]}"#;
+    let bytes = tar(&[
+        ("clip.010.png", &b),
+        ("clip.9.png", &a),
+        ("clip.txt", b"a walk"),
+        ("moves.gif", b"GIF89a"),
+        ("moves.json", json),
+    ]);
+    let samples = shard::parse("s.tar", &bytes).unwrap();
+    let frames = [a, b.clone()].map(|data| Content::Memory(data.into()));
+    assert_eq!(samples[0].visual, Visual::Frames(frames.to_vec()));
+    assert!(matches!(samples[1].visual, Visual::Film(_)));
+    let question = samples[1].question.as_ref().unwrap();
+    assert_eq!(question.text, "who is it?");
+    assert_eq!(question.id, Some(QuestionId::Number(7)));
+    assert_eq!(question.answers, [("me".to_string(), 0.75), ("you".to_string(), 0.25)]);
+    for other in ["clip.png", "clip.9.jpg", "clip.mp4"] {
+        let bytes = tar(&[("clip.txt", b"x"), ("clip.9.png", &b), (other, &b)]);
+        let error = shard::parse("s.tar", &bytes).unwrap_err();
+        assert!(matches!(error, Error::Duplicate { .. }), "{other}: {error}");
     }
 }
 
@@ -149,6 +199,43 @@ fn folders() {
     fs::write(path.join("z.txt"), "no picture").unwrap();
     let error = folder::read(path, Captions::Required).unwrap_err();
     assert!(error.to_string().contains("caption z has no picture"), "{error}");
+}
+
+#[test]
+fn folders_of_frames_with_words_beside_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    fs::create_dir(path.join("walk.v2")).unwrap();
+    for (number, colour) in [(10, 3), (9, 2), (1, 1)] {
+        let data = picture(2, 2, [colour; 3], Png);
+        fs::write(path.join(format!("walk.v2/f{number}.png")), data).unwrap();
+    }
+    fs::write(path.join("walk.v2.txt"), "a walk").unwrap();
+    fs::write(path.join("b.gif"), b"GIF89a").unwrap();
+    let samples = folder::read(path, Captions::Required).unwrap();
+    assert_eq!(samples.len(), 1, "a film without words is left alone");
+    assert_eq!((samples[0].key.as_str(), &samples[0].captions[0][..]), ("walk.v2", "a walk"));
+    let Visual::Frames(frames) = &samples[0].visual else { panic!("frames") };
+    let names: Vec<String> = frames
+        .iter()
+        .map(|f| f.path().unwrap().file_name().unwrap().display().to_string())
+        .collect();
+    assert_eq!(names, ["f1.png", "f9.png", "f10.png"]);
+    fs::write(path.join("b.txt"), "it moves").unwrap();
+    let samples = folder::read(path, Captions::Required).unwrap();
+    assert!(matches!(samples[0].visual, Visual::Film(_)));
+}
+
+#[cfg(unix)]
+#[test]
+fn links_in_a_circle_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    fs::create_dir(path.join("sub")).unwrap();
+    fs::write(path.join("sub/a.png"), picture(2, 2, [0; 3], Png)).unwrap();
+    std::os::unix::fs::symlink(path, path.join("sub/again")).unwrap();
+    std::os::unix::fs::symlink(path.join("self"), path.join("self")).unwrap();
+    assert_eq!(folder::read(path, Captions::Optional).unwrap().len(), 1);
 }
 
 proptest! {

@@ -1,0 +1,246 @@
+//! Encoded bytes, wherever they lie: in memory, in a file, or in a part of one.
+//!
+//! A [`Content`] is small whatever it stands for. Bytes in files are read when they are asked for,
+//! so a dataset of a million pictures is a list of places. Parts of one file, such as the members
+//! of a shard, share its handle and are read by position: any number of threads may read at once.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crate::{Error, Result};
+
+/// Handles kept open for parts of files; a set of more shards opens the others for every read.
+/// Well below the 1,024 files that a process may usually have.
+const KEPT: usize = 256;
+
+/// How many are kept now.
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+/// Encoded bytes, or where they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// In memory.
+    Memory(Arc<[u8]>),
+    /// A whole file.
+    File {
+        /// The file.
+        path: Arc<Path>,
+        /// Its length when it was found.
+        len: u64,
+    },
+    /// A part of a file.
+    Part {
+        /// The file, shared by its parts.
+        file: Arc<SharedFile>,
+        /// Where the part begins.
+        offset: u64,
+        /// Its length.
+        len: u64,
+    },
+}
+
+impl Default for Content {
+    /// No bytes.
+    fn default() -> Self {
+        Self::Memory(Arc::from([]))
+    }
+}
+
+impl Content {
+    /// The content of a file that is there.
+    ///
+    /// # Errors
+    /// When it is missing, or no file.
+    pub fn file(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        let failed = |source| Error::Read { path: path.clone(), source };
+        let found = std::fs::metadata(&path).map_err(failed)?;
+        if !found.is_file() {
+            let kind = if found.is_dir() { "it is a folder" } else { "it is no ordinary file" };
+            return Err(failed(io::Error::other(kind)));
+        }
+        Ok(Self::File { len: found.len(), path: path.into() })
+    }
+
+    /// How many bytes there are, as far as is known without reading them.
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Memory(data) => data.len() as u64,
+            Self::File { len, .. } | Self::Part { len, .. } => *len,
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The file the bytes lie in, if any.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Memory(_) => None,
+            Self::File { path, .. } => Some(path),
+            Self::Part { file, .. } => Some(file.path()),
+        }
+    }
+
+    /// All bytes; what lies in a file is read now.
+    ///
+    /// # Errors
+    /// What the system says, or that the file has become shorter.
+    pub fn bytes(&self) -> Result<Cow<'_, [u8]>> {
+        match self {
+            Self::Memory(data) => Ok(Cow::Borrowed(data)),
+            Self::File { path, .. } => match std::fs::read(path) {
+                Ok(data) => Ok(Cow::Owned(data)),
+                Err(source) => Err(Error::Read { path: path.to_path_buf(), source }),
+            },
+            Self::Part { file, offset, len } => file.read_at(*offset, *len).map(Cow::Owned),
+        }
+    }
+
+    /// The first bytes, at most `count`.
+    ///
+    /// # Errors
+    /// As [`Self::bytes`].
+    pub fn head(&self, count: usize) -> Result<Cow<'_, [u8]>> {
+        match self {
+            Self::Memory(data) => Ok(Cow::Borrowed(data.get(..count).unwrap_or(data))),
+            Self::File { path, .. } => {
+                let read = || {
+                    let mut head = Vec::new();
+                    File::open(path)?.take(count as u64).read_to_end(&mut head)?;
+                    Ok(head)
+                };
+                read()
+                    .map(Cow::Owned)
+                    .map_err(|source| Error::Read { path: path.to_path_buf(), source })
+            }
+            Self::Part { file, offset, len } => {
+                file.read_at(*offset, (*len).min(count as u64)).map(Cow::Owned)
+            }
+        }
+    }
+}
+
+/// A file that several contents are parts of. It is opened when it is first read.
+#[derive(Debug)]
+pub struct SharedFile {
+    path: PathBuf,
+    len: u64,
+    handle: OnceLock<File>,
+}
+
+impl PartialEq for SharedFile {
+    /// Two handles of one path are the same file.
+    fn eq(&self, other: &Self) -> bool {
+        self.path == other.path
+    }
+}
+
+impl Eq for SharedFile {}
+
+impl SharedFile {
+    /// The file at `path`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn new(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        match std::fs::metadata(&path) {
+            Ok(found) => Ok(Self { path, len: found.len(), handle: OnceLock::new() }),
+            Err(source) if source.kind() == io::ErrorKind::NotFound => Err(Error::Missing { path }),
+            Err(source) => Err(Error::Read { path, source }),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its length when it was first looked at.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// `len` bytes from `offset` on.
+    ///
+    /// # Errors
+    /// What the system says, or that the file does not reach as far.
+    pub fn read_at(&self, offset: u64, len: u64) -> Result<Vec<u8>> {
+        let failed = |source| Error::Read { path: self.path.clone(), source };
+        // No buffer is made for a length that the file does not bear out.
+        let inside = offset.checked_add(len).is_some_and(|end| end <= self.len);
+        let size = usize::try_from(len).ok().filter(|_| inside).ok_or_else(|| {
+            let reason =
+                format!("bytes {offset} to {offset} + {len} of a file of {} bytes", self.len);
+            failed(io::Error::new(io::ErrorKind::UnexpectedEof, reason))
+        })?;
+        let mut data = vec![0; size];
+        let read = match self.handle.get() {
+            Some(handle) => read_exact_at(handle, &mut data, offset),
+            None => File::open(&self.path).and_then(|handle| {
+                read_exact_at(&handle, &mut data, offset)?;
+                self.keep(handle);
+                Ok(())
+            }),
+        };
+        match read {
+            Ok(()) => Ok(data),
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                let reason =
+                    format!("it has become shorter than the {} bytes it had when opened", self.len);
+                Err(failed(io::Error::new(e.kind(), reason)))
+            }
+            Err(e) => Err(failed(e)),
+        }
+    }
+
+    /// Keeps a handle for the next read, unless too many are kept already.
+    fn keep(&self, handle: File) {
+        let more = |open| (open < KEPT).then_some(open + 1);
+        if OPEN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+            && self.handle.set(handle).is_err()
+        {
+            OPEN.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for SharedFile {
+    fn drop(&mut self) {
+        if self.handle.get().is_some() {
+            OPEN.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Reads without moving the handle's own position, so that threads do not disturb each other.
+#[cfg(unix)]
+fn read_exact_at(file: &File, data: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, data, offset)
+}
+
+/// Reads at a position that is given with every call.
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut data: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !data.is_empty() {
+        let count = std::os::windows::fs::FileExt::seek_read(file, data, offset)?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        data = data.get_mut(count..).unwrap_or_default();
+        offset += count as u64;
+    }
+    Ok(())
+}

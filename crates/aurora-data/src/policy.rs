@@ -1,0 +1,132 @@
+//! What becomes of a run when one of its pictures or records is broken or missing.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// What to do about a picture or record that cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnError {
+    /// Stop with an error that names it and says why.
+    #[default]
+    Stop,
+    /// Leave it out, count it and list it; stop when there are too many.
+    Skip,
+}
+
+/// Something that was left out.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Which picture or record: shard and key, or file and line.
+    pub what: String,
+    /// Why it cannot be used.
+    pub reason: String,
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.reason)
+    }
+}
+
+/// A policy with what it has left out so far. Shared by threads; what is left out in every epoch
+/// counts once.
+#[derive(Debug, Default)]
+pub struct Skips {
+    policy: OnError,
+    limit: usize,
+    list: Mutex<BTreeMap<String, String>>,
+}
+
+impl Skips {
+    /// A policy that leaves out at most `limit` things. ([`OnError::Stop`] leaves out none.)
+    pub fn new(policy: OnError, limit: usize) -> Self {
+        Self { policy, limit, list: Mutex::default() }
+    }
+
+    /// The policy.
+    pub fn policy(&self) -> OnError {
+        self.policy
+    }
+
+    /// Decides about `error`, which `what` met with: to go on without it is `Ok`.
+    ///
+    /// # Errors
+    /// With [`OnError::Stop`], `error` itself. So too where it is about no single picture or
+    /// record (see [`Error::is_of_one_sample`]). With [`OnError::Skip`], when more than the limit
+    /// would be left out.
+    pub fn decide(&self, what: impl Into<String>, error: Error) -> Result<()> {
+        if self.policy == OnError::Stop || !error.is_of_one_sample() {
+            return Err(error);
+        }
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let what = what.into();
+        if list.len() >= self.limit && !list.contains_key(&what) {
+            let (skipped, last) = (list.len(), error.to_string());
+            return Err(Error::TooManySkipped { skipped, limit: self.limit, last });
+        }
+        list.insert(what, error.to_string());
+        Ok(())
+    }
+
+    /// How many were left out.
+    pub fn len(&self) -> usize {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether nothing was left out.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What was left out, sorted, so that threads do not show in it.
+    pub fn list(&self) -> Vec<Skipped> {
+        let list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let skipped = list.iter().map(|(what, reason)| (what.clone(), reason.clone()));
+        skipped.map(|(what, reason)| Skipped { what, reason }).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broken(key: &str) -> Error {
+        Error::Decode { shard: "s".into(), key: key.into(), reason: "cut".into() }
+    }
+
+    #[test]
+    fn stop_gives_the_error_back() {
+        let skips = Skips::new(OnError::Stop, 10);
+        let error = skips.decide("s: 1", broken("1")).unwrap_err();
+        assert!(error.to_string().contains("picture 1 does not decode: cut"), "{error}");
+        assert!(skips.is_empty());
+    }
+
+    #[test]
+    fn skip_lists_each_once_and_stops_past_the_limit() {
+        let skips = Skips::new(OnError::Skip, 2);
+        for key in ["2", "1", "2", "1"] {
+            skips.decide(format!("s: {key}"), broken(key)).unwrap();
+        }
+        let what: Vec<String> = skips.list().into_iter().map(|s| s.what).collect();
+        assert_eq!(what, ["s: 1", "s: 2"]);
+        let error = skips.decide("s: 3", broken("3")).unwrap_err();
+        assert!(matches!(error, Error::TooManySkipped { skipped: 2, limit: 2, .. }), "{error}");
+        assert!(error.to_string().contains("picture 3"), "{error}");
+        skips.decide("s: 1", broken("1")).unwrap();
+    }
+
+    #[test]
+    fn what_is_about_no_single_picture_always_stops() {
+        let skips = Skips::new(OnError::Skip, 9);
+        let error = Error::Empty { what: "all".into(), reason: "none".into() };
+        assert!(skips.decide("all", error).is_err());
+        assert!(skips.is_empty());
+    }
+}

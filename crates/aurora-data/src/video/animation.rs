@@ -1,0 +1,293 @@
+//! Animated pictures: GIF, PNG and WebP.
+//!
+//! The outline comes from walking the file's blocks, which tells a file that was cut and one that
+//! claims more than it holds without decoding anything. The frames come from the crate `image`,
+//! composited as a browser shows them; what is transparent in the end becomes white.
+
+use std::io::Cursor;
+
+use image::codecs::gif::GifDecoder;
+use image::codecs::png::PngDecoder;
+use image::codecs::webp::WebPDecoder;
+use image::{AnimationDecoder as _, DynamicImage, Frames, ImageDecoder, Limits};
+
+use super::{Form, Outline, Sink, check_size};
+use crate::Picture;
+use crate::picture::flatten;
+
+/// Most pixels that are composited for one film: 16,000 frames of 1080 lines.
+const MOST_WORK: u64 = 1 << 35;
+
+/// A frame shown for less than this many seconds is shown for [`USUAL`], as browsers do.
+const LEAST: f64 = 0.02;
+const USUAL: f64 = 0.1;
+
+/// An animated picture, still encoded.
+pub(super) struct Animation<'a> {
+    data: &'a [u8],
+    form: Form,
+}
+
+/// What the walk over a file finds.
+struct Walk {
+    width: u64,
+    height: u64,
+    /// Seconds that each frame says it is shown.
+    delays: Vec<f64>,
+}
+
+impl<'a> Animation<'a> {
+    pub(super) fn open(data: &'a [u8], form: Form) -> Result<(Outline, Self), String> {
+        let walk = match form {
+            Form::Gif => gif(data)?,
+            Form::Apng => apng(data)?,
+            _ => webp(data)?,
+        };
+        let work = walk.width * walk.height * walk.delays.len() as u64;
+        if work > MOST_WORK {
+            return Err(format!(
+                "{} frames of {} x {} are more than is composited of one animated picture; make a \
+                 film of it, or store its frames in a folder",
+                walk.delays.len(),
+                walk.width,
+                walk.height
+            ));
+        }
+        let mut end = 0.0;
+        let mut times = Vec::with_capacity(walk.delays.len());
+        for delay in walk.delays {
+            times.push(end);
+            end += if delay < LEAST { USUAL } else { delay };
+        }
+        Ok((Outline { times, end }, Self { data, form }))
+    }
+
+    pub(super) fn frames(&self, wanted: &[usize], sink: &mut Sink<'_>) -> Result<(), String> {
+        let mut left = wanted.iter().copied().enumerate().peekable();
+        for (index, frame) in self.decoder().map_err(|e| e.to_string())?.enumerate() {
+            let frame = frame.map_err(|e| format!("frame {index}: {e}"))?;
+            let Some(&(place, next)) = left.peek() else { return Ok(()) };
+            if next != index {
+                continue;
+            }
+            left.next();
+            let picture = DynamicImage::ImageRgba8(frame.into_buffer());
+            let (width, height) = (picture.width() as usize, picture.height() as usize);
+            let picture = Picture::new(width, height, flatten(picture))
+                .ok_or_else(|| format!("frame {index} has no pixels"))?;
+            sink(place, picture)?;
+            if left.peek().is_none() {
+                return Ok(());
+            }
+        }
+        match left.next() {
+            None => Ok(()),
+            Some((_, missing)) => {
+                Err(format!("it ends before frame {missing}, of which its blocks speak"))
+            }
+        }
+    }
+
+    fn decoder(&self) -> image::ImageResult<Frames<'a>> {
+        let data = Cursor::new(self.data);
+        let mut limits = Limits::default();
+        limits.max_alloc = Some(super::MOST_PIXELS * 4 * 5);
+        Ok(match self.form {
+            Form::Gif => {
+                let mut decoder = GifDecoder::new(data)?;
+                decoder.set_limits(limits)?;
+                decoder.into_frames()
+            }
+            Form::Apng => PngDecoder::with_limits(data, limits)?.apng()?.into_frames(),
+            _ => {
+                let mut decoder = WebPDecoder::new(data)?;
+                decoder.set_limits(limits)?;
+                decoder.into_frames()
+            }
+        })
+    }
+}
+
+/// Bytes taken off the front of a file, with a word for what ends too early.
+struct Bytes<'a> {
+    rest: &'a [u8],
+    frames: usize,
+}
+
+impl<'a> Bytes<'a> {
+    fn take(&mut self, count: usize) -> Result<&'a [u8], String> {
+        let (taken, rest) = self.rest.split_at_checked(count).ok_or_else(|| cut(self.frames))?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn byte(&mut self) -> Result<u8, String> {
+        self.take(1).map(|byte| byte[0])
+    }
+
+    /// A chain of sub-blocks up to the empty one that ends it.
+    fn skip_blocks(&mut self) -> Result<(), String> {
+        loop {
+            match self.byte()? {
+                0 => return Ok(()),
+                length => self.take(usize::from(length))?,
+            };
+        }
+    }
+}
+
+fn cut(frames: usize) -> String {
+    format!("it is cut: it ends in frame {frames} (counted from 0)")
+}
+
+fn u16_le(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..at + 2).map_or(0, |b| u64::from(u16::from_le_bytes([b[0], b[1]])))
+}
+
+fn u24_le(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..at + 3).map_or(0, |b| u64::from(u32::from_le_bytes([b[0], b[1], b[2], 0])))
+}
+
+fn u32_be(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..at + 4).map_or(0, |b| u64::from(u32::from_be_bytes([b[0], b[1], b[2], b[3]])))
+}
+
+/// The bytes of a colour table whose presence and size a packed byte tells.
+fn table(packed: u8) -> usize {
+    if packed & 0x80 == 0 { 0 } else { 3 << ((packed & 7) + 1) }
+}
+
+fn gif(data: &[u8]) -> Result<Walk, String> {
+    let mut bytes = Bytes { rest: data, frames: 0 };
+    let screen = bytes.take(13)?;
+    let (width, height) = (u16_le(screen, 6), u16_le(screen, 8));
+    check_size(width, height)?;
+    bytes.take(table(screen[10]))?;
+    let mut delays = Vec::new();
+    let mut delay = 0.0;
+    loop {
+        bytes.frames = delays.len();
+        match bytes.byte()? {
+            b';' => return Ok(Walk { width, height, delays }),
+            b'!' => {
+                // The graphic control extension holds the delay of the frame that follows.
+                if bytes.byte()? == 0xf9 && bytes.rest.first() == Some(&4) {
+                    let control = bytes.rest.get(..5).ok_or_else(|| cut(delays.len()))?;
+                    delay = u16_le(control, 2) as f64 / 100.0;
+                }
+                bytes.skip_blocks()?;
+            }
+            b',' => {
+                let place = bytes.take(9)?;
+                check_size(u16_le(place, 4), u16_le(place, 6))?;
+                bytes.take(table(place[8]))?;
+                bytes.byte()?;
+                bytes.skip_blocks()?;
+                delays.push(delay);
+                delay = 0.0;
+            }
+            other => {
+                return Err(format!(
+                    "it is damaged: a block of kind {other:#04x} after frame {}, which no GIF has",
+                    delays.len()
+                ));
+            }
+        }
+    }
+}
+
+/// The chunks of a PNG: kind and content.
+struct PngChunks<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for PngChunks<'a> {
+    type Item = Result<([u8; 4], &'a [u8]), ()>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let chunk = (|| {
+            let (head, rest) = self.rest.split_first_chunk::<8>()?;
+            let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
+            let content = rest.get(..length)?;
+            self.rest = rest.get(length.checked_add(4)?..)?;
+            Some(([head[4], head[5], head[6], head[7]], content))
+        })();
+        if chunk.is_none() {
+            self.rest = &[];
+        }
+        Some(chunk.ok_or(()))
+    }
+}
+
+fn apng(data: &[u8]) -> Result<Walk, String> {
+    let (mut width, mut height, mut said) = (0, 0, 0);
+    let mut delays = Vec::new();
+    let mut ended = false;
+    for chunk in (PngChunks { rest: data.get(8..).unwrap_or_default() }) {
+        let (kind, content) = chunk.map_err(|()| cut(delays.len()))?;
+        match &kind {
+            b"IHDR" => {
+                (width, height) = (u32_be(content, 0), u32_be(content, 4));
+                check_size(width, height)?;
+            }
+            b"acTL" => said = u32_be(content, 0),
+            b"fcTL" => {
+                let number = |at: usize| {
+                    content.get(at..at + 2).map_or(0, |b| u16::from_be_bytes([b[0], b[1]]))
+                };
+                let parts = match number(22) {
+                    0 => 100,
+                    parts => parts,
+                };
+                delays.push(f64::from(number(20)) / f64::from(parts));
+            }
+            b"IEND" => {
+                ended = true;
+                break;
+            }
+            _ => {}
+        }
+    }
+    if !ended {
+        return Err(cut(delays.len()));
+    }
+    if said != delays.len() as u64 {
+        return Err(format!("it says that it has {said} frames and has {}", delays.len()));
+    }
+    Ok(Walk { width, height, delays })
+}
+
+fn webp(data: &[u8]) -> Result<Walk, String> {
+    let mut bytes = Bytes { rest: data, frames: 0 };
+    bytes.take(12)?;
+    let (mut width, mut height) = (0, 0);
+    let mut delays = Vec::new();
+    while !bytes.rest.is_empty() {
+        bytes.frames = delays.len();
+        let head = bytes.take(8)?;
+        let length = head.get(4..8).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        let content = bytes.take(length as usize)?;
+        // Chunks of odd length are padded; the last may lack the padding.
+        bytes.rest = bytes.rest.get(length as usize % 2..).unwrap_or_default();
+        match &head[..4] {
+            b"VP8X" => {
+                (width, height) = (u24_le(content, 4) + 1, u24_le(content, 7) + 1);
+                check_size(width, height)?;
+            }
+            b"ANMF" => {
+                check_size(u24_le(content, 6) + 1, u24_le(content, 9) + 1)?;
+                delays.push(u24_le(content, 12) as f64 / 1000.0);
+            }
+            _ => {}
+        }
+    }
+    // What the file's own head says, so that a cut between two frames is noticed as well.
+    let said = data.get(4..8).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    if (data.len() as u64) < u64::from(said) + 8 {
+        return Err(cut(delays.len()));
+    }
+    Ok(Walk { width, height, delays })
+}

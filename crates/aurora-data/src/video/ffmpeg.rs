@@ -1,0 +1,291 @@
+//! Any film, by the programs ffmpeg and ffprobe.
+//!
+//! They run as children, are given a list of arguments and no shell, and may read the one file
+//! alone. Frames come through a pipe as raw RGB behind a PPM header each, so that a frame says its
+//! size itself: ffmpeg turns films that are stored on their side, and sizes may change. A child that
+//! takes longer than [`PATIENCE`] without a frame is ended.
+
+use std::io::{BufRead, BufReader, Read, Write as _};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
+use tempfile::NamedTempFile;
+
+use super::{Outline, Sink, check_size};
+use crate::Picture;
+
+/// How long a child may be silent.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Most frames of a film: ten hours at 60 a second.
+const MOST_FRAMES: usize = 1 << 21;
+
+/// What is kept of the words of a child.
+const WORDS: u64 = 2000;
+
+/// A film in a file that ffmpeg reads.
+pub(super) struct Ffmpeg {
+    /// The film is written out, for it may lie in a shard and ffmpeg has to seek in it. The file goes
+    /// away with this.
+    file: NamedTempFile,
+}
+
+impl Ffmpeg {
+    pub(super) fn open(data: &[u8]) -> Result<(Outline, Self), String> {
+        let failed = |e: std::io::Error| format!("cannot write it out for ffmpeg: {e}");
+        let mut file =
+            tempfile::Builder::new().prefix("aurora-film-").tempfile().map_err(failed)?;
+        file.write_all(data).and_then(|()| file.flush()).map_err(failed)?;
+        let this = Self { file };
+        let outline = this.outline()?;
+        Ok((outline, this))
+    }
+
+    /// The times of all frames; ffprobe decodes the film for them, since a container may be wrong
+    /// about how many there are.
+    fn outline(&self) -> Result<Outline, String> {
+        let entries = "frame=best_effort_timestamp_time,pkt_duration_time,duration_time";
+        let arguments = ["-select_streams", "v:0", "-show_entries", entries, "-of", "csv=p=0"];
+        let mut child = Running::start("ffprobe", &arguments, self.file.path(), &[])?;
+        let (mut times, mut last_duration) = (Vec::new(), 0.0);
+        let mut line = String::new();
+        while child.words(&mut line)? {
+            let mut fields = line.trim().split(',').map(|field| field.parse::<f64>().ok());
+            let before = times.last().copied().unwrap_or(0.0);
+            let time = fields.next().flatten().filter(|time| time.is_finite());
+            last_duration =
+                fields.flatten().find(|d| d.is_finite() && *d > 0.0).unwrap_or(last_duration);
+            // A frame without a time comes right after the one before.
+            times.push(time.map_or(before, |time: f64| time.max(before)));
+            if times.len() > MOST_FRAMES {
+                return Err(format!("it has more than {MOST_FRAMES} frames"));
+            }
+        }
+        child.finish()?;
+        let begin = times.first().copied().unwrap_or(0.0);
+        times.iter_mut().for_each(|time| *time -= begin);
+        let end = times.last().copied().unwrap_or(0.0) + last_duration;
+        Ok(Outline { times, end })
+    }
+
+    pub(super) fn frames(&self, wanted: &[usize], sink: &mut Sink<'_>) -> Result<(), String> {
+        let output = ["-map", "0:v:0", "-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24"];
+        match self.frames_by(&["-fps_mode", "passthrough"], &output, wanted, sink) {
+            // Before version 5.1 it had another name, which later versions lost.
+            Err(said) if said.contains("fps_mode") => {
+                self.frames_by(&["-vsync", "passthrough"], &output, wanted, sink)
+            }
+            done => done,
+        }
+    }
+
+    fn frames_by(
+        &self,
+        every_frame: &[&str],
+        output: &[&str],
+        wanted: &[usize],
+        sink: &mut Sink<'_>,
+    ) -> Result<(), String> {
+        let after: Vec<&str> = output.iter().chain(every_frame).chain(&["-"]).copied().collect();
+        let mut child = Running::start("ffmpeg", &["-nostdin"], self.file.path(), &after)?;
+        let mut place = 0;
+        for index in 0.. {
+            let Some(&next) = wanted.get(place) else { return Ok(()) };
+            let Some((width, height)) = child.header()? else {
+                child.finish()?;
+                return Err(format!("ffmpeg ended before frame {next}"));
+            };
+            check_size(width, height)?;
+            let bytes = width * height * 3;
+            if index < next {
+                child.skip(bytes)?;
+                continue;
+            }
+            let rgb = child.bytes(bytes)?;
+            let picture = Picture::new(width as usize, height as usize, rgb)
+                .ok_or("ffmpeg gave less than a frame")?;
+            sink(place, picture)?;
+            place += 1;
+        }
+        Ok(())
+    }
+}
+
+/// A child that writes to us. It is ended when this is dropped.
+struct Running {
+    program: &'static str,
+    child: Arc<Mutex<Child>>,
+    output: BufReader<ChildStdout>,
+    /// Tells the watcher that the child is alive.
+    alive: Option<Sender<()>>,
+    watcher: Option<JoinHandle<()>>,
+    errors: Option<JoinHandle<String>>,
+}
+
+impl Running {
+    fn start(
+        program: &'static str,
+        before: &[&str],
+        film: &Path,
+        after: &[&str],
+    ) -> Result<Self, String> {
+        // `file:` keeps a name from being taken for an option or a protocol; the list keeps a
+        // playlist from naming anything that is not a file.
+        let mut input = std::ffi::OsString::from("file:");
+        input.push(film);
+        let spawned = Command::new(program)
+            .args(["-v", "error", "-protocol_whitelist", "file"])
+            .args(before)
+            .arg("-i")
+            .arg(input)
+            .args(after)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut child = spawned.map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => format!(
+                "the program {program} is not installed, or not on PATH; install ffmpeg, or store \
+                 the frames in a folder"
+            ),
+            _ => format!("cannot start {program}: {e}"),
+        })?;
+        let (Some(output), Some(errors)) = (child.stdout.take(), child.stderr.take()) else {
+            return Err(format!("{program} has no pipe"));
+        };
+        let child = Arc::new(Mutex::new(child));
+        let (alive, beats) = unbounded::<()>();
+        let watched = Arc::clone(&child);
+        let watcher = std::thread::spawn(move || {
+            loop {
+                match beats.recv_timeout(PATIENCE) {
+                    Ok(()) => {}
+                    Err(RecvTimeoutError::Disconnected) => return,
+                    Err(RecvTimeoutError::Timeout) => {
+                        watched.lock().unwrap_or_else(PoisonError::into_inner).kill().ok();
+                        return;
+                    }
+                }
+            }
+        });
+        let errors = std::thread::spawn(move || {
+            let mut words = Vec::new();
+            let mut errors = errors;
+            errors.by_ref().take(WORDS).read_to_end(&mut words).ok();
+            // The rest has to be read, or the child would wait for us.
+            std::io::copy(&mut errors, &mut std::io::sink()).ok();
+            String::from_utf8_lossy(&words).trim().replace('\n', "; ")
+        });
+        Ok(Self {
+            program,
+            child,
+            output: BufReader::with_capacity(1 << 16, output),
+            alive: Some(alive),
+            watcher: Some(watcher),
+            errors: Some(errors),
+        })
+    }
+
+    fn beat(&self) {
+        if let Some(alive) = &self.alive {
+            alive.send(()).ok();
+        }
+    }
+
+    fn failed(&self, error: &std::io::Error) -> String {
+        format!("reading from {}: {error}", self.program)
+    }
+
+    /// The next line of output, at most 1000 bytes of it; false at the end.
+    fn words(&mut self, line: &mut String) -> Result<bool, String> {
+        line.clear();
+        let read = (&mut self.output).take(1000).read_line(line).map_err(|e| self.failed(&e))?;
+        self.beat();
+        Ok(read > 0)
+    }
+
+    /// The size that a PPM header gives; none at the end.
+    fn header(&mut self) -> Result<Option<(u64, u64)>, String> {
+        let mut line = String::new();
+        let mut fields = Vec::new();
+        while fields.len() < 4 {
+            if !self.words(&mut line)? {
+                return if fields.is_empty() {
+                    Ok(None)
+                } else {
+                    Err("ffmpeg's output is cut".into())
+                };
+            }
+            fields.extend(line.split_whitespace().map(str::to_string));
+        }
+        let size = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok());
+        match (fields[0].as_str(), size(1), size(2), fields[3].as_str()) {
+            ("P6", Some(width), Some(height), "255") => Ok(Some((width, height))),
+            _ => Err(format!("ffmpeg's output is not a frame: {fields:?}")),
+        }
+    }
+
+    fn skip(&mut self, count: u64) -> Result<(), String> {
+        let skipped = std::io::copy(&mut (&mut self.output).take(count), &mut std::io::sink());
+        self.beat();
+        match skipped {
+            Ok(read) if read == count => Ok(()),
+            Ok(_) => Err(self.ended()),
+            Err(e) => Err(self.failed(&e)),
+        }
+    }
+
+    fn bytes(&mut self, count: u64) -> Result<Vec<u8>, String> {
+        let mut bytes = Vec::new();
+        let read = (&mut self.output).take(count).read_to_end(&mut bytes);
+        self.beat();
+        match read {
+            Ok(read) if read as u64 == count => Ok(bytes),
+            Ok(_) => Err(self.ended()),
+            Err(e) => Err(self.failed(&e)),
+        }
+    }
+
+    /// What to say of a child that ended within a frame.
+    fn ended(&mut self) -> String {
+        self.finish().err().unwrap_or_else(|| format!("{} ended within a frame", self.program))
+    }
+
+    /// Waits for a child that has written everything; an error if it was not content.
+    fn finish(&mut self) -> Result<(), String> {
+        // The watcher keeps watch until the child has gone; its words end when it does.
+        let words = self.errors.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
+        let status = self.child.lock().unwrap_or_else(PoisonError::into_inner).wait();
+        match status {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) if words.is_empty() => Err(format!(
+                "{} ended with {status}, perhaps after {} s without a frame",
+                self.program,
+                PATIENCE.as_secs()
+            )),
+            Ok(_) => Err(format!("{}: {words}", self.program)),
+            Err(e) => Err(self.failed(&e)),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        {
+            let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+            child.kill().ok();
+            child.wait().ok();
+        }
+        self.alive = None;
+        for thread in [self.watcher.take()].into_iter().flatten() {
+            thread.join().ok();
+        }
+        if let Some(errors) = self.errors.take() {
+            errors.join().ok();
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! H.264 in MP4, decoded by OpenH264.
+//!
+//! A film is cut at its key frames (IDR). Within such a part frames are shown in the order of their
+//! times, and no frame of one part is shown between those of another, so only the parts that hold a
+//! wanted frame are decoded, each by a decoder of its own.
+
+use image::{RgbImage, imageops};
+use mp4_atom::Avcc;
+use openh264::OpenH264API;
+use openh264::decoder::{DecodedYUV, Decoder, DecoderConfig, Flush};
+use openh264::formats::YUVSource as _;
+
+use super::colour::{Coding, Plane};
+use super::mp4::{Sample, Track, track};
+use super::sps::Sps;
+use super::{Outline, Sink, check_size};
+use crate::Picture;
+
+/// Kinds of NAL units.
+const IDR: u8 = 5;
+const SPS: u8 = 7;
+
+/// An H.264 film, still encoded.
+pub(super) struct H264<'a> {
+    data: &'a [u8],
+    track: Track,
+    parts: Vec<Part>,
+}
+
+/// From one key frame to the next.
+struct Part {
+    /// Its samples in coding order, as a range of the track's.
+    samples: std::ops::Range<usize>,
+    /// Which frame of the film each is, in the order they are shown; none where the file's edit
+    /// list leaves it out.
+    frames: Vec<Option<usize>>,
+}
+
+impl<'a> H264<'a> {
+    pub(super) fn open(data: &'a [u8]) -> Result<(Outline, Self), String> {
+        let track = track(data)?;
+        for description in &track.descriptions {
+            for sps in &description.sequence_parameter_sets {
+                let sps = Sps::parse(sps)?;
+                check_size(sps.width, sps.height)?;
+            }
+        }
+        let mut starts = Vec::new();
+        for (index, sample) in track.samples.iter().enumerate() {
+            if has_key_frame(data, &track, sample).map_err(|e| format!("frame {index}: {e}"))? {
+                starts.push(index);
+            }
+        }
+        if starts.is_empty() {
+            return Err("it has no key frame (IDR) to begin with".to_string());
+        }
+        // What comes before the first key frame cannot be decoded and is not shown.
+        let ends = starts.iter().skip(1).copied().chain([track.samples.len()]);
+        let (mut parts, mut times) = (Vec::new(), Vec::new());
+        for (start, end) in starts.iter().copied().zip(ends) {
+            let mut order: Vec<i64> =
+                track.samples.get(start..end).unwrap_or_default().iter().map(|s| s.shown).collect();
+            order.sort_unstable();
+            let (first, last) = track.shown;
+            let mut frame = |time: i64| {
+                (time >= first && time < last).then(|| {
+                    times.push(time as f64 / track.timescale);
+                    times.len() - 1
+                })
+            };
+            let frames = order.into_iter().map(&mut frame).collect();
+            parts.push(Part { samples: start..end, frames });
+        }
+        let begin = times.first().copied().unwrap_or(0.0);
+        times.iter_mut().for_each(|time| *time -= begin);
+        let end = times.last().copied().unwrap_or(0.0) + track.duration / track.timescale;
+        Ok((Outline { times, end }, Self { data, track, parts }))
+    }
+
+    pub(super) fn frames(&self, wanted: &[usize], sink: &mut Sink<'_>) -> Result<(), String> {
+        for part in &self.parts {
+            let is_wanted =
+                |frame: &Option<usize>| frame.is_some_and(|f| wanted.binary_search(&f).is_ok());
+            if let Some(last) = part.frames.iter().rposition(is_wanted) {
+                self.decode(part, last, wanted, sink)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Decodes a part up to the frame that is shown as number `last` of it.
+    fn decode(
+        &self,
+        part: &Part,
+        last: usize,
+        wanted: &[usize],
+        sink: &mut Sink<'_>,
+    ) -> Result<(), String> {
+        // Frames come out in their order only if the decoder is not told to hurry.
+        let config = DecoderConfig::new().flush_after_decode(Flush::NoFlush);
+        let mut decoder = Decoder::with_api_config(OpenH264API::from_source(), config)
+            .map_err(|e| e.to_string())?;
+        let mut shown =
+            Shown { part, wanted, coding: Coding::default(), turns: self.track.turns, count: 0 };
+        let mut stream = Vec::new();
+        for index in part.samples.clone() {
+            let Some(sample) = self.track.samples.get(index) else { break };
+            let Some(description) = self.track.descriptions.get(sample.description) else { break };
+            let wrong = |reason: String| format!("frame {index} (in coding order): {reason}");
+            stream.clear();
+            if index == part.samples.start {
+                let sets = &description.sequence_parameter_sets;
+                for set in sets.iter().chain(&description.picture_parameter_sets) {
+                    append(&mut stream, set);
+                }
+                if let Some(sps) = sets.first() {
+                    shown.coding = Sps::parse(sps).map_err(wrong)?.coding;
+                }
+            }
+            for nal in nals(self.data, description, sample) {
+                let nal = nal.map_err(wrong)?;
+                if nal.first().is_some_and(|head| head & 31 == SPS) {
+                    let sps = Sps::parse(nal).map_err(wrong)?;
+                    check_size(sps.width, sps.height).map_err(wrong)?;
+                    shown.coding = sps.coding;
+                }
+                append(&mut stream, nal);
+            }
+            if let Some(frame) = decoder.decode(&stream).map_err(|e| wrong(e.to_string()))? {
+                shown.take(&frame, sink)?;
+            }
+            if shown.count > last {
+                return Ok(());
+            }
+        }
+        for frame in decoder.flush_remaining().map_err(|e| e.to_string())? {
+            shown.take(&frame, sink)?;
+        }
+        if shown.count <= last {
+            return Err(format!(
+                "{} of the {} frames from frame {} on decode; it is damaged",
+                shown.count,
+                part.samples.len(),
+                part.samples.start
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Takes the frames of a part in the order they are shown.
+struct Shown<'p> {
+    part: &'p Part,
+    wanted: &'p [usize],
+    coding: Coding,
+    turns: u8,
+    count: usize,
+}
+
+impl Shown<'_> {
+    fn take(&mut self, frame: &DecodedYUV<'_>, sink: &mut Sink<'_>) -> Result<(), String> {
+        let number = self.part.frames.get(self.count).copied().flatten();
+        self.count += 1;
+        let Some(place) = number.and_then(|number| self.wanted.binary_search(&number).ok()) else {
+            return Ok(());
+        };
+        let (size, strides) = (frame.dimensions(), frame.strides());
+        check_size(size.0 as u64, size.1 as u64)?;
+        let planes = [
+            Plane { bytes: frame.y(), stride: strides.0 },
+            Plane { bytes: frame.u(), stride: strides.1 },
+            Plane { bytes: frame.v(), stride: strides.2 },
+        ];
+        let short = || "the decoder gave less than a frame".to_string();
+        let rgb = self.coding.to_rgb(size, planes).ok_or_else(short)?;
+        let picture = turned(size, rgb, self.turns).ok_or_else(short)?;
+        sink(place, picture)
+    }
+}
+
+/// A picture after so many quarter turns clockwise.
+fn turned((width, height): (usize, usize), rgb: Vec<u8>, turns: u8) -> Option<Picture> {
+    if turns == 0 {
+        return Picture::new(width, height, rgb);
+    }
+    let picture = RgbImage::from_raw(width as u32, height as u32, rgb)?;
+    let picture = match turns {
+        1 => imageops::rotate90(&picture),
+        2 => imageops::rotate180(&picture),
+        _ => imageops::rotate270(&picture),
+    };
+    Picture::new(picture.width() as usize, picture.height() as usize, picture.into_raw())
+}
+
+fn has_key_frame(data: &[u8], track: &Track, sample: &Sample) -> Result<bool, String> {
+    let Some(description) = track.descriptions.get(sample.description) else { return Ok(false) };
+    for nal in nals(data, description, sample) {
+        if nal?.first().is_some_and(|head| head & 31 == IDR) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// A NAL unit behind its start code.
+fn append(stream: &mut Vec<u8>, nal: &[u8]) {
+    stream.extend([0, 0, 0, 1]);
+    stream.extend(nal);
+}
+
+/// The NAL units of a sample, each stored behind its length.
+fn nals<'a>(
+    data: &'a [u8],
+    description: &Avcc,
+    sample: &Sample,
+) -> impl Iterator<Item = Result<&'a [u8], String>> + use<'a> {
+    let size = usize::from(description.length_size);
+    let mut rest = data.get(sample.start..sample.start + sample.length).unwrap_or_default();
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let nal = rest.split_at_checked(size).and_then(|(length, after)| {
+            let length = length.iter().fold(0usize, |sum, &byte| sum << 8 | usize::from(byte));
+            after.split_at_checked(length)
+        });
+        let Some((nal, after)) = nal else {
+            rest = &[];
+            return Some(Err("a unit is longer than the frame".to_string()));
+        };
+        rest = after;
+        Some(Ok(nal))
+    })
+}

@@ -1,0 +1,233 @@
+//! Films: from encoded bytes to the frames that are wanted of them.
+//!
+//! [`Film::open`] reads an outline, which is how many frames there are and when each is shown,
+//! without decoding a picture. [`Sampling`] chooses, and [`Film::frames`] decodes in order and hands
+//! over what was chosen, one frame at a time: nothing but the decoder's own pictures and the frame
+//! at hand is in memory.
+//!
+//! GIF, animated PNG and animated WebP are read by every build. H.264 in MP4 needs the feature
+//! `video-h264`; whatever else there is, the feature `video-ffmpeg` and the program ffmpeg.
+
+mod animation;
+pub mod clip;
+#[cfg(feature = "video-h264")]
+mod colour;
+#[cfg(feature = "video-ffmpeg")]
+mod ffmpeg;
+#[cfg(feature = "video-h264")]
+mod h264;
+#[cfg(feature = "video-h264")]
+mod mp4;
+mod sampling;
+#[cfg(feature = "video-h264")]
+mod sps;
+
+use crate::Picture;
+use crate::film::{is_animated_png, is_animated_webp};
+
+pub use sampling::{Method, Sampling};
+
+/// Most pixels of a frame; above what H.264 allows and twice those of 4K.
+pub const MOST_PIXELS: u64 = 1 << 24;
+
+/// The form a film is in, by its first bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Gif,
+    Apng,
+    WebP,
+    /// MP4 and QuickTime: boxes.
+    Mp4,
+    Other,
+}
+
+/// Who decodes what is not an animated picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Decoder {
+    /// What this build has; for MP4 first what needs no other program.
+    #[default]
+    Any,
+    /// The decoder of the feature `video-h264`.
+    H264,
+    /// The program of the feature `video-ffmpeg`.
+    Ffmpeg,
+}
+
+/// What is known of a film before a frame is decoded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outline {
+    /// The seconds from which each frame is shown, in order.
+    pub times: Vec<f64>,
+    /// When the last frame ends, in seconds.
+    pub end: f64,
+}
+
+/// A film, still encoded.
+pub struct Film<'a> {
+    outline: Outline,
+    source: Source<'a>,
+}
+
+/// What its frames are read from.
+enum Source<'a> {
+    Animation(animation::Animation<'a>),
+    #[cfg(feature = "video-h264")]
+    H264(h264::H264<'a>),
+    #[cfg(feature = "video-ffmpeg")]
+    Ffmpeg(ffmpeg::Ffmpeg),
+}
+
+/// What [`Film::frames`] gives each frame to: its place among those wanted, and the picture.
+pub type Sink<'s> = dyn FnMut(usize, Picture) -> Result<(), String> + 's;
+
+fn form(data: &[u8]) -> Form {
+    if data.starts_with(b"GIF87a") || data.starts_with(b"GIF89a") {
+        Form::Gif
+    } else if is_animated_png(data) {
+        Form::Apng
+    } else if is_animated_webp(data) {
+        Form::WebP
+    } else if matches!(data.get(4..8), Some(b"ftyp" | b"moov" | b"mdat" | b"wide")) {
+        Form::Mp4
+    } else {
+        Form::Other
+    }
+}
+
+impl<'a> Film<'a> {
+    /// Reads the outline of a film.
+    ///
+    /// # Errors
+    /// In words: what is wrong with it, or which feature would read it.
+    pub fn open(data: &'a [u8]) -> Result<Self, String> {
+        Self::open_with(data, Decoder::Any)
+    }
+
+    /// As [`Self::open`], by a decoder of choice. Animated pictures have one only.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(data: &'a [u8], decoder: Decoder) -> Result<Self, String> {
+        if data.is_empty() {
+            return Err("it has no bytes".to_string());
+        }
+        let form = form(data);
+        if let Form::Gif | Form::Apng | Form::WebP = form {
+            let (outline, animation) = animation::Animation::open(data, form)?;
+            return Self::checked(outline, Source::Animation(animation));
+        }
+        let mut reason = "no decoder in this build reads it".to_string();
+        if form == Form::Mp4 && decoder != Decoder::Ffmpeg {
+            match Self::h264(data) {
+                Ok(film) => return Ok(film),
+                Err(said) => reason = said,
+            }
+        }
+        // What the one cannot read, a film cut short or of another codec, the other may.
+        if decoder != Decoder::H264 && cfg!(feature = "video-ffmpeg") {
+            return Self::ffmpeg(data);
+        }
+        Err(format!("{reason}{}", Self::way_out(form)))
+    }
+
+    #[cfg(feature = "video-h264")]
+    fn h264(data: &'a [u8]) -> Result<Self, String> {
+        let (outline, h264) = h264::H264::open(data)?;
+        Self::checked(outline, Source::H264(h264))
+    }
+
+    #[cfg(not(feature = "video-h264"))]
+    fn h264(_: &'a [u8]) -> Result<Self, String> {
+        Err("it is a film in MP4, which this build does not read".to_string())
+    }
+
+    #[cfg(feature = "video-ffmpeg")]
+    fn ffmpeg(data: &'a [u8]) -> Result<Self, String> {
+        let (outline, ffmpeg) = ffmpeg::Ffmpeg::open(data)?;
+        Self::checked(outline, Source::Ffmpeg(ffmpeg))
+    }
+
+    #[cfg(not(feature = "video-ffmpeg"))]
+    fn ffmpeg(_: &'a [u8]) -> Result<Self, String> {
+        Err("this build does not use ffmpeg".to_string())
+    }
+
+    /// Which build reads a film that this one does not.
+    fn way_out(form: Form) -> &'static str {
+        match (form, cfg!(feature = "video-h264"), cfg!(feature = "video-ffmpeg")) {
+            (_, _, true) => "",
+            (Form::Mp4, false, _) => {
+                "; build with --features video-h264 (H.264 alone) or video-ffmpeg, or store its frames in a folder"
+            }
+            _ => "; build with --features video-ffmpeg, or store its frames in a folder",
+        }
+    }
+
+    fn checked(outline: Outline, source: Source<'a>) -> Result<Self, String> {
+        if outline.times.is_empty() {
+            return Err("it has no frame".to_string());
+        }
+        Ok(Self { outline, source })
+    }
+
+    /// How many frames it has, and when they are shown.
+    pub fn outline(&self) -> &Outline {
+        &self.outline
+    }
+
+    /// Decodes the frames `wanted`, strictly increasing, and hands each to `sink` as it comes.
+    /// Frames need not be of one size.
+    ///
+    /// # Errors
+    /// In words: the frame that does not decode and why, or what `sink` said.
+    pub fn frames(&self, wanted: &[usize], sink: &mut Sink<'_>) -> Result<(), String> {
+        let last = self.outline.times.len() - 1;
+        let ordered = wanted.windows(2).all(|pair| pair[0] < pair[1]);
+        if !ordered || wanted.last().is_some_and(|&index| index > last) {
+            return Err(format!(
+                "frames {wanted:?} are not in order, or past frame {last}, the last"
+            ));
+        }
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        match &self.source {
+            Source::Animation(animation) => animation.frames(wanted, sink),
+            #[cfg(feature = "video-h264")]
+            Source::H264(h264) => h264.frames(wanted, sink),
+            #[cfg(feature = "video-ffmpeg")]
+            Source::Ffmpeg(ffmpeg) => ffmpeg.frames(wanted, sink),
+        }
+    }
+
+    /// The frames that `sampling` takes, in memory.
+    ///
+    /// # Errors
+    /// As [`Self::frames`].
+    pub fn sample(
+        &self,
+        sampling: Sampling,
+        stream: &mut aurora_kernels::random::Stream,
+    ) -> Result<Vec<Picture>, String> {
+        let wanted = sampling.pick(&self.outline.times, self.outline.end, stream);
+        let mut out = Vec::with_capacity(wanted.len());
+        self.frames(&wanted, &mut |_, picture| {
+            out.push(picture);
+            Ok(())
+        })?;
+        Ok(out)
+    }
+}
+
+/// Refuses a size of which no frame is decoded, from the header and before anything is allocated.
+fn check_size(width: u64, height: u64) -> Result<(), String> {
+    if width == 0 || height == 0 {
+        return Err("its frames have no pixels".to_string());
+    }
+    if width.saturating_mul(height) > MOST_PIXELS {
+        return Err(format!(
+            "its frames are {width} x {height}; more than {MOST_PIXELS} pixels are not decoded"
+        ));
+    }
+    Ok(())
+}
