@@ -10,6 +10,7 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use crate::caption::{Keywords, compose};
+use crate::clip::first_frame;
 use crate::folder::{self, Captions};
 use crate::transform::Transform;
 use crate::{Content, Error, Picture, Result, Sample, Split, Visual, shard};
@@ -44,7 +45,10 @@ impl Item {
             return Err(failed("it is a clip without a frame".to_string()));
         };
         let bytes = content.bytes().map_err(|e| failed(e.to_string()))?;
-        Picture::decode(&bytes).map_err(failed)
+        match sample.visual {
+            Visual::Film(_) => first_frame(&bytes).map_err(failed),
+            _ => Picture::decode(&bytes).map_err(failed),
+        }
     }
 }
 

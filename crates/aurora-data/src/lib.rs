@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod caption;
+mod clip;
 pub mod content;
 mod dataset;
 pub mod embedded;
@@ -18,11 +19,15 @@ pub mod transform;
 pub mod video;
 
 pub use caption::Keywords;
+pub use clip::FrameSink;
 pub use content::Content;
 pub use dataset::{Dataset, Decode};
 pub use error::{Error, Result};
 pub use folder::Captions;
-pub use loader::{Batch, Batches, Loader, LoaderOptions};
+pub use loader::{
+    Batch, BatchAnswers, Batches, LastBatch, Loader, LoaderOptions, LoaderState, Order, Purpose,
+    Words,
+};
 pub use picture::{Crop, Picture};
 pub use policy::{OnError, Skipped, Skips};
 pub use question::{Answers, Question, QuestionId, Weighed};

@@ -10,8 +10,8 @@ use std::time::Instant;
 use aurora_data::caption::{clean, clean_question, compose};
 use aurora_data::transform::{MEAN, STD};
 use aurora_data::{
-    Augment, Batch, Dataset, Decode, Error, Evaluation, Keywords, Loader, LoaderOptions, Padding,
-    Picture, Released, Split, Tokens, Transform, embedded, shard,
+    Augment, Batch, Dataset, Decode, Error, Evaluation, Keywords, LastBatch, Loader, LoaderOptions,
+    Padding, Picture, Released, Split, Tokens, Transform, embedded, shard,
 };
 use aurora_kernels::random::Stream;
 use common::{picture, tar};
@@ -169,7 +169,7 @@ fn augmentation_is_fast() {
 
 #[test]
 fn training_epochs_cover_everything_in_another_order() {
-    let options = LoaderOptions { drop_last: false, ..LoaderOptions::training(200, 3) };
+    let options = LoaderOptions { last: LastBatch::Keep, ..LoaderOptions::training(200, 3) };
     let train = noto().split(Split::Train);
     let loader =
         Loader::new(train.clone(), Arc::new(Evaluation { size: 8 }), tokens(), options).unwrap();
