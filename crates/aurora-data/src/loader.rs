@@ -35,7 +35,7 @@ use plan::Plan;
 use state::Contents;
 
 use crate::transform::Transform;
-use crate::{Dataset, OnError, Result, Skips, Tokens};
+use crate::{Dataset, Error, OnError, Result, Skips, Tokens};
 
 /// Makes batches of a dataset. Cheap to clone.
 #[derive(Clone)]
@@ -75,6 +75,10 @@ impl Loader {
         options: LoaderOptions,
     ) -> Result<Self> {
         options.check(dataset.len())?;
+        if transform.size() == 0 {
+            let (option, value) = ("size", "0".to_string());
+            return Err(Error::Option { option, value, allowed: "a side of 1 pixel or more" });
+        }
         let plan = Plan::new(&options, dataset.len());
         let skips = Arc::new(Skips::new(OnError::Stop, 0));
         let runs = Arc::new(runs(&dataset));

@@ -262,6 +262,9 @@ fn options_that_cannot_work() {
     };
     assert!(make(noto(), LoaderOptions::training(0, 0)).contains("batch_size = 0"));
     assert!(make(noto(), LoaderOptions::training(9999, 0)).contains("lower batch_size"));
+    let nothing = Arc::new(Evaluation { size: 0 });
+    let made = Loader::new(noto(), nothing, tokens(), LoaderOptions::evaluation(4));
+    assert!(made.err().unwrap().to_string().contains("size = 0"));
     let empty = noto().filter(|_| false);
     assert!(make(empty, LoaderOptions::evaluation(4)).contains("is empty"));
     assert!(matches!(Dataset::new(Vec::new(), Decode::AtLoad), Err(Error::Empty { .. })));
