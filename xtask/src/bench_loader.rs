@@ -114,7 +114,7 @@ fn middle(sorted: &[f64]) -> f64 {
 pub fn run(args: &BenchLoaderArgs) -> anyhow::Result<()> {
     let root = crate::workspace_root();
     let results = root.join(&args.results);
-    record::check(&results, &COLUMNS)?;
+    record::read(&results, &COLUMNS)?;
     ensure!(args.pairs > 0 && args.count > 0, "at least one pair and one picture");
     let python = Python::installed()?;
     let script = root.join("benches/loader/loader.py");

@@ -21,7 +21,7 @@ use clap::ValueEnum;
 use crate::python::{self, Python};
 use crate::teachers::call;
 use crate::worker::{self, Worker};
-use outcome::{Case, Ceiling, Outcome, Pair, Row};
+use outcome::{Case, Checkpointing, Machine, Outcome, Pair, Row};
 
 mod outcome;
 mod plot;
@@ -50,9 +50,9 @@ pub struct BenchPeersArgs {
     /// Pairs of runs that count.
     #[arg(long, default_value_t = 7)]
     pairs: usize,
-    /// What our side computes again in row c's backward pass instead of keeping it.
-    #[arg(long, value_enum, default_value_t = Checkpointing::None)]
-    checkpoint: Checkpointing,
+    /// What our side computes again in row c's backward pass instead of keeping it: a case for each.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Checkpointing::value_variants().to_vec())]
+    checkpoint: Vec<Checkpointing>,
     /// PyTorch's attention: its fused kernel, or as transformers writes it out.
     #[arg(long, value_enum, default_value_t = Attention::Fused)]
     attention: Attention,
@@ -62,10 +62,10 @@ pub struct BenchPeersArgs {
     /// Folder that takes models and inputs, some gigabytes.
     #[arg(long, default_value = "target/peers")]
     out: PathBuf,
-    /// File that every pair is appended to.
+    /// File that every pair is appended to, as soon as its case is done.
     #[arg(long, default_value = "benches/results/peers.csv")]
     results: PathBuf,
-    /// The plot.
+    /// The plot: of every case the newest that the record has of this machine.
     #[arg(long, default_value = "docs/peers.svg")]
     plot: PathBuf,
 }
@@ -75,12 +75,6 @@ pub struct BenchPeersArgs {
 enum Precision {
     F32,
     Bf16,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-enum Checkpointing {
-    None,
-    Block,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -101,7 +95,6 @@ struct Sides {
     ours: PathBuf,
     out: PathBuf,
     attention: String,
-    checkpoint: String,
 }
 
 /// Makes the environment, the models and our program, runs every case and reports.
@@ -125,31 +118,27 @@ pub fn run(args: &BenchPeersArgs) -> anyhow::Result<()> {
         script: root.join("benches/peers/peer.py"),
         ours: build(&root)?,
         attention: name(&args.attention),
-        checkpoint: name(&args.checkpoint),
         out,
     };
     sides.prepare(&cases)?;
 
-    let before = sides.ceiling()?;
-    let (mut outcomes, mut failed) = (Vec::new(), Vec::new());
+    let machine = sides.machine()?;
+    let mut failed = Vec::new();
     for case in &cases {
         if sides.agree(case)? {
-            outcomes.push(sides.time(case, pairs)?);
+            record::append(&results, &machine, &sides.attention, &sides.time(case, pairs)?)?;
+            eprintln!("appended to {}", results.display());
         } else {
             failed.push(case.to_string());
         }
     }
-    let ceiling = before.or_better(sides.ceiling()?);
-
-    let note = format!("attention {}, checkpoint {}", sides.attention, sides.checkpoint);
-    record::append(&results, &ceiling, &note, &outcomes)?;
-    eprintln!("appended to {}", results.display());
+    let outcomes = record::latest(&results, &machine)?;
     if !outcomes.is_empty() {
         fs::write(&plot, plot::svg(&outcomes))
             .with_context(|| format!("cannot write {}", plot.display()))?;
         eprintln!("wrote {}", plot.display());
     }
-    print!("{}", report::markdown(&ceiling, &outcomes, pairs));
+    print!("{}", report::markdown(&machine, &outcomes));
     ensure!(
         failed.is_empty(),
         "the outputs of {} do not agree, so they were not timed; the lines that begin with FAIL say where",
@@ -160,7 +149,13 @@ pub fn run(args: &BenchPeersArgs) -> anyhow::Result<()> {
 
 /// One small case of each of the shorter rows.
 fn quick() -> Vec<Case> {
-    let case = |row| Case { row, size: 224, batch: 4, precision: name(&Precision::F32) };
+    let case = |row| Case {
+        row,
+        size: 224,
+        batch: 4,
+        precision: name(&Precision::F32),
+        checkpoint: Checkpointing::None,
+    };
     [Row::B, Row::A].map(case).to_vec()
 }
 
@@ -172,9 +167,16 @@ fn cases(args: &BenchPeersArgs) -> Vec<Case> {
             for &size in &args.sizes {
                 for &batch in &args.batches {
                     let batch = row.candidates().unwrap_or(batch);
-                    let case = Case { row, size, batch, precision: name(precision) };
-                    if !cases.contains(&case) {
-                        cases.push(case);
+                    let ways = match row {
+                        Row::C => args.checkpoint.as_slice(),
+                        _ => &[Checkpointing::None],
+                    };
+                    for &checkpoint in ways {
+                        let precision = name(precision);
+                        let case = Case { row, size, batch, precision, checkpoint };
+                        if !cases.contains(&case) {
+                            cases.push(case);
+                        }
                     }
                 }
             }
@@ -223,16 +225,24 @@ impl Sides {
         call(torch.arg(&self.out).arg("--sizes").args(sizes).arg("--batches").args(batches))
     }
 
-    fn ceiling(&self) -> anyhow::Result<Ceiling> {
+    /// Operations a second of the better matrix product of both sides, and what the two are.
+    fn products(&self) -> anyhow::Result<(f64, Machine)> {
         let ours = worker::answer(self.peer().arg("ceiling"))?;
         let theirs = worker::answer(&mut self.torch("ceiling"))?;
         let number = |value: &serde_json::Value| value["operations"].as_f64().unwrap_or(0.0);
         let text = |value: &serde_json::Value| value.as_str().unwrap_or("unknown").to_owned();
-        Ok(Ceiling {
-            operations: number(&ours).max(number(&theirs)),
-            device: text(&ours["device"]),
-            versions: text(&theirs["versions"]),
-        })
+        let machine =
+            Machine { device: text(&ours["device"]), versions: text(&theirs["versions"]) };
+        Ok((number(&ours).max(number(&theirs)), machine))
+    }
+
+    fn machine(&self) -> anyhow::Result<Machine> {
+        Ok(self.products()?.1)
+    }
+
+    /// What the machine once did it can do: the better of before a case and after it.
+    fn ceiling(&self, before: f64) -> anyhow::Result<f64> {
+        Ok(before.max(self.products()?.0))
     }
 
     fn work(&self, command: &mut Command, case: &Case) {
@@ -245,7 +255,7 @@ impl Sides {
         let mut command = self.peer();
         command.arg("work");
         self.work(&mut command, case);
-        command.args(["--checkpoint", &self.checkpoint]);
+        command.args(["--checkpoint", &name(&case.checkpoint)]);
         command
     }
 
@@ -280,6 +290,7 @@ impl Sides {
     }
 
     fn time(&self, case: &Case, pairs: usize) -> anyhow::Result<Outcome> {
+        let before = self.products()?.0;
         let (mut ours, ready) = Worker::start(&mut self.ours(case))?;
         let (mut theirs, _) = Worker::start(&mut self.theirs(case))?;
         let mut found = Vec::with_capacity(pairs);
@@ -295,12 +306,10 @@ impl Sides {
         }
         let count =
             |key: &str| ready[key].as_u64().with_context(|| format!("our side lacks {key}"));
-        Ok(Outcome {
-            case: case.clone(),
-            pairs: found,
-            peaks: [ours.end()?, theirs.end()?],
-            operations: [count("operations")?, count("plain_operations")?],
-        })
+        let operations = [count("operations")?, count("plain_operations")?];
+        let peaks = [ours.end()?, theirs.end()?];
+        let ceiling = self.ceiling(before)?;
+        Ok(Outcome { case: case.clone(), pairs: found, peaks, operations, ceiling })
     }
 }
 
@@ -319,8 +328,8 @@ mod tests {
     #[test]
     fn rows_of_candidates_are_not_multiplied_by_batches() {
         let all = cases(&Line::parse_from(["x"]).args);
-        // Three rows of two sizes and two batches, two rows of two sizes, in two element types.
-        assert_eq!(all.len(), 2 * (3 * 4 + 2 * 2));
+        // Three rows of two sizes and two batches, one of them both ways, two rows of two sizes, in two element types.
+        assert_eq!(all.len(), 2 * ((2 + 2) * 4 + 2 * 2));
         let some = ["x", "--rows", "a,d_text", "--sizes", "224", "--precisions", "f32"];
         let some: Vec<String> =
             cases(&Line::parse_from(some).args).iter().map(ToString::to_string).collect();

@@ -7,15 +7,11 @@ use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 
-/// That rows of these columns can be appended to this file: it is not there, or has these columns and whole lines.
+/// The text of a record, to which rows of these columns can be appended: empty if it is not there.
 ///
 /// # Errors
-/// A file of another kind.
-pub(crate) fn check(path: &Path, columns: &[&str]) -> anyhow::Result<()> {
-    old(path, columns).map(drop)
-}
-
-fn old(path: &Path, columns: &[&str]) -> anyhow::Result<Vec<u8>> {
+/// A file with other columns, or whose last line is cut.
+pub(crate) fn read(path: &Path, columns: &[&str]) -> anyhow::Result<Vec<u8>> {
     let header = columns.join(",");
     let old = match fs::read(path) {
         Ok(old) => old,
@@ -34,13 +30,13 @@ fn old(path: &Path, columns: &[&str]) -> anyhow::Result<Vec<u8>> {
 /// Appends rows: the file is written anew beside its place and renamed.
 ///
 /// # Errors
-/// As [`check`]; what the system reports.
+/// As [`read`]; what the system reports.
 pub(crate) fn append<const N: usize>(
     path: &Path,
     columns: &[&str; N],
     rows: &[[String; N]],
 ) -> anyhow::Result<()> {
-    let mut text = old(path, columns)?;
+    let mut text = read(path, columns)?;
     if text.is_empty() {
         text.extend(format!("{}\n", columns.join(",")).as_bytes());
     }
@@ -101,7 +97,7 @@ mod tests {
         let path = folder.path().join("results/peers.csv");
         let columns = ["row", "seconds"];
         let rows = [["a".to_owned(), "1,5".to_owned()]];
-        check(&path, &columns).unwrap();
+        assert!(read(&path, &columns).unwrap().is_empty());
         for _ in 0..2 {
             append(&path, &columns, &rows).unwrap();
         }

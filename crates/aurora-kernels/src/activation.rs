@@ -10,6 +10,7 @@ use rayon::prelude::*;
 #[cfg(feature = "cuda")]
 use crate::cuda::glue;
 use crate::element::Real;
+use crate::tape::apply1;
 use crate::view::{Rows, by_element, check_element, on_gpu, tensor, written};
 use crate::wide::wide;
 
@@ -24,7 +25,7 @@ const CHUNK: usize = 16 * 1024;
 /// An element type other than f32 or f64; on a GPU, other than f32, f16 or bf16.
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
     check_element("gelu", x)?;
-    x.apply_op1(Gelu)
+    apply1(x, Gelu)
 }
 
 wide! {

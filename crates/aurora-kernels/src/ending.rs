@@ -8,6 +8,7 @@ use crate::Error;
 use crate::activation;
 use crate::element::Real;
 use crate::linear::add_to;
+use crate::plus::plus;
 use crate::precision::Precision;
 use crate::product::Finish;
 use crate::view::{Rows, Shared, check_like, tensor};
@@ -37,7 +38,7 @@ impl MapOptions {
     pub fn after(&self, y: Tensor) -> Result<Tensor> {
         let y = if self.gelu { activation::gelu(&y)? } else { y };
         match &self.residual {
-            Some(residual) => y + residual,
+            Some(residual) => plus(&y, residual),
             None => Ok(y),
         }
     }

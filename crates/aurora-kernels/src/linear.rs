@@ -12,6 +12,7 @@ use crate::element::Real;
 use crate::ending::{Ending, MapOptions};
 use crate::precision::Precision;
 use crate::product::{Finish, Matrix, MatrixMut, multiply};
+use crate::tape::{apply2, apply3};
 use crate::view::{
     Rows, by_element, check_element, check_like, column_sums, on_gpu, tensor, written,
 };
@@ -45,8 +46,8 @@ pub fn linear_in(
     let (ending, rest) = Ending::new("linear", options, x, weight.dim(0)?, tracked)?;
     let map = Linear { ending };
     rest.after(match bias {
-        Some(bias) => x.apply_op3(weight, bias, map)?,
-        None => x.apply_op2(weight, map)?,
+        Some(bias) => apply3(x, weight, bias, map)?,
+        None => apply2(x, weight, map)?,
     })
 }
 

@@ -15,6 +15,7 @@ use crate::ending::{Ending, MapOptions};
 use crate::linear::{add_to, check, linear_in, output_shape, product, strided};
 use crate::precision::Precision;
 use crate::product::{Matrix, MatrixMut, multiply};
+use crate::tape::apply3;
 use crate::view::{Rows, by_element, check_like, cpu, on_gpu, tensor};
 
 const OP: &str = "adapted_linear";
@@ -198,7 +199,7 @@ pub fn adapted_linear_in(
         bias: bias.cloned(),
         ending,
     };
-    rest.after(x.apply_op3(&delta.a, &delta.b, map)?)
+    rest.after(apply3(x, &delta.a, &delta.b, map)?)
 }
 
 /// The frozen side of an adapted map; x and the factors are its inputs.

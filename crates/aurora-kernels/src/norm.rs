@@ -12,6 +12,7 @@ use crate::Error;
 #[cfg(feature = "cuda")]
 use crate::cuda::glue;
 use crate::element::Real;
+use crate::tape::apply3;
 use crate::view::{
     ROW_BLOCK, Rows, add_up, by_element, check_element, check_like, on_gpu, tensor, written,
 };
@@ -42,7 +43,7 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
         }
     }
     check_element(OP, x)?;
-    x.apply_op3(weight, bias, LayerNorm::new(eps))
+    apply3(x, weight, bias, LayerNorm::new(eps))
 }
 
 wide! {

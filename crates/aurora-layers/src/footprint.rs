@@ -58,6 +58,7 @@ impl Workload {
 mod tests {
     use super::*;
     use crate::adapter::tests::blip_base;
+    use crate::segment::plain;
     use crate::{Backbone, Flavour, Prepared, Seen, Tuned};
     use candle_core::{DType, Device, Tensor};
     use std::collections::BTreeMap;
@@ -111,7 +112,7 @@ mod tests {
             let tuned = Tuned::start(spec.clone(), &backbone, 3, &Device::Cpu).unwrap();
             let (tuned, _) = tuned.into_variables().unwrap();
             let mut prepared = tuned.prepare(&backbone.model().unwrap(), None).unwrap();
-            let plain = held(&loss(&backbone, &prepared, &work));
+            let plain = plain::graphs(|| held(&loss(&backbone, &prepared, &work)));
             let weights = crate::sites(&config);
             let weights: usize = weights.iter().map(|site| site.in_dim * site.out_dim).sum();
             let counted = work.graph_bytes(&config, &spec).unwrap() - VALUE * weights as u64;

@@ -7,7 +7,7 @@
 use crate::adapter::{Beside, Change};
 use crate::video::FrameAware;
 use crate::{Error, Prepared, Result};
-use aurora_kernels::recompute;
+use aurora_kernels::{fused, recompute};
 use candle_core::Tensor;
 use std::collections::BTreeMap;
 
@@ -95,6 +95,58 @@ impl Prepared {
     }
 }
 
+/// `run`, the pass of a block over `inputs` and the block's `part` of a view, as one node of the graph where that can be.
+pub(crate) fn one_node<B: Rebuild>(
+    block: &B,
+    part: &Prepared,
+    mut inputs: Vec<Tensor>,
+    run: impl FnOnce() -> Result<Tensor>,
+) -> Result<Tensor> {
+    note_tracked(block, part, &mut inputs)?;
+    #[cfg(test)]
+    if plain::wanted() {
+        return run();
+    }
+    fused(&inputs, run)
+}
+
+/// For tests that look into a graph: a node shows nothing of what it holds.
+#[cfg(test)]
+pub(crate) mod plain {
+    use std::cell::Cell;
+
+    thread_local! {
+        static WANTED: Cell<bool> = const { Cell::new(false) };
+    }
+
+    pub(crate) fn wanted() -> bool {
+        WANTED.get()
+    }
+
+    /// `run` with blocks as graphs of many nodes.
+    pub(crate) fn graphs<R>(run: impl FnOnce() -> R) -> R {
+        WANTED.set(true);
+        let result = run();
+        WANTED.set(false);
+        result
+    }
+}
+
+/// Adds the tracked tensors of a block and of its part of a view to `inputs`, and gives both anew.
+fn note_tracked<B: Rebuild>(
+    block: &B,
+    part: &Prepared,
+    inputs: &mut Vec<Tensor>,
+) -> Result<(B, Prepared)> {
+    let mut note = |tensor: &Tensor| {
+        if tensor.track_op() {
+            inputs.push(tensor.clone());
+        }
+        Ok(tensor.clone())
+    };
+    Ok((block.rebuild(&mut note)?, part.rebuild(&mut note)?))
+}
+
 /// `run` of a block, of `inputs` and of the block's part of a view, as a segment. All trained tensors of the block and
 /// of its part get their gradients, the backbone's own included.
 pub(crate) fn segment<B, F>(
@@ -108,14 +160,7 @@ where
     F: Fn(&B, &[Tensor], &Prepared) -> Result<Tensor> + Send + Sync + 'static,
 {
     let count = inputs.len();
-    let mut note = |tensor: &Tensor| {
-        if tensor.track_op() {
-            inputs.push(tensor.clone());
-        }
-        Ok(tensor.clone())
-    };
-    let block = block.rebuild(&mut note)?;
-    let prepared = prepared.rebuild(&mut note)?;
+    let (block, prepared) = note_tracked(block, &prepared, &mut inputs)?;
     recompute(&inputs, move |inputs: &[Tensor]| {
         let (inputs, trained) = inputs.split_at(count);
         let mut trained = trained.iter();

@@ -1,7 +1,7 @@
 //! The vision transformer: patches, position embeddings, pre-norm blocks.
 
 use crate::block::{LayerNorm, Linear, Wanted};
-use crate::segment::{Checkpointing, Rebuild, Swap, segment};
+use crate::segment::{Checkpointing, Rebuild, Swap, one_node, segment};
 use crate::tensors::{Tensors, get};
 use crate::text::cls;
 use crate::{Prepared, Result, VisionConfig};
@@ -112,7 +112,11 @@ impl VisionTower {
             let cls_alone = cls_alone && index + 1 == self.blocks.len();
             let heads = self.config.heads;
             x = match prepared.checkpointing {
-                Checkpointing::None => block.forward(&x, heads, cls_alone, prepared)?,
+                Checkpointing::None => {
+                    let forward = || block.forward(&x, heads, cls_alone, prepared);
+                    let part = prepared.of_block(&block.path, &[""], false)?;
+                    one_node(block, &part, vec![x.clone()], forward)?
+                }
                 Checkpointing::Block => {
                     let own = prepared.of_block(&block.path, &[""], false)?;
                     segment(block, own, vec![x], move |block, inputs, prepared| {

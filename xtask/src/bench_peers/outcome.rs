@@ -27,6 +27,11 @@ impl Row {
         }
     }
 
+    /// The row that a program calls by this name.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Self::value_variants().iter().copied().find(|row| row.argument() == name)
+    }
+
     /// As a table says it.
     pub(super) fn title(self) -> &'static str {
         match self {
@@ -54,12 +59,42 @@ pub(super) struct Case {
     pub(super) batch: usize,
     /// Element type.
     pub(super) precision: String,
+    /// What our side keeps for the backward pass.
+    pub(super) checkpoint: Checkpointing,
+}
+
+/// What our side computes again in a backward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(super) enum Checkpointing {
+    None,
+    Block,
+}
+
+impl Case {
+    /// The ratios of time and of memory that the row is meant to stay at or below, where there is one.
+    pub(super) fn targets(&self) -> [Option<f64>; 2] {
+        if self.precision != "f32" {
+            return [None; 2];
+        }
+        match (self.row, self.checkpoint, self.size) {
+            (Row::A, ..) => [Some(0.85), None],
+            (Row::B, ..) => [Some(1.0), None],
+            (Row::C, Checkpointing::None, _) => [Some(0.6), Some(0.5)],
+            (Row::C, Checkpointing::Block, _) => [None, Some(0.3)],
+            (Row::DText | Row::DPicture, _, 384) => [Some(0.25), None],
+            (Row::DText | Row::DPicture, ..) => [None; 2],
+        }
+    }
 }
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { row, size, batch, precision } = self;
-        write!(f, "{} {size} px x {batch} {precision}", row.argument())
+        let Self { row, size, batch, precision, checkpoint } = self;
+        write!(f, "{} {size} px x {batch} {precision}", row.argument())?;
+        match checkpoint {
+            Checkpointing::None => Ok(()),
+            Checkpointing::Block => f.write_str(", block"),
+        }
     }
 }
 
@@ -70,22 +105,13 @@ pub(super) struct Pair {
     pub(super) theirs: f64,
 }
 
-/// What this machine reached, and with what.
+/// Where both sides run.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Ceiling {
-    /// Operations a second of the better matrix product of both sides.
-    pub(super) operations: f64,
+pub(super) struct Machine {
     /// The processor.
     pub(super) device: String,
     /// PyTorch's side.
     pub(super) versions: String,
-}
-
-impl Ceiling {
-    /// What the machine once did it can do.
-    pub(super) fn or_better(self, other: Self) -> Self {
-        Self { operations: self.operations.max(other.operations), ..self }
-    }
 }
 
 /// A case that was timed. Of two values the first is ours.
@@ -97,9 +123,27 @@ pub(super) struct Outcome {
     pub(super) peaks: [u64; 2],
     /// Operations by formula.
     pub(super) operations: [u64; 2],
+    /// Operations a second of the better matrix product of both sides, around the time of the pairs.
+    pub(super) ceiling: f64,
 }
 
 impl Outcome {
+    /// Takes in another piece of the same case: one side of a pair, which is the last's other side or a new one's first.
+    pub(super) fn join(&mut self, piece: Self) {
+        for Pair { ours, theirs } in piece.pairs {
+            match self.pairs.last_mut() {
+                Some(last) if last.theirs == 0.0 && ours == 0.0 => last.theirs = theirs,
+                _ => self.pairs.push(Pair { ours, theirs }),
+            }
+        }
+        for (all, of) in [(&mut self.peaks, piece.peaks), (&mut self.operations, piece.operations)]
+        {
+            for (all, of) in all.iter_mut().zip(of) {
+                *all = (*all).max(of);
+            }
+        }
+    }
+
     /// Median seconds of both sides.
     pub(super) fn seconds(&self) -> [f64; 2] {
         [median(self.pairs.iter().map(|p| p.ours)), median(self.pairs.iter().map(|p| p.theirs))]
@@ -118,8 +162,8 @@ impl Outcome {
     }
 
     /// The least seconds that our operations can take.
-    pub(super) fn floor(&self, ceiling: &Ceiling) -> f64 {
-        self.operations[0] as f64 / ceiling.operations
+    pub(super) fn floor(&self) -> f64 {
+        self.operations[0] as f64 / self.ceiling
     }
 
     /// Our operations by PyTorch's: what the time ratio would be if both met the ceiling.
@@ -148,19 +192,22 @@ pub(super) mod tests {
     pub(in crate::bench_peers) fn outcome(row: Row) -> Outcome {
         let pair = |ours, theirs| Pair { ours, theirs };
         Outcome {
-            case: Case { row, size: 224, batch: 4, precision: "f32".to_owned() },
+            case: Case {
+                row,
+                size: 224,
+                batch: 4,
+                precision: "f32".to_owned(),
+                checkpoint: Checkpointing::None,
+            },
             pairs: vec![pair(1.0, 2.0), pair(9.0, 12.0), pair(1.0, 4.0)],
             peaks: [1 << 30, 2 << 30],
             operations: [50_000_000_000, 100_000_000_000],
+            ceiling: 1e11,
         }
     }
 
-    pub(in crate::bench_peers) fn ceiling() -> Ceiling {
-        Ceiling {
-            operations: 1e11,
-            device: "a, processor".to_owned(),
-            versions: "torch 1".to_owned(),
-        }
+    pub(in crate::bench_peers) fn machine() -> Machine {
+        Machine { device: "a, processor".to_owned(), versions: "torch 1".to_owned() }
     }
 
     #[test]
@@ -169,7 +216,7 @@ pub(super) mod tests {
         assert_eq!(outcome.seconds(), [1.0, 4.0]);
         assert_eq!(outcome.ratio(), [0.5, 0.25, 0.75]);
         assert_eq!(outcome.memory_ratio(), 0.5);
-        assert_eq!((outcome.floor(&ceiling()), outcome.floor_ratio()), (0.5, 0.5));
+        assert_eq!((outcome.floor(), outcome.floor_ratio()), (0.5, 0.5));
     }
 
     #[test]

@@ -38,6 +38,12 @@ pub(super) fn svg(outcomes: &[Outcome]) -> String {
             left + 15.0
         );
     }
+    let _ = writeln!(
+        out,
+        r##"<line x1="{0}" x2="{0}" y1="26" y2="37" stroke="#111111" stroke-width="2.5"/><text x="{1}" y="35" fill="#222222">target</text>"##,
+        LABELS + 200.0,
+        LABELS + 208.0
+    );
     let mut tick = 0.0;
     while tick <= end {
         let at = x(tick);
@@ -67,6 +73,15 @@ pub(super) fn svg(outcomes: &[Outcome]) -> String {
                 x(ratio) + 4.0,
                 y + 9.5
             );
+            if let Some(target) = outcome.case.targets()[bar] {
+                let at = x(target);
+                let _ = writeln!(
+                    out,
+                    r##"<line class="target" x1="{at:.1}" x2="{at:.1}" y1="{}" y2="{}" stroke="#111111" stroke-width="2.5"/>"##,
+                    y - 0.5,
+                    y + 11.5
+                );
+            }
         }
     }
     out.push_str("</svg>\n");
@@ -95,5 +110,9 @@ mod tests {
         // The axis ends at 1.5.
         assert_eq!(at, ["510.0"]);
         assert!(named("text").any(|text| text.text() == Some("d_text 224 px x 4 f32")));
+        // Row a has one for its time, 0.85 of the 320 pixels to 1; d has none at this size.
+        let targets = named("line").filter(|line| line.attribute("class") == Some("target"));
+        let at: Vec<&str> = targets.filter_map(|line| line.attribute("x1")).collect();
+        assert_eq!(at, ["462.0"]);
     }
 }

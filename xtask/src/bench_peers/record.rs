@@ -1,8 +1,11 @@
 //! The record: every run that counted, a line each, in one CSV file.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::outcome::{Ceiling, Outcome};
+use anyhow::Context as _;
+
+use super::outcome::{Case, Checkpointing, Machine, Outcome, Pair, Row};
 use crate::record;
 
 /// The columns, in order. The ceiling is in 10^9 operations a second.
@@ -32,60 +35,124 @@ const COLUMNS: [&str; 18] = [
 /// # Errors
 /// A file of another kind.
 pub(super) fn check(path: &Path) -> anyhow::Result<()> {
-    record::check(path, &COLUMNS)
+    record::read(path, &COLUMNS).map(drop)
 }
 
-/// Appends the pairs of these cases, all of them or none.
+/// Appends the pairs of a case, all of them or none.
 ///
 /// # Errors
 /// As [`check`]; what the system reports.
 pub(super) fn append(
     path: &Path,
-    ceiling: &Ceiling,
-    note: &str,
-    outcomes: &[Outcome],
+    machine: &Machine,
+    attention: &str,
+    outcome: &Outcome,
 ) -> anyhow::Result<()> {
-    let (date, rustc) = (record::date(), record::rustc());
-    let commit = record::commit();
+    let (date, rustc, commit) = (record::date(), record::rustc(), record::commit());
     let mut rows = Vec::new();
-    for outcome in outcomes {
-        let case = &outcome.case;
-        for (number, pair) in (1..).zip(&outcome.pairs) {
-            for (side, seconds) in [("aurora", pair.ours), ("pytorch", pair.theirs)] {
-                let which = usize::from(side == "pytorch");
-                rows.push(
-                    [
-                        date.as_str(),
-                        &commit,
-                        env!("CARGO_PKG_VERSION"),
-                        &rustc,
-                        &ceiling.versions,
-                        &ceiling.device,
-                        super::THREADS,
-                        case.row.argument(),
-                        &case.size.to_string(),
-                        &case.batch.to_string(),
-                        &case.precision,
-                        side,
-                        &format!("{number}"),
-                        &format!("{seconds:.6}"),
-                        &outcome.peaks[which].to_string(),
-                        &outcome.operations[which].to_string(),
-                        &format!("{:.1}", ceiling.operations / 1e9),
-                        note,
-                    ]
-                    .map(str::to_owned),
-                );
-            }
+    let case = &outcome.case;
+    let note = format!("attention {attention}, checkpoint {}", super::name(&case.checkpoint));
+    for (number, pair) in (1..).zip(&outcome.pairs) {
+        for (which, (side, seconds)) in
+            [("aurora", pair.ours), ("pytorch", pair.theirs)].into_iter().enumerate()
+        {
+            let row = [
+                date.as_str(),
+                &commit,
+                env!("CARGO_PKG_VERSION"),
+                &rustc,
+                &machine.versions,
+                &machine.device,
+                super::THREADS,
+                case.row.argument(),
+                &case.size.to_string(),
+                &case.batch.to_string(),
+                &case.precision,
+                side,
+                &format!("{number}"),
+                &format!("{seconds:.6}"),
+                &outcome.peaks[which].to_string(),
+                &outcome.operations[which].to_string(),
+                &format!("{:.1}", outcome.ceiling / 1e9),
+                &note,
+            ];
+            rows.push(row.map(str::to_owned));
         }
     }
     record::append(path, &COLUMNS, &rows)
 }
 
+/// Of every case the newest that the record has of this machine, in the order of rows.
+///
+/// # Errors
+/// A file that cannot be read; a line that this program did not write.
+pub(super) fn latest(path: &Path, machine: &Machine) -> anyhow::Result<Vec<Outcome>> {
+    let text = record::read(path, &COLUMNS)?;
+    let mut found: BTreeMap<String, (String, Outcome)> = BTreeMap::new();
+    for (index, line) in csv::Reader::from_reader(text.as_slice()).records().enumerate() {
+        let line = line.with_context(|| path.display().to_string())?;
+        let whole = read(&line, machine);
+        let place = || format!("{}, line {}", path.display(), index + 2);
+        let Some((date, half)) = whole.with_context(place)? else { continue };
+        let key = half.case.to_string();
+        match found.get_mut(&key) {
+            Some((of, outcome)) if *of == date => outcome.join(half),
+            Some((of, _)) if *of > date => {}
+            _ => {
+                found.insert(key, (date, half));
+            }
+        }
+    }
+    let mut outcomes: Vec<Outcome> = found.into_values().map(|(_, outcome)| outcome).collect();
+    outcomes.sort_by_key(|outcome| {
+        let case = &outcome.case;
+        // f32 before bf16, as they are given.
+        let order = case.precision != "f32";
+        (order, case.row, case.size, case.batch, case.checkpoint)
+    });
+    Ok(outcomes)
+}
+
+/// A line as an outcome that knows one side of one pair, with its date; none of another machine.
+fn read(line: &csv::StringRecord, machine: &Machine) -> anyhow::Result<Option<(String, Outcome)>> {
+    let text = |name: &str| -> anyhow::Result<&str> {
+        let at = COLUMNS.iter().position(|column| *column == name);
+        at.and_then(|at| line.get(at)).with_context(|| format!("it has no {name}"))
+    };
+    let number = |name: &str| -> anyhow::Result<f64> {
+        text(name)?.parse().with_context(|| format!("its {name} is no number"))
+    };
+    if text("device")? != machine.device || text("peers")? != machine.versions {
+        return Ok(None);
+    }
+    let row = text("row")?;
+    let checkpoint = match text("note")?.ends_with("checkpoint block") {
+        true => Checkpointing::Block,
+        false => Checkpointing::None,
+    };
+    let case = Case {
+        row: Row::named(row).with_context(|| format!("there is no row {row}"))?,
+        size: number("size")? as usize,
+        batch: number("batch")? as usize,
+        precision: text("type")?.to_owned(),
+        checkpoint,
+    };
+    let (seconds, peak) = (number("seconds")?, number("peak_bytes")? as u64);
+    let operations = number("operations")? as u64;
+    let (pair, peaks, operations) = match text("side")? {
+        "aurora" => (Pair { ours: seconds, theirs: 0.0 }, [peak, 0], [operations, 0]),
+        _ => (Pair { ours: 0.0, theirs: seconds }, [0, peak], [0, operations]),
+    };
+    let ceiling = number("product_gflops")? * 1e9;
+    let outcome = Outcome { case, pairs: vec![pair], peaks, operations, ceiling };
+    Ok(Some((text("date")?.to_owned(), outcome)))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::outcome::Row;
-    use super::super::outcome::tests::{ceiling, outcome};
+    use std::fs;
+
+    use super::super::outcome::tests::{machine, outcome};
     use super::*;
 
     #[test]
@@ -93,7 +160,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("results/peers.csv");
         for _ in 0..2 {
-            append(&path, &ceiling(), "attention fused", &[outcome(Row::A)]).unwrap();
+            append(&path, &machine(), "fused", &outcome(Row::A)).unwrap();
         }
         let mut reader = csv::Reader::from_path(&path).unwrap();
         assert_eq!(reader.headers().unwrap().len(), COLUMNS.len());
@@ -102,6 +169,35 @@ mod tests {
         assert_eq!((&rows[1][5], &rows[1][7], &rows[1][11]), ("a, processor", "a", "pytorch"));
         assert_eq!((&rows[3][12], &rows[3][13]), ("2", "12.000000"));
         assert_eq!((&rows[0][14], &rows[1][14]), ("1073741824", "2147483648"));
-        assert_eq!((&rows[0][16], &rows[0][17]), ("100.0", "attention fused"));
+        assert_eq!((&rows[0][16], &rows[0][17]), ("100.0", "attention fused, checkpoint none"));
+    }
+
+    #[test]
+    fn the_newest_of_every_case_is_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.csv");
+        assert!(latest(&path, &machine()).unwrap().is_empty());
+        for row in [Row::DText, Row::A, Row::C] {
+            append(&path, &machine(), "fused", &outcome(row)).unwrap();
+        }
+        // Another way of row c is another case; another machine's rows are left out.
+        let mut block = outcome(Row::C);
+        block.case.checkpoint = Checkpointing::Block;
+        append(&path, &machine(), "fused", &block).unwrap();
+        let other = Machine { device: "another".to_owned(), ..machine() };
+        append(&path, &other, "fused", &outcome(Row::B)).unwrap();
+        // An older one, as if written before.
+        let text = fs::read_to_string(&path).unwrap();
+        let older: String = text
+            .lines()
+            .filter(|line| line.contains(",a,224"))
+            .map(|line| format!("2001-01-01T00:00:00Z{}\n", &line[20..]).replace(",1.0", ",5.0"))
+            .collect();
+        fs::write(&path, format!("{text}{older}")).unwrap();
+        let expected = [outcome(Row::A), outcome(Row::C), block, outcome(Row::DText)];
+        assert_eq!(latest(&path, &machine()).unwrap(), expected);
+        fs::write(&path, text.replace(",224,", ",big,")).unwrap();
+        let error = format!("{:#}", latest(&path, &machine()).unwrap_err());
+        assert!(error.contains("line 2: its size is no number"), "{error}");
     }
 }

@@ -2,60 +2,66 @@
 
 use std::fmt::Write as _;
 
-use super::outcome::{Ceiling, Outcome};
+use super::outcome::{Checkpointing, Machine, Outcome};
 
-const HEAD: [&str; 13] = [
+const HEAD: [&str; 15] = [
     "row",
     "px",
     "batch",
     "type",
+    "pairs",
     "ours, s",
     "PyTorch, s",
     "time ratio (range)",
     "ours, GiB",
     "PyTorch, GiB",
     "memory ratio",
+    "ceiling, GFLOP/s",
     "share of ceiling",
     "time / floor",
     "floor ratio",
 ];
 
 /// A sentence on what was measured, then a line for each case. A ratio below 1 is in our favour.
-pub(super) fn markdown(ceiling: &Ceiling, outcomes: &[Outcome], pairs: usize) -> String {
+pub(super) fn markdown(machine: &Machine, outcomes: &[Outcome]) -> String {
     // Writing to a string cannot fail.
     let mut text = String::new();
     let _ = writeln!(
         text,
-        "\nMedians of {pairs} pairs on {}, {} threads each, beside {}; ratios are ours by PyTorch's, pair by pair. The \
-         better matrix product of both sides reached {:.1} GFLOP/s.\n",
-        ceiling.device,
+        "\nMedians on {}, {} threads each, beside {}; ratios are ours by PyTorch's, pair by pair. The ceiling is the \
+         better matrix product of both sides, measured before and after a row's pairs.\n",
+        machine.device,
         super::THREADS,
-        ceiling.versions,
-        ceiling.operations / 1e9
+        machine.versions
     );
     let _ = writeln!(text, "| {} |\n|{}", HEAD.join(" | "), "---|".repeat(HEAD.len()));
     for outcome in outcomes {
-        let _ = writeln!(text, "| {} |", line(ceiling, outcome).join(" | "));
+        let _ = writeln!(text, "| {} |", line(outcome).join(" | "));
     }
     text
 }
 
-fn line(ceiling: &Ceiling, outcome: &Outcome) -> [String; HEAD.len()] {
+fn line(outcome: &Outcome) -> [String; HEAD.len()] {
     let ([ours, theirs], [ratio, least, most]) = (outcome.seconds(), outcome.ratio());
     let [own, other] =
         outcome.peaks.map(|bytes| format!("{:.2}", bytes as f64 / f64::from(1 << 30)));
-    let floor = outcome.floor(ceiling);
+    let floor = outcome.floor();
     [
-        outcome.case.row.title().to_owned(),
+        match outcome.case.checkpoint {
+            Checkpointing::None => outcome.case.row.title().to_owned(),
+            Checkpointing::Block => format!("{}, blocks recomputed", outcome.case.row.title()),
+        },
         outcome.case.size.to_string(),
         outcome.case.batch.to_string(),
         outcome.case.precision.clone(),
+        outcome.pairs.len().to_string(),
         format!("{ours:.3}"),
         format!("{theirs:.3}"),
         format!("{ratio:.2} ({least:.2} to {most:.2})"),
         own,
         other,
         format!("{:.2}", outcome.memory_ratio()),
+        format!("{:.0}", outcome.ceiling / 1e9),
         format!("{:.0} %", 100.0 * floor / ours),
         format!("{:.2}", ours / floor),
         format!("{:.2}", outcome.floor_ratio()),
@@ -65,16 +71,15 @@ fn line(ceiling: &Ceiling, outcome: &Outcome) -> [String; HEAD.len()] {
 #[cfg(test)]
 mod tests {
     use super::super::outcome::Row;
-    use super::super::outcome::tests::{ceiling, outcome};
+    use super::super::outcome::tests::{machine, outcome};
     use super::*;
 
     #[test]
     fn a_line_has_medians_ratios_and_the_floor() {
-        let text = markdown(&ceiling(), &[outcome(Row::B)], 3);
-        let found = "| b. vision tower, frozen, forward | 224 | 4 | f32 | 1.000 | 4.000 | 0.50 (0.25 to 0.75) | 1.00 | \
-                     2.00 | 0.50 | 50 % | 2.00 | 0.50 |\n";
+        let text = markdown(&machine(), &[outcome(Row::B)]);
+        let found = "| b. vision tower, frozen, forward | 224 | 4 | f32 | 3 | 1.000 | 4.000 | 0.50 (0.25 to 0.75) | 1.00 | \
+                     2.00 | 0.50 | 100 | 50 % | 2.00 | 0.50 |\n";
         assert!(text.contains(found), "{text}");
-        assert!(text.contains("reached 100.0 GFLOP/s"), "{text}");
         let bars = |line: &&str| line.starts_with('|');
         let columns: Vec<usize> =
             text.lines().filter(bars).map(|line| line.matches('|').count()).collect();

@@ -19,6 +19,7 @@ use crate::Error;
 use crate::cuda::glue;
 use crate::element::Real;
 use crate::small::padded;
+use crate::tape::{apply1, apply3};
 use crate::view::{Batched, Rows, check_device, check_element, check_like};
 
 /// What changes the scores of [`attention`].
@@ -68,7 +69,7 @@ pub fn attention(
     let shape = Geometry { queries, keys, q_len, k_len, heads, width };
     let tracked = [q, k, v].map(Tensor::track_op);
     let op = Attention::new(OP, shape, options, q, tracked)?;
-    q.apply_op3(k, v, op)
+    apply3(q, k, v, op)
 }
 
 /// [`attention`] of a packed projection `qkv` (B, T, 3 D) over itself: its last dimension holds
@@ -99,7 +100,7 @@ pub fn self_attention(qkv: &Tensor, heads: usize, options: &AttentionOptions) ->
         width: packed / 3,
     };
     let op = Attention::new(OP, shape, options, qkv, [qkv.track_op(); 3])?;
-    qkv.apply_op1(op)
+    apply1(qkv, op)
 }
 
 fn shapes(
