@@ -157,7 +157,7 @@ impl Loader {
     }
 
     fn contents(&self) -> &Contents {
-        self.inner.contents.get_or_init(|| Contents::of(&self.inner.dataset))
+        self.inner.contents.get_or_init(|| Contents::of(&self.inner.dataset, &self.inner.runs))
     }
 }
 
