@@ -1,5 +1,7 @@
 //! The command line: what can be asked for, in words for somebody who asks for the first time.
 
+mod data;
+
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -8,6 +10,8 @@ use aurora_layers::{AdapterKind, Flavour};
 use aurora_train::config::{Config, PretrainConfig, RunConfig, describe};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::de::DeserializeOwned;
+
+pub use data::{DataArgs, DataCommand, PolicyArg, PolicyArgs, ShardArgs};
 
 /// Tune a vision-language model on your own pictures by training a small adapter.
 ///
@@ -103,6 +107,10 @@ Examples:
 Writes a backbone, and where the adapter has gates or context, which are no weights, an adapter/ in
 it that holds those alone.")]
     Merge(MergeArgs),
+
+    /// Make your own pictures, clips and words ready
+    #[command(after_help = data::EXAMPLES)]
+    Data(DataArgs),
 }
 
 const TRAIN_EXAMPLES: &str = "\

@@ -31,5 +31,6 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Export(args) => commands::export::run(args),
         Command::Import(args) => commands::import::run(args),
         Command::Merge(args) => commands::merge::run(args),
+        Command::Data(args) => commands::data::run(args),
     }
 }

@@ -10,9 +10,9 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use crate::caption::{Keywords, compose};
-use crate::clip::first_frame;
 use crate::folder::{self, Captions};
 use crate::transform::Transform;
+use crate::video::clip;
 use crate::{Content, Error, Picture, Result, Sample, Split, Visual, shard};
 
 /// When pictures are decoded.
@@ -41,14 +41,7 @@ impl Item {
             key: sample.key.clone(),
             reason,
         };
-        let Some(content) = sample.visual.contents().first() else {
-            return Err(failed("it is a clip without a frame".to_string()));
-        };
-        let bytes = content.bytes().map_err(|e| failed(e.to_string()))?;
-        match sample.visual {
-            Visual::Film(_) => first_frame(&bytes).map_err(failed),
-            _ => Picture::decode(&bytes).map_err(failed),
-        }
+        clip::first(&sample.visual).map_err(failed)
     }
 }
 

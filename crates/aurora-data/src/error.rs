@@ -24,6 +24,22 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Writing failed.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A folder of shards that is not what its manifest says.
+    #[error("{}: {reason}", path.display())]
+    Manifest {
+        /// The manifest, the shard, or the folder.
+        path: PathBuf,
+        /// What is wrong, and the way out.
+        reason: String,
+    },
     /// A folder without one picture in it.
     #[error("{} holds no picture (looked below it for PNG, JPEG and WebP files, by content)", path.display())]
     EmptyFolder {

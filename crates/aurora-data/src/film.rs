@@ -27,14 +27,14 @@ pub(crate) fn kind(head: &[u8]) -> Option<Kind> {
 }
 
 /// Whether an extended WebP's flags say that it moves.
-fn is_animated_webp(head: &[u8]) -> bool {
+pub(crate) fn is_animated_webp(head: &[u8]) -> bool {
     head.starts_with(b"RIFF")
         && head.get(8..16) == Some(b"WEBPVP8X")
         && head.get(20).is_some_and(|flags| flags & 2 != 0)
 }
 
 /// Whether an `acTL` chunk comes before the pixels.
-fn is_animated_png(head: &[u8]) -> bool {
+pub(crate) fn is_animated_png(head: &[u8]) -> bool {
     let mut rest = match head.strip_prefix(b"\x89PNG\r\n\x1a\n") {
         Some(rest) => rest,
         None => return false,

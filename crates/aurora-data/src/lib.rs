@@ -1,7 +1,6 @@
 #![doc = include_str!("../README.md")]
 
 pub mod caption;
-mod clip;
 pub mod content;
 mod dataset;
 pub mod embedded;
@@ -17,9 +16,9 @@ pub mod shard;
 mod tokens;
 pub mod transform;
 pub mod video;
+pub mod write;
 
 pub use caption::Keywords;
-pub use clip::FrameSink;
 pub use content::Content;
 pub use dataset::{Dataset, Decode};
 pub use error::{Error, Result};

@@ -20,7 +20,7 @@ pub enum OnError {
 }
 
 /// Something that was left out.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Skipped {
     /// Which picture or record: shard and key, or file and line.
     pub what: String,

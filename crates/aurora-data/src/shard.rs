@@ -177,13 +177,34 @@ fn files(shard: &str, tar: &Archive<'_>) -> Result<Vec<File>> {
                 long_name = pax_path(&words(shard, &path, tar, (start, size))?);
             }
             tar::EntryType::Regular | tar::EntryType::Continuous => {
+                check_path(shard, &path)?;
                 found.push(File { path, range: (start, size) });
             }
-            // Folders, links and global headers hold nothing of a sample.
+            tar::EntryType::Symlink | tar::EntryType::Link => {
+                let reason =
+                    "it is a link; a shard holds the files themselves (tar -h)".to_string();
+                return Err(Error::Record { shard: shard.to_string(), file: path, reason });
+            }
+            // Folders and global headers hold nothing of a sample.
             _ => {}
         }
         at = size.div_ceil(BLOCK).saturating_mul(BLOCK).saturating_add(start);
     }
+}
+
+/// Refuses names that lead out of the archive. Nothing is written here, but a name is a key, and
+/// whoever unpacks the shard should not be surprised.
+fn check_path(shard: &str, path: &str) -> Result<()> {
+    let parts = || path.split(['/', '\\']);
+    let reason = if path.starts_with(['/', '\\']) || path.get(1..3) == Some(":\\") {
+        "is absolute"
+    } else if parts().any(|part| part == "..") {
+        "climbs out with .."
+    } else {
+        return Ok(());
+    };
+    let (place, root) = (shard.to_string(), "the archive".to_string());
+    Err(Error::Outside { place, path: path.to_string(), reason, root })
 }
 
 /// The bytes of an entry that is read whole: words, or a name.

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use aurora_data::Picture;
-use aurora_data::video::{Decoder, Film, Sampling, is_film};
+use aurora_data::video::{Decoder, Film, Sampling};
 use aurora_kernels::random::Stream;
 use proptest::prelude::*;
 
@@ -75,7 +75,8 @@ fn check(name: &str, like: &str, decoder: Decoder, most: u8) {
 }
 
 fn refused(data: &[u8]) -> String {
-    let film = match Film::open(data) {
+    // Animated pictures have one decoder; ffmpeg is not to be asked about what is none.
+    let film = match Film::open_with(data, Decoder::H264) {
         Err(reason) => return reason,
         Ok(film) => film,
     };
@@ -92,7 +93,6 @@ fn animated_pictures_are_what_pillow_sees() {
         // A rounding of the blend at most; GIF has none.
         let most = if name.ends_with("gif") { 0 } else { 1 };
         check(name, &name.replace('.', "_"), Decoder::Any, most);
-        assert!(is_film(&film(name)), "{name}");
     }
 }
 
@@ -125,9 +125,6 @@ fn what_is_no_film_is_said() {
     assert!(refused(b"GIF89a").contains("it is cut"), "{}", refused(b"GIF89a"));
     let text = Film::open_with(b"not a film at all", Decoder::H264).err().unwrap();
     assert!(text.starts_with("no decoder in this build reads it"), "{text}");
-    assert!(!is_film(b"not a film at all") && !is_film(b"") && !is_film(b"\x89PNG\r\n\x1a\n"));
-    let still = std::fs::read(folder().join("solid_gif.png")).unwrap();
-    assert!(!is_film(&still));
 }
 
 /// Headers that speak of more than any film has are refused before anything is allocated.
@@ -168,14 +165,12 @@ fn cut_animations_are_noticed() {
         let whole = film(name);
         for length in 0..whole.len() {
             let cut = &whole[..length];
+            let said = refused(cut);
             // A PNG is one until the chunk that says that it is animated.
-            if is_film(cut) {
-                let said = refused(cut);
-                assert!(
-                    said.contains("cut") || said.contains("no frame"),
-                    "{name} {length}: {said}"
-                );
-            }
+            let told = ["cut", "no frame", "no bytes", "no decoder"]
+                .iter()
+                .any(|word| said.contains(word));
+            assert!(told, "{name} {length}: {said}");
         }
     }
 }
@@ -243,9 +238,9 @@ mod h264 {
         let text = changed(b"stco", 8, &[0x7f, 0xff, 0xff, 0xff]);
         assert!(text.contains("past the end of the file"), "{text}");
         let text = changed(b"stsz", 4, &[0, 0, 0x10, 0, 0xff, 0xff, 0xff, 0xff]);
-        assert!(text.contains("more than the file") || text.contains("stsz"), "{text}");
-        let text = changed(b"stsc", 4, &[0, 0, 0, 0]);
-        assert!(text.contains("chunk") || text.contains("stsc") || text.contains("moov"), "{text}");
+        assert!(text.contains("more than the file") || text.contains("moov"), "{text}");
+        let text = changed(b"stsc", 8, &[0, 0, 0, 2]);
+        assert!(text.contains("table of chunks is not in order"), "{text}");
         let text = changed(b"stts", 8, &[0, 0, 0, 3]);
         assert!(text.contains("time is not given"), "{text}");
         // No key frame: every IDR slice calls itself an ordinary one.

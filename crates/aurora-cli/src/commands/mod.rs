@@ -1,5 +1,6 @@
 //! One file per command; each turns arguments into calls of the libraries and results into words.
 
+pub mod data;
 pub mod eval;
 pub mod export;
 pub mod import;

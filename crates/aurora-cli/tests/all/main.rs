@@ -5,6 +5,7 @@
 mod bad_input;
 mod checkpoints;
 mod commands;
+mod data;
 mod fixture;
 mod inspect;
 mod transfer;

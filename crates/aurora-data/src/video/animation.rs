@@ -36,22 +36,6 @@ struct Walk {
     delays: Vec<f64>,
 }
 
-/// A PNG that says that it is animated, before its picture begins.
-pub(super) fn is_apng(data: &[u8]) -> bool {
-    let Some(chunks) = data.strip_prefix(b"\x89PNG\r\n\x1a\n") else { return false };
-    PngChunks { rest: chunks }
-        .map_while(Result::ok)
-        .take_while(|(kind, _)| kind != b"IDAT")
-        .any(|(kind, _)| &kind == b"acTL")
-}
-
-/// A WebP whose header has the flag of animation.
-pub(super) fn is_animated_webp(data: &[u8]) -> bool {
-    data.starts_with(b"RIFF")
-        && data.get(8..16) == Some(b"WEBPVP8X")
-        && data.get(20).is_some_and(|flags| flags & 2 != 0)
-}
-
 impl<'a> Animation<'a> {
     pub(super) fn open(data: &'a [u8], form: Form) -> Result<(Outline, Self), String> {
         let walk = match form {

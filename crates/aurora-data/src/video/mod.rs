@@ -9,6 +9,7 @@
 //! `video-h264`; whatever else there is, the feature `video-ffmpeg` and the program ffmpeg.
 
 mod animation;
+pub(crate) mod clip;
 #[cfg(feature = "video-h264")]
 mod colour;
 #[cfg(feature = "video-ffmpeg")]
@@ -22,15 +23,13 @@ mod sampling;
 mod sps;
 
 use crate::Picture;
+use crate::film::{is_animated_png, is_animated_webp};
 
+pub use clip::FrameSink;
 pub use sampling::{Method, Sampling};
 
 /// Most pixels of a frame; above what H.264 allows and twice those of 4K.
 pub const MOST_PIXELS: u64 = 1 << 24;
-
-/// Extensions that mark a film.
-pub const FILMS: &[&str] =
-    &["gif", "apng", "mp4", "m4v", "mov", "webm", "mkv", "avi", "mpg", "mpeg", "ts", "flv", "ogv"];
 
 /// The form a film is in, by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,27 +81,14 @@ enum Source<'a> {
 /// What [`Film::frames`] gives each frame to: its place among those wanted, and the picture.
 pub type Sink<'s> = dyn FnMut(usize, Picture) -> Result<(), String> + 's;
 
-/// Whether these bytes begin a film: a GIF, an animated PNG or WebP, or a container of video. A
-/// still GIF counts as a film of one frame.
-pub fn is_film(data: &[u8]) -> bool {
-    match form(data) {
-        Form::Other => {
-            let matroska = data.starts_with(&[0x1a, 0x45, 0xdf, 0xa3]);
-            let avi = data.starts_with(b"RIFF") && data.get(8..12) == Some(b"AVI ");
-            matroska || avi
-        }
-        _ => true,
-    }
-}
-
 fn form(data: &[u8]) -> Form {
     if data.starts_with(b"GIF87a") || data.starts_with(b"GIF89a") {
         Form::Gif
-    } else if animation::is_apng(data) {
+    } else if is_animated_png(data) {
         Form::Apng
-    } else if animation::is_animated_webp(data) {
+    } else if is_animated_webp(data) {
         Form::WebP
-    } else if matches!(data.get(4..8), Some(b"ftyp" | b"moov" | b"mdat" | b"wide" | b"moof")) {
+    } else if matches!(data.get(4..8), Some(b"ftyp" | b"moov" | b"mdat" | b"wide")) {
         Form::Mp4
     } else {
         Form::Other

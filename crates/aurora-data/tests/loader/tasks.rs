@@ -89,11 +89,11 @@ fn clips_are_sampled_padded_and_masked() {
     assert_eq!(mask, [[1., 1., 1., 1.], [1., 1., 1., 0.], [1., 0., 0., 0.], [1., 1., 1., 1.]]);
     assert_eq!(batch.texts, ["going up", "going down", "still", "a film"]);
 
-    // Frames without times count as a second apart; a film's say when they are shown.
-    let rate = Sampling::Rate { fps: 0.5, most: 4 };
+    // Stored frames are so many a second already; a film's say when they are shown.
+    let rate = Sampling::Rate { fps: 5.0, most: 4 };
     let options = LoaderOptions { clips: Some(rate), ..LoaderOptions::evaluation(4) };
     let (values, _) = greys(&loader(&dataset, 2, options).batch(0).unwrap());
-    assert_eq!(values, [vec![10, 30, 50], vec![110, 90], vec![70], vec![60]]);
+    assert_eq!(values, [vec![10, 20, 40, 50], vec![110, 100, 90], vec![70], vec![60, 62]]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use aurora_kernels::random::Stream;
 
-use crate::video::{Film, Sampling};
+use super::{Film, Sampling};
 use crate::{Dataset, Error, Picture, Result, Sample, Visual};
 
 /// What takes the frames, one after the other: the place of each in the clip, and the picture.
@@ -12,8 +12,8 @@ impl Dataset {
     /// Hands the frames that `sampling` takes of a sample to `sink`, in order, and says how many
     /// they are. One frame is in memory at a time.
     ///
-    /// A picture is one frame. Frames that lie in a folder or shard one by one have no times: they
-    /// count as a second apart.
+    /// A picture is one frame. Stored frames have no times: a rate takes them as if they were so
+    /// many a second already.
     ///
     /// # Errors
     /// When `index` is past the end or a frame does not decode; what `sink` says.
@@ -30,11 +30,10 @@ impl Dataset {
                 sink(0, &*self.picture(index)?)?;
                 Ok(1)
             }
-            Visual::Frames(frames) => {
-                let times: Vec<f64> = (0..frames.len()).map(|second| second as f64).collect();
-                let wanted = sampling.pick(&times, times.len() as f64, stream);
+            Visual::Frames(stored) => {
+                let wanted = pick_stored(stored.len(), sampling, stream);
                 for (place, &number) in wanted.iter().enumerate() {
-                    let Some(frame) = frames.get(number) else { break };
+                    let Some(frame) = stored.get(number) else { break };
                     let decoded = Picture::decode(&frame.bytes()?)
                         .map_err(|reason| broken(sample, format!("frame {number}: {reason}")))?;
                     sink(place, &decoded)?;
@@ -65,16 +64,6 @@ impl Dataset {
     }
 }
 
-/// The first frame of a film.
-pub(crate) fn first_frame(data: &[u8]) -> Result<Picture, String> {
-    let mut first = None;
-    Film::open(data)?.frames(&[0], &mut |_, picture| {
-        first = Some(picture);
-        Ok(())
-    })?;
-    first.ok_or_else(|| "it has no frame".to_string())
-}
-
 fn some(sample: &Sample, frames: usize) -> Result<usize> {
     match frames {
         0 => Err(broken(sample, "it has no frame".to_string())),
@@ -84,4 +73,29 @@ fn some(sample: &Sample, frames: usize) -> Result<usize> {
 
 fn broken(sample: &Sample, reason: String) -> Error {
     Error::Decode { shard: sample.shard.to_string(), key: sample.key.clone(), reason }
+}
+
+/// A picture, or the first frame of a clip.
+pub(crate) fn first(visual: &Visual) -> Result<Picture, String> {
+    let content = visual.contents().first().ok_or("it is a clip without a frame")?;
+    let data = content.bytes().map_err(|e| e.to_string())?;
+    if !matches!(visual, Visual::Film(_)) {
+        return Picture::decode(&data);
+    }
+    let mut frame = None;
+    Film::open(&data)?.frames(&[0], &mut |_, picture| {
+        frame = Some(picture);
+        Ok(())
+    })?;
+    frame.ok_or_else(|| "it has no frame".to_string())
+}
+
+/// Which of so many stored frames are taken.
+pub(crate) fn pick_stored(count: usize, sampling: Sampling, stream: &mut Stream) -> Vec<usize> {
+    let sampling = match sampling {
+        Sampling::Rate { most, .. } => Sampling::Uniform(most),
+        other => other,
+    };
+    let times: Vec<f64> = (0..count).map(|index| index as f64).collect();
+    sampling.pick(&times, count as f64, stream)
 }

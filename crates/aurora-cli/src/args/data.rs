@@ -1,0 +1,124 @@
+//! `aurora data`: what can be done with pictures, clips and words before a training.
+
+use std::path::PathBuf;
+
+use aurora_data::OnError;
+use aurora_data::video::Method;
+use aurora_data::write::Encoding;
+use clap::{Args, Subcommand, ValueEnum};
+
+/// Examples of the group.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  aurora data shard my/pictures --out shards
+  aurora data shard my/clips --video --frames 8 --size 224 --out shards";
+
+/// The group.
+#[derive(Debug, Args)]
+pub struct DataArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: DataCommand,
+}
+
+/// What can be done with data.
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// Write pictures or clips with their words into tar shards
+    #[command(after_help = "\
+Examples:
+  aurora data shard my/pictures --out shards
+  aurora data shard my/pictures my/more --size 384 --shard-size 128 --out shards
+  aurora data shard my/clips --video --frames 8 --size 224 --out shards
+  aurora data shard my/clips --video --frames 16 --sampling 2fps --on-error skip --out shards
+
+A folder of pictures has a .txt beside each with its caption, or a .json; so has a folder of clips.
+An interrupted run goes on where it stopped when it is started again. manifest.json has the SHA-256
+of each shard.")]
+    Shard(ShardArgs),
+}
+
+/// What becomes of what is broken.
+#[derive(Debug, Args)]
+pub struct PolicyArgs {
+    /// What becomes of a picture or record that cannot be used: stop, or skip and list it
+    #[arg(long, value_name = "POLICY", default_value = "stop")]
+    pub on_error: PolicyArg,
+
+    /// How many may be skipped
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub skip_limit: usize,
+}
+
+/// A policy, by its name in configurations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PolicyArg {
+    /// Stop at the first
+    Stop,
+    /// Leave it out and list it
+    Skip,
+}
+
+impl From<PolicyArg> for OnError {
+    fn from(policy: PolicyArg) -> Self {
+        match policy {
+            PolicyArg::Stop => Self::Stop,
+            PolicyArg::Skip => Self::Skip,
+        }
+    }
+}
+
+/// Shards to be written.
+#[derive(Debug, Args)]
+pub struct ShardArgs {
+    /// Folders of pictures or clips, and shards
+    #[arg(value_name = "INPUT", required = true)]
+    pub inputs: Vec<PathBuf>,
+
+    /// The folder to write; empty, not there yet, or left by an interrupted run of the same
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+
+    /// Size of a shard in MB
+    #[arg(long, value_name = "MB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub shard_size: u64,
+
+    /// Scale pictures and frames that are larger to a square of this side, as an evaluation does
+    ///
+    /// Without it, the bytes of a picture stay as they are.
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(16..=4096))]
+    pub size: Option<u32>,
+
+    /// How scaled pictures and frames of films are encoded: jpeg, webp or png
+    ///
+    /// WebP and PNG are without loss.
+    #[arg(long, value_name = "FORMAT", default_value = "jpeg")]
+    pub encoding: Encoding,
+
+    /// Decode each film once and store frames of it
+    ///
+    /// GIF, APNG and animated WebP always; MP4 and others where the program was built with
+    /// --features video-h264 or video-ffmpeg. Without it, films are stored as they are.
+    #[arg(long)]
+    pub video: bool,
+
+    /// Most frames of a clip
+    #[arg(long, value_name = "N", requires = "video", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub frames: u32,
+
+    /// Which frames: uniform (the middles of equal parts), random, or a rate such as 2fps
+    #[arg(long, value_name = "METHOD", requires = "video", default_value = "uniform")]
+    pub sampling: Method,
+
+    /// Seed of --sampling random
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+
+    /// Threads; 0 for one a core. The shards are the same whatever their number
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub threads: usize,
+
+    /// Policy.
+    #[command(flatten)]
+    pub policy: PolicyArgs,
+}

@@ -1,0 +1,69 @@
+//! `aurora data shard`: samples into tar shards.
+
+use anyhow::Result;
+use aurora_data::write::{ShardOptions, Written, write};
+use aurora_data::{Captions, Sample, folder, shard};
+use aurora_train::progress::Progress as _;
+
+use crate::args::ShardArgs;
+use crate::output;
+use crate::progress::Display;
+
+/// Runs the command.
+///
+/// # Errors
+/// An input that is missing or broken, a folder that holds something else.
+pub fn run(args: &ShardArgs) -> Result<()> {
+    let samples = read(args)?;
+    let options = ShardOptions {
+        shard_bytes: args.shard_size * 1_000_000,
+        size: args.size.map(|size| size as usize),
+        encoding: args.encoding,
+        video: args.video.then(|| args.sampling.of(args.frames as usize)),
+        seed: args.seed,
+        on_error: args.policy.on_error.into(),
+        limit: args.policy.skip_limit,
+        threads: args.threads,
+    };
+    let mut display = Display::new();
+    let written = write(&samples, &args.out, &options, &mut |done, total| {
+        display.on_part("samples", done, total);
+    })?;
+    tell(args, &written);
+    Ok(())
+}
+
+fn read(args: &ShardArgs) -> Result<Vec<Sample>> {
+    let mut samples = Vec::new();
+    for input in &args.inputs {
+        samples.extend(match input.is_dir() {
+            true => folder::read(input, Captions::Required)?,
+            false => shard::read(input)?,
+        });
+    }
+    Ok(samples)
+}
+
+fn tell(args: &ShardArgs, Written { manifest, kept, replaced }: &Written) {
+    let bytes = manifest.shards.iter().map(|shard| shard.bytes).sum();
+    output::line(&format!(
+        "{}: {} samples in {} shards, {}",
+        args.out.display(),
+        output::count(manifest.written()),
+        output::count(manifest.shards.len() as u64),
+        output::bytes(bytes)
+    ));
+    if *kept > 0 {
+        output::line(&format!("{kept} of the shards were there already, whole"));
+    }
+    if *replaced > 0 {
+        output::line(&format!("{replaced} were not what the manifest said, and were written anew"));
+    }
+    let skipped = manifest.skipped().count();
+    if skipped > 0 {
+        output::line(&format!("{skipped} samples were left out; manifest.json lists them:"));
+        for skip in manifest.skipped().take(5) {
+            output::line(&format!("  {skip}"));
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! `aurora data`: shards of a person's own folder, and what is said when it cannot be.
+
+use std::path::Path;
+
+use image::codecs::gif::GifEncoder;
+use image::{Delay, Frame, Rgba, RgbaImage};
+
+use crate::fixture::{refused, works};
+
+/// A folder of pictures with captions and one of clips.
+fn folders(folder: &Path) {
+    let (pictures, clips) = (folder.join("pictures"), folder.join("clips"));
+    std::fs::create_dir_all(&pictures).unwrap();
+    std::fs::create_dir_all(&clips).unwrap();
+    for shade in 0..6u8 {
+        let picture = RgbaImage::from_pixel(40, 24, Rgba([shade * 40, 90, 10, 255]));
+        picture.save(pictures.join(format!("{shade}.png"))).unwrap();
+        std::fs::write(pictures.join(format!("{shade}.txt")), format!("shade {shade}")).unwrap();
+    }
+    let frame = |shade: u8| {
+        let picture = RgbaImage::from_pixel(32, 32, Rgba([shade * 20, 10, 200, 255]));
+        Frame::from_parts(picture, 0, 0, Delay::from_numer_denom_ms(100, 1))
+    };
+    let file = std::fs::File::create(clips.join("glow.gif")).unwrap();
+    GifEncoder::new(file).encode_frames((0..10).map(frame)).unwrap();
+    std::fs::write(clips.join("glow.txt"), "it glows").unwrap();
+}
+
+#[test]
+fn pictures_and_clips_become_shards() {
+    let folder = tempfile::tempdir().unwrap();
+    folders(folder.path());
+    let said = works(folder.path(), "data shard pictures --out shards --size 16");
+    assert!(said.starts_with("shards: 6 samples in 1 shards"), "{said}");
+    let samples = aurora_data::shard::read(&folder.path().join("shards/shard-000000.tar")).unwrap();
+    assert_eq!(samples[5].captions, ["shade 5"]);
+    let said = works(folder.path(), "data shard pictures --out shards --size 16 --threads 1");
+    assert!(said.contains("1 of the shards were there already"), "{said}");
+
+    works(folder.path(), "data shard clips --video --frames 4 --encoding webp --out films");
+    let samples = aurora_data::shard::read(&folder.path().join("films/shard-000000.tar")).unwrap();
+    let aurora_data::Visual::Frames(frames) = &samples[0].visual else { panic!() };
+    assert_eq!(frames.len(), 4);
+    let frame = aurora_data::Picture::decode(&frames[0].bytes().unwrap()).unwrap();
+    assert_eq!(frame.rgb()[..3], [20, 10, 200]);
+}
+
+#[test]
+fn what_cannot_be_sharded_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    folders(folder.path());
+    let path = folder.path();
+    assert!(refused(path, "data shard none --out shards").contains("none"));
+    assert!(!path.join("shards").exists());
+    assert!(refused(path, "data shard pictures --out clips").contains("empty"));
+    std::fs::write(path.join("pictures/2.png"), b"no picture").unwrap();
+    let text = refused(path, "data shard pictures --out shards");
+    assert!(text.contains("picture 2 does not decode"), "{text}");
+    let said = works(path, "data shard pictures --out skipped --on-error skip");
+    assert!(said.contains("5 samples in") && said.contains("1 samples were left out"), "{said}");
+    std::fs::write(path.join("clips/film.mp4"), b"\0\0\0\x10ftypisom\0\0\0\0").unwrap();
+    std::fs::write(path.join("clips/film.txt"), "a film").unwrap();
+    let text = refused(path, "data shard clips --video --out films");
+    assert!(text.contains("film does not decode"), "{text}");
+}
+
+#[test]
+fn options_say_what_they_take() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = refused(folder.path(), "data shard x --video --sampling middle --out y");
+    assert!(text.contains("uniform, random"), "{text}");
+    let text = refused(folder.path(), "data shard x --encoding bmp --out y");
+    assert!(text.contains("one of jpeg, webp, png"), "{text}");
+}

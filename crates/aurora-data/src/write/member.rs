@@ -1,0 +1,235 @@
+//! What a sample becomes in a shard: its pictures and its record.
+
+use std::io::Cursor;
+use std::str::FromStr;
+
+use aurora_kernels::random::Stream;
+use image::codecs::jpeg::JpegEncoder;
+use image::codecs::png::PngEncoder;
+use image::codecs::webp::WebPEncoder;
+use image::{ExtendedColorType, ImageEncoder as _, ImageFormat};
+use serde::Serialize;
+
+use super::ShardOptions;
+use crate::picture::sniff;
+use crate::question::{QuestionId, Weighed};
+use crate::video::clip::pick_stored;
+use crate::video::{Film, Sampling};
+use crate::{Content, Error, Picture, Result, Sample, Split, Visual};
+
+/// How a picture is encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Encoding {
+    /// JPEG of quality 95: small, and off by a little.
+    #[default]
+    Jpeg,
+    /// WebP without loss.
+    WebP,
+    /// PNG.
+    Png,
+}
+
+impl FromStr for Encoding {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "jpeg" => Ok(Self::Jpeg),
+            "webp" => Ok(Self::WebP),
+            "png" => Ok(Self::Png),
+            other => Err(Error::Option {
+                option: "encoding",
+                value: other.to_string(),
+                allowed: "one of jpeg, webp, png",
+            }),
+        }
+    }
+}
+
+impl Encoding {
+    fn extension(self) -> &'static str {
+        match self {
+            Self::Jpeg => "jpg",
+            Self::WebP => "webp",
+            Self::Png => "png",
+        }
+    }
+
+    fn encode(self, picture: &Picture) -> Result<Vec<u8>, String> {
+        let mut out = Cursor::new(Vec::new());
+        let (width, height) = (picture.width() as u32, picture.height() as u32);
+        let (rgb, colour) = (picture.rgb(), ExtendedColorType::Rgb8);
+        let done = match self {
+            Self::Jpeg => {
+                JpegEncoder::new_with_quality(&mut out, 95).write_image(rgb, width, height, colour)
+            }
+            Self::WebP => {
+                WebPEncoder::new_lossless(&mut out).write_image(rgb, width, height, colour)
+            }
+            Self::Png => PngEncoder::new(&mut out).write_image(rgb, width, height, colour),
+        };
+        done.map_err(|e| format!("it cannot be encoded: {e}"))?;
+        Ok(out.into_inner())
+    }
+}
+
+/// The files of a sample: what follows the key in each name, and the bytes.
+pub(super) struct Members {
+    pub files: Vec<(String, Vec<u8>)>,
+}
+
+impl Members {
+    /// Reads sample `number` and makes of it what is stored.
+    pub(super) fn prepare(sample: &Sample, number: u64, options: &ShardOptions) -> Result<Self> {
+        if sample.captions.is_empty() && sample.question.is_none() {
+            return Err(Error::NoCaption {
+                shard: sample.shard.to_string(),
+                key: sample.key.clone(),
+            });
+        }
+        let failed = |reason| Error::Decode {
+            shard: sample.shard.to_string(),
+            key: sample.key.clone(),
+            reason,
+        };
+        let mut stream = Stream::new(options.seed, "frames", 0, number);
+        let mut files = visual(&sample.visual, options, &mut stream).map_err(failed)?;
+        files.push(("json".to_string(), record(sample)));
+        Ok(Self { files })
+    }
+}
+
+fn read(content: &Content) -> Result<std::borrow::Cow<'_, [u8]>, String> {
+    content.bytes().map_err(|e| e.to_string())
+}
+
+fn visual(
+    visual: &Visual,
+    options: &ShardOptions,
+    stream: &mut Stream,
+) -> Result<Vec<(String, Vec<u8>)>, String> {
+    match visual {
+        Visual::Picture(content) => {
+            let (extension, data) = picture(content, options)?;
+            Ok(vec![(extension.to_string(), data)])
+        }
+        Visual::Frames(frames) => {
+            let sampling = options.video.unwrap_or(Sampling::Uniform(frames.len()));
+            let picked = pick_stored(frames.len(), sampling, stream);
+            let stored = picked.iter().filter_map(|&index| frames.get(index)).enumerate();
+            let stored: Vec<_> = stored
+                .map(|(place, content)| {
+                    let (extension, data) =
+                        picture(content, options).map_err(|e| format!("frame {place}: {e}"))?;
+                    Ok((frame_name(place, extension), data))
+                })
+                .collect::<Result<_, String>>()?;
+            if stored.is_empty() { Err("it has no frame".to_string()) } else { Ok(stored) }
+        }
+        Visual::Film(content) => {
+            let data = read(content)?;
+            let Some(sampling) = options.video else {
+                let extension = film_extension(&data);
+                return Ok(vec![(extension.to_string(), data.into_owned())]);
+            };
+            let film = Film::open(&data)?;
+            let outline = film.outline();
+            let wanted = sampling.pick(&outline.times, outline.end, stream);
+            let mut stored = Vec::with_capacity(wanted.len());
+            film.frames(&wanted, &mut |place, frame| {
+                let frame = match options.size {
+                    Some(size) if is_larger(&frame, size) => {
+                        frame.resize(size, None).map_err(|e| e.to_string())?
+                    }
+                    _ => frame,
+                };
+                let name = frame_name(place, options.encoding.extension());
+                stored.push((name, options.encoding.encode(&frame)?));
+                Ok(())
+            })?;
+            Ok(stored)
+        }
+    }
+}
+
+/// `0007.jpg`: a frame by its place among those that are stored.
+fn frame_name(place: usize, extension: &str) -> String {
+    format!("{place:04}.{extension}")
+}
+
+fn is_larger(picture: &Picture, size: usize) -> bool {
+    picture.width().max(picture.height()) > size
+}
+
+/// A picture as it is, or scaled. One that is stored as it is has been decoded all the same: what is
+/// broken is found now, not in the middle of a training.
+fn picture(content: &Content, options: &ShardOptions) -> Result<(&'static str, Vec<u8>), String> {
+    let data = read(content)?;
+    let decoded = Picture::decode(&data)?;
+    if let Some(size) = options.size.filter(|&size| is_larger(&decoded, size)) {
+        let scaled = decoded.resize(size, None).map_err(|e| e.to_string())?;
+        return Ok((options.encoding.extension(), options.encoding.encode(&scaled)?));
+    }
+    let extension = match sniff(&data) {
+        Some(ImageFormat::Jpeg) => "jpg",
+        Some(ImageFormat::Png) => "png",
+        _ => "webp",
+    };
+    Ok((extension, data.into_owned()))
+}
+
+/// The extension under which the reader of shards knows a film.
+fn film_extension(data: &[u8]) -> &'static str {
+    match data {
+        [b'G', b'I', b'F', ..] => "gif",
+        [0x89, b'P', ..] => "apng",
+        [0x1a, 0x45, ..] => "mkv",
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'A', ..] => "avi",
+        [b'R', b'I', b'F', b'F', ..] => "webp",
+        _ => "mp4",
+    }
+}
+
+/// The words of a sample as the reader of shards takes them.
+#[derive(Serialize)]
+struct Record<'a> {
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    captions: &'a [String],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    keywords: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    question: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    question_id: Option<&'a QuestionId>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    answers: Vec<Weighed>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    concept: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    split: Option<Split>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<&'a str>,
+    /// Where the sample lay before; not read again.
+    key: &'a str,
+}
+
+/// The record of a sample; the same bytes for the same sample.
+pub(super) fn record(sample: &Sample) -> Vec<u8> {
+    let question = sample.question.as_ref();
+    let answers = question.map_or(&[][..], |question| &question.answers);
+    let answers =
+        answers.iter().map(|(answer, weight)| Weighed { answer: answer.clone(), weight: *weight });
+    let record = Record {
+        captions: &sample.captions,
+        keywords: &sample.keywords,
+        question: question.map(|question| question.text.as_str()),
+        question_id: question.and_then(|question| question.id.as_ref()),
+        answers: answers.collect(),
+        concept: sample.concept.as_deref(),
+        split: sample.split,
+        source: sample.source.as_deref(),
+        key: &sample.key,
+    };
+    // Texts, numbers and lists of them: there is nothing in it that JSON does not have.
+    serde_json::to_vec(&record).unwrap_or_default()
+}

@@ -1,0 +1,218 @@
+//! Writing shards: samples from anywhere into tar files that [`crate::shard::read`] reads back.
+//!
+//! Samples are prepared in parallel and written in their order, so the bytes do not depend on the
+//! number of threads. A shard is written aside and renamed; the manifest, which has each shard's
+//! length and SHA-256, is replaced after each. A run that finds the manifest of the same work goes
+//! on behind the last shard that is what the manifest says.
+
+mod archive;
+mod manifest;
+mod member;
+
+use std::fs;
+use std::path::Path;
+
+use rayon::prelude::*;
+
+pub use manifest::{MANIFEST, Manifest, ShardEntry};
+pub use member::Encoding;
+
+use crate::video::Sampling;
+use crate::{Error, OnError, Result, Sample, Skipped, Skips};
+use archive::Archive;
+use member::Members;
+
+/// How shards are written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShardOptions {
+    /// A shard is closed before it grows beyond this many bytes, unless one sample alone does.
+    pub shard_bytes: u64,
+    /// Pictures with a longer side than this are scaled to a square of it, as an evaluation does;
+    /// without it, the bytes of a picture stay as they are.
+    pub size: Option<usize>,
+    /// How pictures that were scaled, and frames of films, are encoded.
+    pub encoding: Encoding,
+    /// Which frames of a film are stored; without it, films stay films.
+    pub video: Option<Sampling>,
+    /// Seed of [`Sampling::Random`].
+    pub seed: u64,
+    /// What becomes of a sample that cannot be read.
+    pub on_error: OnError,
+    /// How many may be left out.
+    pub limit: usize,
+    /// Threads; 0 for one a core.
+    pub threads: usize,
+}
+
+impl Default for ShardOptions {
+    fn default() -> Self {
+        Self {
+            shard_bytes: 256 << 20,
+            size: None,
+            encoding: Encoding::Jpeg,
+            video: None,
+            seed: 0,
+            on_error: OnError::Stop,
+            limit: 100,
+            threads: 0,
+        }
+    }
+}
+
+/// What was done.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Written {
+    /// The manifest as it stands in the folder.
+    pub manifest: Manifest,
+    /// Shards that were there already.
+    pub kept: usize,
+    /// Shards that were there and not what the manifest said, so that they were written anew.
+    pub replaced: usize,
+}
+
+/// Samples that are prepared at a time, for each thread: enough to keep all busy, few enough to be
+/// held in memory.
+const AHEAD: usize = 8;
+
+/// Writes `samples` into `out` as `shard-000000.tar`, `shard-000001.tar`, ... and their manifest.
+/// The key of a sample is its number; its own key and shard are kept in its record. `progress` is
+/// told how many of how many samples are done.
+///
+/// # Errors
+/// A sample that cannot be read or has no words, by the policy; a folder that holds something else,
+/// or the shards of other samples or options; what the disk says.
+pub fn write(
+    samples: &[Sample],
+    out: &Path,
+    options: &ShardOptions,
+    progress: &mut (dyn FnMut(u64, u64) + Send),
+) -> Result<Written> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
+    let pool = pool.map_err(|e| Error::Worker { step: 0, reason: e.to_string() })?;
+    pool.install(|| run(samples, out, options, progress))
+}
+
+fn run(
+    samples: &[Sample],
+    out: &Path,
+    options: &ShardOptions,
+    progress: &mut (dyn FnMut(u64, u64) + Send),
+) -> Result<Written> {
+    if samples.is_empty() {
+        return Err(Error::Empty {
+            what: "the set of samples".to_string(),
+            reason: "there is nothing to write shards of".to_string(),
+        });
+    }
+    let (mut manifest, known) = Manifest::open(out, manifest::work(samples, options))?;
+    manifest.samples = samples.len() as u64;
+    let kept = manifest.shards.len();
+    let mut next = manifest.shards.last().map_or(0, |shard| shard.next);
+    progress(next, manifest.samples);
+    if !manifest.complete {
+        let skipped: usize = manifest.shards.iter().map(|shard| shard.skipped.len()).sum();
+        let skips = Skips::new(options.on_error, options.limit.saturating_sub(skipped));
+        let width = manifest.samples.to_string().len().max(6);
+        let mut shard: Option<Archive> = None;
+        let mut told = 0;
+        let rest = samples.get(next as usize..).unwrap_or_default();
+        for chunk in rest.chunks(AHEAD * rayon::current_num_threads()) {
+            let first = next;
+            let prepared: Vec<Result<Members>> = chunk
+                .par_iter()
+                .enumerate()
+                .map(|(at, sample)| Members::prepare(sample, first + at as u64, options))
+                .collect();
+            for (sample, members) in chunk.iter().zip(prepared) {
+                match members {
+                    Err(error) => {
+                        skips.decide(format!("{}: {}", sample.shard, sample.key), error)?;
+                    }
+                    Ok(members) => {
+                        let bytes = archive::length(&members);
+                        if let Some(full) =
+                            shard.take_if(|shard| shard.bytes() + bytes > options.shard_bytes)
+                        {
+                            close(full, next, &skips, &mut told, &mut manifest, out)?;
+                        }
+                        let open = match &mut shard {
+                            Some(open) => open,
+                            none => none.insert(Archive::create(out, manifest.shards.len())?),
+                        };
+                        open.append(&format!("{next:0width$}"), &members)?;
+                    }
+                }
+                next += 1;
+                progress(next, manifest.samples);
+            }
+        }
+        match shard {
+            Some(last) => close(last, next, &skips, &mut told, &mut manifest, out)?,
+            None if manifest.shards.is_empty() => {
+                return Err(Error::Empty {
+                    what: "the set of samples".to_string(),
+                    reason: format!("every one of {} was left out", manifest.samples),
+                });
+            }
+            // What was left out behind the last shard belongs to it.
+            None => {
+                if let Some(last) = manifest.shards.last_mut() {
+                    last.next = next;
+                    last.skipped.extend(skips.list());
+                }
+            }
+        }
+        manifest.complete = true;
+        manifest.write(out)?;
+    }
+    archive::remove_leftovers(out, manifest.shards.len())?;
+    let replaced = known - kept;
+    Ok(Written { manifest, kept, replaced })
+}
+
+/// Gives a shard its name and says so in the manifest.
+fn close(
+    shard: Archive,
+    next: u64,
+    skips: &Skips,
+    told: &mut usize,
+    manifest: &mut Manifest,
+    out: &Path,
+) -> Result<()> {
+    let mut entry = shard.finish()?;
+    entry.next = next;
+    entry.skipped = new_skips(skips, manifest, told);
+    manifest.shards.push(entry);
+    manifest.write(out)
+}
+
+/// What was left out since the last shard.
+fn new_skips(skips: &Skips, manifest: &Manifest, told: &mut usize) -> Vec<Skipped> {
+    if skips.len() == *told {
+        return Vec::new();
+    }
+    *told = skips.len();
+    let known = |new: &Skipped| manifest.shards.iter().any(|shard| shard.skipped.contains(new));
+    skips.list().into_iter().filter(|new| !known(new)).collect()
+}
+
+/// Reads the manifest of a folder of shards and compares every shard with it.
+///
+/// # Errors
+/// A manifest that is missing or not one; the first shard that is missing or not what it says.
+pub fn verify(folder: &Path) -> Result<Manifest> {
+    let manifest = Manifest::read(folder)?;
+    for shard in &manifest.shards {
+        if let Err(reason) = shard.check(folder) {
+            return Err(Error::Manifest { path: folder.join(&shard.file), reason });
+        }
+    }
+    Ok(manifest)
+}
+
+/// Makes a file aside and gives it its name when it is whole.
+fn write_whole(path: &Path, contents: &[u8]) -> Result<()> {
+    let aside = path.with_extension("part");
+    let failed = |source| Error::Write { path: path.to_path_buf(), source };
+    fs::write(&aside, contents).and_then(|()| fs::rename(&aside, path)).map_err(failed)
+}
