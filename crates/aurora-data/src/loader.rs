@@ -161,7 +161,7 @@ impl Loader {
     }
 
     fn contents(&self) -> &Contents {
-        self.inner.contents.get_or_init(|| Contents::of(&self.inner.dataset))
+        self.inner.contents.get_or_init(|| Contents::of(&self.inner.dataset, &self.inner.runs))
     }
 }
 

@@ -43,6 +43,9 @@ pub enum Words {
     Questions,
 }
 
+/// The largest batch: one of a million small pictures fills any memory.
+const LARGEST: usize = 1 << 20;
+
 /// How batches are made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoaderOptions {
@@ -118,8 +121,8 @@ impl LoaderOptions {
     pub(super) fn check(&self, samples: usize) -> Result<()> {
         let refused =
             |option, value: String, allowed| Err(Error::Option { option, value, allowed });
-        if self.batch_size == 0 {
-            return refused("batch_size", "0".to_string(), "1 or more");
+        if !(1..=LARGEST).contains(&self.batch_size) {
+            return refused("batch_size", self.batch_size.to_string(), "1 to 1048576");
         }
         if self.rank >= self.ranks {
             let value = format!("{} of {} ranks", self.rank, self.ranks);

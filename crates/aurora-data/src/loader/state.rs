@@ -12,9 +12,11 @@ use crate::{Dataset, Error, Result};
 /// Where a run is in its data: the very next sample, and what that depends on.
 ///
 /// It is the same on every rank. A loader takes it up only where it would go on with the same
-/// samples: over the same dataset, with the same seed, order, batch size and number of ranks. How
-/// many threads there are, what texts are padded to and where files lie may change. (A change of
-/// the batch size would cut an epoch elsewhere; begin a new run for it.)
+/// samples: over the same dataset, with the same seed, order, batch size and number of ranks, and
+/// where the order is drawn from a window over shards, with as many samples in each shard. How many
+/// threads there are, what texts are padded to and where files lie may change. (A change of the
+/// batch size would cut an epoch elsewhere; begin a new run for it.) The transform is not part of
+/// it: whoever changes that goes on with the same samples and other pixels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoaderState {
@@ -38,8 +40,10 @@ pub struct LoaderState {
     pub ranks: usize,
     /// Samples of the dataset.
     pub samples: usize,
-    /// SHA-256 of their names and words.
+    /// SHA-256 of their names, words and concepts.
     pub contents: String,
+    /// SHA-256 of how many samples each shard has, where the order depends on it.
+    pub shards: Option<String>,
     /// The pass over the dataset, from 0.
     pub epoch: u64,
     /// Samples that all ranks together have taken of it.
@@ -66,6 +70,7 @@ impl LoaderState {
             ranks: options.ranks,
             samples: contents.samples,
             contents: contents.hash.clone(),
+            shards: matches!(options.order, Order::Window(_)).then(|| contents.shards.clone()),
             epoch,
             position,
         }
@@ -80,6 +85,7 @@ impl LoaderState {
         differs("seed", &self.seed, &here.seed)?;
         differs("purpose", &self.purpose, &here.purpose)?;
         differs("order", &self.order, &here.order)?;
+        differs("sizes of the shards", &self.shards, &here.shards)?;
         differs("last", &self.last, &here.last)?;
         differs("words", &self.words, &here.words)?;
         differs("clips", &self.clips, &here.clips)?;
@@ -109,12 +115,14 @@ fn differs<T: PartialEq + std::fmt::Debug>(what: &'static str, saved: &T, now: &
 pub(super) struct Contents {
     samples: usize,
     hash: String,
+    shards: String,
 }
 
 impl Contents {
-    /// Keys, captions, keywords, questions and answers in order; not the pictures, which would have
-    /// to be read, and not the shards' names, which may move.
-    pub(super) fn of(dataset: &Dataset) -> Self {
+    /// Keys, captions, keywords, concepts, questions and answers in order; not the pictures, which
+    /// would have to be read, and not the shards' names, which may move. How many samples follow
+    /// each other in one shard, `runs`, is apart from that, since not every order depends on it.
+    pub(super) fn of(dataset: &Dataset, runs: &[usize]) -> Self {
         let mut hash = Sha256::new();
         // Lengths first, so that no two datasets run into the same bytes.
         let mut text = |text: &str| {
@@ -127,6 +135,7 @@ impl Contents {
                 text(&words.len().to_string());
                 words.iter().for_each(|words| text(words));
             }
+            text(sample.concept.as_deref().unwrap_or_default());
             text(sample.question.as_ref().map_or("", |question| &question.text));
             if let Some(question) = &sample.question {
                 text(&question.answers.len().to_string());
@@ -136,7 +145,12 @@ impl Contents {
                 }
             }
         }
-        let hash = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { samples: dataset.len(), hash }
+        let mut shards = Sha256::new();
+        runs.iter().for_each(|&run| shards.update((run as u64).to_le_bytes()));
+        Self { samples: dataset.len(), hash: hexadecimal(hash), shards: hexadecimal(shards) }
     }
+}
+
+fn hexadecimal(hash: Sha256) -> String {
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -21,6 +21,8 @@ pub struct Batches {
     loader: Loader,
     next: u64,
     end: u64,
+    /// Whether the next batch could not be made: it was the last to be tried.
+    failed: bool,
     /// None when the consumer makes its batches itself.
     pool: Option<Pool>,
 }
@@ -40,15 +42,15 @@ impl Batches {
         } else {
             Some(Pool::start(&loader, first, end)?)
         };
-        Ok(Self { loader, next: first, end, pool })
+        Ok(Self { loader, next: first, end, failed: false, pool })
     }
 
-    /// The step of the batch that comes next.
+    /// The step of the batch that comes next, or of the one that could not be made.
     pub fn next_step(&self) -> u64 {
         self.next
     }
 
-    /// Where the run is: at the batch that comes next.
+    /// Where the run is: at the batch that comes next, or at the one that could not be made.
     pub fn state(&self) -> LoaderState {
         self.loader.state(self.next)
     }
@@ -79,11 +81,14 @@ impl Iterator for Batches {
     type Item = Result<Batch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.next >= self.end {
+        if self.failed || self.next >= self.end {
             return None;
         }
         let batch = self.take();
-        self.next = if batch.is_ok() { self.next + 1 } else { self.end };
+        match &batch {
+            Ok(_) => self.next += 1,
+            Err(_) => self.failed = true,
+        }
         Some(batch)
     }
 }

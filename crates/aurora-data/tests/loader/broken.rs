@@ -25,6 +25,22 @@ fn stop_names_shard_picture_and_reason() {
     }
 }
 
+/// Whoever saves the state then, mends the picture and goes on misses nothing.
+#[test]
+fn after_an_error_the_state_is_at_the_batch_that_could_not_be_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let dataset = shards(folder.path(), &[4, 4], |number| number == 6);
+    for threads in [0, 3] {
+        let options = LoaderOptions { threads, ..LoaderOptions::evaluation(2) };
+        let loader = loader(&dataset, 2, options);
+        let mut batches = loader.batches(0, None).unwrap();
+        assert_eq!(batches.by_ref().filter(Result::is_err).count(), 1);
+        assert!(batches.next().is_none());
+        assert_eq!(batches.next_step(), 3);
+        assert_eq!(batches.state(), loader.state(3));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -155,6 +155,38 @@ fn a_state_of_other_batches_is_refused_by_name() {
     assert_eq!(loader(&dataset, 2, free).resume(&state).unwrap(), 6);
 }
 
+/// The same samples cut into other shards: only an order that is drawn from a window over shards
+/// depends on it.
+#[test]
+fn a_window_goes_on_over_shards_of_the_same_sizes_alone() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let dataset = shards(folder.path(), &[9, 8], |_| false);
+    let options = || LoaderOptions { order: Order::Window(3), ..LoaderOptions::training(4, 7) };
+    let state = loader(&dataset, 2, options()).state(6);
+    let cut = shards(other.path(), &[8, 9], |_| false);
+    let message = loader(&cut, 2, options()).resume(&state).unwrap_err().to_string();
+    assert!(message.contains("sizes of the shards was"), "{message}");
+    let moved = shards(other.path(), &[9, 8], |_| false);
+    assert_eq!(loader(&moved, 2, options()).resume(&state).unwrap(), 6);
+}
+
+/// Concepts say which pairs are positives of each other.
+#[test]
+fn other_concepts_are_another_dataset() {
+    let dataset = |concept: &str| {
+        let json = format!(r#"{{"caption": "red", "concept": "{concept}"}}"#);
+        let png = crate::common::picture(2, 2, [9; 3], image::ImageFormat::Png);
+        let files = [("a.png", png.as_slice()), ("a.json", json.as_bytes())];
+        let samples = aurora_data::shard::parse("s.tar", &crate::common::tar(&files)).unwrap();
+        Dataset::new(samples, aurora_data::Decode::OnUse).unwrap()
+    };
+    let options = || LoaderOptions::training(1, 0);
+    let state = loader(&dataset("colour"), 2, options()).state(1);
+    assert_eq!(loader(&dataset("colour"), 2, options()).resume(&state).unwrap(), 1);
+    let error = loader(&dataset("shape"), 2, options()).resume(&state).unwrap_err();
+    assert!(error.to_string().contains("contents of the dataset was"), "{error}");
+}
+
 #[test]
 fn a_damaged_state_is_refused() {
     let folder = tempfile::tempdir().unwrap();
@@ -193,6 +225,11 @@ fn options_of_ranks_that_cannot_work() {
         (LoaderOptions { ranks: 2, ..LoaderOptions::evaluation(4) }, "last = keep, with 2 ranks"),
         (LoaderOptions { ranks: usize::MAX, ..training() }, "fits in memory"),
         (LoaderOptions { order: Order::Window(0), ..training() }, "a window of 0"),
+        (LoaderOptions { batch_size: 0, ..training() }, "batch_size = 0: 1 to 1048576"),
+        (
+            LoaderOptions { batch_size: usize::MAX, ..LoaderOptions::evaluation(1) },
+            "batch_size = 18446744073709551615: 1 to 1048576",
+        ),
     ];
     for (options, expected) in cases {
         let message = refusal(options);
