@@ -344,12 +344,12 @@ fn words() -> impl Strategy<Value = String> {
 
 prop_compose! {
     fn any_sample()(
-        kind in 0..3, shade: u8, width in 1u32..40, frames in 1usize..5, key in "[^\0]{0,30}",
+        kind in 0..3u8, shade: u8, width in 1u32..40, frames in 1usize..5, key in "[^\0]{0,30}",
         captions in proptest::collection::vec(words(), 0..4),
         keywords in proptest::collection::vec(words(), 0..3),
         question in proptest::option::of(words()),
         weights in proptest::collection::vec((words(), 0.0f32..2.0), 0..3),
-        concept in proptest::option::of(any::<String>()), split in 0..4,
+        concept in proptest::option::of(any::<String>()), split in 0..4usize,
         source in proptest::option::of(any::<String>()),
     ) -> Sample {
         let format = [Jpeg, Png, WebP][shade as usize % 3];

@@ -54,6 +54,10 @@ impl Ffmpeg {
         let (mut times, mut last_duration) = (Vec::new(), 0.0);
         let mut line = String::new();
         while child.words(&mut line)? {
+            // What else is known of a frame stands on a line of its own, empty here.
+            if line.trim().is_empty() {
+                continue;
+            }
             let mut fields = line.trim().split(',').map(|field| field.parse::<f64>().ok());
             let before = times.last().copied().unwrap_or(0.0);
             let time = fields.next().flatten().filter(|time| time.is_finite());
