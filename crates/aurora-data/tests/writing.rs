@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use aurora_data::caption::clean;
 use aurora_data::video::Sampling;
 use aurora_data::write::{Encoding, MANIFEST, Manifest, ShardOptions, Written, verify, write};
 use aurora_data::{
@@ -30,7 +31,7 @@ fn sample(key: &str, visual: Visual) -> Sample {
         shard: Arc::from("set"),
         key: key.to_string(),
         visual,
-        captions: vec![format!("picture {key}")],
+        captions: vec![clean(&format!("picture {key}"), 30)],
         question: None,
         keywords: Vec::new(),
         concept: None,
