@@ -205,7 +205,9 @@ mod h264 {
     #[test]
     fn frames_are_those_of_ffmpeg() {
         for name in FILMS {
-            check(&format!("{name}.mp4"), name, Decoder::H264, 2);
+            // Frames keep their own sizes; ffmpeg brings them all to the first's.
+            let like = if name == "sizes" { "sizes_own" } else { name };
+            check(&format!("{name}.mp4"), like, Decoder::H264, 2);
         }
     }
 
