@@ -145,7 +145,9 @@ mod tests {
         let picture = Picture::new(1, 1, vec![0; 3]).unwrap();
         let stream = Stream::new(0, "augment", 0, 0);
         let said = |clips: &[Vec<Picture>], count| {
-            batch(clips, count, &Augment::new(4), &[stream.clone()]).unwrap_err().to_string()
+            batch(clips, count, &Augment::new(4), std::slice::from_ref(&stream))
+                .unwrap_err()
+                .to_string()
         };
         assert!(said(&[vec![picture.clone(); 3]], 2).contains("it has 3 frames; 1 to 2 fit"));
         assert!(said(&[vec![]], 2).contains("it has 0 frames"));
