@@ -1,6 +1,9 @@
 //! Films: that their frames are those that ffmpeg and Pillow see (`films/make.py` wrote both down),
 //! and that whatever is wrong with one is said.
 
+#![allow(clippy::unwrap_used, reason = "a test may stop where its own set-up fails")]
+#![allow(clippy::print_stdout, reason = "how far off frames are, and what was not run")]
+
 use std::path::{Path, PathBuf};
 
 use aurora_data::Picture;
