@@ -102,6 +102,10 @@ impl Picture {
         if crop == whole && (self.width, self.height) == (size, size) {
             return Ok(self.clone());
         }
-        Ok(Self { width: size, height: size, rgb: resample::square(&self.rgb, self.width, crop, size) })
+        Ok(Self {
+            width: size,
+            height: size,
+            rgb: resample::square(&self.rgb, self.width, crop, size),
+        })
     }
 }

@@ -58,8 +58,7 @@ pub(crate) fn normalise(picture: &Picture, out: &mut [f32]) -> Result<()> {
     check(out, plane)?;
     let (red, rest) = out.split_at_mut(plane);
     let (green, blue) = rest.split_at_mut(plane);
-    for (((pixel, red), green), blue) in
-        picture.rgb().chunks_exact(3).zip(red).zip(green).zip(blue)
+    for (((pixel, red), green), blue) in picture.rgb().chunks_exact(3).zip(red).zip(green).zip(blue)
     {
         *red = NORMALISED[0][usize::from(pixel[0])];
         *green = NORMALISED[1][usize::from(pixel[1])];

@@ -34,17 +34,33 @@ fn every_kind_decodes_to_what_pillow_makes_of_it() {
         count += 1;
         let expected = Picture::decode(&files[&format!("{name}.expected.webp")]).unwrap();
         let found = Picture::decode(&data).unwrap_or_else(|e| panic!("{name}: {e}"));
-        assert_eq!((found.width(), found.height()), (expected.width(), expected.height()), "{name}");
+        assert_eq!(
+            (found.width(), found.height()),
+            (expected.width(), expected.height()),
+            "{name}"
+        );
         let gaps = found.rgb().iter().zip(expected.rgb()).map(|(a, b)| a.abs_diff(*b));
         let largest = gaps.clone().max().unwrap();
         let differ = gaps.filter(|&gap| gap > 0).count();
-        println!("{name:24} {differ:5} of {} values differ, at most {largest}/255", found.rgb().len());
+        println!(
+            "{name:24} {differ:5} of {} values differ, at most {largest}/255",
+            found.rgb().len()
+        );
         // Two decoders of lossy formats may round an inverse transform and a colour conversion
         // differently; alpha is blended with one rounding by us and two by Pillow, and of 16 bits Pillow
         // takes the upper 8, which we round.
         let lossy = name.ends_with(".jpg") || name.starts_with("lossy");
         let rounded = ["alpha", "rgba", "16"].iter().any(|part| name.contains(part));
-        let allowed = if lossy { 2 } else { u8::from(rounded) };
+        // Where colours have half the rows and columns, libjpeg rounds between two of them once and
+        // zune-jpeg twice.
+        let halved = ["420", "restart"].iter().any(|part| name.contains(part));
+        let allowed = if halved {
+            3
+        } else if lossy {
+            2
+        } else {
+            u8::from(rounded)
+        };
         if largest > allowed {
             wrong.push((name, largest));
         }
@@ -87,7 +103,9 @@ fn a_picture_that_is_cut_anywhere_is_an_error_or_whole() {
                     assert_eq!(picture, whole, "{name} cut to {length} of {} bytes", data.len());
                     decoded += 1;
                 }
-                Err(message) => assert!(!message.is_empty() && !message.contains('\n'), "{name}: {message}"),
+                Err(message) => {
+                    assert!(!message.is_empty() && !message.contains('\n'), "{name}: {message}")
+                }
             }
         }
         println!("{name:24} cut to 0..{} bytes: {decoded} times whole all the same", data.len());
@@ -133,7 +151,9 @@ fn what_is_no_picture_is_named() {
 #[test]
 fn a_cut_picture_is_called_cut() {
     let files = files();
-    for name in ["420.jpg", "progressive-420.jpg", "rgb.png", "interlaced.png", "lossless.webp", "one.gif"] {
+    for name in
+        ["420.jpg", "progressive-420.jpg", "rgb.png", "interlaced.png", "lossless.webp", "one.gif"]
+    {
         let data = &files[name];
         let message = Picture::decode(&data[..data.len() / 2]).unwrap_err();
         println!("{name}: {message}");

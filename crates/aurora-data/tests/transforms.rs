@@ -14,7 +14,8 @@ fn cases() -> Vec<(String, Picture)> {
     let mut archive = tar::Archive::new(packed);
     let entries = archive.entries().unwrap().map(|entry| {
         let mut entry = entry.unwrap();
-        let name = entry.path().unwrap().to_str().unwrap().strip_suffix(".webp").unwrap().to_string();
+        let name =
+            entry.path().unwrap().to_str().unwrap().strip_suffix(".webp").unwrap().to_string();
         let mut data = Vec::new();
         entry.read_to_end(&mut data).unwrap();
         (name, Picture::decode(&data).unwrap())
@@ -76,7 +77,9 @@ fn scaling_and_operations_give_what_pillow_gives() {
         }
     }
     for (name, (pictures, values, differ, largest)) in &seen {
-        println!("{name:14} {pictures:4} pictures {values:8} values, {differ:5} differ, at most {largest}/255");
+        println!(
+            "{name:14} {pictures:4} pictures {values:8} values, {differ:5} differ, at most {largest}/255"
+        );
     }
     for (name, (pictures, _, _, largest)) in seen {
         assert!(pictures >= 20, "{name}");

@@ -15,6 +15,9 @@ const MAX_SIDE: u32 = 65_535;
 /// makes nobody allocate. WebP has no such bound: one colour takes the same few bytes at any size.
 const PIXELS_A_BYTE: u64 = 1 << 14;
 
+/// What is said of a file that ends too early.
+const CUT: &str = "it is cut off: the file ends before its last pixel";
+
 /// The format by the first bytes.
 pub(crate) fn sniff(data: &[u8]) -> Option<ImageFormat> {
     if data.starts_with(b"\x89PNG\r\n\x1a\n") {
@@ -37,23 +40,33 @@ pub(super) fn picture(data: &[u8]) -> Result<Picture, String> {
     }
     match sniff(data) {
         Some(ImageFormat::Jpeg) => jpeg::picture(data),
+        Some(ImageFormat::WebP) if webp_is_cut(data) => Err(CUT.to_string()),
         Some(format) => with_image(data, format),
         None => Err("its first bytes are none of JPEG, PNG, WebP or GIF".to_string()),
     }
 }
 
+/// Whether the first block of pixels is longer than the file, which the decoder would call corrupt.
+fn webp_is_cut(data: &[u8]) -> bool {
+    let mut rest = data.get(12..).unwrap_or_default();
+    while let Some((head, after)) = rest.split_first_chunk::<8>() {
+        let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
+        if length > after.len() {
+            return true;
+        }
+        if matches!(&head[..4], b"VP8 " | b"VP8L" | b"ANMF") {
+            return false;
+        }
+        rest = after.get(length.next_multiple_of(2)..).unwrap_or_default();
+    }
+    true
+}
+
 /// PNG, WebP and GIF.
 fn with_image(data: &[u8], format: ImageFormat) -> Result<Picture, String> {
-    let failed = |error: image::ImageError| match error {
-        image::ImageError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-            "it is cut off: the file ends before its last pixel".to_string()
-        }
-        error => error.to_string(),
-    };
     let mut reader = ImageReader::with_format(Cursor::new(data), format);
-    // What the decoder itself may allocate: the largest picture at four bytes a pixel.
     let mut limits = image::Limits::no_limits();
-    limits.max_alloc = Some(4 * MAX_PIXELS);
+    limits.max_alloc = Some(most_bytes(data, format)?);
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(failed)?;
     let (width, height) = decoder.dimensions();
@@ -63,6 +76,31 @@ fn with_image(data: &[u8], format: ImageFormat) -> Result<Picture, String> {
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let decoded = DynamicImage::from_decoder(decoder).map_err(failed)?;
     turned(width, height, flatten(decoded), orientation)
+}
+
+/// What the decoder may allocate: of a PNG, whose colour profile may inflate to any size, what its own
+/// pixels can need and some more; else what the largest picture needs at four bytes a pixel.
+fn most_bytes(data: &[u8], format: ImageFormat) -> Result<u64, String> {
+    const MORE: u64 = 8 << 20;
+    let header = data.get(16..24).and_then(|sides| sides.split_first_chunk::<4>());
+    let Some((width, height)) = header.filter(|_| format == ImageFormat::Png) else {
+        return Ok(4 * MAX_PIXELS);
+    };
+    let height = height.first_chunk::<4>().copied().unwrap_or_default();
+    let (width, height) = (u32::from_be_bytes(*width), u32::from_be_bytes(height));
+    check_size(width, height, Some(data.len()))?;
+    Ok(8 * u64::from(width) * u64::from(height) + MORE)
+}
+
+/// A decoder's error in our words where it is about length or memory.
+fn failed(error: image::ImageError) -> String {
+    if matches!(error, image::ImageError::Limits(_)) {
+        return "it asks for more memory than a picture of its size takes: it is damaged"
+            .to_string();
+    }
+    // Each decoder wraps the end of a file in its own way; their words agree.
+    let words = error.to_string();
+    if words.to_lowercase().contains("unexpected end") { CUT.to_string() } else { words }
 }
 
 /// Holds the size that a header states to the limits, before anything is allocated for it. `bytes` is

@@ -42,7 +42,8 @@ fn find_end(data: &[u8]) -> Result<(), String> {
     let mut scans = 0;
     loop {
         let cut = || {
-            let place = if scans == 0 { "before its pixels begin" } else { "before its last pixel" };
+            let place =
+                if scans == 0 { "before its pixels begin" } else { "before its last pixel" };
             format!("it is cut off: the file ends {place} (no end marker in {} bytes)", data.len())
         };
         // A marker is 0xff, or several, and a byte that is neither 0 nor 0xff.

@@ -1,9 +1,10 @@
-//! Bicubic scaling that gives what Pillow gives, to the bit.
+//! Bicubic scaling that gives what Pillow 13 gives, to the bit.
 //!
 //! The filter is a cubic of a = -1/2, widened by the ratio of the sides when shrinking. Its weights
-//! are whole multiples of 2^-22; rows are scaled first and rounded to whole numbers of 0 to 255, then
-//! columns. All of that shows in the result: columns before rows, or sums that are not cut to the range
-//! between the two, differ by tens of steps at the corners of drawings.
+//! are whole multiples of 2^-22. One direction is scaled and rounded to whole numbers of 0 to 255, then
+//! the other. Which comes first shows by tens of steps at the corners of drawings; [`down_first`] is
+//! Pillow's choice, found by comparing both orders with what it gives (before version 13 it always
+//! scaled across first).
 
 use pulp::{Arch, Simd, WithSimd};
 
@@ -15,7 +16,7 @@ const REACH: f64 = 2.0;
 const BITS: u32 = 22;
 /// One half, with which every sum begins, so that cutting its bits off rounds it.
 const HALF: i32 = 1 << (BITS - 1);
-/// Output values of a row that are summed side by side.
+/// Values of a row that are summed side by side.
 const LANES: usize = 16;
 /// Rows that are scaled together.
 const ROWS: usize = 2;
@@ -83,55 +84,91 @@ fn whole(sum: i32) -> u8 {
 
 /// Scales `crop` of a picture whose rows have `width` pixels to a square.
 pub(super) fn square(rgb: &[u8], width: usize, crop: Crop, size: usize) -> Vec<u8> {
-    let mut out = vec![0; 3 * size * size];
-    Arch::new().dispatch(Scaling { rgb, width, crop, size, out: &mut out });
-    out
+    let source = Rows {
+        bytes: &rgb[3 * (crop.top * width + crop.left)..],
+        step: 3 * width,
+        width: crop.width,
+        height: crop.height,
+    };
+    Arch::new().dispatch(Square { source, size })
+}
+
+/// Whether columns are scaled before rows: where more than twice as many pixels go in height as in
+/// width.
+fn down_first(from: &Rows<'_>, size: usize) -> bool {
+    let (width, height, size) = (from.width as i64, from.height as i64, size as i64);
+    height > size && height - size > 2 * (width - size)
+}
+
+/// Rows of pixels, part of a picture.
+struct Rows<'a> {
+    /// Begins with the first pixel.
+    bytes: &'a [u8],
+    /// Bytes from a row to the next.
+    step: usize,
+    width: usize,
+    height: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// All of a picture.
+    fn all(bytes: &'a [u8], width: usize, height: usize) -> Self {
+        Self { bytes, step: 3 * width, width, height }
+    }
+
+    #[inline(always)]
+    fn row(&self, number: usize) -> &'a [u8] {
+        &self.bytes[number * self.step..][..3 * self.width]
+    }
 }
 
 /// The work of [`square`], which is compiled for each instruction set.
-struct Scaling<'a> {
-    rgb: &'a [u8],
-    width: usize,
-    crop: Crop,
+struct Square<'a> {
+    source: Rows<'a>,
     size: usize,
-    out: &'a mut [u8],
 }
 
-impl WithSimd for Scaling<'_> {
-    type Output = ();
+impl WithSimd for Square<'_> {
+    type Output = Vec<u8>;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _simd: S) {
-        let Self { rgb, width, crop, size, out } = self;
-        let across = Weights::new(crop.width, size);
-        let down = Weights::new(crop.height, size);
-        let source = |row: usize| {
-            let start = ((crop.top + row) * width + crop.left) * 3;
-            &rgb[start..start + crop.width * 3]
-        };
-        // Scaled rows, of which no more are kept than an output row can need.
-        let row_length = (3 * size).next_multiple_of(LANES);
-        let kept = down.taps + ROWS;
-        let mut ring = vec![0u8; kept * row_length];
-        let mut pixels = vec![[0i32; PIXEL]; crop.width];
-        let mut scaled = 0;
-        let mut lines: Vec<usize> = Vec::with_capacity(down.taps);
-        for ((line, &first), weights) in
-            out.chunks_exact_mut(3 * size).zip(&down.first).zip(down.values.chunks_exact(down.taps))
-        {
-            while scaled < first + down.taps {
-                let rows: [usize; ROWS] =
-                    std::array::from_fn(|i| (scaled + i).min(crop.height - 1));
-                spread(rows.map(source), &mut pixels);
-                let starts = std::array::from_fn(|i| (scaled + i) % kept * row_length);
-                scale_rows(&pixels, &across, &mut ring, starts);
-                scaled += ROWS;
-            }
-            lines.clear();
-            lines.extend((first..first + down.taps).map(|row| row % kept * row_length));
-            combine(&ring, &lines, weights, line);
+    fn with_simd<S: Simd>(self, _simd: S) -> Vec<u8> {
+        let Self { source, size } = self;
+        if down_first(&source, size) {
+            let scaled = down(&source, size);
+            across(&Rows::all(&scaled, source.width, size), size)
+        } else {
+            let scaled = across(&source, size);
+            down(&Rows::all(&scaled, size, source.height), size)
         }
     }
+}
+
+/// Scales rows to `size` pixels.
+#[inline(always)]
+fn across(source: &Rows<'_>, size: usize) -> Vec<u8> {
+    let weights = Weights::new(source.width, size);
+    let mut out = vec![0; 3 * size * source.height];
+    let mut pixels = vec![[0; PIXEL]; source.width];
+    for (number, rows) in out.chunks_mut(3 * size * ROWS).enumerate() {
+        // The last row stands in for those after it.
+        let row = |i: usize| source.row((number * ROWS + i).min(source.height - 1));
+        spread(std::array::from_fn(row), &mut pixels);
+        let taps = weights.values.chunks_exact(weights.taps);
+        for (x, (&first, taps)) in weights.first.iter().zip(taps).enumerate() {
+            let mut sums = [HALF; PIXEL];
+            for (pixel, &weight) in pixels[first..first + weights.taps].iter().zip(taps) {
+                for (sum, value) in sums.iter_mut().zip(pixel) {
+                    *sum += weight * value;
+                }
+            }
+            let sums = sums.map(whole);
+            for (row, sums) in rows.chunks_exact_mut(3 * size).zip(sums.chunks_exact(4)) {
+                row[3 * x..3 * x + 3].copy_from_slice(&sums[..3]);
+            }
+        }
+    }
+    out
 }
 
 /// Bytes of rows to numbers, the pixels of all rows side by side.
@@ -146,42 +183,35 @@ fn spread(rows: [&[u8]; ROWS], pixels: &mut [[i32; PIXEL]]) {
     }
 }
 
-/// Scales rows to their new length.
+/// Scales columns to `size` pixels.
 #[inline(always)]
-fn scale_rows(
-    pixels: &[[i32; PIXEL]],
-    across: &Weights,
-    ring: &mut [u8],
-    starts: [usize; ROWS],
-) {
-    let taps = across.values.chunks_exact(across.taps);
-    for (x, (&first, weights)) in across.first.iter().zip(taps).enumerate() {
-        let mut sums = [HALF; PIXEL];
-        for (pixel, &weight) in pixels[first..first + across.taps].iter().zip(weights) {
-            for (sum, value) in sums.iter_mut().zip(pixel) {
-                *sum += weight * value;
-            }
+fn down(source: &Rows<'_>, size: usize) -> Vec<u8> {
+    let weights = Weights::new(source.height, size);
+    let length = 3 * source.width;
+    let mut out = vec![0; length * size];
+    let taps = weights.values.chunks_exact(weights.taps);
+    for ((out, &first), taps) in out.chunks_exact_mut(length).zip(&weights.first).zip(taps) {
+        let (blocks, rest) = out.as_chunks_mut::<LANES>();
+        let tail = blocks.len() * LANES;
+        for (number, block) in blocks.iter_mut().enumerate() {
+            *block = combined(source, first, taps, number * LANES);
         }
-        let sums = sums.map(whole);
-        for (row, start) in starts.into_iter().enumerate() {
-            let at = start + 3 * x;
-            ring[at..at + 3].copy_from_slice(&sums[4 * row..4 * row + 3]);
+        for (number, value) in rest.iter_mut().enumerate() {
+            [*value] = combined(source, first, taps, tail + number);
         }
     }
+    out
 }
 
-/// One row of the output from the scaled rows that begin at `lines`.
+/// `N` values, from the `at`th on, of rows summed by their weights.
 #[inline(always)]
-fn combine(ring: &[u8], lines: &[usize], weights: &[i32], out: &mut [u8]) {
-    for (number, out) in out.chunks_mut(LANES).enumerate() {
-        let mut sums = [HALF; LANES];
-        for (&line, &weight) in lines.iter().zip(weights) {
-            let at = line + number * LANES;
-            for (sum, &value) in sums.iter_mut().zip(&ring[at..at + LANES]) {
-                *sum += weight * i32::from(value);
-            }
+fn combined<const N: usize>(source: &Rows<'_>, first: usize, taps: &[i32], at: usize) -> [u8; N] {
+    let mut sums = [HALF; N];
+    for (tap, &weight) in taps.iter().enumerate() {
+        let row = &source.row(first + tap)[at..at + N];
+        for (sum, &value) in sums.iter_mut().zip(row) {
+            *sum += weight * i32::from(value);
         }
-        let sums = sums.map(whole);
-        out.copy_from_slice(&sums[..out.len()]);
     }
+    sums.map(whole)
 }

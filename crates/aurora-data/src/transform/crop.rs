@@ -30,7 +30,12 @@ impl Draws for Stream {
 /// A box of a random share of the picture's area and a random aspect, at a random place; the
 /// largest one in the middle that has an aspect of the range if none of ten fits. Numbers are drawn
 /// in torchvision's order and reckoned in its precisions.
-pub(super) fn random(width: usize, height: usize, share: (f32, f32), draws: &mut impl Draws) -> Crop {
+pub(super) fn random(
+    width: usize,
+    height: usize,
+    share: (f32, f32),
+    draws: &mut impl Draws,
+) -> Crop {
     let area = (width * height) as f64;
     let (low, high) = (ASPECT.0.ln(), ASPECT.1.ln());
     for _ in 0..TRIES {
