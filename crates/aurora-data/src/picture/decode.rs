@@ -82,12 +82,10 @@ fn with_image(data: &[u8], format: ImageFormat) -> Result<Picture, String> {
 /// pixels can need and some more; else what the largest picture needs at four bytes a pixel.
 fn most_bytes(data: &[u8], format: ImageFormat) -> Result<u64, String> {
     const MORE: u64 = 8 << 20;
-    let header = data.get(16..24).and_then(|sides| sides.split_first_chunk::<4>());
-    let Some((width, height)) = header.filter(|_| format == ImageFormat::Png) else {
+    let side = |at: usize| data.get(at..)?.first_chunk::<4>().map(|side| u32::from_be_bytes(*side));
+    let (ImageFormat::Png, Some(width), Some(height)) = (format, side(16), side(20)) else {
         return Ok(4 * MAX_PIXELS);
     };
-    let height = height.first_chunk::<4>().copied().unwrap_or_default();
-    let (width, height) = (u32::from_be_bytes(*width), u32::from_be_bytes(height));
     check_size(width, height, Some(data.len()))?;
     Ok(8 * u64::from(width) * u64::from(height) + MORE)
 }
