@@ -127,7 +127,10 @@ fn no_flipped_byte_causes_a_panic() {
                         decoded += 1;
                     }
                     Err(message) => {
-                        assert!(!message.is_empty(), "{name}, byte {at}");
+                        assert!(
+                            !message.is_empty() && !message.contains('\n'),
+                            "{name}: {message}"
+                        );
                         refused += 1;
                     }
                 }

@@ -38,12 +38,14 @@ pub(super) fn picture(data: &[u8]) -> Result<Picture, String> {
     if data.is_empty() {
         return Err("the file has 0 bytes".to_string());
     }
-    match sniff(data) {
+    let decoded = match sniff(data) {
         Some(ImageFormat::Jpeg) => jpeg::picture(data),
         Some(ImageFormat::WebP) if webp_is_cut(data) => Err(CUT.to_string()),
         Some(format) => with_image(data, format),
         None => Err("its first bytes are none of JPEG, PNG, WebP or GIF".to_string()),
-    }
+    };
+    // Decoders break lines in what they say.
+    decoded.map_err(|words| words.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 /// Whether the first block of pixels is longer than the file, which the decoder would call corrupt.
