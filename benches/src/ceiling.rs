@@ -117,7 +117,7 @@ fn copy() -> f64 {
 }
 
 /// The processor as the system names it.
-fn processor() -> String {
+pub fn processor() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let named = text.lines().find_map(|line| {
         let (key, value) = line.split_once(':')?;

@@ -20,14 +20,13 @@ use clap::ValueEnum;
 
 use crate::python::{self, Python};
 use crate::teachers::call;
+use crate::worker::{self, Worker};
 use outcome::{Case, Checkpointing, Machine, Outcome, Pair, Row};
-use worker::Worker;
 
 mod outcome;
 mod plot;
 mod record;
 mod report;
-mod worker;
 
 /// Threads of each side.
 const THREADS: &str = "2";

@@ -11,6 +11,7 @@
 
 use std::path::{Path, PathBuf};
 
+pub mod bench_loader;
 pub mod bench_peers;
 pub mod bindings;
 pub mod build_kernels;
@@ -22,6 +23,7 @@ pub mod pack;
 pub mod package;
 mod pip;
 mod python;
+mod record;
 pub mod stubs;
 #[path = "../../crates/aurora-kernels/src/cuda/symbols.rs"]
 mod symbols;
@@ -29,6 +31,7 @@ mod table;
 pub mod teachers;
 pub mod tidy;
 pub mod validate;
+mod worker;
 
 /// The root of the workspace: the parent of this package's folder.
 ///

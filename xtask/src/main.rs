@@ -41,6 +41,9 @@ enum Command {
     /// Time and weigh whole passes of BLIP-base beside PyTorch, run in turn on this machine, after their outputs have
     /// been found equal.
     BenchPeers(xtask::bench_peers::BenchPeersArgs),
+    /// Time the loader beside a PyTorch DataLoader over the same files, run in turn on this machine, and the shard
+    /// reader beside plain reading.
+    BenchLoader(xtask::bench_loader::BenchLoaderArgs),
     /// Make a folder that checks and measures the kernels on a machine with a GPU and no Rust, and run
     /// here what can be.
     GpuCheck(xtask::gpu_check::GpuCheckArgs),
@@ -70,6 +73,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Teachers(arguments) => xtask::teachers::run(arguments),
         Command::Interop(arguments) => xtask::interop::run(arguments),
         Command::BenchPeers(arguments) => xtask::bench_peers::run(arguments),
+        Command::BenchLoader(arguments) => xtask::bench_loader::run(arguments),
         Command::Nvrtc(arguments) => xtask::nvrtc::run(arguments),
         Command::GpuCheck(arguments) => xtask::gpu_check::run(arguments),
         Command::CudaStubs(arguments) => xtask::stubs::run(arguments),

@@ -1,6 +1,7 @@
 //! Captions: the clean-up, and putting keywords behind them.
 
 use aurora_kernels::random::Stream;
+use serde::{Deserialize, Serialize};
 
 /// Words a caption of a picture keeps.
 pub const PICTURE_WORDS: usize = 30;
@@ -36,7 +37,8 @@ pub fn clean_question(text: &str, max_words: usize) -> String {
 }
 
 /// Whether a sample's keywords follow its caption.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Keywords {
     /// The caption alone.
     #[default]

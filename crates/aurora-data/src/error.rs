@@ -82,6 +82,18 @@ pub enum Error {
         /// The picture's key.
         key: String,
     },
+    /// A picture without the question, or the question without the answer, that a task is about.
+    #[error(
+        "{shard}: picture {key} has no {what}; put \"question\" and \"answers\" in {key}.json, or take another split"
+    )]
+    NotAsked {
+        /// The shard or folder.
+        shard: String,
+        /// The picture's key.
+        key: String,
+        /// The question, or its answers.
+        what: &'static str,
+    },
     /// A caption whose picture is not there.
     #[error("{shard}: caption {key} has no picture ({key}.webp, .png, .jpg or .jpeg)")]
     NoPicture {
@@ -195,6 +207,18 @@ pub enum Error {
         /// The samples there are.
         count: usize,
     },
+    /// The state of a loader that makes other batches.
+    #[error(
+        "the saved state is of other batches: {what} was {saved} and is {now} now; go on with what the run began with, or begin a new one"
+    )]
+    State {
+        /// What differs.
+        what: &'static str,
+        /// What it was.
+        saved: String,
+        /// What it is.
+        now: String,
+    },
     /// An option with a value that cannot work.
     #[error("{option} = {value}: {allowed}")]
     Option {
@@ -237,6 +261,7 @@ impl Error {
             self,
             Self::Read { .. }
                 | Self::NoCaption { .. }
+                | Self::NotAsked { .. }
                 | Self::NoPicture { .. }
                 | Self::Duplicate { .. }
                 | Self::Record { .. }

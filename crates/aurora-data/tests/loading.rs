@@ -10,8 +10,8 @@ use std::time::Instant;
 use aurora_data::caption::{clean, clean_question, compose};
 use aurora_data::transform::{MEAN, STD};
 use aurora_data::{
-    Augment, Batch, Dataset, Decode, Error, Evaluation, Keywords, Loader, LoaderOptions, Padding,
-    Picture, Released, Split, Tokens, Transform, embedded, shard,
+    Augment, Batch, Dataset, Decode, Error, Evaluation, Keywords, LastBatch, Loader, LoaderOptions,
+    Padding, Picture, Released, Split, Tokens, Transform, embedded, shard,
 };
 use aurora_kernels::random::Stream;
 use common::{picture, tar};
@@ -169,7 +169,7 @@ fn augmentation_is_fast() {
 
 #[test]
 fn training_epochs_cover_everything_in_another_order() {
-    let options = LoaderOptions { drop_last: false, ..LoaderOptions::training(200, 3) };
+    let options = LoaderOptions { last: LastBatch::Keep, ..LoaderOptions::training(200, 3) };
     let train = noto().split(Split::Train);
     let loader =
         Loader::new(train.clone(), Arc::new(Evaluation { size: 8 }), tokens(), options).unwrap();
@@ -262,6 +262,9 @@ fn options_that_cannot_work() {
     };
     assert!(make(noto(), LoaderOptions::training(0, 0)).contains("batch_size = 0"));
     assert!(make(noto(), LoaderOptions::training(9999, 0)).contains("lower batch_size"));
+    let nothing = Arc::new(Evaluation { size: 0 });
+    let made = Loader::new(noto(), nothing, tokens(), LoaderOptions::evaluation(4));
+    assert!(made.err().unwrap().to_string().contains("size = 0"));
     let empty = noto().filter(|_| false);
     assert!(make(empty, LoaderOptions::evaluation(4)).contains("is empty"));
     assert!(matches!(Dataset::new(Vec::new(), Decode::AtLoad), Err(Error::Empty { .. })));

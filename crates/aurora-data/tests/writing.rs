@@ -1,18 +1,21 @@
 //! Writing shards: what is read back, when a run goes on, and that threads do not show.
 
+#![allow(clippy::unwrap_used, reason = "a test may stop where its own set-up fails")]
+
 mod common;
 
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use aurora_data::caption::clean;
 use aurora_data::video::Sampling;
 use aurora_data::write::{Encoding, MANIFEST, Manifest, ShardOptions, Written, verify, write};
 use aurora_data::{
     Answers, Content, Error, OnError, Picture, Question, QuestionId, Sample, Split, Visual,
     Weighed, shard,
 };
-use common::{picture, tar};
+use common::picture;
 use image::ImageFormat::{Jpeg, Png, WebP};
 use proptest::prelude::*;
 
@@ -30,7 +33,7 @@ fn sample(key: &str, visual: Visual) -> Sample {
         shard: Arc::from("set"),
         key: key.to_string(),
         visual,
-        captions: vec![format!("picture {key}")],
+        captions: vec![clean(&format!("picture {key}"), 30)],
         question: None,
         keywords: Vec::new(),
         concept: None,
@@ -277,66 +280,6 @@ fn broken_samples_stop_a_run_or_are_left_out_and_listed() {
     assert!(run(&[], &out("nothing"), &none).unwrap_err().to_string().contains("empty"));
 }
 
-/// Names and links with which an archive could reach out of its folder.
-#[test]
-fn archives_that_reach_out_are_refused() {
-    let png = picture(2, 2, [0; 3], Png);
-    let folder = tempfile::tempdir().unwrap();
-    let with_name = |name: &str| {
-        // The builder refuses such names, so the header is written by hand.
-        let mut header = tar::Header::new_gnu();
-        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
-        header.set_size(png.len() as u64);
-        header.set_mode(0o644);
-        header.set_cksum();
-        let mut out = header.as_bytes().to_vec();
-        out.extend(&png);
-        out.resize(out.len().next_multiple_of(512) + 1024, 0);
-        out
-    };
-    for (name, says) in [
-        ("/etc/7.png", "is absolute"),
-        ("../7.png", "climbs out"),
-        ("a/../../7.png", "climbs out"),
-        ("..\\7.png", "climbs out"),
-        ("C:\\7.png", "is absolute"),
-    ] {
-        let error = shard::parse("s.tar", &with_name(name)).unwrap_err();
-        assert!(matches!(error, Error::Outside { .. }), "{name}: {error}");
-        let text = error.to_string();
-        assert!(text.contains(says) && text.contains("s.tar"), "{text}");
-        let path = folder.path().join("s.tar");
-        fs::write(&path, with_name(name)).unwrap();
-        assert!(shard::read(&path).is_err());
-    }
-    // A name that comes as an entry of its own is looked at as well.
-    let long = format!("{}../7.png", "a/".repeat(80));
-    let mut header = tar::Header::new_gnu();
-    header.set_entry_type(tar::EntryType::GNULongName);
-    header.set_size(long.len() as u64);
-    header.as_old_mut().name[..3].copy_from_slice(b"./L");
-    header.set_cksum();
-    let mut data = header.as_bytes().to_vec();
-    data.extend(long.as_bytes());
-    data.resize(data.len().next_multiple_of(512), 0);
-    data.extend(with_name("7.png"));
-    assert!(matches!(shard::parse("s.tar", &data), Err(Error::Outside { .. })));
-    for kind in [tar::EntryType::Symlink, tar::EntryType::Link] {
-        let mut builder = tar::Builder::new(tar(&[("7.txt", b"x")])[..1024].to_vec());
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(kind);
-        header.set_size(0);
-        builder.append_link(&mut header, "7.png", "/etc/passwd").unwrap();
-        let error = shard::parse("s.tar", &builder.into_inner().unwrap()).unwrap_err();
-        let text = error.to_string();
-        assert!(text.contains("7.png") && text.contains("it is a link"), "{text}");
-    }
-    // Names that only look like it, and those that `tar cf x.tar .` gives.
-    let fine = tar(&[("a..b/7.png", &png), ("a..b/7.txt", b"x")]);
-    assert_eq!(shard::parse("s.tar", &fine).unwrap()[0].key, "a..b/7");
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-}
-
 fn words() -> impl Strategy<Value = String> {
     // What the clean-up leaves: lower case, single spaces, none of its characters.
     proptest::collection::vec("[a-z0-9äßж'\\\\/,-]{1,9}", 1..6).prop_map(|words| words.join(" "))
@@ -344,12 +287,12 @@ fn words() -> impl Strategy<Value = String> {
 
 prop_compose! {
     fn any_sample()(
-        kind in 0..3, shade: u8, width in 1u32..40, frames in 1usize..5, key in "[^\0]{0,30}",
+        kind in 0..3u8, shade: u8, width in 1u32..40, frames in 1usize..5, key in "[^\0]{0,30}",
         captions in proptest::collection::vec(words(), 0..4),
         keywords in proptest::collection::vec(words(), 0..3),
         question in proptest::option::of(words()),
         weights in proptest::collection::vec((words(), 0.0f32..2.0), 0..3),
-        concept in proptest::option::of(any::<String>()), split in 0..4,
+        concept in proptest::option::of(any::<String>()), split in 0..4usize,
         source in proptest::option::of(any::<String>()),
     ) -> Sample {
         let format = [Jpeg, Png, WebP][shade as usize % 3];

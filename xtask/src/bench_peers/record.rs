@@ -1,14 +1,12 @@
 //! The record: every run that counted, a line each, in one CSV file.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::Write as _;
 use std::path::Path;
-use std::process::Command;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 
 use super::outcome::{Case, Checkpointing, Machine, Outcome, Pair, Row};
+use crate::record;
 
 /// The columns, in order. The ceiling is in 10^9 operations a second.
 const COLUMNS: [&str; 18] = [
@@ -32,35 +30,15 @@ const COLUMNS: [&str; 18] = [
     "note",
 ];
 
-fn header() -> String {
-    format!("{}\n", COLUMNS.join(","))
-}
-
 /// That rows can be appended to this file: it is not there, or has these columns and whole lines.
 ///
 /// # Errors
 /// A file of another kind.
 pub(super) fn check(path: &Path) -> anyhow::Result<()> {
-    old(path).map(drop)
+    record::read(path, &COLUMNS).map(drop)
 }
 
-fn old(path: &Path) -> anyhow::Result<Vec<u8>> {
-    let old = match fs::read(path) {
-        Ok(old) => old,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(error).with_context(|| path.display().to_string()),
-    };
-    let whole = old.starts_with(header().as_bytes()) && old.ends_with(b"\n");
-    ensure!(
-        old.is_empty() || whole,
-        "{}: its first line is not {}, or its last is cut; it is left as it is",
-        path.display(),
-        header().trim_end()
-    );
-    Ok(old)
-}
-
-/// Appends the pairs of a case, all of them or none: the file is written anew beside its place and renamed.
+/// Appends the pairs of a case, all of them or none.
 ///
 /// # Errors
 /// As [`check`]; what the system reports.
@@ -70,23 +48,15 @@ pub(super) fn append(
     attention: &str,
     outcome: &Outcome,
 ) -> anyhow::Result<()> {
-    let mut text = old(path)?;
-    if text.is_empty() {
-        text.extend(header().as_bytes());
-    }
-    let told = |program, arguments: &[&str]| {
-        output(program, arguments).unwrap_or_else(|| "unknown".to_owned())
-    };
-    let (date, rustc) = (told("date", &["-u", "+%FT%TZ"]), told("rustc", &["--version"]));
-    let commit = commit().unwrap_or_else(|| "unknown".to_owned());
-    let mut writer = csv::Writer::from_writer(text);
+    let (date, rustc, commit) = (record::date(), record::rustc(), record::commit());
+    let mut rows = Vec::new();
     let case = &outcome.case;
     let note = format!("attention {attention}, checkpoint {}", super::name(&case.checkpoint));
     for (number, pair) in (1..).zip(&outcome.pairs) {
         for (which, (side, seconds)) in
             [("aurora", pair.ours), ("pytorch", pair.theirs)].into_iter().enumerate()
         {
-            writer.write_record([
+            let row = [
                 date.as_str(),
                 &commit,
                 env!("CARGO_PKG_VERSION"),
@@ -105,16 +75,11 @@ pub(super) fn append(
                 &outcome.operations[which].to_string(),
                 &format!("{:.1}", outcome.ceiling / 1e9),
                 &note,
-            ])?;
+            ];
+            rows.push(row.map(str::to_owned));
         }
     }
-    let text = writer.into_inner().context("cannot finish the record")?;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let mut aside = tempfile::NamedTempFile::new_in(folder)?;
-    aside.write_all(&text)?;
-    aside.persist(path).with_context(|| path.display().to_string())?;
-    Ok(())
+    record::append(path, &COLUMNS, &rows)
 }
 
 /// Of every case the newest that the record has of this machine, in the order of rows.
@@ -122,7 +87,7 @@ pub(super) fn append(
 /// # Errors
 /// A file that cannot be read; a line that this program did not write.
 pub(super) fn latest(path: &Path, machine: &Machine) -> anyhow::Result<Vec<Outcome>> {
-    let text = old(path)?;
+    let text = record::read(path, &COLUMNS)?;
     let mut found: BTreeMap<String, (String, Outcome)> = BTreeMap::new();
     for (index, line) in csv::Reader::from_reader(text.as_slice()).records().enumerate() {
         let line = line.with_context(|| path.display().to_string())?;
@@ -183,24 +148,10 @@ fn read(line: &csv::StringRecord, machine: &Machine) -> anyhow::Result<Option<(S
     Ok(Some((text("date")?.to_owned(), outcome)))
 }
 
-/// The commit, with a `+` where files differ from it; what was appended before is no difference.
-fn commit() -> Option<String> {
-    let commit = output("git", &["rev-parse", "--short=12", "HEAD"])?;
-    let places = ["--", ":/", ":!/benches/results", ":!/docs"];
-    let changed = output("git", &[&["status", "--porcelain"][..], &places[..]].concat())?;
-    Some(if changed.is_empty() { commit } else { format!("{commit}+") })
-}
-
-fn output(program: &str, arguments: &[&str]) -> Option<String> {
-    let mut command = Command::new(program);
-    let output = command.args(arguments).current_dir(crate::workspace_root()).output().ok()?;
-    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    output.status.success().then_some(text)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::outcome::Row;
+    use std::fs;
+
     use super::super::outcome::tests::{machine, outcome};
     use super::*;
 
@@ -248,17 +199,5 @@ mod tests {
         fs::write(&path, text.replace(",224,", ",big,")).unwrap();
         let error = format!("{:#}", latest(&path, &machine()).unwrap_err());
         assert!(error.contains("line 2: its size is no number"), "{error}");
-    }
-
-    #[test]
-    fn a_file_with_other_columns_is_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("peers.csv");
-        check(&path).unwrap();
-        for text in ["a,b\n1,2\n".to_owned(), header().trim_end().to_owned()] {
-            fs::write(&path, &text).unwrap();
-            assert!(append(&path, &machine(), "", &outcome(Row::A)).is_err());
-            assert_eq!(fs::read_to_string(&path).unwrap(), text);
-        }
     }
 }

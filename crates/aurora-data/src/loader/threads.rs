@@ -1,9 +1,9 @@
 //! The threads behind a loader.
 //!
 //! A worker takes a permit, then the next step's number, makes the batch and sends it. There are
-//! `threads + prefetch` permits and the consumer gives one back for each batch it hands out, so
-//! no more batches than that exist at a time; since numbers are taken in order, the step the
-//! consumer waits for always has a permit.
+//! `threads + prefetch` permits, or as many as batches fit in the memory allowed, and the consumer
+//! gives one back for each batch it hands out, so no more batches than that exist at a time; since
+//! numbers are taken in order, the step the consumer waits for always has a permit.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
-use super::{Batch, Loader};
+use super::{Batch, Loader, LoaderState};
 use crate::{Error, Result};
 
 /// Batches in the order of their steps.
@@ -21,6 +21,8 @@ pub struct Batches {
     loader: Loader,
     next: u64,
     end: u64,
+    /// Whether the next batch could not be made: it was the last to be tried.
+    failed: bool,
     /// None when the consumer makes its batches itself.
     pool: Option<Pool>,
 }
@@ -35,19 +37,22 @@ struct Pool {
 
 impl Batches {
     pub(super) fn start(loader: Loader, first: u64, end: u64) -> Result<Self> {
-        let options = &loader.inner.options;
-        let (threads, prefetch) = (options.threads, options.prefetch);
-        let pool = if threads == 0 || first >= end {
+        let pool = if loader.inner.options.threads == 0 || first >= end {
             None
         } else {
-            Some(Pool::start(&loader, threads, prefetch, first, end)?)
+            Some(Pool::start(&loader, first, end)?)
         };
-        Ok(Self { loader, next: first, end, pool })
+        Ok(Self { loader, next: first, end, failed: false, pool })
     }
 
-    /// The step of the batch that comes next.
+    /// The step of the batch that comes next, or of the one that could not be made.
     pub fn next_step(&self) -> u64 {
         self.next
+    }
+
+    /// Where the run is: at the batch that comes next, or at the one that could not be made.
+    pub fn state(&self) -> LoaderState {
+        self.loader.state(self.next)
     }
 
     fn take(&mut self) -> Result<Batch> {
@@ -76,11 +81,14 @@ impl Iterator for Batches {
     type Item = Result<Batch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.next >= self.end {
+        if self.failed || self.next >= self.end {
             return None;
         }
         let batch = self.take();
-        self.next = if batch.is_ok() { self.next + 1 } else { self.end };
+        match &batch {
+            Ok(_) => self.next += 1,
+            Err(_) => self.failed = true,
+        }
         Some(batch)
     }
 }
@@ -98,21 +106,17 @@ impl Drop for Batches {
 }
 
 impl Pool {
-    fn start(
-        loader: &Loader,
-        threads: usize,
-        prefetch: usize,
-        first: u64,
-        end: u64,
-    ) -> Result<Self> {
-        let (permits, permitted) = bounded(threads + prefetch);
+    fn start(loader: &Loader, first: u64, end: u64) -> Result<Self> {
+        let ahead = loader.ahead();
+        let (permits, permitted) = bounded(ahead);
         let (send, results) = unbounded();
         let counter = Arc::new(AtomicU64::new(first));
-        for _ in 0..threads + prefetch {
+        for _ in 0..ahead {
             permits.try_send(()).ok();
         }
         let mut pool = Self { permits, results, early: BTreeMap::new(), workers: Vec::new() };
-        for number in 0..threads {
+        // More threads than batches would only wait.
+        for number in 0..loader.inner.options.threads.min(ahead) {
             let (loader, counter) = (loader.clone(), Arc::clone(&counter));
             let (permitted, send) = (permitted.clone(), send.clone());
             let worker = std::thread::Builder::new()

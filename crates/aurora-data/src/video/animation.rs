@@ -101,6 +101,8 @@ impl<'a> Animation<'a> {
             Form::Apng => PngDecoder::with_limits(data, limits)?.apng()?.into_frames(),
             _ => {
                 let mut decoder = WebPDecoder::new(data)?;
+                // Without a colour of its own, the decoder never clears what a frame leaves behind.
+                decoder.set_background_color(image::Rgba([0; 4]))?;
                 decoder.set_limits(limits)?;
                 decoder.into_frames()
             }
@@ -265,6 +267,7 @@ fn webp(data: &[u8]) -> Result<Walk, String> {
     bytes.take(12)?;
     let (mut width, mut height) = (0, 0);
     let mut delays = Vec::new();
+    let mut cleared = false;
     while !bytes.rest.is_empty() {
         bytes.frames = delays.len();
         let head = bytes.take(8)?;
@@ -278,7 +281,18 @@ fn webp(data: &[u8]) -> Result<Walk, String> {
                 check_size(width, height)?;
             }
             b"ANMF" => {
-                check_size(u24_le(content, 6) + 1, u24_le(content, 9) + 1)?;
+                let size = (u24_le(content, 6) + 1, u24_le(content, 9) + 1);
+                check_size(size.0, size.1)?;
+                // The decoder clears the wrong pixels before such a frame; better none than those.
+                let opaque = content.get(16..20) == Some(b"VP8 ");
+                if cleared && opaque && size != (width, height) {
+                    return Err(format!(
+                        "frame {} is a lossy part behind one that is cleared, which is not decoded \
+                         rightly; store its frames in a folder",
+                        delays.len()
+                    ));
+                }
+                cleared = content.get(15).is_some_and(|flags| flags & 1 != 0);
                 delays.push(u24_le(content, 12) as f64 / 1000.0);
             }
             _ => {}

@@ -1,5 +1,6 @@
 //! From brightness and colour difference to red, green and blue, as ffmpeg does it unasked: each
-//! colour sample for a square of four pixels, and BT.601 where the film does not say which.
+//! colour sample for a square of four pixels, BT.601 where the film does not say which, and every
+//! product cut off to a whole number on its own, which makes pixels darker by up to 3 of 255.
 
 /// How a film codes colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +30,8 @@ impl<'a> Plane<'a> {
     }
 }
 
-/// Binary digits behind the point of [`Weights`].
-const POINT: u32 = 16;
+/// Binary digits behind the point of [`Weights`]: ffmpeg's on x86.
+const POINT: u32 = 13;
 
 /// What the parts of a pixel are multiplied by, times 2^[`POINT`].
 struct Weights {
@@ -56,12 +57,13 @@ impl Coding {
         let (black, luma, chroma) =
             if self.full_range { (0, 1.0, 1.0) } else { (16, 255.0 / 219.0, 255.0 / 224.0) };
         let fixed = |weight: f64| (weight * f64::from(1u32 << POINT)).round() as i32;
+        // A weight is subtracted by adding its negative: what is cut off is not symmetric.
         Weights {
             black,
             luma: fixed(luma),
             red: fixed(2.0 * (1.0 - red) * chroma),
-            green_blue: fixed(2.0 * (1.0 - blue) * blue / green * chroma),
-            green_red: fixed(2.0 * (1.0 - red) * red / green * chroma),
+            green_blue: -fixed(2.0 * (1.0 - blue) * blue / green * chroma),
+            green_red: -fixed(2.0 * (1.0 - red) * red / green * chroma),
             blue: fixed(2.0 * (1.0 - blue) * chroma),
         }
     }
@@ -90,14 +92,15 @@ impl Coding {
 
 impl Weights {
     fn pixel(&self, luma: u8, blue: u8, red: u8) -> [u8; 3] {
-        let light = (i32::from(luma) - self.black) * self.luma + (1 << (POINT - 1));
+        let times = |part: i32, weight: i32| (part * weight) >> POINT;
+        let light = times(i32::from(luma) - self.black, self.luma);
         let (blue, red) = (i32::from(blue) - 128, i32::from(red) - 128);
         [
-            light + red * self.red,
-            light - blue * self.green_blue - red * self.green_red,
-            light + blue * self.blue,
+            light + times(red, self.red),
+            light + times(blue, self.green_blue) + times(red, self.green_red),
+            light + times(blue, self.blue),
         ]
-        .map(|part| (part >> POINT).clamp(0, 255) as u8)
+        .map(|part| part.clamp(0, 255) as u8)
     }
 }
 
@@ -113,7 +116,7 @@ mod tests {
     fn grey_stays_grey_and_the_ends_are_black_and_white() {
         for matrix in 0..12 {
             assert_eq!(pixel(matrix, false, [16, 128, 128]), [0; 3]);
-            assert_eq!(pixel(matrix, false, [235, 128, 128]), [255; 3]);
+            assert!(pixel(matrix, false, [235, 128, 128])[0] >= 254);
             assert_eq!(pixel(matrix, false, [255, 128, 128]), [255; 3]);
             for y in 0..=255 {
                 assert_eq!(pixel(matrix, true, [y, 128, 128]), [y; 3]);
@@ -121,7 +124,7 @@ mod tests {
         }
     }
 
-    /// Forward by the definition, back by the weights: within what eight bits lose.
+    /// Forward by the definition, back by the weights: within what eight bits and three cut-offs lose.
     #[test]
     fn colours_come_back() {
         for (matrix, red, blue) in [(1, 0.2126, 0.0722), (6, 0.299, 0.114), (9, 0.2627, 0.0593)] {
@@ -137,7 +140,7 @@ mod tests {
                 ];
                 let back = pixel(matrix, false, coded.map(|part: f64| part.round() as u8));
                 for (back, part) in back.iter().zip(rgb) {
-                    assert!((f64::from(*back) - part).abs() <= 2.0, "{matrix} {rgb:?} {back:?}");
+                    assert!((f64::from(*back) - part).abs() <= 4.0, "{matrix} {rgb:?} {back:?}");
                 }
             }
         }

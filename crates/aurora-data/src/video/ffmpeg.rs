@@ -2,8 +2,9 @@
 //!
 //! They run as children, are given a list of arguments and no shell, and may read the one file
 //! alone. Frames come through a pipe as raw RGB behind a PPM header each, so that a frame says its
-//! size itself: ffmpeg turns films that are stored on their side, and sizes may change. A child that
-//! takes longer than [`PATIENCE`] without a frame is ended.
+//! size itself: ffmpeg turns films that are stored on their side. Where the size changes within a
+//! film, ffmpeg scales every frame to the size of the first. A child that takes longer than
+//! [`PATIENCE`] without a frame is ended.
 
 use std::io::{BufRead, BufReader, Read, Write as _};
 use std::path::Path;
@@ -54,6 +55,10 @@ impl Ffmpeg {
         let (mut times, mut last_duration) = (Vec::new(), 0.0);
         let mut line = String::new();
         while child.words(&mut line)? {
+            // What else is known of a frame stands on a line of its own, empty here.
+            if line.trim().is_empty() {
+                continue;
+            }
             let mut fields = line.trim().split(',').map(|field| field.parse::<f64>().ok());
             let before = times.last().copied().unwrap_or(0.0);
             let time = fields.next().flatten().filter(|time| time.is_finite());

@@ -9,7 +9,7 @@
 //! `video-h264`; whatever else there is, the feature `video-ffmpeg` and the program ffmpeg.
 
 mod animation;
-pub mod clip;
+pub(crate) mod clip;
 #[cfg(feature = "video-h264")]
 mod colour;
 #[cfg(feature = "video-ffmpeg")]
@@ -25,6 +25,7 @@ mod sps;
 use crate::Picture;
 use crate::film::{is_animated_png, is_animated_webp};
 
+pub use clip::FrameSink;
 pub use sampling::{Method, Sampling};
 
 /// Most pixels of a frame; above what H.264 allows and twice those of 4K.

@@ -113,7 +113,7 @@ impl Archive {
     pub(super) fn finish(self) -> Result<ShardEntry> {
         let (path, name) = (aside(&self.folder, &self.name), self.folder.join(&self.name));
         let (bytes, samples) = (self.bytes, self.samples);
-        let finish = || {
+        let finish = || -> io::Result<String> {
             let Hashed { file, hash } = self.tar.into_inner()?;
             file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
             fs::rename(&path, &name)?;

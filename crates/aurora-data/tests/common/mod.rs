@@ -1,6 +1,7 @@
 //! Shards made on the spot.
 
 #![allow(clippy::unwrap_used, reason = "only tests call these")]
+#![allow(dead_code, reason = "not every test file needs all of it")]
 
 use std::io::Cursor;
 

@@ -36,8 +36,7 @@ def expect(name, frames, times):
     (HERE / f"{name}.json").write_text(json.dumps({"sizes": sizes, "times": times}) + "\n")
 
 
-def expect_ffmpeg(film):
-    path = HERE / film
+def seen_by_ffmpeg(path):
     data = ffmpeg("-i", path, "-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "ppm", "-")
     frames, at = [], 0
     while at < len(data):
@@ -46,6 +45,12 @@ def expect_ffmpeg(film):
         end = head.end() + size[0] * size[1] * 3
         frames.append(Image.frombytes("RGB", size, data[head.end() : end]))
         at = end
+    return frames
+
+
+def expect_ffmpeg(film):
+    path = HERE / film
+    frames = seen_by_ffmpeg(path)
     listed = run(
         "ffprobe", "-v", "error", "-select_streams", "v:0", "-show_entries",
         "frame=best_effort_timestamp_time", "-of", "csv=p=0", path,
@@ -77,17 +82,19 @@ def films():
         )
     # An edit list leaves out what comes before half a second.
     ffmpeg("-ss", 0.5, "-i", HERE / "reordered.mp4", "-c", "copy", HERE / "trimmed.mp4")
-    # Frames of two sizes.
-    parts = []
+    # Frames of two sizes. ffmpeg brings all to the first's, so each part is looked at alone as well.
+    parts, frames = [], []
     for size in ["64x48", "32x80"]:
         part = HERE / f"{size}.h264"
         ffmpeg(*source(size), "-t", 0.5, *x264("-pix_fmt", "yuv420p", "-bf", 0), "-f", "h264", part)
         parts.append(part.read_bytes())
+        frames += seen_by_ffmpeg(part)
         part.unlink()
     both = HERE / "both.h264"
     both.write_bytes(b"".join(parts))
     ffmpeg("-framerate", 12, "-f", "h264", "-i", both, "-c", "copy", HERE / "sizes.mp4")
     both.unlink()
+    expect("sizes_own", frames, [round(index / 12, 6) for index in range(len(frames))])
     for film in ["reordered", "turned", "bt709", "full", "full601", "trimmed", "sizes"]:
         expect_ffmpeg(f"{film}.mp4")
     # Films that only ffmpeg reads.

@@ -1,4 +1,4 @@
-//! A process that does one row whenever it is told to: lines of JSON out, a word a line in.
+//! A process that does one thing whenever it is told to, to be timed: lines of JSON out, a word a line in.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 
 /// A process that is ready. It is killed if nobody ends it.
-pub(super) struct Worker {
+pub(crate) struct Worker {
     what: String,
     child: Child,
     input: ChildStdin,
@@ -16,7 +16,7 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Starts a process and waits until it is ready; what it says then.
-    pub(super) fn start(command: &mut Command) -> anyhow::Result<(Self, Value)> {
+    pub(crate) fn start(command: &mut Command) -> anyhow::Result<(Self, Value)> {
         let what = format!("{command:?}");
         let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = piped.spawn().with_context(|| format!("start {what}"))?;
@@ -30,14 +30,19 @@ impl Worker {
     }
 
     /// Seconds of one run.
-    pub(super) fn run(&mut self) -> anyhow::Result<f64> {
-        self.say("run")?;
-        let line = self.line()?;
+    pub(crate) fn run(&mut self) -> anyhow::Result<f64> {
+        let line = self.run_saying()?;
         line["seconds"].as_f64().with_context(|| format!("{} said {line}", self.what))
     }
 
+    /// Everything it says of one run.
+    pub(crate) fn run_saying(&mut self) -> anyhow::Result<Value> {
+        self.say("run")?;
+        self.line()
+    }
+
     /// The most memory it had, in bytes.
-    pub(super) fn end(mut self) -> anyhow::Result<u64> {
+    pub(crate) fn end(mut self) -> anyhow::Result<u64> {
         self.say("end")?;
         let line = self.line()?;
         let peak = line["peak_bytes"].as_u64();
@@ -69,7 +74,7 @@ impl Drop for Worker {
 }
 
 /// The one line that a command prints.
-pub(super) fn answer(command: &mut Command) -> anyhow::Result<Value> {
+pub(crate) fn answer(command: &mut Command) -> anyhow::Result<Value> {
     let output = command.stderr(Stdio::inherit()).output();
     let output = output.with_context(|| format!("start {command:?}"))?;
     ensure!(output.status.success(), "{command:?} failed: {}", output.status);

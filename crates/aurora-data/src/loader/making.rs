@@ -1,0 +1,167 @@
+//! Making one batch: its rows, and what takes the place of those that are broken.
+
+use aurora_kernels::random::Stream;
+use candle_core::{Device, Tensor};
+
+use super::batch::{Batch, BatchAnswers};
+use super::options::{Purpose, Words};
+use super::{Inner, plan::Slot};
+use crate::{Error, Result, Sample};
+
+/// How often another sample is drawn for one that is broken. With half of all samples broken, one
+/// row in 10^19 would not find a good one.
+const REPLACEMENTS: usize = 64;
+
+/// What a row has beside its pixels.
+struct Row {
+    index: usize,
+    counts: bool,
+    text: String,
+    answers: Vec<(String, f32)>,
+    frames: usize,
+}
+
+impl Inner {
+    /// Frames of a clip; a picture is one.
+    pub(super) fn frames(&self) -> usize {
+        self.options.clips.map_or(1, |sampling| sampling.most())
+    }
+
+    /// Numbers that the pixels of one row are.
+    pub(super) fn row_length(&self) -> usize {
+        self.frames() * self.frame_length()
+    }
+
+    fn frame_length(&self) -> usize {
+        3 * self.transform.size() * self.transform.size()
+    }
+
+    /// Batch number `step`.
+    pub(super) fn batch(&self, step: u64) -> Result<Batch> {
+        let (epoch, _) = self.plan.position(step);
+        let order = self.order(epoch);
+        let slots = self.plan.rows(step);
+        let length = self.row_length();
+        let mut pixels = vec![0f32; slots.len() * length];
+        let mut rows = Vec::with_capacity(slots.len());
+        for (&slot, out) in slots.iter().zip(pixels.chunks_exact_mut(length.max(1))) {
+            let Slot { place, counts } = slot;
+            let index = order.get(place).copied().unwrap_or(place);
+            rows.push(self.row(epoch, index, counts, out)?);
+        }
+        self.put_together(step, epoch, rows, pixels)
+    }
+
+    /// A row of sample `index`, or of another one where that is broken and may be left out.
+    fn row(&self, epoch: u64, index: usize, mut counts: bool, out: &mut [f32]) -> Result<Row> {
+        let mut others = Stream::new(self.options.seed, "replacement", epoch, index as u64);
+        let mut tried = index;
+        for _ in 0..=REPLACEMENTS {
+            let error = match self.filled(epoch, tried, out) {
+                Ok(row) => return Ok(Row { counts, ..row }),
+                Err(error) => error,
+            };
+            let sample = self.dataset.sample(tried)?;
+            self.skips.decide(format!("{}: {}", sample.shard, sample.key), error)?;
+            counts &= self.options.purpose == Purpose::Training;
+            tried = others.below(self.dataset.len());
+        }
+        Err(Error::Empty {
+            what: "what could take the place of a broken sample".to_string(),
+            reason: format!(
+                "{REPLACEMENTS} others were drawn for sample {index}, and every one is broken too"
+            ),
+        })
+    }
+
+    /// The row of sample `index`, its pixels written to `out`.
+    fn filled(&self, epoch: u64, index: usize, out: &mut [f32]) -> Result<Row> {
+        let options = &self.options;
+        let training = options.purpose == Purpose::Training;
+        let stream = |what| Stream::new(options.seed, what, epoch, index as u64);
+        let sample = self.dataset.sample(index)?;
+        // Words first: they cost nothing, and without them the picture is not needed.
+        let (text, answers) = match options.words {
+            Words::Captions => {
+                let mut stream = stream("caption");
+                let caption = if training { stream.below(sample.captions.len()) } else { 0 };
+                let keywords = options.keywords;
+                (self.dataset.caption(index, caption, keywords, &mut stream)?, Vec::new())
+            }
+            Words::Questions => asked(sample, training)?,
+        };
+        let frames = match options.clips {
+            None => {
+                let picture = self.dataset.picture(index)?;
+                self.transform.apply(&picture, &mut stream("augment"), out)?;
+                1
+            }
+            Some(sampling) => {
+                let sampling = if training { sampling } else { sampling.evaluation() };
+                let length = self.frame_length();
+                let mut sink = |place: usize, picture: &crate::Picture| {
+                    let out = out.get_mut(place * length..(place + 1) * length);
+                    // The same numbers for every frame, so that a clip is cut and turned as one.
+                    self.transform.apply(picture, &mut stream("augment"), out.unwrap_or_default())
+                };
+                let frames =
+                    self.dataset.frames(index, sampling, &mut stream("frames"), &mut sink)?;
+                // A broken clip that was tried first may have got further.
+                out.iter_mut().skip(frames * length).for_each(|value| *value = 0.0);
+                frames
+            }
+        };
+        Ok(Row { index, counts: true, text, answers, frames })
+    }
+
+    fn put_together(
+        &self,
+        step: u64,
+        epoch: u64,
+        rows: Vec<Row>,
+        pixels: Vec<f32>,
+    ) -> Result<Batch> {
+        let (size, count, frames) = (self.transform.size(), rows.len(), self.frames());
+        let (images, frame_mask) = match self.options.clips {
+            None => (Tensor::from_vec(pixels, (count, 3, size, size), &Device::Cpu)?, None),
+            Some(_) => {
+                let mut mask = vec![0f32; count * frames];
+                for (row, mask) in rows.iter().zip(mask.chunks_exact_mut(frames)) {
+                    mask.iter_mut().take(row.frames).for_each(|there| *there = 1.0);
+                }
+                let clips = Tensor::from_vec(pixels, (count, frames, 3, size, size), &Device::Cpu)?;
+                (clips, Some(Tensor::from_vec(mask, (count, frames), &Device::Cpu)?))
+            }
+        };
+        let (longest, padding) = (self.options.max_tokens, self.options.padding);
+        let answers = rows.iter().map(|row| (row.answers.as_slice(), row.counts));
+        let answers = BatchAnswers::new(answers, &self.tokens, longest, padding)?;
+        let texts: Vec<String> = rows.iter().map(|row| row.text.clone()).collect();
+        let concepts = rows.iter().map(|row| self.dataset.concept(row.index));
+        let (input_ids, attention_mask) = self.tokens.encode_batch(&texts, longest, padding)?;
+        Ok(Batch {
+            step,
+            epoch,
+            indices: rows.iter().map(|row| row.index).collect(),
+            counts: rows.iter().map(|row| row.counts).collect(),
+            concepts: concepts.collect::<Result<_>>()?,
+            texts,
+            images,
+            frame_mask,
+            input_ids,
+            attention_mask,
+            answers,
+        })
+    }
+}
+
+/// A sample's question and its answers.
+fn asked(sample: &Sample, training: bool) -> Result<(String, Vec<(String, f32)>)> {
+    let missing =
+        |what| Error::NotAsked { shard: sample.shard.to_string(), key: sample.key.clone(), what };
+    let question = sample.question.as_ref().ok_or_else(|| missing("question"))?;
+    if training && question.answers.is_empty() {
+        return Err(missing("answer"));
+    }
+    Ok((question.text.clone(), question.answers.clone()))
+}

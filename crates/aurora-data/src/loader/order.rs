@@ -1,0 +1,154 @@
+//! The order in which an epoch takes its samples.
+
+use aurora_kernels::random::Stream;
+use serde::{Deserialize, Serialize};
+
+/// The order in which an epoch takes its samples. It is computed whole when the epoch begins, from
+/// the seed and the epoch's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// As they are in the dataset, the same in every epoch.
+    Sequential,
+    /// Each order equally likely. For pictures in memory, or on a disk that does not mind being
+    /// read here and there.
+    #[default]
+    Exact,
+    /// The shards in a random order, one after the other, and each sample drawn from the next so
+    /// many that were not drawn yet. Shards are read nearly from their beginning to their end; the
+    /// window should hold several of them for the samples to be well mixed.
+    Window(usize),
+}
+
+impl Order {
+    /// The order of one epoch of samples that lie in runs of these lengths, a run for each shard.
+    pub(super) fn of_epoch(self, runs: &[usize], seed: u64, epoch: u64) -> Vec<usize> {
+        let count = runs.iter().sum();
+        let mut stream = Stream::new(seed, "order", epoch, 0);
+        match self {
+            Self::Sequential => (0..count).collect(),
+            Self::Exact => {
+                let mut order: Vec<usize> = (0..count).collect();
+                stream.shuffle(&mut order);
+                order
+            }
+            Self::Window(window) => drawn(shard_by_shard(runs, &mut stream), window, &mut stream),
+        }
+    }
+}
+
+/// All samples, the runs in a random order.
+fn shard_by_shard(runs: &[usize], stream: &mut Stream) -> Vec<usize> {
+    let starts = runs.iter().scan(0, |next, &length| {
+        let start = *next;
+        *next += length;
+        Some(start..start + length)
+    });
+    let mut runs: Vec<_> = starts.collect();
+    stream.shuffle(&mut runs);
+    runs.into_iter().flatten().collect()
+}
+
+/// Draws from a window over `samples` until nothing is left.
+fn drawn(samples: Vec<usize>, window: usize, stream: &mut Stream) -> Vec<usize> {
+    let mut out = Vec::with_capacity(samples.len());
+    let mut rest = samples.into_iter();
+    let mut open: Vec<usize> = rest.by_ref().take(window.max(1)).collect();
+    while !open.is_empty() {
+        let chosen = stream.below(open.len());
+        out.push(open.swap_remove(chosen));
+        open.extend(rest.next());
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn orders_have_names() {
+        let json = |order: Order| serde_json::to_string(&order).unwrap();
+        assert_eq!(json(Order::Exact), "\"exact\"");
+        assert_eq!(json(Order::Window(64)), "{\"window\":64}");
+        assert_eq!(serde_json::from_str::<Order>("\"sequential\"").unwrap(), Order::Sequential);
+    }
+
+    #[test]
+    fn a_window_of_one_keeps_shards_whole_and_mixes_their_order() {
+        let orders: std::collections::BTreeSet<Vec<usize>> =
+            (0..64).map(|epoch| Order::Window(1).of_epoch(&[2, 1, 2], 5, epoch)).collect();
+        let all = [
+            [0, 1, 2, 3, 4],
+            [0, 1, 3, 4, 2],
+            [2, 0, 1, 3, 4],
+            [2, 3, 4, 0, 1],
+            [3, 4, 0, 1, 2],
+            [3, 4, 2, 0, 1],
+        ];
+        assert_eq!(orders, all.map(Vec::from).into());
+    }
+
+    /// Over one shard with a window that holds it, every order is about as frequent.
+    #[test]
+    fn a_window_over_everything_is_fair() {
+        let mut counts = std::collections::BTreeMap::new();
+        for epoch in 0..6000 {
+            *counts.entry(Order::Window(3).of_epoch(&[3], 1, epoch)).or_insert(0) += 1;
+        }
+        // 1,000 each, with a standard deviation of 29.
+        assert_eq!(counts.len(), 6);
+        assert!(counts.values().all(|n| (880..1120).contains(n)), "{counts:?}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Every order has every sample once, is a function of seed and epoch, and differs between
+        /// epochs unless it is sequential.
+        #[test]
+        fn an_order_is_a_permutation(
+            runs in proptest::collection::vec(0usize..40, 0..12), window in 1usize..60,
+            seed: u64, epoch: u64,
+        ) {
+            let count: usize = runs.iter().sum();
+            for order in [Order::Sequential, Order::Exact, Order::Window(window)] {
+                let once = order.of_epoch(&runs, seed, epoch);
+                prop_assert_eq!(&once, &order.of_epoch(&runs, seed, epoch));
+                let mut sorted = once.clone();
+                sorted.sort_unstable();
+                prop_assert_eq!(sorted, (0..count).collect::<Vec<_>>());
+                let next = order.of_epoch(&runs, seed, epoch.wrapping_add(1));
+                if order == Order::Exact && count > 30 {
+                    prop_assert_ne!(&once, &next);
+                }
+            }
+        }
+
+        /// A window of n has touched no more than the first k + n samples of the shards' order when
+        /// k have been drawn, and no more shards at a time than n samples can lie in.
+        #[test]
+        fn a_window_reads_near_its_place(
+            runs in proptest::collection::vec(1usize..40, 1..12), window in 1usize..60, seed: u64,
+        ) {
+            let stream = &mut Stream::new(seed, "order", 3, 0);
+            let read = shard_by_shard(&runs, stream);
+            let mut place = vec![0; read.len()];
+            for (at, &sample) in read.iter().enumerate() {
+                place[sample] = at;
+            }
+            for (at, sample) in Order::Window(window).of_epoch(&runs, seed, 3).into_iter().enumerate() {
+                prop_assert!(place[sample] < at + window, "{} is drawn at {at}", place[sample]);
+            }
+            // The shards' order has each run in one piece.
+            let mut starts = vec![0];
+            starts.extend(runs.iter().scan(0, |end, run| { *end += run; Some(*end) }));
+            for pair in starts.windows(2) {
+                for sample in pair[0] + 1..pair[1] {
+                    prop_assert_eq!(place[sample], place[sample - 1] + 1);
+                }
+            }
+        }
+    }
+}

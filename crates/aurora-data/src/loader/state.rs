@@ -1,0 +1,156 @@
+//! Where a run is in its data, to go on from there.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::options::{LastBatch, LoaderOptions, Purpose, Words};
+use super::order::Order;
+use super::plan::Plan;
+use crate::caption::Keywords;
+use crate::{Dataset, Error, Result};
+
+/// Where a run is in its data: the very next sample, and what that depends on.
+///
+/// It is the same on every rank. A loader takes it up only where it would go on with the same
+/// samples: over the same dataset, with the same seed, order, batch size and number of ranks, and
+/// where the order is drawn from a window over shards, with as many samples in each shard. How many
+/// threads there are, what texts are padded to and where files lie may change. (A change of the
+/// batch size would cut an epoch elsewhere; begin a new run for it.) The transform is not part of
+/// it: whoever changes that goes on with the same samples and other pixels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoaderState {
+    /// Seed of everything that is drawn.
+    pub seed: u64,
+    /// What the batches are for.
+    pub purpose: Purpose,
+    /// The order of an epoch.
+    pub order: Order,
+    /// What becomes of an epoch's rest.
+    pub last: LastBatch,
+    /// Which words a batch has.
+    pub words: Words,
+    /// Which frames clips have, in words.
+    pub clips: Option<String>,
+    /// Whether keywords follow captions.
+    pub keywords: Keywords,
+    /// Samples in a batch.
+    pub batch_size: usize,
+    /// How many processes share the work.
+    pub ranks: usize,
+    /// Samples of the dataset.
+    pub samples: usize,
+    /// SHA-256 of their names, words and concepts.
+    pub contents: String,
+    /// SHA-256 of how many samples each shard has, where the order depends on it.
+    pub shards: Option<String>,
+    /// The pass over the dataset, from 0.
+    pub epoch: u64,
+    /// Samples that all ranks together have taken of it.
+    pub position: usize,
+}
+
+impl LoaderState {
+    pub(super) fn new(
+        options: &LoaderOptions,
+        plan: &Plan,
+        contents: &Contents,
+        step: u64,
+    ) -> Self {
+        let (epoch, position) = plan.position(step);
+        Self {
+            seed: options.seed,
+            purpose: options.purpose,
+            order: options.order,
+            last: options.last,
+            words: options.words,
+            clips: options.clips.map(|sampling| sampling.to_string()),
+            keywords: options.keywords,
+            batch_size: options.batch_size,
+            ranks: options.ranks,
+            samples: contents.samples,
+            contents: contents.hash.clone(),
+            shards: matches!(options.order, Order::Window(_)).then(|| contents.shards.clone()),
+            epoch,
+            position,
+        }
+    }
+
+    /// The number of the next batch, if `here`, the state of a loader at its beginning, is of the
+    /// same run.
+    pub(super) fn step(&self, here: &Self, plan: &Plan) -> Result<u64> {
+        // The order is that of what one would look at first.
+        differs("samples in the dataset", &self.samples, &here.samples)?;
+        differs("contents of the dataset", &self.contents, &here.contents)?;
+        differs("seed", &self.seed, &here.seed)?;
+        differs("purpose", &self.purpose, &here.purpose)?;
+        differs("order", &self.order, &here.order)?;
+        differs("sizes of the shards", &self.shards, &here.shards)?;
+        differs("last", &self.last, &here.last)?;
+        differs("words", &self.words, &here.words)?;
+        differs("clips", &self.clips, &here.clips)?;
+        differs("keywords", &self.keywords, &here.keywords)?;
+        differs("batch_size", &self.batch_size, &here.batch_size)?;
+        differs("ranks", &self.ranks, &here.ranks)?;
+        let number = (self.position / plan.together()) as u64;
+        let step = self.epoch.checked_mul(plan.steps()).and_then(|first| first.checked_add(number));
+        let step = step.filter(|&step| plan.position(step) == (self.epoch, self.position));
+        step.ok_or_else(|| Error::State {
+            what: "position",
+            saved: format!("{} in epoch {}", self.position, self.epoch),
+            now: format!("between batches of {}, {} to an epoch", plan.together(), plan.steps()),
+        })
+    }
+}
+
+fn differs<T: PartialEq + std::fmt::Debug>(what: &'static str, saved: &T, now: &T) -> Result<()> {
+    if saved == now {
+        return Ok(());
+    }
+    Err(Error::State { what, saved: format!("{saved:?}"), now: format!("{now:?}") })
+}
+
+/// What tells a dataset from another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Contents {
+    samples: usize,
+    hash: String,
+    shards: String,
+}
+
+impl Contents {
+    /// Keys, captions, keywords, concepts, questions and answers in order; not the pictures, which
+    /// would have to be read, and not the shards' names, which may move. How many samples follow
+    /// each other in one shard, `runs`, is apart from that, since not every order depends on it.
+    pub(super) fn of(dataset: &Dataset, runs: &[usize]) -> Self {
+        let mut hash = Sha256::new();
+        // Lengths first, so that no two datasets run into the same bytes.
+        let mut text = |text: &str| {
+            hash.update((text.len() as u64).to_le_bytes());
+            hash.update(text);
+        };
+        for sample in dataset.samples() {
+            text(&sample.key);
+            for words in [&sample.captions, &sample.keywords] {
+                text(&words.len().to_string());
+                words.iter().for_each(|words| text(words));
+            }
+            text(sample.concept.as_deref().unwrap_or_default());
+            text(sample.question.as_ref().map_or("", |question| &question.text));
+            if let Some(question) = &sample.question {
+                text(&question.answers.len().to_string());
+                for (answer, weight) in &question.answers {
+                    text(answer);
+                    text(&weight.to_string());
+                }
+            }
+        }
+        let mut shards = Sha256::new();
+        runs.iter().for_each(|&run| shards.update((run as u64).to_le_bytes()));
+        Self { samples: dataset.len(), hash: hexadecimal(hash), shards: hexadecimal(shards) }
+    }
+}
+
+fn hexadecimal(hash: Sha256) -> String {
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
