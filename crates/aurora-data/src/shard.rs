@@ -246,6 +246,10 @@ impl Parts {
 fn samples(shard: &str, tar: &Archive<'_>, files: Vec<File>, skips: &Skips) -> Result<Vec<Sample>> {
     let mut parts: BTreeMap<String, Parts> = BTreeMap::new();
     for file in files {
+        if let Err(error) = stays_inside(shard, &file.path) {
+            skips.decide(format!("{shard}: {}", file.path), error)?;
+            continue;
+        }
         let name_at = file.path.rfind('/').map_or(0, |i| i + 1);
         let (folder, name) = file.path.split_at(name_at);
         // Files that macOS puts beside every other begin with a dot.
@@ -255,11 +259,7 @@ fn samples(shard: &str, tar: &Archive<'_>, files: Vec<File>, skips: &Skips) -> R
         };
         let key = format!("{folder}{stem}");
         let extension = extension.to_lowercase();
-        let put = match stays_inside(shard, &file.path) {
-            Ok(()) => put(shard, tar, &mut parts, (&key, &extension), file),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = put {
+        if let Err(error) = put(shard, tar, &mut parts, (&key, &extension), file) {
             skips.decide(format!("{shard}: {key}"), error)?;
         }
     }
