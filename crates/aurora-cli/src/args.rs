@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, in words for somebody who asks for the first time.
 
+mod check;
 mod data;
 
 use std::path::PathBuf;
@@ -11,7 +12,8 @@ use aurora_train::config::{Config, PretrainConfig, RunConfig, describe};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::de::DeserializeOwned;
 
-pub use data::{DataArgs, DataCommand, PolicyArg, PolicyArgs, ShardArgs};
+pub use check::CheckArgs;
+pub use data::{DataArgs, DataCommand, FormatArg, PolicyArg, PolicyArgs, ReadingArgs, ShardArgs};
 
 /// Tune a vision-language model on your own pictures by training a small adapter.
 ///

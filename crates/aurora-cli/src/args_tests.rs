@@ -20,7 +20,9 @@ fn every_command_has_an_example() {
 /// The examples in the help are command lines that parse.
 #[test]
 fn the_examples_parse() {
-    for command in Cli::command().get_subcommands() {
+    let program = Cli::command();
+    let groups = program.get_subcommands().flat_map(clap::Command::get_subcommands);
+    for command in program.get_subcommands().chain(groups) {
         let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
         for line in help.lines().filter_map(|line| line.strip_prefix("  aurora ")) {
             let words = words_of(&format!("aurora {line}"));

@@ -150,7 +150,13 @@ impl Ready {
             }
             Beta::Candidates(_) => {
                 let split = aurora_data::Split::Validation;
-                let validation = aurora_train::pipeline::open(&config.data.validation, split)?;
+                let data = &config.data;
+                let validation = aurora_train::pipeline::open(
+                    &data.validation,
+                    split,
+                    &data.reading(),
+                    &data.skips(),
+                )?;
                 progress.message("choosing the weight of the similarity on the validation pairs");
                 Ok(self.measure(&validation, tokens, config, None, progress)?.beta)
             }

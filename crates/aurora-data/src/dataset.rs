@@ -10,10 +10,12 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use crate::caption::{Keywords, compose};
-use crate::folder::{self, Captions};
+use crate::folder::Captions;
+use crate::policy::Skips;
+use crate::source::{self, Options};
 use crate::transform::Transform;
 use crate::video::clip;
-use crate::{Content, Error, Picture, Result, Sample, Split, Visual, shard};
+use crate::{Content, Error, Picture, Result, Sample, Split, Visual};
 
 /// When pictures are decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,22 +69,35 @@ impl Dataset {
     /// # Errors
     /// When there is no sample; with [`Decode::AtLoad`] when a picture does not decode.
     pub fn new(samples: Vec<Sample>, decode: Decode) -> Result<Self> {
+        Self::new_with(samples, decode, &Skips::default())
+    }
+
+    /// The same; with [`Decode::AtLoad`], `skips` decides about pictures that do not decode.
+    ///
+    /// # Errors
+    /// As [`Self::new`], with a policy that stops; when nothing is left.
+    pub fn new_with(samples: Vec<Sample>, decode: Decode, skips: &Skips) -> Result<Self> {
+        let empty = |reason: &str| Error::Empty {
+            what: "the dataset".to_string(),
+            reason: reason.to_string(),
+        };
         if samples.is_empty() {
-            return Err(Error::Empty {
-                what: "the dataset".to_string(),
-                reason: "it was made of no samples".to_string(),
-            });
+            return Err(empty("it was made of no samples"));
         }
-        let mut pictures = match decode {
-            Decode::OnUse => Vec::new(),
-            Decode::AtLoad => {
-                samples.par_iter().map(Item::decode).collect::<Result<Vec<Picture>>>()?
-            }
-        }
-        .into_iter();
+        let pictures: Vec<Option<Result<Picture>>> = match decode {
+            Decode::OnUse => samples.iter().map(|_| None).collect(),
+            Decode::AtLoad => samples.par_iter().map(|sample| Some(Item::decode(sample))).collect(),
+        };
         let mut concepts: HashMap<String, i64> = HashMap::new();
         let mut items = Vec::with_capacity(samples.len());
-        for (number, mut sample) in samples.into_iter().enumerate() {
+        for (number, (mut sample, picture)) in samples.into_iter().zip(pictures).enumerate() {
+            let picture = match picture.transpose() {
+                Ok(picture) => picture,
+                Err(error) => {
+                    skips.decide(format!("{}: {}", sample.shard, sample.key), error)?;
+                    continue;
+                }
+            };
             let name = match &sample.concept {
                 Some(concept) => concept.clone(),
                 // A name that no concept in a file has: shard, key and number.
@@ -90,29 +105,27 @@ impl Dataset {
             };
             let next = concepts.len() as i64;
             let concept = *concepts.entry(name).or_insert(next);
-            let picture = pictures.next();
             if picture.is_some() {
                 release(&mut sample.visual);
             }
             items.push(Item { sample, picture, concept });
         }
+        if items.is_empty() {
+            return Err(empty("no picture of it decodes"));
+        }
         let rows = (0..items.len()).collect();
         Ok(Self { items: Arc::new(items), rows: Arc::new(rows) })
     }
 
-    /// Reads shards and folders, in the order given.
+    /// Reads shards, folders and annotations, in the order given.
     ///
     /// # Errors
-    /// Those of [`shard::read`], [`folder::read`] and [`Self::new`].
+    /// Those of [`source::read`] and [`Self::new`].
     pub fn open<P: AsRef<Path>>(paths: &[P], captions: Captions, decode: Decode) -> Result<Self> {
+        let options = Options { captions, ..Options::default() };
         let mut samples = Vec::new();
         for path in paths {
-            let path = path.as_ref();
-            if path.is_dir() {
-                samples.extend(folder::read(path, captions)?);
-            } else {
-                samples.extend(shard::read(path)?);
-            }
+            samples.extend(source::read(path.as_ref(), &options, &Skips::default())?);
         }
         Self::new(samples, decode)
     }

@@ -11,7 +11,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     // What the disk says.
     /// No such shard or folder.
-    #[error("no shard or folder at {}; a shard is a .tar or .tar.gz file, a folder holds PNG, JPEG or WebP pictures", path.display())]
+    #[error("no shard, folder or annotations at {}; a shard is a .tar or .tar.gz file, a folder holds PNG, JPEG or WebP pictures, annotations are .json, .jsonl, .csv or .tsv", path.display())]
     Missing {
         /// The path as given.
         path: PathBuf,
@@ -131,17 +131,25 @@ pub enum Error {
         reason: String,
     },
 
-    /// A path in other people's files that leads out of the folder it belongs to.
-    #[error("{place}: {path:?} {reason}; paths are relative and stay below {}", root)]
-    Outside {
-        /// The file, and the line or entry.
+    /// A file of annotations that cannot be read as a whole.
+    #[error("{}{}: {reason}", file.display(), line.map(|line| format!(", line {line}")).unwrap_or_default())]
+    Annotations {
+        /// The file.
+        file: PathBuf,
+        /// The line, counted from 1, where one is to blame.
+        line: Option<u64>,
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
+    /// A row of annotations that cannot be used.
+    #[error("{}, {place}: {reason}", file.display())]
+    Row {
+        /// The file.
+        file: PathBuf,
+        /// The line or the number of the row, counted from 1.
         place: String,
-        /// The path as it stands there.
-        path: String,
-        /// What is wrong with it.
-        reason: &'static str,
-        /// What it would have to stay below.
-        root: String,
+        /// What is wrong, and what would be right.
+        reason: String,
     },
     /// More than the policy allows was left out.
     #[error(
@@ -258,7 +266,7 @@ impl Error {
                 | Self::Duplicate { .. }
                 | Self::Record { .. }
                 | Self::Decode { .. }
-                | Self::Outside { .. }
+                | Self::Row { .. }
         )
     }
 }

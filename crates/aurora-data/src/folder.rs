@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::film::{HEAD, Kind, kind};
+use crate::policy::Skips;
 use crate::sample::{Sample, Visual};
 use crate::shard::{PICTURES, with_words};
 use crate::{Content, Error, Result};
@@ -34,41 +35,69 @@ pub enum Captions {
 /// When the folder is not there or holds no picture, and with [`Captions::Required`] when a
 /// picture or a caption is alone.
 pub fn read(path: &Path, captions: Captions) -> Result<Vec<Sample>> {
+    read_with(path, captions, &Skips::default())
+}
+
+/// The same; what is wrong with single pictures and words, `skips` decides about.
+///
+/// # Errors
+/// As [`read`], with a policy that stops.
+pub fn read_with(path: &Path, captions: Captions, skips: &Skips) -> Result<Vec<Sample>> {
     let mut found = Vec::new();
     walk(path, &mut found)?;
     found.sort();
     let shard: Arc<str> = Arc::from(path.display().to_string());
     let mut out = Vec::new();
     let mut pictured = BTreeSet::new();
+    let mut pictures = 0usize;
     for file in found.iter().filter(|file| !is_words(file)) {
-        let Some(visual) = visual(file)? else { continue };
-        let relative = file.strip_prefix(path).unwrap_or(file);
-        let key = if file.is_dir() { relative.to_path_buf() } else { relative.with_extension("") };
-        let key = key.display().to_string();
-        let (json, text) = (beside(file, "json")?, beside(file, "txt")?);
-        let json_name = format!("{key}.json");
-        let json = json.as_deref().map(|data| (json_name.as_str(), data));
-        pictured.insert(words_name(file, ""));
-        let sample = with_words(&shard, key, visual, json, text.as_deref())?;
-        let words = !sample.captions.is_empty() || sample.question.is_some();
-        if captions == Captions::Required && !words {
-            return Err(Error::NoCaption { shard: shard.to_string(), key: sample.key });
+        let made = visual(file).and_then(|visual| {
+            let Some(visual) = visual else { return Ok(None) };
+            pictures += 1;
+            pictured.insert(words_name(file, ""));
+            sample(&shard, path, file, visual, captions).map(Some)
+        });
+        match made {
+            Ok(sample) => out.extend(sample),
+            Err(error) => skips.decide(file.display().to_string(), error)?,
         }
-        out.push(sample);
     }
     if captions == Captions::Required {
         let alone =
             |file: &&PathBuf| is_words(file) && !pictured.contains(&file.with_extension(""));
-        if let Some(file) = found.iter().find(alone) {
+        for file in found.iter().filter(alone) {
             let key = file.strip_prefix(path).unwrap_or(file).with_extension("");
             let key = key.display().to_string();
-            return Err(Error::NoPicture { shard: shard.to_string(), key });
+            let error = Error::NoPicture { shard: shard.to_string(), key };
+            skips.decide(file.display().to_string(), error)?;
         }
     }
-    if out.is_empty() {
+    if pictures == 0 {
         return Err(Error::EmptyFolder { path: path.to_path_buf() });
     }
     Ok(out)
+}
+
+/// A picture or clip with the words beside it.
+fn sample(
+    shard: &Arc<str>,
+    root: &Path,
+    file: &Path,
+    visual: Visual,
+    captions: Captions,
+) -> Result<Sample> {
+    let relative = file.strip_prefix(root).unwrap_or(file);
+    let key = if file.is_dir() { relative.to_path_buf() } else { relative.with_extension("") };
+    let key = key.display().to_string();
+    let (json, text) = (beside(file, "json")?, beside(file, "txt")?);
+    let json_name = format!("{key}.json");
+    let json = json.as_deref().map(|data| (json_name.as_str(), data));
+    let sample = with_words(shard, key, visual, json, text.as_deref())?;
+    let words = !sample.captions.is_empty() || sample.question.is_some();
+    if captions == Captions::Required && !words {
+        return Err(Error::NoCaption { shard: shard.to_string(), key: sample.key });
+    }
+    Ok(sample)
 }
 
 /// What a file or a clip's folder shows; none if it is neither picture nor film.

@@ -1,18 +1,21 @@
 #![doc = include_str!("../README.md")]
 
 pub mod caption;
+pub mod check;
 pub mod content;
 mod dataset;
 pub mod embedded;
 mod error;
 mod film;
 pub mod folder;
+pub mod formats;
 pub mod loader;
 mod picture;
 pub mod policy;
 mod question;
 mod sample;
 pub mod shard;
+pub mod source;
 mod tokens;
 pub mod transform;
 pub mod video;
@@ -23,6 +26,7 @@ pub use content::Content;
 pub use dataset::{Dataset, Decode};
 pub use error::{Error, Result};
 pub use folder::Captions;
+pub use formats::Format;
 pub use loader::{
     Batch, BatchAnswers, Batches, LastBatch, Loader, LoaderOptions, LoaderState, Order, Purpose,
     Words,

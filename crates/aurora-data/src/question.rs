@@ -8,7 +8,7 @@ use crate::caption::{QUESTION_WORDS, clean_question};
 
 /// The name that a set of questions has for one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a whole number or a text was expected")]
 pub enum QuestionId {
     /// A number, as most sets have it.
     Number(u64),
@@ -48,7 +48,10 @@ impl Question {
 
 /// Answers as files have them.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "a text, a list of texts or a list of answers with their weights was expected"
+)]
 pub enum Answers {
     /// One answer, which weighs 1.
     One(String),

@@ -110,20 +110,37 @@ pub struct Sample {
     pub source: Option<String>,
 }
 
+/// One text or several.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged, expecting = "a text or a list of texts was expected")]
+pub(crate) enum Texts {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Texts {
+    pub fn as_slice(&self) -> &[String] {
+        match self {
+            Self::One(text) => std::slice::from_ref(text),
+            Self::Many(texts) => texts,
+        }
+    }
+}
+
 /// The JSON beside a picture. Other fields are allowed and ignored.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Record {
-    caption: Option<String>,
-    captions: Option<Vec<String>>,
+    pub caption: Option<String>,
+    pub captions: Option<Vec<String>>,
     #[serde(default)]
-    keywords: Vec<String>,
-    question: Option<String>,
-    question_id: Option<QuestionId>,
+    pub keywords: Vec<String>,
+    pub question: Option<String>,
+    pub question_id: Option<QuestionId>,
     #[serde(default)]
-    answers: Answers,
-    concept: Option<String>,
-    split: Option<Split>,
-    source: Option<String>,
+    pub answers: Answers,
+    pub concept: Option<String>,
+    pub split: Option<Split>,
+    pub source: Option<String>,
 }
 
 impl Record {

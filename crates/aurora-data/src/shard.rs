@@ -22,6 +22,7 @@ use flate2::read::MultiGzDecoder;
 
 use crate::content::{Content, SharedFile};
 use crate::film::{HEAD, Kind, kind};
+use crate::policy::Skips;
 use crate::sample::{Record, Sample, Visual};
 use crate::{Error, Result};
 
@@ -42,15 +43,24 @@ const WORDS: u64 = 16 << 20;
 /// # Errors
 /// See [`Error`]: missing, truncated, not a tar, a picture or a caption alone, a bad record.
 pub fn read(path: &Path) -> Result<Vec<Sample>> {
+    read_with(path, &Skips::default())
+}
+
+/// The same; what is wrong with single pictures and words, `skips` decides about. A shard that is
+/// cut is an error whatever it says.
+///
+/// # Errors
+/// As [`read`], with a policy that stops.
+pub fn read_with(path: &Path, skips: &Skips) -> Result<Vec<Sample>> {
     let file = SharedFile::new(path)?;
     let name = path.display().to_string();
     let start = file.read_at(0, file.len().min(2))?;
     if start.starts_with(&GZIP) {
         let bytes = Content::file(path)?;
-        return parse(&name, &bytes.bytes()?);
+        return parse_with(&name, &bytes.bytes()?, skips);
     }
     let archive = Archive::File(Arc::new(file));
-    samples(&name, &archive, files(&name, &archive)?)
+    samples(&name, &archive, files(&name, &archive)?, skips)
 }
 
 /// The first bytes of what is gzipped.
@@ -61,6 +71,10 @@ const GZIP: [u8; 2] = [0x1f, 0x8b];
 /// # Errors
 /// As [`read`], without those of the disk.
 pub fn parse(name: &str, bytes: &[u8]) -> Result<Vec<Sample>> {
+    parse_with(name, bytes, &Skips::default())
+}
+
+fn parse_with(name: &str, bytes: &[u8], skips: &Skips) -> Result<Vec<Sample>> {
     let archive = if bytes.starts_with(&GZIP) {
         let mut tar = Vec::new();
         MultiGzDecoder::new(bytes).read_to_end(&mut tar).map_err(|e| Error::Truncated {
@@ -72,7 +86,7 @@ pub fn parse(name: &str, bytes: &[u8]) -> Result<Vec<Sample>> {
     } else {
         Archive::Memory(Cow::Borrowed(bytes))
     };
-    samples(name, &archive, files(name, &archive)?)
+    samples(name, &archive, files(name, &archive)?, skips)
 }
 
 /// The bytes of a tar.
@@ -245,7 +259,7 @@ impl Parts {
 }
 
 /// Brings the files of each key together, in the order of the keys.
-fn samples(shard: &str, tar: &Archive<'_>, files: Vec<File>) -> Result<Vec<Sample>> {
+fn samples(shard: &str, tar: &Archive<'_>, files: Vec<File>, skips: &Skips) -> Result<Vec<Sample>> {
     let mut parts: BTreeMap<String, Parts> = BTreeMap::new();
     for file in files {
         let name_at = file.path.rfind('/').map_or(0, |i| i + 1);
@@ -257,32 +271,12 @@ fn samples(shard: &str, tar: &Archive<'_>, files: Vec<File>) -> Result<Vec<Sampl
         };
         let key = format!("{folder}{stem}");
         let extension = extension.to_lowercase();
-        let mut twice = false;
-        match extension.as_str() {
-            "json" => parts.entry(key.clone()).or_default().json = Some(file),
-            "txt" => parts.entry(key.clone()).or_default().text = Some(file),
-            e if PICTURES.contains(&e) => {
-                let content = tar.content(file.range);
-                let part = parts.entry(key.clone()).or_default();
-                // A WebP or PNG may move, which its first bytes say.
-                let moves =
-                    matches!(e, "webp" | "png") && kind(&content.head(HEAD)?) == Some(Kind::Film);
-                let place = if moves { &mut part.film } else { &mut part.picture };
-                twice = place.replace(content).is_some();
-            }
-            e if FILMS.contains(&e) => {
-                let part = parts.entry(key.clone()).or_default();
-                twice = part.film.replace(tar.content(file.range)).is_some();
-            }
-            e => {
-                if let Some(number) = frame_number(e) {
-                    let part = parts.entry(key.clone()).or_default();
-                    twice = part.frames.insert(number, tar.content(file.range)).is_some();
-                }
-            }
-        }
-        if twice {
-            return Err(Error::Duplicate { shard: shard.to_string(), key });
+        let put = match stays_inside(shard, &file.path) {
+            Ok(()) => put(shard, tar, &mut parts, (&key, &extension), file),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = put {
+            skips.decide(format!("{shard}: {key}"), error)?;
         }
     }
     if parts.is_empty() {
@@ -290,27 +284,83 @@ fn samples(shard: &str, tar: &Archive<'_>, files: Vec<File>) -> Result<Vec<Sampl
     }
     let name: Arc<str> = Arc::from(shard);
     let mut out = Vec::with_capacity(parts.len());
-    for (key, mut part) in parts {
-        let mut visuals = part.visuals();
-        let visual = match (visuals.pop(), visuals.is_empty()) {
-            (Some(visual), true) => visual,
-            (Some(_), false) => return Err(Error::Duplicate { shard: shard.to_string(), key }),
-            (None, _) => return Err(Error::NoPicture { shard: shard.to_string(), key }),
-        };
-        let read = |file: &Option<File>| match file {
-            Some(file) => words(shard, &file.path, tar, file.range).map(Some),
-            None => Ok(None),
-        };
-        let (json, text) = (read(&part.json)?, read(&part.text)?);
-        let json_name = part.json.as_ref().map_or("", |file| file.path.as_str());
-        let json = json.as_deref().map(|data| (json_name, data));
-        let sample = with_words(&name, key, visual, json, text.as_deref())?;
-        if sample.captions.is_empty() && sample.question.is_none() {
-            return Err(Error::NoCaption { shard: shard.to_string(), key: sample.key });
+    for (key, part) in parts {
+        match sample(&name, tar, key.clone(), part) {
+            Ok(sample) => out.push(sample),
+            Err(error) => skips.decide(format!("{shard}: {key}"), error)?,
         }
-        out.push(sample);
     }
     Ok(out)
+}
+
+/// Puts a file to the others of its key.
+fn put(
+    shard: &str,
+    tar: &Archive<'_>,
+    parts: &mut BTreeMap<String, Parts>,
+    (key, extension): (&str, &str),
+    file: File,
+) -> Result<()> {
+    let frame = frame_number(extension);
+    let known = |extensions: &[&str]| extensions.contains(&extension);
+    if frame.is_none() && !known(&["json", "txt"]) && !known(PICTURES) && !known(FILMS) {
+        return Ok(());
+    }
+    let part = parts.entry(key.to_string()).or_default();
+    let content = tar.content(file.range);
+    let twice = match (extension, frame) {
+        ("json", _) => part.json.replace(file).is_some(),
+        ("txt", _) => part.text.replace(file).is_some(),
+        (_, Some(number)) => part.frames.insert(number, content).is_some(),
+        (e, None) => {
+            // A WebP or PNG may move, which its first bytes say.
+            let moves =
+                matches!(e, "webp" | "png") && kind(&content.head(HEAD)?) == Some(Kind::Film);
+            let film = moves || known(FILMS);
+            let place = if film { &mut part.film } else { &mut part.picture };
+            place.replace(content).is_some()
+        }
+    };
+    if twice {
+        return Err(Error::Duplicate { shard: shard.to_string(), key: key.to_string() });
+    }
+    Ok(())
+}
+
+/// That a name in the archive could be unpacked below any folder.
+fn stays_inside(shard: &str, path: &str) -> Result<()> {
+    let climbs = path.split(['/', '\\']).any(|part| part == "..");
+    if !climbs && !path.starts_with(['/', '\\']) {
+        return Ok(());
+    }
+    let why = if climbs { "leads out of its folder" } else { "is absolute" };
+    Err(Error::Record {
+        shard: shard.to_string(),
+        file: path.to_string(),
+        reason: format!("its name {why}; names in a shard are relative"),
+    })
+}
+
+/// One sample of what was found under its key.
+fn sample(shard: &Arc<str>, tar: &Archive<'_>, key: String, mut part: Parts) -> Result<Sample> {
+    let mut visuals = part.visuals();
+    let visual = match (visuals.pop(), visuals.is_empty()) {
+        (Some(visual), true) => visual,
+        (Some(_), false) => return Err(Error::Duplicate { shard: shard.to_string(), key }),
+        (None, _) => return Err(Error::NoPicture { shard: shard.to_string(), key }),
+    };
+    let read = |file: &Option<File>| match file {
+        Some(file) => words(shard, &file.path, tar, file.range).map(Some),
+        None => Ok(None),
+    };
+    let (json, text) = (read(&part.json)?, read(&part.text)?);
+    let json_name = part.json.as_ref().map_or("", |file| file.path.as_str());
+    let json = json.as_deref().map(|data| (json_name, data));
+    let sample = with_words(shard, key, visual, json, text.as_deref())?;
+    if sample.captions.is_empty() && sample.question.is_none() {
+        return Err(Error::NoCaption { shard: shard.to_string(), key: sample.key });
+    }
+    Ok(sample)
 }
 
 /// The number of a frame by its extension: `012.jpg` is frame 12.

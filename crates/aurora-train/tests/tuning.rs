@@ -56,6 +56,7 @@ fn inputs() -> Inputs {
             train: few(Split::Train, 24),
             validation: few(Split::Validation, 6),
             test: few(Split::Test, 8),
+            skips: Arc::default(),
         },
     }
 }

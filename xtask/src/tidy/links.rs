@@ -39,7 +39,10 @@ pub fn relative_links_lead_somewhere(tree: &Tree) -> Vec<Finding> {
 /// Every path from the root in code type (`crates/...`), and every Rust file by its name alone, is
 /// there.
 pub fn quoted_paths_exist(tree: &Tree) -> Vec<Finding> {
-    let tops = ["crates/", "xtask/", "benches/", "kernels/", "fuzz/", "docs/", ".ci/", ".cargo/"];
+    let tops = [
+        "crates/", "xtask/", "benches/", "kernels/", "fuzz/", "docs/", "recipes/", ".ci/",
+        ".cargo/",
+    ];
     let mut findings = Vec::new();
     for (path, text) in tree.texts().filter(|(path, _)| path.ends_with(".md")) {
         for (line, span) in spans(text) {

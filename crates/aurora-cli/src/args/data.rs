@@ -2,14 +2,18 @@
 
 use std::path::PathBuf;
 
-use aurora_data::OnError;
+use aurora_data::source::Options;
 use aurora_data::video::Method;
 use aurora_data::write::Encoding;
+use aurora_data::{Captions, Format, OnError};
 use clap::{Args, Subcommand, ValueEnum};
+
+use super::check::{self, CheckArgs};
 
 /// Examples of the group.
 pub(super) const EXAMPLES: &str = "\
 Examples:
+  aurora data check my/pictures
   aurora data shard my/pictures --out shards
   aurora data shard my/clips --video --frames 8 --size 224 --out shards";
 
@@ -24,6 +28,10 @@ pub struct DataArgs {
 /// What can be done with data.
 #[derive(Debug, Subcommand)]
 pub enum DataCommand {
+    /// Read all of it and tell what is there, broken, doubled or unknown
+    #[command(after_help = check::EXAMPLES)]
+    Check(CheckArgs),
+
     /// Write pictures or clips with their words into tar shards
     #[command(after_help = "\
 Examples:
@@ -36,6 +44,43 @@ A folder of pictures has a .txt beside each with its caption, or a .json; so has
 An interrupted run goes on where it stopped when it is started again. manifest.json has the SHA-256
 of each shard.")]
     Shard(ShardArgs),
+}
+
+/// How annotations are read.
+#[derive(Debug, Args)]
+pub struct ReadingArgs {
+    /// Folder that the paths in annotations begin at; can be given several times
+    ///
+    /// Without it, the folder that the annotations lie in.
+    #[arg(long, value_name = "DIR")]
+    pub pictures: Vec<PathBuf>,
+
+    /// The format of annotations: auto, coco, flickr30k, msrvtt, didemo, vqa, msrvtt_qa or table
+    #[arg(long, value_name = "FORMAT", default_value = "auto")]
+    pub format: FormatArg,
+}
+
+impl ReadingArgs {
+    /// For the readers.
+    pub fn options(&self) -> Options {
+        Options {
+            pictures: self.pictures.clone(),
+            format: self.format.0,
+            captions: Captions::Required,
+        }
+    }
+}
+
+/// A format of annotations, by its name in configurations.
+#[derive(Debug, Clone, Copy)]
+pub struct FormatArg(pub Format);
+
+impl std::str::FromStr for FormatArg {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        super::by_name(name).map(Self)
+    }
 }
 
 /// What becomes of what is broken.
@@ -71,9 +116,13 @@ impl From<PolicyArg> for OnError {
 /// Shards to be written.
 #[derive(Debug, Args)]
 pub struct ShardArgs {
-    /// Folders of pictures or clips, and shards
+    /// Folders of pictures or clips, shards, and files of annotations
     #[arg(value_name = "INPUT", required = true)]
     pub inputs: Vec<PathBuf>,
+
+    /// Annotations.
+    #[command(flatten)]
+    pub reading: ReadingArgs,
 
     /// The folder to write; empty, not there yet, or left by an interrupted run of the same
     #[arg(long, value_name = "DIR")]

@@ -39,7 +39,8 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let device = model::device(&config)?;
     let model = model::open(&config.model, &device)?;
     let ready = Ready::new(&model, args.adapter.as_deref())?;
-    let test = open(&config.data.test, Split::Test)?;
+    let data = &config.data;
+    let test = open(&data.test, Split::Test, &data.reading(), &data.skips())?;
     let mut progress = Display::new();
     let beta = ready.beta(&model.tokens, &config, &mut progress)?;
     let found = ready.measure(&test, &model.tokens, &config, Some(beta), &mut progress)?;

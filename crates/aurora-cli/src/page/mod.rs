@@ -1,4 +1,4 @@
-//! Self-contained HTML pages: the report of a run and the result of a search.
+//! Self-contained HTML pages: the report of a run, the result of a search and a look at data.
 //!
 //! A page is one file that can be mailed or opened years later: the style sheet, the charts
 //! (drawn here as SVG) and the pictures (data URIs) are all inside it, there is no script, and a
@@ -7,11 +7,13 @@
 
 mod axis;
 mod chart;
+mod check;
 mod html;
 mod report;
 mod search;
 
 pub use chart::{Chart, Highlight, Reference, Series};
+pub use check::{CheckPage, Shown};
 pub use html::{Attributes, Html, Picture};
 pub use report::{CaptionRow, Fact, Hit, Recall, ReportPage};
 pub use search::{SearchHit, SearchPage};

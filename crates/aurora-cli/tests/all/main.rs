@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop where its own set-up fails")]
 
 mod bad_input;
+mod check;
 mod checkpoints;
 mod commands;
 mod data;

@@ -1,9 +1,10 @@
 //! Sections that tuning and pretraining share.
 
+use aurora_data::{Format, OnError};
 use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
-use super::schema::{Field, Kind, Range};
+use super::schema::{Field, Kind, Range, Words};
 use crate::optimizer::AdamWOptions;
 use crate::schedule::{Decay, Schedule};
 
@@ -55,12 +56,20 @@ pub enum Augment {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSection {
-    /// Training pairs: the name of an embedded set, a folder, or shards.
+    /// Training pairs: the name of an embedded set, a folder, shards, or annotations.
     pub train: OneOrMany,
     /// Pairs that choose the checkpoint; of an embedded set its validation split.
     pub validation: OneOrMany,
     /// Pairs that are looked at once, at the end; of an embedded set its test split.
     pub test: OneOrMany,
+    /// Folders that the paths in annotations begin at; none: the folder of the annotations.
+    pub pictures: Vec<String>,
+    /// Format of the annotations.
+    pub format: Format,
+    /// What becomes of a picture or row that cannot be used.
+    pub on_error: OnError,
+    /// How many may be left out.
+    pub skip_limit: usize,
     /// Keywords in training captions.
     pub keywords: Keywords,
     /// Keywords in the captions of validation and test.
@@ -81,7 +90,7 @@ impl DataSection {
         Field {
             key: "data.train",
             kind: Kind::Texts,
-            meaning: "Training pairs: \"noto\", \"openclipart\", a folder of pictures with captions, or tar shards.",
+            meaning: "Training pairs: \"noto\", \"openclipart\", a folder of pictures with captions, tar shards, or annotations (.json, .jsonl, .csv, .tsv).",
         },
         Field {
             key: "data.validation",
@@ -92,6 +101,29 @@ impl DataSection {
             key: "data.test",
             kind: Kind::Texts,
             meaning: "Pairs that are looked at once, at the end; of an embedded set its test split.",
+        },
+        Field {
+            key: "data.pictures",
+            kind: Kind::List(Words {
+                what: "folders that the paths in annotations begin at",
+                fits: |folder| !folder.trim().is_empty(),
+            }),
+            meaning: "Folders that the paths in annotations begin at, looked through in this order; none given: the annotations' own.",
+        },
+        Field {
+            key: "data.format",
+            kind: Kind::Choice(Format::NAMES),
+            meaning: "Format of the annotations: auto (what the first row looks like), a benchmark's, or table (a person's own).",
+        },
+        Field {
+            key: "data.on_error",
+            kind: Kind::Choice(&["stop", "skip"]),
+            meaning: "A picture or row that is broken or missing: stop names it and ends, skip leaves it out and counts it.",
+        },
+        Field {
+            key: "data.skip_limit",
+            kind: Kind::Count(0, i64::MAX),
+            meaning: "How many may be left out; more of them end the run.",
         },
         Field {
             key: "data.keywords",

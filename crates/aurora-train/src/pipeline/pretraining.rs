@@ -1,6 +1,6 @@
 //! A pretraining from start to finish.
 
-use aurora_data::{Dataset, Split, Tokens, embedded};
+use aurora_data::{Captions, Dataset, Skips, Split, Tokens, embedded, source};
 use aurora_layers::Backbone;
 use candle_core::{DType, Device};
 use std::path::Path;
@@ -48,6 +48,8 @@ pub fn pretrain(
     // Lessons are drawn on the CPU and moved: the teachers' views are more than a step needs.
     let teachers = Teachers::read(Path::new(&config.pretrain.teachers), &Device::Cpu)?;
     let tokens = embedded::vocabulary()?;
+    let reading = source::Options { captions: Captions::Required, ..source::Options::default() };
+    let open = |names, split| open(names, split, &reading, &Skips::default());
     let validation = open(&config.data.validation, Split::Validation)?;
     let test = open(&config.data.test, Split::Test)?;
     let mut model = Pretrainer::new(config, &teachers, device)?;

@@ -1,7 +1,8 @@
 //! From a configuration's words for data to datasets.
 
-use aurora_data::{Captions, Dataset, Decode, Sample, Split, embedded, folder, shard};
-use std::path::Path;
+use aurora_data::{Captions, Dataset, Decode, Sample, Skips, Split, embedded, source};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::config::{DataSection, Keywords, OneOrMany};
 use crate::error::Result;
@@ -18,6 +19,8 @@ pub struct Pictures {
     pub validation: Dataset,
     /// Pairs that are looked at once.
     pub test: Dataset,
+    /// What was left out, and what becomes of the next thing that is broken.
+    pub skips: Arc<Skips>,
 }
 
 impl Pictures {
@@ -26,24 +29,30 @@ impl Pictures {
     /// # Errors
     /// A file that is missing or cut, a picture that does not decode or has no caption, an empty folder: each names it.
     pub fn open(section: &DataSection) -> Result<Self> {
-        Ok(Self {
-            train: open(&section.train, Split::Train)?,
-            validation: open(&section.validation, Split::Validation)?,
-            test: open(&section.test, Split::Test)?,
-        })
+        let skips = Arc::new(section.skips());
+        let open = |names, split| open(names, split, &section.reading(), &skips);
+        let train = open(&section.train, Split::Train)?;
+        let validation = open(&section.validation, Split::Validation)?;
+        let test = open(&section.test, Split::Test)?;
+        Ok(Self { train, validation, test, skips })
     }
 }
 
 /// A dataset by its name: an embedded set's split, or files, of which the samples marked with that split are taken
-/// where any sample is marked at all.
+/// where any sample is marked at all. What is wrong with single pictures or rows, `skips` decides about.
 ///
 /// # Errors
 /// As [`Pictures::open`].
-pub fn open(names: &OneOrMany, split: Split) -> Result<Dataset> {
+pub fn open(
+    names: &OneOrMany,
+    split: Split,
+    reading: &source::Options,
+    skips: &Skips,
+) -> Result<Dataset> {
     let mut samples = match names.as_slice() {
         [name] if name == "noto" => embedded::noto()?,
         [name] if name == "openclipart" => embedded::openclipart()?,
-        paths => read(paths)?,
+        paths => read(paths, reading, skips)?,
     };
     if samples.iter().any(|sample| sample.split.is_some()) {
         samples.retain(|sample| sample.split == Some(split));
@@ -55,18 +64,31 @@ pub fn open(names: &OneOrMany, split: Split) -> Result<Dataset> {
     let bytes: u64 = samples.iter().map(|sample| sample.visual.len()).sum();
     // Decoded at once, a picture that does not decode is an error now and not after an hour of training.
     let decode = if bytes <= DECODE_AT_LOAD { Decode::AtLoad } else { Decode::OnUse };
-    Ok(Dataset::new(samples, decode)?)
+    Ok(Dataset::new_with(samples, decode, skips)?)
 }
 
-fn read(paths: &[String]) -> Result<Vec<Sample>> {
+fn read(paths: &[String], reading: &source::Options, skips: &Skips) -> Result<Vec<Sample>> {
     let mut samples = Vec::new();
     for path in paths.iter().map(Path::new) {
-        samples.extend(match path.is_dir() {
-            true => folder::read(path, Captions::Required)?,
-            false => shard::read(path)?,
-        });
+        samples.extend(source::read(path, reading, skips)?);
     }
     Ok(samples)
+}
+
+impl DataSection {
+    /// How its files are read.
+    pub fn reading(&self) -> source::Options {
+        source::Options {
+            pictures: self.pictures.iter().map(PathBuf::from).collect(),
+            format: self.format,
+            captions: Captions::Required,
+        }
+    }
+
+    /// Its policy, with nothing left out yet.
+    pub fn skips(&self) -> Skips {
+        Skips::new(self.on_error, self.skip_limit)
+    }
 }
 
 impl From<Keywords> for aurora_data::Keywords {

@@ -1,5 +1,6 @@
 //! `aurora data`: a file for each of its commands.
 
+mod check;
 mod shard;
 
 use anyhow::Result;
@@ -12,6 +13,7 @@ use crate::args::{DataArgs, DataCommand};
 /// Those of the command that was asked for.
 pub fn run(args: &DataArgs) -> Result<()> {
     match &args.command {
+        DataCommand::Check(args) => check::run(args),
         DataCommand::Shard(args) => shard::run(args),
     }
 }

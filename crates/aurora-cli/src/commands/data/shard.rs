@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use aurora_data::write::{ShardOptions, Written, write};
-use aurora_data::{Captions, Sample, folder, shard};
+use aurora_data::{Sample, Skips, source};
 use aurora_train::progress::Progress as _;
 
 use crate::args::ShardArgs;
@@ -33,13 +33,16 @@ pub fn run(args: &ShardArgs) -> Result<()> {
     Ok(())
 }
 
+/// Every sample of the inputs. What is left out of lists is told here, what is left out later stands in
+/// the manifest.
 fn read(args: &ShardArgs) -> Result<Vec<Sample>> {
+    let skips = Skips::new(args.policy.on_error.into(), args.policy.skip_limit);
     let mut samples = Vec::new();
     for input in &args.inputs {
-        samples.extend(match input.is_dir() {
-            true => folder::read(input, Captions::Required)?,
-            false => shard::read(input)?,
-        });
+        samples.extend(source::read(input, &args.reading.options(), &skips)?);
+    }
+    for skipped in skips.list() {
+        output::note(&format!("left out: {skipped}"));
     }
     Ok(samples)
 }

@@ -1,0 +1,158 @@
+//! `aurora data check`: a look at everything, as tables and as a page.
+
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, Result, bail};
+use aurora_data::check::{Checked, Group, Report, TINY, check};
+use aurora_data::{Dataset, Decode, Tokens, embedded};
+use aurora_train::progress::Progress;
+
+use crate::args::CheckArgs;
+use crate::commands::shared::write_whole;
+use crate::output::{self, Table, count, share};
+use crate::page::{CheckPage, Shown};
+use crate::progress::Display;
+use crate::thumbnail::thumbnail;
+
+/// Lines of a list on the terminal; the page and check.json have more.
+const LISTED: usize = 10;
+
+/// Pictures on the page.
+const SHOWN: usize = 24;
+
+/// Runs the command.
+///
+/// # Errors
+/// A path that is not there, a vocabulary that cannot be used; and where something was found that
+/// would end a training, that.
+pub fn run(args: &CheckArgs) -> Result<()> {
+    let tokens = match &args.vocabulary {
+        Some(file) => Tokens::from_file(file)?,
+        None => embedded::vocabulary()?,
+    };
+    let reading = args.reading.options();
+    let display = Mutex::new(Display::new());
+    let progress = |what: &str, done: u64, total: u64| {
+        display.lock().unwrap_or_else(PoisonError::into_inner).on_part(what, done, total);
+    };
+    let limit = args.max_tokens as usize;
+    let checked = check(&args.paths, &reading, (&tokens, limit), &progress)?;
+    let report = &checked.report;
+    print(report);
+    if let Some(out) = &args.out {
+        let json = serde_json::to_string_pretty(report).context("a report is plain data")?;
+        write_whole(&out.join("check.json"), &json)?;
+        let page = out.join("check.html");
+        let shown = shown(&checked)?;
+        write_whole(&page, &CheckPage { report: report.clone(), shown }.render())?;
+        output::line(&format!("\nopen {} to see them", page.display()));
+    }
+    if report.stops() {
+        bail!(
+            "{} would end a training; mend them, or leave them out with data.on_error = \"skip\"",
+            said(report.problems.len(), "problem")
+        );
+    }
+    Ok(())
+}
+
+/// Some of the pictures, spread over all of them, with their words.
+fn shown(checked: &Checked) -> Result<Vec<Shown>> {
+    let samples = &checked.samples;
+    let step = samples.len().div_ceil(SHOWN).max(1);
+    let chosen: Vec<_> = samples.iter().step_by(step).cloned().collect();
+    if chosen.is_empty() {
+        return Ok(Vec::new());
+    }
+    let dataset = Dataset::new(chosen, Decode::OnUse)?;
+    let mut out = Vec::new();
+    for index in 0..dataset.len() {
+        let sample = dataset.sample(index)?;
+        // What does not decode stands in the list of problems.
+        let Ok(picture) = dataset.picture(index) else { continue };
+        let mut words = sample.captions.clone();
+        if let Some(question) = &sample.question {
+            let answers: Vec<&str> = question.answers.iter().map(|(a, _)| a.as_str()).collect();
+            words.push(format!("{} {}", question.text, answers.join(" / ")));
+        }
+        out.push(Shown { picture: thumbnail(&picture, &sample.key)?, words });
+    }
+    Ok(out)
+}
+
+fn print(report: &Report) {
+    let mut table = Table::new(["", "samples", "captions", "questions"]);
+    for (name, part) in &report.parts {
+        let numbers = [part.samples, part.captions, part.questions].map(|n| count(n as u64));
+        table.row(std::iter::once(name.clone()).chain(numbers));
+    }
+    table.print();
+    output::line("");
+    let lengths = &report.lengths;
+    let mut table = Table::new(["found", "count"]);
+    for (name, number) in [
+        ("pictures", report.pictures),
+        ("clips", report.clips),
+        ("problems that would end a training", report.problems.len()),
+        ("the same picture in two splits", report.same_picture.leaks.len()),
+        ("the same caption in two splits", report.same_caption.leaks.len()),
+        ("files that are there several times", report.same_picture.duplicates.len()),
+        ("captions of several pictures", report.same_caption.duplicates.len()),
+    ] {
+        table.row([name.to_owned(), count(number as u64)]);
+    }
+    let tiny = format!("pictures with a side below {TINY} pixels");
+    table.row([tiny, count(report.tiny.len() as u64)]);
+    let cut = format!("texts longer than {} tokens", lengths.limit);
+    let of_all = share(lengths.cut as u64, lengths.texts() as u64);
+    table.row([cut, format!("{} ({of_all})", count(lengths.cut as u64))]);
+    let unknown = &report.unknown;
+    table.row([
+        "tokens outside of the vocabulary".to_owned(),
+        format!(
+            "{} ({})",
+            count(unknown.unknown as u64),
+            share(unknown.unknown as u64, unknown.tokens as u64)
+        ),
+    ]);
+    table.print();
+    if unknown.scripts.len() > 1 || unknown.unknown > 0 {
+        output::line("");
+        let mut table = Table::new(["script", "words", "tokens", "[UNK]"]);
+        for script in &unknown.scripts {
+            table.row([
+                script.script.clone(),
+                count(script.words as u64),
+                count(script.tokens as u64),
+                share(script.unknown as u64, script.tokens as u64),
+            ]);
+        }
+        table.print();
+    }
+    list("problems", report.problems.iter().map(ToString::to_string));
+    list("the same picture in two splits", report.same_picture.leaks.iter().map(members));
+    let words = |group: &Group| format!("\"{}\": {}", group.shared, members(group));
+    list("the same caption in two splits", report.same_caption.leaks.iter().map(words));
+}
+
+fn members(group: &Group) -> String {
+    group.members.join(" = ")
+}
+
+/// The first lines of a list.
+fn list(heading: &str, lines: impl ExactSizeIterator<Item = String>) {
+    let more = lines.len().saturating_sub(LISTED);
+    if lines.len() > 0 {
+        output::line(&format!("\n{heading}:"));
+    }
+    for line in lines.take(LISTED) {
+        output::line(&format!("  {line}"));
+    }
+    if more > 0 {
+        output::line(&format!("  and {} more; --out writes all", count(more as u64)));
+    }
+}
+
+fn said(number: usize, noun: &str) -> String {
+    format!("{} {noun}{}", count(number as u64), if number == 1 { "" } else { "s" })
+}

@@ -1,0 +1,102 @@
+//! A look at everything before a training is: what there is, what is broken, what is there twice,
+//! and what of the words the vocabulary does not know.
+
+mod pictures;
+mod report;
+mod words;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+pub use report::{Bin, Group, Lengths, Part, Report, ScriptWords, Sharing, Sizes, Tiny, Unknown};
+
+use crate::policy::{OnError, Skipped, Skips};
+use crate::source::{self, Options};
+use crate::{Result, Sample, Tokens};
+
+/// Sides shorter than this are told: a patch of a vision tower is 16 pixels wide.
+pub const TINY: usize = 32;
+
+/// What a part is called whose samples are marked with no split.
+const NO_SPLIT: &str = "no split";
+
+/// What a look found, and what it was at.
+#[derive(Debug)]
+pub struct Checked {
+    /// What was found.
+    pub report: Report,
+    /// Everything that could be read, in order.
+    pub samples: Vec<Sample>,
+}
+
+/// Reads everything that `paths` name, every picture included, in parallel. `progress` is told what
+/// is being done, how much of it is, and how much there is; it is called from several threads.
+///
+/// # Errors
+/// When a path is not there, or the tokenizer refuses a word. What is broken is in the report.
+pub fn check(
+    paths: &[PathBuf],
+    reading: &Options,
+    (tokens, limit): (&Tokens, usize),
+    progress: &(dyn Fn(&str, u64, u64) + Sync),
+) -> Result<Checked> {
+    for path in paths.iter().filter(|path| !path.exists()) {
+        return Err(crate::Error::Missing { path: path.clone() });
+    }
+    let skips = Skips::new(OnError::Skip, usize::MAX);
+    let (mut samples, mut problems) = (Vec::new(), Vec::new());
+    for (done, path) in paths.iter().enumerate() {
+        progress("reading lists", done as u64, paths.len() as u64);
+        match source::read(path, reading, &skips) {
+            Ok(found) => samples.extend(found),
+            Err(error) => problems
+                .push(Skipped { what: path.display().to_string(), reason: error.to_string() }),
+        }
+    }
+    progress("reading lists", paths.len() as u64, paths.len() as u64);
+    problems.extend(skips.list());
+    let parts: Vec<String> = samples.iter().map(|s| part_of(s, paths.len())).collect();
+    let seen = pictures::look(&samples, &parts, progress);
+    problems.extend(seen.problems);
+    problems.sort();
+    let said = words::listen(&samples, &parts, tokens, limit, progress)?;
+    let report = Report {
+        paths: paths.iter().map(|path| path.display().to_string()).collect(),
+        samples: samples.len(),
+        pictures: seen.pictures,
+        clips: seen.clips,
+        frames: seen.frames,
+        captions: samples.iter().map(|s| s.captions.len()).sum(),
+        questions: samples.iter().filter(|s| s.question.is_some()).count(),
+        parts: count(&samples, &parts),
+        problems,
+        tiny: seen.tiny,
+        same_picture: seen.same,
+        same_caption: said.same,
+        sizes: seen.sizes,
+        lengths: said.lengths,
+        unknown: said.unknown,
+    };
+    Ok(Checked { report, samples })
+}
+
+/// The part that a sample is in: its split, or where several files were named, its file.
+fn part_of(sample: &Sample, paths: usize) -> String {
+    match sample.split {
+        Some(split) => split.to_string(),
+        None if paths > 1 => sample.shard.to_string(),
+        None => NO_SPLIT.to_string(),
+    }
+}
+
+/// What each part holds.
+fn count(samples: &[Sample], parts: &[String]) -> BTreeMap<String, Part> {
+    let mut out: BTreeMap<String, Part> = BTreeMap::new();
+    for (sample, part) in samples.iter().zip(parts) {
+        let part = out.entry(part.clone()).or_default();
+        part.samples += 1;
+        part.captions += sample.captions.len();
+        part.questions += usize::from(sample.question.is_some());
+    }
+    out
+}

@@ -1,0 +1,187 @@
+//! The pictures' half of a look: every file is read, hashed and decoded once.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use super::TINY;
+use super::report::{Bin, Sharing, Sizes, Tiny, sharing};
+use crate::policy::Skipped;
+use crate::video::clip;
+use crate::{Content, Picture, Sample, Visual};
+
+/// Borders between the columns of the histogram of shorter sides.
+const BORDERS: [usize; 8] = [0, TINY, 64, 128, 224, 384, 768, 1536];
+
+/// What the pictures came to.
+pub(super) struct Seen {
+    pub pictures: usize,
+    pub clips: usize,
+    pub frames: usize,
+    pub problems: Vec<Skipped>,
+    pub tiny: Vec<Tiny>,
+    pub same: Sharing,
+    pub sizes: Sizes,
+}
+
+/// A file, or a part of one, that was looked at.
+struct Look {
+    hash: String,
+    /// Width and height in pixels.
+    size: (usize, usize),
+}
+
+/// Tells contents apart without reading them.
+#[derive(PartialEq, Eq, Hash, Clone, Copy)]
+enum Key<'a> {
+    Memory(*const u8),
+    File(&'a Path),
+    Part(&'a Path, u64),
+}
+
+impl<'a> Key<'a> {
+    fn of(content: &'a Content) -> Self {
+        match content {
+            Content::Memory(data) => Self::Memory(Arc::as_ptr(data).cast()),
+            Content::File { path, .. } => Self::File(path),
+            Content::Part { file, offset, .. } => Self::Part(file.path(), *offset),
+        }
+    }
+}
+
+/// Reads every content that the samples name, each once.
+pub(super) fn look(
+    samples: &[Sample],
+    parts: &[String],
+    progress: &(dyn Fn(&str, u64, u64) + Sync),
+) -> Seen {
+    let mut numbers: HashMap<Key<'_>, usize> = HashMap::new();
+    let mut contents: Vec<(&Content, &Sample)> = Vec::new();
+    let mut visuals: HashMap<Vec<usize>, &Sample> = HashMap::new();
+    let mut of_sample = Vec::with_capacity(samples.len());
+    for sample in samples {
+        let ids: Vec<usize> = sample
+            .visual
+            .contents()
+            .iter()
+            .map(|content| {
+                *numbers.entry(Key::of(content)).or_insert_with(|| {
+                    contents.push((content, sample));
+                    contents.len() - 1
+                })
+            })
+            .collect();
+        visuals.entry(ids.clone()).or_insert(sample);
+        of_sample.push(ids);
+    }
+    let (done, total) = (AtomicU64::new(0), contents.len() as u64);
+    let looks: Vec<Result<Look, Skipped>> = contents
+        .par_iter()
+        .map(|(content, sample)| {
+            let look = see(content, sample);
+            progress("looking at pictures", done.fetch_add(1, Ordering::Relaxed) + 1, total);
+            look
+        })
+        .collect();
+    let hash = |ids: &[usize]| {
+        let hashes: Option<Vec<&str>> =
+            ids.iter().map(|&id| Some(looks.get(id)?.as_ref().ok()?.hash.as_str())).collect();
+        match hashes?.as_slice() {
+            [] => None,
+            [one] => Some((*one).to_string()),
+            several => Some(hex(&Sha256::digest(several.concat()))),
+        }
+    };
+    let owners = of_sample.iter().zip(parts).filter_map(|(ids, part)| {
+        let first = visuals.get(ids)?;
+        Some((hash(ids)?, part.as_str(), name(first)))
+    });
+    let same = sharing(owners);
+    let mut tiny: Vec<Tiny> = looks
+        .iter()
+        .zip(&contents)
+        .filter_map(|(look, (content, sample))| {
+            let (width, height) = look.as_ref().ok()?.size;
+            let small = width.min(height) < TINY;
+            small.then(|| Tiny { what: place(content, sample), width, height })
+        })
+        .collect();
+    tiny.sort();
+    let sizes = sizes(looks.iter().filter_map(|look| Some(look.as_ref().ok()?.size)));
+    let clips = visuals.values().filter(|sample| sample.visual.is_clip());
+    let frames = clips.clone().map(|sample| match &sample.visual {
+        Visual::Frames(frames) => frames.len(),
+        _ => 0,
+    });
+    Seen {
+        pictures: visuals.values().filter(|sample| !sample.visual.is_clip()).count(),
+        clips: clips.count(),
+        frames: frames.sum(),
+        problems: looks.into_iter().filter_map(Result::err).collect(),
+        tiny,
+        same,
+        sizes,
+    }
+}
+
+/// Reads, hashes and decodes.
+fn see(content: &Content, sample: &Sample) -> Result<Look, Skipped> {
+    let broken = |reason: String| Skipped { what: place(content, sample), reason };
+    let bytes = content.bytes().map_err(|e| broken(e.to_string()))?;
+    if bytes.is_empty() {
+        return Err(broken("it is empty".to_string()));
+    }
+    let hash = hex(&Sha256::digest(&bytes));
+    // Of a film the first frame tells whether this build can decode it.
+    let picture = match &sample.visual {
+        film @ Visual::Film(_) => clip::first(film),
+        _ => Picture::decode(&bytes),
+    };
+    let picture = picture.map_err(broken)?;
+    Ok(Look { hash, size: (picture.width(), picture.height()) })
+}
+
+/// The name of a sample, for lists.
+fn name(sample: &Sample) -> String {
+    format!("{}: {}", sample.shard, sample.key)
+}
+
+/// Where a content lies.
+fn place(content: &Content, sample: &Sample) -> String {
+    match content {
+        Content::File { path, .. } => path.display().to_string(),
+        _ => name(sample),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn sizes(found: impl Iterator<Item = (usize, usize)>) -> Sizes {
+    let mut counts = [0usize; BORDERS.len()];
+    let (mut smallest, mut largest) = (usize::MAX, 0);
+    for (width, height) in found {
+        let shorter = width.min(height);
+        smallest = smallest.min(shorter);
+        largest = largest.max(width.max(height));
+        let column = BORDERS.partition_point(|&border| border <= shorter).saturating_sub(1);
+        if let Some(count) = counts.get_mut(column) {
+            *count += 1;
+        }
+    }
+    if largest == 0 {
+        return Sizes::default();
+    }
+    let columns = BORDERS.iter().zip(BORDERS.iter().skip(1).map(Some).chain([None])).zip(counts);
+    let bin = |((&from, to), count): ((&usize, Option<&usize>), usize)| Bin {
+        from,
+        to: to.copied(),
+        count,
+    };
+    Sizes { shorter_side: columns.map(bin).collect(), smallest, largest }
+}

@@ -1,0 +1,23 @@
+//! COCO in Karpathy's split.
+//!
+//! ```text
+//! coco/
+//!   train2014/COCO_train2014_000000000009.jpg ...
+//!   val2014/COCO_val2014_000000000042.jpg ...
+//!   annotations/coco_karpathy_train.json   [{"image": "val2014/..", "caption": "..", "image_id": "coco_42"}]
+//!   annotations/coco_karpathy_val.json     [{"image": "val2014/..", "caption": ["..", ".." (five)]}]
+//! ```
+//!
+//! A training row is a sample of its own, so that an epoch passes every caption once; `image_id`
+//! makes the captions of one picture positives of each other. An evaluation row has all captions.
+
+use super::rows::Row;
+use super::{Entry, Pictures, required};
+
+pub(super) fn entry(row: &Row, pictures: &Pictures) -> Result<Entry, String> {
+    let image = required(&row.image, "image", "COCO")?;
+    required(&row.caption, "caption", "COCO")?;
+    let visual = pictures.picture(&[image])?;
+    let record = row.record_of_picture();
+    Ok(Entry { key: image.clone(), visual, record, together: row.image_id.is_none() })
+}

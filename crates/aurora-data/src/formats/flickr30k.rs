@@ -1,0 +1,27 @@
+//! Flickr30K in Karpathy's split.
+//!
+//! ```text
+//! flickr30k/
+//!   1000092795.jpg ...
+//!   annotations/flickr30k_train.json   [{"image": "flickr30k-images/1000092795.jpg", "caption": "..", "image_id": 0}]
+//!   annotations/flickr30k_test.json    [{"image": "flickr30k-images/1007129816.jpg", "caption": ["..", ".." (five)]}]
+//! ```
+//!
+//! As COCO, except that the pictures lie in one folder, whatever folder `image` names: only its
+//! base name counts.
+
+use super::rows::Row;
+use super::{Entry, Pictures, required};
+
+pub(super) fn entry(row: &Row, pictures: &Pictures) -> Result<Entry, String> {
+    let image = required(&row.image, "image", "Flickr30K")?;
+    required(&row.caption, "caption", "Flickr30K")?;
+    let visual = pictures.picture(&[base_name(image)])?;
+    let (key, record) = (base_name(image).to_string(), row.record_of_picture());
+    Ok(Entry { key, visual, record, together: row.image_id.is_none() })
+}
+
+/// What follows the last slash.
+pub(super) fn base_name(image: &str) -> &str {
+    image.rsplit(['/', '\\']).next().unwrap_or(image)
+}

@@ -1,0 +1,180 @@
+//! Annotations: files that say what is to be seen in pictures and clips that lie elsewhere.
+//!
+//! The six benchmarks are read in the form in which they are published, one file below this folder
+//! for each form, and a person's own table ([`table`]) in any of JSON, JSON lines, CSV and TSV.
+//! Which format a file has, its first row says; [`Format`] can be told instead.
+
+mod clips;
+mod coco;
+mod flickr30k;
+mod msrvtt_qa;
+mod pictures;
+mod quotes;
+mod rows;
+mod table;
+pub mod vqa;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::policy::Skips;
+use crate::sample::Record;
+use crate::source::Options;
+use crate::{Error, Result, Sample, Split, Visual};
+
+use pictures::Pictures;
+use rows::Row;
+
+/// The format of a file of annotations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// What the first row looks like.
+    #[default]
+    Auto,
+    /// COCO in Karpathy's split.
+    Coco,
+    /// Flickr30K in Karpathy's split.
+    Flickr30k,
+    /// MSR-VTT.
+    Msrvtt,
+    /// DiDeMo.
+    Didemo,
+    /// VQAv2, with Visual Genome or without.
+    Vqa,
+    /// MSRVTT-QA, in either layout.
+    MsrvttQa,
+    /// A person's own table.
+    Table,
+}
+
+impl Format {
+    /// Every format by the name that configurations have for it.
+    pub const NAMES: &'static [&'static str] =
+        &["auto", "coco", "flickr30k", "msrvtt", "didemo", "vqa", "msrvtt_qa", "table"];
+
+    /// The format of a file by its first row.
+    fn of(row: &Row, pictures: &Pictures) -> Self {
+        match row {
+            Row { video_id: Some(_), question: Some(_), .. } => Self::MsrvttQa,
+            Row { clip_name: Some(_), .. } => Self::Msrvtt,
+            Row { image: Some(_), question: Some(_), .. } => Self::Vqa,
+            Row { image: Some(image), image_id: Some(_), .. } => {
+                let flat = || pictures.is_there(flickr30k::base_name(image));
+                if !pictures.is_there(image) && flat() { Self::Flickr30k } else { Self::Coco }
+            }
+            Row { image: Some(image), caption: Some(_), split: None, .. }
+                if !pictures.is_there(image) && pictures.is_there(flickr30k::base_name(image)) =>
+            {
+                Self::Flickr30k
+            }
+            _ => Self::Table,
+        }
+    }
+
+    /// What a row of the format says.
+    fn entry(self, row: &Row, pictures: &Pictures) -> Result<Entry, String> {
+        match self {
+            Self::Coco => coco::entry(row, pictures),
+            Self::Flickr30k => flickr30k::entry(row, pictures),
+            Self::Msrvtt | Self::Didemo => clips::entry(row, pictures),
+            Self::Vqa => vqa::entry(row, pictures),
+            Self::MsrvttQa => msrvtt_qa::entry(row, pictures),
+            Self::Auto | Self::Table => table::entry(row, pictures),
+        }
+    }
+}
+
+/// What one row says.
+struct Entry {
+    /// The name of the picture or clip.
+    key: String,
+    visual: Visual,
+    record: Record,
+    /// Whether rows of one picture are one sample with several captions.
+    together: bool,
+}
+
+/// Reads a file of annotations. Rows that cannot be used, and rows whose picture is not there,
+/// `skips` decides about.
+///
+/// # Errors
+/// A file that cannot be read, is not UTF-8 or not of its format, with the line; with a policy that
+/// stops, the first row that cannot be used.
+pub fn read(path: &Path, options: &Options, skips: &Skips) -> Result<Vec<Sample>> {
+    let rows = rows::read(path, skips)?;
+    let beside = || path.parent().unwrap_or(Path::new("")).to_path_buf();
+    let roots = match options.pictures.as_slice() {
+        [] => vec![beside()],
+        roots => roots.to_vec(),
+    };
+    for root in roots.iter().filter(|root| !root.as_os_str().is_empty() && !root.is_dir()) {
+        let reason = format!("its pictures are to be in {}, which is no folder", root.display());
+        return Err(Error::Annotations { file: path.to_path_buf(), line: None, reason });
+    }
+    let pictures = Pictures::new(roots);
+    let Some(first) = rows.first() else {
+        return Err(Error::Empty {
+            what: path.display().to_string(),
+            reason: "no row of it can be used".to_string(),
+        });
+    };
+    let format = match options.format {
+        Format::Auto => Format::of(&first.row, &pictures),
+        given => given,
+    };
+    let shard: Arc<str> = path.display().to_string().into();
+    let mut samples: Vec<Sample> = Vec::with_capacity(rows.len());
+    let mut known: HashMap<(String, Option<Split>, Option<String>), usize> = HashMap::new();
+    for rows::Placed { place, row } in &rows {
+        let made = format.entry(row, &pictures).and_then(|entry| {
+            let (together, key) = (entry.together, entry.key.clone());
+            let sample = entry.record.into_sample((&shard, entry.key), entry.visual, "");
+            if sample.captions.is_empty() && sample.question.is_none() {
+                return Err(format!("nothing is said about {key}: no word is left of its caption"));
+            }
+            Ok((together, sample))
+        });
+        let (together, sample) = match made {
+            Ok(made) => made,
+            Err(reason) => {
+                let place = place.clone();
+                let what = format!("{}, {place}", path.display());
+                skips.decide(what, Error::Row { file: path.to_path_buf(), place, reason })?;
+                continue;
+            }
+        };
+        if together {
+            let name = (sample.key.clone(), sample.split, sample.concept.clone());
+            if let Some(first) = known.get(&name).and_then(|&at| samples.get_mut(at)) {
+                first.captions.extend(sample.captions);
+                first.keywords.extend(sample.keywords);
+                continue;
+            }
+            known.insert(name, samples.len());
+        }
+        samples.push(sample);
+    }
+    if samples.is_empty() {
+        return Err(Error::Empty {
+            what: path.display().to_string(),
+            reason: "no row of it can be used".to_string(),
+        });
+    }
+    Ok(samples)
+}
+
+/// A field that a row must have; the error names those it could have.
+fn required<'a, T>(field: &'a Option<T>, name: &str, format: &str) -> Result<&'a T, String> {
+    field.as_ref().ok_or_else(|| {
+        format!("it has no `{name}`, which {format} has in every row; see data.format")
+    })
+}
+
+/// A file or folder for messages.
+fn listed(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,25 @@
+//! MSRVTT-QA: questions about the clips of MSR-VTT, in both layouts.
+//!
+//! ```text
+//! msrvtt/
+//!   videos/video0.mp4 ...                     or the frames of each: videos/video0/000.jpg ...
+//!   annotations/train_qa.json     [{"id": 0, "video_id": 0, "question": "..", "answer": "..", ..}]
+//!   annotations/train.jsonl       {"video_id": "video0", "question": "..", "answer": "..", "answer_type": "what"}
+//! ```
+//!
+//! The first is the layout of its authors, in which a clip is a number; the second ClipBERT's, in
+//! which it is a name. Every question is a sample, and its one answer weighs 1.
+
+use super::rows::Row;
+use super::{Entry, Pictures, required};
+use crate::QuestionId;
+
+pub(super) fn entry(row: &Row, pictures: &Pictures) -> Result<Entry, String> {
+    required(&row.question, "question", "MSRVTT-QA")?;
+    let clip = match required(&row.video_id, "video_id", "MSRVTT-QA")? {
+        QuestionId::Number(number) => format!("video{number}"),
+        QuestionId::Name(name) => name.clone(),
+    };
+    let visual = pictures.clip(&clip)?;
+    Ok(Entry { key: clip, visual, record: row.record(), together: false })
+}

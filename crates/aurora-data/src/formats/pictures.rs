@@ -1,0 +1,129 @@
+//! From the name in a row to the picture or clip: where it is looked for, and where never.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::{Component, Path, PathBuf};
+
+use super::listed;
+use crate::film::{HEAD, Kind, kind};
+use crate::shard::FILMS;
+use crate::{Content, Visual, folder};
+
+/// The folders that names begin at. What was found under a name is remembered: a benchmark names
+/// each picture five or twenty times.
+pub(super) struct Pictures {
+    roots: Vec<PathBuf>,
+    found: RefCell<HashMap<String, Visual>>,
+}
+
+impl Pictures {
+    pub fn new(roots: Vec<PathBuf>) -> Self {
+        Self { roots, found: RefCell::default() }
+    }
+
+    /// Whether there is something of this name.
+    pub fn is_there(&self, name: &str) -> bool {
+        inside(name).is_ok() && self.roots.iter().any(|root| root.join(name).exists())
+    }
+
+    /// The picture of the first of `names` that is there.
+    pub fn picture(&self, names: &[&str]) -> Result<Visual, String> {
+        self.look(names, |path| {
+            let name = path.to_string_lossy().to_lowercase();
+            // Photographs are not opened to see what they are: there are a hundred thousand.
+            if name.ends_with(".jpg") || name.ends_with(".jpeg") {
+                return Content::file(path).map(Visual::Picture).map_err(|e| e.to_string());
+            }
+            seen(path)
+        })
+    }
+
+    /// The picture, film or folder of frames of this name.
+    pub fn anything(&self, name: &str) -> Result<Visual, String> {
+        self.look(&[name], seen)
+    }
+
+    /// The clip of this name: a folder, a file, or a file with an extension of videos.
+    pub fn clip(&self, name: &str) -> Result<Visual, String> {
+        let with = FILMS.iter().map(|extension| format!("{name}.{extension}"));
+        let names: Vec<String> = std::iter::once(name.to_string()).chain(with).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        self.look(&names, |path| match seen(path)? {
+            Visual::Picture(_) => Err(format!("{} is a picture, not a clip", path.display())),
+            clip => Ok(clip),
+        })
+    }
+
+    /// Looks for the names, in every folder, and remembers what is found.
+    fn look(
+        &self,
+        names: &[&str],
+        see: impl Fn(&Path) -> Result<Visual, String>,
+    ) -> Result<Visual, String> {
+        let name = names.first().copied().unwrap_or_default();
+        if let Some(visual) = self.found.borrow().get(name) {
+            return Ok(visual.clone());
+        }
+        inside(name)?;
+        let mut looked = Vec::new();
+        for root in &self.roots {
+            for name in names {
+                let path = root.join(name);
+                if path.exists() {
+                    let visual = see(&path)?;
+                    let key = names.first().copied().unwrap_or_default().to_string();
+                    self.found.borrow_mut().insert(key, visual.clone());
+                    return Ok(visual);
+                }
+                looked.push(path);
+            }
+        }
+        let more = looked.len().saturating_sub(3);
+        looked.truncate(3);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        Err(format!(
+            "{name} is not there; looked for {}{more} (see data.pictures)",
+            listed(&looked)
+        ))
+    }
+}
+
+/// What a path shows, by its first bytes.
+fn seen(path: &Path) -> Result<Visual, String> {
+    let told = |e: crate::Error| e.to_string();
+    if path.is_dir() {
+        return folder::frames(path).map_err(told);
+    }
+    let content = Content::file(path).map_err(told)?;
+    match kind(&content.head(HEAD).map_err(told)?) {
+        Some(Kind::Picture) => Ok(Visual::Picture(content)),
+        Some(Kind::Film) => Ok(Visual::Film(content)),
+        None if content.is_empty() => Err(format!("{} is empty", path.display())),
+        None => Err(format!(
+            "{} is no picture or film: its first bytes are none of JPEG, PNG, WebP, GIF or a video",
+            path.display()
+        )),
+    }
+}
+
+/// That a name stays below the folder it begins at.
+fn inside(name: &str) -> Result<(), String> {
+    let refused = |why: &str| {
+        Err(format!("the path {name:?} {why}; paths begin at the folder of the pictures"))
+    };
+    if name.trim().is_empty() {
+        return Err("the name of the picture is empty".to_string());
+    }
+    for component in Path::new(name).components() {
+        match component {
+            Component::Normal(_) | Component::CurDir => {}
+            Component::ParentDir => return refused("leads out of its folder"),
+            Component::RootDir | Component::Prefix(_) => return refused("is absolute"),
+        }
+    }
+    // Where this program runs, a backslash may be a letter of a name; elsewhere it is none.
+    if name.split('\\').any(|part| part == "..") {
+        return refused("leads out of its folder");
+    }
+    Ok(())
+}

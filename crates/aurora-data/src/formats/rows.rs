@@ -1,0 +1,262 @@
+//! The rows of a file: a JSON list, JSON lines, CSV or TSV.
+
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::quotes;
+use crate::policy::Skips;
+use crate::question::{Answers, QuestionId};
+use crate::sample::{Record, Texts};
+use crate::{Error, Result, Split};
+
+/// What stands between several values in a cell of CSV or TSV.
+const BETWEEN: char = '|';
+
+/// A row of any format. Other fields are allowed and ignored; one that is there twice is refused.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub(super) struct Row {
+    #[serde(alias = "picture", alias = "file_name", alias = "path")]
+    pub image: Option<String>,
+    #[serde(alias = "clip")]
+    pub clip_name: Option<String>,
+    pub video_id: Option<QuestionId>,
+    pub image_id: Option<QuestionId>,
+    #[serde(alias = "captions")]
+    pub caption: Option<Texts>,
+    pub question: Option<String>,
+    #[serde(alias = "id")]
+    pub question_id: Option<QuestionId>,
+    #[serde(alias = "answers")]
+    pub answer: Option<Answers>,
+    pub dataset: Option<String>,
+    pub keywords: Option<Texts>,
+    pub concept: Option<String>,
+    pub split: Option<Split>,
+    pub source: Option<String>,
+}
+
+impl Row {
+    /// What the row says.
+    pub fn record(&self) -> Record {
+        let texts = |texts: &Option<Texts>| texts.as_ref().map(|t| t.as_slice().to_vec());
+        Record {
+            caption: None,
+            captions: texts(&self.caption),
+            keywords: texts(&self.keywords).unwrap_or_default(),
+            question: self.question.clone(),
+            question_id: self.question_id.clone(),
+            answers: self.answer.clone().unwrap_or_default(),
+            concept: self.concept.clone(),
+            split: self.split,
+            source: self.source.clone(),
+        }
+    }
+
+    /// The same; rows of one `image_id` are positives of each other.
+    pub fn record_of_picture(&self) -> Record {
+        let mut record = self.record();
+        if record.concept.is_none() {
+            record.concept = self.image_id.as_ref().map(QuestionId::to_string);
+        }
+        record
+    }
+}
+
+/// A row with its place in the file, for messages.
+#[derive(Debug)]
+pub(super) struct Placed {
+    pub place: String,
+    pub row: Row,
+}
+
+/// Reads every row of a file.
+///
+/// # Errors
+/// A file that cannot be read, is not UTF-8, or whose rows cannot be told apart; a single row that
+/// cannot be read, `skips` decides about where the next one can be.
+pub(super) fn read(path: &Path, skips: &Skips) -> Result<Vec<Placed>> {
+    let text = text(path)?;
+    let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
+    match extension.as_deref() {
+        Some("csv") => separated(path, &text, b',', skips),
+        Some("tsv") => separated(path, &text, b'\t', skips),
+        _ if text.trim_start().starts_with('[') => list(path, &text),
+        _ => lines(path, &text, skips),
+    }
+}
+
+/// The text of a file.
+pub(super) fn text(path: &Path) -> Result<String> {
+    let bytes = fs::read(path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => Error::Missing { path: path.to_path_buf() },
+        _ => Error::Read { path: path.to_path_buf(), source },
+    })?;
+    let bad = |line, reason: &str| {
+        Err(Error::Annotations { file: path.to_path_buf(), line, reason: reason.to_string() })
+    };
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return bad(None, "it is UTF-16; save it as UTF-8");
+    }
+    match String::from_utf8(bytes) {
+        // Spreadsheets put a byte order mark at the beginning.
+        Ok(text) => Ok(text.strip_prefix('\u{feff}').map(str::to_string).unwrap_or(text)),
+        Err(error) => {
+            let valid = error.utf8_error().valid_up_to();
+            let before = error.as_bytes().iter().take(valid);
+            let line = before.filter(|&&byte| byte == b'\n').count() as u64 + 1;
+            bad(Some(line), "it is not UTF-8; save the file as UTF-8")
+        }
+    }
+}
+
+/// A JSON list.
+fn list(path: &Path, text: &str) -> Result<Vec<Placed>> {
+    let rows: Vec<Row> = serde_json::from_str(text).map_err(|e| Error::Annotations {
+        file: path.to_path_buf(),
+        line: Some(e.line() as u64),
+        reason: e.to_string(),
+    })?;
+    let placed = |(index, row)| Placed { place: format!("row {}", index + 1), row };
+    Ok(rows.into_iter().enumerate().map(placed).collect())
+}
+
+/// JSON lines.
+fn lines(path: &Path, text: &str, skips: &Skips) -> Result<Vec<Placed>> {
+    let mut out = Vec::new();
+    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let place = format!("line {}", index + 1);
+        match serde_json::from_str(line) {
+            Ok(row) => out.push(Placed { place, row }),
+            Err(e) => {
+                // The parser counts lines from the beginning of what it was given.
+                let message = e.to_string();
+                let reason = message.split(" at line ").next().unwrap_or(&message);
+                let reason =
+                    format!("{reason} at column {}; a JSON object was expected", e.column());
+                refuse(path, place, reason, skips)?;
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// A row of a table, every cell a text.
+#[derive(Debug, Default, Deserialize)]
+struct Cells {
+    #[serde(alias = "picture", alias = "file_name", alias = "path")]
+    image: Option<String>,
+    #[serde(alias = "clip")]
+    clip_name: Option<String>,
+    image_id: Option<String>,
+    #[serde(alias = "captions")]
+    caption: Option<String>,
+    question: Option<String>,
+    #[serde(alias = "id")]
+    question_id: Option<String>,
+    #[serde(alias = "answers")]
+    answer: Option<String>,
+    keywords: Option<String>,
+    concept: Option<String>,
+    split: Option<String>,
+    source: Option<String>,
+}
+
+impl Cells {
+    fn row(self) -> Result<Row, String> {
+        let parts =
+            |cell: String| cell.split(BETWEEN).map(|part| part.trim().to_string()).collect();
+        let id = |cell: String| match cell.parse() {
+            Ok(number) => QuestionId::Number(number),
+            Err(_) => QuestionId::Name(cell),
+        };
+        Ok(Row {
+            image: self.image,
+            clip_name: self.clip_name,
+            video_id: None,
+            image_id: self.image_id.map(id),
+            caption: self.caption.map(|cell| Texts::Many(parts(cell))),
+            question: self.question,
+            question_id: self.question_id.map(id),
+            answer: self.answer.map(|cell| Answers::Annotators(parts(cell))),
+            dataset: None,
+            keywords: self.keywords.map(|cell| Texts::Many(parts(cell))),
+            concept: self.concept,
+            split: self
+                .split
+                .map(|s| s.trim().parse().map_err(|e: Error| e.to_string()))
+                .transpose()?,
+            source: self.source,
+        })
+    }
+}
+
+/// CSV or TSV. In TSV a quote is a letter like any other: there is nothing it would have to guard.
+fn separated(path: &Path, text: &str, between: u8, skips: &Skips) -> Result<Vec<Placed>> {
+    let bad = |line, reason| Error::Annotations { file: path.to_path_buf(), line, reason };
+    if between == b',' {
+        quotes::check(text).map_err(|(line, reason)| bad(Some(line), reason))?;
+    }
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(between)
+        .quoting(between == b',')
+        .from_reader(text.as_bytes());
+    let headings: csv::StringRecord = reader
+        .headers()
+        .map_err(|e| bad(Some(1), e.to_string()))?
+        .iter()
+        .map(|heading| heading.trim().to_lowercase())
+        .collect();
+    let has = |names: &[&str]| headings.iter().any(|heading| names.contains(&heading));
+    let pictures = ["image", "picture", "file_name", "path", "clip", "clip_name"];
+    for names in [&pictures[..], &["caption", "captions", "question"]] {
+        if !has(names) {
+            let found: Vec<&str> = headings.iter().collect();
+            return Err(bad(
+                Some(1),
+                format!(
+                    "the first line names no column {}; it names: {} (columns are parted by {})",
+                    names.join(" or "),
+                    found.join(", "),
+                    if between == b',' { "commas" } else { "tabs" },
+                ),
+            ));
+        }
+    }
+    let mut out = Vec::new();
+    let mut record = csv::StringRecord::new();
+    loop {
+        let place = |line: Option<u64>| format!("line {}", line.unwrap_or_default());
+        match reader.read_record(&mut record) {
+            Ok(false) => return Ok(out),
+            Ok(true) => {
+                let place = place(record.position().map(csv::Position::line));
+                let row = record
+                    .deserialize::<Cells>(Some(&headings))
+                    .map_err(|e| e.to_string())
+                    .and_then(Cells::row);
+                match row {
+                    Ok(row) => out.push(Placed { place, row }),
+                    Err(reason) => refuse(path, place, reason, skips)?,
+                }
+            }
+            Err(error) => {
+                let place = place(error.position().map(csv::Position::line));
+                let reason = match error.kind() {
+                    csv::ErrorKind::UnequalLengths { expected_len, len, .. } => format!(
+                        "it has {len} fields, and the first line names {expected_len} columns; put a \
+                         field that has a separator in it in quotes"
+                    ),
+                    _ => error.to_string(),
+                };
+                refuse(path, place, reason, skips)?;
+            }
+        }
+    }
+}
+
+fn refuse(path: &Path, place: String, reason: String, skips: &Skips) -> Result<()> {
+    let what = format!("{}, {place}", path.display());
+    skips.decide(what, Error::Row { file: path.to_path_buf(), place, reason })
+}

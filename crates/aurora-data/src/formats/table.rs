@@ -1,0 +1,36 @@
+//! A person's own table: one row for each caption or question.
+//!
+//! ```text
+//! my-pictures/
+//!   captions.csv        image,caption,split
+//!   red/apple.jpg       red/apple.jpg,a red apple,train
+//!   walk/000.jpg ...    walk,somebody walks,train
+//! ```
+//!
+//! `image` (or `picture`, `file_name`, `path`, `clip`) names a picture, a film (GIF, APNG, animated
+//! WebP, video) or a folder; a folder that a row names is a clip, and the pictures in it are its
+//! frames, in the order of their numbers. Beside it stand `caption` or `captions`, or `question`
+//! with `answer` or `answers` and `question_id`, and whatever is wanted of `split`, `concept`,
+//! `keywords` and `source`. Captions of one picture are brought together, from a list or from
+//! several rows; every question is a sample. In CSV and TSV, `|` stands between several captions,
+//! answers or keywords of a cell.
+
+use super::rows::Row;
+use super::{Entry, Pictures};
+
+pub(super) fn entry(row: &Row, pictures: &Pictures) -> Result<Entry, String> {
+    let Some(name) = row.image.as_ref().or(row.clip_name.as_ref()) else {
+        return Err("it names no picture; put its path under `image`".to_string());
+    };
+    if row.caption.is_none() && row.question.is_none() {
+        return Err(format!(
+            "nothing is said about {name}; put words under `caption`, or `question` and `answer`"
+        ));
+    }
+    let visual = match &row.image {
+        Some(_) => pictures.anything(name)?,
+        None => pictures.clip(name)?,
+    };
+    let together = row.question.is_none() && row.image_id.is_none();
+    Ok(Entry { key: name.clone(), visual, record: row.record_of_picture(), together })
+}

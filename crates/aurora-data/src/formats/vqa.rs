@@ -1,0 +1,59 @@
+//! VQAv2, with Visual Genome or without.
+//!
+//! ```text
+//! vqa/                      pictures = ["vqa", "visual-genome"]
+//!   train2014/, val2014/, test2015/
+//!   annotations/vqa_train.json    [{"question_id": 1, "image": "val2014/..", "question": "..", "answer": ["..", ..], "dataset": "vqa"}]
+//!   annotations/vg_qa.json        [{"question_id": 2, "image": "VG_100K/2.jpg", "question": "..", "answer": "..", "dataset": "vg"}]
+//!   annotations/vqa_test.json     [{"question_id": 3, "image": "test2015/..", "question": ".."}]
+//!   annotations/answer_list.json  ["yes", "no", ..]
+//! visual-genome/
+//!   VG_100K/
+//! ```
+//!
+//! Every question is a sample. An answer of VQA weighs the share of the annotators who gave it; an
+//! answer of Visual Genome weighs 0.2.
+
+use std::path::Path;
+
+use super::rows::{self, Row};
+use super::{Entry, Pictures, required};
+use crate::question::{Answers, Weighed};
+use crate::{Error, Result};
+
+/// What an answer of Visual Genome weighs: nobody has confirmed it.
+pub const VISUAL_GENOME_WEIGHT: f32 = 0.2;
+
+pub(super) fn entry(row: &Row, pictures: &Pictures) -> Result<Entry, String> {
+    let image = required(&row.image, "image", "VQA")?;
+    required(&row.question, "question", "VQA")?;
+    let visual = pictures.picture(&[image])?;
+    let mut record = row.record();
+    if row.dataset.as_deref() == Some("vg") {
+        let weighed = |answer| Weighed { answer, weight: VISUAL_GENOME_WEIGHT };
+        record.answers = Answers::Weighed(match record.answers {
+            Answers::One(answer) => vec![weighed(answer)],
+            Answers::Annotators(answers) => answers.into_iter().map(weighed).collect(),
+            Answers::Weighed(answers) => answers,
+        });
+    }
+    Ok(Entry { key: image.clone(), visual, record, together: false })
+}
+
+/// Reads the candidates that answers are chosen from: a JSON list of texts.
+///
+/// # Errors
+/// A file that cannot be read, is no such list, or holds no answer.
+pub fn answer_list(path: &Path) -> Result<Vec<String>> {
+    let text = rows::text(path)?;
+    let bad = |line, reason| Error::Annotations { file: path.to_path_buf(), line, reason };
+    let answers: Vec<String> = serde_json::from_str(&text).map_err(|e| {
+        let reason = format!("{e}; a JSON list of answers was expected: [\"yes\", \"no\"]");
+        bad(Some(e.line() as u64), reason)
+    })?;
+    match answers.iter().position(|answer| answer.trim().is_empty()) {
+        Some(at) => Err(bad(None, format!("answer {} is empty", at + 1))),
+        None if answers.is_empty() => Err(bad(None, "it holds no answer".to_string())),
+        None => Ok(answers),
+    }
+}

@@ -1,0 +1,71 @@
+//! Whatever pictures and words come in: a shard, a folder, or a file of annotations beside
+//! pictures.
+
+use std::path::{Path, PathBuf};
+
+use crate::folder::{self, Captions};
+use crate::formats::{self, Format};
+use crate::policy::Skips;
+use crate::{Error, Result, Sample, shard};
+
+/// Names of the file that says what the pictures of a folder show.
+pub const TABLES: &[&str] =
+    &["captions.jsonl", "captions.csv", "captions.tsv", "metadata.jsonl", "metadata.csv"];
+
+/// Extensions of annotation files.
+const ANNOTATIONS: &[&str] = &["json", "jsonl", "csv", "tsv"];
+
+/// How something is to be read.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Folders that the paths in annotations begin at, looked through in this order; none: the
+    /// folder that the annotations lie in.
+    pub pictures: Vec<PathBuf>,
+    /// The format of annotations.
+    pub format: Format,
+    /// Whether the pictures of a folder need words.
+    pub captions: Captions,
+}
+
+/// Reads a tar shard, a folder or a file of annotations. What is wrong with single pictures and
+/// rows, `skips` decides about.
+///
+/// # Errors
+/// Those of [`shard::read`], [`folder::read`] and [`formats::read`].
+pub fn read(path: &Path, options: &Options, skips: &Skips) -> Result<Vec<Sample>> {
+    let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
+    if path.is_dir() {
+        match table(path)? {
+            Some(table) if options.captions == Captions::Required => {
+                let format = match options.format {
+                    Format::Auto => Format::Table,
+                    given => given,
+                };
+                formats::read(&table, &Options { format, ..options.clone() }, skips)
+            }
+            _ => folder::read_with(path, options.captions, skips),
+        }
+    } else if extension.is_some_and(|e| ANNOTATIONS.contains(&e.as_str())) {
+        formats::read(path, options, skips)
+    } else {
+        shard::read_with(path, skips)
+    }
+}
+
+/// The table of a folder, if there is one.
+fn table(folder: &Path) -> Result<Option<PathBuf>> {
+    let there = TABLES.iter().map(|name| folder.join(name)).filter(|path| path.is_file());
+    let there: Vec<PathBuf> = there.collect();
+    match there.as_slice() {
+        [] => Ok(None),
+        [one] => Ok(Some(one.clone())),
+        [first, second, ..] => Err(Error::Annotations {
+            file: first.clone(),
+            line: None,
+            reason: format!(
+                "{} is there too; keep the one that counts, or name it instead of the folder",
+                second.display()
+            ),
+        }),
+    }
+}
