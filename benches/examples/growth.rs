@@ -99,7 +99,8 @@ fn step(backbone: &Backbone, batch: usize, queue: usize) -> Result<Box<dyn FnMut
     let mut number = 0;
     Ok(Box::new(move || {
         let concepts: Vec<i64> = (0..batch as i64).collect();
-        let pairs = Pairs { images: &images, token_ids: &ids, mask: &mask, ids: &concepts };
+        let images = (&images).into();
+        let pairs = Pairs { images, token_ids: &ids, mask: &mask, ids: &concepts };
         trainer.step(&pairs, number)?;
         number += 1;
         Ok(())

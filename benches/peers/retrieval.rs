@@ -52,7 +52,8 @@ pub fn step(setting: &Setting) -> Result<Prepared> {
     let ids: Vec<i64> = (0..setting.batch as i64).collect();
     let mut number = 0;
     let run = move || {
-        let pairs = Pairs { images: &images, token_ids: &texts.ids, mask: &texts.mask, ids: &ids };
+        let images = (&images).into();
+        let pairs = Pairs { images, token_ids: &texts.ids, mask: &texts.mask, ids: &ids };
         trainer.step(&pairs, number)?;
         number += 1;
         Ok(())
@@ -69,7 +70,7 @@ pub fn check(setting: &Setting) -> Result<Tensors> {
     let blip = Arc::new(backbone.model()?);
     let texts = Texts::of(&inputs)?;
     let ids: Vec<i64> = (0..setting.batch as i64).collect();
-    let images = named(&inputs, "pixel_values")?;
+    let images = named(&inputs, "pixel_values")?.into();
     let pairs = Pairs { images, token_ids: &texts.ids, mask: &texts.mask, ids: &ids };
 
     let (follower, mut view) = Momentum::new(&live, &blip, MOMENTUM)?.advance()?;

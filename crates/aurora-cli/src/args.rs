@@ -40,7 +40,7 @@ Examples:
 Writes config.toml, metrics.jsonl, adapter/, summary.json and report.html.")]
     Quickstart(RunArgs),
 
-    /// Tune a model on your own captioned pictures
+    /// Tune a model on your own captioned pictures or clips, or on questions about them
     #[command(after_help = TRAIN_EXAMPLES, after_long_help = with_keys::<Config>(TRAIN_EXAMPLES))]
     Train(RunArgs),
 
@@ -51,7 +51,7 @@ Writes config.toml, metrics.jsonl, adapter/, summary.json and report.html.")]
     )]
     Pretrain(RunArgs),
 
-    /// Measure recall of a model, with or without an adapter
+    /// Measure recall, or accuracy of answers, of a model with or without an adapter
     #[command(after_help = "\
 Examples:
   aurora eval
@@ -120,6 +120,7 @@ Examples:
   aurora train --config my.toml --out runs/mine
   aurora train --config my.toml --set schedule.steps=200 --out runs/short
   aurora train --set data.train=my/pictures --set data.validation=my/more --set data.test=my/rest
+  aurora train --config my.toml --set task=answering --set model.decoder=start --out runs/answers
 
 my.toml says which model and which pictures; settings it leaves out keep their defaults. A folder of
 pictures has a .txt beside each with its caption, or a .json. Writes the same files as quickstart.

@@ -62,28 +62,40 @@ impl Metrics {
     fn losses(&self) -> Chart {
         let itc = self.series("contrastive (ITC)", "train", "itc");
         let itm = self.series("matching (ITM)", "train", "itm");
+        // A loss of one part is that part.
+        let answers = match itc.is_none() {
+            true => self.series("answers", "train", "loss"),
+            false => None,
+        };
         Chart {
             title: "Losses".to_owned(),
             note: "On training batches, so they are noisy.".to_owned(),
             x_label: "step".to_owned(),
             y_label: "loss".to_owned(),
-            series: itc.into_iter().chain(itm).collect(),
+            series: itc.into_iter().chain(itm).chain(answers).collect(),
             ..Chart::default()
         }
     }
 
     fn validation(&self) -> Chart {
-        let series = self.series("validation", "validation", "mean_recall");
+        let recall = self.series("validation", "validation", "mean_recall");
+        let answers = recall.is_none();
+        let series = recall.or_else(|| self.series("validation", "validation", "accuracy"));
         let points = series.as_ref().map(|s| s.points.as_slice()).unwrap_or_default();
         // The first among equals, as the run itself chooses.
         let best = points.iter().copied().reduce(|best, p| if p.1 > best.1 { p } else { best });
         let untuned = points.first().filter(|point| point.0 == 0.0);
         Chart {
-            title: "Recall on validation".to_owned(),
-            note: "The mean of R@1, R@5 and R@10 both ways; the adapter of the best step is kept."
-                .to_owned(),
+            title: format!("{} on validation", if answers { "Accuracy" } else { "Recall" }),
+            note: match answers {
+                true => "The mean score of the answers; the adapter of the best step is kept.",
+                false => {
+                    "The mean of R@1, R@5 and R@10 both ways; the adapter of the best step is kept."
+                }
+            }
+            .to_owned(),
             x_label: "step".to_owned(),
-            y_label: "mean recall, %".to_owned(),
+            y_label: if answers { "accuracy, %" } else { "mean recall, %" }.to_owned(),
             reference: untuned
                 .map(|point| Reference { label: "untuned".to_owned(), value: point.1 }),
             highlight: best
@@ -151,6 +163,18 @@ mod tests {
         assert_eq!(charts[1].reference.as_ref().unwrap().value, 5.0);
         assert_eq!(charts[1].highlight.as_ref().unwrap().label, "kept: step 2");
         assert!(Metrics::default().charts().is_empty());
+    }
+
+    #[test]
+    fn accuracy_has_its_own_titles() {
+        let text = r#"
+{"event":"validation","step":0,"accuracy":5.0}
+{"event":"train","step":1,"loss":4.0}
+{"event":"validation","step":1,"accuracy":9.0}
+"#;
+        let charts = Metrics::parse(text).unwrap().charts();
+        let titles: Vec<&str> = charts.iter().map(|chart| chart.title.as_str()).collect();
+        assert_eq!(titles, ["Losses", "Accuracy on validation"]);
     }
 
     #[test]

@@ -73,6 +73,9 @@ fn of_train(error: &TrainError) -> bool {
         | TrainError::RunExists { .. }
         | TrainError::NoVocabulary { .. }
         | TrainError::OtherVocabulary { .. }
+        | TrainError::OtherForm { .. }
+        | TrainError::NothingToTrain { .. }
+        | TrainError::NothingKnown { .. }
         | TrainError::NoNegative { .. }
         | TrainError::NoGroundTruth { .. }
         | TrainError::State { .. } => true,

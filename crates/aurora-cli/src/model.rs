@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
-use aurora_data::Tokens;
+use aurora_data::{Dataset, Split, Tokens};
 use aurora_layers::checkpoint::Origin;
 use aurora_layers::{Backbone, Blip, Prepared, load_adapter};
-use aurora_train::config::{Beta, Config, ModelSection, RunConfig};
-use aurora_train::pipeline::{Evaluation, Model, measure};
+use aurora_train::config::{Beta, Config, ModelSection, RunConfig, Task};
+use aurora_train::pipeline::{Feed, Measurement, Measurer, Model, open as open_data};
 use aurora_train::progress::Progress;
 use candle_core::Device;
 
@@ -16,20 +16,21 @@ use crate::args::BaseArgs;
 use crate::failure::bad_input;
 use crate::{nano, output};
 
-/// Opens `nano` or the backbone at a path on a device, and notes on standard error what became of its tensors.
+/// Opens `nano` or the backbone at a path on a device, for a task, and notes on standard error what became of its
+/// tensors.
 ///
 /// # Errors
-/// A path where nothing is; a file that is missing, cut or contradicts the others.
-pub fn open(section: &ModelSection, device: &Device) -> Result<Model> {
+/// A path where nothing is; a file that is missing, cut or contradicts the others; a backbone for another task.
+pub fn open(section: &ModelSection, task: Task, device: &Device) -> Result<Model> {
     let name = &section.backbone;
     if name == nano::NAME {
         let tokens = Tokens::new(nano::VOCABULARY)?;
-        return Ok(Model::from_backbone(section, nano::backbone(device)?, tokens)?);
+        return Ok(Model::from_backbone(section, task, nano::backbone(device)?, tokens)?);
     }
     if !Path::new(name).exists() {
         return Err(nothing_at("`model.backbone`", name));
     }
-    let model = Model::open(section, device)?;
+    let model = Model::open(section, task, device)?;
     output::note(&format!("{name}: {}", model.report.brief()));
     Ok(model)
 }
@@ -114,52 +115,62 @@ impl Ready {
         Ok(Self { blip, prepared })
     }
 
-    /// Retrieval of a dataset, as a run measures it.
+    /// A dataset at the run's task, as a run measures it.
     ///
     /// # Errors
-    /// A picture that does not decode, a caption that is missing.
+    /// A picture that does not decode, a caption or question that is missing.
     pub fn measure(
         &self,
-        dataset: &aurora_data::Dataset,
-        tokens: &Tokens,
-        config: &Config,
+        measurer: &Measurer,
+        dataset: &Dataset,
         beta: Option<f64>,
         progress: &mut dyn Progress,
-    ) -> Result<Evaluation> {
-        let keywords = config.data.evaluation_keywords;
-        let (blip, prepared) = (self.blip.as_ref(), &self.prepared);
-        let section = &config.evaluation;
-        Ok(measure((blip, prepared), dataset, tokens, keywords, section, beta, progress)?)
+    ) -> Result<Measurement> {
+        Ok(measurer.measure((&self.blip, &self.prepared), dataset, beta, progress)?)
     }
 
     /// The weight of the similarity beside the matching logit: the one in the configuration, or of
-    /// several the one that does best on the validation pairs.
+    /// several the one that does best on the validation pairs. Of no meaning where nothing is
+    /// retrieved.
     ///
     /// # Errors
     /// Validation pairs that cannot be read.
     pub fn beta(
         &self,
-        tokens: &Tokens,
+        measurer: &Measurer,
         config: &Config,
         progress: &mut dyn Progress,
     ) -> Result<f64> {
         match &config.evaluation.beta {
             Beta::One(beta) => Ok(*beta),
-            Beta::Candidates(betas) if betas.len() == 1 || config.evaluation.k_test == 0 => {
+            Beta::Candidates(betas)
+                if betas.len() == 1
+                    || config.evaluation.k_test == 0
+                    || config.task != Task::Retrieval =>
+            {
                 Ok(betas.first().copied().unwrap_or(0.0))
             }
             Beta::Candidates(_) => {
-                let split = aurora_data::Split::Validation;
                 let data = &config.data;
-                let validation = aurora_train::pipeline::open(
-                    &data.validation,
-                    split,
-                    &data.reading(),
-                    &data.skips(),
-                )?;
+                let skips = &measurer.feed().skips;
+                let validation =
+                    open_data(&data.validation, Split::Validation, &data.reading(), skips)?;
                 progress.message("choosing the weight of the similarity on the validation pairs");
-                Ok(self.measure(&validation, tokens, config, None, progress)?.beta)
+                let found = self.measure(measurer, &validation, None, progress)?;
+                Ok(found.beta().unwrap_or(0.0))
             }
         }
     }
+}
+
+/// What measures a model as a configuration says. Answers that come from the training questions are read here.
+///
+/// # Errors
+/// As the readers of data.
+pub fn measurer(config: &Config, model: &Model) -> Result<Measurer> {
+    let data = &config.data;
+    let skips = Arc::new(data.skips());
+    let feed = Feed::new(config, &model.backbone.config, &model.tokens, &skips);
+    let train = || open_data(&data.train, Split::Train, &data.reading(), &skips);
+    Ok(Measurer::new(config, feed, train)?)
 }

@@ -4,10 +4,12 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use aurora_train::figures::Figures;
 use aurora_train::progress::{EvaluationReport, Progress, StepReport};
+use aurora_train::recall::RetrievalReport;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::output::duration;
+use crate::output::{count, duration};
 
 /// At most this many plain lines tell about the steps of a run.
 const STEP_LINES: u64 = 20;
@@ -104,19 +106,19 @@ impl Pace {
 }
 
 fn evaluation_words(report: &EvaluationReport<'_>) -> String {
-    let (i2t, t2i) = (report.recall.i2t, report.recall.t2i);
+    let parts = match report.figures {
+        Figures::Recall(RetrievalReport { i2t, t2i }) => format!(
+            "R@1/5/10 to text {:.1} {:.1} {:.1}, to picture {:.1} {:.1} {:.1}",
+            i2t.r1, i2t.r5, i2t.r10, t2i.r1, t2i.r5, t2i.r10
+        ),
+        Figures::Accuracy(accuracy) => format!("{} questions", count(accuracy.questions)),
+    };
     format!(
-        "step {} {}: mean recall {:.2} % (R@1/5/10 to text {:.1} {:.1} {:.1}, to picture {:.1} \
-         {:.1} {:.1}) in {}{}",
+        "step {} {}: {} {:.2} % ({parts}) in {}{}",
         report.step,
         report.split,
-        report.recall.mean(),
-        i2t.r1,
-        i2t.r5,
-        i2t.r10,
-        t2i.r1,
-        t2i.r5,
-        t2i.r10,
+        report.figures.name(),
+        report.figures.headline(),
         duration(report.seconds),
         if report.best { ", best so far" } else { "" }
     )
@@ -248,7 +250,8 @@ impl<W: Write> Progress for Lines<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aurora_train::recall::{Recall, RetrievalReport};
+    use aurora_train::accuracy::AccuracyReport;
+    use aurora_train::recall::Recall;
 
     fn step(step: u64, steps: u64) -> StepReport<'static> {
         StepReport {
@@ -289,12 +292,12 @@ mod tests {
     #[test]
     fn evaluations_are_told_with_all_recalls() {
         let recall = Recall { r1: 1.0, r5: 2.0, r10: 3.0 };
-        let report = RetrievalReport { i2t: recall, t2i: recall };
+        let report = Figures::Recall(RetrievalReport { i2t: recall, t2i: recall });
         let mut lines = Lines::new(Vec::new());
         lines.on_evaluation(&EvaluationReport {
             step: 5,
             split: "validation",
-            recall: &report,
+            figures: &report,
             best: true,
             seconds: 1.5,
         });
@@ -302,6 +305,20 @@ mod tests {
             written(lines),
             ["step 5 validation: mean recall 2.00 % (R@1/5/10 to text 1.0 2.0 3.0, to picture \
               1.0 2.0 3.0) in 1.5 s, best so far"]
+        );
+    }
+
+    #[test]
+    fn accuracy_is_told_with_its_number_of_questions() {
+        let mut report = AccuracyReport::default();
+        report.add(1.0, 1.0, "yes/no");
+        report.add(0.5, 1.0, "other");
+        let figures = Figures::Accuracy(report);
+        let (split, best) = ("validation", false);
+        let report = EvaluationReport { step: 7, split, figures: &figures, best, seconds: 1.0 };
+        assert_eq!(
+            evaluation_words(&report),
+            "step 7 validation: accuracy 75.00 % (2 questions) in 1.0 s"
         );
     }
 

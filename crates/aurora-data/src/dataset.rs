@@ -164,6 +164,11 @@ impl Dataset {
         Ok(Self { items: Arc::new(items), rows: Arc::new(rows) })
     }
 
+    /// Whether every picture is decoded and in memory.
+    pub fn is_decoded(&self) -> bool {
+        self.rows.iter().all(|&row| self.items.get(row).is_some_and(|item| item.picture.is_some()))
+    }
+
     /// How many samples there are.
     pub fn len(&self) -> usize {
         self.rows.len()

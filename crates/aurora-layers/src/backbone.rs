@@ -2,8 +2,9 @@
 
 use crate::block::is_norm;
 use crate::checkpoint::Checkpoint;
+use crate::decoder::Decoder;
 use crate::tensors::{self, Tensors};
-use crate::{Blip, BlipConfig, Error, Result};
+use crate::{Blip, BlipConfig, DecoderTokens, Error, Form, HEADS, Result};
 use aurora_kernels::random::Stream;
 use candle_core::{DType, Device, Tensor};
 use std::path::Path;
@@ -59,6 +60,25 @@ impl Backbone {
             };
             tensors.insert(name, tensor);
         }
+        Ok(Self { config, tensors })
+    }
+
+    /// A model for question answering whose decoder starts from the text encoder of this one, made for retrieval, and
+    /// has learned nothing yet; the heads of retrieval are gone. The same backbone always gives the same model.
+    ///
+    /// # Errors
+    /// A backbone of another form, tokens outside of its vocabulary.
+    pub fn start_decoder(self, tokens: DecoderTokens) -> Result<Self> {
+        let Self { mut config, mut tensors } = self;
+        if config.form != Form::Retrieval {
+            let reason = "must be retrieval for a decoder to be started from its text encoder";
+            return Err(Error::config("form", config.form, reason));
+        }
+        config.form = Form::QuestionAnswering(tokens);
+        config.check()?;
+        let device = tensors.values().next().map_or(Device::Cpu, |tensor| tensor.device().clone());
+        tensors.extend(Decoder::start(&config.text, &tensors, &device)?);
+        tensors.retain(|name, _| !HEADS.iter().any(|head| name.starts_with(head)));
         Ok(Self { config, tensors })
     }
 

@@ -1,12 +1,12 @@
 //! The text decoder: a text tower that sees only what came before, and a head that says what comes next.
 
-use crate::block::{LayerNorm, Linear, Wanted};
+use crate::block::{LayerNorm, Linear, Wanted, is_norm};
 use crate::site::Tower;
 use crate::tensors::{Tensors, get};
 use crate::text::TextTower;
 use crate::{DecoderTokens, Result, TextConfig};
 use aurora_kernels::{Precision, gelu};
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 
 const PREDICTIONS: &str = "text_decoder.cls.predictions";
 
@@ -54,6 +54,34 @@ impl Decoder {
             norm: LayerNorm::new(&format!("{PREDICTIONS}.transform.LayerNorm"), eps, tensors)?,
             bias: get(tensors, &format!("{PREDICTIONS}.bias"))?,
         })
+    }
+
+    /// The tensors of a decoder that has learned nothing yet, made of those of a text encoder: embeddings, self-attention
+    /// and MLP are the encoder's. So is the cross-attention's start, from the self-attention, because it looks at a
+    /// text's states too. The word head lets states through as they are, to the table of word embeddings.
+    pub(crate) fn start(
+        config: &TextConfig,
+        encoder: &Tensors,
+        device: &Device,
+    ) -> Result<Tensors> {
+        let (from, to) = (Tower::Decoder.prefix(), Tower::Text.prefix());
+        let made = Self::wanted(config, config.hidden_size).into_iter().map(|(name, shape)| {
+            let tensor = match name.strip_prefix(from) {
+                Some(rest) => {
+                    let rest = rest.replace(".crossattention.", ".attention.");
+                    get(encoder, &format!("{to}{rest}"))?
+                }
+                None if name.ends_with("dense.weight") => {
+                    Tensor::eye(config.hidden_size, DType::F32, device)?
+                }
+                None if is_norm(&name) && name.ends_with("weight") => {
+                    Tensor::ones(shape, DType::F32, device)?
+                }
+                None => Tensor::zeros(shape, DType::F32, device)?,
+            };
+            Ok((name, tensor))
+        });
+        made.collect()
     }
 
     /// States (.., width) to logits of the next word (.., vocabulary), over the table of word embeddings.

@@ -50,4 +50,4 @@ pub use targets::{LayerRange, Selection, Targets};
 pub use tensors::Tensors;
 pub use text::cls;
 pub use tuned::{Part, Tuned};
-pub use video::{clip_tokens, frame_scale};
+pub use video::{clip_token_mask, clip_tokens, frame_scale};

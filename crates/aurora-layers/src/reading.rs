@@ -36,6 +36,15 @@ impl CrossKeys {
     pub fn pictures(&self) -> usize {
         self.layers.first().map_or(0, |sight| sight.tensor().dims()[0])
     }
+
+    /// The same with nothing to be seen where `mask` (pictures, picture tokens) is zero. Not for
+    /// [`crate::Blip::cross_states`], which hides nothing.
+    pub fn hiding(mut self, mask: &Tensor) -> Result<Self> {
+        if let Some(sight) = self.layers.first() {
+            self.mask = Some(additive(mask, sight.tensor().dtype())?);
+        }
+        Ok(self)
+    }
 }
 
 /// What each text looks at, and how.

@@ -1,8 +1,11 @@
 //! Clips: frames go through the vision tower one by one, fused attention sees the tokens of all of them.
 //!
-//! The states of clips are (clips, frames, tokens, width); token 0 of every frame is its `[CLS]`.
+//! The states of clips are (clips, frames, tokens, width); token 0 of every frame is its `[CLS]`. A clip with fewer frames
+//! than the longest is filled up, and a mask (clips, frames) of ones and zeros says which frames are there: the others
+//! have no part in a feature, are not seen, and get no gradient.
 
 use crate::heads::normalize;
+use crate::reading::additive;
 use crate::text::cls;
 use crate::{Blip, Prepared, Result};
 use aurora_kernels::Precision;
@@ -42,15 +45,31 @@ pub fn clip_tokens(states: &Tensor) -> Result<Tensor> {
     Ok(states.flatten(1, 2)?)
 }
 
+/// Which of those tokens are of frames that are there: a mask of frames (clips, frames) to one of tokens (clips, frames
+/// * tokens), for [`crate::CrossKeys::hiding`].
+pub fn clip_token_mask(mask: &Tensor, tokens: usize) -> Result<Tensor> {
+    let (clips, frames) = mask.dims2()?;
+    Ok(mask.unsqueeze(2)?.broadcast_as((clips, frames, tokens))?.contiguous()?.flatten(1, 2)?)
+}
+
 impl Prepared {
-    /// States of clips to features of unit length, of the mean of the frames' `[CLS]`: (clips, projection).
-    pub fn clip_features(&self, states: &Tensor) -> Result<Tensor> {
-        self.clip_cls_features(&cls(states)?)
+    /// States of clips to features of unit length, of the mean of the `[CLS]` of the frames that are there: (clips,
+    /// projection).
+    pub fn clip_features(&self, states: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
+        self.clip_cls_features(&cls(states)?, mask)
     }
 
     /// The same from the `[CLS]` states of the frames alone, (clips, frames, vision width).
-    pub fn clip_cls_features(&self, frame_cls: &Tensor) -> Result<Tensor> {
-        normalize(&self.heads()?.vision_proj.plain(&frame_cls.mean(1)?, Precision::F32)?)
+    pub fn clip_cls_features(&self, frame_cls: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
+        let mean = match mask {
+            None => frame_cls.mean(1)?,
+            Some(mask) => {
+                let mask = mask.to_dtype(frame_cls.dtype())?;
+                let there = frame_cls.broadcast_mul(&mask.unsqueeze(2)?)?.sum(1)?;
+                there.broadcast_div(&mask.sum_keepdim(1)?.maximum(1.0)?)?
+            }
+        };
+        normalize(&self.heads()?.vision_proj.plain(&mean, Precision::F32)?)
     }
 
     /// States of clips to features of unit length of every frame: (clips, frames, projection).
@@ -71,15 +90,29 @@ impl Prepared {
 /// Frame-aware attention: what each text multiplies the keys of its clip's frames by, for [`crate::Seen::scaled`].
 ///
 /// Text features (pairs, projection), features of the frames of each text's clip (pairs, frames, projection), both of
-/// unit length; every frame has `tokens` tokens. Frame t gets `frames softmax_t(similarity / 4)`, its `[CLS]` 1.
-/// Result: (pairs, frames * tokens), without gradient.
-pub fn frame_scale(text: &Tensor, frames: &Tensor, tokens: usize) -> Result<Tensor> {
+/// unit length, and which of those frames are there (pairs, frames); every frame has `tokens` tokens. Frame t gets
+/// `frames softmax_t(similarity / 4)`, its `[CLS]` 1, over the frames that are there. Result: (pairs, frames * tokens),
+/// without gradient.
+pub fn frame_scale(
+    text: &Tensor,
+    frames: &Tensor,
+    mask: Option<&Tensor>,
+    tokens: usize,
+) -> Result<Tensor> {
     let (pairs, count, _) = frames.dims3()?;
     let similarity = frames.detach().broadcast_mul(&text.detach().unsqueeze(1)?)?.sum(D::Minus1)?;
     let scores = (similarity / TEMPERATURE)?; // (pairs, frames)
+    let scores = match mask {
+        None => scores,
+        Some(mask) => (&scores + additive(mask, scores.dtype())?)?,
+    };
     let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
     let weights = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?;
-    let weights = (weights * count as f64)?.unsqueeze(2)?; // (pairs, frames, 1)
+    let weights = match mask {
+        None => (weights * count as f64)?,
+        Some(mask) => weights.broadcast_mul(&mask.to_dtype(weights.dtype())?.sum_keepdim(1)?)?,
+    };
+    let weights = weights.unsqueeze(2)?; // (pairs, frames, 1)
     let others = weights.broadcast_as((pairs, count, tokens - 1))?;
     Ok(Tensor::cat(&[&weights.ones_like()?, &others.contiguous()?], 2)?.flatten(1, 2)?)
 }
@@ -94,11 +127,24 @@ mod tests {
         let text = Tensor::new(&[[1f32, 0.], [0., 1.]], &Device::Cpu).unwrap();
         let frames =
             Tensor::new(&[[[1f32, 0.], [0., 1.]], [[0., 1.], [0., 1.]]], &Device::Cpu).unwrap();
-        let scale = frame_scale(&text, &frames, 3).unwrap().to_vec2::<f32>().unwrap();
+        let scale = frame_scale(&text, &frames, None, 3).unwrap().to_vec2::<f32>().unwrap();
         let near = 2.0 * (0.25f32.exp() / (0.25f32.exp() + 1.0));
         for (found, wanted) in scale[0].iter().zip([1.0, near, near, 1.0, 2.0 - near, 2.0 - near]) {
             assert!((found - wanted).abs() < 1e-6, "{scale:?}");
         }
         assert_eq!(scale[1], [1.0; 6]);
+    }
+
+    #[test]
+    fn frames_that_are_not_there_change_nothing() {
+        let text = Tensor::new(&[[1f32, 0.]], &Device::Cpu).unwrap();
+        let frames = Tensor::new(&[[[1f32, 0.], [0., 1.], [0.6, 0.8]]], &Device::Cpu).unwrap();
+        let mask = Tensor::new(&[[1f32, 1., 0.]], &Device::Cpu).unwrap();
+        let masked = frame_scale(&text, &frames, Some(&mask), 2).unwrap().to_vec2::<f32>().unwrap();
+        let short = frames.narrow(1, 0, 2).unwrap();
+        let short = frame_scale(&text, &short, None, 2).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(masked[0][..4], short[0][..]);
+        let tokens = clip_token_mask(&mask, 2).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(tokens, [[1., 1., 1., 1., 0., 0.]]);
     }
 }

@@ -5,10 +5,11 @@
 //! values once, however many answers look at them.
 
 use aurora_kernels::negative_log_likelihood;
-use aurora_layers::{Blip, CrossKeys, Prepared, Seen};
+use aurora_layers::{Blip, CrossKeys, Prepared, Seen, clip_tokens};
 use candle_core::{DType, Tensor};
 
 use crate::error::{Error, Result};
+use crate::retrieval::{Images, image_keys};
 
 /// Token ids (rows, length), u32, and ones for tokens and zeros for padding, (rows, length).
 #[derive(Debug, Clone, Copy)]
@@ -30,19 +31,39 @@ pub struct Answers<'a> {
     pub weights: &'a [f32],
 }
 
-/// The states of questions about pictures, (batch, length, text width): one question a picture, pictures (batch, 3,
-/// size, size).
+/// Questions about pictures with their answers: what a step of training looks at.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// Pictures or clips.
+    pub images: Images<'a>,
+    /// A question about each.
+    pub questions: Texts<'a>,
+    /// Their answers.
+    pub answers: Answers<'a>,
+}
+
+/// Pictures or clips as the questions about them look at them.
+fn seen_keys(blip: &Blip, prepared: &Prepared, images: Images) -> Result<CrossKeys> {
+    let Images { pixels, frame_mask } = images;
+    let states = match pixels.rank() {
+        5 => clip_tokens(&blip.encode_clips(pixels, prepared)?)?,
+        _ => blip.encode_image(pixels, prepared)?,
+    };
+    image_keys(blip, prepared, &states, frame_mask)
+}
+
+/// The states of questions about pictures or clips, (batch, length, text width): one question a picture. Of a clip a
+/// question sees the tokens of all frames alike.
 ///
 /// # Errors
 /// Shapes that do not fit the model, a model without text encoder.
-pub fn question_states(
+pub fn question_states<'a>(
     blip: &Blip,
     prepared: &Prepared,
-    images: &Tensor,
+    images: impl Into<Images<'a>>,
     questions: &Texts,
 ) -> Result<Tensor> {
-    let states = blip.encode_image(images, prepared)?;
-    let keys = blip.cross_keys(&states, prepared)?;
+    let keys = seen_keys(blip, prepared, images.into())?;
     let Texts { token_ids, mask } = questions;
     Ok(blip.fuse(token_ids, mask, &Seen::new(&keys), prepared)?)
 }
@@ -54,14 +75,13 @@ pub fn question_states(
 ///
 /// # Errors
 /// Shapes that do not fit the model, a model without encoder or decoder.
-pub fn read_questions(
+pub fn read_questions<'a>(
     blip: &Blip,
     prepared: &Prepared,
-    images: &Tensor,
+    images: impl Into<Images<'a>>,
     questions: &Texts,
 ) -> Result<CrossKeys> {
-    let states = blip.encode_image(images, prepared)?;
-    let keys = blip.cross_keys(&states, prepared)?;
+    let keys = seen_keys(blip, prepared, images.into())?;
     let Texts { token_ids, mask } = questions;
     // Padding is hidden from the decoder, so its states need not be computed.
     let states = blip.fuse_tokens(token_ids, mask, &Seen::new(&keys), prepared)?;

@@ -36,7 +36,7 @@ pub use rates::{FactorRates, FullRates, HeadRates, LearningRates};
 pub use resolve::{RunConfig, describe};
 pub use sections::{
     Augment, Beta, DataSection, EvaluationSection, Keywords, OneOrMany, OptimizerSection,
-    ScheduleSection,
+    ScheduleSection, Shuffle,
 };
 
 use schema::{Field, Kind, Range};
@@ -47,6 +47,8 @@ use schema::{Field, Kind, Range};
 pub struct Config {
     /// Seed of everything random.
     pub seed: u64,
+    /// What is learned.
+    pub task: Task,
     /// Where to compute, as [`DeviceChoice`](aurora_kernels::device::DeviceChoice) reads it.
     pub device: String,
     /// What a step keeps for its backward pass.
@@ -69,6 +71,29 @@ pub struct Config {
     pub schedule: ScheduleSection,
     /// How retrieval is measured.
     pub evaluation: EvaluationSection,
+}
+
+/// What a run learns and measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Task {
+    /// Pictures or clips are found by texts, and texts by them.
+    Retrieval,
+    /// Questions about pictures or clips are answered.
+    Answering,
+}
+
+impl Task {
+    /// Their names in configurations.
+    pub const NAMES: &'static [&'static str] = &["retrieval", "answering"];
+
+    /// Its name in configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Retrieval => "retrieval",
+            Self::Answering => "answering",
+        }
+    }
 }
 
 /// Whether a step computes blocks once more in its backward pass instead of keeping what is inside of them.
@@ -129,12 +154,29 @@ pub struct ModelSection {
     pub vocabulary: String,
     /// Side of the pictures in pixels, 0 for the backbone's own.
     pub image_size: usize,
+    /// Where question answering takes its decoder from.
+    pub decoder: DecoderSource,
+}
+
+/// Where question answering takes its decoder from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DecoderSource {
+    /// The backbone has one.
+    Own,
+    /// It starts from the text encoder of a backbone for retrieval, and has everything to learn.
+    Start,
 }
 
 impl ModelSection {
     /// The backbone at this path as it is: its own vocabulary, its own picture size.
     pub fn of(backbone: &str) -> Self {
-        Self { backbone: backbone.to_owned(), vocabulary: OWN.to_owned(), image_size: 0 }
+        Self {
+            backbone: backbone.to_owned(),
+            vocabulary: OWN.to_owned(),
+            image_size: 0,
+            decoder: DecoderSource::Own,
+        }
     }
 
     /// The file to take the vocabulary from, where it is not the backbone's own.
@@ -179,6 +221,11 @@ const FIELDS: &[Field] = &[
         kind: Kind::Count(0, i64::MAX),
         meaning: "Seed of everything random: one seed, one result.",
     },
+    Field {
+        key: "task",
+        kind: Kind::Choice(Task::NAMES),
+        meaning: "What is learned: retrieval (pictures or clips by texts and the other way round) or answering (questions about them).",
+    },
     Field { key: "device", kind: schema::DEVICE, meaning: schema::DEVICE_MEANING },
     Field {
         key: "checkpoint",
@@ -204,6 +251,11 @@ const FIELDS: &[Field] = &[
         key: "model.image_size",
         kind: Kind::Count(0, 4096),
         meaning: "Side of the pictures in pixels, 0 for the backbone's own; position embeddings are resized to fit.",
+    },
+    Field {
+        key: "model.decoder",
+        kind: Kind::Choice(&["own", "start"]),
+        meaning: "Decoder of task answering: own, the backbone's, or start, begun from the text encoder of a backbone for retrieval.",
     },
 ];
 
@@ -272,6 +324,13 @@ impl RunConfig for Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
+        if self.task == Task::Answering && self.evaluation.k_test == 0 {
+            return Err(ConfigError::Conflict(
+                "`evaluation.k_test` is 0: with task answering it is the number of candidates that are compared in \
+                 full, at least 1"
+                    .to_owned(),
+            ));
+        }
         self.schedule.check()
     }
 }

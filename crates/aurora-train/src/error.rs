@@ -77,6 +77,53 @@ pub enum Error {
         rows: usize,
     },
 
+    /// A model for one task where another is asked for.
+    #[error(
+        "the backbone is a model for {form}, and `task` is {task:?}: {}",
+        match *task {
+            "answering" => "give a backbone with a decoder, or set `model.decoder` to \"start\", which begins one from the \
+                            text encoder of a model for retrieval",
+            _ => "give a model for retrieval, or set `task` to \"answering\"",
+        }
+    )]
+    OtherForm {
+        /// What the model is for.
+        form: String,
+        /// The task.
+        task: &'static str,
+    },
+
+    /// Data of one task where another is asked for.
+    #[error("{given} are given to a tuning whose task is {task}")]
+    OtherExamples {
+        /// What is given.
+        given: &'static str,
+        /// The task.
+        task: &'static str,
+    },
+
+    /// Validation questions that nobody has answered.
+    #[error(
+        "none of the {questions} samples of `data.validation` has a question with an answer, so no checkpoint could be chosen: \
+         give questions whose answers are known"
+    )]
+    NothingKnown {
+        /// Samples there are.
+        questions: usize,
+    },
+
+    /// An adapter that trains no tensor.
+    #[error(
+        "adapter.kind {kind:?} trains nothing of a model for {form}: take another kind, or name modules in \
+         `adapter.extra_modules`"
+    )]
+    NothingToTrain {
+        /// The kind.
+        kind: &'static str,
+        /// What the model is for.
+        form: String,
+    },
+
     /// A trainable tensor that the backward pass did not reach.
     #[error(
         "no gradient for {} of {total} trainable tensors: {}; each must take part in the loss, or be frozen",

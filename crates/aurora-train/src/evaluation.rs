@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::rerank::{Candidates, Reranked, rerank};
-use crate::retrieval::{encode_images, frame_weights};
+use crate::retrieval::{Frames, Images, encode_images, frame_weights, image_keys};
 
 /// Pairs of a fused pass that are computed together.
 const PAIRS_PER_CALL: usize = 512;
@@ -15,7 +15,7 @@ const PAIRS_PER_CALL: usize = 512;
 #[derive(Debug)]
 pub struct Gallery {
     image_states: Vec<Tensor>,    // each (1, tokens, vision width)
-    frames: Vec<Tensor>,          // of clips, each (1, frames, projection)
+    frames: Vec<Frames>,          // of clips, each of one
     text_cls: Vec<Tensor>,        // each (1, text width)
     texts: Vec<(Tensor, Tensor)>, // token ids and mask, each (1, length)
     /// Picture features (pictures, projection).
@@ -28,7 +28,7 @@ pub struct Gallery {
 #[derive(Debug, Default)]
 pub struct GalleryBuilder {
     image_states: Vec<Tensor>,
-    frames: Vec<Tensor>,
+    frames: Vec<Frames>,
     text_cls: Vec<Tensor>,
     texts: Vec<(Tensor, Tensor)>,
     image: Vec<Tensor>,
@@ -36,18 +36,25 @@ pub struct GalleryBuilder {
 }
 
 impl GalleryBuilder {
-    /// Add pictures (batch, 3, size, size), or clips (batch, frames, 3, size, size), all of as many frames.
+    /// Add pictures (batch, 3, size, size), or clips (batch, frames, 3, size, size), all of as many frames, those that
+    /// only fill a short clip up included; either all clips come with a mask of frames or none.
     ///
     /// # Errors
     /// Shapes that do not fit the model.
-    pub fn images(&mut self, blip: &Blip, prepared: &Prepared, images: &Tensor) -> Result<()> {
+    pub fn images<'a>(
+        &mut self,
+        blip: &Blip,
+        prepared: &Prepared,
+        images: impl Into<Images<'a>>,
+    ) -> Result<()> {
         let encoded = encode_images(blip, prepared, images)?;
         self.image.push(encoded.features.detach());
         let states = encoded.states.detach();
         for row in 0..states.dim(0)? {
             self.image_states.push(states.narrow(0, row, 1)?);
-            if let Some(frames) = &encoded.frames {
-                self.frames.push(frames.detach().narrow(0, row, 1)?);
+            if let Some(Frames { features, mask }) = &encoded.frames {
+                let mask = mask.as_ref().map(|mask| mask.narrow(0, row, 1)).transpose()?;
+                self.frames.push(Frames { features: features.detach().narrow(0, row, 1)?, mask });
             }
         }
         Ok(())
@@ -136,19 +143,35 @@ impl Gallery {
         rerank(&self.similarity()?, k_test, PAIRS_PER_CALL, &mut scorer)
     }
 
+    /// The frames of so many clips, one after the other; none of pictures.
+    fn frames(&self, clips: impl Iterator<Item = usize>) -> Result<Option<Frames>> {
+        if self.frames.is_empty() {
+            return Ok(None);
+        }
+        let frames: Vec<&Frames> = clips.map(|clip| &self.frames[clip]).collect();
+        let features: Vec<&Tensor> = frames.iter().map(|frames| &frames.features).collect();
+        let masks: Vec<&Tensor> = frames.iter().filter_map(|frames| frames.mask.as_ref()).collect();
+        let mask = match masks.is_empty() {
+            true => None,
+            false => Some(Tensor::cat(&masks, 0)?),
+        };
+        Ok(Some(Frames { features: Tensor::cat(&features, 0)?, mask }))
+    }
+
     /// What each candidate text multiplies the keys of its clip by, (pairs, keys); none of pictures.
     fn frame_weights(&self, prepared: &Prepared, work: &[Candidates]) -> Result<Option<Tensor>> {
-        if self.frames.is_empty() {
+        if self.frames.is_empty() || !prepared.weighs_frames(false) {
             return Ok(None);
         }
         let pairs =
             || work.iter().flat_map(|item| item.texts.iter().map(|&text| (item.image, text)));
-        let frames: Vec<&Tensor> = pairs().map(|(image, _)| &self.frames[image]).collect();
+        let frames = self.frames(pairs().map(|(image, _)| image))?;
         let texts: Vec<u32> = pairs().map(|(_, text)| text as u32).collect();
-        let texts = Tensor::from_vec(texts, frames.len(), self.text.device())?;
-        let (text, frames) = (self.text.index_select(&texts, 0)?, Tensor::cat(&frames, 0)?);
+        let count = texts.len();
+        let texts = Tensor::from_vec(texts, count, self.text.device())?;
+        let text = self.text.index_select(&texts, 0)?;
         let keys = self.image_states.first().map_or(0, |states| states.dims()[1]);
-        frame_weights(prepared, false, &text, Some(&frames), keys)
+        frame_weights(prepared, false, &text, frames.as_ref(), keys)
     }
 
     /// Matching logits of pictures with their candidate texts; keys and values once a picture, or not at all where so
@@ -180,12 +203,15 @@ impl Gallery {
         };
         let (ids, mask) = (gather(|text| &text.0)?, gather(|text| &text.1)?);
         let weights = self.frame_weights(prepared, work)?;
+        let clips = self.frames(work.iter().map(|item| item.image))?;
+        let frame_mask = clips.and_then(|frames| frames.mask);
         let folded = weights.is_none()
+            && frame_mask.is_none()
             && states.device().is_cpu()
             && blip.prefers_folded(texts.len() * length, work.len());
         let keys = match folded {
             true => blip.cross_states(&states)?,
-            false => blip.cross_keys(&states, prepared)?,
+            false => image_keys(blip, prepared, &states, frame_mask.as_ref())?,
         };
         let seen = Seen::new(&keys).rows(rows).scaled(weights);
         let fused = blip.fuse_cls(&ids, &mask, &seen, prepared)?; // (pairs, width)

@@ -1,10 +1,12 @@
 #![doc = include_str!("../README.md")]
 
+pub mod accuracy;
 pub mod answering;
 pub mod config;
 pub mod descent;
 pub mod error;
 pub mod evaluation;
+pub mod figures;
 pub mod itc;
 pub mod itm;
 pub mod momentum;

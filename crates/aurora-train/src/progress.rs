@@ -1,6 +1,6 @@
 //! How a run tells the outside what it does. Nothing here prints: the caller decides.
 
-use crate::recall::RetrievalReport;
+use crate::figures::Figures;
 
 /// What is known after an optimiser step.
 #[derive(Debug, Clone, Copy)]
@@ -28,8 +28,8 @@ pub struct EvaluationReport<'a> {
     pub step: u64,
     /// Which split ("validation", "test").
     pub split: &'a str,
-    /// The recalls.
-    pub recall: &'a RetrievalReport,
+    /// What was measured.
+    pub figures: &'a Figures,
     /// Whether it is the best of the run so far.
     pub best: bool,
     /// Wall time in seconds.

@@ -5,7 +5,7 @@
 //! a picture are computed once and serve its right pair and every negative it is drawn for.
 
 use aurora_kernels::cross_entropy;
-use aurora_layers::{Blip, Prepared, Seen, clip_tokens, frame_scale};
+use aurora_layers::{Blip, CrossKeys, Prepared, Seen, clip_token_mask, clip_tokens, frame_scale};
 use candle_core::Tensor;
 
 use crate::error::Result;
@@ -13,11 +13,37 @@ use crate::itc::{ItcInput, itc_loss};
 use crate::itm::{HardNegatives, ItmPairs};
 use crate::queue::QueueView;
 
+/// Pictures, or clips of which some may have fewer frames than others.
+#[derive(Debug, Clone, Copy)]
+pub struct Images<'a> {
+    /// Pictures (batch, 3, size, size) or clips (batch, frames, 3, size, size), normalised.
+    pub pixels: &'a Tensor,
+    /// Of clips, ones for frames and zeros for what fills a short clip up, (batch, frames); without it all are there.
+    pub frame_mask: Option<&'a Tensor>,
+}
+
+impl<'a> From<&'a Tensor> for Images<'a> {
+    fn from(pixels: &'a Tensor) -> Self {
+        Self { pixels, frame_mask: None }
+    }
+}
+
+impl Images<'_> {
+    /// Pictures, or frames of all clips.
+    pub fn count(&self) -> usize {
+        match *self.pixels.dims() {
+            [clips, frames, _, _, _] => clips * frames,
+            [pictures, ..] => pictures,
+            [] => 0,
+        }
+    }
+}
+
 /// Pairs of pictures, or clips, and texts.
 #[derive(Debug, Clone, Copy)]
 pub struct Pairs<'a> {
-    /// Pictures (batch, 3, size, size) or clips (batch, frames, 3, size, size), normalised.
-    pub images: &'a Tensor,
+    /// Pictures or clips.
+    pub images: Images<'a>,
     /// Token ids (batch, length), u32.
     pub token_ids: &'a Tensor,
     /// Ones for tokens and zeros for padding, (batch, length).
@@ -37,8 +63,28 @@ pub struct Encoded {
     pub image: Tensor,
     /// Text features of unit length (batch, projection).
     pub text: Tensor,
-    /// Features of unit length of each frame (batch, frames, projection); none of pictures.
-    pub frames: Option<Tensor>,
+    /// The frames, of clips.
+    pub frames: Option<Frames>,
+}
+
+/// The frames of clips.
+#[derive(Debug, Clone)]
+pub struct Frames {
+    /// Features of unit length of each frame (batch, frames, projection).
+    pub features: Tensor,
+    /// As in [`Images::frame_mask`].
+    pub mask: Option<Tensor>,
+}
+
+impl Frames {
+    /// The frames of the clips of these rows.
+    ///
+    /// # Errors
+    /// A row that does not exist.
+    pub fn rows(&self, rows: &Tensor) -> Result<Self> {
+        let mask = self.mask.as_ref().map(|mask| mask.index_select(rows, 0)).transpose()?;
+        Ok(Self { features: self.features.index_select(rows, 0)?, mask })
+    }
 }
 
 /// What a vision tower makes of pictures or clips.
@@ -49,24 +95,51 @@ pub struct EncodedImages {
     /// As in [`Encoded::image`].
     pub features: Tensor,
     /// As in [`Encoded::frames`].
-    pub frames: Option<Tensor>,
+    pub frames: Option<Frames>,
 }
 
-/// Pictures (batch, 3, size, size) or clips (batch, frames, 3, size, size) through the vision tower.
+/// Pictures or clips through the vision tower.
 ///
 /// # Errors
 /// Shapes that do not fit the model.
-pub fn encode_images(blip: &Blip, prepared: &Prepared, images: &Tensor) -> Result<EncodedImages> {
-    if images.rank() == 5 {
-        let states = blip.encode_clips(images, prepared)?;
+pub fn encode_images<'a>(
+    blip: &Blip,
+    prepared: &Prepared,
+    images: impl Into<Images<'a>>,
+) -> Result<EncodedImages> {
+    let Images { pixels, frame_mask } = images.into();
+    if pixels.rank() == 5 {
+        let states = blip.encode_clips(pixels, prepared)?;
+        let features = prepared.frame_features(&states)?;
         return Ok(EncodedImages {
-            features: prepared.clip_features(&states)?,
-            frames: Some(prepared.frame_features(&states)?),
+            features: prepared.clip_features(&states, frame_mask)?,
+            frames: Some(Frames { features, mask: frame_mask.cloned() }),
             states: clip_tokens(&states)?,
         });
     }
-    let states = blip.encode_image(images, prepared)?;
+    let states = blip.encode_image(pixels, prepared)?;
     Ok(EncodedImages { features: prepared.image_features(&states)?, states, frames: None })
+}
+
+/// The cross-attention keys and values of pictures or clips for the text encoder; what fills short clips up is not seen.
+/// States (batch, tokens, vision width), `frame_mask` as in [`Images`].
+///
+/// # Errors
+/// Shapes that do not fit the model.
+pub fn image_keys(
+    blip: &Blip,
+    prepared: &Prepared,
+    states: &Tensor,
+    frame_mask: Option<&Tensor>,
+) -> Result<CrossKeys> {
+    let keys = blip.cross_keys(states, prepared)?;
+    match frame_mask {
+        None => Ok(keys),
+        Some(mask) => {
+            let tokens = states.dim(1)? / mask.dim(1)?;
+            Ok(keys.hiding(&clip_token_mask(mask, tokens)?)?)
+        }
+    }
 }
 
 /// Both towers over a batch.
@@ -86,28 +159,30 @@ pub fn encode(blip: &Blip, prepared: &Prepared, pairs: &Pairs) -> Result<Encoded
 /// # Errors
 /// Shapes that do not fit the model.
 pub fn encode_features(blip: &Blip, prepared: &Prepared, pairs: &Pairs) -> Result<[Tensor; 2]> {
-    let image = match pairs.images.rank() {
-        5 => prepared.clip_cls_features(&blip.encode_clips_cls(pairs.images, prepared)?)?,
-        _ => prepared.image_cls_features(&blip.encode_image_cls(pairs.images, prepared)?)?,
+    let Images { pixels, frame_mask } = pairs.images;
+    let image = match pixels.rank() {
+        5 => prepared.clip_cls_features(&blip.encode_clips_cls(pixels, prepared)?, frame_mask)?,
+        _ => prepared.image_cls_features(&blip.encode_image_cls(pixels, prepared)?)?,
     };
     let text_cls = blip.encode_text_cls(pairs.token_ids, pairs.mask, prepared)?;
     Ok([image, prepared.text_cls_features(&text_cls)?])
 }
 
-/// What frame-aware attention multiplies the keys of each pair's clip by: text features (pairs, projection), features
-/// of the frames of each pair's clip (pairs, frames, projection), `keys` tokens in a clip. None where frames are not
+/// What frame-aware attention multiplies the keys of each pair's clip by: text features (pairs, projection), the frames
+/// of each pair's clip, `keys` tokens in a clip. None where frames are not
 /// weighed: for pictures, without frame-aware attention, and outside of training in flavour released.
 pub(crate) fn frame_weights(
     prepared: &Prepared,
     training: bool,
     text: &Tensor,
-    frames: Option<&Tensor>,
+    frames: Option<&Frames>,
     keys: usize,
 ) -> Result<Option<Tensor>> {
-    let Some(frames) = frames.filter(|_| prepared.weighs_frames(training)) else {
+    let Some(Frames { features, mask }) = frames.filter(|_| prepared.weighs_frames(training))
+    else {
         return Ok(None);
     };
-    Ok(Some(frame_scale(text, frames, keys / frames.dim(1)?)?))
+    Ok(Some(frame_scale(text, features, mask.as_ref(), keys / features.dim(1)?)?))
 }
 
 /// What ITC needs beside the batch.
@@ -184,11 +259,12 @@ pub fn matching(
     let chosen = ItmPairs::new(negatives);
     let device = pairs.token_ids.device();
     let text_rows = Tensor::from_slice(&chosen.text_rows, chosen.len(), device)?;
-    let keys = blip.cross_keys(&encoded.image_states, prepared)?;
+    let mask = encoded.frames.as_ref().and_then(|frames| frames.mask.as_ref());
+    let keys = image_keys(blip, prepared, &encoded.image_states, mask)?;
     let ids = pairs.token_ids.index_select(&text_rows, 0)?; // (3 rows, length)
     let mask = pairs.mask.index_select(&text_rows, 0)?;
     let image_rows = Tensor::from_slice(&chosen.image_rows, chosen.len(), device)?;
-    let frames = encoded.frames.as_ref().map(|frames| frames.index_select(&image_rows, 0));
+    let frames = encoded.frames.as_ref().map(|frames| frames.rows(&image_rows));
     let weights = frame_weights(
         prepared,
         true,

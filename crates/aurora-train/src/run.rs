@@ -5,6 +5,8 @@
 //! metrics.jsonl   one JSON object a line, appended and flushed as the run goes
 //! adapter/        the best adapter
 //! summary.json    before, after and what it took
+//! skipped.jsonl   pictures and rows that were left out, where some were
+//! answers.json    task answering: how the tuned model answers the test questions
 //! ```
 //!
 //! Files and folders are written aside and renamed, so that what carries its final name is whole.
@@ -15,10 +17,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use aurora_data::Skipped;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::error::{Error, Result};
+use crate::figures::Figures;
 use crate::recall::RetrievalReport;
 
 /// Names whose presence says that a folder holds a run.
@@ -102,6 +106,24 @@ impl RunFolder {
         self.write("summary.json", text)
     }
 
+    /// Writes `skipped.jsonl`, one line for each thing that was left out; nothing where nothing was.
+    ///
+    /// # Errors
+    /// What the system reports.
+    pub fn write_skipped(&self, skipped: &[Skipped]) -> Result<()> {
+        if skipped.is_empty() {
+            return Ok(());
+        }
+        let mut text = String::new();
+        for one in skipped {
+            let line = serde_json::to_string(one)
+                .map_err(|e| Error::io("write", self.join("skipped.jsonl"), e.into()))?;
+            text.push_str(&line);
+            text.push('\n');
+        }
+        self.write("skipped.jsonl", text)
+    }
+
     /// Opens `metrics.jsonl` for appending.
     ///
     /// # Errors
@@ -121,14 +143,14 @@ fn remove_folder(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What a run gained and took, as `summary.json`. Recalls are in percent.
+/// What a run gained and took, as `summary.json`. Recalls and accuracies are in percent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Summary {
     /// The bare backbone on the test split.
-    pub before: RetrievalReport,
+    pub before: Figures,
     /// The tuned model on the test split.
-    pub after: RetrievalReport,
+    pub after: Figures,
     /// Values that were trained.
     pub trainable_parameters: u64,
     /// Values of the backbone.
@@ -137,10 +159,17 @@ pub struct Summary {
     pub adapter_bytes: u64,
     /// Seed of the run.
     pub seed: u64,
-    /// Picture-text pairs of the test split.
+    /// Samples of the test split: pictures or clips with their texts, or questions.
     pub test_pairs: u64,
+    /// Pictures, clips and rows that were left out as `data.on_error` says.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped: u64,
     /// Wall time of the whole run.
     pub seconds: f64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// The open `metrics.jsonl`.
@@ -204,6 +233,18 @@ impl Record {
             }
         }
         self.with("mean_recall", report.mean())
+    }
+
+    /// Adds the figures of a task: as [`Record::with_recall`], or `accuracy`, `reachable` and `questions`.
+    #[must_use]
+    pub fn with_figures(self, figures: &Figures) -> Self {
+        match figures {
+            Figures::Recall(report) => self.with_recall(report),
+            Figures::Accuracy(report) => self
+                .with("accuracy", report.accuracy)
+                .with("reachable", report.reachable)
+                .with("questions", report.questions),
+        }
     }
 
     /// Sets the wall time; it is written last.
@@ -294,13 +335,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let run = RunFolder::create(folder.path()).unwrap();
         let summary = Summary {
-            before: RetrievalReport::default(),
-            after: RetrievalReport::default(),
+            before: Figures::Recall(RetrievalReport::default()),
+            after: Figures::Recall(RetrievalReport::default()),
             trainable_parameters: 1,
             backbone_parameters: 2,
             adapter_bytes: 3,
             seed: 4,
             test_pairs: 5,
+            skipped: 0,
             seconds: 6.5,
         };
         run.write_summary(&summary).unwrap();
@@ -321,5 +363,11 @@ mod tests {
         assert_eq!(keys, expected);
         assert!(value["before"]["i2t"]["r10"].is_number());
         assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), summary);
+        let mut report = crate::accuracy::AccuracyReport::default();
+        report.add(1.0, 1.0, "other");
+        let answered = Summary { after: Figures::Accuracy(report), skipped: 2, ..summary };
+        let text = serde_json::to_string(&answered).unwrap();
+        assert!(text.contains("\"skipped\":2"), "{text}");
+        assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), answered);
     }
 }

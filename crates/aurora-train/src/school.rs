@@ -37,7 +37,12 @@ pub struct Lesson {
 impl Lesson {
     /// The pairs, with the pictures and texts that stand alone behind them.
     pub fn pairs(&self) -> Pairs<'_> {
-        Pairs { images: &self.images, token_ids: &self.token_ids, mask: &self.mask, ids: &self.ids }
+        Pairs {
+            images: (&self.images).into(),
+            token_ids: &self.token_ids,
+            mask: &self.mask,
+            ids: &self.ids,
+        }
     }
 
     /// The same with its tensors on another device.

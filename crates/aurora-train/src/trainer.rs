@@ -1,21 +1,24 @@
-//! Tuning: one step of a frozen backbone with trained additions, momentum model and queue.
+//! Tuning: one step of a frozen backbone with trained additions, whatever the task.
+//!
+//! What a step minimises is its objective's; parameters, schedule and memory are everybody's. Retrieval has a state of
+//! its own beside the live model (`retrieval.rs`): momentum model, queue and temperature.
 
-use aurora_kernels::memory::available;
-use aurora_kernels::random::Stream;
-use aurora_layers::{Backbone, Blip, Checkpointing, Prepared, Tensors, Tuned, Workload};
+mod live;
+mod retrieval;
+
+use aurora_layers::{Backbone, Blip, Form, Tuned};
 use candle_core::{Device, Tensor, Var};
 use std::sync::Arc;
 
-use crate::config::{Config, LearningRates};
+use crate::answering::{Asked, answer_loss, read_questions};
+use crate::config::{Config, LearningRates, Task};
 use crate::descent::{Descended, Descent};
 use crate::error::{Error, Result};
-use crate::itc::clamp_temperature;
-use crate::momentum::Momentum;
 use crate::queue::FeatureQueue;
-use crate::retrieval::{
-    Contrast, Encoded, Pairs, contrastive, encode, encode_features, matching_drawn,
-};
-use crate::schedule::ramp;
+use crate::retrieval::Pairs;
+
+use live::Live;
+use retrieval::{Followed, Retrieval};
 
 /// What a step measured.
 #[derive(Debug)]
@@ -28,33 +31,69 @@ pub struct Trained {
     pub descended: Descended,
 }
 
+/// What one step looks at.
+#[derive(Debug, Clone, Copy)]
+pub enum Examples<'a> {
+    /// For retrieval.
+    Pairs(Pairs<'a>),
+    /// For question answering.
+    Questions(Asked<'a>),
+}
+
+impl<'a> From<&Pairs<'a>> for Examples<'a> {
+    fn from(pairs: &Pairs<'a>) -> Self {
+        Self::Pairs(*pairs)
+    }
+}
+
+impl<'a> From<&Asked<'a>> for Examples<'a> {
+    fn from(asked: &Asked<'a>) -> Self {
+        Self::Questions(*asked)
+    }
+}
+
 /// A tuning under way.
 #[derive(Debug)]
 pub struct Trainer {
-    config: Config,
-    frozen: Arc<Blip>,
-    backbone: Tensors,
-    live: Tuned,
-    blip: Arc<Blip>,
-    momentum: Momentum,
-    queue: FeatureQueue,
-    temperature: Tensor,
-    temperature_var: Option<Var>,
+    live: Live,
+    objective: Objective,
     descent: Descent,
-    /// What passes keep, from the first step on.
-    checkpointing: Option<Checkpointing>,
+}
+
+/// What is minimised, with what it needs from one step to the next.
+#[derive(Debug)]
+enum Objective {
+    Retrieval(Box<Retrieval>),
+    Answering,
+}
+
+/// A loss with its parts, and what retrieval keeps of the step for those to come.
+struct Losses {
+    total: Tensor,
+    parts: Vec<(&'static str, f64)>,
+    followed: Option<Followed>,
+}
+
+/// The one value of a tensor.
+fn value(tensor: &Tensor) -> Result<f64> {
+    Ok(f64::from(tensor.to_scalar::<f32>()?))
 }
 
 impl Trainer {
     /// A tuning at its start.
     ///
     /// # Errors
-    /// An adapter that this backbone cannot take.
+    /// An adapter that this backbone cannot take, a backbone that is for another task.
     pub fn new(config: &Config, backbone: &Backbone, device: &Device) -> Result<Self> {
-        let frozen = Arc::new(backbone.model()?);
-        let start = Tuned::start(config.adapter.spec(), backbone, config.seed, device)?;
-        let (live, variables) = start.into_variables()?;
-        let blip = live.model(&frozen)?;
+        let form = backbone.config.form;
+        let fits = match config.task {
+            Task::Retrieval => form == Form::Retrieval,
+            Task::Answering => matches!(form, Form::QuestionAnswering(_)),
+        };
+        if !fits {
+            return Err(Error::OtherForm { form: form.to_string(), task: config.task.name() });
+        }
+        let (live, variables) = Live::new(config, backbone, device)?;
         let mut parameters: Vec<(String, Var, &str)> = variables
             .into_iter()
             .filter_map(|(name, var)| {
@@ -62,32 +101,25 @@ impl Trainer {
                 Some((name, var, group))
             })
             .collect();
-        let retrieval = &config.retrieval;
-        let temperature = Tensor::new(&[retrieval.temperature as f32], device)?;
-        let temperature_var = match retrieval.train_temperature {
-            true => Some(Var::from_tensor(&temperature)?),
-            false => None,
+        let objective = match config.task {
+            Task::Retrieval => {
+                let retrieval = Retrieval::new(config, &live, device)?;
+                let temperature = retrieval.temperature_var();
+                parameters.extend(
+                    temperature.map(|var| ("temperature".into(), var.clone(), "temperature")),
+                );
+                Objective::Retrieval(Box::new(retrieval))
+            }
+            Task::Answering => Objective::Answering,
         };
-        if let Some(var) = &temperature_var {
-            parameters.push(("temperature".into(), var.clone(), "temperature"));
+        if parameters.is_empty() {
+            let kind = config.adapter.kind.name();
+            return Err(Error::NothingToTrain { kind, form: form.to_string() });
         }
         let groups =
             config.learning_rates.groups(config.adapter.kind, config.optimizer.weight_decay);
-        Ok(Self {
-            momentum: Momentum::new(&live, &frozen, retrieval.momentum)?,
-            queue: FeatureQueue::new(backbone.config.projection_size, retrieval.queue, device)?,
-            temperature: temperature_var
-                .as_ref()
-                .map_or(temperature, |var| var.as_tensor().clone()),
-            temperature_var,
-            descent: Descent::new(parameters, groups, &config.optimizer, &config.schedule)?,
-            checkpointing: None,
-            config: config.clone(),
-            backbone: backbone.tensors.clone(),
-            frozen,
-            live,
-            blip,
-        })
+        let descent = Descent::new(parameters, groups, &config.optimizer, &config.schedule)?;
+        Ok(Self { live, objective, descent })
     }
 
     /// Number of trainable values.
@@ -97,26 +129,26 @@ impl Trainer {
 
     /// The frozen model that live and momentum model share.
     pub fn frozen(&self) -> &Arc<Blip> {
-        &self.frozen
+        &self.live.frozen
     }
 
     /// The live tensors; they change with every step.
     pub fn live(&self) -> &Tuned {
-        &self.live
+        &self.live.tuned
     }
 
     /// Puts a queue in the place of the one this tuning has, for instance that of a BLIP checkpoint.
     ///
     /// # Errors
-    /// Features of another length.
+    /// Features of another length; a task without a queue.
     pub fn set_queue(&mut self, queue: FeatureQueue) -> Result<()> {
-        let (found, expected) = (queue.dim(), self.queue.dim());
-        if found != expected {
-            let (operation, name) = ("set queue", "as length of a feature");
-            return Err(Error::Count { operation, name, found, expected });
+        match &mut self.objective {
+            Objective::Retrieval(retrieval) => retrieval.set_queue(queue),
+            Objective::Answering => Err(Error::OtherExamples {
+                given: "a queue of features",
+                task: Task::Answering.name(),
+            }),
         }
-        self.queue = queue;
-        Ok(())
     }
 
     /// Mean |dW| / |W| over what is adapted: how far the tuning has moved the weights it may move.
@@ -124,115 +156,53 @@ impl Trainer {
     /// # Errors
     /// What candle reports.
     pub fn mean_relative_delta(&self) -> Result<f64> {
-        Ok(self.live.mean_relative_delta(&self.frozen, &self.backbone)?)
+        let Live { tuned, frozen, backbone, .. } = &self.live;
+        Ok(tuned.mean_relative_delta(frozen, backbone)?)
     }
 
-    /// What the passes of a step keep. Chosen at the first step and by its batch, before its graph takes memory.
-    fn checkpointing(&mut self, pairs: &Pairs) -> Result<Checkpointing> {
-        if let Some(chosen) = self.checkpointing {
-            return Ok(chosen);
-        }
-        let retrieval = &self.config.retrieval;
-        let (texts, length) = pairs.token_ids.dims2()?;
-        let rows = if retrieval.itm_weight > 0.0 { texts.min(retrieval.itm_pairs) } else { 0 };
-        let pictures = match *pairs.images.dims() {
-            [clips, frames, _, _, _] => clips * frames,
-            _ => texts,
-        };
-        let work = Workload { pictures, texts, length, pairs: 3 * rows };
-        let graph = work.graph_bytes(self.frozen.config(), &self.live.spec)?;
-        // Memory on a GPU is not what the system says is left.
-        let available = pairs.images.device().is_cpu().then(available).flatten();
-        let chosen = self.config.checkpoint.resolve(graph, available);
-        self.checkpointing = Some(chosen);
-        Ok(chosen)
-    }
-
-    /// One step: losses, gradients, parameters, momentum, queue.
+    /// One step: losses, gradients, parameters, and what the objective keeps.
     ///
     /// # Errors
-    /// Shapes that do not fit the model, a loss that is not a number, a parameter without gradient.
-    pub fn step(&mut self, pairs: &Pairs, step: u64) -> Result<Trained> {
-        let Config { seed, adapter, retrieval, .. } = &self.config;
-        let (seed, retrieval) = (*seed, retrieval.clone());
-        let mask = match adapter.dropout > 0.0 && self.live.spec.adapter().is_some() {
-            true => {
-                Some(rank_mask(adapter.rank, adapter.dropout, seed, step, pairs.images.device())?)
+    /// Examples of another task, shapes that do not fit the model, a loss that is not a number, a parameter without
+    /// gradient.
+    pub fn step<'a>(&mut self, examples: impl Into<Examples<'a>>, step: u64) -> Result<Trained> {
+        let examples = examples.into();
+        let Losses { total, parts, followed } = match (&self.objective, &examples) {
+            (Objective::Retrieval(retrieval), Examples::Pairs(pairs)) => {
+                retrieval.losses(&self.live, pairs, step)?
             }
-            false => None,
-        };
-        if let Some(var) = &self.temperature_var {
-            clamp_temperature(var)?;
-        }
-        // First, so that nothing of it is left when the live graph grows.
-        let followers = self.follow(pairs)?;
-        let mut prepared = self.live.prepare(&self.blip, mask.as_ref())?;
-        prepared.checkpointing = self.checkpointing(pairs)?;
-        prepared.precision = self.config.precision.into();
-        let encoded = encode(&self.blip, &prepared, pairs)?;
-        let followers = followers.resolve(&encoded)?;
-        let queue = self.queue.filled()?;
-        let alpha = ramp(retrieval.alpha, step, retrieval.alpha_ramp_steps);
-        let contrast = Contrast {
-            momentum: Some([&followers[0], &followers[1]]),
-            queue: Some(&queue),
-            alpha,
-            temperature: &self.temperature,
-        };
-        let (itc, similarity) = contrastive(&encoded, pairs.ids, &contrast)?;
-        let value = |tensor: &Tensor| -> Result<f64> { Ok(f64::from(tensor.to_scalar::<f32>()?)) };
-        let mut parts = vec![("itc", value(&itc)?)];
-        let mut loss = itc;
-        if retrieval.itm_weight > 0.0 {
-            let (model, rows) = ((&*self.blip, &prepared), retrieval.itm_pairs);
-            let itm = matching_drawn(model, pairs, &encoded, &similarity, rows, (seed, step))?;
-            parts.push(("itm", value(&itm)?));
-            loss = (loss + (itm * retrieval.itm_weight)?)?;
-        }
-        let descended = self.descent.step(&loss, step)?;
-        // The loss looked at the queue's own memory, so only now.
-        self.queue.enqueue(&followers[0], &followers[1], pairs.ids)?;
-        self.live.absorb(&encoded.text_cls)?;
-        Ok(Trained { loss: value(&loss)?, parts, descended })
-    }
-
-    /// The momentum model's features of the batch, pictures and texts; where nothing below the heads is trained, a
-    /// view of the heads that will make them of the live model's states.
-    fn follow(&self, pairs: &Pairs) -> Result<Followers> {
-        let (blip, mut view) = self.momentum.advance()?;
-        view.precision = self.config.precision.into();
-        match self.live.spec.is_heads_alone() {
-            true => Ok(Followers::Heads(Box::new(view))),
-            false => Ok(Followers::Features(encode_features(&blip, &view, pairs)?)),
-        }
-    }
-}
-
-/// What the momentum model says of a batch.
-enum Followers {
-    Features([Tensor; 2]),
-    Heads(Box<Prepared>),
-}
-
-impl Followers {
-    /// The features, (batch, projection) each, without graph.
-    fn resolve(self, live: &Encoded) -> Result<[Tensor; 2]> {
-        let features = match self {
-            Self::Features(features) => features,
-            Self::Heads(view) => {
-                [view.image_features(&live.image_states)?, view.text_cls_features(&live.text_cls)?]
+            (Objective::Answering, Examples::Questions(asked)) => {
+                answering(&self.live, asked, step)?
+            }
+            (Objective::Retrieval(_), Examples::Questions(_)) => {
+                return Err(Error::OtherExamples {
+                    given: "questions",
+                    task: Task::Retrieval.name(),
+                });
+            }
+            (Objective::Answering, Examples::Pairs(_)) => {
+                return Err(Error::OtherExamples {
+                    given: "pairs without questions",
+                    task: Task::Answering.name(),
+                });
             }
         };
-        Ok(features.map(|tensor| tensor.detach()))
+        let descended = self.descent.step(&total, step)?;
+        if let (Objective::Retrieval(retrieval), Examples::Pairs(pairs), Some(followed)) =
+            (&mut self.objective, &examples, followed)
+        {
+            // The loss looked at the queue's own memory, so only now.
+            retrieval.enqueue(&followed, pairs.ids)?;
+            self.live.tuned.absorb(&followed.text_cls)?;
+        }
+        Ok(Trained { loss: value(&total)?, parts, descended })
     }
 }
 
-/// A draw of rank components for one step: each stays with probability `1 - dropout` and is scaled up by its inverse.
-fn rank_mask(rank: usize, dropout: f64, seed: u64, step: u64, device: &Device) -> Result<Tensor> {
-    let mut stream = Stream::new(seed, "rank dropout", step, 0);
-    let keep = 1.0 - dropout;
-    let mask: Vec<f32> = (0..rank)
-        .map(|_| if stream.uniform() < keep { (1.0 / keep) as f32 } else { 0.0 })
-        .collect();
-    Ok(Tensor::from_vec(mask, rank, device)?)
+/// The loss of answers; as in the released code there is no momentum model.
+fn answering(live: &Live, asked: &Asked, step: u64) -> Result<Losses> {
+    let prepared = live.prepare(&Examples::Questions(*asked), step)?;
+    let questions = read_questions(&live.blip, &prepared, asked.images, &asked.questions)?;
+    let total = answer_loss((&live.blip, &prepared), &questions, &asked.answers)?;
+    Ok(Losses { total, parts: Vec::new(), followed: None })
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use aurora_data::Format;
 use aurora_layers::{AdapterKind, Flavour};
-use aurora_train::config::{Config, RunConfig};
+use aurora_train::config::{Config, RunConfig, Task};
 use aurora_train::schedule::Decay;
 
 fn folder() -> PathBuf {
@@ -57,5 +57,17 @@ fn recipes_hold_the_released_hyper_parameters() {
         assert_eq!(config.optimizer.weight_decay, 0.05, "{name}");
         let adapter = &config.adapter;
         assert_eq!((adapter.kind, adapter.flavour), (AdapterKind::Tucker, Flavour::Released));
+    }
+}
+
+#[test]
+fn recipes_name_their_task_and_the_frames_of_clips() {
+    for (name, ..) in RELEASED {
+        let path = folder().join(format!("{name}.toml"));
+        let config = Config::resolve(Some(&path), &[] as &[&str]).unwrap();
+        let asks = ["vqa", "msrvtt_qa"].contains(&name);
+        assert_eq!(config.task, if asks { Task::Answering } else { Task::Retrieval }, "{name}");
+        let weighs = ["msrvtt", "didemo"].contains(&name);
+        assert_eq!((config.adapter.frame_aware, config.data.frames), (weighs, 8), "{name}");
     }
 }

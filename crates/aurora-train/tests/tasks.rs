@@ -15,7 +15,7 @@ use aurora_train::itm::HardNegatives;
 use aurora_train::momentum::Momentum;
 use aurora_train::optimizer::{AdamW, AdamWOptions, Group, Parameter};
 use aurora_train::progress::Silent;
-use aurora_train::retrieval::{Contrast, Pairs, contrastive, encode, matching};
+use aurora_train::retrieval::{Contrast, Images, Pairs, contrastive, encode, matching};
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
@@ -165,7 +165,7 @@ fn clips_are_found_and_ranks_share_a_batch() {
     let mut tuning = Tuning::new(Form::Retrieval, AdapterKind::Cp);
     let clips = pictures(&[4, 3, 3, 16, 16]);
     let (ids, mask) = texts(&[&[2, 5, 3], &[2, 6, 7, 3], &[2, 8, 3], &[2, 9, 10, 11, 3]]);
-    let pairs = Pairs { images: &clips, token_ids: &ids, mask: &mask, ids: &[0, 1, 2, 3] };
+    let pairs = Pairs { images: (&clips).into(), token_ids: &ids, mask: &mask, ids: &[0, 1, 2, 3] };
     let temperature = Tensor::new(&[0.07f32], &Device::Cpu).unwrap();
     let contrast = Contrast { momentum: None, queue: None, alpha: 0.0, temperature: &temperature };
     let [before, after] = tuning.run(60, |blip, prepared| {
@@ -199,12 +199,74 @@ fn clips_are_found_and_ranks_share_a_batch() {
     assert!(report.mean() > 99.0, "{report:?}");
 }
 
+/// Largest difference of two tensors.
+fn gap(a: &Tensor, b: &Tensor) -> f32 {
+    (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
+}
+
+/// A clip of two frames and one that is filled up to three have one feature, one loss with one gradient, one score, and
+/// one answer.
+#[test]
+fn what_fills_a_short_clip_up_changes_nothing() {
+    let short = pictures(&[3, 2, 3, 16, 16]);
+    let rest = Stream::new(8, "rest", 0, 0).normal_tensor((3, 1, 3, 16, 16), 1.0).unwrap();
+    let filled = Tensor::cat(&[&short, &rest], 1).unwrap();
+    let mask = Tensor::new(&[[1f32, 1.0, 0.0]; 3], &Device::Cpu).unwrap();
+    let views = [
+        Images::from(&short),
+        Images { pixels: &filled, frame_mask: Some(&mask) },
+        (&filled).into(),
+    ];
+    let (ids, text_mask) = texts(&[&[2, 5, 3], &[2, 6, 7, 3], &[2, 8, 3]]);
+    let temperature = Tensor::new(&[0.07f32], &Device::Cpu).unwrap();
+    let contrast = Contrast { momentum: None, queue: None, alpha: 0.0, temperature: &temperature };
+    let negatives =
+        HardNegatives { first: 0, image_for_text: vec![1, 2, 0], text_for_image: vec![2, 0, 1] };
+    let tuning = Tuning::new(Form::Retrieval, AdapterKind::Full);
+    let [short_view, filled_view, unmasked_view] = views.map(|images| {
+        let (blip, prepared) = (&*tuning.blip, tuning.prepared());
+        let pairs = Pairs { images, token_ids: &ids, mask: &text_mask, ids: &[0, 1, 2] };
+        let encoded = encode(blip, &prepared, &pairs).unwrap();
+        let (itc, _) = contrastive(&encoded, pairs.ids, &contrast).unwrap();
+        let itm = matching(blip, &prepared, &pairs, &encoded, &negatives).unwrap();
+        let grads = (itc + itm).unwrap().backward().unwrap();
+        let name = "visual_encoder.blocks.0.attn.qkv.weight";
+        let gradient = grads.get(&tuning.live.tensors[name]).unwrap().clone();
+        let mut gallery = GalleryBuilder::default();
+        gallery.images(blip, &prepared, images).unwrap();
+        gallery.texts(blip, &prepared, &ids, &text_mask).unwrap();
+        let scores = gallery.finish().unwrap().rerank(blip, &prepared, 3, &mut Silent).unwrap();
+        [encoded.image.detach(), gradient, scores.scores(1.0).unwrap().t2i]
+    });
+    for (what, (short, filled)) in
+        ["features", "gradient", "scores"].iter().zip(short_view.iter().zip(&filled_view))
+    {
+        let largest = gap(short, &short.zeros_like().unwrap());
+        let off = gap(short, filled);
+        assert!(off <= 1e-5 * largest.max(1.0), "{what}: off by {off:e} of {largest:e}");
+    }
+    // Without the mask it would show.
+    assert!(gap(&short_view[0], &unmasked_view[0]) > 1e-3);
+
+    let tuning = Tuning::new(Form::QuestionAnswering(TOKENS), AdapterKind::Cp);
+    let questions = Texts { token_ids: &ids, mask: &text_mask };
+    let [short_loss, filled_loss, unmasked_loss] = views.map(|images| {
+        let (blip, prepared) = (&*tuning.blip, tuning.prepared());
+        let keys = read_questions(blip, &prepared, images, &questions).unwrap();
+        let answers = Answers { texts: questions, questions: &[0, 1, 2], weights: &[1.0; 3] };
+        answer_loss((blip, &prepared), &keys, &answers).unwrap().to_scalar::<f32>().unwrap()
+    });
+    assert!((short_loss / filled_loss - 1.0).abs() < 1e-5, "{short_loss} {filled_loss}");
+    assert!((short_loss / unmasked_loss - 1.0).abs() > 1e-4, "{short_loss} {unmasked_loss}");
+}
+
 /// Matching with heads that stay as they are, and answering: what lowers the loss is the kind's own.
 #[test]
 fn every_kind_learns() {
     let images = pictures(&[4, 3, 16, 16]);
     let (ids, mask) = texts(&[&[2, 5, 3], &[2, 6, 7, 3], &[2, 8, 3], &[2, 9, 10, 11, 3]]);
-    let pairs = Pairs { images: &images, token_ids: &ids, mask: &mask, ids: &[0, 1, 2, 3] };
+    let pairs =
+        Pairs { images: (&images).into(), token_ids: &ids, mask: &mask, ids: &[0, 1, 2, 3] };
     let temperature = Tensor::new(&[0.07f32], &Device::Cpu).unwrap();
     let contrast = Contrast { momentum: None, queue: None, alpha: 0.0, temperature: &temperature };
     let matches = |blip: &Blip, prepared: &Prepared| {

@@ -1,13 +1,14 @@
-//! `aurora eval`: recall of a model on the test pairs.
+//! `aurora eval`: recall or accuracy of a model on the test split.
 
 use anyhow::{Context, Result};
 use aurora_data::Split;
+use aurora_train::accuracy::AccuracyReport;
 use aurora_train::config::Config;
-use aurora_train::pipeline::open;
+use aurora_train::pipeline::{Measurement, open};
 use aurora_train::recall::RetrievalReport;
 use serde::Serialize;
 
-use super::shared::{recall_table, resolve_on, write_whole};
+use super::shared::{accuracy_table, recall_table, resolve_on, skipped_line, write_whole};
 use crate::args::EvalArgs;
 use crate::model::{self, Ready};
 use crate::output;
@@ -16,18 +17,34 @@ use crate::progress::Display;
 /// What `evaluation.json` says.
 #[derive(Debug, Serialize)]
 struct Measured {
-    /// Recall of the two stages together, percent.
-    recall: RetrievalReport,
-    /// Recall by similarity of features alone, percent.
-    by_similarity: RetrievalReport,
-    /// Weight of the similarity beside the matching logit.
-    beta: f64,
-    /// Pictures that were searched.
+    #[serde(flatten)]
+    found: Found,
+    /// Pictures that were searched, or questions that were asked.
     test_pairs: usize,
     /// The backbone's name or folder.
     backbone: String,
     /// The adapter's folder.
     adapter: Option<String>,
+}
+
+/// The part of it that is a task's own.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Found {
+    Retrieval {
+        /// Recall of the two stages together, percent.
+        recall: RetrievalReport,
+        /// Recall by similarity of features alone, percent.
+        by_similarity: RetrievalReport,
+        /// Weight of the similarity beside the matching logit.
+        beta: f64,
+    },
+    Answering {
+        /// Percent.
+        accuracy: AccuracyReport,
+        /// Answers to choose from.
+        candidates: usize,
+    },
 }
 
 /// Runs the command.
@@ -37,34 +54,54 @@ struct Measured {
 pub fn run(args: &EvalArgs) -> Result<()> {
     let config: Config = resolve_on(&args.settings, &args.device)?;
     let device = model::device(&config)?;
-    let model = model::open(&config.model, &device)?;
+    let model = model::open(&config.model, config.task, &device)?;
     let ready = Ready::new(&model, args.adapter.as_deref())?;
-    let data = &config.data;
-    let test = open(&data.test, Split::Test, &data.reading(), &data.skips())?;
+    let measurer = model::measurer(&config, &model)?;
+    let (data, skips) = (&config.data, &measurer.feed().skips);
+    let test = open(&data.test, Split::Test, &data.reading(), skips)?;
     let mut progress = Display::new();
-    let beta = ready.beta(&model.tokens, &config, &mut progress)?;
-    let found = ready.measure(&test, &model.tokens, &config, Some(beta), &mut progress)?;
-    recall_table(&[("both stages", &found.report), ("similarity alone", &found.by_similarity)])
-        .print();
+    let beta = ready.beta(&measurer, &config, &mut progress)?;
+    let measured = ready.measure(&measurer, &test, Some(beta), &mut progress)?;
+    let (what, found) = match &measured {
+        Measurement::Retrieval(found) => {
+            let lines =
+                [("both stages", &found.report), ("similarity alone", &found.by_similarity)];
+            recall_table(&lines).print();
+            let (recall, by_similarity) = (found.report, found.by_similarity);
+            ("test pairs", Found::Retrieval { recall, by_similarity, beta: found.beta })
+        }
+        Measurement::Answering(found) => {
+            accuracy_table(&[("answers", &found.report)]).print();
+            let (accuracy, candidates) = (found.report.clone(), measurer.candidates());
+            ("test questions", Found::Answering { accuracy, candidates })
+        }
+    };
     let adapter = args.adapter.as_ref().map(|folder| folder.display().to_string());
     output::line(&format!(
-        "\n{} test pairs, backbone {}, {}",
+        "\n{} {what}, backbone {}, {}",
         output::count(test.len() as u64),
         model.name,
         adapter.as_ref().map_or("no adapter".to_owned(), |folder| format!("adapter {folder}"))
     ));
+    let skipped = skips.list();
+    let list = args.out.as_ref().map(|out| out.join("skipped.jsonl"));
+    if let Some(line) = skipped_line(skipped.len() as u64, list.as_deref()) {
+        output::line(&line);
+    }
     if let Some(out) = &args.out {
-        let measured = Measured {
-            recall: found.report,
-            by_similarity: found.by_similarity,
-            beta: found.beta,
-            test_pairs: test.len(),
-            backbone: model.name,
-            adapter,
-        };
+        let measured_here =
+            Measured { found, test_pairs: test.len(), backbone: model.name, adapter };
         let path = out.join("evaluation.json");
-        let text = serde_json::to_string_pretty(&measured).context("evaluation.json")?;
+        let text = serde_json::to_string_pretty(&measured_here).context("evaluation.json")?;
         write_whole(&path, &(text + "\n"))?;
+        if let Measurement::Answering(found) = &measured {
+            write_whole(&out.join("answers.json"), &found.to_json(&test)?)?;
+        }
+        if !skipped.is_empty() {
+            let lines = skipped.iter().map(|one| Ok(serde_json::to_string(one)? + "\n"));
+            let text: String = lines.collect::<Result<_>>()?;
+            write_whole(&out.join("skipped.jsonl"), &text)?;
+        }
         output::line(&format!("written to {}", path.display()));
     }
     Ok(())

@@ -3,8 +3,9 @@
 use anyhow::{Context, Result};
 use aurora_data::Dataset;
 use aurora_layers::AdapterKind;
-use aurora_train::config::{Config, RunConfig};
-use aurora_train::pipeline::{Evaluation, Inputs, Outcome};
+use aurora_train::accuracy::AccuracyReport;
+use aurora_train::config::{Config, RunConfig, Task};
+use aurora_train::pipeline::{Answered, Evaluation, Given, Inputs, Measurement, Outcome, concepts};
 use aurora_train::recall::{Recall, RetrievalReport};
 use aurora_train::rerank::NOT_RANKED;
 use aurora_train::run::RunFolder;
@@ -12,10 +13,10 @@ use aurora_train::run::RunFolder;
 use crate::chance::chance;
 use crate::curves::Metrics;
 use crate::output;
-use crate::page::{self, CaptionRow, Fact, Hit, ReportPage};
+use crate::page::{self, Accuracy, AnswerRow, CaptionRow, Fact, Gain, Hit, ReportPage};
 use crate::thumbnail::thumbnail;
 
-/// Captions shown on the page.
+/// Captions, or questions, shown on the page.
 const CAPTIONS: usize = 12;
 
 /// Pictures shown for each, before and after.
@@ -30,31 +31,53 @@ pub fn write(
     outcome: &Outcome,
 ) -> Result<()> {
     let test = &inputs.pictures.test;
-    let (images, texts) = ids(test, outcome);
-    let page = ReportPage {
+    let mut page = ReportPage {
         title: title.to_owned(),
         tuned: tuned(config, inputs),
         test: tested(config, test.len()),
-        before: of_report(&outcome.summary.before),
-        after: of_report(&outcome.summary.after),
-        chance: Some(chance(&images, &texts)),
         facts: facts(config, outcome),
         charts: Metrics::read(&run.join("metrics.jsonl"))?.charts(),
-        captions: captions(config, test, outcome)?,
         config: config.to_toml()?,
+        ..ReportPage::default()
     };
+    match (&outcome.before, &outcome.after) {
+        (Measurement::Retrieval(before), Measurement::Retrieval(after)) => {
+            page.gain = Gain::Recall {
+                before: of_report(&before.report),
+                after: of_report(&after.report),
+                chance: Some(chance_of(test, after)?),
+            };
+            page.captions = captions(test, before, after)?;
+        }
+        (Measurement::Answering(before), Measurement::Answering(after)) => {
+            let kinds = || before.report.by_type.keys().chain(after.report.by_type.keys());
+            page.gain = Gain::Accuracy {
+                before: of_accuracy(&before.report, kinds()),
+                after: of_accuracy(&after.report, kinds()),
+            };
+            page.answers = answers(test, before, after)?;
+        }
+        _ => {}
+    }
     run.write("report.html", page.render())?;
     Ok(())
 }
 
-/// Concept ids of the test pictures and of their captions, in the order of the score matrices.
-pub fn ids(test: &Dataset, outcome: &Outcome) -> (Vec<i64>, Vec<i64>) {
-    let images = test.concepts();
-    let captions = test.samples().map(|sample| sample.captions.len());
-    let texts: Vec<i64> =
-        images.iter().zip(captions).flat_map(|(id, count)| vec![*id; count]).collect();
-    debug_assert_eq!(outcome.after.t2i.dims(), [texts.len(), images.len()]);
-    (images, texts)
+/// The recall that guessing would reach on the pictures and texts of a measurement.
+pub fn chance_of(test: &Dataset, found: &Evaluation) -> Result<page::Recall> {
+    let (images, texts) = concepts(test, &found.images, &found.texts)?;
+    Ok(chance(&images, &texts))
+}
+
+/// Accuracy as the page shows it, with a column for each of `kinds`.
+fn of_accuracy<'a>(report: &AccuracyReport, kinds: impl Iterator<Item = &'a String>) -> Accuracy {
+    let kinds: std::collections::BTreeSet<&String> = kinds.collect();
+    let of_kind = |kind: &String| report.by_type.get(kind).map(|found| found.accuracy);
+    Accuracy {
+        all: report.accuracy,
+        by_kind: kinds.into_iter().map(|kind| (kind.clone(), of_kind(kind))).collect(),
+        reachable: report.reachable,
+    }
 }
 
 fn of_report(report: &RetrievalReport) -> page::Recall {
@@ -95,8 +118,12 @@ fn tuned(config: &Config, inputs: &Inputs) -> String {
         AdapterKind::Norms | AdapterKind::Biases => ", whose other weights stayed frozen",
         _ => ", whose own weights stayed frozen",
     };
+    let examples = match config.task {
+        Task::Retrieval => "captioned pictures",
+        Task::Answering => "questions about pictures",
+    };
     format!(
-        "{what} {verb} trained for the backbone {}{frozen}, on {} captioned pictures ({}) in {} \
+        "{what} {verb} trained for the backbone {}{frozen}, on {} {examples} ({}) in {} \
          steps of {}.",
         inputs.backbone_name,
         output::count(inputs.pictures.train.len() as u64),
@@ -114,7 +141,10 @@ fn tested(config: &Config, pictures: usize) -> String {
     if names == "noto" && own_split {
         return format!("Tested on {count} emoji of things that no training picture shows.");
     }
-    format!("Tested on {count} pictures ({names}).")
+    match config.task {
+        Task::Retrieval => format!("Tested on {count} pictures ({names})."),
+        Task::Answering => format!("Tested on {count} questions ({names})."),
+    }
 }
 
 fn facts(config: &Config, outcome: &Outcome) -> Vec<Fact> {
@@ -123,8 +153,7 @@ fn facts(config: &Config, outcome: &Outcome) -> Vec<Fact> {
         |label: &str, value: String, note: String| Fact { label: label.to_owned(), value, note };
     let share = output::share(summary.trainable_parameters, summary.backbone_parameters);
     let whole = output::count(summary.backbone_parameters);
-    let (before, after) = (&outcome.before, &outcome.after);
-    vec![
+    let mut facts = vec![
         fact(
             "Trainable parameters",
             output::count(summary.trainable_parameters),
@@ -137,40 +166,88 @@ fn facts(config: &Config, outcome: &Outcome) -> Vec<Fact> {
         ),
         fact("Time", output::duration(summary.seconds), "with all measurements".to_owned()),
         fact("Seed", summary.seed.to_string(), "the same seed gives the same run".to_owned()),
-        fact(
-            "Similarity alone",
-            format!("{:.1} %", after.by_similarity.mean()),
-            format!(
-                "mean recall without the matching head; {:.1} % before",
-                before.by_similarity.mean()
+    ];
+    match (&outcome.before, &outcome.after) {
+        (Measurement::Retrieval(before), Measurement::Retrieval(after)) => facts.extend([
+            fact(
+                "Similarity alone",
+                format!("{:.1} %", after.by_similarity.mean()),
+                format!(
+                    "mean recall without the matching head; {:.1} % before",
+                    before.by_similarity.mean()
+                ),
             ),
-        ),
-        fact(
-            "Re-ranked",
-            match config.evaluation.k_test {
-                0 => "nothing".to_owned(),
-                k => format!("best {k}"),
-            },
-            format!("candidates of each query, by matching logit + {} × similarity", after.beta),
-        ),
-    ]
+            fact(
+                "Re-ranked",
+                match config.evaluation.k_test {
+                    0 => "nothing".to_owned(),
+                    k => format!("best {k}"),
+                },
+                format!(
+                    "candidates of each query, by matching logit + {} × similarity",
+                    after.beta
+                ),
+            ),
+        ]),
+        _ => facts.push(fact(
+            "Compared in full",
+            format!("best {}", config.evaluation.k_test),
+            "answers to each question, of those to choose from, by their first word".to_owned(),
+        )),
+    }
+    if summary.skipped > 0 {
+        facts.push(fact(
+            "Left out",
+            output::count(summary.skipped),
+            "broken pictures or rows; skipped.jsonl lists them".to_owned(),
+        ));
+    }
+    facts
 }
 
-/// A dozen captions, evenly spaced over the test set: not chosen by how they fared.
-fn captions(config: &Config, test: &Dataset, outcome: &Outcome) -> Result<Vec<CaptionRow>> {
-    let keywords = config.data.evaluation_keywords.into();
-    let texts = test.texts(keywords);
-    let ids = test.concepts();
-    let shown = CAPTIONS.min(texts.len());
-    (0..shown)
-        .map(|row| {
-            let at = row * texts.len() / shown;
-            let (picture, caption) = texts.get(at).context("a caption of the test set")?;
-            let concept = *ids.get(*picture).context("a picture of the test set")?;
-            let side = |evaluation: &Evaluation| side(test, &ids, concept, evaluation, at);
-            let ((before, rank_before), (after, rank_after)) =
-                (side(&outcome.before)?, side(&outcome.after)?);
+/// Which of so many are shown: a dozen, evenly spaced, not chosen by how they fared.
+fn spaced(count: usize) -> impl Iterator<Item = usize> {
+    let shown = CAPTIONS.min(count);
+    (0..shown).map(move |row| row * count / shown)
+}
+
+/// Some captions with what they find.
+fn captions(test: &Dataset, before: &Evaluation, after: &Evaluation) -> Result<Vec<CaptionRow>> {
+    spaced(after.texts.len())
+        .map(|at| {
+            let (picture, caption) = after.texts.get(at).context("a caption of the test set")?;
+            let concept = test.concept(*picture)?;
+            let side = |evaluation: &Evaluation| {
+                // A broken picture may have been left out of one of the two.
+                let place = evaluation.texts.iter().position(|text| text == &after.texts[at]);
+                side(test, concept, evaluation, place.context("a caption of the test set")?)
+            };
+            let ((before, rank_before), (after, rank_after)) = (side(before)?, side(after)?);
             Ok(CaptionRow { caption: caption.clone(), before, after, rank_before, rank_after })
+        })
+        .collect()
+}
+
+/// Some questions with their answers.
+fn answers(test: &Dataset, before: &Answered, after: &Answered) -> Result<Vec<AnswerRow>> {
+    let of = |given: &Given| (given.answer.clone(), given.score);
+    spaced(after.given.len())
+        .map(|at| {
+            let given = after.given.get(at).context("an answer to a test question")?;
+            let same = before.given.iter().find(|other| other.index == given.index);
+            let sample = test.sample(given.index)?;
+            let question = sample.question.as_ref().context("a question of the test set")?;
+            let right = question.answers.iter().map(|(answer, weight)| match *weight {
+                1.0 => answer.clone(),
+                weight => format!("{answer} ({:.0} %)", 100.0 * weight),
+            });
+            Ok(AnswerRow {
+                picture: thumbnail(&*test.picture(given.index)?, &sample.key)?,
+                question: question.text.clone(),
+                right: right.collect::<Vec<_>>().join(", "),
+                before: same.map(of).unwrap_or_default(),
+                after: of(given),
+            })
         })
         .collect()
 }
@@ -178,7 +255,6 @@ fn captions(config: &Config, test: &Dataset, outcome: &Outcome) -> Result<Vec<Ca
 /// The best pictures for text `at`, and the rank of the first right one if it was ranked.
 fn side(
     test: &Dataset,
-    ids: &[i64],
     concept: i64,
     evaluation: &Evaluation,
     at: usize,
@@ -186,13 +262,16 @@ fn side(
     let scores: Vec<f32> = evaluation.t2i.get(at)?.to_vec1()?;
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
+    let ids = evaluation.images.iter().map(|&index| Ok(test.concept(index)?));
+    let ids: Vec<i64> = ids.collect::<Result<_>>()?;
     let right = |index: usize| ids.get(index) == Some(&concept);
     let ranked = order.iter().take_while(|index| scores[**index] > NOT_RANKED);
     let rank = ranked.clone().position(|index| right(*index)).map(|place| place + 1);
     let hits = ranked.take(PICTURES).map(|&index| {
-        let sample = test.sample(index)?;
+        let place = *evaluation.images.get(index).context("a picture of the test set")?;
+        let sample = test.sample(place)?;
         let name = sample.captions.first().unwrap_or(&sample.key);
-        let picture = thumbnail(&*test.picture(index)?, name)?;
+        let picture = thumbnail(&*test.picture(place)?, name)?;
         Ok(Hit { picture, score: f64::from(scores[index]), right: right(index) })
     });
     Ok((hits.collect::<Result<_>>()?, rank))

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use aurora_data::{Captions, Dataset, Decode, embedded};
-use aurora_train::config::Config;
+use aurora_train::config::{Config, Task};
 
 use super::shared::{resolve_on, write_whole};
 use crate::args::SearchArgs;
@@ -23,6 +23,9 @@ pub fn run(args: &SearchArgs) -> Result<()> {
         return Err(bad_input("there are no words to search for"));
     }
     let config: Config = resolve_on(&args.settings, &args.device)?;
+    if config.task != Task::Retrieval {
+        return Err(bad_input("a search is retrieval, and `task` is \"answering\" here"));
+    }
     let device = model::device(&config)?;
     let (pictures, dataset) = match &args.pictures {
         Some(folder) => {
@@ -34,10 +37,11 @@ pub fn run(args: &SearchArgs) -> Result<()> {
             ("the embedded Noto emoji".to_owned(), dataset)
         }
     };
-    let model = model::open(&config.model, &device)?;
+    let model = model::open(&config.model, config.task, &device)?;
     let ready = Ready::new(&model, args.adapter.as_deref())?;
     let mut progress = Display::new();
-    let beta = ready.beta(&model.tokens, &config, &mut progress)?;
+    let measurer = model::measurer(&config, &model)?;
+    let beta = ready.beta(&measurer, &config, &mut progress)?;
     let candidates = config.evaluation.k_test.max(args.top as usize);
     let found =
         find(&ready, &dataset, &model.tokens, &args.words, candidates, beta, &mut progress)?;

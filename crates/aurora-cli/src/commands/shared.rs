@@ -1,9 +1,12 @@
 //! What several commands do in the same way.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Result;
+use aurora_train::accuracy::AccuracyReport;
 use aurora_train::config::RunConfig;
+use aurora_train::figures::Figures;
 use aurora_train::recall::RetrievalReport;
 
 use crate::args::{ConfigArgs, DeviceArgs};
@@ -68,4 +71,52 @@ pub fn recall_table(lines: &[(&str, &RetrievalReport)]) -> Table {
         table.row(std::iter::once((*name).to_owned()).chain(cells));
     }
     table
+}
+
+/// The table every command shows accuracy in: one line per model, one column per kind of question.
+pub fn accuracy_table(lines: &[(&str, &AccuracyReport)]) -> Table {
+    let kinds: BTreeSet<&String> =
+        lines.iter().flat_map(|(_, report)| report.by_type.keys()).collect();
+    let mut header = vec!["accuracy, %".to_owned(), "all".to_owned()];
+    header.extend(kinds.iter().map(|kind| (*kind).clone()));
+    header.push("reachable".to_owned());
+    let mut table = Table::new(header);
+    for (name, report) in lines {
+        let of_kind = |kind: &&String| report.by_type.get(*kind).map(|kind| kind.accuracy);
+        let values = std::iter::once(Some(report.accuracy))
+            .chain(kinds.iter().map(of_kind))
+            .chain([Some(report.reachable)]);
+        let cells = values.map(|value| value.map_or("-".to_owned(), |value| format!("{value:.1}")));
+        table.row(std::iter::once((*name).to_owned()).chain(cells));
+    }
+    table
+}
+
+/// A table of the figures of one task, whatever it is: one line per model.
+pub fn figures_table(lines: &[(&str, &Figures)]) -> Table {
+    let recalls = lines.iter().filter_map(|(name, figures)| match figures {
+        Figures::Recall(report) => Some((*name, report)),
+        Figures::Accuracy(_) => None,
+    });
+    let accuracies = lines.iter().filter_map(|(name, figures)| match figures {
+        Figures::Accuracy(report) => Some((*name, report)),
+        Figures::Recall(_) => None,
+    });
+    let accuracies: Vec<(&str, &AccuracyReport)> = accuracies.collect();
+    match accuracies.is_empty() {
+        true => recall_table(&recalls.collect::<Vec<_>>()),
+        false => accuracy_table(&accuracies),
+    }
+}
+
+/// What is said of pictures and rows that were left out, and where they are listed.
+pub fn skipped_line(skipped: u64, list: Option<&Path>) -> Option<String> {
+    let (count, was) = match skipped {
+        0 => return None,
+        1 => ("1 picture or row".to_owned(), "was"),
+        many => (format!("{} pictures or rows", crate::output::count(many)), "were"),
+    };
+    let list =
+        list.map_or(String::new(), |path| format!("; they are listed in {}", path.display()));
+    Some(format!("{count} {was} left out{list}"))
 }

@@ -4,14 +4,14 @@ use std::path::Path;
 
 use anyhow::Result;
 use aurora_train::config::Config;
-use aurora_train::pipeline::{Inputs, Model, Outcome, Pictures, tune};
+use aurora_train::figures::Figures;
+use aurora_train::pipeline::{Inputs, Measurement, Model, Outcome, Pictures, tune};
 use aurora_train::run::RunFolder;
 use candle_core::Device;
 
 use super::report;
-use super::shared::{recall_table, resolve_on};
+use super::shared::{figures_table, recall_table, resolve_on, skipped_line};
 use crate::args::RunArgs;
-use crate::chance::chance;
 use crate::model;
 use crate::output;
 use crate::progress::Display;
@@ -42,13 +42,13 @@ pub(super) fn tuning(args: &RunArgs, name: &str) -> Result<()> {
         }
     };
     report::write(&run, &format!("aurora {name}"), &config, &inputs, &outcome)?;
-    print(&out, &inputs, &outcome);
-    Ok(())
+    print(&out, &inputs, &outcome)
 }
 
 fn open(config: &Config, device: &Device) -> Result<Inputs> {
     let pictures = Pictures::open(&config.data)?;
-    let Model { name: backbone_name, backbone, tokens, .. } = model::open(&config.model, device)?;
+    let Model { name: backbone_name, backbone, tokens, .. } =
+        model::open(&config.model, config.task, device)?;
     Ok(Inputs { backbone, backbone_name, tokens, pictures })
 }
 
@@ -62,19 +62,22 @@ pub(super) fn forget(run: &RunFolder) {
         return;
     }
     // What cannot be removed is reported by the next run, which refuses the folder.
-    for name in ["config.toml", "metrics.jsonl"] {
+    for name in ["config.toml", "metrics.jsonl", "skipped.jsonl"] {
         let _ = std::fs::remove_file(run.join(name));
     }
     let _ = std::fs::remove_dir(run.path());
 }
 
-fn print(out: &Path, inputs: &Inputs, outcome: &Outcome) {
+fn print(out: &Path, inputs: &Inputs, outcome: &Outcome) -> Result<()> {
     let summary = &outcome.summary;
-    let (images, texts) = report::ids(&inputs.pictures.test, outcome);
-    let chance = report::to_report(&chance(&images, &texts));
     output::line("");
-    recall_table(&[("by chance", &chance), ("before", &summary.before), ("after", &summary.after)])
-        .print();
+    match (&summary.before, &summary.after, &outcome.after) {
+        (Figures::Recall(before), Figures::Recall(after), Measurement::Retrieval(found)) => {
+            let chance = report::to_report(&report::chance_of(&inputs.pictures.test, found)?);
+            recall_table(&[("by chance", &chance), ("before", before), ("after", after)]).print();
+        }
+        (before, after, _) => figures_table(&[("before", before), ("after", after)]).print(),
+    }
     output::line("");
     let share = output::share(summary.trainable_parameters, summary.backbone_parameters);
     let trained = output::count(summary.trainable_parameters);
@@ -87,7 +90,18 @@ fn print(out: &Path, inputs: &Inputs, outcome: &Outcome) {
     ] {
         output::line(&format!("{label:<10} {value}"));
     }
+    if let Some(line) = skipped_line(summary.skipped, Some(&out.join("skipped.jsonl"))) {
+        output::line(&line);
+    }
     let page = out.join("report.html");
+    if let Measurement::Answering(_) = &outcome.after {
+        output::line(&format!(
+            "\nOpen {} to see how it answers now; all its answers are in {}",
+            page.display(),
+            out.join("answers.json").display()
+        ));
+        return Ok(());
+    }
     output::line(&format!(
         "\nOpen {} to see what it finds now, or search with it:",
         page.display()
@@ -98,6 +112,7 @@ fn print(out: &Path, inputs: &Inputs, outcome: &Outcome) {
         program(),
         adapter.display()
     ));
+    Ok(())
 }
 
 /// How whoever runs this would start it again.

@@ -5,6 +5,7 @@
 //! content security policy tells the browser to fetch nothing. The input types are plain data, so
 //! pages are made and tested without a model.
 
+mod answers;
 mod axis;
 mod chart;
 mod check;
@@ -12,10 +13,11 @@ mod html;
 mod report;
 mod search;
 
+pub use answers::{Accuracy, AnswerRow};
 pub use chart::{Chart, Highlight, Reference, Series};
 pub use check::{CheckPage, Shown};
 pub use html::{Attributes, Html, Picture};
-pub use report::{CaptionRow, Fact, Hit, Recall, ReportPage};
+pub use report::{CaptionRow, Fact, Gain, Hit, Recall, ReportPage};
 pub use search::{SearchHit, SearchPage};
 
 /// Wraps a page's body in the document all pages share.

@@ -1,5 +1,6 @@
 //! The report of a run: what was tuned, what it gained, how it went, and what it now finds.
 
+use super::answers::{Accuracy, AnswerRow, write_answers, write_table};
 use super::chart::Chart;
 use super::html::{Html, Picture};
 
@@ -16,6 +17,33 @@ impl Recall {
     /// The mean of the six numbers, the figure a run is chosen by.
     pub fn mean(&self) -> f64 {
         self.image_to_text.iter().chain(&self.text_to_image).sum::<f64>() / 6.0
+    }
+}
+
+/// What a run gained, in the figures of its task.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Gain {
+    /// Of retrieval.
+    Recall {
+        /// The backbone as it came.
+        before: Recall,
+        /// With the trained adapter.
+        after: Recall,
+        /// What guessing would reach, for proportion.
+        chance: Option<Recall>,
+    },
+    /// Of question answering.
+    Accuracy {
+        /// The backbone as it came.
+        before: Accuracy,
+        /// With the trained adapter.
+        after: Accuracy,
+    },
+}
+
+impl Default for Gain {
+    fn default() -> Self {
+        Self::Recall { before: Recall::default(), after: Recall::default(), chance: None }
     }
 }
 
@@ -65,18 +93,16 @@ pub struct ReportPage {
     pub tuned: String,
     /// What was tested on: one sentence. May be empty.
     pub test: String,
-    /// Recall of the backbone as it came.
-    pub before: Recall,
-    /// Recall with the trained adapter.
-    pub after: Recall,
-    /// Recall that guessing would reach, for proportion.
-    pub chance: Option<Recall>,
+    /// Before and after.
+    pub gain: Gain,
     /// Sizes, times, the seed.
     pub facts: Vec<Fact>,
     /// The curves of the run.
     pub charts: Vec<Chart>,
     /// Test captions with what they retrieved.
     pub captions: Vec<CaptionRow>,
+    /// Test questions with their answers.
+    pub answers: Vec<AnswerRow>,
     /// The resolved configuration (TOML), to repeat the run with. May be empty.
     pub config: String,
 }
@@ -90,6 +116,7 @@ impl ReportPage {
         self.write_facts(&mut html);
         self.write_charts(&mut html);
         self.write_captions(&mut html);
+        write_answers(&mut html, &self.answers);
         if !self.config.is_empty() {
             html.markup("<section>\n<h2>Configuration</h2>\n<details><summary>");
             html.markup("As resolved for this run; <code>config.toml</code> holds the same");
@@ -100,15 +127,24 @@ impl ReportPage {
     }
 
     fn write_header(&self, html: &mut Html) {
-        let (before, after) = (self.before.mean(), self.after.mean());
+        let (what, before, after) = match &self.gain {
+            Gain::Recall { before, after, .. } => ("Mean recall", before.mean(), after.mean()),
+            Gain::Accuracy { before, after } => ("Accuracy", before.all, after.all),
+        };
         html.markup("<header>\n");
         html.element("p", &[("class", &"title")], &self.title);
-        html.element("h1", &[], headline(before, after));
+        html.element("h1", &[], headline(what, before, after));
         html.element("p", &[("class", &"lede")], &self.tuned);
         html.markup("</header>\n");
     }
 
     fn write_table(&self, html: &mut Html) {
+        let (before, after, chance) = match &self.gain {
+            Gain::Recall { before, after, chance } => (before, after, chance),
+            Gain::Accuracy { before, after } => {
+                return write_table(html, before, after, &self.test);
+            }
+        };
         html.markup("<section>\n<h2>Recall before and after</h2>\n")
             .markup("<p class=\"note\">The share of test queries, in percent, with a right answer ")
             .markup("among the first 1, 5 or 10. ")
@@ -126,11 +162,11 @@ impl ReportPage {
             }
         }
         html.markup("</tr></thead><tbody>\n");
-        if let Some(chance) = &self.chance {
+        if let Some(chance) = chance {
             write_recall(html, "quiet", "by chance", chance);
         }
-        write_recall(html, "plain", "before", &self.before);
-        write_recall(html, "strong", "after", &self.after);
+        write_recall(html, "plain", "before", before);
+        write_recall(html, "strong", "after", after);
         html.markup("</tbody></table></div>\n</section>\n");
     }
 
@@ -183,13 +219,13 @@ impl ReportPage {
 }
 
 /// The gain in a sentence that stays true when there is none.
-fn headline(before: f64, after: f64) -> String {
+fn headline(what: &str, before: f64, after: f64) -> String {
     let change = after - before;
     if change.abs() < 0.05 {
-        return format!("Mean recall stayed at {after:.1}\u{a0}%");
+        return format!("{what} stayed at {after:.1}\u{a0}%");
     }
     let verb = if change > 0.0 { "rose" } else { "fell" };
-    let mut text = format!("Mean recall {verb} from {before:.1}\u{a0}% to {after:.1}\u{a0}%");
+    let mut text = format!("{what} {verb} from {before:.1}\u{a0}% to {after:.1}\u{a0}%");
     if change > 0.0 && before > 0.0 {
         text += &format!(", {:.1} times as much", after / before);
     }
@@ -251,9 +287,11 @@ mod tests {
             title: HOSTILE.to_owned(),
             tuned: HOSTILE.to_owned(),
             test: HOSTILE.to_owned(),
-            before: recall(1.0),
-            after: recall(3.0),
-            chance: Some(recall(0.1)),
+            gain: Gain::Recall {
+                before: recall(1.0),
+                after: recall(3.0),
+                chance: Some(recall(0.1)),
+            },
             facts: vec![Fact {
                 label: HOSTILE.to_owned(),
                 value: HOSTILE.to_owned(),
@@ -281,6 +319,7 @@ mod tests {
                 rank_before: Some(2),
                 rank_after: Some(1),
             }],
+            answers: Vec::new(),
             config: HOSTILE.to_owned(),
         }
     }
@@ -317,7 +356,8 @@ mod tests {
     #[test]
     fn the_headline_is_true_whatever_happened() {
         // Non-breaking spaces before the signs.
-        let headline = |before, after| headline(before, after).replace('\u{a0}', " ");
+        let headline =
+            |before, after| headline("Mean recall", before, after).replace('\u{a0}', " ");
         assert_eq!(headline(4.0, 10.0), "Mean recall rose from 4.0 % to 10.0 %, 2.5 times as much");
         assert_eq!(headline(10.0, 4.0), "Mean recall fell from 10.0 % to 4.0 %");
         assert_eq!(headline(0.0, 4.0), "Mean recall rose from 0.0 % to 4.0 %");

@@ -9,4 +9,5 @@ mod commands;
 mod data;
 mod fixture;
 mod inspect;
+mod tasks;
 mod transfer;

@@ -6,7 +6,7 @@ use candle_core::Device;
 
 use super::{Checkpoint, HEAD_WIDTH, LoadReport, POSITIONS, hugging_face_config, resize_positions};
 use crate::tensors::get;
-use crate::{Backbone, BlipConfig, Error, Result, released};
+use crate::{Backbone, BlipConfig, DecoderTokens, Error, Form, Result, released};
 
 /// Why tensors that a released checkpoint has beside its backbone are left alone.
 const ADAPTER: &str = "adapter of the released code";
@@ -113,6 +113,18 @@ impl Origin {
         Ok(self)
     }
 
+    /// The same as a model for question answering, where it was taken for one for retrieval and the checkpoint has a
+    /// decoder too, as those of BLIP's pretraining have.
+    #[must_use]
+    pub fn for_answering(mut self, tokens: DecoderTokens) -> Self {
+        let word = "text_decoder.bert.embeddings.word_embeddings.weight";
+        let decodes = self.checkpoint.as_ref().is_some_and(|stored| stored.about(word).is_some());
+        if self.config.form == Form::Retrieval && decodes {
+            self.config.form = Form::QuestionAnswering(tokens);
+        }
+        self
+    }
+
     /// Reads the numbers. What a checkpoint of the released code has beside its backbone, its adapter, is left alone;
     /// [`Checkpoint::released`] reads both.
     ///
@@ -198,6 +210,25 @@ mod tests {
         assert!(report.reshaped[0].contains("pos_embed [1, 5, 24] to [1, 17, 24]"), "{report}");
         let message = later.with_image_size(20).unwrap_err().to_string();
         assert!(message.contains("image_size = 20") && message.contains("16 or 24"), "{message}");
+    }
+
+    #[test]
+    fn a_decoder_beside_the_heads_is_read_for_answering() {
+        let folder = tempfile::tempdir().unwrap();
+        let tokens = DecoderTokens { start_token_id: 18, end_token_id: 3, pad_token_id: 0 };
+        let retrieval = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
+        retrieval.write(folder.path(), DType::F32).unwrap();
+        let origin = Origin::open(folder.path()).unwrap().for_answering(tokens);
+        assert_eq!(origin.config.form, Form::Retrieval, "there is no decoder");
+        let started = retrieval.clone().start_decoder(tokens).unwrap();
+        started.model().unwrap();
+        assert!(started.clone().start_decoder(tokens).is_err());
+        let both = retrieval.tensors.into_iter().chain(started.tensors.clone()).collect();
+        Backbone { config: tiny(), tensors: both }.write(folder.path(), DType::F32).unwrap();
+        let origin = Origin::open(folder.path()).unwrap();
+        assert_eq!(origin.read(&Device::Cpu).unwrap().0.config, tiny());
+        let (read, _) = origin.for_answering(tokens).read(&Device::Cpu).unwrap();
+        assert_eq!(read.fingerprint().unwrap(), started.fingerprint().unwrap());
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct AdapterSection {
     pub start: Start,
     /// Gated query transformation.
     pub gate: bool,
+    /// Frame-aware attention.
+    pub frame_aware: bool,
     /// Slots of the context bank, 0 for no context enhancement.
     pub context_slots: usize,
     /// Share of rank components dropped at each step.
@@ -46,6 +48,7 @@ impl AdapterSection {
             spec.start = self.start;
         }
         spec.gate &= self.gate;
+        spec.frame_aware = self.frame_aware;
         spec.context_slots = spec.context_slots.min(1) * self.context_slots;
         spec.modules_to_save.extend(self.extra_modules.iter().cloned());
         spec.targets = self.targets.clone();
@@ -88,6 +91,11 @@ impl AdapterSection {
             key: "adapter.gate",
             kind: Kind::Switch,
             meaning: "Gated query transformation in the fusion layers (cp and tucker).",
+        },
+        Field {
+            key: "adapter.frame_aware",
+            kind: Kind::Switch,
+            meaning: "Each text weighs the frames of a clip by how near they are to it (retrieval; in flavour released in training only).",
         },
         Field {
             key: "adapter.context_slots",

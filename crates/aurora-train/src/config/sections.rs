@@ -1,6 +1,7 @@
 //! Sections that tuning and pretraining share.
 
-use aurora_data::{Format, OnError};
+use aurora_data::video::{Method, Sampling};
+use aurora_data::{Format, OnError, Order};
 use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
@@ -52,6 +53,16 @@ pub enum Augment {
     None,
 }
 
+/// The order in which an epoch takes its samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Shuffle {
+    /// Each order equally likely.
+    Exact,
+    /// Shard by shard, drawn from a window.
+    Window,
+}
+
 /// `[data]`: pictures, captions and how they are read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -74,8 +85,18 @@ pub struct DataSection {
     pub keywords: Keywords,
     /// Keywords in the captions of validation and test.
     pub evaluation_keywords: Keywords,
+    /// The answers that a question is answered with.
+    pub answers: String,
+    /// Frames taken of a clip, the most.
+    pub frames: usize,
+    /// How they are chosen, as [`Method`] reads it.
+    pub sampling: String,
     /// Pairs in a batch.
     pub batch: usize,
+    /// The order of an epoch.
+    pub shuffle: Shuffle,
+    /// Samples in the window of [`Shuffle::Window`].
+    pub window: usize,
     /// How training pictures are varied.
     pub augment: Augment,
     /// Loader threads, 0 for one per core.
@@ -136,9 +157,37 @@ impl DataSection {
             meaning: "The same for validation and test.",
         },
         Field {
+            key: "data.answers",
+            kind: Kind::Text,
+            meaning: "Answers that task answering chooses from: \"train\", those of the training questions, or a JSON list of texts.",
+        },
+        Field {
+            key: "data.frames",
+            kind: Kind::Count(1, 4096),
+            meaning: "Frames taken of a clip, at most; a shorter one is filled up, and what fills it is not seen.",
+        },
+        Field {
+            key: "data.sampling",
+            kind: Kind::Word(Words {
+                what: "uniform, random or a rate as in \"2fps\"",
+                fits: |text| text.parse::<Method>().is_ok(),
+            }),
+            meaning: "Which frames: uniform (the middles of equal parts), random (drawn anew in training, uniform in measuring), 2fps (so many a second).",
+        },
+        Field {
             key: "data.batch",
             kind: Kind::Count(2, 1 << 20),
             meaning: "Pairs in a batch; each is a negative for the others.",
+        },
+        Field {
+            key: "data.shuffle",
+            kind: Kind::Choice(&["exact", "window"]),
+            meaning: "Order of an epoch: exact (each equally likely) or window (shard by shard, drawn from a window: shards are read in their order).",
+        },
+        Field {
+            key: "data.window",
+            kind: Kind::Count(1, 1 << 30),
+            meaning: "Samples in that window; of no effect otherwise.",
         },
         Field {
             key: "data.augment",
@@ -151,6 +200,20 @@ impl DataSection {
             meaning: "Loader threads, 0 for one per core. The result does not depend on it.",
         },
     ];
+
+    /// Which frames are taken of a clip.
+    pub fn clips(&self) -> Sampling {
+        // Every text that the table lets through is a method.
+        self.sampling.parse().unwrap_or(Method::Uniform).of(self.frames)
+    }
+
+    /// The order of an epoch.
+    pub fn order(&self) -> Order {
+        match self.shuffle {
+            Shuffle::Exact => Order::Exact,
+            Shuffle::Window => Order::Window(self.window),
+        }
+    }
 }
 
 /// `[optimizer]`: AdamW.
@@ -309,7 +372,7 @@ impl EvaluationSection {
         Field {
             key: "evaluation.k_test",
             kind: Kind::Count(0, 1 << 20),
-            meaning: "Candidates of each query that the matching head ranks; 0 ranks by similarity alone.",
+            meaning: "Candidates of each query that the matching head ranks, 0 ranks by similarity alone; with task answering, answers that are compared in full.",
         },
         Field {
             key: "evaluation.beta",

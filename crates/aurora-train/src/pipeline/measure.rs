@@ -1,16 +1,17 @@
 //! Retrieval of a whole dataset by a model.
 
-use aurora_data::{Dataset, Padding, Tokens, transform};
+use aurora_data::{Dataset, Padding};
 use aurora_layers::{Blip, Prepared};
 use candle_core::{Device, Tensor};
 
-use crate::config::{EvaluationSection, Keywords};
+use super::feed::{Counted, Feed};
+use crate::config::EvaluationSection;
 use crate::error::Result;
 use crate::evaluation::{Gallery, GalleryBuilder};
 use crate::progress::Progress;
 use crate::recall::RetrievalReport;
 
-/// Pictures or texts that are encoded together.
+/// Texts that are encoded together.
 const CHUNK: usize = 64;
 
 /// What a measurement found.
@@ -24,77 +25,109 @@ pub struct Evaluation {
     pub beta: f64,
     /// Scores (texts, pictures) of the two stages together, for showing what is found.
     pub t2i: Tensor,
+    /// The index in the dataset of each picture of the scores: all but those that were left out.
+    pub images: Vec<usize>,
+    /// Each text of the scores, with the index in the dataset of its picture.
+    pub texts: Vec<(usize, String)>,
 }
 
-/// Encode a dataset: every picture once, every caption once. The ids tell which belong together:
-/// (gallery, picture ids, text ids).
+/// Pictures and texts of a dataset, each encoded once.
+#[derive(Debug)]
+pub struct Encoded {
+    /// What they were encoded to.
+    pub gallery: Gallery,
+    /// As in [`Evaluation::images`].
+    pub images: Vec<usize>,
+    /// As in [`Evaluation::texts`].
+    pub texts: Vec<(usize, String)>,
+}
+
+/// Encode a dataset: every picture or clip once, every caption once.
 ///
 /// # Errors
-/// A picture that does not decode, shapes that do not fit the model.
-pub fn gallery(
+/// A picture that does not decode and may not be left out, shapes that do not fit the model.
+pub fn encode(
     blip: &Blip,
     prepared: &Prepared,
     dataset: &Dataset,
-    tokens: &Tokens,
-    keywords: Keywords,
+    feed: &Feed,
     progress: &mut dyn Progress,
-) -> Result<(Gallery, Vec<i64>, Vec<i64>)> {
-    let config = blip.config();
-    let transform = transform::Evaluation { size: config.vision.image_size };
-    let texts = dataset.texts(keywords.into());
+) -> Result<Encoded> {
+    let mut texts = dataset.texts(feed.keywords.into());
     let total = (dataset.len() + texts.len()) as u64;
     let mut builder = GalleryBuilder::default();
     let mut done = 0;
     progress.on_part("encoding", done, total);
-    let indices: Vec<usize> = (0..dataset.len()).collect();
-    for chunk in indices.chunks(CHUNK) {
-        let images = dataset.images(chunk, &transform)?.to_device(blip.device())?;
-        builder.images(blip, prepared, &images)?;
-        done += chunk.len() as u64;
+    let mut images = Vec::with_capacity(dataset.len());
+    for batch in feed.measuring(dataset)?.epoch(0)? {
+        let batch = batch?;
+        done += batch.indices.len() as u64;
+        if let Some(batch) = Counted::new(batch, blip.device())? {
+            builder.images(blip, prepared, batch.images()?)?;
+            images.extend(&batch.indices);
+        }
         progress.on_part("encoding", done, total);
+    }
+    if images.len() < dataset.len() {
+        let left_out = |index: &usize| images.binary_search(index).is_err();
+        let before = texts.len();
+        texts.retain(|(index, _)| !left_out(index));
+        done += (before - texts.len()) as u64;
     }
     for chunk in texts.chunks(CHUNK) {
         let chunk: Vec<&str> = chunk.iter().map(|(_, text)| text.as_str()).collect();
-        let (ids, mask) =
-            tokens.encode_batch(&chunk, config.text.max_positions, Padding::Longest)?;
+        let (ids, mask) = feed.tokens.encode_batch(&chunk, feed.max_tokens, Padding::Longest)?;
         let (ids, mask) = (ids.to_device(blip.device())?, mask.to_device(blip.device())?);
         builder.texts(blip, prepared, &ids, &mask)?;
         done += chunk.len() as u64;
         progress.on_part("encoding", done, total);
     }
-    let image_ids = dataset.concepts();
-    let text_ids = texts.iter().map(|&(index, _)| image_ids[index]).collect();
-    Ok((builder.finish()?, image_ids, text_ids))
+    Ok(Encoded { gallery: builder.finish()?, images, texts })
+}
+
+/// The concepts of pictures and of texts: equal ids belong together.
+///
+/// # Errors
+/// An index past the end of the dataset.
+pub fn concepts(
+    dataset: &Dataset,
+    images: &[usize],
+    texts: &[(usize, String)],
+) -> Result<(Vec<i64>, Vec<i64>)> {
+    let concept = |index: usize| Ok(dataset.concept(index)?);
+    let images = images.iter().map(|&index| concept(index)).collect::<Result<_>>()?;
+    let texts = texts.iter().map(|&(index, _)| concept(index)).collect::<Result<_>>()?;
+    Ok((images, texts))
 }
 
 /// Two-stage retrieval of a dataset. Of several `beta` candidates the best on this dataset is taken: pass the list on
 /// validation data, and what it chose on test data.
 ///
 /// # Errors
-/// As [`gallery`].
+/// As [`encode`].
 pub fn measure(
     (blip, prepared): (&Blip, &Prepared),
     dataset: &Dataset,
-    tokens: &Tokens,
-    keywords: Keywords,
+    feed: &Feed,
     section: &EvaluationSection,
     beta: Option<f64>,
     progress: &mut dyn Progress,
 ) -> Result<Evaluation> {
-    let (gallery, image_ids, text_ids) =
-        gallery(blip, prepared, dataset, tokens, keywords, progress)?;
+    let Encoded { gallery, images, texts } = encode(blip, prepared, dataset, feed, progress)?;
+    let (image_ids, text_ids) = concepts(dataset, &images, &texts)?;
     let similarity = gallery.similarity()?.to_device(&Device::Cpu)?;
     let by_similarity = RetrievalReport::from_similarity(&similarity, &image_ids, &text_ids)?;
-    if section.k_test == 0 {
-        let t2i = similarity.t()?.contiguous()?;
-        return Ok(Evaluation { report: by_similarity, by_similarity, beta: 0.0, t2i });
-    }
-    let reranked = gallery.rerank(blip, prepared, section.k_test, progress)?;
-    let candidates = section.beta.as_slice();
-    let chosen = match beta {
-        Some(beta) => Some((beta, reranked.report(beta, &image_ids, &text_ids)?)),
-        None => reranked.best_beta(candidates, &image_ids, &text_ids)?,
+    let (report, beta, t2i) = if section.k_test == 0 {
+        (by_similarity, 0.0, similarity.t()?.contiguous()?)
+    } else {
+        let reranked = gallery.rerank(blip, prepared, section.k_test, progress)?;
+        let candidates = section.beta.as_slice();
+        let chosen = match beta {
+            Some(beta) => Some((beta, reranked.report(beta, &image_ids, &text_ids)?)),
+            None => reranked.best_beta(candidates, &image_ids, &text_ids)?,
+        };
+        let (beta, report) = chosen.unwrap_or((0.0, by_similarity));
+        (report, beta, reranked.scores(beta)?.t2i)
     };
-    let (beta, report) = chosen.unwrap_or((0.0, by_similarity));
-    Ok(Evaluation { report, by_similarity, beta, t2i: reranked.scores(beta)?.t2i })
+    Ok(Evaluation { report, by_similarity, beta, t2i, images, texts })
 }

@@ -2,13 +2,19 @@
 //!
 //! Everything here is put together from the other modules; a program that wants another run can do the same.
 
+mod answers;
+mod feed;
 mod measure;
+mod measurement;
 mod model;
 mod pretraining;
 mod sources;
 mod tuning;
 
-pub use measure::{Evaluation, gallery, measure};
+pub use answers::{Answered, Given, answer, candidates};
+pub use feed::Feed;
+pub use measure::{Encoded, Evaluation, concepts, encode, measure};
+pub use measurement::{Measurement, Measurer};
 pub use model::{Model, VOCABULARIES, vocabulary_beside};
 pub use pretraining::{Pretrained, pretrain};
 pub use sources::{Pictures, open};

@@ -2,12 +2,12 @@
 
 use aurora_data::Tokens;
 use aurora_layers::checkpoint::{LoadReport, Origin};
-use aurora_layers::{Backbone, Form};
+use aurora_layers::{Backbone, DecoderTokens, Form};
 use candle_core::Device;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::ModelSection;
+use crate::config::{DecoderSource, ModelSection, Task};
 use crate::error::{Error, Result};
 
 /// Names of a vocabulary beside a backbone's weights; the first that is there is taken.
@@ -27,23 +27,17 @@ pub struct Model {
 }
 
 impl Model {
-    /// Opens the backbone at the path that the section gives, of any kind that [`Origin`] knows, for the section's
-    /// picture size and with its vocabulary, its weights on `device`.
+    /// Opens the backbone at the path that the section gives, of any kind that [`Origin`] knows, for a task and the
+    /// section's picture size and with its vocabulary, its weights on `device`.
     ///
     /// # Errors
-    /// A file that is missing, cut or contradicts the others; a vocabulary that is nowhere or of another size.
-    pub fn open(section: &ModelSection, device: &Device) -> Result<Self> {
+    /// A file that is missing, cut or contradicts the others; a vocabulary that is nowhere or of another size; a
+    /// backbone that is for another task.
+    pub fn open(section: &ModelSection, task: Task, device: &Device) -> Result<Self> {
         let path = Path::new(&section.backbone);
         let mut origin = Origin::open(path)?;
         if let Some(size) = section.other_image_size() {
             origin = origin.with_image_size(size)?;
-        }
-        if origin.config.form != Form::Retrieval {
-            let reason = format!(
-                "is a model for {}; runs, measurements and searches are of retrieval models",
-                origin.config.form
-            );
-            return Err(aurora_layers::Error::Format { path: path.into(), reason }.into());
         }
         // Before the weights, which may take a while.
         let vocabulary = match section.other_vocabulary() {
@@ -52,17 +46,26 @@ impl Model {
         };
         let tokens = Tokens::from_file(&vocabulary)?;
         fits(&tokens, &vocabulary, origin.config.text.vocab_size)?;
+        if task == Task::Answering && section.decoder == DecoderSource::Own {
+            origin = origin.for_answering(decoder_tokens(&tokens));
+        }
+        let begins = begins_decoder(origin.config.form, section, task)?;
         let (backbone, report) = origin.read(device)?;
+        let backbone = match begins {
+            true => backbone.start_decoder(decoder_tokens(&tokens))?,
+            false => backbone,
+        };
         Ok(Self { name: section.backbone.clone(), backbone, tokens: Arc::new(tokens), report })
     }
 
-    /// A backbone that came from elsewhere, for the section's picture size; `tokens` are its own vocabulary, which the
-    /// section may replace.
+    /// A backbone that came from elsewhere, for a task and the section's picture size; `tokens` are its own vocabulary,
+    /// which the section may replace.
     ///
     /// # Errors
-    /// A picture size that patches do not tile, a vocabulary of another size.
+    /// A picture size that patches do not tile, a vocabulary of another size, a backbone that is for another task.
     pub fn from_backbone(
         section: &ModelSection,
+        task: Task,
         backbone: Backbone,
         tokens: Tokens,
     ) -> Result<Self> {
@@ -75,8 +78,32 @@ impl Model {
             None => (tokens, Path::new(&section.backbone)),
         };
         fits(&tokens, path, backbone.config.text.vocab_size)?;
+        let backbone = match begins_decoder(backbone.config.form, section, task)? {
+            true => backbone.start_decoder(decoder_tokens(&tokens))?,
+            false => backbone,
+        };
         let report = LoadReport { loaded: backbone.tensors.len(), ..LoadReport::default() };
         Ok(Self { name: section.backbone.clone(), backbone, tokens: Arc::new(tokens), report })
+    }
+}
+
+/// The tokens that a decoder over this vocabulary writes with.
+fn decoder_tokens(tokens: &Tokens) -> DecoderTokens {
+    let special = tokens.special();
+    DecoderTokens {
+        start_token_id: special.dec,
+        end_token_id: special.sep,
+        pad_token_id: special.pad,
+    }
+}
+
+/// Whether a decoder is to be begun for the task, from the text encoder of a backbone of this form.
+fn begins_decoder(form: Form, section: &ModelSection, task: Task) -> Result<bool> {
+    match (task, form, section.decoder) {
+        (Task::Retrieval, Form::Retrieval, _)
+        | (Task::Answering, Form::QuestionAnswering(_), _) => Ok(false),
+        (Task::Answering, Form::Retrieval, DecoderSource::Start) => Ok(true),
+        _ => Err(Error::OtherForm { form: form.to_string(), task: task.name() }),
     }
 }
 

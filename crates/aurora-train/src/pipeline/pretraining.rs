@@ -1,16 +1,20 @@
 //! A pretraining from start to finish.
 
+use aurora_data::video::Sampling;
 use aurora_data::{Captions, Dataset, Skips, Split, Tokens, embedded, source};
 use aurora_layers::Backbone;
 use candle_core::{DType, Device};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
+use super::feed::Feed;
 use super::measure::{Evaluation, measure};
 use super::sources::open;
 use super::tuning::{History, step_record};
-use crate::config::{PretrainConfig, RunConfig};
+use crate::config::{PretrainConfig, RunConfig, Task};
 use crate::error::{Error, Result};
+use crate::figures::Figures;
 use crate::pretrain::Pretrainer;
 use crate::progress::{EvaluationReport, Progress, StepReport};
 use crate::run::{Record, RunFolder};
@@ -47,7 +51,7 @@ pub fn pretrain(
     run.write_config(&config.to_toml()?)?;
     // Lessons are drawn on the CPU and moved: the teachers' views are more than a step needs.
     let teachers = Teachers::read(Path::new(&config.pretrain.teachers), &Device::Cpu)?;
-    let tokens = embedded::vocabulary()?;
+    let tokens = Arc::new(embedded::vocabulary()?);
     let reading = source::Options { captions: Captions::Required, ..source::Options::default() };
     let open = |names, split| open(names, split, &reading, &Skips::default());
     let validation = open(&config.data.validation, Split::Validation)?;
@@ -76,7 +80,7 @@ pub fn pretrain(
             let report = EvaluationReport {
                 step: done,
                 split: "validation",
-                recall: &found.report,
+                figures: &Figures::Recall(found.report),
                 best: false,
                 seconds,
             };
@@ -118,12 +122,21 @@ fn evaluate(
     backbone: &Backbone,
     config: &PretrainConfig,
     dataset: &Dataset,
-    tokens: &Tokens,
+    tokens: &Arc<Tokens>,
     beta: Option<f64>,
     progress: &mut dyn Progress,
 ) -> Result<Evaluation> {
     let blip = backbone.model()?;
     let prepared = blip.bare()?;
-    let keywords = config.data.evaluation_keywords;
-    measure((&blip, &prepared), dataset, tokens, keywords, &config.evaluation, beta, progress)
+    let feed = Feed {
+        tokens: tokens.clone(),
+        task: Task::Retrieval,
+        keywords: config.data.evaluation_keywords,
+        clips: Sampling::Uniform(1),
+        size: backbone.config.vision.image_size,
+        max_tokens: backbone.config.text.max_positions,
+        threads: 0,
+        skips: Arc::default(),
+    };
+    measure((&blip, &prepared), dataset, &feed, &config.evaluation, beta, progress)
 }

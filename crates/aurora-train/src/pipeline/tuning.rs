@@ -1,17 +1,17 @@
 //! A tuning from start to finish.
 
-use aurora_data::{Augment, Batch, Loader, LoaderOptions, Released, Tokens, Transform, transform};
+use aurora_data::Tokens;
 use aurora_layers::{Backbone, Tuned, save_adapter};
 use candle_core::Tensor;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::measure::{Evaluation, measure};
+use super::feed::{Feed, examples};
+use super::measurement::{Measurement, Measurer};
 use super::sources::Pictures;
-use crate::config::{self, Config, DataSection, RunConfig};
-use crate::error::Result;
+use crate::config::{Config, RunConfig};
+use crate::error::{Error, Result};
 use crate::progress::{EvaluationReport, Progress, StepReport};
-use crate::retrieval::Pairs;
 use crate::run::{Record, RunFolder, Summary};
 use crate::trainer::{Trained, Trainer};
 
@@ -33,55 +33,14 @@ pub struct Inputs {
 pub struct Outcome {
     /// As in `summary.json`.
     pub summary: Summary,
-    /// The bare backbone on the test pairs.
-    pub before: Evaluation,
-    /// The tuned model on the test pairs.
-    pub after: Evaluation,
+    /// The bare backbone on the test split.
+    pub before: Measurement,
+    /// The tuned model on the test split.
+    pub after: Measurement,
     /// The lines of `metrics.jsonl`.
     pub history: Vec<Record>,
     /// The best tensors by validation.
     pub tuned: Tuned,
-}
-
-/// The training transform that a configuration names.
-fn training_transform(section: &DataSection, size: usize) -> Arc<dyn Transform> {
-    match section.augment {
-        config::Augment::Affine => Arc::new(Augment::new(size)),
-        config::Augment::Released => Arc::new(Released::new(size)),
-        config::Augment::None => Arc::new(transform::Evaluation { size }),
-    }
-}
-
-/// A loader of training pairs.
-fn training_loader(
-    section: &DataSection,
-    seed: u64,
-    inputs: (&aurora_data::Dataset, &Arc<Tokens>),
-    (size, max_tokens): (usize, usize),
-) -> Result<Loader> {
-    let (dataset, tokens) = inputs;
-    let mut options = LoaderOptions::training(section.batch, seed);
-    options.max_tokens = max_tokens;
-    options.keywords = section.keywords.into();
-    if section.threads > 0 {
-        options.threads = section.threads;
-    }
-    // Drawings are small: scaled once to the model's size, they are only cut and turned afterwards.
-    let dataset = match section.augment {
-        config::Augment::Released => dataset.clone(),
-        _ => dataset.resized(size)?,
-    };
-    Ok(Loader::new(dataset, training_transform(section, size), tokens.clone(), options)?)
-}
-
-/// The batch as the losses see it.
-fn pairs(batch: &Batch) -> Pairs<'_> {
-    Pairs {
-        images: &batch.images,
-        token_ids: &batch.input_ids,
-        mask: &batch.attention_mask,
-        ids: &batch.concepts,
-    }
 }
 
 /// Lines of `metrics.jsonl`, written and remembered.
@@ -107,12 +66,21 @@ struct Run<'a> {
     config: &'a Config,
     inputs: &'a Inputs,
     trainer: Trainer,
+    measurer: Measurer,
     history: History,
-    best: Option<(f64, f64, Tuned)>, // mean recall on validation, beta, tensors
+    best: Option<Best>,
+}
+
+/// The state that is best on validation.
+struct Best {
+    /// The figure it was chosen by.
+    headline: f64,
+    beta: Option<f64>,
+    tuned: Tuned,
 }
 
 /// Tune where the backbone's weights are, keep the state that is best on validation, and write the run folder: `config.toml`, `metrics.jsonl`,
-/// `adapter/`, `summary.json`.
+/// `adapter/`, `summary.json`; where there is something to say, `skipped.jsonl` and `answers.json`.
 ///
 /// # Errors
 /// Data that cannot be read, an adapter that does not fit the backbone, a loss that is not a number.
@@ -122,32 +90,51 @@ pub fn tune(
     run: &RunFolder,
     progress: &mut dyn Progress,
 ) -> Result<Outcome> {
-    let start = Instant::now();
     run.write_config(&config.to_toml()?)?;
-    let trainer = Trainer::new(config, &inputs.backbone, &inputs.backbone.device())?;
-    let mut state = Run { config, inputs, trainer, history: History::new(run)?, best: None };
+    let done = tune_in(config, inputs, run, progress);
+    // Of a run that failed too: what was left out may be why.
+    let written = run.write_skipped(&inputs.pictures.skips.list());
+    done.and_then(|outcome| written.map(|()| outcome))
+}
+
+fn tune_in(
+    config: &Config,
+    inputs: &Inputs,
+    run: &RunFolder,
+    progress: &mut dyn Progress,
+) -> Result<Outcome> {
+    let start = Instant::now();
+    let Inputs { backbone, tokens, pictures, .. } = inputs;
+    let trainer = Trainer::new(config, backbone, &backbone.device())?;
+    let feed = Feed::new(config, &backbone.config, tokens, &pictures.skips);
+    let measurer = Measurer::new(config, feed, || Ok(pictures.train.clone()))?;
+    measurer.check_validation(&pictures.validation)?;
+    let history = History::new(run)?;
+    let mut state = Run { config, inputs, trainer, measurer, history, best: None };
     progress.message("measuring the backbone as it is");
     let before = state.before(progress)?;
     state.train(progress)?;
     let (beta, tuned) = match state.best.take() {
-        Some((_, beta, tuned)) => (beta, tuned),
-        None => (before.beta, state.trainer.live().snapshot()?),
+        Some(best) => (best.beta, best.tuned),
+        None => (before.beta(), state.trainer.live().snapshot()?),
     };
     progress.message("measuring the best state on the test pairs");
     let after = state.evaluate(&tuned, Split::Test(beta), progress)?;
-    state
-        .history
-        .add(Record::new("test_after", config.schedule.steps).with_recall(&after.report))?;
-
+    let figures = after.figures();
+    state.history.add(Record::new("test_after", config.schedule.steps).with_figures(&figures))?;
+    if let Measurement::Answering(answered) = &after {
+        run.write("answers.json", answered.to_json(&pictures.test)?)?;
+    }
     let bytes = write_adapter(run, &tuned, inputs, &before, &after)?;
     let summary = Summary {
-        before: before.report,
-        after: after.report,
+        before: before.figures(),
+        after: figures,
         trainable_parameters: state.trainer.trainable_parameters() as u64,
-        backbone_parameters: inputs.backbone.parameters() as u64,
+        backbone_parameters: backbone.parameters() as u64,
         adapter_bytes: bytes,
         seed: config.seed,
-        test_pairs: inputs.pictures.test.len() as u64,
+        test_pairs: pictures.test.len() as u64,
+        skipped: pictures.skips.len() as u64,
         seconds: start.elapsed().as_secs_f64(),
     };
     run.write_summary(&summary)?;
@@ -158,19 +145,21 @@ pub fn tune(
 #[derive(Clone, Copy)]
 enum Split {
     Validation,
-    Test(f64),
+    Test(Option<f64>),
 }
 
 impl Run<'_> {
-    fn before(&mut self, progress: &mut dyn Progress) -> Result<Evaluation> {
+    fn before(&mut self, progress: &mut dyn Progress) -> Result<Measurement> {
         let bare =
             Tuned { spec: heads_only(&self.trainer.live().spec), tensors: Default::default() };
         let chosen = self.evaluate(&bare, Split::Validation, progress)?;
-        let before = self.evaluate(&bare, Split::Test(chosen.beta), progress)?;
-        self.history.add(
-            Record::new("validation", 0).with_recall(&chosen.report).with("beta", chosen.beta),
-        )?;
-        self.history.add(Record::new("test_before", 0).with_recall(&before.report))?;
+        let before = self.evaluate(&bare, Split::Test(chosen.beta()), progress)?;
+        let record = Record::new("validation", 0).with_figures(&chosen.figures());
+        self.history.add(match chosen.beta() {
+            Some(beta) => record.with("beta", beta),
+            None => record,
+        })?;
+        self.history.add(Record::new("test_before", 0).with_figures(&before.figures()))?;
         Ok(before)
     }
 
@@ -179,42 +168,28 @@ impl Run<'_> {
         tuned: &Tuned,
         split: Split,
         progress: &mut dyn Progress,
-    ) -> Result<Evaluation> {
+    ) -> Result<Measurement> {
         let tuned = tuned.detached();
         let blip = tuned.model(self.trainer.frozen())?;
         let mut prepared = tuned.prepare(&blip, None)?;
         prepared.precision = self.config.precision.into();
         let (dataset, beta) = match split {
             Split::Validation => (&self.inputs.pictures.validation, None),
-            Split::Test(beta) => (&self.inputs.pictures.test, Some(beta)),
+            Split::Test(beta) => (&self.inputs.pictures.test, beta),
         };
-        let keywords = self.config.data.evaluation_keywords;
-        measure(
-            (&blip, &prepared),
-            dataset,
-            &self.inputs.tokens,
-            keywords,
-            &self.config.evaluation,
-            beta,
-            progress,
-        )
+        self.measurer.measure((&blip, &prepared), dataset, beta, progress)
     }
 
     fn train(&mut self, progress: &mut dyn Progress) -> Result<()> {
         let steps = self.config.schedule.steps;
-        let sizes = &self.inputs.backbone.config;
-        let loader = training_loader(
-            &self.config.data,
-            self.config.seed,
-            (&self.inputs.pictures.train, &self.inputs.tokens),
-            (sizes.vision.image_size, sizes.text.max_positions),
-        )?;
+        let train = &self.inputs.pictures.train;
+        let loader = self.measurer.feed().training(self.config, train)?;
         let device = self.inputs.backbone.device();
         for batch in loader.batches(0, Some(steps))? {
             let batch = batch?;
             let start = Instant::now();
             let batch = batch.to_device(&device)?;
-            let trained = self.trainer.step(&pairs(&batch), batch.step)?;
+            let trained = self.trainer.step(examples(&batch, self.config.task)?, batch.step)?;
             let (done, seconds) = (batch.step + 1, start.elapsed().as_secs_f64());
             self.history.add(step_record(&trained, done).seconds(seconds))?;
             progress.on_step(&StepReport {
@@ -236,20 +211,25 @@ impl Run<'_> {
     fn validate(&mut self, step: u64, progress: &mut dyn Progress) -> Result<()> {
         let start = Instant::now();
         let found = self.evaluate(self.trainer.live(), Split::Validation, progress)?;
-        let mean = found.report.mean();
-        let best = self.best.as_ref().is_none_or(|(so_far, ..)| mean > *so_far);
+        let figures = found.figures();
+        let headline = figures.headline();
+        let best = self.best.as_ref().is_none_or(|best| headline > best.headline);
         if best {
-            self.best = Some((mean, found.beta, self.trainer.live().snapshot()?));
+            let tuned = self.trainer.live().snapshot()?;
+            self.best = Some(Best { headline, beta: found.beta(), tuned });
         }
         let seconds = start.elapsed().as_secs_f64();
-        let record = Record::new("validation", step)
-            .with_recall(&found.report)
-            .with("similarity_mean_recall", found.by_similarity.mean())
-            .with("beta", found.beta)
-            .with("mean_relative_delta", self.trainer.mean_relative_delta()?);
+        let record = Record::new("validation", step).with_figures(&figures);
+        let record = match &found {
+            Measurement::Retrieval(found) => record
+                .with("similarity_mean_recall", found.by_similarity.mean())
+                .with("beta", found.beta),
+            Measurement::Answering(_) => record,
+        };
+        let record = record.with("mean_relative_delta", self.trainer.mean_relative_delta()?);
         self.history.add(record.seconds(seconds))?;
         let report =
-            EvaluationReport { step, split: "validation", recall: &found.report, best, seconds };
+            EvaluationReport { step, split: "validation", figures: &figures, best, seconds };
         progress.on_evaluation(&report);
         Ok(())
     }
@@ -277,35 +257,50 @@ fn write_adapter(
     run: &RunFolder,
     tuned: &Tuned,
     inputs: &Inputs,
-    before: &Evaluation,
-    after: &Evaluation,
+    before: &Measurement,
+    after: &Measurement,
 ) -> Result<u64> {
     let card = adapter_card(tuned, &inputs.backbone_name, before, after);
     run.write_folder("adapter", |folder| -> Result<()> {
         Ok(save_adapter(folder, tuned, &inputs.backbone, &inputs.backbone_name, &card)?)
     })?;
     let weights = aurora_layers::AdapterFolder::weights_path(&run.join("adapter"));
-    let size =
-        std::fs::metadata(&weights).map_err(|e| crate::error::Error::io("look at", &weights, e))?;
+    let size = std::fs::metadata(&weights).map_err(|e| Error::io("look at", &weights, e))?;
     Ok(size.len())
 }
 
 /// The `README.md` of an adapter folder.
-pub fn adapter_card(tuned: &Tuned, base: &str, before: &Evaluation, after: &Evaluation) -> String {
+pub fn adapter_card(
+    tuned: &Tuned,
+    base: &str,
+    before: &Measurement,
+    after: &Measurement,
+) -> String {
     let spec = &tuned.spec;
     let values: usize = tuned.tensors.values().map(Tensor::elem_count).sum();
+    let measured = match (before, after) {
+        (Measurement::Retrieval(before), Measurement::Retrieval(after)) => format!(
+            "| | mean recall, test | by similarity alone |\n|---|---|---|\n\
+             | backbone | {:.2} % | {:.2} % |\n| tuned | {:.2} % | {:.2} % |\n\n\
+             Similarity is weighed by {} beside the matching logit.\n",
+            before.report.mean(),
+            before.by_similarity.mean(),
+            after.report.mean(),
+            after.by_similarity.mean(),
+            after.beta,
+        ),
+        _ => {
+            let (before, after) = (before.figures(), after.figures());
+            format!(
+                "| | {}, test |\n|---|---|\n| backbone | {:.2} % |\n| tuned | {:.2} % |\n",
+                after.name(),
+                before.headline(),
+                after.headline()
+            )
+        }
+    };
     format!(
-        "# Aurora adapter\n\nKind {:?}, flavour {:?}, rank {}, {values} values, for the backbone `{base}`.\n\n\
-         | | mean recall, test | by similarity alone |\n|---|---|---|\n\
-         | backbone | {:.2} % | {:.2} % |\n| tuned | {:.2} % | {:.2} % |\n\n\
-         Similarity is weighed by {} beside the matching logit.\n",
-        spec.kind,
-        spec.flavour,
-        spec.rank,
-        before.report.mean(),
-        before.by_similarity.mean(),
-        after.report.mean(),
-        after.by_similarity.mean(),
-        after.beta,
+        "# Aurora adapter\n\nKind {:?}, flavour {:?}, rank {}, {values} values, for the backbone `{base}`.\n\n{measured}",
+        spec.kind, spec.flavour, spec.rank,
     )
 }

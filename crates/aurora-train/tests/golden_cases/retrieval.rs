@@ -116,7 +116,12 @@ impl Batch {
     }
 
     pub fn pairs(&self) -> Pairs<'_> {
-        Pairs { images: &self.images, token_ids: &self.token_ids, mask: &self.mask, ids: &self.ids }
+        Pairs {
+            images: (&self.images).into(),
+            token_ids: &self.token_ids,
+            mask: &self.mask,
+            ids: &self.ids,
+        }
     }
 }
 
@@ -209,7 +214,7 @@ fn forward(fixture: &str, setting: Setting) {
     assert_close("out_text", &text_states, &io["out_text"], FORWARD);
     assert_close("text [CLS]", &encoded.text_cls, &cls(&io["out_text"]).unwrap(), FORWARD);
     let features = match &encoded.frames {
-        Some(frames) => frames.flatten(0, 1).unwrap(),
+        Some(frames) => frames.features.flatten(0, 1).unwrap(),
         None => encoded.image.clone(),
     };
     assert_close("image_feat", &features, &io["image_feat"], FORWARD);

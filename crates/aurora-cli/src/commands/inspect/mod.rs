@@ -15,7 +15,7 @@ use aurora_train::run::Summary;
 use serde::de::DeserializeOwned;
 
 use crate::args::InspectArgs;
-use crate::commands::shared::{recall_table, resolve};
+use crate::commands::shared::{figures_table, resolve, skipped_line};
 use crate::failure::bad_input;
 use crate::{nano, output};
 use kinds::Asked;
@@ -121,13 +121,16 @@ fn run_folder(path: &Path, every_tensor: bool) -> Result<()> {
     if file.is_file() {
         let summary: Summary = read_json(&file)?;
         output::line("");
-        recall_table(&[("before", &summary.before), ("after", &summary.after)]).print();
+        figures_table(&[("before", &summary.before), ("after", &summary.after)]).print();
         output::line(&format!(
             "\nseed {}, {} test pairs, {}",
             summary.seed,
             output::count(summary.test_pairs),
             output::duration(summary.seconds)
         ));
+        if let Some(line) = skipped_line(summary.skipped, Some(&path.join("skipped.jsonl"))) {
+            output::line(&line);
+        }
     } else {
         output::line("it has no summary.json: it did not reach its end, or is under way");
     }

@@ -1,0 +1,136 @@
+//! What a report shows of question answering: accuracy before and after, and some answers.
+
+use super::html::{Html, Picture};
+
+/// Accuracy of a model in percent.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Accuracy {
+    /// Over all questions.
+    pub all: f64,
+    /// Over the questions of each kind, all models' kinds in one order; none where there is none.
+    pub by_kind: Vec<(String, Option<f64>)>,
+    /// What the best candidate each time would reach.
+    pub reachable: f64,
+}
+
+/// A test question with its answers.
+#[derive(Debug, Clone)]
+pub struct AnswerRow {
+    /// The picture, or the first frame of the clip.
+    pub picture: Picture,
+    /// The question.
+    pub question: String,
+    /// What is right; may be empty where nobody knows.
+    pub right: String,
+    /// The answer before tuning, and what it scores if that is known.
+    pub before: (String, Option<f64>),
+    /// The same after tuning.
+    pub after: (String, Option<f64>),
+}
+
+/// The table of accuracy.
+pub(super) fn write_table(html: &mut Html, before: &Accuracy, after: &Accuracy, test: &str) {
+    html.markup("<section>\n<h2>Accuracy before and after</h2>\n")
+        .markup("<p class=\"note\">The mean score of the answers to test questions, in percent. ")
+        .markup("Reachable is what the best of the answers to choose from would score. ")
+        .text(test)
+        .markup("</p>\n")
+        .markup("<div class=\"scroll\" tabindex=\"0\" role=\"region\" ")
+        .markup("aria-label=\"Accuracy before and after\">")
+        .markup("<table class=\"recall\"><thead>\n<tr><td></td>");
+    let kinds = after.by_kind.iter().map(|(kind, _)| kind.as_str());
+    for heading in std::iter::once("all").chain(kinds).chain(["reachable"]) {
+        html.element("th", &[("scope", &"col")], heading);
+    }
+    html.markup("</tr></thead><tbody>\n");
+    write_accuracy(html, "plain", "before", before);
+    write_accuracy(html, "strong", "after", after);
+    html.markup("</tbody></table></div>\n</section>\n");
+}
+
+fn write_accuracy(html: &mut Html, class: &str, name: &str, accuracy: &Accuracy) {
+    html.open("tr", &[("class", &class)]).element("th", &[("scope", &"row")], name);
+    let kinds = accuracy.by_kind.iter().map(|(_, value)| *value);
+    let values = std::iter::once(Some(accuracy.all)).chain(kinds).chain([Some(accuracy.reachable)]);
+    for value in values {
+        html.markup("<td>");
+        match value {
+            Some(value) => html.text(format_args!("{value:.1}")),
+            None => html.text("-"),
+        };
+        html.markup("</td>");
+    }
+    html.markup("</tr>\n");
+}
+
+/// Some questions with their pictures and answers.
+pub(super) fn write_answers(html: &mut Html, rows: &[AnswerRow]) {
+    if rows.is_empty() {
+        return;
+    }
+    html.markup("<section>\n<h2>How test questions are answered</h2>\n")
+        .markup("<p class=\"note\">Evenly spaced over the test questions, not chosen by how they ")
+        .markup("fared. A right answer has a <span class=\"badge\">✓</span> mark.</p>\n");
+    for row in rows {
+        html.markup("<article class=\"caption\">\n<h3>").foreign(&row.question);
+        html.markup("</h3>\n<ol class=\"hits\">\n<li>");
+        row.picture.write(html, format_args!("{}", row.picture.name));
+        html.markup("</li>\n</ol>\n<div class=\"sides\">\n");
+        write_answer(html, "before", &row.before);
+        write_answer(html, "after", &row.after);
+        if !row.right.is_empty() {
+            html.open("div", &[("class", &"side")]).element("h4", &[], "right");
+            html.markup("<p>").foreign(&row.right);
+            html.markup("</p></div>\n");
+        }
+        html.markup("</div>\n</article>\n");
+    }
+    html.markup("</section>\n");
+}
+
+fn write_answer(html: &mut Html, side: &'static str, (answer, score): &(String, Option<f64>)) {
+    html.open("div", &[("class", &"side")]).element("h4", &[], side);
+    html.markup("<p>").foreign(answer);
+    match score {
+        Some(score) if *score >= 1.0 => html.markup(" <span class=\"badge\">✓</span>"),
+        Some(score) if *score > 0.0 => {
+            html.markup(" <span class=\"score\">").text(format_args!("{score:.2}"));
+            html.markup("</span>")
+        }
+        _ => html.markup(""),
+    };
+    html.markup("</p></div>\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOSTILE: &str = "</title></pre><script>alert(\"1\")</script> ' onerror='x'";
+
+    #[test]
+    fn no_foreign_text_becomes_markup_and_right_answers_are_marked() {
+        let picture = Picture::new(HOSTILE, &[0xff, 0xd8, 0xff, 0xe0]).unwrap();
+        let row = AnswerRow {
+            picture,
+            question: HOSTILE.to_owned(),
+            right: HOSTILE.to_owned(),
+            before: (HOSTILE.to_owned(), Some(0.0)),
+            after: (HOSTILE.to_owned(), Some(1.0)),
+        };
+        let accuracy = Accuracy {
+            all: 12.345,
+            by_kind: vec![(HOSTILE.to_owned(), Some(1.0)), ("number".to_owned(), None)],
+            reachable: 99.0,
+        };
+        let mut html = Html::new();
+        write_table(&mut html, &accuracy, &accuracy, HOSTILE);
+        write_answers(&mut html, &[row]);
+        let page = html.into_string();
+        assert!(!page.contains("<script") && !page.contains("' onerror="), "{page}");
+        assert_eq!(page.matches("<td>12.3</td>").count(), 2);
+        assert_eq!(page.matches("<td>-</td>").count(), 2);
+        // Once in the note, once at the right answer.
+        assert_eq!(page.matches("class=\"badge\"").count(), 2);
+    }
+}

@@ -1,0 +1,34 @@
+//! What a measurement says in numbers, whatever the task.
+
+use serde::{Deserialize, Serialize};
+
+use crate::accuracy::AccuracyReport;
+use crate::recall::RetrievalReport;
+
+/// The figures of a task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Figures {
+    /// Of retrieval.
+    Recall(RetrievalReport),
+    /// Of question answering.
+    Accuracy(AccuracyReport),
+}
+
+impl Figures {
+    /// What the figure is called that a run is chosen by.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Recall(_) => "mean recall",
+            Self::Accuracy(_) => "accuracy",
+        }
+    }
+
+    /// That figure, in percent.
+    pub fn headline(&self) -> f64 {
+        match self {
+            Self::Recall(report) => report.mean(),
+            Self::Accuracy(report) => report.accuracy,
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Question answering over a whole dataset by a model.
+
+use aurora_data::formats::vqa::answer_list;
+use aurora_data::{Dataset, Padding, QuestionId};
+use aurora_layers::{Blip, Prepared};
+use candle_core::Tensor;
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::feed::{Counted, Feed};
+use crate::accuracy::{AccuracyReport, comparable, kind, score};
+use crate::answering::{Texts, rank_answers, read_questions};
+use crate::config::DataSection;
+use crate::error::Result;
+use crate::progress::Progress;
+
+/// The value of `data.answers` that stands for the answers of the training questions.
+const OF_TRAINING: &str = "train";
+
+/// An answer that was given.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Given {
+    /// Index of the question in the dataset.
+    pub index: usize,
+    /// The candidate that was chosen.
+    pub answer: String,
+    /// What it scores, 0 to 1; none where no right answer is known.
+    pub score: Option<f64>,
+}
+
+/// How a dataset's questions were answered.
+#[derive(Debug, Clone)]
+pub struct Answered {
+    /// Accuracy.
+    pub report: AccuracyReport,
+    /// Every answer, in the order of the dataset.
+    pub given: Vec<Given>,
+}
+
+/// A line of `answers.json`, which is the form in which VQA's answers are handed in.
+#[derive(Debug, Serialize)]
+struct Entry<'a> {
+    question_id: QuestionId,
+    answer: &'a str,
+}
+
+impl Answered {
+    /// The answers as JSON, in the form in which VQA's are handed in. A question without a name gets its number.
+    ///
+    /// # Errors
+    /// An index past the end of the dataset.
+    pub fn to_json(&self, dataset: &Dataset) -> Result<String> {
+        let entry = |given: &Given| -> Result<String> {
+            let id = dataset.sample(given.index)?.question.as_ref().and_then(|q| q.id.clone());
+            let question_id = id.unwrap_or(QuestionId::Number(given.index as u64));
+            let entry = Entry { question_id, answer: &given.answer };
+            serde_json::to_string(&entry)
+                .map_err(|e| crate::error::Error::io("write", "answers.json", e.into()))
+        };
+        let lines: Vec<String> = self.given.iter().map(entry).collect::<Result<_>>()?;
+        Ok(format!("[\n{}\n]\n", lines.join(",\n")))
+    }
+}
+
+/// What questions are answered with, each once: a list of a file, or what `train` says are answers.
+///
+/// # Errors
+/// A file that is no list of answers; training data without an answer.
+pub fn candidates(
+    section: &DataSection,
+    train: impl FnOnce() -> Result<Dataset>,
+) -> Result<Vec<String>> {
+    let all: Vec<String> = match section.answers.as_str() {
+        OF_TRAINING => {
+            let train = train()?;
+            let questions = train.samples().filter_map(|sample| sample.question.as_ref());
+            let answers = questions.flat_map(|question| &question.answers);
+            // In an order of their own, so that the order of the data does not show.
+            let answers: BTreeSet<String> = answers.map(|(answer, _)| comparable(answer)).collect();
+            answers.into_iter().collect()
+        }
+        path => answer_list(Path::new(path))?,
+    };
+    let mut known = BTreeSet::new();
+    let all: Vec<String> =
+        all.into_iter().filter(|answer| known.insert(comparable(answer))).collect();
+    if all.is_empty() {
+        let what = "the list of answers".to_owned();
+        let reason = "no question of data.train has an answer; with task answering every question \
+                      there has one"
+            .to_owned();
+        return Err(aurora_data::Error::Empty { what, reason }.into());
+    }
+    Ok(all)
+}
+
+/// Answers the questions of a dataset from `candidates`: the `k` whose first word is likeliest are compared in full.
+///
+/// # Errors
+/// A picture that does not decode and may not be left out, a sample without a question, shapes that do not fit the
+/// model.
+pub fn answer(
+    (blip, prepared): (&Blip, &Prepared),
+    dataset: &Dataset,
+    feed: &Feed,
+    candidates: &[String],
+    k: usize,
+    progress: &mut dyn Progress,
+) -> Result<Answered> {
+    let device = blip.device();
+    let (ids, mask) = feed.tokens.encode_batch(candidates, feed.max_tokens, Padding::Longest)?;
+    let (ids, mask): (Tensor, Tensor) = (ids.to_device(device)?, mask.to_device(device)?);
+    let texts = Texts { token_ids: &ids, mask: &mask };
+    let known: BTreeSet<String> = candidates.iter().map(|answer| comparable(answer)).collect();
+    let total = dataset.len() as u64;
+    let mut done = 0;
+    progress.on_part("answering", done, total);
+    let mut report = AccuracyReport::default();
+    let mut given = Vec::with_capacity(dataset.len());
+    for batch in feed.measuring(dataset)?.epoch(0)? {
+        let batch = batch?;
+        done += batch.indices.len() as u64;
+        if let Some(batch) = Counted::new(batch, device)? {
+            let keys = read_questions(blip, prepared, batch.images()?, &batch.texts())?;
+            let chosen = rank_answers((blip, prepared), &keys, &texts, k)?;
+            for (&index, chosen) in batch.indices.iter().zip(chosen) {
+                let answer = candidates.get(chosen).cloned().unwrap_or_default();
+                let question = dataset.sample(index)?.question.as_ref();
+                let right = question.map(|q| q.answers.as_slice()).unwrap_or_default();
+                let scored = (!right.is_empty()).then(|| score(&answer, right));
+                if let Some(scored) = scored {
+                    let reachable = right.iter().filter(|(a, _)| known.contains(&comparable(a)));
+                    let best = reachable.map(|(a, _)| score(a, right)).fold(0.0, f64::max);
+                    report.add(scored, best, kind(right));
+                }
+                given.push(Given { index, answer, score: scored });
+            }
+        }
+        progress.on_part("answering", done, total);
+    }
+    Ok(Answered { report, given })
+}

@@ -1,0 +1,203 @@
+//! From datasets to batches: what the loaders of training and measuring share.
+
+use aurora_data::{
+    Augment, Batch, BatchAnswers, Dataset, Error as DataError, Loader, LoaderOptions, Released,
+    Skips, Tokens, Transform, Words, transform,
+};
+use aurora_layers::BlipConfig;
+use candle_core::{Device, Tensor};
+use std::sync::Arc;
+
+use aurora_data::video::Sampling;
+
+use crate::answering::{Answers, Asked, Texts};
+use crate::config::{self, Config, Keywords, Task};
+use crate::error::Result;
+use crate::retrieval::{Images, Pairs};
+use crate::trainer::Examples;
+
+/// Pictures, or frames, that are encoded together when a set is measured.
+const CHUNK: usize = 64;
+
+/// How a run sees its data.
+#[derive(Debug, Clone)]
+pub struct Feed {
+    /// The backbone's vocabulary.
+    pub tokens: Arc<Tokens>,
+    /// What is learned: which words of a sample are read.
+    pub task: Task,
+    /// Keywords in the captions that are measured.
+    pub keywords: Keywords,
+    /// Which frames are taken of a clip.
+    pub clips: Sampling,
+    /// Side of the pictures.
+    pub size: usize,
+    /// Longest text, in tokens.
+    pub max_tokens: usize,
+    /// Loader threads, 0 for one per core.
+    pub threads: usize,
+    /// What becomes of a picture that is broken.
+    pub skips: Arc<Skips>,
+}
+
+impl Feed {
+    /// As a configuration has it, for a backbone of these sizes.
+    pub fn new(
+        config: &Config,
+        backbone: &BlipConfig,
+        tokens: &Arc<Tokens>,
+        skips: &Arc<Skips>,
+    ) -> Self {
+        let data = &config.data;
+        Self {
+            tokens: tokens.clone(),
+            task: config.task,
+            keywords: data.evaluation_keywords,
+            clips: data.clips(),
+            size: backbone.vision.image_size,
+            max_tokens: backbone.text.max_positions,
+            threads: data.threads,
+            skips: skips.clone(),
+        }
+    }
+
+    /// Options with everything that both loaders have alike. A set with a clip in it makes batches of clips.
+    fn options(&self, dataset: &Dataset, base: LoaderOptions) -> LoaderOptions {
+        LoaderOptions {
+            max_tokens: self.max_tokens,
+            words: match self.task {
+                Task::Retrieval => Words::Captions,
+                Task::Answering => Words::Questions,
+            },
+            clips: has_clips(dataset).then_some(self.clips),
+            threads: if self.threads > 0 { self.threads } else { base.threads },
+            ..base
+        }
+    }
+
+    /// The loader of training.
+    pub(super) fn training(&self, config: &Config, dataset: &Dataset) -> Result<Loader> {
+        let data = &config.data;
+        let base = LoaderOptions {
+            keywords: data.keywords.into(),
+            order: data.order(),
+            ..LoaderOptions::training(data.batch, config.seed)
+        };
+        let options = self.options(dataset, base);
+        let (transform, small): (Arc<dyn Transform>, bool) = match data.augment {
+            config::Augment::Affine => (Arc::new(Augment::new(self.size)), true),
+            config::Augment::Released => (Arc::new(Released::new(self.size)), false),
+            config::Augment::None => (Arc::new(transform::Evaluation { size: self.size }), true),
+        };
+        // Drawings are small: scaled once to the model's size, they are only cut and turned afterwards.
+        let dataset = match small && options.clips.is_none() && dataset.is_decoded() {
+            true => dataset.resized(self.size)?,
+            false => dataset.clone(),
+        };
+        let loader = Loader::new(dataset, transform, self.tokens.clone(), options)?;
+        Ok(loader.with_skips(self.skips.clone()))
+    }
+
+    /// The loader of measuring: every sample once, in order.
+    pub(super) fn measuring(&self, dataset: &Dataset) -> Result<Loader> {
+        let options = self.options(dataset, LoaderOptions::evaluation(CHUNK));
+        let frames = options.clips.map_or(1, |clips| clips.most().max(1));
+        let options = LoaderOptions { batch_size: (CHUNK / frames).max(1), ..options };
+        let transform = Arc::new(transform::Evaluation { size: self.size });
+        let loader = Loader::new(dataset.clone(), transform, self.tokens.clone(), options)?;
+        Ok(loader.with_skips(self.skips.clone()))
+    }
+}
+
+fn has_clips(dataset: &Dataset) -> bool {
+    dataset.samples().any(|sample| sample.visual.is_clip())
+}
+
+/// The pictures or clips of a batch. Of clips that are all of full length nothing is masked.
+fn images(batch: &Batch) -> Result<Images<'_>> {
+    let full = match &batch.frame_mask {
+        Some(mask) => mask.min_all()?.to_scalar::<f32>()? > 0.0,
+        None => true,
+    };
+    let frame_mask = batch.frame_mask.as_ref().filter(|_| !full);
+    Ok(Images { pixels: &batch.images, frame_mask })
+}
+
+/// A training batch as its task sees it.
+pub(super) fn examples(batch: &Batch, task: Task) -> Result<Examples<'_>> {
+    let images = images(batch)?;
+    let texts = Texts { token_ids: &batch.input_ids, mask: &batch.attention_mask };
+    match task {
+        Task::Retrieval => Ok(Examples::Pairs(Pairs {
+            images,
+            token_ids: texts.token_ids,
+            mask: texts.mask,
+            ids: &batch.concepts,
+        })),
+        Task::Answering => {
+            let BatchAnswers { input_ids, attention_mask, questions, weights, .. } =
+                batch.answers.as_ref().ok_or_else(|| DataError::Empty {
+                    what: format!("the list of answers of batch {}", batch.step),
+                    reason: "no question of it has an answer".to_owned(),
+                })?;
+            let answers = Texts { token_ids: input_ids, mask: attention_mask };
+            let answers = Answers { texts: answers, questions, weights };
+            Ok(Examples::Questions(Asked { images, questions: texts, answers }))
+        }
+    }
+}
+
+/// The rows of a batch that count, on the model's device.
+pub(super) struct Counted {
+    batch: Batch,
+    /// The index of each row's sample in the dataset.
+    pub(super) indices: Vec<usize>,
+}
+
+impl Counted {
+    /// None where no row counts.
+    pub(super) fn new(batch: Batch, device: &Device) -> Result<Option<Self>> {
+        let rows: Vec<u32> = (0u32..)
+            .zip(&batch.counts)
+            .filter(|(_, counts)| **counts)
+            .map(|(row, _)| row)
+            .collect();
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let batch = match rows.len() == batch.counts.len() {
+            true => batch,
+            false => select(batch, &rows)?,
+        };
+        let indices = batch.indices.clone();
+        Ok(Some(Self { batch: batch.to_device(device)?, indices }))
+    }
+
+    pub(super) fn images(&self) -> Result<Images<'_>> {
+        images(&self.batch)
+    }
+
+    /// The captions or questions.
+    pub(super) fn texts(&self) -> Texts<'_> {
+        Texts { token_ids: &self.batch.input_ids, mask: &self.batch.attention_mask }
+    }
+}
+
+/// Some rows of a batch, without answers.
+fn select(batch: Batch, rows: &[u32]) -> Result<Batch> {
+    let chosen = Tensor::from_slice(rows, rows.len(), batch.images.device())?;
+    let of = |tensor: &Tensor| tensor.index_select(&chosen, 0);
+    let keep = |row: &u32| *row as usize;
+    Ok(Batch {
+        indices: rows.iter().filter_map(|row| batch.indices.get(keep(row)).copied()).collect(),
+        counts: vec![true; rows.len()],
+        concepts: rows.iter().filter_map(|row| batch.concepts.get(keep(row)).copied()).collect(),
+        texts: rows.iter().filter_map(|row| batch.texts.get(keep(row)).cloned()).collect(),
+        images: of(&batch.images)?,
+        frame_mask: batch.frame_mask.as_ref().map(of).transpose()?,
+        input_ids: of(&batch.input_ids)?,
+        attention_mask: of(&batch.attention_mask)?,
+        answers: None,
+        ..batch
+    })
+}

@@ -1,0 +1,121 @@
+//! Measuring a model at a run's task, whatever that is.
+
+use aurora_data::Dataset;
+use aurora_layers::{Blip, Prepared};
+
+use super::answers::{Answered, answer, candidates};
+use super::feed::Feed;
+use super::measure::{Evaluation, measure};
+use crate::config::{Config, EvaluationSection, Task};
+use crate::error::{Error, Result};
+use crate::figures::Figures;
+use crate::progress::Progress;
+
+/// What was measured.
+#[derive(Debug, Clone)]
+pub enum Measurement {
+    /// Of retrieval.
+    Retrieval(Evaluation),
+    /// Of question answering.
+    Answering(Answered),
+}
+
+impl Measurement {
+    /// Its figures.
+    pub fn figures(&self) -> Figures {
+        match self {
+            Self::Retrieval(found) => Figures::Recall(found.report),
+            Self::Answering(found) => Figures::Accuracy(found.report.clone()),
+        }
+    }
+
+    /// What it chose beside the checkpoint, for the test: the weight of the similarity.
+    pub fn beta(&self) -> Option<f64> {
+        match self {
+            Self::Retrieval(found) => Some(found.beta),
+            Self::Answering(_) => None,
+        }
+    }
+}
+
+/// Measures models at a task.
+#[derive(Debug)]
+pub struct Measurer {
+    feed: Feed,
+    section: EvaluationSection,
+    /// What questions are answered with; empty for retrieval.
+    candidates: Vec<String>,
+}
+
+impl Measurer {
+    /// For a configuration's task. `train` opens the training data, where answers come from it.
+    ///
+    /// # Errors
+    /// As [`candidates`].
+    pub fn new(
+        config: &Config,
+        feed: Feed,
+        train: impl FnOnce() -> Result<Dataset>,
+    ) -> Result<Self> {
+        let candidates = match config.task {
+            Task::Retrieval => Vec::new(),
+            Task::Answering => candidates(&config.data, train)?,
+        };
+        Ok(Self { feed, section: config.evaluation.clone(), candidates })
+    }
+
+    /// How the data is seen.
+    pub fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// Number of answers to choose from.
+    pub fn candidates(&self) -> usize {
+        self.candidates.len()
+    }
+
+    /// A model over a dataset. Of several candidates of beta the best on this dataset is taken, unless one is given.
+    ///
+    /// # Errors
+    /// As [`measure`] and [`answer`].
+    pub fn measure(
+        &self,
+        model: (&Blip, &Prepared),
+        dataset: &Dataset,
+        beta: Option<f64>,
+        progress: &mut dyn Progress,
+    ) -> Result<Measurement> {
+        Ok(match self.feed.task {
+            Task::Retrieval => Measurement::Retrieval(measure(
+                model,
+                dataset,
+                &self.feed,
+                &self.section,
+                beta,
+                progress,
+            )?),
+            Task::Answering => Measurement::Answering(answer(
+                model,
+                dataset,
+                &self.feed,
+                &self.candidates,
+                self.section.k_test,
+                progress,
+            )?),
+        })
+    }
+
+    /// That `dataset` can choose among checkpoints: with task answering, that right answers are known.
+    ///
+    /// # Errors
+    /// [`Error::NothingKnown`].
+    pub fn check_validation(&self, dataset: &Dataset) -> Result<()> {
+        let known = |sample: &aurora_data::Sample| {
+            sample.question.as_ref().is_some_and(|question| !question.answers.is_empty())
+        };
+        match self.feed.task == Task::Answering && !dataset.samples().any(known) {
+            true => Err(Error::NothingKnown { questions: dataset.len() }),
+            false => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The live model of a tuning: what every objective runs its passes through.
+
+use aurora_kernels::memory::available;
+use aurora_kernels::random::Stream;
+use aurora_layers::{Backbone, Blip, Checkpointing, Prepared, Tensors, Tuned, Workload};
+use candle_core::{Device, Tensor, Var};
+use std::sync::{Arc, OnceLock};
+
+use super::Examples;
+use crate::config::Config;
+use crate::error::Result;
+
+/// The live model.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) config: Config,
+    pub(super) frozen: Arc<Blip>,
+    pub(super) backbone: Tensors,
+    pub(super) tuned: Tuned,
+    pub(super) blip: Arc<Blip>,
+    /// What passes keep, from the first step on.
+    checkpointing: OnceLock<Checkpointing>,
+}
+
+impl Live {
+    /// The model at the start of a tuning, and its variables.
+    pub(super) fn new(
+        config: &Config,
+        backbone: &Backbone,
+        device: &Device,
+    ) -> Result<(Self, Vec<(String, Var)>)> {
+        let frozen = Arc::new(backbone.model()?);
+        let start = Tuned::start(config.adapter.spec(), backbone, config.seed, device)?;
+        let (tuned, variables) = start.into_variables()?;
+        let blip = tuned.model(&frozen)?;
+        let live = Self {
+            config: config.clone(),
+            frozen,
+            backbone: backbone.tensors.clone(),
+            tuned,
+            blip,
+            checkpointing: OnceLock::new(),
+        };
+        Ok((live, variables))
+    }
+
+    /// The model's view for one step, which its passes share.
+    pub(super) fn prepare(&self, examples: &Examples, step: u64) -> Result<Prepared> {
+        let Config { seed, adapter, precision, .. } = &self.config;
+        let device = self.blip.device();
+        let mask = match adapter.dropout > 0.0 && self.tuned.spec.adapter().is_some() {
+            true => Some(rank_mask(adapter.rank, adapter.dropout, *seed, step, device)?),
+            false => None,
+        };
+        let mut prepared = self.tuned.prepare(&self.blip, mask.as_ref())?;
+        prepared.checkpointing = self.checkpointing(examples)?;
+        prepared.precision = (*precision).into();
+        Ok(prepared)
+    }
+
+    /// What the passes of a step keep. Chosen at the first step and by its examples, before its graph takes memory.
+    fn checkpointing(&self, examples: &Examples) -> Result<Checkpointing> {
+        if let Some(chosen) = self.checkpointing.get() {
+            return Ok(*chosen);
+        }
+        let work = match examples {
+            Examples::Pairs(pairs) => {
+                let retrieval = &self.config.retrieval;
+                let (texts, length) = pairs.token_ids.dims2()?;
+                let matched = retrieval.itm_weight > 0.0;
+                let rows = if matched { texts.min(retrieval.itm_pairs) } else { 0 };
+                Workload { pictures: pairs.images.count(), texts, length, pairs: 3 * rows }
+            }
+            Examples::Questions(asked) => {
+                let (questions, length) = asked.questions.token_ids.dims2()?;
+                let (answers, longest) = asked.answers.texts.token_ids.dims2()?;
+                let length = length.max(longest);
+                let pictures = asked.images.count();
+                Workload { pictures, texts: 0, length, pairs: questions + answers }
+            }
+        };
+        let graph = work.graph_bytes(self.frozen.config(), &self.tuned.spec)?;
+        // Memory on a GPU is not what the system says is left.
+        let available = self.blip.device().is_cpu().then(available).flatten();
+        let chosen = self.config.checkpoint.resolve(graph, available);
+        Ok(*self.checkpointing.get_or_init(|| chosen))
+    }
+}
+
+/// A draw of rank components for one step: each stays with probability `1 - dropout` and is scaled up by its inverse.
+fn rank_mask(rank: usize, dropout: f64, seed: u64, step: u64, device: &Device) -> Result<Tensor> {
+    let mut stream = Stream::new(seed, "rank dropout", step, 0);
+    let keep = 1.0 - dropout;
+    let mask: Vec<f32> = (0..rank)
+        .map(|_| if stream.uniform() < keep { (1.0 / keep) as f32 } else { 0.0 })
+        .collect();
+    Ok(Tensor::from_vec(mask, rank, device)?)
+}
