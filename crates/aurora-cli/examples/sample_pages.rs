@@ -9,8 +9,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use aurora_cli::page::{
-    CaptionRow, Chart, Fact, Highlight, Hit, Picture, Recall, Reference, ReportPage, SearchHit,
-    SearchPage, Series,
+    CaptionRow, Chart, Fact, Gain, Highlight, Hit, Picture, Recall, Reference, ReportPage,
+    SearchHit, SearchPage, Series,
 };
 use image::{ImageFormat, Rgb, RgbImage};
 
@@ -47,12 +47,11 @@ fn report() -> Result<ReportPage> {
                 openclipart drawings, stayed frozen."
                 .to_owned(),
         test: "The 316 test pictures show things that no training picture showed.".to_owned(),
-        before,
-        after,
-        chance: Some(chance),
+        gain: Gain::Recall { before, after, chance: Some(chance) },
         facts: facts(),
         charts: charts(),
         captions,
+        answers: Vec::new(),
         config: "seed = 1\n\n[adapter]\nkind = \"cp\"\nrank = 16\n".to_owned(),
     })
 }
