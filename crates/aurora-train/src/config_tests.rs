@@ -103,7 +103,9 @@ fn unknown_keys_are_named_with_what_is_allowed() {
     let e = error("rank = 8\n", &[]);
     assert!(e.contains("`rank`, did you mean `adapter.rank`?"), "{e}");
     assert!(
-        e.contains("allowed at the top: seed, device, checkpoint, precision, [model], [adapter]"),
+        e.contains(
+            "allowed at the top: seed, task, device, checkpoint, precision, [model], [adapter]"
+        ),
         "{e}"
     );
     let e = error("", &["learning_rates.cp.head=1"]);
