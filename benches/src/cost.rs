@@ -68,6 +68,19 @@ impl LinearShape {
         self.product(element) + bias
     }
 
+    /// `gelu(x W^T + b)`: 4 operations more for each output, nothing more moved.
+    pub fn linear_gelu(self, element: u64) -> Cost {
+        let gelu =
+            Cost { operations: gelu(self.tokens * self.output, element).operations, bytes: 0 };
+        self.linear(element) + gelu
+    }
+
+    /// `x W^T + b + r`: r read, and an addition for each output.
+    pub fn linear_plus(self, element: u64) -> Cost {
+        let outputs = self.tokens * self.output;
+        self.linear(element) + Cost { operations: outputs, bytes: element * outputs }
+    }
+
     /// `W + B A`: W, A and B read, the sum written.
     pub fn reconstruct(self, element: u64) -> Cost {
         let elements = 2 * self.weight() + self.rank * self.sides();
@@ -157,6 +170,29 @@ impl AttentionShape {
         Cost { operations: 2 * self.product(), bytes: element * elements }
     }
 
+    /// What queries and the states that keys and values would be made of have to be read and written for: q, states, the
+    /// maps to keys and to values (with its bias) read, the output written.
+    fn mapped_bytes(self, element: u64) -> u64 {
+        let maps = 2 * self.width * self.width + self.width;
+        element * (2 * self.query_side() + self.key_side() + maps)
+    }
+
+    /// Keys and values of the states, two products, then attention.
+    pub fn formed(self, element: u64) -> Cost {
+        let maps = 4 * self.keys * self.k_len * self.width * self.width;
+        let operations = maps + self.keys * self.k_len * self.width + 2 * self.product();
+        Cost { operations, bytes: self.mapped_bytes(element) }
+    }
+
+    /// The maps folded into queries and outputs of `heads` heads: each query times a head's part of both maps, and the
+    /// states by themselves as keys and values of every head.
+    pub fn folded(self, heads: u64, element: u64) -> Cost {
+        let queries = self.queries * self.q_len;
+        let maps = 4 * queries * self.width * self.width + queries * self.width;
+        let operations = maps + heads * 2 * self.product();
+        Cost { operations, bytes: self.mapped_bytes(element) }
+    }
+
     /// Five products, one of them the scores again; q, k, v, output and its gradient read, three gradients written.
     pub fn backward(self, element: u64) -> Cost {
         let elements = 4 * self.query_side() + 4 * self.key_side();
@@ -236,6 +272,10 @@ mod tests {
         assert_eq!(SHAPE.product(2).bytes * 2, SHAPE.product(4).bytes);
         let bias = Cost { operations: 50, bytes: 20 };
         assert_eq!(SHAPE.linear(4), SHAPE.product(4) + bias);
+        let gelu = Cost { operations: 200, bytes: 0 };
+        assert_eq!(SHAPE.linear_gelu(4), SHAPE.linear(4) + gelu);
+        let residual = Cost { operations: 50, bytes: 200 };
+        assert_eq!(SHAPE.linear_plus(4), SHAPE.linear(4) + residual);
     }
 
     #[test]
@@ -269,6 +309,12 @@ mod tests {
             shape.forward(2),
             Cost { operations: 2 * product, bytes: 2 * 2 * (6 * 3 * 8 + 2 * 4 * 8) }
         );
+        // crates/aurora-kernels/src/folded.rs: 4 H Tq Tk D and 4 Tq D D for each row of queries.
+        let maps = 6 * (4 * 3 * 8 * 8 + 3 * 8);
+        assert_eq!(shape.folded(2, 4).operations, 2 * 2 * product + maps);
+        assert_eq!(shape.formed(4).operations, 2 * product + 2 * (4 * 4 * 8 * 8 + 4 * 8));
+        assert_eq!(shape.folded(2, 4).bytes, 4 * (2 * 6 * 3 * 8 + 2 * 4 * 8 + 2 * 64 + 8));
+        assert_eq!(shape.formed(4).bytes, shape.folded(2, 4).bytes);
         assert_eq!(shape.backward(2).operations, 5 * product);
         assert_eq!(shape.backward(2).bytes, 2 * shape.forward(2).bytes);
     }

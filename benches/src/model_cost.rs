@@ -132,6 +132,13 @@ impl ModelCost<'_> {
             + self.with_vision(pictures, |maps| maps.deltas(self.side, true))
     }
 
+    /// The same with every block computed once more in the backward pass.
+    pub fn vision_recomputed(&self, pictures: u64) -> u64 {
+        self.vision_trained(pictures)
+            + self.with_vision(pictures, |maps| maps.products() + maps.deltas(self.side, false))
+            + self.vision_attention(pictures, 2)
+    }
+
     /// The vision tower of a momentum model, forward.
     pub fn vision_followed(&self, pictures: u64) -> u64 {
         self.vision(pictures) + self.with_vision(pictures, |maps| maps.deltas(self.side, false))
@@ -208,10 +215,15 @@ impl ModelCost<'_> {
         towers + contrast + matching
     }
 
+    /// Texts of these lengths that look at pictures, whose keys and values are there, forward, nothing added.
+    pub fn fuse(&self, lengths: &[u64]) -> u64 {
+        self.text(lengths, true, 1)
+    }
+
     /// Matching logits of texts of these lengths, one for each, that look at so many pictures, whose states are there.
     pub fn rerank(&self, lengths: &[u64], pictures: u64) -> u64 {
         let seen = self.looked_at(pictures, lengths.len() as u64);
-        self.text(lengths, true, 1) + self.keys(seen, 1)
+        self.fuse(lengths) + self.keys(seen, 1)
     }
 }
 

@@ -83,6 +83,16 @@ pub const ATTENTION: [AttentionSite; 8] = [
     AttentionSite { heads: 3, width: 192, ..attention("nano.text.cross", NANO, 3, 16, 37) },
 ];
 
+/// Candidates of a text of typical length, 13 tokens, 8 for each picture of the setting.
+pub const FOLDED: AttentionSite = attention("rerank.13_tokens", 8, 1, 13, 577);
+
+/// Texts that look at a picture, each with a right one and two hard negatives.
+pub const TEXTS: usize = 3;
+/// Their tokens.
+pub const TOKENS: usize = 13;
+/// What they are padded to.
+pub const PADDED: usize = 35;
+
 const fn attention(
     name: &'static str,
     rows: usize,
@@ -163,6 +173,7 @@ mod tests {
             .iter()
             .map(|site| site.name)
             .chain(ATTENTION.iter().map(|site| site.name))
+            .chain([FOLDED.name])
             .chain([NORM.as_slice(), &GELU, &LOSS, &GATE].concat().iter().map(|site| site.name))
             .collect();
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");

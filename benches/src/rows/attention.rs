@@ -5,7 +5,7 @@ use std::sync::Arc;
 use aurora_kernels::{AttentionOptions, attention, reference};
 use candle_core::{Result, Tensor, Var};
 
-use super::{Shared, attention_gpu, backward, dot, gradient};
+use super::{Shared, attention_gpu, backward, dot, folded, gradient};
 use crate::cost::{self, AttentionShape};
 use crate::site::{ATTENTION, AttentionSite, GATE};
 use crate::{Row, Setting, check, normal, values};
@@ -96,7 +96,7 @@ pub(super) fn query_gradient_of_ones(
     want
 }
 
-/// Both ways at each site; the gated query after a fusion layer on a GPU alone, where it is one kernel.
+/// Both ways at each site; maps folded in, where that is less; the gated query after a fusion layer on a GPU alone, where it is one kernel.
 pub fn rows(setting: &Setting) -> Vec<Row> {
     let mut rows = Vec::new();
     for site in ATTENTION {
@@ -130,6 +130,7 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
             attention_gpu::attention(machine, element, shape, heads, true)
         }));
     }
+    rows.extend(folded::rows(setting));
     for site in GATE {
         let size = [site.rows(setting), site.width];
         let [all, wide] = size.map(|n| n as u64);

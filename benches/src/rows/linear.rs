@@ -1,9 +1,9 @@
 //! Linear maps: a plain product, the frozen map, and one with a low-rank delta formed into its weight.
 
-use aurora_kernels::{LowRank, Mode, adapted_linear, linear, reference};
+use aurora_kernels::{LowRank, Mode, Precision, adapted_linear, linear, linear_in, reference};
 use candle_core::{Result, Tensor, Var};
 
-use super::{Shared, backward, column_sums, dot, gradient};
+use super::{Shared, backward, column_sums, dot, endings, gradient};
 use crate::cost::LinearShape;
 use crate::site::LINEAR;
 use crate::{Row, Setting, check, normal, values};
@@ -36,7 +36,7 @@ impl Operands {
         LowRank::new(self.a.as_tensor().clone(), self.b.as_tensor().clone())
     }
 
-    fn input(&self) -> usize {
+    pub(super) fn input(&self) -> usize {
         self.a.dims()[1]
     }
 
@@ -81,8 +81,13 @@ impl Operands {
     }
 }
 
-/// For each site the product alone, the frozen map forward and backward, its weight with the delta formed, and the
-/// backward pass of the map with a delta.
+/// The nearest bf16 of each, as `half` rounds an f32. (From f64 it drops bits before it looks for a tie.)
+fn rounded(values: Vec<f64>) -> Vec<f64> {
+    values.into_iter().map(|x| half::bf16::from_f32(x as f32).to_f64()).collect()
+}
+
+/// For each site the product alone, the frozen map forward (in bf16 too, and with what ends it) and backward, its weight
+/// with the delta formed, and the backward pass of the map with a delta.
 pub fn rows(setting: &Setting) -> Vec<Row> {
     let mut rows = Vec::new();
     for site in LINEAR {
@@ -107,6 +112,22 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
             of.check_output("linear", &y, &values(&of.weight)?)?;
             Ok(move || linear(&x, &of.weight, Some(&of.bias)).map(drop))
         }));
+
+        let of = shared.clone();
+        let row = Row::new(site.name, "linear_bf16", &text, move |e| shape.linear(e));
+        rows.push(row.on_cpu(move || {
+            let of = of.get()?;
+            let x = of.x.as_detached_tensor();
+            let run = move |of: &Operands| {
+                linear_in(&x, &of.weight, Some(&of.bias), &Precision::Bf16.into())
+            };
+            let (x, weight) = (rounded(of.first_rows()?), rounded(values(&of.weight)?));
+            let bias = values(&of.bias)?;
+            let want = reference::linear(&x, &weight, Some(&bias), of.input());
+            check("linear_bf16", &run(&of)?, &want)?;
+            Ok(move || run(&of).map(drop))
+        }));
+        rows.extend(endings::rows(site.name, &text, shape, &shared));
 
         let of = shared.clone();
         let row = Row::new(site.name, "linear_backward", &text, move |e| shape.product(e));

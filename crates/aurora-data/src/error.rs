@@ -131,18 +131,6 @@ pub enum Error {
         reason: String,
     },
 
-    /// A path in other people's files that leads out of the folder it belongs to.
-    #[error("{place}: {path:?} {reason}; paths are relative and stay below {}", root)]
-    Outside {
-        /// The file, and the line or entry.
-        place: String,
-        /// The path as it stands there.
-        path: String,
-        /// What is wrong with it.
-        reason: &'static str,
-        /// What it would have to stay below.
-        root: String,
-    },
     /// A file of annotations that cannot be read as a whole.
     #[error("{}{}: {reason}", file.display(), line.map(|line| format!(", line {line}")).unwrap_or_default())]
     Annotations {
@@ -278,7 +266,6 @@ impl Error {
                 | Self::Duplicate { .. }
                 | Self::Record { .. }
                 | Self::Decode { .. }
-                | Self::Outside { .. }
                 | Self::Row { .. }
         )
     }

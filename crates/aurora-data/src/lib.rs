@@ -31,9 +31,9 @@ pub use loader::{
     Batch, BatchAnswers, Batches, LastBatch, Loader, LoaderOptions, LoaderState, Order, Purpose,
     Words,
 };
-pub use picture::{Crop, Picture};
+pub use picture::{Crop, MAX_PIXELS, Picture};
 pub use policy::{OnError, Skipped, Skips};
 pub use question::{Answers, Question, QuestionId, Weighed};
 pub use sample::{Sample, Split, Visual};
 pub use tokens::{Padding, Special, Tokens};
-pub use transform::{Augment, Evaluation, Released, Transform};
+pub use transform::{Augment, Evaluation, Operation, Released, Transform};

@@ -60,7 +60,13 @@ struct Inner {
 /// The orders of the last even and the last odd epoch that were asked for: where two epochs meet,
 /// threads are at both.
 #[derive(Default)]
-struct Orders([Mutex<Option<(u64, Arc<Vec<usize>>)>>; 2]);
+struct Orders([Mutex<Option<EpochOrder>>; 2]);
+
+/// The order of one epoch.
+struct EpochOrder {
+    epoch: u64,
+    order: Arc<Vec<usize>>,
+}
 
 impl Loader {
     /// A loader over `dataset`. It stops at the first broken sample.
@@ -172,14 +178,12 @@ impl Inner {
         let kept = if epoch.is_multiple_of(2) { even } else { odd };
         // A thread that panicked left the order whole or not at all: it is replaced as one.
         let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((of, order)) = kept.as_ref()
-            && *of == epoch
-        {
-            return Arc::clone(order);
+        if let Some(kept) = kept.as_ref().filter(|kept| kept.epoch == epoch) {
+            return Arc::clone(&kept.order);
         }
         let order = self.options.order.of_epoch(&self.runs, self.options.seed, epoch);
         let order = Arc::new(order);
-        *kept = Some((epoch, Arc::clone(&order)));
+        *kept = Some(EpochOrder { epoch, order: Arc::clone(&order) });
         order
     }
 }

@@ -191,7 +191,6 @@ fn files(shard: &str, tar: &Archive<'_>) -> Result<Vec<File>> {
                 long_name = pax_path(&words(shard, &path, tar, (start, size))?);
             }
             tar::EntryType::Regular | tar::EntryType::Continuous => {
-                check_path(shard, &path)?;
                 found.push(File { path, range: (start, size) });
             }
             tar::EntryType::Symlink | tar::EntryType::Link => {
@@ -204,21 +203,6 @@ fn files(shard: &str, tar: &Archive<'_>) -> Result<Vec<File>> {
         }
         at = size.div_ceil(BLOCK).saturating_mul(BLOCK).saturating_add(start);
     }
-}
-
-/// Refuses names that lead out of the archive. Nothing is written here, but a name is a key, and
-/// whoever unpacks the shard should not be surprised.
-fn check_path(shard: &str, path: &str) -> Result<()> {
-    let parts = || path.split(['/', '\\']);
-    let reason = if path.starts_with(['/', '\\']) || path.get(1..3) == Some(":\\") {
-        "is absolute"
-    } else if parts().any(|part| part == "..") {
-        "climbs out with .."
-    } else {
-        return Ok(());
-    };
-    let (place, root) = (shard.to_string(), "the archive".to_string());
-    Err(Error::Outside { place, path: path.to_string(), reason, root })
 }
 
 /// The bytes of an entry that is read whole: words, or a name.
@@ -262,6 +246,10 @@ impl Parts {
 fn samples(shard: &str, tar: &Archive<'_>, files: Vec<File>, skips: &Skips) -> Result<Vec<Sample>> {
     let mut parts: BTreeMap<String, Parts> = BTreeMap::new();
     for file in files {
+        if let Err(error) = stays_inside(shard, &file.path) {
+            skips.decide(format!("{shard}: {}", file.path), error)?;
+            continue;
+        }
         let name_at = file.path.rfind('/').map_or(0, |i| i + 1);
         let (folder, name) = file.path.split_at(name_at);
         // Files that macOS puts beside every other begin with a dot.
@@ -271,11 +259,7 @@ fn samples(shard: &str, tar: &Archive<'_>, files: Vec<File>, skips: &Skips) -> R
         };
         let key = format!("{folder}{stem}");
         let extension = extension.to_lowercase();
-        let put = match stays_inside(shard, &file.path) {
-            Ok(()) => put(shard, tar, &mut parts, (&key, &extension), file),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = put {
+        if let Err(error) = put(shard, tar, &mut parts, (&key, &extension), file) {
             skips.decide(format!("{shard}: {key}"), error)?;
         }
     }
@@ -327,10 +311,12 @@ fn put(
     Ok(())
 }
 
-/// That a name in the archive could be unpacked below any folder.
+/// That a name in the archive could be unpacked below any folder. Nothing is written here, but a name is a key, and
+/// whoever unpacks the shard should not be surprised.
 fn stays_inside(shard: &str, path: &str) -> Result<()> {
     let climbs = path.split(['/', '\\']).any(|part| part == "..");
-    if !climbs && !path.starts_with(['/', '\\']) {
+    let absolute = path.starts_with(['/', '\\']) || path.get(1..3) == Some(":\\");
+    if !climbs && !absolute {
         return Ok(());
     }
     let why = if climbs { "leads out of its folder" } else { "is absolute" };

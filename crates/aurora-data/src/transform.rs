@@ -1,10 +1,12 @@
 //! From a picture to what a vision tower takes: (3, size, size) f32, normalised.
 
 mod augment;
+mod crop;
 mod operations;
 mod released;
 
 pub use augment::Augment;
+pub use operations::Operation;
 pub use released::Released;
 
 use aurora_kernels::random::Stream;
@@ -49,18 +51,33 @@ impl Transform for Evaluation {
     }
 }
 
-/// `(value / 255 - mean) / std`, channel by channel.
+/// `(value / 255 - mean) / std`, channel by channel, as torchvision rounds it: a table, since a byte
+/// has 256 values.
 pub(crate) fn normalise(picture: &Picture, out: &mut [f32]) -> Result<()> {
     let plane = picture.width() * picture.height();
     check(out, plane)?;
-    for (channel, plane) in out.chunks_exact_mut(plane).enumerate() {
-        let (scale, shift) = line(channel);
-        for (value, pixel) in plane.iter_mut().zip(picture.rgb().chunks_exact(3)) {
-            *value = f32::from(pixel[channel]) * (scale / 255.0) + shift;
-        }
+    let (red, rest) = out.split_at_mut(plane);
+    let (green, blue) = rest.split_at_mut(plane);
+    for (((pixel, red), green), blue) in picture.rgb().chunks_exact(3).zip(red).zip(green).zip(blue)
+    {
+        *red = NORMALISED[0][usize::from(pixel[0])];
+        *green = NORMALISED[1][usize::from(pixel[1])];
+        *blue = NORMALISED[2][usize::from(pixel[2])];
     }
     Ok(())
 }
+
+/// What the values of each channel become.
+static NORMALISED: [[f32; 256]; 3] = {
+    let mut table = [[0.0; 256]; 3];
+    let mut at = 0;
+    while at < 3 * 256 {
+        let (channel, value) = (at / 256, at % 256);
+        table[channel][value] = (value as f32 / 255.0 - MEAN[channel]) / STD[channel];
+        at += 1;
+    }
+    table
+};
 
 /// Scale and shift of one channel: a value of 0 to 1 is normalised as `value * scale + shift`.
 pub(crate) fn line(channel: usize) -> (f32, f32) {

@@ -1,5 +1,7 @@
 //! Archives whose names or links would lead out of them.
 
+#![allow(clippy::unwrap_used, reason = "a test may stop where its own set-up fails")]
+
 mod common;
 
 use std::fs;
@@ -27,13 +29,13 @@ fn archives_that_reach_out_are_refused() {
     };
     for (name, says) in [
         ("/etc/7.png", "is absolute"),
-        ("../7.png", "climbs out"),
-        ("a/../../7.png", "climbs out"),
-        ("..\\7.png", "climbs out"),
+        ("../7.png", "leads out of its folder"),
+        ("a/../../7.png", "leads out of its folder"),
+        ("..\\7.png", "leads out of its folder"),
         ("C:\\7.png", "is absolute"),
     ] {
         let error = shard::parse("s.tar", &with_name(name)).unwrap_err();
-        assert!(matches!(error, Error::Outside { .. }), "{name}: {error}");
+        assert!(matches!(error, Error::Record { .. }), "{name}: {error}");
         let text = error.to_string();
         assert!(text.contains(says) && text.contains("s.tar"), "{text}");
         let path = folder.path().join("s.tar");
@@ -51,7 +53,7 @@ fn archives_that_reach_out_are_refused() {
     data.extend(long.as_bytes());
     data.resize(data.len().next_multiple_of(512), 0);
     data.extend(with_name("7.png"));
-    assert!(matches!(shard::parse("s.tar", &data), Err(Error::Outside { .. })));
+    assert!(matches!(shard::parse("s.tar", &data), Err(Error::Record { .. })));
     for kind in [tar::EntryType::Symlink, tar::EntryType::Link] {
         let mut builder = tar::Builder::new(tar(&[("7.txt", b"x")])[..1024].to_vec());
         let mut header = tar::Header::new_gnu();

@@ -1,6 +1,9 @@
 //! Films: that their frames are those that ffmpeg and Pillow see (`films/make.py` wrote both down),
 //! and that whatever is wrong with one is said.
 
+#![allow(clippy::unwrap_used, reason = "a test may stop where its own set-up fails")]
+#![allow(clippy::print_stdout, reason = "how far off frames are, and what was not run")]
+
 use std::path::{Path, PathBuf};
 
 use aurora_data::Picture;
@@ -312,6 +315,44 @@ mod ffmpeg {
         {
             // Another version of ffmpeg may round otherwise.
             check(name, name.split('.').next().unwrap(), Decoder::Ffmpeg, 2);
+        }
+    }
+
+    /// Long groups of frames, three kinds of reordering, both decoders beside each other.
+    #[cfg(feature = "video-h264")]
+    #[test]
+    fn long_films_are_the_same_by_both() {
+        if !is_there() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        for (name, options) in [
+            ("long.mp4", "-bf 3 -g 250 -b_strategy 2"),
+            ("pyramid.mp4", "-bf 8 -g 90 -x264-params b-pyramid=normal:ref=5"),
+            ("open.mp4", "-bf 2 -g 20 -x264-params open-gop=1"),
+        ] {
+            let path = folder.path().join(name);
+            let input = "-v error -nostdin -f lavfi -i testsrc2=size=64x48:rate=25 -t 11";
+            let output = "-c:v libx264 -pix_fmt yuv420p";
+            let made = std::process::Command::new("ffmpeg")
+                .args([input, output, options].iter().flat_map(|words| words.split(' ')))
+                .arg(&path)
+                .status();
+            if !made.unwrap().success() {
+                println!("not run: this ffmpeg has no libx264");
+                return;
+            }
+            let data = std::fs::read(path).unwrap();
+            let films =
+                [Decoder::H264, Decoder::Ffmpeg].map(|d| Film::open_with(&data, d).unwrap());
+            let count = films[0].outline().times.len();
+            assert_eq!((count, films[1].outline().times.len()), (275, 275), "{name}");
+            let wanted: Vec<usize> = (0..count).collect();
+            let [ours, theirs] = films.map(|film| decode(&film, &wanted).unwrap());
+            for ((index, ours), (_, theirs)) in ours.iter().zip(&theirs) {
+                let off = difference(ours, theirs);
+                assert!(off <= 2, "{name}: frame {index} is off by {off}");
+            }
         }
     }
 

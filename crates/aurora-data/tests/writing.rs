@@ -1,5 +1,7 @@
 //! Writing shards: what is read back, when a run goes on, and that threads do not show.
 
+#![allow(clippy::unwrap_used, reason = "a test may stop where its own set-up fails")]
+
 mod common;
 
 use std::fs;

@@ -11,6 +11,10 @@ pub enum Isa {
     Avx2,
     /// x86 with AVX-512 (F, BW, DQ, VL): sixteen f32 at a time.
     Avx512,
+    /// The same with products of bf16: 32 at a time.
+    Avx512Bf16,
+    /// The same with tiles (AMX): 8,192 products of bf16 at a time.
+    Amx,
 }
 
 /// The environment variable that limits the instructions, for tests and comparisons.
@@ -18,7 +22,7 @@ pub const VARIABLE: &str = "AURORA_ISA";
 
 impl Isa {
     /// Every set, the plainest first.
-    pub const ALL: [Self; 3] = [Self::Plain, Self::Avx2, Self::Avx512];
+    pub const ALL: [Self; 5] = [Self::Plain, Self::Avx2, Self::Avx512, Self::Avx512Bf16, Self::Amx];
 
     /// Its name, as [`VARIABLE`] takes it.
     pub fn name(self) -> &'static str {
@@ -26,20 +30,28 @@ impl Isa {
             Self::Plain => "plain",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Avx512Bf16 => "avx512bf16",
+            Self::Amx => "amx",
         }
     }
 
-    /// The best set that this processor has.
+    /// The best set that this processor has and the system lets the process use.
     pub fn of_processor() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
             use std::is_x86_feature_detected as has;
-            if has!("avx2") && has!("fma") {
-                let wide =
-                    has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
-                return if wide { Self::Avx512 } else { Self::Avx2 };
+            if !(has!("avx2") && has!("fma")) {
+                return Self::Plain;
             }
+            if !(has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl")) {
+                return Self::Avx2;
+            }
+            if !has!("avx512bf16") {
+                return Self::Avx512;
+            }
+            if tiles::usable() { Self::Amx } else { Self::Avx512Bf16 }
         }
+        #[cfg(not(target_arch = "x86_64"))]
         Self::Plain
     }
 
@@ -63,6 +75,48 @@ impl Isa {
     }
 }
 
+/// Whether there is AMX, and whether the process may use it.
+#[cfg(target_arch = "x86_64")]
+mod tiles {
+    use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+
+    /// The processor multiplies tiles of bf16, and the system keeps their registers for this process.
+    pub(super) fn usable() -> bool {
+        /// In the fourth register of the seventh leaf: products of bf16, and tiles at all.
+        const AMX: u32 = 1 << 22 | 1 << 24;
+        /// The parts of the state that the system saves: how tiles are cut, and what is in them.
+        const SAVED: u64 = 1 << 17 | 1 << 18;
+        // SAFETY: every 64-bit processor has the instruction, and leaf 0 says which others there are.
+        #[allow(unused_unsafe, reason = "safe to call in newer versions of Rust alone")]
+        let has = unsafe { __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & AMX == AMX };
+        // SAFETY: a processor with AMX has the instruction, and the system allows it: it saves the state of AVX.
+        has && unsafe { saved() } & SAVED == SAVED && granted()
+    }
+
+    /// Which parts of the processor's state the system saves.
+    #[target_feature(enable = "xsave")]
+    fn saved() -> u64 {
+        // SAFETY: register 0 exists wherever the instruction does.
+        unsafe { _xgetbv(0) }
+    }
+
+    /// Linux has to be asked, once for all threads, since the state of tiles is large.
+    #[cfg(target_os = "linux")]
+    fn granted() -> bool {
+        /// ARCH_REQ_XCOMP_PERM, of a part of the state.
+        const ASK: libc::c_long = 0x1023;
+        /// XTILEDATA.
+        const CONTENTS: libc::c_long = 18;
+        // SAFETY: changes nothing but what this process may use; a system that does not know the request refuses it.
+        unsafe { libc::syscall(libc::SYS_arch_prctl, ASK, CONTENTS) == 0 }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn granted() -> bool {
+        false
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,7 +127,7 @@ mod tests {
             assert_eq!(Isa::named(isa.name()), Some(isa));
         }
         assert_eq!(Isa::named("sse9"), None);
-        assert!(Isa::Plain < Isa::Avx2 && Isa::Avx2 < Isa::Avx512);
+        assert!(Isa::ALL.is_sorted());
         assert!(Isa::in_use() <= Isa::of_processor());
     }
 }

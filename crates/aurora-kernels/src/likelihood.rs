@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use crate::cuda::glue;
 use crate::element::Real;
 use crate::loss::{check_labels, log_sum_exp, scaled_softmax};
+use crate::tape::apply1;
 use crate::view::{Rows, by_element, on_gpu, tensor, written};
 use crate::wide::sum1;
 
@@ -29,14 +30,17 @@ pub fn negative_log_likelihood(
 ) -> Result<Tensor> {
     const OP: &str = "negative_log_likelihood";
     let labels = check_labels(OP, logits, labels)?;
-    logits.apply_op1(Likelihood {
-        op: OP,
-        labels,
-        label_smoothing,
-        log_sums: OnceLock::new(),
-        #[cfg(feature = "cuda")]
-        state: OnceLock::new(),
-    })
+    apply1(
+        logits,
+        Likelihood {
+            op: OP,
+            labels,
+            label_smoothing,
+            log_sums: OnceLock::new(),
+            #[cfg(feature = "cuda")]
+            state: OnceLock::new(),
+        },
+    )
 }
 
 struct Likelihood {

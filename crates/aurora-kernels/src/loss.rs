@@ -12,6 +12,7 @@ use crate::Error;
 #[cfg(feature = "cuda")]
 use crate::cuda::glue;
 use crate::element::Real;
+use crate::tape::apply1;
 use crate::view::{Rows, by_element, check_element, check_like, on_gpu, tensor, written};
 use crate::wide::{largest, sum1, wide};
 
@@ -39,7 +40,7 @@ pub fn soft_cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
         .into());
     }
     check_element(OP, logits)?;
-    logits.apply_op1(CrossEntropy::new(OP, Targets::Soft(targets.detach())))
+    apply1(logits, CrossEntropy::new(OP, Targets::Soft(targets.detach())))
 }
 
 /// Mean over rows of the negative log-likelihood of `labels` (N, u32) under `logits` (N, C); a
@@ -50,7 +51,7 @@ pub fn soft_cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
 pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
     const OP: &str = "cross_entropy";
     let labels = check_labels(OP, logits, labels)?;
-    logits.apply_op1(CrossEntropy::new(OP, Targets::Labels(labels)))
+    apply1(logits, CrossEntropy::new(OP, Targets::Labels(labels)))
 }
 
 /// One label below the number of classes for each row of logits; the labels.

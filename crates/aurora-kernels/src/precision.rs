@@ -14,7 +14,8 @@ pub enum Precision {
     /// bf16, the upper half of an f32, to the nearest and ties to even.
     ///
     /// Where the processor has no products of bf16 that Aurora knows, rounded factors are multiplied as f32, which is
-    /// exact. The result is the same up to the rounding of sums.
+    /// exact. The result is the same up to the rounding of sums, and up to subnormal numbers, which products of bf16
+    /// take for zero.
     Bf16,
 }
 

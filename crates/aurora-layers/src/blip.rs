@@ -177,7 +177,7 @@ impl Blip {
     /// where [`Self::prefers_folded`] says so.
     ///
     /// # Errors
-    /// A model without a text encoder.
+    /// A model without a text encoder. A pass that looks at them refuses whatever wants a gradient.
     pub fn cross_states(&self, image_states: &Tensor) -> Result<CrossKeys> {
         Ok(self.encoder()?.cross_states(image_states))
     }

@@ -1,8 +1,8 @@
 //! The two layers everything else is made of: an adaptable linear map and a layer norm.
 
-use crate::segment::{Rebuild, Swap};
+use crate::segment::{Rebuild, Swap, is_tracked};
 use crate::tensors::{Tensors, get};
-use crate::{Prepared, Result};
+use crate::{Error, Prepared, Result};
 use aurora_kernels::{MapOptions, linear_in};
 use candle_core::{Shape, Tensor};
 
@@ -78,10 +78,17 @@ impl Linear {
         }
     }
 
-    /// Weight (out, in) and bias (out) of the map as `prepared` changes it, without graph.
+    /// Weight (out, in) and bias (out) of the map as `prepared` changes it, for passes without graph. A tensor that
+    /// wants a gradient is refused: it would get none.
     pub(crate) fn merged(&self, prepared: &Prepared) -> Result<(Tensor, Tensor)> {
-        match prepared.changes.get(&self.path) {
-            None => Ok((self.weight.detach(), self.bias.detach())),
+        let change = prepared.changes.get(&self.path);
+        if is_tracked(self)? || change.map(is_tracked).transpose()?.unwrap_or(false) {
+            let reason = "is trained, and a map that is folded into others has no gradient; \
+                          take a view without graph (Tuned::detached) or Blip::cross_keys";
+            return Err(Error::config("map", &self.path, reason));
+        }
+        match change {
+            None => Ok((self.weight.clone(), self.bias.clone())),
             Some(change) => change.merged(&self.weight, &self.bias),
         }
     }

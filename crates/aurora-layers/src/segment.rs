@@ -5,6 +5,7 @@
 //! no moment the activations or the effective weights of more than one block are there.
 
 use crate::adapter::{Beside, Change};
+use crate::gate::Gate;
 use crate::video::FrameAware;
 use crate::{Error, Prepared, Result};
 use aurora_kernels::{fused, recompute};
@@ -31,14 +32,6 @@ pub(crate) trait Rebuild: Sized {
     fn rebuild(&self, swap: &mut Swap) -> Result<Self>;
 }
 
-/// Keys and values.
-impl Rebuild for (Tensor, Tensor) {
-    fn rebuild(&self, swap: &mut Swap) -> Result<Self> {
-        let key = swap(&self.0)?;
-        Ok((key, swap(&self.1)?))
-    }
-}
-
 /// What of a view one block uses.
 impl Rebuild for Prepared {
     fn rebuild(&self, swap: &mut Swap) -> Result<Self> {
@@ -49,17 +42,9 @@ impl Rebuild for Prepared {
             let rebuild = |(path, part): (&String, &T)| Ok((path.clone(), part.rebuild(swap)?));
             parts.iter().map(rebuild).collect()
         }
-        Ok(Self {
-            changes: all(&self.changes, swap)?,
-            beside: all(&self.beside, swap)?,
-            gates: all(&self.gates, swap)?,
-            context: None,
-            heads: None,
-            frame_aware: FrameAware::Never,
-            mode: self.mode,
-            precision: self.precision,
-            checkpointing: Checkpointing::None,
-        })
+        let changes = all(&self.changes, swap)?;
+        let beside = all(&self.beside, swap)?;
+        Ok(self.of_maps(changes, beside, all(&self.gates, swap)?))
     }
 }
 
@@ -81,17 +66,29 @@ impl Prepared {
         let changes: BTreeMap<String, Change> = changes.collect::<Result<_>>()?;
         let beside = self.beside.get(block).and_then(|beside| beside.part(fused));
         let gate = self.gates.get(block).filter(|_| fused);
-        Ok(Self {
+        let beside = beside.map(|beside| (block.to_owned(), beside)).into_iter().collect();
+        let gates = gate.map(|gate| (block.to_owned(), gate.clone())).into_iter().collect();
+        Ok(self.of_maps(changes, beside, gates))
+    }
+
+    /// A view of nothing but these, for passes inside of a block that are like those of `self`.
+    fn of_maps(
+        &self,
+        changes: BTreeMap<String, Change>,
+        beside: BTreeMap<String, Beside>,
+        gates: BTreeMap<String, Gate>,
+    ) -> Self {
+        Self {
             changes,
-            beside: beside.map(|beside: Beside| (block.to_owned(), beside)).into_iter().collect(),
-            gates: gate.map(|gate| (block.to_owned(), gate.clone())).into_iter().collect(),
+            beside,
+            gates,
             context: None,
             heads: None,
             frame_aware: FrameAware::Never,
             mode: self.mode,
             precision: self.precision,
             checkpointing: Checkpointing::None,
-        })
+        }
     }
 }
 
@@ -145,6 +142,16 @@ fn note_tracked<B: Rebuild>(
         Ok(tensor.clone())
     };
     Ok((block.rebuild(&mut note)?, part.rebuild(&mut note)?))
+}
+
+/// Whether some tensor of a part wants a gradient.
+pub(crate) fn is_tracked(part: &impl Rebuild) -> Result<bool> {
+    let mut tracked = false;
+    part.rebuild(&mut |tensor| {
+        tracked |= tensor.track_op();
+        Ok(tensor.clone())
+    })?;
+    Ok(tracked)
 }
 
 /// `run` of a block, of `inputs` and of the block's part of a view, as a segment. All trained tensors of the block and

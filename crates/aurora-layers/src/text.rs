@@ -113,7 +113,7 @@ impl Attention {
                 let rows = options.kv_rows.as_deref();
                 let (key, value, value_bias) = (&key, &value, &value_bias);
                 let of = Folded { states, key, value, value_bias, rows };
-                folded_attention(&query.detach(), &of, heads)?
+                folded_attention(&query, &of, heads)?
             }
         };
         let mixed = packing.pack(&mixed)?; // (tokens, width)
@@ -188,7 +188,7 @@ impl TextTower {
 
     /// The same without computing keys and values: each layer folds its maps into queries and outputs.
     pub(crate) fn cross_states(&self, states: &Tensor) -> CrossKeys {
-        let sight = Sight::States(states.detach());
+        let sight = Sight::States(states.clone());
         CrossKeys { layers: vec![sight; self.layers.len()], mask: None }
     }
 

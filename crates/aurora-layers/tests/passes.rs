@@ -8,7 +8,7 @@ mod small;
 use aurora_kernels::Mode;
 use aurora_kernels::random::Stream;
 use aurora_layers::{AdapterKind, Blip, Flavour, Prepared, Seen, TuneSpec, cls};
-use candle_core::{D, DType, Device, Tensor};
+use candle_core::{D, DType, Device, Tensor, Var};
 use proptest::prelude::*;
 use small::trained::{assert_same, backbone, gradients, largest, loss, normal, specs, trained};
 use small::{Inputs, answering, config, inputs};
@@ -199,10 +199,10 @@ fn maps_folded_into_queries_give_what_keys_and_values_give() {
     let Inputs { images, ids, mask } = inputs().of(DType::F64);
     for spec in specs() {
         let (blip, tuned, _) = trained(&backbone, spec.clone());
-        // Without graph: the folded way has no gradient.
         let tuned = tuned.detached();
+        let blip = tuned.model(&blip).unwrap();
         let prepared = tuned.prepare(&blip, None).unwrap();
-        let states = blip.encode_image(&images, &prepared).unwrap().detach();
+        let states = blip.encode_image(&images, &prepared).unwrap();
         let keys = blip.cross_keys(&states, &prepared).unwrap();
         let folded = blip.cross_states(&states).unwrap();
         let fuse = |keys| {
@@ -215,4 +215,32 @@ fn maps_folded_into_queries_give_what_keys_and_values_give() {
         assert!(off <= ROUNDING * largest(&wanted), "{what}: {off:e}");
         assert_eq!(folded.pictures(), keys.pictures());
     }
+}
+
+/// A folded map has no gradient, and nothing that is trained loses its own without a word.
+#[test]
+fn folding_refuses_what_is_trained() {
+    let backbone = backbone(config(), DType::F32);
+    let Inputs { images, ids, mask } = inputs().of(DType::F32);
+    // Trained are maps of texts; those to keys and values alone; the backbone's own.
+    let whole = TuneSpec::new(AdapterKind::Full, Flavour::Aurora, 4);
+    let cp = TuneSpec::new(AdapterKind::Cp, Flavour::Aurora, 4);
+    let mut values = TuneSpec::new(AdapterKind::Lora, Flavour::Aurora, 4);
+    values.targets.modules = vec!["crossattention.self.value".to_owned()];
+    for spec in [whole, cp, values] {
+        let (blip, tuned, _) = trained(&backbone, spec.clone());
+        let prepared = tuned.prepare(&blip, None).unwrap();
+        let bare = backbone.model().unwrap();
+        let states = bare.encode_image(&images, &bare.bare().unwrap()).unwrap();
+        let keys = blip.cross_states(&states).unwrap();
+        let error = blip.fuse_cls(&ids, &mask, &Seen::new(&keys), &prepared).unwrap_err();
+        assert!(error.to_string().contains("gradient"), "{:?}: {error}", spec.kind);
+    }
+    // Neither are states that want one.
+    let blip = backbone.model().unwrap();
+    let bare = blip.bare().unwrap();
+    let states = Var::from_tensor(&blip.encode_image(&images, &bare).unwrap()).unwrap();
+    let keys = blip.cross_states(&states).unwrap();
+    let error = blip.fuse_cls(&ids, &mask, &Seen::new(&keys), &bare).unwrap_err();
+    assert!(error.to_string().contains("folded_attention"), "{error}");
 }

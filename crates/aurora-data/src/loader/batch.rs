@@ -57,7 +57,7 @@ impl Batch {
     /// What candle reports.
     pub fn to_device(self, device: &Device) -> Result<Self> {
         let frame_mask = self.frame_mask.map(|mask| mask.to_device(device)).transpose()?;
-        let answers = self.answers.map(|answers| answers.to_device(device)).transpose()?;
+        let answers = self.answers.map(|answers| answers.moved(device)).transpose()?;
         Ok(Self {
             images: self.images.to_device(device)?,
             input_ids: self.input_ids.to_device(device)?,
@@ -98,7 +98,7 @@ impl BatchAnswers {
         Ok(Some(Self { texts, input_ids, attention_mask, questions, counts, weights }))
     }
 
-    fn to_device(self, device: &Device) -> Result<Self> {
+    fn moved(self, device: &Device) -> Result<Self> {
         Ok(Self {
             input_ids: self.input_ids.to_device(device)?,
             attention_mask: self.attention_mask.to_device(device)?,

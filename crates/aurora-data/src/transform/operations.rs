@@ -1,27 +1,97 @@
 //! The picture operations of RandAugment, on 8-bit RGB.
 
+use aurora_kernels::random::Stream;
+
 use crate::Picture;
 
 /// What is outside a picture that is sheared, shifted or turned.
 const FILL: [u8; 3] = [128, 128, 128];
+/// The level that stands for the strongest change.
+const STRONGEST: f32 = 10.0;
 
-/// Stretches each channel to the whole range. A channel of one value stays.
-pub(super) fn auto_contrast(picture: &mut Picture) {
+/// One of the ten operations of the released list, with its strength.
+///
+/// Colours come out as Pillow has them: `ImageOps.autocontrast` and `equalize`, `ImageEnhance`. The
+/// maps sample with four neighbours, of which those outside the picture are grey, as the released code
+/// (OpenCV) does it; Pillow takes the nearest pixel inside for them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Operation {
+    /// The picture as it is.
+    Identity,
+    /// Stretches each channel to the whole range. A channel of one value stays.
+    AutoContrast,
+    /// Multiplies every value by the factor.
+    Brightness(f32),
+    /// Blends a smoothed picture (factor 0) with the picture (1); more is sharper. The outermost
+    /// pixels stay.
+    Sharpness(f32),
+    /// Flattens the histogram of each channel: a value becomes the share of pixels below it.
+    Equalize,
+    /// Row `y` moves right by the factor times `y`.
+    ShearX(f32),
+    /// Column `x` moves down by the factor times `x`.
+    ShearY(f32),
+    /// Moves to the left by so many pixels.
+    TranslateX(f32),
+    /// Moves up by so many pixels.
+    TranslateY(f32),
+    /// Turns counter-clockwise about the middle by so many degrees.
+    Rotate(f32),
+}
+
+impl Operation {
+    /// One of the ten, each as likely, at `level` of 10. Brightness and sharpness have the factor
+    /// `1.8 level / 10 + 0.1`; shear 0.3, shift 10 pixels and turn 30 degrees, times `level / 10`, go
+    /// either way.
+    pub(super) fn draw(number: usize, level: f32, stream: &mut Stream) -> Self {
+        let share = level / STRONGEST;
+        let factor = 1.8 * share + 0.1;
+        let sign = if stream.uniform() < 0.5 { -share } else { share };
+        match number {
+            0 => Self::Identity,
+            1 => Self::AutoContrast,
+            2 => Self::Brightness(factor),
+            3 => Self::Sharpness(factor),
+            4 => Self::Equalize,
+            5 => Self::ShearX(sign * 0.3),
+            6 => Self::ShearY(sign * 0.3),
+            7 => Self::TranslateX(sign * 10.0),
+            8 => Self::TranslateY(sign * 10.0),
+            _ => Self::Rotate(sign * 30.0),
+        }
+    }
+
+    /// Changes the picture.
+    pub fn apply(self, picture: &mut Picture) {
+        match self {
+            Self::Identity => {}
+            Self::AutoContrast => auto_contrast(picture),
+            Self::Brightness(factor) => brightness(picture, factor),
+            Self::Sharpness(factor) => sharpness(picture, factor),
+            Self::Equalize => equalize(picture),
+            Self::ShearX(factor) => affine(picture, [1.0, -factor, 0.0, 0.0, 1.0, 0.0]),
+            Self::ShearY(factor) => affine(picture, [1.0, 0.0, 0.0, -factor, 1.0, 0.0]),
+            Self::TranslateX(pixels) => affine(picture, [1.0, 0.0, pixels, 0.0, 1.0, 0.0]),
+            Self::TranslateY(pixels) => affine(picture, [1.0, 0.0, 0.0, 0.0, 1.0, pixels]),
+            Self::Rotate(degrees) => rotate(picture, degrees),
+        }
+    }
+}
+
+fn auto_contrast(picture: &mut Picture) {
     per_channel(picture, |counts| {
         let low = counts.iter().position(|&n| n > 0).unwrap_or(0);
         let high = counts.iter().rposition(|&n| n > 0).unwrap_or(255);
-        std::array::from_fn(|value| {
-            if low >= high {
-                return value as u8;
-            }
-            let stretched = (value as f32 - low as f32) * 255.0 / (high - low) as f32;
-            stretched.clamp(0.0, 255.0) as u8
-        })
+        if low >= high {
+            return std::array::from_fn(|value| value as u8);
+        }
+        let scale = 255.0 / (high - low) as f64;
+        let offset = -(low as f64) * scale;
+        std::array::from_fn(|value| (value as f64 * scale + offset).clamp(0.0, 255.0) as u8)
     });
 }
 
-/// Flattens the histogram of each channel: a value becomes the share of pixels below it.
-pub(super) fn equalize(picture: &mut Picture) {
+fn equalize(picture: &mut Picture) {
     per_channel(picture, |counts| {
         let total: usize = counts.iter().sum();
         let last = counts.iter().rev().copied().find(|&n| n > 0).unwrap_or(0);
@@ -40,92 +110,80 @@ pub(super) fn equalize(picture: &mut Picture) {
 
 /// Replaces values by a table that is made of each channel's histogram.
 fn per_channel(picture: &mut Picture, table: impl Fn(&[usize; 256]) -> [u8; 256]) {
-    for channel in 0..3 {
-        let mut counts = [0usize; 256];
-        for pixel in picture.rgb().chunks_exact(3) {
-            counts[usize::from(pixel[channel])] += 1;
+    let mut counts = [[0usize; 256]; 3];
+    for pixel in picture.rgb().chunks_exact(3) {
+        for (counts, &value) in counts.iter_mut().zip(pixel) {
+            counts[usize::from(value)] += 1;
         }
-        let table = table(&counts);
-        for pixel in picture.rgb_mut().chunks_exact_mut(3) {
-            pixel[channel] = table[usize::from(pixel[channel])];
+    }
+    let tables = counts.each_ref().map(table);
+    for pixel in picture.rgb_mut().chunks_exact_mut(3) {
+        for (table, value) in tables.iter().zip(pixel) {
+            *value = table[usize::from(*value)];
         }
     }
 }
 
-/// Multiplies every value.
-pub(super) fn brightness(picture: &mut Picture, factor: f32) {
+fn brightness(picture: &mut Picture, factor: f32) {
+    let table: [u8; 256] =
+        std::array::from_fn(|value| (value as f32 * factor).clamp(0.0, 255.0) as u8);
     for value in picture.rgb_mut() {
-        *value = (f32::from(*value) * factor).clamp(0.0, 255.0) as u8;
+        *value = table[usize::from(*value)];
     }
 }
 
-/// Blends a smoothed picture (weights 1, the middle 5, of 13) with the picture by `factor`: 0 is
-/// smooth, 1 the picture, more is sharper. The outermost pixels stay.
-pub(super) fn sharpness(picture: &mut Picture, factor: f32) {
+/// The smoothed picture has weights 1, the middle 5, of 13, and whole numbers.
+fn sharpness(picture: &mut Picture, factor: f32) {
     let (width, height) = (picture.width(), picture.height());
     if width < 3 || height < 3 {
         return;
     }
     let old = picture.rgb().to_vec();
-    let out = picture.rgb_mut();
-    let row = width * 3;
+    let row = 3 * width;
     for y in 1..height - 1 {
-        for at in y * row + 3..(y + 1) * row - 3 {
-            let mut sum = 4.0 * f32::from(old[at]);
-            for line in [at - row, at, at + row] {
-                sum += [line - 3, line, line + 3].map(|i| f32::from(old[i])).iter().sum::<f32>();
-            }
-            let smooth = sum / 13.0;
-            let blended = smooth + factor * (f32::from(old[at]) - smooth);
-            out[at] = blended.clamp(0.0, 255.0) as u8;
+        let lines = [y - 1, y, y + 1].map(|line| &old[line * row..(line + 1) * row]);
+        let out = &mut picture.rgb_mut()[y * row..(y + 1) * row];
+        for at in 3..row - 3 {
+            let middle = u32::from(lines[1][at]);
+            let sum = lines.iter().fold(4 * middle, |sum, line| {
+                sum + u32::from(line[at - 3]) + u32::from(line[at]) + u32::from(line[at + 3])
+            });
+            let smooth = ((sum + 6) / 13) as f32;
+            out[at] = (smooth + factor * (middle as f32 - smooth)).clamp(0.0, 255.0) as u8;
         }
     }
 }
 
-/// Moves every output pixel (x, y) of the source's (a x + b y + c, d x + e y + f), sampled with
-/// four neighbours; grey outside.
-pub(super) fn affine(picture: &mut Picture, [a, b, c, d, e, f]: [f32; 6]) {
+/// Moves to every output pixel (x, y) the source's (a x + b y + c, d x + e y + f).
+fn affine(picture: &mut Picture, [a, b, c, d, e, f]: [f32; 6]) {
     let (width, height) = (picture.width(), picture.height());
     let old = picture.rgb().to_vec();
-    let at = |x: i64, y: i64| -> [f32; 3] {
+    let pixel = |x: i64, y: i64| -> [f32; 3] {
         let inside = x >= 0 && y >= 0 && (x as usize) < width && (y as usize) < height;
-        let start = if inside { (y as usize * width + x as usize) * 3 } else { usize::MAX - 3 };
-        let pixel = old.get(start..start + 3).unwrap_or(&FILL);
+        let start = inside.then(|| (y as usize * width + x as usize) * 3);
+        let pixel = start.and_then(|start| old.get(start..start + 3)).unwrap_or(&FILL);
         [pixel[0], pixel[1], pixel[2]].map(f32::from)
     };
-    for (number, pixel) in picture.rgb_mut().chunks_exact_mut(3).enumerate() {
-        let (x, y) = ((number % width) as f32, (number / width) as f32);
-        let (source_x, source_y) = (a * x + b * y + c, d * x + e * y + f);
-        let (left, top) = (source_x.floor(), source_y.floor());
-        let (right, down) = (source_x - left, source_y - top);
-        let (x, y) = (left as i64, top as i64);
-        let corners = [at(x, y), at(x + 1, y), at(x, y + 1), at(x + 1, y + 1)];
-        for (channel, value) in pixel.iter_mut().enumerate() {
-            let [p, q, r, s] = corners.map(|c| c[channel]);
-            let (first, second) = (p + (q - p) * right, r + (s - r) * right);
-            *value = (first + (second - first) * down + 0.5).clamp(0.0, 255.0) as u8;
+    for (y, line) in picture.rgb_mut().chunks_exact_mut(3 * width).enumerate() {
+        let y = y as f32;
+        for (x, out) in line.chunks_exact_mut(3).enumerate() {
+            let x = x as f32;
+            let (source_x, source_y) = (a * x + b * y + c, d * x + e * y + f);
+            let (left, top) = (source_x.floor(), source_y.floor());
+            let (right, down) = (source_x - left, source_y - top);
+            let (x, y) = (left as i64, top as i64);
+            let corners = [pixel(x, y), pixel(x + 1, y), pixel(x, y + 1), pixel(x + 1, y + 1)];
+            for (channel, value) in out.iter_mut().enumerate() {
+                let [p, q, r, s] = corners.map(|c| c[channel]);
+                let (first, second) = (p + (q - p) * right, r + (s - r) * right);
+                *value = (first + (second - first) * down + 0.5).clamp(0.0, 255.0) as u8;
+            }
         }
     }
 }
 
-/// Turns about the middle by `degrees`.
-pub(super) fn rotate(picture: &mut Picture, degrees: f32) {
+fn rotate(picture: &mut Picture, degrees: f32) {
     let (sin, cos) = degrees.to_radians().sin_cos();
     let (x, y) = ((picture.width() - 1) as f32 / 2.0, (picture.height() - 1) as f32 / 2.0);
-    affine(picture, [cos, sin, x - cos * x - sin * y, -sin, cos, y + sin * x - cos * y]);
-}
-
-/// Mirrors left and right.
-pub(super) fn flip(picture: &mut Picture) {
-    let row = picture.width() * 3;
-    for line in picture.rgb_mut().chunks_exact_mut(row) {
-        let (mut left, mut right) = (0, row - 3);
-        while left < right {
-            for channel in 0..3 {
-                line.swap(left + channel, right + channel);
-            }
-            left += 3;
-            right -= 3;
-        }
-    }
+    affine(picture, [cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y]);
 }

@@ -1,5 +1,6 @@
 //! Matrices on slices: one to read, of any strides, and one to write, row by row.
 
+use std::any::TypeId;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
@@ -83,21 +84,22 @@ impl<'a, T: Real> Matrix<'a, T> {
         Self { data, rows, ..self }
     }
 
+    /// The same matrix, if its elements are f32.
+    pub(super) fn singles(self) -> Option<Matrix<'a, f32>> {
+        let Self { data, rows, columns, row_stride, column_stride } = self;
+        (TypeId::of::<T>() == TypeId::of::<f32>()).then(|| {
+            // SAFETY: the two types are one.
+            let data = unsafe { std::slice::from_raw_parts(data.as_ptr().cast(), data.len()) };
+            Matrix { data, rows, columns, row_stride, column_stride }
+        })
+    }
+
     /// The elements row by row, copied.
     pub(super) fn to_rows(self) -> Vec<T> {
         let mut copy = vec![T::zero(); self.rows * self.columns];
-        // Squares, so that neither side strides through memory.
-        const SQUARE: usize = 16;
-        for row in (0..self.rows).step_by(SQUARE) {
-            for column in (0..self.columns).step_by(SQUARE) {
-                for i in row..self.rows.min(row + SQUARE) {
-                    for j in column..self.columns.min(column + SQUARE) {
-                        copy[i * self.columns + j] =
-                            self.data[i * self.row_stride + j * self.column_stride];
-                    }
-                }
-            }
-        }
+        in_squares(self.rows, self.columns, |i, j| {
+            copy[i * self.columns + j] = self.data[i * self.row_stride + j * self.column_stride];
+        });
         copy
     }
 
@@ -212,22 +214,15 @@ impl<'a, T: Real> MatrixMut<'a, T> {
 
     /// Writes, or adds, the transpose of a dense matrix.
     pub(super) fn take_transpose(&mut self, of: &[T], add: bool) {
-        const SQUARE: usize = 16;
         assert_eq!(of.len(), self.rows * self.columns);
-        for row in (0..self.rows).step_by(SQUARE) {
-            for column in (0..self.columns).step_by(SQUARE) {
-                for i in row..self.rows.min(row + SQUARE) {
-                    for j in column..self.columns.min(column + SQUARE) {
-                        // SAFETY: within the matrix; read only where it has been written.
-                        unsafe {
-                            let to = self.data.add(i * self.row_stride + j);
-                            let value = of[j * self.rows + i];
-                            to.write(if add { *to + value } else { value });
-                        }
-                    }
-                }
+        in_squares(self.rows, self.columns, |i, j| {
+            // SAFETY: within the matrix; read only where it has been written.
+            unsafe {
+                let to = self.data.add(i * self.row_stride + j);
+                let value = of[j * self.rows + i];
+                to.write(if add { *to + value } else { value });
             }
-        }
+        });
         self.initialised = true;
     }
 
@@ -240,6 +235,21 @@ impl<'a, T: Real> MatrixMut<'a, T> {
             }
         }
         self.initialised = true;
+    }
+}
+
+/// Every row and column, square by square, so that neither side of a transposition strides through memory.
+#[inline(always)]
+fn in_squares(rows: usize, columns: usize, mut each: impl FnMut(usize, usize)) {
+    const SQUARE: usize = 16;
+    for row in (0..rows).step_by(SQUARE) {
+        for column in (0..columns).step_by(SQUARE) {
+            for i in row..rows.min(row + SQUARE) {
+                for j in column..columns.min(column + SQUARE) {
+                    each(i, j);
+                }
+            }
+        }
     }
 }
 

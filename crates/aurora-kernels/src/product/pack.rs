@@ -39,7 +39,7 @@ impl<T: Real> Panels<T> {
         unsafe {
             match isa {
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => fill_avx512(self, precision, rhs),
+                Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => fill_avx512(self, precision, rhs),
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => fill_avx2(self, precision, rhs),
                 _ => fill::<T, Plain<T>>(self, precision, rhs),

@@ -26,7 +26,7 @@ impl<T: Real> Tiles<'_, T> {
         unsafe {
             match isa {
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => with_avx512(self, out),
+                Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => with_avx512(self, out),
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => with_avx2(self, out),
                 _ => all::<T, Plain<T>, 6>(self, out),

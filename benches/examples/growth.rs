@@ -18,6 +18,7 @@ use aurora_train::retrieval::Pairs;
 use aurora_train::trainer::Trainer;
 use candle_core::{DType, Device, Tensor};
 
+#[path = "growth/plot.rs"]
 mod plot;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -146,7 +147,7 @@ fn curve(
 
 fn main() -> Result<()> {
     aurora_kernels::memory::keep_freed_memory();
-    let config = BlipConfig::from_json(SIZES, Path::new("the sizes in growth/main.rs"))?;
+    let config = BlipConfig::from_json(SIZES, Path::new("the sizes in examples/growth.rs"))?;
     let backbone = Backbone::random(config, 1, &Device::Cpu)?;
     let curves = [
         curve("a step, queue of 14,400", "pairs in a batch", &[4, 8, 16, 32, 64], |batch| {

@@ -1,0 +1,7 @@
+//! Parts of whole passes: recomputed blocks, texts without padding.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    aurora_benches::target("model", aurora_benches::rows::model)
+}

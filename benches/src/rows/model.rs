@@ -1,0 +1,189 @@
+//! Parts of whole passes: blocks kept or computed once more, texts with their padding and without.
+
+use std::sync::Arc;
+
+use aurora_layers::{
+    AdapterKind, Backbone, Blip, BlipConfig, Checkpointing, CrossKeys, Flavour, Form, Seen,
+    TextConfig, TuneSpec, Tuned, VisionConfig,
+};
+use candle_core::{Device, Result, Tensor, Var};
+
+use super::Shared;
+use super::cp::other;
+use crate::cost::Cost;
+use crate::model_cost::{ModelCost, Side};
+use crate::site::{PADDED, TEXTS, TOKENS};
+use crate::{Row, Setting, check, check_within, normal, values};
+
+/// Blocks and layers: one is no stack, and more say the same.
+const LAYERS: usize = 2;
+const RANK: usize = 64;
+
+/// BLIP-base for pictures of 224 pixels, with few layers and words.
+fn config() -> BlipConfig {
+    BlipConfig {
+        vision: VisionConfig {
+            image_size: 224,
+            patch_size: 16,
+            hidden_size: 768,
+            layers: LAYERS,
+            heads: 12,
+            mlp_size: 3072,
+            layer_norm_eps: 1e-6,
+        },
+        text: TextConfig {
+            vocab_size: 1000,
+            hidden_size: 768,
+            layers: LAYERS,
+            heads: 12,
+            mlp_size: 3072,
+            max_positions: 512,
+            layer_norm_eps: 1e-12,
+            enc_token_id: 999,
+        },
+        projection_size: 256,
+        form: Form::default(),
+    }
+}
+
+/// Two pairs of rows, each with the plain way behind it.
+pub fn rows(setting: &Setting) -> Vec<Row> {
+    let backbone = Shared::new(|| Backbone::random(config(), 0, &Device::Cpu).map_err(other));
+    let mut rows = blocks(setting, &backbone);
+    rows.extend(texts(setting, &backbone));
+    rows
+}
+
+/// A pass over pictures with every map adapted, forward and backward, effective weights formed on the way.
+struct Blocks {
+    blip: Arc<Blip>,
+    tuned: Tuned,
+    variables: Vec<(String, Var)>,
+    images: Tensor,
+}
+
+impl Blocks {
+    fn new(backbone: &Backbone, pictures: usize) -> Result<Self> {
+        let blip = Arc::new(backbone.model().map_err(other)?);
+        let spec = TuneSpec::new(AdapterKind::Cp, Flavour::Aurora, RANK);
+        let mut tuned = Tuned::start(spec, backbone, 0, &Device::Cpu).map_err(other)?;
+        // Away from the start, where half of the gradients are zero.
+        for (index, tensor) in (0..).zip(tuned.tensors.values_mut()) {
+            *tensor = (&*tensor + (normal(index, tensor.dims())? * 0.02)?)?;
+        }
+        let (tuned, variables) = tuned.into_variables().map_err(other)?;
+        let size = backbone.config.vision.image_size;
+        Ok(Self { blip, tuned, variables, images: normal(0, &[pictures, 3, size, size])? })
+    }
+
+    /// The gradients of what is trained.
+    fn run(&self, checkpointing: Checkpointing) -> Result<Vec<Option<Tensor>>> {
+        let mut prepared = self.tuned.prepare(&self.blip, None).map_err(other)?;
+        prepared.checkpointing = checkpointing;
+        let states = self.blip.encode_image(&self.images, &prepared).map_err(other)?;
+        let grads = states.backward()?;
+        Ok(self.variables.iter().map(|(_, variable)| grads.get(variable).cloned()).collect())
+    }
+}
+
+fn blocks(setting: &Setting, backbone: &Shared<Backbone>) -> Vec<Row> {
+    let pictures = setting.pictures;
+    let of = backbone.clone();
+    let shared = Shared::new(move || Blocks::new(&*of.get()?, pictures));
+    let row = |(name, checkpointing): (&str, Checkpointing)| {
+        let text = format!("{LAYERS} blocks, {pictures}x197x768 R={RANK}");
+        let of = shared.clone();
+        let cost = move |e| {
+            let config = config();
+            let cost = ModelCost { config: &config, side: Side::Ours { rank: RANK as u64 } };
+            let operations = match checkpointing {
+                Checkpointing::None => cost.vision_trained(pictures as u64),
+                Checkpointing::Block => cost.vision_recomputed(pictures as u64),
+            };
+            // The maps' weights and the pictures; what is kept of blocks is not counted.
+            let weights = LAYERS * 12 * 768 * 768;
+            Cost { operations, bytes: e * (weights + pictures * 3 * 224 * 224) as u64 }
+        };
+        Row::new("vit_b16_224.blocks", name, text, cost).on_cpu(move || {
+            let of = of.get()?;
+            let each = of.run(checkpointing)?.into_iter().zip(of.run(Checkpointing::None)?);
+            let mut compared = 0;
+            for ((found, wanted), (name, _)) in each.zip(&of.variables) {
+                let Some(wanted) = wanted else { continue };
+                let Some(found) = found else { candle_core::bail!("no gradient of {name}") };
+                check_within(name, &values(&found)?, &values(&wanted)?, 1e-6)?;
+                compared += 1;
+            }
+            if compared == 0 {
+                candle_core::bail!("nothing is trained");
+            }
+            Ok(move || of.run(checkpointing).map(drop))
+        })
+    };
+    [("recomputed", Checkpointing::Block), ("kept", Checkpointing::None)].map(row).into()
+}
+
+/// Texts that look at pictures whose keys and values are there.
+struct Texts {
+    blip: Blip,
+    keys: CrossKeys,
+    rows: Arc<[u32]>,
+    ids: Tensor,
+    mask: Tensor,
+}
+
+impl Texts {
+    fn new(backbone: &Backbone, pictures: usize) -> Result<Self> {
+        let blip = backbone.model().map_err(other)?;
+        let states = normal(0, &[pictures, backbone.config.vision.tokens(), 768])?;
+        let keys = blip.cross_keys(&states, &blip.bare().map_err(other)?).map_err(other)?;
+        let texts = TEXTS * pictures;
+        let ids: Vec<u32> = (0..texts * PADDED).map(|place| place as u32 * 37 % 999).collect();
+        let row: Vec<f32> = (0..PADDED).map(|at| f32::from(u8::from(at < TOKENS))).collect();
+        Ok(Self {
+            blip,
+            keys,
+            rows: (0..texts).map(|text| (text % pictures) as u32).collect(),
+            ids: Tensor::from_vec(ids, (texts, PADDED), &Device::Cpu)?,
+            mask: Tensor::from_vec(row.repeat(texts), (texts, PADDED), &Device::Cpu)?,
+        })
+    }
+
+    fn run(&self, packed: bool) -> Result<Tensor> {
+        let bare = self.blip.bare().map_err(other)?;
+        let seen = Seen::new(&self.keys).rows(self.rows.clone());
+        match packed {
+            true => self.blip.fuse_tokens(&self.ids, &self.mask, &seen, &bare),
+            false => self.blip.fuse(&self.ids, &self.mask, &seen, &bare),
+        }
+        .map_err(other)
+    }
+}
+
+fn texts(setting: &Setting, backbone: &Shared<Backbone>) -> Vec<Row> {
+    let pictures = setting.pictures;
+    let of = backbone.clone();
+    let shared = Shared::new(move || Texts::new(&*of.get()?, pictures));
+    let row = |(name, packed): (&str, bool)| {
+        let texts = TEXTS * pictures;
+        let text = format!("{LAYERS} layers, {texts}x{TOKENS} of {PADDED} on {pictures}x197 D=768");
+        let of = shared.clone();
+        let cost = move |e| {
+            let (rank, padded) = (0, PADDED as u64);
+            let side = if packed { Side::Ours { rank } } else { Side::Plain { rank, padded } };
+            let operations =
+                ModelCost { config: &config(), side }.fuse(&vec![TOKENS as u64; texts]);
+            let (weights, keys) = (LAYERS * 14 * 768 * 768, LAYERS * 2 * pictures * 197 * 768);
+            Cost { operations, bytes: e * (weights + keys + texts * TOKENS * 768) as u64 }
+        };
+        Row::new("text.fuse", name, text, cost).on_cpu(move || {
+            let of = of.get()?;
+            // The tokens of the first text; at padding the two are not meant to agree.
+            let first = |states: Tensor| states.narrow(0, 0, 1)?.narrow(1, 0, TOKENS);
+            let wanted = values(&first(of.run(false)?)?)?;
+            check("states of tokens", &first(of.run(packed)?)?, &wanted)?;
+            Ok(move || of.run(packed).map(drop))
+        })
+    };
+    [("packed", true), ("padded", false)].map(row).into()
+}

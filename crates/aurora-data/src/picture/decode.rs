@@ -1,0 +1,162 @@
+//! From a file's bytes to a picture.
+
+use std::io::Cursor;
+
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
+
+use super::{MAX_PIXELS, Picture, jpeg};
+
+/// The longest side. JPEG has no longer one.
+const MAX_SIDE: u32 = 65_535;
+
+/// More pixels than a byte of JPEG, PNG or GIF can stand for (a JPEG has a bit or more for 1024
+/// pixels, a PNG's deflate gives 1032 bytes of 8 pixels for one), so that a header of a few bytes
+/// makes nobody allocate. WebP has no such bound: one colour takes the same few bytes at any size.
+const PIXELS_A_BYTE: u64 = 1 << 14;
+
+/// What is said of a file that ends too early.
+const CUT: &str = "it is cut off: the file ends before its last pixel";
+
+/// The format by the first bytes.
+pub(crate) fn sniff(data: &[u8]) -> Option<ImageFormat> {
+    if data.starts_with(b"\x89PNG\r\n\x1a\n") {
+        Some(ImageFormat::Png)
+    } else if data.starts_with(&[0xff, 0xd8, 0xff]) {
+        Some(ImageFormat::Jpeg)
+    } else if data.starts_with(b"RIFF") && data.get(8..12) == Some(b"WEBP") {
+        Some(ImageFormat::WebP)
+    } else if data.starts_with(b"GIF87a") || data.starts_with(b"GIF89a") {
+        Some(ImageFormat::Gif)
+    } else {
+        None
+    }
+}
+
+/// Decodes a file of any format that [`sniff`] knows.
+pub(super) fn picture(data: &[u8]) -> Result<Picture, String> {
+    if data.is_empty() {
+        return Err("the file has 0 bytes".to_string());
+    }
+    let decoded = match sniff(data) {
+        Some(ImageFormat::Jpeg) => jpeg::picture(data),
+        Some(ImageFormat::WebP) if webp_is_cut(data) => Err(CUT.to_string()),
+        Some(format) => with_image(data, format),
+        None => Err("its first bytes are none of JPEG, PNG, WebP or GIF".to_string()),
+    };
+    // Decoders break lines in what they say.
+    decoded.map_err(|words| words.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// Whether the first block of pixels is longer than the file, which the decoder would call corrupt.
+fn webp_is_cut(data: &[u8]) -> bool {
+    let mut rest = data.get(12..).unwrap_or_default();
+    while let Some((head, after)) = rest.split_first_chunk::<8>() {
+        let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
+        if length > after.len() {
+            return true;
+        }
+        if matches!(&head[..4], b"VP8 " | b"VP8L" | b"ANMF") {
+            return false;
+        }
+        rest = after.get(length.next_multiple_of(2)..).unwrap_or_default();
+    }
+    true
+}
+
+/// PNG, WebP and GIF.
+fn with_image(data: &[u8], format: ImageFormat) -> Result<Picture, String> {
+    let mut reader = ImageReader::with_format(Cursor::new(data), format);
+    let mut limits = image::Limits::no_limits();
+    limits.max_alloc = Some(most_bytes(data, format)?);
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder().map_err(failed)?;
+    let (width, height) = decoder.dimensions();
+    let bytes = if format == ImageFormat::WebP { None } else { Some(data.len()) };
+    check_size(width, height, bytes)?;
+    // A broken EXIF block is no reason to refuse the picture.
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let decoded = DynamicImage::from_decoder(decoder).map_err(failed)?;
+    turned(width, height, flatten(decoded), orientation)
+}
+
+/// What the decoder may allocate: of a PNG, whose colour profile may inflate to any size, what its own
+/// pixels can need and some more; else what the largest picture needs at four bytes a pixel.
+fn most_bytes(data: &[u8], format: ImageFormat) -> Result<u64, String> {
+    const MORE: u64 = 8 << 20;
+    let side = |at: usize| data.get(at..)?.first_chunk::<4>().map(|side| u32::from_be_bytes(*side));
+    let (ImageFormat::Png, Some(width), Some(height)) = (format, side(16), side(20)) else {
+        return Ok(4 * MAX_PIXELS);
+    };
+    check_size(width, height, Some(data.len()))?;
+    Ok(8 * u64::from(width) * u64::from(height) + MORE)
+}
+
+/// A decoder's error in our words where it is about length or memory.
+fn failed(error: image::ImageError) -> String {
+    if matches!(error, image::ImageError::Limits(_)) {
+        return "it asks for more memory than a picture of its size takes: it is damaged"
+            .to_string();
+    }
+    // Each decoder wraps the end of a file in its own way; their words agree.
+    let words = error.to_string();
+    if words.to_lowercase().contains("unexpected end") { CUT.to_string() } else { words }
+}
+
+/// Holds the size that a header states to the limits, before anything is allocated for it. `bytes` is
+/// the file's length where that bounds the pixels.
+pub(super) fn check_size(width: u32, height: u32, bytes: Option<usize>) -> Result<(), String> {
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels == 0 {
+        return Err("it has no pixels".to_string());
+    }
+    if width > MAX_SIDE || height > MAX_SIDE || pixels > MAX_PIXELS {
+        return Err(format!(
+            "its header says {width} x {height} pixels; at most {MAX_PIXELS} pixels and {MAX_SIDE} a side \
+             are read: scale it down first"
+        ));
+    }
+    if let Some(bytes) = bytes.filter(|&bytes| pixels / PIXELS_A_BYTE > bytes as u64) {
+        return Err(format!(
+            "its header says {width} x {height} pixels, which {bytes} bytes cannot hold: it is cut off or damaged"
+        ));
+    }
+    Ok(())
+}
+
+/// A picture of `rgb`, turned and mirrored as the file says.
+pub(super) fn turned(
+    width: u32,
+    height: u32,
+    rgb: Vec<u8>,
+    orientation: Orientation,
+) -> Result<Picture, String> {
+    let no_pixels = || "it has no pixels".to_string();
+    if orientation == Orientation::NoTransforms {
+        return Picture::new(width as usize, height as usize, rgb).ok_or_else(no_pixels);
+    }
+    let stored = RgbImage::from_raw(width, height, rgb).ok_or_else(no_pixels)?;
+    let mut upright = DynamicImage::ImageRgb8(stored);
+    upright.apply_orientation(orientation);
+    let (width, height) = (upright.width() as usize, upright.height() as usize);
+    Picture::new(width, height, upright.into_rgb8().into_raw()).ok_or_else(no_pixels)
+}
+
+/// RGB bytes, on white where there is transparency.
+pub(crate) fn flatten(picture: DynamicImage) -> Vec<u8> {
+    if !picture.color().has_alpha() {
+        return picture.into_rgb8().into_raw();
+    }
+    // In place: the picture may be large.
+    let mut bytes = picture.into_rgba8().into_raw();
+    let pixels = bytes.len() / 4;
+    for pixel in 0..pixels {
+        let alpha = u32::from(bytes[4 * pixel + 3]);
+        for channel in 0..3 {
+            let value = u32::from(bytes[4 * pixel + channel]);
+            bytes[3 * pixel + channel] = ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8;
+        }
+    }
+    bytes.truncate(3 * pixels);
+    bytes
+}

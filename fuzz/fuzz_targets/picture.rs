@@ -1,0 +1,19 @@
+//! Any bytes as a picture: an error in one line, or a picture that can be scaled.
+
+#![no_main]
+
+use aurora_data::{MAX_PIXELS, Picture};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    match Picture::decode(bytes) {
+        Ok(picture) => {
+            let (width, height) = (picture.width(), picture.height());
+            assert!(width > 0 && height > 0 && (width * height) as u64 <= MAX_PIXELS);
+            assert_eq!(picture.rgb().len(), 3 * width * height);
+            let small = picture.resize(8, None).expect("a picture of any size is scaled");
+            assert_eq!((small.width(), small.height()), (8, 8));
+        }
+        Err(message) => assert!(!message.is_empty() && !message.contains('\n'), "{message:?}"),
+    }
+});
