@@ -40,7 +40,7 @@ pub fn check(
     (tokens, limit): (&Tokens, usize),
     progress: &(dyn Fn(&str, u64, u64) + Sync),
 ) -> Result<Checked> {
-    for path in paths.iter().filter(|path| !path.exists()) {
+    if let Some(path) = paths.iter().find(|path| !path.exists()) {
         return Err(crate::Error::Missing { path: path.clone() });
     }
     let skips = Skips::new(OnError::Skip, usize::MAX);

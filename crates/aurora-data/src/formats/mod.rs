@@ -111,7 +111,8 @@ pub fn read(path: &Path, options: &Options, skips: &Skips) -> Result<Vec<Sample>
         [] => vec![beside()],
         roots => roots.to_vec(),
     };
-    for root in roots.iter().filter(|root| !root.as_os_str().is_empty() && !root.is_dir()) {
+    let is_none = |root: &&PathBuf| !root.as_os_str().is_empty() && !root.is_dir();
+    if let Some(root) = roots.iter().find(is_none) {
         let reason = format!("its pictures are to be in {}, which is no folder", root.display());
         return Err(Error::Annotations { file: path.to_path_buf(), line: None, reason });
     }
