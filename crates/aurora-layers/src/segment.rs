@@ -107,28 +107,6 @@ pub(crate) fn one_node<B: Rebuild>(
     fused(&inputs, run)
 }
 
-/// For tests that look into a graph: a node shows nothing of what it holds.
-#[cfg(test)]
-pub(crate) mod plain {
-    use std::cell::Cell;
-
-    thread_local! {
-        static WANTED: Cell<bool> = const { Cell::new(false) };
-    }
-
-    pub(crate) fn wanted() -> bool {
-        WANTED.get()
-    }
-
-    /// `run` with blocks as graphs of many nodes.
-    pub(crate) fn graphs<R>(run: impl FnOnce() -> R) -> R {
-        WANTED.set(true);
-        let result = run();
-        WANTED.set(false);
-        result
-    }
-}
-
 /// Adds the tracked tensors of a block and of its part of a view to `inputs`, and gives both anew.
 fn note_tracked<B: Rebuild>(
     block: &B,
@@ -181,4 +159,26 @@ where
         let prepared = prepared.rebuild(&mut give)?;
         run(&block, inputs, &prepared)
     })
+}
+
+/// For tests that look into a graph: a node shows nothing of what it holds.
+#[cfg(test)]
+pub(crate) mod plain {
+    use std::cell::Cell;
+
+    thread_local! {
+        static WANTED: Cell<bool> = const { Cell::new(false) };
+    }
+
+    pub(crate) fn wanted() -> bool {
+        WANTED.get()
+    }
+
+    /// `run` with blocks as graphs of many nodes.
+    pub(crate) fn graphs<R>(run: impl FnOnce() -> R) -> R {
+        WANTED.set(true);
+        let result = run();
+        WANTED.set(false);
+        result
+    }
 }
