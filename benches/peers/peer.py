@@ -73,7 +73,7 @@ def main():
     command = commands.add_parser("prepare")
     command.add_argument("out", type=Path)
     command.add_argument("--sizes", type=int, nargs="+", required=True)
-    command.add_argument("--batches", type=int, nargs="+", required=True)
+    command.add_argument("--batches", type=int, nargs="*", default=[])  # rows of candidates have none
     commands.add_parser("ceiling")
     command = commands.add_parser("work")
     command.add_argument("row", choices=list(rows.ROWS))
