@@ -1,7 +1,7 @@
 //! Annotations: files that say what is to be seen in pictures and clips that lie elsewhere.
 //!
 //! The six benchmarks are read in the form in which they are published, one file below this folder
-//! for each form, and a person's own table ([`table`]) in any of JSON, JSON lines, CSV and TSV.
+//! for each form, and a person's own table (`table`) in any of JSON, JSON lines, CSV and TSV.
 //! Which format a file has, its first row says; [`Format`] can be told instead.
 
 mod clips;
