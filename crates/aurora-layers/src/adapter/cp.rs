@@ -5,7 +5,6 @@ use crate::site::Role;
 use crate::tensors::{Tensors, get};
 use crate::{Result, Site};
 use aurora_kernels::{LowRank, scaled_stack, turned};
-use candle_core::Tensor;
 
 /// Name of the weights of the rank components, (rank).
 const LAMBDA: &str = "aurora_lambda";
