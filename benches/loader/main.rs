@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! loader work epoch OUT ...            every picture decoded, scaled and normalised
-//! loader work shard OUT ...            every picture's bytes, by the shard reader
+//! loader work shard OUT ...            every picture's bytes, of a shard that has been opened
 //! loader work plain OUT ...            the same file from its beginning to its end
 //! loader work epoch OUT ... --check F  instead, how far our first batch is from PyTorch's in the file F
 //! ```
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use aurora_benches::ceiling::processor;
 use aurora_benches::worker::{Result, program, say, serve};
 use aurora_data::{
-    Captions, Dataset, Decode, Evaluation, Loader, LoaderOptions, embedded, folder, shard,
+    Captions, Dataset, Decode, Evaluation, Loader, LoaderOptions, Sample, embedded, folder, shard,
 };
 use candle_core::Device;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -81,7 +81,11 @@ fn run(work: &Work) -> Result<()> {
             epoch()?;
             serve(ready, epoch)
         }
-        (What::Shard, _) => serve(ready, || Ok(read_shard(&shard)?.into())),
+        (What::Shard, _) => {
+            // What training does once and not in every epoch.
+            let samples = shard::read(&shard)?;
+            serve(ready, || Ok(read_pictures(&samples)?.into()))
+        }
         (What::Plain, _) => serve(ready, || Ok(read_plain(&shard)?.into())),
     }
 }
@@ -108,13 +112,11 @@ fn compared(loader: &Loader, expected: &Path) -> Result<Value> {
     Ok(json!({"mean": mean, "largest": largest}))
 }
 
-/// Opens the shard and reads every picture, in order.
-fn read_shard(path: &Path) -> Result<u64> {
+/// Reads every picture of a shard, in order.
+fn read_pictures(samples: &[Sample]) -> Result<u64> {
     let mut bytes = 0;
-    for sample in shard::read(path)? {
-        for content in sample.visual.contents() {
-            bytes += content.bytes()?.len() as u64;
-        }
+    for content in samples.iter().flat_map(|sample| sample.visual.contents()) {
+        bytes += content.bytes()?.len() as u64;
     }
     Ok(bytes)
 }
