@@ -7,7 +7,7 @@ use aurora_data::video::Film;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    let fine = |message: &String| !message.is_empty() && !message.contains('\n');
+    let fine = |message: &String| !message.is_empty() && !message.contains(char::is_control);
     match Film::open(bytes) {
         Ok(film) => {
             let frames = film.outline().times.len();

@@ -1,5 +1,6 @@
 //! What can go wrong between a file and a batch.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 /// The result of this crate's functions.
@@ -268,5 +269,31 @@ impl Error {
                 | Self::Decode { .. }
                 | Self::Row { .. }
         )
+    }
+}
+
+/// A text from a file, for a message: what would move a terminal's cursor or end its line is written out.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter.is_control() {
+            true => out.extend(letter.escape_default()),
+            false => out.push(letter),
+        }
+    }
+    Cow::Owned(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn control_characters_are_written_out() {
+        assert_eq!(printable("größe, 大 \"x\""), "größe, 大 \"x\"");
+        assert_eq!(printable("a\n\u{1b}[2Jb"), "a\\n\\u{1b}[2Jb");
     }
 }

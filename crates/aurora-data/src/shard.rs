@@ -21,6 +21,7 @@ use std::sync::Arc;
 use flate2::read::MultiGzDecoder;
 
 use crate::content::{Content, SharedFile};
+use crate::error::printable;
 use crate::film::{HEAD, Kind, kind};
 use crate::policy::Skips;
 use crate::sample::{Record, Sample, Visual};
@@ -177,7 +178,10 @@ fn files(shard: &str, tar: &Archive<'_>) -> Result<Vec<File>> {
         }
         let header = tar::Header::from_byte_slice(&block);
         let bad = |reason: String| Error::NotTar { shard: shard.to_string(), reason };
-        let stated = header.cksum().map_err(|e| bad(format!("{e}, {}", place())))?;
+        let no_number = |of: &str| {
+            bad(format!("the header {} has no {of} in octal digits where one belongs", place()))
+        };
+        let stated = header.cksum().map_err(|_| no_number("checksum"))?;
         let mut sum = 0u32;
         for (i, &byte) in block.iter().enumerate() {
             // The checksum counts its own field as spaces.
@@ -188,10 +192,11 @@ fn files(shard: &str, tar: &Archive<'_>) -> Result<Vec<File>> {
                 format!("the header {} has a checksum of {sum} instead of {stated}", place());
             return Err(bad(reason));
         }
-        let size = header.entry_size().map_err(|e| bad(format!("{e}, {}", place())))?;
+        let size = header.entry_size().map_err(|_| no_number("size"))?;
         let path = long_name
             .take()
             .unwrap_or_else(|| String::from_utf8_lossy(&header.path_bytes()).into_owned());
+        let path = printable(&path).into_owned();
         let start = at + BLOCK;
         if start.checked_add(size).is_none_or(|end| end > tar.len()) {
             let there = tar.len().saturating_sub(start);

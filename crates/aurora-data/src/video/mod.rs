@@ -23,6 +23,7 @@ mod sampling;
 mod sps;
 
 use crate::Picture;
+use crate::error::printable;
 use crate::film::{is_animated_png, is_animated_webp};
 
 pub use clip::FrameSink;
@@ -109,6 +110,11 @@ impl<'a> Film<'a> {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_with(data: &'a [u8], decoder: Decoder) -> Result<Self, String> {
+        // Decoders quote what they found in the file.
+        Self::outlined(data, decoder).map_err(|reason| printable(&reason).into_owned())
+    }
+
+    fn outlined(data: &'a [u8], decoder: Decoder) -> Result<Self, String> {
         if data.is_empty() {
             return Err("it has no bytes".to_string());
         }
@@ -192,13 +198,14 @@ impl<'a> Film<'a> {
         if wanted.is_empty() {
             return Ok(());
         }
-        match &self.source {
+        let decoded = match &self.source {
             Source::Animation(animation) => animation.frames(wanted, sink),
             #[cfg(feature = "video-h264")]
             Source::H264(h264) => h264.frames(wanted, sink),
             #[cfg(feature = "video-ffmpeg")]
             Source::Ffmpeg(ffmpeg) => ffmpeg.frames(wanted, sink),
-        }
+        };
+        decoded.map_err(|reason| printable(&reason).into_owned())
     }
 
     /// The frames that `sampling` takes, in memory.
