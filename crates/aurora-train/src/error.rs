@@ -40,7 +40,8 @@ pub enum Error {
 
     /// The folder for a new run already holds one.
     #[error(
-        "{} already holds a run ({found} is there): give another folder with --out, or remove this one",
+        "{} already holds a run ({found} is there): give another folder with --out, or remove this one; `aurora train --resume` goes \
+         on with a tuning that was cut off",
         path.display()
     )]
     RunExists {

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test takes what it needs of this")]
 
+pub mod cut;
+
 use std::path::Path;
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! A run saves its state, and goes on from it in another process.
 
 use aurora_data::{Loader, LoaderState};
-use aurora_layers::tensors::{Tensors, check};
+use aurora_layers::tensors::{Tensors, check, fingerprint};
 use aurora_layers::{Checkpointing, Tuned};
 use candle_core::Tensor;
 
@@ -25,6 +25,9 @@ impl Run<'_> {
             None => self.grounds.insert(self.look_at_grounds()?).clone(),
         };
         let best = self.best.as_ref();
+        let mut state = self.trainer.state()?;
+        let of_best = best.iter().flat_map(|best| &best.tuned.tensors);
+        state.extend(of_best.map(|(name, tensor)| (format!("{BEST}{name}"), tensor.clone())));
         let about = About {
             version: VERSION,
             step,
@@ -35,12 +38,10 @@ impl Run<'_> {
             skipped: self.inputs.pictures.skips.list(),
             train: self.loader.state(step),
             grounds,
+            tensors: fingerprint(&state)?,
             config: serde_json::to_value(self.config)
                 .map_err(|e| Error::io("write", self.folder.path(), e.into()))?,
         };
-        let mut state = self.trainer.state()?;
-        let best = best.iter().flat_map(|best| &best.tuned.tensors);
-        state.extend(best.map(|(name, tensor)| (format!("{BEST}{name}"), tensor.clone())));
         checkpoints
             .write(step, self.config.saving.keep, |folder| saved::write(folder, &about, &state))
     }
@@ -54,12 +55,16 @@ impl Run<'_> {
         let about = &saved.about;
         saved.check(self.config)?;
         self.stand_on(&saved)?;
+        let tensors = saved.tensors()?;
+        let fingerprint = fingerprint(&tensors)?;
         let (best, tensors): (Tensors, Tensors) =
-            saved.tensors()?.into_iter().partition(|(name, _)| name.starts_with(BEST));
+            tensors.into_iter().partition(|(name, _)| name.starts_with(BEST));
         self.best = self.best_of(&saved, best)?;
         let file = saved.tensors_path().display().to_string();
         let loaded = self.trainer.load_state(&file, &tensors);
         loaded.map_err(|error| saved.damaged(&error))?;
+        // After the names, which tell more.
+        saved.check_values(&fingerprint)?;
         self.trainer.keep_to(about.recompute.into());
         self.inputs.pictures.skips.take_up(&about.skipped);
         self.earlier = about.seconds;

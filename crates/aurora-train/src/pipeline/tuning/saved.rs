@@ -47,6 +47,8 @@ pub(super) struct About {
     /// Where the run is in its training data.
     pub(super) train: LoaderState,
     pub(super) grounds: Grounds,
+    /// Fingerprint of `state.safetensors`.
+    pub(super) tensors: String,
     /// The run's configuration.
     pub(super) config: Value,
 }
@@ -138,10 +140,18 @@ impl Saved {
         }
     }
 
-    /// The tensors.
+    /// The tensors, as they stand there.
     pub(super) fn tensors(&self) -> Result<Tensors> {
         read_tensors(&self.tensors_path(), DType::F32, &Device::Cpu)
             .map_err(|error| damaged(&self.folder, &error.to_string()))
+    }
+
+    /// That tensors of the right names, shapes and types are those that were saved, to the bit.
+    pub(super) fn check_values(&self, fingerprint: &str) -> Result<()> {
+        if fingerprint == self.about.tensors {
+            return Ok(());
+        }
+        Err(damaged(&self.folder, &format!("{TENSORS} has other values than were saved")))
     }
 
     pub(super) fn tensors_path(&self) -> PathBuf {
