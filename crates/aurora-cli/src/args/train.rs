@@ -29,8 +29,8 @@ pub struct TrainArgs {
     /// Go on with a run that was cut off, from its newest saved state, to the very same result
     ///
     /// The settings are those of the run. With --set and --device, only what the result does not
-    /// depend on may be changed: where model and data lie, where to compute, data.threads and
-    /// [saving].
+    /// depend on may be changed: where model and data lie, data.threads, saving.every and
+    /// saving.keep.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "out"])]
     pub resume: Option<PathBuf>,
 }
