@@ -2,6 +2,7 @@
 
 mod check;
 mod data;
+mod train;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -14,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 pub use check::CheckArgs;
 pub use data::{DataArgs, DataCommand, FormatArg, PolicyArg, PolicyArgs, ReadingArgs, ShardArgs};
+pub use train::TrainArgs;
 
 /// Tune a vision-language model on your own pictures by training a small adapter.
 ///
@@ -41,8 +43,8 @@ Writes config.toml, metrics.jsonl, adapter/, summary.json and report.html.")]
     Quickstart(RunArgs),
 
     /// Tune a model on your own captioned pictures or clips, or on questions about them
-    #[command(after_help = TRAIN_EXAMPLES, after_long_help = with_keys::<Config>(TRAIN_EXAMPLES))]
-    Train(RunArgs),
+    #[command(after_help = train::EXAMPLES, after_long_help = with_keys::<Config>(train::EXAMPLES))]
+    Train(TrainArgs),
 
     /// Make a small model from nothing: how the embedded one was made
     #[command(
@@ -114,17 +116,6 @@ it that holds those alone.")]
     #[command(after_help = data::EXAMPLES)]
     Data(DataArgs),
 }
-
-const TRAIN_EXAMPLES: &str = "\
-Examples:
-  aurora train --config my.toml --out runs/mine
-  aurora train --config my.toml --set schedule.steps=200 --out runs/short
-  aurora train --set data.train=my/pictures --set data.validation=my/more --set data.test=my/rest
-  aurora train --config my.toml --set task=answering --set model.decoder=start --out runs/answers
-
-my.toml says which model and which pictures; settings it leaves out keep their defaults. A folder of
-pictures has a .txt beside each with its caption, or a .json. Writes the same files as quickstart.
-`aurora train --help` lists every setting.";
 
 const PRETRAIN_EXAMPLES: &str = "\
 Examples:

@@ -71,6 +71,12 @@ fn of_train(error: &TrainError) -> bool {
         TrainError::Config(_)
         | TrainError::Io { .. }
         | TrainError::RunExists { .. }
+        | TrainError::NoRun { .. }
+        | TrainError::RunFinished { .. }
+        | TrainError::NoCheckpoint { .. }
+        | TrainError::Checkpoint { .. }
+        | TrainError::OtherConfig { .. }
+        | TrainError::Metrics { .. }
         | TrainError::NoVocabulary { .. }
         | TrainError::OtherVocabulary { .. }
         | TrainError::OtherForm { .. }

@@ -77,6 +77,12 @@ impl Skips {
         Ok(())
     }
 
+    /// Takes up what an earlier part of the same run left out: it counts, and is listed.
+    pub fn take_up(&self, skipped: &[Skipped]) {
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        list.extend(skipped.iter().map(|one| (one.what.clone(), one.reason.clone())));
+    }
+
     /// How many were left out.
     pub fn len(&self) -> usize {
         self.list.lock().unwrap_or_else(PoisonError::into_inner).len()
@@ -130,6 +136,20 @@ mod tests {
         let error = skips.decide("s: 3", broken("3")).unwrap_err();
         assert!(matches!(error, Error::TooManySkipped { skipped: 2, limit: 2, .. }), "{error}");
         assert!(error.to_string().contains("picture 3"), "{error}");
+        skips.decide("s: 1", broken("1")).unwrap();
+    }
+
+    #[test]
+    fn what_was_left_out_before_counts() {
+        let skips = Skips::new(OnError::Skip, 2);
+        skips.decide("s: 1", broken("1")).unwrap();
+        let earlier = skips.list();
+        let skips = Skips::new(OnError::Skip, 2);
+        skips.decide("s: 2", broken("2")).unwrap();
+        skips.take_up(&earlier);
+        assert_eq!(skips.len(), 2);
+        assert_eq!(skips.list()[0], earlier[0]);
+        assert!(skips.decide("s: 3", broken("3")).is_err());
         skips.decide("s: 1", broken("1")).unwrap();
     }
 

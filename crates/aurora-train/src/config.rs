@@ -21,6 +21,7 @@ mod error;
 mod pretrain;
 mod rates;
 mod resolve;
+mod saving;
 pub mod schema;
 mod sections;
 
@@ -34,6 +35,7 @@ pub use error::ConfigError;
 pub use pretrain::{ModelSizes, PretrainConfig, PretrainSection};
 pub use rates::{FactorRates, FullRates, HeadRates, LearningRates};
 pub use resolve::{RunConfig, describe};
+pub use saving::{Changed, MAY_CHANGE, SavingSection};
 pub use sections::{
     Augment, Beta, DataSection, EvaluationSection, Keywords, OneOrMany, OptimizerSection,
     ScheduleSection, Shuffle,
@@ -69,6 +71,8 @@ pub struct Config {
     pub learning_rates: LearningRates,
     /// How long, and how the learning rate changes.
     pub schedule: ScheduleSection,
+    /// What is kept of a run under way, to go on from.
+    pub saving: SavingSection,
     /// How retrieval is measured.
     pub evaluation: EvaluationSection,
 }
@@ -314,6 +318,7 @@ impl RunConfig for Config {
             OptimizerSection::FIELDS,
             LearningRates::FIELDS,
             ScheduleSection::FIELDS,
+            SavingSection::FIELDS,
             EvaluationSection::FIELDS,
         ]
         .concat_refs()

@@ -1,6 +1,7 @@
 //! From a loss to changed parameters: backward pass, gradient audit, clipping, AdamW, schedule.
 
 use candle_core::{Tensor, Var};
+use std::collections::BTreeMap;
 
 use crate::config::{OptimizerSection, ScheduleSection};
 use crate::error::{Error, Result};
@@ -49,6 +50,27 @@ impl Descent {
     /// Number of trainable values.
     pub fn parameters(&self) -> usize {
         self.optimizer.element_count()
+    }
+
+    /// The parameters themselves.
+    pub fn named(&self) -> &[Parameter] {
+        self.optimizer.parameters()
+    }
+
+    /// What the optimiser keeps between steps, as [`AdamW::state`] has it.
+    ///
+    /// # Errors
+    /// What candle reports.
+    pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
+        self.optimizer.state()
+    }
+
+    /// Takes that up again.
+    ///
+    /// # Errors
+    /// As [`AdamW::load_state`].
+    pub fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()> {
+        self.optimizer.load_state(state)
     }
 
     /// Differentiate `loss` and move every parameter.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::ConfigError;
+use crate::config::{Changed, ConfigError, MAY_CHANGE};
 
 /// The result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -40,7 +40,8 @@ pub enum Error {
 
     /// The folder for a new run already holds one.
     #[error(
-        "{} already holds a run ({found} is there): give another folder with --out, or remove this one",
+        "{} already holds a run ({found} is there): give another folder with --out, or remove this one; `aurora train --resume` goes \
+         on with a tuning that was cut off",
         path.display()
     )]
     RunExists {
@@ -48,6 +49,74 @@ pub enum Error {
         path: PathBuf,
         /// The file or folder that gives it away.
         found: &'static str,
+    },
+
+    /// A folder in which no run has begun.
+    #[error(
+        "{} holds no run (config.toml is not there): begin one there with `aurora train --out {}`",
+        path.display(), path.display()
+    )]
+    NoRun {
+        /// The folder.
+        path: PathBuf,
+    },
+
+    /// A run that cannot go on because it is at its end.
+    #[error(
+        "the run in {} has finished (summary.json is there), so there is nothing to go on with; its result is in adapter/",
+        path.display()
+    )]
+    RunFinished {
+        /// The folder.
+        path: PathBuf,
+    },
+
+    /// A run of which no state was saved.
+    #[error(
+        "{} has no checkpoint to go on from: the run ended before the first (`saving.every` says after how many steps, 0 \
+         for never); begin it again with `aurora train --config {} --out` and another folder",
+        path.display(), path.join("config.toml").display()
+    )]
+    NoCheckpoint {
+        /// The run's folder.
+        path: PathBuf,
+    },
+
+    /// A saved state that cannot be gone on from.
+    #[error("cannot go on from {}: {reason}", folder.display())]
+    Checkpoint {
+        /// The state's folder.
+        folder: PathBuf,
+        /// What is wrong, and the way out.
+        reason: String,
+    },
+
+    /// A configuration that is another than the run began with.
+    #[error(
+        "cannot go on from {}: `{}` was {} when it was saved and is {} now; what may change is {}. For anything else begin a \
+         new run",
+        folder.display(), changed.key, changed.saved, changed.now, MAY_CHANGE.join(", ")
+    )]
+    OtherConfig {
+        /// The state's folder.
+        folder: PathBuf,
+        /// What is another.
+        changed: Changed,
+    },
+
+    /// A `metrics.jsonl` that does not have what was written.
+    #[error(
+        "{}, line {line}: {reason}; a run goes on only where its metrics are whole up to its checkpoint, so begin it again \
+         in another folder",
+        path.display()
+    )]
+    Metrics {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
     },
 
     /// A backbone without a vocabulary.

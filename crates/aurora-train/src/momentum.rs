@@ -3,23 +3,25 @@
 //! The momentum model is the live model over other tensors. What is frozen is one tensor in both; what is averaged has a
 //! second copy here. In flavour released the shared factors are passed live, as the released code does.
 
-use aurora_layers::{Blip, Checkpointing, Flavour, Part, Prepared, Tuned};
-use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor, Var};
+use aurora_layers::{Blip, Checkpointing, Flavour, Part, Prepared, Tensors, Tuned};
+use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor, TensorId, Var};
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Pairs of an average and the live tensor it follows: `average <- decay average + (1 - decay) live`.
 #[derive(Debug, Clone)]
 pub struct Averages {
     decay: f64,
     pairs: Vec<(Var, Tensor)>,
+    /// For each pair, the tensor that shows its average.
+    views: Vec<TensorId>,
 }
 
 impl Averages {
     /// No pairs yet.
     pub fn new(decay: f64) -> Self {
-        Self { decay, pairs: Vec::new() }
+        Self { decay, pairs: Vec::new(), views: Vec::new() }
     }
 
     /// Follow `live` from the value of `start`. The result shares the average's memory: it shows every update and
@@ -31,7 +33,14 @@ impl Averages {
         let average = Var::from_tensor(&start.detach().copy()?)?;
         let view = average.as_detached_tensor();
         self.pairs.push((average, live.detach()));
+        self.views.push(view.id());
         Ok(view)
+    }
+
+    /// The average that a tensor shows.
+    fn shown_by(&self, view: &Tensor) -> Option<&Var> {
+        let index = self.views.iter().position(|id| *id == view.id())?;
+        self.pairs.get(index).map(|(average, _)| average)
     }
 
     /// Move every average towards its live tensor.
@@ -132,6 +141,31 @@ impl Momentum {
     /// The averaged tensors, as they are now.
     pub fn tuned(&self) -> &Tuned {
         &self.tuned
+    }
+
+    /// The averages by name; what is shared with the live model is none. They share the memory of those in use.
+    pub fn averaged(&self) -> Tensors {
+        let tensors = self.tuned.tensors.iter();
+        tensors
+            .filter(|(_, tensor)| self.averages.shown_by(tensor).is_some())
+            .map(|(name, tensor)| (name.clone(), tensor.clone()))
+            .collect()
+    }
+
+    /// Puts other values into the averages, in place: those of the same names.
+    ///
+    /// # Errors
+    /// A name that is missing, a tensor of another shape.
+    pub fn set_averages(&self, values: &Tensors) -> Result<()> {
+        for (name, tensor) in &self.tuned.tensors {
+            let Some(average) = self.averages.shown_by(tensor) else { continue };
+            let Some(value) = values.get(name) else {
+                let (what, missing) = ("momentum", vec![name.clone()]);
+                return Err(Error::State { what, missing, unexpected: Vec::new() });
+            };
+            average.set(&value.to_device(average.device())?)?;
+        }
+        Ok(())
     }
 
     /// Move towards the live tensors, then give the model and its view for this step. An effective weight of that view

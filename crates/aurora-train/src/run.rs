@@ -3,6 +3,7 @@
 //! ```text
 //! config.toml     the configuration as resolved, so that the run can be repeated
 //! metrics.jsonl   one JSON object a line, appended and flushed as the run goes
+//! checkpoints/    while the run is under way: saved states to go on from
 //! adapter/        the best adapter
 //! summary.json    before, after and what it took
 //! skipped.jsonl   pictures and rows that were left out, where some were
@@ -13,17 +14,20 @@
 //! A folder that already holds a run is refused. In `metrics.jsonl` wall times stand under the one
 //! key `seconds`, the last of a line: two runs with one seed differ in nothing else.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+mod checkpoints;
+mod metrics;
+
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use aurora_data::Skipped;
-use serde::ser::SerializeMap;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::figures::Figures;
-use crate::recall::RetrievalReport;
+
+pub use checkpoints::Checkpoints;
+pub use metrics::{Metrics, Record};
 
 /// Names whose presence says that a folder holds a run.
 const TRACES: [&str; 5] =
@@ -47,6 +51,26 @@ impl RunFolder {
         }
         fs::create_dir_all(&path).map_err(|e| Error::io("create folder", &path, e))?;
         Ok(Self { path })
+    }
+
+    /// The folder of a run that has begun, to go on with it.
+    ///
+    /// # Errors
+    /// [`Error::NoRun`] where none has, [`Error::RunFinished`] where it has reached its end.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        if !path.join("config.toml").is_file() {
+            return Err(Error::NoRun { path });
+        }
+        match path.join("summary.json").exists() {
+            true => Err(Error::RunFinished { path }),
+            false => Ok(Self { path }),
+        }
+    }
+
+    /// Its saved states.
+    pub fn checkpoints(&self) -> Checkpoints {
+        Checkpoints::new(Self { path: self.join("checkpoints") })
     }
 
     /// Where it is.
@@ -123,17 +147,6 @@ impl RunFolder {
         }
         self.write("skipped.jsonl", text)
     }
-
-    /// Opens `metrics.jsonl` for appending.
-    ///
-    /// # Errors
-    /// What the system reports.
-    pub fn metrics(&self) -> Result<Metrics> {
-        let path = self.join("metrics.jsonl");
-        let file = OpenOptions::new().create(true).append(true).open(&path);
-        let file = file.map_err(|e| Error::io("open", &path, e))?;
-        Ok(Metrics { file, path })
-    }
 }
 
 fn remove_folder(path: &Path) -> Result<()> {
@@ -172,106 +185,10 @@ fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
-/// The open `metrics.jsonl`.
-#[derive(Debug)]
-pub struct Metrics {
-    file: File,
-    path: PathBuf,
-}
-
-impl Metrics {
-    /// Appends one line and flushes it.
-    ///
-    /// # Errors
-    /// What the system reports.
-    pub fn append(&mut self, record: &Record) -> Result<()> {
-        let fail = |e| Error::io("append to", &self.path, e);
-        let mut line = serde_json::to_string(record).map_err(|e| fail(e.into()))?;
-        line.push('\n');
-        // One write per line: a reader that follows the file sees whole lines.
-        self.file.write_all(line.as_bytes()).and_then(|()| self.file.flush()).map_err(fail)
-    }
-}
-
-/// One line of `metrics.jsonl`: `event`, `step`, then values in the order given, `seconds` last.
-///
-/// ```
-/// use aurora_train::run::Record;
-///
-/// let record = Record::new("train", 3).with("loss", 0.5).seconds(0.25);
-/// assert_eq!(
-///     serde_json::to_string(&record).unwrap(),
-///     r#"{"event":"train","step":3,"loss":0.5,"seconds":0.25}"#,
-/// );
-/// ```
-#[derive(Debug, Clone)]
-pub struct Record {
-    values: Vec<(String, serde_json::Value)>,
-    seconds: Option<f64>,
-}
-
-impl Record {
-    /// A line about `event` ("train", "validation", ...) after `step` steps.
-    pub fn new(event: &str, step: u64) -> Self {
-        let values = vec![("event".to_owned(), event.into()), ("step".to_owned(), step.into())];
-        Self { values, seconds: None }
-    }
-
-    /// Adds a number or a text; a number that is infinite or not a number becomes `null`.
-    #[must_use]
-    pub fn with(mut self, key: &str, value: impl Into<serde_json::Value>) -> Self {
-        self.values.push((key.to_owned(), value.into()));
-        self
-    }
-
-    /// Adds the six recalls and their mean: `i2t_r1` ... `t2i_r10`, `mean_recall`.
-    #[must_use]
-    pub fn with_recall(mut self, report: &RetrievalReport) -> Self {
-        for (way, recall) in [("i2t", report.i2t), ("t2i", report.t2i)] {
-            for (k, value) in [("r1", recall.r1), ("r5", recall.r5), ("r10", recall.r10)] {
-                self = self.with(&format!("{way}_{k}"), value);
-            }
-        }
-        self.with("mean_recall", report.mean())
-    }
-
-    /// Adds the figures of a task: as [`Record::with_recall`], or `accuracy`, `reachable` and `questions`.
-    #[must_use]
-    pub fn with_figures(self, figures: &Figures) -> Self {
-        match figures {
-            Figures::Recall(report) => self.with_recall(report),
-            Figures::Accuracy(report) => self
-                .with("accuracy", report.accuracy)
-                .with("reachable", report.reachable)
-                .with("questions", report.questions),
-        }
-    }
-
-    /// Sets the wall time; it is written last.
-    #[must_use]
-    pub fn seconds(mut self, seconds: f64) -> Self {
-        self.seconds = Some(seconds);
-        self
-    }
-}
-
-impl Serialize for Record {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        for (key, value) in &self.values {
-            map.serialize_entry(key, value)?;
-        }
-        if let Some(seconds) = self.seconds {
-            map.serialize_entry("seconds", &seconds)?;
-        }
-        map.end()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recall::Recall;
+    use crate::recall::RetrievalReport;
 
     #[test]
     fn a_second_run_is_refused() {
@@ -286,26 +203,6 @@ mod tests {
         assert!(e.contains("deep/run") && e.contains("config.toml") && e.contains("--out"), "{e}");
         let e = RunFolder::create(path.join("notes.txt/x")).unwrap_err().to_string();
         assert!(e.contains("cannot create folder") && e.contains("notes.txt/x"), "{e}");
-    }
-
-    #[test]
-    fn lines_are_whole_and_in_order() {
-        let folder = tempfile::tempdir().unwrap();
-        let run = RunFolder::create(folder.path()).unwrap();
-        let mut metrics = run.metrics().unwrap();
-        let third = 1.0 / 3.0;
-        let record = Record::new("train", 1).with("z", third).with("a", f64::NAN).seconds(2.5);
-        metrics.append(&record).unwrap();
-        let recall = Recall { r1: 1.0, r5: 2.0, r10: 3.0 };
-        let report = RetrievalReport { i2t: recall, t2i: recall };
-        metrics.append(&Record::new("test", 1).with_recall(&report)).unwrap();
-        let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-        assert_eq!(
-            text,
-            "{\"event\":\"train\",\"step\":1,\"z\":0.3333333333333333,\"a\":null,\"seconds\":2.5}\n\
-             {\"event\":\"test\",\"step\":1,\"i2t_r1\":1.0,\"i2t_r5\":2.0,\"i2t_r10\":3.0,\
-             \"t2i_r1\":1.0,\"t2i_r5\":2.0,\"t2i_r10\":3.0,\"mean_recall\":2.0}\n"
-        );
     }
 
     #[test]

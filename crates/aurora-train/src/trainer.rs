@@ -1,10 +1,12 @@
 //! Tuning: one step of a frozen backbone with trained additions, whatever the task.
 //!
 //! What a step minimises is its objective's; parameters, schedule and memory are everybody's. Retrieval has a state of
-//! its own beside the live model (`retrieval.rs`): momentum model, queue and temperature.
+//! its own beside the live model (`retrieval.rs`): momentum model, queue and temperature. `state.rs` is what all of it comes
+//! to between two steps.
 
 mod live;
 mod retrieval;
+mod state;
 
 use aurora_layers::{Backbone, Blip, Form, Tuned};
 use candle_core::{Device, Tensor, Var};

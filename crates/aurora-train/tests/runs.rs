@@ -2,59 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
+mod common;
+
 use std::path::Path;
 use std::sync::Arc;
 
-use aurora_data::{
-    Answers, Content, Dataset, Decode, OnError, Question, QuestionId, Sample, Skips, Visual,
-    embedded,
-};
-use aurora_layers::{Backbone, BlipConfig, Form, TextConfig, VisionConfig, load_adapter};
-use aurora_train::config::{Config, ModelSection, RunConfig, Task};
+use aurora_data::{Content, Dataset, Decode, OnError, Sample, Skips, Visual};
+use aurora_layers::load_adapter;
+use aurora_train::config::{Config, RunConfig, Task};
 use aurora_train::figures::Figures;
-use aurora_train::pipeline::{Inputs, Measurement, Model, Outcome, Pictures, tune};
+use aurora_train::pipeline::{Inputs, Measurement, Outcome, tune};
 use aurora_train::progress::Silent;
 use aurora_train::run::RunFolder;
 use candle_core::Device;
-
-fn retrieval_backbone() -> Backbone {
-    let vocab_size = embedded::vocabulary().unwrap().vocab_size();
-    let config = BlipConfig {
-        vision: VisionConfig {
-            image_size: 32,
-            patch_size: 16,
-            hidden_size: 32,
-            layers: 1,
-            heads: 2,
-            mlp_size: 128,
-            layer_norm_eps: 1e-6,
-        },
-        text: TextConfig {
-            vocab_size,
-            hidden_size: 24,
-            layers: 1,
-            heads: 2,
-            mlp_size: 96,
-            max_positions: 16,
-            layer_norm_eps: 1e-12,
-            enc_token_id: vocab_size as u32 - 1,
-        },
-        projection_size: 16,
-        form: Form::Retrieval,
-    };
-    Backbone::random(config, 1, &Device::Cpu).unwrap()
-}
-
-/// The backbone for a task, its decoder begun where there is one to begin.
-fn model(task: Task, decoder: &str) -> aurora_train::Result<Model> {
-    let config = Config::resolve(None, &[format!("model.decoder={decoder}")]).unwrap();
-    let section = ModelSection { backbone: "tiny".into(), ..config.model };
-    Model::from_backbone(&section, task, retrieval_backbone(), embedded::vocabulary().unwrap())
-}
-
-fn drawings(count: usize) -> Vec<Sample> {
-    embedded::noto().unwrap().into_iter().take(count).collect()
-}
+use common::{drawings, inputs, model, questions, retrieval_backbone};
 
 /// Clips of one to three frames, each of a drawing and its neighbours.
 fn clips(count: usize) -> Vec<Sample> {
@@ -68,35 +29,12 @@ fn clips(count: usize) -> Vec<Sample> {
         .collect()
 }
 
-/// Questions about drawings: whether it is the first kind, and how many.
-fn questions(count: usize) -> Vec<Sample> {
-    let asked = |(index, sample): (usize, Sample)| {
-        let eight_to_two = (0..10).map(|n| if n < 8 { "no" } else { "yes" }.to_owned()).collect();
-        let (text, answers) = match index % 3 {
-            0 => ("is it red?", Answers::Annotators(vec!["yes".into(); 10])),
-            1 => ("is it blue?", Answers::Annotators(eight_to_two)),
-            _ => ("how many are there?", Answers::One("2".into())),
-        };
-        let id = Some(QuestionId::Number(100 + index as u64));
-        Sample { question: Question::new(id, text, answers), ..sample }
-    };
-    drawings(count).into_iter().enumerate().map(asked).collect()
-}
-
 fn broken(mut sample: Sample) -> Sample {
     let nothing = Content::Memory(Arc::from(*b"no picture"));
     let first = sample.visual.contents()[0].clone();
     sample.key = "broken".into();
     sample.visual = Visual::Frames(vec![first, nothing]);
     sample
-}
-
-fn inputs(task: Task, samples: Vec<Sample>, skips: Skips) -> Inputs {
-    let Model { name: backbone_name, backbone, tokens, .. } = model(task, "start").unwrap();
-    let set = Dataset::new(samples, Decode::AtLoad).unwrap();
-    let pictures =
-        Pictures { train: set.clone(), validation: set.clone(), test: set, skips: Arc::new(skips) };
-    Inputs { backbone, backbone_name, tokens, pictures }
 }
 
 fn config(settings: &[&str]) -> Config {

@@ -2,44 +2,22 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
+mod common;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use aurora_data::{Dataset, Decode, Split, embedded};
-use aurora_layers::{
-    AdapterKind, Backbone, BlipConfig, Form, TextConfig, VisionConfig, load_adapter,
-};
+use aurora_layers::{AdapterKind, Backbone, load_adapter};
 use aurora_train::config::{Config, RunConfig};
 use aurora_train::pipeline::{Inputs, Outcome, Pictures, tune};
 use aurora_train::progress::Silent;
 use aurora_train::run::RunFolder;
 use candle_core::Device;
+use common::metrics;
 
 fn backbone() -> Backbone {
-    let config = BlipConfig {
-        vision: VisionConfig {
-            image_size: 32,
-            patch_size: 16,
-            hidden_size: 32,
-            layers: 1,
-            heads: 2,
-            mlp_size: 128,
-            layer_norm_eps: 1e-6,
-        },
-        text: TextConfig {
-            vocab_size: 3600,
-            hidden_size: 32,
-            layers: 1,
-            heads: 2,
-            mlp_size: 128,
-            max_positions: 12,
-            layer_norm_eps: 1e-12,
-            enc_token_id: 3599,
-        },
-        projection_size: 16,
-        form: Form::Retrieval,
-    };
-    Backbone::random(config, 1, &Device::Cpu).unwrap()
+    common::backbone(3600, 32, 12)
 }
 
 fn inputs() -> Inputs {
@@ -72,17 +50,6 @@ fn run(folder: &Path, settings: &[&str]) -> Outcome {
     let settings: Vec<String> = base.iter().chain(settings).map(ToString::to_string).collect();
     let config = Config::resolve(None, &settings).unwrap();
     tune(&config, &inputs(), &RunFolder::create(folder).unwrap(), &mut Silent).unwrap()
-}
-
-/// `metrics.jsonl` without the times.
-fn metrics(folder: &Path) -> Vec<serde_json::Value> {
-    let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
-    let line = |line: &str| {
-        let mut value: serde_json::Value = serde_json::from_str(line).unwrap();
-        value.as_object_mut().unwrap().remove("seconds");
-        value
-    };
-    text.lines().map(line).collect()
 }
 
 #[test]

@@ -5,13 +5,13 @@ use std::path::Path;
 use anyhow::Result;
 use aurora_train::config::Config;
 use aurora_train::figures::Figures;
-use aurora_train::pipeline::{Inputs, Measurement, Model, Outcome, Pictures, tune};
+use aurora_train::pipeline::{Inputs, Measurement, Model, Outcome, Pictures, Saved, resume, tune};
 use aurora_train::run::RunFolder;
 use candle_core::Device;
 
 use super::report;
 use super::shared::{figures_table, recall_table, resolve_on, skipped_line};
-use crate::args::RunArgs;
+use crate::args::{ConfigArgs, RunArgs, TrainArgs};
 use crate::model;
 use crate::output;
 use crate::progress::Display;
@@ -20,8 +20,25 @@ use crate::progress::Display;
 ///
 /// # Errors
 /// Settings, data or a folder that cannot be used.
-pub fn run(args: &RunArgs) -> Result<()> {
-    tuning(args, "train")
+pub fn run(args: &TrainArgs) -> Result<()> {
+    match &args.resume {
+        Some(folder) => go_on(folder, &args.run),
+        None => tuning(&args.run, "train"),
+    }
+}
+
+/// Goes on with a run, whose folder stays as it is where that cannot be.
+fn go_on(folder: &Path, args: &RunArgs) -> Result<()> {
+    let run = RunFolder::open(folder)?;
+    let own = Some(run.join("config.toml"));
+    let settings = ConfigArgs { config: own, overrides: args.settings.overrides.clone() };
+    let config: Config = resolve_on(&settings, &args.device)?;
+    let saved = Saved::newest(&run)?;
+    saved.check(&config)?;
+    let inputs = open(&config, &model::device(&config)?)?;
+    let outcome = resume(&config, &inputs, &run, saved, &mut Display::new())?;
+    report::write(&run, "aurora train", &config, &inputs, &outcome)?;
+    print(folder, &inputs, &outcome)
 }
 
 /// A tuning run; `name` is the command's, and that of its default folder below `runs/`.

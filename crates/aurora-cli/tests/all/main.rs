@@ -9,5 +9,6 @@ mod commands;
 mod data;
 mod fixture;
 mod inspect;
+mod resume;
 mod tasks;
 mod transfer;

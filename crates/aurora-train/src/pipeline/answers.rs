@@ -4,7 +4,7 @@ use aurora_data::formats::vqa::answer_list;
 use aurora_data::{Dataset, Padding, QuestionId};
 use aurora_layers::{Blip, Prepared};
 use candle_core::Tensor;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -19,7 +19,8 @@ use crate::progress::Progress;
 const OF_TRAINING: &str = "train";
 
 /// An answer that was given.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Given {
     /// Index of the question in the dataset.
     pub index: usize,

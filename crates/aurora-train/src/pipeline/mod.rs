@@ -18,4 +18,4 @@ pub use measurement::{Measurement, Measurer};
 pub use model::{Model, VOCABULARIES, vocabulary_beside};
 pub use pretraining::{Pretrained, pretrain};
 pub use sources::{Pictures, open};
-pub use tuning::{Inputs, Outcome, adapter_card, tune};
+pub use tuning::{Inputs, Outcome, Saved, adapter_card, resume, tune};

@@ -1,6 +1,10 @@
-//! A tuning from start to finish.
+//! A tuning from start to finish, in one go or in several (`saved.rs`, `going_on.rs`).
 
-use aurora_data::Tokens;
+mod baseline;
+mod going_on;
+mod saved;
+
+use aurora_data::{Loader, Tokens};
 use aurora_layers::{Backbone, Tuned, save_adapter};
 use candle_core::Tensor;
 use std::sync::Arc;
@@ -14,6 +18,9 @@ use crate::error::{Error, Result};
 use crate::progress::{EvaluationReport, Progress, StepReport};
 use crate::run::{Record, RunFolder, Summary};
 use crate::trainer::{Trained, Trainer};
+
+use saved::Grounds;
+pub use saved::Saved;
 
 /// What a tuning works on.
 #[derive(Debug)]
@@ -54,6 +61,12 @@ impl History {
         Ok(Self { metrics: run.metrics()?, records: Vec::new() })
     }
 
+    /// Cut back to the first `count` lines, to go on from there.
+    fn cut(run: &RunFolder, count: usize) -> Result<Self> {
+        let records = run.cut_metrics(count)?;
+        Ok(Self { metrics: run.metrics()?, records })
+    }
+
     pub(super) fn add(&mut self, record: Record) -> Result<()> {
         self.metrics.append(&record)?;
         self.records.push(record);
@@ -65,10 +78,18 @@ impl History {
 struct Run<'a> {
     config: &'a Config,
     inputs: &'a Inputs,
+    folder: &'a RunFolder,
     trainer: Trainer,
     measurer: Measurer,
+    /// Of training.
+    loader: Loader,
     history: History,
     best: Option<Best>,
+    /// What its states say of backbone and data, once one was saved or taken up.
+    grounds: Option<Grounds>,
+    begun: Instant,
+    /// Wall time of the parts before this one.
+    earlier: f64,
 }
 
 /// The state that is best on validation.
@@ -91,7 +112,24 @@ pub fn tune(
     progress: &mut dyn Progress,
 ) -> Result<Outcome> {
     run.write_config(&config.to_toml()?)?;
-    let done = tune_in(config, inputs, run, progress);
+    listing_skipped(inputs, run, tune_in(config, inputs, run, None, progress))
+}
+
+/// Goes on with a tuning from a saved state, to the same results as if it had never stopped.
+///
+/// # Errors
+/// As [`tune`]; a configuration, backbone or data that are not those of the run; a state that is damaged.
+pub fn resume(
+    config: &Config,
+    inputs: &Inputs,
+    run: &RunFolder,
+    saved: Saved,
+    progress: &mut dyn Progress,
+) -> Result<Outcome> {
+    listing_skipped(inputs, run, tune_in(config, inputs, run, Some(saved), progress))
+}
+
+fn listing_skipped(inputs: &Inputs, run: &RunFolder, done: Result<Outcome>) -> Result<Outcome> {
     // Of a run that failed too: what was left out may be why.
     let written = run.write_skipped(&inputs.pictures.skips.list());
     done.and_then(|outcome| written.map(|()| outcome))
@@ -101,19 +139,35 @@ fn tune_in(
     config: &Config,
     inputs: &Inputs,
     run: &RunFolder,
+    saved: Option<Saved>,
     progress: &mut dyn Progress,
 ) -> Result<Outcome> {
-    let start = Instant::now();
+    let begun = Instant::now();
     let Inputs { backbone, tokens, pictures, .. } = inputs;
     let trainer = Trainer::new(config, backbone, &backbone.device())?;
     let feed = Feed::new(config, &backbone.config, tokens, &pictures.skips);
     let measurer = Measurer::new(config, feed, || Ok(pictures.train.clone()))?;
     measurer.check_validation(&pictures.validation)?;
+    let loader = measurer.feed().training(config, &pictures.train)?;
     let history = History::new(run)?;
-    let mut state = Run { config, inputs, trainer, measurer, history, best: None };
-    progress.message("measuring the backbone as it is");
-    let before = state.before(progress)?;
-    state.train(progress)?;
+    let mut state = Run {
+        config,
+        inputs,
+        folder: run,
+        trainer,
+        measurer,
+        loader,
+        history,
+        best: None,
+        grounds: None,
+        begun,
+        earlier: 0.0,
+    };
+    let (before, first) = match saved {
+        None => (state.before(progress)?, 0),
+        Some(saved) => state.take_up(saved, progress)?,
+    };
+    state.train(first, &before, progress)?;
     let (beta, tuned) = match state.best.take() {
         Some(best) => (best.beta, best.tuned),
         None => (before.beta(), state.trainer.live().snapshot()?),
@@ -135,9 +189,10 @@ fn tune_in(
         seed: config.seed,
         test_pairs: pictures.test.len() as u64,
         skipped: pictures.skips.len() as u64,
-        seconds: start.elapsed().as_secs_f64(),
+        seconds: state.seconds(),
     };
     run.write_summary(&summary)?;
+    run.checkpoints().clear()?;
     Ok(Outcome { summary, before, after, history: state.history.records, tuned })
 }
 
@@ -149,11 +204,23 @@ enum Split {
 }
 
 impl Run<'_> {
-    fn before(&mut self, progress: &mut dyn Progress) -> Result<Measurement> {
+    /// Wall time of all parts of the run so far.
+    fn seconds(&self) -> f64 {
+        self.earlier + self.begun.elapsed().as_secs_f64()
+    }
+
+    /// The backbone as it is: on the validation split, and on the test split with what that chose.
+    fn measure_backbone(&self, progress: &mut dyn Progress) -> Result<[Measurement; 2]> {
+        progress.message("measuring the backbone as it is");
         let bare =
             Tuned { spec: heads_only(&self.trainer.live().spec), tensors: Default::default() };
         let chosen = self.evaluate(&bare, Split::Validation, progress)?;
         let before = self.evaluate(&bare, Split::Test(chosen.beta()), progress)?;
+        Ok([chosen, before])
+    }
+
+    fn before(&mut self, progress: &mut dyn Progress) -> Result<Measurement> {
+        let [chosen, before] = self.measure_backbone(progress)?;
         let record = Record::new("validation", 0).with_figures(&chosen.figures());
         self.history.add(match chosen.beta() {
             Some(beta) => record.with("beta", beta),
@@ -180,12 +247,16 @@ impl Run<'_> {
         self.measurer.measure((&blip, &prepared), dataset, beta, progress)
     }
 
-    fn train(&mut self, progress: &mut dyn Progress) -> Result<()> {
+    /// The steps from number `first` on.
+    fn train(
+        &mut self,
+        first: u64,
+        before: &Measurement,
+        progress: &mut dyn Progress,
+    ) -> Result<()> {
         let steps = self.config.schedule.steps;
-        let train = &self.inputs.pictures.train;
-        let loader = self.measurer.feed().training(self.config, train)?;
         let device = self.inputs.backbone.device();
-        for batch in loader.batches(0, Some(steps))? {
+        for batch in self.loader.batches(first, Some(steps))? {
             let batch = batch?;
             let start = Instant::now();
             let batch = batch.to_device(&device)?;
@@ -203,6 +274,9 @@ impl Run<'_> {
             });
             if done % self.config.schedule.evaluate_every == 0 || done == steps {
                 self.validate(done, progress)?;
+            }
+            if self.config.saving.is_due(done) {
+                self.save(done, before)?;
             }
         }
         Ok(())

@@ -58,6 +58,16 @@ impl Live {
         Ok(prepared)
     }
 
+    /// What the passes keep, once that is chosen.
+    pub(super) fn chosen(&self) -> Option<Checkpointing> {
+        self.checkpointing.get().copied()
+    }
+
+    /// Chooses beforehand.
+    pub(super) fn keep_to(&self, chosen: Checkpointing) {
+        self.checkpointing.get_or_init(|| chosen);
+    }
+
     /// What the passes of a step keep. Chosen at the first step and by its examples, before its graph takes memory.
     fn checkpointing(&self, examples: &Examples) -> Result<Checkpointing> {
         if let Some(chosen) = self.checkpointing.get() {

@@ -19,8 +19,8 @@ use crate::schedule::ramp;
 #[derive(Debug)]
 pub(super) struct Retrieval {
     section: RetrievalSection,
-    momentum: Momentum,
-    queue: FeatureQueue,
+    pub(super) momentum: Momentum,
+    pub(super) queue: FeatureQueue,
     temperature: Tensor,
     temperature_var: Option<Var>,
 }
@@ -56,6 +56,11 @@ impl Retrieval {
     /// The temperature, if it is trained.
     pub(super) fn temperature_var(&self) -> Option<&Var> {
         self.temperature_var.as_ref()
+    }
+
+    /// The temperature, trained or not.
+    pub(super) fn temperature(&self) -> &Tensor {
+        &self.temperature
     }
 
     pub(super) fn set_queue(&mut self, queue: FeatureQueue) -> Result<()> {

@@ -11,7 +11,7 @@ use anyhow::Result;
 use aurora_layers::checkpoint::{Checkpoint, Origin};
 use aurora_layers::{Blip, BlipConfig};
 use aurora_train::config::Config;
-use aurora_train::run::Summary;
+use aurora_train::run::{RunFolder, Summary};
 use serde::de::DeserializeOwned;
 
 use crate::args::InspectArgs;
@@ -133,6 +133,13 @@ fn run_folder(path: &Path, every_tensor: bool) -> Result<()> {
         }
     } else {
         output::line("it has no summary.json: it did not reach its end, or is under way");
+        if let Some(newest) = RunFolder::open(path)?.checkpoints().newest()? {
+            output::line(&format!(
+                "`aurora train --resume {}` goes on from {}",
+                path.display(),
+                newest.display()
+            ));
+        }
     }
     let folder = path.join("adapter");
     if folder.is_dir() {

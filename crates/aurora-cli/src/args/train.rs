@@ -1,0 +1,36 @@
+//! `aurora train`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::RunArgs;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  aurora train --config my.toml --out runs/mine
+  aurora train --config my.toml --set schedule.steps=200 --out runs/short
+  aurora train --set data.train=my/pictures --set data.validation=my/more --set data.test=my/rest
+  aurora train --config my.toml --set task=answering --set model.decoder=start --out runs/answers
+  aurora train --resume runs/mine
+
+my.toml says which model and which pictures; settings it leaves out keep their defaults. A folder of
+pictures has a .txt beside each with its caption, or a .json. Writes the same files as quickstart.
+A run that was cut off goes on from the state that it saved last, every saving.every steps.
+`aurora train --help` lists every setting.";
+
+/// A tuning, begun or gone on with.
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// What every run has.
+    #[command(flatten)]
+    pub run: RunArgs,
+
+    /// Go on with a run that was cut off, from its newest saved state, to the very same result
+    ///
+    /// The settings are those of the run. With --set and --device, only what the result does not
+    /// depend on may be changed: where model and data lie, data.threads, saving.every and
+    /// saving.keep.
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "out"])]
+    pub resume: Option<PathBuf>,
+}

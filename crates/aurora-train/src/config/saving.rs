@@ -1,0 +1,125 @@
+//! `[saving]`: how often a run's state is saved, and what may be another when the run goes on from it.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::schema::{Field, Kind};
+use super::{Config, RunConfig};
+
+/// `[saving]`: the state of a run under way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavingSection {
+    /// Steps between two saved states, 0 for none.
+    pub every: u64,
+    /// How many are kept: the newest.
+    pub keep: usize,
+}
+
+impl SavingSection {
+    /// Its keys.
+    pub const FIELDS: &'static [Field] = &[
+        Field {
+            key: "saving.every",
+            kind: Kind::Count(0, i64::MAX),
+            meaning: "Steps between two saved states of the run, to go on from with `aurora train --resume`; 0 saves none.",
+        },
+        Field {
+            key: "saving.keep",
+            kind: Kind::Count(1, 1 << 20),
+            meaning: "Saved states that are kept, the newest; an older one goes once a newer one is whole.",
+        },
+    ];
+
+    /// Whether a state is saved after so many steps.
+    pub fn is_due(&self, steps: u64) -> bool {
+        self.every > 0 && steps.is_multiple_of(self.every)
+    }
+}
+
+/// Keys that may be others when a run goes on: the result does not depend on them, or what they name is held to a
+/// fingerprint.
+pub const MAY_CHANGE: &[&str] = &[
+    "device",
+    "model.backbone",
+    "data.train",
+    "data.validation",
+    "data.test",
+    "data.pictures",
+    "data.threads",
+    "saving.every",
+    "saving.keep",
+];
+
+/// A key that has another value than a run began with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// Its full path.
+    pub key: &'static str,
+    /// The value of the run.
+    pub saved: String,
+    /// The value now.
+    pub now: String,
+}
+
+impl Config {
+    /// The first key, but for [`MAY_CHANGE`], that has another value than in `saved`, a configuration as JSON.
+    pub fn changed(&self, saved: &Value) -> Option<Changed> {
+        let now = serde_json::to_value(self).ok();
+        let shown = |value: Option<&Value>| value.map_or("unset".to_owned(), ToString::to_string);
+        Self::fields().into_iter().filter(|field| !MAY_CHANGE.contains(&field.key)).find_map(
+            |field| {
+                let pointer = format!("/{}", field.key.replace('.', "/"));
+                let saved = saved.pointer(&pointer);
+                let now = now.as_ref().and_then(|now| now.pointer(&pointer));
+                (saved != now).then(|| Changed {
+                    key: field.key,
+                    saved: shown(saved),
+                    now: shown(now),
+                })
+            },
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolved(settings: &[&str]) -> Config {
+        Config::resolve(None, settings).unwrap()
+    }
+
+    #[test]
+    fn keys_that_may_change_exist() {
+        let fields = Config::fields();
+        assert!(MAY_CHANGE.iter().all(|key| fields.iter().any(|field| field.key == *key)));
+    }
+
+    /// Also through text: 0.1 + 0.2 has seventeen digits.
+    #[test]
+    fn a_change_is_named_unless_it_is_allowed() {
+        let began = resolved(&["optimizer.eps=0.30000000000000004", "evaluation.beta=3"]);
+        let text = serde_json::to_string(&began).unwrap();
+        let saved: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(began.changed(&saved), None);
+        let eps = "optimizer.eps=0.30000000000000004";
+        let other = resolved(&[eps, "evaluation.beta=3", "data.threads=7", "data.train=elsewhere"]);
+        assert_eq!(other.changed(&saved), None);
+        let other = resolved(&[eps, "evaluation.beta=[3, 4]"]);
+        let changed = other.changed(&saved).unwrap();
+        assert_eq!((changed.key, changed.saved.as_str()), ("evaluation.beta", "3.0"));
+        assert_eq!(changed.now, "[3.0,4.0]");
+        let other = resolved(&[eps, "evaluation.beta=3", "adapter.targets.layers=1"]);
+        assert_eq!(other.changed(&saved).unwrap().key, "adapter.targets.layers");
+    }
+
+    #[test]
+    fn nothing_is_due_where_nothing_is_saved() {
+        let due = |every: u64| {
+            let section = SavingSection { every, keep: 1 };
+            (1..=6).filter(|step| section.is_due(*step)).collect::<Vec<u64>>()
+        };
+        assert_eq!((due(0), due(1), due(3)), (vec![], vec![1, 2, 3, 4, 5, 6], vec![3, 6]));
+    }
+}

@@ -1,0 +1,71 @@
+//! What the bare backbone was measured to on the test split, kept so that a run that goes on need not measure it again.
+
+use std::path::Path;
+
+use aurora_layers::checkpoint::read_tensors;
+use aurora_layers::{Tensors, tensors};
+use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::saved::{damaged, read_json, write_json};
+use crate::accuracy::AccuracyReport;
+use crate::error::Result;
+use crate::pipeline::{Answered, Evaluation, Given, Measurement};
+use crate::recall::RetrievalReport;
+
+const FIGURES: &str = "measurement.json";
+const SCORES: &str = "scores.safetensors";
+
+/// The name of the scores in their file.
+const T2I: &str = "t2i";
+
+/// A measurement but for its scores, which are tensors.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+enum Kept {
+    Retrieval {
+        report: RetrievalReport,
+        by_similarity: RetrievalReport,
+        beta: f64,
+        images: Vec<usize>,
+        texts: Vec<(usize, String)>,
+    },
+    Answering {
+        report: AccuracyReport,
+        given: Vec<Given>,
+    },
+}
+
+/// Writes a measurement into a folder.
+pub(super) fn write(folder: &Path, measured: &Measurement) -> Result<()> {
+    let kept = match measured.clone() {
+        Measurement::Retrieval(Evaluation { report, by_similarity, beta, t2i, images, texts }) => {
+            let scores = Tensors::from([(T2I.to_owned(), t2i)]);
+            tensors::write(&scores, &folder.join(SCORES))?;
+            Kept::Retrieval { report, by_similarity, beta, images, texts }
+        }
+        Measurement::Answering(Answered { report, given }) => Kept::Answering { report, given },
+    };
+    write_json(folder, FIGURES, &kept)
+}
+
+/// Reads what that wrote.
+pub(super) fn read(folder: &Path) -> Result<Measurement> {
+    Ok(match read_json(folder, FIGURES)? {
+        Kept::Answering { report, given } => Measurement::Answering(Answered { report, given }),
+        Kept::Retrieval { report, by_similarity, beta, images, texts } => {
+            let t2i = scores(folder, (texts.len(), images.len()))?;
+            Measurement::Retrieval(Evaluation { report, by_similarity, beta, t2i, images, texts })
+        }
+    })
+}
+
+/// The scores (texts, pictures).
+fn scores(folder: &Path, shape: (usize, usize)) -> Result<Tensor> {
+    let path = folder.join(SCORES);
+    let read = read_tensors(&path, DType::F32, &Device::Cpu);
+    let mut read = read.map_err(|error| damaged(folder, &error.to_string()))?;
+    let wanted = [(T2I.to_owned(), shape.into())];
+    tensors::check(SCORES, &read, &wanted).map_err(|error| damaged(folder, &error.to_string()))?;
+    read.remove(T2I).ok_or_else(|| damaged(folder, "it has no scores"))
+}

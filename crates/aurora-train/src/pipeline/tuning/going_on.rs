@@ -1,0 +1,162 @@
+//! A run saves its state, and goes on from it in another process.
+
+use aurora_data::{Loader, LoaderState};
+use aurora_layers::tensors::{Tensors, check, fingerprint};
+use aurora_layers::{Checkpointing, Tuned};
+use candle_core::Tensor;
+
+use super::saved::{self, About, AboutBest, Grounds, Saved, VERSION};
+use super::{Best, History, Measurement, Run, baseline};
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+
+/// Before the names of the best state's tensors.
+const BEST: &str = "best.";
+
+impl Run<'_> {
+    /// Saves the state after `step` steps.
+    pub(super) fn save(&mut self, step: u64, before: &Measurement) -> Result<()> {
+        let checkpoints = self.folder.checkpoints();
+        if !checkpoints.baseline().exists() {
+            checkpoints.write_baseline(|folder| baseline::write(folder, before))?;
+        }
+        let grounds = match &self.grounds {
+            Some(grounds) => grounds.clone(),
+            None => self.grounds.insert(self.look_at_grounds()?).clone(),
+        };
+        let best = self.best.as_ref();
+        let mut state = self.trainer.state()?;
+        let of_best = best.iter().flat_map(|best| &best.tuned.tensors);
+        state.extend(of_best.map(|(name, tensor)| (format!("{BEST}{name}"), tensor.clone())));
+        let about = About {
+            version: VERSION,
+            step,
+            seconds: self.seconds(),
+            lines: self.history.records.len(),
+            best: best.map(|best| AboutBest { headline: best.headline, beta: best.beta }),
+            recompute: self.trainer.checkpointing().unwrap_or(Checkpointing::None).into(),
+            skipped: self.inputs.pictures.skips.list(),
+            train: self.loader.state(step),
+            grounds,
+            tensors: fingerprint(&state)?,
+            config: serde_json::to_value(self.config)
+                .map_err(|e| Error::io("write", self.folder.path(), e.into()))?,
+        };
+        checkpoints
+            .write(step, self.config.saving.keep, |folder| saved::write(folder, &about, &state))
+    }
+
+    /// Takes a state up, before the first step: gives what the bare backbone was measured to, and the step to go on with.
+    pub(super) fn take_up(
+        &mut self,
+        saved: Saved,
+        progress: &mut dyn Progress,
+    ) -> Result<(Measurement, u64)> {
+        let about = &saved.about;
+        saved.check(self.config)?;
+        self.stand_on(&saved)?;
+        let tensors = saved.tensors()?;
+        let fingerprint = fingerprint(&tensors)?;
+        let (best, tensors): (Tensors, Tensors) =
+            tensors.into_iter().partition(|(name, _)| name.starts_with(BEST));
+        self.best = self.best_of(&saved, best)?;
+        let file = saved.tensors_path().display().to_string();
+        let loaded = self.trainer.load_state(&file, &tensors);
+        loaded.map_err(|error| saved.damaged(&error))?;
+        // After the names, which tell more.
+        saved.check_values(&fingerprint)?;
+        self.trainer.keep_to(about.recompute.into());
+        self.inputs.pictures.skips.take_up(&about.skipped);
+        self.earlier = about.seconds;
+        let folder = self.folder.checkpoints().baseline();
+        let before = match folder.exists() {
+            true => baseline::read(&folder)?,
+            // Whoever removed it wants it measured anew.
+            false => {
+                let [_, before] = self.measure_backbone(progress)?;
+                before
+            }
+        };
+        self.history = History::cut(self.folder, about.lines)?;
+        let steps = self.config.schedule.steps;
+        progress.message(&format!("going on after step {} of {steps}", about.step));
+        Ok((before, about.step))
+    }
+
+    /// The best state so far, of tensors under their saved names, on the backbone's device.
+    fn best_of(&self, saved: &Saved, tensors: Tensors) -> Result<Option<Best>> {
+        let live = self.trainer.live();
+        let named =
+            |(name, tensor): (&String, &Tensor)| (format!("{BEST}{name}"), tensor.shape().clone());
+        let wanted: Vec<_> = match &saved.about.best {
+            Some(_) => live.tensors.iter().map(named).collect(),
+            None => Vec::new(),
+        };
+        let file = saved.tensors_path().display().to_string();
+        check(&file, &tensors, &wanted).map_err(|error| saved.damaged(&error.into()))?;
+        let Some(AboutBest { headline, beta }) = saved.about.best else { return Ok(None) };
+        let device = self.inputs.backbone.device();
+        let moved = tensors.into_iter().map(|(name, tensor)| {
+            let name = name.strip_prefix(BEST).unwrap_or(&name).to_owned();
+            Ok((name, tensor.to_device(&device)?))
+        });
+        let tuned = Tuned { spec: live.spec.clone(), tensors: moved.collect::<Result<_>>()? };
+        Ok(Some(Best { headline, beta, tuned }))
+    }
+
+    /// That the state is of this backbone and these data; where they lie may have changed.
+    fn stand_on(&mut self, saved: &Saved) -> Result<()> {
+        let then = &saved.about.grounds;
+        let now = self.look_at_grounds()?;
+        let name = &self.inputs.backbone_name;
+        if now.backbone != then.backbone {
+            return Err(saved.refuse(format!(
+                "the weights of `model.backbone` ({name}) have the fingerprint {}, and those of the run {}; give the backbone \
+                 that it began with",
+                now.backbone, then.backbone
+            )));
+        }
+        if now.device != then.device {
+            return Err(saved.refuse(format!(
+                "the run computes on a {}, and `device` is a {} now, which rounds otherwise; go on where it began",
+                then.device, now.device
+            )));
+        }
+        if now.answers != then.answers {
+            return Err(saved.refuse(format!(
+                "`data.answers` has {} answers to choose from, and had {} when the run began",
+                now.answers, then.answers
+            )));
+        }
+        let same = |key: &str, loader: &Loader, then: &LoaderState| {
+            loader.resume(then).map_err(|error| saved.refuse(format!("`{key}`: {error}")))
+        };
+        let (feed, pictures) = (self.measurer.feed(), &self.inputs.pictures);
+        same("data.validation", &feed.measuring(&pictures.validation)?, &then.validation)?;
+        same("data.test", &feed.measuring(&pictures.test)?, &then.test)?;
+        let next = same("data.train", &self.loader, &saved.about.train)?;
+        if next != saved.step() {
+            return Err(saved.damaged(&Error::Count {
+                operation: "state.json",
+                name: "steps in the data",
+                found: next as usize,
+                expected: saved.step() as usize,
+            }));
+        }
+        self.grounds = Some(now);
+        Ok(())
+    }
+
+    fn look_at_grounds(&self) -> Result<Grounds> {
+        let (feed, pictures) = (self.measurer.feed(), &self.inputs.pictures);
+        let backbone = &self.inputs.backbone;
+        let device = if backbone.device().is_cpu() { "cpu" } else { "gpu" };
+        Ok(Grounds {
+            backbone: backbone.fingerprint()?,
+            device: device.to_owned(),
+            answers: self.measurer.candidates(),
+            validation: feed.measuring(&pictures.validation)?.state(0),
+            test: feed.measuring(&pictures.test)?.state(0),
+        })
+    }
+}

@@ -1,0 +1,201 @@
+//! A saved state of a tuning: `state.json`, which says what it is of, and `state.safetensors`.
+
+use std::path::{Path, PathBuf};
+
+use aurora_data::{LoaderState, Skipped};
+use aurora_layers::checkpoint::read_tensors;
+use aurora_layers::{Checkpointing, Tensors, tensors};
+use candle_core::{DType, Device};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::run::RunFolder;
+
+const ABOUT: &str = "state.json";
+const TENSORS: &str = "state.safetensors";
+
+/// The form of a state. One of another form is refused, since its tensors may mean something else.
+pub(super) const VERSION: u64 = 1;
+
+/// A state to go on from. Its tensors are read when it is taken up.
+#[derive(Debug)]
+pub struct Saved {
+    folder: PathBuf,
+    pub(super) about: About,
+}
+
+/// What `state.json` says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct About {
+    pub(super) version: u64,
+    /// Steps done.
+    pub(super) step: u64,
+    /// Wall time of the run so far.
+    pub(super) seconds: f64,
+    /// Lines of `metrics.jsonl`.
+    pub(super) lines: usize,
+    /// The state that is best on validation so far.
+    pub(super) best: Option<AboutBest>,
+    /// What the steps keep for their backward passes.
+    pub(super) recompute: Recompute,
+    /// What was left out so far.
+    pub(super) skipped: Vec<Skipped>,
+    /// Where the run is in its training data.
+    pub(super) train: LoaderState,
+    pub(super) grounds: Grounds,
+    /// Fingerprint of `state.safetensors`.
+    pub(super) tensors: String,
+    /// The run's configuration.
+    pub(super) config: Value,
+}
+
+/// What a run stands on beside its configuration and its training data.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Grounds {
+    /// Fingerprint of the frozen weights.
+    pub(super) backbone: String,
+    /// Where the run computes: "cpu" or "gpu", which round differently.
+    pub(super) device: String,
+    /// Number of answers to choose from; 0 for retrieval.
+    pub(super) answers: usize,
+    pub(super) validation: LoaderState,
+    pub(super) test: LoaderState,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AboutBest {
+    pub(super) headline: f64,
+    pub(super) beta: Option<f64>,
+}
+
+/// [`Checkpointing`] in words.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Recompute {
+    None,
+    Block,
+}
+
+impl From<Checkpointing> for Recompute {
+    fn from(checkpointing: Checkpointing) -> Self {
+        match checkpointing {
+            Checkpointing::None => Self::None,
+            Checkpointing::Block => Self::Block,
+        }
+    }
+}
+
+impl From<Recompute> for Checkpointing {
+    fn from(recompute: Recompute) -> Self {
+        match recompute {
+            Recompute::None => Self::None,
+            Recompute::Block => Self::Block,
+        }
+    }
+}
+
+impl Saved {
+    /// The newest state of a run.
+    ///
+    /// # Errors
+    /// [`Error::NoCheckpoint`] where there is none, [`Error::Checkpoint`] where it is damaged or of another version.
+    pub fn newest(run: &RunFolder) -> Result<Self> {
+        let newest = run.checkpoints().newest()?;
+        let folder = newest.ok_or_else(|| Error::NoCheckpoint { path: run.path().to_owned() })?;
+        let damaged = |reason: String| damaged(&folder, &reason);
+        let value: Value = read_json(&folder, ABOUT)?;
+        match value.get("version").and_then(Value::as_u64) {
+            Some(VERSION) => {}
+            found => {
+                let found =
+                    found.map_or("no version".to_owned(), |found| format!("version {found}"));
+                return Err(damaged(format!(
+                    "{ABOUT} has {found}, and this program goes on from {VERSION}"
+                )));
+            }
+        }
+        let about = serde_json::from_value(value).map_err(|e| damaged(format!("{ABOUT}: {e}")))?;
+        Ok(Self { folder, about })
+    }
+
+    /// Steps done.
+    pub fn step(&self) -> u64 {
+        self.about.step
+    }
+
+    /// That `config` is that of the run, as far as results depend on it.
+    ///
+    /// # Errors
+    /// [`Error::OtherConfig`], which names the key.
+    pub fn check(&self, config: &Config) -> Result<()> {
+        match config.changed(&self.about.config) {
+            Some(changed) => Err(Error::OtherConfig { folder: self.folder.clone(), changed }),
+            None => Ok(()),
+        }
+    }
+
+    /// The tensors, as they stand there.
+    pub(super) fn tensors(&self) -> Result<Tensors> {
+        read_tensors(&self.tensors_path(), DType::F32, &Device::Cpu)
+            .map_err(|error| damaged(&self.folder, &error.to_string()))
+    }
+
+    /// That tensors of the right names, shapes and types are those that were saved, to the bit.
+    pub(super) fn check_values(&self, fingerprint: &str) -> Result<()> {
+        if fingerprint == self.about.tensors {
+            return Ok(());
+        }
+        Err(damaged(&self.folder, &format!("{TENSORS} has other values than were saved")))
+    }
+
+    pub(super) fn tensors_path(&self) -> PathBuf {
+        self.folder.join(TENSORS)
+    }
+
+    /// An error that what the run stands on is another now.
+    pub(super) fn refuse(&self, reason: String) -> Error {
+        Error::Checkpoint { folder: self.folder.clone(), reason }
+    }
+
+    /// An error about what was read.
+    pub(super) fn damaged(&self, error: &Error) -> Error {
+        damaged(&self.folder, &error.to_string())
+    }
+}
+
+/// Writes a state into a folder.
+pub(super) fn write(folder: &Path, about: &About, state: &Tensors) -> Result<()> {
+    tensors::write(state, &folder.join(TENSORS))?;
+    write_json(folder, ABOUT, about)
+}
+
+/// An error that a folder's content cannot be used, with the way out.
+pub(super) fn damaged(folder: &Path, reason: &str) -> Error {
+    let reason = format!(
+        "{reason}; without that folder the run goes on from what was saved before it, or, where nothing was, has to be begun \
+         again"
+    );
+    Error::Checkpoint { folder: folder.to_owned(), reason }
+}
+
+/// Writes JSON for people too.
+pub(super) fn write_json(folder: &Path, name: &str, value: &impl Serialize) -> Result<()> {
+    let path = folder.join(name);
+    let failed = |e| Error::io("write", &path, e);
+    let text = serde_json::to_string_pretty(value).map_err(|e| failed(e.into()))?;
+    std::fs::write(&path, text + "\n").map_err(failed)
+}
+
+/// Reads what that wrote.
+pub(super) fn read_json<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<T> {
+    let path = folder.join(name);
+    let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
+    serde_json::from_str(&text)
+        .map_err(|e| damaged(folder, &format!("{name} is cut or damaged: {e}")))
+}
