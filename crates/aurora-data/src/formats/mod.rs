@@ -26,7 +26,9 @@ use crate::source::Options;
 use crate::{Error, Result, Sample, Split, Visual};
 
 use pictures::Pictures;
-use rows::Row;
+pub(crate) use rows::Row;
+#[cfg(feature = "parquet")]
+pub(crate) use rows::{NAMES, names};
 
 /// The format of a file of annotations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
