@@ -55,16 +55,14 @@ impl Pictures {
         let index = index.checked_sub(1).ok_or_else(out)?;
         let page = group.pages.pages.get(index).ok_or_else(out)?;
         let place = usize::try_from(inside - page.first).map_err(|_| out())?;
-        let known = group.places.get(index).and_then(OnceLock::get);
-        let found = match known.and_then(Option::as_ref) {
-            Some(places) => match places.get(place).ok_or_else(out)? {
+        let found = match self.page(number, group, index, page)? {
+            Known::Lying(places) => match places.get(place).ok_or_else(out)? {
                 Some((offset, len)) => {
                     Some(self.file.read_at(*offset, *len).map_err(|e| e.to_string())?)
                 }
                 None => None,
             },
-            None => {
-                let values = self.unpacked(number, group, index, page)?;
+            Known::Unpacked(values) => {
                 values.get(place).ok_or_else(out)?.as_ref().map(|bytes| bytes.data().to_vec())
             }
         };
@@ -77,29 +75,37 @@ impl Pictures {
         })
     }
 
-    /// The values of a page, kept or unpacked now.
-    fn unpacked(
+    /// A page as it is known, or read now.
+    fn page<'a>(
         &self,
         number: usize,
-        group: &Group,
+        group: &'a Group,
         index: usize,
         page: &Page,
-    ) -> Result<Values, String> {
+    ) -> Result<Known<'a>, String> {
         let key = (self.number, number, index);
-        if let Some(values) = kept().get(key) {
-            return Ok(values);
+        let lying = group.places.get(index);
+        let known = || match lying.and_then(OnceLock::get) {
+            Some(Some(places)) => Some(Known::Lying(places)),
+            _ => kept().get(key).map(Known::Unpacked),
+        };
+        if let Some(known) = known() {
+            return Ok(known);
         }
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(values) = kept().get(key) {
-            return Ok(values);
+        if let Some(known) = known() {
+            return Ok(known);
         }
         let values = Arc::new(self.unpack(number, page, &group.pages)?);
-        if let Some(places) = group.places.get(index) {
-            places.get_or_init(|| places_of(&self.file, page, &values));
+        let found = |lying: &'a OnceLock<Option<Places>>| {
+            lying.get_or_init(|| places_of(&self.file, page, &values)).as_ref()
+        };
+        if let Some(places) = lying.and_then(found) {
+            return Ok(Known::Lying(places));
         }
         let bytes = page.unpacked.saturating_add(group.pages.dictionary);
         kept().put(key, Arc::clone(&values), bytes);
-        Ok(values)
+        Ok(Known::Unpacked(values))
     }
 
     fn unpack(
@@ -144,6 +150,14 @@ struct Group {
     pages: Pages,
     /// Of each page that was read once, where its pictures lie, if they can be read by their place.
     places: Vec<OnceLock<Option<Places>>>,
+}
+
+/// A page that was read.
+enum Known<'a> {
+    /// Its pictures lie in the file as they are.
+    Lying(&'a Places),
+    /// They had to be unpacked.
+    Unpacked(Values),
 }
 
 /// Offset and length of each picture; none where there is no picture.
