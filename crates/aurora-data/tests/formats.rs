@@ -127,5 +127,7 @@ fn msrvtt_qa_in_both_layouts() {
         assert_eq!(samples[0].question.as_ref().unwrap().text, "what is a person doing?");
         assert_eq!(answers(&samples[0]), [("cook", 1.0)]);
     }
+    let kind = |samples: &[Sample]| samples[0].question.as_ref().unwrap().kind.clone();
+    assert_eq!((kind(&first), kind(&second)), (None, Some("what".to_string())));
     assert_eq!(first[0].question.as_ref().unwrap().id, Some(QuestionId::Number(5)));
 }

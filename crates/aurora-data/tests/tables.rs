@@ -46,11 +46,11 @@ fn a_persons_own_table_in_three_forms() {
 {"image": "a.png", "caption": "three", "split": "val", "concept": "c", "keywords": "k"}
 
 {"clip": "walk", "caption": "a walk"}
-{"image": "a.png", "question": "What?", "answers": ["this", "that"]}
+{"image": "a.png", "question": "What?", "answers": ["this", "that"], "answer_type": "other"}
 "#;
-    let csv = "\u{feff}Image,Caption,Split,Concept,Keywords,Question,Answers\r\n\
-               a.png,one|two,val,c,,,\r\na.png,\"three\",val,c,k,,\r\nwalk,a walk,,,,,\r\n\
-               a.png,,,,,What?,this|that\r\n";
+    let csv = "\u{feff}Image,Caption,Split,Concept,Keywords,Question,Answers,Answer_type\r\n\
+               a.png,one|two,val,c,,,,\r\na.png,\"three\",val,c,k,,,\r\nwalk,a walk,,,,,,\r\n\
+               a.png,,,,,What?,this|that,other\r\n";
     let tsv = csv.trim_start_matches('\u{feff}').replace("\"three\"", "three").replace(',', "\t");
     let forms = [
         ("captions.jsonl", &jsonl[..]),
@@ -71,6 +71,8 @@ fn a_persons_own_table_in_three_forms() {
         let Visual::Frames(frames) = &samples[1].visual else { panic!("{name}: frames") };
         assert!(frames[0].path().unwrap().ends_with("2.png"), "frames in the order of numbers");
         assert_eq!(answers(&samples[2]), [("this", 0.5), ("that", 0.5)]);
+        assert_eq!(samples[2].question.as_ref().unwrap().kind.as_deref(), Some("other"));
+        assert_eq!(samples[0].question, None, "an empty cell asks nothing");
     }
 }
 

@@ -11,6 +11,9 @@
 //!   VG_100K/
 //! ```
 //!
+//! `answer_type` (`yes/no`, `number`, `other`) is kept where a row has it, as VQA's own annotations do; accuracy is then
+//! counted by it.
+//!
 //! Every question is a sample. An answer of VQA weighs the share of the annotators who gave it; an
 //! answer of Visual Genome weighs 0.2.
 
