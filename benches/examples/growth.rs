@@ -1,5 +1,5 @@
-//! How the cost of a step grows with its batch and its queue, and that of an evaluation with its pictures and texts:
-//! measured curves, with the straight line that fits each.
+//! How the cost of a step grows with its batch and its queue, and that of an evaluation with its pictures and texts
+//! and with the candidates of a query: measured curves, with the straight line that fits each.
 //!
 //! `cargo run --release -p aurora-benches --example growth`, two threads by `RAYON_NUM_THREADS=2`. The model has the
 //! sizes of the embedded one and random weights. Points of a curve are measured in turn, round after round, so that
@@ -27,9 +27,6 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 const ROUNDS: usize = 7;
 /// Tokens of a text.
 const LENGTH: usize = 13;
-/// Candidates of each query.
-const CANDIDATES: usize = 16;
-
 const SIZES: &str = r#"{
     "vision": {"image_size": 96, "patch_size": 16, "hidden_size": 192, "layers": 4, "heads": 3, "mlp_size": 768,
                "layer_norm_eps": 1e-6},
@@ -107,8 +104,12 @@ fn step(backbone: &Backbone, batch: usize, queue: usize) -> Result<Box<dyn FnMut
     }))
 }
 
-/// Both stages over so many pictures and as many texts.
-fn evaluation(backbone: &Backbone, count: usize) -> Result<Box<dyn FnMut() -> Result<()>>> {
+/// Both stages over so many pictures and as many texts, with so many candidates for each query.
+fn evaluation(
+    backbone: &Backbone,
+    count: usize,
+    candidates: usize,
+) -> Result<Box<dyn FnMut() -> Result<()>>> {
     let (blip, images) = (backbone.model()?, normal("pictures", &[count, 3, 96, 96])?);
     let (ids, mask) = texts(count)?;
     Ok(Box::new(move || {
@@ -120,7 +121,7 @@ fn evaluation(backbone: &Backbone, count: usize) -> Result<Box<dyn FnMut() -> Re
             let (ids, mask) = (ids.narrow(0, first, rows)?, mask.narrow(0, first, rows)?);
             builder.texts(&blip, &bare, &ids, &mask)?;
         }
-        builder.finish()?.rerank(&blip, &bare, CANDIDATES, &mut Silent)?;
+        builder.finish()?.rerank(&blip, &bare, candidates, &mut Silent)?;
         Ok(())
     }))
 }
@@ -153,11 +154,14 @@ fn main() -> Result<()> {
         curve("a step, queue of 14,400", "pairs in a batch", &[4, 8, 16, 32, 64], |batch| {
             step(&backbone, batch, 14_400)
         })?,
-        curve("a step of 16 pairs", "queue", &[3_600, 14_400, 28_800, 57_600], |queue| {
+        curve("a step of 16 pairs", "queue", &[57_600, 115_200, 230_400, 460_800], |queue| {
             step(&backbone, 16, queue)
         })?,
         curve("an evaluation, k = 16", "pictures, and as many texts", &[64, 128, 256, 512], |n| {
-            evaluation(&backbone, n)
+            evaluation(&backbone, n, 16)
+        })?,
+        curve("an evaluation of 128 by 128", "candidates, k", &[4, 8, 16, 32], |k| {
+            evaluation(&backbone, 128, k)
         })?,
     ];
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

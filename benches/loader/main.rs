@@ -2,31 +2,27 @@
 //!
 //! ```text
 //! loader work epoch OUT ...            every picture decoded, scaled and normalised
-//! loader work shard OUT ...            every picture's bytes, by the shard reader
+//! loader work shard OUT ...            every picture's bytes, of a shard that has been opened
 //! loader work plain OUT ...            the same file from its beginning to its end
 //! loader work epoch OUT ... --check F  instead, how far our first batch is from PyTorch's in the file F
 //! ```
 //!
 //! Work is a line of JSON when ready, one for each line `run`, and one at the end.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the program talks to the chore")]
-
 use std::fs::File;
-use std::io::{BufRead as _, Read as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
 
 use aurora_benches::ceiling::processor;
+use aurora_benches::worker::{Result, program, say, serve};
 use aurora_data::{
-    Captions, Dataset, Decode, Evaluation, Loader, LoaderOptions, embedded, folder, shard,
+    Captions, Dataset, Decode, Evaluation, Loader, LoaderOptions, Sample, embedded, folder, shard,
 };
 use candle_core::Device;
 use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
-
-type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -64,20 +60,13 @@ enum What {
 }
 
 fn main() -> ExitCode {
-    // As the program `aurora` does.
-    aurora_kernels::memory::keep_freed_memory();
     let Command::Work(work) = Arguments::parse().command;
-    match run(&work) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    program(|| run(&work))
 }
 
 fn run(work: &Work) -> Result<()> {
     let shard = work.out.join("shard.tar");
+    let ready = json!({"device": processor()});
     match (work.what, &work.check) {
         (What::Epoch, Some(expected)) => say(&compared(&loader(work)?, expected)?),
         (What::Epoch, None) => {
@@ -87,34 +76,18 @@ fn run(work: &Work) -> Result<()> {
                 for batch in loader.epoch(0)? {
                     count += batch?.indices.len();
                 }
-                Ok(count as u64)
+                Ok(count.into())
             };
             epoch()?;
-            serve(epoch)?;
+            serve(ready, epoch)
         }
-        (What::Shard, _) => serve(|| read_shard(&shard))?,
-        (What::Plain, _) => serve(|| read_plain(&shard))?,
-    }
-    Ok(())
-}
-
-fn say(value: &Value) {
-    println!("{value}");
-}
-
-/// Runs when told to, until told to end.
-fn serve(mut run: impl FnMut() -> Result<u64>) -> Result<()> {
-    say(&json!({"ready": true, "device": processor()}));
-    for line in std::io::stdin().lock().lines() {
-        if line?.trim() != "run" {
-            break;
+        (What::Shard, _) => {
+            // What training does once and not in every epoch.
+            let samples = shard::read(&shard)?;
+            serve(ready, || Ok(read_pictures(&samples)?.into()))
         }
-        let start = Instant::now();
-        let count = run()?;
-        say(&json!({"seconds": start.elapsed().as_secs_f64(), "count": count}));
+        (What::Plain, _) => serve(ready, || Ok(read_plain(&shard)?.into())),
     }
-    say(&json!({"peak_bytes": 0}));
-    Ok(())
 }
 
 fn loader(work: &Work) -> Result<Loader> {
@@ -139,13 +112,11 @@ fn compared(loader: &Loader, expected: &Path) -> Result<Value> {
     Ok(json!({"mean": mean, "largest": largest}))
 }
 
-/// Opens the shard and reads every picture, in order.
-fn read_shard(path: &Path) -> Result<u64> {
+/// Reads every picture of a shard, in order.
+fn read_pictures(samples: &[Sample]) -> Result<u64> {
     let mut bytes = 0;
-    for sample in shard::read(path)? {
-        for content in sample.visual.contents() {
-            bytes += content.bytes()?.len() as u64;
-        }
+    for content in samples.iter().flat_map(|sample| sample.visual.contents()) {
+        bytes += content.bytes()?.len() as u64;
     }
     Ok(bytes)
 }

@@ -2,13 +2,12 @@
 
 use std::path::Path;
 
+use aurora_benches::worker::Result;
 use aurora_layers::Tensors;
 use aurora_layers::checkpoint::{read_tensors, to_hugging_face};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use serde_json::{Value, json};
-
-use crate::setting::Result;
 
 /// Gradients under the names that PyTorch's half gives them.
 pub fn gradients(variables: &[(String, Var)], grads: &GradStore, into: &mut Tensors) {

@@ -6,23 +6,20 @@
 //! peer work ROW OUT --check F   instead, how far our tensors are from PyTorch's in the file F
 //! ```
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the program talks to the chore")]
-
 mod agreement;
 mod retrieval;
 mod rows;
 mod setting;
 
-use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
 
 use aurora_benches::ceiling::Ceiling;
+use aurora_benches::worker::{Result, program, say, serve};
 use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use setting::{Result, Setting};
+use setting::Setting;
 
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -114,15 +111,7 @@ impl Precision {
 }
 
 fn main() -> ExitCode {
-    // As the program `aurora` does.
-    aurora_kernels::memory::keep_freed_memory();
-    match run(&Arguments::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    program(|| run(&Arguments::parse().command))
 }
 
 fn run(command: &Command) -> Result<()> {
@@ -130,7 +119,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Ceiling => {
             let Ceiling { device, threads, operations, bytes } = Ceiling::of_processor()?;
             let value = json!({"operations": operations, "bytes": bytes, "device": device, "threads": threads});
-            say(&value);
+            say(&value)
         }
         Command::Work(work) => {
             let setting = Setting {
@@ -141,16 +130,11 @@ fn run(command: &Command) -> Result<()> {
                 checkpoint: work.kind.checkpoint.key(),
             };
             match &work.check {
-                Some(expected) => check(work, &setting, expected)?,
-                None => serve(work.row, &setting)?,
+                Some(expected) => check(work, &setting, expected),
+                None => time(work.row, &setting),
             }
         }
     }
-    Ok(())
-}
-
-fn say(value: &Value) {
-    println!("{value}");
 }
 
 fn check(work: &Work, setting: &Setting, expected: &Path) -> Result<()> {
@@ -161,14 +145,11 @@ fn check(work: &Work, setting: &Setting, expected: &Path) -> Result<()> {
         Row::DText => rows::check_rerank(setting, true)?,
         Row::DPicture => rows::check_rerank(setting, false)?,
     };
-    say(
-        &json!({"agreement": agreement::compare(&found, expected, work.kind.precision.allowed())?}),
-    );
-    Ok(())
+    let lines = agreement::compare(&found, expected, work.kind.precision.allowed())?;
+    say(&json!({"agreement": lines}))
 }
 
-/// Runs when told to, until told to end.
-fn serve(row: Row, setting: &Setting) -> Result<()> {
+fn time(row: Row, setting: &Setting) -> Result<()> {
     let mut prepared = match row {
         Row::A => rows::vision_trained(setting)?,
         Row::B => rows::vision_frozen(setting)?,
@@ -176,33 +157,7 @@ fn serve(row: Row, setting: &Setting) -> Result<()> {
         Row::DText => rows::rerank(setting, true)?,
         Row::DPicture => rows::rerank(setting, false)?,
     };
-    forget_peak();
-    say(&json!({
-        "ready": true,
-        "operations": prepared.operations[0],
-        "plain_operations": prepared.operations[1],
-    }));
-    for line in std::io::stdin().lock().lines() {
-        if line?.trim() != "run" {
-            break;
-        }
-        let start = Instant::now();
-        (prepared.run)()?;
-        say(&json!({"seconds": start.elapsed().as_secs_f64()}));
-    }
-    say(&json!({"peak_bytes": peak_bytes()?}));
-    Ok(())
-}
-
-/// What reading the model took is no part of a row; the model itself is. Where the system cannot do it, the peak is that
-/// of reading too, which is only larger.
-fn forget_peak() {
-    let _ = std::fs::write("/proc/self/clear_refs", "5");
-}
-
-fn peak_bytes() -> Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    Ok(kilobytes.ok_or("the system does not say how much memory was used")? * 1024)
+    let [operations, plain] = prepared.operations;
+    let ready = json!({"operations": operations, "plain_operations": plain});
+    serve(ready, move || (prepared.run)().map(Value::from))
 }

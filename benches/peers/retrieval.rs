@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aurora_benches::worker::Result;
 use aurora_kernels::Precision;
 use aurora_layers::Tensors;
 use aurora_layers::peft::import_lora;
@@ -15,7 +16,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::agreement::gradients;
 use crate::rows::both;
-use crate::setting::{Prepared, RANK, Result, Setting, Texts, named};
+use crate::setting::{Prepared, RANK, Setting, Texts, named};
 
 /// As in PyTorch's half.
 const TEMPERATURE: f64 = 0.07;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use aurora_benches::model_cost::{ModelCost, Side};
+use aurora_benches::worker::Result;
 use aurora_kernels::Precision;
 use aurora_kernels::random::Stream;
 use aurora_layers::peft::import_lora;
@@ -13,7 +14,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor};
 
 use crate::agreement::gradients;
-use crate::setting::{LORA_RANK, PADDED, Prepared, RANK, Result, Setting, Texts, named};
+use crate::setting::{LORA_RANK, PADDED, Prepared, RANK, Setting, Texts, named};
 
 /// The operations of both sides.
 pub fn both(backbone: &Backbone, count: impl Fn(&ModelCost<'_>) -> u64) -> [u64; 2] {

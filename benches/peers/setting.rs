@@ -2,13 +2,11 @@
 
 use std::path::PathBuf;
 
+use aurora_benches::worker::Result;
 use aurora_kernels::Precision;
 use aurora_layers::checkpoint::{Checkpoint, hugging_face_config, read_tensors};
 use aurora_layers::{Backbone, Blip, Prepared as View, Tensors};
 use candle_core::{DType, Device, Tensor};
-
-/// Any error: it is only printed.
-pub type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
 /// Rank of our adapters.
 pub const RANK: usize = 64;

@@ -21,6 +21,7 @@ pub mod row;
 pub mod rows;
 pub mod site;
 pub mod table;
+pub mod worker;
 
 use aurora_kernels::random::Stream;
 use candle_core::{DType, Result, Tensor};

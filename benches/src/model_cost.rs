@@ -9,8 +9,8 @@ use crate::cost::LinearShape;
 /// Which formulation a row is counted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// Deltas of this rank beside or in the frozen weights, whichever is less; keys and values once a picture; the
-    /// tokens of the texts and no padding.
+    /// Deltas of this rank beside or in the frozen weights, whichever is less; keys and values once a picture, or never
+    /// where their maps are folded into the words that look and that is less; the tokens of the texts and no padding.
     Ours {
         /// Components of a delta.
         rank: u64,
@@ -220,10 +220,23 @@ impl ModelCost<'_> {
         self.text(lengths, true, 1)
     }
 
+    /// What cross-attention costs more where no keys and values are formed: queries and outputs are as wide as a picture's
+    /// states, once for each head.
+    fn folded(&self, lengths: &[u64]) -> u64 {
+        let (seen, states) = (self.image_tokens(), self.vision_width());
+        let (width, heads) = (self.text_width(), self.config.text.heads as u64);
+        let each = 4 * states * (heads * seen + width) - 4 * seen * width;
+        self.config.text.layers as u64 * self.lengths(lengths).into_iter().sum::<u64>() * each
+    }
+
     /// Matching logits of texts of these lengths, one for each, that look at so many pictures, whose states are there.
     pub fn rerank(&self, lengths: &[u64], pictures: u64) -> u64 {
-        let seen = self.looked_at(pictures, lengths.len() as u64);
-        self.fuse(lengths) + self.keys(seen, 1)
+        let keys = self.keys(self.looked_at(pictures, lengths.len() as u64), 1);
+        self.fuse(lengths)
+            + match self.side {
+                Side::Ours { .. } => keys.min(self.folded(lengths)),
+                Side::Plain { .. } => keys,
+            }
     }
 }
 
@@ -304,8 +317,12 @@ mod tests {
         let lengths = vec![35; 128];
         let keys = 12 * 2 * 197 * 2 * 768 * 768;
         assert_eq!(plain.rerank(&lengths, 1) - ours.rerank(&lengths, 1), 127 * keys);
-        assert_eq!(plain.rerank(&lengths, 128), ours.rerank(&lengths, 128));
         let short = vec![13; 128];
+        // Every picture has words of its own, too few for keys and values: for the 13 tokens of one,
+        // 4 * 768 * (12 * 197 + 768) operations each in a layer, less those of plain attention.
+        let folded = 128 * 12 * 13 * (4 * 768 * (12 * 197 + 768) - 4 * 197 * 768);
+        assert_eq!(ours.rerank(&short, 128) - ours.fuse(&short), folded);
+        assert!(folded < 128 * keys);
         assert_eq!(plain.rerank(&short, 128), plain.rerank(&lengths, 128));
         assert!(ours.rerank(&short, 128) < ours.rerank(&lengths, 128));
     }

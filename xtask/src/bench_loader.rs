@@ -4,8 +4,8 @@
 //! and a shard of them. Both sides then read them from the folder, decode, scale to a square, normalise and put batches
 //! together, ours on threads and PyTorch's in as many worker processes (Pillow and torchvision). Once their first batches
 //! have been found equal up to what JPEG decoders may differ in, both stay alive and are told in turn to go through all
-//! files. The shard is read by the shard reader and by a loop that does nothing but read, in turn too, after the system
-//! was asked to forget what it keeps of the file. CI does not run this.
+//! files. The pictures of the shard, opened once, are read by the shard reader, and the file by a loop that does nothing
+//! but read, in turn too, after the system was asked to forget what it keeps of the file. CI does not run this.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -111,7 +111,7 @@ pub enum Error {
         key: String,
     },
     /// The words beside a picture are not as they should be.
-    #[error("{shard}: {file} is not a caption record: {reason}")]
+    #[error("{shard}: {file} cannot be used: {reason}")]
     Record {
         /// The shard or folder.
         shard: String,

@@ -30,7 +30,10 @@ pub struct Skipped {
 
 impl fmt::Display for Skipped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.what, self.reason)
+        match self.reason.contains(&self.what) {
+            true => f.write_str(&self.reason),
+            false => write!(f, "{}: {}", self.what, self.reason),
+        }
     }
 }
 
@@ -106,6 +109,14 @@ mod tests {
         let error = skips.decide("s: 1", broken("1")).unwrap_err();
         assert!(error.to_string().contains("picture 1 does not decode: cut"), "{error}");
         assert!(skips.is_empty());
+    }
+
+    #[test]
+    fn a_line_names_the_place_once() {
+        let line =
+            |reason: &str| Skipped { what: "s/1.jpg".into(), reason: reason.into() }.to_string();
+        assert_eq!(line("it is empty"), "s/1.jpg: it is empty");
+        assert_eq!(line("shard s/1.jpg is no tar"), "shard s/1.jpg is no tar");
     }
 
     #[test]

@@ -76,17 +76,34 @@ pub fn parse(name: &str, bytes: &[u8]) -> Result<Vec<Sample>> {
 
 fn parse_with(name: &str, bytes: &[u8], skips: &Skips) -> Result<Vec<Sample>> {
     let archive = if bytes.starts_with(&GZIP) {
-        let mut tar = Vec::new();
-        MultiGzDecoder::new(bytes).read_to_end(&mut tar).map_err(|e| Error::Truncated {
-            shard: name.to_string(),
-            place: format!("after {} unpacked bytes", tar.len()),
-            reason: format!("the compressed stream is damaged or cut ({e})"),
-        })?;
-        Archive::Memory(Cow::Owned(tar))
+        Archive::Memory(Cow::Owned(unpacked(name, bytes)?))
     } else {
         Archive::Memory(Cow::Borrowed(bytes))
     };
     samples(name, &archive, files(name, &archive)?, skips)
+}
+
+/// Pictures are compressed already, so a gzipped shard grows by its words and by what pads its entries; what grows by
+/// more is made to fill memory.
+const UNPACKED: (u64, u64) = (64 << 20, 32);
+
+fn unpacked(name: &str, bytes: &[u8]) -> Result<Vec<u8>> {
+    let most = UNPACKED.0 + UNPACKED.1 * bytes.len() as u64;
+    let mut tar = Vec::new();
+    let read = MultiGzDecoder::new(bytes).take(most + 1).read_to_end(&mut tar);
+    read.map_err(|e| Error::Truncated {
+        shard: name.to_string(),
+        place: format!("after {} unpacked bytes", tar.len()),
+        reason: format!("the compressed stream is damaged or cut ({e})"),
+    })?;
+    if tar.len() as u64 > most {
+        let reason = format!(
+            "its {} bytes unpack to more than {most}, which no pictures do; unpack it with gunzip if it is right",
+            bytes.len()
+        );
+        return Err(Error::NotTar { shard: name.to_string(), reason });
+    }
+    Ok(tar)
 }
 
 /// The bytes of a tar.

@@ -4,7 +4,7 @@
 
 use std::io::Write;
 
-use aurora_data::Picture;
+use aurora_data::{Picture, shard};
 
 /// The most memory that this process ever had, in bytes; none where the system does not say.
 fn peak() -> Option<u64> {
@@ -96,7 +96,19 @@ fn small_files_that_ask_for_much_are_refused_in_little_memory() {
             Err(message) => println!("{message}"),
         }
     }
-    if let (Some(before), Some(after)) = (before, peak()) {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    for _ in 0..512 {
+        gzip.write_all(&[0; 1 << 20]).unwrap();
+    }
+    let grown = peak();
+    let message = shard::parse("bomb.tar.gz", &gzip.finish().unwrap()).unwrap_err().to_string();
+    println!("{message}");
+    assert!(message.contains("bomb.tar.gz") && message.contains("unpack to more"), "{message}");
+    if let (Some(grown), Some(after)) = (grown, peak()) {
+        // A vector that grows doubles.
+        assert!(after - grown < 320 << 20, "{grown} bytes became {after}");
+    }
+    if let (Some(before), Some(after)) = (before, grown) {
         println!("{} KiB more than before the first of them", (after - before) >> 10);
         assert!(after - before < 32 << 20, "{before} bytes became {after}");
     }

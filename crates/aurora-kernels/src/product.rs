@@ -133,10 +133,13 @@ fn rows_times_panels<T: Real>(
     finish: Option<Finish<'_, T>>,
 ) {
     let room = || Room { panels: Panels::new(), block: Block::new() };
-    in_tasks(out, add, lhs.columns, finish, room, |room, out, (row, column)| {
+    // A task finishes its rows itself, block by block, while they are in the first cache.
+    in_tasks(out, add, lhs.columns, None, room, |room, out, (row, column)| {
         let lhs = lhs.from(row, out.rows);
         let rhs = rhs.t().from(column, out.columns).t();
-        one_task(isa, precision, room, out, lhs, rhs);
+        let finish = finish
+            .map(|finish| move |below: usize, piece: &mut [T]| finish(row + below, column, piece));
+        one_task(isa, precision, room, out, lhs, rhs, finish);
     });
 }
 
@@ -204,7 +207,8 @@ struct Room<T> {
     block: Block<T>,
 }
 
-/// One task's part of a product, added to what has been written of it, in blocks of the depth and of the rows.
+/// One task's part of a product, added to what has been written of it, in blocks of the depth and of the rows; then
+/// `finish` on every row of the part.
 fn one_task<T: Real>(
     isa: Isa,
     precision: Precision,
@@ -212,10 +216,12 @@ fn one_task<T: Real>(
     out: &mut MatrixMut<'_, T>,
     lhs: Matrix<'_, T>,
     rhs: Matrix<'_, T>,
+    finish: Option<impl Fn(usize, &mut [T])>,
 ) {
     let mut add = out.initialised;
     for first in (0..lhs.columns).step_by(DEPTH_BLOCK) {
         let depth = DEPTH_BLOCK.min(lhs.columns - first);
+        let last = first + depth == lhs.columns;
         room.panels.fill(isa, precision, rhs.from(first, depth));
         for row in (0..out.rows).step_by(ROW_BLOCK) {
             let rows = ROW_BLOCK.min(out.rows - row);
@@ -224,6 +230,12 @@ fn one_task<T: Real>(
             // SAFETY: the rows lie within `out`.
             let mut out = unsafe { out.rows_from(row, rows) };
             Tiles { panels: &room.panels, lhs, add }.multiply(isa, &mut out);
+            if let Some(finish) = finish.as_ref().filter(|_| last) {
+                for below in 0..rows {
+                    // SAFETY: the row lies within the block, which has been written.
+                    finish(row + below, unsafe { out.piece(below, 0, out.columns) });
+                }
+            }
         }
         add = true;
     }

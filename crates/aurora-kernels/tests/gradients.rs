@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use aurora_kernels::{
     AttentionOptions, LowRank, Mode, adapted_linear, attention, cross_entropy, gelu, layer_norm,
-    linear, negative_log_likelihood, self_attention, soft_cross_entropy,
+    linear, negative_log_likelihood, scaled_stack, self_attention, soft_cross_entropy, turned,
 };
 use candle_core::{Device, Tensor};
 use common::{check_gradients, normal, scattered};
@@ -52,6 +52,19 @@ proptest! {
             let view = |x: &Tensor| if strided { scattered(x) } else { x.clone() };
             let delta = LowRank::new(view(&t[1]), view(&t[2]))?;
             adapted_linear(&view(&t[0]), t.get(3).unwrap_or(&weight), bias.as_ref(), &delta, mode)
+        });
+    }
+
+    #[test]
+    fn of_a_scaled_stack(
+        seed: u64, width in 1usize..140, slices in 1usize..4, rank in 1usize..4, strided: bool,
+        transposed: bool,
+    ) {
+        let inputs = [normal(seed, 0, &[width, rank]), normal(seed, 1, &[slices, rank])];
+        check_gradients(&inputs, |t| {
+            let view = |x: &Tensor| if strided { scattered(x) } else { x.clone() };
+            let stack = scaled_stack(&view(&t[0]), &view(&t[1]))?;
+            if transposed { turned(&stack) } else { Ok(stack) }
         });
     }
 

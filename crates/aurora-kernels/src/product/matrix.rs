@@ -95,7 +95,7 @@ impl<'a, T: Real> Matrix<'a, T> {
     }
 
     /// The elements row by row, copied.
-    pub(super) fn to_rows(self) -> Vec<T> {
+    pub(crate) fn to_rows(self) -> Vec<T> {
         let mut copy = vec![T::zero(); self.rows * self.columns];
         in_squares(self.rows, self.columns, |i, j| {
             copy[i * self.columns + j] = self.data[i * self.row_stride + j * self.column_stride];

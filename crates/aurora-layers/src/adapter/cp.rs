@@ -4,8 +4,7 @@ use super::{Adapter, Init, Slot, modes_name, u_name, v_name, widths};
 use crate::site::Role;
 use crate::tensors::{Tensors, get};
 use crate::{Result, Site};
-use aurora_kernels::LowRank;
-use candle_core::Tensor;
+use aurora_kernels::{LowRank, scaled_stack, turned};
 
 /// Name of the weights of the rank components, (rank).
 const LAMBDA: &str = "aurora_lambda";
@@ -42,17 +41,11 @@ impl Adapter for Cp {
         let u = get(tensors, &u_name(site.slice_in()))?; // (slice in, rank)
         let v = get(tensors, &v_name(site.slice_out()))?; // (slice out, rank)
         let modes = get(tensors, &modes_name(site))?.broadcast_mul(&get(tensors, LAMBDA)?)?; // (slices, rank)
-        let stack = |factor: &Tensor| -> Result<Tensor> {
-            // factor (width, rank) scaled by each slice's modes, one below the other: (slices * width, rank)
-            let width = factor.dim(0)?;
-            let scaled = factor.unsqueeze(0)?.broadcast_mul(&modes.unsqueeze(1)?)?; // (slices, width, rank)
-            Ok(scaled.reshape((site.slices * width, self.rank))?)
-        };
         let (a, b) = match site.role {
-            Role::Contract => (stack(&u)?.t()?, v),
-            _ => (u.t()?, stack(&v)?),
+            Role::Contract => (scaled_stack(&u, &modes)?, v),
+            _ => (u, scaled_stack(&v, &modes)?),
         };
-        Ok(Some(LowRank::new(a.contiguous()?, b)?))
+        Ok(Some(LowRank::new(turned(&a)?, b)?))
     }
 }
 

@@ -1,0 +1,215 @@
+//! Factors of a decomposition in the layout of [`LowRank`](crate::LowRank): [`scaled_stack`] and [`turned`].
+//!
+//! Every adapted map needs its own in every step, so what candle does with general loops on one thread (a broadcast
+//! product, its reduction in the backward pass, a transpose) counts: on wide models as much as a tenth of the products.
+
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use crate::Error;
+use crate::element::Real;
+use crate::linear::strided;
+use crate::tape::{apply1, apply2};
+use crate::view::{ROW_BLOCK, Rows, add_up, by_element, check_like, cpu, tensor, written};
+use crate::wide::wide;
+
+const STACK: &str = "scaled_stack";
+const TURNED: &str = "turned";
+
+/// Whether the loops of this file are for it; otherwise candle's are.
+fn here(x: &Tensor) -> bool {
+    x.device().is_cpu() && matches!(x.dtype(), DType::F32 | DType::F64)
+}
+
+/// `factor` (width, rank) once for each row of `scales` (slices, rank), its columns multiplied by that row, one below
+/// the other: (slices * width, rank). Gradients for whichever is tracked.
+///
+/// # Errors
+/// Shapes or element types that do not fit.
+pub fn scaled_stack(factor: &Tensor, scales: &Tensor) -> Result<Tensor> {
+    check_like(STACK, "scales", scales, factor)?;
+    if factor.rank() != 2 || scales.rank() != 2 || factor.dims().last() != scales.dims().last() {
+        return Err(Error::Shape {
+            op: STACK,
+            left: "factor",
+            left_shape: factor.dims().to_vec(),
+            right: "scales",
+            right_shape: scales.dims().to_vec(),
+            rule: "factor is (width, rank), scales is (slices, rank)",
+        }
+        .into());
+    }
+    if here(factor) {
+        return apply2(factor, scales, Stack);
+    }
+    let copies = factor.unsqueeze(0)?.broadcast_mul(&scales.unsqueeze(1)?)?; // (slices, width, rank)
+    copies.flatten_to(1)
+}
+
+/// The transpose of a matrix, in memory of its own, row by row; so is its gradient.
+///
+/// # Errors
+/// What is no matrix.
+pub fn turned(x: &Tensor) -> Result<Tensor> {
+    let (rows, columns) = x.dims2()?;
+    match here(x) && rows * columns > 0 {
+        true => apply1(x, Turned),
+        false => x.t()?.contiguous(),
+    }
+}
+
+wide! {
+    /// y = x s.
+    fn multiplied<T, WIDE>(x: &[T], s: &[T], y: &mut [std::mem::MaybeUninit<T>]) {
+        for ((&x, &s), y) in x.iter().zip(s).zip(y) {
+            y.write(x * s);
+        }
+    }
+}
+
+wide! {
+    /// sum += x y.
+    fn add_product<T, WIDE>(x: &[T], y: &[T], sum: &mut [T]) {
+        for ((&x, &y), sum) in x.iter().zip(y).zip(sum) {
+            *sum = x.fma::<WIDE>(y, *sum);
+        }
+    }
+}
+
+struct Stack;
+
+impl Stack {
+    fn run<T: Real>(factor: &Rows<'_, T>, scales: &Rows<'_, T>) -> Vec<T> {
+        let (width, rank) = (factor.rows, factor.columns);
+        // SAFETY: the blocks are together all rows, and each is written from end to end.
+        unsafe {
+            written(scales.rows * width * rank, |y| {
+                y.par_chunks_mut((ROW_BLOCK * rank).max(1)).enumerate().for_each(|(block, y)| {
+                    for (row, y) in y.chunks_mut(rank.max(1)).enumerate() {
+                        let row = block * ROW_BLOCK + row;
+                        multiplied(factor.row(row % width), scales.row(row / width), y);
+                    }
+                });
+            })
+        }
+    }
+
+    /// df = sum over slices of dy s; ds = sum over a slice's rows of dy f.
+    fn gradients<T: Real>(
+        factor_tensor: &Tensor,
+        scales_tensor: &Tensor,
+        dy: &Tensor,
+    ) -> Result<[Option<Tensor>; 2]> {
+        let (factor, factor_layout) = factor_tensor.storage_and_layout();
+        let (scales, scales_layout) = scales_tensor.storage_and_layout();
+        let (dy, dy_layout) = dy.storage_and_layout();
+        let factor = Rows::<T>::of(&factor, factor_layout)?;
+        let scales = Rows::<T>::of(&scales, scales_layout)?;
+        let dy = Rows::<T>::of(&dy, dy_layout)?;
+        let (width, rank, slices) = (factor.rows, factor.columns, scales.rows);
+        let df = factor_tensor.track_op().then(|| {
+            let mut df = vec![T::zero(); width * rank];
+            df.par_chunks_mut((ROW_BLOCK * rank).max(1)).enumerate().for_each(|(block, df)| {
+                for (row, df) in df.chunks_mut(rank.max(1)).enumerate() {
+                    for slice in 0..slices {
+                        let dy = dy.row(slice * width + block * ROW_BLOCK + row);
+                        add_product(dy, scales.row(slice), df);
+                    }
+                }
+            });
+            tensor(df, factor_tensor.dims())
+        });
+        let ds = scales_tensor.track_op().then(|| {
+            // Blocks of rows in parallel, then in order.
+            let blocks = width.div_ceil(ROW_BLOCK);
+            let partial: Vec<Vec<T>> = (0..slices * blocks)
+                .into_par_iter()
+                .map(|task| {
+                    let (slice, first) = (task / blocks, task % blocks * ROW_BLOCK);
+                    let mut sums = vec![T::zero(); rank];
+                    for row in first..width.min(first + ROW_BLOCK) {
+                        add_product(dy.row(slice * width + row), factor.row(row), &mut sums);
+                    }
+                    sums
+                })
+                .collect();
+            let mut ds = Vec::with_capacity(slices * rank);
+            let mut partial = partial.into_iter();
+            for _ in 0..slices {
+                ds.extend(add_up(partial.by_ref().take(blocks).collect(), rank));
+            }
+            tensor(ds, scales_tensor.dims())
+        });
+        Ok([df.transpose()?, ds.transpose()?])
+    }
+}
+
+impl CustomOp2 for Stack {
+    fn name(&self) -> &'static str {
+        STACK
+    }
+
+    fn cpu_fwd(
+        &self,
+        factor: &CpuStorage,
+        factor_layout: &Layout,
+        scales: &CpuStorage,
+        scales_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        fn run<T: Real>(
+            factor: (&CpuStorage, &Layout),
+            scales: (&CpuStorage, &Layout),
+        ) -> Result<(CpuStorage, Shape)> {
+            let factor = Rows::<T>::new(factor.0, factor.1)?;
+            let scales = Rows::<T>::new(scales.0, scales.1)?;
+            let shape = (scales.rows * factor.rows, factor.columns);
+            Ok((T::to_cpu_storage_owned(Stack::run(&factor, &scales)), shape.into()))
+        }
+        by_element!(STACK, factor.dtype(), T => run::<T>((factor, factor_layout), (scales, scales_layout)))
+    }
+
+    fn bwd(
+        &self,
+        factor: &Tensor,
+        scales: &Tensor,
+        _y: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let [df, ds] =
+            by_element!(STACK, factor.dtype(), T => Stack::gradients::<T>(factor, scales, dy))?;
+        Ok((df, ds))
+    }
+}
+
+struct Turned;
+
+impl Turned {
+    fn run<T: Real>(x: &CpuStorage, layout: &Layout) -> Result<Vec<T>> {
+        Ok(strided::<T>(x, layout)?.t().to_rows())
+    }
+
+    fn forward<T: Real>(x: &CpuStorage, layout: &Layout) -> Result<CpuStorage> {
+        Ok(T::to_cpu_storage_owned(Self::run::<T>(x, layout)?))
+    }
+}
+
+impl CustomOp1 for Turned {
+    fn name(&self) -> &'static str {
+        TURNED
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (rows, columns) = layout.shape().dims2()?;
+        let turned = by_element!(TURNED, x.dtype(), T => Self::forward::<T>(x, layout))?;
+        Ok((turned, (columns, rows).into()))
+    }
+
+    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        let (storage, layout) = dy.storage_and_layout();
+        let storage = cpu(&storage)?;
+        by_element!(TURNED, dy.dtype(), T => {
+            Ok(Some(tensor(Self::run::<T>(storage, layout)?, x.dims())?))
+        })
+    }
+}

@@ -1,0 +1,33 @@
+//! Any bytes as a film, animated or H.264 in MP4: an error in one line, or an outline whose first and last frames are
+//! pictures or are refused alike.
+
+#![no_main]
+
+use aurora_data::video::Film;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let fine = |message: &String| !message.is_empty() && !message.contains('\n');
+    match Film::open(bytes) {
+        Ok(film) => {
+            let frames = film.outline().times.len();
+            assert!(frames > 0);
+            let mut wanted = vec![0];
+            if (2..64).contains(&frames) {
+                wanted.push(frames - 1);
+            }
+            let mut seen = 0;
+            let decoded = film.frames(&wanted, &mut |place, picture| {
+                assert_eq!(place, seen);
+                seen += 1;
+                assert_eq!(picture.rgb().len(), 3 * picture.width() * picture.height());
+                Ok(())
+            });
+            match decoded {
+                Ok(()) => assert_eq!(seen, wanted.len()),
+                Err(message) => assert!(fine(&message), "{message:?}"),
+            }
+        }
+        Err(message) => assert!(fine(&message), "{message:?}"),
+    }
+});
