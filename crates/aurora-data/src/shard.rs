@@ -2,12 +2,12 @@
 //!
 //! `000123.webp` (or `.png`, `.jpg`, `.jpeg`) is the picture, `000123.json` or `000123.txt` its
 //! words: JSON with `caption` or `captions` and, if there are, `keywords`, `question` with
-//! `question_id`, `answers` and `answer_type`, `concept`, `split` and `source`; text with one caption a line. A
-//! clip is a film (`000123.gif`, `.mp4`, an animated WebP or PNG) or its frames: `000123.000.jpg`,
-//! `000123.001.jpg`, in the order of their numbers. Order does not matter, other files are left
-//! alone, and the archive may be gzipped. A shard is checked whole before anything of it is used:
-//! an entry that is cut, an archive without its end, a picture without words and words without a
-//! picture are errors that name the place.
+//! `question_id`, `answers` and `answer_type`, `concept`, `split` and `source`; text with one
+//! caption a line. A clip is a film (`000123.gif`, `.mp4`, an animated WebP or PNG) or its frames:
+//! `000123.000.jpg`, `000123.001.jpg`, in the order of their numbers. Order does not matter, other
+//! files are left alone, and the archive may be gzipped. A shard is checked whole before anything
+//! of it is used: an entry that is cut, an archive without its end, a picture without words and
+//! words without a picture are errors that name the place.
 //!
 //! Of a shard that is not compressed only headers and words are read here. Its pictures stay where
 //! they are until they are asked for, so that a shard may be larger than memory.
