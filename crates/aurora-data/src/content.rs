@@ -3,8 +3,10 @@
 //! A [`Content`] is small whatever it stands for. Bytes in files are read when they are asked for,
 //! so a dataset of a million pictures is a list of places. Parts of one file, such as the members
 //! of a shard, share its handle and are read by position: any number of threads may read at once.
+//! What is compressed together with others is an entry of a [`Pack`], which unpacks it.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -41,7 +43,37 @@ pub enum Content {
         /// Its length.
         len: u64,
     },
+    /// An entry of a file that has to be unpacked for it.
+    Packed {
+        /// The file, shared by its entries.
+        pack: Arc<dyn Pack>,
+        /// Which entry.
+        index: u64,
+        /// About how long it is.
+        len: u64,
+    },
 }
+
+/// A file whose entries are compressed, several together.
+pub trait Pack: fmt::Debug + Send + Sync {
+    /// Where it is.
+    fn path(&self) -> &Path;
+
+    /// The bytes of an entry.
+    ///
+    /// # Errors
+    /// What the system says, or that the file is damaged.
+    fn read(&self, index: u64) -> Result<Vec<u8>>;
+}
+
+impl PartialEq for dyn Pack {
+    /// Two readers of one path are the same file.
+    fn eq(&self, other: &Self) -> bool {
+        self.path() == other.path()
+    }
+}
+
+impl Eq for dyn Pack {}
 
 impl Default for Content {
     /// No bytes.
@@ -70,7 +102,7 @@ impl Content {
     pub fn len(&self) -> u64 {
         match self {
             Self::Memory(data) => data.len() as u64,
-            Self::File { len, .. } | Self::Part { len, .. } => *len,
+            Self::File { len, .. } | Self::Part { len, .. } | Self::Packed { len, .. } => *len,
         }
     }
 
@@ -85,6 +117,7 @@ impl Content {
             Self::Memory(_) => None,
             Self::File { path, .. } => Some(path),
             Self::Part { file, .. } => Some(file.path()),
+            Self::Packed { pack, .. } => Some(pack.path()),
         }
     }
 
@@ -100,6 +133,7 @@ impl Content {
                 Err(source) => Err(Error::Read { path: path.to_path_buf(), source }),
             },
             Self::Part { file, offset, len } => file.read_at(*offset, *len).map(Cow::Owned),
+            Self::Packed { pack, index, .. } => pack.read(*index).map(Cow::Owned),
         }
     }
 
@@ -122,6 +156,11 @@ impl Content {
             }
             Self::Part { file, offset, len } => {
                 file.read_at(*offset, (*len).min(count as u64)).map(Cow::Owned)
+            }
+            Self::Packed { pack, index, .. } => {
+                let mut data = pack.read(*index)?;
+                data.truncate(count);
+                Ok(Cow::Owned(data))
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What can go wrong between a file and a batch.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -256,6 +256,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// [`Self::Annotations`] with what the reason quotes of the file made printable.
+    pub(crate) fn annotations(file: &Path, line: Option<u64>, reason: &str) -> Self {
+        let reason = printable(reason).into_owned();
+        Self::Annotations { file: file.to_path_buf(), line, reason }
+    }
+
+    /// [`Self::Row`], likewise.
+    pub(crate) fn row(file: &Path, place: String, reason: &str) -> Self {
+        Self::Row { file: file.to_path_buf(), place, reason: printable(reason).into_owned() }
+    }
+
     /// Whether the error is about one picture or record, without which the rest can be used.
     pub fn is_of_one_sample(&self) -> bool {
         matches!(

@@ -10,6 +10,7 @@ mod film;
 pub mod folder;
 pub mod formats;
 pub mod loader;
+mod parquet;
 mod picture;
 pub mod policy;
 mod question;

@@ -35,6 +35,9 @@ pub struct Question {
     /// The different answers and how much each weighs: the share of the annotators who gave it.
     /// Empty where the answer is to be found.
     pub answers: Vec<(String, f32)>,
+    /// What kind of answer it has, in the words of the set, where that says so: VQAv2's `yes/no`,
+    /// `number` and `other`.
+    pub kind: Option<String>,
 }
 
 impl Question {
@@ -42,7 +45,13 @@ impl Question {
     /// is left.
     pub fn new(id: Option<QuestionId>, text: &str, answers: Answers) -> Option<Self> {
         let text = clean_question(text, QUESTION_WORDS);
-        (!text.is_empty()).then(|| Self { id, text, answers: answers.weighed() })
+        (!text.is_empty()).then(|| Self { id, text, answers: answers.weighed(), kind: None })
+    }
+
+    /// The same with a kind of answer; an empty one is none.
+    #[must_use]
+    pub fn with_kind(self, kind: Option<String>) -> Self {
+        Self { kind: kind.filter(|kind| !kind.trim().is_empty()), ..self }
     }
 }
 

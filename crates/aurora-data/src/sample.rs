@@ -138,6 +138,7 @@ pub(crate) struct Record {
     pub question_id: Option<QuestionId>,
     #[serde(default)]
     pub answers: Answers,
+    pub answer_type: Option<String>,
     pub concept: Option<String>,
     pub split: Option<Split>,
     pub source: Option<String>,
@@ -168,7 +169,8 @@ impl Record {
             captions,
             question: self
                 .question
-                .and_then(|text| Question::new(self.question_id, &text, answers)),
+                .and_then(|text| Question::new(self.question_id, &text, answers))
+                .map(|question| question.with_kind(self.answer_type)),
             keywords: self.keywords.iter().filter_map(|k| tidy(k)).collect(),
             concept: self.concept,
             split: self.split,

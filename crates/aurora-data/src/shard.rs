@@ -2,23 +2,22 @@
 //!
 //! `000123.webp` (or `.png`, `.jpg`, `.jpeg`) is the picture, `000123.json` or `000123.txt` its
 //! words: JSON with `caption` or `captions` and, if there are, `keywords`, `question` with
-//! `question_id` and `answers`, `concept`, `split` and `source`; text with one caption a line. A
-//! clip is a film (`000123.gif`, `.mp4`, an animated WebP or PNG) or its frames: `000123.000.jpg`,
-//! `000123.001.jpg`, in the order of their numbers. Order does not matter, other files are left
-//! alone, and the archive may be gzipped. A shard is checked whole before anything of it is used:
-//! an entry that is cut, an archive without its end, a picture without words and words without a
-//! picture are errors that name the place.
+//! `question_id`, `answers` and `answer_type`, `concept`, `split` and `source`; text with one
+//! caption a line. A clip is a film (`000123.gif`, `.mp4`, an animated WebP or PNG) or its frames:
+//! `000123.000.jpg`, `000123.001.jpg`, in the order of their numbers. Order does not matter, other
+//! files are left alone, and the archive may be gzipped. A shard is checked whole before anything
+//! of it is used: an entry that is cut, an archive without its end, a picture without words and
+//! words without a picture are errors that name the place.
 //!
 //! Of a shard that is not compressed only headers and words are read here. Its pictures stay where
 //! they are until they are asked for, so that a shard may be larger than memory.
 
+mod gzip;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
-
-use flate2::read::MultiGzDecoder;
 
 use crate::content::{Content, SharedFile};
 use crate::error::printable;
@@ -56,16 +55,13 @@ pub fn read_with(path: &Path, skips: &Skips) -> Result<Vec<Sample>> {
     let file = SharedFile::new(path)?;
     let name = path.display().to_string();
     let start = file.read_at(0, file.len().min(2))?;
-    if start.starts_with(&GZIP) {
+    if start.starts_with(&gzip::START) {
         let bytes = Content::file(path)?;
         return parse_with(&name, &bytes.bytes()?, skips);
     }
     let archive = Archive::File(Arc::new(file));
     samples(&name, &archive, files(&name, &archive)?, skips)
 }
-
-/// The first bytes of what is gzipped.
-const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// Reads a shard from memory; `name` is for messages.
 ///
@@ -76,35 +72,12 @@ pub fn parse(name: &str, bytes: &[u8]) -> Result<Vec<Sample>> {
 }
 
 fn parse_with(name: &str, bytes: &[u8], skips: &Skips) -> Result<Vec<Sample>> {
-    let archive = if bytes.starts_with(&GZIP) {
-        Archive::Memory(Cow::Owned(unpacked(name, bytes)?))
+    let archive = if bytes.starts_with(&gzip::START) {
+        Archive::Memory(Cow::Owned(gzip::unpacked(name, bytes)?))
     } else {
         Archive::Memory(Cow::Borrowed(bytes))
     };
     samples(name, &archive, files(name, &archive)?, skips)
-}
-
-/// Pictures are compressed already, so a gzipped shard grows by its words and by what pads its entries; what grows by
-/// more is made to fill memory.
-const UNPACKED: (u64, u64) = (64 << 20, 32);
-
-fn unpacked(name: &str, bytes: &[u8]) -> Result<Vec<u8>> {
-    let most = UNPACKED.0 + UNPACKED.1 * bytes.len() as u64;
-    let mut tar = Vec::new();
-    let read = MultiGzDecoder::new(bytes).take(most + 1).read_to_end(&mut tar);
-    read.map_err(|e| Error::Truncated {
-        shard: name.to_string(),
-        place: format!("after {} unpacked bytes", tar.len()),
-        reason: format!("the compressed stream is damaged or cut ({e})"),
-    })?;
-    if tar.len() as u64 > most {
-        let reason = format!(
-            "its {} bytes unpack to more than {most}, which no pictures do; unpack it with gunzip if it is right",
-            bytes.len()
-        );
-        return Err(Error::NotTar { shard: name.to_string(), reason });
-    }
-    Ok(tar)
 }
 
 /// The bytes of a tar.

@@ -1,12 +1,12 @@
-//! Whatever pictures and words come in: a shard, a folder, or a file of annotations beside
-//! pictures.
+//! Whatever pictures and words come in: a shard, a folder, a file of annotations beside pictures,
+//! or a dataset of Parquet files with the pictures in them.
 
 use std::path::{Path, PathBuf};
 
 use crate::folder::{self, Captions};
 use crate::formats::{self, Format};
 use crate::policy::Skips;
-use crate::{Error, Result, Sample, shard};
+use crate::{Error, Result, Sample, parquet, shard};
 
 /// Names of the file that says what the pictures of a folder show.
 pub const TABLES: &[&str] =
@@ -27,11 +27,12 @@ pub struct Options {
     pub captions: Captions,
 }
 
-/// Reads a tar shard, a folder or a file of annotations. What is wrong with single pictures and
-/// rows, `skips` decides about.
+/// Reads a tar shard, a folder, a file of annotations or a dataset of Parquet files. What is wrong
+/// with single pictures and rows, `skips` decides about.
 ///
 /// # Errors
-/// Those of [`shard::read`], [`folder::read`] and [`formats::read`].
+/// Those of [`shard::read`], [`folder::read`] and [`formats::read`]; a Parquet file that is damaged,
+/// or any where the feature `parquet` is off.
 pub fn read(path: &Path, options: &Options, skips: &Skips) -> Result<Vec<Sample>> {
     let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
     if path.is_dir() {
@@ -43,8 +44,19 @@ pub fn read(path: &Path, options: &Options, skips: &Skips) -> Result<Vec<Sample>
                 };
                 formats::read(&table, &Options { format, ..options.clone() }, skips)
             }
-            _ => folder::read_with(path, options.captions, skips),
+            _ => match parquet::files(path)?.as_slice() {
+                [] => folder::read_with(path, options.captions, skips),
+                files => {
+                    let mut samples = Vec::new();
+                    for (file, split) in files {
+                        samples.extend(parquet::read(file, *split, options.captions, skips)?);
+                    }
+                    Ok(samples)
+                }
+            },
         }
+    } else if parquet::is_named(path) {
+        parquet::read(path, parquet::split_of(path), options.captions, skips)
     } else if extension.is_some_and(|e| ANNOTATIONS.contains(&e.as_str())) {
         formats::read(path, options, skips)
     } else {

@@ -94,7 +94,8 @@ fn every_kind_of_sample_is_read_back() {
         samples.push(sample(name, Visual::Film(film(name))));
     }
     let answers = Answers::Annotators(["red", "red", "blue"].map(String::from).to_vec());
-    samples[0].question = Question::new(Some(QuestionId::Number(7)), "What colour?", answers);
+    let question = Question::new(Some(QuestionId::Number(7)), "What colour?", answers);
+    samples[0].question = question.map(|question| question.with_kind(Some("other".to_string())));
     samples[1].concept = Some("../../etc".to_string());
     samples[1].split = Some(Split::Validation);
     samples[2].source = Some("somewhere\nelse".to_string());

@@ -45,7 +45,7 @@ pub struct AccuracyReport {
     pub questions: u64,
     /// What choosing the best candidate each time would reach, percent.
     pub reachable: f64,
-    /// By kind of right answer: "yes/no", "number", "other".
+    /// By kind of right answer: what the data says of it, else "yes/no", "number" or "other".
     pub by_type: BTreeMap<String, Accuracy>,
 }
 

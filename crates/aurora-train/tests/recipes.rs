@@ -71,3 +71,16 @@ fn recipes_name_their_task_and_the_frames_of_clips() {
         assert_eq!((config.adapter.frame_aware, config.data.frames), (weighs, 8), "{name}");
     }
 }
+
+#[test]
+fn no_recipe_chooses_or_measures_on_what_it_trains_on() {
+    for (name, ..) in RELEASED {
+        let path = folder().join(format!("{name}.toml"));
+        let data = Config::resolve(Some(&path), &[] as &[&str]).unwrap().data;
+        for held in [&data.validation, &data.test] {
+            for file in held.as_slice() {
+                assert!(!data.train.as_slice().contains(file), "{name}: {file}");
+            }
+        }
+    }
+}

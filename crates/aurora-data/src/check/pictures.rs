@@ -41,6 +41,7 @@ enum Key<'a> {
     Memory(*const u8),
     File(&'a Path),
     Part(&'a Path, u64),
+    Packed(&'a Path, u64),
 }
 
 impl<'a> Key<'a> {
@@ -49,6 +50,7 @@ impl<'a> Key<'a> {
             Content::Memory(data) => Self::Memory(Arc::as_ptr(data).cast()),
             Content::File { path, .. } => Self::File(path),
             Content::Part { file, offset, .. } => Self::Part(file.path(), *offset),
+            Content::Packed { pack, index, .. } => Self::Packed(pack.path(), *index),
         }
     }
 }
@@ -79,14 +81,20 @@ pub(super) fn look(
         of_sample.push(ids);
     }
     let (done, total) = (AtomicU64::new(0), contents.len() as u64);
-    let looks: Vec<Result<Look, Skipped>> = contents
-        .par_iter()
-        .map(|(content, sample)| {
+    // Threads take what comes next, not parts of the whole: what lies side by side in a file is
+    // read at about the same time.
+    let mut looks: Vec<(usize, Result<Look, Skipped>)> = contents
+        .iter()
+        .enumerate()
+        .par_bridge()
+        .map(|(id, (content, sample))| {
             let look = see(content, sample);
             progress("looking at pictures", done.fetch_add(1, Ordering::Relaxed) + 1, total);
-            look
+            (id, look)
         })
         .collect();
+    looks.sort_by_key(|(id, _)| *id);
+    let looks: Vec<Result<Look, Skipped>> = looks.into_iter().map(|(_, look)| look).collect();
     let hash = |ids: &[usize]| {
         let hashes: Option<Vec<&str>> =
             ids.iter().map(|&id| Some(looks.get(id)?.as_ref().ok()?.hash.as_str())).collect();

@@ -26,7 +26,9 @@ use crate::source::Options;
 use crate::{Error, Result, Sample, Split, Visual};
 
 use pictures::Pictures;
-use rows::Row;
+pub(crate) use rows::Row;
+#[cfg(feature = "parquet")]
+pub(crate) use rows::{NAMES, names};
 
 /// The format of a file of annotations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -144,7 +146,7 @@ pub fn read(path: &Path, options: &Options, skips: &Skips) -> Result<Vec<Sample>
             Err(reason) => {
                 let place = place.clone();
                 let what = format!("{}, {place}", path.display());
-                skips.decide(what, Error::Row { file: path.to_path_buf(), place, reason })?;
+                skips.decide(what, Error::row(path, place, &reason))?;
                 continue;
             }
         };

@@ -14,22 +14,47 @@ use crate::{Error, Result, Split};
 /// What stands between several values in a cell of CSV or TSV.
 const BETWEEN: char = '|';
 
+/// The fields of a row, each with the names that a column or key may have for it, the usual one
+/// first.
+pub(crate) const NAMES: &[(&str, &[&str])] = &[
+    ("image", &["image", "picture", "file_name", "path"]),
+    ("clip_name", &["clip_name", "clip"]),
+    ("video_id", &["video_id"]),
+    ("image_id", &["image_id"]),
+    ("caption", &["caption", "captions", "text"]),
+    ("question", &["question"]),
+    ("question_id", &["question_id", "id"]),
+    ("answer", &["answer", "answers"]),
+    ("answer_type", &["answer_type"]),
+    ("dataset", &["dataset"]),
+    ("keywords", &["keywords"]),
+    ("concept", &["concept"]),
+    ("split", &["split"]),
+    ("source", &["source"]),
+];
+
+/// The names of a field.
+pub(crate) fn names(field: &str) -> &'static [&'static str] {
+    NAMES.iter().find(|(known, _)| *known == field).map_or(&[], |(_, names)| names)
+}
+
 /// A row of any format. Other fields are allowed and ignored; one that is there twice is refused.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-pub(super) struct Row {
+pub(crate) struct Row {
     #[serde(alias = "picture", alias = "file_name", alias = "path")]
     pub image: Option<String>,
     #[serde(alias = "clip")]
     pub clip_name: Option<String>,
     pub video_id: Option<QuestionId>,
     pub image_id: Option<QuestionId>,
-    #[serde(alias = "captions")]
+    #[serde(alias = "captions", alias = "text")]
     pub caption: Option<Texts>,
     pub question: Option<String>,
     #[serde(alias = "id")]
     pub question_id: Option<QuestionId>,
     #[serde(alias = "answers")]
     pub answer: Option<Answers>,
+    pub answer_type: Option<String>,
     pub dataset: Option<String>,
     pub keywords: Option<Texts>,
     pub concept: Option<String>,
@@ -48,6 +73,7 @@ impl Row {
             question: self.question.clone(),
             question_id: self.question_id.clone(),
             answers: self.answer.clone().unwrap_or_default(),
+            answer_type: self.answer_type.clone(),
             concept: self.concept.clone(),
             split: self.split,
             source: self.source.clone(),
@@ -93,9 +119,7 @@ pub(super) fn text(path: &Path) -> Result<String> {
         std::io::ErrorKind::NotFound => Error::Missing { path: path.to_path_buf() },
         _ => Error::Read { path: path.to_path_buf(), source },
     })?;
-    let bad = |line, reason: &str| {
-        Err(Error::Annotations { file: path.to_path_buf(), line, reason: reason.to_string() })
-    };
+    let bad = |line, reason: &str| Err(Error::annotations(path, line, reason));
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return bad(None, "it is UTF-16; save it as UTF-8");
     }
@@ -113,11 +137,8 @@ pub(super) fn text(path: &Path) -> Result<String> {
 
 /// A JSON list.
 fn list(path: &Path, text: &str) -> Result<Vec<Placed>> {
-    let rows: Vec<Row> = serde_json::from_str(text).map_err(|e| Error::Annotations {
-        file: path.to_path_buf(),
-        line: Some(e.line() as u64),
-        reason: e.to_string(),
-    })?;
+    let rows: Vec<Row> = serde_json::from_str(text)
+        .map_err(|e| Error::annotations(path, Some(e.line() as u64), &e.to_string()))?;
     let placed = |(index, row)| Placed { place: format!("row {}", index + 1), row };
     Ok(rows.into_iter().enumerate().map(placed).collect())
 }
@@ -142,21 +163,17 @@ fn lines(path: &Path, text: &str, skips: &Skips) -> Result<Vec<Placed>> {
     Ok(out)
 }
 
-/// A row of a table, every cell a text.
+/// A row of a table, every cell a text. Its columns go by the fields' usual names here.
 #[derive(Debug, Default, Deserialize)]
 struct Cells {
-    #[serde(alias = "picture", alias = "file_name", alias = "path")]
     image: Option<String>,
-    #[serde(alias = "clip")]
     clip_name: Option<String>,
     image_id: Option<String>,
-    #[serde(alias = "captions")]
     caption: Option<String>,
     question: Option<String>,
-    #[serde(alias = "id")]
     question_id: Option<String>,
-    #[serde(alias = "answers")]
     answer: Option<String>,
+    answer_type: Option<String>,
     keywords: Option<String>,
     concept: Option<String>,
     split: Option<String>,
@@ -180,6 +197,7 @@ impl Cells {
             question: self.question,
             question_id: self.question_id.map(id),
             answer: self.answer.map(|cell| Answers::Annotators(parts(cell))),
+            answer_type: self.answer_type,
             dataset: None,
             keywords: self.keywords.map(|cell| Texts::Many(parts(cell))),
             concept: self.concept,
@@ -194,7 +212,7 @@ impl Cells {
 
 /// CSV or TSV. In TSV a quote is a letter like any other: there is nothing it would have to guard.
 fn separated(path: &Path, text: &str, between: u8, skips: &Skips) -> Result<Vec<Placed>> {
-    let bad = |line, reason| Error::Annotations { file: path.to_path_buf(), line, reason };
+    let bad = |line, reason: String| Error::annotations(path, line, &reason);
     if between == b',' {
         quotes::check(text).map_err(|(line, reason)| bad(Some(line), reason))?;
     }
@@ -208,10 +226,9 @@ fn separated(path: &Path, text: &str, between: u8, skips: &Skips) -> Result<Vec<
         .iter()
         .map(|heading| heading.trim().to_lowercase())
         .collect();
-    let has = |names: &[&str]| headings.iter().any(|heading| names.contains(&heading));
-    let pictures = ["image", "picture", "file_name", "path", "clip", "clip_name"];
-    for names in [&pictures[..], &["caption", "captions", "question"]] {
-        if !has(names) {
+    let needed = [["image", "clip_name"], ["caption", "question"]];
+    for names in needed.map(|fields| fields.map(names).concat()) {
+        if !headings.iter().any(|heading| names.contains(&heading)) {
             let found: Vec<&str> = headings.iter().collect();
             return Err(bad(
                 Some(1),
@@ -224,6 +241,9 @@ fn separated(path: &Path, text: &str, between: u8, skips: &Skips) -> Result<Vec<
             ));
         }
     }
+    let field =
+        |name| NAMES.iter().find(|(_, names)| names.contains(&name)).map(|(field, _)| *field);
+    let fields: csv::StringRecord = headings.iter().map(|h| field(h).unwrap_or(h)).collect();
     let mut out = Vec::new();
     let mut record = csv::StringRecord::new();
     loop {
@@ -233,7 +253,7 @@ fn separated(path: &Path, text: &str, between: u8, skips: &Skips) -> Result<Vec<
             Ok(true) => {
                 let place = place(record.position().map(csv::Position::line));
                 let row = record
-                    .deserialize::<Cells>(Some(&headings))
+                    .deserialize::<Cells>(Some(&fields))
                     .map_err(|e| e.to_string())
                     .and_then(Cells::row);
                 match row {
@@ -258,5 +278,26 @@ fn separated(path: &Path, text: &str, between: u8, skips: &Skips) -> Result<Vec<
 
 fn refuse(path: &Path, place: String, reason: String, skips: &Skips) -> Result<()> {
     let what = format!("{}, {place}", path.display());
-    skips.decide(what, Error::Row { file: path.to_path_buf(), place, reason })
+    skips.decide(what, Error::row(path, place, &reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// JSON is read by the names that the structure itself has, everything else by the list.
+    #[test]
+    fn names_are_the_same_in_every_form() {
+        for (field, names) in NAMES {
+            assert_eq!(names.first(), Some(field));
+            let read = |name: &str| {
+                let value = if *field == "split" { "test" } else { "x" };
+                serde_json::from_str::<Row>(&format!("{{\"{name}\": \"{value}\"}}")).unwrap()
+            };
+            for name in *names {
+                assert_ne!(read(name), Row::default(), "{name}");
+                assert_eq!(read(name), read(field), "{name}");
+            }
+        }
+    }
 }

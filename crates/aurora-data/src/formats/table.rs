@@ -10,7 +10,7 @@
 //! `image` (or `picture`, `file_name`, `path`, `clip`) names a picture, a film (GIF, APNG, animated
 //! WebP, video) or a folder; a folder that a row names is a clip, and the pictures in it are its
 //! frames, in the order of their numbers. Beside it stand `caption` or `captions`, or `question`
-//! with `answer` or `answers` and `question_id`, and whatever is wanted of `split`, `concept`,
+//! with `answer` or `answers`, `answer_type` and `question_id`, and whatever is wanted of `split`, `concept`,
 //! `keywords` and `source`. Captions of one picture are brought together, from a list or from
 //! several rows; every question is a sample. In CSV and TSV, `|` stands between several captions,
 //! answers or keywords of a cell.

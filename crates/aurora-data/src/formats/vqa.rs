@@ -11,6 +11,9 @@
 //!   VG_100K/
 //! ```
 //!
+//! `answer_type` (`yes/no`, `number`, `other`) is kept where a row has it, as VQA's own annotations do; accuracy is then
+//! counted by it.
+//!
 //! Every question is a sample. An answer of VQA weighs the share of the annotators who gave it; an
 //! answer of Visual Genome weighs 0.2.
 
@@ -46,7 +49,7 @@ pub(super) fn entry(row: &Row, pictures: &Pictures) -> Result<Entry, String> {
 /// A file that cannot be read, is no such list, or holds no answer.
 pub fn answer_list(path: &Path) -> Result<Vec<String>> {
     let text = rows::text(path)?;
-    let bad = |line, reason| Error::Annotations { file: path.to_path_buf(), line, reason };
+    let bad = |line, reason: String| Error::annotations(path, line, &reason);
     let answers: Vec<String> = serde_json::from_str(&text).map_err(|e| {
         let reason = format!("{e}; a JSON list of answers was expected: [\"yes\", \"no\"]");
         bad(Some(e.line() as u64), reason)

@@ -204,6 +204,8 @@ struct Record<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     answers: Vec<Weighed>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    answer_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     concept: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     split: Option<Split>,
@@ -225,6 +227,7 @@ pub(super) fn record(sample: &Sample) -> Vec<u8> {
         question: question.map(|question| question.text.as_str()),
         question_id: question.and_then(|question| question.id.as_ref()),
         answers: answers.collect(),
+        answer_type: question.and_then(|question| question.kind.as_deref()),
         concept: sample.concept.as_deref(),
         split: sample.split,
         source: sample.source.as_deref(),

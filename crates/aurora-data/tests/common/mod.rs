@@ -5,6 +5,7 @@
 
 use std::io::Cursor;
 
+use aurora_data::Sample;
 use image::{ImageFormat, RgbImage};
 
 /// A picture of one colour, encoded.
@@ -25,4 +26,10 @@ pub fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
         builder.append_data(&mut header, name, *data).unwrap();
     }
     builder.into_inner().unwrap()
+}
+
+/// The answers of a sample's question, with their weights.
+pub fn answers(sample: &Sample) -> Vec<(&str, f32)> {
+    let question = sample.question.as_ref().unwrap();
+    question.answers.iter().map(|(answer, weight)| (answer.as_str(), *weight)).collect()
 }

@@ -133,7 +133,8 @@ pub fn answer(
                 if let Some(scored) = scored {
                     let reachable = right.iter().filter(|(a, _)| known.contains(&comparable(a)));
                     let best = reachable.map(|(a, _)| score(a, right)).fold(0.0, f64::max);
-                    report.add(scored, best, kind(right));
+                    let said = question.and_then(|question| question.kind.as_deref());
+                    report.add(scored, best, said.unwrap_or_else(|| kind(right)));
                 }
                 given.push(Given { index, answer, score: scored });
             }

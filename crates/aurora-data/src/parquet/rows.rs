@@ -1,0 +1,127 @@
+//! From the rows of a file to samples.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::columns::Columns;
+use super::file::ParquetFile;
+use super::pictures::Pictures;
+use super::words::{Cell, Cells};
+use crate::content::Pack;
+use crate::folder::Captions;
+use crate::formats::Row;
+use crate::policy::Skips;
+use crate::{Content, Error, Result, Sample, Split, Visual};
+
+/// Rows whose words are read at a time.
+const BATCH: u64 = 1024;
+
+/// Reads the words of every row of a file, and where its picture is. Rows without a split of their
+/// own are of `split`. Rows that cannot be used, `skips` decides about.
+///
+/// # Errors
+/// A file that is damaged, has no pictures or, where they are needed, no words; with a policy that
+/// stops, the first row that cannot be used.
+pub(crate) fn read(
+    path: &Path,
+    split: Option<Split>,
+    captions: Captions,
+    skips: &Skips,
+) -> Result<Vec<Sample>> {
+    let file = Arc::new(ParquetFile::open(path)?);
+    let bad = |reason: String| Error::annotations(path, None, &reason);
+    let schema = file.metadata().file_metadata().schema_descr();
+    let columns = Columns::choose(schema, captions).map_err(bad)?;
+    let pictures: Arc<dyn Pack> = Arc::new(Pictures::new(Arc::clone(&file), columns.picture));
+    let shard: Arc<str> = path.display().to_string().into();
+    let mut samples = Vec::new();
+    for (number, (start, group)) in file.groups().enumerate() {
+        let rows = group.num_rows().unsigned_abs();
+        let own = group.columns().get(columns.picture);
+        let none = own.and_then(|own| own.statistics()?.null_count_opt());
+        if rows > 0 && none == Some(rows) {
+            return Err(bad(
+                "its pictures are not in it, at most their paths: write the dataset with its \
+                 pictures embedded, or name the files in a captions.csv"
+                    .to_string(),
+            ));
+        }
+        // As far as is known before a page is unpacked.
+        let len = own.map_or(1, |own| own.compressed_size().unsigned_abs() / rows.max(1)).max(1);
+        let mut words = Vec::with_capacity(columns.words.len());
+        for word in &columns.words {
+            let cells = Cells::new(&file, number, rows, word.leaf, word.numbers);
+            words.push((word.field, cells.map_err(bad)?));
+        }
+        let names = columns.path.map(|leaf| Cells::new(&file, number, rows, leaf, None));
+        let mut names = names.transpose().map_err(bad)?;
+        let mut done = 0;
+        while done < rows {
+            let count = BATCH.min(rows - done);
+            let next = |cells: &mut Cells<'_>| cells.next(count as usize).map(Vec::into_iter);
+            let mut paths = names.as_mut().map(next).transpose().map_err(bad)?;
+            let mut read = Vec::with_capacity(words.len());
+            for (field, cells) in &mut words {
+                read.push((*field, next(cells).map_err(bad)?));
+            }
+            for _ in 0..count {
+                let row = start + done;
+                done += 1;
+                let cells = read.iter_mut().map(|(field, cells)| (*field, cells.next()));
+                let key = key(row, paths.as_mut().and_then(Iterator::next));
+                let content = Content::Packed { pack: Arc::clone(&pictures), index: row, len };
+                let made = row_of(cells).and_then(|row| {
+                    let mut record = row.record_of_picture();
+                    record.split = record.split.or(split);
+                    let sample = record.into_sample((&shard, key), Visual::Picture(content), "");
+                    let said = !sample.captions.is_empty() || sample.question.is_some();
+                    if said || captions == Captions::Optional {
+                        Ok(sample)
+                    } else {
+                        Err("nothing is said about its picture: no word is left".to_string())
+                    }
+                });
+                match made {
+                    Ok(sample) => samples.push(sample),
+                    Err(reason) => {
+                        let place = format!("row {}", row + 1);
+                        let what = format!("{}, {place}", path.display());
+                        skips.decide(what, Error::row(path, place, &reason))?;
+                    }
+                }
+            }
+        }
+    }
+    if samples.is_empty() {
+        let reason = "no row of it can be used".to_string();
+        return Err(Error::Empty { what: path.display().to_string(), reason });
+    }
+    Ok(samples)
+}
+
+/// The name of a sample: the number of its row, and that of the picture's file where it is kept.
+/// (Files of different folders have the same name there.)
+fn key(row: u64, path: Option<Cell>) -> String {
+    match path {
+        Some(Ok(Value::String(path))) if !path.trim().is_empty() => {
+            format!("row {} ({path})", row + 1)
+        }
+        _ => format!("row {}", row + 1),
+    }
+}
+
+/// A row of its cells, by the rules that other tables have.
+fn row_of<'a>(cells: impl Iterator<Item = (&'a str, Option<Cell>)>) -> Result<Row, String> {
+    let mut row = Map::new();
+    for (field, cell) in cells {
+        match cell.transpose().map_err(|reason| format!("{field}: {reason}"))? {
+            None | Some(Value::Null) => {}
+            Some(value) => {
+                row.insert(field.to_string(), value);
+            }
+        }
+    }
+    serde_json::from_value(Value::Object(row)).map_err(|e| e.to_string())
+}
