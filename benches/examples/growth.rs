@@ -14,6 +14,7 @@ use aurora_layers::{Backbone, BlipConfig};
 use aurora_train::config::{Config, RunConfig as _};
 use aurora_train::evaluation::GalleryBuilder;
 use aurora_train::progress::Silent;
+use aurora_train::queue::FeatureQueue;
 use aurora_train::retrieval::Pairs;
 use aurora_train::trainer::Trainer;
 use candle_core::{DType, Device, Tensor};
@@ -81,7 +82,16 @@ fn texts(count: usize) -> Result<(Tensor, Tensor)> {
     Ok((ids, Tensor::ones((count, LENGTH), DType::F32, &Device::Cpu)?))
 }
 
-/// A step over `batch` pairs with a queue of so many.
+/// A queue without an empty slot: those would not be looked at. Its concepts are nobody's in a batch.
+fn full(width: usize, slots: usize) -> Result<FeatureQueue> {
+    let features = (normal("queue", &[slots, width])? / (width as f64).sqrt())?;
+    let ids: Vec<i64> = (1_000_000..).take(slots).collect();
+    let mut queue = FeatureQueue::new(width, slots, &Device::Cpu)?;
+    queue.enqueue(&features, &features, &ids)?;
+    Ok(queue)
+}
+
+/// A step over `batch` pairs with a full queue of so many.
 fn step(backbone: &Backbone, batch: usize, queue: usize) -> Result<Box<dyn FnMut() -> Result<()>>> {
     let settings = [
         "adapter.rank=32".to_owned(),
@@ -91,6 +101,7 @@ fn step(backbone: &Backbone, batch: usize, queue: usize) -> Result<Box<dyn FnMut
     ];
     let config = Config::resolve(None, &settings)?;
     let mut trainer = Trainer::new(&config, backbone, &Device::Cpu)?;
+    trainer.set_queue(full(backbone.config.projection_size, queue)?)?;
     let images = normal("pictures", &[batch, 3, 96, 96])?;
     let (ids, mask) = texts(batch)?;
     let mut number = 0;

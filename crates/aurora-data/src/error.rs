@@ -258,13 +258,12 @@ pub enum Error {
 impl Error {
     /// [`Self::Annotations`] with what the reason quotes of the file made printable.
     pub(crate) fn annotations(file: &Path, line: Option<u64>, reason: &str) -> Self {
-        let reason = printable(reason).into_owned();
-        Self::Annotations { file: file.to_path_buf(), line, reason }
+        Self::Annotations { file: file.to_path_buf(), line, reason: quoting(reason) }
     }
 
     /// [`Self::Row`], likewise.
     pub(crate) fn row(file: &Path, place: String, reason: &str) -> Self {
-        Self::Row { file: file.to_path_buf(), place, reason: printable(reason).into_owned() }
+        Self::Row { file: file.to_path_buf(), place, reason: quoting(reason) }
     }
 
     /// Whether the error is about one picture or record, without which the rest can be used.
@@ -298,9 +297,29 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// Letters of a reason that quotes what stands in a file: enough for any that a person wrote.
+const LETTERS: usize = 600;
+
+/// A reason of [`LETTERS`] letters at most, printable.
+fn quoting(reason: &str) -> String {
+    let reason = printable(reason);
+    match reason.char_indices().nth(LETTERS) {
+        Some((end, _)) => format!("{} ...", reason.get(..end).unwrap_or_default()),
+        None => reason.into_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::printable;
+    use super::{LETTERS, printable, quoting};
+
+    #[test]
+    fn a_reason_has_an_end() {
+        assert_eq!(quoting("short"), "short");
+        let long = quoting(&"ö".repeat(LETTERS + 1));
+        assert_eq!(long.chars().count(), LETTERS + 4);
+        assert_eq!(quoting(&"ö".repeat(LETTERS)).chars().count(), LETTERS);
+    }
 
     #[test]
     fn control_characters_are_written_out() {
