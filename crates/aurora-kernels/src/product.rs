@@ -31,8 +31,9 @@ pub(crate) type Finish<'a, T> = &'a (dyn Fn(usize, usize, &mut [T]) + Sync);
 /// Rows of the left factor that stay in a core's second cache while a group of panels passes by; a multiple of the
 /// rows of every tile but the widest.
 const ROW_BLOCK: usize = 48;
-/// Columns of the left factor that are multiplied at a time, so that panels stay in the second cache too.
-const DEPTH_BLOCK: usize = 768;
+/// Columns of the left factor that are multiplied at a time: a panel stays in the second cache while the rows pass by,
+/// and the product is read and written again as seldom as that allows.
+const DEPTH_BLOCK: usize = 1536;
 /// Columns of the right factor that a task brings into panels.
 const COLUMN_GROUP: usize = 64;
 
@@ -49,108 +50,112 @@ pub(crate) fn multiply<T: Real>(
     precision: Precision,
     finish: Option<Finish<'_, T>>,
 ) {
-    multiply_by(Isa::in_use(), out, add, lhs, rhs, precision, finish);
+    Product { isa: Isa::in_use(), lhs, rhs, precision, finish }.write(out, add);
 }
 
-/// [`multiply`] by these instructions.
-fn multiply_by<T: Real>(
+/// What is multiplied, by which instructions, and what comes after it.
+#[derive(Clone, Copy)]
+struct Product<'a, T> {
     isa: Isa,
-    out: &mut MatrixMut<'_, T>,
-    add: bool,
-    lhs: Matrix<'_, T>,
-    rhs: Matrix<'_, T>,
+    lhs: Matrix<'a, T>,
+    rhs: Matrix<'a, T>,
     precision: Precision,
-    finish: Option<Finish<'_, T>>,
-) {
-    let fits = lhs.columns == rhs.rows && out.rows == lhs.rows && out.columns == rhs.columns;
-    assert!(fits, "factors and product of a matrix product differ in size");
-    assert!(out.initialised || !add, "cannot add to a product that was never written");
-    if out.rows == 0 || out.columns == 0 {
-        return;
-    }
-    if lhs.columns == 0 {
-        if !add {
-            out.clear();
-        }
-    } else if by_pairs(isa, out, add, lhs, rhs, precision, finish) {
-        return;
-    } else if lhs.column_stride == 1 || lhs.columns == 1 {
-        return rows_times_panels(isa, out, add, lhs, rhs, precision, finish);
-    } else if lhs.rows > rhs.columns {
-        // The transpose is the cheaper product: the smaller factor is the one that is copied into rows.
-        let (rows, columns) = (out.rows, out.columns);
-        let mut turned = vec![T::zero(); rows * columns];
-        let mut transpose = MatrixMut::dense(&mut turned, columns, rows);
-        multiply_by(isa, &mut transpose, false, rhs.t(), lhs.t(), precision, None);
-        out.take_transpose(&turned, add);
-    } else {
-        let rows = lhs.to_rows();
-        let lhs = Matrix::dense(&rows, lhs.rows, lhs.columns);
-        return rows_times_panels(isa, out, add, lhs, rhs, precision, finish);
-    }
-    if let Some(finish) = finish {
-        for row in 0..out.rows {
-            // SAFETY: the row lies within `out`, which has been written.
-            let piece = unsafe { out.piece(row, 0, out.columns) };
-            finish(row, 0, piece);
-        }
-    }
+    finish: Option<Finish<'a, T>>,
 }
 
-/// The product by instructions that multiply bf16, if that is the precision and there are such; says whether it was.
-fn by_pairs<T: Real>(
-    isa: Isa,
-    out: &mut MatrixMut<'_, T>,
-    add: bool,
-    lhs: Matrix<'_, T>,
-    rhs: Matrix<'_, T>,
-    precision: Precision,
-    finish: Option<Finish<'_, T>>,
-) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(kernel) = bf16::Kernel::of(isa, precision)
-        && let (Some(lhs), Some(rhs)) = (lhs.singles(), rhs.singles())
-    {
-        let lhs = bf16::Left::of(lhs);
-        in_tasks(out, add, rhs.rows, finish, bf16::Right::new, |right, out, (row, column)| {
-            let rhs = rhs.t().from(column, out.columns).t();
-            bf16::one_task(kernel, right, out, (&lhs, row), rhs);
+impl<T: Real> Product<'_, T> {
+    /// The product, written or added to `out`.
+    fn write(self, out: &mut MatrixMut<'_, T>, add: bool) {
+        let Self { lhs, rhs, .. } = self;
+        let fits = lhs.columns == rhs.rows && out.rows == lhs.rows && out.columns == rhs.columns;
+        assert!(fits, "factors and product of a matrix product differ in size");
+        assert!(out.initialised || !add, "cannot add to a product that was never written");
+        if out.rows == 0 || out.columns == 0 {
+            return;
+        }
+        if lhs.columns == 0 {
+            if !add {
+                out.clear();
+            }
+            out.finish(self.finish, (0, 0));
+        } else if self.by_pairs(out, add) {
+        } else if lhs.column_stride == 1 || lhs.columns == 1 {
+            self.by_panels(out, add);
+        } else if lhs.rows > rhs.columns {
+            // The transpose is the cheaper product: the smaller factor is the one that is copied into rows.
+            let mut turned = vec![T::zero(); out.rows * out.columns];
+            let mut transpose = MatrixMut::dense(&mut turned, out.columns, out.rows);
+            Self { lhs: rhs.t(), rhs: lhs.t(), finish: None, ..self }.write(&mut transpose, false);
+            out.take_transpose(&turned, add);
+            out.finish(self.finish, (0, 0));
+        } else {
+            let rows = lhs.to_rows();
+            let lhs = Matrix::dense(&rows, lhs.rows, lhs.columns);
+            Product { lhs, ..self }.by_panels(out, add);
+        }
+    }
+
+    /// By instructions that multiply bf16, if that is the precision and there are such; says whether it was.
+    fn by_pairs(self, out: &mut MatrixMut<'_, T>, add: bool) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(kernel) = bf16::Kernel::of(self.isa, self.precision)
+            && let (Some(lhs), Some(rhs)) = (self.lhs.singles(), self.rhs.singles())
+        {
+            let lhs = bf16::Left::of(lhs);
+            in_tasks(out, add, rhs.rows, bf16::Right::new, |right, out, (row, column)| {
+                let rhs = rhs.t().from(column, out.columns).t();
+                bf16::one_task(kernel, right, out, (&lhs, row), rhs);
+                out.finish(self.finish, (row, column));
+            });
+            return true;
+        }
+        let _ = (out, add);
+        false
+    }
+
+    /// By panels of the right factor; the rows of the left one are dense.
+    fn by_panels(self, out: &mut MatrixMut<'_, T>, add: bool) {
+        let room = || Room { panels: Panels::new(), block: Block::new() };
+        in_tasks(out, add, self.lhs.columns, room, |room, out, place| {
+            self.one_task(room, out, place);
         });
-        return true;
     }
-    let _ = (isa, out, add, lhs, rhs, precision, finish);
-    false
+
+    /// One task's part of the product, from this row and column of it on, added to what has been written of it, in
+    /// blocks of the depth and of the rows; each block of rows is finished while it is in the first cache.
+    fn one_task(
+        self,
+        room: &mut Room<T>,
+        out: &mut MatrixMut<'_, T>,
+        (row, column): (usize, usize),
+    ) {
+        let lhs = self.lhs.from(row, out.rows);
+        let rhs = self.rhs.t().from(column, out.columns).t();
+        let mut add = out.initialised;
+        for first in (0..lhs.columns).step_by(DEPTH_BLOCK) {
+            let depth = DEPTH_BLOCK.min(lhs.columns - first);
+            let last = first + depth == lhs.columns;
+            room.panels.fill(self.isa, self.precision, rhs.from(first, depth));
+            for below in (0..out.rows).step_by(ROW_BLOCK) {
+                let rows = ROW_BLOCK.min(out.rows - below);
+                let lhs = lhs.from(below, rows).t().from(first, depth).t();
+                let lhs = room.block.take(self.precision, lhs);
+                // SAFETY: the rows lie within `out`.
+                let mut out = unsafe { out.rows_from(below, rows) };
+                Tiles { panels: &room.panels, lhs, add }.multiply(self.isa, &mut out);
+                out.finish(self.finish.filter(|_| last), (row + below, column));
+            }
+            add = true;
+        }
+    }
 }
 
-/// The product of a left factor whose rows are dense.
-fn rows_times_panels<T: Real>(
-    isa: Isa,
-    out: &mut MatrixMut<'_, T>,
-    add: bool,
-    lhs: Matrix<'_, T>,
-    rhs: Matrix<'_, T>,
-    precision: Precision,
-    finish: Option<Finish<'_, T>>,
-) {
-    let room = || Room { panels: Panels::new(), block: Block::new() };
-    // A task finishes its rows itself, block by block, while they are in the first cache.
-    in_tasks(out, add, lhs.columns, None, room, |room, out, (row, column)| {
-        let lhs = lhs.from(row, out.rows);
-        let rhs = rhs.t().from(column, out.columns).t();
-        let finish = finish
-            .map(|finish| move |below: usize, piece: &mut [T]| finish(row + below, column, piece));
-        one_task(isa, precision, room, out, lhs, rhs, finish);
-    });
-}
-
-/// A product of this depth as parallel tasks, each for some rows and columns of it from the given ones on, which then
-/// are finished. What a task has to add to has been written, anything else has not. A thread makes one room and keeps
-/// it from task to task.
+/// A product of this depth as parallel tasks, each for some rows and columns of it from the given ones on. What a task
+/// has to add to has been written, anything else has not. A thread makes one room and keeps it from task to task.
 fn in_tasks<T: Real, R>(
     out: &mut MatrixMut<'_, T>,
     add: bool,
     depth: usize,
-    finish: Option<Finish<'_, T>>,
     room: impl Fn() -> R + Sync,
     task: impl Fn(&mut R, &mut MatrixMut<'_, T>, (usize, usize)) + Sync,
 ) {
@@ -175,12 +180,6 @@ fn in_tasks<T: Real, R>(
             MatrixMut::shared(first, rows, columns, row_stride, add)
         };
         task(room, &mut out, (row, column));
-        if let Some(finish) = finish {
-            for i in 0..rows {
-                // SAFETY: the row lies within the task's part, which has been written.
-                finish(row + i, column, unsafe { out.piece(i, 0, columns) });
-            }
-        }
     };
     // A thread takes the next task when it is done with one.
     let next = AtomicUsize::new(0);
@@ -205,40 +204,6 @@ fn in_tasks<T: Real, R>(
 struct Room<T> {
     panels: Panels<T>,
     block: Block<T>,
-}
-
-/// One task's part of a product, added to what has been written of it, in blocks of the depth and of the rows; then
-/// `finish` on every row of the part.
-fn one_task<T: Real>(
-    isa: Isa,
-    precision: Precision,
-    room: &mut Room<T>,
-    out: &mut MatrixMut<'_, T>,
-    lhs: Matrix<'_, T>,
-    rhs: Matrix<'_, T>,
-    finish: Option<impl Fn(usize, &mut [T])>,
-) {
-    let mut add = out.initialised;
-    for first in (0..lhs.columns).step_by(DEPTH_BLOCK) {
-        let depth = DEPTH_BLOCK.min(lhs.columns - first);
-        let last = first + depth == lhs.columns;
-        room.panels.fill(isa, precision, rhs.from(first, depth));
-        for row in (0..out.rows).step_by(ROW_BLOCK) {
-            let rows = ROW_BLOCK.min(out.rows - row);
-            let lhs = lhs.from(row, rows).t().from(first, depth).t();
-            let lhs = room.block.take(precision, lhs);
-            // SAFETY: the rows lie within `out`.
-            let mut out = unsafe { out.rows_from(row, rows) };
-            Tiles { panels: &room.panels, lhs, add }.multiply(isa, &mut out);
-            if let Some(finish) = finish.as_ref().filter(|_| last) {
-                for below in 0..rows {
-                    // SAFETY: the row lies within the block, which has been written.
-                    finish(row + below, unsafe { out.piece(below, 0, out.columns) });
-                }
-            }
-        }
-        add = true;
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::any::TypeId;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
+use super::Finish;
 use crate::element::Real;
 
 /// A matrix to read, of any strides.
@@ -200,15 +201,16 @@ impl<'a, T: Real> MatrixMut<'a, T> {
         MatrixMut { data, rows, lifetime: PhantomData, ..*self }
     }
 
-    /// Part of a row.
-    ///
-    /// # Safety
-    /// It lies within the matrix and has been written.
-    pub(super) unsafe fn piece(&mut self, row: usize, column: usize, columns: usize) -> &mut [T] {
-        // SAFETY: vouched for by the caller.
-        unsafe {
-            let first = self.data.add(row * self.row_stride + column);
-            std::slice::from_raw_parts_mut(first, columns)
+    /// `finish` on every row of a matrix that has been written and begins at this row and column of a product.
+    pub(super) fn finish(&mut self, finish: Option<Finish<'_, T>>, (row, column): (usize, usize)) {
+        let Some(finish) = finish else { return };
+        assert!(self.initialised, "cannot finish what was never written");
+        for below in 0..self.rows {
+            // SAFETY: the row lies within the matrix, which has been written.
+            let piece = unsafe {
+                std::slice::from_raw_parts_mut(self.data.add(below * self.row_stride), self.columns)
+            };
+            finish(row + below, column, piece);
         }
     }
 

@@ -91,7 +91,7 @@ fn check_bf16(sizes: [usize; 3], lhs_turned: bool, rhs_turned: bool) {
         if isa <= Isa::of_processor() && Isa::in_use() <= Isa::Avx512 {
             let mut again = vec![0f32; m * n];
             let out = &mut MatrixMut::dense(&mut again, m, n);
-            multiply_by(isa, out, false, lhs, rhs, Precision::Bf16, None);
+            Product { isa, lhs, rhs, precision: Precision::Bf16, finish: None }.write(out, false);
             assert_eq!(again, found, "{sizes:?} {lhs_turned} {rhs_turned} {isa:?}");
         }
     }

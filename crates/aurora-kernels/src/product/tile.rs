@@ -32,6 +32,7 @@ impl<T: Real> Tiles<'_, T> {
                 _ => all::<T, Plain<T>, 6>(self, out),
             }
         }
+        out.set_initialised();
     }
 }
 
@@ -107,6 +108,12 @@ unsafe fn tile<T: Real, R: Register<T>, const ROWS: usize>(
         let mut left = depth;
         while left > 0 {
             let chain = left.min(CHAIN);
+            if left == chain {
+                // The product is far larger than a cache; without this every tile would wait for its lines at the end.
+                for i in 0..ROWS {
+                    fetch(out.pointer().add((row + i) * out.row_stride() + column));
+                }
+            }
             let mut sums = [[R::zero(); 2]; ROWS];
             for _ in 0..chain / 4 {
                 for p in 0..4 {
@@ -145,6 +152,18 @@ unsafe fn tile<T: Real, R: Register<T>, const ROWS: usize>(
             }
         }
     }
+}
+
+/// Asks for the line of memory at this address, which is written soon.
+#[inline(always)]
+fn fetch<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 has the instruction, and it reads nothing that the program could see.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
 
 /// One column of the left factor times one row of a panel, added to the sums.

@@ -113,6 +113,7 @@ pub(super) fn one_task<T: Real>(
         }
         add = true;
     }
+    out.set_initialised();
 }
 
 impl Kernel {
