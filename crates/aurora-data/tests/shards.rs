@@ -6,7 +6,8 @@ use std::fs;
 use std::io::Write;
 
 use aurora_data::{
-    Captions, Content, Dataset, Decode, Error, QuestionId, Split, Visual, folder, shard,
+    Captions, Content, Dataset, Decode, Error, OnError, QuestionId, Skips, Split, Visual, folder,
+    shard,
 };
 use common::{picture, tar};
 use image::ImageFormat::{Jpeg, Png, WebP};
@@ -93,6 +94,33 @@ fn clips_and_questions_in_a_shard() {
         let error = shard::parse("s.tar", &bytes).unwrap_err();
         assert!(matches!(error, Error::Duplicate { .. }), "{other}: {error}");
     }
+}
+
+#[test]
+fn what_is_there_twice_is_left_out_and_the_rest_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.tar");
+    let [a, b] = [1, 2].map(|c| picture(2, 2, [c; 3], Png));
+    let words = br#"{"caption": "x"}"#;
+    let files: [(&str, &[u8]); 9] = [
+        ("1.png", &a),
+        ("1.json", words),
+        ("1.png", &b),
+        ("1.png", &b),
+        ("2.png", &a),
+        ("2.json", words),
+        ("3.jpg", &a),
+        ("3.txt", b"one"),
+        ("3.txt", b"another"),
+    ];
+    fs::write(&path, tar(&files)).unwrap();
+    let skips = Skips::new(OnError::Skip, 9);
+    let samples = shard::read_with(&path, &skips).unwrap();
+    let keys: Vec<&str> = samples.iter().map(|sample| sample.key.as_str()).collect();
+    assert_eq!(keys, ["2"]);
+    let listed: Vec<String> = skips.list().into_iter().map(|skipped| skipped.reason).collect();
+    assert_eq!(listed.len(), 2, "{listed:?}");
+    assert!(listed.iter().all(|reason| reason.contains("is there twice")), "{listed:?}");
 }
 
 #[test]
