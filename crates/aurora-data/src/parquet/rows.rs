@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::columns::Columns;
 use super::file::ParquetFile;
 use super::pictures::Pictures;
-use super::words::{Cell, Cells};
+use super::words::{Cell, Cells, Room};
 use crate::content::Pack;
 use crate::folder::Captions;
 use crate::formats::Row;
@@ -36,6 +36,7 @@ pub(crate) fn read(
     let columns = Columns::choose(schema, captions).map_err(bad)?;
     let pictures: Arc<dyn Pack> = Arc::new(Pictures::new(Arc::clone(&file), columns.picture));
     let shard: Arc<str> = path.display().to_string().into();
+    let mut room = Room::new(file.len());
     let mut samples = Vec::new();
     for (number, (start, group)) in file.groups().enumerate() {
         let rows = group.num_rows().unsigned_abs();
@@ -60,8 +61,10 @@ pub(crate) fn read(
         let mut done = 0;
         while done < rows {
             let count = BATCH.min(rows - done);
-            let next = |cells: &mut Cells<'_>| cells.next(count as usize).map(Vec::into_iter);
-            let mut paths = names.as_mut().map(next).transpose().map_err(bad)?;
+            room.next_batch();
+            let mut next =
+                |cells: &mut Cells<'_>| cells.next(count as usize, &mut room).map(Vec::into_iter);
+            let mut paths = names.as_mut().map(&mut next).transpose().map_err(bad)?;
             let mut read = Vec::with_capacity(words.len());
             for (field, cells) in &mut words {
                 read.push((*field, next(cells).map_err(bad)?));
