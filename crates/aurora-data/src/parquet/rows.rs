@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use ::parquet::file::metadata::RowGroupMetaData;
 use serde_json::{Map, Value};
 
 use super::columns::Columns;
@@ -34,6 +35,15 @@ pub(crate) fn read(
     let bad = |reason: String| Error::annotations(path, None, &reason);
     let schema = file.metadata().file_metadata().schema_descr();
     let columns = Columns::choose(schema, captions).map_err(bad)?;
+    let mut filled = file.groups().filter(|(_, group)| group.num_rows() > 0).peekable();
+    // In a file that has some, single rows without one are told when they are read.
+    if filled.peek().is_some() && filled.all(|(_, group)| is_empty(group, columns.picture)) {
+        return Err(bad(
+            "its pictures are not in it, at most their paths: write the dataset with its pictures \
+             embedded, or name the files in a captions.csv"
+                .to_string(),
+        ));
+    }
     let pictures: Arc<dyn Pack> = Arc::new(Pictures::new(Arc::clone(&file), columns.picture));
     let shard: Arc<str> = path.display().to_string().into();
     let mut room = Room::new(file.len());
@@ -41,14 +51,6 @@ pub(crate) fn read(
     for (number, (start, group)) in file.groups().enumerate() {
         let rows = group.num_rows().unsigned_abs();
         let own = group.columns().get(columns.picture);
-        let none = own.and_then(|own| own.statistics()?.null_count_opt());
-        if rows > 0 && none == Some(rows) {
-            return Err(bad(
-                "its pictures are not in it, at most their paths: write the dataset with its \
-                 pictures embedded, or name the files in a captions.csv"
-                    .to_string(),
-            ));
-        }
         // As far as is known before a page is unpacked.
         let len = own.map_or(1, |own| own.compressed_size().unsigned_abs() / rows.max(1)).max(1);
         let mut words = Vec::with_capacity(columns.words.len());
@@ -102,6 +104,12 @@ pub(crate) fn read(
         return Err(Error::Empty { what: path.display().to_string(), reason });
     }
     Ok(samples)
+}
+
+/// Whether a row group says that a column has nothing in any of its rows.
+fn is_empty(group: &RowGroupMetaData, leaf: usize) -> bool {
+    let nulls = group.columns().get(leaf).and_then(|own| own.statistics()?.null_count_opt());
+    nulls == Some(group.num_rows().unsigned_abs())
 }
 
 /// The name of a sample: the number of its row, and that of the picture's file where it is kept.
