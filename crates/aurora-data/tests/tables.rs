@@ -84,6 +84,16 @@ fn a_film_that_a_row_names() {
     assert!(matches!(read(folder.path(), &options)[0].visual, Visual::Film(_)));
 }
 
+/// MSR-VTT has captions; a person's own table may ask about clips, and be named as a file.
+#[test]
+fn questions_about_clips() {
+    let folder = own("asked.csv", b"clip,question,answer\nwalk,what is it?,a walk\n");
+    let samples = read(&folder.path().join("asked.csv"), &Options::default());
+    assert!(matches!(&samples[0].visual, Visual::Frames(frames) if frames.len() == 2));
+    assert_eq!(samples[0].question.as_ref().unwrap().text, "what is it?");
+    assert_eq!(answers(&samples[0]), [("a walk", 1.0)]);
+}
+
 #[test]
 fn long_captions_are_cut_and_quotes_in_tsv_are_letters() {
     let long = "word ".repeat(100_000);
