@@ -20,7 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::content::{Content, SharedFile};
-use crate::error::printable;
+use crate::error::{printable, quoting};
 use crate::film::{HEAD, Kind, kind};
 use crate::policy::Skips;
 use crate::sample::{Record, Sample, Visual};
@@ -367,7 +367,7 @@ pub(crate) fn with_words(
         Some((file, data)) => Record::parse(data).map_err(|reason| Error::Record {
             shard: shard.to_string(),
             file: file.to_string(),
-            reason,
+            reason: quoting(&reason),
         })?,
     };
     let text = match text {

@@ -182,6 +182,17 @@ fn bad_records_name_the_file() {
     assert!(error.to_string().contains("7.txt"), "{error}");
 }
 
+/// What a record says cannot move a terminal's cursor, and is quoted to an end.
+#[test]
+fn bad_records_are_quoted_printably() {
+    let png = picture(2, 2, [0; 3], Png);
+    let json = format!(r#"{{"caption": "x", "split": "\u001b[2J{}"}}"#, "y".repeat(9000));
+    let bytes = tar(&[("7.png", &png), ("7.json", json.as_bytes())]);
+    let error = shard::parse("s.tar", &bytes).unwrap_err().to_string();
+    assert!(error.contains("7.json") && error.contains("\\u{1b}[2J"), "{error}");
+    assert!(!error.contains(char::is_control) && error.len() < 1000, "{error}");
+}
+
 #[test]
 fn pictures_that_do_not_decode_name_shard_and_key() {
     let mut cut = picture(40, 40, [200, 10, 10], Png);

@@ -11,6 +11,7 @@ use super::file::ParquetFile;
 use super::pictures::Pictures;
 use super::words::{Cell, Cells, Room};
 use crate::content::Pack;
+use crate::error::quoting;
 use crate::folder::Captions;
 use crate::formats::Row;
 use crate::policy::Skips;
@@ -113,11 +114,11 @@ fn is_empty(group: &RowGroupMetaData, leaf: usize) -> bool {
 }
 
 /// The name of a sample: the number of its row, and that of the picture's file where it is kept.
-/// (Files of different folders have the same name there.)
+/// (Files of different folders have the same name there.) It stands in messages, so it is printable.
 fn key(row: u64, path: Option<Cell>) -> String {
     match path {
         Some(Ok(Value::String(path))) if !path.trim().is_empty() => {
-            format!("row {} ({path})", row + 1)
+            format!("row {} ({})", row + 1, quoting(&path))
         }
         _ => format!("row {}", row + 1),
     }

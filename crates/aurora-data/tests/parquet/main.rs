@@ -186,6 +186,16 @@ fn a_look_finds_what_it_finds_in_a_folder() {
     }
 }
 
+#[test]
+fn the_name_of_a_row_is_printable() {
+    let mut rows = rows(1);
+    rows[0].path = Some(format!("\u{1b}[2J\n{}.png", "x".repeat(9000)));
+    let folder = tempfile::tempdir().unwrap();
+    let samples = read(&at(&folder, "a.parquet", &parquet(&rows, 4, plain()))).unwrap();
+    let key = &samples[0].key;
+    assert!(key.starts_with("row 1 (\\u{1b}[2J\\nxx") && key.len() < 1000, "{key}");
+}
+
 /// A whole row group without a picture is so many rows without one.
 #[test]
 fn rows_without_pictures_are_left_out_wherever_they_stand() {
