@@ -282,8 +282,8 @@ impl Error {
     }
 }
 
-/// A text from a file, for a message: what would move a terminal's cursor or end its line is written out.
-pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+/// A text from outside, for a message: what would move a terminal's cursor or end its line is written out.
+pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(char::is_control) {
         return Cow::Borrowed(text);
     }
@@ -300,8 +300,8 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
 /// Letters of a reason that quotes what stands in a file: enough for any that a person wrote.
 const LETTERS: usize = 600;
 
-/// A reason of [`LETTERS`] letters at most, printable.
-fn quoting(reason: &str) -> String {
+/// A text from outside, [`printable`] and of 600 letters at most.
+pub fn quoting(reason: &str) -> String {
     let reason = printable(reason);
     match reason.char_indices().nth(LETTERS) {
         Some((end, _)) => format!("{} ...", reason.get(..end).unwrap_or_default()),

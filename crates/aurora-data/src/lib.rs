@@ -25,7 +25,7 @@ pub mod write;
 pub use caption::Keywords;
 pub use content::Content;
 pub use dataset::{Dataset, Decode};
-pub use error::{Error, Result};
+pub use error::{Error, Result, printable, quoting};
 pub use folder::Captions;
 pub use formats::Format;
 pub use loader::{

@@ -15,12 +15,12 @@
 mod gzip;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::content::{Content, SharedFile};
-use crate::error::printable;
+use crate::error::{printable, quoting};
 use crate::film::{HEAD, Kind, kind};
 use crate::policy::Skips;
 use crate::sample::{Record, Sample, Visual};
@@ -240,6 +240,7 @@ impl Parts {
 /// Brings the files of each key together, in the order of the keys.
 fn samples(shard: &str, tar: &Archive<'_>, files: Vec<File>, skips: &Skips) -> Result<Vec<Sample>> {
     let mut parts: BTreeMap<String, Parts> = BTreeMap::new();
+    let mut left_out: BTreeSet<String> = BTreeSet::new();
     for file in files {
         if let Err(error) = stays_inside(shard, &file.path) {
             skips.decide(format!("{shard}: {}", file.path), error)?;
@@ -256,6 +257,8 @@ fn samples(shard: &str, tar: &Archive<'_>, files: Vec<File>, skips: &Skips) -> R
         let extension = extension.to_lowercase();
         if let Err(error) = put(shard, tar, &mut parts, (&key, &extension), file) {
             skips.decide(format!("{shard}: {key}"), error)?;
+            // Which of two files is meant, nobody knows; a third may still come.
+            left_out.insert(key);
         }
     }
     if parts.is_empty() {
@@ -263,7 +266,7 @@ fn samples(shard: &str, tar: &Archive<'_>, files: Vec<File>, skips: &Skips) -> R
     }
     let name: Arc<str> = Arc::from(shard);
     let mut out = Vec::with_capacity(parts.len());
-    for (key, part) in parts {
+    for (key, part) in parts.into_iter().filter(|(key, _)| !left_out.contains(key)) {
         match sample(&name, tar, key.clone(), part) {
             Ok(sample) => out.push(sample),
             Err(error) => skips.decide(format!("{shard}: {key}"), error)?,
@@ -364,7 +367,7 @@ pub(crate) fn with_words(
         Some((file, data)) => Record::parse(data).map_err(|reason| Error::Record {
             shard: shard.to_string(),
             file: file.to_string(),
-            reason,
+            reason: quoting(&reason),
         })?,
     };
     let text = match text {

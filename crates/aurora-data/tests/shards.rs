@@ -6,7 +6,8 @@ use std::fs;
 use std::io::Write;
 
 use aurora_data::{
-    Captions, Content, Dataset, Decode, Error, QuestionId, Split, Visual, folder, shard,
+    Captions, Content, Dataset, Decode, Error, OnError, QuestionId, Skips, Split, Visual, folder,
+    shard,
 };
 use common::{picture, tar};
 use image::ImageFormat::{Jpeg, Png, WebP};
@@ -96,6 +97,33 @@ fn clips_and_questions_in_a_shard() {
 }
 
 #[test]
+fn what_is_there_twice_is_left_out_and_the_rest_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.tar");
+    let [a, b] = [1, 2].map(|c| picture(2, 2, [c; 3], Png));
+    let words = br#"{"caption": "x"}"#;
+    let files: [(&str, &[u8]); 9] = [
+        ("1.png", &a),
+        ("1.json", words),
+        ("1.png", &b),
+        ("1.png", &b),
+        ("2.png", &a),
+        ("2.json", words),
+        ("3.jpg", &a),
+        ("3.txt", b"one"),
+        ("3.txt", b"another"),
+    ];
+    fs::write(&path, tar(&files)).unwrap();
+    let skips = Skips::new(OnError::Skip, 9);
+    let samples = shard::read_with(&path, &skips).unwrap();
+    let keys: Vec<&str> = samples.iter().map(|sample| sample.key.as_str()).collect();
+    assert_eq!(keys, ["2"]);
+    let listed: Vec<String> = skips.list().into_iter().map(|skipped| skipped.reason).collect();
+    assert_eq!(listed.len(), 2, "{listed:?}");
+    assert!(listed.iter().all(|reason| reason.contains("is there twice")), "{listed:?}");
+}
+
+#[test]
 fn names_longer_than_a_header() {
     let png = picture(2, 2, [0; 3], Png);
     let long = "folder/".repeat(30) + "name";
@@ -152,6 +180,17 @@ fn bad_records_name_the_file() {
     }
     let error = shard::parse("s.tar", &tar(&[("7.png", &png), ("7.txt", b"\xff")])).unwrap_err();
     assert!(error.to_string().contains("7.txt"), "{error}");
+}
+
+/// What a record says cannot move a terminal's cursor, and is quoted to an end.
+#[test]
+fn bad_records_are_quoted_printably() {
+    let png = picture(2, 2, [0; 3], Png);
+    let json = format!(r#"{{"caption": "x", "split": "\u001b[2J{}"}}"#, "y".repeat(9000));
+    let bytes = tar(&[("7.png", &png), ("7.json", json.as_bytes())]);
+    let error = shard::parse("s.tar", &bytes).unwrap_err().to_string();
+    assert!(error.contains("7.json") && error.contains("\\u{1b}[2J"), "{error}");
+    assert!(!error.contains(char::is_control) && error.len() < 1000, "{error}");
 }
 
 #[test]

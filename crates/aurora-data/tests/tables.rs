@@ -84,6 +84,16 @@ fn a_film_that_a_row_names() {
     assert!(matches!(read(folder.path(), &options)[0].visual, Visual::Film(_)));
 }
 
+/// MSR-VTT has captions; a person's own table may ask about clips, and be named as a file.
+#[test]
+fn questions_about_clips() {
+    let folder = own("asked.csv", b"clip,question,answer\nwalk,what is it?,a walk\n");
+    let samples = read(&folder.path().join("asked.csv"), &Options::default());
+    assert!(matches!(&samples[0].visual, Visual::Frames(frames) if frames.len() == 2));
+    assert_eq!(samples[0].question.as_ref().unwrap().text, "what is it?");
+    assert_eq!(answers(&samples[0]), [("a walk", 1.0)]);
+}
+
 #[test]
 fn long_captions_are_cut_and_quotes_in_tsv_are_letters() {
     let long = "word ".repeat(100_000);
@@ -156,7 +166,12 @@ fn what_is_wrong_is_told_with_file_and_line() {
         (
             "captions.jsonl",
             b"[{\"image\": \"a.png\",\n\"caption\": 3}]",
-            &["line 2", "a text or a list of texts"],
+            &["captions.jsonl, row 1", "line 2, column", "a text or a list of texts"],
+        ),
+        (
+            "captions.jsonl",
+            b"[{\"image\": \"a.png\",\n\"caption\": 3}\n{}]",
+            &["captions.jsonl, line 3", "expected `,` or `]`"],
         ),
     ];
     for (name, table, says) in cases {
@@ -192,6 +207,34 @@ fn skipping_lists_and_stops_past_the_limit() {
     let folder = own("captions.csv", b"image,caption\nb.png,x\n");
     let error = source::read(folder.path(), &options, &Skips::new(OnError::Skip, 9)).unwrap_err();
     assert!(error.to_string().contains("no row of it can be used"), "{error}");
+}
+
+/// The benchmarks' lists: a row that cannot be read is left out as a line would be.
+#[test]
+fn skipping_rows_of_a_json_list() {
+    let row = r#"{"image": "a.png", "caption": "a, [\"red\"] {apple}", "image_id": 1}"#;
+    let list = format!(
+        " [{row},\n {{\"image\": \"a.png\", \"caption\": 5}} , {row},\r\n\t7,          {{\"image\": \"a.png\",\n\"caption\": \"ö\", \"caption\": \"x\"}}, null, {row}\n] "
+    );
+    let folder = own("list.json", list.as_bytes());
+    let path = folder.path().join("list.json");
+    let skips = Skips::new(OnError::Skip, 9);
+    let samples = source::read(&path, &Options::default(), &skips).unwrap();
+    assert_eq!(samples.len(), 3);
+    assert!(samples.iter().all(|sample| sample.captions == ["a, [ red ] {apple}"]));
+    let listed: Vec<String> = skips.list().iter().map(ToString::to_string).collect();
+    let says = [
+        "row 2: a text or a list of texts was expected at line 2, column 33",
+        "row 4: invalid type: integer `7`",
+        "row 5: duplicate field `caption` at line 4, column 26",
+        "row 6: invalid type: null",
+    ];
+    assert_eq!(listed.len(), says.len(), "{listed:?}");
+    for (line, part) in listed.iter().zip(says) {
+        assert!(line.contains(part), "{line}");
+    }
+    let error = source::read(&path, &Options::default(), &Skips::default()).unwrap_err();
+    assert!(matches!(&error, Error::Row { place, .. } if place == "row 2"), "{error}");
 }
 
 #[test]

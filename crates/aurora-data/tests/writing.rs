@@ -110,6 +110,28 @@ fn every_kind_of_sample_is_read_back() {
     assert_eq!(verify(folder.path()).unwrap(), written.manifest);
 }
 
+/// A GIF among pictures (in Parquet, or named .jpg) is its first frame there, and so it is in a shard.
+#[test]
+fn a_picture_that_moves_stays_a_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = ["solid.gif", "clear.apng", "clear.webp"];
+    let samples = names.map(|name| sample(name, Visual::Picture(film(name))));
+    for (out, encoding) in [("jpg", Encoding::Jpeg), ("png", Encoding::Png)] {
+        let out = folder.path().join(out);
+        let options = ShardOptions { encoding, ..ShardOptions::default() };
+        let written = run(&samples, &out, &options).unwrap();
+        for (sample, back) in samples.iter().zip(read_all(&out, &written.manifest)) {
+            assert!(matches!(back.visual, Visual::Picture(_)), "{}", sample.key);
+            if encoding == Encoding::Png {
+                let [first, back] = [sample, &back].map(|sample| {
+                    Picture::decode(&sample.visual.contents()[0].bytes().unwrap()).unwrap()
+                });
+                assert_eq!((first.width(), first.rgb()), (back.width(), back.rgb()));
+            }
+        }
+    }
+}
+
 #[test]
 fn films_become_frames() {
     let folder = tempfile::tempdir().unwrap();

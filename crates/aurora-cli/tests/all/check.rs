@@ -42,6 +42,22 @@ fn what_would_end_a_training_is_exit_code_1() {
     assert!(page.contains("Problems (1)") && !page.contains("<b>words"));
 }
 
+/// A caption may hold anything; printed, it moves no cursor.
+#[test]
+fn captions_are_printed_printably() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    pictures(&data);
+    let row = |name: &str, split: &str| {
+        format!(r#"{{"image": "{name}", "caption": "a \u001b[2J word", "split": "{split}"}}"#)
+    };
+    let rows = [row("p0.png", "train"), row("p1.png", "test")].join("\n");
+    fs::write(data.join("captions.jsonl"), rows).unwrap();
+    let printed = works(folder.path(), "data check {}/data");
+    assert!(printed.contains("a \\u{1b}[2j word"), "{printed}");
+    assert!(!printed.contains('\u{1b}'), "{printed}");
+}
+
 #[test]
 fn what_cannot_be_looked_at_is_refused() {
     let folder = tempfile::tempdir().unwrap();

@@ -62,7 +62,7 @@ impl Format {
     fn of(row: &Row, pictures: &Pictures) -> Self {
         match row {
             Row { video_id: Some(_), question: Some(_), .. } => Self::MsrvttQa,
-            Row { clip_name: Some(_), .. } => Self::Msrvtt,
+            Row { clip_name: Some(_), question: None, .. } => Self::Msrvtt,
             Row { image: Some(_), question: Some(_), .. } => Self::Vqa,
             Row { image: Some(image), image_id: Some(_), .. } => {
                 let flat = || pictures.is_there(flickr30k::base_name(image));

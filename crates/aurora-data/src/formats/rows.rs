@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::quotes;
 use crate::policy::Skips;
@@ -108,7 +109,7 @@ pub(super) fn read(path: &Path, skips: &Skips) -> Result<Vec<Placed>> {
     match extension.as_deref() {
         Some("csv") => separated(path, &text, b',', skips),
         Some("tsv") => separated(path, &text, b'\t', skips),
-        _ if text.trim_start().starts_with('[') => list(path, &text),
+        _ if text.trim_start().starts_with('[') => list(path, &text, skips),
         _ => lines(path, &text, skips),
     }
 }
@@ -135,12 +136,80 @@ pub(super) fn text(path: &Path) -> Result<String> {
     }
 }
 
-/// A JSON list.
-fn list(path: &Path, text: &str) -> Result<Vec<Placed>> {
-    let rows: Vec<Row> = serde_json::from_str(text)
+/// A JSON list. It is parsed as a whole where every row of it can be used: to part it takes longer.
+fn list(path: &Path, text: &str, skips: &Skips) -> Result<Vec<Placed>> {
+    let place = |index: usize| format!("row {}", index + 1);
+    if let Ok(rows) = serde_json::from_str::<Vec<Row>>(text) {
+        let placed = |(index, row)| Placed { place: place(index), row };
+        return Ok(rows.into_iter().enumerate().map(placed).collect());
+    }
+    let members = Members::of(text)
         .map_err(|e| Error::annotations(path, Some(e.line() as u64), &e.to_string()))?;
-    let placed = |(index, row)| Placed { place: format!("row {}", index + 1), row };
-    Ok(rows.into_iter().enumerate().map(placed).collect())
+    let mut out = Vec::new();
+    for (index, (member, (line, column))) in members.enumerate() {
+        match serde_json::from_str(member) {
+            Ok(row) => out.push(Placed { place: place(index), row }),
+            Err(e) => {
+                let column = e.column() + if e.line() == 1 { column } else { 0 };
+                let at = format!("line {}, column {column}", line + e.line() - 1);
+                refuse(path, place(index), unread(&e, &at), skips)?;
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// Why a row of JSON cannot be used. The parser counts from the beginning of what it was given; `at`
+/// is where that is in the file.
+fn unread(error: &serde_json::Error, at: &str) -> String {
+    let message = error.to_string();
+    let reason = message.split(" at line ").next().unwrap_or(&message);
+    format!("{reason} at {at}; a JSON object was expected")
+}
+
+/// The members of a JSON list as they stand in the text, each with the line in which it begins,
+/// counted from 1, and the columns before it.
+struct Members<'a> {
+    rest: &'a str,
+    line: usize,
+    column: usize,
+}
+
+impl<'a> Members<'a> {
+    /// # Errors
+    /// A text that is no JSON or no list, wherever in it that shows.
+    fn of(text: &'a str) -> serde_json::Result<Self> {
+        serde_json::from_str::<Vec<IgnoredAny>>(text)?;
+        Ok(Self { rest: text, line: 1, column: 0 })
+    }
+
+    /// Takes the next `length` bytes.
+    fn take(&mut self, length: usize) -> Option<&'a str> {
+        let (taken, rest) = self.rest.split_at_checked(length)?;
+        self.rest = rest;
+        match taken.rfind('\n') {
+            Some(last) => {
+                self.line += taken.bytes().filter(|&byte| byte == b'\n').count();
+                self.column = length - last - 1;
+            }
+            None => self.column += length,
+        }
+        Some(taken)
+    }
+}
+
+impl<'a> Iterator for Members<'a> {
+    type Item = (&'a str, (usize, usize));
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // The text is a list, so these stand between its members, and the first before them.
+        let is_between = |letter: char| letter.is_ascii_whitespace() || "[,".contains(letter);
+        self.take(self.rest.len() - self.rest.trim_start_matches(is_between).len())?;
+        let mut values = serde_json::Deserializer::from_str(self.rest).into_iter::<IgnoredAny>();
+        values.next()?.ok()?;
+        let (length, begins) = (values.byte_offset(), (self.line, self.column));
+        Some((self.take(length)?, begins))
+    }
 }
 
 /// JSON lines.
@@ -151,11 +220,7 @@ fn lines(path: &Path, text: &str, skips: &Skips) -> Result<Vec<Placed>> {
         match serde_json::from_str(line) {
             Ok(row) => out.push(Placed { place, row }),
             Err(e) => {
-                // The parser counts lines from the beginning of what it was given.
-                let message = e.to_string();
-                let reason = message.split(" at line ").next().unwrap_or(&message);
-                let reason =
-                    format!("{reason} at column {}; a JSON object was expected", e.column());
+                let reason = unread(&e, &format!("column {}", e.column()));
                 refuse(path, place, reason, skips)?;
             }
         }

@@ -72,6 +72,11 @@ impl ParquetFile {
         self.source.0.path()
     }
 
+    /// Its length in bytes.
+    pub fn len(&self) -> u64 {
+        self.source.0.len()
+    }
+
     /// `len` bytes from `offset` on.
     ///
     /// # Errors

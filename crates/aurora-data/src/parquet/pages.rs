@@ -31,6 +31,8 @@ pub(super) struct Page {
     pub unpacked: u64,
     /// Whether the values stand in it as they are, each with its length before it, to its end.
     pub plain: bool,
+    /// Whether a value may begin with what stands in the one before it.
+    pub prefixed: bool,
 }
 
 /// The pages of a column in a row group.
@@ -55,6 +57,7 @@ struct Header {
 }
 
 const PLAIN: i64 = 0;
+const DELTA_BYTE_ARRAY: i64 = 7;
 
 const DATA: i64 = 0;
 const DICTIONARY: i64 = 2;
@@ -97,7 +100,9 @@ pub(super) fn pages(file: &SharedFile, column: &ColumnChunkMetaData) -> Result<P
                 }
                 let plain =
                     header.encoding == PLAIN && column.compression() == Compression::UNCOMPRESSED;
-                out.pages.push(Page { offset: at, len, first, values, unpacked, plain });
+                let prefixed = header.encoding == DELTA_BYTE_ARRAY;
+                let page = Page { offset: at, len, first, values, unpacked, plain, prefixed };
+                out.pages.push(page);
                 first = first.saturating_add(values);
             }
             _ => return Err(bad("is of a kind that does not belong there")),

@@ -3,13 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use ::parquet::file::metadata::RowGroupMetaData;
 use serde_json::{Map, Value};
 
 use super::columns::Columns;
 use super::file::ParquetFile;
 use super::pictures::Pictures;
-use super::words::{Cell, Cells};
+use super::words::{Cell, Cells, Room};
 use crate::content::Pack;
+use crate::error::quoting;
 use crate::folder::Captions;
 use crate::formats::Row;
 use crate::policy::Skips;
@@ -34,20 +36,22 @@ pub(crate) fn read(
     let bad = |reason: String| Error::annotations(path, None, &reason);
     let schema = file.metadata().file_metadata().schema_descr();
     let columns = Columns::choose(schema, captions).map_err(bad)?;
+    let mut filled = file.groups().filter(|(_, group)| group.num_rows() > 0).peekable();
+    // In a file that has some, single rows without one are told when they are read.
+    if filled.peek().is_some() && filled.all(|(_, group)| is_empty(group, columns.picture)) {
+        return Err(bad(
+            "its pictures are not in it, at most their paths: write the dataset with its pictures \
+             embedded, or name the files in a captions.csv"
+                .to_string(),
+        ));
+    }
     let pictures: Arc<dyn Pack> = Arc::new(Pictures::new(Arc::clone(&file), columns.picture));
     let shard: Arc<str> = path.display().to_string().into();
+    let mut room = Room::new(file.len());
     let mut samples = Vec::new();
     for (number, (start, group)) in file.groups().enumerate() {
         let rows = group.num_rows().unsigned_abs();
         let own = group.columns().get(columns.picture);
-        let none = own.and_then(|own| own.statistics()?.null_count_opt());
-        if rows > 0 && none == Some(rows) {
-            return Err(bad(
-                "its pictures are not in it, at most their paths: write the dataset with its \
-                 pictures embedded, or name the files in a captions.csv"
-                    .to_string(),
-            ));
-        }
         // As far as is known before a page is unpacked.
         let len = own.map_or(1, |own| own.compressed_size().unsigned_abs() / rows.max(1)).max(1);
         let mut words = Vec::with_capacity(columns.words.len());
@@ -60,8 +64,10 @@ pub(crate) fn read(
         let mut done = 0;
         while done < rows {
             let count = BATCH.min(rows - done);
-            let next = |cells: &mut Cells<'_>| cells.next(count as usize).map(Vec::into_iter);
-            let mut paths = names.as_mut().map(next).transpose().map_err(bad)?;
+            room.next_batch();
+            let mut next =
+                |cells: &mut Cells<'_>| cells.next(count as usize, &mut room).map(Vec::into_iter);
+            let mut paths = names.as_mut().map(&mut next).transpose().map_err(bad)?;
             let mut read = Vec::with_capacity(words.len());
             for (field, cells) in &mut words {
                 read.push((*field, next(cells).map_err(bad)?));
@@ -101,12 +107,18 @@ pub(crate) fn read(
     Ok(samples)
 }
 
+/// Whether a row group says that a column has nothing in any of its rows.
+fn is_empty(group: &RowGroupMetaData, leaf: usize) -> bool {
+    let nulls = group.columns().get(leaf).and_then(|own| own.statistics()?.null_count_opt());
+    nulls == Some(group.num_rows().unsigned_abs())
+}
+
 /// The name of a sample: the number of its row, and that of the picture's file where it is kept.
-/// (Files of different folders have the same name there.)
+/// (Files of different folders have the same name there.) It stands in messages, so it is printable.
 fn key(row: u64, path: Option<Cell>) -> String {
     match path {
         Some(Ok(Value::String(path))) if !path.trim().is_empty() => {
-            format!("row {} ({path})", row + 1)
+            format!("row {} ({})", row + 1, quoting(&path))
         }
         _ => format!("row {}", row + 1),
     }

@@ -11,6 +11,7 @@ use image::{ExtendedColorType, ImageEncoder as _, ImageFormat};
 use serde::Serialize;
 
 use super::ShardOptions;
+use crate::film::{Kind, kind};
 use crate::picture::sniff;
 use crate::question::{QuestionId, Weighed};
 use crate::video::clip::pick_stored;
@@ -161,14 +162,18 @@ fn is_larger(picture: &Picture, size: usize) -> bool {
     picture.width().max(picture.height()) > size
 }
 
-/// A picture as it is, or scaled. One that is stored as it is has been decoded all the same: what is
-/// broken is found now, not in the middle of a training.
+/// A picture as it is, scaled, or where its file moves, its first frame: as it is, the reader of
+/// shards would take it for a film. One that is stored as it is has been decoded all the same: what
+/// is broken is found now, not in the middle of a training.
 fn picture(content: &Content, options: &ShardOptions) -> Result<(&'static str, Vec<u8>), String> {
     let data = read(content)?;
     let decoded = Picture::decode(&data)?;
     if let Some(size) = options.size.filter(|&size| is_larger(&decoded, size)) {
         let scaled = decoded.resize(size, None).map_err(|e| e.to_string())?;
         return Ok((options.encoding.extension(), options.encoding.encode(&scaled)?));
+    }
+    if kind(&data) == Some(Kind::Film) {
+        return Ok((options.encoding.extension(), options.encoding.encode(&decoded)?));
     }
     let extension = match sniff(&data) {
         Some(ImageFormat::Jpeg) => "jpg",

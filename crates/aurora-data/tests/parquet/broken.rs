@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use ::parquet::basic::{Compression, ZstdLevel};
-use ::parquet::file::properties::WriterVersion;
+use ::parquet::basic::{Compression, Encoding, ZstdLevel};
+use ::parquet::file::properties::{WriterProperties, WriterVersion};
 use aurora_data::source::{self, Options};
 use aurora_data::{OnError, Skips};
 use image::ImageFormat::Png;
 use proptest::prelude::*;
 
 use crate::common::picture;
-use crate::made::{at, bytes, parquet, plain, read, rows};
+use crate::made::{at, bytes, parquet, plain, read, repeated, rows};
 
 #[test]
 fn what_is_wrong_with_a_file_is_told() {
@@ -55,6 +55,30 @@ fn lengths_in_page_headers_are_not_believed() {
     let error = bytes(&samples[0]).unwrap_err().to_string();
     for part in ["a.parquet", "row group 1, column image.bytes", "more than"] {
         assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+/// A text that stands in a file once may be that of every row, and takes its bytes for each.
+#[test]
+fn texts_that_would_fill_memory_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let prefixed = || plain().set_encoding(Encoding::DELTA_BYTE_ARRAY);
+    let text = "word".repeat(100 << 10);
+    for (properties, what) in
+        [(WriterProperties::builder(), "a dictionary"), (prefixed(), "prefixes")]
+    {
+        let data = repeated(1000, &text, properties);
+        assert!(data.len() < 4 << 20, "{what}: {}", data.len());
+        let error = read(&at(&folder, "a.parquet", &data)).unwrap_err().to_string();
+        for part in ["a.parquet: row group 1, column text", "256 MiB", "shorter texts"] {
+            assert!(error.contains(part), "{what}: {part}: {error}");
+        }
+    }
+    let text = "word".repeat(1 << 10);
+    for properties in [WriterProperties::builder(), prefixed()] {
+        let samples = read(&at(&folder, "a.parquet", &repeated(3000, &text, properties))).unwrap();
+        assert_eq!(samples.len(), 3000);
+        assert!(samples.iter().all(|sample| sample.captions == [text.as_str()]));
     }
 }
 

@@ -106,6 +106,26 @@ pub fn at(folder: &tempfile::TempDir, name: &str, data: &[u8]) -> PathBuf {
     path
 }
 
+/// A file of `count` rows with one picture and one text.
+pub fn repeated(count: usize, text: &str, properties: WriterPropertiesBuilder) -> Vec<u8> {
+    let schema = "message schema {
+        required group image { required binary bytes; }
+        required binary text (STRING);
+    }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let properties = Arc::new(properties.build());
+    let mut file = SerializedFileWriter::new(Vec::new(), schema, properties).unwrap();
+    let mut group = file.next_row_group().unwrap();
+    for value in [picture(9, 9, [1; 3], Png), text.as_bytes().to_vec()] {
+        let mut column = group.next_column().unwrap().unwrap();
+        let values = vec![ByteArray::from(value); count];
+        column.typed::<ByteArrayType>().write_batch(&values, None, None).unwrap();
+        column.close().unwrap();
+    }
+    group.close().unwrap();
+    file.into_inner().unwrap()
+}
+
 /// A file of one row with the columns of a schema, all texts.
 pub fn columns(schema: &str, cells: &[&[u8]]) -> Vec<u8> {
     let schema = Arc::new(parse_message_type(&format!("message schema {{ {schema} }}")).unwrap());

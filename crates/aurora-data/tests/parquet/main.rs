@@ -187,6 +187,35 @@ fn a_look_finds_what_it_finds_in_a_folder() {
 }
 
 #[test]
+fn the_name_of_a_row_is_printable() {
+    let mut rows = rows(1);
+    rows[0].path = Some(format!("\u{1b}[2J\n{}.png", "x".repeat(9000)));
+    let folder = tempfile::tempdir().unwrap();
+    let samples = read(&at(&folder, "a.parquet", &parquet(&rows, 4, plain()))).unwrap();
+    let key = &samples[0].key;
+    assert!(key.starts_with("row 1 (\\u{1b}[2J\\nxx") && key.len() < 1000, "{key}");
+}
+
+/// A whole row group without a picture is so many rows without one.
+#[test]
+fn rows_without_pictures_are_left_out_wherever_they_stand() {
+    let mut rows = rows(12);
+    for row in &mut rows[4..8] {
+        row.picture = None;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = at(&folder, "a.parquet", &parquet(&rows, 4, plain()));
+    let samples = read(&path).unwrap();
+    assert_eq!(samples.len(), 12);
+    let error = bytes(&samples[5]).unwrap_err().to_string();
+    assert!(error.contains("row 6 holds no picture"), "{error}");
+    let skips = Skips::new(OnError::Skip, 4);
+    let kept = Dataset::new_with(samples.clone(), Decode::AtLoad, &skips).unwrap();
+    assert_eq!((kept.len(), skips.len()), (8, 4), "{:?}", skips.list());
+    assert!(Dataset::new(samples, Decode::AtLoad).is_err());
+}
+
+#[test]
 fn shards_are_made_of_it() {
     let rows = rows(20);
     let folder = tempfile::tempdir().unwrap();

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use aurora_data::check::{Checked, Group, Report, TINY, check};
-use aurora_data::{Dataset, Decode, Tokens, embedded};
+use aurora_data::{Dataset, Decode, Tokens, embedded, printable, quoting};
 use aurora_train::progress::Progress;
 
 use crate::args::CheckArgs;
@@ -131,7 +131,7 @@ fn print(report: &Report) {
     }
     list("problems", report.problems.iter().map(ToString::to_string));
     list("the same picture in two splits", report.same_picture.leaks.iter().map(members));
-    let words = |group: &Group| format!("\"{}\": {}", group.shared, members(group));
+    let words = |group: &Group| format!("\"{}\": {}", quoting(&group.shared), members(group));
     list("the same caption in two splits", report.same_caption.leaks.iter().map(words));
 }
 
@@ -139,14 +139,14 @@ fn members(group: &Group) -> String {
     group.members.join(" = ")
 }
 
-/// The first lines of a list.
+/// The first lines of a list, which quote data: none moves the cursor.
 fn list(heading: &str, lines: impl ExactSizeIterator<Item = String>) {
     let more = lines.len().saturating_sub(LISTED);
     if lines.len() > 0 {
         output::line(&format!("\n{heading}:"));
     }
     for line in lines.take(LISTED) {
-        output::line(&format!("  {line}"));
+        output::line(&format!("  {}", printable(&line)));
     }
     if more > 0 {
         output::line(&format!("  and {} more; --out writes all", count(more as u64)));
