@@ -107,6 +107,12 @@ impl Tokens {
         self.special
     }
 
+    /// Fingerprint of the pieces in the order of their ids.
+    pub fn fingerprint(&self) -> String {
+        let pieces = (0..self.size as u32).map(|id| self.tokenizer.id_to_token(id));
+        crate::fingerprint(pieces.map(Option::unwrap_or_default))
+    }
+
     /// How many pieces there are.
     pub fn vocab_size(&self) -> usize {
         self.size

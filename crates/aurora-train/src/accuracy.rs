@@ -50,6 +50,11 @@ pub struct AccuracyReport {
 }
 
 impl AccuracyReport {
+    /// Accuracy and what is reachable, percent; none where no right answer is known.
+    pub fn known(&self) -> Option<[f64; 2]> {
+        (self.questions > 0).then_some([self.accuracy, self.reachable])
+    }
+
     /// Takes in a question: what its answer scored and what the best candidate would have, and its kind.
     pub fn add(&mut self, score: f64, best: f64, kind: &str) {
         self.questions += 1;

@@ -136,7 +136,13 @@ impl RunFolder {
     /// What the system reports.
     pub fn write_skipped(&self, skipped: &[Skipped]) -> Result<()> {
         if skipped.is_empty() {
-            return Ok(());
+            let path = self.join("skipped.jsonl");
+            return match fs::remove_file(&path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    Err(Error::io("remove", &path, e))
+                }
+                _ => Ok(()),
+            };
         }
         let mut text = String::new();
         for one in skipped {

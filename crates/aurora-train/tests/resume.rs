@@ -9,6 +9,9 @@ use std::sync::Arc;
 
 use aurora_data::{Content, Dataset, Decode, OnError, Skips, Visual};
 use aurora_train::config::{Config, DataSection, Task};
+use aurora_train::pipeline::{Saved, resume};
+use aurora_train::progress::Silent;
+use aurora_train::run::RunFolder;
 use common::cut::{Cut, STEPS, config, cut_off, fresh, go, left, on_threads, uncut};
 use common::{drawings, inputs, metrics};
 use proptest::prelude::*;
@@ -86,6 +89,10 @@ proptest! {
     }
 }
 
+fn undecodable(place: &str) -> aurora_data::Error {
+    aurora_data::Error::Decode { shard: place.into(), key: "7".into(), reason: "cut".into() }
+}
+
 /// What was left out before the cut counts and is listed, although it is not met again.
 #[test]
 fn skipped_samples_are_remembered() {
@@ -117,6 +124,40 @@ fn skipped_samples_are_remembered() {
     assert_eq!(left(&path), left(&whole));
     let listed = std::fs::read_to_string(path.join("skipped.jsonl")).unwrap();
     assert!(listed.lines().count() == 1 && listed.contains("broken"), "{listed}");
+}
+
+/// Data that lie elsewhere than they did: what was left out counts once, under its new name.
+#[test]
+fn what_was_left_out_moves_with_the_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let began = config(Task::Retrieval, &["data.train=old/train", "data.augment=none"]);
+    let lost = |place: &str| {
+        let inputs = inputs(Task::Retrieval, drawings(11), Skips::new(OnError::Skip, 1));
+        inputs.pictures.skips.decide(format!("{place}: 7"), undecodable(place)).unwrap();
+        inputs
+    };
+    let cut = Some(Cut { after: 5, in_evaluation: false });
+    assert!(go(&path, &began, &lost("old/train"), cut).is_none());
+    let now = config(Task::Retrieval, &["data.train=new", "data.augment=none"]);
+    let outcome = go(&path, &now, &lost("new"), None).unwrap();
+    assert_eq!(outcome.summary.skipped, 1);
+    let listed = std::fs::read_to_string(path.join("skipped.jsonl")).unwrap();
+    assert!(listed.lines().count() == 1 && listed.contains("new: 7"), "{listed}");
+}
+
+/// A run that cannot go on with these data stays as it was.
+#[test]
+fn a_refusal_leaves_the_folder_alone() {
+    let (_folder, path) = cut_off();
+    let inputs = inputs(Task::Retrieval, drawings(10), Skips::new(OnError::Skip, 1));
+    inputs.pictures.skips.decide("elsewhere: 7", undecodable("elsewhere")).unwrap();
+    let run = RunFolder::open(&path).unwrap();
+    let saved = Saved::newest(&run).unwrap();
+    let config = config(Task::Retrieval, &[]);
+    let error = resume(&config, &inputs, &run, saved, &mut Silent).unwrap_err().to_string();
+    assert!(error.contains("data.train"), "{error}");
+    assert!(!path.join("skipped.jsonl").exists());
 }
 
 /// Whatever memory is left when it goes on; and its time is that of all its parts.

@@ -73,10 +73,11 @@ pub fn chance_of(test: &Dataset, found: &Evaluation) -> Result<page::Recall> {
 fn of_accuracy<'a>(report: &AccuracyReport, kinds: impl Iterator<Item = &'a String>) -> Accuracy {
     let kinds: std::collections::BTreeSet<&String> = kinds.collect();
     let of_kind = |kind: &String| report.by_type.get(kind).map(|found| found.accuracy);
+    let [all, reachable] = report.known().map_or([None; 2], |known| known.map(Some));
     Accuracy {
-        all: report.accuracy,
+        all,
         by_kind: kinds.into_iter().map(|kind| (kind.clone(), of_kind(kind))).collect(),
-        reachable: report.reachable,
+        reachable,
     }
 }
 

@@ -83,9 +83,8 @@ pub fn accuracy_table(lines: &[(&str, &AccuracyReport)]) -> Table {
     let mut table = Table::new(header);
     for (name, report) in lines {
         let of_kind = |kind: &&String| report.by_type.get(*kind).map(|kind| kind.accuracy);
-        let values = std::iter::once(Some(report.accuracy))
-            .chain(kinds.iter().map(of_kind))
-            .chain([Some(report.reachable)]);
+        let [all, reachable] = report.known().map_or([None; 2], |known| known.map(Some));
+        let values = std::iter::once(all).chain(kinds.iter().map(of_kind)).chain([reachable]);
         let cells = values.map(|value| value.map_or("-".to_owned(), |value| format!("{value:.1}")));
         table.row(std::iter::once((*name).to_owned()).chain(cells));
     }

@@ -5,12 +5,12 @@ use super::html::{Html, Picture};
 /// Accuracy of a model in percent.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Accuracy {
-    /// Over all questions.
-    pub all: f64,
+    /// Over all questions; none where no right answer is known.
+    pub all: Option<f64>,
     /// Over the questions of each kind, all models' kinds in one order; none where there is none.
     pub by_kind: Vec<(String, Option<f64>)>,
-    /// What the best candidate each time would reach.
-    pub reachable: f64,
+    /// What the best candidate each time would reach, if right answers are known.
+    pub reachable: Option<f64>,
 }
 
 /// A test question with its answers.
@@ -51,7 +51,7 @@ pub(super) fn write_table(html: &mut Html, before: &Accuracy, after: &Accuracy, 
 fn write_accuracy(html: &mut Html, class: &str, name: &str, accuracy: &Accuracy) {
     html.open("tr", &[("class", &class)]).element("th", &[("scope", &"row")], name);
     let kinds = accuracy.by_kind.iter().map(|(_, value)| *value);
-    let values = std::iter::once(Some(accuracy.all)).chain(kinds).chain([Some(accuracy.reachable)]);
+    let values = std::iter::once(accuracy.all).chain(kinds).chain([accuracy.reachable]);
     for value in values {
         html.markup("<td>");
         match value {
@@ -119,9 +119,9 @@ mod tests {
             after: (HOSTILE.to_owned(), Some(1.0)),
         };
         let accuracy = Accuracy {
-            all: 12.345,
+            all: Some(12.345),
             by_kind: vec![(HOSTILE.to_owned(), Some(1.0)), ("number".to_owned(), None)],
-            reachable: 99.0,
+            reachable: None,
         };
         let mut html = Html::new();
         write_table(&mut html, &accuracy, &accuracy, HOSTILE);
@@ -129,7 +129,7 @@ mod tests {
         let page = html.into_string();
         assert!(!page.contains("<script") && !page.contains("' onerror="), "{page}");
         assert_eq!(page.matches("<td>12.3</td>").count(), 2);
-        assert_eq!(page.matches("<td>-</td>").count(), 2);
+        assert_eq!(page.matches("<td>-</td>").count(), 4);
         // Once in the note, once at the right answer.
         assert_eq!(page.matches("class=\"badge\"").count(), 2);
     }

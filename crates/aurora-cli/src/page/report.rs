@@ -127,13 +127,18 @@ impl ReportPage {
     }
 
     fn write_header(&self, html: &mut Html) {
-        let (what, before, after) = match &self.gain {
-            Gain::Recall { before, after, .. } => ("Mean recall", before.mean(), after.mean()),
-            Gain::Accuracy { before, after } => ("Accuracy", before.all, after.all),
+        let headline = match &self.gain {
+            Gain::Recall { before, after, .. } => {
+                headline("Mean recall", before.mean(), after.mean())
+            }
+            Gain::Accuracy { before, after } => match (before.all, after.all) {
+                (Some(before), Some(after)) => headline("Accuracy", before, after),
+                _ => "No right answers are known to the test questions".to_owned(),
+            },
         };
         html.markup("<header>\n");
         html.element("p", &[("class", &"title")], &self.title);
-        html.element("h1", &[], headline(what, before, after));
+        html.element("h1", &[], headline);
         html.element("p", &[("class", &"lede")], &self.tuned);
         html.markup("</header>\n");
     }

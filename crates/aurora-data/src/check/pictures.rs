@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::TINY;
 use super::report::{Bin, Sharing, Sizes, Tiny, sharing};
+use crate::digest::hexadecimal;
 use crate::policy::Skipped;
 use crate::video::clip;
 use crate::{Content, Picture, Sample, Visual};
@@ -101,7 +102,7 @@ pub(super) fn look(
         match hashes?.as_slice() {
             [] => None,
             [one] => Some((*one).to_string()),
-            several => Some(hex(&Sha256::digest(several.concat()))),
+            several => Some(hexadecimal(&Sha256::digest(several.concat()))),
         }
     };
     let owners = of_sample.iter().zip(parts).filter_map(|(ids, part)| {
@@ -143,7 +144,7 @@ fn see(content: &Content, sample: &Sample) -> Result<Look, Skipped> {
     if bytes.is_empty() {
         return Err(broken("it is empty".to_string()));
     }
-    let hash = hex(&Sha256::digest(&bytes));
+    let hash = hexadecimal(&Sha256::digest(&bytes));
     // Of a film the first frame tells whether this build can decode it.
     let picture = match &sample.visual {
         film @ Visual::Film(_) => clip::first(film),
@@ -164,10 +165,6 @@ fn place(content: &Content, sample: &Sample) -> String {
         Content::File { path, .. } => path.display().to_string(),
         _ => name(sample),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn sizes(found: impl Iterator<Item = (usize, usize)>) -> Sizes {

@@ -7,6 +7,7 @@ use super::options::{LastBatch, LoaderOptions, Purpose, Words};
 use super::order::Order;
 use super::plan::Plan;
 use crate::caption::Keywords;
+use crate::digest::hexadecimal;
 use crate::{Dataset, Error, Result};
 
 /// Where a run is in its data: the very next sample, and what that depends on.
@@ -147,10 +148,10 @@ impl Contents {
         }
         let mut shards = Sha256::new();
         runs.iter().for_each(|&run| shards.update((run as u64).to_le_bytes()));
-        Self { samples: dataset.len(), hash: hexadecimal(hash), shards: hexadecimal(shards) }
+        Self {
+            samples: dataset.len(),
+            hash: hexadecimal(&hash.finalize()),
+            shards: hexadecimal(&shards.finalize()),
+        }
     }
-}
-
-fn hexadecimal(hash: Sha256) -> String {
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use super::manifest::{ShardEntry, hex};
+use super::manifest::ShardEntry;
 use super::member::Members;
+use crate::digest::hexadecimal;
 use crate::{Error, Result};
 
 /// Size of a tar block in bytes.
@@ -117,7 +118,7 @@ impl Archive {
             let Hashed { file, hash } = self.tar.into_inner()?;
             file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
             fs::rename(&path, &name)?;
-            Ok(hex(&hash.finalize()))
+            Ok(hexadecimal(&hash.finalize()))
         };
         let sha256 = finish().map_err(|source| Error::Write { path: path.clone(), source })?;
         Ok(ShardEntry { file: self.name, sha256, bytes, samples, next: 0, skipped: Vec::new() })

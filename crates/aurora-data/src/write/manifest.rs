@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::{ShardOptions, member, write_whole};
+use crate::digest::hexadecimal;
 use crate::{Error, Result, Sample, Skipped, Visual};
 
 /// The manifest's name.
@@ -137,7 +138,7 @@ impl ShardEntry {
         }
         let mut hash = Sha256::new();
         io::copy(&mut file, &mut hash).map_err(|e| e.to_string())?;
-        if hex(&hash.finalize()) != self.sha256 {
+        if hexadecimal(&hash.finalize()) != self.sha256 {
             return Err("its bytes are not those of its manifest; write it again".to_string());
         }
         Ok(())
@@ -160,9 +161,5 @@ pub(super) fn work(samples: &[Sample], options: &ShardOptions) -> String {
         hash.update(format!("\n{kind} {lengths:?} "));
         hash.update(member::record(sample));
     }
-    hex(&hash.finalize())
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&hash.finalize())
 }

@@ -42,10 +42,12 @@ impl SavingSection {
 pub const MAY_CHANGE: &[&str] = &[
     "device",
     "model.backbone",
+    "model.vocabulary",
     "data.train",
     "data.validation",
     "data.test",
     "data.pictures",
+    "data.answers",
     "data.threads",
     "saving.every",
     "saving.keep",

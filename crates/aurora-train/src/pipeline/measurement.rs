@@ -69,6 +69,11 @@ impl Measurer {
         &self.feed
     }
 
+    /// Fingerprint of the answers to choose from, in their order.
+    pub fn fingerprint(&self) -> String {
+        aurora_data::fingerprint(&self.candidates)
+    }
+
     /// Number of answers to choose from.
     pub fn candidates(&self) -> usize {
         self.candidates.len()

@@ -15,6 +15,7 @@ use super::measurement::{Measurement, Measurer};
 use super::sources::Pictures;
 use crate::config::{Config, RunConfig};
 use crate::error::{Error, Result};
+use crate::figures::Figures;
 use crate::progress::{EvaluationReport, Progress, StepReport};
 use crate::run::{Record, RunFolder, Summary};
 use crate::trainer::{Trained, Trainer};
@@ -67,6 +68,11 @@ impl History {
         Ok(Self { metrics: run.metrics()?, records })
     }
 
+    /// Before a state is saved that counts on these lines.
+    fn to_disk(&self) -> Result<()> {
+        self.metrics.to_disk()
+    }
+
     pub(super) fn add(&mut self, record: Record) -> Result<()> {
         self.metrics.append(&record)?;
         self.records.push(record);
@@ -112,7 +118,11 @@ pub fn tune(
     progress: &mut dyn Progress,
 ) -> Result<Outcome> {
     run.write_config(&config.to_toml()?)?;
-    listing_skipped(inputs, run, tune_in(config, inputs, run, None, progress))
+    listing_skipped(inputs, run, || {
+        let mut state = Run::new(config, inputs, run)?;
+        let before = state.before(progress)?;
+        state.finish(0, before, progress)
+    })
 }
 
 /// Goes on with a tuning from a saved state, to the same results as if it had never stopped.
@@ -126,74 +136,21 @@ pub fn resume(
     saved: Saved,
     progress: &mut dyn Progress,
 ) -> Result<Outcome> {
-    listing_skipped(inputs, run, tune_in(config, inputs, run, Some(saved), progress))
+    let mut state = Run::new(config, inputs, run)?;
+    // Until here the folder stays as it is: what was left out of other data is not the run's.
+    let (before, first) = state.take_up(saved, progress)?;
+    listing_skipped(inputs, run, || state.finish(first, before, progress))
 }
 
-fn listing_skipped(inputs: &Inputs, run: &RunFolder, done: Result<Outcome>) -> Result<Outcome> {
+fn listing_skipped(
+    inputs: &Inputs,
+    run: &RunFolder,
+    work: impl FnOnce() -> Result<Outcome>,
+) -> Result<Outcome> {
+    let done = work();
     // Of a run that failed too: what was left out may be why.
     let written = run.write_skipped(&inputs.pictures.skips.list());
     done.and_then(|outcome| written.map(|()| outcome))
-}
-
-fn tune_in(
-    config: &Config,
-    inputs: &Inputs,
-    run: &RunFolder,
-    saved: Option<Saved>,
-    progress: &mut dyn Progress,
-) -> Result<Outcome> {
-    let begun = Instant::now();
-    let Inputs { backbone, tokens, pictures, .. } = inputs;
-    let trainer = Trainer::new(config, backbone, &backbone.device())?;
-    let feed = Feed::new(config, &backbone.config, tokens, &pictures.skips);
-    let measurer = Measurer::new(config, feed, || Ok(pictures.train.clone()))?;
-    measurer.check_validation(&pictures.validation)?;
-    let loader = measurer.feed().training(config, &pictures.train)?;
-    let history = History::new(run)?;
-    let mut state = Run {
-        config,
-        inputs,
-        folder: run,
-        trainer,
-        measurer,
-        loader,
-        history,
-        best: None,
-        grounds: None,
-        begun,
-        earlier: 0.0,
-    };
-    let (before, first) = match saved {
-        None => (state.before(progress)?, 0),
-        Some(saved) => state.take_up(saved, progress)?,
-    };
-    state.train(first, &before, progress)?;
-    let (beta, tuned) = match state.best.take() {
-        Some(best) => (best.beta, best.tuned),
-        None => (before.beta(), state.trainer.live().snapshot()?),
-    };
-    progress.message("measuring the best state on the test pairs");
-    let after = state.evaluate(&tuned, Split::Test(beta), progress)?;
-    let figures = after.figures();
-    state.history.add(Record::new("test_after", config.schedule.steps).with_figures(&figures))?;
-    if let Measurement::Answering(answered) = &after {
-        run.write("answers.json", answered.to_json(&pictures.test)?)?;
-    }
-    let bytes = write_adapter(run, &tuned, inputs, &before, &after)?;
-    let summary = Summary {
-        before: before.figures(),
-        after: figures,
-        trainable_parameters: state.trainer.trainable_parameters() as u64,
-        backbone_parameters: backbone.parameters() as u64,
-        adapter_bytes: bytes,
-        seed: config.seed,
-        test_pairs: pictures.test.len() as u64,
-        skipped: pictures.skips.len() as u64,
-        seconds: state.seconds(),
-    };
-    run.write_summary(&summary)?;
-    run.checkpoints().clear()?;
-    Ok(Outcome { summary, before, after, history: state.history.records, tuned })
 }
 
 /// What an evaluation is for: choosing (with the candidates of beta), or reporting (with the one chosen).
@@ -203,7 +160,68 @@ enum Split {
     Test(Option<f64>),
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    /// A tuning that has not begun.
+    fn new(config: &'a Config, inputs: &'a Inputs, folder: &'a RunFolder) -> Result<Self> {
+        let begun = Instant::now();
+        let Inputs { backbone, tokens, pictures, .. } = inputs;
+        let trainer = Trainer::new(config, backbone, &backbone.device())?;
+        let feed = Feed::new(config, &backbone.config, tokens, &pictures.skips);
+        let measurer = Measurer::new(config, feed, || Ok(pictures.train.clone()))?;
+        measurer.check_validation(&pictures.validation)?;
+        let loader = measurer.feed().training(config, &pictures.train)?;
+        Ok(Self {
+            config,
+            inputs,
+            folder,
+            trainer,
+            measurer,
+            loader,
+            history: History::new(folder)?,
+            best: None,
+            grounds: None,
+            begun,
+            earlier: 0.0,
+        })
+    }
+
+    /// The steps from number `first` on, and all that follows them; `before` is what the backbone was measured to.
+    fn finish(
+        mut self,
+        first: u64,
+        before: Measurement,
+        progress: &mut dyn Progress,
+    ) -> Result<Outcome> {
+        self.train(first, &before, progress)?;
+        let (beta, tuned) = match self.best.take() {
+            Some(best) => (best.beta, best.tuned),
+            None => (before.beta(), self.trainer.live().snapshot()?),
+        };
+        progress.message("measuring the best state on the test pairs");
+        let after = self.evaluate(&tuned, Split::Test(beta), progress)?;
+        let figures = after.figures();
+        let steps = self.config.schedule.steps;
+        self.history.add(Record::new("test_after", steps).with_figures(&figures))?;
+        let (inputs, run) = (self.inputs, self.folder);
+        if let Measurement::Answering(answered) = &after {
+            run.write("answers.json", answered.to_json(&inputs.pictures.test)?)?;
+        }
+        let summary = Summary {
+            before: before.figures(),
+            after: figures,
+            trainable_parameters: self.trainer.trainable_parameters() as u64,
+            backbone_parameters: inputs.backbone.parameters() as u64,
+            adapter_bytes: write_adapter(run, &tuned, inputs, &before, &after)?,
+            seed: self.config.seed,
+            test_pairs: inputs.pictures.test.len() as u64,
+            skipped: inputs.pictures.skips.len() as u64,
+            seconds: self.seconds(),
+        };
+        run.write_summary(&summary)?;
+        run.checkpoints().clear()?;
+        Ok(Outcome { summary, before, after, history: self.history.records, tuned })
+    }
+
     /// Wall time of all parts of the run so far.
     fn seconds(&self) -> f64 {
         self.earlier + self.begun.elapsed().as_secs_f64()
@@ -365,11 +383,17 @@ pub fn adapter_card(
         ),
         _ => {
             let (before, after) = (before.figures(), after.figures());
+            let shown = |figures: &Figures| match figures {
+                Figures::Accuracy(report) if report.known().is_none() => {
+                    "not known: no right answers are".to_owned()
+                }
+                figures => format!("{:.2} %", figures.headline()),
+            };
             format!(
-                "| | {}, test |\n|---|---|\n| backbone | {:.2} % |\n| tuned | {:.2} % |\n",
+                "| | {}, test |\n|---|---|\n| backbone | {} |\n| tuned | {} |\n",
                 after.name(),
-                before.headline(),
-                after.headline()
+                shown(&before),
+                shown(&after)
             )
         }
     };

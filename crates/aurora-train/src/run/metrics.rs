@@ -61,7 +61,15 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Appends one line and flushes it.
+    /// Brings what was appended to the disk, so that a machine that goes down loses none of it.
+    ///
+    /// # Errors
+    /// What the system reports.
+    pub fn to_disk(&self) -> Result<()> {
+        self.file.sync_data().map_err(|e| Error::io("write", &self.path, e))
+    }
+
+    /// Appends one line.
     ///
     /// # Errors
     /// What the system reports.
@@ -70,7 +78,7 @@ impl Metrics {
         let mut line = serde_json::to_string(record).map_err(|e| fail(e.into()))?;
         line.push('\n');
         // One write per line: a reader that follows the file sees whole lines.
-        self.file.write_all(line.as_bytes()).and_then(|()| self.file.flush()).map_err(fail)
+        self.file.write_all(line.as_bytes()).map_err(fail)
     }
 }
 

@@ -20,6 +20,7 @@ impl Run<'_> {
         if !checkpoints.baseline().exists() {
             checkpoints.write_baseline(|folder| baseline::write(folder, before))?;
         }
+        self.history.to_disk()?;
         let grounds = match &self.grounds {
             Some(grounds) => grounds.clone(),
             None => self.grounds.insert(self.look_at_grounds()?).clone(),
@@ -66,7 +67,7 @@ impl Run<'_> {
         // After the names, which tell more.
         saved.check_values(&fingerprint)?;
         self.trainer.keep_to(about.recompute.into());
-        self.inputs.pictures.skips.take_up(&about.skipped);
+        self.inputs.pictures.skips.take_up(&saved.skipped(self.config));
         self.earlier = about.seconds;
         let folder = self.folder.checkpoints().baseline();
         let before = match folder.exists() {
@@ -122,10 +123,13 @@ impl Run<'_> {
                 then.device, now.device
             )));
         }
-        if now.answers != then.answers {
+        let lists = [
+            ("model.vocabulary", "pieces", &now.vocabulary, &then.vocabulary),
+            ("data.answers", "answers to choose from", &now.answers, &then.answers),
+        ];
+        if let Some((key, what, ..)) = lists.into_iter().find(|(_, _, now, then)| now != then) {
             return Err(saved.refuse(format!(
-                "`data.answers` has {} answers to choose from, and had {} when the run began",
-                now.answers, then.answers
+                "`{key}` gives other {what} than when the run began, or in another order; give the list that it began with"
             )));
         }
         let same = |key: &str, loader: &Loader, then: &LoaderState| {
@@ -154,7 +158,8 @@ impl Run<'_> {
         Ok(Grounds {
             backbone: backbone.fingerprint()?,
             device: device.to_owned(),
-            answers: self.measurer.candidates(),
+            vocabulary: self.inputs.tokens.fingerprint(),
+            answers: self.measurer.fingerprint(),
             validation: feed.measuring(&pictures.validation)?.state(0),
             test: feed.measuring(&pictures.test)?.state(0),
         })

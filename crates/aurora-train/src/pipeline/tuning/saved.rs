@@ -18,7 +18,7 @@ const ABOUT: &str = "state.json";
 const TENSORS: &str = "state.safetensors";
 
 /// The form of a state. One of another form is refused, since its tensors may mean something else.
-pub(super) const VERSION: u64 = 1;
+pub(super) const VERSION: u64 = 2;
 
 /// A state to go on from. Its tensors are read when it is taken up.
 #[derive(Debug)]
@@ -61,8 +61,10 @@ pub(super) struct Grounds {
     pub(super) backbone: String,
     /// Where the run computes: "cpu" or "gpu", which round differently.
     pub(super) device: String,
-    /// Number of answers to choose from; 0 for retrieval.
-    pub(super) answers: usize,
+    /// Fingerprint of the vocabulary.
+    pub(super) vocabulary: String,
+    /// Fingerprint of the answers to choose from; of none for retrieval.
+    pub(super) answers: String,
     pub(super) validation: LoaderState,
     pub(super) test: LoaderState,
 }
@@ -138,6 +140,35 @@ impl Saved {
             Some(changed) => Err(Error::OtherConfig { folder: self.folder.clone(), changed }),
             None => Ok(()),
         }
+    }
+
+    /// What was left out so far, under the names that it has now: data may lie elsewhere than when the run began.
+    pub(super) fn skipped(&self, config: &Config) -> Vec<Skipped> {
+        let now = serde_json::to_value(&config.data).unwrap_or_default();
+        let mut moved = Vec::new();
+        for key in ["train", "validation", "test", "pictures"] {
+            let paths = |data: Option<&Value>| match data.and_then(|data| data.get(key)) {
+                Some(Value::Array(many)) => many.clone(),
+                Some(one) => vec![one.clone()],
+                None => Vec::new(),
+            };
+            let pairs = paths(self.about.config.get("data")).into_iter().zip(paths(Some(&now)));
+            moved.extend(pairs.filter_map(|(then, now)| match (then.as_str(), now.as_str()) {
+                (Some(then), Some(now)) if then != now => Some((then.to_owned(), now.to_owned())),
+                _ => None,
+            }));
+        }
+        // A folder's place is also that of the folders in it: the longest name is the nearest.
+        moved.sort_by_key(|(then, _)| std::cmp::Reverse(then.len()));
+        let renamed = |one: &Skipped| {
+            let place = moved.iter().find(|(then, _)| one.what.starts_with(then.as_str()));
+            place.map(|(then, now)| Skipped {
+                what: one.what.replacen(then, now, 1),
+                reason: one.reason.replace(then, now),
+            })
+        };
+        let skipped = self.about.skipped.iter();
+        skipped.map(|one| renamed(one).unwrap_or_else(|| one.clone())).collect()
     }
 
     /// The tensors, as they stand there.
