@@ -136,6 +136,22 @@ impl SlicesShape {
     }
 }
 
+impl SlicesShape {
+    /// One factor scaled once for each slice: the factor and the scales read, the stack written.
+    pub fn stack(self, element: u64) -> Cost {
+        let Self { slices, width, rank } = self;
+        let operations = slices * width * rank;
+        Cost { operations, bytes: element * (operations + rank * (width + slices)) }
+    }
+
+    /// Its gradients: that of the stack and both factors read, both of theirs written.
+    pub fn stack_backward(self, element: u64) -> Cost {
+        let Self { slices, width, rank } = self;
+        let stack = slices * width * rank;
+        Cost { operations: 4 * stack, bytes: element * (stack + 2 * rank * (width + slices)) }
+    }
+}
+
 /// An attention of several heads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttentionShape {

@@ -48,10 +48,11 @@ pub(super) fn other(error: aurora_layers::Error) -> Error {
     Error::msg(error)
 }
 
-/// Every slice of BLIP-base formed; for each linear site the delta applied beside the map (on a GPU its own part alone),
+/// Every slice of BLIP-base formed; its factors brought into their layout; for each linear site the delta applied beside the map (on a GPU its own part alone),
 /// and its factors' gradients alone.
 pub fn rows(setting: &Setting) -> Vec<Row> {
     let mut rows = vec![reconstruct()];
+    rows.extend(super::stack::rows());
     for site in LINEAR {
         let shape = site.shape(setting);
         let LinearShape { tokens, input, output, rank } = shape;

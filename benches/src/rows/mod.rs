@@ -19,6 +19,7 @@ mod norm;
 mod norm_gpu;
 mod optim;
 mod optim_gpu;
+mod stack;
 
 use std::cell::OnceCell;
 use std::rc::Rc;

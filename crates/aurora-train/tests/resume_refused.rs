@@ -89,15 +89,19 @@ fn states_that_are_damaged_are_named() {
     let whole = std::fs::read_to_string(&file).unwrap();
     for (text, parts) in [
         (whole[..whole.len() / 2].to_owned(), ["state.json is cut", "step-4"]),
-        (whole.replace("\"version\": 1", "\"version\": 2"), ["version 2", "from 1"]),
-        (whole.replace("\"version\": 1,", ""), ["no version", "state.json"]),
+        (whole.replace("\"version\": 2", "\"version\": 3"), ["version 3", "from 2"]),
+        (whole.replace("\"version\": 2,", ""), ["no version", "state.json"]),
         (whole.replace("\"lines\"", "\"rows\""), ["state.json", "rows"]),
         (whole.replace("\"step\": 4", "\"step\": 5"), ["state.json", "steps in the data"]),
         (
             whole.replace("\"device\": \"cpu\"", "\"device\": \"gpu\""),
             ["computes on a gpu", "`device`"],
         ),
-        (whole.replace("\"answers\": 0", "\"answers\": 5"), ["`data.answers`", "had 5"]),
+        (whole.replace("\"answers\": \"", "\"answers\": \"0"), ["`data.answers`", "other answers"]),
+        (
+            whole.replace("\"vocabulary\": \"", "\"vocabulary\": \"0"),
+            ["`model.vocabulary`", "other pieces"],
+        ),
         (whole.replace("\"lines\": 7", "\"lines\": 99"), ["metrics.jsonl", "99 lines"]),
     ] {
         std::fs::write(&file, &text).unwrap();

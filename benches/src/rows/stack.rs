@@ -1,0 +1,66 @@
+//! An adapter's factors brought into the layout of a map: by loops of their own, and by candle's general ones.
+
+use aurora_kernels::{scaled_stack, turned};
+use candle_core::{Device, Result, Tensor, Var};
+
+use super::{backward, gradient};
+use crate::cost::SlicesShape;
+use crate::{Row, check, normal, values};
+
+/// Four slices of BLIP-base's fc1.
+const SHAPE: SlicesShape = SlicesShape { slices: 4, width: 768, rank: 64 };
+
+/// U once for each slice, scaled and below one another, then turned: (rank, slices * width).
+fn brought(plain: bool, factor: &Tensor, scales: &Tensor) -> Result<Tensor> {
+    if plain {
+        let copies = factor.unsqueeze(0)?.broadcast_mul(&scales.unsqueeze(1)?)?;
+        return copies.flatten_to(1)?.t()?.contiguous();
+    }
+    turned(&scaled_stack(factor, scales)?)
+}
+
+/// Factor and scales, both trained.
+fn operands() -> Result<[Var; 2]> {
+    let SlicesShape { slices, width, rank } = SHAPE;
+    let made =
+        |index, rows: u64| Var::from_tensor(&normal(index, &[rows as usize, rank as usize])?);
+    Ok([made(0, width)?, made(1, slices)?])
+}
+
+/// Forward and backward, each both ways.
+pub(super) fn rows() -> Vec<Row> {
+    let SlicesShape { slices, width, rank } = SHAPE;
+    let text = format!("N={slices} {width} R={rank}");
+    let ways = [("stack", "stack_backward", false), ("stack_plain", "stack_plain_backward", true)];
+    let both = |(name, name_backward, plain): (&str, &str, bool)| {
+        let row = Row::new("blip_base.fc1", name, &text, |e| SHAPE.stack(e));
+        let forward = row.on_cpu(move || {
+            let [factor, scales] = operands()?.map(|var| var.as_detached_tensor());
+            check_output(&brought(plain, &factor, &scales)?, &factor, &scales)?;
+            Ok(move || brought(plain, &factor, &scales).map(drop))
+        });
+        let row = Row::new("blip_base.fc1", name_backward, &text, |e| SHAPE.stack_backward(e));
+        let back = row.on_cpu(move || {
+            let [factor, scales] = operands()?;
+            let y = brought(plain, &factor, &scales)?;
+            check_gradient(&y, &factor, &scales)?;
+            Ok(backward(y))
+        });
+        [forward, back]
+    };
+    ways.into_iter().flat_map(both).collect()
+}
+
+/// The first row by formula: component 0 of every slice.
+fn check_output(y: &Tensor, factor: &Tensor, scales: &Tensor) -> Result<()> {
+    let component = |x: &Tensor| values(&x.narrow(1, 0, 1)?);
+    let (factor, scales) = (component(factor)?, component(scales)?);
+    let want: Vec<f64> = scales.iter().flat_map(|s| factor.iter().map(move |u| u * s)).collect();
+    check("stack", y, &want)
+}
+
+/// With gradients of ones that of each row of the factor is the sum of the scales.
+fn check_gradient(y: &Tensor, factor: &Tensor, scales: &Tensor) -> Result<()> {
+    let sums = values(&scales.to_device(&Device::Cpu)?.sum(0)?)?;
+    check("stack_backward", gradient(&y.backward()?, factor, "the factor")?, &sums)
+}
