@@ -7,7 +7,7 @@ mod common;
 use std::path::Path;
 use std::sync::Arc;
 
-use aurora_data::{Content, Dataset, Decode, OnError, Sample, Skips, Visual};
+use aurora_data::{Content, Dataset, Decode, OnError, Question, Sample, Skips, Visual};
 use aurora_layers::load_adapter;
 use aurora_train::config::{Config, RunConfig, Task};
 use aurora_train::figures::Figures;
@@ -172,6 +172,26 @@ fn questions_about_clips_and_a_list_of_answers() {
     assert!((after.reachable - 200.0 / 3.0).abs() < 1e-9, "{after:?}");
     let Measurement::Answering(found) = &outcome.after else { panic!("{outcome:?}") };
     assert!(found.given.iter().all(|given| ["yes", "no"].contains(&given.answer.as_str())));
+}
+
+/// As of VQAv2's own test questions: they are answered, and nobody here can say how well.
+#[test]
+fn nobody_knows_the_right_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut inputs = inputs(Task::Answering, questions(9), Skips::default());
+    let unanswered = questions(3).into_iter().map(|sample| {
+        let question = sample.question.map(|asked| Question { answers: Vec::new(), ..asked });
+        Sample { question, ..sample }
+    });
+    inputs.pictures.test = Dataset::new(unanswered.collect(), Decode::AtLoad).unwrap();
+    let path = folder.path().join("run");
+    let outcome = run(&path, &inputs, &["task=answering"]);
+    let Figures::Accuracy(after) = &outcome.summary.after else { panic!("{outcome:?}") };
+    assert!(after.questions == 0 && after.known().is_none());
+    let card = file(&path, "adapter/README.md");
+    assert!(card.contains("not known") && !card.contains(" %"), "{card}");
+    let answers: serde_json::Value = serde_json::from_str(&file(&path, "answers.json")).unwrap();
+    assert_eq!(answers.as_array().unwrap().len(), 3);
 }
 
 #[test]
