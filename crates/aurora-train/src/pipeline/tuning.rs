@@ -68,11 +68,6 @@ impl History {
         Ok(Self { metrics: run.metrics()?, records })
     }
 
-    /// Before a state is saved that counts on these lines.
-    fn to_disk(&self) -> Result<()> {
-        self.metrics.to_disk()
-    }
-
     pub(super) fn add(&mut self, record: Record) -> Result<()> {
         self.metrics.append(&record)?;
         self.records.push(record);

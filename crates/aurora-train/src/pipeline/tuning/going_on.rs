@@ -20,7 +20,8 @@ impl Run<'_> {
         if !checkpoints.baseline().exists() {
             checkpoints.write_baseline(|folder| baseline::write(folder, before))?;
         }
-        self.history.to_disk()?;
+        // The state counts on its lines.
+        self.history.metrics.to_disk()?;
         let grounds = match &self.grounds {
             Some(grounds) => grounds.clone(),
             None => self.grounds.insert(self.look_at_grounds()?).clone(),
