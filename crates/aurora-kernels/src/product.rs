@@ -8,6 +8,8 @@
 //! each piece of the output while it is still in the cache.
 
 #[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
 mod bf16;
 mod matrix;
 mod pack;
@@ -34,8 +36,8 @@ const ROW_BLOCK: usize = 48;
 /// Columns of the left factor that are multiplied at a time: a panel stays in the second cache while the rows pass by,
 /// and the product is read and written again as seldom as that allows.
 const DEPTH_BLOCK: usize = 1536;
-/// Columns of the right factor that a task brings into panels.
-const COLUMN_GROUP: usize = 64;
+/// Panels of the right factor that a task brings together: the left factor is read once for all of them.
+const PANELS: usize = 4;
 
 /// `out = lhs rhs`, or `out += lhs rhs` where `add` says so, of the factors in this precision; then `finish` on every
 /// piece of it.
@@ -102,11 +104,17 @@ impl<T: Real> Product<'_, T> {
             && let (Some(lhs), Some(rhs)) = (self.lhs.singles(), self.rhs.singles())
         {
             let lhs = bf16::Left::of(lhs);
-            in_tasks(out, add, rhs.rows, bf16::Right::new, |right, out, (row, column)| {
-                let rhs = rhs.t().from(column, out.columns).t();
-                bf16::one_task(kernel, right, out, (&lhs, row), rhs);
-                out.finish(self.finish, (row, column));
-            });
+            in_tasks(
+                out,
+                add,
+                (rhs.rows, bf16::COLUMNS),
+                bf16::Right::new,
+                |right, out, (row, column)| {
+                    let rhs = rhs.t().from(column, out.columns).t();
+                    bf16::one_task(kernel, right, out, (&lhs, row), rhs);
+                    out.finish(self.finish, (row, column));
+                },
+            );
             return true;
         }
         let _ = (out, add);
@@ -116,7 +124,8 @@ impl<T: Real> Product<'_, T> {
     /// By panels of the right factor; the rows of the left one are dense.
     fn by_panels(self, out: &mut MatrixMut<'_, T>, add: bool) {
         let room = || Room { panels: Panels::new(), block: Block::new() };
-        in_tasks(out, add, self.lhs.columns, room, |room, out, place| {
+        let group = PANELS * Panels::<T>::width_by(self.isa);
+        in_tasks(out, add, (self.lhs.columns, group), room, |room, out, place| {
             self.one_task(room, out, place);
         });
     }
@@ -150,19 +159,20 @@ impl<T: Real> Product<'_, T> {
     }
 }
 
-/// A product of this depth as parallel tasks, each for some rows and columns of it from the given ones on. What a task
-/// has to add to has been written, anything else has not. A thread makes one room and keeps it from task to task.
+/// A product of this depth as parallel tasks, each for some rows and a group of so many columns from the given ones on.
+/// What a task has to add to has been written, anything else has not. A thread makes one room and keeps it from task to
+/// task.
 fn in_tasks<T: Real, R>(
     out: &mut MatrixMut<'_, T>,
     add: bool,
-    depth: usize,
+    (depth, group): (usize, usize),
     room: impl Fn() -> R + Sync,
     task: impl Fn(&mut R, &mut MatrixMut<'_, T>, (usize, usize)) + Sync,
 ) {
     let (rows, columns) = (out.rows, out.columns);
     let work = rows * columns * depth;
     let threads = if work < 1 << 16 { 1 } else { rayon::current_num_threads() };
-    let groups = columns.div_ceil(COLUMN_GROUP);
+    let groups = columns.div_ceil(group);
     // Panels are made once where there are columns enough to go round; otherwise rows are cut up too.
     let cuts = match threads {
         1 => 1,
@@ -172,8 +182,8 @@ fn in_tasks<T: Real, R>(
     let tasks = groups * rows.div_ceil(cut);
     let (row_stride, shared) = (out.row_stride, Shared::new(out.data));
     let run = |room: &mut R, index: usize| {
-        let (row, column) = (index / groups * cut, index % groups * COLUMN_GROUP);
-        let (rows, columns) = (cut.min(rows - row), COLUMN_GROUP.min(columns - column));
+        let (row, column) = (index / groups * cut, index % groups * group);
+        let (rows, columns) = (cut.min(rows - row), group.min(columns - column));
         // SAFETY: tasks have parts of `out` that do not meet, and each writes all of its own.
         let mut out = unsafe {
             let first = shared.at(row * row_stride + column);

@@ -33,6 +33,15 @@ impl<T: Real> Panels<T> {
         self.width
     }
 
+    /// Columns of a panel for this set of instructions.
+    pub(super) fn width_by(isa: Isa) -> usize {
+        2 * match isa {
+            Isa::Plain => Plain::<T>::LANES,
+            Isa::Avx2 => T::Wide::LANES,
+            Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => T::Widest::LANES,
+        }
+    }
+
     /// Takes all of `rhs` into panels for this set of instructions, in this precision.
     pub(super) fn fill(&mut self, isa: Isa, precision: Precision, rhs: Matrix<'_, T>) {
         // SAFETY: the processor has what `isa` says.

@@ -1,5 +1,7 @@
 //! The inner loop: a tile of the product, summed in registers.
 
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
 use super::pack::Panels;
 use super::{Matrix, MatrixMut};
 use crate::element::Real;
@@ -8,7 +10,7 @@ use crate::register::{Plain, Register};
 
 /// Products that are added up one after the other before their sum joins the others: an f32 loses a bit of a long sum
 /// with every doubling of its length, and what it has lost after a few steps of training shows.
-const CHAIN: usize = 64;
+pub(super) const CHAIN: usize = 64;
 
 /// A block of rows times panels.
 pub(super) struct Tiles<'a, T> {
@@ -29,49 +31,48 @@ impl<T: Real> Tiles<'_, T> {
                 Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => with_avx512(self, out),
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => with_avx2(self, out),
-                _ => all::<T, Plain<T>, 6>(self, out),
+                _ => all::<T, Plain<T>>(self, out, |_, _, _| 0),
             }
         }
         out.set_initialised();
     }
 }
 
-// With two registers a row, twelve of sixteen registers are sums, or 28 of 32; the rest hold what is multiplied.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn with_avx2<T: Real>(tiles: &Tiles<'_, T>, out: &mut MatrixMut<'_, T>) {
     // SAFETY: compiled for the registers that it uses.
-    unsafe { all::<T, T::Wide, 6>(tiles, out) }
+    unsafe { all::<T, T::Wide>(tiles, out, |_, _, _| 0) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 fn with_avx512<T: Real>(tiles: &Tiles<'_, T>, out: &mut MatrixMut<'_, T>) {
     // SAFETY: compiled for the registers that it uses.
-    unsafe { all::<T, T::Widest, 12>(tiles, out) }
+    unsafe { all::<T, T::Widest>(tiles, out, avx512::whole_tiles) }
 }
 
-/// Panel after panel, down the rows in tiles of `ROWS`, then of what is left.
+/// Rows of a tile: with two registers each, twelve of sixteen registers are sums, and the rest hold what is multiplied.
+const ROWS: usize = 6;
+
+/// Panel after panel, down the rows from where `done` has come to in that panel, then what is left.
 ///
 /// # Safety
 /// The processor has the register `R`.
 #[inline(always)]
-unsafe fn all<T: Real, R: Register<T>, const ROWS: usize>(
+unsafe fn all<T: Real, R: Register<T>>(
     tiles: &Tiles<'_, T>,
     out: &mut MatrixMut<'_, T>,
+    done: unsafe fn(&Tiles<'_, T>, &mut MatrixMut<'_, T>, usize) -> usize,
 ) {
     let rows = out.rows();
     for column in (0..out.columns()).step_by(tiles.panels.width()) {
-        let mut row = 0;
         // SAFETY: each tile ends at or before the last row.
         unsafe {
+            let mut row = done(tiles, out, column);
             while row + ROWS <= rows {
                 tile::<T, R, ROWS>(tiles, out, row, column);
                 row += ROWS;
-            }
-            if ROWS > 6 && row + 6 <= rows {
-                tile::<T, R, 6>(tiles, out, row, column);
-                row += 6;
             }
             match rows - row {
                 1 => tile::<T, R, 1>(tiles, out, row, column),
@@ -156,7 +157,7 @@ unsafe fn tile<T: Real, R: Register<T>, const ROWS: usize>(
 
 /// Asks for the line of memory at this address, which is written soon.
 #[inline(always)]
-fn fetch<T>(at: *const T) {
+pub(super) fn fetch<T>(at: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: every x86-64 has the instruction, and it reads nothing that the program could see.
     unsafe {

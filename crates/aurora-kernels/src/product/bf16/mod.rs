@@ -21,7 +21,9 @@ pub(super) use pack::{Left, Right};
 
 /// Depths that are summed before the sum goes to memory: the right factor's tiles for 32 columns take 24 KiB then, and
 /// stay in a core's first cache while the left factor's pass by.
-const DEPTH_BLOCK: usize = 384;
+const DEPTH_BLOCK: usize = 1536;
+/// Columns of the right factor that a task brings into tiles.
+pub(super) const COLUMNS: usize = 128;
 /// Rows and columns of the product that are summed at a time.
 const SIDE: usize = 2 * LINES;
 
