@@ -103,16 +103,19 @@ impl<T: Real> Product<'_, T> {
         if let Some(kernel) = bf16::Kernel::of(self.isa, self.precision)
             && let (Some(lhs), Some(rhs)) = (self.lhs.singles(), self.rhs.singles())
         {
-            let lhs = bf16::Left::of(lhs);
+            let (lhs, rhs) = rayon::join(
+                || bf16::Factor::of(lhs, bf16::Order::ByLine),
+                || bf16::Factor::of(rhs.t(), bf16::Order::ByDepth),
+            );
+            let cut = Cut { rows: bf16::SIDE, columns: bf16::columns(self.lhs.columns) };
             in_tasks(
                 out,
                 add,
-                (rhs.rows, bf16::COLUMNS),
-                bf16::Right::new,
-                |right, out, (row, column)| {
-                    let rhs = rhs.t().from(column, out.columns).t();
-                    bf16::one_task(kernel, right, out, (&lhs, row), rhs);
-                    out.finish(self.finish, (row, column));
+                self.lhs.columns,
+                cut,
+                || (),
+                |(), out, place| {
+                    bf16::one_task(kernel, out, [&lhs, &rhs], place, self.finish);
                 },
             );
             return true;
@@ -124,8 +127,8 @@ impl<T: Real> Product<'_, T> {
     /// By panels of the right factor; the rows of the left one are dense.
     fn by_panels(self, out: &mut MatrixMut<'_, T>, add: bool) {
         let room = || Room { panels: Panels::new(), block: Block::new() };
-        let group = PANELS * Panels::<T>::width_by(self.isa);
-        in_tasks(out, add, (self.lhs.columns, group), room, |room, out, place| {
+        let cut = Cut { rows: ROW_BLOCK, columns: PANELS * Panels::<T>::width_by(self.isa) };
+        in_tasks(out, add, self.lhs.columns, cut, room, |room, out, place| {
             self.one_task(room, out, place);
         });
     }
@@ -159,31 +162,39 @@ impl<T: Real> Product<'_, T> {
     }
 }
 
-/// A product of this depth as parallel tasks, each for some rows and a group of so many columns from the given ones on.
-/// What a task has to add to has been written, anything else has not. A thread makes one room and keeps it from task to
-/// task.
+/// How a product is cut into tasks.
+struct Cut {
+    /// A task has a multiple of so many rows.
+    rows: usize,
+    /// Columns of a task.
+    columns: usize,
+}
+
+/// A product of this depth as parallel tasks, each for some rows and columns of it from the given ones on. What a task
+/// has to add to has been written, anything else has not. A thread makes one room and keeps it from task to task.
 fn in_tasks<T: Real, R>(
     out: &mut MatrixMut<'_, T>,
     add: bool,
-    (depth, group): (usize, usize),
+    depth: usize,
+    by: Cut,
     room: impl Fn() -> R + Sync,
     task: impl Fn(&mut R, &mut MatrixMut<'_, T>, (usize, usize)) + Sync,
 ) {
     let (rows, columns) = (out.rows, out.columns);
     let work = rows * columns * depth;
     let threads = if work < 1 << 16 { 1 } else { rayon::current_num_threads() };
-    let groups = columns.div_ceil(group);
+    let groups = columns.div_ceil(by.columns);
     // Panels are made once where there are columns enough to go round; otherwise rows are cut up too.
     let cuts = match threads {
         1 => 1,
-        _ => (4 * threads).div_ceil(groups).min(rows.div_ceil(ROW_BLOCK)),
+        _ => (4 * threads).div_ceil(groups).min(rows.div_ceil(by.rows)),
     };
-    let cut = rows.div_ceil(cuts).next_multiple_of(ROW_BLOCK);
+    let cut = rows.div_ceil(cuts).next_multiple_of(by.rows);
     let tasks = groups * rows.div_ceil(cut);
     let (row_stride, shared) = (out.row_stride, Shared::new(out.data));
     let run = |room: &mut R, index: usize| {
-        let (row, column) = (index / groups * cut, index % groups * group);
-        let (rows, columns) = (cut.min(rows - row), group.min(columns - column));
+        let (row, column) = (index / groups * cut, index % groups * by.columns);
+        let (rows, columns) = (cut.min(rows - row), by.columns.min(columns - column));
         // SAFETY: tasks have parts of `out` that do not meet, and each writes all of its own.
         let mut out = unsafe {
             let first = shared.at(row * row_stride + column);

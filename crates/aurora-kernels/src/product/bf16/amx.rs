@@ -61,7 +61,7 @@ impl Drop for Registers {
 /// The registers have been taken, and everything that the step tells of is there.
 #[inline(always)]
 pub(super) unsafe fn run(step: Step) {
-    let Step { left, left_step, right, right_step, tiles, out, out_step, add } = step;
+    let Step { left, right, step, tiles, out, out_step, add } = step;
     // SAFETY: vouched for by the caller.
     unsafe {
         let lower = out.byte_add(16 * out_step);
@@ -102,9 +102,9 @@ pub(super) unsafe fn run(step: Step) {
             "dec {tiles}",
             "jnz 2b",
             upper = inout(reg) left => _,
-            lower = inout(reg) left.byte_add(left_step) => _,
+            lower = inout(reg) left.byte_add(step) => _,
             near = inout(reg) right => _,
-            far = inout(reg) right.byte_add(right_step) => _,
+            far = inout(reg) right.byte_add(step) => _,
             tiles = inout(reg) tiles => _,
             row = in(reg) 64usize,
             options(nostack),

@@ -17,14 +17,14 @@ use super::Step;
 pub(super) unsafe fn run(step: Step, rows: usize) {
     for eight in 0..rows.div_ceil(8) {
         // Half a tile on, or the next tile down.
-        let place = eight / 2 * step.left_step + eight % 2 * 512;
+        let place = eight / 2 * step.step + eight % 2 * 512;
         // SAFETY: vouched for by the caller.
         unsafe {
             let left = step.left.byte_add(place).cast();
             let out = step.out.byte_add(8 * eight * step.out_step);
             let right = step.right.cast();
             let (tiles, add) = (step.tiles, usize::from(step.add));
-            eight_rows(left, right, step.right_step, tiles, out, step.out_step, add);
+            eight_rows(left, right, step.step, tiles, out, step.out_step, add);
         }
     }
 }

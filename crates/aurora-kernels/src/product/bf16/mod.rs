@@ -1,31 +1,29 @@
 //! Products of bf16 by the instructions that multiply pairs of them: AMX, or AVX-512 BF16.
 //!
-//! Both factors are cut into tiles of 1 KiB, which hold the pairs of 32 depths (`pack.rs`): of 16 rows of the left one,
-//! row by row, once for the whole product; of 16 columns of the right one, pair by pair, by the task that multiplies
-//! with them. Either kernel takes two tiles of each side to 32 rows and columns of the product, and adds such steps
-//! down a block of the depth in registers: AMX in four tiles of f32 (`amx.rs`), AVX-512 in sixteen registers for eight
-//! rows at a time (`avx512.rs`). Tiles are filled up with zeros, and what reaches past the product goes by a copy.
+//! Both factors are cut into tiles of 1 KiB, which hold the pairs of 32 depths (`pack.rs`), once for the whole product:
+//! of 16 rows of the left one, row by row; of 16 columns of the right one, pair by pair. Either kernel takes two tiles of
+//! each side to 32 rows and columns of the product, and adds such steps down the depth in registers: AMX in four tiles
+//! of f32 (`amx.rs`), AVX-512 in sixteen registers for eight rows at a time (`avx512.rs`). Tiles are filled up with
+//! zeros, and what reaches past the product goes by a copy.
 //!
 //! Both instructions take subnormal factors for zero and give zero for a subnormal sum, whatever the thread's mode is.
+
+use std::mem::MaybeUninit;
 
 mod amx;
 mod avx512;
 mod pack;
 
-use super::{Matrix, MatrixMut};
+use super::tile::fetch;
+use super::{Finish, Matrix, MatrixMut};
 use crate::element::Real;
 use crate::isa::Isa;
 use crate::precision::Precision;
-use pack::{DEPTHS, LINES, Tile};
-pub(super) use pack::{Left, Right};
+pub(super) use pack::{Factor, Order};
+use pack::{LINES, Tile};
 
-/// Depths that are summed before the sum goes to memory: the right factor's tiles for 32 columns take 24 KiB then, and
-/// stay in a core's first cache while the left factor's pass by.
-const DEPTH_BLOCK: usize = 1536;
-/// Columns of the right factor that a task brings into tiles.
-pub(super) const COLUMNS: usize = 128;
 /// Rows and columns of the product that are summed at a time.
-const SIDE: usize = 2 * LINES;
+pub(super) const SIDE: usize = 2 * LINES;
 
 /// Which instructions multiply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,18 +41,33 @@ impl Kernel {
             _ => None,
         }
     }
+
+    /// Tiles of the depth that are summed before the sum goes to memory: AVX-512 adds up more with every one of them, AMX
+    /// does not.
+    fn depth_block(self) -> usize {
+        match self {
+            Self::Avx512 => 12,
+            Self::Amx => usize::MAX,
+        }
+    }
+}
+
+/// Columns of the product that a task goes over before it takes the next 32 rows: those of the right factor stay in a
+/// core's second cache.
+pub(super) fn columns(depth: usize) -> usize {
+    const BYTES: usize = 1 << 20;
+    (BYTES / size_of::<u16>() / depth.max(1) / SIDE * SIDE).clamp(2 * SIDE, 16 * SIDE)
 }
 
 /// Where a kernel reads and writes: two rows of tiles from the left, two columns of tiles from the right, and 32 rows
 /// and columns of sums.
 #[derive(Clone, Copy)]
 struct Step {
-    /// The first tile of the first 16 rows; those of the next 16 are `left_step` bytes on.
+    /// The first tile of the first 16 rows; those of the next 16 are `step` bytes on.
     left: *const Tile,
-    left_step: usize,
-    /// The first tile of the first 16 columns; those of the next 16 are `right_step` bytes on.
+    /// The first tile of the first 16 columns; those of the next 16 are `step` bytes on.
     right: *const Tile,
-    right_step: usize,
+    step: usize,
     /// Tiles along the depth.
     tiles: usize,
     /// The sums, rows `out_step` bytes apart.
@@ -64,58 +77,73 @@ struct Step {
     add: bool,
 }
 
-/// One task's part of a product, added to what has been written of it: the rows of the left factor from the given one
-/// on, a multiple of 16, times `rhs`. Elements of `out` are f32.
+/// One task's part of a product, from this row and column of it on, multiples of 16, added to what has been written of
+/// it; each 32 rows are finished while they are in the cache. Elements of `out` are f32.
 pub(super) fn one_task<T: Real>(
     kernel: Kernel,
-    right: &mut Right,
     out: &mut MatrixMut<'_, T>,
-    (lhs, row): (&Left, usize),
-    rhs: Matrix<'_, f32>,
+    [lhs, rhs]: [&Factor; 2],
+    (row, column): (usize, usize),
+    finish: Option<Finish<'_, T>>,
 ) {
-    let mut add = out.initialised;
     // SAFETY: the processor has what the kernel is made of.
     let _registers = (kernel == Kernel::Amx).then(|| unsafe { amx::Registers::take() });
-    for depth in (0..rhs.rows()).step_by(DEPTH_BLOCK) {
-        right.fill(rhs.from(depth, DEPTH_BLOCK.min(rhs.rows() - depth)));
+    for i in (0..out.rows).step_by(SIDE) {
+        // SAFETY: the rows lie within `out`.
+        let mut out = unsafe { out.rows_from(i, SIDE.min(out.rows - i)) };
         for j in (0..out.columns).step_by(SIDE) {
-            let (right, right_step) = right.at(j);
-            for i in (0..out.rows).step_by(SIDE) {
-                let (rows, columns) = (SIDE.min(out.rows - i), SIDE.min(out.columns - j));
-                let (left, left_step) = lhs.at(row + i, depth);
-                let (left_step, right_step) =
-                    (left_step * size_of::<Tile>(), right_step * size_of::<Tile>());
-                let (tiles, out_step) =
-                    (lhs.tiles(depth).min(DEPTH_BLOCK / DEPTHS), out.row_stride * size_of::<f32>());
-                // SAFETY: the element lies within `out`, whose elements are f32.
-                let place = unsafe { out.data.add(i * out.row_stride + j).cast::<f32>() };
-                let step =
-                    Step { left, left_step, right, right_step, tiles, out: place, out_step, add };
-                // SAFETY: there are that many tiles of both factors, two deep on each side; of the product 32 rows and
-                // columns, or a copy of as many. What is added to has been written.
-                unsafe {
-                    if rows == SIDE && columns == SIDE {
-                        kernel.run(step, rows);
-                    } else {
-                        let mut sums = [[0f32; SIDE]; SIDE];
-                        let out_step = size_of_val(&sums[0]);
-                        kernel.run(
-                            Step { out: sums[0].as_mut_ptr(), out_step, add: false, ..step },
-                            rows,
-                        );
-                        for (i, sums) in sums[..rows].iter().enumerate() {
-                            for (j, &sum) in sums[..columns].iter().enumerate() {
-                                let to = place.add(i * out.row_stride + j);
-                                to.write(if add { *to + sum } else { sum });
-                            }
-                        }
-                    }
+            // SAFETY: as above.
+            unsafe { square(kernel, &mut out, j, [lhs, rhs], [row + i, column + j]) };
+        }
+        out.set_initialised();
+        out.finish(finish, (row + i, column));
+    }
+}
+
+/// Up to 32 columns of up to 32 rows of a product, from column `j` of `out` and these lines of the factors on.
+///
+/// # Safety
+/// The processor has the kernel's instructions, and the registers of AMX have been taken.
+unsafe fn square<T: Real>(
+    kernel: Kernel,
+    out: &mut MatrixMut<'_, T>,
+    j: usize,
+    factors: [&Factor; 2],
+    lines: [usize; 2],
+) {
+    let (rows, columns) = (out.rows, SIDE.min(out.columns - j));
+    let deep = factors[0].deep();
+    let mut copy = MaybeUninit::<[[f32; SIDE]; SIDE]>::uninit();
+    // SAFETY: there are that many tiles of both factors, two deep on each side; of the product 32 rows and columns, or
+    // a copy of as many. What is added to has been written.
+    unsafe {
+        let place = out.data.add(j).cast::<f32>();
+        let whole = rows == SIDE && columns == SIDE;
+        let (to, to_step) =
+            if whole { (place, out.row_stride) } else { (copy.as_mut_ptr().cast(), SIDE) };
+        let mut add = whole && out.initialised;
+        for i in 0..SIDE {
+            fetch(to.add(i * to_step));
+            fetch(to.add(i * to_step + LINES));
+        }
+        let step = deep * size_of::<Tile>();
+        for first in (0..deep).step_by(kernel.depth_block()) {
+            let [left, right] = [0, 1].map(|side| factors[side].from(lines[side]).add(first));
+            let tiles = kernel.depth_block().min(deep - first);
+            let out_step = to_step * size_of::<f32>();
+            kernel.run(Step { left, right, step, tiles, out: to, out_step, add }, rows);
+            add = true;
+        }
+        if !whole {
+            let from = copy.as_ptr().cast::<f32>();
+            for i in 0..rows {
+                for k in 0..columns {
+                    let (sum, to) = (*from.add(i * SIDE + k), place.add(i * out.row_stride + k));
+                    to.write(if out.initialised { *to + sum } else { sum });
                 }
             }
         }
-        add = true;
     }
-    out.set_initialised();
 }
 
 impl Kernel {

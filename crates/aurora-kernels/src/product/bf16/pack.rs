@@ -1,12 +1,12 @@
 //! Tiles of bf16 pairs: two neighbours in depth of one row, or one column, side by side in four bytes.
 
+use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use super::{Matrix, SIDE};
+use super::Matrix;
 use crate::precision::nearest_bf16;
-use crate::register::{Register, Singles};
 
 /// Rows or columns of a factor in a tile.
 pub(super) const LINES: usize = 16;
@@ -20,133 +20,165 @@ pub(super) struct Tile([u32; 256]);
 
 /// Which of a tile's pairs lie beside each other.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Order {
-    /// Those of a line, along the depth.
+pub(in super::super) enum Order {
+    /// Those of a line, along the depth: a left factor's.
     ByLine,
-    /// Those of a depth, line after line.
+    /// Those of a depth, line after line: a right factor's.
     ByDepth,
 }
 
-/// A left factor as tiles, those of 16 rows along all of the depth one after the other, and 16 rows of zeros for a step
-/// that has no second half.
-pub(in super::super) struct Left {
+/// A factor as tiles: those of 16 lines (rows of a left factor, columns of a right one) along all of the depth, one
+/// after the other, and 16 lines of zeros for a step that has no second half.
+pub(in super::super) struct Factor {
     tiles: Vec<Tile>,
     /// Tiles along the depth.
     deep: usize,
 }
 
-impl Left {
-    pub(in super::super) fn of(lhs: Matrix<'_, f32>) -> Self {
-        let deep = lhs.columns().div_ceil(DEPTHS);
-        let lines = lhs.rows().div_ceil(LINES) + 1;
-        let mut tiles = Vec::with_capacity(lines * deep);
-        let places = &mut tiles.spare_capacity_mut()[..lines * deep];
-        let fill = |(index, places): (usize, &mut [MaybeUninit<Tile>])| {
+impl Factor {
+    /// Of a matrix whose rows are the lines.
+    pub(in super::super) fn of(lines: Matrix<'_, f32>, order: Order) -> Self {
+        let deep = lines.columns().div_ceil(DEPTHS);
+        let count = (lines.rows().div_ceil(LINES) + 1) * deep;
+        let mut tiles = Vec::with_capacity(count);
+        let line = |(index, places): (usize, &mut [MaybeUninit<Tile>])| {
             for (depth, place) in places.iter_mut().enumerate() {
-                place.write(tile(lhs, index * LINES, depth * DEPTHS, Order::ByLine));
+                fill(place, lines, (index * LINES, depth * DEPTHS), order);
             }
         };
-        places.par_chunks_mut(deep.max(1)).enumerate().with_min_len(4).for_each(fill);
+        let places = &mut tiles.spare_capacity_mut()[..count];
+        places.par_chunks_mut(deep.max(1)).enumerate().with_min_len(4).for_each(line);
         // SAFETY: each of them has been written.
-        unsafe { tiles.set_len(lines * deep) };
+        unsafe { tiles.set_len(count) };
         Self { tiles, deep }
     }
 
-    /// Tiles along the depth from this one on, a multiple of 32.
-    pub(super) fn tiles(&self, depth: usize) -> usize {
-        self.deep - depth / DEPTHS
+    /// Tiles along the depth.
+    pub(super) fn deep(&self) -> usize {
+        self.deep
     }
 
-    /// The tile that begins at this row and depth, and how many tiles further on the next 16 rows begin.
-    pub(super) fn at(&self, row: usize, depth: usize) -> (*const Tile, usize) {
-        (&self.tiles[row / LINES * self.deep + depth / DEPTHS], self.deep)
-    }
-}
-
-/// Some columns and a block of the depth of a right factor as tiles, those of 16 columns one after the other.
-pub(in super::super) struct Right {
-    tiles: Vec<Tile>,
-    deep: usize,
-}
-
-impl Right {
-    pub(in super::super) fn new() -> Self {
-        Self { tiles: Vec::new(), deep: 0 }
-    }
-
-    pub(super) fn fill(&mut self, rhs: Matrix<'_, f32>) {
-        self.deep = rhs.rows().div_ceil(DEPTHS);
-        self.tiles.clear();
-        for line in (0..rhs.columns().next_multiple_of(SIDE)).step_by(LINES) {
-            for depth in (0..rhs.rows()).step_by(DEPTHS) {
-                self.tiles.push(tile(rhs.t(), line, depth, Order::ByDepth));
-            }
-        }
-    }
-
-    /// The tile that begins at this column, and how many tiles further on the next 16 columns begin.
-    pub(super) fn at(&self, column: usize) -> (*const Tile, usize) {
-        (&self.tiles[column / LINES * self.deep], self.deep)
+    /// The tiles of the lines from this one on, a multiple of 16.
+    pub(super) fn from(&self, line: usize) -> *const Tile {
+        &raw const self.tiles[line / LINES * self.deep]
     }
 }
 
-/// The tile of 16 lines of a factor (its rows, with the depth along the columns) from `line` and `depth` on; zeros where
-/// it reaches past the factor.
-fn tile(factor: Matrix<'_, f32>, line: usize, depth: usize, order: Order) -> Tile {
-    // SAFETY: a processor that multiplies bf16 has AVX2, and so has one that runs the tests.
-    unsafe { tile_avx2(factor, line, depth, order) }
-}
-
-#[target_feature(enable = "avx2,fma")]
-fn tile_avx2(factor: Matrix<'_, f32>, line: usize, depth: usize, order: Order) -> Tile {
-    let mut tile = Tile([0; 256]);
-    let (line_step, depth_step) = (factor.row_stride(), factor.column_stride());
+/// Writes the tile of 16 lines of a factor (its rows, with the depth along the columns) from `line` and `depth` on; zeros
+/// where it reaches past the factor.
+fn fill(
+    place: &mut MaybeUninit<Tile>,
+    factor: Matrix<'_, f32>,
+    (line, depth): (usize, usize),
+    order: Order,
+) {
     let lines = factor.rows().saturating_sub(line).min(LINES);
     let depths = factor.columns().saturating_sub(depth).min(DEPTHS);
-    let whole = lines == LINES && depths == DEPTHS;
-    let found = if whole && depth_step == 1 {
-        for (i, to) in tile.0.chunks_exact_mut(LINES).enumerate() {
-            let from = &factor.dense_row(line + i)[depth..][..DEPTHS];
-            for (to, from) in to.iter_mut().zip(from.chunks_exact(2)) {
-                *to = pair(from[0], from[1]);
+    let (line_step, depth_step) = (factor.row_stride(), factor.column_stride());
+    if lines == LINES && depths == DEPTHS && is_x86_feature_detected!("avx512bf16") {
+        let from = factor.pointer().wrapping_add(line * line_step + depth * depth_step);
+        // SAFETY: the processor has the instructions, and all of the tile's elements lie within the factor.
+        unsafe {
+            match (line_step, depth_step) {
+                (_, 1) => return by_line(place, from, line_step, order),
+                (1, _) => return by_depth(place, from, depth_step, order),
+                _ => {}
             }
-        }
-        Order::ByLine
-    } else if whole && line_step == 1 {
-        let turned = factor.t();
-        for (p, to) in tile.0.chunks_exact_mut(LINES).enumerate() {
-            let first = &turned.dense_row(depth + 2 * p)[line..][..LINES];
-            let second = &turned.dense_row(depth + 2 * p + 1)[line..][..LINES];
-            for (to, (&first, &second)) in to.iter_mut().zip(first.iter().zip(second)) {
-                *to = pair(first, second);
-            }
-        }
-        Order::ByDepth
-    } else {
-        for (i, to) in tile.0.chunks_exact_mut(LINES).take(lines).enumerate() {
-            let at = |p| if p < depths { factor.element(line + i, depth + p) } else { 0.0 };
-            for (p, to) in to.iter_mut().enumerate() {
-                *to = pair(at(2 * p), at(2 * p + 1));
-            }
-        }
-        Order::ByLine
-    };
-    if found == order {
-        return tile;
-    }
-    let mut other = Tile([0; 256]);
-    let (from, to) = (tile.0.as_ptr().cast::<f32>(), other.0.as_mut_ptr().cast::<f32>());
-    for i in [0, 8] {
-        for j in [0, 8] {
-            // SAFETY: squares of eight within the two tiles. Their bits are moved and not looked at.
-            unsafe { Singles::turn(from.add(i * LINES + j), LINES, to.add(j * LINES + i), LINES) };
         }
     }
-    other
+    let Tile(tile) = place.write(Tile([0; 256]));
+    for i in 0..lines {
+        let at = |p| if p < depths { factor.element(line + i, depth + p) } else { 0.0 };
+        for p in 0..depths.div_ceil(2) {
+            let to = if order == Order::ByLine { i * LINES + p } else { p * LINES + i };
+            tile[to] = pair(at(2 * p), at(2 * p + 1));
+        }
+    }
 }
 
 /// The nearest bf16 of two numbers, the first in the lower half.
-#[inline(always)]
 fn pair(first: f32, second: f32) -> u32 {
     nearest_bf16(first).to_bits() >> 16 | nearest_bf16(second).to_bits()
+}
+
+/// A whole tile of lines that are dense, `step` elements apart.
+///
+/// # Safety
+/// The lines are there, and the processor has the instructions.
+#[target_feature(enable = "avx512bf16,avx512bw,avx512f")]
+unsafe fn by_line(place: &mut MaybeUninit<Tile>, from: *const f32, step: usize, order: Order) {
+    // SAFETY: vouched for by the caller.
+    let pairs = std::array::from_fn(|i| unsafe {
+        let from = from.add(i * step);
+        bits(_mm512_cvtne2ps_pbh(_mm512_loadu_ps(from.add(LINES)), _mm512_loadu_ps(from)))
+    });
+    store(place, if order == Order::ByLine { pairs } else { turned(pairs) });
+}
+
+/// A whole tile of depths that are dense, `step` elements apart.
+///
+/// # Safety
+/// The depths are there, and the processor has the instructions.
+#[target_feature(enable = "avx512bf16,avx512bw,avx512f")]
+unsafe fn by_depth(place: &mut MaybeUninit<Tile>, from: *const f32, step: usize, order: Order) {
+    // Of two rows of sixteen, every element beside the other row's.
+    const BESIDE: [u16; 32] = {
+        let mut beside = [0; 32];
+        let mut i = 0;
+        while i < 32 {
+            beside[i] = (i / 2 + i % 2 * 16) as u16;
+            i += 1;
+        }
+        beside
+    };
+    // SAFETY: vouched for by the caller.
+    let pairs = std::array::from_fn(|p| unsafe {
+        let (first, second) = (from.add(2 * p * step), from.add((2 * p + 1) * step));
+        let rows = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(second), _mm512_loadu_ps(first));
+        _mm512_permutexvar_epi16(_mm512_loadu_epi16(BESIDE.as_ptr().cast()), bits(rows))
+    });
+    store(place, if order == Order::ByDepth { pairs } else { turned(pairs) });
+}
+
+#[target_feature(enable = "avx512f")]
+fn bits(pairs: __m512bh) -> __m512i {
+    // SAFETY: both are 512 bits, any of which are a value.
+    unsafe { std::mem::transmute(pairs) }
+}
+
+#[target_feature(enable = "avx512f")]
+fn store(place: &mut MaybeUninit<Tile>, lines: [__m512i; LINES]) {
+    for (i, line) in lines.into_iter().enumerate() {
+        // SAFETY: a tile has sixteen lines of 64 bytes, each where a register of 64 bytes may lie.
+        unsafe { _mm512_store_si512(place.as_mut_ptr().cast::<__m512i>().add(i), line) };
+    }
+}
+
+/// The transpose of sixteen by sixteen pairs: within blocks of two, of four, then blocks of four as a whole.
+#[target_feature(enable = "avx512f")]
+fn turned(lines: [__m512i; LINES]) -> [__m512i; LINES] {
+    let twos: [__m512i; LINES] = std::array::from_fn(|i| {
+        let (a, b) = (lines[i & !1], lines[i | 1]);
+        if i % 2 == 0 { _mm512_unpacklo_epi32(a, b) } else { _mm512_unpackhi_epi32(a, b) }
+    });
+    // Line 4 g + k has, in each quarter q, elements 4 g to 4 g + 3 of column 4 q + k.
+    let fours: [__m512i; LINES] = std::array::from_fn(|i| {
+        let (a, b) = (twos[i & !3 | i / 2 % 2], twos[i & !3 | 2 | i / 2 % 2]);
+        if i % 2 == 0 { _mm512_unpacklo_epi64(a, b) } else { _mm512_unpackhi_epi64(a, b) }
+    });
+    std::array::from_fn(|i| {
+        let (k, q) = (i % 4, i / 4);
+        let [a, b, c, d] = [fours[k], fours[4 + k], fours[8 + k], fours[12 + k]];
+        // Quarters 0 and 2, or 1 and 3, of two lines; then one of each of four lines.
+        let (low, high) = if q % 2 == 0 {
+            (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0x88>(c, d))
+        } else {
+            (_mm512_shuffle_i32x4::<0xdd>(a, b), _mm512_shuffle_i32x4::<0xdd>(c, d))
+        };
+        if q < 2 {
+            _mm512_shuffle_i32x4::<0x88>(low, high)
+        } else {
+            _mm512_shuffle_i32x4::<0xdd>(low, high)
+        }
+    })
 }

@@ -1,6 +1,7 @@
 //! The kernels, on processors that have their instructions and, by emulation, on those that do not.
 
 use super::super::{MatrixMut, Product};
+use super::pack::DEPTHS;
 use super::*;
 use crate::random::Stream;
 use half::bf16;
@@ -67,7 +68,10 @@ fn bound(roundings: usize) -> f64 {
 fn roundings(kernel: Kernel, depth: usize) -> usize {
     match kernel {
         Kernel::Amx => 16 + 1 + depth.div_ceil(DEPTHS),
-        Kernel::Avx512 => depth.next_multiple_of(2).min(DEPTH_BLOCK) + depth.div_ceil(DEPTH_BLOCK),
+        Kernel::Avx512 => {
+            let block = kernel.depth_block() * DEPTHS;
+            depth.next_multiple_of(2).min(block) + depth.div_ceil(block)
+        }
     }
 }
 
