@@ -5,6 +5,7 @@
 //! element, and the right one in rows that are a multiple of [`PANEL`] long.
 
 use crate::element::Real;
+use crate::isa::Isa;
 use crate::product::{Matrix, MatrixMut};
 use crate::register::{Plain, Register};
 use crate::wide::wide;
@@ -15,6 +16,9 @@ pub(crate) const PANEL: usize = 8;
 /// Rows of the product formed at a time: with two panels, twelve of sixteen registers are sums, and
 /// the rest hold what is being multiplied.
 const TILE_ROWS: usize = 6;
+
+/// The same with the widest registers, of which there are 32; a block of 64 queries has no row left over.
+const WIDEST_ROWS: usize = 8;
 
 /// `length` rounded up to whole panels.
 pub(crate) fn padded(length: usize) -> usize {
@@ -39,52 +43,84 @@ pub(crate) fn multiply<T: Real>(
     out.set_initialised();
 }
 
-wide! {
-    /// The product, in registers that the processor has.
-    fn kernel<T, WIDE>(out: &mut MatrixMut<'_, T>, add: bool, lhs: Matrix<'_, T>, rhs: Matrix<'_, T>) {
-        // SAFETY: the sizes were compared before; `WIDE` says that the instructions are there.
-        unsafe {
-            if WIDE {
-                all_tiles::<T, T::Wide>(out, add, lhs, rhs);
-            } else {
-                all_tiles::<T, Plain<T>>(out, add, lhs, rhs);
-            }
+/// The product, in registers that the processor has.
+fn kernel<T: Real>(out: &mut MatrixMut<'_, T>, add: bool, lhs: Matrix<'_, T>, rhs: Matrix<'_, T>) {
+    // SAFETY: the sizes were compared before, and the processor has what `Isa` says.
+    unsafe {
+        match Isa::in_use() {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => with_avx512(out, add, lhs, rhs),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => with_avx2(out, add, lhs, rhs),
+            _ => all_tiles::<T, Plain<T>>(out, add, lhs, rhs, 0),
         }
     }
 }
 
-/// The product, tile by tile.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn with_avx2<T: Real>(
+    out: &mut MatrixMut<'_, T>,
+    add: bool,
+    lhs: Matrix<'_, T>,
+    rhs: Matrix<'_, T>,
+) {
+    // SAFETY: compiled for the registers that it uses.
+    unsafe { all_tiles::<T, T::Wide>(out, add, lhs, rhs, 0) }
+}
+
+/// Pairs of the widest registers as long as there are columns for them.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+fn with_avx512<T: Real>(
+    out: &mut MatrixMut<'_, T>,
+    add: bool,
+    lhs: Matrix<'_, T>,
+    rhs: Matrix<'_, T>,
+) {
+    let (columns, pair) = (out.columns(), 2 * T::Widest::LANES);
+    let whole = columns / pair * pair;
+    // SAFETY: compiled for the registers that it uses; each column of tiles ends at or before the last column.
+    unsafe {
+        for column in (0..whole).step_by(pair) {
+            column_of_tiles::<T, T::Widest, WIDEST_ROWS, 2>(out, add, lhs, rhs, column);
+        }
+        all_tiles::<T, T::Wide>(out, add, lhs, rhs, whole);
+    }
+}
+
+/// The product from a column on, tile by tile.
 ///
 /// # Safety
-/// The sizes fit and the processor has the register `R`.
+/// The sizes fit and the processor has the register `R`, of one panel.
 #[inline(always)]
 unsafe fn all_tiles<T: Real, R: Register<T>>(
     out: &mut MatrixMut<'_, T>,
     add: bool,
     lhs: Matrix<'_, T>,
     rhs: Matrix<'_, T>,
+    mut column: usize,
 ) {
-    let mut column = 0;
     while column < out.columns() {
         // SAFETY: a column of tiles starts inside of `out`, and the right factor is padded.
         unsafe {
             if out.columns() - column > PANEL {
-                column_of_tiles::<T, R, 2>(out, add, lhs, rhs, column);
+                column_of_tiles::<T, R, TILE_ROWS, 2>(out, add, lhs, rhs, column);
                 column += 2 * PANEL;
             } else {
-                column_of_tiles::<T, R, 1>(out, add, lhs, rhs, column);
+                column_of_tiles::<T, R, TILE_ROWS, 1>(out, add, lhs, rhs, column);
                 column += PANEL;
             }
         }
     }
 }
 
-/// `PANELS` panels of the product from `column` on.
+/// `REGISTERS` registers' columns of the product from `column` on, in tiles of `ROWS`.
 ///
 /// # Safety
-/// The panels lie within the right factor's rows and the processor has the register `R`.
+/// The columns lie within the right factor's rows and the processor has the register `R`.
 #[inline(always)]
-unsafe fn column_of_tiles<T: Real, R: Register<T>, const PANELS: usize>(
+unsafe fn column_of_tiles<T: Real, R: Register<T>, const ROWS: usize, const REGISTERS: usize>(
     out: &mut MatrixMut<'_, T>,
     add: bool,
     lhs: Matrix<'_, T>,
@@ -94,28 +130,30 @@ unsafe fn column_of_tiles<T: Real, R: Register<T>, const PANELS: usize>(
     let mut row = 0;
     // SAFETY: each tile ends at or before the last row.
     unsafe {
-        while row + TILE_ROWS <= out.rows() {
-            tile::<T, R, TILE_ROWS, PANELS>(out, add, lhs, rhs, row, column);
-            row += TILE_ROWS;
+        while row + ROWS <= out.rows() {
+            tile::<T, R, ROWS, REGISTERS>(out, add, lhs, rhs, row, column);
+            row += ROWS;
+        }
+        if row + 4 <= out.rows() {
+            tile::<T, R, 4, REGISTERS>(out, add, lhs, rhs, row, column);
+            row += 4;
         }
         match out.rows() - row {
-            1 => tile::<T, R, 1, PANELS>(out, add, lhs, rhs, row, column),
-            2 => tile::<T, R, 2, PANELS>(out, add, lhs, rhs, row, column),
-            3 => tile::<T, R, 3, PANELS>(out, add, lhs, rhs, row, column),
-            4 => tile::<T, R, 4, PANELS>(out, add, lhs, rhs, row, column),
-            5 => tile::<T, R, 5, PANELS>(out, add, lhs, rhs, row, column),
+            1 => tile::<T, R, 1, REGISTERS>(out, add, lhs, rhs, row, column),
+            2 => tile::<T, R, 2, REGISTERS>(out, add, lhs, rhs, row, column),
+            3 => tile::<T, R, 3, REGISTERS>(out, add, lhs, rhs, row, column),
             _ => {}
         }
     }
 }
 
-/// `ROWS` rows and `PANELS` panels of the product, summed in registers.
+/// `ROWS` rows and `REGISTERS` registers' columns of the product, summed in registers.
 ///
 /// # Safety
-/// The tile's rows lie within `out`, its panels within the right factor's rows, and the processor
+/// The tile's rows lie within `out`, its columns within the right factor's rows, and the processor
 /// has the register `R`.
 #[inline(always)]
-unsafe fn tile<T: Real, R: Register<T>, const ROWS: usize, const PANELS: usize>(
+unsafe fn tile<T: Real, R: Register<T>, const ROWS: usize, const REGISTERS: usize>(
     out: &mut MatrixMut<'_, T>,
     add: bool,
     lhs: Matrix<'_, T>,
@@ -129,13 +167,13 @@ unsafe fn tile<T: Real, R: Register<T>, const ROWS: usize, const PANELS: usize>(
     // and after) of `out` lies within it, and is read only when it has been written; a panel
     // that reaches past the last column goes through a copy.
     unsafe {
-        let mut sums = [[R::zero(); PANELS]; ROWS];
+        let mut sums = [[R::zero(); REGISTERS]; ROWS];
         let mut a = lhs.pointer().wrapping_add(row * row_step);
         let mut b = rhs.pointer().wrapping_add(column);
         for _ in 0..lhs.columns() {
-            let mut panels = [R::zero(); PANELS];
+            let mut panels = [R::zero(); REGISTERS];
             for (j, panel) in panels.iter_mut().enumerate() {
-                *panel = R::load(b.add(j * PANEL));
+                *panel = R::load(b.add(j * R::LANES));
             }
             for (i, sums) in sums.iter_mut().enumerate() {
                 let a = R::splat(*a.add(i * row_step));
@@ -148,13 +186,13 @@ unsafe fn tile<T: Real, R: Register<T>, const ROWS: usize, const PANELS: usize>(
         }
         for (i, sums) in sums.into_iter().enumerate() {
             for (j, sum) in sums.into_iter().enumerate() {
-                let first = column + j * PANEL;
+                let first = column + j * R::LANES;
                 let c = out.pointer().add((row + i) * out.row_stride() + first);
-                let columns = PANEL.min(out.columns() - first);
-                if columns == PANEL {
+                let columns = R::LANES.min(out.columns() - first);
+                if columns == R::LANES {
                     if add { R::load(c).add(sum) } else { sum }.store(c);
                 } else {
-                    let mut copy = [T::zero(); PANEL];
+                    let mut copy = [T::zero(); 16];
                     sum.store(copy.as_mut_ptr());
                     for (k, &sum) in copy[..columns].iter().enumerate() {
                         let c = c.add(k);

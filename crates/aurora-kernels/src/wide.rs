@@ -1,10 +1,10 @@
-//! Loops compiled twice: for any processor and for those with AVX2 and fused multiply-add.
+//! Loops compiled three times: for any processor, for those with AVX2 and fused multiply-add, and for those with AVX-512.
 
 use crate::element::Real;
 
-/// Defines a function over an element type that is compiled twice from one body and picks the
+/// Defines a function over an element type that is compiled three times from one body and picks the
 /// version for the processor at run time. The second name in the angle brackets is a constant
-/// that tells the body which of the two it is.
+/// that tells the body whether there is fused multiply-add.
 macro_rules! wide {
     ($(#[$attribute:meta])* fn $name:ident<$real:ident, $wide:ident>(
         $($argument:ident: $kind:ty),* $(,)?
@@ -25,8 +25,18 @@ macro_rules! wide {
                 fn avx2<$real: crate::element::Real>($($argument: $kind),*) $(-> $output)? {
                     body::<$real, true>($($argument),*)
                 }
-                if crate::isa::Isa::in_use() >= crate::isa::Isa::Avx2 {
-                    // SAFETY: the processor has just been seen to have both features.
+                #[allow(clippy::too_many_arguments)]
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                fn avx512<$real: crate::element::Real>($($argument: $kind),*) $(-> $output)? {
+                    body::<$real, true>($($argument),*)
+                }
+                let isa = crate::isa::Isa::in_use();
+                if isa >= crate::isa::Isa::Avx512 {
+                    // SAFETY: the processor has these features.
+                    return unsafe { avx512($($argument),*) };
+                }
+                if isa >= crate::isa::Isa::Avx2 {
+                    // SAFETY: the processor has both features.
                     return unsafe { avx2($($argument),*) };
                 }
             }

@@ -13,6 +13,9 @@ pub(super) const LINES: usize = 16;
 /// Depths of a tile.
 pub(super) const DEPTHS: usize = 32;
 
+/// Tiles of so many times 16 lines are made by one task.
+const TOGETHER: usize = 4;
+
 /// 16 by 16 pairs, in lines of the processor's cache.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -41,13 +44,21 @@ impl Factor {
         let deep = lines.columns().div_ceil(DEPTHS);
         let count = (lines.rows().div_ceil(LINES) + 1) * deep;
         let mut tiles = Vec::with_capacity(count);
-        let line = |(index, places): (usize, &mut [MaybeUninit<Tile>])| {
-            for (depth, place) in places.iter_mut().enumerate() {
-                fill(place, lines, (index * LINES, depth * DEPTHS), order);
+        // Some lines at a time, and of them the tiles that lie beside each other in memory one after the other.
+        let some = |(index, places): (usize, &mut [MaybeUninit<Tile>])| {
+            let there = places.len() / deep;
+            let mut fill = |line: usize, depth: usize| {
+                let at = ((index * TOGETHER + line) * LINES, depth * DEPTHS);
+                fill(&mut places[line * deep + depth], lines, at, order);
+            };
+            if lines.row_stride() == 1 {
+                (0..deep).for_each(|depth| (0..there).for_each(|line| fill(line, depth)));
+            } else {
+                (0..there).for_each(|line| (0..deep).for_each(|depth| fill(line, depth)));
             }
         };
         let places = &mut tiles.spare_capacity_mut()[..count];
-        places.par_chunks_mut(deep.max(1)).enumerate().with_min_len(4).for_each(line);
+        places.par_chunks_mut((TOGETHER * deep).max(1)).enumerate().for_each(some);
         // SAFETY: each of them has been written.
         unsafe { tiles.set_len(count) };
         Self { tiles, deep }
