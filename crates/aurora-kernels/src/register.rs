@@ -98,7 +98,7 @@ impl<T: Real> Register<T> for Plain<T> {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use avx2::{Doubles, Singles, WideSingles};
+pub(crate) use avx2::{Doubles, Singles, WideSingles, turned};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
@@ -210,16 +210,46 @@ mod avx2 {
             unsafe { Self(_mm512_add_ps(self.0, other.0)) }
         }
 
-        /// Four squares of eight, those beside the diagonal change places.
         #[inline(always)]
         unsafe fn turn(from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
-            for (i, j) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
-                unsafe {
-                    let (from, to) = (from.add(i * from_step + j), to.add(j * to_step + i));
-                    Singles::turn(from, from_step, to, to_step);
+            unsafe {
+                let rows =
+                    std::array::from_fn(|i| _mm512_loadu_si512(from.add(i * from_step).cast()));
+                for (i, row) in turned(rows).into_iter().enumerate() {
+                    _mm512_storeu_si512(to.add(i * to_step).cast(), row);
                 }
             }
         }
+    }
+
+    /// The transpose of sixteen rows of sixteen times 32 bits: within blocks of two, of four, then blocks of four as a
+    /// whole.
+    #[target_feature(enable = "avx512f")]
+    pub(crate) fn turned(rows: [__m512i; 16]) -> [__m512i; 16] {
+        let twos: [__m512i; 16] = std::array::from_fn(|i| {
+            let (a, b) = (rows[i & !1], rows[i | 1]);
+            if i % 2 == 0 { _mm512_unpacklo_epi32(a, b) } else { _mm512_unpackhi_epi32(a, b) }
+        });
+        // Row 4 g + k has, in each quarter q, elements 4 g to 4 g + 3 of column 4 q + k.
+        let fours: [__m512i; 16] = std::array::from_fn(|i| {
+            let (a, b) = (twos[i & !3 | i / 2 % 2], twos[i & !3 | 2 | i / 2 % 2]);
+            if i % 2 == 0 { _mm512_unpacklo_epi64(a, b) } else { _mm512_unpackhi_epi64(a, b) }
+        });
+        std::array::from_fn(|i| {
+            let (k, q) = (i % 4, i / 4);
+            let [a, b, c, d] = [fours[k], fours[4 + k], fours[8 + k], fours[12 + k]];
+            // Quarters 0 and 2, or 1 and 3, of two rows; then one of each of four.
+            let (low, high) = if q % 2 == 0 {
+                (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0x88>(c, d))
+            } else {
+                (_mm512_shuffle_i32x4::<0xdd>(a, b), _mm512_shuffle_i32x4::<0xdd>(c, d))
+            };
+            if q < 2 {
+                _mm512_shuffle_i32x4::<0x88>(low, high)
+            } else {
+                _mm512_shuffle_i32x4::<0xdd>(low, high)
+            }
+        })
     }
 
     /// Eight f64 in two registers.

@@ -83,27 +83,44 @@ unsafe fn fill<T: Real, R: Register<T>>(
     panels.width = width;
     panels.depth = depth;
     panels.data.resize(rhs.columns().next_multiple_of(width) * depth, T::zero());
-    for (index, panel) in panels.data.chunks_exact_mut((width * depth).max(1)).enumerate() {
-        let column = index * width;
-        let columns = width.min(rhs.columns() - column);
-        let rhs = rhs.t().from(column, columns).t();
-        if columns == width && rhs.column_stride() == 1 {
-            for (row, to) in panel.chunks_exact_mut(width).enumerate() {
-                to.copy_from_slice(rhs.dense_row(row));
-            }
-        } else if columns == width && rhs.row_stride() == 1 {
-            // SAFETY: squares of the panel and of the factor lie within them.
-            unsafe { turn::<T, R>(panel, rhs) }
-        } else {
-            panel.fill(T::zero());
-            for row in 0..depth {
-                for j in 0..columns {
-                    panel[row * width + j] = rhs.element(row, j);
-                }
+    let size = (width * depth).max(1);
+    let whole = rhs.columns() / width;
+    let (filled, rest) = panels.data.split_at_mut(whole * size);
+    if rhs.column_stride() == 1 {
+        // Row by row, so that memory is read as it lies.
+        for row in 0..depth {
+            for (from, panel) in
+                rhs.dense_row(row).chunks_exact(width).zip(filled.chunks_exact_mut(size))
+            {
+                panel[row * width..][..width].copy_from_slice(from);
             }
         }
-        if precision == Precision::Bf16 {
-            round(panel);
+    } else {
+        for (index, panel) in filled.chunks_exact_mut(size).enumerate() {
+            let rhs = rhs.t().from(index * width, width).t();
+            if rhs.row_stride() == 1 {
+                // SAFETY: squares of the panel and of the factor lie within them.
+                unsafe { turn::<T, R>(panel, rhs) }
+            } else {
+                copy(panel, width, rhs);
+            }
+        }
+    }
+    if !rest.is_empty() {
+        rest.fill(T::zero());
+        let first = whole * width;
+        copy(rest, width, rhs.t().from(first, rhs.columns() - first).t());
+    }
+    if precision == Precision::Bf16 {
+        round(&mut panels.data);
+    }
+}
+
+/// Any columns to the beginning of each row of a panel, element by element.
+fn copy<T: Real>(panel: &mut [T], width: usize, rhs: Matrix<'_, T>) {
+    for (row, to) in panel.chunks_exact_mut(width).enumerate() {
+        for (column, to) in to[..rhs.columns()].iter_mut().enumerate() {
+            *to = rhs.element(row, column);
         }
     }
 }

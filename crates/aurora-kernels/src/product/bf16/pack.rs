@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::Matrix;
 use crate::precision::nearest_bf16;
+use crate::register::turned;
 
 /// Rows or columns of a factor in a tile.
 pub(super) const LINES: usize = 16;
@@ -163,33 +164,4 @@ fn store(place: &mut MaybeUninit<Tile>, lines: [__m512i; LINES]) {
         // SAFETY: a tile has sixteen lines of 64 bytes, each where a register of 64 bytes may lie.
         unsafe { _mm512_store_si512(place.as_mut_ptr().cast::<__m512i>().add(i), line) };
     }
-}
-
-/// The transpose of sixteen by sixteen pairs: within blocks of two, of four, then blocks of four as a whole.
-#[target_feature(enable = "avx512f")]
-fn turned(lines: [__m512i; LINES]) -> [__m512i; LINES] {
-    let twos: [__m512i; LINES] = std::array::from_fn(|i| {
-        let (a, b) = (lines[i & !1], lines[i | 1]);
-        if i % 2 == 0 { _mm512_unpacklo_epi32(a, b) } else { _mm512_unpackhi_epi32(a, b) }
-    });
-    // Line 4 g + k has, in each quarter q, elements 4 g to 4 g + 3 of column 4 q + k.
-    let fours: [__m512i; LINES] = std::array::from_fn(|i| {
-        let (a, b) = (twos[i & !3 | i / 2 % 2], twos[i & !3 | 2 | i / 2 % 2]);
-        if i % 2 == 0 { _mm512_unpacklo_epi64(a, b) } else { _mm512_unpackhi_epi64(a, b) }
-    });
-    std::array::from_fn(|i| {
-        let (k, q) = (i % 4, i / 4);
-        let [a, b, c, d] = [fours[k], fours[4 + k], fours[8 + k], fours[12 + k]];
-        // Quarters 0 and 2, or 1 and 3, of two lines; then one of each of four lines.
-        let (low, high) = if q % 2 == 0 {
-            (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0x88>(c, d))
-        } else {
-            (_mm512_shuffle_i32x4::<0xdd>(a, b), _mm512_shuffle_i32x4::<0xdd>(c, d))
-        };
-        if q < 2 {
-            _mm512_shuffle_i32x4::<0x88>(low, high)
-        } else {
-            _mm512_shuffle_i32x4::<0xdd>(low, high)
-        }
-    })
 }
