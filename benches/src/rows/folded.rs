@@ -1,6 +1,8 @@
 //! Few words that look at pictures: the maps to keys and values folded into queries and outputs, and applied.
 
-use aurora_kernels::{AttentionOptions, Folded, attention, folded_attention, linear, reference};
+use aurora_kernels::{
+    AttentionOptions, Folded, Precision, attention, folded_attention, linear, reference,
+};
 use candle_core::{Result, Tensor};
 
 use super::Shared;
@@ -36,7 +38,8 @@ impl Operands {
 
     fn folded(&self) -> Result<Tensor> {
         let Self { q, states, key, value, value_bias } = self;
-        let of = Folded { states, key, value, value_bias, rows: None };
+        let precision = Precision::F32;
+        let of = Folded { states, key, value, value_bias, rows: None, precision };
         folded_attention(q, &of, FOLDED.heads)
     }
 

@@ -15,15 +15,12 @@ use crate::attention::softmax;
 use crate::element::Real;
 use crate::linear::{add_to, strided};
 use crate::precision::Precision;
-use crate::product::{Matrix, MatrixMut, multiply};
+use crate::product::{Matrix, MatrixMut, multiply, multiply_by_columns};
 use crate::view::{
     Batched, Rows, Shared, by_element, check_element, check_like, cpu, tensor, written,
 };
 
 const OP: &str = "folded_attention";
-
-/// All of it is attention, which stays in f32 whatever the maps around it are in.
-const F32: Precision = Precision::F32;
 
 /// Texts whose folded queries exist at the same time.
 const TEXTS: usize = 32;
@@ -41,6 +38,8 @@ pub struct Folded<'a> {
     pub value_bias: &'a Tensor,
     /// For each row of queries the row of states; without it row b looks at row b.
     pub rows: Option<&'a [u32]>,
+    /// What the factors of its products are rounded to; the softmax is f32 either way.
+    pub precision: Precision,
 }
 
 /// Attention of `q` (Bq, Tq, width) in `heads` heads over keys and values that are not formed; (Bq, Tq, width). The
@@ -95,7 +94,7 @@ pub fn folded_attention(q: &Tensor, of: &Folded<'_>, heads: usize) -> Result<Ten
 
 fn run<T: Real>(q: &Tensor, of: &Folded<'_>, rows: &[u32], heads: usize) -> Result<Tensor> {
     let ((queries, q_len, width), (_, k_len, depth)) = (q.dims3()?, of.states.dims3()?);
-    let head = width / heads;
+    let (head, precision) = (width / heads, of.precision);
     let read = [of.states, of.key, of.value, of.value_bias].map(Tensor::storage_and_layout);
     let states = Batched::<T>::of(&read[0].0, read[0].1)?;
     let key = strided::<T>(cpu(&read[1].0)?, read[1].1)?;
@@ -120,7 +119,14 @@ fn run<T: Real>(q: &Tensor, of: &Folded<'_>, rows: &[u32], heads: usize) -> Resu
                     let of_head = key.from(h * head, head); // (head, depth)
                     let place = Shared::new(folded.as_mut_ptr()).at(h * depth);
                     let mut to = MatrixMut::shared(place, tokens, depth, row, true);
-                    multiply(&mut to, false, q.t().from(h * head, head).t(), of_head, F32, None);
+                    multiply(
+                        &mut to,
+                        false,
+                        q.t().from(h * head, head).t(),
+                        of_head,
+                        precision,
+                        None,
+                    );
                 }
                 let each = folded[..tokens * row].par_chunks(q_len * row);
                 let to = seen[..tokens * row].par_chunks_mut(q_len * row);
@@ -131,10 +137,11 @@ fn run<T: Real>(q: &Tensor, of: &Folded<'_>, rows: &[u32], heads: usize) -> Resu
                         let x = states.block(text_row as usize, (0, k_len), (0, depth));
                         let q = Matrix::dense(folded, rows, depth);
                         let mut to = MatrixMut::dense(scores, rows, k_len);
-                        multiply(&mut to, false, q, x.t(), F32, None);
+                        multiply_by_columns(&mut to, q, x.t(), precision);
                         softmax(scores, &factor, &addend, k_len, 0, log_sums);
                         let p = Matrix::dense(scores, rows, k_len);
-                        multiply(&mut MatrixMut::dense(seen, rows, depth), false, p, x, F32, None);
+                        let mut to = MatrixMut::dense(seen, rows, depth);
+                        multiply_by_columns(&mut to, p, x, precision);
                     },
                 );
                 for h in 0..heads {
@@ -146,7 +153,7 @@ fn run<T: Real>(q: &Tensor, of: &Folded<'_>, rows: &[u32], heads: usize) -> Resu
                     };
                     let place = out.at(first * q_len * width + h * head);
                     let mut to = MatrixMut::shared(place, tokens, head, width, false);
-                    multiply(&mut to, false, seen, of_head.t(), F32, Some(&add));
+                    multiply(&mut to, false, seen, of_head.t(), precision, Some(&add));
                 }
             }
         })

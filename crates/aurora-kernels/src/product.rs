@@ -10,7 +10,7 @@
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
-mod bf16;
+pub(crate) mod bf16;
 mod matrix;
 mod pack;
 mod tile;
@@ -52,7 +52,18 @@ pub(crate) fn multiply<T: Real>(
     precision: Precision,
     finish: Option<Finish<'_, T>>,
 ) {
-    Product { isa: Isa::in_use(), lhs, rhs, precision, finish }.write(out, add);
+    Product { isa: Isa::in_use(), lhs, rhs, precision, finish, rows_apart: true }.write(out, add);
+}
+
+/// `out = lhs rhs` for tasks that are many themselves: panels of the right factor are made once, and rows stay together.
+pub(crate) fn multiply_by_columns<T: Real>(
+    out: &mut MatrixMut<'_, T>,
+    lhs: Matrix<'_, T>,
+    rhs: Matrix<'_, T>,
+    precision: Precision,
+) {
+    Product { isa: Isa::in_use(), lhs, rhs, precision, finish: None, rows_apart: false }
+        .write(out, false);
 }
 
 /// What is multiplied, by which instructions, and what comes after it.
@@ -63,6 +74,8 @@ struct Product<'a, T> {
     rhs: Matrix<'a, T>,
     precision: Precision,
     finish: Option<Finish<'a, T>>,
+    /// Whether tasks may have some of the rows.
+    rows_apart: bool,
 }
 
 impl<T: Real> Product<'_, T> {
@@ -127,7 +140,8 @@ impl<T: Real> Product<'_, T> {
     /// By panels of the right factor; the rows of the left one are dense.
     fn by_panels(self, out: &mut MatrixMut<'_, T>, add: bool) {
         let room = || Room { panels: Panels::new(), block: Block::new() };
-        let cut = Cut { rows: ROW_BLOCK, columns: PANELS * Panels::<T>::width_by(self.isa) };
+        let rows = if self.rows_apart { ROW_BLOCK } else { self.lhs.rows };
+        let cut = Cut { rows, columns: PANELS * Panels::<T>::width_by(self.isa) };
         in_tasks(out, add, self.lhs.columns, cut, room, |room, out, place| {
             self.one_task(room, out, place);
         });

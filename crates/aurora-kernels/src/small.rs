@@ -2,10 +2,14 @@
 //!
 //! A general product first brings its factors into an order of its own, which for a few dozen
 //! rows takes longer than multiplying. Here the left factor is read where it lies, element by
-//! element, and the right one in rows that are a multiple of [`PANEL`] long.
+//! element, and the right one in rows that are a multiple of [`PANEL`] long. Where the processor multiplies bf16 itself,
+//! products in that precision go by its tiles.
 
 use crate::element::Real;
 use crate::isa::Isa;
+use crate::precision::{Precision, round, round_to};
+#[cfg(target_arch = "x86_64")]
+use crate::product::bf16::Small;
 use crate::product::{Matrix, MatrixMut};
 use crate::register::{Plain, Register};
 use crate::wide::wide;
@@ -25,22 +29,83 @@ pub(crate) fn padded(length: usize) -> usize {
     length.next_multiple_of(PANEL)
 }
 
-/// `out = lhs rhs`, or `out += lhs rhs` where `add` says so. The right factor is dense along its
-/// rows, which are as long as those of `out` or longer, in whole panels.
-pub(crate) fn multiply<T: Real>(
-    out: &mut MatrixMut<'_, T>,
-    add: bool,
-    lhs: Matrix<'_, T>,
-    rhs: Matrix<'_, T>,
-) {
-    let fits = lhs.columns() == rhs.rows()
-        && out.rows() == lhs.rows()
-        && rhs.columns() == padded(out.columns())
-        && rhs.column_stride() == 1;
-    assert!(fits, "factors and product of a small matrix product differ in size");
-    assert!(out.initialised() || !add, "cannot add to a product that was never written");
-    kernel(out, add, lhs, rhs);
-    out.set_initialised();
+/// A right factor as these products want it, kept by one thread from product to product.
+pub(crate) struct Right<T> {
+    precision: Precision,
+    /// Its rows in whole panels.
+    panels: Vec<T>,
+    rows: usize,
+    columns: usize,
+    /// The left factor, where it is rounded.
+    left: Vec<T>,
+    /// Instead of panels, where the processor multiplies bf16.
+    #[cfg(target_arch = "x86_64")]
+    tiles: Option<Small>,
+}
+
+impl<T: Real> Right<T> {
+    /// For products in this precision; the factor is yet to come.
+    pub(crate) fn new(precision: Precision) -> Self {
+        Self {
+            precision,
+            panels: Vec::new(),
+            rows: 0,
+            columns: 0,
+            left: Vec::new(),
+            #[cfg(target_arch = "x86_64")]
+            tiles: Small::of(Isa::in_use(), precision),
+        }
+    }
+
+    /// Takes a factor in the place of what was there: its rows are dense, or its columns.
+    pub(crate) fn take(&mut self, rhs: Matrix<'_, T>) {
+        (self.rows, self.columns) = (rhs.rows(), rhs.columns());
+        #[cfg(target_arch = "x86_64")]
+        if let (Some(tiles), Some(rhs)) = (&mut self.tiles, rhs.singles()) {
+            return tiles.take(rhs);
+        }
+        match rhs.column_stride() {
+            1 => in_panels(rhs, &mut self.panels),
+            _ => transposed(rhs.t(), &mut self.panels),
+        }
+        if self.precision == Precision::Bf16 {
+            round(&mut self.panels);
+        }
+    }
+
+    /// `out = lhs rhs`, or `out += lhs rhs` where `add` says so. Where `out` has columns beyond those of the right factor,
+    /// up to whole panels, they become zero.
+    pub(crate) fn multiply(&mut self, out: &mut MatrixMut<'_, T>, add: bool, lhs: Matrix<'_, T>) {
+        let fits = lhs.columns() == self.rows
+            && out.rows() == lhs.rows()
+            && padded(out.columns()) == padded(self.columns);
+        assert!(fits, "factors and product of a small matrix product differ in size");
+        assert!(out.initialised() || !add, "cannot add to a product that was never written");
+        #[cfg(target_arch = "x86_64")]
+        if let (Some(tiles), Some(lhs)) = (&mut self.tiles, lhs.singles()) {
+            return tiles.multiply(out, add, lhs);
+        }
+        let lhs = match self.precision {
+            Precision::F32 => lhs,
+            Precision::Bf16 => rounded(lhs, &mut self.left),
+        };
+        let stride = padded(self.columns);
+        kernel(out, add, lhs, Matrix::dense(&self.panels, self.rows, stride));
+        out.set_initialised();
+    }
+}
+
+/// A factor in bf16, copied as it lies.
+fn rounded<'a, T: Real>(lhs: Matrix<'_, T>, room: &'a mut Vec<T>) -> Matrix<'a, T> {
+    if lhs.column_stride() != 1 {
+        return rounded(lhs.t(), room).t();
+    }
+    let (rows, columns) = (lhs.rows(), lhs.columns());
+    room.resize(rows * columns, T::zero());
+    for (row, to) in room.chunks_exact_mut(columns.max(1)).enumerate() {
+        round_to(to, lhs.dense_row(row));
+    }
+    Matrix::dense(room, rows, columns)
 }
 
 /// The product, in registers that the processor has.
@@ -205,13 +270,10 @@ unsafe fn tile<T: Real, R: Register<T>, const ROWS: usize, const REGISTERS: usiz
 }
 
 /// The transpose of a block of rows in `room`, its rows padded with zeros to whole panels.
-pub(crate) fn transposed<'a, T: Real>(block: Matrix<'_, T>, room: &'a mut Vec<T>) -> Matrix<'a, T> {
-    let (rows, columns) = (block.rows(), block.columns());
-    let stride = padded(rows);
+fn transposed<T: Real>(block: Matrix<'_, T>, room: &mut Vec<T>) {
     room.clear();
-    room.resize(columns * stride, T::zero());
+    room.resize(block.columns() * padded(block.rows()), T::zero());
     transpose(block, room);
-    Matrix::new(room, columns, stride, stride, 1)
 }
 
 wide! {
@@ -247,21 +309,18 @@ wide! {
 
 /// A copy of a block of rows in `room`, each padded with zeros to whole panels. A copy even where
 /// they are such already: rows far apart would fight over the same few lines of the cache.
-pub(crate) fn in_panels<'a, T: Real>(block: Matrix<'_, T>, room: &'a mut Vec<T>) -> Matrix<'a, T> {
-    let (rows, columns) = (block.rows(), block.columns());
-    let stride = padded(columns);
+fn in_panels<T: Real>(block: Matrix<'_, T>, room: &mut Vec<T>) {
+    let stride = padded(block.columns());
     room.clear();
-    for row in 0..rows {
+    for row in 0..block.rows() {
         room.extend_from_slice(block.dense_row(row));
         room.resize((row + 1) * stride, T::zero());
     }
-    Matrix::new(room, rows, stride, stride, 1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Precision;
     use crate::random::Stream;
 
     #[test]
@@ -284,9 +343,9 @@ mod tests {
                 let (mut want, mut got) = (start.clone(), start.clone());
                 let mut out = MatrixMut::dense(&mut want, rows, columns);
                 crate::product::multiply(&mut out, add, lhs, rhs, Precision::F32, None);
-                let mut room = Vec::new();
-                let rhs = in_panels(rhs, &mut room);
-                multiply(&mut MatrixMut::dense(&mut got, rows, columns), add, lhs, rhs);
+                let mut right = Right::new(Precision::F32);
+                right.take(rhs);
+                right.multiply(&mut MatrixMut::dense(&mut got, rows, columns), add, lhs);
                 for (got, want) in got.iter().zip(&want) {
                     assert!((got - want).abs() < 1e-12, "{rows} {inner} {columns}");
                 }
@@ -299,12 +358,12 @@ mod tests {
         let data: Vec<f64> = (0..30).map(f64::from).collect();
         let mut room = vec![7.0; 3];
         let block = Matrix::new(&data[2..], 9, 2, 3, 1);
-        let got = transposed(block, &mut room);
-        assert_eq!((got.rows(), got.columns()), (2, 16));
+        transposed(block, &mut room);
+        assert_eq!(room.len(), 2 * 16);
         for column in 0..2 {
             for row in 0..16 {
                 let want = if row < 9 { data[2 + row * 3 + column] } else { 0.0 };
-                assert_eq!(got.dense_row(column)[row], want);
+                assert_eq!(room[column * 16 + row], want);
             }
         }
     }

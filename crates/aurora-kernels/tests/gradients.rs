@@ -105,6 +105,7 @@ proptest! {
             causal,
             key_scale: scale.then(|| normal(seed, 6, &[queries, k_len])),
             kv_rows: rows,
+            ..Default::default()
         };
         let inputs = [
             normal(seed, 0, &[queries, q_len, width]),

@@ -7,7 +7,7 @@ mod common;
 use std::sync::Arc;
 
 use aurora_kernels::{
-    AttentionOptions, Folded, LowRank, Mode, adapted_linear, attention, cross_entropy,
+    AttentionOptions, Folded, LowRank, Mode, Precision, adapted_linear, attention, cross_entropy,
     folded_attention, gelu, layer_norm, linear, negative_log_likelihood, reference, scaled_stack,
     self_attention, soft_cross_entropy, turned, unfold_patches,
 };
@@ -165,6 +165,7 @@ fn attention_values() {
                 key_scale: with(2).then(|| scale.clone()),
                 causal: with(4),
                 kv_rows: rows.clone().map(Arc::from),
+                ..Default::default()
             };
             let plain = reference::Attention {
                 q_len,
@@ -268,9 +269,13 @@ fn empty_tensors_go_through() {
 
 #[test]
 fn folded_attention_is_attention_over_the_maps_outputs() {
-    for (queries, q_len, heads, head, keys, k_len, depth) in
-        [(1, 1, 1, 3, 1, 1, 5), (3, 5, 2, 4, 2, 7, 9), (40, 13, 4, 16, 40, 37, 24)]
-    {
+    for (queries, q_len, heads, head, keys, k_len, depth) in [
+        (1, 1, 1, 3, 1, 1, 5),
+        (3, 5, 2, 4, 2, 7, 9),
+        (40, 13, 4, 16, 40, 37, 24),
+        // Neighbours that look at the same states.
+        (70, 3, 2, 8, 1, 9, 12),
+    ] {
         let width = heads * head;
         let q = normal(31, 0, &[queries, q_len, width]);
         let states = normal(31, 1, &[keys, k_len, depth]);
@@ -286,7 +291,8 @@ fn folded_attention_is_attention_over_the_maps_outputs() {
             let [q, states, key, value, value_bias] =
                 [&q, &states, &key, &value, &value_bias].map(|t| t.to_dtype(dtype).unwrap());
             let (states, key, value, value_bias) = (&states, &key, &value, &value_bias);
-            let of = Folded { states, key, value, value_bias, rows: Some(&rows) };
+            let precision = Precision::F32;
+            let of = Folded { states, key, value, value_bias, rows: Some(&rows), precision };
             let got = folded_attention(&q, &of, heads).unwrap();
             assert_eq!(got.dims(), want.dims());
             let error = difference(&values(&got), &values(&want));
@@ -301,7 +307,8 @@ fn folded_attention_is_attention_over_the_maps_outputs() {
 fn folded_attention_refuses_what_it_cannot_do() {
     let [q, x, w] = [&[2, 3, 4][..], &[2, 5, 6], &[4, 6]].map(|shape| normal(32, 0, shape));
     let bias = normal(32, 1, &[4]);
-    let of = Folded { states: &x, key: &w, value: &w, value_bias: &bias, rows: None };
+    let precision = Precision::F32;
+    let of = Folded { states: &x, key: &w, value: &w, value_bias: &bias, rows: None, precision };
     assert!(folded_attention(&q, &of, 2).is_ok());
     let message = |of: &Folded<'_>, heads| folded_attention(&q, of, heads).unwrap_err().to_string();
     assert!(message(&of, 3).contains("[2, 3, 4]"));

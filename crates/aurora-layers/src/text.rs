@@ -112,7 +112,8 @@ impl Attention {
                 let (value, value_bias) = self.value.merged(prepared)?;
                 let rows = options.kv_rows.as_deref();
                 let (key, value, value_bias) = (&key, &value, &value_bias);
-                let of = Folded { states, key, value, value_bias, rows };
+                let precision = prepared.precision;
+                let of = Folded { states, key, value, value_bias, rows, precision };
                 folded_attention(&query, &of, heads)?
             }
         };
@@ -227,8 +228,9 @@ impl TextTower {
         let mut x = self.embed(ids, before, &packing)?; // (tokens, width)
         let mask = mask.map(|mask| mask.narrow(1, 0, packing.length()));
         let key_mask = mask.transpose()?.map(|mask| additive(&mask, x.dtype())).transpose()?;
-        let own = AttentionOptions { key_mask, causal, ..AttentionOptions::default() };
-        let cross = seen.map(|seen| seen.options()).transpose()?;
+        let precision = prepared.precision;
+        let own = AttentionOptions { key_mask, causal, precision, ..AttentionOptions::default() };
+        let cross = seen.map(|seen| seen.options(precision)).transpose()?;
         let heads = self.config.heads;
         let mut pass = Pass { heads, packing, cls_alone: false, own, cross };
         for (index, layer) in self.layers.iter().enumerate() {

@@ -169,7 +169,9 @@ impl Block {
     /// Attention of all tokens, before the projection: (batch, tokens, width).
     fn mix(&self, normed: &Tensor, heads: usize, prepared: &Prepared) -> Result<Tensor> {
         let qkv = self.qkv.adapted(normed, prepared)?; // (batch, tokens, 3 * width)
-        Ok(self_attention(&qkv, heads, &AttentionOptions::default())?)
+        let precision = prepared.precision;
+        let options = AttentionOptions { precision, ..AttentionOptions::default() };
+        Ok(self_attention(&qkv, heads, &options)?)
     }
 
     /// Attention of `[CLS]` over all tokens, before the projection: (batch, 1, width).
@@ -179,6 +181,8 @@ impl Block {
         let query = self.qkv.adapted_outputs(&query, (0, width), prepared)?; // (batch, 1, width)
         let keys = self.qkv.adapted_outputs(normed, (width, 2 * width), prepared)?; // (batch, tokens, 2 * width)
         let (key, value) = (keys.narrow(2, 0, width)?, keys.narrow(2, width, width)?);
-        Ok(attention(&query, &key, &value, heads, &AttentionOptions::default())?)
+        let precision = prepared.precision;
+        let options = AttentionOptions { precision, ..AttentionOptions::default() };
+        Ok(attention(&query, &key, &value, heads, &options)?)
     }
 }

@@ -9,8 +9,9 @@ use rayon::prelude::*;
 use super::forward::{QUERY_BLOCK, hide};
 use super::{Attention, Geometry, KeyTerms, parts};
 use crate::element::Real;
+use crate::precision::Precision;
 use crate::product::{Matrix, MatrixMut};
-use crate::small::{in_panels, multiply, padded, transposed};
+use crate::small::{Right, padded};
 use crate::view::{Batched, Shared, tensor, written};
 use crate::wide::{sum2, wide};
 
@@ -155,18 +156,18 @@ impl<T: Real> Target<T> {
 struct Room<T> {
     p: Vec<T>,
     ds: Vec<T>,
-    k_t: Vec<T>,
-    k: Vec<T>,
-    v_t: Vec<T>,
-    q: Vec<T>,
-    g: Vec<T>,
+    k_t: Right<T>,
+    k: Right<T>,
+    v_t: Right<T>,
+    q: Right<T>,
+    g: Right<T>,
 }
 
 impl<T: Real> Room<T> {
-    fn new(block: usize) -> Self {
-        let none = Vec::new;
-        let block = || vec![T::zero(); block];
-        Self { p: block(), ds: block(), k_t: none(), k: none(), v_t: none(), q: none(), g: none() }
+    fn new(block: usize, precision: Precision) -> Self {
+        let [p, ds] = [(); 2].map(|()| vec![T::zero(); block]);
+        let [k_t, k, v_t, q, g] = [(); 5].map(|()| Right::new(precision));
+        Self { p, ds, k_t, k, v_t, q, g }
     }
 }
 
@@ -191,14 +192,14 @@ unsafe fn run<T: Real>(
     let stride = padded(k_len);
     let block = QUERY_BLOCK.min(q_len) * stride;
     (0..keys * heads).into_par_iter().for_each_init(
-        || Room::new(block),
+        || Room::new(block, attention.precision),
         |Room { p, ds, k_t, k, v_t, q, g }, task| {
             let (key_row, h) = (task / heads, task % heads);
             let columns = (h * head, head);
             let k_block = inputs.k.block(key_row, (0, k_len), columns);
-            let k_t = transposed(k_block, k_t);
-            let k = in_panels(k_block, k);
-            let v_t = transposed(inputs.v.block(key_row, (0, k_len), columns), v_t);
+            k_t.take(k_block.t());
+            k.take(k_block);
+            v_t.take(inputs.v.block(key_row, (0, k_len), columns).t());
             // SAFETY: this task alone touches these columns of this row.
             let mut dk =
                 dk.as_ref().map(|dk| unsafe { dk.block(key_row, (0, k_len), columns, false) });
@@ -213,27 +214,29 @@ unsafe fn run<T: Real>(
                     let q_block = inputs.q.block(row, (start, rows), columns);
                     let g_block = inputs.dout.block(row, (start, rows), columns);
                     let p = &mut p[..rows * stride];
-                    multiply(&mut MatrixMut::dense(p, rows, stride), false, q_block, k_t);
+                    k_t.multiply(&mut MatrixMut::dense(p, rows, stride), false, q_block);
                     let first = (row * heads + h) * q_len + start;
                     let log_sums = &inputs.log_sums[first..first + rows];
                     probabilities(p, factor, addend, attention.visible(start), step, log_sums);
                     if let Some(dv) = &mut dv {
                         let p = Matrix::new(p, rows, k_len, stride, 1);
-                        multiply(dv, add, p.t(), in_panels(g_block, g));
+                        g.take(g_block);
+                        g.multiply(dv, add, p.t());
                     }
                     if dq.is_some() || dk.is_some() {
                         let ds = &mut ds[..rows * stride];
-                        multiply(&mut MatrixMut::dense(ds, rows, stride), false, g_block, v_t);
+                        v_t.multiply(&mut MatrixMut::dense(ds, rows, stride), false, g_block);
                         let out = inputs.out.block(row, (start, rows), columns);
                         score_gradient(ds, p, factor, out, g_block);
                         let ds = Matrix::new(ds, rows, k_len, stride, 1);
                         if let Some(dq) = dq {
                             // SAFETY: this row of queries uses this row of keys alone.
                             let mut dq = unsafe { dq.block(row, (start, rows), columns, false) };
-                            multiply(&mut dq, false, ds, k);
+                            k.multiply(&mut dq, false, ds);
                         }
                         if let Some(dk) = &mut dk {
-                            multiply(dk, add, ds.t(), in_panels(q_block, q));
+                            q.take(q_block);
+                            q.multiply(dk, add, ds.t());
                         }
                     }
                     add = true;

@@ -5,8 +5,9 @@ use rayon::prelude::*;
 
 use super::{Attention, Geometry};
 use crate::element::Real;
+use crate::precision::Precision;
 use crate::product::{Matrix, MatrixMut};
-use crate::small::{in_panels, multiply, padded, transposed};
+use crate::small::{Right, padded};
 use crate::view::{Batched, Shared, written};
 use crate::wide::{largest, sum1, wide};
 
@@ -40,30 +41,28 @@ pub(super) fn run<T: Real>(
         written(shape.query_elements(), |out| {
             let out = Shared::new(out.as_mut_ptr().cast::<T>());
             tasks.par_iter().for_each_init(
-                || Room::new(QUERY_BLOCK.min(q_len) * stride),
+                || Room::new(QUERY_BLOCK.min(q_len) * stride, attention.precision),
                 |Room { scores, k_t, v, holds }, &(row, h)| {
                     let key_row = attention.key_row(row);
                     let columns = (h * head, head);
                     if *holds != Some((key_row, h)) {
-                        transposed(k.block(key_row, (0, k_len), columns), k_t);
-                        in_panels(values.block(key_row, (0, k_len), columns), v);
+                        k_t.take(k.block(key_row, (0, k_len), columns).t());
+                        v.take(values.block(key_row, (0, k_len), columns));
                         *holds = Some((key_row, h));
                     }
-                    let k_t = Matrix::dense(k_t, head, stride);
-                    let v = Matrix::dense(v, k_len, padded(head));
                     let (factor, addend) = terms.of(row);
                     for start in (0..q_len).step_by(QUERY_BLOCK) {
                         let rows = QUERY_BLOCK.min(q_len - start);
                         let q = q.block(row, (start, rows), columns);
                         let scores = &mut scores[..rows * stride];
-                        multiply(&mut MatrixMut::dense(scores, rows, stride), false, q, k_t);
+                        k_t.multiply(&mut MatrixMut::dense(scores, rows, stride), false, q);
                         let first = (row * heads + h) * q_len + start;
                         let sums = std::slice::from_raw_parts_mut(shared_sums.at(first), rows);
                         softmax(scores, factor, addend, attention.visible(start), step, sums);
                         let p = Matrix::new(scores, rows, k_len, stride, 1);
                         let first = (row * q_len + start) * width + columns.0;
                         let mut out = MatrixMut::shared(out.at(first), rows, head, width, false);
-                        multiply(&mut out, false, p, v);
+                        v.multiply(&mut out, false, p);
                     }
                 },
             );
@@ -76,15 +75,16 @@ pub(super) fn run<T: Real>(
 /// order that products want.
 struct Room<T> {
     scores: Vec<T>,
-    k_t: Vec<T>,
-    v: Vec<T>,
+    k_t: Right<T>,
+    v: Right<T>,
     /// The row of keys and the head that `k_t` and `v` hold.
     holds: Option<(usize, usize)>,
 }
 
 impl<T: Real> Room<T> {
-    fn new(block: usize) -> Self {
-        Self { scores: vec![T::zero(); block], k_t: Vec::new(), v: Vec::new(), holds: None }
+    fn new(block: usize, precision: Precision) -> Self {
+        let right = || Right::new(precision);
+        Self { scores: vec![T::zero(); block], k_t: right(), v: right(), holds: None }
     }
 }
 

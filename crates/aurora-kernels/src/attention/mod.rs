@@ -18,11 +18,12 @@ use crate::Error;
 #[cfg(feature = "cuda")]
 use crate::cuda::glue;
 use crate::element::Real;
+use crate::precision::Precision;
 use crate::small::padded;
 use crate::tape::{apply1, apply3};
 use crate::view::{Batched, Rows, check_device, check_element, check_like};
 
-/// What changes the scores of [`attention`].
+/// What changes the scores of [`attention`], and how they are computed.
 #[derive(Debug, Clone, Default)]
 pub struct AttentionOptions {
     /// Added to the scores of each key, (Bq, Tk): 0 for a key to see, a large negative number or
@@ -36,6 +37,8 @@ pub struct AttentionOptions {
     /// For each query row the row of keys and values it attends to; without it row b attends to
     /// row b.
     pub kv_rows: Option<Arc<[u32]>>,
+    /// What the factors of its products are rounded to, forward and backward; the softmax is f32 either way.
+    pub precision: Precision,
 }
 
 /// Attention of `q` (Bq, Tq, D) over `k` and `v` (Bk, Tk, D) in `heads` heads of width D / heads:
@@ -157,6 +160,7 @@ struct Attention {
     causal: bool,
     /// The row of keys of each query row; None: its own.
     kv_rows: Option<Arc<[u32]>>,
+    precision: Precision,
     /// Which of q, k, v want a gradient.
     tracked: [bool; 3],
     /// The log-sum-exp of each row of scores, (Bq, heads, Tq), from the forward pass, as f64
@@ -231,6 +235,7 @@ impl Attention {
             scale: per_key("key_scale", &options.key_scale)?,
             causal: options.causal,
             kv_rows: options.kv_rows.clone(),
+            precision: options.precision,
             tracked,
             log_sums: OnceLock::new(),
             #[cfg(feature = "cuda")]

@@ -86,7 +86,7 @@ impl<'a, T: Real> Matrix<'a, T> {
     }
 
     /// The same matrix, if its elements are f32.
-    pub(super) fn singles(self) -> Option<Matrix<'a, f32>> {
+    pub(crate) fn singles(self) -> Option<Matrix<'a, f32>> {
         let Self { data, rows, columns, row_stride, column_stride } = self;
         (TypeId::of::<T>() == TypeId::of::<f32>()).then(|| {
             // SAFETY: the two types are one.

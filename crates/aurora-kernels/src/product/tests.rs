@@ -91,7 +91,8 @@ fn check_bf16(sizes: [usize; 3], lhs_turned: bool, rhs_turned: bool) {
         if isa <= Isa::of_processor() && Isa::in_use() <= Isa::Avx512 {
             let mut again = vec![0f32; m * n];
             let out = &mut MatrixMut::dense(&mut again, m, n);
-            Product { isa, lhs, rhs, precision: Precision::Bf16, finish: None }.write(out, false);
+            Product { isa, lhs, rhs, precision: Precision::Bf16, finish: None, rows_apart: true }
+                .write(out, false);
             assert_eq!(again, found, "{sizes:?} {lhs_turned} {rhs_turned} {isa:?}");
         }
     }

@@ -100,6 +100,42 @@ pub(super) fn one_task<T: Real>(
     }
 }
 
+/// Products of one thread, whose right factor stays from one to the next.
+pub(crate) struct Small {
+    kernel: Kernel,
+    left: Factor,
+    right: Factor,
+}
+
+impl Small {
+    /// For products in this precision by these instructions, if there is a kernel for them.
+    pub(crate) fn of(isa: Isa, precision: Precision) -> Option<Self> {
+        let kernel = Kernel::of(isa, precision)?;
+        Some(Self { kernel, left: Factor::default(), right: Factor::default() })
+    }
+
+    /// Another right factor.
+    pub(crate) fn take(&mut self, rhs: Matrix<'_, f32>) {
+        self.right.take(rhs.t(), Order::ByDepth);
+    }
+
+    /// The product of `lhs`, as deep as the right factor, with that, whose columns are those of `out`, or less: the
+    /// others are zero. Elements of `out` are f32.
+    pub(crate) fn multiply<T: Real>(
+        &mut self,
+        out: &mut MatrixMut<'_, T>,
+        add: bool,
+        lhs: Matrix<'_, f32>,
+    ) {
+        self.left.take(lhs, Order::ByLine);
+        let (rows, columns, step) = (out.rows, out.columns, out.row_stride);
+        // SAFETY: the same matrix, which is not touched meanwhile; what is added to has been written.
+        let mut to = unsafe { MatrixMut::shared(out.data, rows, columns, step, add) };
+        one_task(self.kernel, &mut to, [&self.left, &self.right], (0, 0), None);
+        out.set_initialised();
+    }
+}
+
 /// Up to 32 columns of up to 32 rows of a product, from column `j` of `out` and these lines of the factors on.
 ///
 /// # Safety

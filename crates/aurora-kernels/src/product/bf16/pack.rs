@@ -33,6 +33,7 @@ pub(in super::super) enum Order {
 
 /// A factor as tiles: those of 16 lines (rows of a left factor, columns of a right one) along all of the depth, one
 /// after the other, and 16 lines of zeros for a step that has no second half.
+#[derive(Default)]
 pub(in super::super) struct Factor {
     tiles: Vec<Tile>,
     /// Tiles along the depth.
@@ -40,29 +41,32 @@ pub(in super::super) struct Factor {
 }
 
 impl Factor {
-    /// Of a matrix whose rows are the lines.
+    /// Of a matrix whose rows are the lines, by all threads.
     pub(in super::super) fn of(lines: Matrix<'_, f32>, order: Order) -> Self {
-        let deep = lines.columns().div_ceil(DEPTHS);
-        let count = (lines.rows().div_ceil(LINES) + 1) * deep;
-        let mut tiles = Vec::with_capacity(count);
-        // Some lines at a time, and of them the tiles that lie beside each other in memory one after the other.
-        let some = |(index, places): (usize, &mut [MaybeUninit<Tile>])| {
-            let there = places.len() / deep;
-            let mut fill = |line: usize, depth: usize| {
-                let at = ((index * TOGETHER + line) * LINES, depth * DEPTHS);
-                fill(&mut places[line * deep + depth], lines, at, order);
+        let mut factor = Self::default();
+        factor.make(lines, |places, deep| {
+            let some = |(index, places): (usize, &mut [_])| {
+                fill_some(places, deep, lines, index * TOGETHER, order);
             };
-            if lines.row_stride() == 1 {
-                (0..deep).for_each(|depth| (0..there).for_each(|line| fill(line, depth)));
-            } else {
-                (0..there).for_each(|line| (0..deep).for_each(|depth| fill(line, depth)));
-            }
-        };
-        let places = &mut tiles.spare_capacity_mut()[..count];
-        places.par_chunks_mut((TOGETHER * deep).max(1)).enumerate().for_each(some);
-        // SAFETY: each of them has been written.
-        unsafe { tiles.set_len(count) };
-        Self { tiles, deep }
+            places.par_chunks_mut(TOGETHER * deep).enumerate().for_each(some);
+        });
+        factor
+    }
+
+    /// The same by this thread, in the place of what was there.
+    pub(super) fn take(&mut self, lines: Matrix<'_, f32>, order: Order) {
+        self.make(lines, |places, deep| fill_some(places, deep, lines, 0, order));
+    }
+
+    /// Makes all tiles; `fill` is given their places and how many there are along the depth.
+    fn make(&mut self, lines: Matrix<'_, f32>, fill: impl FnOnce(&mut [MaybeUninit<Tile>], usize)) {
+        self.deep = lines.columns().div_ceil(DEPTHS).max(1);
+        let count = (lines.rows().div_ceil(LINES) + 1) * self.deep;
+        self.tiles.clear();
+        self.tiles.reserve(count);
+        fill(&mut self.tiles.spare_capacity_mut()[..count], self.deep);
+        // SAFETY: `fill_some` writes each tile of the lines that it is given, which are all.
+        unsafe { self.tiles.set_len(count) };
     }
 
     /// Tiles along the depth.
@@ -73,6 +77,26 @@ impl Factor {
     /// The tiles of the lines from this one on, a multiple of 16.
     pub(super) fn from(&self, line: usize) -> *const Tile {
         &raw const self.tiles[line / LINES * self.deep]
+    }
+}
+
+/// Writes the tiles of some lines, from 16 times `first` on: one after the other as they lie beside each other in memory.
+fn fill_some(
+    places: &mut [MaybeUninit<Tile>],
+    deep: usize,
+    lines: Matrix<'_, f32>,
+    first: usize,
+    order: Order,
+) {
+    let there = places.len() / deep;
+    let mut one = |line: usize, depth: usize| {
+        let at = ((first + line) * LINES, depth * DEPTHS);
+        fill(&mut places[line * deep + depth], lines, at, order);
+    };
+    if lines.row_stride() == 1 {
+        (0..deep).for_each(|depth| (0..there).for_each(|line| one(line, depth)));
+    } else {
+        (0..there).for_each(|line| (0..deep).for_each(|depth| one(line, depth)));
     }
 }
 

@@ -98,7 +98,15 @@ fn check([m, k, n]: [usize; 3], lies: [Lie; 2], add: bool) {
             }
         };
         let to = &mut MatrixMut::dense(&mut out, m, n);
-        Product { isa, lhs, rhs, precision: Precision::Bf16, finish: Some(&finish) }.write(to, add);
+        Product {
+            isa,
+            lhs,
+            rhs,
+            precision: Precision::Bf16,
+            finish: Some(&finish),
+            rows_apart: true,
+        }
+        .write(to, add);
         out
     };
     let fallback = product(Isa::Avx2.min(Isa::of_processor()));
@@ -163,7 +171,8 @@ fn sums_in_the_order_of_the_manual() {
         let mut out = vec![0f32; m * n];
         let (lhs, rhs) = (Matrix::dense(&a, m, k), Matrix::dense(&b, k, n));
         let to = &mut MatrixMut::dense(&mut out, m, n);
-        Product { isa, lhs, rhs, precision: Precision::Bf16, finish: None }.write(to, false);
+        Product { isa, lhs, rhs, precision: Precision::Bf16, finish: None, rows_apart: false }
+            .write(to, false);
         for (at, found) in out.into_iter().enumerate() {
             let (i, j) = (at / n, at % n);
             let add = |sum, p: usize| step(sum, a[i * k + p], b[p * n + j]);
@@ -192,7 +201,15 @@ fn instructions_are_emulated_where_there_are_none() {
         let (a, mut out) = ([1f32; 4], [0f32; 4]);
         let a = Matrix::dense(&a, 2, 2);
         let to = &mut MatrixMut::dense(&mut out, 2, 2);
-        Product { isa, lhs: a, rhs: a, precision: Precision::Bf16, finish: None }.write(to, false);
+        Product {
+            isa,
+            lhs: a,
+            rhs: a,
+            precision: Precision::Bf16,
+            finish: None,
+            rows_apart: false,
+        }
+        .write(to, false);
         assert_eq!(out, [2.0; 4]);
         assert_eq!(emulator::emulated() > before, isa > Isa::of_processor(), "{isa:?}");
     }
