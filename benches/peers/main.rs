@@ -1,7 +1,7 @@
 //! Our half of `cargo xtask bench-peers`: a row at a time, beside the same row in PyTorch (`peer.py`).
 //!
 //! ```text
-//! peer ceiling                  what a matrix product reaches here, as a line of JSON
+//! peer ceiling ...              what a matrix product reaches here, as a line of JSON
 //! peer work ROW OUT ...         one row: a line of JSON when ready, one for each line `run`, one with the peak memory
 //! peer work ROW OUT --check F   instead, how far our tensors are from PyTorch's in the file F
 //! ```
@@ -30,7 +30,10 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Measure a matrix product.
-    Ceiling,
+    Ceiling {
+        #[arg(long)]
+        precision: Precision,
+    },
     /// Do a row.
     Work(Work),
 }
@@ -116,8 +119,9 @@ fn main() -> ExitCode {
 
 fn run(command: &Command) -> Result<()> {
     match command {
-        Command::Ceiling => {
-            let Ceiling { device, threads, operations, bytes } = Ceiling::of_processor()?;
+        Command::Ceiling { precision } => {
+            let Ceiling { device, threads, operations, bytes } =
+                Ceiling::of_processor(precision.of_products())?;
             let value = json!({"operations": operations, "bytes": bytes, "device": device, "threads": threads});
             say(&value)
         }

@@ -1,7 +1,7 @@
 """The PyTorch half of `cargo xtask bench-peers`: without torch.compile, in f32 or under the CPU's autocast.
 
     peer.py prepare OUT --sizes 224 384 --batches 4 8   writes models, LoRAs and inputs
-    peer.py ceiling                                     prints what a matrix product reaches, and versions
+    peer.py ceiling ...                                 prints what a matrix product reaches, and versions
     peer.py work ROW OUT ...                            one row: a line of JSON when ready, one for each line `run`
     peer.py work ROW OUT ... --check FILE               instead, the tensors that our side has to agree with
 """
@@ -56,9 +56,10 @@ def serve(run):
     say(peak_bytes=peak_bytes())
 
 
-def ceiling():
+def ceiling(precision):
     """Operations a second of (2048, 1024) times (1024, 1024), the best of some."""
-    left, right = torch.randn(2048, 1024), torch.randn(1024, 1024)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    left, right = torch.randn(2048, 1024, dtype=dtype), torch.randn(1024, 1024, dtype=dtype)
     best = float("inf")
     for _ in range(6):
         start = time.perf_counter()
@@ -74,7 +75,8 @@ def main():
     command.add_argument("out", type=Path)
     command.add_argument("--sizes", type=int, nargs="+", required=True)
     command.add_argument("--batches", type=int, nargs="*", default=[])  # rows of candidates have none
-    commands.add_parser("ceiling")
+    command = commands.add_parser("ceiling")
+    command.add_argument("--precision", choices=["f32", "bf16"], required=True)
     command = commands.add_parser("work")
     command.add_argument("row", choices=list(rows.ROWS))
     command.add_argument("out", type=Path)
@@ -91,7 +93,7 @@ def main():
     if args.command == "prepare":
         return prepare.prepare(args.out, args.sizes, args.batches)
     if args.command == "ceiling":
-        return say(operations=ceiling(),
+        return say(operations=ceiling(args.precision),
                    versions=f"torch {torch.__version__} transformers {transformers.__version__} peft {peft.__version__}")
     if args.attention == "fused":
         attention.use_fused()

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use aurora_kernels::linear;
+use aurora_kernels::{Precision, linear_in};
 use candle_core::Result;
 use rayon::prelude::*;
 
@@ -61,15 +61,15 @@ impl Ceiling {
         Self { operations, bytes: self.bytes.max(other.bytes), ..self }
     }
 
-    /// Measures the processor, all threads of the pool, in f32.
+    /// Measures the processor, all threads of the pool, with products of f32 in this precision.
     ///
     /// # Errors
     /// What candle reports when it cannot make the operands.
-    pub fn of_processor() -> Result<Self> {
+    pub fn of_processor(precision: Precision) -> Result<Self> {
         Ok(Self {
             device: processor(),
             threads: rayon::current_num_threads(),
-            operations: product()?,
+            operations: product(precision)?,
             bytes: copy(),
         })
     }
@@ -88,13 +88,16 @@ fn best(mut run: impl FnMut() -> Result<()>) -> Result<f64> {
     Ok(best)
 }
 
-/// Operations a second: the crate's own linear map, and candle's product of the same matrices.
-fn product() -> Result<f64> {
+/// Operations a second: the crate's own linear map, and candle's product of the same matrices, which knows f32 alone.
+fn product(precision: Precision) -> Result<f64> {
     let shape = LinearShape { tokens: 2048, input: 1024, output: 1024, rank: 0 };
     let x = normal(0, &[2048, 1024])?;
     let weight = normal(1, &[1024, 1024])?;
-    let ours = best(|| linear(&x, &weight, None).map(drop))?;
-    let whole = best(|| x.matmul(&weight.t()?).map(drop))?;
+    let ours = best(|| linear_in(&x, &weight, None, &precision.into()).map(drop))?;
+    let whole = match precision {
+        Precision::F32 => best(|| x.matmul(&weight.t()?).map(drop))?,
+        Precision::Bf16 => ours,
+    };
     Ok(shape.product(4).operations as f64 / ours.min(whole))
 }
 

@@ -12,6 +12,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use aurora_kernels::Precision;
 use aurora_kernels::cuda::Element;
 use candle_core::Result;
 use criterion::Criterion;
@@ -81,11 +82,11 @@ fn run(name: &str, rows: fn(&Setting) -> Vec<Row>) -> Result<()> {
     let timed = asked("--bench") && !asked("--test") && !asked("--list");
 
     if cpu {
-        let before = timed.then(Ceiling::of_processor).transpose()?;
+        let before = timed.then(|| Ceiling::of_processor(Precision::F32)).transpose()?;
         let measured = on_cpu(&mut criterion, rows(&Setting::from_environment(ON_CPU)?));
         if let Some(before) = before.filter(|_| !measured.is_empty()) {
             // Again, so that a moment in which the machine was busy does not lower the roofline.
-            report(name, &before.or_better(&Ceiling::of_processor()?), &measured)?;
+            report(name, &before.or_better(&Ceiling::of_processor(Precision::F32)?), &measured)?;
         }
     }
     if gpu {

@@ -225,10 +225,11 @@ impl Sides {
         call(torch.arg(&self.out).arg("--sizes").args(sizes).arg("--batches").args(batches))
     }
 
-    /// Operations a second of the better matrix product of both sides, and what the two are.
-    fn products(&self) -> anyhow::Result<(f64, Machine)> {
-        let ours = worker::answer(self.peer().arg("ceiling"))?;
-        let theirs = worker::answer(&mut self.torch("ceiling"))?;
+    /// Operations a second of the better matrix product of both sides in this precision, and what the two are.
+    fn products(&self, precision: &str) -> anyhow::Result<(f64, Machine)> {
+        let precision = ["--precision", precision];
+        let ours = worker::answer(self.peer().arg("ceiling").args(precision))?;
+        let theirs = worker::answer(self.torch("ceiling").args(precision))?;
         let number = |value: &serde_json::Value| value["operations"].as_f64().unwrap_or(0.0);
         let text = |value: &serde_json::Value| value.as_str().unwrap_or("unknown").to_owned();
         let machine =
@@ -237,12 +238,12 @@ impl Sides {
     }
 
     fn machine(&self) -> anyhow::Result<Machine> {
-        Ok(self.products()?.1)
+        Ok(self.products(&name(&Precision::F32))?.1)
     }
 
     /// What the machine once did it can do: the better of before a case and after it.
-    fn ceiling(&self, before: f64) -> anyhow::Result<f64> {
-        Ok(before.max(self.products()?.0))
+    fn ceiling(&self, case: &Case, before: f64) -> anyhow::Result<f64> {
+        Ok(before.max(self.products(&case.precision)?.0))
     }
 
     fn work(&self, command: &mut Command, case: &Case) {
@@ -290,7 +291,7 @@ impl Sides {
     }
 
     fn time(&self, case: &Case, pairs: usize) -> anyhow::Result<Outcome> {
-        let before = self.products()?.0;
+        let before = self.products(&case.precision)?.0;
         let (mut ours, ready) = Worker::start(&mut self.ours(case))?;
         let (mut theirs, _) = Worker::start(&mut self.theirs(case))?;
         let mut found = Vec::with_capacity(pairs);
@@ -308,7 +309,7 @@ impl Sides {
             |key: &str| ready[key].as_u64().with_context(|| format!("our side lacks {key}"));
         let operations = [count("operations")?, count("plain_operations")?];
         let peaks = [ours.end()?, theirs.end()?];
-        let ceiling = self.ceiling(before)?;
+        let ceiling = self.ceiling(case, before)?;
         Ok(Outcome { case: case.clone(), pairs: found, peaks, operations, ceiling })
     }
 }
