@@ -19,26 +19,42 @@ pub fn gradients(variables: &[(String, Var)], grads: &GradStore, into: &mut Tens
 }
 
 /// A line for every tensor but gradients, and one for the gradient that is furthest off. A tensor agrees whose largest
-/// difference is at most `allowed` times its largest value.
-pub fn compare(found: &Tensors, expected: &Path, allowed: f64) -> Result<Vec<Value>> {
-    let expected = read_tensors(expected, DType::F32, &Device::Cpu)?;
+/// difference is at most `allowed` times its largest value. Where there is `exact`, PyTorch's f32, that is what tensors
+/// are compared with, and they may be twice as far from it as what is `expected`, PyTorch's bf16, if that is further: the
+/// same roundings fall by chance.
+pub fn compare(
+    found: &Tensors,
+    expected: &Path,
+    exact: Option<&Path>,
+    allowed: f64,
+) -> Result<Vec<Value>> {
+    let read = |path: &Path| read_tensors(path, DType::F32, &Device::Cpu);
+    let (expected, exact) = (read(expected)?, exact.map(read).transpose()?);
     let mut lines = Vec::new();
-    let (mut worst, mut count): (Option<(String, f64)>, usize) = (None, 0);
+    let (mut worst, mut count): (Option<(String, f64, f64)>, usize) = (None, 0);
     for (name, tensor) in &expected {
+        let (against, allowed) = match exact.as_ref().and_then(|exact| exact.get(name)) {
+            Some(exact) => (exact, allowed.max(2.0 * relative(tensor, exact)?)),
+            None => (tensor, allowed),
+        };
         // peft keeps the heads it trains below a name of its own.
         let name = name.replace(".modules_to_save.", ".");
-        let difference = found.get(&name).map_or(Ok(f64::INFINITY), |own| relative(own, tensor))?;
+        let own = found.get(&name);
+        let difference = own.map_or(Ok(f64::INFINITY), |own| relative(own, against))?;
         if !name.starts_with("grad.") {
             lines.push(line(&name, difference, allowed));
             continue;
         }
         count += 1;
         // What is no number is worse than any.
-        if worst.as_ref().is_none_or(|(_, most)| difference.is_nan() || difference > *most) {
-            worst = Some((name, difference));
+        let further = |most: f64, limit: f64| difference / allowed > most / limit;
+        if worst.as_ref().is_none_or(|&(_, most, limit)| {
+            difference.is_nan() || !most.is_nan() && further(most, limit)
+        }) {
+            worst = Some((name, difference, allowed));
         }
     }
-    if let Some((name, difference)) = worst {
+    if let Some((name, difference, allowed)) = worst {
         lines.push(line(&format!("{count} gradients, the furthest {name}"), difference, allowed));
     }
     if lines.is_empty() {

@@ -60,6 +60,9 @@ struct Work {
     /// What PyTorch computed.
     #[arg(long)]
     check: Option<PathBuf>,
+    /// What PyTorch computed in f32, where the row is in bf16.
+    #[arg(long)]
+    exact: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -149,7 +152,8 @@ fn check(work: &Work, setting: &Setting, expected: &Path) -> Result<()> {
         Row::DText => rows::check_rerank(setting, true)?,
         Row::DPicture => rows::check_rerank(setting, false)?,
     };
-    let lines = agreement::compare(&found, expected, work.kind.precision.allowed())?;
+    let (exact, allowed) = (work.exact.as_deref(), work.kind.precision.allowed());
+    let lines = agreement::compare(&found, expected, exact, allowed)?;
     say(&json!({"agreement": lines}))
 }
 

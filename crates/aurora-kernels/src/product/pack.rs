@@ -7,9 +7,14 @@ use crate::isa::Isa;
 use crate::precision::{Precision, round, round_to};
 use crate::register::{Plain, Register};
 
+/// Bytes of a line of the cache. Rows of panels begin with one, so that no register is read from two.
+const LINE: usize = 64;
+
 /// Some columns of a right factor, cut into panels.
 pub(super) struct Panels<T> {
     data: Vec<T>,
+    /// Where the first panel begins.
+    start: usize,
     /// Rows of the factor that are in the panels.
     depth: usize,
     /// Columns of a panel.
@@ -18,13 +23,13 @@ pub(super) struct Panels<T> {
 
 impl<T: Real> Panels<T> {
     pub(super) fn new() -> Self {
-        Self { data: Vec::new(), depth: 0, width: 0 }
+        Self { data: Vec::new(), start: 0, depth: 0, width: 0 }
     }
 
     /// The panel that begins at this column, a multiple of the width.
     #[inline(always)]
     pub(super) fn at(&self, column: usize) -> &[T] {
-        &self.data[column * self.depth..][..self.width * self.depth]
+        &self.data[self.start + column * self.depth..][..self.width * self.depth]
     }
 
     /// Columns of a panel.
@@ -82,10 +87,13 @@ unsafe fn fill<T: Real, R: Register<T>>(
     let (width, depth) = (2 * R::LANES, rhs.rows());
     panels.width = width;
     panels.depth = depth;
-    panels.data.resize(rhs.columns().next_multiple_of(width) * depth, T::zero());
+    let count = rhs.columns().next_multiple_of(width) * depth;
+    panels.data.resize(count + LINE / size_of::<T>(), T::zero());
+    panels.start = panels.data.as_ptr().align_offset(LINE).min(LINE / size_of::<T>());
+    let data = &mut panels.data[panels.start..][..count];
     let size = (width * depth).max(1);
     let whole = rhs.columns() / width;
-    let (filled, rest) = panels.data.split_at_mut(whole * size);
+    let (filled, rest) = data.split_at_mut(whole * size);
     if rhs.column_stride() == 1 {
         // Row by row, so that memory is read as it lies.
         for row in 0..depth {
@@ -112,7 +120,7 @@ unsafe fn fill<T: Real, R: Register<T>>(
         copy(rest, width, rhs.t().from(first, rhs.columns() - first).t());
     }
     if precision == Precision::Bf16 {
-        round(&mut panels.data);
+        round(data);
     }
 }
 
