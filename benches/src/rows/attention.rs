@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use aurora_kernels::{AttentionOptions, attention, reference};
+use aurora_kernels::{AttentionOptions, Precision, attention, reference};
 use candle_core::{Result, Tensor, Var};
 
+use super::linear::rounded;
 use super::{Shared, attention_gpu, backward, dot, folded, gradient};
 use crate::cost::{self, AttentionShape};
 use crate::site::{ATTENTION, AttentionSite, GATE};
-use crate::{Row, Setting, check, normal, values};
+use crate::{Row, Setting, check, check_within, normal, values};
 
 struct Operands {
     q: Var,
@@ -42,6 +43,11 @@ impl Operands {
         attention(q, k, v, self.heads, &self.options)
     }
 
+    fn run_in_bf16(&self, [q, k, v]: &[Tensor; 3]) -> Result<Tensor> {
+        let options = AttentionOptions { precision: Precision::Bf16, ..self.options.clone() };
+        attention(q, k, v, self.heads, &options)
+    }
+
     fn detached(&self) -> [Tensor; 3] {
         [&self.q, &self.k, &self.v].map(|var| var.as_detached_tensor())
     }
@@ -57,7 +63,16 @@ impl Operands {
     }
 
     fn check_output(&self, y: &Tensor) -> Result<()> {
-        let [q, k, v] = self.first()?;
+        check("attention", y, &self.plain(self.first()?))
+    }
+
+    /// Within a unit of a bf16's last place: the reference rounds what goes in, but not the probabilities.
+    fn check_output_in_bf16(&self, y: &Tensor) -> Result<()> {
+        let want = self.plain(self.first()?.map(rounded));
+        check_within("attention_bf16", &values(y)?, &want, 2f64.powi(-8))
+    }
+
+    fn plain(&self, [q, k, v]: [Vec<f64>; 3]) -> Vec<f64> {
         let plain = reference::Attention {
             q_len: self.q.dims()[1],
             k_len: self.k.dims()[1],
@@ -65,7 +80,7 @@ impl Operands {
             width: self.q.dims()[2],
             ..Default::default()
         };
-        check("attention", y, &reference::attention(&q, &k, &v, &plain))
+        reference::attention(&q, &k, &v, &plain)
     }
 
     /// Holds dq of the first query and head to the formula.
@@ -116,6 +131,15 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
         let heads = site.heads;
         rows.push(row.on_gpu(move |machine, element| {
             attention_gpu::attention(machine, element, shape, heads, false)
+        }));
+
+        let of = shared.clone();
+        let row = Row::new(site.name, "attention_bf16", &text, move |e| shape.forward(e));
+        rows.push(row.on_cpu(move || {
+            let of = of.get()?;
+            let operands = of.detached();
+            of.check_output_in_bf16(&of.run_in_bf16(&operands)?)?;
+            Ok(move || of.run_in_bf16(&operands).map(drop))
         }));
 
         let of = shared;

@@ -82,7 +82,7 @@ impl Operands {
 }
 
 /// The nearest bf16 of each, as `half` rounds an f32. (From f64 it drops bits before it looks for a tie.)
-fn rounded(values: Vec<f64>) -> Vec<f64> {
+pub(super) fn rounded(values: Vec<f64>) -> Vec<f64> {
     values.into_iter().map(|x| half::bf16::from_f32(x as f32).to_f64()).collect()
 }
 

@@ -47,8 +47,8 @@ pub struct Prepared {
     pub(crate) frame_aware: FrameAware,
     /// How deltas are computed: side by side with the frozen map, or formed once into its weight.
     pub mode: Mode,
-    /// The precision of the products inside of the towers, of linear maps and of attention to a picture. Heads, the words'
-    /// attention to each other and all else are f32.
+    /// The precision of the products inside of the towers, of linear maps, of attention inside of pictures and of
+    /// attention whose maps are folded in. Heads, other attention and all else are f32.
     pub precision: Precision,
     /// What the passes keep for a backward pass, and how long effective weights live.
     pub checkpointing: Checkpointing,

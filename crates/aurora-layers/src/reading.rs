@@ -1,7 +1,7 @@
 //! How texts are read: what they look at, what hides, and which of their states are wanted.
 
 use crate::Result;
-use aurora_kernels::{AttentionOptions, Precision};
+use aurora_kernels::AttentionOptions;
 use candle_core::{DType, Tensor};
 use std::sync::Arc;
 
@@ -73,7 +73,7 @@ impl<'a> Seen<'a> {
         self
     }
 
-    pub(crate) fn options(&self, precision: Precision) -> Result<AttentionOptions> {
+    pub(crate) fn options(&self) -> Result<AttentionOptions> {
         let key_mask = match (&self.keys.mask, &self.rows) {
             (Some(mask), Some(rows)) => {
                 Some(mask.index_select(&Tensor::from_slice(rows, rows.len(), mask.device())?, 0)?)
@@ -81,13 +81,7 @@ impl<'a> Seen<'a> {
             (mask, _) => mask.clone(),
         };
         let (key_scale, kv_rows) = (self.key_scale.clone(), self.rows.clone());
-        Ok(AttentionOptions {
-            key_mask,
-            key_scale,
-            kv_rows,
-            precision,
-            ..AttentionOptions::default()
-        })
+        Ok(AttentionOptions { key_mask, key_scale, kv_rows, ..AttentionOptions::default() })
     }
 }
 

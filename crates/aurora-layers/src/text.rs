@@ -228,9 +228,9 @@ impl TextTower {
         let mut x = self.embed(ids, before, &packing)?; // (tokens, width)
         let mask = mask.map(|mask| mask.narrow(1, 0, packing.length()));
         let key_mask = mask.transpose()?.map(|mask| additive(&mask, x.dtype())).transpose()?;
-        // A few words: nothing is gained by bf16, and what queries and keys get as gradients is a difference of large numbers.
+        // Attention of a few words gains nothing by bf16, and gradients of keys are small differences of large numbers.
         let own = AttentionOptions { key_mask, causal, ..AttentionOptions::default() };
-        let cross = seen.map(|seen| seen.options(prepared.precision)).transpose()?;
+        let cross = seen.map(|seen| seen.options()).transpose()?;
         let heads = self.config.heads;
         let mut pass = Pass { heads, packing, cls_alone: false, own, cross };
         for (index, layer) in self.layers.iter().enumerate() {
