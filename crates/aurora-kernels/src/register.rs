@@ -232,7 +232,8 @@ mod avx2 {
         });
         // Row 4 g + k has, in each quarter q, elements 4 g to 4 g + 3 of column 4 q + k.
         let fours: [__m512i; 16] = std::array::from_fn(|i| {
-            let (a, b) = (twos[i & !3 | i / 2 % 2], twos[i & !3 | 2 | i / 2 % 2]);
+            let first = i / 4 * 4 + i / 2 % 2;
+            let (a, b) = (twos[first], twos[first + 2]);
             if i % 2 == 0 { _mm512_unpacklo_epi64(a, b) } else { _mm512_unpackhi_epi64(a, b) }
         });
         std::array::from_fn(|i| {
