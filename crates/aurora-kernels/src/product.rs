@@ -24,7 +24,8 @@ use crate::isa::Isa;
 use crate::precision::Precision;
 use crate::view::Shared;
 pub(crate) use matrix::{Matrix, MatrixMut};
-use pack::{Block, Panels};
+pub(crate) use pack::Block;
+use pack::Panels;
 use tile::Tiles;
 
 /// What is done to a finished piece of a row of a product: its row, its first column, and the piece.

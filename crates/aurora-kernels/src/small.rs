@@ -7,10 +7,10 @@
 
 use crate::element::Real;
 use crate::isa::Isa;
-use crate::precision::{Precision, round, round_to};
+use crate::precision::{Precision, round};
 #[cfg(target_arch = "x86_64")]
 use crate::product::bf16::Small;
-use crate::product::{Matrix, MatrixMut};
+use crate::product::{Block, Matrix, MatrixMut};
 use crate::register::{Plain, Register};
 use crate::wide::wide;
 
@@ -37,7 +37,7 @@ pub(crate) struct Right<T> {
     rows: usize,
     columns: usize,
     /// The left factor, where it is rounded.
-    left: Vec<T>,
+    left: Block<T>,
     /// Instead of panels, where the processor multiplies bf16.
     #[cfg(target_arch = "x86_64")]
     tiles: Option<Small>,
@@ -51,7 +51,7 @@ impl<T: Real> Right<T> {
             panels: Vec::new(),
             rows: 0,
             columns: 0,
-            left: Vec::new(),
+            left: Block::new(),
             #[cfg(target_arch = "x86_64")]
             tiles: Small::of(Isa::in_use(), precision),
         }
@@ -85,27 +85,11 @@ impl<T: Real> Right<T> {
         if let (Some(tiles), Some(lhs)) = (&mut self.tiles, lhs.singles()) {
             return tiles.multiply(out, add, lhs);
         }
-        let lhs = match self.precision {
-            Precision::F32 => lhs,
-            Precision::Bf16 => rounded(lhs, &mut self.left),
-        };
+        let lhs = self.left.take(self.precision, lhs);
         let stride = padded(self.columns);
         kernel(out, add, lhs, Matrix::dense(&self.panels, self.rows, stride));
         out.set_initialised();
     }
-}
-
-/// A factor in bf16, copied as it lies.
-fn rounded<'a, T: Real>(lhs: Matrix<'_, T>, room: &'a mut Vec<T>) -> Matrix<'a, T> {
-    if lhs.column_stride() != 1 {
-        return rounded(lhs.t(), room).t();
-    }
-    let (rows, columns) = (lhs.rows(), lhs.columns());
-    room.resize(rows * columns, T::zero());
-    for (row, to) in room.chunks_exact_mut(columns.max(1)).enumerate() {
-        round_to(to, lhs.dense_row(row));
-    }
-    Matrix::dense(room, rows, columns)
 }
 
 /// The product, in registers that the processor has.

@@ -134,21 +134,25 @@ fn copy<T: Real>(panel: &mut [T], width: usize, rhs: Matrix<'_, T>) {
 }
 
 /// Room for a block of a left factor.
-pub(super) struct Block<T>(Vec<T>);
+pub(crate) struct Block<T>(Vec<T>);
 
 impl<T: Real> Block<T> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Vec::new())
     }
 
-    /// `lhs`, whose rows are dense, in this precision: itself where nothing is to be rounded, else a copy in here.
-    pub(super) fn take<'a>(
+    /// `lhs`, whose rows or columns are dense, in this precision: itself where nothing is to be rounded, else a copy in
+    /// here that lies alike.
+    pub(crate) fn take<'a>(
         &'a mut self,
         precision: Precision,
         lhs: Matrix<'a, T>,
     ) -> Matrix<'a, T> {
         if precision == Precision::F32 {
             return lhs;
+        }
+        if lhs.column_stride() != 1 && lhs.row_stride() == 1 {
+            return self.take(precision, lhs.t()).t();
         }
         let (rows, columns) = (lhs.rows(), lhs.columns());
         self.0.resize(rows * columns, T::zero());
