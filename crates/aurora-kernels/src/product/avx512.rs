@@ -104,7 +104,7 @@ macro_rules! step {
     };
 }
 
-/// The sums of one row, stored.
+/// The sums of one row, stored to r8, which goes on by r9. For both kernels of sums in registers of AVX-512.
 macro_rules! store {
     ($near:literal, $far:literal) => {
         concat!(
@@ -119,7 +119,7 @@ macro_rules! store {
     };
 }
 
-/// What is there of one row, added to its sums.
+/// What is there of one row, at rax, which goes on by r9, added to its sums.
 macro_rules! add {
     ($near:literal, $far:literal) => {
         concat!(
@@ -137,6 +137,8 @@ macro_rules! add {
         )
     };
 }
+
+pub(super) use {add, store};
 
 /// The sums of twelve rows of the left factor (`a`, rows `a_step` bytes apart) times 32 columns (`b`, row after row),
 /// down `depth` of them, to twelve rows of `c`, `c_step` bytes apart; added to what is there where `add` is not 0.

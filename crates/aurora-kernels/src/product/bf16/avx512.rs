@@ -7,6 +7,7 @@
 use std::arch::naked_asm;
 
 use super::Step;
+use crate::product::avx512::{add, store};
 
 /// The sums of `rows` rows, in eights.
 ///
@@ -47,40 +48,6 @@ macro_rules! row {
             $far,
             ", zmm17, zmm",
             $pair,
-        )
-    };
-}
-
-/// One row of what is there, added to its sums.
-macro_rules! add {
-    ($near:literal, $far:literal) => {
-        concat!(
-            "vaddps zmm",
-            $near,
-            ", zmm",
-            $near,
-            ", zmmword ptr [rax]\n",
-            "vaddps zmm",
-            $far,
-            ", zmm",
-            $far,
-            ", zmmword ptr [rax + 64]\n",
-            "add rax, r9",
-        )
-    };
-}
-
-/// The sums of one row, stored.
-macro_rules! store {
-    ($near:literal, $far:literal) => {
-        concat!(
-            "vmovups zmmword ptr [r8], zmm",
-            $near,
-            "\n",
-            "vmovups zmmword ptr [r8 + 64], zmm",
-            $far,
-            "\n",
-            "add r8, r9",
         )
     };
 }
