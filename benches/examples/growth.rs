@@ -159,6 +159,7 @@ fn curve(
 
 fn main() -> Result<()> {
     aurora_kernels::memory::keep_freed_memory();
+    aurora_kernels::threads::share_loops();
     let config = BlipConfig::from_json(SIZES, Path::new("the sizes in examples/growth.rs"))?;
     let backbone = Backbone::random(config, 1, &Device::Cpu)?;
     let curves = [

@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 /// Any error: it is only printed.
 pub type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
-/// The whole of a worker's `main`, with memory kept as the program `aurora` keeps it.
+/// The whole of a worker's `main`, with memory and threads as the program `aurora` has them.
 pub fn program(run: impl FnOnce() -> Result<()>) -> ExitCode {
     aurora_kernels::memory::keep_freed_memory();
+    aurora_kernels::threads::share_loops();
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

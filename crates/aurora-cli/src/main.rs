@@ -8,6 +8,7 @@ use clap::Parser;
 fn main() -> ExitCode {
     // A step frees and asks for the same large buffers again and again.
     aurora_kernels::memory::keep_freed_memory();
+    aurora_kernels::threads::share_loops();
     match aurora_cli::run(&Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -28,6 +28,7 @@ mod register;
 mod small;
 mod stack;
 mod tape;
+pub mod threads;
 mod view;
 mod wide;
 

@@ -11,7 +11,7 @@ use crate::cuda::glue;
 use crate::element::Real;
 use crate::ending::{Ending, MapOptions};
 use crate::precision::Precision;
-use crate::product::{Finish, Matrix, MatrixMut, multiply};
+use crate::product::{Finish, Matrix, MatrixMut, multiply, multiply_two};
 use crate::tape::{apply2, apply3};
 use crate::view::{
     Rows, by_element, check_element, check_like, column_sums, on_gpu, tensor, written,
@@ -121,6 +121,22 @@ pub(crate) fn product<T: Real>(
         written(rows * columns, |out| {
             let mut out = MatrixMut::fresh(out, rows, columns);
             multiply(&mut out, false, lhs, rhs, precision, finish);
+        })
+    }
+}
+
+/// The sum of two products in a new vector, with `finish` on every piece of it. The second is not deep.
+pub(crate) fn two_products<T: Real>(
+    factors: [(Matrix<'_, T>, Matrix<'_, T>); 2],
+    precision: Precision,
+    finish: Option<Finish<'_, T>>,
+) -> Vec<T> {
+    let (rows, columns) = (factors[0].0.rows(), factors[0].1.columns());
+    // SAFETY: a product that is not added to anything writes every element.
+    unsafe {
+        written(rows * columns, |out| {
+            let mut out = MatrixMut::fresh(out, rows, columns);
+            multiply_two(&mut out, factors, precision, finish);
         })
     }
 }

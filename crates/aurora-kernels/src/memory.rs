@@ -42,7 +42,11 @@ fn advise_huge_pages() {
         if !block.is_null() && page.is_power_of_two() {
             let start = (block as usize).next_multiple_of(page);
             let end = (block as usize + bytes) / page * page;
-            libc::madvise(start as *mut libc::c_void, end.saturating_sub(start), libc::MADV_HUGEPAGE);
+            libc::madvise(
+                start as *mut libc::c_void,
+                end.saturating_sub(start),
+                libc::MADV_HUGEPAGE,
+            );
         }
         libc::free(block);
     }

@@ -14,6 +14,7 @@ pub(crate) mod bf16;
 mod matrix;
 mod pack;
 mod tile;
+mod turn;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -22,7 +23,7 @@ use rayon::prelude::*;
 use crate::element::Real;
 use crate::isa::Isa;
 use crate::precision::Precision;
-use crate::view::Shared;
+use crate::view::{Shared, written};
 pub(crate) use matrix::{Matrix, MatrixMut};
 pub(crate) use pack::Block;
 use pack::Panels;
@@ -53,7 +54,20 @@ pub(crate) fn multiply<T: Real>(
     precision: Precision,
     finish: Option<Finish<'_, T>>,
 ) {
-    Product { isa: Isa::in_use(), lhs, rhs, precision, finish, rows_apart: true }.write(out, add);
+    Product { isa: Isa::in_use(), lhs, rhs, more: None, precision, finish, rows_apart: true }
+        .write(out, add);
+}
+
+/// `out` is the sum of two products, of which the second is not deep; then `finish` on every piece of it.
+pub(crate) fn multiply_two<T: Real>(
+    out: &mut MatrixMut<'_, T>,
+    [(lhs, rhs), more]: [(Matrix<'_, T>, Matrix<'_, T>); 2],
+    precision: Precision,
+    finish: Option<Finish<'_, T>>,
+) {
+    let more = Some(more).filter(|(lhs, _)| lhs.columns > 0);
+    Product { isa: Isa::in_use(), lhs, rhs, more, precision, finish, rows_apart: true }
+        .write(out, false);
 }
 
 /// `out = lhs rhs` for tasks that are many themselves: panels of the right factor are made once, and rows stay together.
@@ -63,7 +77,8 @@ pub(crate) fn multiply_by_columns<T: Real>(
     rhs: Matrix<'_, T>,
     precision: Precision,
 ) {
-    Product { isa: Isa::in_use(), lhs, rhs, precision, finish: None, rows_apart: false }
+    let isa = Isa::in_use();
+    Product { isa, lhs, rhs, more: None, precision, finish: None, rows_apart: false }
         .write(out, false);
 }
 
@@ -73,6 +88,8 @@ struct Product<'a, T> {
     isa: Isa,
     lhs: Matrix<'a, T>,
     rhs: Matrix<'a, T>,
+    /// Factors whose product is added to that.
+    more: Option<(Matrix<'a, T>, Matrix<'a, T>)>,
     precision: Precision,
     finish: Option<Finish<'a, T>>,
     /// Whether tasks may have some of the rows.
@@ -82,7 +99,15 @@ struct Product<'a, T> {
 impl<T: Real> Product<'_, T> {
     /// The product, written or added to `out`.
     fn write(self, out: &mut MatrixMut<'_, T>, add: bool) {
-        let Self { lhs, rhs, .. } = self;
+        let Self { isa, lhs, rhs, more, precision, finish, .. } = self;
+        let by_rows = |lhs: Matrix<'_, T>| lhs.column_stride == 1 || lhs.columns == 1;
+        if let Some((left, right)) = more
+            && (in_pairs(isa, precision) || lhs.columns == 0 || !by_rows(lhs) || !by_rows(left))
+        {
+            // One after the other.
+            Self { more: None, finish: None, ..self }.write(out, add);
+            return Self { lhs: left, rhs: right, more: None, ..self }.write(out, true);
+        }
         let fits = lhs.columns == rhs.rows && out.rows == lhs.rows && out.columns == rhs.columns;
         assert!(fits, "factors and product of a matrix product differ in size");
         assert!(out.initialised || !add, "cannot add to a product that was never written");
@@ -93,17 +118,23 @@ impl<T: Real> Product<'_, T> {
             if !add {
                 out.clear();
             }
-            out.finish(self.finish, (0, 0));
+            out.finish(finish, (0, 0));
         } else if self.by_pairs(out, add) {
-        } else if lhs.column_stride == 1 || lhs.columns == 1 {
+            // Done.
+        } else if by_rows(lhs) {
             self.by_panels(out, add);
         } else if lhs.rows > rhs.columns {
             // The transpose is the cheaper product: the smaller factor is the one that is copied into rows.
-            let mut turned = vec![T::zero(); out.rows * out.columns];
-            let mut transpose = MatrixMut::dense(&mut turned, out.columns, out.rows);
-            Self { lhs: rhs.t(), rhs: lhs.t(), finish: None, ..self }.write(&mut transpose, false);
+            let transpose = Self { lhs: rhs.t(), rhs: lhs.t(), finish: None, ..self };
+            // SAFETY: a product that is not added to anything writes every element.
+            let turned = unsafe {
+                written(out.rows * out.columns, |turned| {
+                    let mut turned = MatrixMut::fresh(turned, out.columns, out.rows);
+                    transpose.write(&mut turned, false);
+                })
+            };
             out.take_transpose(&turned, add);
-            out.finish(self.finish, (0, 0));
+            out.finish(finish, (0, 0));
         } else {
             let rows = lhs.to_rows();
             let lhs = Matrix::dense(&rows, lhs.rows, lhs.columns);
@@ -140,7 +171,7 @@ impl<T: Real> Product<'_, T> {
 
     /// By panels of the right factor; the rows of the left one are dense.
     fn by_panels(self, out: &mut MatrixMut<'_, T>, add: bool) {
-        let room = || Room { panels: Panels::new(), block: Block::new() };
+        let room = || Room { panels: Panels::new(), more: Panels::new(), block: Block::new() };
         let rows = if self.rows_apart { ROW_BLOCK } else { self.lhs.rows };
         let cut = Cut { rows, columns: PANELS * Panels::<T>::width_by(self.isa) };
         in_tasks(out, add, self.lhs.columns, cut, room, |room, out, place| {
@@ -158,6 +189,10 @@ impl<T: Real> Product<'_, T> {
     ) {
         let lhs = self.lhs.from(row, out.rows);
         let rhs = self.rhs.t().from(column, out.columns).t();
+        let more = self.more.map(|(lhs, rhs)| {
+            room.more.fill(self.isa, self.precision, rhs.t().from(column, out.columns).t());
+            lhs.from(row, out.rows)
+        });
         let mut add = out.initialised;
         for first in (0..lhs.columns).step_by(DEPTH_BLOCK) {
             let depth = DEPTH_BLOCK.min(lhs.columns - first);
@@ -170,11 +205,23 @@ impl<T: Real> Product<'_, T> {
                 // SAFETY: the rows lie within `out`.
                 let mut out = unsafe { out.rows_from(below, rows) };
                 Tiles { panels: &room.panels, lhs, add }.multiply(self.isa, &mut out);
+                if let Some(lhs) = more.filter(|_| last) {
+                    let lhs = room.block.take(self.precision, lhs.from(below, rows));
+                    Tiles { panels: &room.more, lhs, add: true }.multiply(self.isa, &mut out);
+                }
                 out.finish(self.finish.filter(|_| last), (row + below, column));
             }
             add = true;
         }
     }
+}
+
+/// Whether the processor multiplies in this precision by instructions of its own.
+fn in_pairs(isa: Isa, precision: Precision) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return bf16::Kernel::of(isa, precision).is_some();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
 /// How a product is cut into tasks.
@@ -202,7 +249,7 @@ fn in_tasks<T: Real, R>(
     // Panels are made once where there are columns enough to go round; otherwise rows are cut up too.
     let cuts = match threads {
         1 => 1,
-        _ => (4 * threads).div_ceil(groups).min(rows.div_ceil(by.rows)),
+        _ => (3 * threads).div_ceil(groups).min(rows.div_ceil(by.rows)),
     };
     let cut = rows.div_ceil(cuts).next_multiple_of(by.rows);
     let tasks = groups * rows.div_ceil(cut);
@@ -239,6 +286,8 @@ fn in_tasks<T: Real, R>(
 /// What a thread keeps of the factors.
 struct Room<T> {
     panels: Panels<T>,
+    /// Those of the second product.
+    more: Panels<T>,
     block: Block<T>,
 }
 

@@ -4,8 +4,17 @@ use std::any::TypeId;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
+use rayon::prelude::*;
+
 use super::Finish;
+use super::turn::turn;
 use crate::element::Real;
+use crate::view::written;
+
+/// Elements from which on a copy is worth more than one thread.
+const LARGE: usize = 1 << 17;
+/// Rows that one of these threads copies at a time.
+const STRIP: usize = 64;
 
 /// A matrix to read, of any strides.
 #[derive(Clone, Copy)]
@@ -97,11 +106,28 @@ impl<'a, T: Real> Matrix<'a, T> {
 
     /// The elements row by row, copied.
     pub(crate) fn to_rows(self) -> Vec<T> {
-        let mut copy = vec![T::zero(); self.rows * self.columns];
-        in_squares(self.rows, self.columns, |i, j| {
-            copy[i * self.columns + j] = self.data[i * self.row_stride + j * self.column_stride];
-        });
-        copy
+        let Self { rows, columns, .. } = self;
+        let strip = match rows * columns {
+            0 => return Vec::new(),
+            // Not worth a second thread.
+            ..LARGE => rows,
+            _ => STRIP,
+        };
+        // SAFETY: the strips are together all rows, and each is written from end to end.
+        unsafe {
+            written(rows * columns, |copy: &mut [MaybeUninit<T>]| {
+                copy.par_chunks_mut(strip * columns).enumerate().for_each(|(index, copy)| {
+                    let first = index * strip;
+                    let from = self.from(first, strip.min(rows - first));
+                    if from.row_stride == 1 {
+                        return turn(from, copy.as_mut_ptr().cast(), columns);
+                    }
+                    in_squares(from.rows, columns, |i, j| {
+                        copy[i * columns + j].write(from.element(i, j));
+                    });
+                });
+            })
+        }
     }
 
     /// The transpose, without moving anything.
@@ -216,15 +242,16 @@ impl<'a, T: Real> MatrixMut<'a, T> {
 
     /// Writes, or adds, the transpose of a dense matrix.
     pub(super) fn take_transpose(&mut self, of: &[T], add: bool) {
-        assert_eq!(of.len(), self.rows * self.columns);
-        in_squares(self.rows, self.columns, |i, j| {
-            // SAFETY: within the matrix; read only where it has been written.
-            unsafe {
-                let to = self.data.add(i * self.row_stride + j);
-                let value = of[j * self.rows + i];
-                to.write(if add { *to + value } else { value });
-            }
-        });
+        let of = Matrix::dense(of, self.columns, self.rows).t();
+        if add {
+            in_squares(self.rows, self.columns, |i, j| {
+                // SAFETY: within the matrix, which has been written.
+                unsafe { *self.data.add(i * self.row_stride + j) += of.element(i, j) };
+            });
+        } else {
+            // SAFETY: rows of the matrix.
+            unsafe { turn(of, self.data, self.row_stride) };
+        }
         self.initialised = true;
     }
 

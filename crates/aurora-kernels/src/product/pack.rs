@@ -1,7 +1,7 @@
 //! The factors of a product as the inner loop takes them: the right one in panels, as wide as two registers, row after
 //! row, padded with zeros; the left one as it lies, or rounded in a copy.
 
-use super::Matrix;
+use super::{Matrix, turn};
 use crate::element::Real;
 use crate::isa::Isa;
 use crate::precision::{Precision, round, round_to};
@@ -107,8 +107,8 @@ unsafe fn fill<T: Real, R: Register<T>>(
         for (index, panel) in filled.chunks_exact_mut(size).enumerate() {
             let rhs = rhs.t().from(index * width, width).t();
             if rhs.row_stride() == 1 {
-                // SAFETY: squares of the panel and of the factor lie within them.
-                unsafe { turn::<T, R>(panel, rhs) }
+                // SAFETY: the panel has as many rows and columns as the factor.
+                unsafe { turn::in_registers::<T, R>(rhs, panel.as_mut_ptr(), width) }
             } else {
                 copy(panel, width, rhs);
             }
@@ -160,29 +160,5 @@ impl<T: Real> Block<T> {
             round_to(to, lhs.dense_row(row));
         }
         Matrix::dense(&self.0, rows, columns)
-    }
-}
-
-/// A whole panel from columns that are dense.
-///
-/// # Safety
-/// The panel has the depth of `rhs`, and the processor the register `R`.
-#[inline(always)]
-unsafe fn turn<T: Real, R: Register<T>>(panel: &mut [T], rhs: Matrix<'_, T>) {
-    let (width, depth, stride) = (2 * R::LANES, rhs.rows(), rhs.column_stride());
-    let whole = depth / R::LANES * R::LANES;
-    for row in (0..whole).step_by(R::LANES) {
-        for column in [0, R::LANES] {
-            // SAFETY: LANES rows from `row` and LANES columns from `column` exist on both sides.
-            unsafe {
-                let from = rhs.pointer().add(row + column * stride);
-                R::turn(from, stride, panel.as_mut_ptr().add(row * width + column), width);
-            }
-        }
-    }
-    for row in whole..depth {
-        for j in 0..width {
-            panel[row * width + j] = rhs.element(row, j);
-        }
     }
 }

@@ -55,6 +55,58 @@ fn sizes_at_the_edges_of_blocks() {
     }
 }
 
+/// The sum of two products, each left factor by rows or by columns.
+fn check_two<T: Real>([m, k, more, n]: [usize; 4], turns: [bool; 2]) {
+    let of = |values: Vec<f64>| values.into_iter().map(T::from_f64).collect::<Vec<T>>();
+    let left = [of(whole(m, k, 1)), of(whole(m, more, 3))];
+    let right = [of(whole(k, n, 2)), of(whole(more, n, 4))];
+    let by_columns = [turned(&left[0], m, k), turned(&left[1], m, more)];
+    let factors = [0, 1].map(|at| {
+        let depth = [k, more][at];
+        let lhs = match turns[at] {
+            true => Matrix::dense(&by_columns[at], depth, m).t(),
+            false => Matrix::dense(&left[at], m, depth),
+        };
+        (lhs, Matrix::dense(&right[at], depth, n))
+    });
+    let finish = |row: usize, column: usize, piece: &mut [T]| {
+        for (i, x) in piece.iter_mut().enumerate() {
+            *x += T::from_f64((row * 2 + column + i) as f64);
+        }
+    };
+    for precision in [Precision::F32, Precision::Bf16] {
+        let [mut want, mut got] = [(); 2].map(|()| vec![T::from_f64(3.0); m * n]);
+        let out = &mut MatrixMut::dense(&mut want, m, n);
+        multiply(out, false, factors[0].0, factors[0].1, precision, None);
+        multiply(out, true, factors[1].0, factors[1].1, precision, Some(&finish));
+        multiply_two(&mut MatrixMut::dense(&mut got, m, n), factors, precision, Some(&finish));
+        let [want, got] = [want, got].map(|v| v.into_iter().map(T::to_f64).collect::<Vec<f64>>());
+        assert_eq!(got, want, "{m} {k} {more} {n} {turns:?} {precision:?}");
+    }
+}
+
+#[test]
+fn two_products_at_the_edges_of_blocks() {
+    for sizes in [[49, 769, 64, 65], [103, 9, 16, 200], [12, 1537, 3, 33], [5, 0, 4, 31]] {
+        for turns in [[false, false], [true, false], [false, true]] {
+            check_two::<f32>(sizes, turns);
+            check_two::<f64>(sizes, turns);
+        }
+    }
+}
+
+#[test]
+fn a_large_transpose_in_strips() {
+    let (rows, columns) = (531, 257);
+    let values = ragged(rows * columns, 5);
+    let of = Matrix::dense(&values, columns, rows).t();
+    assert_eq!(of.to_rows(), turned(&values, columns, rows));
+    // Every second row and column: nothing is dense.
+    let sparse = Matrix::new(&values, 100, 40, 2, 1062);
+    let want: Vec<f32> = (0..4000).map(|at| values[at / 40 * 2 + at % 40 * 1062]).collect();
+    assert_eq!(sparse.to_rows(), want);
+}
+
 /// Numbers of every mantissa.
 fn ragged(count: usize, seed: u64) -> Vec<f32> {
     let mut stream = Stream::new(seed, "bf16 product", 0, 0);
@@ -91,7 +143,8 @@ fn check_bf16(sizes: [usize; 3], lhs_turned: bool, rhs_turned: bool) {
         if isa <= Isa::of_processor() && Isa::in_use() <= Isa::Avx512 {
             let mut again = vec![0f32; m * n];
             let out = &mut MatrixMut::dense(&mut again, m, n);
-            Product { isa, lhs, rhs, precision: Precision::Bf16, finish: None, rows_apart: true }
+            let precision = Precision::Bf16;
+            Product { isa, lhs, rhs, more: None, precision, finish: None, rows_apart: true }
                 .write(out, false);
             assert_eq!(again, found, "{sizes:?} {lhs_turned} {rhs_turned} {isa:?}");
         }
@@ -134,6 +187,22 @@ proptest! {
         lhs_turned in any::<bool>(), rhs_turned in any::<bool>(),
     ) {
         check_bf16([m, k, n], lhs_turned, rhs_turned);
+    }
+
+    #[test]
+    fn two_of_any_sizes_and_orders(
+        m in 0usize..70, k in 0usize..40, more in 0usize..20, n in 0usize..80,
+        turns in any::<[bool; 2]>(),
+    ) {
+        check_two::<f32>([m, k, more, n], turns);
+        check_two::<f64>([m, k, more, n], turns);
+    }
+
+    #[test]
+    fn rows_of_any_transpose(rows in 0usize..90, columns in 0usize..90) {
+        let values = ragged(rows * columns, 6);
+        let of = Matrix::dense(&values, columns, rows).t();
+        prop_assert_eq!(of.to_rows(), turned(&values, columns, rows));
     }
 
     #[test]

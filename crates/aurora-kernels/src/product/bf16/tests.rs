@@ -102,6 +102,7 @@ fn check([m, k, n]: [usize; 3], lies: [Lie; 2], add: bool) {
             isa,
             lhs,
             rhs,
+            more: None,
             precision: Precision::Bf16,
             finish: Some(&finish),
             rows_apart: true,
@@ -171,8 +172,16 @@ fn sums_in_the_order_of_the_manual() {
         let mut out = vec![0f32; m * n];
         let (lhs, rhs) = (Matrix::dense(&a, m, k), Matrix::dense(&b, k, n));
         let to = &mut MatrixMut::dense(&mut out, m, n);
-        Product { isa, lhs, rhs, precision: Precision::Bf16, finish: None, rows_apart: false }
-            .write(to, false);
+        Product {
+            isa,
+            lhs,
+            rhs,
+            more: None,
+            precision: Precision::Bf16,
+            finish: None,
+            rows_apart: false,
+        }
+        .write(to, false);
         for (at, found) in out.into_iter().enumerate() {
             let (i, j) = (at / n, at % n);
             let add = |sum, p: usize| step(sum, a[i * k + p], b[p * n + j]);
@@ -205,6 +214,7 @@ fn instructions_are_emulated_where_there_are_none() {
             isa,
             lhs: a,
             rhs: a,
+            more: None,
             precision: Precision::Bf16,
             finish: None,
             rows_apart: false,
