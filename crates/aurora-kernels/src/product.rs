@@ -28,6 +28,7 @@ pub(crate) use matrix::{Matrix, MatrixMut};
 pub(crate) use pack::Block;
 use pack::Panels;
 use tile::Tiles;
+pub(crate) use turn::turn;
 
 /// What is done to a finished piece of a row of a product: its row, its first column, and the piece.
 pub(crate) type Finish<'a, T> = &'a (dyn Fn(usize, usize, &mut [T]) + Sync);

@@ -10,9 +10,8 @@ use crate::isa::Isa;
 use crate::precision::{Precision, round};
 #[cfg(target_arch = "x86_64")]
 use crate::product::bf16::Small;
-use crate::product::{Block, Matrix, MatrixMut};
+use crate::product::{Block, Matrix, MatrixMut, turn};
 use crate::register::{Plain, Register};
-use crate::wide::wide;
 
 /// The right factor's rows come in multiples of this many elements (one AVX register of f32).
 pub(crate) const PANEL: usize = 8;
@@ -256,39 +255,10 @@ unsafe fn tile<T: Real, R: Register<T>, const ROWS: usize, const REGISTERS: usiz
 /// The transpose of a block of rows in `room`, its rows padded with zeros to whole panels.
 fn transposed<T: Real>(block: Matrix<'_, T>, room: &mut Vec<T>) {
     room.clear();
-    room.resize(block.columns() * padded(block.rows()), T::zero());
-    transpose(block, room);
-}
-
-wide! {
-    /// Writes the transpose to rows of whole panels, in squares of one panel.
-    fn transpose<T, WIDE>(block: Matrix<'_, T>, to: &mut [T]) {
-        let (rows, columns) = (block.rows(), block.columns());
-        let stride = padded(rows);
-        let mut square = [[T::zero(); PANEL]; PANEL];
-        for row in (0..rows).step_by(PANEL) {
-            for column in (0..columns).step_by(PANEL) {
-                if row + PANEL <= rows && column + PANEL <= columns {
-                    for (i, line) in square.iter_mut().enumerate() {
-                        let from = &block.dense_row(row + i)[column..column + PANEL];
-                        line.copy_from_slice(from);
-                    }
-                    for j in 0..PANEL {
-                        let to = &mut to[(column + j) * stride + row..][..PANEL];
-                        for i in 0..PANEL {
-                            to[i] = square[i][j];
-                        }
-                    }
-                } else {
-                    for i in row..rows.min(row + PANEL) {
-                        for j in column..columns.min(column + PANEL) {
-                            to[j * stride + i] = block.dense_row(i)[j];
-                        }
-                    }
-                }
-            }
-        }
-    }
+    let stride = padded(block.rows());
+    room.resize(block.columns() * stride, T::zero());
+    // SAFETY: the room has a row of that length for each column.
+    unsafe { turn(block.t(), room.as_mut_ptr(), stride) };
 }
 
 /// A copy of a block of rows in `room`, each padded with zeros to whole panels. A copy even where

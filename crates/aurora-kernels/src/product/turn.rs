@@ -9,7 +9,7 @@ use crate::register::{Plain, Register};
 ///
 /// # Safety
 /// All of those rows lie within memory that nobody else touches.
-pub(super) unsafe fn turn<T: Real>(from: Matrix<'_, T>, to: *mut T, step: usize) {
+pub(crate) unsafe fn turn<T: Real>(from: Matrix<'_, T>, to: *mut T, step: usize) {
     // SAFETY: the processor has what `Isa` says; the rest is vouched for by the caller.
     unsafe {
         match Isa::in_use() {
