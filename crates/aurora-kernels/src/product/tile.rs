@@ -9,8 +9,9 @@ use crate::isa::Isa;
 use crate::register::{Plain, Register};
 
 /// Products that are added up one after the other before their sum joins the others: an f32 loses a bit of a long sum
-/// with every doubling of its length, and what it has lost after a few steps of training shows.
-pub(super) const CHAIN: usize = 64;
+/// with every doubling of its length, and what it has lost after a few steps of training shows. Each chain takes a turn
+/// through memory where the registers are all sums.
+pub(super) const CHAIN: usize = 96;
 
 /// A block of rows times panels.
 pub(super) struct Tiles<'a, T> {

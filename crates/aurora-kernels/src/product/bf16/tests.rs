@@ -1,6 +1,7 @@
 //! The kernels, on processors that have their instructions and, by emulation, on those that do not.
 
-use super::super::{MatrixMut, Product};
+use super::super::tile::CHAIN;
+use super::super::{DEPTH_BLOCK, MatrixMut, Product};
 use super::pack::DEPTHS;
 use super::*;
 use crate::random::Stream;
@@ -75,9 +76,9 @@ fn roundings(kernel: Kernel, depth: usize) -> usize {
     }
 }
 
-/// The loops for f32 add chains of 64, the chains of a block of 768, and those of all blocks.
+/// The loops for f32 add up chains, the chains of a block of the depth, and those of all blocks.
 fn plain_roundings(depth: usize) -> usize {
-    depth.min(64) + depth.min(768).div_ceil(64) + depth.div_ceil(768)
+    depth.min(CHAIN) + depth.min(DEPTH_BLOCK).div_ceil(CHAIN) + depth.div_ceil(DEPTH_BLOCK)
 }
 
 /// Both kernels against the exact product of the rounded factors, and against the loops for f32.
