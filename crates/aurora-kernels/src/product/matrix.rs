@@ -107,12 +107,10 @@ impl<'a, T: Real> Matrix<'a, T> {
     /// The elements row by row, copied.
     pub(crate) fn to_rows(self) -> Vec<T> {
         let Self { rows, columns, .. } = self;
-        let strip = match rows * columns {
-            0 => return Vec::new(),
-            // Not worth a second thread.
-            ..LARGE => rows,
-            _ => STRIP,
-        };
+        if rows * columns == 0 {
+            return Vec::new();
+        }
+        let strip = if rows * columns < LARGE { rows } else { STRIP };
         // SAFETY: the strips are together all rows, and each is written from end to end.
         unsafe {
             written(rows * columns, |copy: &mut [MaybeUninit<T>]| {
