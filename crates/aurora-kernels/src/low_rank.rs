@@ -190,12 +190,16 @@ pub fn adapted_linear_in(
         Mode::Apply => false,
         Mode::Reconstruct => true,
         // Applying takes tokens * (in + out) * rank multiplications beyond those that both ways share, forming the
-        // weight in * out * rank and its memory. A step uses it once; what has no graph may serve many batches.
+        // weight in * out * rank and its memory. With and without a graph alike: what is recomputed has to be the same.
         Mode::Auto => {
             let formed = delta.effective.get().is_some_and(|(id, _)| *id == weight.id());
-            let once = tracked && x.device().is_cpu();
             let (applying, forming) = (tokens * (input + out), input * out);
-            formed || if once { applying > FORMING * forming } else { 2 * applying > forming }
+            formed
+                || if x.device().is_cpu() {
+                    applying > FORMING * forming
+                } else {
+                    2 * applying > forming
+                }
         }
     };
     let (ending, rest) = Ending::new(OP, options, x, out, tracked)?;
