@@ -185,7 +185,6 @@ pub fn adapted_linear_in(
     }
     let (out, input) = weight.dims2()?;
     let tokens = x.elem_count().checked_div(input).unwrap_or(0);
-    let tracked = x.track_op() || delta.a.track_op() || delta.b.track_op();
     let reconstruct = match mode {
         Mode::Apply => false,
         Mode::Reconstruct => true,
@@ -202,6 +201,7 @@ pub fn adapted_linear_in(
                 }
         }
     };
+    let tracked = x.track_op() || delta.a.track_op() || delta.b.track_op();
     let (ending, rest) = Ending::new(OP, options, x, out, tracked)?;
     let map = Adapted {
         effective: reconstruct.then(|| delta.effective(weight)).transpose()?,

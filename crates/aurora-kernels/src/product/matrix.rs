@@ -240,6 +240,7 @@ impl<'a, T: Real> MatrixMut<'a, T> {
 
     /// Writes, or adds, the transpose of a dense matrix.
     pub(super) fn take_transpose(&mut self, of: &[T], add: bool) {
+        assert_eq!(of.len(), self.rows * self.columns);
         let of = Matrix::dense(of, self.columns, self.rows).t();
         if add {
             in_squares(self.rows, self.columns, |i, j| {
