@@ -30,6 +30,8 @@ mod report;
 
 /// Threads of each side.
 const THREADS: &str = "2";
+/// The folder of what PyTorch computed.
+const EXPECTED: &str = "expected";
 
 /// Arguments of `cargo xtask bench-peers`.
 #[derive(Debug, clap::Args)]
@@ -221,6 +223,13 @@ impl Sides {
             list.dedup();
         }
         eprintln!("models and inputs in {}", self.out.display());
+        // What another version of PyTorch or of its program computed says nothing.
+        let expected = self.out.join(EXPECTED);
+        if expected.exists() {
+            fs::remove_dir_all(&expected)
+                .with_context(|| format!("cannot remove {}", expected.display()))?;
+        }
+        fs::create_dir_all(&expected)?;
         let mut torch = self.torch("prepare");
         call(torch.arg(&self.out).arg("--sizes").args(sizes).arg("--batches").args(batches))
     }
@@ -267,19 +276,26 @@ impl Sides {
         command
     }
 
+    /// What PyTorch computes in a case: once for all cases that differ only in what ours computes again.
+    fn expected(&self, case: &Case) -> anyhow::Result<PathBuf> {
+        let Case { row, size, batch, precision, .. } = case;
+        let file = format!("{}_{size}_{batch}_{precision}.safetensors", row.argument());
+        let file = self.out.join(EXPECTED).join(file);
+        if !file.exists() {
+            call(self.theirs(case).arg("--check").arg(&file))?;
+        }
+        Ok(file)
+    }
+
     /// Whether both sides compute the same, in processes of their own, so that nothing of it is in a row's memory.
     fn agree(&self, case: &Case) -> anyhow::Result<bool> {
         eprintln!("{case}: comparing");
-        let expected = self.out.join("expected.safetensors");
-        call(self.theirs(case).arg("--check").arg(&expected))?;
         let mut ours = self.ours(case);
-        ours.arg("--check").arg(&expected);
+        ours.arg("--check").arg(self.expected(case)?);
         if case.precision == name(&Precision::Bf16) {
             // What two roundings make of a small difference of large numbers need not agree.
-            let exact = self.out.join("exact.safetensors");
             let plain = Case { precision: name(&Precision::F32), ..case.clone() };
-            call(self.theirs(&plain).arg("--check").arg(&exact))?;
-            ours.arg("--exact").arg(&exact);
+            ours.arg("--exact").arg(self.expected(&plain)?);
         }
         let answer = worker::answer(&mut ours)?;
         let lines = answer["agreement"].as_array().context("our side compared nothing")?;

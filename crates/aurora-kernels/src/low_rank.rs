@@ -192,13 +192,8 @@ pub fn adapted_linear_in(
         // weight in * out * rank and its memory. With and without a graph alike: what is recomputed has to be the same.
         Mode::Auto => {
             let formed = delta.effective.get().is_some_and(|(id, _)| *id == weight.id());
-            let (applying, forming) = (tokens * (input + out), input * out);
-            formed
-                || if x.device().is_cpu() {
-                    applying > FORMING * forming
-                } else {
-                    2 * applying > forming
-                }
+            let cost = |all| if x.device().is_cpu() { FORMING * all } else { all / 2 };
+            formed || tokens * (input + out) > cost(input * out)
         }
     };
     let tracked = x.track_op() || delta.a.track_op() || delta.b.track_op();
