@@ -7,7 +7,6 @@
 //! files. The pictures of the shard, opened once, are read by the shard reader, and the file by a loop that does nothing
 //! but read, in turn too, after the system was asked to forget what it keeps of the file. CI does not run this.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -119,11 +118,8 @@ pub fn run(args: &BenchLoaderArgs) -> anyhow::Result<()> {
     let python = Python::installed()?;
     let script = root.join("benches/loader/loader.py");
     let out = root.join(&args.out);
-    if out.exists() {
-        // Pictures of an earlier run with another count would be read too.
-        fs::remove_dir_all(&out).with_context(|| out.display().to_string())?;
-    }
-    fs::create_dir_all(&out)?;
+    // Pictures of an earlier run with another count would be read too.
+    crate::empty_folder(&out)?;
     let ours = build(&root)?;
     eprintln!("files in {}", out.display());
     let pack = root.join("crates/aurora-data/assets/openclipart.tar.gz");

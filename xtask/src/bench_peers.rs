@@ -224,12 +224,7 @@ impl Sides {
         }
         eprintln!("models and inputs in {}", self.out.display());
         // What another version of PyTorch or of its program computed says nothing.
-        let expected = self.out.join(EXPECTED);
-        if expected.exists() {
-            fs::remove_dir_all(&expected)
-                .with_context(|| format!("cannot remove {}", expected.display()))?;
-        }
-        fs::create_dir_all(&expected)?;
+        crate::empty_folder(&self.out.join(EXPECTED))?;
         let mut torch = self.torch("prepare");
         call(torch.arg(&self.out).arg("--sizes").args(sizes).arg("--batches").args(batches))
     }

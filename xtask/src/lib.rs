@@ -9,7 +9,10 @@
     reason = "a chore talks to whoever started it"
 )]
 
+use std::fs;
 use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
 
 pub mod bench_loader;
 pub mod bench_peers;
@@ -41,4 +44,12 @@ pub fn workspace_root() -> PathBuf {
     let package = std::env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     package.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+}
+
+/// Makes a folder, without what an earlier run left in it.
+fn empty_folder(path: &Path) -> anyhow::Result<()> {
+    if path.exists() {
+        fs::remove_dir_all(path).with_context(|| format!("cannot clear {}", path.display()))?;
+    }
+    fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))
 }
