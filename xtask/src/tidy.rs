@@ -1,7 +1,7 @@
 //! `cargo xtask tidy`: the rules of this repository that the compiler and clippy do not know.
 //!
 //! Every rule is a function from a [`Tree`] (the files of a checkout, read once) to [`Finding`]s,
-//! and changes nothing. A finding names file, line and the way out. `tests/tidy.rs` breaks each
+//! and changes nothing. A finding names file, line and the way out. `tests/it/tidy.rs` breaks each
 //! rule in a small tree of its own and, as the last test, holds this repository to all of them.
 
 use anyhow::{Result, bail};

@@ -12,7 +12,7 @@ use crate::build_kernels::compiler;
 /// The tests of the kernels and every bench.
 pub(super) fn programs(root: &Path) -> Result<Vec<Program>> {
     let mut programs = Vec::new();
-    let tests = ["test", "--release", "-p", "aurora-kernels", "--test", "kernels", "--no-run"];
+    let tests = ["test", "--release", "-p", "aurora-kernels", "--test", "it", "--no-run"];
     for (_, built) in executables(&mut cargo(root, &tests))? {
         programs.push(Program { built, place: "bin/kernels".into() });
     }

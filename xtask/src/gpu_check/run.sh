@@ -57,11 +57,11 @@ fi
 
 # numerics.txt: a line for each module of tests, its verdict first.
 say "numerics of every kernel against the f64 references"
-"$here/bin/kernels" --nocapture >"$results/numerics.log" 2>"$results/numerics.err.log"
+"$here/bin/kernels" kernels:: --nocapture >"$results/numerics.log" 2>"$results/numerics.err.log"
 code=$?
 awk '$1 == "test" && $3 == "..." {
-    split($2, path, "::"); total[path[1]]++
-    if ($4 ~ /^FAILED/) bad[path[1]]++
+    split($2, path, "::"); total[path[2]]++
+    if ($4 ~ /^FAILED/) bad[path[2]]++
 } END { for (m in total) print (bad[m] ? "WRONG" : "ok"), m, total[m] - bad[m] "/" total[m] }' \
     "$results/numerics.log" | sort -k 2 >"$results/numerics.txt"
 if [ $gpu = 0 ] && grep -q '^skipped' "$results/numerics.err.log"; then
@@ -81,7 +81,7 @@ if [ $gpu = 1 ] && [ -n "$sanitizer" ]; then
         for tool in memcheck racecheck; do
             log=$results/$tool.$module.log
             timeout 1200 "$sanitizer" --tool "$tool" --error-exitcode 86 \
-                "$here/bin/kernels" "$module::" --test-threads 1 >"$log" 2>&1
+                "$here/bin/kernels" "kernels::$module::" --test-threads 1 >"$log" 2>&1
             code=$?
             [ $code = 0 ] && continue
             verdict=WRONG

@@ -36,16 +36,16 @@ impl Harness {
     /// The tests do not compile.
     pub fn build(root: &Path) -> Result<Self> {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["test", "--package", "aurora-kernels", "--test", "kernels", "--no-run"]);
+        cargo.args(["test", "--package", "aurora-kernels", "--test", "it", "--no-run"]);
         cargo.arg("--message-format=json-render-diagnostics").current_dir(root);
         let done = cargo.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
         ensure!(done.status.success(), "the tests of the kernels do not compile");
         let binary = executable(&String::from_utf8_lossy(&done.stdout))
-            .context("cargo built no test binary called kernels")?;
+            .context("cargo built no test binary of aurora-kernels")?;
         Ok(Self { binary, folder: root.join("crates/aurora-kernels") })
     }
 
-    /// The tests whose names contain `filter`.
+    /// The tests of the module `kernels` whose names contain `filter`.
     ///
     /// # Errors
     /// There is none.
@@ -56,6 +56,7 @@ impl Harness {
             .context("cannot start the tests")?;
         let text = String::from_utf8_lossy(&listed.stdout);
         let names = text.lines().filter_map(|line| line.strip_suffix(": test"));
+        let names = names.filter(|name| name.starts_with("kernels::"));
         let names: Vec<_> = names.map(str::to_owned).collect();
         ensure!(!names.is_empty(), "no test of the kernels has {filter:?} in its name");
         Ok(names)
@@ -115,11 +116,11 @@ impl Harness {
     }
 }
 
-/// The binary of the target `kernels` in cargo's messages.
+/// The binary of the target `it` in cargo's messages.
 fn executable(messages: &str) -> Option<PathBuf> {
     let parsed = messages.lines().filter_map(|line| serde_json::from_str(line).ok());
     let mut found = parsed.filter_map(|message: serde_json::Value| {
-        let of_this_target = message["target"]["name"] == "kernels";
+        let of_this_target = message["target"]["name"] == "it";
         of_this_target.then(|| message["executable"].as_str().map(PathBuf::from)).flatten()
     });
     found.next_back()
@@ -187,11 +188,11 @@ mod tests {
     }
 
     #[test]
-    fn the_binary_is_that_of_the_target_kernels() {
+    fn the_binary_is_that_of_the_integration_tests() {
         let messages = "{\"reason\":\"compiler-artifact\",\"target\":{\"name\":\"aurora_kernels\"},\
             \"executable\":null}\n{\"reason\":\"compiler-artifact\",\"target\":{\"name\":\
-            \"kernels\"},\"executable\":\"/t/kernels-1\"}\n{\"reason\":\"build-finished\"}\n";
-        assert_eq!(executable(messages), Some("/t/kernels-1".into()));
+            \"it\"},\"executable\":\"/t/it-1\"}\n{\"reason\":\"build-finished\"}\n";
+        assert_eq!(executable(messages), Some("/t/it-1".into()));
         assert_eq!(executable("{}\n"), None);
     }
 }

@@ -1,4 +1,4 @@
-"""Makes `pictures.tar.gz`, the fixtures of `tests/pictures.rs`, with Pillow.
+"""Makes `pictures.tar.gz`, the fixtures of `tests/it/pictures.rs`, with Pillow.
 
     python crates/aurora-data/tests/pictures/make.py
 

@@ -1,4 +1,4 @@
-"""Makes the fixtures of `tests/transforms.rs` with Pillow and torchvision.
+"""Makes the fixtures of `tests/it/transforms.rs` with Pillow and torchvision.
 
     python crates/aurora-data/tests/transform/make.py
 

@@ -1,0 +1,74 @@
+//! The loader: going on where a run was, ranks, broken samples, clips and questions, memory.
+
+mod broken;
+mod memory;
+mod resume;
+mod tasks;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use aurora_data::{
+    Batch, Dataset, Decode, Evaluation, Loader, LoaderOptions, Tokens, embedded, shard,
+};
+use image::ImageFormat;
+
+fn tokens() -> Arc<Tokens> {
+    Arc::new(embedded::vocabulary().unwrap())
+}
+
+fn loader(dataset: &Dataset, size: usize, options: LoaderOptions) -> Loader {
+    Loader::new(dataset.clone(), Arc::new(Evaluation { size }), tokens(), options).unwrap()
+}
+
+/// Everything of a batch that could differ.
+#[derive(Debug, Clone, PartialEq)]
+struct Contents {
+    step: u64,
+    epoch: u64,
+    indices: Vec<usize>,
+    counts: Vec<bool>,
+    texts: Vec<String>,
+    ids: Vec<u32>,
+    pixels: Vec<u32>,
+}
+
+fn contents(batch: &Batch) -> Contents {
+    let pixels = batch.images.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    Contents {
+        step: batch.step,
+        epoch: batch.epoch,
+        indices: batch.indices.clone(),
+        counts: batch.counts.clone(),
+        texts: batch.texts.clone(),
+        ids: batch.input_ids.flatten_all().unwrap().to_vec1().unwrap(),
+        pixels: pixels.into_iter().map(f32::to_bits).collect(),
+    }
+}
+
+/// A dataset of small pictures of different colours with two captions each, in shards of these
+/// sizes below `folder`, read from there whenever one is used. Pictures for which `broken` says
+/// yes do not decode.
+fn shards(folder: &Path, sizes: &[usize], broken: impl Fn(usize) -> bool) -> Dataset {
+    let mut samples = Vec::new();
+    let mut number = 0;
+    for (shard_number, size) in sizes.iter().enumerate() {
+        let mut files = Vec::new();
+        for _ in 0..*size {
+            let colour = [number as u8, (number / 7) as u8, 200];
+            let png = match broken(number) {
+                true => b"\x89PNG\r\n\x1a\nbroken".to_vec(),
+                false => crate::common::picture(3, 2, colour, ImageFormat::Png),
+            };
+            files.push((format!("{number:05}.png"), png));
+            files.push((format!("{number:05}.txt"), format!("red {number}\nblue {number}").into()));
+            number += 1;
+        }
+        let files: Vec<(&str, &[u8])> =
+            files.iter().map(|(name, data)| (name.as_str(), data.as_slice())).collect();
+        let path = folder.join(format!("{shard_number:03}.tar"));
+        std::fs::write(&path, crate::common::tar(&files)).unwrap();
+        samples.extend(shard::read(&path).unwrap());
+    }
+    Dataset::new(samples, Decode::OnUse).unwrap()
+}

@@ -1,0 +1,272 @@
+//! Batches of clips and of questions.
+
+use std::sync::Arc;
+
+use aurora_data::caption::{PICTURE_WORDS, QUESTION_WORDS, VIDEO_WORDS};
+use aurora_data::video::Sampling;
+use aurora_data::{
+    Augment, Dataset, Decode, Loader, LoaderOptions, OnError, Purpose, Skips, Words, shard,
+};
+use image::ImageFormat;
+
+use super::{loader, tokens};
+use crate::common;
+
+/// A shard of these files.
+fn dataset(files: &[(&str, Vec<u8>)]) -> Dataset {
+    let files: Vec<(&str, &[u8])> = files.iter().map(|(n, d)| (*n, d.as_slice())).collect();
+    Dataset::new(shard::parse("s.tar", &common::tar(&files)).unwrap(), Decode::OnUse).unwrap()
+}
+
+fn grey(value: u8) -> Vec<u8> {
+    common::picture(2, 2, [value; 3], ImageFormat::Png)
+}
+
+/// A GIF whose frames are grey of these values, a tenth of a second each.
+fn gif(values: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut encoder = image::codecs::gif::GifEncoder::new(&mut out);
+    for &value in values {
+        let picture = image::RgbaImage::from_pixel(2, 2, image::Rgba([value, value, value, 255]));
+        let delay = image::Delay::from_numer_denom_ms(100, 1);
+        encoder.encode_frame(image::Frame::from_parts(picture, 0, 0, delay)).unwrap();
+    }
+    drop(encoder);
+    out
+}
+
+/// A clip of five frames, one of three, a still picture and a film of four.
+fn clips() -> Dataset {
+    let mut files = Vec::new();
+    for (name, value) in [
+        ("a.000.png", 10),
+        ("a.001.png", 20),
+        ("a.002.png", 30),
+        ("a.003.png", 40),
+        ("a.004.png", 50),
+    ] {
+        files.push((name, grey(value)));
+    }
+    files.push(("a.txt", b"going up".to_vec()));
+    for (name, value) in [("b.000.png", 110), ("b.001.png", 100), ("b.002.png", 90)] {
+        files.push((name, grey(value)));
+    }
+    files.push(("b.txt", b"going down".to_vec()));
+    files.extend([("c.png", grey(70)), ("c.txt", b"still".to_vec())]);
+    files.extend([("d.gif", gif(&[60, 61, 62, 63])), ("d.txt", b"a film".to_vec())]);
+    dataset(&files)
+}
+
+/// The grey of every frame of every clip, and the mask.
+fn greys(batch: &aurora_data::Batch) -> (Vec<Vec<u8>>, Vec<Vec<f32>>) {
+    let (clips, frames, channels, height, width) = batch.images.dims5().unwrap();
+    assert_eq!((channels, height, width), (3, 2, 2));
+    let (mean, std) = (aurora_data::transform::MEAN[0], aurora_data::transform::STD[0]);
+    let red = batch.images.reshape((clips, frames, 12)).unwrap().narrow(2, 0, 1).unwrap();
+    let red: Vec<Vec<f32>> = red.squeeze(2).unwrap().to_vec2().unwrap();
+    let mask: Vec<Vec<f32>> = batch.frame_mask.as_ref().unwrap().to_vec2().unwrap();
+    let grey = |value: &f32| ((value * std + mean) * 255.0).round() as u8;
+    let there = |(row, mask): (&Vec<f32>, &Vec<f32>)| -> Vec<u8> {
+        row.iter().zip(mask).filter(|(_, there)| **there == 1.0).map(|(v, _)| grey(v)).collect()
+    };
+    // What is masked is exactly zero.
+    let padding = red.iter().flatten().zip(mask.iter().flatten()).filter(|(_, m)| **m == 0.0);
+    assert!(padding.into_iter().all(|(value, _)| *value == 0.0));
+    (red.iter().zip(&mask).map(there).collect(), mask)
+}
+
+#[test]
+fn clips_are_sampled_padded_and_masked() {
+    let dataset = clips();
+    let options =
+        LoaderOptions { clips: Some(Sampling::Uniform(4)), ..LoaderOptions::evaluation(4) };
+    let batch = loader(&dataset, 2, options).batch(0).unwrap();
+    assert_eq!(batch.images.dims(), [4, 4, 3, 2, 2]);
+    let (values, mask) = greys(&batch);
+    assert_eq!(values[0], [10, 20, 40, 50]);
+    assert_eq!(values[1], [110, 100, 90]);
+    assert_eq!(values[2], [70]);
+    assert_eq!(values[3], [60, 61, 62, 63]);
+    assert_eq!(mask, [[1., 1., 1., 1.], [1., 1., 1., 0.], [1., 0., 0., 0.], [1., 1., 1., 1.]]);
+    assert_eq!(batch.texts, ["going up", "going down", "still", "a film"]);
+
+    // Stored frames are so many a second already; a film's say when they are shown.
+    let rate = Sampling::Rate { fps: 5.0, most: 4 };
+    let options = LoaderOptions { clips: Some(rate), ..LoaderOptions::evaluation(4) };
+    let (values, _) = greys(&loader(&dataset, 2, options).batch(0).unwrap());
+    assert_eq!(values, [vec![10, 20, 40, 50], vec![110, 100, 90], vec![70], vec![60, 62]]);
+}
+
+#[test]
+fn random_frames_are_drawn_in_training_alone_and_are_functions_of_the_epoch() {
+    let dataset = clips();
+    let options = |purpose, seed, threads| LoaderOptions {
+        purpose,
+        threads,
+        clips: Some(Sampling::Random(2)),
+        ..LoaderOptions { seed, ..LoaderOptions::evaluation(1) }
+    };
+    let run = |purpose, seed, threads| -> Vec<Vec<u8>> {
+        let loader = loader(&dataset, 2, options(purpose, seed, threads));
+        // The first clip of each of eight epochs.
+        let batches = loader.batches(0, Some(32)).unwrap().step_by(4);
+        batches.map(|batch| greys(&batch.unwrap()).0.remove(0)).collect()
+    };
+    let training = run(Purpose::Training, 1, 0);
+    assert!(training.iter().all(|frames| frames.len() == 2 && frames[0] < frames[1]));
+    assert!(training.iter().any(|frames| frames != &training[0]));
+    assert_eq!(training, run(Purpose::Training, 1, 3));
+    assert_ne!(training, run(Purpose::Training, 2, 3));
+    assert_eq!(run(Purpose::Evaluation, 1, 0), vec![vec![20, 40]; 8]);
+}
+
+/// All frames of a clip go through one drawing of the augmentation.
+#[test]
+fn a_clip_is_augmented_as_one() {
+    let png = {
+        let picture =
+            image::RgbImage::from_fn(9, 9, |x, y| image::Rgb([(x * 28) as u8, (y * 28) as u8, 7]));
+        let mut out = std::io::Cursor::new(Vec::new());
+        picture.write_to(&mut out, ImageFormat::Png).unwrap();
+        out.into_inner()
+    };
+    let dataset =
+        dataset(&[("a.000.png", png.clone()), ("a.001.png", png), ("a.txt", b"same".to_vec())]);
+    let options =
+        LoaderOptions { clips: Some(Sampling::Uniform(2)), ..LoaderOptions::training(1, 3) };
+    let loader = Loader::new(dataset, Arc::new(Augment::new(8)), tokens(), options).unwrap();
+    let frames = |step| -> Vec<Vec<f32>> {
+        loader.batch(step).unwrap().images.reshape((2, 192)).unwrap().to_vec2().unwrap()
+    };
+    let (first, second) = (frames(0), frames(1));
+    assert_eq!(first[0], first[1]);
+    assert_ne!(first[0], second[0]);
+}
+
+#[test]
+fn a_broken_frame_is_named_and_its_clip_left_out() {
+    let dataset = dataset(&[
+        ("a.000.png", grey(1)),
+        ("a.001.png", b"\x89PNG\r\n\x1a\ncut".to_vec()),
+        ("a.txt", b"one".to_vec()),
+        ("b.png", grey(5)),
+        ("b.txt", b"two".to_vec()),
+    ]);
+    let options =
+        LoaderOptions { clips: Some(Sampling::Uniform(2)), ..LoaderOptions::training(2, 0) };
+    let stops = loader(&dataset, 2, options.clone());
+    let message = stops.batch(0).unwrap_err().to_string();
+    assert!(message.contains("picture a does not decode: frame 1: "), "{message}");
+    let skips = Arc::new(Skips::new(OnError::Skip, 1));
+    let batch = loader(&dataset, 2, options).with_skips(skips).batch(0).unwrap();
+    // The frame that had been written before the broken one is gone.
+    assert_eq!(greys(&batch).0, [[5], [5]]);
+}
+
+fn questions() -> Dataset {
+    let json = |text: &str| text.as_bytes().to_vec();
+    dataset(&[
+        ("a.png", grey(10)),
+        (
+            "a.json",
+            json(
+                r#"{"question": "What colour?", "question_id": 7, "answers": ["red", "blue", "red", "red"]}"#,
+            ),
+        ),
+        ("b.png", grey(20)),
+        (
+            "b.json",
+            json(r#"{"question": "Is it a dog?", "answers": [{"answer": "yes", "weight": 0.2}]}"#),
+        ),
+        ("c.png", grey(30)),
+        ("c.json", json(r#"{"question": "Who?", "answers": []}"#)),
+    ])
+}
+
+#[test]
+fn questions_come_with_their_answers() {
+    let asked = |purpose| LoaderOptions {
+        words: Words::Questions,
+        purpose,
+        ..LoaderOptions::evaluation(3)
+    };
+    let dataset = questions();
+    let batch = loader(&dataset, 2, asked(Purpose::Evaluation)).batch(0).unwrap();
+    assert_eq!(batch.texts, ["what colour?", "is it a dog?", "who?"]);
+    assert_eq!(batch.images.dims(), [3, 3, 2, 2]);
+    assert_eq!(batch.input_ids.dims(), batch.attention_mask.dims());
+    let answers = batch.answers.unwrap();
+    assert_eq!(answers.texts, ["red", "blue", "yes"]);
+    assert_eq!((answers.questions, answers.counts), (vec![0, 0, 1], vec![2, 1, 0]));
+    assert_eq!(answers.weights, [0.75, 0.25, 0.2]);
+    let ids: Vec<Vec<u32>> = answers.input_ids.to_vec2().unwrap();
+    let mask: Vec<Vec<f32>> = answers.attention_mask.to_vec2().unwrap();
+    let tokens = tokens();
+    for ((ids, mask), text) in ids.iter().zip(&mask).zip(["red", "blue", "yes"]) {
+        let mut expected = tokens.encode(text, 35).unwrap();
+        expected[0] = tokens.special().dec;
+        let there = mask.iter().filter(|value| **value == 1.0).count();
+        assert_eq!(ids[..there], expected);
+        assert!(ids[there..].iter().all(|id| *id == tokens.special().pad));
+    }
+
+    // Without an answer nothing can be learned, and a caption is no question.
+    let message = loader(&dataset, 2, asked(Purpose::Training)).batch(0).unwrap_err().to_string();
+    assert!(message.contains("picture c has no answer"), "{message}");
+    let captioned = LoaderOptions { words: Words::Questions, ..LoaderOptions::evaluation(1) };
+    let message = loader(&clips(), 2, captioned).batch(0).unwrap_err().to_string();
+    assert!(message.contains("has no question; put \"question\""), "{message}");
+}
+
+#[test]
+fn answers_of_rows_that_do_not_count_weigh_nothing() {
+    let options = LoaderOptions {
+        words: Words::Questions,
+        last: aurora_data::LastBatch::Pad,
+        ..LoaderOptions::evaluation(2)
+    };
+    let batch = loader(&questions(), 2, options).batch(1).unwrap();
+    assert_eq!((batch.indices, batch.counts), (vec![2, 0], vec![true, false]));
+    let answers = batch.answers.unwrap();
+    assert_eq!(answers.counts, [0, 2]);
+    assert_eq!(answers.weights, [0.0, 0.0]);
+}
+
+#[test]
+fn a_question_about_a_clip() {
+    let dataset = dataset(&[
+        ("a.gif", gif(&[1, 2, 3])),
+        ("a.json", br#"{"question": "what happens?", "answers": "it brightens"}"#.to_vec()),
+    ]);
+    let options = LoaderOptions {
+        words: Words::Questions,
+        clips: Some(Sampling::Uniform(8)),
+        ..LoaderOptions::training(1, 0)
+    };
+    let batch = loader(&dataset, 2, options).batch(0).unwrap();
+    assert_eq!(batch.images.dims(), [1, 8, 3, 2, 2]);
+    assert_eq!(greys(&batch).0, [[1, 2, 3]]);
+    assert_eq!(batch.answers.unwrap().texts, ["it brightens"]);
+}
+
+/// Each task cuts its words where BLIP's data sets do.
+#[test]
+fn words_are_cut_by_task() {
+    let long: String = (0..60).map(|n| format!("w{n} ")).collect();
+    let question = format!(r#"{{"question": "{long}?", "answers": "yes", "caption": "{long}"}}"#);
+    let dataset = dataset(&[
+        ("a.png", grey(1)),
+        ("a.json", question.into_bytes()),
+        ("b.000.png", grey(2)),
+        ("b.001.png", grey(3)),
+        ("b.txt", long.into_bytes()),
+    ]);
+    let words = |words| {
+        let options = LoaderOptions { words, ..LoaderOptions::evaluation(1) };
+        let loader = loader(&dataset, 2, options);
+        move |step| loader.batch(step).unwrap().texts[0].split(' ').count()
+    };
+    let captions = words(Words::Captions);
+    assert_eq!((captions(0), captions(1)), (PICTURE_WORDS, VIDEO_WORDS));
+    assert_eq!((words(Words::Questions)(0), QUESTION_WORDS), (50, 50));
+}

@@ -1,0 +1,21 @@
+//! Everything that the crate promises of data, a module a subject; fixtures stand beside this folder.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+mod archives;
+mod bombs;
+mod check;
+mod common;
+mod films;
+mod formats;
+mod loader;
+mod loading;
+mod packs;
+#[cfg(feature = "parquet")]
+mod parquet;
+mod pictures;
+mod shards;
+mod tables;
+mod tokens;
+mod transforms;
+mod writing;

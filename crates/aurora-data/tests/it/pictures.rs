@@ -1,0 +1,163 @@
+//! Pictures as the world has them: fixtures of `tests/pictures/make.py`, whole and broken.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use aurora_data::Picture;
+
+/// Every file by its name.
+fn files() -> BTreeMap<String, Vec<u8>> {
+    let packed = flate2::read::GzDecoder::new(&include_bytes!("../pictures/pictures.tar.gz")[..]);
+    let mut archive = tar::Archive::new(packed);
+    let entries = archive.entries().unwrap().map(|entry| {
+        let mut entry = entry.unwrap();
+        let mut data = Vec::new();
+        entry.read_to_end(&mut data).unwrap();
+        (entry.path().unwrap().to_str().unwrap().to_string(), data)
+    });
+    entries.collect()
+}
+
+/// The files that are no expectation of another.
+fn pictures() -> impl Iterator<Item = (String, Vec<u8>)> {
+    files().into_iter().filter(|(name, _)| !name.ends_with(".expected.webp"))
+}
+
+#[test]
+fn every_kind_decodes_to_what_pillow_makes_of_it() {
+    let files = files();
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for (name, data) in pictures() {
+        count += 1;
+        let expected = Picture::decode(&files[&format!("{name}.expected.webp")]).unwrap();
+        let found = Picture::decode(&data).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(
+            (found.width(), found.height()),
+            (expected.width(), expected.height()),
+            "{name}"
+        );
+        let gaps = found.rgb().iter().zip(expected.rgb()).map(|(a, b)| a.abs_diff(*b));
+        let largest = gaps.clone().max().unwrap();
+        let differ = gaps.filter(|&gap| gap > 0).count();
+        println!(
+            "{name:24} {differ:5} of {} values differ, at most {largest}/255",
+            found.rgb().len()
+        );
+        // Two decoders of lossy formats may round an inverse transform and a colour conversion
+        // differently; alpha is blended with one rounding by us and two by Pillow, and of 16 bits Pillow
+        // takes the upper 8, which we round.
+        let lossy = name.ends_with(".jpg") || name.starts_with("lossy");
+        let rounded = ["alpha", "rgba", "16"].iter().any(|part| name.contains(part));
+        // Where colours have half the rows and columns, libjpeg rounds between two of them once and
+        // zune-jpeg twice.
+        let halved = ["420", "restart"].iter().any(|part| name.contains(part));
+        let allowed = if halved {
+            3
+        } else if lossy {
+            2
+        } else {
+            u8::from(rounded)
+        };
+        if largest > allowed {
+            wrong.push((name, largest));
+        }
+    }
+    assert!(count >= 40);
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+/// The small files of all formats that are broken at every byte.
+const BROKEN: [&str; 17] = [
+    "420.jpg",
+    "progressive-422.jpg",
+    "restart.jpg",
+    "grey.jpg",
+    "ycck.jpg",
+    "orientation-6.jpg",
+    "rgba.png",
+    "rgb-16.png",
+    "palette-alpha.png",
+    "interlaced.png",
+    "orientation-6.png",
+    "lossy.webp",
+    "lossless.webp",
+    "lossy-alpha.webp",
+    "animated.webp",
+    "one.gif",
+    "animated.gif",
+];
+
+#[test]
+fn a_picture_that_is_cut_anywhere_is_an_error_or_whole() {
+    let files = files();
+    for name in BROKEN {
+        let data = &files[name];
+        let whole = Picture::decode(data).unwrap();
+        let mut decoded = 0;
+        for length in 0..data.len() {
+            match Picture::decode(&data[..length]) {
+                Ok(picture) => {
+                    assert_eq!(picture, whole, "{name} cut to {length} of {} bytes", data.len());
+                    decoded += 1;
+                }
+                Err(message) => {
+                    assert!(!message.is_empty() && !message.contains('\n'), "{name}: {message}")
+                }
+            }
+        }
+        println!("{name:24} cut to 0..{} bytes: {decoded} times whole all the same", data.len());
+    }
+}
+
+#[test]
+fn no_flipped_byte_causes_a_panic() {
+    let files = files();
+    for name in BROKEN {
+        let mut data = files[name].clone();
+        let (mut decoded, mut refused) = (0, 0);
+        for at in 0..data.len() {
+            for flip in [0xff, 1 << (at % 8)] {
+                data[at] ^= flip;
+                match Picture::decode(&data) {
+                    Ok(picture) => {
+                        assert_eq!(picture.rgb().len(), 3 * picture.width() * picture.height());
+                        decoded += 1;
+                    }
+                    Err(message) => {
+                        assert!(
+                            !message.is_empty() && !message.contains('\n'),
+                            "{name}: {message}"
+                        );
+                        refused += 1;
+                    }
+                }
+                data[at] ^= flip;
+            }
+        }
+        println!("{name:24} {decoded} decoded, {refused} refused");
+    }
+}
+
+#[test]
+fn what_is_no_picture_is_named() {
+    let message = |data: &[u8]| Picture::decode(data).unwrap_err();
+    assert_eq!(message(b""), "the file has 0 bytes");
+    for data in [&b"<svg/>"[..], b"\0", &[0xff; 2], b"RIFF\0\0\0\0WAVEfmt "] {
+        assert_eq!(message(data), "its first bytes are none of JPEG, PNG, WebP or GIF");
+    }
+}
+
+/// A file that ends early says so, whatever its format.
+#[test]
+fn a_cut_picture_is_called_cut() {
+    let files = files();
+    for name in
+        ["420.jpg", "progressive-420.jpg", "rgb.png", "interlaced.png", "lossless.webp", "one.gif"]
+    {
+        let data = &files[name];
+        let message = Picture::decode(&data[..data.len() / 2]).unwrap_err();
+        println!("{name}: {message}");
+        assert!(message.contains("cut off"), "{name}: {message}");
+    }
+}

@@ -1,0 +1,156 @@
+//! The decoder writes what its likelihoods say, and what it keeps between words changes nothing.
+
+use aurora_kernels::random::Stream;
+use aurora_layers::{
+    AdapterKind, Backbone, Blip, BlipConfig, CrossKeys, DecoderTokens, Flavour, Form, Generation,
+    Prepared, Seen, TextConfig, TuneSpec, Tuned, VisionConfig,
+};
+use candle_core::{DType, Device, Tensor};
+
+const END: u32 = 3;
+
+fn config(words: usize) -> BlipConfig {
+    let tokens = DecoderTokens { start_token_id: 1, end_token_id: END, pad_token_id: 0 };
+    BlipConfig {
+        vision: VisionConfig {
+            image_size: 16,
+            patch_size: 8,
+            hidden_size: 24,
+            layers: 1,
+            heads: 2,
+            mlp_size: 48,
+            layer_norm_eps: 1e-6,
+        },
+        text: TextConfig {
+            vocab_size: words,
+            hidden_size: 16,
+            layers: 2,
+            heads: 2,
+            mlp_size: 32,
+            max_positions: 12,
+            layer_norm_eps: 1e-12,
+            enc_token_id: 2,
+        },
+        projection_size: 8,
+        form: Form::Captioning(tokens),
+    }
+}
+
+/// A captioning model whose words differ, with the keys of two random pictures.
+fn model(words: usize, seed: u64) -> (Backbone, Tensor) {
+    let mut backbone = Backbone::random(config(words), seed, &Device::Cpu).unwrap();
+    for (name, tensor) in &mut backbone.tensors {
+        if name.starts_with("text_decoder") && name.ends_with("weight") && tensor.rank() == 2 {
+            *tensor = (&*tensor * 12.0).unwrap();
+        }
+    }
+    let images = Stream::new(seed, "images", 0, 0).normal_tensor((2, 3, 16, 16), 1.0).unwrap();
+    (backbone, images)
+}
+
+fn keys(blip: &Blip, images: &Tensor, prepared: &Prepared) -> CrossKeys {
+    let states = blip.encode_image(images, prepared).unwrap();
+    blip.decoder_keys(&states, None, prepared).unwrap()
+}
+
+/// Log-likelihoods of the words that follow `ids` for picture `row`, all computed anew.
+fn next(blip: &Blip, keys: &CrossKeys, row: u32, ids: &[u32], prepared: &Prepared) -> Vec<f64> {
+    let length = ids.len();
+    let ids = Tensor::from_slice(ids, (1, length), &Device::Cpu).unwrap();
+    let mask = Tensor::ones((1, length), DType::F32, &Device::Cpu).unwrap();
+    let states = blip.decode(&ids, &mask, &Seen::new(keys).rows([row]), prepared).unwrap();
+    let last = states.narrow(1, length - 1, 1).unwrap().squeeze(1).unwrap();
+    let logits: Vec<f32> =
+        blip.predict_words(&last).unwrap().squeeze(0).unwrap().to_vec1().unwrap();
+    let sum: f64 = logits.iter().map(|&x| f64::from(x).exp()).sum();
+    logits.iter().map(|&x| f64::from(x) - sum.ln()).collect()
+}
+
+#[test]
+fn kept_keys_change_nothing() {
+    for seed in 0..6 {
+        let (backbone, images) = model(30, seed);
+        let spec = TuneSpec::new(AdapterKind::Cp, Flavour::Released, 4);
+        let tuned = Tuned::start(spec, &backbone, 3, &Device::Cpu).unwrap();
+        let blip = backbone.model().unwrap();
+        let prepared = tuned.prepare(&blip, None).unwrap();
+        let keys = keys(&blip, &images, &prepared);
+        let prompt = [7, 9];
+        let written = blip.generate(&prompt, &keys, &Generation::greedy(8), &prepared).unwrap();
+        for (row, written) in (0u32..).zip(&written) {
+            let mut ids = vec![1, 7, 9];
+            for step in 0..8 {
+                let scores = next(&blip, &keys, row, &ids, &prepared);
+                let best = (0..30u32)
+                    .max_by(|&a, &b| scores[a as usize].total_cmp(&scores[b as usize]))
+                    .unwrap();
+                if best == END {
+                    assert_eq!(written.len(), step);
+                    break;
+                }
+                assert_eq!(written[step], best, "seed {seed}, picture {row}, word {step}");
+                ids.push(best);
+            }
+        }
+    }
+}
+
+/// With room for every draft a beam is an exhaustive search.
+#[test]
+fn a_wide_beam_finds_the_best_text() {
+    let (words, longest) = (6u32, 3);
+    for (seed, length_penalty) in [(1, 1.0), (2, 0.0), (3, 2.0), (4, 1.0)] {
+        let (backbone, images) = model(words as usize, seed);
+        let blip = backbone.model().unwrap();
+        let prepared = blip.bare().unwrap();
+        let keys = keys(&blip, &images, &prepared);
+        let how = Generation { longest, beams: 300, length_penalty };
+        let written = blip.generate(&[], &keys, &how, &prepared).unwrap();
+        for (row, written) in (0u32..).zip(&written) {
+            let mut best = (f64::NEG_INFINITY, Vec::new());
+            let mut open = vec![(0.0, vec![1u32])];
+            while let Some((score, ids)) = open.pop() {
+                let scores = next(&blip, &keys, row, &ids, &prepared);
+                for word in 0..words {
+                    let score = score + scores[word as usize];
+                    let count = ids.len() as f64;
+                    let more: Vec<u32> = ids.iter().copied().chain([word]).collect();
+                    if word == END || ids.len() == longest {
+                        let mut text = more[1..].to_vec();
+                        text.retain(|&word| word != END);
+                        let score = score / count.powf(length_penalty);
+                        if score > best.0 {
+                            best = (score, text);
+                        }
+                    } else {
+                        open.push((score, more));
+                    }
+                }
+            }
+            assert_eq!(*written, best.1, "seed {seed}, picture {row}");
+        }
+    }
+}
+
+#[test]
+fn a_model_says_which_part_it_lacks() {
+    let (backbone, images) = model(30, 1);
+    let blip = backbone.model().unwrap();
+    let bare = blip.bare().unwrap();
+    let ids = Tensor::zeros((1, 3), DType::U32, &Device::Cpu).unwrap();
+    let mask = Tensor::ones((1, 3), DType::F32, &Device::Cpu).unwrap();
+    let message = blip.encode_text(&ids, &mask, &bare).unwrap_err().to_string();
+    assert!(message.contains("text encoder"), "{message}");
+    let states = blip.encode_image(&images, &bare).unwrap();
+    let message = bare.image_features(&states).unwrap_err().to_string();
+    assert!(message.contains("matching head"), "{message}");
+    let keys = keys(&blip, &images, &bare);
+    for (how, field) in [
+        (Generation::greedy(0), "longest"),
+        (Generation { beams: 0, ..Generation::greedy(3) }, "beams"),
+        (Generation::greedy(20), "max_positions"),
+    ] {
+        let message = blip.generate(&[], &keys, &how, &bare).unwrap_err().to_string();
+        assert!(message.contains(field), "{message}");
+    }
+}

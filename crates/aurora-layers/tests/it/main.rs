@@ -1,0 +1,16 @@
+//! Models, adapters and checkpoints, a module a subject.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+mod bad_checkpoint;
+mod bad_pickle;
+mod checkpoint;
+mod common;
+mod decoding;
+mod memory;
+mod merge;
+mod passes;
+mod segment_memory;
+mod segments;
+mod small;
+mod step_zero;

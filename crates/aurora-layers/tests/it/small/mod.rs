@@ -1,0 +1,128 @@
+//! A small backbone, inputs for it, and everything it says about them.
+
+pub mod trained;
+
+use aurora_kernels::random::Stream;
+use aurora_layers::{
+    AdapterKind, Backbone, Blip, BlipConfig, DecoderTokens, Flavour, Form, Prepared, Seen, Start,
+    TextConfig, TuneSpec, Tuned, VisionConfig, cls,
+};
+use candle_core::{DType, Device, Tensor};
+
+pub fn config() -> BlipConfig {
+    BlipConfig {
+        vision: VisionConfig {
+            image_size: 32,
+            patch_size: 8,
+            hidden_size: 48,
+            layers: 2,
+            heads: 3,
+            mlp_size: 192,
+            layer_norm_eps: 1e-6,
+        },
+        text: TextConfig {
+            vocab_size: 40,
+            hidden_size: 32,
+            layers: 2,
+            heads: 2,
+            mlp_size: 128,
+            max_positions: 16,
+            layer_norm_eps: 1e-12,
+            enc_token_id: 39,
+        },
+        projection_size: 16,
+        form: Form::Retrieval,
+    }
+}
+
+pub struct Inputs {
+    pub images: Tensor,
+    pub ids: Tensor,
+    pub mask: Tensor,
+}
+
+impl Inputs {
+    pub fn of(self, dtype: DType) -> Self {
+        Self { images: self.images.to_dtype(dtype).unwrap(), ..self }
+    }
+}
+
+pub fn inputs() -> Inputs {
+    let device = Device::Cpu;
+    let mut stream = Stream::new(5, "test inputs", 0, 0);
+    let ids: Vec<u32> = (0..3 * 7).map(|_| stream.below(38) as u32).collect();
+    let mask: Vec<f32> = (0..3 * 7).map(|n| if n % 7 < 4 + n / 7 { 1.0 } else { 0.0 }).collect();
+    Inputs {
+        images: stream.normal_tensor((3, 3, 32, 32), 1.0).unwrap(),
+        ids: Tensor::from_vec(ids, (3, 7), &device).unwrap(),
+        mask: Tensor::from_vec(mask, (3, 7), &device).unwrap(),
+    }
+}
+
+/// Every output of the model, with the context term as evaluation adds it.
+pub fn outputs(blip: &Blip, prepared: &Prepared) -> Vec<Tensor> {
+    let inputs = inputs();
+    let images = blip.encode_image(&inputs.images, prepared).unwrap();
+    let texts = blip.encode_text(&inputs.ids, &inputs.mask, prepared).unwrap();
+    let keys = blip.cross_keys(&images, prepared).unwrap();
+    let seen = Seen::new(&keys).rows([2, 0, 1]);
+    let fused = blip.fuse(&inputs.ids, &inputs.mask, &seen, prepared).unwrap();
+    let enhanced = prepared.add_context(&cls(&fused).unwrap(), &cls(&texts).unwrap(), 0).unwrap();
+    vec![
+        prepared.image_features(&images).unwrap(),
+        prepared.text_features(&texts).unwrap(),
+        prepared.match_logits(&enhanced).unwrap(),
+        images,
+        texts,
+        fused,
+    ]
+}
+
+/// The same sizes with a decoder that answers questions.
+pub fn answering() -> BlipConfig {
+    let tokens = DecoderTokens { start_token_id: 38, end_token_id: 3, pad_token_id: 0 };
+    BlipConfig { form: Form::QuestionAnswering(tokens), ..config() }
+}
+
+/// Everything a model of [`answering`] says: pictures, questions that look at them, what answers may come next.
+pub fn answers(blip: &Blip, prepared: &Prepared) -> Vec<Tensor> {
+    let inputs = inputs();
+    let images = blip.encode_image(&inputs.images, prepared).unwrap();
+    let keys = blip.cross_keys(&images, prepared).unwrap();
+    let seen = Seen::new(&keys).rows([2, 0, 1]);
+    let questions = blip.fuse(&inputs.ids, &inputs.mask, &seen, prepared).unwrap();
+    let keys = blip.decoder_keys(&questions, Some(&inputs.mask), prepared).unwrap();
+    let states = blip.decode(&inputs.ids, &inputs.mask, &Seen::new(&keys), prepared).unwrap();
+    let words = blip.predict_words(&states).unwrap();
+    vec![images, questions, states, words]
+}
+
+pub fn bits(tensor: &Tensor) -> Vec<u32> {
+    tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+}
+
+/// A tuning whose every tensor has moved away from its start, by normal numbers of this size.
+pub fn moved(backbone: &Backbone, spec: TuneSpec, size: f64) -> Tuned {
+    let mut tuned = Tuned::start(spec, backbone, 3, &Device::Cpu).unwrap();
+    for (name, tensor) in &mut tuned.tensors {
+        let shift = Stream::new(9, name, 0, 0).normal_tensor(tensor.shape(), size).unwrap();
+        *tensor = (&*tensor + shift).unwrap();
+    }
+    tuned
+}
+
+/// A tuning of every kind, and of LoRA with each start.
+pub fn every_spec() -> Vec<TuneSpec> {
+    let mut specs: Vec<TuneSpec> =
+        AdapterKind::ALL.map(|kind| TuneSpec::new(kind, Flavour::Aurora, 4)).into();
+    let lora = TuneSpec::new(AdapterKind::Lora, Flavour::Aurora, 4);
+    specs.push(TuneSpec { start: Start::Pissa, alpha: Some(6.0), ..lora });
+    specs
+}
+
+/// The largest difference over the largest value.
+pub fn relative(found: &Tensor, wanted: &Tensor) -> f32 {
+    let largest =
+        |tensor: &Tensor| tensor.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+    largest(&(found - wanted).unwrap()) / largest(wanted)
+}

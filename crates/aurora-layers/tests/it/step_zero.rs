@@ -1,0 +1,120 @@
+//! Before its first step a tuning of flavour aurora changes nothing, and its parts are fair.
+
+use crate::small::{
+    answering, answers, bits, config, every_spec, inputs, moved, outputs, relative,
+};
+use aurora_kernels::Mode;
+use aurora_layers::{AdapterKind, Backbone, Flavour, TuneSpec, Tuned, cls};
+use candle_core::{DType, Device, Tensor};
+use std::sync::Arc;
+
+#[test]
+fn the_tuned_model_equals_the_backbone_bit_for_bit() {
+    let backbone = Backbone::random(config(), 1, &Device::Cpu).unwrap();
+    let frozen = Arc::new(backbone.model().unwrap());
+    let wanted = outputs(&frozen, &frozen.bare().unwrap());
+    for spec in every_spec() {
+        let tuned = Tuned::start(spec.clone(), &backbone, 3, &Device::Cpu).unwrap();
+        let blip = tuned.model(&frozen).unwrap();
+        for mode in [Mode::Apply, Mode::Reconstruct, Mode::Auto] {
+            let mut prepared = tuned.prepare(&blip, None).unwrap();
+            prepared.mode = mode;
+            for (found, wanted) in outputs(&blip, &prepared).iter().zip(&wanted) {
+                assert_eq!(bits(found), bits(wanted), "{:?} {:?} {mode:?}", spec.kind, spec.start);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_tuned_model_that_answers_equals_its_backbone_bit_for_bit() {
+    let backbone = Backbone::random(answering(), 1, &Device::Cpu).unwrap();
+    let frozen = Arc::new(backbone.model().unwrap());
+    let wanted = answers(&frozen, &frozen.bare().unwrap());
+    for spec in every_spec() {
+        let tuned = Tuned::start(spec.clone(), &backbone, 3, &Device::Cpu).unwrap();
+        let blip = tuned.model(&frozen).unwrap();
+        let prepared = tuned.prepare(&blip, None).unwrap();
+        for (found, wanted) in answers(&blip, &prepared).iter().zip(&wanted) {
+            assert_eq!(bits(found), bits(wanted), "{:?} {:?}", spec.kind, spec.start);
+        }
+    }
+}
+
+#[test]
+fn a_moved_adapter_gives_the_same_in_both_modes() {
+    let backbone = Backbone::random(config(), 1, &Device::Cpu).unwrap();
+    let frozen = Arc::new(backbone.model().unwrap());
+    let bare = outputs(&frozen, &frozen.bare().unwrap());
+    for spec in every_spec() {
+        let tuned = moved(&backbone, spec.clone(), 0.3);
+        let blip = tuned.model(&frozen).unwrap();
+        let run = |mode| {
+            let mut prepared = tuned.prepare(&blip, None).unwrap();
+            prepared.mode = mode;
+            outputs(&blip, &prepared)
+        };
+        let (apply, reconstruct) = (run(Mode::Apply), run(Mode::Reconstruct));
+        for (index, ((a, b), bare)) in apply.iter().zip(&reconstruct).zip(&bare).enumerate() {
+            let kind = spec.kind;
+            let off = |x: &Tensor, y: &Tensor| {
+                (x - y).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap()
+            };
+            assert!(off(a, b) < 1e-4, "{kind:?}: modes differ by {}", off(a, b));
+            // With the heads alone, the states (the last three) are the backbone's.
+            let moves = kind != AdapterKind::Heads || index < 3;
+            assert_eq!(relative(a, bare) > 1e-3, moves, "{kind:?}: what is tuned shows");
+        }
+    }
+}
+
+/// What is not tuned is the backbone's own tensor, not a copy.
+#[test]
+fn the_frozen_rest_is_shared() {
+    let backbone = Backbone::random(config(), 1, &Device::Cpu).unwrap();
+    let frozen = Arc::new(backbone.model().unwrap());
+    for spec in every_spec() {
+        let tuned = Tuned::start(spec.clone(), &backbone, 3, &Device::Cpu).unwrap();
+        let blip = tuned.model(&frozen).unwrap();
+        let own = |name: &str| match spec.kind {
+            AdapterKind::Full => true,
+            AdapterKind::Norms => name.contains("norm") || name.contains("LayerNorm"),
+            AdapterKind::Biases => name.ends_with(".bias"),
+            _ => false,
+        };
+        for (name, tensor) in blip.tensors() {
+            let head = aurora_layers::HEADS.iter().any(|head| name.starts_with(head));
+            let shared = tensor.id() == backbone.tensors[name].id();
+            assert_eq!(shared, head || !own(name), "{:?} {name}", spec.kind);
+        }
+    }
+}
+
+/// With the fused states left out, the matching head sees only the context term. The same texts stand in right and in
+/// wrong pairs, so what it sees of a right pair it sees of a wrong one too: no threshold on it can be better than chance.
+#[test]
+fn the_context_term_alone_does_not_tell_right_pairs_from_wrong_ones() {
+    let backbone = Backbone::random(config(), 1, &Device::Cpu).unwrap();
+    let blip = backbone.model().unwrap();
+    let tuned = moved(&backbone, TuneSpec::new(AdapterKind::Cp, Flavour::Aurora, 4), 0.3);
+    let prepared = tuned.prepare(&blip, None).unwrap();
+    let inputs = inputs();
+    let own = cls(&blip.encode_text(&inputs.ids, &inputs.mask, &prepared).unwrap()).unwrap();
+    // Right pairs of texts 0, 1, 2; wrong pairs of the same texts with other pictures.
+    let rows = Tensor::new(&[0u32, 1, 2, 0, 1, 2], &Device::Cpu).unwrap();
+    let text_cls = own.index_select(&rows, 0).unwrap();
+    let nothing = Tensor::zeros((6, 32), DType::F32, &Device::Cpu).unwrap();
+    for positives in [0, 3] {
+        let logits = prepared
+            .match_logits(&prepared.add_context(&nothing, &text_cls, positives).unwrap())
+            .unwrap();
+        let (right, wrong) = (logits.narrow(0, 0, 3).unwrap(), logits.narrow(0, 3, 3).unwrap());
+        assert_eq!(bits(&right), bits(&wrong));
+    }
+    // The released rule does tell them apart: it marks the first pairs of a training step.
+    let spec = TuneSpec::new(AdapterKind::Tucker, Flavour::Released, 4);
+    let released =
+        Tuned::start(spec, &backbone, 3, &Device::Cpu).unwrap().prepare(&blip, None).unwrap();
+    let marked = released.add_context(&nothing, &text_cls, 3).unwrap();
+    assert_ne!(bits(&marked.narrow(0, 0, 3).unwrap()), bits(&marked.narrow(0, 3, 3).unwrap()));
+}

@@ -1,0 +1,94 @@
+//! What whole runs are tested on: a tiny random backbone, embedded drawings, and questions about them.
+
+pub mod cut;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use aurora_data::{Answers, Dataset, Decode, Question, QuestionId, Sample, Skips, embedded};
+use aurora_layers::{Backbone, BlipConfig, Form, TextConfig, VisionConfig};
+use aurora_train::config::{Config, ModelSection, RunConfig, Task};
+use aurora_train::pipeline::{Inputs, Model, Pictures};
+use candle_core::Device;
+
+/// A backbone for retrieval of random weights; its text tower has so many word embeddings, of this width, and positions.
+pub fn backbone(vocab_size: usize, width: usize, max_positions: usize) -> Backbone {
+    let config = BlipConfig {
+        vision: VisionConfig {
+            image_size: 32,
+            patch_size: 16,
+            hidden_size: 32,
+            layers: 1,
+            heads: 2,
+            mlp_size: 128,
+            layer_norm_eps: 1e-6,
+        },
+        text: TextConfig {
+            vocab_size,
+            hidden_size: width,
+            layers: 1,
+            heads: 2,
+            mlp_size: 4 * width,
+            max_positions,
+            layer_norm_eps: 1e-12,
+            enc_token_id: vocab_size as u32 - 1,
+        },
+        projection_size: 16,
+        form: Form::Retrieval,
+    };
+    Backbone::random(config, 1, &Device::Cpu).unwrap()
+}
+
+/// One that fits the embedded vocabulary.
+pub fn retrieval_backbone() -> Backbone {
+    backbone(embedded::vocabulary().unwrap().vocab_size(), 24, 16)
+}
+
+/// The backbone for a task, its decoder begun where there is one to begin.
+pub fn model(task: Task, decoder: &str) -> aurora_train::Result<Model> {
+    let config = Config::resolve(None, &[format!("model.decoder={decoder}")]).unwrap();
+    let section = ModelSection { backbone: "tiny".into(), ..config.model };
+    Model::from_backbone(&section, task, retrieval_backbone(), embedded::vocabulary().unwrap())
+}
+
+/// A run for a task whose three sets are these samples.
+pub fn inputs(task: Task, samples: Vec<Sample>, skips: Skips) -> Inputs {
+    let Model { name: backbone_name, backbone, tokens, .. } = model(task, "start").unwrap();
+    let set = Dataset::new(samples, Decode::AtLoad).unwrap();
+    let pictures =
+        Pictures { train: set.clone(), validation: set.clone(), test: set, skips: Arc::new(skips) };
+    Inputs { backbone, backbone_name, tokens, pictures }
+}
+
+pub fn drawings(count: usize) -> Vec<Sample> {
+    embedded::noto().unwrap().into_iter().take(count).collect()
+}
+
+/// Questions about drawings: whether it is the first kind, and how many.
+pub fn questions(count: usize) -> Vec<Sample> {
+    let asked = |(index, sample): (usize, Sample)| {
+        let eight_to_two = (0..10).map(|n| if n < 8 { "no" } else { "yes" }.to_owned()).collect();
+        let (text, answers) = match index % 3 {
+            0 => ("is it red?", Answers::Annotators(vec!["yes".into(); 10])),
+            1 => ("is it blue?", Answers::Annotators(eight_to_two)),
+            _ => ("how many are there?", Answers::One("2".into())),
+        };
+        let id = Some(QuestionId::Number(100 + index as u64));
+        // Two of them are of a kind that the data has a word for.
+        let kind = (index % 6 == 2).then(|| "count".to_owned());
+        let question = Question::new(id, text, answers).map(|question| question.with_kind(kind));
+        Sample { question, ..sample }
+    };
+    drawings(count).into_iter().enumerate().map(asked).collect()
+}
+
+/// `metrics.jsonl` without the times.
+pub fn metrics(folder: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+    let line = |line: &str| {
+        let mut value: serde_json::Value = serde_json::from_str(line).unwrap();
+        value.as_object_mut().unwrap().remove("seconds");
+        value
+    };
+    text.lines().map(line).collect()
+}

@@ -1,0 +1,226 @@
+//! Whole runs of tasks beside the retrieval of pictures, on data that is made here: clips, and questions with answers.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::common::{drawings, inputs, model, questions, retrieval_backbone};
+use aurora_data::{Content, Dataset, Decode, OnError, Question, Sample, Skips, Visual};
+use aurora_layers::load_adapter;
+use aurora_train::config::{Config, RunConfig, Task};
+use aurora_train::figures::Figures;
+use aurora_train::pipeline::{Inputs, Measurement, Outcome, tune};
+use aurora_train::progress::Silent;
+use aurora_train::run::RunFolder;
+use candle_core::Device;
+
+/// Clips of one to three frames, each of a drawing and its neighbours.
+fn clips(count: usize) -> Vec<Sample> {
+    let drawings = drawings(count + 2);
+    let content = |sample: &Sample| sample.visual.contents()[0].clone();
+    (0..count)
+        .map(|first| {
+            let frames = drawings[first..=first + first % 3].iter().map(content).collect();
+            Sample { visual: Visual::Frames(frames), ..drawings[first].clone() }
+        })
+        .collect()
+}
+
+fn broken(mut sample: Sample) -> Sample {
+    let nothing = Content::Memory(Arc::from(*b"no picture"));
+    let first = sample.visual.contents()[0].clone();
+    sample.key = "broken".into();
+    sample.visual = Visual::Frames(vec![first, nothing]);
+    sample
+}
+
+fn config(settings: &[&str]) -> Config {
+    let base = [
+        "data.batch=6",
+        "data.augment=none",
+        "schedule.steps=4",
+        "schedule.evaluate_every=2",
+        "schedule.warmup=0",
+        "adapter.rank=4",
+    ];
+    let settings: Vec<&str> = base.iter().chain(settings).copied().collect();
+    Config::resolve(None, &settings).unwrap()
+}
+
+fn run(folder: &Path, inputs: &Inputs, settings: &[&str]) -> Outcome {
+    tune(&config(settings), inputs, &RunFolder::create(folder).unwrap(), &mut Silent).unwrap()
+}
+
+fn file(folder: &Path, name: &str) -> String {
+    std::fs::read_to_string(folder.join(name)).unwrap()
+}
+
+#[test]
+fn clips_are_found_whatever_the_number_of_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let adapters = ["1", "3"].map(|threads| {
+        let path = folder.path().join(threads);
+        let inputs = inputs(Task::Retrieval, clips(9), Skips::default());
+        let threads = format!("data.threads={threads}");
+        let settings = ["data.frames=2", "adapter.frame_aware=true", threads.as_str()];
+        let outcome = run(&path, &inputs, &settings);
+        let Measurement::Retrieval(found) = &outcome.after else { panic!("{outcome:?}") };
+        assert_eq!(found.t2i.dims(), [9, 9]);
+        assert!(outcome.tuned.spec.frame_aware && outcome.summary.skipped == 0);
+        assert!(!path.join("skipped.jsonl").exists() && !path.join("answers.json").exists());
+        std::fs::read(path.join("adapter/adapter_model.safetensors")).unwrap()
+    });
+    assert_eq!(adapters[0], adapters[1]);
+}
+
+#[test]
+fn heads_alone_learn_of_clips_as_of_pictures() {
+    let folder = tempfile::tempdir().unwrap();
+    let inputs = inputs(Task::Retrieval, clips(9), Skips::default());
+    let outcome =
+        run(&folder.path().join("run"), &inputs, &["adapter.kind=heads", "data.frames=3"]);
+    assert!(matches!(outcome.summary.after, Figures::Recall(_)));
+}
+
+#[test]
+fn broken_clips_are_left_out_and_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut samples = clips(9);
+    samples[4] = broken(samples[4].clone());
+    let path = folder.path().join("stop");
+    let stops = inputs(Task::Retrieval, samples.clone(), Skips::default());
+    let error = tune(&config(&[]), &stops, &RunFolder::create(&path).unwrap(), &mut Silent);
+    let message = error.unwrap_err().to_string();
+    assert!(message.contains("broken") && message.contains("frame 1"), "{message}");
+
+    let path = folder.path().join("skip");
+    let skips = inputs(Task::Retrieval, samples.clone(), Skips::new(OnError::Skip, 1));
+    let outcome = run(&path, &skips, &[]);
+    let Measurement::Retrieval(found) = &outcome.after else { panic!("{outcome:?}") };
+    assert_eq!(found.images, [0, 1, 2, 3, 5, 6, 7, 8]);
+    assert!(found.texts.iter().all(|(index, _)| *index != 4));
+    assert_eq!(found.t2i.dims(), [found.texts.len(), 8]);
+    assert_eq!(outcome.summary.skipped, 1);
+    let listed = file(&path, "skipped.jsonl");
+    assert!(listed.lines().count() == 1 && listed.contains("broken"), "{listed}");
+    assert!(file(&path, "summary.json").contains("\"skipped\": 1"));
+
+    samples[5] = Sample { key: "other".into(), ..broken(samples[5].clone()) };
+    let path = folder.path().join("limit");
+    let limited = inputs(Task::Retrieval, samples, Skips::new(OnError::Skip, 1));
+    let error = tune(&config(&[]), &limited, &RunFolder::create(&path).unwrap(), &mut Silent);
+    assert!(error.unwrap_err().to_string().contains("no more than 1"));
+    assert_eq!(file(&path, "skipped.jsonl").lines().count(), 1);
+}
+
+#[test]
+fn questions_are_learned_and_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let inputs = inputs(Task::Answering, questions(12), Skips::default());
+    let settings = [
+        "task=answering",
+        "adapter.kind=full",
+        "learning_rates.full.backbone=0.01",
+        "schedule.steps=80",
+        "schedule.evaluate_every=40",
+        "data.batch=12",
+    ];
+    let path = folder.path().join("run");
+    let outcome = run(&path, &inputs, &settings);
+    let Figures::Accuracy(after) = &outcome.summary.after else { panic!("{outcome:?}") };
+    assert_eq!(after.questions, 12);
+    // A question has one answer here: what has to be learned is to read it.
+    assert!((after.accuracy, after.reachable) == (100.0, 100.0), "{after:?}");
+    assert_eq!(after.by_type["number"].questions, 2);
+    assert_eq!(after.by_type["count"].questions, 2);
+    assert_eq!(after.by_type["yes/no"].questions, 8);
+    let answers: serde_json::Value = serde_json::from_str(&file(&path, "answers.json")).unwrap();
+    assert_eq!(answers[2], serde_json::json!({"question_id": 102, "answer": "2"}));
+    let losses: Vec<f64> = file(&path, "metrics.jsonl")
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .filter(|line| line["event"] == "train")
+        .map(|line| line["loss"].as_f64().unwrap())
+        .collect();
+    assert!(losses.len() == 80 && losses[79] < 0.1 * losses[0], "{losses:?}");
+    assert!(file(&path, "metrics.jsonl").contains("\"accuracy\""));
+    assert!(file(&path, "adapter/README.md").contains("accuracy, test"));
+    // The decoder is begun anew in the same way, so the adapter fits it.
+    let begun = model(Task::Answering, "start").unwrap().backbone;
+    let loaded = load_adapter(&path.join("adapter"), &begun, &Device::Cpu).unwrap();
+    assert_eq!(loaded.tensors.len(), outcome.tuned.tensors.len());
+    let message = load_adapter(&path.join("adapter"), &retrieval_backbone(), &Device::Cpu);
+    assert!(message.is_err());
+}
+
+#[test]
+fn questions_about_clips_and_a_list_of_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = folder.path().join("answers.json");
+    std::fs::write(&list, "[\"yes\", \"no\", \"Yes\"]").unwrap();
+    let asked = questions(9).into_iter().zip(clips(9));
+    let asked = asked.map(|(sample, clip)| Sample { visual: clip.visual, ..sample }).collect();
+    let inputs = inputs(Task::Answering, asked, Skips::default());
+    let answers = format!("data.answers={}", list.display());
+    let path = folder.path().join("run");
+    let outcome = run(&path, &inputs, &["task=answering", "data.frames=2", answers.as_str()]);
+    let Figures::Accuracy(after) = &outcome.summary.after else { panic!("{outcome:?}") };
+    // Three of nine ask for a number, which is not among the answers.
+    assert!((after.reachable - 200.0 / 3.0).abs() < 1e-9, "{after:?}");
+    let Measurement::Answering(found) = &outcome.after else { panic!("{outcome:?}") };
+    assert!(found.given.iter().all(|given| ["yes", "no"].contains(&given.answer.as_str())));
+}
+
+/// As of VQAv2's own test questions: they are answered, and nobody here can say how well.
+#[test]
+fn nobody_knows_the_right_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut inputs = inputs(Task::Answering, questions(9), Skips::default());
+    let unanswered = questions(3).into_iter().map(|sample| {
+        let question = sample.question.map(|asked| Question { answers: Vec::new(), ..asked });
+        Sample { question, ..sample }
+    });
+    inputs.pictures.test = Dataset::new(unanswered.collect(), Decode::AtLoad).unwrap();
+    let path = folder.path().join("run");
+    let outcome = run(&path, &inputs, &["task=answering"]);
+    let Figures::Accuracy(after) = &outcome.summary.after else { panic!("{outcome:?}") };
+    assert!(after.questions == 0 && after.known().is_none());
+    let card = file(&path, "adapter/README.md");
+    assert!(card.contains("not known") && !card.contains(" %"), "{card}");
+    let answers: serde_json::Value = serde_json::from_str(&file(&path, "answers.json")).unwrap();
+    assert_eq!(answers.as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn what_cannot_be_answered_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |name: &str, inputs: &Inputs, settings: &[&str]| -> String {
+        let run = RunFolder::create(folder.path().join(name)).unwrap();
+        tune(&config(settings), inputs, &run, &mut Silent).unwrap_err().to_string()
+    };
+    let has = |message: &str, parts: &[&str]| {
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    };
+    has(&model(Task::Answering, "own").unwrap_err().to_string(), &["retrieval", "model.decoder"]);
+    let asked = inputs(Task::Answering, questions(9), Skips::default());
+    has(&refused("form", &asked, &[]), &["question answering", "`task`", "retrieval"]);
+    has(
+        &refused("heads", &asked, &["task=answering", "adapter.kind=heads"]),
+        &["heads", "nothing"],
+    );
+    let pairs = inputs(Task::Answering, drawings(9), Skips::default());
+    has(&refused("pairs", &pairs, &["task=answering"]), &["list of answers", "data.train"]);
+    let mut unknown = inputs(Task::Answering, questions(9), Skips::default());
+    unknown.pictures.validation = Dataset::new(drawings(3), Decode::AtLoad).unwrap();
+    has(&refused("unknown", &unknown, &["task=answering"]), &["data.validation", "answer"]);
+    let set = ["task=answering", "evaluation.k_test=0"];
+    has(
+        &Config::resolve(None, &set).unwrap_err().to_string(),
+        &["evaluation.k_test", "at least 1"],
+    );
+    has(
+        &Config::resolve(None, &["task=captions"]).unwrap_err().to_string(),
+        &["task", "answering"],
+    );
+    let message = Config::resolve(None, &["data.sampling=2"]).unwrap_err().to_string();
+    has(&message, &["data.sampling", "2fps"]);
+}

@@ -1,0 +1,320 @@
+//! Every task can be tuned: the loss falls, every trained tensor gets a gradient, and what was tuned answers rightly.
+
+use aurora_kernels::random::Stream;
+use aurora_layers::{
+    AdapterKind, Backbone, Blip, BlipConfig, DecoderTokens, Flavour, Form, Generation, Part,
+    Prepared, Start, TextConfig, TuneSpec, Tuned, VisionConfig,
+};
+use aurora_train::answering::{
+    Answers, Texts, answer_loss, caption_loss, rank_answers, read_questions,
+};
+use aurora_train::evaluation::GalleryBuilder;
+use aurora_train::itm::HardNegatives;
+use aurora_train::momentum::Momentum;
+use aurora_train::optimizer::{AdamW, AdamWOptions, Group, Parameter};
+use aurora_train::progress::Silent;
+use aurora_train::retrieval::{Contrast, Images, Pairs, contrastive, encode, matching};
+use candle_core::{DType, Device, Tensor};
+use std::sync::Arc;
+
+fn config(form: Form) -> BlipConfig {
+    BlipConfig {
+        vision: VisionConfig {
+            image_size: 16,
+            patch_size: 8,
+            hidden_size: 32,
+            layers: 2,
+            heads: 2,
+            mlp_size: 64,
+            layer_norm_eps: 1e-6,
+        },
+        text: TextConfig {
+            vocab_size: 24,
+            hidden_size: 24,
+            layers: 2,
+            heads: 2,
+            mlp_size: 48,
+            max_positions: 12,
+            layer_norm_eps: 1e-12,
+            enc_token_id: 23,
+        },
+        projection_size: 12,
+        form,
+    }
+}
+
+const TOKENS: DecoderTokens =
+    DecoderTokens { start_token_id: 22, end_token_id: 3, pad_token_id: 0 };
+
+/// A tuning under way, every tensor of it trained with one rate.
+struct Tuning {
+    blip: Arc<Blip>,
+    live: Tuned,
+    optimizer: AdamW,
+}
+
+impl Tuning {
+    fn new(form: Form, kind: AdapterKind) -> Self {
+        let mut spec = TuneSpec::new(kind, Flavour::Aurora, 8);
+        spec.frame_aware = true;
+        Self::of(form, spec)
+    }
+
+    fn of(form: Form, spec: TuneSpec) -> Self {
+        let mut backbone = Backbone::random(config(form), 1, &Device::Cpu).unwrap();
+        for tensor in backbone.tensors.values_mut().filter(|tensor| tensor.rank() == 2) {
+            *tensor = (&*tensor * 8.0).unwrap();
+        }
+        let start = Tuned::start(spec, &backbone, 2, &Device::Cpu).unwrap();
+        let (live, variables) = start.into_variables().unwrap();
+        let parameters: Vec<Parameter> = variables
+            .into_iter()
+            .filter(|(name, _)| Tuned::part(name) != Part::Buffer)
+            .map(|(name, var)| Parameter::new(&name, var, "all"))
+            .collect();
+        let groups = vec![Group::new("all", 0.01, 0.0)];
+        let optimizer = AdamW::new(parameters, groups, AdamWOptions::default()).unwrap();
+        let frozen = Arc::new(backbone.model().unwrap());
+        Self { blip: live.model(&frozen).unwrap(), live, optimizer }
+    }
+
+    fn prepared(&self) -> Prepared {
+        self.live.prepare(&self.blip, None).unwrap()
+    }
+
+    /// Steps; the first and the last loss. A tensor without gradient is an error of the optimiser's.
+    fn run(&mut self, steps: usize, loss: impl Fn(&Blip, &Prepared) -> Tensor) -> [f32; 2] {
+        let mut ends = [f32::NAN; 2];
+        for step in 0..steps {
+            let loss = loss(&self.blip, &self.prepared());
+            ends[usize::from(step > 0)] = loss.to_scalar().unwrap();
+            self.optimizer.step(&loss.backward().unwrap(), 1.0).unwrap();
+        }
+        ends
+    }
+}
+
+/// With CP the loss of a random backbone falls; with all weights it all but vanishes, and that tuning is returned.
+fn learns(form: Form, loss: impl Fn(&Blip, &Prepared) -> Tensor) -> Tuning {
+    let [before, after] = Tuning::new(form, AdapterKind::Cp).run(40, &loss);
+    assert!(after < 0.6 * before, "cp: {before} to {after}");
+    let mut full = Tuning::new(form, AdapterKind::Full);
+    let [before, after] = full.run(120, &loss);
+    assert!(after < 0.05 * before, "full: {before} to {after}");
+    full
+}
+
+fn pictures(shape: &[usize]) -> Tensor {
+    Stream::new(3, "pictures", 0, 0).normal_tensor(shape, 1.0).unwrap()
+}
+
+fn texts(rows: &[&[u32]]) -> (Tensor, Tensor) {
+    let length = rows.iter().map(|row| row.len()).max().unwrap();
+    let pad = |row: &&[u32]| -> Vec<u32> {
+        row.iter().copied().chain(std::iter::repeat(0)).take(length).collect()
+    };
+    let ids = Tensor::new(rows.iter().map(pad).collect::<Vec<_>>(), &Device::Cpu).unwrap();
+    let mask = ids.ne(0u32).unwrap().to_dtype(DType::F32).unwrap();
+    (ids, mask)
+}
+
+#[test]
+fn questions_are_answered() {
+    let images = pictures(&[4, 3, 16, 16]);
+    // Two questions, each about two pictures: the answer depends on both.
+    let (ids, mask) = texts(&[&[2, 5, 6, 3], &[2, 7, 8, 9, 3], &[2, 5, 6, 3], &[2, 7, 8, 9, 3]]);
+    let questions = Texts { token_ids: &ids, mask: &mask };
+    let (ids, mask) = texts(&[&[22, 10, 3], &[22, 11, 12, 3], &[22, 13, 3], &[22, 14, 15, 16, 3]]);
+    let answers = Texts { token_ids: &ids, mask: &mask };
+    let tuning = learns(Form::QuestionAnswering(TOKENS), |blip, prepared| {
+        let keys = read_questions(blip, prepared, &images, &questions).unwrap();
+        let weights = [1.0, 0.6, 1.0, 1.0];
+        let answers = Answers { texts: answers, questions: &[0, 1, 2, 3], weights: &weights };
+        answer_loss((blip, prepared), &keys, &answers).unwrap()
+    });
+    let (blip, prepared) = (&*tuning.blip, tuning.prepared());
+    let keys = read_questions(blip, &prepared, &images, &questions).unwrap();
+    for k in [1, 4, 9] {
+        assert_eq!(rank_answers((blip, &prepared), &keys, &answers, k).unwrap(), [0, 1, 2, 3]);
+    }
+    let written = blip.generate(&[], &keys, &Generation::greedy(6), &prepared).unwrap();
+    assert_eq!(written, [vec![10], vec![11, 12], vec![13], vec![14, 15, 16]]);
+}
+
+#[test]
+fn pictures_are_captioned() {
+    let images = pictures(&[3, 3, 16, 16]);
+    let (ids, mask) = texts(&[&[22, 5, 6, 10, 3], &[22, 5, 6, 11, 12, 3], &[22, 5, 6, 13, 3]]);
+    let captions = Texts { token_ids: &ids, mask: &mask };
+    let tuning = learns(Form::Captioning(TOKENS), |blip, prepared| {
+        caption_loss((blip, prepared), &images, &captions, 0.0).unwrap()
+    });
+    let (blip, prepared) = (&*tuning.blip, tuning.prepared());
+    let keys = blip.decoder_keys(&blip.encode_image(&images, &prepared).unwrap(), None, &prepared);
+    let keys = keys.unwrap();
+    for how in [Generation::greedy(6), Generation { beams: 3, ..Generation::greedy(6) }] {
+        let written = blip.generate(&[5, 6], &keys, &how, &prepared).unwrap();
+        assert_eq!(written, [vec![10], vec![11, 12], vec![13]]);
+    }
+}
+
+#[test]
+fn clips_are_found_and_ranks_share_a_batch() {
+    let mut tuning = Tuning::new(Form::Retrieval, AdapterKind::Cp);
+    let clips = pictures(&[4, 3, 3, 16, 16]);
+    let (ids, mask) = texts(&[&[2, 5, 3], &[2, 6, 7, 3], &[2, 8, 3], &[2, 9, 10, 11, 3]]);
+    let pairs = Pairs { images: (&clips).into(), token_ids: &ids, mask: &mask, ids: &[0, 1, 2, 3] };
+    let temperature = Tensor::new(&[0.07f32], &Device::Cpu).unwrap();
+    let contrast = Contrast { momentum: None, queue: None, alpha: 0.0, temperature: &temperature };
+    let [before, after] = tuning.run(60, |blip, prepared| {
+        let encoded = encode(blip, prepared, &pairs).unwrap();
+        let (itc, similarity) = contrastive(&encoded, pairs.ids, &contrast).unwrap();
+        let negatives = HardNegatives::draw(&similarity.detach(), pairs.ids, 1, 0).unwrap();
+        (itc + matching(blip, prepared, &pairs, &encoded, &negatives).unwrap()).unwrap()
+    });
+    assert!(after < 0.5 * before, "{before} to {after}");
+
+    let (blip, prepared) = (&*tuning.blip, tuning.prepared());
+    let encoded = encode(blip, &prepared, &pairs).unwrap();
+    let (_, similarity) = contrastive(&encoded, pairs.ids, &contrast).unwrap();
+    // In flavour aurora a pair has one score, whether in training or in evaluation; and two ranks that draw their
+    // negatives from all pairs have, on average, the loss of one.
+    let loss = |own| {
+        let drawn = HardNegatives::draw_rows(&similarity.detach(), pairs.ids, own, 1, 0).unwrap();
+        matching(blip, &prepared, &pairs, &encoded, &drawn).unwrap().to_scalar::<f32>().unwrap()
+    };
+    assert!((loss(0..4) - 0.5 * (loss(0..2) + loss(2..4))).abs() < 1e-5);
+
+    let mut gallery = GalleryBuilder::default();
+    gallery.images(blip, &prepared, &clips).unwrap();
+    gallery.texts(blip, &prepared, &ids, &mask).unwrap();
+    let gallery = gallery.finish().unwrap();
+    let report = gallery
+        .rerank(blip, &prepared, 2, &mut Silent)
+        .unwrap()
+        .report(0.0, pairs.ids, pairs.ids)
+        .unwrap();
+    assert!(report.mean() > 99.0, "{report:?}");
+}
+
+/// Largest difference of two tensors.
+fn gap(a: &Tensor, b: &Tensor) -> f32 {
+    (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
+}
+
+/// A clip of two frames and one that is filled up to three have one feature, one loss with one gradient, one score, and
+/// one answer.
+#[test]
+fn what_fills_a_short_clip_up_changes_nothing() {
+    let short = pictures(&[3, 2, 3, 16, 16]);
+    let rest = Stream::new(8, "rest", 0, 0).normal_tensor((3, 1, 3, 16, 16), 1.0).unwrap();
+    let filled = Tensor::cat(&[&short, &rest], 1).unwrap();
+    let mask = Tensor::new(&[[1f32, 1.0, 0.0]; 3], &Device::Cpu).unwrap();
+    let views = [
+        Images::from(&short),
+        Images { pixels: &filled, frame_mask: Some(&mask) },
+        (&filled).into(),
+    ];
+    let (ids, text_mask) = texts(&[&[2, 5, 3], &[2, 6, 7, 3], &[2, 8, 3]]);
+    let temperature = Tensor::new(&[0.07f32], &Device::Cpu).unwrap();
+    let contrast = Contrast { momentum: None, queue: None, alpha: 0.0, temperature: &temperature };
+    let negatives =
+        HardNegatives { first: 0, image_for_text: vec![1, 2, 0], text_for_image: vec![2, 0, 1] };
+    let tuning = Tuning::new(Form::Retrieval, AdapterKind::Full);
+    let [short_view, filled_view, unmasked_view] = views.map(|images| {
+        let (blip, prepared) = (&*tuning.blip, tuning.prepared());
+        let pairs = Pairs { images, token_ids: &ids, mask: &text_mask, ids: &[0, 1, 2] };
+        let encoded = encode(blip, &prepared, &pairs).unwrap();
+        let (itc, _) = contrastive(&encoded, pairs.ids, &contrast).unwrap();
+        let itm = matching(blip, &prepared, &pairs, &encoded, &negatives).unwrap();
+        let grads = (itc + itm).unwrap().backward().unwrap();
+        let name = "visual_encoder.blocks.0.attn.qkv.weight";
+        let gradient = grads.get(&tuning.live.tensors[name]).unwrap().clone();
+        let mut gallery = GalleryBuilder::default();
+        gallery.images(blip, &prepared, images).unwrap();
+        gallery.texts(blip, &prepared, &ids, &text_mask).unwrap();
+        let scores = gallery.finish().unwrap().rerank(blip, &prepared, 3, &mut Silent).unwrap();
+        [encoded.image.detach(), gradient, scores.scores(1.0).unwrap().t2i]
+    });
+    for (what, (short, filled)) in
+        ["features", "gradient", "scores"].iter().zip(short_view.iter().zip(&filled_view))
+    {
+        let largest = gap(short, &short.zeros_like().unwrap());
+        let off = gap(short, filled);
+        assert!(off <= 1e-5 * largest.max(1.0), "{what}: off by {off:e} of {largest:e}");
+    }
+    // Without the mask it would show.
+    assert!(gap(&short_view[0], &unmasked_view[0]) > 1e-3);
+
+    let tuning = Tuning::new(Form::QuestionAnswering(TOKENS), AdapterKind::Cp);
+    let questions = Texts { token_ids: &ids, mask: &text_mask };
+    let [short_loss, filled_loss, unmasked_loss] = views.map(|images| {
+        let (blip, prepared) = (&*tuning.blip, tuning.prepared());
+        let keys = read_questions(blip, &prepared, images, &questions).unwrap();
+        let answers = Answers { texts: questions, questions: &[0, 1, 2], weights: &[1.0; 3] };
+        answer_loss((blip, &prepared), &keys, &answers).unwrap().to_scalar::<f32>().unwrap()
+    });
+    assert!((short_loss / filled_loss - 1.0).abs() < 1e-5, "{short_loss} {filled_loss}");
+    assert!((short_loss / unmasked_loss - 1.0).abs() > 1e-4, "{short_loss} {unmasked_loss}");
+}
+
+/// Matching with heads that stay as they are, and answering: what lowers the loss is the kind's own.
+#[test]
+fn every_kind_learns() {
+    let images = pictures(&[4, 3, 16, 16]);
+    let (ids, mask) = texts(&[&[2, 5, 3], &[2, 6, 7, 3], &[2, 8, 3], &[2, 9, 10, 11, 3]]);
+    let pairs =
+        Pairs { images: (&images).into(), token_ids: &ids, mask: &mask, ids: &[0, 1, 2, 3] };
+    let temperature = Tensor::new(&[0.07f32], &Device::Cpu).unwrap();
+    let contrast = Contrast { momentum: None, queue: None, alpha: 0.0, temperature: &temperature };
+    let matches = |blip: &Blip, prepared: &Prepared| {
+        let encoded = encode(blip, prepared, &pairs).unwrap();
+        let (itc, similarity) = contrastive(&encoded, pairs.ids, &contrast).unwrap();
+        let negatives = HardNegatives::draw(&similarity.detach(), pairs.ids, 1, 0).unwrap();
+        (itc + matching(blip, prepared, &pairs, &encoded, &negatives).unwrap()).unwrap()
+    };
+    let answers = |blip: &Blip, prepared: &Prepared| {
+        let texts = Texts { token_ids: &ids, mask: &mask };
+        let keys = read_questions(blip, prepared, &images, &texts).unwrap();
+        let answers = Answers { texts, questions: &[1, 2, 3, 0], weights: &[1.0; 4] };
+        answer_loss((blip, prepared), &keys, &answers).unwrap()
+    };
+    let mut specs: Vec<TuneSpec> =
+        AdapterKind::ALL.map(|kind| TuneSpec::new(kind, Flavour::Aurora, 4)).into();
+    let lora = TuneSpec::new(AdapterKind::Lora, Flavour::Aurora, 4);
+    specs.push(TuneSpec { start: Start::Pissa, ..lora });
+    for mut spec in specs {
+        let heads = spec.kind == AdapterKind::Heads;
+        if !heads {
+            spec.modules_to_save.clear();
+        }
+        let what = format!("{:?} {:?}", spec.kind, spec.start);
+        let [before, after] = Tuning::of(Form::Retrieval, spec.clone()).run(40, matches);
+        assert!(after < 0.75 * before, "{what}, matching: {before} to {after}");
+        if !heads {
+            let form = Form::QuestionAnswering(TOKENS);
+            let [before, after] = Tuning::of(form, spec).run(40, answers);
+            assert!(after < 0.75 * before, "{what}, answering: {before} to {after}");
+        }
+    }
+}
+
+#[test]
+fn the_momentum_model_has_no_backbone_of_its_own() {
+    let backbone = Backbone::random(config(Form::Retrieval), 1, &Device::Cpu).unwrap();
+    let frozen = Arc::new(backbone.model().unwrap());
+    for kind in AdapterKind::ALL {
+        let spec = TuneSpec::new(kind, Flavour::Aurora, 4);
+        let start = Tuned::start(spec, &backbone, 2, &Device::Cpu).unwrap();
+        let (live, _) = start.into_variables().unwrap();
+        let momentum = Momentum::new(&live, &frozen, 0.9).unwrap();
+        let (blip, _) = momentum.advance().unwrap();
+        for (name, tensor) in blip.tensors() {
+            let tuned = Tuned::part(name) == Part::Backbone && live.tensors.contains_key(name);
+            let shared = tensor.id() == backbone.tensors[name].id();
+            assert_eq!(shared, !tuned, "{kind:?}: {name}");
+        }
+        let own = [AdapterKind::Norms, AdapterKind::Biases, AdapterKind::Full];
+        assert_eq!(Arc::ptr_eq(&blip, &frozen), !own.contains(&kind), "{kind:?}");
+    }
+}

@@ -1,0 +1,6 @@
+//! The chores on small trees of their own.
+
+#![allow(clippy::unwrap_used, reason = "a test may stop where its own set-up fails")]
+
+mod tidy;
+mod workspace;
