@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use aurora_kernels::{Precision, linear_in};
+use aurora_kernels::{Precision, linear_with};
 use candle_core::Result;
 use rayon::prelude::*;
 
@@ -93,7 +93,7 @@ fn product(precision: Precision) -> Result<f64> {
     let shape = LinearShape { tokens: 2048, input: 1024, output: 1024, rank: 0 };
     let x = normal(0, &[2048, 1024])?;
     let weight = normal(1, &[1024, 1024])?;
-    let ours = best(|| linear_in(&x, &weight, None, &precision.into()).map(drop))?;
+    let ours = best(|| linear_with(&x, &weight, None, &precision.into()).map(drop))?;
     let whole = match precision {
         Precision::F32 => best(|| x.matmul(&weight.t()?).map(drop))?,
         Precision::Bf16 => ours,

@@ -1,6 +1,6 @@
 //! What ends a linear map: done to its outputs while they are in the cache, and by an operation of its own.
 
-use aurora_kernels::{MapOptions, gelu, linear, linear_in, reference};
+use aurora_kernels::{Epilogue, gelu, linear, linear_with, reference};
 use candle_core::{Result, Tensor};
 
 use super::Shared;
@@ -43,12 +43,12 @@ impl Ending {
         let options = match (self, apart) {
             (Self::Gelu, true) => return gelu(&plain()?),
             (Self::Residual, true) => return plain()? + residual,
-            (Self::Gelu, false) => MapOptions { gelu: true, ..MapOptions::default() },
+            (Self::Gelu, false) => Epilogue { gelu: true, ..Epilogue::default() },
             (Self::Residual, false) => {
-                MapOptions { residual: Some(residual.clone()), ..MapOptions::default() }
+                Epilogue { residual: Some(residual.clone()), ..Epilogue::default() }
             }
         };
-        linear_in(x, &of.weight, Some(&of.bias), &options)
+        linear_with(x, &of.weight, Some(&of.bias), &options)
     }
 
     /// The first rows, by formula.

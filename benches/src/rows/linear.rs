@@ -1,6 +1,6 @@
 //! Linear maps: a plain product, the frozen map, and one with a low-rank delta formed into its weight.
 
-use aurora_kernels::{LowRank, Mode, Precision, adapted_linear, linear, linear_in, reference};
+use aurora_kernels::{LowRank, Mode, Precision, adapted_linear, linear, linear_with, reference};
 use candle_core::{Result, Tensor, Var};
 
 use super::{Shared, backward, column_sums, dot, endings, gradient};
@@ -119,7 +119,7 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
             let of = of.get()?;
             let x = of.x.as_detached_tensor();
             let run = move |of: &Operands| {
-                linear_in(&x, &of.weight, Some(&of.bias), &Precision::Bf16.into())
+                linear_with(&x, &of.weight, Some(&of.bias), &Precision::Bf16.into())
             };
             let (x, weight) = (rounded(of.first_rows()?), rounded(values(&of.weight)?));
             let bias = values(&of.bias)?;

@@ -9,9 +9,9 @@ use crate::Error;
 #[cfg(feature = "cuda")]
 use crate::cuda::glue;
 use crate::element::Real;
-use crate::ending::{Ending, MapOptions};
+use crate::epilogue::{Epilogue, EpilogueState};
 use crate::precision::Precision;
-use crate::product::{Finish, Matrix, MatrixMut, multiply, multiply_two};
+use crate::product::{EpilogueFn, Matrix, MatrixMut, multiply, multiply_two};
 use crate::tape::{apply2, apply3};
 use crate::view::{
     Rows, by_element, check_element, check_like, column_sums, on_gpu, tensor, written,
@@ -27,7 +27,7 @@ use crate::wide::wide;
 /// # Errors
 /// Shapes or element types that do not fit.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    linear_in(x, weight, bias, &MapOptions::default())
+    linear_with(x, weight, bias, &Epilogue::default())
 }
 
 /// [`linear`] with its products in some precision, a GELU behind, and a residual added: one pass over the outputs
@@ -35,17 +35,17 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
 ///
 /// # Errors
 /// Shapes or element types that do not fit.
-pub fn linear_in(
+pub fn linear_with(
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
-    options: &MapOptions,
+    epilogue: &Epilogue,
 ) -> Result<Tensor> {
     check("linear", x, weight, bias)?;
     let tracked = x.track_op() || weight.track_op() || bias.is_some_and(Tensor::track_op);
-    let (ending, rest) = Ending::new("linear", options, x, weight.dim(0)?, tracked)?;
-    let map = Linear { ending };
-    rest.after(match bias {
+    let (epilogue, rest) = EpilogueState::new("linear", epilogue, x, weight.dim(0)?, tracked)?;
+    let map = Linear { epilogue };
+    rest.apply(match bias {
         Some(bias) => apply3(x, weight, bias, map)?,
         None => apply2(x, weight, map)?,
     })
@@ -108,35 +108,35 @@ wide! {
     }
 }
 
-/// A product in a new vector, with `finish` on every piece of it.
+/// A product in a new vector, with `epilogue` on every piece of it.
 pub(crate) fn product<T: Real>(
     lhs: Matrix<'_, T>,
     rhs: Matrix<'_, T>,
     precision: Precision,
-    finish: Option<Finish<'_, T>>,
+    epilogue: Option<EpilogueFn<'_, T>>,
 ) -> Vec<T> {
     let (rows, columns) = (lhs.rows(), rhs.columns());
     // SAFETY: a product that is not added to anything writes every element.
     unsafe {
         written(rows * columns, |out| {
             let mut out = MatrixMut::fresh(out, rows, columns);
-            multiply(&mut out, false, lhs, rhs, precision, finish);
+            multiply(&mut out, false, lhs, rhs, precision, epilogue);
         })
     }
 }
 
-/// The sum of two products in a new vector, with `finish` on every piece of it. The second is not deep.
+/// The sum of two products in a new vector, with `epilogue` on every piece of it. The second is not deep.
 pub(crate) fn two_products<T: Real>(
     factors: [(Matrix<'_, T>, Matrix<'_, T>); 2],
     precision: Precision,
-    finish: Option<Finish<'_, T>>,
+    epilogue: Option<EpilogueFn<'_, T>>,
 ) -> Vec<T> {
     let (rows, columns) = (factors[0].0.rows(), factors[0].1.columns());
     // SAFETY: a product that is not added to anything writes every element.
     unsafe {
         written(rows * columns, |out| {
             let mut out = MatrixMut::fresh(out, rows, columns);
-            multiply_two(&mut out, factors, precision, finish);
+            multiply_two(&mut out, factors, precision, epilogue);
         })
     }
 }
@@ -151,7 +151,7 @@ pub(crate) fn output_shape(x: &Layout, out: usize) -> Shape {
 }
 
 struct Linear {
-    ending: Ending,
+    epilogue: EpilogueState,
 }
 
 impl Linear {
@@ -166,10 +166,11 @@ impl Linear {
         let x = Rows::<T>::new(x.0, x.1)?;
         let weight = strided::<T>(weight.0, weight.1)?;
         let bias = bias.map(|(storage, layout)| Rows::<T>::new(storage, layout)).transpose()?;
-        let y =
-            self.ending.run((x.rows, out), bias.as_ref().map(|bias| bias.row(0)), |finish| {
-                product(x.matrix(), weight.t(), self.ending.precision, finish)
-            })?;
+        let y = self.epilogue.run(
+            (x.rows, out),
+            bias.as_ref().map(|bias| bias.row(0)),
+            |epilogue| product(x.matrix(), weight.t(), self.epilogue.precision, epilogue),
+        )?;
         Ok((T::to_cpu_storage_owned(y), shape))
     }
 
@@ -181,7 +182,7 @@ impl Linear {
         dy: &Tensor,
     ) -> Result<[Option<Tensor>; 3]> {
         let (out, input) = weight_tensor.dims2()?;
-        let (dy, precision) = (self.ending.gradient::<T>(dy)?, self.ending.precision);
+        let (dy, precision) = (self.epilogue.gradient::<T>(dy)?, self.epilogue.precision);
         let (dy, dy_layout) = dy.storage_and_layout();
         let dy = Rows::<T>::of(&dy, dy_layout)?;
         let dx = if x_tensor.track_op() {

@@ -11,8 +11,8 @@ use crate::Error;
 #[cfg(feature = "cuda")]
 use crate::cuda::glue;
 use crate::element::Real;
-use crate::ending::{Ending, MapOptions};
-use crate::linear::{add_to, check, linear_in, output_shape, product, strided, two_products};
+use crate::epilogue::{Epilogue, EpilogueState};
+use crate::linear::{add_to, check, linear_with, output_shape, product, strided, two_products};
 use crate::precision::Precision;
 use crate::product::Matrix;
 use crate::tape::apply3;
@@ -158,30 +158,30 @@ pub fn adapted_linear(
     delta: &LowRank,
     mode: Mode,
 ) -> Result<Tensor> {
-    adapted_linear_in(x, weight, bias, delta, mode, &MapOptions::default())
+    adapted_linear_with(x, weight, bias, delta, mode, &Epilogue::default())
 }
 
-/// [`adapted_linear`] with options, as [`linear_in`] has them. The sum `W + B A` is formed as ever; as a factor of a
+/// [`adapted_linear`] with options, as [`linear_with`] has them. The sum `W + B A` is formed as ever; as a factor of a
 /// product it is rounded like any other.
 ///
 /// # Errors
 /// Shapes or element types that do not fit.
-pub fn adapted_linear_in(
+pub fn adapted_linear_with(
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
     delta: &LowRank,
     mode: Mode,
-    options: &MapOptions,
+    epilogue: &Epilogue,
 ) -> Result<Tensor> {
     check(OP, x, weight, bias)?;
     delta.check(weight)?;
     if weight.track_op() || bias.is_some_and(Tensor::track_op) {
         // Five inputs; candle's operations have three.
-        let precision = MapOptions::from(options.precision);
-        let narrow = linear_in(x, &delta.a, None, &precision)?;
-        let delta = linear_in(&narrow, &delta.b, None, &precision)?;
-        return options.after((linear_in(x, weight, bias, &precision)? + delta)?);
+        let precision = Epilogue::from(epilogue.precision);
+        let narrow = linear_with(x, &delta.a, None, &precision)?;
+        let delta = linear_with(&narrow, &delta.b, None, &precision)?;
+        return epilogue.apply((linear_with(x, weight, bias, &precision)? + delta)?);
     }
     let (out, input) = weight.dims2()?;
     let tokens = x.elem_count().checked_div(input).unwrap_or(0);
@@ -197,16 +197,16 @@ pub fn adapted_linear_in(
         }
     };
     let tracked = x.track_op() || delta.a.track_op() || delta.b.track_op();
-    let (ending, rest) = Ending::new(OP, options, x, out, tracked)?;
+    let (epilogue, rest) = EpilogueState::new(OP, epilogue, x, out, tracked)?;
     let map = Adapted {
         effective: reconstruct.then(|| delta.effective(weight)).transpose()?,
         weight: weight.clone(),
         bias: bias.cloned(),
         keeps: delta.b.track_op(),
         narrow: OnceLock::new(),
-        ending,
+        epilogue,
     };
-    rest.after(apply3(x, &delta.a, &delta.b, map)?)
+    rest.apply(apply3(x, &delta.a, &delta.b, map)?)
 }
 
 /// The frozen side of an adapted map; x and the factors are its inputs.
@@ -219,7 +219,7 @@ struct Adapted {
     keeps: bool,
     /// z (tokens, rank), where the forward pass has formed it.
     narrow: OnceLock<Tensor>,
-    ending: Ending,
+    epilogue: EpilogueState,
 }
 
 impl Adapted {
@@ -243,18 +243,21 @@ impl Adapted {
         let bias = self.bias.as_ref().map(Tensor::storage_and_layout);
         let bias = bias.as_ref().map(|(bias, layout)| Rows::<T>::of(bias, layout)).transpose()?;
         let (a, b) = (strided::<T>(a.0, a.1)?, strided::<T>(b.0, b.1)?);
-        let precision = self.ending.precision;
+        let precision = self.epilogue.precision;
         let mut narrow = Vec::new();
-        let y =
-            self.ending.run((x.rows, out), bias.as_ref().map(|bias| bias.row(0)), |finish| {
+        let y = self.epilogue.run(
+            (x.rows, out),
+            bias.as_ref().map(|bias| bias.row(0)),
+            |epilogue| {
                 if self.effective.is_some() {
-                    return product(x.matrix(), weight.t(), precision, finish);
+                    return product(x.matrix(), weight.t(), precision, epilogue);
                 }
                 // y = x W^T + z B^T
                 narrow = product(x.matrix(), a.t(), precision, None);
                 let z = Matrix::dense(&narrow, x.rows, rank);
-                two_products([(x.matrix(), weight.t()), (z, b.t())], precision, finish)
-            })?;
+                two_products([(x.matrix(), weight.t()), (z, b.t())], precision, epilogue)
+            },
+        )?;
         if self.keeps && self.effective.is_none() {
             let _ = self.narrow.set(tensor(narrow, &[x.rows, rank])?);
         }
@@ -270,7 +273,7 @@ impl Adapted {
         dy: &Tensor,
     ) -> Result<[Option<Tensor>; 3]> {
         let ((rank, input), (out, _)) = (a_tensor.dims2()?, b_tensor.dims2()?);
-        let (dy, precision) = (self.ending.gradient::<T>(dy)?, self.ending.precision);
+        let (dy, precision) = (self.epilogue.gradient::<T>(dy)?, self.epilogue.precision);
         let (dy, dy_layout) = dy.storage_and_layout();
         let (x, x_layout) = x_tensor.storage_and_layout();
         let (a, a_layout) = a_tensor.storage_and_layout();

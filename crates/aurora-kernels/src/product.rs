@@ -31,7 +31,7 @@ use tile::Tiles;
 pub(crate) use turn::turn;
 
 /// What is done to a finished piece of a row of a product: its row, its first column, and the piece.
-pub(crate) type Finish<'a, T> = &'a (dyn Fn(usize, usize, &mut [T]) + Sync);
+pub(crate) type EpilogueFn<'a, T> = &'a (dyn Fn(usize, usize, &mut [T]) + Sync);
 
 /// Rows of the left factor that stay in a core's second cache while a group of panels passes by; a multiple of the
 /// rows of every tile but the widest.
@@ -42,7 +42,7 @@ const DEPTH_BLOCK: usize = 1536;
 /// Panels of the right factor that a task brings together: the left factor is read once for all of them.
 const PANELS: usize = 4;
 
-/// `out = lhs rhs`, or `out += lhs rhs` where `add` says so, of the factors in this precision; then `finish` on every
+/// `out = lhs rhs`, or `out += lhs rhs` where `add` says so, of the factors in this precision; then `epilogue` on every
 /// piece of it.
 ///
 /// Each element is summed along the depth in blocks of a fixed length, so the result is the same whatever the number
@@ -53,21 +53,21 @@ pub(crate) fn multiply<T: Real>(
     lhs: Matrix<'_, T>,
     rhs: Matrix<'_, T>,
     precision: Precision,
-    finish: Option<Finish<'_, T>>,
+    epilogue: Option<EpilogueFn<'_, T>>,
 ) {
-    Product { isa: Isa::in_use(), lhs, rhs, more: None, precision, finish, rows_apart: true }
+    Product { isa: Isa::in_use(), lhs, rhs, more: None, precision, epilogue, rows_apart: true }
         .write(out, add);
 }
 
-/// `out` is the sum of two products, of which the second is not deep; then `finish` on every piece of it.
+/// `out` is the sum of two products, of which the second is not deep; then `epilogue` on every piece of it.
 pub(crate) fn multiply_two<T: Real>(
     out: &mut MatrixMut<'_, T>,
     [(lhs, rhs), more]: [(Matrix<'_, T>, Matrix<'_, T>); 2],
     precision: Precision,
-    finish: Option<Finish<'_, T>>,
+    epilogue: Option<EpilogueFn<'_, T>>,
 ) {
     let more = Some(more).filter(|(lhs, _)| lhs.columns > 0);
-    Product { isa: Isa::in_use(), lhs, rhs, more, precision, finish, rows_apart: true }
+    Product { isa: Isa::in_use(), lhs, rhs, more, precision, epilogue, rows_apart: true }
         .write(out, false);
 }
 
@@ -79,7 +79,7 @@ pub(crate) fn multiply_by_columns<T: Real>(
     precision: Precision,
 ) {
     let isa = Isa::in_use();
-    Product { isa, lhs, rhs, more: None, precision, finish: None, rows_apart: false }
+    Product { isa, lhs, rhs, more: None, precision, epilogue: None, rows_apart: false }
         .write(out, false);
 }
 
@@ -92,7 +92,7 @@ struct Product<'a, T> {
     /// Factors whose product is added to that.
     more: Option<(Matrix<'a, T>, Matrix<'a, T>)>,
     precision: Precision,
-    finish: Option<Finish<'a, T>>,
+    epilogue: Option<EpilogueFn<'a, T>>,
     /// Whether tasks may have some of the rows.
     rows_apart: bool,
 }
@@ -100,13 +100,13 @@ struct Product<'a, T> {
 impl<T: Real> Product<'_, T> {
     /// The product, written or added to `out`.
     fn write(self, out: &mut MatrixMut<'_, T>, add: bool) {
-        let Self { isa, lhs, rhs, more, precision, finish, .. } = self;
+        let Self { isa, lhs, rhs, more, precision, epilogue, .. } = self;
         let by_rows = |lhs: Matrix<'_, T>| lhs.column_stride == 1 || lhs.columns == 1;
         if let Some((left, right)) = more
             && (in_pairs(isa, precision) || lhs.columns == 0 || !by_rows(lhs) || !by_rows(left))
         {
             // One after the other.
-            Self { more: None, finish: None, ..self }.write(out, add);
+            Self { more: None, epilogue: None, ..self }.write(out, add);
             return Self { lhs: left, rhs: right, more: None, ..self }.write(out, true);
         }
         let fits = lhs.columns == rhs.rows && out.rows == lhs.rows && out.columns == rhs.columns;
@@ -119,14 +119,14 @@ impl<T: Real> Product<'_, T> {
             if !add {
                 out.clear();
             }
-            out.finish(finish, (0, 0));
+            out.apply_epilogue(epilogue, (0, 0));
         } else if self.by_pairs(out, add) {
             // Done.
         } else if by_rows(lhs) {
             self.by_panels(out, add);
         } else if lhs.rows > rhs.columns {
             // The transpose is the cheaper product: the smaller factor is the one that is copied into rows.
-            let transpose = Self { lhs: rhs.t(), rhs: lhs.t(), finish: None, ..self };
+            let transpose = Self { lhs: rhs.t(), rhs: lhs.t(), epilogue: None, ..self };
             // SAFETY: a product that is not added to anything writes every element.
             let turned = unsafe {
                 written(out.rows * out.columns, |turned| {
@@ -135,7 +135,7 @@ impl<T: Real> Product<'_, T> {
                 })
             };
             out.take_transpose(&turned, add);
-            out.finish(finish, (0, 0));
+            out.apply_epilogue(epilogue, (0, 0));
         } else {
             let rows = lhs.to_rows();
             let lhs = Matrix::dense(&rows, lhs.rows, lhs.columns);
@@ -161,7 +161,7 @@ impl<T: Real> Product<'_, T> {
                 cut,
                 || (),
                 |(), out, place| {
-                    bf16::one_task(kernel, out, [&lhs, &rhs], place, self.finish);
+                    bf16::one_task(kernel, out, [&lhs, &rhs], place, self.epilogue);
                 },
             );
             return true;
@@ -210,7 +210,7 @@ impl<T: Real> Product<'_, T> {
                     let lhs = room.block.take(self.precision, lhs.from(below, rows));
                     Tiles { panels: &room.more, lhs, add: true }.multiply(self.isa, &mut out);
                 }
-                out.finish(self.finish.filter(|_| last), (row + below, column));
+                out.apply_epilogue(self.epilogue.filter(|_| last), (row + below, column));
             }
             add = true;
         }

@@ -3,7 +3,7 @@
 use crate::segment::{Rebuild, Swap, is_tracked};
 use crate::tensors::{Tensors, get};
 use crate::{Error, Prepared, Result};
-use aurora_kernels::{MapOptions, linear_in};
+use aurora_kernels::{Epilogue, linear_with};
 use candle_core::{Shape, Tensor};
 
 /// A list of tensor names and the shapes a model wants for them.
@@ -31,8 +31,8 @@ impl Linear {
     }
 
     /// The map alone, for places that are no sites.
-    pub(crate) fn plain(&self, x: &Tensor, options: impl Into<MapOptions>) -> Result<Tensor> {
-        Ok(linear_in(x, &self.weight, Some(&self.bias), &options.into())?)
+    pub(crate) fn plain(&self, x: &Tensor, options: impl Into<Epilogue>) -> Result<Tensor> {
+        Ok(linear_with(x, &self.weight, Some(&self.bias), &options.into())?)
     }
 
     /// The map alone, and a residual added.
@@ -42,12 +42,12 @@ impl Linear {
         residual: &Tensor,
         prepared: &Prepared,
     ) -> Result<Tensor> {
-        self.plain(x, MapOptions { residual: Some(residual.clone()), ..prepared.precision.into() })
+        self.plain(x, Epilogue { residual: Some(residual.clone()), ..prepared.precision.into() })
     }
 
     /// The map alone, and a GELU of its outputs.
     pub(crate) fn gelu(&self, x: &Tensor, prepared: &Prepared) -> Result<Tensor> {
-        self.plain(x, MapOptions { gelu: true, ..prepared.precision.into() })
+        self.plain(x, Epilogue { gelu: true, ..prepared.precision.into() })
     }
 
     /// The map as `prepared` changes it, if it does.
@@ -63,15 +63,15 @@ impl Linear {
         prepared: &Prepared,
     ) -> Result<Tensor> {
         let residual = Some(residual.clone());
-        self.adapted_in(x, MapOptions { residual, ..prepared.precision.into() }, prepared)
+        self.adapted_in(x, Epilogue { residual, ..prepared.precision.into() }, prepared)
     }
 
     /// The same, and a GELU of its outputs.
     pub(crate) fn adapted_gelu(&self, x: &Tensor, prepared: &Prepared) -> Result<Tensor> {
-        self.adapted_in(x, MapOptions { gelu: true, ..prepared.precision.into() }, prepared)
+        self.adapted_in(x, Epilogue { gelu: true, ..prepared.precision.into() }, prepared)
     }
 
-    fn adapted_in(&self, x: &Tensor, options: MapOptions, prepared: &Prepared) -> Result<Tensor> {
+    fn adapted_in(&self, x: &Tensor, options: Epilogue, prepared: &Prepared) -> Result<Tensor> {
         match prepared.changes.get(&self.path) {
             None => self.plain(x, options),
             Some(change) => change.apply(x, &self.weight, &self.bias, options, prepared.mode),
@@ -103,7 +103,7 @@ impl Linear {
         let (weight, bias) =
             (self.weight.narrow(0, first, count)?, self.bias.narrow(0, first, count)?);
         match prepared.changes.get(&self.path) {
-            None => Ok(linear_in(x, &weight, Some(&bias), &prepared.precision.into())?),
+            None => Ok(linear_with(x, &weight, Some(&bias), &prepared.precision.into())?),
             Some(change) => change.outputs(first, count)?.apply(
                 x,
                 &weight,

@@ -5,7 +5,7 @@ use crate::segment::{Checkpointing, Rebuild, Swap, one_node, segment};
 use crate::tensors::{Tensors, get};
 use crate::text::cls;
 use crate::{Prepared, Result, VisionConfig};
-use aurora_kernels::{AttentionOptions, attention, linear_in, self_attention, unfold_patches};
+use aurora_kernels::{AttentionOptions, attention, linear_with, self_attention, unfold_patches};
 use candle_core::Tensor;
 
 /// A pre-norm block.
@@ -100,7 +100,7 @@ impl VisionTower {
     fn pass(&self, images: &Tensor, cls_alone: bool, prepared: &Prepared) -> Result<Tensor> {
         let (batch, width) = (images.dim(0)?, self.config.hidden_size);
         let patches = unfold_patches(images, self.config.patch_size)?; // (batch, patches, 3 * patch * patch)
-        let patches = linear_in(
+        let patches = linear_with(
             &patches,
             &self.patch_weight,
             Some(&self.patch_bias),

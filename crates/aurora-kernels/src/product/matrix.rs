@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use super::Finish;
+use super::EpilogueFn;
 use super::turn::turn;
 use crate::element::Real;
 use crate::view::written;
@@ -225,16 +225,20 @@ impl<'a, T: Real> MatrixMut<'a, T> {
         MatrixMut { data, rows, lifetime: PhantomData, ..*self }
     }
 
-    /// `finish` on every row of a matrix that has been written and begins at this row and column of a product.
-    pub(super) fn finish(&mut self, finish: Option<Finish<'_, T>>, (row, column): (usize, usize)) {
-        let Some(finish) = finish else { return };
-        assert!(self.initialised, "cannot finish what was never written");
+    /// `epilogue` on every row of a matrix that has been written and begins at this row and column of a product.
+    pub(super) fn apply_epilogue(
+        &mut self,
+        epilogue: Option<EpilogueFn<'_, T>>,
+        (row, column): (usize, usize),
+    ) {
+        let Some(epilogue) = epilogue else { return };
+        assert!(self.initialised, "cannot epilogue what was never written");
         for below in 0..self.rows {
             // SAFETY: the row lies within the matrix, which has been written.
             let piece = unsafe {
                 std::slice::from_raw_parts_mut(self.data.add(below * self.row_stride), self.columns)
             };
-            finish(row + below, column, piece);
+            epilogue(row + below, column, piece);
         }
     }
 

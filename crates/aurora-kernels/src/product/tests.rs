@@ -28,7 +28,7 @@ fn check<T: Real>(sizes: [usize; 3], lhs_turned: bool, rhs_turned: bool, add: bo
     let (a_t, b_t) = (turned(&a, m, k), turned(&b, k, n));
     let lhs = if lhs_turned { Matrix::dense(&a_t, k, m).t() } else { Matrix::dense(&a, m, k) };
     let rhs = if rhs_turned { Matrix::dense(&b_t, n, k).t() } else { Matrix::dense(&b, k, n) };
-    let finish = |row: usize, column: usize, piece: &mut [T]| {
+    let epilogue = |row: usize, column: usize, piece: &mut [T]| {
         for (i, x) in piece.iter_mut().enumerate() {
             *x += T::from_f64((row * 2 + column + i) as f64);
         }
@@ -36,7 +36,7 @@ fn check<T: Real>(sizes: [usize; 3], lhs_turned: bool, rhs_turned: bool, add: bo
     // Such numbers are the same in bf16.
     for precision in [Precision::F32, Precision::Bf16] {
         let mut got = vec![T::from_f64(3.0); m * n];
-        multiply(&mut MatrixMut::dense(&mut got, m, n), add, lhs, rhs, precision, Some(&finish));
+        multiply(&mut MatrixMut::dense(&mut got, m, n), add, lhs, rhs, precision, Some(&epilogue));
         for (at, (got, want)) in got.iter().zip(&want).enumerate() {
             let start = if add { 3.0 } else { 0.0 };
             let want = want + start + (at / n * 2 + at % n) as f64;
@@ -69,7 +69,7 @@ fn check_two<T: Real>([m, k, more, n]: [usize; 4], turns: [bool; 2]) {
         };
         (lhs, Matrix::dense(&right[at], depth, n))
     });
-    let finish = |row: usize, column: usize, piece: &mut [T]| {
+    let epilogue = |row: usize, column: usize, piece: &mut [T]| {
         for (i, x) in piece.iter_mut().enumerate() {
             *x += T::from_f64((row * 2 + column + i) as f64);
         }
@@ -78,8 +78,8 @@ fn check_two<T: Real>([m, k, more, n]: [usize; 4], turns: [bool; 2]) {
         let [mut want, mut got] = [(); 2].map(|()| vec![T::from_f64(3.0); m * n]);
         let out = &mut MatrixMut::dense(&mut want, m, n);
         multiply(out, false, factors[0].0, factors[0].1, precision, None);
-        multiply(out, true, factors[1].0, factors[1].1, precision, Some(&finish));
-        multiply_two(&mut MatrixMut::dense(&mut got, m, n), factors, precision, Some(&finish));
+        multiply(out, true, factors[1].0, factors[1].1, precision, Some(&epilogue));
+        multiply_two(&mut MatrixMut::dense(&mut got, m, n), factors, precision, Some(&epilogue));
         let [want, got] = [want, got].map(|v| v.into_iter().map(T::to_f64).collect::<Vec<f64>>());
         assert_eq!(got, want, "{m} {k} {more} {n} {turns:?} {precision:?}");
     }
@@ -144,7 +144,7 @@ fn check_bf16(sizes: [usize; 3], lhs_turned: bool, rhs_turned: bool) {
             let mut again = vec![0f32; m * n];
             let out = &mut MatrixMut::dense(&mut again, m, n);
             let precision = Precision::Bf16;
-            Product { isa, lhs, rhs, more: None, precision, finish: None, rows_apart: true }
+            Product { isa, lhs, rhs, more: None, precision, epilogue: None, rows_apart: true }
                 .write(out, false);
             assert_eq!(again, found, "{sizes:?} {lhs_turned} {rhs_turned} {isa:?}");
         }

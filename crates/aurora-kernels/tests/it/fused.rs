@@ -2,8 +2,8 @@
 
 use aurora_kernels::random::Stream;
 use aurora_kernels::{
-    AttentionOptions, LowRank, MapOptions, Mode, adapted_linear_in, attention, fused, gelu,
-    layer_norm, linear, linear_in, recompute, self_attention,
+    AttentionOptions, Epilogue, LowRank, Mode, adapted_linear_with, attention, fused, gelu,
+    layer_norm, linear, linear_with, recompute, self_attention,
 };
 use candle_core::{DType, Result, Tensor, Var};
 use proptest::prelude::*;
@@ -27,18 +27,18 @@ fn step(kind: usize, x: &Tensor, tensors: &[Tensor]) -> Result<Tensor> {
         0 => layer_norm(x, vector, vector, 1e-5),
         1 => gelu(x),
         2 => linear(x, square, Some(vector)),
-        3 => linear_in(
+        3 => linear_with(
             x,
             square,
             None,
-            &MapOptions { gelu: true, residual: Some(x.clone()), ..MapOptions::default() },
+            &Epilogue { gelu: true, residual: Some(x.clone()), ..Epilogue::default() },
         ),
         4 => {
             let delta = LowRank::new(a.clone(), b.clone())?;
             let residual = Some(x.clone());
-            let options = MapOptions { residual, ..MapOptions::default() };
+            let options = Epilogue { residual, ..Epilogue::default() };
             let frozen = normal("frozen", &[WIDTH, WIDTH]);
-            adapted_linear_in(x, &frozen, None, &delta, Mode::Reconstruct, &options)
+            adapted_linear_with(x, &frozen, None, &delta, Mode::Reconstruct, &options)
         }
         5 => self_attention(&linear(x, packed, None)?, 2, &options),
         6 => attention(x, &linear(x, square, None)?, x, 2, &options),

@@ -4,7 +4,7 @@
 
 mod common;
 mod contract;
-mod endings;
+mod epilogue;
 mod fused;
 mod gradients;
 mod kernels;

@@ -3,8 +3,8 @@
 
 use aurora_kernels::random::Stream;
 use aurora_kernels::{
-    AttentionOptions, Folded, LowRank, Mode, Precision, adapted_linear_in, attention,
-    folded_attention, linear_in,
+    AttentionOptions, Folded, LowRank, Mode, Precision, adapted_linear_with, attention,
+    folded_attention, linear_with,
 };
 use candle_core::{D, DType, Tensor, Var};
 
@@ -61,7 +61,7 @@ fn t(tensor: &Tensor) -> Tensor {
 #[test]
 fn a_linear_map() {
     let Given { x, weight, bias, dy, .. } = given();
-    let y = linear_in(&x, &weight, Some(&bias), &Precision::Bf16.into()).unwrap();
+    let y = linear_with(&x, &weight, Some(&bias), &Precision::Bf16.into()).unwrap();
     let wide_bias = bias.detach().to_dtype(DType::F64).unwrap();
     let wanted = product(&x, &t(&weight)).broadcast_add(&wide_bias).unwrap();
     assert_close("y", &y, &wanted);
@@ -79,10 +79,10 @@ fn an_adapted_map() {
         let (weight, bias) = (weight.as_detached_tensor(), bias.as_detached_tensor());
         let delta = LowRank::new(a.as_tensor().clone(), b.as_tensor().clone()).unwrap();
         let bf16 = &Precision::Bf16.into();
-        let y = adapted_linear_in(&x, &weight, Some(&bias), &delta, mode, bf16).unwrap();
+        let y = adapted_linear_with(&x, &weight, Some(&bias), &delta, mode, bf16).unwrap();
         // Narrow products are f32 when they become factors themselves.
-        let z = linear_in(&x.detach(), &a.detach(), None, bf16).unwrap();
-        let g = linear_in(&dy, &t(&b), None, bf16).unwrap();
+        let z = linear_with(&x.detach(), &a.detach(), None, bf16).unwrap();
+        let g = linear_with(&dy, &t(&b), None, bf16).unwrap();
         let (map, narrow, back) = match mode {
             Mode::Reconstruct => (delta.effective(&weight).unwrap(), None, None),
             _ => (weight, Some(product(&z, &t(&b))), Some(product(&g, &a))),
@@ -106,7 +106,7 @@ fn doubles_are_as_they_are() {
     let Given { x, weight, .. } = given();
     let wide = |var: &Var| var.detach().to_dtype(DType::F64).unwrap();
     let product = |precision: Precision| {
-        let y = linear_in(&wide(&x), &wide(&weight), None, &precision.into()).unwrap();
+        let y = linear_with(&wide(&x), &wide(&weight), None, &precision.into()).unwrap();
         y.to_vec2::<f64>().unwrap()
     };
     assert_eq!(product(Precision::Bf16), product(Precision::F32));

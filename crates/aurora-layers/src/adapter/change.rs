@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::segment::{Rebuild, Swap};
-use aurora_kernels::{LowRank, MapOptions, Mode, adapted_linear_in, linear_in};
+use aurora_kernels::{Epilogue, LowRank, Mode, adapted_linear_with, linear_with};
 use candle_core::Tensor;
 
 /// A site's map as it is tuned: `y = s * (x (W + dW)^T) + b`, or with the bias inside the scale. Either part may be
@@ -49,12 +49,12 @@ impl Change {
         x: &Tensor,
         weight: &Tensor,
         bias: &Tensor,
-        options: MapOptions,
+        options: Epilogue,
         mode: Mode,
     ) -> Result<Tensor> {
-        let map = |options: &MapOptions| match &self.delta {
-            None => linear_in(x, weight, Some(bias), options),
-            Some(delta) => adapted_linear_in(x, weight, Some(bias), delta, mode, options),
+        let map = |options: &Epilogue| match &self.delta {
+            None => linear_with(x, weight, Some(bias), options),
+            Some(delta) => adapted_linear_with(x, weight, Some(bias), delta, mode, options),
         };
         let Some(OutputScale { factors, bias: with_bias }) = &self.scale else {
             return Ok(map(&options)?);
@@ -65,7 +65,7 @@ impl Change {
             // adding the bias at the end, so that a scale of one changes no bit.
             y = y.broadcast_add(&(bias - bias.mul(factors)?)?)?;
         }
-        Ok(options.after(y)?)
+        Ok(options.apply(y)?)
     }
 
     /// The part of it that makes the outputs from `first` on, `count` of them.
@@ -110,7 +110,7 @@ mod tests {
     use crate::adapter::{Adapter, Dora, Ia3, Init, Lora, Slot};
     use crate::tensors::Tensors;
     use crate::{Site, Tower};
-    use aurora_kernels::{MapOptions, Mode};
+    use aurora_kernels::{Epilogue, Mode};
     use candle_core::{DType, Device, Tensor, Var};
 
     const SITE: (usize, usize) = (5, 4); // (out, in)
@@ -151,8 +151,7 @@ mod tests {
         let towards = normal("towards", &[3, SITE.0]);
         for mode in [Mode::Apply, Mode::Reconstruct] {
             let change = adapter.change(&site(), &weight, &tensors).unwrap();
-            let y =
-                change.apply(&inputs[0].1, &weight, &bias, MapOptions::default(), mode).unwrap();
+            let y = change.apply(&inputs[0].1, &weight, &bias, Epilogue::default(), mode).unwrap();
             let mut point: Vec<(String, Vec<f64>)> =
                 inputs.iter().map(|(name, var)| (name.clone(), values(var))).collect();
             for (found, wanted) in values(&y).iter().zip(formula(&point)) {

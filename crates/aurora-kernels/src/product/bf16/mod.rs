@@ -15,7 +15,7 @@ mod avx512;
 mod pack;
 
 use super::tile::fetch;
-use super::{Finish, Matrix, MatrixMut};
+use super::{EpilogueFn, Matrix, MatrixMut};
 use crate::element::Real;
 use crate::isa::Isa;
 use crate::precision::Precision;
@@ -84,7 +84,7 @@ pub(super) fn one_task<T: Real>(
     out: &mut MatrixMut<'_, T>,
     [lhs, rhs]: [&Factor; 2],
     (row, column): (usize, usize),
-    finish: Option<Finish<'_, T>>,
+    epilogue: Option<EpilogueFn<'_, T>>,
 ) {
     // SAFETY: the processor has what the kernel is made of.
     let _registers = (kernel == Kernel::Amx).then(|| unsafe { amx::Registers::take() });
@@ -96,7 +96,7 @@ pub(super) fn one_task<T: Real>(
             unsafe { square(kernel, &mut out, j, [lhs, rhs], [row + i, column + j]) };
         }
         out.set_initialised();
-        out.finish(finish, (row + i, column));
+        out.apply_epilogue(epilogue, (row + i, column));
     }
 }
 

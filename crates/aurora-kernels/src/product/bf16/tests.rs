@@ -87,15 +87,15 @@ fn check([m, k, n]: [usize; 3], lies: [Lie; 2], add: bool) {
     let (lhs, rhs) = (lies[0].matrix(&a, m, k), lies[1].matrix(&b, k, n));
     let started = normal(m * n, 3);
     // Some elements are replaced at the end. Nothing is added: that would round once more.
-    let ending = |row: usize, column: usize| {
+    let replaced = |row: usize, column: usize| {
         (row + column).is_multiple_of(97).then_some((row * 3 + column) as f32)
     };
     let product = |isa| {
         let mut out = if add { started.clone() } else { vec![f32::NAN; m * n] };
-        let finish = |row: usize, column: usize, piece: &mut [f32]| {
+        let epilogue = |row: usize, column: usize, piece: &mut [f32]| {
             for (i, x) in piece.iter_mut().enumerate() {
                 assert!(!x.is_nan(), "finished before it was written");
-                *x = ending(row, column + i).unwrap_or(*x);
+                *x = replaced(row, column + i).unwrap_or(*x);
             }
         };
         let to = &mut MatrixMut::dense(&mut out, m, n);
@@ -105,7 +105,7 @@ fn check([m, k, n]: [usize; 3], lies: [Lie; 2], add: bool) {
             rhs,
             more: None,
             precision: Precision::Bf16,
-            finish: Some(&finish),
+            epilogue: Some(&epilogue),
             rows_apart: true,
         }
         .write(to, add);
@@ -116,8 +116,8 @@ fn check([m, k, n]: [usize; 3], lies: [Lie; 2], add: bool) {
         for (at, (found, plain)) in product(isa).into_iter().zip(&fallback).enumerate() {
             let (row, column) = (at / n, at % n);
             let place = || format!("{isa:?} {m}x{k}x{n} {lies:?} {add} at {row}, {column}");
-            if let Some(ending) = ending(row, column) {
-                assert_eq!(found, ending, "{}", place());
+            if let Some(replaced) = replaced(row, column) {
+                assert_eq!(found, replaced, "{}", place());
                 continue;
             }
             let term = |p| rounded(lhs.element(row, p)) * rounded(rhs.element(p, column));
@@ -179,7 +179,7 @@ fn sums_in_the_order_of_the_manual() {
             rhs,
             more: None,
             precision: Precision::Bf16,
-            finish: None,
+            epilogue: None,
             rows_apart: false,
         }
         .write(to, false);
@@ -217,7 +217,7 @@ fn instructions_are_emulated_where_there_are_none() {
             rhs: a,
             more: None,
             precision: Precision::Bf16,
-            finish: None,
+            epilogue: None,
             rows_apart: false,
         }
         .write(to, false);

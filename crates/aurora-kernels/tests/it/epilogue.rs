@@ -3,7 +3,7 @@
 
 use crate::common::{difference, normal, values};
 use aurora_kernels::{
-    LowRank, MapOptions, Mode, adapted_linear, adapted_linear_in, gelu, linear, linear_in,
+    Epilogue, LowRank, Mode, adapted_linear, adapted_linear_with, gelu, linear, linear_with,
 };
 use candle_core::{DType, Tensor, Var};
 
@@ -62,17 +62,17 @@ fn plain(y: Tensor, with: (bool, bool), residual: &Tensor) -> Tensor {
 }
 
 #[test]
-fn endings_of_plain_and_adapted_maps() {
+fn epilogues_of_plain_and_adapted_linear_layers() {
     for (dtype, limit) in [(DType::F64, 1e-13), (DType::F32, 2e-6)] {
         let inputs = Inputs::new(dtype);
         let Inputs { x, weight, bias, a, b, residual } = &inputs;
         let frozen = [weight, bias].map(Var::as_detached_tensor);
         for with in [(false, false), (true, false), (false, true), (true, true)] {
             let kept = with.1.then(|| residual.as_tensor().clone());
-            let options = MapOptions { gelu: with.0, residual: kept, ..Default::default() };
+            let epilogue = Epilogue { gelu: with.0, residual: kept, ..Default::default() };
             let what = format!("{dtype:?} {with:?}");
             let map = |w: &Tensor, bias: Option<&Tensor>| {
-                let found = linear_in(x, w, bias, &options).unwrap();
+                let found = linear_with(x, w, bias, &epilogue).unwrap();
                 let wanted = plain(linear(x, w, bias).unwrap(), with, residual);
                 assert_same(&what, &results(&inputs, &found), &results(&inputs, &wanted), limit);
             };
@@ -84,7 +84,7 @@ fn endings_of_plain_and_adapted_maps() {
                     let delta =
                         || LowRank::new(a.as_tensor().clone(), b.as_tensor().clone()).unwrap();
                     let found =
-                        adapted_linear_in(x, w, Some(bias), &delta(), mode, &options).unwrap();
+                        adapted_linear_with(x, w, Some(bias), &delta(), mode, &epilogue).unwrap();
                     let wanted = adapted_linear(x, w, Some(bias), &delta(), mode).unwrap();
                     let wanted = plain(wanted, with, residual);
                     let (found, wanted) = (results(&inputs, &found), results(&inputs, &wanted));
@@ -99,13 +99,13 @@ fn endings_of_plain_and_adapted_maps() {
 fn without_a_graph_the_residual_is_added_in_the_same_pass() {
     let inputs = Inputs::new(DType::F64);
     let [x, weight, bias, a, b, residual] = inputs.all().map(Var::as_detached_tensor);
-    let options = MapOptions { gelu: true, residual: Some(residual.clone()), ..Default::default() };
-    let found = linear_in(&x, &weight, Some(&bias), &options).unwrap();
+    let epilogue = Epilogue { gelu: true, residual: Some(residual.clone()), ..Default::default() };
+    let found = linear_with(&x, &weight, Some(&bias), &epilogue).unwrap();
     let wanted = plain(linear(&x, &weight, Some(&bias)).unwrap(), (true, true), &residual);
     assert!(difference(&values(&found), &values(&wanted)) < 1e-14);
     for mode in [Mode::Apply, Mode::Reconstruct] {
         let delta = LowRank::new(a.clone(), b.clone()).unwrap();
-        let found = adapted_linear_in(&x, &weight, Some(&bias), &delta, mode, &options).unwrap();
+        let found = adapted_linear_with(&x, &weight, Some(&bias), &delta, mode, &epilogue).unwrap();
         let wanted = adapted_linear(&x, &weight, Some(&bias), &delta, mode).unwrap();
         let wanted = plain(wanted, (true, true), &residual);
         assert!(difference(&values(&found), &values(&wanted)) < 1e-14);
@@ -117,8 +117,8 @@ fn a_residual_of_another_shape_is_refused() {
     let inputs = Inputs::new(DType::F64);
     let [x, weight, bias, ..] = inputs.all().map(Var::as_detached_tensor);
     for residual in [normal(1, 0, &[TOKENS, OUT - 1]), normal(1, 0, &[1, TOKENS, OUT])] {
-        let options = MapOptions { residual: Some(residual.clone()), ..Default::default() };
-        let message = linear_in(&x, &weight, Some(&bias), &options).unwrap_err().to_string();
+        let epilogue = Epilogue { residual: Some(residual.clone()), ..Default::default() };
+        let message = linear_with(&x, &weight, Some(&bias), &epilogue).unwrap_err().to_string();
         assert!(message.contains(&format!("{:?}", residual.dims())), "{message}");
     }
 }

@@ -1,4 +1,4 @@
-//! What a linear map does to its product while that is still in the cache: bias, GELU, residual.
+//! Epilogues of linear layers: bias, GELU and residual, applied to the product while it is in the cache.
 
 use std::sync::OnceLock;
 
@@ -10,12 +10,12 @@ use crate::element::Real;
 use crate::linear::add_to;
 use crate::plus::plus;
 use crate::precision::Precision;
-use crate::product::Finish;
+use crate::product::EpilogueFn;
 use crate::view::{Rows, Shared, check_like, tensor};
 
-/// What a linear map does beside its product.
+/// The epilogue of a linear layer: a GELU and a residual, and the precision of its products.
 #[derive(Debug, Clone, Default)]
-pub struct MapOptions {
+pub struct Epilogue {
     /// What the factors of its products are rounded to, forward and backward.
     pub precision: Precision,
     /// Whether the outputs go through a GELU, as [`gelu`](crate::gelu) computes it.
@@ -24,18 +24,18 @@ pub struct MapOptions {
     pub residual: Option<Tensor>,
 }
 
-impl From<Precision> for MapOptions {
+impl From<Precision> for Epilogue {
     fn from(precision: Precision) -> Self {
         Self { precision, ..Self::default() }
     }
 }
 
-impl MapOptions {
+impl Epilogue {
     /// Outputs with the GELU and the residual, by operations of their own.
     ///
     /// # Errors
     /// Shapes or element types that do not fit.
-    pub fn after(&self, y: Tensor) -> Result<Tensor> {
+    pub fn apply(&self, y: Tensor) -> Result<Tensor> {
         let y = if self.gelu { activation::gelu(&y)? } else { y };
         match &self.residual {
             Some(residual) => plus(&y, residual),
@@ -44,27 +44,27 @@ impl MapOptions {
     }
 }
 
-/// The ending of one map, and what its backward pass needs of it.
-pub(crate) struct Ending {
+/// The epilogue of one map, and what its backward pass needs of it.
+pub(crate) struct EpilogueState {
     pub(crate) precision: Precision,
     gelu: bool,
     residual: Option<Tensor>,
     /// Whether a backward pass may come.
     tracked: bool,
-    /// What the GELU was applied to.
-    before: OnceLock<Tensor>,
+    /// The input of the GELU, where the backward pass needs it.
+    pre_activation: OnceLock<Tensor>,
 }
 
-impl Ending {
-    /// The ending of a map from `x` to `out` outputs, and what has to be done apart: everything on a GPU, and a
+impl EpilogueState {
+    /// The epilogue of a map from `x` to `out` outputs, and what has to be done apart: everything on a GPU, and a
     /// residual where there is a graph, for that has an input too many then.
     pub(crate) fn new(
         op: &'static str,
-        options: &MapOptions,
+        options: &Epilogue,
         x: &Tensor,
         out: usize,
         tracked: bool,
-    ) -> Result<(Self, MapOptions)> {
+    ) -> Result<(Self, Epilogue)> {
         if let Some(residual) = &options.residual {
             check_like(op, "residual", residual, x)?;
             let (leading, last) = (x.rank() - 1, residual.dims().last() == Some(&out));
@@ -89,15 +89,15 @@ impl Ending {
             true => (options.residual.clone(), None),
             false => (None, options.residual.clone()),
         };
-        let ending = Self {
+        let state = Self {
             precision: options.precision,
             gelu: options.gelu && on_cpu,
             residual: inside,
             tracked,
-            before: OnceLock::new(),
+            pre_activation: OnceLock::new(),
         };
         let gelu = options.gelu && !on_cpu;
-        Ok((ending, MapOptions { gelu, residual: apart, ..options.precision.into() }))
+        Ok((state, Epilogue { gelu, residual: apart, ..options.precision.into() }))
     }
 
     /// Runs a product of `rows` by `columns` that ends like this.
@@ -105,7 +105,7 @@ impl Ending {
         &self,
         (rows, columns): (usize, usize),
         bias: Option<&[T]>,
-        product: impl FnOnce(Option<Finish<'_, T>>) -> Vec<T>,
+        product: impl FnOnce(Option<EpilogueFn<'_, T>>) -> Vec<T>,
     ) -> Result<Vec<T>> {
         if bias.is_none() && !self.gelu && self.residual.is_none() {
             return Ok(product(None));
@@ -115,14 +115,14 @@ impl Ending {
             .as_ref()
             .map(|(storage, layout)| Rows::<T>::of(storage, layout))
             .transpose()?;
-        let keeps = self.gelu && self.tracked;
-        let mut before = Vec::with_capacity(if keeps { rows * columns } else { 0 });
-        let shared: Shared<T> = Shared::new(before.as_mut_ptr());
-        let finish = |row: usize, column: usize, y: &mut [T]| {
+        let saves_input = self.gelu && self.tracked;
+        let mut pre_activation = Vec::with_capacity(if saves_input { rows * columns } else { 0 });
+        let shared: Shared<T> = Shared::new(pre_activation.as_mut_ptr());
+        let epilogue = |row: usize, column: usize, y: &mut [T]| {
             if let Some(bias) = bias {
                 add_to(y, &bias[column..][..y.len()]);
             }
-            if keeps {
+            if saves_input {
                 // SAFETY: the place of this piece, which no other piece has, lies within the capacity.
                 unsafe {
                     let to = shared.at(row * columns + column);
@@ -136,19 +136,21 @@ impl Ending {
                 add_to(y, &residual.row(row)[column..][..y.len()]);
             }
         };
-        let y = product(Some(&finish));
-        if keeps {
+        let y = product(Some(&epilogue));
+        if saves_input {
             // SAFETY: the pieces of a product are together all of it, so everything has been written.
-            unsafe { before.set_len(rows * columns) };
-            let _ = self.before.set(tensor(before, &[rows, columns])?);
+            unsafe { pre_activation.set_len(rows * columns) };
+            let _ = self.pre_activation.set(tensor(pre_activation, &[rows, columns])?);
         }
         Ok(y)
     }
 
-    /// The gradient of what the ending began with, from that of the outputs.
+    /// The gradient of what the epilogue began with, from that of the outputs.
     pub(crate) fn gradient<T: Real>(&self, dy: &Tensor) -> Result<Tensor> {
-        match self.before.get() {
-            Some(before) => activation::gradient::<T>(before, &dy.reshape(before.shape())?),
+        match self.pre_activation.get() {
+            Some(pre_activation) => {
+                activation::gradient::<T>(pre_activation, &dy.reshape(pre_activation.shape())?)
+            }
             None => Ok(dy.clone()),
         }
     }
