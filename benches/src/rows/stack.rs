@@ -1,6 +1,6 @@
 //! An adapter's factors brought into the layout of a map: by loops of their own, and by candle's general ones.
 
-use aurora_kernels::{scaled_stack, turned};
+use aurora_kernels::{khatri_rao, transpose_contiguous};
 use candle_core::{Device, Result, Tensor, Var};
 
 use super::{backward, gradient};
@@ -16,7 +16,7 @@ fn brought(plain: bool, factor: &Tensor, scales: &Tensor) -> Result<Tensor> {
         let copies = factor.unsqueeze(0)?.broadcast_mul(&scales.unsqueeze(1)?)?;
         return copies.flatten_to(1)?.t()?.contiguous();
     }
-    turned(&scaled_stack(factor, scales)?)
+    transpose_contiguous(&khatri_rao(factor, scales)?)
 }
 
 /// Factor and scales, both trained.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use crate::common::{check_gradients, normal, scattered};
 use aurora_kernels::{
-    AttentionOptions, LowRank, Mode, adapted_linear, attention, cross_entropy, gelu, layer_norm,
-    linear, negative_log_likelihood, scaled_stack, self_attention, soft_cross_entropy, turned,
+    AttentionOptions, LowRank, Mode, adapted_linear, attention, cross_entropy, gelu, khatri_rao,
+    layer_norm, linear, negative_log_likelihood, self_attention, soft_cross_entropy,
+    transpose_contiguous,
 };
 use candle_core::{Device, Tensor};
 use proptest::prelude::*;
@@ -53,15 +54,15 @@ proptest! {
     }
 
     #[test]
-    fn of_a_scaled_stack(
+    fn of_a_khatri_rao_product(
         seed: u64, width in 1usize..140, slices in 1usize..4, rank in 1usize..4, strided: bool,
         transposed: bool,
     ) {
         let inputs = [normal(seed, 0, &[width, rank]), normal(seed, 1, &[slices, rank])];
         check_gradients(&inputs, |t| {
             let view = |x: &Tensor| if strided { scattered(x) } else { x.clone() };
-            let stack = scaled_stack(&view(&t[0]), &view(&t[1]))?;
-            if transposed { turned(&stack) } else { Ok(stack) }
+            let product = khatri_rao(&view(&t[0]), &view(&t[1]))?;
+            if transposed { transpose_contiguous(&product) } else { Ok(product) }
         });
     }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::common::{difference, normal, scattered, values};
 use aurora_kernels::{
     AttentionOptions, Folded, LowRank, Mode, Precision, adapted_linear, attention, cross_entropy,
-    folded_attention, gelu, layer_norm, linear, negative_log_likelihood, reference, scaled_stack,
-    self_attention, soft_cross_entropy, turned, unfold_patches,
+    folded_attention, gelu, khatri_rao, layer_norm, linear, negative_log_likelihood, reference,
+    self_attention, soft_cross_entropy, transpose_contiguous, unfold_patches,
 };
 use candle_core::{D, DType, Device, Tensor};
 
@@ -54,7 +54,7 @@ fn leading_dimensions_are_kept() {
 }
 
 #[test]
-fn stacks_are_slices_one_below_the_other() {
+fn khatri_rao_is_the_factor_scaled_for_each_slice() {
     // Ragged, more rows than a block, and none.
     for (width, slices, rank) in
         [(1, 1, 1), (5, 3, 2), (150, 2, 17), (0, 2, 3), (4, 0, 3), (4, 2, 0)]
@@ -63,20 +63,20 @@ fn stacks_are_slices_one_below_the_other() {
         let scales = normal(7, 1, &[slices, rank]).to_dtype(DType::F32).unwrap();
         let want = factor.unsqueeze(0).unwrap().broadcast_mul(&scales.unsqueeze(1).unwrap());
         let want = want.unwrap().flatten_to(1).unwrap();
-        let stack = scaled_stack(&factor, &scales).unwrap();
-        assert_eq!(stack.dims(), [slices * width, rank]);
-        assert_eq!(values(&stack), values(&want));
-        let across = turned(&stack).unwrap();
+        let product = khatri_rao(&factor, &scales).unwrap();
+        assert_eq!(product.dims(), [slices * width, rank]);
+        assert_eq!(values(&product), values(&want));
+        let across = transpose_contiguous(&product).unwrap();
         assert_eq!(across.dims(), [rank, slices * width]);
         assert!(across.is_contiguous());
         assert_eq!(values(&across), values(&want.t().unwrap()));
     }
     let matrix = |rows, columns| Tensor::zeros((rows, columns), DType::F32, &Device::Cpu).unwrap();
-    let e = scaled_stack(&matrix(4, 3), &matrix(2, 5)).unwrap_err().to_string();
-    assert!(e.contains("scaled_stack") && e.contains("[4, 3]") && e.contains("[2, 5]"), "{e}");
+    let e = khatri_rao(&matrix(4, 3), &matrix(2, 5)).unwrap_err().to_string();
+    assert!(e.contains("khatri_rao") && e.contains("[4, 3]") && e.contains("[2, 5]"), "{e}");
     let other = matrix(2, 3).to_dtype(DType::F64).unwrap();
-    assert!(scaled_stack(&matrix(4, 3), &other).is_err());
-    assert!(turned(&Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap()).is_err());
+    assert!(khatri_rao(&matrix(4, 3), &other).is_err());
+    assert!(transpose_contiguous(&Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap()).is_err());
 }
 
 #[test]

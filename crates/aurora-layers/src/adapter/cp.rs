@@ -4,7 +4,7 @@ use super::{Adapter, Init, Slot, modes_name, u_name, v_name, widths};
 use crate::site::Role;
 use crate::tensors::{Tensors, get};
 use crate::{Result, Site};
-use aurora_kernels::{LowRank, scaled_stack, turned};
+use aurora_kernels::{LowRank, khatri_rao, transpose_contiguous};
 
 /// Name of the weights of the rank components, (rank).
 const LAMBDA: &str = "aurora_lambda";
@@ -42,10 +42,10 @@ impl Adapter for Cp {
         let v = get(tensors, &v_name(site.slice_out()))?; // (slice out, rank)
         let modes = get(tensors, &modes_name(site))?.broadcast_mul(&get(tensors, LAMBDA)?)?; // (slices, rank)
         let (a, b) = match site.role {
-            Role::Contract => (scaled_stack(&u, &modes)?, v),
-            _ => (u, scaled_stack(&v, &modes)?),
+            Role::Contract => (khatri_rao(&u, &modes)?, v),
+            _ => (u, khatri_rao(&v, &modes)?),
         };
-        Ok(Some(LowRank::new(turned(&a)?, b)?))
+        Ok(Some(LowRank::new(transpose_contiguous(&a)?, b)?))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Factors of a decomposition in the layout of [`LowRank`](crate::LowRank): [`scaled_stack`] and [`turned`].
+//! Factors of a decomposition in the layout of [`LowRank`](crate::LowRank): [`khatri_rao`] and [`transpose_contiguous`].
 //!
 //! Every adapted map needs its own in every step, so what candle does with general loops on one thread (a broadcast
 //! product, its reduction in the backward pass, a transpose) counts: on wide models as much as a tenth of the products.
@@ -14,24 +14,24 @@ use crate::tape::{apply1, apply2};
 use crate::view::{ROW_BLOCK, Rows, add_up, by_element, check_like, cpu, tensor, written};
 use crate::wide::wide;
 
-const STACK: &str = "scaled_stack";
-const TURNED: &str = "turned";
+const KHATRI_RAO: &str = "khatri_rao";
+const TRANSPOSE_CONTIGUOUS: &str = "transpose_contiguous";
 
 /// Whether the loops of this file are for it; otherwise candle's are.
-fn here(x: &Tensor) -> bool {
+fn is_cpu_float(x: &Tensor) -> bool {
     x.device().is_cpu() && matches!(x.dtype(), DType::F32 | DType::F64)
 }
 
-/// `factor` (width, rank) once for each row of `scales` (slices, rank), its columns multiplied by that row, one below
-/// the other: (slices * width, rank). Gradients for whichever is tracked.
+/// The Khatri-Rao product (column-wise Kronecker product) of `scales` (slices, rank) and `factor` (width, rank):
+/// `y[s * width + i, r] = scales[s, r] factor[i, r]`, (slices * width, rank). Gradients for whichever is tracked.
 ///
 /// # Errors
 /// Shapes or element types that do not fit.
-pub fn scaled_stack(factor: &Tensor, scales: &Tensor) -> Result<Tensor> {
-    check_like(STACK, "scales", scales, factor)?;
+pub fn khatri_rao(factor: &Tensor, scales: &Tensor) -> Result<Tensor> {
+    check_like(KHATRI_RAO, "scales", scales, factor)?;
     if factor.rank() != 2 || scales.rank() != 2 || factor.dims().last() != scales.dims().last() {
         return Err(Error::Shape {
-            op: STACK,
+            op: KHATRI_RAO,
             left: "factor",
             left_shape: factor.dims().to_vec(),
             right: "scales",
@@ -40,8 +40,8 @@ pub fn scaled_stack(factor: &Tensor, scales: &Tensor) -> Result<Tensor> {
         }
         .into());
     }
-    if here(factor) {
-        return apply2(factor, scales, Stack);
+    if is_cpu_float(factor) {
+        return apply2(factor, scales, KhatriRao);
     }
     let copies = factor.unsqueeze(0)?.broadcast_mul(&scales.unsqueeze(1)?)?; // (slices, width, rank)
     copies.flatten_to(1)
@@ -51,10 +51,10 @@ pub fn scaled_stack(factor: &Tensor, scales: &Tensor) -> Result<Tensor> {
 ///
 /// # Errors
 /// What is no matrix.
-pub fn turned(x: &Tensor) -> Result<Tensor> {
+pub fn transpose_contiguous(x: &Tensor) -> Result<Tensor> {
     let (rows, columns) = x.dims2()?;
-    match here(x) && rows * columns > 0 {
-        true => apply1(x, Turned),
+    match is_cpu_float(x) && rows * columns > 0 {
+        true => apply1(x, TransposeContiguous),
         false => x.t()?.contiguous(),
     }
 }
@@ -77,9 +77,9 @@ wide! {
     }
 }
 
-struct Stack;
+struct KhatriRao;
 
-impl Stack {
+impl KhatriRao {
     fn run<T: Real>(factor: &Rows<'_, T>, scales: &Rows<'_, T>) -> Vec<T> {
         let (width, rank) = (factor.rows, factor.columns);
         // SAFETY: the blocks are together all rows, and each is written from end to end.
@@ -145,9 +145,9 @@ impl Stack {
     }
 }
 
-impl CustomOp2 for Stack {
+impl CustomOp2 for KhatriRao {
     fn name(&self) -> &'static str {
-        STACK
+        KHATRI_RAO
     }
 
     fn cpu_fwd(
@@ -164,9 +164,9 @@ impl CustomOp2 for Stack {
             let factor = Rows::<T>::new(factor.0, factor.1)?;
             let scales = Rows::<T>::new(scales.0, scales.1)?;
             let shape = (scales.rows * factor.rows, factor.columns);
-            Ok((T::to_cpu_storage_owned(Stack::run(&factor, &scales)), shape.into()))
+            Ok((T::to_cpu_storage_owned(KhatriRao::run(&factor, &scales)), shape.into()))
         }
-        by_element!(STACK, factor.dtype(), T => run::<T>((factor, factor_layout), (scales, scales_layout)))
+        by_element!(KHATRI_RAO, factor.dtype(), T => run::<T>((factor, factor_layout), (scales, scales_layout)))
     }
 
     fn bwd(
@@ -176,15 +176,14 @@ impl CustomOp2 for Stack {
         _y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [df, ds] =
-            by_element!(STACK, factor.dtype(), T => Stack::gradients::<T>(factor, scales, dy))?;
+        let [df, ds] = by_element!(KHATRI_RAO, factor.dtype(), T => KhatriRao::gradients::<T>(factor, scales, dy))?;
         Ok((df, ds))
     }
 }
 
-struct Turned;
+struct TransposeContiguous;
 
-impl Turned {
+impl TransposeContiguous {
     fn run<T: Real>(x: &CpuStorage, layout: &Layout) -> Result<Vec<T>> {
         Ok(strided::<T>(x, layout)?.t().to_rows())
     }
@@ -194,21 +193,22 @@ impl Turned {
     }
 }
 
-impl CustomOp1 for Turned {
+impl CustomOp1 for TransposeContiguous {
     fn name(&self) -> &'static str {
-        TURNED
+        TRANSPOSE_CONTIGUOUS
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (rows, columns) = layout.shape().dims2()?;
-        let turned = by_element!(TURNED, x.dtype(), T => Self::forward::<T>(x, layout))?;
-        Ok((turned, (columns, rows).into()))
+        let transposed =
+            by_element!(TRANSPOSE_CONTIGUOUS, x.dtype(), T => Self::forward::<T>(x, layout))?;
+        Ok((transposed, (columns, rows).into()))
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         let (storage, layout) = dy.storage_and_layout();
         let storage = cpu(&storage)?;
-        by_element!(TURNED, dy.dtype(), T => {
+        by_element!(TRANSPOSE_CONTIGUOUS, dy.dtype(), T => {
             Ok(Some(tensor(Self::run::<T>(storage, layout)?, x.dims())?))
         })
     }
