@@ -1,4 +1,4 @@
-// Effective weights of all slices of all sites in one launch: W_eff = W + V diag(s) U^T with
+// Merged weights of all slices of all sites in one launch: W_eff = W + V diag(s) U^T with
 // s = lambda * p for CP, W_eff = W + V G^T U^T for a full core G (Tucker).
 //
 // Shapes and types: CpSlice, CpPair and CpReconstruct in launch_params.h. W and W_eff have the
@@ -230,9 +230,9 @@ __device__ __forceinline__ void reconstruct_16(const CpReconstruct &p) {
                     }
             }
         }
-        const long long stride = p.slices[n].effective_stride;
-        T *effective = static_cast<T *>(p.slices[n].effective);
-        const bool aligned = rows_aligned<T>(effective, stride);
+        const long long stride = p.slices[n].merged_stride;
+        T *merged = static_cast<T *>(p.slices[n].merged);
+        const bool aligned = rows_aligned<T>(merged, stride);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const int below = i % 2;
@@ -243,7 +243,7 @@ __device__ __forceinline__ void reconstruct_16(const CpReconstruct &p) {
                 sum.at[t] = pack<T>(to_float(element<T>(w[i], 2 * t)) + delta[0],
                                     to_float(element<T>(w[i], 2 * t + 1)) + delta[1]);
             }
-            write_words(effective + (row + below * 8) * stride + column + i / 2 * 32, left(i),
+            write_words(merged + (row + below * 8) * stride + column + i / 2 * 32, left(i),
                         aligned, sum);
         }
     }
@@ -332,11 +332,11 @@ __device__ __forceinline__ void reconstruct_32(const CpReconstruct &p) {
                 }
             }
         }
-        const long long from = slice.weight_stride, to = slice.effective_stride;
+        const long long from = slice.weight_stride, to = slice.merged_stride;
         const float *weight = static_cast<const float *>(slice.weight) + column;
-        float *effective = static_cast<float *>(slice.effective) + column;
+        float *merged = static_cast<float *>(slice.merged) + column;
         const bool reads = rows_aligned<float>(weight, from);
-        const bool writes = rows_aligned<float>(effective, to);
+        const bool writes = rows_aligned<float>(merged, to);
         // Read this late, W is in nobody's way; the other warps multiply meanwhile.
 #pragma unroll
         for (int i = 0; i < 8; i++) {
@@ -344,7 +344,7 @@ __device__ __forceinline__ void reconstruct_32(const CpReconstruct &p) {
 #pragma unroll
             for (int j = 0; j < 4; j++)
                 w.at[j] = static_cast<unsigned>(__float_as_int(element<float>(w, j) + c[i][j]));
-            write_words(effective + (row + i) * to, left(i), writes, w);
+            write_words(merged + (row + i) * to, left(i), writes, w);
         }
     }
 }

@@ -6,14 +6,14 @@
 typedef struct CpSlice {
     /* The frozen W, (out, in), rows weight_stride elements apart. */
     const void *weight;
-    /* W + delta, (out, in), rows effective_stride elements apart; no part of another slice's. */
-    void *effective;
+    /* W + delta, (out, in), rows merged_stride elements apart; no part of another slice's. */
+    void *merged;
     /* The slice's p (rank), or its core G (rank, rank), row-major; f32. */
     const float *modes;
     /* Distance between rows of weight. */
     long long weight_stride;
-    /* Distance between rows of effective. */
-    long long effective_stride;
+    /* Distance between rows of merged. */
+    long long merged_stride;
 } CpSlice;
 
 /* Factors, and the slices (neighbours in the table) that share them. */
@@ -36,7 +36,7 @@ typedef struct CpPair {
     int slices_of_block;
 } CpPair;
 
-/* Effective weights of all slices of all sites: see cp/reconstruct.cu. */
+/* Merged weights of all slices of all sites: see cp/reconstruct.cu. */
 typedef struct CpReconstruct {
     /* The table of slices, those of one pair behind each other. */
     const CpSlice *slices;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use aurora_kernels::{Mode, adapted_linear, reference};
+use aurora_kernels::{DeltaMode, adapted_linear, reference};
 use aurora_layers::adapter::{Adapter, Cp};
 use aurora_layers::{BlipConfig, Site, Tensors, sites};
 use candle_core::{Device, Error, Result, Tensor};
@@ -62,10 +62,10 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
         let of = shared.clone();
         let row = Row::new(site.name, "apply", &text, move |e| shape.apply(e));
         rows.push(row.on_cpu(move || {
-            let (of, mode) = (of.get()?, Mode::Apply);
+            let (of, mode) = (of.get()?, DeltaMode::Apply);
             let (x, delta) = (of.x.as_detached_tensor(), of.delta()?);
             let y = adapted_linear(&x, &of.weight, Some(&of.bias), &delta, mode)?.detach();
-            of.check_output("apply", &y, &of.effective()?)?;
+            of.check_output("apply", &y, &of.merged_weight()?)?;
             Ok(move || adapted_linear(&x, &of.weight, Some(&of.bias), &delta, mode).map(drop))
         }));
 
@@ -75,7 +75,7 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
         let of = shared;
         let row = Row::new(site.name, "factor_gradient", &text, move |e| shape.factor_gradient(e));
         let row = row.on_cpu(move || {
-            let (of, mode) = (of.get()?, Mode::Reconstruct);
+            let (of, mode) = (of.get()?, DeltaMode::Reconstruct);
             let x = of.x.as_detached_tensor();
             let y = adapted_linear(&x, &of.weight, Some(&of.bias), &of.delta()?, mode)?;
             of.check_factors("factor_gradient", &y)?;
@@ -107,15 +107,15 @@ fn reconstruct() -> Row {
         let form = move |site: &Site, weight: &Tensor| {
             let delta = cp.low_rank(site, &tensors).map_err(other)?;
             let delta = delta.ok_or_else(|| Error::msg("CP has a delta at every site"))?;
-            Ok::<_, Error>((delta.effective(weight)?, delta))
+            Ok::<_, Error>((delta.merged_weight(weight)?, delta))
         };
         // The first site has its slices along the output, the fourth along the input.
         for index in [0, 3] {
-            let (effective, delta) = form(&sites[index], &weights[index])?;
+            let (merged, delta) = form(&sites[index], &weights[index])?;
             let few = |matrix: &Tensor| values(&matrix.narrow(0, 0, 8)?);
             let (w, a, b) = (few(&weights[index])?, values(delta.a())?, few(delta.b())?);
-            let want = reference::effective_weight(&w, &a, &b, sites[index].in_dim);
-            check("reconstruct", &effective, &want)?;
+            let want = reference::merged_weight(&w, &a, &b, sites[index].in_dim);
+            check("reconstruct", &merged, &want)?;
         }
         Ok(move || {
             let each = sites.iter().zip(&weights);

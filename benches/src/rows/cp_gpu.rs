@@ -27,16 +27,16 @@ pub(super) fn reconstruct(
     for index in 0..count {
         let weight = of.normal(element, 2, width * width)?;
         let modes = of.normal(Element::F32, 3 + index as u64, rank)?;
-        let effective = of.output(element, width * width)?;
+        let merged = of.output(element, width * width)?;
         slices.push(Slice {
             pair: 0,
             weight: weight.pointer(),
-            effective: effective.pointer,
+            merged: merged.pointer,
             modes: modes.pointer(),
             weight_stride: width,
-            effective_stride: width,
+            merged_stride: width,
         });
-        seen.push((weight, modes, effective));
+        seen.push((weight, modes, merged));
     }
     let pair = FactorPair { u: u.pointer(), v: v.pointer(), inputs: width, outputs: width };
     let plan = Reconstruct { element, rank, cores: false, pairs: vec![pair], slices };
@@ -49,11 +49,11 @@ pub(super) fn reconstruct(
     const ROWS: usize = 4;
     let a: Vec<f64> =
         (0..rank * width).map(|index| u.at(index % width * rank + index / width)).collect();
-    for (weight, modes, effective) in [seen.first(), seen.last()].into_iter().flatten() {
+    for (weight, modes, merged) in [seen.first(), seen.last()].into_iter().flatten() {
         let b: Vec<f64> =
             (0..ROWS * rank).map(|index| v.at(index) * modes.at(index % rank)).collect();
-        let want = reference::effective_weight(&weight.range(0, ROWS * width), &a, &b, width);
-        of.check("reconstruct", *effective, &want)?;
+        let want = reference::merged_weight(&weight.range(0, ROWS * width), &a, &b, width);
+        of.check("reconstruct", *merged, &want)?;
     }
     Ok(of.work([launch]))
 }

@@ -1,6 +1,8 @@
 //! Linear maps: a plain product, the frozen map, and one with a low-rank delta formed into its weight.
 
-use aurora_kernels::{LowRank, Mode, Precision, adapted_linear, linear, linear_with, reference};
+use aurora_kernels::{
+    DeltaMode, LowRank, Precision, adapted_linear, linear, linear_with, reference,
+};
 use candle_core::{Result, Tensor, Var};
 
 use super::{Shared, backward, column_sums, dot, endings, gradient};
@@ -46,9 +48,9 @@ impl Operands {
     }
 
     /// `W + B A`.
-    pub(super) fn effective(&self) -> Result<Vec<f64>> {
+    pub(super) fn merged_weight(&self) -> Result<Vec<f64>> {
         let [w, a, b] = [&self.weight, self.a.as_tensor(), self.b.as_tensor()].map(values);
-        Ok(reference::effective_weight(&w?, &a?, &b?, self.input()))
+        Ok(reference::merged_weight(&w?, &a?, &b?, self.input()))
     }
 
     /// Holds `y = x weight^T + bias` to the reference on its first rows.
@@ -142,8 +144,8 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
         let row = Row::new(site.name, "reconstruct", &text, move |e| shape.reconstruct(e));
         rows.push(row.on_cpu(move || {
             let of = of.get()?;
-            check("reconstruct", &of.delta()?.effective(&of.weight)?, &of.effective()?)?;
-            Ok(move || of.delta()?.effective(&of.weight).map(drop))
+            check("reconstruct", &of.delta()?.merged_weight(&of.weight)?, &of.merged_weight()?)?;
+            Ok(move || of.delta()?.merged_weight(&of.weight).map(drop))
         }));
 
         let of = shared;
@@ -151,10 +153,10 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
         let row = Row::new(site.name, "adapted_backward", &text, cost);
         rows.push(row.on_cpu(move || {
             let of = of.get()?;
-            let mode = Mode::Reconstruct;
+            let mode = DeltaMode::Reconstruct;
             let y = adapted_linear(&of.x, &of.weight, Some(&of.bias), &of.delta()?, mode)?;
-            of.check_output("adapted_linear", &y, &of.effective()?)?;
-            of.check_input("adapted_linear", &y, &of.effective()?)?;
+            of.check_output("adapted_linear", &y, &of.merged_weight()?)?;
+            of.check_input("adapted_linear", &y, &of.merged_weight()?)?;
             of.check_factors("adapted_linear", &y)?;
             Ok(backward(y))
         }));

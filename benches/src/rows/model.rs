@@ -54,7 +54,7 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
     rows
 }
 
-/// A pass over pictures with every map adapted, forward and backward, effective weights formed on the way.
+/// A pass over pictures with every map adapted, forward and backward, merged weights formed on the way.
 struct Blocks {
     blip: Arc<Blip>,
     tuned: Tuned,

@@ -6,7 +6,7 @@
 
 use aurora_kernels::audit::missing_gradients;
 use aurora_kernels::random::Stream;
-use aurora_kernels::{LowRank, Mode, adapted_linear, linear};
+use aurora_kernels::{DeltaMode, LowRank, adapted_linear, linear};
 use candle_core::{DType, Device, Result, Tensor, Var};
 
 const WIDTH: usize = 64;
@@ -23,7 +23,7 @@ fn main() -> Result<()> {
     // What the adapted map should become: W + B A for some B and A.
     let up = random.normal_tensor((WIDTH, RANK), 1.0)?;
     let down = random.normal_tensor((RANK, WIDTH), spread)?;
-    let wanted = LowRank::new(down, up)?.effective(&weight)?;
+    let wanted = LowRank::new(down, up)?.merged_weight(&weight)?;
 
     // A starts at random and B at zero, so that tuning starts from the frozen map itself.
     let a = Var::from_tensor(&random.normal_tensor((RANK, WIDTH), spread)?)?;
@@ -33,7 +33,7 @@ fn main() -> Result<()> {
         let x = Stream::new(1, "pictures", step, 0).normal_tensor((TOKENS, WIDTH), 1.0)?;
         let target = linear(&x, &wanted, Some(&bias))?;
         let delta = LowRank::new(a.as_tensor().clone(), b.as_tensor().clone())?;
-        let y = adapted_linear(&x, &weight, Some(&bias), &delta, Mode::Auto)?;
+        let y = adapted_linear(&x, &weight, Some(&bias), &delta, DeltaMode::Auto)?;
         let loss = (y - target)?.sqr()?.mean_all()?;
         let grads = loss.backward()?;
 

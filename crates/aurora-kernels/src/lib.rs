@@ -41,7 +41,7 @@ pub use khatri_rao::{khatri_rao, transpose_contiguous};
 pub use likelihood::negative_log_likelihood;
 pub use linear::{linear, linear_with};
 pub use loss::{cross_entropy, soft_cross_entropy};
-pub use low_rank::{LowRank, Mode, adapted_linear, adapted_linear_with};
+pub use low_rank::{DeltaMode, LowRank, adapted_linear, adapted_linear_with};
 pub use norm::layer_norm;
 pub use patches::unfold_patches;
 pub use precision::Precision;

@@ -22,11 +22,11 @@ const OP: &str = "adapted_linear";
 
 /// What forming a weight on the CPU costs, its multiplications taken as 1: it is read and written in full. Measured; a
 /// map of BLIP-base is level at 2,300 tokens.
-const FORMING: usize = 6;
+const MERGE_COST: usize = 6;
 
 /// How [`adapted_linear`] computes its product. Both ways give the same result up to rounding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Mode {
+pub enum DeltaMode {
     /// The cheaper of the two for the number of tokens at hand.
     #[default]
     Auto,
@@ -38,14 +38,14 @@ pub enum Mode {
 
 /// The delta `B A` of a linear map, from `a` (rank, in) and `b` (out, rank): the layout of LoRA.
 ///
-/// One value stands for one state of the factors, say one training step: the effective weight
+/// One value stands for one state of the factors, say one training step: the merged weight
 /// `W + B A` is formed when first needed and kept for all later uses of the value.
 #[derive(Debug)]
 pub struct LowRank {
     a: Tensor,
     b: Tensor,
-    /// The effective weight and the frozen weight it belongs to.
-    effective: OnceLock<(TensorId, Tensor)>,
+    /// The merged weight and the frozen weight it belongs to.
+    merged: OnceLock<(TensorId, Tensor)>,
 }
 
 impl LowRank {
@@ -66,7 +66,7 @@ impl LowRank {
             }
             .into());
         }
-        Ok(Self { a, b, effective: OnceLock::new() })
+        Ok(Self { a, b, merged: OnceLock::new() })
     }
 
     /// The factor on the input side, (rank, in).
@@ -89,21 +89,21 @@ impl LowRank {
     ///
     /// # Errors
     /// A weight of another shape or element type.
-    pub fn effective(&self, weight: &Tensor) -> Result<Tensor> {
+    pub fn merged_weight(&self, weight: &Tensor) -> Result<Tensor> {
         self.check(weight)?;
-        if let Some((id, effective)) = self.effective.get()
+        if let Some((id, merged)) = self.merged.get()
             && *id == weight.id()
         {
-            return Ok(effective.clone());
+            return Ok(merged.clone());
         }
-        let effective = self.form(weight)?;
+        let merged = self.merge(weight)?;
         // Another thread may have been first, with the same result.
-        let _ = self.effective.set((weight.id(), effective.clone()));
-        Ok(effective)
+        let _ = self.merged.set((weight.id(), merged.clone()));
+        Ok(merged)
     }
 
-    fn form(&self, weight: &Tensor) -> Result<Tensor> {
-        on_gpu!(weight => glue::effective(weight, &self.a, &self.b));
+    fn merge(&self, weight: &Tensor) -> Result<Tensor> {
+        on_gpu!(weight => glue::merged_weight(weight, &self.a, &self.b));
         by_element!(OP, weight.dtype(), T => reconstruct::<T>(weight, &self.a, &self.b))
     }
 
@@ -156,7 +156,7 @@ pub fn adapted_linear(
     weight: &Tensor,
     bias: Option<&Tensor>,
     delta: &LowRank,
-    mode: Mode,
+    mode: DeltaMode,
 ) -> Result<Tensor> {
     adapted_linear_with(x, weight, bias, delta, mode, &Epilogue::default())
 }
@@ -171,7 +171,7 @@ pub fn adapted_linear_with(
     weight: &Tensor,
     bias: Option<&Tensor>,
     delta: &LowRank,
-    mode: Mode,
+    mode: DeltaMode,
     epilogue: &Epilogue,
 ) -> Result<Tensor> {
     check(OP, x, weight, bias)?;
@@ -179,31 +179,31 @@ pub fn adapted_linear_with(
     if weight.track_op() || bias.is_some_and(Tensor::track_op) {
         // Five inputs; candle's operations have three.
         let precision = Epilogue::from(epilogue.precision);
-        let narrow = linear_with(x, &delta.a, None, &precision)?;
-        let delta = linear_with(&narrow, &delta.b, None, &precision)?;
+        let xa = linear_with(x, &delta.a, None, &precision)?;
+        let delta = linear_with(&xa, &delta.b, None, &precision)?;
         return epilogue.apply((linear_with(x, weight, bias, &precision)? + delta)?);
     }
     let (out, input) = weight.dims2()?;
     let tokens = x.elem_count().checked_div(input).unwrap_or(0);
     let reconstruct = match mode {
-        Mode::Apply => false,
-        Mode::Reconstruct => true,
+        DeltaMode::Apply => false,
+        DeltaMode::Reconstruct => true,
         // Applying takes tokens * (in + out) * rank multiplications beyond those that both ways share, forming the
         // weight in * out * rank and its memory. With and without a graph alike: what is recomputed has to be the same.
-        Mode::Auto => {
-            let formed = delta.effective.get().is_some_and(|(id, _)| *id == weight.id());
-            let cost = |all| if x.device().is_cpu() { FORMING * all } else { all / 2 };
-            formed || tokens * (input + out) > cost(input * out)
+        DeltaMode::Auto => {
+            let merged = delta.merged.get().is_some_and(|(id, _)| *id == weight.id());
+            let cost = |all| if x.device().is_cpu() { MERGE_COST * all } else { all / 2 };
+            merged || tokens * (input + out) > cost(input * out)
         }
     };
     let tracked = x.track_op() || delta.a.track_op() || delta.b.track_op();
     let (epilogue, rest) = EpilogueState::new(OP, epilogue, x, out, tracked)?;
     let map = Adapted {
-        effective: reconstruct.then(|| delta.effective(weight)).transpose()?,
+        merged: reconstruct.then(|| delta.merged_weight(weight)).transpose()?,
         weight: weight.clone(),
         bias: bias.cloned(),
-        keeps: delta.b.track_op(),
-        narrow: OnceLock::new(),
+        save_xa: delta.b.track_op(),
+        xa: OnceLock::new(),
         epilogue,
     };
     rest.apply(apply3(x, &delta.a, &delta.b, map)?)
@@ -214,11 +214,11 @@ struct Adapted {
     weight: Tensor,
     bias: Option<Tensor>,
     /// `W + B A`, when reconstructing.
-    effective: Option<Tensor>,
-    /// Whether the backward pass needs `z = x A^T`.
-    keeps: bool,
-    /// z (tokens, rank), where the forward pass has formed it.
-    narrow: OnceLock<Tensor>,
+    merged: Option<Tensor>,
+    /// Whether the backward pass needs `x A^T`.
+    save_xa: bool,
+    /// `x A^T` (tokens, rank), saved by the forward pass.
+    xa: OnceLock<Tensor>,
     epilogue: EpilogueState,
 }
 
@@ -226,7 +226,7 @@ impl Adapted {
     /// The weight that x is multiplied by, and whether the delta is in it.
     #[cfg(feature = "cuda")]
     fn multiplied(&self) -> (&Tensor, bool) {
-        self.effective.as_ref().map_or((&self.weight, false), |effective| (effective, true))
+        self.merged.as_ref().map_or((&self.weight, false), |merged| (merged, true))
     }
 
     fn run<T: Real>(
@@ -238,28 +238,28 @@ impl Adapted {
         let (out, rank) = b.1.shape().dims2()?;
         let shape = output_shape(x.1, out);
         let x = Rows::<T>::new(x.0, x.1)?;
-        let (weight, layout) = self.effective.as_ref().unwrap_or(&self.weight).storage_and_layout();
+        let (weight, layout) = self.merged.as_ref().unwrap_or(&self.weight).storage_and_layout();
         let weight = strided::<T>(cpu(&weight)?, layout)?;
         let bias = self.bias.as_ref().map(Tensor::storage_and_layout);
         let bias = bias.as_ref().map(|(bias, layout)| Rows::<T>::of(bias, layout)).transpose()?;
         let (a, b) = (strided::<T>(a.0, a.1)?, strided::<T>(b.0, b.1)?);
         let precision = self.epilogue.precision;
-        let mut narrow = Vec::new();
+        let mut xa = Vec::new();
         let y = self.epilogue.run(
             (x.rows, out),
             bias.as_ref().map(|bias| bias.row(0)),
             |epilogue| {
-                if self.effective.is_some() {
+                if self.merged.is_some() {
                     return product(x.matrix(), weight.t(), precision, epilogue);
                 }
                 // y = x W^T + z B^T
-                narrow = product(x.matrix(), a.t(), precision, None);
-                let z = Matrix::dense(&narrow, x.rows, rank);
+                xa = product(x.matrix(), a.t(), precision, None);
+                let z = Matrix::dense(&xa, x.rows, rank);
                 two_products([(x.matrix(), weight.t()), (z, b.t())], precision, epilogue)
             },
         )?;
-        if self.keeps && self.effective.is_none() {
-            let _ = self.narrow.set(tensor(narrow, &[x.rows, rank])?);
+        if self.save_xa && self.merged.is_none() {
+            let _ = self.xa.set(tensor(xa, &[x.rows, rank])?);
         }
         Ok((T::to_cpu_storage_owned(y), shape))
     }
@@ -286,15 +286,15 @@ impl Adapted {
         let needs_dx = x_tensor.track_op();
 
         // g = dy B (tokens, rank)
-        let g = (a_tensor.track_op() || (needs_dx && self.effective.is_none()))
+        let g = (a_tensor.track_op() || (needs_dx && self.merged.is_none()))
             .then(|| product(dy.matrix(), b, precision, None));
         let g = g.as_ref().map(|g| Matrix::dense(g, tokens, rank));
         let dx = if needs_dx {
-            let weight = self.effective.as_ref().unwrap_or(&self.weight);
+            let weight = self.merged.as_ref().unwrap_or(&self.weight);
             let (weight, layout) = weight.storage_and_layout();
             let weight = strided::<T>(cpu(&weight)?, layout)?;
             let dx = match g {
-                Some(g) if self.effective.is_none() => {
+                Some(g) if self.merged.is_none() => {
                     two_products([(dy.matrix(), weight), (g, a)], precision, None)
                 }
                 _ => product(dy.matrix(), weight, precision, None),
@@ -310,7 +310,7 @@ impl Adapted {
             _ => None,
         };
         let db = if b_tensor.track_op() {
-            let z = match self.narrow.get() {
+            let z = match self.xa.get() {
                 Some(z) => z.clone(),
                 None => tensor(product(x.matrix(), a.t(), precision, None), &[tokens, rank])?,
             };
@@ -353,9 +353,9 @@ impl CustomOp3 for Adapted {
         b: &CudaStorage,
         b_layout: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
-        let (weight, formed) = self.multiplied();
+        let (weight, merged) = self.multiplied();
         let inputs = [(x, x_layout), (a, a_layout), (b, b_layout)];
-        glue::adapted_forward(inputs, weight, self.bias.as_ref(), formed)
+        glue::adapted_forward(inputs, weight, self.bias.as_ref(), merged)
     }
 
     fn bwd(
@@ -367,8 +367,8 @@ impl CustomOp3 for Adapted {
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         on_gpu!(x => {
-            let (weight, formed) = self.multiplied();
-            let [dx, da, db] = glue::adapted_backward([x, a, b], weight, formed, dy)?;
+            let (weight, merged) = self.multiplied();
+            let [dx, da, db] = glue::adapted_backward([x, a, b], weight, merged, dy)?;
             Ok((dx, da, db))
         });
         let [dx, da, db] = by_element!(OP, x.dtype(), T => self.gradients::<T>(x, a, b, dy))?;

@@ -15,7 +15,7 @@ pub fn linear(x: &[f64], weight: &[f64], bias: Option<&[f64]>, input: usize) -> 
 }
 
 /// `W + B A`: weight (out, in), a (rank, in), b (out, rank).
-pub fn effective_weight(weight: &[f64], a: &[f64], b: &[f64], input: usize) -> Vec<f64> {
+pub fn merged_weight(weight: &[f64], a: &[f64], b: &[f64], input: usize) -> Vec<f64> {
     let rank = a.len() / input;
     let mut sum = weight.to_vec();
     for (o, row) in sum.chunks_exact_mut(input).enumerate() {

@@ -14,7 +14,7 @@ use crate::text::{TextTower, cls};
 use crate::video::FrameAware;
 use crate::vision::VisionTower;
 use crate::{BlipConfig, Error, Result, Site};
-use aurora_kernels::{Mode, Precision};
+use aurora_kernels::{DeltaMode, Precision};
 use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
 
@@ -46,11 +46,11 @@ pub struct Prepared {
     pub(crate) heads: Option<Heads>,
     pub(crate) frame_aware: FrameAware,
     /// How deltas are computed: side by side with the frozen map, or formed once into its weight.
-    pub mode: Mode,
+    pub mode: DeltaMode,
     /// The precision of the products inside of the towers, of linear maps, of attention inside of pictures and of
     /// attention whose maps are folded in. Heads, other attention and all else are f32.
     pub precision: Precision,
-    /// What the passes keep for a backward pass, and how long effective weights live.
+    /// What the passes keep for a backward pass, and how long merged weights live.
     pub checkpointing: Checkpointing,
 }
 
@@ -124,7 +124,7 @@ impl Blip {
             context: None,
             heads: Heads::new(&self.config, &self.tensors)?,
             frame_aware: FrameAware::Never,
-            mode: Mode::Auto,
+            mode: DeltaMode::Auto,
             precision: Precision::F32,
             checkpointing: Checkpointing::None,
         })

@@ -20,7 +20,7 @@ pub struct Workload {
 
 impl Workload {
     /// Bytes that the graph of a step keeps with [`crate::Checkpointing::None`], from above: outputs of all operations
-    /// as if no text were shorter than the longest, and the effective weight of every map that `spec` adds a delta to.
+    /// as if no text were shorter than the longest, and the merged weight of every map that `spec` adds a delta to.
     /// Zero where nothing below the heads is trained.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! Segments: blocks that a training step computes twice instead of keeping what is inside of them.
 //!
 //! Of a segment only the inputs are kept: the states that enter the block and the small tensors that are trained in
-//! it. Its effective weights `W + dW` are formed inside, by a view of its own, and gone at its end, both times. So at
-//! no moment the activations or the effective weights of more than one block are there.
+//! it. Its merged weights `W + dW` are formed inside, by a view of its own, and gone at its end, both times. So at
+//! no moment the activations or the merged weights of more than one block are there.
 
 use crate::adapter::{Beside, Change};
 use crate::gate::Gate;
@@ -15,11 +15,11 @@ use std::collections::BTreeMap;
 /// What passes with a graph keep for the backward pass.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Checkpointing {
-    /// Everything, and every effective weight for as long as the [`Prepared`] lives: least work.
+    /// Everything, and every merged weight for as long as the [`Prepared`] lives: least work.
     #[default]
     None,
     /// What enters each vision block and each text layer; the rest is computed once more in the backward pass. Without
-    /// a graph too an effective weight goes at the end of its block.
+    /// a graph too a merged weight goes at the end of its block.
     Block,
 }
 

@@ -168,7 +168,7 @@ impl Momentum {
         Ok(())
     }
 
-    /// Move towards the live tensors, then give the model and its view for this step. An effective weight of that view
+    /// Move towards the live tensors, then give the model and its view for this step. A merged weight of that view
     /// serves one block of one pass and is gone after it.
     ///
     /// # Errors

@@ -470,26 +470,26 @@ const _: () = {
 pub struct CpSlice {
     /// The frozen W, (out, in), rows weight_stride elements apart.
     pub weight: *const ::core::ffi::c_void,
-    /// W + delta, (out, in), rows effective_stride elements apart; no part of another slice's.
-    pub effective: *mut ::core::ffi::c_void,
+    /// W + delta, (out, in), rows merged_stride elements apart; no part of another slice's.
+    pub merged: *mut ::core::ffi::c_void,
     /// The slice's p (rank), or its core G (rank, rank), row-major; f32.
     pub modes: *const f32,
     /// Distance between rows of weight.
     pub weight_stride: i64,
-    /// Distance between rows of effective.
-    pub effective_stride: i64,
+    /// Distance between rows of merged.
+    pub merged_stride: i64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     ["Size of CpSlice"][::core::mem::size_of::<CpSlice>() - 40usize];
     ["Alignment of CpSlice"][::core::mem::align_of::<CpSlice>() - 8usize];
     ["Offset of field: CpSlice::weight"][::core::mem::offset_of!(CpSlice, weight) - 0usize];
-    ["Offset of field: CpSlice::effective"][::core::mem::offset_of!(CpSlice, effective) - 8usize];
+    ["Offset of field: CpSlice::merged"][::core::mem::offset_of!(CpSlice, merged) - 8usize];
     ["Offset of field: CpSlice::modes"][::core::mem::offset_of!(CpSlice, modes) - 16usize];
     ["Offset of field: CpSlice::weight_stride"]
         [::core::mem::offset_of!(CpSlice, weight_stride) - 24usize];
-    ["Offset of field: CpSlice::effective_stride"]
-        [::core::mem::offset_of!(CpSlice, effective_stride) - 32usize];
+    ["Offset of field: CpSlice::merged_stride"]
+        [::core::mem::offset_of!(CpSlice, merged_stride) - 32usize];
 };
 /// Factors, and the slices (neighbours in the table) that share them.
 #[repr(C)]
@@ -528,7 +528,7 @@ const _: () = {
     ["Offset of field: CpPair::slices_of_block"]
         [::core::mem::offset_of!(CpPair, slices_of_block) - 36usize];
 };
-/// Effective weights of all slices of all sites: see cp/reconstruct.cu.
+/// Merged weights of all slices of all sites: see cp/reconstruct.cu.
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct CpReconstruct {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::common::{normal, values};
 use aurora_kernels::audit::missing_gradients;
 use aurora_kernels::{
-    AttentionOptions, LowRank, Mode, adapted_linear, attention, cross_entropy, gelu, layer_norm,
-    linear, self_attention, soft_cross_entropy, unfold_patches,
+    AttentionOptions, DeltaMode, LowRank, adapted_linear, attention, cross_entropy, gelu,
+    layer_norm, linear, self_attention, soft_cross_entropy, unfold_patches,
 };
 use candle_core::{DType, Device, Tensor, Var};
 
@@ -24,7 +24,7 @@ fn the_cheaper_way_does_not_depend_on_the_graph() {
         let x = var(3, tokens, &[tokens as usize, 48]).as_detached_tensor();
         let run = |a: Tensor, b: Tensor| {
             let delta = LowRank::new(a, b).unwrap();
-            values(&adapted_linear(&x, &weight, None, &delta, Mode::Auto).unwrap())
+            values(&adapted_linear(&x, &weight, None, &delta, DeltaMode::Auto).unwrap())
         };
         let tracked = run(a.as_tensor().clone(), b.as_tensor().clone());
         assert_eq!(run(a.as_detached_tensor(), b.as_detached_tensor()), tracked, "{tokens}");
@@ -38,7 +38,7 @@ fn a_frozen_weight_gets_no_gradient() {
     let bias = var(1, 2, &[5]).as_detached_tensor();
     let (a, b) = (var(1, 3, &[2, 4]), var(1, 4, &[5, 2]));
     let delta = LowRank::new(a.as_tensor().clone(), b.as_tensor().clone()).unwrap();
-    for mode in [None, Some(Mode::Apply), Some(Mode::Reconstruct)] {
+    for mode in [None, Some(DeltaMode::Apply), Some(DeltaMode::Reconstruct)] {
         let y = match mode {
             None => linear(&x, &weight, Some(&bias)),
             Some(mode) => adapted_linear(&x, &weight, Some(&bias), &delta, mode),
@@ -62,7 +62,7 @@ fn nothing_tracked_builds_no_graph() {
     let options = AttentionOptions::default();
     for y in [
         linear(&x, &w, Some(&b)),
-        adapted_linear(&x, &w, None, &delta, Mode::Auto),
+        adapted_linear(&x, &w, None, &delta, DeltaMode::Auto),
         layer_norm(&x, &b, &b, 1e-6),
         gelu(&x),
         attention(&x, &x, &x, 2, &options),
@@ -120,7 +120,7 @@ fn everything() -> Vec<u64> {
     let delta = LowRank::new(a.as_tensor().clone(), b.as_tensor().clone()).unwrap();
     let frozen = w.as_detached_tensor();
     let n = layer_norm(&x, &scale, &shift, 1e-6).unwrap();
-    let qkv = adapted_linear(&n, &frozen, None, &delta, Mode::Reconstruct).unwrap();
+    let qkv = adapted_linear(&n, &frozen, None, &delta, DeltaMode::Reconstruct).unwrap();
     let h = self_attention(&qkv, 3, &AttentionOptions::default()).unwrap();
     // Many rows of queries on few rows of keys.
     let rows: Arc<[u32]> = (0..20).map(|row| row % 3).collect();
@@ -154,13 +154,13 @@ fn results_repeat_to_the_bit() {
 }
 
 #[test]
-fn the_effective_weight_is_formed_once() {
+fn the_merged_weight_is_formed_once() {
     let weight = normal(6, 0, &[4, 3]);
     let delta = LowRank::new(normal(6, 1, &[2, 3]), normal(6, 2, &[4, 2])).unwrap();
-    let first = delta.effective(&weight).unwrap();
-    assert_eq!(delta.effective(&weight).unwrap().id(), first.id());
+    let first = delta.merged_weight(&weight).unwrap();
+    assert_eq!(delta.merged_weight(&weight).unwrap().id(), first.id());
     let other = normal(6, 3, &[4, 3]);
-    let got = values(&delta.effective(&other).unwrap());
+    let got = values(&delta.merged_weight(&other).unwrap());
     let want = values(&((first - &weight).unwrap() + other).unwrap());
     assert!(crate::common::difference(&got, &want) < 1e-12);
 }
@@ -214,7 +214,7 @@ fn wrong_arguments_are_named_with_both_shapes() {
         assert!(message.contains(part), "{part} is not in: {message}");
     }
     let delta = LowRank::new(t(&[2, 3]), t(&[4, 2])).unwrap();
-    let message = refusal(adapted_linear(&t(&[1, 5]), &t(&[4, 5]), None, &delta, Mode::Auto));
+    let message = refusal(adapted_linear(&t(&[1, 5]), &t(&[4, 5]), None, &delta, DeltaMode::Auto));
     assert!(message.contains("a of shape [2, 3]"), "{message}");
     let options =
         |rows: &[u32]| AttentionOptions { kv_rows: Some(rows.into()), ..Default::default() };

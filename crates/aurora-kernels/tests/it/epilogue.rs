@@ -3,7 +3,7 @@
 
 use crate::common::{difference, normal, values};
 use aurora_kernels::{
-    Epilogue, LowRank, Mode, adapted_linear, adapted_linear_with, gelu, linear, linear_with,
+    DeltaMode, Epilogue, LowRank, adapted_linear, adapted_linear_with, gelu, linear, linear_with,
 };
 use candle_core::{DType, Tensor, Var};
 
@@ -79,7 +79,7 @@ fn epilogues_of_plain_and_adapted_linear_layers() {
             map(weight, Some(bias));
             map(weight, None);
             map(&frozen[0], Some(&frozen[1]));
-            for mode in [Mode::Apply, Mode::Reconstruct] {
+            for mode in [DeltaMode::Apply, DeltaMode::Reconstruct] {
                 for (w, bias) in [(&frozen[0], &frozen[1]), (weight.as_tensor(), &frozen[1])] {
                     let delta =
                         || LowRank::new(a.as_tensor().clone(), b.as_tensor().clone()).unwrap();
@@ -103,7 +103,7 @@ fn without_a_graph_the_residual_is_added_in_the_same_pass() {
     let found = linear_with(&x, &weight, Some(&bias), &epilogue).unwrap();
     let wanted = plain(linear(&x, &weight, Some(&bias)).unwrap(), (true, true), &residual);
     assert!(difference(&values(&found), &values(&wanted)) < 1e-14);
-    for mode in [Mode::Apply, Mode::Reconstruct] {
+    for mode in [DeltaMode::Apply, DeltaMode::Reconstruct] {
         let delta = LowRank::new(a.clone(), b.clone()).unwrap();
         let found = adapted_linear_with(&x, &weight, Some(&bias), &delta, mode, &epilogue).unwrap();
         let wanted = adapted_linear(&x, &weight, Some(&bias), &delta, mode).unwrap();

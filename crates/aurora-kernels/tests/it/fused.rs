@@ -2,7 +2,7 @@
 
 use aurora_kernels::random::Stream;
 use aurora_kernels::{
-    AttentionOptions, Epilogue, LowRank, Mode, adapted_linear_with, attention, fused, gelu,
+    AttentionOptions, DeltaMode, Epilogue, LowRank, adapted_linear_with, attention, fused, gelu,
     layer_norm, linear, linear_with, recompute, self_attention,
 };
 use candle_core::{DType, Result, Tensor, Var};
@@ -38,7 +38,7 @@ fn step(kind: usize, x: &Tensor, tensors: &[Tensor]) -> Result<Tensor> {
             let residual = Some(x.clone());
             let options = Epilogue { residual, ..Epilogue::default() };
             let frozen = normal("frozen", &[WIDTH, WIDTH]);
-            adapted_linear_with(x, &frozen, None, &delta, Mode::Reconstruct, &options)
+            adapted_linear_with(x, &frozen, None, &delta, DeltaMode::Reconstruct, &options)
         }
         5 => self_attention(&linear(x, packed, None)?, 2, &options),
         6 => attention(x, &linear(x, square, None)?, x, 2, &options),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::common::{check_gradients, normal, scattered};
 use aurora_kernels::{
-    AttentionOptions, LowRank, Mode, adapted_linear, attention, cross_entropy, gelu, khatri_rao,
-    layer_norm, linear, negative_log_likelihood, self_attention, soft_cross_entropy,
+    AttentionOptions, DeltaMode, LowRank, adapted_linear, attention, cross_entropy, gelu,
+    khatri_rao, layer_norm, linear, negative_log_likelihood, self_attention, soft_cross_entropy,
     transpose_contiguous,
 };
 use candle_core::{Device, Tensor};
@@ -37,7 +37,7 @@ proptest! {
     ) {
         let weight = normal(seed, 3, &[out, input]);
         let bias = bias.then(|| normal(seed, 4, &[out]));
-        let mode = if reconstruct { Mode::Reconstruct } else { Mode::Apply };
+        let mode = if reconstruct { DeltaMode::Reconstruct } else { DeltaMode::Apply };
         let mut inputs = vec![
             normal(seed, 0, &[2, tokens, input]),
             normal(seed, 1, &[rank, input]),

@@ -4,7 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use aurora_kernels::{LowRank, Mode, adapted_linear, linear};
+use aurora_kernels::{DeltaMode, LowRank, adapted_linear, linear};
 use candle_core::{DType, Device, Tensor, Var};
 
 struct Counting;
@@ -61,7 +61,7 @@ fn steps_counted() {
         let run = || {
             let delta = LowRank::new(a.as_tensor().clone(), b.as_tensor().clone()).unwrap();
             let y = linear(&x, &weight, None).unwrap();
-            let y = adapted_linear(&y, &weight, None, &delta, Mode::Apply).unwrap();
+            let y = adapted_linear(&y, &weight, None, &delta, DeltaMode::Apply).unwrap();
             y.sum_all().unwrap().backward().unwrap();
         };
         threads.install(run);

@@ -3,7 +3,7 @@
 
 use aurora_kernels::random::Stream;
 use aurora_kernels::{
-    AttentionOptions, Folded, LowRank, Mode, Precision, adapted_linear_with, attention,
+    AttentionOptions, DeltaMode, Folded, LowRank, Precision, adapted_linear_with, attention,
     folded_attention, linear_with,
 };
 use candle_core::{D, DType, Tensor, Var};
@@ -74,7 +74,7 @@ fn a_linear_map() {
 
 #[test]
 fn an_adapted_map() {
-    for mode in [Mode::Apply, Mode::Reconstruct] {
+    for mode in [DeltaMode::Apply, DeltaMode::Reconstruct] {
         let Given { x, weight, bias, a, b, dy } = given();
         let (weight, bias) = (weight.as_detached_tensor(), bias.as_detached_tensor());
         let delta = LowRank::new(a.as_tensor().clone(), b.as_tensor().clone()).unwrap();
@@ -84,7 +84,7 @@ fn an_adapted_map() {
         let z = linear_with(&x.detach(), &a.detach(), None, bf16).unwrap();
         let g = linear_with(&dy, &t(&b), None, bf16).unwrap();
         let (map, narrow, back) = match mode {
-            Mode::Reconstruct => (delta.effective(&weight).unwrap(), None, None),
+            DeltaMode::Reconstruct => (delta.merged_weight(&weight).unwrap(), None, None),
             _ => (weight, Some(product(&z, &t(&b))), Some(product(&g, &a))),
         };
         let with =

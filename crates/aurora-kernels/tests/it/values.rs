@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use crate::common::{difference, normal, scattered, values};
 use aurora_kernels::{
-    AttentionOptions, Folded, LowRank, Mode, Precision, adapted_linear, attention, cross_entropy,
-    folded_attention, gelu, khatri_rao, layer_norm, linear, negative_log_likelihood, reference,
-    self_attention, soft_cross_entropy, transpose_contiguous, unfold_patches,
+    AttentionOptions, DeltaMode, Folded, LowRank, Precision, adapted_linear, attention,
+    cross_entropy, folded_attention, gelu, khatri_rao, layer_norm, linear, negative_log_likelihood,
+    reference, self_attention, soft_cross_entropy, transpose_contiguous, unfold_patches,
 };
 use candle_core::{D, DType, Device, Tensor};
 
@@ -87,11 +87,11 @@ fn applying_equals_reconstructing() {
         let (b, bs) = single(&normal(2, 2, &[out]));
         let (down, downs) = single(&normal(2, 3, &[rank, input]));
         let (up, ups) = single(&normal(2, 4, &[out, rank]));
-        let effective = reference::effective_weight(&ws, &downs, &ups, input);
-        let want = reference::linear(&xs, &effective, Some(&bs), input);
+        let merged = reference::merged_weight(&ws, &downs, &ups, input);
+        let want = reference::linear(&xs, &merged, Some(&bs), input);
         let delta = LowRank::new(down, up).unwrap();
-        assert_close("effective", &delta.effective(&w).unwrap(), &effective, 1e-6);
-        for mode in [Mode::Apply, Mode::Reconstruct, Mode::Auto] {
+        assert_close("merged", &delta.merged_weight(&w).unwrap(), &merged, 1e-6);
+        for mode in [DeltaMode::Apply, DeltaMode::Reconstruct, DeltaMode::Auto] {
             let got = adapted_linear(&x, &w, Some(&b), &delta, mode).unwrap();
             assert_close("adapted_linear", &got, &want, 2e-6);
         }
@@ -106,7 +106,7 @@ fn a_zero_delta_changes_no_bit() {
     let a = single(&normal(3, 3, &[4, 24])).0;
     let delta = LowRank::new(a, Tensor::zeros((30, 4), DType::F32, &Device::Cpu).unwrap()).unwrap();
     let want: Vec<Vec<f32>> = linear(&x, &w, Some(&b)).unwrap().to_vec2().unwrap();
-    for mode in [Mode::Apply, Mode::Reconstruct] {
+    for mode in [DeltaMode::Apply, DeltaMode::Reconstruct] {
         let got = adapted_linear(&x, &w, Some(&b), &delta, mode).unwrap();
         assert_eq!(got.to_vec2::<f32>().unwrap(), want);
     }

@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::segment::{Rebuild, Swap};
-use aurora_kernels::{Epilogue, LowRank, Mode, adapted_linear_with, linear_with};
+use aurora_kernels::{DeltaMode, Epilogue, LowRank, adapted_linear_with, linear_with};
 use candle_core::Tensor;
 
 /// A site's map as it is tuned: `y = s * (x (W + dW)^T) + b`, or with the bias inside the scale. Either part may be
@@ -50,7 +50,7 @@ impl Change {
         weight: &Tensor,
         bias: &Tensor,
         options: Epilogue,
-        mode: Mode,
+        mode: DeltaMode,
     ) -> Result<Tensor> {
         let map = |options: &Epilogue| match &self.delta {
             None => linear_with(x, weight, Some(bias), options),
@@ -85,7 +85,7 @@ impl Change {
     pub(crate) fn merged(&self, weight: &Tensor, bias: &Tensor) -> Result<(Tensor, Tensor)> {
         let summed = match &self.delta {
             None => weight.detach(),
-            Some(delta) => delta.effective(weight)?,
+            Some(delta) => delta.merged_weight(weight)?,
         };
         let Some(OutputScale { factors, bias: with_bias }) = &self.scale else {
             return Ok((summed, bias.detach()));
@@ -110,7 +110,7 @@ mod tests {
     use crate::adapter::{Adapter, Dora, Ia3, Init, Lora, Slot};
     use crate::tensors::Tensors;
     use crate::{Site, Tower};
-    use aurora_kernels::{Epilogue, Mode};
+    use aurora_kernels::{DeltaMode, Epilogue};
     use candle_core::{DType, Device, Tensor, Var};
 
     const SITE: (usize, usize) = (5, 4); // (out, in)
@@ -149,7 +149,7 @@ mod tests {
         let tensors: Tensors =
             inputs.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
         let towards = normal("towards", &[3, SITE.0]);
-        for mode in [Mode::Apply, Mode::Reconstruct] {
+        for mode in [DeltaMode::Apply, DeltaMode::Reconstruct] {
             let change = adapter.change(&site(), &weight, &tensors).unwrap();
             let y = change.apply(&inputs[0].1, &weight, &bias, Epilogue::default(), mode).unwrap();
             let mut point: Vec<(String, Vec<f64>)> =

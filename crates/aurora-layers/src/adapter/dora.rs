@@ -53,7 +53,7 @@ impl Adapter for Dora {
 
     fn change(&self, site: &Site, weight: &Tensor, tensors: &Tensors) -> Result<Change> {
         let delta = self.lora.factors(site, tensors)?;
-        let lengths = row_lengths(&delta.effective(weight)?)?; // (out)
+        let lengths = row_lengths(&delta.merged_weight(weight)?)?; // (out)
         let factors = (get(tensors, &magnitude_name(site))? / lengths)?;
         Ok(Change { delta: Some(delta), scale: Some(OutputScale { factors, bias: false }) })
     }

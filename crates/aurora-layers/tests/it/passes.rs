@@ -5,7 +5,7 @@ use crate::small::trained::{
     assert_same, backbone, gradients, largest, loss, normal, specs, trained,
 };
 use crate::small::{Inputs, answering, config, inputs};
-use aurora_kernels::Mode;
+use aurora_kernels::DeltaMode;
 use aurora_kernels::random::Stream;
 use aurora_layers::{AdapterKind, Blip, Flavour, Prepared, Seen, TuneSpec, cls};
 use candle_core::{D, DType, Device, Tensor, Var};
@@ -46,7 +46,7 @@ fn passes_to_cls_equal_full_passes_gradients_too() {
     let inputs = inputs().of(DType::F64);
     for spec in specs() {
         let (blip, tuned, variables) = trained(&backbone, spec.clone());
-        for mode in [Mode::Apply, Mode::Reconstruct] {
+        for mode in [DeltaMode::Apply, DeltaMode::Reconstruct] {
             let mut prepared = tuned.prepare(&blip, None).unwrap();
             prepared.mode = mode;
             let found = short(&blip, &prepared, &inputs);

@@ -1,9 +1,9 @@
-//! With segments neither the activations nor the effective weights of all blocks are there at once: most memory of a
+//! With segments neither the activations nor the merged weights of all blocks are there at once: most memory of a
 //! step, measured in processes of their own.
 
 #![cfg(target_os = "linux")]
 
-use aurora_kernels::Mode;
+use aurora_kernels::DeltaMode;
 use aurora_kernels::random::Stream;
 use aurora_layers::{
     AdapterKind, Backbone, BlipConfig, Checkpointing, Flavour, Form, TextConfig, TuneSpec, Tuned,
@@ -20,9 +20,9 @@ const REPORT: &str = "AURORA_TEST_REPORT";
 /// A case: width, side of a picture in patches, pictures.
 ///
 /// Many tokens in a narrow model: 18 * 64 values of each of 2,056 tokens are 9 MiB a block. Few tokens in a wide one:
-/// the effective weights of a block are 12 MiB.
+/// the merged weights of a block are 12 MiB.
 const CASES: [(&str, usize, usize, usize); 2] =
-    [("activations", 64, 16, 8), ("effective weights", 512, 2, 1)];
+    [("activations", 64, 16, 8), ("merged weights", 512, 2, 1)];
 const BLOCKS: usize = 8;
 
 fn config(width: usize, side: usize) -> BlipConfig {
@@ -69,7 +69,7 @@ fn step_in_a_process_of_its_own() {
     let tuned = Tuned::start(spec, &backbone, 1, &Device::Cpu).unwrap();
     let (tuned, variables) = tuned.into_variables().unwrap();
     let mut prepared = tuned.prepare(&blip, None).unwrap();
-    prepared.mode = Mode::Reconstruct;
+    prepared.mode = DeltaMode::Reconstruct;
     if std::env::var_os(SEGMENTS).is_some() {
         prepared.checkpointing = Checkpointing::Block;
     }

@@ -2,7 +2,7 @@
 
 use crate::small::trained::{assert_same, backbone, gradients, loss, specs, trained};
 use crate::small::{Inputs, answering, config, inputs};
-use aurora_kernels::Mode;
+use aurora_kernels::DeltaMode;
 use aurora_layers::{AdapterKind, Blip, BlipConfig, Checkpointing, Prepared, Seen};
 use candle_core::{DType, Tensor};
 
@@ -49,7 +49,7 @@ fn assert_segments_change_nothing(config: BlipConfig, step: Step, dtype: DType, 
     // With heads alone nothing that a segment could differentiate is trained.
     for spec in specs().into_iter().filter(|spec| spec.kind != AdapterKind::Heads) {
         let (blip, tuned, variables) = trained(&backbone, spec.clone());
-        for mode in [Mode::Apply, Mode::Reconstruct] {
+        for mode in [DeltaMode::Apply, DeltaMode::Reconstruct] {
             let run = |checkpointing| {
                 let mut prepared = tuned.prepare(&blip, None).unwrap();
                 (prepared.mode, prepared.checkpointing) = (mode, checkpointing);

@@ -3,7 +3,7 @@
 use crate::small::{
     answering, answers, bits, config, every_spec, inputs, moved, outputs, relative,
 };
-use aurora_kernels::Mode;
+use aurora_kernels::DeltaMode;
 use aurora_layers::{AdapterKind, Backbone, Flavour, TuneSpec, Tuned, cls};
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ fn the_tuned_model_equals_the_backbone_bit_for_bit() {
     for spec in every_spec() {
         let tuned = Tuned::start(spec.clone(), &backbone, 3, &Device::Cpu).unwrap();
         let blip = tuned.model(&frozen).unwrap();
-        for mode in [Mode::Apply, Mode::Reconstruct, Mode::Auto] {
+        for mode in [DeltaMode::Apply, DeltaMode::Reconstruct, DeltaMode::Auto] {
             let mut prepared = tuned.prepare(&blip, None).unwrap();
             prepared.mode = mode;
             for (found, wanted) in outputs(&blip, &prepared).iter().zip(&wanted) {
@@ -54,7 +54,7 @@ fn a_moved_adapter_gives_the_same_in_both_modes() {
             prepared.mode = mode;
             outputs(&blip, &prepared)
         };
-        let (apply, reconstruct) = (run(Mode::Apply), run(Mode::Reconstruct));
+        let (apply, reconstruct) = (run(DeltaMode::Apply), run(DeltaMode::Reconstruct));
         for (index, ((a, b), bare)) in apply.iter().zip(&reconstruct).zip(&bare).enumerate() {
             let kind = spec.kind;
             let off = |x: &Tensor, y: &Tensor| {

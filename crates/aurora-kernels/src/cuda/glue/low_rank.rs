@@ -24,7 +24,7 @@ macro_rules! dense {
 }
 
 /// `weight + B A`, (out, in), in a new tensor.
-pub(crate) fn effective(weight: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+pub(crate) fn merged_weight(weight: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let ((out, input), rank) = (weight.dims2()?, a.dim(0)?);
     let shape = Shape::from((out, input));
     // The kernel takes factors in f32, those of the input side by width.
@@ -43,10 +43,10 @@ pub(crate) fn effective(weight: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tenso
     let slice = Slice {
         pair: 0,
         weight: work.pointer(&frozen)?,
-        effective: work.start(&result)?,
+        merged: work.start(&result)?,
         modes: work.pointer(&modes)?,
         weight_stride: frozen.stride,
-        effective_stride: input,
+        merged_stride: input,
     };
     let (u, v) = (work.pointer(&u_held)?, work.pointer(&v_held)?);
     let plan = Reconstruct {
@@ -64,12 +64,12 @@ pub(crate) fn effective(weight: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tenso
     Ok(wrapped(result, shape))
 }
 
-/// `x W^T + bias`, and unless `weight` is the effective one already, `+ (x A^T) B^T`.
+/// `x W^T + bias`, and unless `weight` is the merged one already, `+ (x A^T) B^T`.
 pub(crate) fn forward(
     [x, a, b]: [Operand<'_>; 3],
     weight: &Tensor,
     bias: Option<&Tensor>,
-    formed: bool,
+    merged: bool,
 ) -> Result<(CudaStorage, Shape)> {
     let work = Work::on(OP, &x.0.device)?;
     let ((rows, _), (out, input)) = (matrix_dims(x.1), weight.dims2()?);
@@ -81,7 +81,7 @@ pub(crate) fn forward(
         let bias = dense!(work, "bias", bias, bias_read);
         bias::add(&work, OP, &mut y, (rows, out), &bias)?;
     }
-    if !formed {
+    if !merged {
         add_delta(&work, (&held, rows, input), [a, b], (&y, out))?;
     }
     Ok((y, output_shape(x.1, out)))
@@ -110,17 +110,17 @@ fn add_delta(
 }
 
 /// Gradients of x and the factors, of each that is tracked: dx = dy (W + B A); dA = (dy B)^T x;
-/// dB = dy^T (x A^T). `weight` is the effective one where it was `formed`.
+/// dB = dy^T (x A^T). `weight` is the merged one where it was `merged`.
 pub(crate) fn backward(
     [x, a, b]: [&Tensor; 3],
     weight: &Tensor,
-    formed: bool,
+    merged: bool,
     dy: &Tensor,
 ) -> Result<[Option<Tensor>; 3]> {
     let dy = as_rows(dy)?;
     let dx = if x.track_op() {
         let mut dx = product(&dy, weight)?;
-        if !formed {
+        if !merged {
             dx = (dx + product(&product(&dy, b)?, a)?)?;
         }
         Some(dx.reshape(x.shape())?)

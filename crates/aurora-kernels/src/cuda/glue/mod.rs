@@ -26,7 +26,9 @@ pub(crate) use layer_norm::{
 pub(crate) use loss::{
     LossState, Rows as LossRows, backward as loss_backward, forward as loss_forward,
 };
-pub(crate) use low_rank::{backward as adapted_backward, effective, forward as adapted_forward};
+pub(crate) use low_rank::{
+    backward as adapted_backward, forward as adapted_forward, merged_weight,
+};
 pub use moving_average::moving_average;
 pub use optimizer::AdamWState;
 pub(crate) use product::{linear_backward, linear_forward};

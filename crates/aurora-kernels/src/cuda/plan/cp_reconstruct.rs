@@ -38,17 +38,17 @@ pub struct Slice {
     pub pair: usize,
     /// The frozen weight, (outputs, inputs).
     pub weight: DevicePointer,
-    /// Where the effective weight goes, (outputs, inputs).
-    pub effective: DevicePointer,
+    /// Where the merged weight goes, (outputs, inputs).
+    pub merged: DevicePointer,
     /// p (rank), or with cores G (rank, rank); f32.
     pub modes: DevicePointer,
     /// Distance between rows of the weight.
     pub weight_stride: usize,
-    /// Distance between rows of the effective weight.
-    pub effective_stride: usize,
+    /// Distance between rows of the merged weight.
+    pub merged_stride: usize,
 }
 
-/// Effective weights of all slices: `W + V diag(lambda * p) U^T`, or `W + V G^T U^T`.
+/// Merged weights of all slices: `W + V diag(lambda * p) U^T`, or `W + V G^T U^T`.
 #[derive(Debug, Clone)]
 pub struct Reconstruct {
     /// Of the weights.
@@ -114,13 +114,13 @@ impl Reconstruct {
                 tiles(pair).saturating_mul(of_pair.len().div_ceil(of_block)).saturating_add(blocks);
             for slice in of_pair {
                 at_least(OP, "weight_stride", slice.weight_stride, pair.inputs)?;
-                at_least(OP, "effective_stride", slice.effective_stride, pair.inputs)?;
+                at_least(OP, "merged_stride", slice.merged_stride, pair.inputs)?;
                 slices.push(CpSlice {
                     weight: slice.weight.read(),
-                    effective: slice.effective.write(),
+                    merged: slice.merged.write(),
                     modes: slice.modes.floats(),
                     weight_stride: slice.weight_stride as i64,
-                    effective_stride: slice.effective_stride as i64,
+                    merged_stride: slice.merged_stride as i64,
                 });
             }
         }

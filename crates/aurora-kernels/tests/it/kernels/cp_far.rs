@@ -82,7 +82,7 @@ fn reconstruct() {
     let of =
         |index, length| Tensor::new(&emulator, Element::F32, &normal(Element::F32, index, length));
     let (u, v, modes) = (of(1, WIDTH * RANK), of(2, ROWS * RANK), of(3, RANK));
-    let (weight, effective) = (Both::new(&emulator, 4), Both::new(&emulator, 5));
+    let (weight, merged) = (Both::new(&emulator, 4), Both::new(&emulator, 5));
     for far in [false, true] {
         let stride = if far { STRIDE } else { WIDTH };
         let plan = Reconstruct {
@@ -98,10 +98,10 @@ fn reconstruct() {
             slices: vec![Slice {
                 pair: 0,
                 weight: weight.pointer(far),
-                effective: effective.pointer(far),
+                merged: merged.pointer(far),
                 modes: modes.pointer(),
                 weight_stride: stride,
-                effective_stride: stride,
+                merged_stride: stride,
             }],
         };
         let table = plan.table().unwrap().unwrap();
@@ -109,7 +109,7 @@ fn reconstruct() {
         emulator.upload(&table.bytes, &*memory).unwrap();
         run(&emulator, [table.launch(memory.pointer(), DevicePointer::NULL).unwrap()]);
     }
-    effective.assert_same();
+    merged.assert_same();
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Reconstruction of effective weights, from CP and from a core, against f64.
+//! Reconstruction of merged weights, from CP and from a core, against f64.
 
 use aurora_kernels::cuda::plan::{FactorPair, Reconstruct, Slice};
 use aurora_kernels::cuda::{DevicePointer, Element, Machine};
@@ -108,13 +108,13 @@ fn check(machine: &dyn Machine, element: Element, case: &Case) {
             .slices
             .iter()
             .zip(&tensors)
-            .map(|(shape, (weight, effective, modes, ..))| Slice {
+            .map(|(shape, (weight, merged, modes, ..))| Slice {
                 pair: shape.pair,
                 weight: weight.pointer(),
-                effective: effective.pointer().offset(shape.skip, element),
+                merged: merged.pointer().offset(shape.skip, element),
                 modes: modes.pointer(),
                 weight_stride: case.pairs[shape.pair].0 + shape.gap,
-                effective_stride: case.pairs[shape.pair].0 + 2 * shape.gap,
+                merged_stride: case.pairs[shape.pair].0 + 2 * shape.gap,
             })
             .collect(),
     };
@@ -124,14 +124,14 @@ fn check(machine: &dyn Machine, element: Element, case: &Case) {
     let lambda_pointer = if case.lambda { lambda_tensor.pointer() } else { DevicePointer::NULL };
     run(machine, [table.launch(memory.pointer(), lambda_pointer).unwrap()]);
 
-    for (index, (shape, (_, effective, _, weight, modes))) in
+    for (index, (shape, (_, merged, _, weight, modes))) in
         case.slices.iter().zip(&tensors).enumerate()
     {
         let (inputs, outputs) = case.pairs[shape.pair];
         let (u, v) = &factors[shape.pair];
         let stride = inputs + shape.gap;
-        let effective_stride = stride + shape.gap;
-        let got = effective.values();
+        let merged_stride = stride + shape.gap;
+        let got = merged.values();
         let (mut have, mut want, mut bounds) = (Vec::new(), Vec::new(), Vec::new());
         for o in 0..outputs {
             let left = left(element, case, (v, modes, &lambda), o);
@@ -144,14 +144,14 @@ fn check(machine: &dyn Machine, element: Element, case: &Case) {
                     off += error * u.abs();
                 }
                 let w = weight[o * stride + i];
-                have.push(got[shape.skip + o * effective_stride + i]);
+                have.push(got[shape.skip + o * merged_stride + i]);
                 want.push(w + sum);
                 let terms = 2.0 * (rank + 1) as f64;
                 bounds.push(off + unit(Element::F32) * (terms * (sizes + off) + w.abs()));
             }
             // What lies between the rows is not the kernel's.
             if o + 1 < outputs {
-                let begin = shape.skip + o * effective_stride + inputs;
+                let begin = shape.skip + o * merged_stride + inputs;
                 assert!(got[begin..begin + 2 * shape.gap].iter().all(|x| x.is_nan()));
             }
         }
@@ -223,10 +223,10 @@ fn plan(pair: (usize, usize), slice_pair: usize, stride: usize) -> Reconstruct {
         slices: vec![Slice {
             pair: slice_pair,
             weight: null,
-            effective: null,
+            merged: null,
             modes: null,
             weight_stride: stride,
-            effective_stride: stride,
+            merged_stride: stride,
         }],
     }
 }

@@ -1,7 +1,7 @@
 //! Models of the released PyTorch code, from its weights.
 
 use super::{Fixture, folder};
-use aurora_kernels::{Mode, Precision};
+use aurora_kernels::{DeltaMode, Precision};
 use aurora_layers::{
     Blip, BlipConfig, Checkpointing, DecoderTokens, Form, Prepared, TextConfig, TuneSpec,
     VisionConfig, released,
@@ -81,7 +81,7 @@ pub fn variables(live: &Fixture) -> (BTreeMap<String, Var>, Fixture) {
 pub struct Setting {
     /// Whether only what the released code tunes is trained, not the backbone too.
     pub frozen: bool,
-    pub mode: Mode,
+    pub mode: DeltaMode,
     pub precision: Precision,
     pub checkpointing: Checkpointing,
 }
@@ -89,7 +89,7 @@ pub struct Setting {
 impl Setting {
     pub const PLAIN: Self = Self {
         frozen: false,
-        mode: Mode::Auto,
+        mode: DeltaMode::Auto,
         precision: Precision::F32,
         checkpointing: Checkpointing::None,
     };
@@ -97,7 +97,8 @@ impl Setting {
     /// All of them in f32.
     pub fn all() -> impl Iterator<Item = Self> {
         // With a trained backbone there is one way to apply a delta.
-        let modes = [(false, Mode::Auto), (true, Mode::Apply), (true, Mode::Reconstruct)];
+        let modes =
+            [(false, DeltaMode::Auto), (true, DeltaMode::Apply), (true, DeltaMode::Reconstruct)];
         modes.into_iter().flat_map(|(frozen, mode)| {
             [Checkpointing::None, Checkpointing::Block].map(|checkpointing| Self {
                 frozen,
