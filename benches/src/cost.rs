@@ -325,7 +325,7 @@ mod tests {
             shape.forward(2),
             Cost { operations: 2 * product, bytes: 2 * 2 * (6 * 3 * 8 + 2 * 4 * 8) }
         );
-        // crates/aurora-kernels/src/folded.rs: 4 H Tq Tk D and 4 Tq D D for each row of queries.
+        // crates/aurora-kernels/src/absorbed_attention.rs: 4 H Tq Tk D and 4 Tq D D for each row of queries.
         let maps = 6 * (4 * 3 * 8 * 8 + 3 * 8);
         assert_eq!(shape.folded(2, 4).operations, 2 * 2 * product + maps);
         assert_eq!(shape.formed(4).operations, 2 * product + 2 * (4 * 4 * 8 * 8 + 4 * 8));

@@ -1,7 +1,7 @@
 //! Few words that look at pictures: the maps to keys and values folded into queries and outputs, and applied.
 
 use aurora_kernels::{
-    AttentionOptions, Folded, Precision, attention, folded_attention, linear, reference,
+    AbsorbedKv, AttentionOptions, Precision, absorbed_attention, attention, linear, reference,
 };
 use candle_core::{Result, Tensor};
 
@@ -39,8 +39,8 @@ impl Operands {
     fn folded(&self) -> Result<Tensor> {
         let Self { q, states, key, value, value_bias } = self;
         let precision = Precision::F32;
-        let of = Folded { states, key, value, value_bias, rows: None, precision };
-        folded_attention(q, &of, FOLDED.heads)
+        let of = AbsorbedKv { states, key, value, value_bias, rows: None, precision };
+        absorbed_attention(q, &of, FOLDED.heads)
     }
 
     fn formed(&self) -> Result<Tensor> {

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod absorbed_attention;
 mod activation;
 mod attention;
 pub mod audit;
@@ -8,7 +9,6 @@ pub mod device;
 mod element;
 mod epilogue;
 mod error;
-mod folded;
 pub mod isa;
 mod khatri_rao;
 mod likelihood;
@@ -32,11 +32,11 @@ pub mod threads;
 mod view;
 mod wide;
 
+pub use absorbed_attention::{AbsorbedKv, absorbed_attention};
 pub use activation::gelu;
 pub use attention::{AttentionOptions, attention, self_attention};
 pub use epilogue::Epilogue;
 pub use error::Error;
-pub use folded::{Folded, folded_attention};
 pub use khatri_rao::{khatri_rao, transpose_contiguous};
 pub use likelihood::negative_log_likelihood;
 pub use linear::{linear, linear_with};
@@ -46,4 +46,4 @@ pub use norm::layer_norm;
 pub use patches::unfold_patches;
 pub use precision::Precision;
 pub use recompute::recompute;
-pub use tape::fused;
+pub use tape::as_one_node;

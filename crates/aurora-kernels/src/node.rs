@@ -1,8 +1,8 @@
 //! A node of candle's graph with any number of inputs, whose gradients are computed together.
 //!
 //! candle's operations have three inputs at most. So a node stands on a chain of others that hold two or three inputs
-//! each and whose own value, one number, means nothing. In the backward pass the node computes all gradients and lays
-//! them down; the chain is reached after it, and picks them up.
+//! each and whose own value, one number, means nothing. In the backward pass the node computes all gradients and leaves
+//! them pending; the chain is reached after it, and picks them up.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,14 +18,14 @@ pub(crate) trait Gradients: Send + Sync + 'static {
 }
 
 /// A node with the value of `output` in a graph that leads to `inputs`, all of them tracked.
-pub(crate) fn attach(
+pub(crate) fn custom_node(
     inputs: &[Tensor],
     output: Tensor,
     gradients: impl Gradients,
 ) -> Result<Tensor> {
-    let laid_down = Mutex::new(vec![None; inputs.len()]);
-    let shared = Arc::new(Shared { gradients: Box::new(gradients), laid_down });
-    let link = |inputs: Vec<Option<usize>>| Link { shared: shared.clone(), inputs };
+    let pending = Mutex::new(vec![None; inputs.len()]);
+    let shared = Arc::new(NodeState { gradients: Box::new(gradients), pending });
+    let link = |inputs: Vec<Option<usize>>| ChainLink { shared: shared.clone(), inputs };
     let held = |from: usize, count: usize| (from..from + count).map(Some);
     let mut chain = match inputs {
         [a] => a.apply_op1(link(held(0, 1).collect()))?,
@@ -41,22 +41,22 @@ pub(crate) fn attach(
             [] => chain,
         };
     }
-    chain.apply_op1(Head { shared, output: Mutex::new(Some(output)) })
+    chain.apply_op1(NodeOutput { shared, output: Mutex::new(Some(output)) })
 }
 
 /// What the pieces of a node have in common.
-struct Shared {
+struct NodeState {
     gradients: Box<dyn Gradients>,
     /// The gradient of each input, between the node that computes them all and the links that hand them on.
-    laid_down: Mutex<Vec<Option<Tensor>>>,
+    pending: Mutex<Vec<Option<Tensor>>>,
 }
 
-impl Shared {
+impl NodeState {
     /// The gradient of `input`, which is number `index`; number none is the chain, whose gradient only has to be there.
     fn gradient(&self, input: &Tensor, index: Option<usize>) -> Result<Option<Tensor>> {
         let Some(index) = index else { return Ok(Some(input.zeros_like()?)) };
-        let mut laid_down = self.laid_down.lock().unwrap_or_else(PoisonError::into_inner);
-        match laid_down.get_mut(index).and_then(Option::take) {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        match pending.get_mut(index).and_then(Option::take) {
             // candle wants a gradient for every node that it comes by, variables alone excepted.
             None if !input.is_variable() => Ok(Some(input.zeros_like()?)),
             gradient => Ok(gradient),
@@ -70,23 +70,23 @@ pub(crate) fn nothing() -> Result<(CpuStorage, Shape)> {
 }
 
 /// A piece of the chain that leads from a node's output to its inputs.
-struct Link {
-    shared: Arc<Shared>,
+struct ChainLink {
+    shared: Arc<NodeState>,
     /// What its arguments are: the number of an input, or none for the rest of the chain.
     inputs: Vec<Option<usize>>,
 }
 
-impl Link {
+impl ChainLink {
     fn gradient(&self, argument: usize, input: &Tensor) -> Result<Option<Tensor>> {
         self.shared.gradient(input, self.inputs.get(argument).copied().flatten())
     }
 }
 
-const LINK: &str = "node";
+const NODE: &str = "node";
 
-impl CustomOp1 for Link {
+impl CustomOp1 for ChainLink {
     fn name(&self) -> &'static str {
-        LINK
+        NODE
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
@@ -98,9 +98,9 @@ impl CustomOp1 for Link {
     }
 }
 
-impl CustomOp2 for Link {
+impl CustomOp2 for ChainLink {
     fn name(&self) -> &'static str {
-        LINK
+        NODE
     }
 
     fn cpu_fwd(
@@ -124,9 +124,9 @@ impl CustomOp2 for Link {
     }
 }
 
-impl CustomOp3 for Link {
+impl CustomOp3 for ChainLink {
     fn name(&self) -> &'static str {
-        LINK
+        NODE
     }
 
     fn cpu_fwd(
@@ -154,15 +154,15 @@ impl CustomOp3 for Link {
 }
 
 /// The node's output.
-struct Head {
-    shared: Arc<Shared>,
+struct NodeOutput {
+    shared: Arc<NodeState>,
     /// Its value, until the node has it.
     output: Mutex<Option<Tensor>>,
 }
 
-impl CustomOp1 for Head {
+impl CustomOp1 for NodeOutput {
     fn name(&self) -> &'static str {
-        LINK
+        NODE
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
@@ -177,7 +177,7 @@ impl CustomOp1 for Head {
 
     fn bwd(&self, chain: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         let gradients = self.shared.gradients.gradients(dy)?;
-        *self.shared.laid_down.lock().unwrap_or_else(PoisonError::into_inner) = gradients;
+        *self.shared.pending.lock().unwrap_or_else(PoisonError::into_inner) = gradients;
         Ok(Some(chain.zeros_like()?))
     }
 }

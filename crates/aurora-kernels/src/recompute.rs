@@ -2,10 +2,10 @@
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, Var};
 
-use crate::node::{Gradients, attach, nothing};
+use crate::node::{Gradients, custom_node, nothing};
 use crate::tape;
 
-/// `run` of these inputs, without its graph: a segment. Only the inputs are kept; the backward pass runs it once more,
+/// `run` of these inputs, without its graph. Only the inputs are kept; the backward pass runs it once more,
 /// with a graph over variables of the inputs' values, and differentiates that.
 ///
 /// Values and gradients are those of `run(inputs)` to the bit, where `run` gives the same at every call. It has to
@@ -28,43 +28,43 @@ where
     let output = run(&frozen)?.detach();
     let leads_to: Vec<Tensor> = tracked.iter().map(|&index| inputs[index].clone()).collect();
     let run = Box::new(move |inputs: &[Tensor]| run(inputs).map_err(candle_core::Error::wrap));
-    Ok(attach(&leads_to, output, Segment { inputs: frozen, tracked, run })?)
+    Ok(custom_node(&leads_to, output, Recomputed { inputs: frozen, tracked, run })?)
 }
 
 type Run = Box<dyn Fn(&[Tensor]) -> Result<Tensor> + Send + Sync>;
 
-/// What is kept of a segment.
-struct Segment {
+/// A recomputed function: what is kept of it until the backward pass.
+struct Recomputed {
     inputs: Vec<Tensor>,
     tracked: Vec<usize>,
     run: Run,
 }
 
-impl Gradients for Segment {
-    /// The segment anew, with its graph, or its tape where that is whole.
+impl Gradients for Recomputed {
+    /// The function anew, with its graph, or its tape where that is whole.
     fn gradients(&self, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let mut inputs = self.inputs.clone();
         for &index in &self.tracked {
             inputs[index] = Var::from_tensor(&inputs[index])?.into_inner();
         }
-        let (output, tape) = tape::record(|| (self.run)(&inputs));
+        let (output, tape) = tape::with_tape(|| (self.run)(&inputs));
         let output = output?;
         let variables: Vec<Tensor> =
             self.tracked.iter().map(|&index| inputs[index].clone()).collect();
-        if tape.leads(&variables, &output) {
+        if tape.covers(&variables, &output) {
             return tape.backward(&variables, &output, dy);
         }
-        let store = output.apply_op1(Seed(dy.clone()))?.backward()?;
+        let store = output.apply_op1(UpstreamGradient(dy.clone()))?.backward()?;
         Ok(variables.iter().map(|variable| store.get(variable).cloned()).collect())
     }
 }
 
 /// A number whose gradient by its argument is this one: where a backward pass begins that another goes on with.
-struct Seed(Tensor);
+struct UpstreamGradient(Tensor);
 
-impl CustomOp1 for Seed {
+impl CustomOp1 for UpstreamGradient {
     fn name(&self) -> &'static str {
-        "seed"
+        "upstream_gradient"
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {

@@ -1,4 +1,4 @@
-//! One node for a whole block: [`fused`].
+//! One node for a whole block: [`as_one_node`].
 //!
 //! candle's backward pass fills a tensor with zeros for every value of a graph and adds each gradient to it, and what a
 //! graph holds stays until the pass has ended. For a block of a tower, whose values are large and each used once, that
@@ -12,16 +12,16 @@ use std::sync::Arc;
 
 use candle_core::{CustomOp1, CustomOp2, CustomOp3, Result, Tensor, TensorId};
 
-use crate::node::{Gradients, attach};
+use crate::node::{Gradients, custom_node};
 use crate::plus::sum;
 
-type Shared<C> = Arc<Box<C>>;
+type SharedOp<C> = Arc<Box<C>>;
 
 /// An operation with its arguments.
 enum Call {
-    One(Shared<dyn CustomOp1 + Send + Sync>, Tensor),
-    Two(Shared<dyn CustomOp2 + Send + Sync>, [Tensor; 2]),
-    Three(Shared<dyn CustomOp3 + Send + Sync>, [Tensor; 3]),
+    One(SharedOp<dyn CustomOp1 + Send + Sync>, Tensor),
+    Two(SharedOp<dyn CustomOp2 + Send + Sync>, [Tensor; 2]),
+    Three(SharedOp<dyn CustomOp3 + Send + Sync>, [Tensor; 3]),
 }
 
 impl Call {
@@ -58,7 +58,7 @@ thread_local! {
     static CURRENT: RefCell<Option<Tape>> = const { RefCell::new(None) };
 }
 
-fn note(call: impl FnOnce() -> Call, result: Tensor) -> Tensor {
+fn record(call: impl FnOnce() -> Call, result: Tensor) -> Tensor {
     if result.track_op() {
         CURRENT.with_borrow_mut(|tape| {
             if let Some(tape) = tape {
@@ -72,9 +72,9 @@ fn note(call: impl FnOnce() -> Call, result: Tensor) -> Tensor {
 /// `op` of `a`, as a node of the graph, and on the tape where there is one. Every differentiable operation of this crate
 /// is applied by this or its two sisters.
 pub(crate) fn apply1(a: &Tensor, op: impl CustomOp1 + Send + Sync + 'static) -> Result<Tensor> {
-    let op: Shared<dyn CustomOp1 + Send + Sync> = Arc::new(Box::new(op));
+    let op: SharedOp<dyn CustomOp1 + Send + Sync> = Arc::new(Box::new(op));
     let result = a.apply_op1_arc(op.clone())?;
-    Ok(note(|| Call::One(op, a.clone()), result))
+    Ok(record(|| Call::One(op, a.clone()), result))
 }
 
 /// `op` of two tensors: see [`apply1`].
@@ -83,9 +83,9 @@ pub(crate) fn apply2(
     b: &Tensor,
     op: impl CustomOp2 + Send + Sync + 'static,
 ) -> Result<Tensor> {
-    let op: Shared<dyn CustomOp2 + Send + Sync> = Arc::new(Box::new(op));
+    let op: SharedOp<dyn CustomOp2 + Send + Sync> = Arc::new(Box::new(op));
     let result = a.apply_op2_arc(b, op.clone())?;
-    Ok(note(|| Call::Two(op, [a.clone(), b.clone()]), result))
+    Ok(record(|| Call::Two(op, [a.clone(), b.clone()]), result))
 }
 
 /// `op` of three tensors: see [`apply1`].
@@ -95,13 +95,13 @@ pub(crate) fn apply3(
     c: &Tensor,
     op: impl CustomOp3 + Send + Sync + 'static,
 ) -> Result<Tensor> {
-    let op: Shared<dyn CustomOp3 + Send + Sync> = Arc::new(Box::new(op));
+    let op: SharedOp<dyn CustomOp3 + Send + Sync> = Arc::new(Box::new(op));
     let result = a.apply_op3_arc(b, c, op.clone())?;
-    Ok(note(|| Call::Three(op, [a.clone(), b.clone(), c.clone()]), result))
+    Ok(record(|| Call::Three(op, [a.clone(), b.clone(), c.clone()]), result))
 }
 
 /// Runs `run` with a tape of its own, and puts the one that was there back whatever happens.
-pub(crate) fn record<R>(run: impl FnOnce() -> R) -> (R, Tape) {
+pub(crate) fn with_tape<R>(run: impl FnOnce() -> R) -> (R, Tape) {
     struct Outer(Option<Tape>);
     impl Drop for Outer {
         fn drop(&mut self) {
@@ -118,7 +118,7 @@ pub(crate) fn record<R>(run: impl FnOnce() -> R) -> (R, Tape) {
 impl Tape {
     /// Whether the tape has every step from `inputs` to `output`: each tracked argument is an input or comes from an
     /// earlier step. Otherwise an operation of candle's own stands between, of which the tape knows nothing.
-    pub(crate) fn leads(&self, inputs: &[Tensor], output: &Tensor) -> bool {
+    pub(crate) fn covers(&self, inputs: &[Tensor], output: &Tensor) -> bool {
         let mut known: HashSet<TensorId> = inputs.iter().map(Tensor::id).collect();
         for (call, result) in &self.0 {
             if call.arguments().iter().any(|a| a.track_op() && !known.contains(&a.id())) {
@@ -129,7 +129,7 @@ impl Tape {
         self.0.iter().any(|(_, result)| result.id() == output.id())
     }
 
-    /// The gradients of `inputs` from that of `output`. Where [`Self::leads`] does not hold they would be wrong.
+    /// The gradients of `inputs` from that of `output`. Where [`Self::covers`] does not hold they would be wrong.
     pub(crate) fn backward(
         &self,
         inputs: &[Tensor],
@@ -161,7 +161,7 @@ impl Tape {
 ///
 /// # Errors
 /// Those of `run`.
-pub fn fused<E: From<candle_core::Error>>(
+pub fn as_one_node<E: From<candle_core::Error>>(
     inputs: &[Tensor],
     run: impl FnOnce() -> std::result::Result<Tensor, E>,
 ) -> std::result::Result<Tensor, E> {
@@ -169,23 +169,23 @@ pub fn fused<E: From<candle_core::Error>>(
     if inputs.is_empty() || inputs.iter().any(|input| !input.device().is_cpu()) {
         return run();
     }
-    let (output, tape) = record(run);
+    let (output, tape) = with_tape(run);
     let output = output?;
-    if !tape.leads(&inputs, &output) {
+    if !tape.covers(&inputs, &output) {
         return Ok(output);
     }
     let value = output.detach();
-    Ok(attach(&inputs, value, Block { inputs: inputs.clone(), output, tape })?)
+    Ok(custom_node(&inputs, value, TapedBlock { inputs: inputs.clone(), output, tape })?)
 }
 
 /// A block that has run.
-struct Block {
+struct TapedBlock {
     inputs: Vec<Tensor>,
     output: Tensor,
     tape: Tape,
 }
 
-impl Gradients for Block {
+impl Gradients for TapedBlock {
     fn gradients(&self, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         self.tape.backward(&self.inputs, &self.output, dy)
     }

@@ -8,7 +8,7 @@ use crate::adapter::{Beside, Change};
 use crate::gate::Gate;
 use crate::video::FrameAware;
 use crate::{Error, Prepared, Result};
-use aurora_kernels::{fused, recompute};
+use aurora_kernels::recompute;
 use candle_core::Tensor;
 use std::collections::BTreeMap;
 
@@ -104,7 +104,7 @@ pub(crate) fn one_node<B: Rebuild>(
     if plain::wanted() {
         return run();
     }
-    fused(&inputs, run)
+    aurora_kernels::as_one_node(&inputs, run)
 }
 
 /// Adds the tracked tensors of a block and of its part of a view to `inputs`, and gives both anew.

@@ -7,7 +7,7 @@ use crate::segment::{Checkpointing, Rebuild, Swap, segment};
 use crate::site::{Tower, text_layer};
 use crate::tensors::{Tensors, get};
 use crate::{Prepared, Result, TextConfig};
-use aurora_kernels::{AttentionOptions, Folded, attention, folded_attention};
+use aurora_kernels::{AbsorbedKv, AttentionOptions, absorbed_attention, attention};
 use candle_core::{D, Tensor};
 
 /// Query, key and value maps, the output map and the norm after the residual.
@@ -113,8 +113,8 @@ impl Attention {
                 let rows = options.kv_rows.as_deref();
                 let (key, value, value_bias) = (&key, &value, &value_bias);
                 let precision = prepared.precision;
-                let of = Folded { states, key, value, value_bias, rows, precision };
-                folded_attention(&query, &of, heads)?
+                let of = AbsorbedKv { states, key, value, value_bias, rows, precision };
+                absorbed_attention(&query, &of, heads)?
             }
         };
         let mixed = packing.pack(&mixed)?; // (tokens, width)

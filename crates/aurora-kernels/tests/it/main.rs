@@ -5,11 +5,11 @@
 mod common;
 mod contract;
 mod epilogue;
-mod fused;
 mod gradients;
 mod kernels;
 mod no_copy;
 mod nvrtc;
+mod one_node;
 mod precision;
 mod recompute;
 mod streams;

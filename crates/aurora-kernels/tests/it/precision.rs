@@ -3,8 +3,8 @@
 
 use aurora_kernels::random::Stream;
 use aurora_kernels::{
-    AttentionOptions, DeltaMode, Folded, LowRank, Precision, adapted_linear_with, attention,
-    folded_attention, linear_with,
+    AbsorbedKv, AttentionOptions, DeltaMode, LowRank, Precision, absorbed_attention,
+    adapted_linear_with, attention, linear_with,
 };
 use candle_core::{D, DType, Tensor, Var};
 
@@ -154,7 +154,7 @@ fn attention_of_a_head() {
 /// The products one by one, each with its factors rounded: queries by the key map, by the states, probabilities by the
 /// states, and that by the value map.
 #[test]
-fn folded_attention_of_a_head() {
+fn absorbed_attention_of_a_head() {
     let (q_len, k_len, width, depth) = (6, 4, 16, 24);
     let mut stream = Stream::new(3, "folded attention in bf16", 0, 0);
     let mut tensor = |rows: usize, columns: usize, scale: f64| {
@@ -163,7 +163,7 @@ fn folded_attention_of_a_head() {
     let (q, states) = (tensor(q_len, width, 1.0), tensor(k_len, depth, 1.0));
     let (key, value) = (tensor(width, depth, 0.2), tensor(width, depth, 0.2));
     let value_bias = tensor(1, width, 1.0);
-    let of = Folded {
+    let of = AbsorbedKv {
         states: &states.unsqueeze(0).unwrap(),
         key: &key,
         value: &value,
@@ -171,7 +171,7 @@ fn folded_attention_of_a_head() {
         rows: None,
         precision: Precision::Bf16,
     };
-    let out = folded_attention(&q.unsqueeze(0).unwrap(), &of, 1).unwrap();
+    let out = absorbed_attention(&q.unsqueeze(0).unwrap(), &of, 1).unwrap();
     let factor = (width as f64).powf(-0.5);
     let scores = (product(&product(&q, &key), &t(&states)) * factor).unwrap();
     let powers = scores.exp().unwrap();

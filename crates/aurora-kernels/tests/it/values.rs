@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use crate::common::{difference, normal, scattered, values};
 use aurora_kernels::{
-    AttentionOptions, DeltaMode, Folded, LowRank, Precision, adapted_linear, attention,
-    cross_entropy, folded_attention, gelu, khatri_rao, layer_norm, linear, negative_log_likelihood,
-    reference, self_attention, soft_cross_entropy, transpose_contiguous, unfold_patches,
+    AbsorbedKv, AttentionOptions, DeltaMode, LowRank, Precision, absorbed_attention,
+    adapted_linear, attention, cross_entropy, gelu, khatri_rao, layer_norm, linear,
+    negative_log_likelihood, reference, self_attention, soft_cross_entropy, transpose_contiguous,
+    unfold_patches,
 };
 use candle_core::{D, DType, Device, Tensor};
 
@@ -265,7 +266,7 @@ fn empty_tensors_go_through() {
 }
 
 #[test]
-fn folded_attention_is_attention_over_the_maps_outputs() {
+fn absorbed_attention_is_attention_over_the_maps_outputs() {
     for (queries, q_len, heads, head, keys, k_len, depth) in [
         (1, 1, 1, 3, 1, 1, 5),
         (3, 5, 2, 4, 2, 7, 9),
@@ -289,8 +290,8 @@ fn folded_attention_is_attention_over_the_maps_outputs() {
                 [&q, &states, &key, &value, &value_bias].map(|t| t.to_dtype(dtype).unwrap());
             let (states, key, value, value_bias) = (&states, &key, &value, &value_bias);
             let precision = Precision::F32;
-            let of = Folded { states, key, value, value_bias, rows: Some(&rows), precision };
-            let got = folded_attention(&q, &of, heads).unwrap();
+            let of = AbsorbedKv { states, key, value, value_bias, rows: Some(&rows), precision };
+            let got = absorbed_attention(&q, &of, heads).unwrap();
             assert_eq!(got.dims(), want.dims());
             let error = difference(&values(&got), &values(&want));
             assert!(error < limit, "{dtype:?} is off by {error:e}");
@@ -301,17 +302,19 @@ fn folded_attention_is_attention_over_the_maps_outputs() {
 }
 
 #[test]
-fn folded_attention_refuses_what_it_cannot_do() {
+fn absorbed_attention_refuses_what_it_cannot_do() {
     let [q, x, w] = [&[2, 3, 4][..], &[2, 5, 6], &[4, 6]].map(|shape| normal(32, 0, shape));
     let bias = normal(32, 1, &[4]);
     let precision = Precision::F32;
-    let of = Folded { states: &x, key: &w, value: &w, value_bias: &bias, rows: None, precision };
-    assert!(folded_attention(&q, &of, 2).is_ok());
-    let message = |of: &Folded<'_>, heads| folded_attention(&q, of, heads).unwrap_err().to_string();
+    let of =
+        AbsorbedKv { states: &x, key: &w, value: &w, value_bias: &bias, rows: None, precision };
+    assert!(absorbed_attention(&q, &of, 2).is_ok());
+    let message =
+        |of: &AbsorbedKv<'_>, heads| absorbed_attention(&q, of, heads).unwrap_err().to_string();
     assert!(message(&of, 3).contains("[2, 3, 4]"));
-    assert!(message(&Folded { rows: Some(&[0, 2]), ..of }, 2).contains('2'));
-    assert!(message(&Folded { rows: Some(&[0]), ..of }, 2).contains("rows"));
+    assert!(message(&AbsorbedKv { rows: Some(&[0, 2]), ..of }, 2).contains('2'));
+    assert!(message(&AbsorbedKv { rows: Some(&[0]), ..of }, 2).contains("rows"));
     let tracked = candle_core::Var::from_tensor(&w).unwrap();
-    let message = message(&Folded { key: tracked.as_tensor(), ..of }, 2);
-    assert!(message.contains("folded_attention"), "{message}");
+    let message = message(&AbsorbedKv { key: tracked.as_tensor(), ..of }, 2);
+    assert!(message.contains("absorbed_attention"), "{message}");
 }

@@ -240,5 +240,5 @@ fn folding_refuses_what_is_trained() {
     let states = Var::from_tensor(&blip.encode_image(&images, &bare).unwrap()).unwrap();
     let keys = blip.cross_states(&states).unwrap();
     let error = blip.fuse_cls(&ids, &mask, &Seen::new(&keys), &bare).unwrap_err();
-    assert!(error.to_string().contains("folded_attention"), "{error}");
+    assert!(error.to_string().contains("absorbed_attention"), "{error}");
 }

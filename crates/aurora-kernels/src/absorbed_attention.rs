@@ -1,4 +1,4 @@
-//! Cross-attention with the key and value maps folded into queries and outputs, for keys that few queries look at.
+//! Cross-attention with absorbed weights: the key and value projections move into queries and outputs.
 //!
 //! With K = X W_k^T + b_k and V = X W_v^T + b_v of one head, `q K^T = (q W_k) X^T + q b_k`, whose last term is the same
 //! for every key and leaves the softmax as it is; and `p V = (p X) W_v^T + b_v`, for probabilities add up to one. So
@@ -20,14 +20,14 @@ use crate::view::{
     Batched, Rows, Shared, by_element, check_element, check_like, cpu, tensor, written,
 };
 
-const OP: &str = "folded_attention";
+const OP: &str = "absorbed_attention";
 
-/// Texts whose folded queries exist at the same time.
+/// Texts whose absorbed queries exist at the same time.
 const TEXTS: usize = 32;
 
-/// What queries look at in [`folded_attention`].
+/// Keys and values of [`absorbed_attention`], as the states and the projections that they would be made of.
 #[derive(Debug, Clone, Copy)]
-pub struct Folded<'a> {
+pub struct AbsorbedKv<'a> {
     /// What keys and values would be made of, (Bk, Tk, D).
     pub states: &'a Tensor,
     /// The key map's weight, (width, D); its bias changes nothing.
@@ -47,7 +47,7 @@ pub struct Folded<'a> {
 ///
 /// # Errors
 /// Shapes or element types that do not fit, a row of states that does not exist, an argument that wants a gradient.
-pub fn folded_attention(q: &Tensor, of: &Folded<'_>, heads: usize) -> Result<Tensor> {
+pub fn absorbed_attention(q: &Tensor, of: &AbsorbedKv<'_>, heads: usize) -> Result<Tensor> {
     check_element(OP, q)?;
     let arguments = [
         ("states", of.states),
@@ -92,7 +92,7 @@ pub fn folded_attention(q: &Tensor, of: &Folded<'_>, heads: usize) -> Result<Ten
     by_element!(OP, q.dtype(), T => run::<T>(q, of, &rows, heads))
 }
 
-fn run<T: Real>(q: &Tensor, of: &Folded<'_>, rows: &[u32], heads: usize) -> Result<Tensor> {
+fn run<T: Real>(q: &Tensor, of: &AbsorbedKv<'_>, rows: &[u32], heads: usize) -> Result<Tensor> {
     let ((queries, q_len, width), (_, k_len, depth)) = (q.dims3()?, of.states.dims3()?);
     let (head, precision) = (width / heads, of.precision);
     let read = [of.states, of.key, of.value, of.value_bias].map(Tensor::storage_and_layout);
@@ -105,8 +105,8 @@ fn run<T: Real>(q: &Tensor, of: &Folded<'_>, rows: &[u32], heads: usize) -> Resu
     let factor = vec![T::from_f64((head as f64).powf(-0.5)); k_len];
     let addend = vec![T::zero(); k_len];
     let row = heads * depth; // of a token: its heads one after the other
-    let mut folded = vec![T::zero(); TEXTS.min(queries) * q_len * row];
-    let mut seen = folded.clone();
+    let mut absorbed = vec![T::zero(); TEXTS.min(queries) * q_len * row];
+    let mut seen = absorbed.clone();
     // SAFETY: each head writes its columns of all rows of a chunk, and chunks follow each other to the end.
     let out = unsafe {
         written(queries * q_len * width, |out: &mut [MaybeUninit<T>]| {
@@ -117,7 +117,7 @@ fn run<T: Real>(q: &Tensor, of: &Folded<'_>, rows: &[u32], heads: usize) -> Resu
                 let q = q_rows.matrix().from(first * q_len, tokens);
                 for h in 0..heads {
                     let of_head = key.from(h * head, head); // (head, depth)
-                    let place = Shared::new(folded.as_mut_ptr()).at(h * depth);
+                    let place = Shared::new(absorbed.as_mut_ptr()).at(h * depth);
                     let mut to = MatrixMut::shared(place, tokens, depth, row, true);
                     multiply(
                         &mut to,
@@ -128,14 +128,14 @@ fn run<T: Real>(q: &Tensor, of: &Folded<'_>, rows: &[u32], heads: usize) -> Resu
                         None,
                     );
                 }
-                let each = folded[..tokens * row].par_chunks(q_len * row);
+                let each = absorbed[..tokens * row].par_chunks(q_len * row);
                 let to = seen[..tokens * row].par_chunks_mut(q_len * row);
                 each.zip(to).zip(&rows[first..first + texts]).for_each_init(
                     || (vec![T::zero(); q_len * heads * k_len], vec![T::zero(); q_len * heads]),
-                    |(scores, log_sums), ((folded, seen), &text_row)| {
+                    |(scores, log_sums), ((absorbed, seen), &text_row)| {
                         let rows = q_len * heads;
                         let x = states.block(text_row as usize, (0, k_len), (0, depth));
-                        let q = Matrix::dense(folded, rows, depth);
+                        let q = Matrix::dense(absorbed, rows, depth);
                         let mut to = MatrixMut::dense(scores, rows, k_len);
                         multiply_by_columns(&mut to, q, x.t(), precision);
                         softmax(scores, &factor, &addend, k_len, 0, log_sums);

@@ -2,8 +2,8 @@
 
 use aurora_kernels::random::Stream;
 use aurora_kernels::{
-    AttentionOptions, DeltaMode, Epilogue, LowRank, adapted_linear_with, attention, fused, gelu,
-    layer_norm, linear, linear_with, recompute, self_attention,
+    AttentionOptions, DeltaMode, Epilogue, LowRank, adapted_linear_with, as_one_node, attention,
+    gelu, layer_norm, linear, linear_with, recompute, self_attention,
 };
 use candle_core::{DType, Result, Tensor, Var};
 use proptest::prelude::*;
@@ -79,7 +79,7 @@ proptest! {
             };
             let y = match way {
                 0 => forward(&inputs),
-                1 => fused(&inputs, || forward(&inputs)),
+                1 => as_one_node(&inputs, || forward(&inputs)),
                 _ => recompute(&inputs, forward),
             }.unwrap();
             // The node is used twice, and its input once beside it.
@@ -113,7 +113,7 @@ fn a_block_is_one_node_and_can_be_differentiated_again() {
     let x = Var::from_tensor(&normal("x", &[2, 3, WIDTH])).unwrap();
     let w = Var::from_tensor(&normal("w", &[WIDTH, WIDTH])).unwrap();
     let inputs = [x.as_tensor().clone(), w.as_tensor().clone()];
-    let y = fused(&inputs, || gelu(&linear(&gelu(&x)?, &w, None)?)).unwrap();
+    let y = as_one_node(&inputs, || gelu(&linear(&gelu(&x)?, &w, None)?)).unwrap();
     // The two variables, the node, and the link to both.
     assert_eq!(y.sorted_nodes().len(), 4);
     let loss = y.sum_all().unwrap();
@@ -126,7 +126,7 @@ fn what_is_not_named_as_an_input_keeps_its_gradient() {
     let x = Var::from_tensor(&normal("x", &[3, WIDTH])).unwrap();
     let w = Var::from_tensor(&normal("w", &[WIDTH, WIDTH])).unwrap();
     // w is left out, so the block stays a graph of its own.
-    let y = fused(&[x.as_tensor().clone()], || linear(&x, &w, None)).unwrap();
+    let y = as_one_node(&[x.as_tensor().clone()], || linear(&x, &w, None)).unwrap();
     assert!(y.sum_all().unwrap().backward().unwrap().get(&w).is_some());
 }
 
@@ -134,7 +134,7 @@ fn what_is_not_named_as_an_input_keeps_its_gradient() {
 fn a_block_that_fails_leaves_no_tape() {
     let x = Var::from_tensor(&normal("x", &[3, WIDTH])).unwrap();
     let wrong = normal("w", &[WIDTH, WIDTH + 1]);
-    let failed = fused(&[x.as_tensor().clone()], || linear(&x, &wrong, None));
+    let failed = as_one_node(&[x.as_tensor().clone()], || linear(&x, &wrong, None));
     assert!(failed.is_err());
     assert_eq!(gelu(&x).unwrap().sorted_nodes().len(), 2);
 }
