@@ -72,7 +72,7 @@ __device__ __forceinline__ void fetch(Tile<T, D, Rows> &tile, const Head<T> &fro
 }
 
 // Where a warp puts a matrix that is to be a left factor: nowhere with 16 bits, whose accumulators
-// are turned into factors in registers.
+// are turned into operands in registers.
 template <class T, int N>
 struct Scratch {};
 template <int N>

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use crate::Error;
 use crate::attention::softmax;
-use crate::element::Real;
+use crate::float::Float;
 use crate::linear::{add_to, strided};
 use crate::precision::Precision;
 use crate::product::{Matrix, MatrixMut, multiply, multiply_by_columns};
@@ -92,7 +92,7 @@ pub fn absorbed_attention(q: &Tensor, of: &AbsorbedKv<'_>, heads: usize) -> Resu
     by_element!(OP, q.dtype(), T => run::<T>(q, of, &rows, heads))
 }
 
-fn run<T: Real>(q: &Tensor, of: &AbsorbedKv<'_>, rows: &[u32], heads: usize) -> Result<Tensor> {
+fn run<T: Float>(q: &Tensor, of: &AbsorbedKv<'_>, rows: &[u32], heads: usize) -> Result<Tensor> {
     let ((queries, q_len, width), (_, k_len, depth)) = (q.dims3()?, of.states.dims3()?);
     let (head, precision) = (width / heads, of.precision);
     let read = [of.states, of.key, of.value, of.value_bias].map(Tensor::storage_and_layout);

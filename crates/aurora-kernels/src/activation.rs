@@ -9,10 +9,10 @@ use rayon::prelude::*;
 
 #[cfg(feature = "cuda")]
 use crate::cuda::glue;
-use crate::element::Real;
+use crate::float::Float;
+use crate::multiversion::multiversion;
 use crate::tape::apply1;
 use crate::view::{Rows, by_element, check_element, on_gpu, tensor, written};
-use crate::wide::wide;
 
 /// Elements that one task takes at a time.
 const CHUNK: usize = 16 * 1024;
@@ -28,33 +28,33 @@ pub fn gelu(x: &Tensor) -> Result<Tensor> {
     apply1(x, Gelu)
 }
 
-wide! {
+multiversion! {
     /// y = x Phi(x).
-    fn forward<T, WIDE>(x: &[T], y: &mut [MaybeUninit<T>]) {
+    fn forward<T, HAS_FMA>(x: &[T], y: &mut [MaybeUninit<T>]) {
         for (&x, y) in x.iter().zip(y) {
-            y.write(x * x.normal_cdf::<WIDE>());
+            y.write(x * x.normal_cdf::<HAS_FMA>());
         }
     }
 }
 
-wide! {
+multiversion! {
     /// x = x Phi(x).
-    fn in_place<T, WIDE>(x: &mut [T]) {
+    fn in_place<T, HAS_FMA>(x: &mut [T]) {
         for x in x {
-            *x *= x.normal_cdf::<WIDE>();
+            *x *= x.normal_cdf::<HAS_FMA>();
         }
     }
 }
 
-wide! {
+multiversion! {
     /// dx = dy (Phi(x) + x phi(x)), phi the normal density.
-    fn backward<T, WIDE>(x: &[T], dy: &[T], dx: &mut [MaybeUninit<T>]) {
+    fn backward<T, HAS_FMA>(x: &[T], dy: &[T], dx: &mut [MaybeUninit<T>]) {
         // 1 / sqrt(2 pi)
         let density = T::from_f64(0.398_942_280_401_432_7);
         let half = T::from_f64(-0.5);
         for ((&x, &dy), dx) in x.iter().zip(dy).zip(dx) {
-            let phi = density * (half * x * x).exp::<WIDE>();
-            dx.write(dy * x.fma::<WIDE>(phi, x.normal_cdf::<WIDE>()));
+            let phi = density * (half * x * x).exp::<HAS_FMA>();
+            dx.write(dy * x.fma::<HAS_FMA>(phi, x.normal_cdf::<HAS_FMA>()));
         }
     }
 }
@@ -62,7 +62,7 @@ wide! {
 struct Gelu;
 
 impl Gelu {
-    fn run<T: Real>(storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn run<T: Float>(storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = Rows::<T>::new(storage, layout)?;
         // SAFETY: every chunk is written from end to end.
         let y = unsafe { written(layout.shape().elem_count(), |y| by_chunks(&x, y, forward)) };
@@ -71,7 +71,7 @@ impl Gelu {
 }
 
 /// The gradient of x from that of its GELU.
-pub(crate) fn gradient<T: Real>(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+pub(crate) fn gradient<T: Float>(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
     let dims = x.dims();
     let dy = dy.contiguous()?;
     let ((x, x_layout), (dy, dy_layout)) = (x.storage_and_layout(), dy.storage_and_layout());
@@ -96,7 +96,7 @@ pub(crate) fn gradient<T: Real>(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
 }
 
 /// Runs `f` over the elements of `x` in parallel, in pieces of rows or across rows.
-fn by_chunks<T: Real>(
+fn by_chunks<T: Float>(
     x: &Rows<'_, T>,
     y: &mut [MaybeUninit<T>],
     f: impl Fn(&[T], &mut [MaybeUninit<T>]) + Sync,

@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor};
 
 use crate::Error;
 use crate::activation;
-use crate::element::Real;
+use crate::float::Float;
 use crate::linear::add_to;
 use crate::plus::plus;
 use crate::precision::Precision;
@@ -101,7 +101,7 @@ impl EpilogueState {
     }
 
     /// Runs a product of `rows` by `columns` that ends like this.
-    pub(crate) fn run<T: Real>(
+    pub(crate) fn run<T: Float>(
         &self,
         (rows, columns): (usize, usize),
         bias: Option<&[T]>,
@@ -146,7 +146,7 @@ impl EpilogueState {
     }
 
     /// The gradient of what the epilogue began with, from that of the outputs.
-    pub(crate) fn gradient<T: Real>(&self, dy: &Tensor) -> Result<Tensor> {
+    pub(crate) fn gradient<T: Float>(&self, dy: &Tensor) -> Result<Tensor> {
         match self.pre_activation.get() {
             Some(pre_activation) => {
                 activation::gradient::<T>(pre_activation, &dy.reshape(pre_activation.shape())?)

@@ -8,11 +8,11 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape
 use rayon::prelude::*;
 
 use crate::Error;
-use crate::element::Real;
+use crate::float::Float;
 use crate::linear::strided;
+use crate::multiversion::multiversion;
 use crate::tape::{apply1, apply2};
 use crate::view::{ROW_BLOCK, Rows, add_up, by_element, check_like, cpu, tensor, written};
-use crate::wide::wide;
 
 const KHATRI_RAO: &str = "khatri_rao";
 const TRANSPOSE_CONTIGUOUS: &str = "transpose_contiguous";
@@ -59,20 +59,20 @@ pub fn transpose_contiguous(x: &Tensor) -> Result<Tensor> {
     }
 }
 
-wide! {
+multiversion! {
     /// y = x s.
-    fn multiplied<T, WIDE>(x: &[T], s: &[T], y: &mut [std::mem::MaybeUninit<T>]) {
+    fn multiplied<T, HAS_FMA>(x: &[T], s: &[T], y: &mut [std::mem::MaybeUninit<T>]) {
         for ((&x, &s), y) in x.iter().zip(s).zip(y) {
             y.write(x * s);
         }
     }
 }
 
-wide! {
+multiversion! {
     /// sum += x y.
-    fn add_product<T, WIDE>(x: &[T], y: &[T], sum: &mut [T]) {
+    fn add_product<T, HAS_FMA>(x: &[T], y: &[T], sum: &mut [T]) {
         for ((&x, &y), sum) in x.iter().zip(y).zip(sum) {
-            *sum = x.fma::<WIDE>(y, *sum);
+            *sum = x.fma::<HAS_FMA>(y, *sum);
         }
     }
 }
@@ -80,7 +80,7 @@ wide! {
 struct KhatriRao;
 
 impl KhatriRao {
-    fn run<T: Real>(factor: &Rows<'_, T>, scales: &Rows<'_, T>) -> Vec<T> {
+    fn run<T: Float>(factor: &Rows<'_, T>, scales: &Rows<'_, T>) -> Vec<T> {
         let (width, rank) = (factor.rows, factor.columns);
         // SAFETY: the blocks are together all rows, and each is written from end to end.
         unsafe {
@@ -96,7 +96,7 @@ impl KhatriRao {
     }
 
     /// df = sum over slices of dy s; ds = sum over a slice's rows of dy f.
-    fn gradients<T: Real>(
+    fn gradients<T: Float>(
         factor_tensor: &Tensor,
         scales_tensor: &Tensor,
         dy: &Tensor,
@@ -157,7 +157,7 @@ impl CustomOp2 for KhatriRao {
         scales: &CpuStorage,
         scales_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        fn run<T: Real>(
+        fn run<T: Float>(
             factor: (&CpuStorage, &Layout),
             scales: (&CpuStorage, &Layout),
         ) -> Result<(CpuStorage, Shape)> {
@@ -184,11 +184,11 @@ impl CustomOp2 for KhatriRao {
 struct TransposeContiguous;
 
 impl TransposeContiguous {
-    fn run<T: Real>(x: &CpuStorage, layout: &Layout) -> Result<Vec<T>> {
-        Ok(strided::<T>(x, layout)?.t().to_rows())
+    fn run<T: Float>(x: &CpuStorage, layout: &Layout) -> Result<Vec<T>> {
+        Ok(strided::<T>(x, layout)?.t().to_row_major())
     }
 
-    fn forward<T: Real>(x: &CpuStorage, layout: &Layout) -> Result<CpuStorage> {
+    fn forward<T: Float>(x: &CpuStorage, layout: &Layout) -> Result<CpuStorage> {
         Ok(T::to_cpu_storage_owned(Self::run::<T>(x, layout)?))
     }
 }

@@ -11,11 +11,11 @@ use rayon::prelude::*;
 
 #[cfg(feature = "cuda")]
 use crate::cuda::glue;
-use crate::element::Real;
+use crate::float::Float;
 use crate::loss::{check_labels, log_sum_exp, scaled_softmax};
+use crate::multiversion::sum1;
 use crate::tape::apply1;
 use crate::view::{Rows, by_element, on_gpu, tensor, written};
-use crate::wide::sum1;
 
 /// For each row of `logits` (N, C) the loss of its label (`labels` is (N), u32), shape (N):
 /// `-(1 - s) log p(label) - s mean over classes of log p(class)`, with p the softmax of the row
@@ -55,7 +55,7 @@ struct Likelihood {
 }
 
 impl Likelihood {
-    fn run<T: Real>(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn run<T: Float>(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let logits = Rows::<T>::new(storage, layout)?;
         let log_sums: Vec<T> =
             (0..logits.rows).into_par_iter().map(|row| log_sum_exp(logits.row(row))).collect();
@@ -76,7 +76,7 @@ impl Likelihood {
     }
 
     /// dlogits = dy (softmax(logits) - (1 - s) onehot(label) - s / C), row by row.
-    fn gradient<T: Real>(&self, logits: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    fn gradient<T: Float>(&self, logits: &Tensor, dy: &Tensor) -> Result<Tensor> {
         let Some(log_sums) = self.log_sums.get() else {
             return Err(candle_core::Error::BackwardNotSupported { op: self.op });
         };

@@ -8,15 +8,15 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tenso
 use crate::Error;
 #[cfg(feature = "cuda")]
 use crate::cuda::glue;
-use crate::element::Real;
 use crate::epilogue::{Epilogue, EpilogueState};
+use crate::float::Float;
+use crate::multiversion::multiversion;
 use crate::precision::Precision;
 use crate::product::{EpilogueFn, Matrix, MatrixMut, multiply, multiply_two};
 use crate::tape::{apply2, apply3};
 use crate::view::{
     Rows, by_element, check_element, check_like, column_sums, on_gpu, tensor, written,
 };
-use crate::wide::wide;
 
 /// Linear map `x W^T + b` of `x` (.., in) with `weight` (out, in) and `bias` (out); (.., out).
 ///
@@ -89,7 +89,7 @@ pub(crate) fn check(
 }
 
 /// A matrix of any strides from the layout of a two-dimensional tensor, without a copy.
-pub(crate) fn strided<'a, T: Real>(
+pub(crate) fn strided<'a, T: Float>(
     storage: &'a CpuStorage,
     layout: &Layout,
 ) -> Result<Matrix<'a, T>> {
@@ -99,9 +99,9 @@ pub(crate) fn strided<'a, T: Real>(
     Ok(Matrix::new(data, rows, columns, stride[0], stride[1]))
 }
 
-wide! {
+multiversion! {
     /// `y += x`.
-    fn add_to<T, WIDE>(y: &mut [T], x: &[T]) {
+    fn add_to<T, HAS_FMA>(y: &mut [T], x: &[T]) {
         for (y, &x) in y.iter_mut().zip(x) {
             *y += x;
         }
@@ -109,7 +109,7 @@ wide! {
 }
 
 /// A product in a new vector, with `epilogue` on every piece of it.
-pub(crate) fn product<T: Real>(
+pub(crate) fn product<T: Float>(
     lhs: Matrix<'_, T>,
     rhs: Matrix<'_, T>,
     precision: Precision,
@@ -126,7 +126,7 @@ pub(crate) fn product<T: Real>(
 }
 
 /// The sum of two products in a new vector, with `epilogue` on every piece of it. The second is not deep.
-pub(crate) fn two_products<T: Real>(
+pub(crate) fn two_products<T: Float>(
     factors: [(Matrix<'_, T>, Matrix<'_, T>); 2],
     precision: Precision,
     epilogue: Option<EpilogueFn<'_, T>>,
@@ -155,7 +155,7 @@ struct Linear {
 }
 
 impl Linear {
-    fn run<T: Real>(
+    fn run<T: Float>(
         &self,
         x: (&CpuStorage, &Layout),
         weight: (&CpuStorage, &Layout),
@@ -174,7 +174,7 @@ impl Linear {
         Ok((T::to_cpu_storage_owned(y), shape))
     }
 
-    fn gradients<T: Real>(
+    fn gradients<T: Float>(
         &self,
         x_tensor: &Tensor,
         weight_tensor: &Tensor,

@@ -11,10 +11,10 @@ use rayon::prelude::*;
 use crate::Error;
 #[cfg(feature = "cuda")]
 use crate::cuda::glue;
-use crate::element::Real;
+use crate::float::Float;
+use crate::multiversion::{largest, multiversion, sum1};
 use crate::tape::apply1;
 use crate::view::{Rows, by_element, check_element, check_like, on_gpu, tensor, written};
-use crate::wide::{largest, sum1, wide};
 
 /// Mean over rows of `-sum(targets * log_softmax(logits))`, both (N, C); a scalar.
 ///
@@ -101,24 +101,24 @@ fn check_logits(op: &'static str, logits: &Tensor) -> Result<usize> {
     }
 }
 
-wide! {
+multiversion! {
     /// ln(sum(exp(row))).
-    fn log_sum_exp<T, WIDE>(row: &[T]) -> T {
+    fn log_sum_exp<T, HAS_FMA>(row: &[T]) -> T {
         let top = largest(row);
         if top == T::NEG_INFINITY {
             return top;
         }
-        top + sum1(row, |x, sum| sum + (x - top).exp::<WIDE>()).ln()
+        top + sum1(row, |x, sum| sum + (x - top).exp::<HAS_FMA>()).ln()
     }
 }
 
-wide! {
+multiversion! {
     /// out = factor exp(row - log_sum), the softmax times a factor.
-    fn scaled_softmax<T, WIDE>(
+    fn scaled_softmax<T, HAS_FMA>(
         row: &[T], log_sum: T, factor: T, out: &mut [std::mem::MaybeUninit<T>],
     ) {
         for (&x, out) in row.iter().zip(out) {
-            out.write(factor * (x - log_sum).exp::<WIDE>());
+            out.write(factor * (x - log_sum).exp::<HAS_FMA>());
         }
     }
 }
@@ -157,7 +157,7 @@ impl CrossEntropy {
         }
     }
 
-    fn run<T: Real>(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn run<T: Float>(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let logits = Rows::<T>::new(storage, layout)?;
         let log_sums: Vec<T> =
             (0..logits.rows).into_par_iter().map(|row| log_sum_exp(logits.row(row))).collect();
@@ -188,7 +188,7 @@ impl CrossEntropy {
     }
 
     /// dlogits = dy / N (softmax(logits) sum(targets) - targets).
-    fn gradient<T: Real>(&self, logits_tensor: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    fn gradient<T: Float>(&self, logits_tensor: &Tensor, dy: &Tensor) -> Result<Tensor> {
         let Some(log_sums) = self.log_sums.get() else {
             return Err(candle_core::Error::BackwardNotSupported { op: self.op });
         };

@@ -10,8 +10,8 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, TensorId
 use crate::Error;
 #[cfg(feature = "cuda")]
 use crate::cuda::glue;
-use crate::element::Real;
 use crate::epilogue::{Epilogue, EpilogueState};
+use crate::float::Float;
 use crate::linear::{add_to, check, linear_with, output_shape, product, strided, two_products};
 use crate::precision::Precision;
 use crate::product::Matrix;
@@ -130,7 +130,7 @@ impl LowRank {
 }
 
 /// `W + B A` in a new tensor.
-fn reconstruct<T: Real>(weight: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+fn reconstruct<T: Float>(weight: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let (out, input) = weight.dims2()?;
     let (a, a_layout) = a.storage_and_layout();
     let (b, b_layout) = b.storage_and_layout();
@@ -229,7 +229,7 @@ impl Adapted {
         self.merged.as_ref().map_or((&self.weight, false), |merged| (merged, true))
     }
 
-    fn run<T: Real>(
+    fn run<T: Float>(
         &self,
         x: (&CpuStorage, &Layout),
         a: (&CpuStorage, &Layout),
@@ -265,7 +265,7 @@ impl Adapted {
     }
 
     /// dx = dy (W + B A); dA = (dy B)^T x; dB = dy^T (x A^T).
-    fn gradients<T: Real>(
+    fn gradients<T: Float>(
         &self,
         x_tensor: &Tensor,
         a_tensor: &Tensor,

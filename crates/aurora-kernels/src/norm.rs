@@ -11,12 +11,12 @@ use rayon::prelude::*;
 use crate::Error;
 #[cfg(feature = "cuda")]
 use crate::cuda::glue;
-use crate::element::Real;
+use crate::float::Float;
+use crate::multiversion::{multiversion, sum1, sum2};
 use crate::tape::apply3;
 use crate::view::{
     ROW_BLOCK, Rows, add_up, by_element, check_element, check_like, on_gpu, tensor, written,
 };
-use crate::wide::{sum1, sum2, wide};
 
 /// Layer normalisation over the last dimension of `x` (.., d), scaled by `weight` (d) and shifted
 /// by `bias` (d): `(x - mean) / sqrt(variance + eps) * weight + bias`, with the variance of the
@@ -46,33 +46,33 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
     apply3(x, weight, bias, LayerNorm::new(eps))
 }
 
-wide! {
+multiversion! {
     /// One row: y = (x - mean) rstd weight + bias.
-    fn forward<T, WIDE>(x: &[T], weight: &[T], bias: &[T], eps: T, y: &mut [MaybeUninit<T>]) {
-        let (mean, rstd) = moments::<T, WIDE>(x, eps);
+    fn forward<T, HAS_FMA>(x: &[T], weight: &[T], bias: &[T], eps: T, y: &mut [MaybeUninit<T>]) {
+        let (mean, rstd) = moments::<T, HAS_FMA>(x, eps);
         for (((&x, &weight), &bias), y) in x.iter().zip(weight).zip(bias).zip(y) {
-            y.write(((x - mean) * rstd).fma::<WIDE>(weight, bias));
+            y.write(((x - mean) * rstd).fma::<HAS_FMA>(weight, bias));
         }
     }
 }
 
 /// Mean and reciprocal standard deviation of a row.
 #[inline(always)]
-fn moments<T: Real, const WIDE: bool>(x: &[T], eps: T) -> (T, T) {
+fn moments<T: Float, const HAS_FMA: bool>(x: &[T], eps: T) -> (T, T) {
     let width = T::from_f64(x.len() as f64);
     let mean = sum1(x, |x, sum| x + sum) / width;
-    let variance = sum1(x, |x, sum| (x - mean).fma::<WIDE>(x - mean, sum)) / width;
+    let variance = sum1(x, |x, sum| (x - mean).fma::<HAS_FMA>(x - mean, sum)) / width;
     (mean, T::one() / (variance + eps).sqrt())
 }
 
-wide! {
+multiversion! {
     /// One row's gradient: with n = (x - mean) rstd and g = dy weight,
     /// dx = rstd (g - mean(g) - n mean(g n)). `normal` and `scaled` are room for n and g.
-    fn input_gradient<T, WIDE>(
+    fn input_gradient<T, HAS_FMA>(
         x: &[T], weight: &[T], dy: &[T], eps: T, normal: &mut [T], scaled: &mut [T],
         dx: &mut [MaybeUninit<T>],
     ) {
-        let (mean, rstd) = moments::<T, WIDE>(x, eps);
+        let (mean, rstd) = moments::<T, HAS_FMA>(x, eps);
         let width = T::from_f64(x.len() as f64);
         for ((((&x, &weight), &dy), normal), scaled) in
             x.iter().zip(weight).zip(dy).zip(normal.iter_mut()).zip(scaled.iter_mut())
@@ -81,19 +81,19 @@ wide! {
             *scaled = dy * weight;
         }
         let mean_g = sum1(scaled, |g, sum| g + sum) / width;
-        let mean_gn = sum2(scaled, normal, |g, n, sum| g.fma::<WIDE>(n, sum)) / width;
+        let mean_gn = sum2(scaled, normal, |g, n, sum| g.fma::<HAS_FMA>(n, sum)) / width;
         for ((&normal, &scaled), dx) in normal.iter().zip(scaled.iter()).zip(dx) {
-            dx.write(rstd * (-normal).fma::<WIDE>(mean_gn, scaled - mean_g));
+            dx.write(rstd * (-normal).fma::<HAS_FMA>(mean_gn, scaled - mean_g));
         }
     }
 }
 
-wide! {
+multiversion! {
     /// One row's part in the gradients of weight and bias: dw += dy n, db += dy.
-    fn parameter_gradient<T, WIDE>(x: &[T], dy: &[T], eps: T, dw: &mut [T], db: &mut [T]) {
-        let (mean, rstd) = moments::<T, WIDE>(x, eps);
+    fn parameter_gradient<T, HAS_FMA>(x: &[T], dy: &[T], eps: T, dw: &mut [T], db: &mut [T]) {
+        let (mean, rstd) = moments::<T, HAS_FMA>(x, eps);
         for (((&x, &dy), dw), db) in x.iter().zip(dy).zip(dw).zip(db) {
-            *dw = dy.fma::<WIDE>((x - mean) * rstd, *dw);
+            *dw = dy.fma::<HAS_FMA>((x - mean) * rstd, *dw);
             *db += dy;
         }
     }
@@ -115,7 +115,7 @@ impl LayerNorm {
         }
     }
 
-    fn run<T: Real>(
+    fn run<T: Float>(
         &self,
         [x, weight, bias]: [(&CpuStorage, &Layout); 3],
     ) -> Result<(CpuStorage, Shape)> {
@@ -139,7 +139,7 @@ impl LayerNorm {
         Ok((T::to_cpu_storage_owned(y), shape))
     }
 
-    fn gradients<T: Real>(
+    fn gradients<T: Float>(
         &self,
         x_tensor: &Tensor,
         weight_tensor: &Tensor,

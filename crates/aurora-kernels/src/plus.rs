@@ -4,10 +4,10 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use crate::element::Real;
+use crate::float::Float;
+use crate::multiversion::multiversion;
 use crate::tape::apply2;
 use crate::view::{Rows, by_element, cpu, tensor, written};
-use crate::wide::wide;
 
 /// Elements that one task takes at a time.
 const CHUNK: usize = 16 * 1024;
@@ -28,16 +28,16 @@ pub(crate) fn sum(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     by_element!("plus", x.dtype(), T => tensor(added::<T>(left, right)?, x.dims()))
 }
 
-wide! {
+multiversion! {
     /// z = x + y.
-    fn add<T, WIDE>(x: &[T], y: &[T], z: &mut [std::mem::MaybeUninit<T>]) {
+    fn add<T, HAS_FMA>(x: &[T], y: &[T], z: &mut [std::mem::MaybeUninit<T>]) {
         for ((&x, &y), z) in x.iter().zip(y).zip(z) {
             z.write(x + y);
         }
     }
 }
 
-fn added<T: Real>(x: (&CpuStorage, &Layout), y: (&CpuStorage, &Layout)) -> Result<Vec<T>> {
+fn added<T: Float>(x: (&CpuStorage, &Layout), y: (&CpuStorage, &Layout)) -> Result<Vec<T>> {
     let (x, y) = (Rows::<T>::new(x.0, x.1)?, Rows::<T>::new(y.0, y.1)?);
     let count = x.rows * x.columns;
     if (y.rows, y.columns) != (x.rows, x.columns) {
@@ -72,7 +72,7 @@ impl CustomOp2 for Plus {
         y: &CpuStorage,
         y_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        fn run<T: Real>(
+        fn run<T: Float>(
             x: (&CpuStorage, &Layout),
             y: (&CpuStorage, &Layout),
         ) -> Result<CpuStorage> {

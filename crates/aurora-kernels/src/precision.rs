@@ -1,6 +1,6 @@
 //! How exactly the factors of a product are taken.
 
-use crate::wide::wide;
+use crate::multiversion::multiversion;
 
 /// What the two factors of a matrix product are rounded to before they are multiplied. Sums are f32 either way, and
 /// so is everything that is stored.
@@ -31,18 +31,18 @@ pub(crate) fn nearest_bf16(x: f32) -> f32 {
     f32::from_bits(if x.is_nan() { (bits & UPPER) | QUIET } else { rounded })
 }
 
-wide! {
+multiversion! {
     /// Every value to the nearest bf16, in place.
-    fn round<T, WIDE>(values: &mut [T]) {
+    fn round<T, HAS_FMA>(values: &mut [T]) {
         for value in values {
             *value = value.nearest_bf16();
         }
     }
 }
 
-wide! {
+multiversion! {
     /// The nearest bf16 of every value of `from`, to a slice of the same length.
-    fn round_to<T, WIDE>(to: &mut [T], from: &[T]) {
+    fn round_to<T, HAS_FMA>(to: &mut [T], from: &[T]) {
         for (to, from) in to.iter_mut().zip(from) {
             *to = from.nearest_bf16();
         }

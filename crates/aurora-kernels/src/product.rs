@@ -14,13 +14,13 @@ pub(crate) mod bf16;
 mod matrix;
 mod pack;
 mod tile;
-mod turn;
+mod transpose;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use crate::element::Real;
+use crate::float::Float;
 use crate::isa::Isa;
 use crate::precision::Precision;
 use crate::view::{Shared, written};
@@ -28,7 +28,7 @@ pub(crate) use matrix::{Matrix, MatrixMut};
 pub(crate) use pack::Block;
 use pack::Panels;
 use tile::Tiles;
-pub(crate) use turn::turn;
+pub(crate) use transpose::transpose;
 
 /// What is done to a finished piece of a row of a product: its row, its first column, and the piece.
 pub(crate) type EpilogueFn<'a, T> = &'a (dyn Fn(usize, usize, &mut [T]) + Sync);
@@ -47,7 +47,7 @@ const PANELS: usize = 4;
 ///
 /// Each element is summed along the depth in blocks of a fixed length, so the result is the same whatever the number
 /// of threads.
-pub(crate) fn multiply<T: Real>(
+pub(crate) fn multiply<T: Float>(
     out: &mut MatrixMut<'_, T>,
     add: bool,
     lhs: Matrix<'_, T>,
@@ -60,7 +60,7 @@ pub(crate) fn multiply<T: Real>(
 }
 
 /// `out` is the sum of two products, of which the second is not deep; then `epilogue` on every piece of it.
-pub(crate) fn multiply_two<T: Real>(
+pub(crate) fn multiply_two<T: Float>(
     out: &mut MatrixMut<'_, T>,
     [(lhs, rhs), more]: [(Matrix<'_, T>, Matrix<'_, T>); 2],
     precision: Precision,
@@ -72,7 +72,7 @@ pub(crate) fn multiply_two<T: Real>(
 }
 
 /// `out = lhs rhs` for tasks that are many themselves: panels of the right factor are made once, and rows stay together.
-pub(crate) fn multiply_by_columns<T: Real>(
+pub(crate) fn multiply_by_columns<T: Float>(
     out: &mut MatrixMut<'_, T>,
     lhs: Matrix<'_, T>,
     rhs: Matrix<'_, T>,
@@ -97,7 +97,7 @@ struct Product<'a, T> {
     rows_apart: bool,
 }
 
-impl<T: Real> Product<'_, T> {
+impl<T: Float> Product<'_, T> {
     /// The product, written or added to `out`.
     fn write(self, out: &mut MatrixMut<'_, T>, add: bool) {
         let Self { isa, lhs, rhs, more, precision, epilogue, .. } = self;
@@ -128,16 +128,16 @@ impl<T: Real> Product<'_, T> {
             // The transpose is the cheaper product: the smaller factor is the one that is copied into rows.
             let transpose = Self { lhs: rhs.t(), rhs: lhs.t(), epilogue: None, ..self };
             // SAFETY: a product that is not added to anything writes every element.
-            let turned = unsafe {
-                written(out.rows * out.columns, |turned| {
-                    let mut turned = MatrixMut::fresh(turned, out.columns, out.rows);
-                    transpose.write(&mut turned, false);
+            let transposed = unsafe {
+                written(out.rows * out.columns, |transposed| {
+                    let mut transposed = MatrixMut::fresh(transposed, out.columns, out.rows);
+                    transpose.write(&mut transposed, false);
                 })
             };
-            out.take_transpose(&turned, add);
+            out.take_transpose(&transposed, add);
             out.apply_epilogue(epilogue, (0, 0));
         } else {
-            let rows = lhs.to_rows();
+            let rows = lhs.to_row_major();
             let lhs = Matrix::dense(&rows, lhs.rows, lhs.columns);
             Product { lhs, ..self }.by_panels(out, add);
         }
@@ -235,7 +235,7 @@ struct Cut {
 
 /// A product of this depth as parallel tasks, each for some rows and columns of it from the given ones on. What a task
 /// has to add to has been written, anything else has not. A thread makes one room and keeps it from task to task.
-fn in_tasks<T: Real, R>(
+fn in_tasks<T: Float, R>(
     out: &mut MatrixMut<'_, T>,
     add: bool,
     depth: usize,

@@ -5,13 +5,13 @@
 //! element, and the right one in rows that are a multiple of [`PANEL`] long. Where the processor multiplies bf16 itself,
 //! products in that precision go by its tiles.
 
-use crate::element::Real;
+use crate::float::Float;
 use crate::isa::Isa;
 use crate::precision::{Precision, round};
 #[cfg(target_arch = "x86_64")]
 use crate::product::bf16::Small;
-use crate::product::{Block, Matrix, MatrixMut, turn};
-use crate::register::{Plain, Register};
+use crate::product::{Block, Matrix, MatrixMut, transpose};
+use crate::simd::{Portable, SimdVector};
 
 /// The right factor's rows come in multiples of this many elements (one AVX register of f32).
 pub(crate) const PANEL: usize = 8;
@@ -21,7 +21,7 @@ pub(crate) const PANEL: usize = 8;
 const TILE_ROWS: usize = 6;
 
 /// The same with the widest registers, of which there are 32; a block of 64 queries has no row left over.
-const WIDEST_ROWS: usize = 8;
+const AVX512_ROWS: usize = 8;
 
 /// `length` rounded up to whole panels.
 pub(crate) fn padded(length: usize) -> usize {
@@ -42,7 +42,7 @@ pub(crate) struct Right<T> {
     tiles: Option<Small>,
 }
 
-impl<T: Real> Right<T> {
+impl<T: Float> Right<T> {
     /// For products in this precision; the factor is yet to come.
     pub(crate) fn new(precision: Precision) -> Self {
         Self {
@@ -64,8 +64,8 @@ impl<T: Real> Right<T> {
             return tiles.take(rhs);
         }
         match rhs.column_stride() {
-            1 => in_panels(rhs, &mut self.panels),
-            _ => transposed(rhs.t(), &mut self.panels),
+            1 => pack_panels(rhs, &mut self.panels),
+            _ => pack_transposed(rhs.t(), &mut self.panels),
         }
         if self.precision == Precision::Bf16 {
             round(&mut self.panels);
@@ -92,7 +92,7 @@ impl<T: Real> Right<T> {
 }
 
 /// The product, in registers that the processor has.
-fn kernel<T: Real>(out: &mut MatrixMut<'_, T>, add: bool, lhs: Matrix<'_, T>, rhs: Matrix<'_, T>) {
+fn kernel<T: Float>(out: &mut MatrixMut<'_, T>, add: bool, lhs: Matrix<'_, T>, rhs: Matrix<'_, T>) {
     // SAFETY: the sizes were compared before, and the processor has what `Isa` says.
     unsafe {
         match Isa::in_use() {
@@ -100,40 +100,40 @@ fn kernel<T: Real>(out: &mut MatrixMut<'_, T>, add: bool, lhs: Matrix<'_, T>, rh
             Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => with_avx512(out, add, lhs, rhs),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => with_avx2(out, add, lhs, rhs),
-            _ => all_tiles::<T, Plain<T>>(out, add, lhs, rhs, 0),
+            _ => all_tiles::<T, Portable<T>>(out, add, lhs, rhs, 0),
         }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn with_avx2<T: Real>(
+fn with_avx2<T: Float>(
     out: &mut MatrixMut<'_, T>,
     add: bool,
     lhs: Matrix<'_, T>,
     rhs: Matrix<'_, T>,
 ) {
     // SAFETY: compiled for the registers that it uses.
-    unsafe { all_tiles::<T, T::Wide>(out, add, lhs, rhs, 0) }
+    unsafe { all_tiles::<T, T::Avx2>(out, add, lhs, rhs, 0) }
 }
 
 /// Pairs of the widest registers as long as there are columns for them.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-fn with_avx512<T: Real>(
+fn with_avx512<T: Float>(
     out: &mut MatrixMut<'_, T>,
     add: bool,
     lhs: Matrix<'_, T>,
     rhs: Matrix<'_, T>,
 ) {
-    let (columns, pair) = (out.columns(), 2 * T::Widest::LANES);
+    let (columns, pair) = (out.columns(), 2 * T::Avx512::LANES);
     let whole = columns / pair * pair;
     // SAFETY: compiled for the registers that it uses; each column of tiles ends at or before the last column.
     unsafe {
         for column in (0..whole).step_by(pair) {
-            column_of_tiles::<T, T::Widest, WIDEST_ROWS, 2>(out, add, lhs, rhs, column);
+            column_of_tiles::<T, T::Avx512, AVX512_ROWS, 2>(out, add, lhs, rhs, column);
         }
-        all_tiles::<T, T::Wide>(out, add, lhs, rhs, whole);
+        all_tiles::<T, T::Avx2>(out, add, lhs, rhs, whole);
     }
 }
 
@@ -142,7 +142,7 @@ fn with_avx512<T: Real>(
 /// # Safety
 /// The sizes fit and the processor has the register `R`, of one panel.
 #[inline(always)]
-unsafe fn all_tiles<T: Real, R: Register<T>>(
+unsafe fn all_tiles<T: Float, R: SimdVector<T>>(
     out: &mut MatrixMut<'_, T>,
     add: bool,
     lhs: Matrix<'_, T>,
@@ -168,7 +168,7 @@ unsafe fn all_tiles<T: Real, R: Register<T>>(
 /// # Safety
 /// The columns lie within the right factor's rows and the processor has the register `R`.
 #[inline(always)]
-unsafe fn column_of_tiles<T: Real, R: Register<T>, const ROWS: usize, const REGISTERS: usize>(
+unsafe fn column_of_tiles<T: Float, R: SimdVector<T>, const ROWS: usize, const REGISTERS: usize>(
     out: &mut MatrixMut<'_, T>,
     add: bool,
     lhs: Matrix<'_, T>,
@@ -201,7 +201,7 @@ unsafe fn column_of_tiles<T: Real, R: Register<T>, const ROWS: usize, const REGI
 /// The tile's rows lie within `out`, its columns within the right factor's rows, and the processor
 /// has the register `R`.
 #[inline(always)]
-unsafe fn tile<T: Real, R: Register<T>, const ROWS: usize, const REGISTERS: usize>(
+unsafe fn tile<T: Float, R: SimdVector<T>, const ROWS: usize, const REGISTERS: usize>(
     out: &mut MatrixMut<'_, T>,
     add: bool,
     lhs: Matrix<'_, T>,
@@ -253,17 +253,17 @@ unsafe fn tile<T: Real, R: Register<T>, const ROWS: usize, const REGISTERS: usiz
 }
 
 /// The transpose of a block of rows in `room`, its rows padded with zeros to whole panels.
-fn transposed<T: Real>(block: Matrix<'_, T>, room: &mut Vec<T>) {
+fn pack_transposed<T: Float>(block: Matrix<'_, T>, room: &mut Vec<T>) {
     room.clear();
     let stride = padded(block.rows());
     room.resize(block.columns() * stride, T::zero());
     // SAFETY: the room has a row of that length for each column.
-    unsafe { turn(block.t(), room.as_mut_ptr(), stride) };
+    unsafe { transpose(block.t(), room.as_mut_ptr(), stride) };
 }
 
 /// A copy of a block of rows in `room`, each padded with zeros to whole panels. A copy even where
 /// they are such already: rows far apart would fight over the same few lines of the cache.
-fn in_panels<T: Real>(block: Matrix<'_, T>, room: &mut Vec<T>) {
+fn pack_panels<T: Float>(block: Matrix<'_, T>, room: &mut Vec<T>) {
     let stride = padded(block.columns());
     room.clear();
     for row in 0..block.rows() {
@@ -312,7 +312,7 @@ mod tests {
         let data: Vec<f64> = (0..30).map(f64::from).collect();
         let mut room = vec![7.0; 3];
         let block = Matrix::new(&data[2..], 9, 2, 3, 1);
-        transposed(block, &mut room);
+        pack_transposed(block, &mut room);
         assert_eq!(room.len(), 2 * 16);
         for column in 0..2 {
             for row in 0..16 {

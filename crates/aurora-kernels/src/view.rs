@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::Error;
 use crate::cuda::Fault;
-use crate::element::Real;
+use crate::float::Float;
 use crate::product::Matrix;
 
 /// Runs an expression with `$real` standing for f32 or f64, after the element type of `$dtype`.
@@ -109,7 +109,7 @@ pub(crate) fn cpu(storage: &Storage) -> Result<&CpuStorage> {
 }
 
 /// A tensor seen as rows of its last dimension, without a copy wherever its strides allow.
-pub(crate) struct Rows<'a, T: Real> {
+pub(crate) struct Rows<'a, T: Float> {
     data: Cow<'a, [T]>,
     /// Number of rows: the product of all dimensions but the last.
     pub(crate) rows: usize,
@@ -118,7 +118,7 @@ pub(crate) struct Rows<'a, T: Real> {
     stride: usize,
 }
 
-impl<'a, T: Real> Rows<'a, T> {
+impl<'a, T: Float> Rows<'a, T> {
     /// The rows of a tensor on the CPU.
     pub(crate) fn of(storage: &'a Storage, layout: &Layout) -> Result<Self> {
         Self::new(cpu(storage)?, layout)
@@ -176,7 +176,7 @@ pub(crate) fn row_stride(layout: &Layout) -> Option<usize> {
 }
 
 /// The elements of a layout in order.
-fn gather<T: Real>(storage: &CpuStorage, layout: &Layout) -> Result<Vec<T>> {
+fn gather<T: Float>(storage: &CpuStorage, layout: &Layout) -> Result<Vec<T>> {
     let mut dense = T::to_cpu_storage_owned(vec![T::zero(); layout.shape().elem_count()]);
     storage.copy_strided_src(&mut dense, 0, layout)?;
     T::cpu_storage_data(dense)
@@ -184,13 +184,13 @@ fn gather<T: Real>(storage: &CpuStorage, layout: &Layout) -> Result<Vec<T>> {
 
 /// A tensor (batch, rows, columns) whose rows are dense, for operations that cut rows up
 /// themselves.
-pub(crate) struct Batched<'a, T: Real> {
+pub(crate) struct Batched<'a, T: Float> {
     pub(crate) data: Cow<'a, [T]>,
     pub(crate) batch_stride: usize,
     pub(crate) row_stride: usize,
 }
 
-impl<'a, T: Real> Batched<'a, T> {
+impl<'a, T: Float> Batched<'a, T> {
     /// The view of a tensor on the CPU.
     pub(crate) fn of(storage: &'a Storage, layout: &Layout) -> Result<Self> {
         Self::new(cpu(storage)?, layout)
@@ -242,7 +242,7 @@ pub(crate) unsafe fn written<T>(length: usize, fill: impl FnOnce(&mut [MaybeUnin
 }
 
 /// A tensor on the CPU from its elements.
-pub(crate) fn tensor<T: Real>(values: Vec<T>, shape: &[usize]) -> Result<Tensor> {
+pub(crate) fn tensor<T: Float>(values: Vec<T>, shape: &[usize]) -> Result<Tensor> {
     Tensor::from_vec(values, shape, &Device::Cpu)
 }
 
@@ -251,7 +251,7 @@ pub(crate) fn tensor<T: Real>(values: Vec<T>, shape: &[usize]) -> Result<Tensor>
 pub(crate) const ROW_BLOCK: usize = 64;
 
 /// Sum over the rows, for the gradient of a bias: blocks in parallel, then block after block.
-pub(crate) fn column_sums<T: Real>(rows: &Rows<'_, T>) -> Vec<T> {
+pub(crate) fn column_sums<T: Float>(rows: &Rows<'_, T>) -> Vec<T> {
     let partial: Vec<Vec<T>> = (0..rows.rows.div_ceil(ROW_BLOCK))
         .into_par_iter()
         .map(|block| {
@@ -268,7 +268,7 @@ pub(crate) fn column_sums<T: Real>(rows: &Rows<'_, T>) -> Vec<T> {
 }
 
 /// Sum of vectors of one length, in order.
-pub(crate) fn add_up<T: Real>(vectors: Vec<Vec<T>>, length: usize) -> Vec<T> {
+pub(crate) fn add_up<T: Float>(vectors: Vec<Vec<T>>, length: usize) -> Vec<T> {
     let mut total = vec![T::zero(); length];
     for vector in &vectors {
         for (sum, &value) in total.iter_mut().zip(vector) {

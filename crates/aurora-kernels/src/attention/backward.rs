@@ -8,15 +8,15 @@ use rayon::prelude::*;
 
 use super::forward::{QUERY_BLOCK, hide};
 use super::{Attention, Geometry, KeyTerms, parts};
-use crate::element::Real;
+use crate::float::Float;
+use crate::multiversion::{multiversion, sum2};
 use crate::precision::Precision;
 use crate::product::{Matrix, MatrixMut};
 use crate::small::{Right, padded};
 use crate::view::{Batched, Shared, tensor, written};
-use crate::wide::{sum2, wide};
 
 /// Gradients of q, k and v, each a tensor of its own.
-pub(super) fn separate<T: Real>(
+pub(super) fn separate<T: Float>(
     attention: &Attention,
     tensors: [&Tensor; 3],
     out: &Tensor,
@@ -74,7 +74,7 @@ pub(super) fn separate<T: Real>(
 }
 
 /// The gradient of a packed projection, packed alike.
-pub(super) fn packed<T: Real>(
+pub(super) fn packed<T: Float>(
     attention: &Attention,
     qkv: &Tensor,
     out: &Tensor,
@@ -113,7 +113,7 @@ pub(super) fn packed<T: Real>(
 }
 
 /// All that the backward pass reads.
-struct Inputs<'a, T: Real> {
+struct Inputs<'a, T: Float> {
     q: Batched<'a, T>,
     k: Batched<'a, T>,
     v: Batched<'a, T>,
@@ -130,7 +130,7 @@ struct Target<T> {
     row_stride: usize,
 }
 
-impl<T: Real> Target<T> {
+impl<T: Float> Target<T> {
     /// The matrix of `rows` rows from `row` on and `columns` columns from `column` on.
     ///
     /// # Safety
@@ -163,7 +163,7 @@ struct Room<T> {
     g: Right<T>,
 }
 
-impl<T: Real> Room<T> {
+impl<T: Float> Room<T> {
     fn new(block: usize, precision: Precision) -> Self {
         let [p, ds] = [(); 2].map(|()| vec![T::zero(); block]);
         let [k_t, k, v_t, q, g] = [(); 5].map(|()| Right::new(precision));
@@ -179,7 +179,7 @@ impl<T: Real> Room<T> {
 ///
 /// # Safety
 /// The targets have room for whole gradients.
-unsafe fn run<T: Real>(
+unsafe fn run<T: Float>(
     attention: &Attention,
     inputs: &Inputs<'_, T>,
     targets: &[Option<Target<T>>; 3],
@@ -250,31 +250,31 @@ unsafe fn run<T: Real>(
     );
 }
 
-wide! {
+multiversion! {
     /// Turns rows of dot products into probabilities, given each one's log-sum-exp; row i sees
     /// the first `visible + i * step` keys.
-    fn probabilities<T, WIDE>(
+    fn probabilities<T, HAS_FMA>(
         x: &mut [T], factor: &[T], addend: &[T], visible: usize, step: usize, log_sums: &[T],
     ) {
         let rows = x.chunks_exact_mut(factor.len()).zip(log_sums);
         for (i, (x, &log_sum)) in rows.enumerate() {
             for ((x, &factor), &addend) in x.iter_mut().zip(factor).zip(addend) {
-                *x = (x.fma::<WIDE>(factor, addend) - log_sum).exp::<WIDE>();
+                *x = (x.fma::<HAS_FMA>(factor, addend) - log_sum).exp::<HAS_FMA>();
             }
             hide(x, visible + i * step, T::zero());
         }
     }
 }
 
-wide! {
+multiversion! {
     /// Turns rows of dp = g v^T into ds = p (dp - g . o) factor.
-    fn score_gradient<T, WIDE>(
+    fn score_gradient<T, HAS_FMA>(
         dp: &mut [T], p: &[T], factor: &[T], out: Matrix<'_, T>, g: Matrix<'_, T>,
     ) {
         let width = factor.len();
         for (i, (dp, p)) in dp.chunks_exact_mut(width).zip(p.chunks_exact(width)).enumerate() {
             let pair = (g.dense_row(i), out.dense_row(i));
-            let shift = sum2(pair.0, pair.1, |g, out, sum| g.fma::<WIDE>(out, sum));
+            let shift = sum2(pair.0, pair.1, |g, out, sum| g.fma::<HAS_FMA>(out, sum));
             for ((dp, &p), &factor) in dp.iter_mut().zip(p).zip(factor) {
                 *dp = p * (*dp - shift) * factor;
             }

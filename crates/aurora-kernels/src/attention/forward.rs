@@ -4,18 +4,18 @@ use candle_core::Result;
 use rayon::prelude::*;
 
 use super::{Attention, Geometry};
-use crate::element::Real;
+use crate::float::Float;
+use crate::multiversion::{largest, multiversion, sum1};
 use crate::precision::Precision;
 use crate::product::{Matrix, MatrixMut};
 use crate::small::{Right, padded};
 use crate::view::{Batched, Shared, written};
-use crate::wide::{largest, sum1, wide};
 
 /// Queries whose scores exist at the same time in one task.
 pub(super) const QUERY_BLOCK: usize = 64;
 
 /// The output (Bq, Tq, D) and the log-sum-exp of each row of scores (Bq, heads, Tq).
-pub(super) fn run<T: Real>(
+pub(super) fn run<T: Float>(
     attention: &Attention,
     q: &Batched<'_, T>,
     k: &Batched<'_, T>,
@@ -27,7 +27,7 @@ pub(super) fn run<T: Real>(
     let stride = padded(k_len);
     let terms = attention.key_terms::<T>()?;
     let step = usize::from(attention.causal);
-    // In the order of rows of keys, so that a task often finds them turned by the one before.
+    // In the order of rows of keys, so that a task often finds them transposed by the one before.
     let tasks: Vec<(usize, usize)> = attention
         .query_rows()
         .iter()
@@ -81,24 +81,24 @@ struct Room<T> {
     holds: Option<(usize, usize)>,
 }
 
-impl<T: Real> Room<T> {
+impl<T: Float> Room<T> {
     fn new(block: usize, precision: Precision) -> Self {
         let right = || Right::new(precision);
         Self { scores: vec![T::zero(); block], k_t: right(), v: right(), holds: None }
     }
 }
 
-wide! {
+multiversion! {
     /// Turns rows of dot products into softmax(factor * x + addend) and writes each one's
     /// log-sum-exp. Row i sees the first `visible + i * step` keys. Where every key is hidden:
     /// zeros, and plus infinity, from which the backward pass gets zeros again.
-    fn softmax<T, WIDE>(
+    fn softmax<T, HAS_FMA>(
         x: &mut [T], factor: &[T], addend: &[T], visible: usize, step: usize, log_sums: &mut [T],
     ) {
         let rows = x.chunks_exact_mut(factor.len()).zip(log_sums);
         for (i, (x, log_sum)) in rows.enumerate() {
             for ((x, &factor), &addend) in x.iter_mut().zip(factor).zip(addend) {
-                *x = x.fma::<WIDE>(factor, addend);
+                *x = x.fma::<HAS_FMA>(factor, addend);
             }
             hide(x, visible + i * step, T::NEG_INFINITY);
             let top = largest(x);
@@ -108,7 +108,7 @@ wide! {
                 continue;
             }
             for x in x.iter_mut() {
-                *x = (*x - top).exp::<WIDE>();
+                *x = (*x - top).exp::<HAS_FMA>();
             }
             let sum = sum1(x, |x, sum| sum + x);
             let share = T::one() / sum;
@@ -122,7 +122,7 @@ wide! {
 
 /// Puts `value` in place of everything from `visible` on.
 #[inline(always)]
-pub(super) fn hide<T: Real>(row: &mut [T], visible: usize, value: T) {
+pub(super) fn hide<T: Float>(row: &mut [T], visible: usize, value: T) {
     if visible < row.len() {
         row[visible..].fill(value);
     }

@@ -17,7 +17,7 @@ use candle_core::{CpuStorage, D, DType, Result, Shape, Tensor};
 use crate::Error;
 #[cfg(feature = "cuda")]
 use crate::cuda::glue;
-use crate::element::Real;
+use crate::float::Float;
 use crate::precision::Precision;
 use crate::small::padded;
 use crate::tape::{apply1, apply3};
@@ -268,7 +268,7 @@ impl Attention {
 
     /// What a dot product with each key is multiplied by, and what is then added, for every row
     /// of queries: (Bq, Tk) twice, each row padded to whole panels with keys that are hidden.
-    fn key_terms<T: Real>(&self) -> Result<KeyTerms<T>> {
+    fn key_terms<T: Float>(&self) -> Result<KeyTerms<T>> {
         let Geometry { queries, k_len, .. } = self.shape;
         let base = T::from_f64((self.shape.head() as f64).powf(-0.5));
         let stride = padded(k_len);
@@ -298,7 +298,7 @@ impl Attention {
         Ok(KeyTerms { factor, addend, stride })
     }
 
-    fn outputs<T: Real>(
+    fn outputs<T: Float>(
         &self,
         q: &Batched<'_, T>,
         k: &Batched<'_, T>,
@@ -313,7 +313,7 @@ impl Attention {
     }
 
     /// The rows' log-sum-exp of the forward pass.
-    fn log_sums<T: Real>(&self) -> Result<Vec<T>> {
+    fn log_sums<T: Float>(&self) -> Result<Vec<T>> {
         match self.log_sums.get() {
             Some(log_sums) => Ok(log_sums.iter().map(|&x| T::from_f64(x)).collect()),
             None => Err(candle_core::Error::BackwardNotSupported { op: self.op }),
@@ -336,7 +336,7 @@ impl<T> KeyTerms<T> {
 }
 
 /// A packed projection seen as queries, keys and values.
-fn parts<'a, T: Real>(packed: &'a Batched<'a, T>, width: usize) -> [Batched<'a, T>; 3] {
+fn parts<'a, T: Float>(packed: &'a Batched<'a, T>, width: usize) -> [Batched<'a, T>; 3] {
     [0, 1, 2].map(|part| Batched {
         data: packed.data.get(part * width..).unwrap_or_default().into(),
         batch_stride: packed.batch_stride,

@@ -8,7 +8,7 @@ use std::arch::naked_asm;
 
 use super::MatrixMut;
 use super::tile::{CHAIN, Tiles, fetch};
-use crate::element::Real;
+use crate::float::Float;
 
 /// Rows that are summed at a time.
 const ROWS: usize = 12;
@@ -18,7 +18,7 @@ const ROWS: usize = 12;
 ///
 /// # Safety
 /// The processor has AVX-512.
-pub(super) unsafe fn whole_tiles<T: Real>(
+pub(super) unsafe fn whole_tiles<T: Float>(
     tiles: &Tiles<'_, T>,
     out: &mut MatrixMut<'_, T>,
     column: usize,

@@ -7,8 +7,8 @@ use std::mem::MaybeUninit;
 use rayon::prelude::*;
 
 use super::EpilogueFn;
-use super::turn::turn;
-use crate::element::Real;
+use super::transpose::transpose;
+use crate::float::Float;
 use crate::view::written;
 
 /// Elements from which on a copy is worth more than one thread.
@@ -26,7 +26,7 @@ pub(crate) struct Matrix<'a, T> {
     pub(super) column_stride: usize,
 }
 
-impl<'a, T: Real> Matrix<'a, T> {
+impl<'a, T: Float> Matrix<'a, T> {
     /// A matrix whose first element is the first of `data`.
     pub(crate) fn new(
         data: &'a [T],
@@ -105,7 +105,7 @@ impl<'a, T: Real> Matrix<'a, T> {
     }
 
     /// The elements row by row, copied.
-    pub(crate) fn to_rows(self) -> Vec<T> {
+    pub(crate) fn to_row_major(self) -> Vec<T> {
         let Self { rows, columns, .. } = self;
         if rows * columns == 0 {
             return Vec::new();
@@ -118,7 +118,7 @@ impl<'a, T: Real> Matrix<'a, T> {
                     let first = index * strip;
                     let from = self.from(first, strip.min(rows - first));
                     if from.row_stride == 1 {
-                        return turn(from, copy.as_mut_ptr().cast(), columns);
+                        return transpose(from, copy.as_mut_ptr().cast(), columns);
                     }
                     in_squares(from.rows, columns, |i, j| {
                         copy[i * columns + j].write(from.element(i, j));
@@ -150,7 +150,7 @@ pub(crate) struct MatrixMut<'a, T> {
     lifetime: PhantomData<&'a mut T>,
 }
 
-impl<'a, T: Real> MatrixMut<'a, T> {
+impl<'a, T: Float> MatrixMut<'a, T> {
     /// A dense matrix, row by row.
     pub(crate) fn dense(data: &'a mut [T], rows: usize, columns: usize) -> Self {
         check_extent(data.len(), rows, columns, columns, 1);
@@ -253,7 +253,7 @@ impl<'a, T: Real> MatrixMut<'a, T> {
             });
         } else {
             // SAFETY: rows of the matrix.
-            unsafe { turn(of, self.data, self.row_stride) };
+            unsafe { transpose(of, self.data, self.row_stride) };
         }
         self.initialised = true;
     }

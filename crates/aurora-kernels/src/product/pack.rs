@@ -1,11 +1,11 @@
 //! The factors of a product as the inner loop takes them: the right one in panels, as wide as two registers, row after
 //! row, padded with zeros; the left one as it lies, or rounded in a copy.
 
-use super::{Matrix, turn};
-use crate::element::Real;
+use super::{Matrix, transpose};
+use crate::float::Float;
 use crate::isa::Isa;
 use crate::precision::{Precision, round, round_to};
-use crate::register::{Plain, Register};
+use crate::simd::{Portable, SimdVector};
 
 /// Bytes of a line of the cache. Rows of panels begin with one, so that no register is read from two.
 const LINE: usize = 64;
@@ -21,7 +21,7 @@ pub(super) struct Panels<T> {
     width: usize,
 }
 
-impl<T: Real> Panels<T> {
+impl<T: Float> Panels<T> {
     pub(super) fn new() -> Self {
         Self { data: Vec::new(), start: 0, depth: 0, width: 0 }
     }
@@ -41,9 +41,9 @@ impl<T: Real> Panels<T> {
     /// Columns of a panel for this set of instructions.
     pub(super) fn width_by(isa: Isa) -> usize {
         2 * match isa {
-            Isa::Plain => Plain::<T>::LANES,
-            Isa::Avx2 => T::Wide::LANES,
-            Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => T::Widest::LANES,
+            Isa::Plain => Portable::<T>::LANES,
+            Isa::Avx2 => T::Avx2::LANES,
+            Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => T::Avx512::LANES,
         }
     }
 
@@ -56,7 +56,7 @@ impl<T: Real> Panels<T> {
                 Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => fill_avx512(self, precision, rhs),
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => fill_avx2(self, precision, rhs),
-                _ => fill::<T, Plain<T>>(self, precision, rhs),
+                _ => fill::<T, Portable<T>>(self, precision, rhs),
             }
         }
     }
@@ -64,22 +64,22 @@ impl<T: Real> Panels<T> {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn fill_avx2<T: Real>(panels: &mut Panels<T>, precision: Precision, rhs: Matrix<'_, T>) {
+fn fill_avx2<T: Float>(panels: &mut Panels<T>, precision: Precision, rhs: Matrix<'_, T>) {
     // SAFETY: compiled for the registers that it uses.
-    unsafe { fill::<T, T::Wide>(panels, precision, rhs) }
+    unsafe { fill::<T, T::Avx2>(panels, precision, rhs) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-fn fill_avx512<T: Real>(panels: &mut Panels<T>, precision: Precision, rhs: Matrix<'_, T>) {
+fn fill_avx512<T: Float>(panels: &mut Panels<T>, precision: Precision, rhs: Matrix<'_, T>) {
     // SAFETY: compiled for the registers that it uses.
-    unsafe { fill::<T, T::Widest>(panels, precision, rhs) }
+    unsafe { fill::<T, T::Avx512>(panels, precision, rhs) }
 }
 
 /// # Safety
 /// The processor has the register `R`.
 #[inline(always)]
-unsafe fn fill<T: Real, R: Register<T>>(
+unsafe fn fill<T: Float, R: SimdVector<T>>(
     panels: &mut Panels<T>,
     precision: Precision,
     rhs: Matrix<'_, T>,
@@ -108,7 +108,7 @@ unsafe fn fill<T: Real, R: Register<T>>(
             let rhs = rhs.t().from(index * width, width).t();
             if rhs.row_stride() == 1 {
                 // SAFETY: the panel has as many rows and columns as the factor.
-                unsafe { turn::in_registers::<T, R>(rhs, panel.as_mut_ptr(), width) }
+                unsafe { transpose::in_registers::<T, R>(rhs, panel.as_mut_ptr(), width) }
             } else {
                 copy(panel, width, rhs);
             }
@@ -125,7 +125,7 @@ unsafe fn fill<T: Real, R: Register<T>>(
 }
 
 /// Any columns to the beginning of each row of a panel, element by element.
-fn copy<T: Real>(panel: &mut [T], width: usize, rhs: Matrix<'_, T>) {
+fn copy<T: Float>(panel: &mut [T], width: usize, rhs: Matrix<'_, T>) {
     for (row, to) in panel.chunks_exact_mut(width).enumerate() {
         for (column, to) in to[..rhs.columns()].iter_mut().enumerate() {
             *to = rhs.element(row, column);
@@ -136,7 +136,7 @@ fn copy<T: Real>(panel: &mut [T], width: usize, rhs: Matrix<'_, T>) {
 /// Room for a block of a left factor.
 pub(crate) struct Block<T>(Vec<T>);
 
-impl<T: Real> Block<T> {
+impl<T: Float> Block<T> {
     pub(crate) fn new() -> Self {
         Self(Vec::new())
     }

@@ -15,19 +15,19 @@ fn plain(lhs: &[f64], rhs: &[f64], [m, k, n]: [usize; 3]) -> Vec<f64> {
     (0..m * n).map(|at| entry(at / n.max(1), at % n.max(1))).collect()
 }
 
-fn turned<T: Copy>(values: &[T], rows: usize, columns: usize) -> Vec<T> {
+fn transposed<T: Copy>(values: &[T], rows: usize, columns: usize) -> Vec<T> {
     (0..rows * columns).map(|at| values[at % rows * columns + at / rows]).collect()
 }
 
-fn check<T: Real>(sizes: [usize; 3], lhs_turned: bool, rhs_turned: bool, add: bool) {
+fn check<T: Float>(sizes: [usize; 3], lhs_transposed: bool, rhs_transposed: bool, add: bool) {
     let [m, k, n] = sizes;
     let (a, b) = (whole(m, k, 1), whole(k, n, 2));
     let want = plain(&a, &b, sizes);
     let of = |values: &[f64]| values.iter().map(|&x| T::from_f64(x)).collect::<Vec<T>>();
     let (a, b) = (of(&a), of(&b));
-    let (a_t, b_t) = (turned(&a, m, k), turned(&b, k, n));
-    let lhs = if lhs_turned { Matrix::dense(&a_t, k, m).t() } else { Matrix::dense(&a, m, k) };
-    let rhs = if rhs_turned { Matrix::dense(&b_t, n, k).t() } else { Matrix::dense(&b, k, n) };
+    let (a_t, b_t) = (transposed(&a, m, k), transposed(&b, k, n));
+    let lhs = if lhs_transposed { Matrix::dense(&a_t, k, m).t() } else { Matrix::dense(&a, m, k) };
+    let rhs = if rhs_transposed { Matrix::dense(&b_t, n, k).t() } else { Matrix::dense(&b, k, n) };
     let epilogue = |row: usize, column: usize, piece: &mut [T]| {
         for (i, x) in piece.iter_mut().enumerate() {
             *x += T::from_f64((row * 2 + column + i) as f64);
@@ -40,7 +40,11 @@ fn check<T: Real>(sizes: [usize; 3], lhs_turned: bool, rhs_turned: bool, add: bo
         for (at, (got, want)) in got.iter().zip(&want).enumerate() {
             let start = if add { 3.0 } else { 0.0 };
             let want = want + start + (at / n * 2 + at % n) as f64;
-            assert_eq!(got.to_f64(), want, "{sizes:?} {lhs_turned} {rhs_turned} {add} at {at}");
+            assert_eq!(
+                got.to_f64(),
+                want,
+                "{sizes:?} {lhs_transposed} {rhs_transposed} {add} at {at}"
+            );
         }
     }
 }
@@ -56,11 +60,11 @@ fn sizes_at_the_edges_of_blocks() {
 }
 
 /// The sum of two products, each left factor by rows or by columns.
-fn check_two<T: Real>([m, k, more, n]: [usize; 4], turns: [bool; 2]) {
+fn check_two<T: Float>([m, k, more, n]: [usize; 4], turns: [bool; 2]) {
     let of = |values: Vec<f64>| values.into_iter().map(T::from_f64).collect::<Vec<T>>();
     let left = [of(whole(m, k, 1)), of(whole(m, more, 3))];
     let right = [of(whole(k, n, 2)), of(whole(more, n, 4))];
-    let by_columns = [turned(&left[0], m, k), turned(&left[1], m, more)];
+    let by_columns = [transposed(&left[0], m, k), transposed(&left[1], m, more)];
     let factors = [0, 1].map(|at| {
         let depth = [k, more][at];
         let lhs = match turns[at] {
@@ -100,11 +104,11 @@ fn a_large_transpose_in_strips() {
     let (rows, columns) = (531, 257);
     let values = ragged(rows * columns, 5);
     let of = Matrix::dense(&values, columns, rows).t();
-    assert_eq!(of.to_rows(), turned(&values, columns, rows));
+    assert_eq!(of.to_row_major(), transposed(&values, columns, rows));
     // Every second row and column: nothing is dense.
     let sparse = Matrix::new(&values, 100, 40, 2, 1062);
     let want: Vec<f32> = (0..4000).map(|at| values[at / 40 * 2 + at % 40 * 1062]).collect();
-    assert_eq!(sparse.to_rows(), want);
+    assert_eq!(sparse.to_row_major(), want);
 }
 
 /// Numbers of every mantissa.
@@ -120,23 +124,26 @@ fn rounded(values: &[f32]) -> Vec<f64> {
 
 /// In bf16 against the f64 product of the rounded factors. What is left is the rounding of f32 sums: at most 2^-24 of
 /// the sum of magnitudes for each of k additions, of which far less is seen.
-fn check_bf16(sizes: [usize; 3], lhs_turned: bool, rhs_turned: bool) {
+fn check_bf16(sizes: [usize; 3], lhs_transposed: bool, rhs_transposed: bool) {
     let [m, k, n] = sizes;
     let (a, b) = (ragged(m * k, 1), ragged(k * n, 2));
     let (wide_a, wide_b) = (rounded(&a), rounded(&b));
     let want = plain(&wide_a, &wide_b, sizes);
     let size = |values: &[f64]| values.iter().map(|x| x.abs()).collect::<Vec<f64>>();
     let sizes_of_terms = plain(&size(&wide_a), &size(&wide_b), sizes);
-    let (a_t, b_t) = (turned(&a, m, k), turned(&b, k, n));
-    let lhs = if lhs_turned { Matrix::dense(&a_t, k, m).t() } else { Matrix::dense(&a, m, k) };
-    let rhs = if rhs_turned { Matrix::dense(&b_t, n, k).t() } else { Matrix::dense(&b, k, n) };
+    let (a_t, b_t) = (transposed(&a, m, k), transposed(&b, k, n));
+    let lhs = if lhs_transposed { Matrix::dense(&a_t, k, m).t() } else { Matrix::dense(&a, m, k) };
+    let rhs = if rhs_transposed { Matrix::dense(&b_t, n, k).t() } else { Matrix::dense(&b, k, n) };
     let mut found = vec![0f32; m * n];
     let out = &mut MatrixMut::dense(&mut found, m, n);
     multiply(out, false, lhs, rhs, Precision::Bf16, None);
     for (at, (found, want)) in found.iter().zip(&want).enumerate() {
         let off = (f64::from(*found) - want).abs();
         let allowed = 1e-6 * sizes_of_terms[at];
-        assert!(off <= allowed, "{sizes:?} {lhs_turned} {rhs_turned} at {at}: off by {off:e}");
+        assert!(
+            off <= allowed,
+            "{sizes:?} {lhs_transposed} {rhs_transposed} at {at}: off by {off:e}"
+        );
     }
     // A product of two bf16 is exact in f32 and sums have one order, so these make no difference.
     for isa in [Isa::Plain, Isa::Avx2, Isa::Avx512] {
@@ -146,7 +153,7 @@ fn check_bf16(sizes: [usize; 3], lhs_turned: bool, rhs_turned: bool) {
             let precision = Precision::Bf16;
             Product { isa, lhs, rhs, more: None, precision, epilogue: None, rows_apart: true }
                 .write(out, false);
-            assert_eq!(again, found, "{sizes:?} {lhs_turned} {rhs_turned} {isa:?}");
+            assert_eq!(again, found, "{sizes:?} {lhs_transposed} {rhs_transposed} {isa:?}");
         }
     }
 }
@@ -184,9 +191,9 @@ proptest! {
     #[test]
     fn bf16_of_any_sizes_and_orders(
         m in 0usize..70, k in 0usize..40, n in 0usize..80,
-        lhs_turned in any::<bool>(), rhs_turned in any::<bool>(),
+        lhs_transposed in any::<bool>(), rhs_transposed in any::<bool>(),
     ) {
-        check_bf16([m, k, n], lhs_turned, rhs_turned);
+        check_bf16([m, k, n], lhs_transposed, rhs_transposed);
     }
 
     #[test]
@@ -202,15 +209,15 @@ proptest! {
     fn rows_of_any_transpose(rows in 0usize..90, columns in 0usize..90) {
         let values = ragged(rows * columns, 6);
         let of = Matrix::dense(&values, columns, rows).t();
-        prop_assert_eq!(of.to_rows(), turned(&values, columns, rows));
+        prop_assert_eq!(of.to_row_major(), transposed(&values, columns, rows));
     }
 
     #[test]
     fn any_sizes_and_orders(
         m in 0usize..70, k in 0usize..40, n in 0usize..80,
-        lhs_turned in any::<bool>(), rhs_turned in any::<bool>(), add in any::<bool>(),
+        lhs_transposed in any::<bool>(), rhs_transposed in any::<bool>(), add in any::<bool>(),
     ) {
-        check::<f32>([m, k, n], lhs_turned, rhs_turned, add);
-        check::<f64>([m, k, n], lhs_turned, rhs_turned, add);
+        check::<f32>([m, k, n], lhs_transposed, rhs_transposed, add);
+        check::<f64>([m, k, n], lhs_transposed, rhs_transposed, add);
     }
 }

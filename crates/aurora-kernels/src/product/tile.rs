@@ -4,9 +4,9 @@
 use super::avx512;
 use super::pack::Panels;
 use super::{Matrix, MatrixMut};
-use crate::element::Real;
+use crate::float::Float;
 use crate::isa::Isa;
-use crate::register::{Plain, Register};
+use crate::simd::{Portable, SimdVector};
 
 /// Products that are added up one after the other before their sum joins the others: an f32 loses a bit of a long sum
 /// with every doubling of its length, and what it has lost after a few steps of training shows. Each chain takes a turn
@@ -22,7 +22,7 @@ pub(super) struct Tiles<'a, T> {
     pub(super) add: bool,
 }
 
-impl<T: Real> Tiles<'_, T> {
+impl<T: Float> Tiles<'_, T> {
     /// The product to `out`.
     pub(super) fn multiply(&self, isa: Isa, out: &mut MatrixMut<'_, T>) {
         // SAFETY: the processor has what `isa` says.
@@ -32,7 +32,7 @@ impl<T: Real> Tiles<'_, T> {
                 Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => with_avx512(self, out),
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => with_avx2(self, out),
-                _ => all::<T, Plain<T>>(self, out, |_, _, _| 0),
+                _ => all::<T, Portable<T>>(self, out, |_, _, _| 0),
             }
         }
         out.set_initialised();
@@ -41,16 +41,16 @@ impl<T: Real> Tiles<'_, T> {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn with_avx2<T: Real>(tiles: &Tiles<'_, T>, out: &mut MatrixMut<'_, T>) {
+fn with_avx2<T: Float>(tiles: &Tiles<'_, T>, out: &mut MatrixMut<'_, T>) {
     // SAFETY: compiled for the registers that it uses.
-    unsafe { all::<T, T::Wide>(tiles, out, |_, _, _| 0) }
+    unsafe { all::<T, T::Avx2>(tiles, out, |_, _, _| 0) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-fn with_avx512<T: Real>(tiles: &Tiles<'_, T>, out: &mut MatrixMut<'_, T>) {
+fn with_avx512<T: Float>(tiles: &Tiles<'_, T>, out: &mut MatrixMut<'_, T>) {
     // SAFETY: compiled for the registers that it uses.
-    unsafe { all::<T, T::Widest>(tiles, out, avx512::whole_tiles) }
+    unsafe { all::<T, T::Avx512>(tiles, out, avx512::whole_tiles) }
 }
 
 /// Rows of a tile: with two registers each, twelve of sixteen registers are sums, and the rest hold what is multiplied.
@@ -61,7 +61,7 @@ const ROWS: usize = 6;
 /// # Safety
 /// The processor has the register `R`.
 #[inline(always)]
-unsafe fn all<T: Real, R: Register<T>>(
+unsafe fn all<T: Float, R: SimdVector<T>>(
     tiles: &Tiles<'_, T>,
     out: &mut MatrixMut<'_, T>,
     done: unsafe fn(&Tiles<'_, T>, &mut MatrixMut<'_, T>, usize) -> usize,
@@ -92,7 +92,7 @@ unsafe fn all<T: Real, R: Register<T>>(
 /// # Safety
 /// The rows lie within `out` and the left factor, and the processor has the register `R`.
 #[inline(always)]
-unsafe fn tile<T: Real, R: Register<T>, const ROWS: usize>(
+unsafe fn tile<T: Float, R: SimdVector<T>, const ROWS: usize>(
     tiles: &Tiles<'_, T>,
     out: &mut MatrixMut<'_, T>,
     row: usize,
@@ -173,7 +173,7 @@ pub(super) fn fetch<T>(at: *const T) {
 /// # Safety
 /// The column has `ROWS` elements, `step` apart, the row two registers, and the processor the register `R`.
 #[inline(always)]
-unsafe fn step_down<T: Real, R: Register<T>, const ROWS: usize>(
+unsafe fn step_down<T: Float, R: SimdVector<T>, const ROWS: usize>(
     sums: &mut [[R; 2]; ROWS],
     a: *const T,
     step: usize,

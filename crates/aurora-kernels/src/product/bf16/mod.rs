@@ -16,7 +16,7 @@ mod pack;
 
 use super::tile::fetch;
 use super::{EpilogueFn, Matrix, MatrixMut};
-use crate::element::Real;
+use crate::float::Float;
 use crate::isa::Isa;
 use crate::precision::Precision;
 pub(super) use pack::{Factor, Order};
@@ -79,7 +79,7 @@ struct Step {
 
 /// One task's part of a product, from this row and column of it on, multiples of 16, added to what has been written of
 /// it; each 32 rows are finished while they are in the cache. Elements of `out` are f32.
-pub(super) fn one_task<T: Real>(
+pub(super) fn one_task<T: Float>(
     kernel: Kernel,
     out: &mut MatrixMut<'_, T>,
     [lhs, rhs]: [&Factor; 2],
@@ -121,7 +121,7 @@ impl Small {
 
     /// The product of `lhs`, as deep as the right factor, with that, whose columns are those of `out`, or less: the
     /// others are zero. Elements of `out` are f32.
-    pub(crate) fn multiply<T: Real>(
+    pub(crate) fn multiply<T: Float>(
         &mut self,
         out: &mut MatrixMut<'_, T>,
         add: bool,
@@ -140,7 +140,7 @@ impl Small {
 ///
 /// # Safety
 /// The processor has the kernel's instructions, and the registers of AMX have been taken.
-unsafe fn square<T: Real>(
+unsafe fn square<T: Float>(
     kernel: Kernel,
     out: &mut MatrixMut<'_, T>,
     j: usize,

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::Matrix;
 use crate::precision::nearest_bf16;
-use crate::register::turned;
+use crate::simd::transpose_16x16;
 
 /// Rows or columns of a factor in a tile.
 pub(super) const LINES: usize = 16;
@@ -148,7 +148,7 @@ unsafe fn by_line(place: &mut MaybeUninit<Tile>, from: *const f32, step: usize, 
         let from = from.add(i * step);
         bits(_mm512_cvtne2ps_pbh(_mm512_loadu_ps(from.add(LINES)), _mm512_loadu_ps(from)))
     });
-    store(place, if order == Order::ByLine { pairs } else { turned(pairs) });
+    store(place, if order == Order::ByLine { pairs } else { transpose_16x16(pairs) });
 }
 
 /// A whole tile of depths that are dense, `step` elements apart.
@@ -173,7 +173,7 @@ unsafe fn by_depth(place: &mut MaybeUninit<Tile>, from: *const f32, step: usize,
         let rows = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(second), _mm512_loadu_ps(first));
         _mm512_permutexvar_epi16(_mm512_loadu_epi16(BESIDE.as_ptr().cast()), bits(rows))
     });
-    store(place, if order == Order::ByDepth { pairs } else { turned(pairs) });
+    store(place, if order == Order::ByDepth { pairs } else { transpose_16x16(pairs) });
 }
 
 #[target_feature(enable = "avx512f")]

@@ -25,29 +25,29 @@ fn normal(count: usize, seed: u64) -> Vec<f32> {
     (0..count).map(|_| stream.normal() as f32).collect()
 }
 
-/// A factor as it lies in memory: its rows, or its columns, some elements more than their length apart.
+/// A factor as it layouts in memory: its rows, or its columns, some elements more than their length apart.
 #[derive(Debug, Clone, Copy)]
-struct Lie {
-    turned: bool,
+struct MatrixLayout {
+    transposed: bool,
     gap: usize,
     /// Elements from one column (or row) to the next.
     stretch: usize,
 }
 
-impl Lie {
-    const PLAIN: Self = Self { turned: false, gap: 0, stretch: 1 };
-    const TURNED: Self = Self { turned: true, gap: 0, stretch: 1 };
+impl MatrixLayout {
+    const ROW_MAJOR: Self = Self { transposed: false, gap: 0, stretch: 1 };
+    const TRANSPOSED: Self = Self { transposed: true, gap: 0, stretch: 1 };
 
     fn elements(self, rows: usize, columns: usize) -> usize {
-        let (lines, length) = if self.turned { (columns, rows) } else { (rows, columns) };
+        let (lines, length) = if self.transposed { (columns, rows) } else { (rows, columns) };
         lines * (length * self.stretch + self.gap)
     }
 
     fn matrix(self, data: &[f32], rows: usize, columns: usize) -> Matrix<'_, f32> {
-        let (lines, length) = if self.turned { (columns, rows) } else { (rows, columns) };
+        let (lines, length) = if self.transposed { (columns, rows) } else { (rows, columns) };
         let matrix =
             Matrix::new(data, lines, length, length * self.stretch + self.gap, self.stretch);
-        if self.turned { matrix.t() } else { matrix }
+        if self.transposed { matrix.t() } else { matrix }
     }
 }
 
@@ -82,9 +82,9 @@ fn plain_roundings(depth: usize) -> usize {
 }
 
 /// Both kernels against the exact product of the rounded factors, and against the loops for f32.
-fn check([m, k, n]: [usize; 3], lies: [Lie; 2], add: bool) {
-    let (a, b) = (normal(lies[0].elements(m, k), 1), normal(lies[1].elements(k, n), 2));
-    let (lhs, rhs) = (lies[0].matrix(&a, m, k), lies[1].matrix(&b, k, n));
+fn check([m, k, n]: [usize; 3], layouts: [MatrixLayout; 2], add: bool) {
+    let (a, b) = (normal(layouts[0].elements(m, k), 1), normal(layouts[1].elements(k, n), 2));
+    let (lhs, rhs) = (layouts[0].matrix(&a, m, k), layouts[1].matrix(&b, k, n));
     let started = normal(m * n, 3);
     // Some elements are replaced at the end. Nothing is added: that would round once more.
     let replaced = |row: usize, column: usize| {
@@ -115,7 +115,7 @@ fn check([m, k, n]: [usize; 3], lies: [Lie; 2], add: bool) {
     for (isa, kernel) in KERNELS.into_iter().filter(|&(isa, _)| runs(isa)) {
         for (at, (found, plain)) in product(isa).into_iter().zip(&fallback).enumerate() {
             let (row, column) = (at / n, at % n);
-            let place = || format!("{isa:?} {m}x{k}x{n} {lies:?} {add} at {row}, {column}");
+            let place = || format!("{isa:?} {m}x{k}x{n} {layouts:?} {add} at {row}, {column}");
             if let Some(replaced) = replaced(row, column) {
                 assert_eq!(found, replaced, "{}", place());
                 continue;
@@ -147,8 +147,12 @@ fn sizes_at_the_edges_of_tiles_and_blocks() {
         ([103, 9, 200], true),
         ([24, 40, 31], false),
     ] {
-        for lies in [[Lie::PLAIN; 2], [Lie::PLAIN, Lie::TURNED], [Lie::TURNED, Lie::PLAIN]] {
-            check(sizes, lies, add);
+        for layouts in [
+            [MatrixLayout::ROW_MAJOR; 2],
+            [MatrixLayout::ROW_MAJOR, MatrixLayout::TRANSPOSED],
+            [MatrixLayout::TRANSPOSED, MatrixLayout::ROW_MAJOR],
+        ] {
+            check(sizes, layouts, add);
         }
     }
 }
@@ -236,9 +240,9 @@ fn kernels_are_for_bf16_alone() {
     assert!(Matrix::dense(&[1f64], 1, 1).singles().is_none());
 }
 
-fn lies() -> impl Strategy<Value = Lie> {
+fn layouts() -> impl Strategy<Value = MatrixLayout> {
     (any::<bool>(), prop_oneof![Just(0), 1usize..20], prop_oneof![4 => Just(1), 1 => 2usize..4])
-        .prop_map(|(turned, gap, stretch)| Lie { turned, gap, stretch })
+        .prop_map(|(transposed, gap, stretch)| MatrixLayout { transposed, gap, stretch })
 }
 
 proptest! {
@@ -247,7 +251,7 @@ proptest! {
     #[test]
     fn any_sizes_and_orders(
         m in 1usize..120, k in 1usize..90, n in 1usize..150,
-        left in lies(), right in lies(), add in any::<bool>(),
+        left in layouts(), right in layouts(), add in any::<bool>(),
     ) {
         check([m, k, n], [left, right], add);
     }

@@ -5,28 +5,28 @@ use std::ops::Neg;
 
 use candle_core::WithDType;
 
-use crate::register::Register;
+use crate::simd::SimdVector;
 
 /// An element of a tensor: f32, with functions written so that loops over them vectorise, or
 /// f64, with the accurate functions of the mathematics library.
 ///
-/// `WIDE` tells code compiled for processors with fused multiply-add from the rest; without
+/// `HAS_FMA` tells code compiled for processors with fused multiply-add from the rest; without
 /// the instruction a fused product would be a slow call.
-pub(crate) trait Real: WithDType + Sum + Neg<Output = Self> {
+pub(crate) trait Float: WithDType + Sum + Neg<Output = Self> {
     /// Eight elements, in registers of the wide instructions where there are any.
-    type Wide: Register<Self>;
+    type Avx2: SimdVector<Self>;
     /// As many elements as the widest registers hold that there is code for.
-    type Widest: Register<Self>;
+    type Avx512: SimdVector<Self>;
     /// Minus infinity.
     const NEG_INFINITY: Self;
     /// Plus infinity.
     const INFINITY: Self;
     /// `self * factor + addend`.
-    fn fma<const WIDE: bool>(self, factor: Self, addend: Self) -> Self;
+    fn fma<const HAS_FMA: bool>(self, factor: Self, addend: Self) -> Self;
     /// The exponential, for arguments up to 88; an underflow gives zero.
-    fn exp<const WIDE: bool>(self) -> Self;
+    fn exp<const HAS_FMA: bool>(self) -> Self;
     /// The distribution function of the standard normal distribution.
-    fn normal_cdf<const WIDE: bool>(self) -> Self;
+    fn normal_cdf<const HAS_FMA: bool>(self) -> Self;
     /// The square root.
     fn sqrt(self) -> Self;
     /// The natural logarithm.
@@ -50,54 +50,54 @@ const CDF_DENOMINATOR: [f32; 6] =
 /// Beyond this the distribution function is 0 or 1 to the last bit that matters (8e-9).
 const CDF_RANGE: f32 = 5.656_854;
 
-impl Real for f32 {
+impl Float for f32 {
     #[cfg(target_arch = "x86_64")]
-    type Wide = crate::register::Singles;
+    type Avx2 = crate::simd::F32x8;
     #[cfg(not(target_arch = "x86_64"))]
-    type Wide = crate::register::Plain<Self>;
+    type Avx2 = crate::simd::Portable<Self>;
     #[cfg(target_arch = "x86_64")]
-    type Widest = crate::register::WideSingles;
+    type Avx512 = crate::simd::F32x16;
     #[cfg(not(target_arch = "x86_64"))]
-    type Widest = crate::register::Plain<Self>;
+    type Avx512 = crate::simd::Portable<Self>;
     const NEG_INFINITY: Self = f32::NEG_INFINITY;
     const INFINITY: Self = f32::INFINITY;
 
     #[inline(always)]
-    fn fma<const WIDE: bool>(self, factor: Self, addend: Self) -> Self {
-        if WIDE { self.mul_add(factor, addend) } else { self * factor + addend }
+    fn fma<const HAS_FMA: bool>(self, factor: Self, addend: Self) -> Self {
+        if HAS_FMA { self.mul_add(factor, addend) } else { self * factor + addend }
     }
 
     /// exp(x) = 2^n exp(r) with |r| <= ln(2) / 2, the latter by its Taylor series to r^7 (error
     /// 5e-9), 2^n put together from bits.
     #[inline(always)]
-    fn exp<const WIDE: bool>(self) -> Self {
+    fn exp<const HAS_FMA: bool>(self) -> Self {
         // Adding this rounds to a whole number and leaves it in the low bits.
         const ROUND: f32 = 12_582_912.0;
         const LN2_HIGH: f32 = 0.693_359_4;
         const LN2_LOW: f32 = -2.121_944_4e-4;
         const LOWEST: f32 = -87.336;
         let x = if self < LOWEST { LOWEST } else { self };
-        let shifted = x.fma::<WIDE>(std::f32::consts::LOG2_E, ROUND);
+        let shifted = x.fma::<HAS_FMA>(std::f32::consts::LOG2_E, ROUND);
         let n = shifted - ROUND;
-        let r = n.fma::<WIDE>(-LN2_LOW, n.fma::<WIDE>(-LN2_HIGH, x));
+        let r = n.fma::<HAS_FMA>(-LN2_LOW, n.fma::<HAS_FMA>(-LN2_HIGH, x));
         let mut p = 1.0 / 5040.0;
         for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
-            p = r.fma::<WIDE>(p, c);
+            p = r.fma::<HAS_FMA>(p, c);
         }
         let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
         if self < LOWEST { 0.0 } else { p * power }
     }
 
     #[inline(always)]
-    fn normal_cdf<const WIDE: bool>(self) -> Self {
+    fn normal_cdf<const HAS_FMA: bool>(self) -> Self {
         let square = self * self;
         let mut numerator = CDF_NUMERATOR[5];
         let mut denominator = CDF_DENOMINATOR[5];
         for k in (0..5).rev() {
-            numerator = square.fma::<WIDE>(numerator, CDF_NUMERATOR[k]);
-            denominator = square.fma::<WIDE>(denominator, CDF_DENOMINATOR[k]);
+            numerator = square.fma::<HAS_FMA>(numerator, CDF_NUMERATOR[k]);
+            denominator = square.fma::<HAS_FMA>(denominator, CDF_DENOMINATOR[k]);
         }
-        let inside = self.fma::<WIDE>(numerator / denominator, 0.5);
+        let inside = self.fma::<HAS_FMA>(numerator / denominator, 0.5);
         if self < -CDF_RANGE {
             0.0
         } else if self > CDF_RANGE {
@@ -123,28 +123,28 @@ impl Real for f32 {
     }
 }
 
-impl Real for f64 {
+impl Float for f64 {
     #[cfg(target_arch = "x86_64")]
-    type Wide = crate::register::Doubles;
+    type Avx2 = crate::simd::F64x8;
     #[cfg(not(target_arch = "x86_64"))]
-    type Wide = crate::register::Plain<Self>;
+    type Avx2 = crate::simd::Portable<Self>;
     // f64 is for tests: they hold the widest loops to AVX2's.
-    type Widest = Self::Wide;
+    type Avx512 = Self::Avx2;
     const NEG_INFINITY: Self = f64::NEG_INFINITY;
     const INFINITY: Self = f64::INFINITY;
 
     #[inline(always)]
-    fn fma<const WIDE: bool>(self, factor: Self, addend: Self) -> Self {
-        if WIDE { self.mul_add(factor, addend) } else { self * factor + addend }
+    fn fma<const HAS_FMA: bool>(self, factor: Self, addend: Self) -> Self {
+        if HAS_FMA { self.mul_add(factor, addend) } else { self * factor + addend }
     }
 
     #[inline(always)]
-    fn exp<const WIDE: bool>(self) -> Self {
+    fn exp<const HAS_FMA: bool>(self) -> Self {
         libm::exp(self)
     }
 
     #[inline(always)]
-    fn normal_cdf<const WIDE: bool>(self) -> Self {
+    fn normal_cdf<const HAS_FMA: bool>(self) -> Self {
         0.5 * libm::erfc(-self * std::f64::consts::FRAC_1_SQRT_2)
     }
 
@@ -173,14 +173,14 @@ mod tests {
         for k in -87_300..=88_000 {
             let x = k as f32 * 1e-3;
             let exact = libm::exp(f64::from(x));
-            for got in [Real::exp::<true>(x), Real::exp::<false>(x)] {
+            for got in [Float::exp::<true>(x), Float::exp::<false>(x)] {
                 assert!((f64::from(got) / exact - 1.0).abs() < 2.4e-7, "exp({x}) = {got}");
             }
         }
-        assert_eq!(Real::exp::<true>(f32::NEG_INFINITY), 0.0);
-        assert_eq!(Real::exp::<true>(-1e30f32), 0.0);
-        assert_eq!(Real::exp::<true>(0f32), 1.0);
-        assert!(Real::exp::<true>(f32::NAN).is_nan());
+        assert_eq!(Float::exp::<true>(f32::NEG_INFINITY), 0.0);
+        assert_eq!(Float::exp::<true>(-1e30f32), 0.0);
+        assert_eq!(Float::exp::<true>(0f32), 1.0);
+        assert!(Float::exp::<true>(f32::NAN).is_nan());
     }
 
     #[test]
@@ -188,14 +188,14 @@ mod tests {
         let mut worst = 0f64;
         for k in -80_000..=80_000 {
             let x = k as f32 * 1e-4;
-            let exact = Real::normal_cdf::<true>(f64::from(x));
-            for got in [Real::normal_cdf::<true>(x), Real::normal_cdf::<false>(x)] {
+            let exact = Float::normal_cdf::<true>(f64::from(x));
+            for got in [Float::normal_cdf::<true>(x), Float::normal_cdf::<false>(x)] {
                 worst = worst.max((f64::from(got) - exact).abs());
             }
         }
         assert!(worst < 3e-7, "{worst}");
-        assert_eq!(Real::normal_cdf::<true>(f32::INFINITY), 1.0);
-        assert_eq!(Real::normal_cdf::<true>(-1e20f32), 0.0);
-        assert!(Real::normal_cdf::<true>(f32::NAN).is_nan());
+        assert_eq!(Float::normal_cdf::<true>(f32::INFINITY), 1.0);
+        assert_eq!(Float::normal_cdf::<true>(-1e20f32), 0.0);
+        assert!(Float::normal_cdf::<true>(f32::NAN).is_nan());
     }
 }

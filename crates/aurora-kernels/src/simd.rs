@@ -1,12 +1,12 @@
 //! Eight elements at a time, or sixteen, for the loops that compilers do not make vectors of by
 //! themselves: the tiles of matrix products.
 
-use crate::element::Real;
+use crate::float::Float;
 
 /// Some elements of a type. The functions are for code compiled for the processor in question:
 /// an AVX register may be touched only where AVX2 and fused multiply-add have been found, a
 /// register of AVX-512 only where that has.
-pub(crate) trait Register<T: Real>: Copy {
+pub(crate) trait SimdVector<T: Float>: Copy {
     /// How many elements, 8 or 16.
     const LANES: usize;
     /// All zeros.
@@ -17,35 +17,35 @@ pub(crate) trait Register<T: Real>: Copy {
     /// The same number everywhere.
     ///
     /// # Safety
-    /// As [`Register::zero`].
+    /// As [`SimdVector::zero`].
     unsafe fn splat(value: T) -> Self;
     /// That many elements from memory, of any alignment.
     ///
     /// # Safety
-    /// As [`Register::zero`], and all of them can be read.
+    /// As [`SimdVector::zero`], and all of them can be read.
     unsafe fn load(from: *const T) -> Self;
     /// That many elements to memory, of any alignment.
     ///
     /// # Safety
-    /// As [`Register::zero`], and all of them can be written.
+    /// As [`SimdVector::zero`], and all of them can be written.
     unsafe fn store(self, to: *mut T);
     /// `self * factor + addend`.
     ///
     /// # Safety
-    /// As [`Register::zero`].
+    /// As [`SimdVector::zero`].
     unsafe fn fma(self, factor: Self, addend: Self) -> Self;
     /// `self + other`.
     ///
     /// # Safety
-    /// As [`Register::zero`].
+    /// As [`SimdVector::zero`].
     unsafe fn add(self, other: Self) -> Self;
     /// The transpose of a square of as many rows and columns, from memory to memory: rows that
     /// are `from_step` apart to rows that are `to_step` apart.
     ///
     /// # Safety
-    /// As [`Register::zero`], and both squares are there.
+    /// As [`SimdVector::zero`], and both squares are there.
     #[inline(always)]
-    unsafe fn turn(from: *const T, from_step: usize, to: *mut T, to_step: usize) {
+    unsafe fn transpose_tile(from: *const T, from_step: usize, to: *mut T, to_step: usize) {
         for i in 0..Self::LANES {
             for j in 0..Self::LANES {
                 // SAFETY: vouched for by the caller.
@@ -57,9 +57,9 @@ pub(crate) trait Register<T: Real>: Copy {
 
 /// Eight elements that the compiler places as it likes.
 #[derive(Clone, Copy)]
-pub(crate) struct Plain<T>([T; 8]);
+pub(crate) struct Portable<T>([T; 8]);
 
-impl<T: Real> Register<T> for Plain<T> {
+impl<T: Float> SimdVector<T> for Portable<T> {
     const LANES: usize = 8;
 
     #[inline(always)]
@@ -98,20 +98,20 @@ impl<T: Real> Register<T> for Plain<T> {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use avx2::{Doubles, Singles, WideSingles, turned};
+pub(crate) use x86::{F32x8, F32x16, F64x8, transpose_16x16};
 
 #[cfg(target_arch = "x86_64")]
-mod avx2 {
+mod x86 {
     use std::arch::x86_64::*;
 
-    use super::Register;
+    use super::SimdVector;
 
     /// Eight f32 in one register.
     #[derive(Clone, Copy)]
-    pub(crate) struct Singles(__m256);
+    pub(crate) struct F32x8(__m256);
 
     // SAFETY of all calls below: the caller vouches for the processor and the memory.
-    impl Register<f32> for Singles {
+    impl SimdVector<f32> for F32x8 {
         const LANES: usize = 8;
 
         #[inline(always)]
@@ -146,7 +146,7 @@ mod avx2 {
 
         /// Pairs, then fours, then halves change places.
         #[inline(always)]
-        unsafe fn turn(from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+        unsafe fn transpose_tile(from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
             unsafe {
                 let mut rows = [_mm256_setzero_ps(); 8];
                 for (i, row) in rows.iter_mut().enumerate() {
@@ -175,9 +175,9 @@ mod avx2 {
 
     /// Sixteen f32 in one register of AVX-512.
     #[derive(Clone, Copy)]
-    pub(crate) struct WideSingles(__m512);
+    pub(crate) struct F32x16(__m512);
 
-    impl Register<f32> for WideSingles {
+    impl SimdVector<f32> for F32x16 {
         const LANES: usize = 16;
 
         #[inline(always)]
@@ -211,11 +211,11 @@ mod avx2 {
         }
 
         #[inline(always)]
-        unsafe fn turn(from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+        unsafe fn transpose_tile(from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
             unsafe {
                 let rows =
                     std::array::from_fn(|i| _mm512_loadu_si512(from.add(i * from_step).cast()));
-                for (i, row) in turned(rows).into_iter().enumerate() {
+                for (i, row) in transpose_16x16(rows).into_iter().enumerate() {
                     _mm512_storeu_si512(to.add(i * to_step).cast(), row);
                 }
             }
@@ -225,7 +225,7 @@ mod avx2 {
     /// The transpose of sixteen rows of sixteen times 32 bits: within blocks of two, of four, then blocks of four as a
     /// whole.
     #[target_feature(enable = "avx512f")]
-    pub(crate) fn turned(rows: [__m512i; 16]) -> [__m512i; 16] {
+    pub(crate) fn transpose_16x16(rows: [__m512i; 16]) -> [__m512i; 16] {
         let twos: [__m512i; 16] = std::array::from_fn(|i| {
             let (a, b) = (rows[i & !1], rows[i | 1]);
             if i % 2 == 0 { _mm512_unpacklo_epi32(a, b) } else { _mm512_unpackhi_epi32(a, b) }
@@ -255,10 +255,10 @@ mod avx2 {
 
     /// Eight f64 in two registers.
     #[derive(Clone, Copy)]
-    pub(crate) struct Doubles(__m256d, __m256d);
+    pub(crate) struct F64x8(__m256d, __m256d);
 
     // SAFETY of all calls below: the caller vouches for the processor and the memory.
-    impl Register<f64> for Doubles {
+    impl SimdVector<f64> for F64x8 {
         const LANES: usize = 8;
 
         #[inline(always)]

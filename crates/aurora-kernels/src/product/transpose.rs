@@ -1,15 +1,15 @@
 //! Transposes, a square of a register's length at a time.
 
 use super::Matrix;
-use crate::element::Real;
+use crate::float::Float;
 use crate::isa::Isa;
-use crate::register::{Plain, Register};
+use crate::simd::{Portable, SimdVector};
 
 /// `from`, whose columns are dense, row by row to `to`, its rows `step` elements apart.
 ///
 /// # Safety
 /// All of those rows lie within memory that nobody else touches.
-pub(crate) unsafe fn turn<T: Real>(from: Matrix<'_, T>, to: *mut T, step: usize) {
+pub(crate) unsafe fn transpose<T: Float>(from: Matrix<'_, T>, to: *mut T, step: usize) {
     // SAFETY: the processor has what `Isa` says; the rest is vouched for by the caller.
     unsafe {
         match Isa::in_use() {
@@ -17,35 +17,35 @@ pub(crate) unsafe fn turn<T: Real>(from: Matrix<'_, T>, to: *mut T, step: usize)
             Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => with_avx512(from, to, step),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => with_avx2(from, to, step),
-            _ => in_registers::<T, Plain<T>>(from, to, step),
+            _ => in_registers::<T, Portable<T>>(from, to, step),
         }
     }
 }
 
 /// # Safety
-/// As [`turn`].
+/// As [`transpose`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn with_avx2<T: Real>(from: Matrix<'_, T>, to: *mut T, step: usize) {
+unsafe fn with_avx2<T: Float>(from: Matrix<'_, T>, to: *mut T, step: usize) {
     // SAFETY: compiled for the registers that it uses.
-    unsafe { in_registers::<T, T::Wide>(from, to, step) }
+    unsafe { in_registers::<T, T::Avx2>(from, to, step) }
 }
 
 /// # Safety
-/// As [`turn`].
+/// As [`transpose`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-unsafe fn with_avx512<T: Real>(from: Matrix<'_, T>, to: *mut T, step: usize) {
+unsafe fn with_avx512<T: Float>(from: Matrix<'_, T>, to: *mut T, step: usize) {
     // SAFETY: compiled for the registers that it uses.
-    unsafe { in_registers::<T, T::Widest>(from, to, step) }
+    unsafe { in_registers::<T, T::Avx512>(from, to, step) }
 }
 
-/// [`turn`] in squares of the register `R`, and element by element what is left.
+/// [`transpose`] in squares of the register `R`, and element by element what is left.
 ///
 /// # Safety
-/// As [`turn`], and the processor has the register.
+/// As [`transpose`], and the processor has the register.
 #[inline(always)]
-pub(super) unsafe fn in_registers<T: Real, R: Register<T>>(
+pub(super) unsafe fn in_registers<T: Float, R: SimdVector<T>>(
     from: Matrix<'_, T>,
     to: *mut T,
     step: usize,
@@ -58,7 +58,7 @@ pub(super) unsafe fn in_registers<T: Real, R: Register<T>>(
             // SAFETY: LANES rows from `row` and LANES columns from `column` exist on both sides.
             unsafe {
                 let square = from.pointer().add(row + column * stride);
-                R::turn(square, stride, to.add(row * step + column), step);
+                R::transpose_tile(square, stride, to.add(row * step + column), step);
             }
         }
     }

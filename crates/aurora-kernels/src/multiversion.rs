@@ -1,20 +1,20 @@
 //! Loops compiled three times: for any processor, for those with AVX2 and fused multiply-add, and for those with AVX-512.
 
-use crate::element::Real;
+use crate::float::Float;
 
 /// Defines a function over an element type that is compiled three times from one body and picks the
 /// version for the processor at run time. The second name in the angle brackets is a constant
 /// that tells the body whether there is fused multiply-add.
-macro_rules! wide {
-    ($(#[$attribute:meta])* fn $name:ident<$real:ident, $wide:ident>(
+macro_rules! multiversion {
+    ($(#[$attribute:meta])* fn $name:ident<$real:ident, $has_fma:ident>(
         $($argument:ident: $kind:ty),* $(,)?
     ) $(-> $output:ty)? $body:block) => {
         $(#[$attribute])*
         #[allow(clippy::too_many_arguments)]
-        pub(crate) fn $name<$real: crate::element::Real>($($argument: $kind),*) $(-> $output)? {
+        pub(crate) fn $name<$real: crate::float::Float>($($argument: $kind),*) $(-> $output)? {
             #[allow(clippy::too_many_arguments)]
             #[inline(always)]
-            fn body<$real: crate::element::Real, const $wide: bool>(
+            fn body<$real: crate::float::Float, const $has_fma: bool>(
                 $($argument: $kind),*
             ) $(-> $output)? $body
 
@@ -22,12 +22,12 @@ macro_rules! wide {
             {
                 #[allow(clippy::too_many_arguments)]
                 #[target_feature(enable = "avx2,fma")]
-                fn avx2<$real: crate::element::Real>($($argument: $kind),*) $(-> $output)? {
+                fn avx2<$real: crate::float::Float>($($argument: $kind),*) $(-> $output)? {
                     body::<$real, true>($($argument),*)
                 }
                 #[allow(clippy::too_many_arguments)]
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-                fn avx512<$real: crate::element::Real>($($argument: $kind),*) $(-> $output)? {
+                fn avx512<$real: crate::float::Float>($($argument: $kind),*) $(-> $output)? {
                     body::<$real, true>($($argument),*)
                 }
                 let isa = crate::isa::Isa::in_use();
@@ -44,14 +44,14 @@ macro_rules! wide {
         }
     };
 }
-pub(crate) use wide;
+pub(crate) use multiversion;
 
 /// Partial sums kept side by side, so that a sum becomes a few vector registers.
 const LANES: usize = 8;
 
 /// Adds up the partial sums in a fixed order.
 #[inline(always)]
-fn fold<T: Real>(mut lanes: [T; LANES]) -> T {
+fn fold<T: Float>(mut lanes: [T; LANES]) -> T {
     let mut half = LANES / 2;
     while half > 0 {
         for i in 0..half {
@@ -64,7 +64,7 @@ fn fold<T: Real>(mut lanes: [T; LANES]) -> T {
 
 /// Sum of `f(a, b)` over two slices of one length.
 #[inline(always)]
-pub(crate) fn sum2<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T, T) -> T) -> T {
+pub(crate) fn sum2<T: Float>(a: &[T], b: &[T], f: impl Fn(T, T, T) -> T) -> T {
     let mut lanes = [T::zero(); LANES];
     let (mut a_chunks, mut b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
     for (a, b) in (&mut a_chunks).zip(&mut b_chunks) {
@@ -80,13 +80,13 @@ pub(crate) fn sum2<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T, T) -> T) -> T {
 
 /// Sum of `f` over a slice; `f` takes an element and what to add it to.
 #[inline(always)]
-pub(crate) fn sum1<T: Real>(a: &[T], f: impl Fn(T, T) -> T) -> T {
+pub(crate) fn sum1<T: Float>(a: &[T], f: impl Fn(T, T) -> T) -> T {
     sum2(a, a, |a, _, sum| f(a, sum))
 }
 
 /// The largest element; minus infinity for an empty slice.
 #[inline(always)]
-pub(crate) fn largest<T: Real>(a: &[T]) -> T {
+pub(crate) fn largest<T: Float>(a: &[T]) -> T {
     let mut lanes = [T::NEG_INFINITY; LANES];
     let mut chunks = a.chunks_exact(LANES);
     for a in &mut chunks {
