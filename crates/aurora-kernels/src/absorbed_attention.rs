@@ -13,9 +13,9 @@ use rayon::prelude::*;
 use crate::Error;
 use crate::attention::softmax;
 use crate::float::Float;
+use crate::gemm::{Matrix, MatrixMut, gemm, gemm_by_columns};
 use crate::linear::{add_to, strided};
 use crate::precision::Precision;
-use crate::product::{Matrix, MatrixMut, multiply, multiply_by_columns};
 use crate::view::{
     Batched, Rows, Shared, by_element, check_element, check_like, cpu, tensor, written,
 };
@@ -38,7 +38,7 @@ pub struct AbsorbedKv<'a> {
     pub value_bias: &'a Tensor,
     /// For each row of queries the row of states; without it row b looks at row b.
     pub rows: Option<&'a [u32]>,
-    /// What the factors of its products are rounded to; the softmax is f32 either way.
+    /// What the operands of its products are rounded to; the softmax is f32 either way.
     pub precision: Precision,
 }
 
@@ -119,14 +119,7 @@ fn run<T: Float>(q: &Tensor, of: &AbsorbedKv<'_>, rows: &[u32], heads: usize) ->
                     let of_head = key.from(h * head, head); // (head, depth)
                     let place = Shared::new(absorbed.as_mut_ptr()).at(h * depth);
                     let mut to = MatrixMut::shared(place, tokens, depth, row, true);
-                    multiply(
-                        &mut to,
-                        false,
-                        q.t().from(h * head, head).t(),
-                        of_head,
-                        precision,
-                        None,
-                    );
+                    gemm(&mut to, false, q.t().from(h * head, head).t(), of_head, precision, None);
                 }
                 let each = absorbed[..tokens * row].par_chunks(q_len * row);
                 let to = seen[..tokens * row].par_chunks_mut(q_len * row);
@@ -137,11 +130,11 @@ fn run<T: Float>(q: &Tensor, of: &AbsorbedKv<'_>, rows: &[u32], heads: usize) ->
                         let x = states.block(text_row as usize, (0, k_len), (0, depth));
                         let q = Matrix::dense(absorbed, rows, depth);
                         let mut to = MatrixMut::dense(scores, rows, k_len);
-                        multiply_by_columns(&mut to, q, x.t(), precision);
+                        gemm_by_columns(&mut to, q, x.t(), precision);
                         softmax(scores, &factor, &addend, k_len, 0, log_sums);
                         let p = Matrix::dense(scores, rows, k_len);
                         let mut to = MatrixMut::dense(seen, rows, depth);
-                        multiply_by_columns(&mut to, p, x, precision);
+                        gemm_by_columns(&mut to, p, x, precision);
                     },
                 );
                 for h in 0..heads {
@@ -153,7 +146,7 @@ fn run<T: Float>(q: &Tensor, of: &AbsorbedKv<'_>, rows: &[u32], heads: usize) ->
                     };
                     let place = out.at(first * q_len * width + h * head);
                     let mut to = MatrixMut::shared(place, tokens, head, width, false);
-                    multiply(&mut to, false, seen, of_head.t(), precision, Some(&add));
+                    gemm(&mut to, false, seen, of_head.t(), precision, Some(&add));
                 }
             }
         })

@@ -7,16 +7,16 @@ use candle_core::{Result, Tensor};
 use crate::Error;
 use crate::activation;
 use crate::float::Float;
+use crate::gemm::EpilogueFn;
 use crate::linear::add_to;
 use crate::plus::plus;
 use crate::precision::Precision;
-use crate::product::EpilogueFn;
 use crate::view::{Rows, Shared, check_like, tensor};
 
 /// The epilogue of a linear layer: a GELU and a residual, and the precision of its products.
 #[derive(Debug, Clone, Default)]
 pub struct Epilogue {
-    /// What the factors of its products are rounded to, forward and backward.
+    /// What the operands of its products are rounded to, forward and backward.
     pub precision: Precision,
     /// Whether the outputs go through a GELU, as [`gelu`](crate::gelu) computes it.
     pub gelu: bool,

@@ -10,9 +10,9 @@ use crate::Error;
 use crate::cuda::glue;
 use crate::epilogue::{Epilogue, EpilogueState};
 use crate::float::Float;
+use crate::gemm::{EpilogueFn, Matrix, MatrixMut, gemm, gemm_dual};
 use crate::multiversion::multiversion;
 use crate::precision::Precision;
-use crate::product::{EpilogueFn, Matrix, MatrixMut, multiply, multiply_two};
 use crate::tape::{apply2, apply3};
 use crate::view::{
     Rows, by_element, check_element, check_like, column_sums, on_gpu, tensor, written,
@@ -109,7 +109,7 @@ multiversion! {
 }
 
 /// A product in a new vector, with `epilogue` on every piece of it.
-pub(crate) fn product<T: Float>(
+pub(crate) fn matmul<T: Float>(
     lhs: Matrix<'_, T>,
     rhs: Matrix<'_, T>,
     precision: Precision,
@@ -119,14 +119,14 @@ pub(crate) fn product<T: Float>(
     // SAFETY: a product that is not added to anything writes every element.
     unsafe {
         written(rows * columns, |out| {
-            let mut out = MatrixMut::fresh(out, rows, columns);
-            multiply(&mut out, false, lhs, rhs, precision, epilogue);
+            let mut out = MatrixMut::uninit(out, rows, columns);
+            gemm(&mut out, false, lhs, rhs, precision, epilogue);
         })
     }
 }
 
 /// The sum of two products in a new vector, with `epilogue` on every piece of it. The second is not deep.
-pub(crate) fn two_products<T: Float>(
+pub(crate) fn matmul_dual<T: Float>(
     factors: [(Matrix<'_, T>, Matrix<'_, T>); 2],
     precision: Precision,
     epilogue: Option<EpilogueFn<'_, T>>,
@@ -135,8 +135,8 @@ pub(crate) fn two_products<T: Float>(
     // SAFETY: a product that is not added to anything writes every element.
     unsafe {
         written(rows * columns, |out| {
-            let mut out = MatrixMut::fresh(out, rows, columns);
-            multiply_two(&mut out, factors, precision, epilogue);
+            let mut out = MatrixMut::uninit(out, rows, columns);
+            gemm_dual(&mut out, factors, precision, epilogue);
         })
     }
 }
@@ -169,7 +169,7 @@ impl Linear {
         let y = self.epilogue.run(
             (x.rows, out),
             bias.as_ref().map(|bias| bias.row(0)),
-            |epilogue| product(x.matrix(), weight.t(), self.epilogue.precision, epilogue),
+            |epilogue| matmul(x.matrix(), weight.t(), self.epilogue.precision, epilogue),
         )?;
         Ok((T::to_cpu_storage_owned(y), shape))
     }
@@ -188,14 +188,14 @@ impl Linear {
         let dx = if x_tensor.track_op() {
             let (weight, layout) = weight_tensor.storage_and_layout();
             let weight = strided::<T>(crate::view::cpu(&weight)?, layout)?;
-            Some(tensor(product(dy.matrix(), weight, precision, None), x_tensor.dims())?)
+            Some(tensor(matmul(dy.matrix(), weight, precision, None), x_tensor.dims())?)
         } else {
             None
         };
         let dw = if weight_tensor.track_op() {
             let (x, layout) = x_tensor.storage_and_layout();
             let x = Rows::<T>::of(&x, layout)?;
-            Some(tensor(product(dy.matrix().t(), x.matrix(), precision, None), &[out, input])?)
+            Some(tensor(matmul(dy.matrix().t(), x.matrix(), precision, None), &[out, input])?)
         } else {
             None
         };

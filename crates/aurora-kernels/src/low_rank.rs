@@ -12,9 +12,9 @@ use crate::Error;
 use crate::cuda::glue;
 use crate::epilogue::{Epilogue, EpilogueState};
 use crate::float::Float;
-use crate::linear::{add_to, check, linear_with, output_shape, product, strided, two_products};
+use crate::gemm::Matrix;
+use crate::linear::{add_to, check, linear_with, matmul, matmul_dual, output_shape, strided};
 use crate::precision::Precision;
-use crate::product::Matrix;
 use crate::tape::apply3;
 use crate::view::{Rows, by_element, check_like, cpu, on_gpu, tensor};
 
@@ -140,7 +140,7 @@ fn reconstruct<T: Float>(weight: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tens
         add_to(sum, &weight.row(row)[column..][..sum.len()]);
     };
     let (b, a) = (strided(cpu(&b)?, b_layout)?, strided(cpu(&a)?, a_layout)?);
-    tensor(product(b, a, Precision::F32, Some(&add)), &[out, input])
+    tensor(matmul(b, a, Precision::F32, Some(&add)), &[out, input])
 }
 
 /// Linear map with a low-rank delta: `x (W + B A)^T + bias` for `x` (.., in), `weight` (out, in)
@@ -250,12 +250,12 @@ impl Adapted {
             bias.as_ref().map(|bias| bias.row(0)),
             |epilogue| {
                 if self.merged.is_some() {
-                    return product(x.matrix(), weight.t(), precision, epilogue);
+                    return matmul(x.matrix(), weight.t(), precision, epilogue);
                 }
                 // y = x W^T + z B^T
-                xa = product(x.matrix(), a.t(), precision, None);
+                xa = matmul(x.matrix(), a.t(), precision, None);
                 let z = Matrix::dense(&xa, x.rows, rank);
-                two_products([(x.matrix(), weight.t()), (z, b.t())], precision, epilogue)
+                matmul_dual([(x.matrix(), weight.t()), (z, b.t())], precision, epilogue)
             },
         )?;
         if self.save_xa && self.merged.is_none() {
@@ -287,7 +287,7 @@ impl Adapted {
 
         // g = dy B (tokens, rank)
         let g = (a_tensor.track_op() || (needs_dx && self.merged.is_none()))
-            .then(|| product(dy.matrix(), b, precision, None));
+            .then(|| matmul(dy.matrix(), b, precision, None));
         let g = g.as_ref().map(|g| Matrix::dense(g, tokens, rank));
         let dx = if needs_dx {
             let weight = self.merged.as_ref().unwrap_or(&self.weight);
@@ -295,9 +295,9 @@ impl Adapted {
             let weight = strided::<T>(cpu(&weight)?, layout)?;
             let dx = match g {
                 Some(g) if self.merged.is_none() => {
-                    two_products([(dy.matrix(), weight), (g, a)], precision, None)
+                    matmul_dual([(dy.matrix(), weight), (g, a)], precision, None)
                 }
-                _ => product(dy.matrix(), weight, precision, None),
+                _ => matmul(dy.matrix(), weight, precision, None),
             };
             Some(tensor(dx, x_tensor.dims())?)
         } else {
@@ -305,18 +305,18 @@ impl Adapted {
         };
         let da = match g {
             Some(g) if a_tensor.track_op() => {
-                Some(tensor(product(g.t(), x.matrix(), precision, None), &[rank, input])?)
+                Some(tensor(matmul(g.t(), x.matrix(), precision, None), &[rank, input])?)
             }
             _ => None,
         };
         let db = if b_tensor.track_op() {
             let z = match self.xa.get() {
                 Some(z) => z.clone(),
-                None => tensor(product(x.matrix(), a.t(), precision, None), &[tokens, rank])?,
+                None => tensor(matmul(x.matrix(), a.t(), precision, None), &[tokens, rank])?,
             };
             let (z, z_layout) = z.storage_and_layout();
             let z = strided(cpu(&z)?, z_layout)?;
-            Some(tensor(product(dy.matrix().t(), z, precision, None), &[out, rank])?)
+            Some(tensor(matmul(dy.matrix().t(), z, precision, None), &[out, rank])?)
         } else {
             None
         };

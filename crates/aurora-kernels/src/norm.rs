@@ -160,8 +160,8 @@ impl LayerNorm {
             let dx = unsafe {
                 written(x.rows * x.columns, |dx| {
                     dx.par_chunks_mut(ROW_BLOCK * width).enumerate().for_each(|(block, dx)| {
-                        let mut room = vec![T::zero(); 2 * width];
-                        let (normal, scaled) = room.split_at_mut(width);
+                        let mut workspace = vec![T::zero(); 2 * width];
+                        let (normal, scaled) = workspace.split_at_mut(width);
                         for (row, dx) in dx.chunks_mut(width).enumerate() {
                             let row = block * ROW_BLOCK + row;
                             input_gradient(

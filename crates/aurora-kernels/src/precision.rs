@@ -1,8 +1,8 @@
-//! How exactly the factors of a product are taken.
+//! How exactly the operands of a product are taken.
 
 use crate::multiversion::multiversion;
 
-/// What the two factors of a matrix product are rounded to before they are multiplied. Sums are f32 either way, and
+/// What the two operands of a matrix product are rounded to before they are multiplied. Sums are f32 either way, and
 /// so is everything that is stored.
 ///
 /// It is for f32 on the CPU: f64 is never rounded, and on a GPU the element type of the tensors decides.
@@ -13,7 +13,7 @@ pub enum Precision {
     F32,
     /// bf16, the upper half of an f32, to the nearest and ties to even.
     ///
-    /// Where the processor has no products of bf16 that Aurora knows, rounded factors are multiplied as f32, which is
+    /// Where the processor has no products of bf16 that Aurora knows, rounded operands are multiplied as f32, which is
     /// exact. The result is the same up to the rounding of sums, and up to subnormal numbers, which products of bf16
     /// take for zero.
     Bf16,

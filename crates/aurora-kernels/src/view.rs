@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use crate::Error;
 use crate::cuda::Fault;
 use crate::float::Float;
-use crate::product::Matrix;
+use crate::gemm::Matrix;
 
 /// Runs an expression with `$real` standing for f32 or f64, after the element type of `$dtype`.
 macro_rules! by_element {

@@ -9,10 +9,10 @@ use rayon::prelude::*;
 use super::forward::{QUERY_BLOCK, hide};
 use super::{Attention, Geometry, KeyTerms, parts};
 use crate::float::Float;
+use crate::gemm::{Matrix, MatrixMut};
 use crate::multiversion::{multiversion, sum2};
 use crate::precision::Precision;
-use crate::product::{Matrix, MatrixMut};
-use crate::small::{Right, padded};
+use crate::small_gemm::{PackedRhs, padded};
 use crate::view::{Batched, Shared, tensor, written};
 
 /// Gradients of q, k and v, each a tensor of its own.
@@ -140,33 +140,33 @@ impl<T: Float> Target<T> {
         batch: usize,
         (row, rows): (usize, usize),
         (column, columns): (usize, usize),
-        initialised: bool,
+        initialized: bool,
     ) -> MatrixMut<'_, T> {
         let first = batch * self.batch_stride + row * self.row_stride + column;
         // SAFETY: vouched for by the caller.
         unsafe {
             let data = self.data.at(first);
-            MatrixMut::shared(data, rows, columns, self.row_stride, initialised)
+            MatrixMut::shared(data, rows, columns, self.row_stride, initialized)
         }
     }
 }
 
 /// What a task works in: probabilities and score gradients of a block of queries, transposes,
 /// and copies in whole panels.
-struct Room<T> {
+struct Workspace<T> {
     p: Vec<T>,
     ds: Vec<T>,
-    k_t: Right<T>,
-    k: Right<T>,
-    v_t: Right<T>,
-    q: Right<T>,
-    g: Right<T>,
+    k_t: PackedRhs<T>,
+    k: PackedRhs<T>,
+    v_t: PackedRhs<T>,
+    q: PackedRhs<T>,
+    g: PackedRhs<T>,
 }
 
-impl<T: Float> Room<T> {
+impl<T: Float> Workspace<T> {
     fn new(block: usize, precision: Precision) -> Self {
         let [p, ds] = [(); 2].map(|()| vec![T::zero(); block]);
-        let [k_t, k, v_t, q, g] = [(); 5].map(|()| Right::new(precision));
+        let [k_t, k, v_t, q, g] = [(); 5].map(|()| PackedRhs::new(precision));
         Self { p, ds, k_t, k, v_t, q, g }
     }
 }
@@ -192,8 +192,8 @@ unsafe fn run<T: Float>(
     let stride = padded(k_len);
     let block = QUERY_BLOCK.min(q_len) * stride;
     (0..keys * heads).into_par_iter().for_each_init(
-        || Room::new(block, attention.precision),
-        |Room { p, ds, k_t, k, v_t, q, g }, task| {
+        || Workspace::new(block, attention.precision),
+        |Workspace { p, ds, k_t, k, v_t, q, g }, task| {
             let (key_row, h) = (task / heads, task % heads);
             let columns = (h * head, head);
             let k_block = inputs.k.block(key_row, (0, k_len), columns);

@@ -5,10 +5,10 @@ use rayon::prelude::*;
 
 use super::{Attention, Geometry};
 use crate::float::Float;
+use crate::gemm::{Matrix, MatrixMut};
 use crate::multiversion::{largest, multiversion, sum1};
 use crate::precision::Precision;
-use crate::product::{Matrix, MatrixMut};
-use crate::small::{Right, padded};
+use crate::small_gemm::{PackedRhs, padded};
 use crate::view::{Batched, Shared, written};
 
 /// Queries whose scores exist at the same time in one task.
@@ -41,8 +41,8 @@ pub(super) fn run<T: Float>(
         written(shape.query_elements(), |out| {
             let out = Shared::new(out.as_mut_ptr().cast::<T>());
             tasks.par_iter().for_each_init(
-                || Room::new(QUERY_BLOCK.min(q_len) * stride, attention.precision),
-                |Room { scores, k_t, v, holds }, &(row, h)| {
+                || Workspace::new(QUERY_BLOCK.min(q_len) * stride, attention.precision),
+                |Workspace { scores, k_t, v, holds }, &(row, h)| {
                     let key_row = attention.key_row(row);
                     let columns = (h * head, head);
                     if *holds != Some((key_row, h)) {
@@ -73,17 +73,17 @@ pub(super) fn run<T: Float>(
 
 /// What a task works in: scores of a block of queries, and the keys and values of one head in the
 /// order that products want.
-struct Room<T> {
+struct Workspace<T> {
     scores: Vec<T>,
-    k_t: Right<T>,
-    v: Right<T>,
+    k_t: PackedRhs<T>,
+    v: PackedRhs<T>,
     /// The row of keys and the head that `k_t` and `v` hold.
     holds: Option<(usize, usize)>,
 }
 
-impl<T: Float> Room<T> {
+impl<T: Float> Workspace<T> {
     fn new(block: usize, precision: Precision) -> Self {
-        let right = || Right::new(precision);
+        let right = || PackedRhs::new(precision);
         Self { scores: vec![T::zero(); block], k_t: right(), v: right(), holds: None }
     }
 }

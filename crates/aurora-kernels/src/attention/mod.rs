@@ -19,7 +19,7 @@ use crate::Error;
 use crate::cuda::glue;
 use crate::float::Float;
 use crate::precision::Precision;
-use crate::small::padded;
+use crate::small_gemm::padded;
 use crate::tape::{apply1, apply3};
 use crate::view::{Batched, Rows, check_device, check_element, check_like};
 
@@ -37,7 +37,7 @@ pub struct AttentionOptions {
     /// For each query row the row of keys and values it attends to; without it row b attends to
     /// row b.
     pub kv_rows: Option<Arc<[u32]>>,
-    /// What the factors of its products are rounded to, forward and backward; the softmax is f32 either way.
+    /// What the operands of its products are rounded to, forward and backward; the softmax is f32 either way.
     pub precision: Precision,
 }
 

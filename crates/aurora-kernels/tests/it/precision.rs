@@ -20,7 +20,7 @@ fn rounded(tensor: &Tensor) -> Tensor {
     tensor.detach().to_dtype(DType::BF16).unwrap().to_dtype(DType::F64).unwrap()
 }
 
-/// The product of the rounded factors.
+/// The product of the rounded operands.
 fn product(left: &Tensor, right: &Tensor) -> Tensor {
     rounded(left).matmul(&rounded(right)).unwrap()
 }

@@ -170,6 +170,6 @@ impl ReconstructTable {
 fn bytes_of<T: Copy>(values: &[T]) -> &[u8] {
     const { assert!(size_of::<CpSlice>() == 40 && size_of::<CpPair>() == 40, "padding") };
     // SAFETY: called with the two structs above alone, which are as large as the sum of their
-    // fields: every byte is initialised.
+    // fields: every byte is initialized.
     unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
 }

@@ -48,7 +48,7 @@ impl Blocks {
 pub(crate) fn bytes_of<P: crate::cuda::Params>(structs: &[P]) -> Vec<u8> {
     let mut bytes = vec![0; size_of_val(structs)];
     // SAFETY: there is room, and the structs have no padding (see launch_params.h), so that every
-    // byte of them is initialised.
+    // byte of them is initialized.
     unsafe {
         let from = structs.as_ptr().cast::<u8>();
         bytes.as_mut_ptr().copy_from_nonoverlapping(from, bytes.len());

@@ -1,9 +1,9 @@
-//! Matrix products on slices.
+//! General matrix products (gemm) on slices.
 //!
-//! The right factor is brought into panels that lie as the inner loop reads them (`pack.rs`), a group of columns at
-//! a time, by the task that multiplies with them; the left factor is read where it lies, row by row, or, where
+//! The right operand is brought into panels that lie as the inner loop reads them (`pack.rs`), a group of columns at
+//! a time, by the task that multiplies with them; the left operand is read where it lies, row by row, or, where
 //! it has to be rounded, from a copy of the block at hand. The inner loop
-//! (`tile.rs`) keeps a tile of the product in registers. Where the processor multiplies bf16 itself, products in that
+//! (`microkernel.rs`) keeps a tile of the product in registers. Where the processor multiplies bf16 itself, products in that
 //! precision have panels and loops of their own (the folder `bf16`). What comes after a product, a bias or a GELU, is done to
 //! each piece of the output while it is still in the cache.
 
@@ -12,8 +12,8 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod bf16;
 mod matrix;
+mod microkernel;
 mod pack;
-mod tile;
 mod transpose;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,29 +25,29 @@ use crate::isa::Isa;
 use crate::precision::Precision;
 use crate::view::{Shared, written};
 pub(crate) use matrix::{Matrix, MatrixMut};
-pub(crate) use pack::Block;
+use microkernel::Microkernel;
+pub(crate) use pack::LhsBlock;
 use pack::Panels;
-use tile::Tiles;
 pub(crate) use transpose::transpose;
 
 /// What is done to a finished piece of a row of a product: its row, its first column, and the piece.
 pub(crate) type EpilogueFn<'a, T> = &'a (dyn Fn(usize, usize, &mut [T]) + Sync);
 
-/// Rows of the left factor that stay in a core's second cache while a group of panels passes by; a multiple of the
+/// Rows of the left operand that stay in a core's second cache while a group of panels passes by; a multiple of the
 /// rows of every tile but the widest.
 const ROW_BLOCK: usize = 48;
-/// Columns of the left factor that are multiplied at a time: a panel stays in the second cache while the rows pass by,
+/// Columns of the left operand that are multiplied at a time: a panel stays in the second cache while the rows pass by,
 /// and the product is read and written again as seldom as that allows.
 const DEPTH_BLOCK: usize = 1536;
-/// Panels of the right factor that a task brings together: the left factor is read once for all of them.
+/// Panels of the right operand that a task brings together: the left operand is read once for all of them.
 const PANELS: usize = 4;
 
-/// `out = lhs rhs`, or `out += lhs rhs` where `add` says so, of the factors in this precision; then `epilogue` on every
+/// `out = lhs rhs`, or `out += lhs rhs` where `add` says so, of the operands in this precision; then `epilogue` on every
 /// piece of it.
 ///
 /// Each element is summed along the depth in blocks of a fixed length, so the result is the same whatever the number
 /// of threads.
-pub(crate) fn multiply<T: Float>(
+pub(crate) fn gemm<T: Float>(
     out: &mut MatrixMut<'_, T>,
     add: bool,
     lhs: Matrix<'_, T>,
@@ -55,63 +55,63 @@ pub(crate) fn multiply<T: Float>(
     precision: Precision,
     epilogue: Option<EpilogueFn<'_, T>>,
 ) {
-    Product { isa: Isa::in_use(), lhs, rhs, more: None, precision, epilogue, rows_apart: true }
+    Gemm { isa: Isa::in_use(), lhs, rhs, second: None, precision, epilogue, rows_apart: true }
         .write(out, add);
 }
 
 /// `out` is the sum of two products, of which the second is not deep; then `epilogue` on every piece of it.
-pub(crate) fn multiply_two<T: Float>(
+pub(crate) fn gemm_dual<T: Float>(
     out: &mut MatrixMut<'_, T>,
-    [(lhs, rhs), more]: [(Matrix<'_, T>, Matrix<'_, T>); 2],
+    [(lhs, rhs), second]: [(Matrix<'_, T>, Matrix<'_, T>); 2],
     precision: Precision,
     epilogue: Option<EpilogueFn<'_, T>>,
 ) {
-    let more = Some(more).filter(|(lhs, _)| lhs.columns > 0);
-    Product { isa: Isa::in_use(), lhs, rhs, more, precision, epilogue, rows_apart: true }
+    let second = Some(second).filter(|(lhs, _)| lhs.columns > 0);
+    Gemm { isa: Isa::in_use(), lhs, rhs, second, precision, epilogue, rows_apart: true }
         .write(out, false);
 }
 
-/// `out = lhs rhs` for tasks that are many themselves: panels of the right factor are made once, and rows stay together.
-pub(crate) fn multiply_by_columns<T: Float>(
+/// `out = lhs rhs` for tasks that are many themselves: panels of the right operand are made once, and rows stay together.
+pub(crate) fn gemm_by_columns<T: Float>(
     out: &mut MatrixMut<'_, T>,
     lhs: Matrix<'_, T>,
     rhs: Matrix<'_, T>,
     precision: Precision,
 ) {
     let isa = Isa::in_use();
-    Product { isa, lhs, rhs, more: None, precision, epilogue: None, rows_apart: false }
+    Gemm { isa, lhs, rhs, second: None, precision, epilogue: None, rows_apart: false }
         .write(out, false);
 }
 
-/// What is multiplied, by which instructions, and what comes after it.
+/// One gemm: operands, instructions and epilogue.
 #[derive(Clone, Copy)]
-struct Product<'a, T> {
+struct Gemm<'a, T> {
     isa: Isa,
     lhs: Matrix<'a, T>,
     rhs: Matrix<'a, T>,
-    /// Factors whose product is added to that.
-    more: Option<(Matrix<'a, T>, Matrix<'a, T>)>,
+    /// Operands of a second product, which is added.
+    second: Option<(Matrix<'a, T>, Matrix<'a, T>)>,
     precision: Precision,
     epilogue: Option<EpilogueFn<'a, T>>,
     /// Whether tasks may have some of the rows.
     rows_apart: bool,
 }
 
-impl<T: Float> Product<'_, T> {
+impl<T: Float> Gemm<'_, T> {
     /// The product, written or added to `out`.
     fn write(self, out: &mut MatrixMut<'_, T>, add: bool) {
-        let Self { isa, lhs, rhs, more, precision, epilogue, .. } = self;
+        let Self { isa, lhs, rhs, second, precision, epilogue, .. } = self;
         let by_rows = |lhs: Matrix<'_, T>| lhs.column_stride == 1 || lhs.columns == 1;
-        if let Some((left, right)) = more
-            && (in_pairs(isa, precision) || lhs.columns == 0 || !by_rows(lhs) || !by_rows(left))
+        if let Some((left, right)) = second
+            && (has_bf16_dot(isa, precision) || lhs.columns == 0 || !by_rows(lhs) || !by_rows(left))
         {
             // One after the other.
-            Self { more: None, epilogue: None, ..self }.write(out, add);
-            return Self { lhs: left, rhs: right, more: None, ..self }.write(out, true);
+            Self { second: None, epilogue: None, ..self }.write(out, add);
+            return Self { lhs: left, rhs: right, second: None, ..self }.write(out, true);
         }
         let fits = lhs.columns == rhs.rows && out.rows == lhs.rows && out.columns == rhs.columns;
-        assert!(fits, "factors and product of a matrix product differ in size");
-        assert!(out.initialised || !add, "cannot add to a product that was never written");
+        assert!(fits, "operands and product of a matrix product differ in size");
+        assert!(out.initialized || !add, "cannot add to a product that was never written");
         if out.rows == 0 || out.columns == 0 {
             return;
         }
@@ -120,7 +120,7 @@ impl<T: Float> Product<'_, T> {
                 out.clear();
             }
             out.apply_epilogue(epilogue, (0, 0));
-        } else if self.by_pairs(out, add) {
+        } else if self.try_bf16_dot(out, add) {
             // Done.
         } else if by_rows(lhs) {
             self.by_panels(out, add);
@@ -130,7 +130,7 @@ impl<T: Float> Product<'_, T> {
             // SAFETY: a product that is not added to anything writes every element.
             let transposed = unsafe {
                 written(out.rows * out.columns, |transposed| {
-                    let mut transposed = MatrixMut::fresh(transposed, out.columns, out.rows);
+                    let mut transposed = MatrixMut::uninit(transposed, out.columns, out.rows);
                     transpose.write(&mut transposed, false);
                 })
             };
@@ -139,26 +139,27 @@ impl<T: Float> Product<'_, T> {
         } else {
             let rows = lhs.to_row_major();
             let lhs = Matrix::dense(&rows, lhs.rows, lhs.columns);
-            Product { lhs, ..self }.by_panels(out, add);
+            Gemm { lhs, ..self }.by_panels(out, add);
         }
     }
 
     /// By instructions that multiply bf16, if that is the precision and there are such; says whether it was.
-    fn by_pairs(self, out: &mut MatrixMut<'_, T>, add: bool) -> bool {
+    fn try_bf16_dot(self, out: &mut MatrixMut<'_, T>, add: bool) -> bool {
         #[cfg(target_arch = "x86_64")]
         if let Some(kernel) = bf16::Kernel::of(self.isa, self.precision)
-            && let (Some(lhs), Some(rhs)) = (self.lhs.singles(), self.rhs.singles())
+            && let (Some(lhs), Some(rhs)) = (self.lhs.as_f32(), self.rhs.as_f32())
         {
             let (lhs, rhs) = rayon::join(
-                || bf16::Factor::of(lhs, bf16::Order::ByLine),
-                || bf16::Factor::of(rhs.t(), bf16::Order::ByDepth),
+                || bf16::PackedOperand::of(lhs, bf16::PackOrder::ByLine),
+                || bf16::PackedOperand::of(rhs.t(), bf16::PackOrder::ByDepth),
             );
-            let cut = Cut { rows: bf16::SIDE, columns: bf16::columns(self.lhs.columns) };
+            let blocking =
+                Blocking { rows: bf16::TILE_SIDE, columns: bf16::columns(self.lhs.columns) };
             in_tasks(
                 out,
                 add,
                 self.lhs.columns,
-                cut,
+                blocking,
                 || (),
                 |(), out, place| {
                     bf16::one_task(kernel, out, [&lhs, &rhs], place, self.epilogue);
@@ -170,13 +171,14 @@ impl<T: Float> Product<'_, T> {
         false
     }
 
-    /// By panels of the right factor; the rows of the left one are dense.
+    /// By panels of the right operand; the rows of the left one are dense.
     fn by_panels(self, out: &mut MatrixMut<'_, T>, add: bool) {
-        let room = || Room { panels: Panels::new(), more: Panels::new(), block: Block::new() };
+        let workspace =
+            || Workspace { panels: Panels::new(), second: Panels::new(), block: LhsBlock::new() };
         let rows = if self.rows_apart { ROW_BLOCK } else { self.lhs.rows };
-        let cut = Cut { rows, columns: PANELS * Panels::<T>::width_by(self.isa) };
-        in_tasks(out, add, self.lhs.columns, cut, room, |room, out, place| {
-            self.one_task(room, out, place);
+        let blocking = Blocking { rows, columns: PANELS * Panels::<T>::width_by(self.isa) };
+        in_tasks(out, add, self.lhs.columns, blocking, workspace, |workspace, out, place| {
+            self.one_task(workspace, out, place);
         });
     }
 
@@ -184,31 +186,32 @@ impl<T: Float> Product<'_, T> {
     /// blocks of the depth and of the rows; each block of rows is finished while it is in the first cache.
     fn one_task(
         self,
-        room: &mut Room<T>,
+        workspace: &mut Workspace<T>,
         out: &mut MatrixMut<'_, T>,
         (row, column): (usize, usize),
     ) {
         let lhs = self.lhs.from(row, out.rows);
         let rhs = self.rhs.t().from(column, out.columns).t();
-        let more = self.more.map(|(lhs, rhs)| {
-            room.more.fill(self.isa, self.precision, rhs.t().from(column, out.columns).t());
+        let second = self.second.map(|(lhs, rhs)| {
+            workspace.second.fill(self.isa, self.precision, rhs.t().from(column, out.columns).t());
             lhs.from(row, out.rows)
         });
-        let mut add = out.initialised;
+        let mut add = out.initialized;
         for first in (0..lhs.columns).step_by(DEPTH_BLOCK) {
             let depth = DEPTH_BLOCK.min(lhs.columns - first);
             let last = first + depth == lhs.columns;
-            room.panels.fill(self.isa, self.precision, rhs.from(first, depth));
+            workspace.panels.fill(self.isa, self.precision, rhs.from(first, depth));
             for below in (0..out.rows).step_by(ROW_BLOCK) {
                 let rows = ROW_BLOCK.min(out.rows - below);
                 let lhs = lhs.from(below, rows).t().from(first, depth).t();
-                let lhs = room.block.take(self.precision, lhs);
+                let lhs = workspace.block.take(self.precision, lhs);
                 // SAFETY: the rows lie within `out`.
                 let mut out = unsafe { out.rows_from(below, rows) };
-                Tiles { panels: &room.panels, lhs, add }.multiply(self.isa, &mut out);
-                if let Some(lhs) = more.filter(|_| last) {
-                    let lhs = room.block.take(self.precision, lhs.from(below, rows));
-                    Tiles { panels: &room.more, lhs, add: true }.multiply(self.isa, &mut out);
+                Microkernel { panels: &workspace.panels, lhs, add }.multiply(self.isa, &mut out);
+                if let Some(lhs) = second.filter(|_| last) {
+                    let lhs = workspace.block.take(self.precision, lhs.from(below, rows));
+                    Microkernel { panels: &workspace.second, lhs, add: true }
+                        .multiply(self.isa, &mut out);
                 }
                 out.apply_epilogue(self.epilogue.filter(|_| last), (row + below, column));
             }
@@ -218,15 +221,15 @@ impl<T: Float> Product<'_, T> {
 }
 
 /// Whether the processor multiplies in this precision by instructions of its own.
-fn in_pairs(isa: Isa, precision: Precision) -> bool {
+fn has_bf16_dot(isa: Isa, precision: Precision) -> bool {
     #[cfg(target_arch = "x86_64")]
     return bf16::Kernel::of(isa, precision).is_some();
     #[cfg(not(target_arch = "x86_64"))]
     false
 }
 
-/// How a product is cut into tasks.
-struct Cut {
+/// How a gemm is blocked into tasks.
+struct Blocking {
     /// A task has a multiple of so many rows.
     rows: usize,
     /// Columns of a task.
@@ -234,13 +237,13 @@ struct Cut {
 }
 
 /// A product of this depth as parallel tasks, each for some rows and columns of it from the given ones on. What a task
-/// has to add to has been written, anything else has not. A thread makes one room and keeps it from task to task.
+/// has to add to has been written, anything else has not. A thread makes one workspace and keeps it from task to task.
 fn in_tasks<T: Float, R>(
     out: &mut MatrixMut<'_, T>,
     add: bool,
     depth: usize,
-    by: Cut,
-    room: impl Fn() -> R + Sync,
+    by: Blocking,
+    workspace: impl Fn() -> R + Sync,
     task: impl Fn(&mut R, &mut MatrixMut<'_, T>, (usize, usize)) + Sync,
 ) {
     let (rows, columns) = (out.rows, out.columns);
@@ -255,7 +258,7 @@ fn in_tasks<T: Float, R>(
     let cut = rows.div_ceil(cuts).next_multiple_of(by.rows);
     let tasks = groups * rows.div_ceil(cut);
     let (row_stride, shared) = (out.row_stride, Shared::new(out.data));
-    let run = |room: &mut R, index: usize| {
+    let run = |workspace: &mut R, index: usize| {
         let (row, column) = (index / groups * cut, index % groups * by.columns);
         let (rows, columns) = (cut.min(rows - row), by.columns.min(columns - column));
         // SAFETY: tasks have parts of `out` that do not meet, and each writes all of its own.
@@ -263,33 +266,33 @@ fn in_tasks<T: Float, R>(
             let first = shared.at(row * row_stride + column);
             MatrixMut::shared(first, rows, columns, row_stride, add)
         };
-        task(room, &mut out, (row, column));
+        task(workspace, &mut out, (row, column));
     };
     // A thread takes the next task when it is done with one.
     let next = AtomicUsize::new(0);
     let work = || {
-        let mut room = room();
+        let mut workspace = workspace();
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             if index >= tasks {
                 return;
             }
-            run(&mut room, index);
+            run(&mut workspace, index);
         }
     };
     match threads.min(tasks) {
         1 => work(),
         workers => (0..workers).into_par_iter().with_max_len(1).for_each(|_| work()),
     }
-    out.initialised = true;
+    out.initialized = true;
 }
 
-/// What a thread keeps of the factors.
-struct Room<T> {
+/// What a thread keeps of the operands.
+struct Workspace<T> {
     panels: Panels<T>,
     /// Those of the second product.
-    more: Panels<T>,
-    block: Block<T>,
+    second: Panels<T>,
+    block: LhsBlock<T>,
 }
 
 #[cfg(test)]

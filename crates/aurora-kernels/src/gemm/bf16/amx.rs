@@ -12,7 +12,7 @@ pub(super) struct Registers(());
 
 /// How registers are cut, as the instruction reads it.
 #[repr(C, align(64))]
-struct Cut {
+struct TileConfig {
     palette: u8,
     start_row: u8,
     reserved: [u8; 14],
@@ -23,9 +23,9 @@ struct Cut {
 }
 
 /// Eight registers, whole.
-static WHOLE: Cut = {
+static WHOLE: TileConfig = {
     let mut cut =
-        Cut { palette: 1, start_row: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
+        TileConfig { palette: 1, start_row: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
     let mut register = 0;
     while register < 8 {
         cut.bytes[register] = 64;

@@ -1,4 +1,4 @@
-//! The factors of a product as the inner loop takes them: the right one in panels, as wide as two registers, row after
+//! The operands of a product as the inner loop takes them: the right one in panels, as wide as two registers, row after
 //! row, padded with zeros; the left one as it lies, or rounded in a copy.
 
 use super::{Matrix, transpose};
@@ -10,7 +10,7 @@ use crate::simd::{Portable, SimdVector};
 /// Bytes of a line of the cache. Rows of panels begin with one, so that no register is read from two.
 const LINE: usize = 64;
 
-/// Some columns of a right factor, cut into panels.
+/// Some columns of a right operand, cut into panels.
 pub(super) struct Panels<T> {
     data: Vec<T>,
     /// Where the first panel begins.
@@ -133,10 +133,10 @@ fn copy<T: Float>(panel: &mut [T], width: usize, rhs: Matrix<'_, T>) {
     }
 }
 
-/// Room for a block of a left factor.
-pub(crate) struct Block<T>(Vec<T>);
+/// Room for a block of a left operand.
+pub(crate) struct LhsBlock<T>(Vec<T>);
 
-impl<T: Float> Block<T> {
+impl<T: Float> LhsBlock<T> {
     pub(crate) fn new() -> Self {
         Self(Vec::new())
     }

@@ -95,7 +95,7 @@ impl<'a, T: Float> Matrix<'a, T> {
     }
 
     /// The same matrix, if its elements are f32.
-    pub(crate) fn singles(self) -> Option<Matrix<'a, f32>> {
+    pub(crate) fn as_f32(self) -> Option<Matrix<'a, f32>> {
         let Self { data, rows, columns, row_stride, column_stride } = self;
         (TypeId::of::<T>() == TypeId::of::<f32>()).then(|| {
             // SAFETY: the two types are one.
@@ -146,7 +146,7 @@ pub(crate) struct MatrixMut<'a, T> {
     pub(super) rows: usize,
     pub(super) columns: usize,
     pub(super) row_stride: usize,
-    pub(super) initialised: bool,
+    pub(super) initialized: bool,
     lifetime: PhantomData<&'a mut T>,
 }
 
@@ -155,29 +155,29 @@ impl<'a, T: Float> MatrixMut<'a, T> {
     pub(crate) fn dense(data: &'a mut [T], rows: usize, columns: usize) -> Self {
         check_extent(data.len(), rows, columns, columns, 1);
         let data = data.as_mut_ptr();
-        Self { data, rows, columns, row_stride: columns, initialised: true, lifetime: PhantomData }
+        Self { data, rows, columns, row_stride: columns, initialized: true, lifetime: PhantomData }
     }
 
     /// A dense matrix, row by row, whose elements are yet to be written.
-    pub(crate) fn fresh(data: &'a mut [MaybeUninit<T>], rows: usize, columns: usize) -> Self {
+    pub(crate) fn uninit(data: &'a mut [MaybeUninit<T>], rows: usize, columns: usize) -> Self {
         check_extent(data.len(), rows, columns, columns, 1);
         let data = data.as_mut_ptr().cast();
-        Self { data, rows, columns, row_stride: columns, initialised: false, lifetime: PhantomData }
+        Self { data, rows, columns, row_stride: columns, initialized: false, lifetime: PhantomData }
     }
 
     /// A matrix inside of a larger buffer that other tasks write to at the same time.
     ///
     /// # Safety
-    /// For the lifetime, nobody else touches these elements; `initialised` is true only if
+    /// For the lifetime, nobody else touches these elements; `initialized` is true only if
     /// all of them have been written.
     pub(crate) unsafe fn shared(
         data: *mut T,
         rows: usize,
         columns: usize,
         row_stride: usize,
-        initialised: bool,
+        initialized: bool,
     ) -> Self {
-        Self { data, rows, columns, row_stride, initialised, lifetime: PhantomData }
+        Self { data, rows, columns, row_stride, initialized, lifetime: PhantomData }
     }
 
     /// Number of rows.
@@ -206,13 +206,13 @@ impl<'a, T: Float> MatrixMut<'a, T> {
 
     /// Whether the elements have been written.
     #[inline(always)]
-    pub(crate) fn initialised(&self) -> bool {
-        self.initialised
+    pub(crate) fn initialized(&self) -> bool {
+        self.initialized
     }
 
     /// Notes that the elements have been written.
-    pub(crate) fn set_initialised(&mut self) {
-        self.initialised = true;
+    pub(crate) fn set_initialized(&mut self) {
+        self.initialized = true;
     }
 
     /// Some of its rows.
@@ -232,7 +232,7 @@ impl<'a, T: Float> MatrixMut<'a, T> {
         (row, column): (usize, usize),
     ) {
         let Some(epilogue) = epilogue else { return };
-        assert!(self.initialised, "cannot epilogue what was never written");
+        assert!(self.initialized, "cannot epilogue what was never written");
         for below in 0..self.rows {
             // SAFETY: the row lies within the matrix, which has been written.
             let piece = unsafe {
@@ -255,7 +255,7 @@ impl<'a, T: Float> MatrixMut<'a, T> {
             // SAFETY: rows of the matrix.
             unsafe { transpose(of, self.data, self.row_stride) };
         }
-        self.initialised = true;
+        self.initialized = true;
     }
 
     /// Writes zero everywhere.
@@ -266,7 +266,7 @@ impl<'a, T: Float> MatrixMut<'a, T> {
                 unsafe { self.data.add(row * self.row_stride + column).write(T::zero()) };
             }
         }
-        self.initialised = true;
+        self.initialized = true;
     }
 }
 

@@ -24,25 +24,25 @@ pub(super) struct Tile([u32; 256]);
 
 /// Which of a tile's pairs lie beside each other.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(in super::super) enum Order {
-    /// Those of a line, along the depth: a left factor's.
+pub(in super::super) enum PackOrder {
+    /// Those of a line, along the depth: a left operand's.
     ByLine,
-    /// Those of a depth, line after line: a right factor's.
+    /// Those of a depth, line after line: a right operand's.
     ByDepth,
 }
 
-/// A factor as tiles: those of 16 lines (rows of a left factor, columns of a right one) along all of the depth, one
+/// A factor as tiles: those of 16 lines (rows of a left operand, columns of a right one) along all of the depth, one
 /// after the other, and 16 lines of zeros for a step that has no second half.
 #[derive(Default)]
-pub(in super::super) struct Factor {
+pub(in super::super) struct PackedOperand {
     tiles: Vec<Tile>,
     /// Tiles along the depth.
     deep: usize,
 }
 
-impl Factor {
+impl PackedOperand {
     /// Of a matrix whose rows are the lines, by all threads.
-    pub(in super::super) fn of(lines: Matrix<'_, f32>, order: Order) -> Self {
+    pub(in super::super) fn of(lines: Matrix<'_, f32>, order: PackOrder) -> Self {
         let mut factor = Self::default();
         factor.make(lines, |places, deep| {
             let some = |(index, places): (usize, &mut [_])| {
@@ -54,7 +54,7 @@ impl Factor {
     }
 
     /// The same by this thread, in the place of what was there.
-    pub(super) fn take(&mut self, lines: Matrix<'_, f32>, order: Order) {
+    pub(super) fn take(&mut self, lines: Matrix<'_, f32>, order: PackOrder) {
         self.make(lines, |places, deep| fill_some(places, deep, lines, 0, order));
     }
 
@@ -86,7 +86,7 @@ fn fill_some(
     deep: usize,
     lines: Matrix<'_, f32>,
     first: usize,
-    order: Order,
+    order: PackOrder,
 ) {
     let there = places.len() / deep;
     let mut one = |line: usize, depth: usize| {
@@ -106,7 +106,7 @@ fn fill(
     place: &mut MaybeUninit<Tile>,
     factor: Matrix<'_, f32>,
     (line, depth): (usize, usize),
-    order: Order,
+    order: PackOrder,
 ) {
     let lines = factor.rows().saturating_sub(line).min(LINES);
     let depths = factor.columns().saturating_sub(depth).min(DEPTHS);
@@ -126,7 +126,7 @@ fn fill(
     for i in 0..lines {
         let at = |p| if p < depths { factor.element(line + i, depth + p) } else { 0.0 };
         for p in 0..depths.div_ceil(2) {
-            let to = if order == Order::ByLine { i * LINES + p } else { p * LINES + i };
+            let to = if order == PackOrder::ByLine { i * LINES + p } else { p * LINES + i };
             tile[to] = pair(at(2 * p), at(2 * p + 1));
         }
     }
@@ -142,13 +142,13 @@ fn pair(first: f32, second: f32) -> u32 {
 /// # Safety
 /// The lines are there, and the processor has the instructions.
 #[target_feature(enable = "avx512bf16,avx512bw,avx512f")]
-unsafe fn by_line(place: &mut MaybeUninit<Tile>, from: *const f32, step: usize, order: Order) {
+unsafe fn by_line(place: &mut MaybeUninit<Tile>, from: *const f32, step: usize, order: PackOrder) {
     // SAFETY: vouched for by the caller.
     let pairs = std::array::from_fn(|i| unsafe {
         let from = from.add(i * step);
         bits(_mm512_cvtne2ps_pbh(_mm512_loadu_ps(from.add(LINES)), _mm512_loadu_ps(from)))
     });
-    store(place, if order == Order::ByLine { pairs } else { transpose_16x16(pairs) });
+    store(place, if order == PackOrder::ByLine { pairs } else { transpose_16x16(pairs) });
 }
 
 /// A whole tile of depths that are dense, `step` elements apart.
@@ -156,7 +156,7 @@ unsafe fn by_line(place: &mut MaybeUninit<Tile>, from: *const f32, step: usize, 
 /// # Safety
 /// The depths are there, and the processor has the instructions.
 #[target_feature(enable = "avx512bf16,avx512bw,avx512f")]
-unsafe fn by_depth(place: &mut MaybeUninit<Tile>, from: *const f32, step: usize, order: Order) {
+unsafe fn by_depth(place: &mut MaybeUninit<Tile>, from: *const f32, step: usize, order: PackOrder) {
     // Of two rows of sixteen, every element beside the other row's.
     const BESIDE: [u16; 32] = {
         let mut beside = [0; 32];
@@ -173,7 +173,7 @@ unsafe fn by_depth(place: &mut MaybeUninit<Tile>, from: *const f32, step: usize,
         let rows = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(second), _mm512_loadu_ps(first));
         _mm512_permutexvar_epi16(_mm512_loadu_epi16(BESIDE.as_ptr().cast()), bits(rows))
     });
-    store(place, if order == Order::ByDepth { pairs } else { transpose_16x16(pairs) });
+    store(place, if order == PackOrder::ByDepth { pairs } else { transpose_16x16(pairs) });
 }
 
 #[target_feature(enable = "avx512f")]

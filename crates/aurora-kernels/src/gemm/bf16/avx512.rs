@@ -7,7 +7,7 @@
 use std::arch::naked_asm;
 
 use super::Step;
-use crate::product::avx512::{add, store};
+use crate::gemm::avx512::{add, store};
 
 /// The sums of `rows` rows, in eights.
 ///
@@ -30,7 +30,7 @@ pub(super) unsafe fn run(step: Step, rows: usize) {
     }
 }
 
-/// The sums of one row from a pair of the left factor and the pairs of 32 columns, registers 16 and 17.
+/// The sums of one row from a pair of the left operand and the pairs of 32 columns, registers 16 and 17.
 macro_rules! row {
     ($pair:literal, $place:literal, $near:literal, $far:literal) => {
         concat!(

@@ -7,7 +7,7 @@ use std::any::TypeId;
 use std::arch::naked_asm;
 
 use super::MatrixMut;
-use super::tile::{CHAIN, Tiles, fetch};
+use super::microkernel::{ACC_CHAIN, Microkernel, prefetch};
 use crate::float::Float;
 
 /// Rows that are summed at a time.
@@ -19,7 +19,7 @@ const ROWS: usize = 12;
 /// # Safety
 /// The processor has AVX-512.
 pub(super) unsafe fn whole_tiles<T: Float>(
-    tiles: &Tiles<'_, T>,
+    tiles: &Microkernel<'_, T>,
     out: &mut MatrixMut<'_, T>,
     column: usize,
 ) -> usize {
@@ -30,16 +30,16 @@ pub(super) unsafe fn whole_tiles<T: Float>(
     let (lhs, panel, row_stride) = (tiles.lhs, tiles.panels.at(column), out.row_stride());
     let whole = out.rows() / ROWS * ROWS;
     for row in (0..whole).step_by(ROWS) {
-        // SAFETY: twelve rows of the left factor and of the product from this one on, all rows of the panel. The
+        // SAFETY: twelve rows of the left operand and of the product from this one on, all rows of the panel. The
         // elements are f32, and what is added to has been written.
         unsafe {
             let c = out.pointer().add(row * row_stride + column);
-            for first in (0..lhs.columns()).step_by(CHAIN) {
-                let depth = CHAIN.min(lhs.columns() - first);
+            for first in (0..lhs.columns()).step_by(ACC_CHAIN) {
+                let depth = ACC_CHAIN.min(lhs.columns() - first);
                 if first == 0 {
                     for i in 0..ROWS {
-                        fetch(c.add(i * row_stride));
-                        fetch(c.add(i * row_stride + width / 2));
+                        prefetch(c.add(i * row_stride));
+                        prefetch(c.add(i * row_stride + width / 2));
                     }
                 }
                 let a = lhs.pointer().add(row * lhs.row_stride() + first);
@@ -53,7 +53,7 @@ pub(super) unsafe fn whole_tiles<T: Float>(
     whole
 }
 
-/// One row's element of the left factor, times 32 columns of the right one in registers 24 and 25.
+/// One row's element of the left operand, times 32 columns of the right one in registers 24 and 25.
 macro_rules! row {
     ($place:literal, $depth:literal, $near:literal, $far:literal, $element:literal) => {
         concat!(
@@ -140,7 +140,7 @@ macro_rules! add {
 
 pub(super) use {add, store};
 
-/// The sums of twelve rows of the left factor (`a`, rows `a_step` bytes apart) times 32 columns (`b`, row after row),
+/// The sums of twelve rows of the left operand (`a`, rows `a_step` bytes apart) times 32 columns (`b`, row after row),
 /// down `depth` of them, to twelve rows of `c`, `c_step` bytes apart; added to what is there where `add` is not 0.
 ///
 /// # Safety

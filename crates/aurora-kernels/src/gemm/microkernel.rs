@@ -11,10 +11,10 @@ use crate::simd::{Portable, SimdVector};
 /// Products that are added up one after the other before their sum joins the others: an f32 loses a bit of a long sum
 /// with every doubling of its length, and what it has lost after a few steps of training shows. Each chain takes a turn
 /// through memory where the registers are all sums.
-pub(super) const CHAIN: usize = 96;
+pub(super) const ACC_CHAIN: usize = 96;
 
 /// A block of rows times panels.
-pub(super) struct Tiles<'a, T> {
+pub(super) struct Microkernel<'a, T> {
     pub(super) panels: &'a Panels<T>,
     /// Its rows are dense, and as long as the panels are deep.
     pub(super) lhs: Matrix<'a, T>,
@@ -22,7 +22,7 @@ pub(super) struct Tiles<'a, T> {
     pub(super) add: bool,
 }
 
-impl<T: Float> Tiles<'_, T> {
+impl<T: Float> Microkernel<'_, T> {
     /// The product to `out`.
     pub(super) fn multiply(&self, isa: Isa, out: &mut MatrixMut<'_, T>) {
         // SAFETY: the processor has what `isa` says.
@@ -32,25 +32,25 @@ impl<T: Float> Tiles<'_, T> {
                 Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => with_avx512(self, out),
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => with_avx2(self, out),
-                _ => all::<T, Portable<T>>(self, out, |_, _, _| 0),
+                _ => all_tiles::<T, Portable<T>>(self, out, |_, _, _| 0),
             }
         }
-        out.set_initialised();
+        out.set_initialized();
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn with_avx2<T: Float>(tiles: &Tiles<'_, T>, out: &mut MatrixMut<'_, T>) {
+fn with_avx2<T: Float>(tiles: &Microkernel<'_, T>, out: &mut MatrixMut<'_, T>) {
     // SAFETY: compiled for the registers that it uses.
-    unsafe { all::<T, T::Avx2>(tiles, out, |_, _, _| 0) }
+    unsafe { all_tiles::<T, T::Avx2>(tiles, out, |_, _, _| 0) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-fn with_avx512<T: Float>(tiles: &Tiles<'_, T>, out: &mut MatrixMut<'_, T>) {
+fn with_avx512<T: Float>(tiles: &Microkernel<'_, T>, out: &mut MatrixMut<'_, T>) {
     // SAFETY: compiled for the registers that it uses.
-    unsafe { all::<T, T::Avx512>(tiles, out, avx512::whole_tiles) }
+    unsafe { all_tiles::<T, T::Avx512>(tiles, out, avx512::whole_tiles) }
 }
 
 /// Rows of a tile: with two registers each, twelve of sixteen registers are sums, and the rest hold what is multiplied.
@@ -61,10 +61,10 @@ const ROWS: usize = 6;
 /// # Safety
 /// The processor has the register `R`.
 #[inline(always)]
-unsafe fn all<T: Float, R: SimdVector<T>>(
-    tiles: &Tiles<'_, T>,
+unsafe fn all_tiles<T: Float, R: SimdVector<T>>(
+    tiles: &Microkernel<'_, T>,
     out: &mut MatrixMut<'_, T>,
-    done: unsafe fn(&Tiles<'_, T>, &mut MatrixMut<'_, T>, usize) -> usize,
+    done: unsafe fn(&Microkernel<'_, T>, &mut MatrixMut<'_, T>, usize) -> usize,
 ) {
     let rows = out.rows();
     for column in (0..out.columns()).step_by(tiles.panels.width()) {
@@ -90,17 +90,17 @@ unsafe fn all<T: Float, R: SimdVector<T>>(
 /// `ROWS` rows and a panel of the product.
 ///
 /// # Safety
-/// The rows lie within `out` and the left factor, and the processor has the register `R`.
+/// The rows lie within `out` and the left operand, and the processor has the register `R`.
 #[inline(always)]
 unsafe fn tile<T: Float, R: SimdVector<T>, const ROWS: usize>(
-    tiles: &Tiles<'_, T>,
+    tiles: &Microkernel<'_, T>,
     out: &mut MatrixMut<'_, T>,
     row: usize,
     column: usize,
 ) {
     let (lhs, panel) = (tiles.lhs, tiles.panels.at(column));
     let (step, width, depth) = (lhs.row_stride(), 2 * R::LANES, lhs.columns());
-    // SAFETY: element (row + i, p) lies within the left factor for i < ROWS and p < depth, and row p of the panel
+    // SAFETY: element (row + i, p) lies within the left operand for i < ROWS and p < depth, and row p of the panel
     // within it. What is written lies within `out`, and is read only when it has been written; a panel that reaches
     // past the last column goes through a copy.
     unsafe {
@@ -109,23 +109,23 @@ unsafe fn tile<T: Float, R: SimdVector<T>, const ROWS: usize>(
         let mut b = panel.as_ptr();
         let mut left = depth;
         while left > 0 {
-            let chain = left.min(CHAIN);
+            let chain = left.min(ACC_CHAIN);
             if left == chain {
                 // The product is far larger than a cache; without this every tile would wait for its lines at the end.
                 for i in 0..ROWS {
-                    fetch(out.pointer().add((row + i) * out.row_stride() + column));
+                    prefetch(out.pointer().add((row + i) * out.row_stride() + column));
                 }
             }
             let mut sums = [[R::zero(); 2]; ROWS];
             for _ in 0..chain / 4 {
                 for p in 0..4 {
-                    step_down::<T, R, ROWS>(&mut sums, a.add(p), step, b.add(p * width));
+                    rank1_update::<T, R, ROWS>(&mut sums, a.add(p), step, b.add(p * width));
                 }
                 a = a.add(4);
                 b = b.add(4 * width);
             }
             for _ in 0..chain % 4 {
-                step_down::<T, R, ROWS>(&mut sums, a, step, b);
+                rank1_update::<T, R, ROWS>(&mut sums, a, step, b);
                 a = a.add(1);
                 b = b.add(width);
             }
@@ -158,7 +158,7 @@ unsafe fn tile<T: Float, R: SimdVector<T>, const ROWS: usize>(
 
 /// Asks for the line of memory at this address, which is written soon.
 #[inline(always)]
-pub(super) fn fetch<T>(at: *const T) {
+pub(super) fn prefetch<T>(at: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: every x86-64 has the instruction, and it reads nothing that the program could see.
     unsafe {
@@ -168,12 +168,12 @@ pub(super) fn fetch<T>(at: *const T) {
     let _ = at;
 }
 
-/// One column of the left factor times one row of a panel, added to the sums.
+/// One column of the left operand times one row of a panel, added to the sums.
 ///
 /// # Safety
 /// The column has `ROWS` elements, `step` apart, the row two registers, and the processor the register `R`.
 #[inline(always)]
-unsafe fn step_down<T: Float, R: SimdVector<T>, const ROWS: usize>(
+unsafe fn rank1_update<T: Float, R: SimdVector<T>, const ROWS: usize>(
     sums: &mut [[R; 2]; ROWS],
     a: *const T,
     step: usize,

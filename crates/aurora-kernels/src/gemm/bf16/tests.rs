@@ -1,7 +1,7 @@
 //! The kernels, on processors that have their instructions and, by emulation, on those that do not.
 
-use super::super::tile::CHAIN;
-use super::super::{DEPTH_BLOCK, MatrixMut, Product};
+use super::super::microkernel::ACC_CHAIN;
+use super::super::{DEPTH_BLOCK, Gemm, MatrixMut};
 use super::pack::DEPTHS;
 use super::*;
 use crate::random::Stream;
@@ -78,10 +78,10 @@ fn roundings(kernel: Kernel, depth: usize) -> usize {
 
 /// The loops for f32 add up chains, the chains of a block of the depth, and those of all blocks.
 fn plain_roundings(depth: usize) -> usize {
-    depth.min(CHAIN) + depth.min(DEPTH_BLOCK).div_ceil(CHAIN) + depth.div_ceil(DEPTH_BLOCK)
+    depth.min(ACC_CHAIN) + depth.min(DEPTH_BLOCK).div_ceil(ACC_CHAIN) + depth.div_ceil(DEPTH_BLOCK)
 }
 
-/// Both kernels against the exact product of the rounded factors, and against the loops for f32.
+/// Both kernels against the exact product of the rounded operands, and against the loops for f32.
 fn check([m, k, n]: [usize; 3], layouts: [MatrixLayout; 2], add: bool) {
     let (a, b) = (normal(layouts[0].elements(m, k), 1), normal(layouts[1].elements(k, n), 2));
     let (lhs, rhs) = (layouts[0].matrix(&a, m, k), layouts[1].matrix(&b, k, n));
@@ -99,11 +99,11 @@ fn check([m, k, n]: [usize; 3], layouts: [MatrixLayout; 2], add: bool) {
             }
         };
         let to = &mut MatrixMut::dense(&mut out, m, n);
-        Product {
+        Gemm {
             isa,
             lhs,
             rhs,
-            more: None,
+            second: None,
             precision: Precision::Bf16,
             epilogue: Some(&epilogue),
             rows_apart: true,
@@ -177,11 +177,11 @@ fn sums_in_the_order_of_the_manual() {
         let mut out = vec![0f32; m * n];
         let (lhs, rhs) = (Matrix::dense(&a, m, k), Matrix::dense(&b, k, n));
         let to = &mut MatrixMut::dense(&mut out, m, n);
-        Product {
+        Gemm {
             isa,
             lhs,
             rhs,
-            more: None,
+            second: None,
             precision: Precision::Bf16,
             epilogue: None,
             rows_apart: false,
@@ -215,11 +215,11 @@ fn instructions_are_emulated_where_there_are_none() {
         let (a, mut out) = ([1f32; 4], [0f32; 4]);
         let a = Matrix::dense(&a, 2, 2);
         let to = &mut MatrixMut::dense(&mut out, 2, 2);
-        Product {
+        Gemm {
             isa,
             lhs: a,
             rhs: a,
-            more: None,
+            second: None,
             precision: Precision::Bf16,
             epilogue: None,
             rows_apart: false,
@@ -237,7 +237,7 @@ fn kernels_are_for_bf16_alone() {
         assert_eq!(Kernel::of(isa, Precision::F32), None);
         assert_eq!(Kernel::of(isa, Precision::Bf16).is_some(), isa > Isa::Avx512);
     }
-    assert!(Matrix::dense(&[1f64], 1, 1).singles().is_none());
+    assert!(Matrix::dense(&[1f64], 1, 1).as_f32().is_none());
 }
 
 fn layouts() -> impl Strategy<Value = MatrixLayout> {

@@ -36,7 +36,7 @@ fn check<T: Float>(sizes: [usize; 3], lhs_transposed: bool, rhs_transposed: bool
     // Such numbers are the same in bf16.
     for precision in [Precision::F32, Precision::Bf16] {
         let mut got = vec![T::from_f64(3.0); m * n];
-        multiply(&mut MatrixMut::dense(&mut got, m, n), add, lhs, rhs, precision, Some(&epilogue));
+        gemm(&mut MatrixMut::dense(&mut got, m, n), add, lhs, rhs, precision, Some(&epilogue));
         for (at, (got, want)) in got.iter().zip(&want).enumerate() {
             let start = if add { 3.0 } else { 0.0 };
             let want = want + start + (at / n * 2 + at % n) as f64;
@@ -59,14 +59,14 @@ fn sizes_at_the_edges_of_blocks() {
     }
 }
 
-/// The sum of two products, each left factor by rows or by columns.
-fn check_two<T: Float>([m, k, more, n]: [usize; 4], turns: [bool; 2]) {
+/// The sum of two products, each left operand by rows or by columns.
+fn check_two<T: Float>([m, k, second, n]: [usize; 4], turns: [bool; 2]) {
     let of = |values: Vec<f64>| values.into_iter().map(T::from_f64).collect::<Vec<T>>();
-    let left = [of(whole(m, k, 1)), of(whole(m, more, 3))];
-    let right = [of(whole(k, n, 2)), of(whole(more, n, 4))];
-    let by_columns = [transposed(&left[0], m, k), transposed(&left[1], m, more)];
+    let left = [of(whole(m, k, 1)), of(whole(m, second, 3))];
+    let right = [of(whole(k, n, 2)), of(whole(second, n, 4))];
+    let by_columns = [transposed(&left[0], m, k), transposed(&left[1], m, second)];
     let factors = [0, 1].map(|at| {
-        let depth = [k, more][at];
+        let depth = [k, second][at];
         let lhs = match turns[at] {
             true => Matrix::dense(&by_columns[at], depth, m).t(),
             false => Matrix::dense(&left[at], m, depth),
@@ -81,11 +81,11 @@ fn check_two<T: Float>([m, k, more, n]: [usize; 4], turns: [bool; 2]) {
     for precision in [Precision::F32, Precision::Bf16] {
         let [mut want, mut got] = [(); 2].map(|()| vec![T::from_f64(3.0); m * n]);
         let out = &mut MatrixMut::dense(&mut want, m, n);
-        multiply(out, false, factors[0].0, factors[0].1, precision, None);
-        multiply(out, true, factors[1].0, factors[1].1, precision, Some(&epilogue));
-        multiply_two(&mut MatrixMut::dense(&mut got, m, n), factors, precision, Some(&epilogue));
+        gemm(out, false, factors[0].0, factors[0].1, precision, None);
+        gemm(out, true, factors[1].0, factors[1].1, precision, Some(&epilogue));
+        gemm_dual(&mut MatrixMut::dense(&mut got, m, n), factors, precision, Some(&epilogue));
         let [want, got] = [want, got].map(|v| v.into_iter().map(T::to_f64).collect::<Vec<f64>>());
-        assert_eq!(got, want, "{m} {k} {more} {n} {turns:?} {precision:?}");
+        assert_eq!(got, want, "{m} {k} {second} {n} {turns:?} {precision:?}");
     }
 }
 
@@ -122,7 +122,7 @@ fn rounded(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&x| bf16::from_f32(x).to_f64()).collect()
 }
 
-/// In bf16 against the f64 product of the rounded factors. What is left is the rounding of f32 sums: at most 2^-24 of
+/// In bf16 against the f64 product of the rounded operands. What is left is the rounding of f32 sums: at most 2^-24 of
 /// the sum of magnitudes for each of k additions, of which far less is seen.
 fn check_bf16(sizes: [usize; 3], lhs_transposed: bool, rhs_transposed: bool) {
     let [m, k, n] = sizes;
@@ -136,7 +136,7 @@ fn check_bf16(sizes: [usize; 3], lhs_transposed: bool, rhs_transposed: bool) {
     let rhs = if rhs_transposed { Matrix::dense(&b_t, n, k).t() } else { Matrix::dense(&b, k, n) };
     let mut found = vec![0f32; m * n];
     let out = &mut MatrixMut::dense(&mut found, m, n);
-    multiply(out, false, lhs, rhs, Precision::Bf16, None);
+    gemm(out, false, lhs, rhs, Precision::Bf16, None);
     for (at, (found, want)) in found.iter().zip(&want).enumerate() {
         let off = (f64::from(*found) - want).abs();
         let allowed = 1e-6 * sizes_of_terms[at];
@@ -151,7 +151,7 @@ fn check_bf16(sizes: [usize; 3], lhs_transposed: bool, rhs_transposed: bool) {
             let mut again = vec![0f32; m * n];
             let out = &mut MatrixMut::dense(&mut again, m, n);
             let precision = Precision::Bf16;
-            Product { isa, lhs, rhs, more: None, precision, epilogue: None, rows_apart: true }
+            Gemm { isa, lhs, rhs, second: None, precision, epilogue: None, rows_apart: true }
                 .write(out, false);
             assert_eq!(again, found, "{sizes:?} {lhs_transposed} {rhs_transposed} {isa:?}");
         }
@@ -180,7 +180,7 @@ fn bf16_of_a_part_of_a_wider_matrix() {
         let mut out = vec![0f32; m * n];
         let rhs = Matrix::dense(&b, k, n);
         let to = &mut MatrixMut::dense(&mut out, m, n);
-        multiply(to, false, lhs, rhs, Precision::Bf16, None);
+        gemm(to, false, lhs, rhs, Precision::Bf16, None);
         out
     };
     assert_eq!(product(Matrix::new(&a, m, k, stride, 1)), product(Matrix::dense(&dense, m, k)));
@@ -198,11 +198,11 @@ proptest! {
 
     #[test]
     fn two_of_any_sizes_and_orders(
-        m in 0usize..70, k in 0usize..40, more in 0usize..20, n in 0usize..80,
+        m in 0usize..70, k in 0usize..40, second in 0usize..20, n in 0usize..80,
         turns in any::<[bool; 2]>(),
     ) {
-        check_two::<f32>([m, k, more, n], turns);
-        check_two::<f64>([m, k, more, n], turns);
+        check_two::<f32>([m, k, second, n], turns);
+        check_two::<f64>([m, k, second, n], turns);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Products of bf16 by the instructions that multiply pairs of them: AMX, or AVX-512 BF16.
 //!
-//! Both factors are cut into tiles of 1 KiB, which hold the pairs of 32 depths (`pack.rs`), once for the whole product:
+//! Both operands are cut into tiles of 1 KiB, which hold the pairs of 32 depths (`pack.rs`), once for the whole product:
 //! of 16 rows of the left one, row by row; of 16 columns of the right one, pair by pair. Either kernel takes two tiles of
 //! each side to 32 rows and columns of the product, and adds such steps down the depth in registers: AMX in four tiles
 //! of f32 (`amx.rs`), AVX-512 in sixteen registers for eight rows at a time (`avx512.rs`). Tiles are filled up with
@@ -14,16 +14,16 @@ mod amx;
 mod avx512;
 mod pack;
 
-use super::tile::fetch;
+use super::microkernel::prefetch;
 use super::{EpilogueFn, Matrix, MatrixMut};
 use crate::float::Float;
 use crate::isa::Isa;
 use crate::precision::Precision;
-pub(super) use pack::{Factor, Order};
 use pack::{LINES, Tile};
+pub(super) use pack::{PackOrder, PackedOperand};
 
 /// Rows and columns of the product that are summed at a time.
-pub(super) const SIDE: usize = 2 * LINES;
+pub(super) const TILE_SIDE: usize = 2 * LINES;
 
 /// Which instructions multiply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,11 +52,12 @@ impl Kernel {
     }
 }
 
-/// Columns of the product that a task goes over before it takes the next 32 rows: those of the right factor stay in a
+/// Columns of the product that a task goes over before it takes the next 32 rows: those of the right operand stay in a
 /// core's second cache.
 pub(super) fn columns(depth: usize) -> usize {
     const BYTES: usize = 1 << 20;
-    (BYTES / size_of::<u16>() / depth.max(1) / SIDE * SIDE).clamp(2 * SIDE, 16 * SIDE)
+    (BYTES / size_of::<u16>() / depth.max(1) / TILE_SIDE * TILE_SIDE)
+        .clamp(2 * TILE_SIDE, 16 * TILE_SIDE)
 }
 
 /// Where a kernel reads and writes: two rows of tiles from the left, two columns of tiles from the right, and 32 rows
@@ -82,44 +83,44 @@ struct Step {
 pub(super) fn one_task<T: Float>(
     kernel: Kernel,
     out: &mut MatrixMut<'_, T>,
-    [lhs, rhs]: [&Factor; 2],
+    [lhs, rhs]: [&PackedOperand; 2],
     (row, column): (usize, usize),
     epilogue: Option<EpilogueFn<'_, T>>,
 ) {
     // SAFETY: the processor has what the kernel is made of.
     let _registers = (kernel == Kernel::Amx).then(|| unsafe { amx::Registers::take() });
-    for i in (0..out.rows).step_by(SIDE) {
+    for i in (0..out.rows).step_by(TILE_SIDE) {
         // SAFETY: the rows lie within `out`.
-        let mut out = unsafe { out.rows_from(i, SIDE.min(out.rows - i)) };
-        for j in (0..out.columns).step_by(SIDE) {
+        let mut out = unsafe { out.rows_from(i, TILE_SIDE.min(out.rows - i)) };
+        for j in (0..out.columns).step_by(TILE_SIDE) {
             // SAFETY: as above.
             unsafe { square(kernel, &mut out, j, [lhs, rhs], [row + i, column + j]) };
         }
-        out.set_initialised();
+        out.set_initialized();
         out.apply_epilogue(epilogue, (row + i, column));
     }
 }
 
-/// Products of one thread, whose right factor stays from one to the next.
-pub(crate) struct Small {
+/// Products of one thread, whose right operand stays from one to the next.
+pub(crate) struct SmallGemm {
     kernel: Kernel,
-    left: Factor,
-    right: Factor,
+    left: PackedOperand,
+    right: PackedOperand,
 }
 
-impl Small {
+impl SmallGemm {
     /// For products in this precision by these instructions, if there is a kernel for them.
     pub(crate) fn of(isa: Isa, precision: Precision) -> Option<Self> {
         let kernel = Kernel::of(isa, precision)?;
-        Some(Self { kernel, left: Factor::default(), right: Factor::default() })
+        Some(Self { kernel, left: PackedOperand::default(), right: PackedOperand::default() })
     }
 
-    /// Another right factor.
+    /// Another right operand.
     pub(crate) fn take(&mut self, rhs: Matrix<'_, f32>) {
-        self.right.take(rhs.t(), Order::ByDepth);
+        self.right.take(rhs.t(), PackOrder::ByDepth);
     }
 
-    /// The product of `lhs`, as deep as the right factor, with that, whose columns are those of `out`, or less: the
+    /// The product of `lhs`, as deep as the right operand, with that, whose columns are those of `out`, or less: the
     /// others are zero. Elements of `out` are f32.
     pub(crate) fn multiply<T: Float>(
         &mut self,
@@ -127,12 +128,12 @@ impl Small {
         add: bool,
         lhs: Matrix<'_, f32>,
     ) {
-        self.left.take(lhs, Order::ByLine);
+        self.left.take(lhs, PackOrder::ByLine);
         let (rows, columns, step) = (out.rows, out.columns, out.row_stride);
         // SAFETY: the same matrix, which is not touched meanwhile; what is added to has been written.
         let mut to = unsafe { MatrixMut::shared(out.data, rows, columns, step, add) };
         one_task(self.kernel, &mut to, [&self.left, &self.right], (0, 0), None);
-        out.set_initialised();
+        out.set_initialized();
     }
 }
 
@@ -144,23 +145,23 @@ unsafe fn square<T: Float>(
     kernel: Kernel,
     out: &mut MatrixMut<'_, T>,
     j: usize,
-    factors: [&Factor; 2],
+    factors: [&PackedOperand; 2],
     lines: [usize; 2],
 ) {
-    let (rows, columns) = (out.rows, SIDE.min(out.columns - j));
+    let (rows, columns) = (out.rows, TILE_SIDE.min(out.columns - j));
     let deep = factors[0].deep();
-    let mut copy = MaybeUninit::<[[f32; SIDE]; SIDE]>::uninit();
-    // SAFETY: there are that many tiles of both factors, two deep on each side; of the product 32 rows and columns, or
+    let mut copy = MaybeUninit::<[[f32; TILE_SIDE]; TILE_SIDE]>::uninit();
+    // SAFETY: there are that many tiles of both operands, two deep on each side; of the product 32 rows and columns, or
     // a copy of as many. What is added to has been written.
     unsafe {
         let place = out.data.add(j).cast::<f32>();
-        let whole = rows == SIDE && columns == SIDE;
+        let whole = rows == TILE_SIDE && columns == TILE_SIDE;
         let (to, to_step) =
-            if whole { (place, out.row_stride) } else { (copy.as_mut_ptr().cast(), SIDE) };
-        let mut add = whole && out.initialised;
-        for i in 0..SIDE {
-            fetch(to.add(i * to_step));
-            fetch(to.add(i * to_step + LINES));
+            if whole { (place, out.row_stride) } else { (copy.as_mut_ptr().cast(), TILE_SIDE) };
+        let mut add = whole && out.initialized;
+        for i in 0..TILE_SIDE {
+            prefetch(to.add(i * to_step));
+            prefetch(to.add(i * to_step + LINES));
         }
         let step = deep * size_of::<Tile>();
         for first in (0..deep).step_by(kernel.depth_block()) {
@@ -174,8 +175,9 @@ unsafe fn square<T: Float>(
             let from = copy.as_ptr().cast::<f32>();
             for i in 0..rows {
                 for k in 0..columns {
-                    let (sum, to) = (*from.add(i * SIDE + k), place.add(i * out.row_stride + k));
-                    to.write(if out.initialised { *to + sum } else { sum });
+                    let (sum, to) =
+                        (*from.add(i * TILE_SIDE + k), place.add(i * out.row_stride + k));
+                    to.write(if out.initialized { *to + sum } else { sum });
                 }
             }
         }

@@ -1,19 +1,19 @@
 //! Products of matrices too small for a general library: those of one attention head.
 //!
 //! A general product first brings its factors into an order of its own, which for a few dozen
-//! rows takes longer than multiplying. Here the left factor is read where it lies, element by
+//! rows takes longer than multiplying. Here the left operand is read where it lies, element by
 //! element, and the right one in rows that are a multiple of [`PANEL`] long. Where the processor multiplies bf16 itself,
 //! products in that precision go by its tiles.
 
 use crate::float::Float;
+#[cfg(target_arch = "x86_64")]
+use crate::gemm::bf16::SmallGemm;
+use crate::gemm::{LhsBlock, Matrix, MatrixMut, transpose};
 use crate::isa::Isa;
 use crate::precision::{Precision, round};
-#[cfg(target_arch = "x86_64")]
-use crate::product::bf16::Small;
-use crate::product::{Block, Matrix, MatrixMut, transpose};
 use crate::simd::{Portable, SimdVector};
 
-/// The right factor's rows come in multiples of this many elements (one AVX register of f32).
+/// The right operand's rows come in multiples of this many elements (one AVX register of f32).
 pub(crate) const PANEL: usize = 8;
 
 /// Rows of the product formed at a time: with two panels, twelve of sixteen registers are sums, and
@@ -28,21 +28,21 @@ pub(crate) fn padded(length: usize) -> usize {
     length.next_multiple_of(PANEL)
 }
 
-/// A right factor as these products want it, kept by one thread from product to product.
-pub(crate) struct Right<T> {
+/// A right operand as these products want it, kept by one thread from product to product.
+pub(crate) struct PackedRhs<T> {
     precision: Precision,
     /// Its rows in whole panels.
     panels: Vec<T>,
     rows: usize,
     columns: usize,
-    /// The left factor, where it is rounded.
-    left: Block<T>,
+    /// The left operand, where it is rounded.
+    left: LhsBlock<T>,
     /// Instead of panels, where the processor multiplies bf16.
     #[cfg(target_arch = "x86_64")]
-    tiles: Option<Small>,
+    tiles: Option<SmallGemm>,
 }
 
-impl<T: Float> Right<T> {
+impl<T: Float> PackedRhs<T> {
     /// For products in this precision; the factor is yet to come.
     pub(crate) fn new(precision: Precision) -> Self {
         Self {
@@ -50,9 +50,9 @@ impl<T: Float> Right<T> {
             panels: Vec::new(),
             rows: 0,
             columns: 0,
-            left: Block::new(),
+            left: LhsBlock::new(),
             #[cfg(target_arch = "x86_64")]
-            tiles: Small::of(Isa::in_use(), precision),
+            tiles: SmallGemm::of(Isa::in_use(), precision),
         }
     }
 
@@ -60,7 +60,7 @@ impl<T: Float> Right<T> {
     pub(crate) fn take(&mut self, rhs: Matrix<'_, T>) {
         (self.rows, self.columns) = (rhs.rows(), rhs.columns());
         #[cfg(target_arch = "x86_64")]
-        if let (Some(tiles), Some(rhs)) = (&mut self.tiles, rhs.singles()) {
+        if let (Some(tiles), Some(rhs)) = (&mut self.tiles, rhs.as_f32()) {
             return tiles.take(rhs);
         }
         match rhs.column_stride() {
@@ -72,22 +72,22 @@ impl<T: Float> Right<T> {
         }
     }
 
-    /// `out = lhs rhs`, or `out += lhs rhs` where `add` says so. Where `out` has columns beyond those of the right factor,
+    /// `out = lhs rhs`, or `out += lhs rhs` where `add` says so. Where `out` has columns beyond those of the right operand,
     /// up to whole panels, they become zero.
     pub(crate) fn multiply(&mut self, out: &mut MatrixMut<'_, T>, add: bool, lhs: Matrix<'_, T>) {
         let fits = lhs.columns() == self.rows
             && out.rows() == lhs.rows()
             && padded(out.columns()) == padded(self.columns);
-        assert!(fits, "factors and product of a small matrix product differ in size");
-        assert!(out.initialised() || !add, "cannot add to a product that was never written");
+        assert!(fits, "operands and product of a small matrix product differ in size");
+        assert!(out.initialized() || !add, "cannot add to a product that was never written");
         #[cfg(target_arch = "x86_64")]
-        if let (Some(tiles), Some(lhs)) = (&mut self.tiles, lhs.singles()) {
+        if let (Some(tiles), Some(lhs)) = (&mut self.tiles, lhs.as_f32()) {
             return tiles.multiply(out, add, lhs);
         }
         let lhs = self.left.take(self.precision, lhs);
         let stride = padded(self.columns);
         kernel(out, add, lhs, Matrix::dense(&self.panels, self.rows, stride));
-        out.set_initialised();
+        out.set_initialized();
     }
 }
 
@@ -150,7 +150,7 @@ unsafe fn all_tiles<T: Float, R: SimdVector<T>>(
     mut column: usize,
 ) {
     while column < out.columns() {
-        // SAFETY: a column of tiles starts inside of `out`, and the right factor is padded.
+        // SAFETY: a column of tiles starts inside of `out`, and the right operand is padded.
         unsafe {
             if out.columns() - column > PANEL {
                 column_of_tiles::<T, R, TILE_ROWS, 2>(out, add, lhs, rhs, column);
@@ -166,7 +166,7 @@ unsafe fn all_tiles<T: Float, R: SimdVector<T>>(
 /// `REGISTERS` registers' columns of the product from `column` on, in tiles of `ROWS`.
 ///
 /// # Safety
-/// The columns lie within the right factor's rows and the processor has the register `R`.
+/// The columns lie within the right operand's rows and the processor has the register `R`.
 #[inline(always)]
 unsafe fn column_of_tiles<T: Float, R: SimdVector<T>, const ROWS: usize, const REGISTERS: usize>(
     out: &mut MatrixMut<'_, T>,
@@ -198,7 +198,7 @@ unsafe fn column_of_tiles<T: Float, R: SimdVector<T>, const ROWS: usize, const R
 /// `ROWS` rows and `REGISTERS` registers' columns of the product, summed in registers.
 ///
 /// # Safety
-/// The tile's rows lie within `out`, its columns within the right factor's rows, and the processor
+/// The tile's rows lie within `out`, its columns within the right operand's rows, and the processor
 /// has the register `R`.
 #[inline(always)]
 unsafe fn tile<T: Float, R: SimdVector<T>, const ROWS: usize, const REGISTERS: usize>(
@@ -210,7 +210,7 @@ unsafe fn tile<T: Float, R: SimdVector<T>, const ROWS: usize, const REGISTERS: u
     column: usize,
 ) {
     let (row_step, step) = (lhs.row_stride(), lhs.column_stride());
-    // SAFETY: (row + i, p) lies within the left factor for i < ROWS and p < its columns, and
+    // SAFETY: (row + i, p) lies within the left operand for i < ROWS and p < its columns, and
     // the panels of row p within the right one, whose rows are dense. Element (row + i, column
     // and after) of `out` lies within it, and is read only when it has been written; a panel
     // that reaches past the last column goes through a copy.
@@ -252,23 +252,23 @@ unsafe fn tile<T: Float, R: SimdVector<T>, const ROWS: usize, const REGISTERS: u
     }
 }
 
-/// The transpose of a block of rows in `room`, its rows padded with zeros to whole panels.
-fn pack_transposed<T: Float>(block: Matrix<'_, T>, room: &mut Vec<T>) {
-    room.clear();
+/// The transpose of a block of rows in `workspace`, its rows padded with zeros to whole panels.
+fn pack_transposed<T: Float>(block: Matrix<'_, T>, workspace: &mut Vec<T>) {
+    workspace.clear();
     let stride = padded(block.rows());
-    room.resize(block.columns() * stride, T::zero());
-    // SAFETY: the room has a row of that length for each column.
-    unsafe { transpose(block.t(), room.as_mut_ptr(), stride) };
+    workspace.resize(block.columns() * stride, T::zero());
+    // SAFETY: the workspace has a row of that length for each column.
+    unsafe { transpose(block.t(), workspace.as_mut_ptr(), stride) };
 }
 
-/// A copy of a block of rows in `room`, each padded with zeros to whole panels. A copy even where
+/// A copy of a block of rows in `workspace`, each padded with zeros to whole panels. A copy even where
 /// they are such already: rows far apart would fight over the same few lines of the cache.
-fn pack_panels<T: Float>(block: Matrix<'_, T>, room: &mut Vec<T>) {
+fn pack_panels<T: Float>(block: Matrix<'_, T>, workspace: &mut Vec<T>) {
     let stride = padded(block.columns());
-    room.clear();
+    workspace.clear();
     for row in 0..block.rows() {
-        room.extend_from_slice(block.dense_row(row));
-        room.resize((row + 1) * stride, T::zero());
+        workspace.extend_from_slice(block.dense_row(row));
+        workspace.resize((row + 1) * stride, T::zero());
     }
 }
 
@@ -296,8 +296,8 @@ mod tests {
                 let rhs = Matrix::dense(&b, inner, columns);
                 let (mut want, mut got) = (start.clone(), start.clone());
                 let mut out = MatrixMut::dense(&mut want, rows, columns);
-                crate::product::multiply(&mut out, add, lhs, rhs, Precision::F32, None);
-                let mut right = Right::new(Precision::F32);
+                crate::gemm::gemm(&mut out, add, lhs, rhs, Precision::F32, None);
+                let mut right = PackedRhs::new(Precision::F32);
                 right.take(rhs);
                 right.multiply(&mut MatrixMut::dense(&mut got, rows, columns), add, lhs);
                 for (got, want) in got.iter().zip(&want) {
@@ -310,14 +310,14 @@ mod tests {
     #[test]
     fn a_transpose_is_padded_with_zeros() {
         let data: Vec<f64> = (0..30).map(f64::from).collect();
-        let mut room = vec![7.0; 3];
+        let mut workspace = vec![7.0; 3];
         let block = Matrix::new(&data[2..], 9, 2, 3, 1);
-        pack_transposed(block, &mut room);
-        assert_eq!(room.len(), 2 * 16);
+        pack_transposed(block, &mut workspace);
+        assert_eq!(workspace.len(), 2 * 16);
         for column in 0..2 {
             for row in 0..16 {
                 let want = if row < 9 { data[2 + row * 3 + column] } else { 0.0 };
-                assert_eq!(room[column * 16 + row], want);
+                assert_eq!(workspace[column * 16 + row], want);
             }
         }
     }
