@@ -158,8 +158,8 @@ fn curve(
 }
 
 fn main() -> Result<()> {
-    aurora_kernels::memory::keep_freed_memory();
-    aurora_kernels::threads::share_loops();
+    aurora_kernels::allocator::retain_freed_memory();
+    aurora_kernels::rayon_pool::include_main_thread();
     let config = BlipConfig::from_json(SIZES, Path::new("the sizes in examples/growth.rs"))?;
     let backbone = Backbone::random(config, 1, &Device::Cpu)?;
     let curves = [

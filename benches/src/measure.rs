@@ -65,8 +65,8 @@ pub fn target(name: &str, rows: fn(&Setting) -> Vec<Row>) -> ExitCode {
 }
 
 fn run(name: &str, rows: fn(&Setting) -> Vec<Row>) -> Result<()> {
-    aurora_kernels::memory::keep_freed_memory();
-    aurora_kernels::threads::share_loops();
+    aurora_kernels::allocator::retain_freed_memory();
+    aurora_kernels::rayon_pool::include_main_thread();
     let (cpu, gpu) = match std::env::var("AURORA_BENCH_DEVICE").as_deref() {
         Err(_) | Ok("all") => (true, true),
         Ok("cpu") => (true, false),

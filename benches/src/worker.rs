@@ -11,8 +11,8 @@ pub type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
 /// The whole of a worker's `main`, with memory and threads as the program `aurora` has them.
 pub fn program(run: impl FnOnce() -> Result<()>) -> ExitCode {
-    aurora_kernels::memory::keep_freed_memory();
-    aurora_kernels::threads::share_loops();
+    aurora_kernels::allocator::retain_freed_memory();
+    aurora_kernels::rayon_pool::include_main_thread();
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

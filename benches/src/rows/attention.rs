@@ -73,7 +73,7 @@ impl Operands {
     }
 
     fn plain(&self, [q, k, v]: [Vec<f64>; 3]) -> Vec<f64> {
-        let plain = reference::Attention {
+        let plain = reference::AttentionSpec {
             q_len: self.q.dims()[1],
             k_len: self.k.dims()[1],
             heads: self.heads,

@@ -69,7 +69,7 @@ pub(super) fn attention(
     })?;
     of.run(&forward)?;
     let seen = SEEN.min(q_len);
-    let plain = reference::Attention { q_len: seen, k_len, heads, width, ..Default::default() };
+    let plain = reference::AttentionSpec { q_len: seen, k_len, heads, width, ..Default::default() };
     let first = [q.range(0, seen * width), k.range(0, k_len * width), v.range(0, k_len * width)];
     let want = reference::attention(&first[0], &first[1], &first[2], &plain);
     of.check("attention", out, &want)?;

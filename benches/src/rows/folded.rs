@@ -58,8 +58,13 @@ impl Operands {
         let key = reference::linear(&states, &values(&self.key)?, None, width);
         let value = reference::linear(&states, &values(&self.value)?, Some(&bias), width);
         let k_len = self.states.dims()[1];
-        let plain =
-            reference::Attention { q_len, k_len, heads: FOLDED.heads, width, ..Default::default() };
+        let plain = reference::AttentionSpec {
+            q_len,
+            k_len,
+            heads: FOLDED.heads,
+            width,
+            ..Default::default()
+        };
         check(name, y, &reference::attention(&first(&self.q)?, &key, &value, &plain))
     }
 }

@@ -7,8 +7,8 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     // A step frees and asks for the same large buffers again and again.
-    aurora_kernels::memory::keep_freed_memory();
-    aurora_kernels::threads::share_loops();
+    aurora_kernels::allocator::retain_freed_memory();
+    aurora_kernels::rayon_pool::include_main_thread();
     match aurora_cli::run(&Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -14,7 +14,7 @@ const RANK: usize = 4;
 const TOKENS: usize = 256;
 
 fn main() -> Result<()> {
-    aurora_kernels::memory::keep_freed_memory();
+    aurora_kernels::allocator::retain_freed_memory();
     let mut random = Stream::new(1, "frozen_linear example", 0, 0);
     let spread = (WIDTH as f64).powf(-0.5);
     let weight = random.normal_tensor((WIDTH, WIDTH), spread)?;

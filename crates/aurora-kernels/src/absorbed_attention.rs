@@ -14,10 +14,11 @@ use crate::Error;
 use crate::attention::softmax;
 use crate::float::Float;
 use crate::gemm::{Matrix, MatrixMut, gemm, gemm_by_columns};
-use crate::linear::{add_to, strided};
+use crate::linear::{add_assign, strided};
 use crate::precision::Precision;
 use crate::view::{
-    Batched, Rows, Shared, by_element, check_element, check_like, cpu, tensor, written,
+    Batched, Rows, SendPtr, by_element, check_element, check_like, cpu, fill_uninit,
+    tensor_from_vec,
 };
 
 const OP: &str = "absorbed_attention";
@@ -109,15 +110,15 @@ fn run<T: Float>(q: &Tensor, of: &AbsorbedKv<'_>, rows: &[u32], heads: usize) ->
     let mut seen = absorbed.clone();
     // SAFETY: each head writes its columns of all rows of a chunk, and chunks follow each other to the end.
     let out = unsafe {
-        written(queries * q_len * width, |out: &mut [MaybeUninit<T>]| {
-            let out = Shared::new(out.as_mut_ptr().cast::<T>());
+        fill_uninit(queries * q_len * width, |out: &mut [MaybeUninit<T>]| {
+            let out = SendPtr::new(out.as_mut_ptr().cast::<T>());
             for first in (0..queries).step_by(TEXTS) {
                 let texts = TEXTS.min(queries - first);
                 let tokens = texts * q_len;
                 let q = q_rows.matrix().from(first * q_len, tokens);
                 for h in 0..heads {
                     let of_head = key.from(h * head, head); // (head, depth)
-                    let place = Shared::new(absorbed.as_mut_ptr()).at(h * depth);
+                    let place = SendPtr::new(absorbed.as_mut_ptr()).at(h * depth);
                     let mut to = MatrixMut::shared(place, tokens, depth, row, true);
                     gemm(&mut to, false, q.t().from(h * head, head).t(), of_head, precision, None);
                 }
@@ -142,7 +143,7 @@ fn run<T: Float>(q: &Tensor, of: &AbsorbedKv<'_>, rows: &[u32], heads: usize) ->
                     let seen = Matrix::new(&seen[h * depth..], tokens, depth, row, 1);
                     let bias = &bias.row(0)[h * head..][..head];
                     let add = |_: usize, column: usize, y: &mut [T]| {
-                        add_to(y, &bias[column..][..y.len()])
+                        add_assign(y, &bias[column..][..y.len()])
                     };
                     let place = out.at(first * q_len * width + h * head);
                     let mut to = MatrixMut::shared(place, tokens, head, width, false);
@@ -151,5 +152,5 @@ fn run<T: Float>(q: &Tensor, of: &AbsorbedKv<'_>, rows: &[u32], heads: usize) ->
             }
         })
     };
-    tensor(out, q.dims())
+    tensor_from_vec(out, q.dims())
 }

@@ -12,7 +12,7 @@ use crate::cuda::glue;
 use crate::float::Float;
 use crate::multiversion::multiversion;
 use crate::tape::apply1;
-use crate::view::{Rows, by_element, check_element, on_gpu, tensor, written};
+use crate::view::{Rows, by_element, check_element, fill_uninit, on_gpu, tensor_from_vec};
 
 /// Elements that one task takes at a time.
 const CHUNK: usize = 16 * 1024;
@@ -65,7 +65,7 @@ impl Gelu {
     fn run<T: Float>(storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = Rows::<T>::new(storage, layout)?;
         // SAFETY: every chunk is written from end to end.
-        let y = unsafe { written(layout.shape().elem_count(), |y| by_chunks(&x, y, forward)) };
+        let y = unsafe { fill_uninit(layout.shape().elem_count(), |y| by_chunks(&x, y, forward)) };
         Ok((T::to_cpu_storage_owned(y), layout.shape().clone()))
     }
 }
@@ -80,7 +80,7 @@ pub(crate) fn gradient<T: Float>(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
     let dy = dy.flat().unwrap_or_default();
     // SAFETY: every chunk is written from end to end, for a contiguous `dy` is as long as x.
     let dx = unsafe {
-        written(dy.len(), |dx| match x.flat() {
+        fill_uninit(dy.len(), |dx| match x.flat() {
             Some(x) => dx
                 .par_chunks_mut(CHUNK)
                 .zip(x.par_chunks(CHUNK).zip(dy.par_chunks(CHUNK)))
@@ -92,7 +92,7 @@ pub(crate) fn gradient<T: Float>(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
                 .for_each(|(row, (dx, dy))| backward(x.row(row), dy, dx)),
         })
     };
-    tensor(dx, dims)
+    tensor_from_vec(dx, dims)
 }
 
 /// Runs `f` over the elements of `x` in parallel, in pieces of rows or across rows.

@@ -22,7 +22,7 @@ pub enum DeviceChoice {
 
 /// A device and what there is to say about how it was found.
 #[derive(Debug, Clone)]
-pub struct Opened {
+pub struct OpenedDevice {
     /// Where tensors go.
     pub device: Device,
     /// One sentence for the user, where something other than expected was found.
@@ -38,8 +38,8 @@ impl DeviceChoice {
     ///
     /// # Errors
     /// A GPU that was asked for by name and is not there, or whose libraries are not.
-    pub fn open(self) -> Result<Opened, Error> {
-        let quiet = |device| Opened { device, note: None };
+    pub fn open(self) -> Result<OpenedDevice, Error> {
+        let quiet = |device| OpenedDevice { device, note: None };
         match self {
             Self::Cpu => Ok(quiet(Device::Cpu)),
             Self::Cuda(ordinal) => Ok(quiet(gpu(ordinal)?)),
@@ -47,7 +47,7 @@ impl DeviceChoice {
             Self::Auto if !cfg!(feature = "cuda") => Ok(quiet(Device::Cpu)),
             Self::Auto => Ok(match gpu(0) {
                 Ok(device) => quiet(device),
-                Err(fault) => Opened {
+                Err(fault) => OpenedDevice {
                     device: Device::Cpu,
                     note: Some(format!("computing on the CPU: {fault}")),
                 },

@@ -6,12 +6,12 @@ use candle_core::{Result, Tensor};
 
 use crate::Error;
 use crate::activation;
+use crate::add::add;
 use crate::float::Float;
 use crate::gemm::EpilogueFn;
-use crate::linear::add_to;
-use crate::plus::plus;
+use crate::linear::add_assign;
 use crate::precision::Precision;
-use crate::view::{Rows, Shared, check_like, tensor};
+use crate::view::{Rows, SendPtr, check_like, tensor_from_vec};
 
 /// The epilogue of a linear layer: a GELU and a residual, and the precision of its products.
 #[derive(Debug, Clone, Default)]
@@ -38,7 +38,7 @@ impl Epilogue {
     pub fn apply(&self, y: Tensor) -> Result<Tensor> {
         let y = if self.gelu { activation::gelu(&y)? } else { y };
         match &self.residual {
-            Some(residual) => plus(&y, residual),
+            Some(residual) => add(&y, residual),
             None => Ok(y),
         }
     }
@@ -117,10 +117,10 @@ impl EpilogueState {
             .transpose()?;
         let saves_input = self.gelu && self.tracked;
         let mut pre_activation = Vec::with_capacity(if saves_input { rows * columns } else { 0 });
-        let shared: Shared<T> = Shared::new(pre_activation.as_mut_ptr());
+        let shared: SendPtr<T> = SendPtr::new(pre_activation.as_mut_ptr());
         let epilogue = |row: usize, column: usize, y: &mut [T]| {
             if let Some(bias) = bias {
-                add_to(y, &bias[column..][..y.len()]);
+                add_assign(y, &bias[column..][..y.len()]);
             }
             if saves_input {
                 // SAFETY: the place of this piece, which no other piece has, lies within the capacity.
@@ -133,14 +133,14 @@ impl EpilogueState {
                 activation::in_place(y);
             }
             if let Some(residual) = &residual {
-                add_to(y, &residual.row(row)[column..][..y.len()]);
+                add_assign(y, &residual.row(row)[column..][..y.len()]);
             }
         };
         let y = product(Some(&epilogue));
         if saves_input {
             // SAFETY: the pieces of a product are together all of it, so everything has been written.
             unsafe { pre_activation.set_len(rows * columns) };
-            let _ = self.pre_activation.set(tensor(pre_activation, &[rows, columns])?);
+            let _ = self.pre_activation.set(tensor_from_vec(pre_activation, &[rows, columns])?);
         }
         Ok(y)
     }

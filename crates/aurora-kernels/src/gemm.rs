@@ -23,7 +23,7 @@ use rayon::prelude::*;
 use crate::float::Float;
 use crate::isa::Isa;
 use crate::precision::Precision;
-use crate::view::{Shared, written};
+use crate::view::{SendPtr, fill_uninit};
 pub(crate) use matrix::{Matrix, MatrixMut};
 use microkernel::Microkernel;
 pub(crate) use pack::LhsBlock;
@@ -129,7 +129,7 @@ impl<T: Float> Gemm<'_, T> {
             let transpose = Self { lhs: rhs.t(), rhs: lhs.t(), epilogue: None, ..self };
             // SAFETY: a product that is not added to anything writes every element.
             let transposed = unsafe {
-                written(out.rows * out.columns, |transposed| {
+                fill_uninit(out.rows * out.columns, |transposed| {
                     let mut transposed = MatrixMut::uninit(transposed, out.columns, out.rows);
                     transpose.write(&mut transposed, false);
                 })
@@ -257,7 +257,7 @@ fn in_tasks<T: Float, R>(
     };
     let cut = rows.div_ceil(cuts).next_multiple_of(by.rows);
     let tasks = groups * rows.div_ceil(cut);
-    let (row_stride, shared) = (out.row_stride, Shared::new(out.data));
+    let (row_stride, shared) = (out.row_stride, SendPtr::new(out.data));
     let run = |workspace: &mut R, index: usize| {
         let (row, column) = (index / groups * cut, index % groups * by.columns);
         let (rows, columns) = (cut.min(rows - row), by.columns.min(columns - column));

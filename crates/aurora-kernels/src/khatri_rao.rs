@@ -12,7 +12,9 @@ use crate::float::Float;
 use crate::linear::strided;
 use crate::multiversion::multiversion;
 use crate::tape::{apply1, apply2};
-use crate::view::{ROW_BLOCK, Rows, add_up, by_element, check_like, cpu, tensor, written};
+use crate::view::{
+    ROW_BLOCK, Rows, by_element, check_like, cpu, fill_uninit, reduce, tensor_from_vec,
+};
 
 const KHATRI_RAO: &str = "khatri_rao";
 const TRANSPOSE_CONTIGUOUS: &str = "transpose_contiguous";
@@ -84,7 +86,7 @@ impl KhatriRao {
         let (width, rank) = (factor.rows, factor.columns);
         // SAFETY: the blocks are together all rows, and each is written from end to end.
         unsafe {
-            written(scales.rows * width * rank, |y| {
+            fill_uninit(scales.rows * width * rank, |y| {
                 y.par_chunks_mut((ROW_BLOCK * rank).max(1)).enumerate().for_each(|(block, y)| {
                     for (row, y) in y.chunks_mut(rank.max(1)).enumerate() {
                         let row = block * ROW_BLOCK + row;
@@ -118,7 +120,7 @@ impl KhatriRao {
                     }
                 }
             });
-            tensor(df, factor_tensor.dims())
+            tensor_from_vec(df, factor_tensor.dims())
         });
         let ds = scales_tensor.track_op().then(|| {
             // Blocks of rows in parallel, then in order.
@@ -137,9 +139,9 @@ impl KhatriRao {
             let mut ds = Vec::with_capacity(slices * rank);
             let mut partial = partial.into_iter();
             for _ in 0..slices {
-                ds.extend(add_up(partial.by_ref().take(blocks).collect(), rank));
+                ds.extend(reduce(partial.by_ref().take(blocks).collect(), rank));
             }
-            tensor(ds, scales_tensor.dims())
+            tensor_from_vec(ds, scales_tensor.dims())
         });
         Ok([df.transpose()?, ds.transpose()?])
     }
@@ -209,7 +211,7 @@ impl CustomOp1 for TransposeContiguous {
         let (storage, layout) = dy.storage_and_layout();
         let storage = cpu(&storage)?;
         by_element!(TRANSPOSE_CONTIGUOUS, dy.dtype(), T => {
-            Ok(Some(tensor(Self::run::<T>(storage, layout)?, x.dims())?))
+            Ok(Some(tensor_from_vec(Self::run::<T>(storage, layout)?, x.dims())?))
         })
     }
 }

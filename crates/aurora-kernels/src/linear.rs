@@ -15,7 +15,7 @@ use crate::multiversion::multiversion;
 use crate::precision::Precision;
 use crate::tape::{apply2, apply3};
 use crate::view::{
-    Rows, by_element, check_element, check_like, column_sums, on_gpu, tensor, written,
+    Rows, by_element, check_element, check_like, column_sums, fill_uninit, on_gpu, tensor_from_vec,
 };
 
 /// Linear map `x W^T + b` of `x` (.., in) with `weight` (out, in) and `bias` (out); (.., out).
@@ -101,7 +101,7 @@ pub(crate) fn strided<'a, T: Float>(
 
 multiversion! {
     /// `y += x`.
-    fn add_to<T, HAS_FMA>(y: &mut [T], x: &[T]) {
+    fn add_assign<T, HAS_FMA>(y: &mut [T], x: &[T]) {
         for (y, &x) in y.iter_mut().zip(x) {
             *y += x;
         }
@@ -118,7 +118,7 @@ pub(crate) fn matmul<T: Float>(
     let (rows, columns) = (lhs.rows(), rhs.columns());
     // SAFETY: a product that is not added to anything writes every element.
     unsafe {
-        written(rows * columns, |out| {
+        fill_uninit(rows * columns, |out| {
             let mut out = MatrixMut::uninit(out, rows, columns);
             gemm(&mut out, false, lhs, rhs, precision, epilogue);
         })
@@ -134,7 +134,7 @@ pub(crate) fn matmul_dual<T: Float>(
     let (rows, columns) = (factors[0].0.rows(), factors[0].1.columns());
     // SAFETY: a product that is not added to anything writes every element.
     unsafe {
-        written(rows * columns, |out| {
+        fill_uninit(rows * columns, |out| {
             let mut out = MatrixMut::uninit(out, rows, columns);
             gemm_dual(&mut out, factors, precision, epilogue);
         })
@@ -188,19 +188,22 @@ impl Linear {
         let dx = if x_tensor.track_op() {
             let (weight, layout) = weight_tensor.storage_and_layout();
             let weight = strided::<T>(crate::view::cpu(&weight)?, layout)?;
-            Some(tensor(matmul(dy.matrix(), weight, precision, None), x_tensor.dims())?)
+            Some(tensor_from_vec(matmul(dy.matrix(), weight, precision, None), x_tensor.dims())?)
         } else {
             None
         };
         let dw = if weight_tensor.track_op() {
             let (x, layout) = x_tensor.storage_and_layout();
             let x = Rows::<T>::of(&x, layout)?;
-            Some(tensor(matmul(dy.matrix().t(), x.matrix(), precision, None), &[out, input])?)
+            Some(tensor_from_vec(
+                matmul(dy.matrix().t(), x.matrix(), precision, None),
+                &[out, input],
+            )?)
         } else {
             None
         };
         let db = match bias_tensor {
-            Some(bias) if bias.track_op() => Some(tensor(column_sums(&dy), &[out])?),
+            Some(bias) if bias.track_op() => Some(tensor_from_vec(column_sums(&dy), &[out])?),
             _ => None,
         };
         Ok([dx, dw, db])

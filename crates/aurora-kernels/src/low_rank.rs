@@ -13,10 +13,10 @@ use crate::cuda::glue;
 use crate::epilogue::{Epilogue, EpilogueState};
 use crate::float::Float;
 use crate::gemm::Matrix;
-use crate::linear::{add_to, check, linear_with, matmul, matmul_dual, output_shape, strided};
+use crate::linear::{add_assign, check, linear_with, matmul, matmul_dual, output_shape, strided};
 use crate::precision::Precision;
 use crate::tape::apply3;
-use crate::view::{Rows, by_element, check_like, cpu, on_gpu, tensor};
+use crate::view::{Rows, by_element, check_like, cpu, on_gpu, tensor_from_vec};
 
 const OP: &str = "adapted_linear";
 
@@ -137,10 +137,10 @@ fn reconstruct<T: Float>(weight: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tens
     let (w, w_layout) = weight.storage_and_layout();
     let weight = Rows::<T>::of(&w, w_layout)?;
     let add = |row: usize, column: usize, sum: &mut [T]| {
-        add_to(sum, &weight.row(row)[column..][..sum.len()]);
+        add_assign(sum, &weight.row(row)[column..][..sum.len()]);
     };
     let (b, a) = (strided(cpu(&b)?, b_layout)?, strided(cpu(&a)?, a_layout)?);
-    tensor(matmul(b, a, Precision::F32, Some(&add)), &[out, input])
+    tensor_from_vec(matmul(b, a, Precision::F32, Some(&add)), &[out, input])
 }
 
 /// Linear map with a low-rank delta: `x (W + B A)^T + bias` for `x` (.., in), `weight` (out, in)
@@ -259,7 +259,7 @@ impl Adapted {
             },
         )?;
         if self.save_xa && self.merged.is_none() {
-            let _ = self.xa.set(tensor(xa, &[x.rows, rank])?);
+            let _ = self.xa.set(tensor_from_vec(xa, &[x.rows, rank])?);
         }
         Ok((T::to_cpu_storage_owned(y), shape))
     }
@@ -299,24 +299,26 @@ impl Adapted {
                 }
                 _ => matmul(dy.matrix(), weight, precision, None),
             };
-            Some(tensor(dx, x_tensor.dims())?)
+            Some(tensor_from_vec(dx, x_tensor.dims())?)
         } else {
             None
         };
         let da = match g {
             Some(g) if a_tensor.track_op() => {
-                Some(tensor(matmul(g.t(), x.matrix(), precision, None), &[rank, input])?)
+                Some(tensor_from_vec(matmul(g.t(), x.matrix(), precision, None), &[rank, input])?)
             }
             _ => None,
         };
         let db = if b_tensor.track_op() {
             let z = match self.xa.get() {
                 Some(z) => z.clone(),
-                None => tensor(matmul(x.matrix(), a.t(), precision, None), &[tokens, rank])?,
+                None => {
+                    tensor_from_vec(matmul(x.matrix(), a.t(), precision, None), &[tokens, rank])?
+                }
             };
             let (z, z_layout) = z.storage_and_layout();
             let z = strided(cpu(&z)?, z_layout)?;
-            Some(tensor(matmul(dy.matrix().t(), z, precision, None), &[out, rank])?)
+            Some(tensor_from_vec(matmul(dy.matrix().t(), z, precision, None), &[out, rank])?)
         } else {
             None
         };

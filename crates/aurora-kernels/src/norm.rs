@@ -15,7 +15,8 @@ use crate::float::Float;
 use crate::multiversion::{multiversion, sum1, sum2};
 use crate::tape::apply3;
 use crate::view::{
-    ROW_BLOCK, Rows, add_up, by_element, check_element, check_like, on_gpu, tensor, written,
+    ROW_BLOCK, Rows, by_element, check_element, check_like, fill_uninit, on_gpu, reduce,
+    tensor_from_vec,
 };
 
 /// Layer normalisation over the last dimension of `x` (.., d), scaled by `weight` (d) and shifted
@@ -128,7 +129,7 @@ impl LayerNorm {
         let width = x.columns.max(1);
         // SAFETY: every row is written from end to end.
         let y = unsafe {
-            written(shape.elem_count(), |y| {
+            fill_uninit(shape.elem_count(), |y| {
                 y.par_chunks_mut(ROW_BLOCK * width).enumerate().for_each(|(block, y)| {
                     for (row, y) in y.chunks_mut(width).enumerate() {
                         forward(x.row(block * ROW_BLOCK + row), weight, bias, eps, y);
@@ -158,7 +159,7 @@ impl LayerNorm {
         let dx = if x_tensor.track_op() {
             // SAFETY: every row is written from end to end.
             let dx = unsafe {
-                written(x.rows * x.columns, |dx| {
+                fill_uninit(x.rows * x.columns, |dx| {
                     dx.par_chunks_mut(ROW_BLOCK * width).enumerate().for_each(|(block, dx)| {
                         let mut workspace = vec![T::zero(); 2 * width];
                         let (normal, scaled) = workspace.split_at_mut(width);
@@ -177,7 +178,7 @@ impl LayerNorm {
                     });
                 })
             };
-            Some(tensor(dx, x_tensor.dims())?)
+            Some(tensor_from_vec(dx, x_tensor.dims())?)
         } else {
             None
         };
@@ -196,10 +197,10 @@ impl LayerNorm {
                 sums
             })
             .collect();
-        let mut dw = add_up(partial, 2 * width);
+        let mut dw = reduce(partial, 2 * width);
         let db = dw.split_off(width);
         let gradient = |of: &Tensor, values: Vec<T>| {
-            of.track_op().then(|| tensor(values, of.dims())).transpose()
+            of.track_op().then(|| tensor_from_vec(values, of.dims())).transpose()
         };
         Ok([dx, gradient(weight_tensor, dw)?, gradient(bias_tensor, db)?])
     }

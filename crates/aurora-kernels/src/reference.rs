@@ -47,7 +47,7 @@ pub fn gelu(x: &[f64]) -> Vec<f64> {
 
 /// The sizes and options of an [`attention`], as in [`AttentionOptions`](crate::AttentionOptions).
 #[derive(Debug, Clone, Default)]
-pub struct Attention {
+pub struct AttentionSpec {
     /// Queries in a row, Tq.
     pub q_len: usize,
     /// Keys in a row, Tk.
@@ -67,8 +67,8 @@ pub struct Attention {
 }
 
 /// Attention of q (Bq, Tq, D) over k and v (Bk, Tk, D); (Bq, Tq, D).
-pub fn attention(q: &[f64], k: &[f64], v: &[f64], of: &Attention) -> Vec<f64> {
-    let &Attention { q_len, k_len, heads, width, .. } = of;
+pub fn attention(q: &[f64], k: &[f64], v: &[f64], of: &AttentionSpec) -> Vec<f64> {
+    let &AttentionSpec { q_len, k_len, heads, width, .. } = of;
     let head = width / heads;
     let mut out = vec![0.0; q.len()];
     for row in 0..q.len() / (q_len * width) {

@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use candle_core::{CustomOp1, CustomOp2, CustomOp3, Result, Tensor, TensorId};
 
+use crate::add::add_detached;
 use crate::node::{Gradients, custom_node};
-use crate::plus::sum;
 
 type SharedOp<C> = Arc<Box<C>>;
 
@@ -143,7 +143,7 @@ impl Tape {
             for (argument, part) in call.arguments().iter().zip(call.backward(result, &gradient)?) {
                 let Some(part) = part.filter(|_| argument.track_op()) else { continue };
                 let part = match gradients.remove(&argument.id()) {
-                    Some(before) => sum(&before, &part)?,
+                    Some(before) => add_detached(&before, &part)?,
                     None => part.detach(),
                 };
                 gradients.insert(argument.id(), part);

@@ -233,7 +233,10 @@ impl<'a, T: Float> Batched<'a, T> {
 ///
 /// # Safety
 /// `fill` must write every element.
-pub(crate) unsafe fn written<T>(length: usize, fill: impl FnOnce(&mut [MaybeUninit<T>])) -> Vec<T> {
+pub(crate) unsafe fn fill_uninit<T>(
+    length: usize,
+    fill: impl FnOnce(&mut [MaybeUninit<T>]),
+) -> Vec<T> {
     let mut vector = Vec::with_capacity(length);
     fill(&mut vector.spare_capacity_mut()[..length]);
     // SAFETY: the capacity is at least `length` and the caller vouches for the contents.
@@ -242,7 +245,7 @@ pub(crate) unsafe fn written<T>(length: usize, fill: impl FnOnce(&mut [MaybeUnin
 }
 
 /// A tensor on the CPU from its elements.
-pub(crate) fn tensor<T: Float>(values: Vec<T>, shape: &[usize]) -> Result<Tensor> {
+pub(crate) fn tensor_from_vec<T: Float>(values: Vec<T>, shape: &[usize]) -> Result<Tensor> {
     Tensor::from_vec(values, shape, &Device::Cpu)
 }
 
@@ -264,11 +267,11 @@ pub(crate) fn column_sums<T: Float>(rows: &Rows<'_, T>) -> Vec<T> {
             sums
         })
         .collect();
-    add_up(partial, rows.columns)
+    reduce(partial, rows.columns)
 }
 
 /// Sum of vectors of one length, in order.
-pub(crate) fn add_up<T: Float>(vectors: Vec<Vec<T>>, length: usize) -> Vec<T> {
+pub(crate) fn reduce<T: Float>(vectors: Vec<Vec<T>>, length: usize) -> Vec<T> {
     let mut total = vec![T::zero(); length];
     for vector in &vectors {
         for (sum, &value) in total.iter_mut().zip(vector) {
@@ -280,15 +283,15 @@ pub(crate) fn add_up<T: Float>(vectors: Vec<Vec<T>>, length: usize) -> Vec<T> {
 
 /// A pointer that tasks share to write to places of their own.
 #[derive(Clone, Copy)]
-pub(crate) struct Shared<T>(*mut T);
+pub(crate) struct SendPtr<T>(*mut T);
 
 // SAFETY: reaching an element through `at` is unsafe, and its callers promise that no two tasks
 // touch the same one.
-unsafe impl<T: Send> Send for Shared<T> {}
+unsafe impl<T: Send> Send for SendPtr<T> {}
 // SAFETY: as above.
-unsafe impl<T: Send> Sync for Shared<T> {}
+unsafe impl<T: Send> Sync for SendPtr<T> {}
 
-impl<T> Shared<T> {
+impl<T> SendPtr<T> {
     /// Shares a pointer.
     pub(crate) fn new(pointer: *mut T) -> Self {
         Self(pointer)

@@ -5,7 +5,7 @@ use crate::segment::{Checkpointing, Rebuild, Swap, one_node, segment};
 use crate::tensors::{Tensors, get};
 use crate::text::cls;
 use crate::{Prepared, Result, VisionConfig};
-use aurora_kernels::{AttentionOptions, attention, linear_with, self_attention, unfold_patches};
+use aurora_kernels::{AttentionOptions, attention, linear_with, patchify, self_attention};
 use candle_core::Tensor;
 
 /// A pre-norm block.
@@ -99,7 +99,7 @@ impl VisionTower {
 
     fn pass(&self, images: &Tensor, cls_alone: bool, prepared: &Prepared) -> Result<Tensor> {
         let (batch, width) = (images.dim(0)?, self.config.hidden_size);
-        let patches = unfold_patches(images, self.config.patch_size)?; // (batch, patches, 3 * patch * patch)
+        let patches = patchify(images, self.config.patch_size)?; // (batch, patches, 3 * patch * patch)
         let patches = linear_with(
             &patches,
             &self.patch_weight,

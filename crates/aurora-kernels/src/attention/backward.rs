@@ -13,7 +13,7 @@ use crate::gemm::{Matrix, MatrixMut};
 use crate::multiversion::{multiversion, sum2};
 use crate::precision::Precision;
 use crate::small_gemm::{PackedRhs, padded};
-use crate::view::{Batched, Shared, tensor, written};
+use crate::view::{Batched, SendPtr, fill_uninit, tensor_from_vec};
 
 /// Gradients of q, k and v, each a tensor of its own.
 pub(super) fn separate<T: Float>(
@@ -43,7 +43,7 @@ pub(super) fn separate<T: Float>(
         let [dq, dk, dv] = &mut buffers;
         let target = |wanted: bool, buffer: &mut Vec<T>, rows: usize| {
             wanted.then(|| Target {
-                data: Shared::new(buffer.as_mut_ptr()),
+                data: SendPtr::new(buffer.as_mut_ptr()),
                 batch_stride: rows * width,
                 row_stride: width,
             })
@@ -64,7 +64,7 @@ pub(super) fn separate<T: Float>(
     }
     let [dq, dk, dv] = buffers;
     let done = |wanted: bool, values: Vec<T>, of: &Tensor| {
-        wanted.then(|| tensor(values, of.dims())).transpose()
+        wanted.then(|| tensor_from_vec(values, of.dims())).transpose()
     };
     Ok([
         done(wants_q, dq, tensors[0])?,
@@ -97,11 +97,11 @@ pub(super) fn packed<T: Float>(
     };
     // SAFETY: queries, keys and values are together all columns, and `run` writes each.
     let gradient = unsafe {
-        written(qkv.elem_count(), |gradient: &mut [MaybeUninit<T>]| {
+        fill_uninit(qkv.elem_count(), |gradient: &mut [MaybeUninit<T>]| {
             let start: *mut T = gradient.as_mut_ptr().cast();
             let targets = [0, 1, 2].map(|part| {
                 (!gradient.is_empty()).then(|| Target {
-                    data: Shared::new(start.add(part * width)),
+                    data: SendPtr::new(start.add(part * width)),
                     batch_stride: q_len * 3 * width,
                     row_stride: 3 * width,
                 })
@@ -109,7 +109,7 @@ pub(super) fn packed<T: Float>(
             run(attention, &inputs, &targets);
         })
     };
-    tensor(gradient, qkv.dims())
+    tensor_from_vec(gradient, qkv.dims())
 }
 
 /// All that the backward pass reads.
@@ -125,7 +125,7 @@ struct Inputs<'a, T: Float> {
 
 /// Where a gradient goes.
 struct Target<T> {
-    data: Shared<T>,
+    data: SendPtr<T>,
     batch_stride: usize,
     row_stride: usize,
 }

@@ -9,7 +9,7 @@ use crate::gemm::{Matrix, MatrixMut};
 use crate::multiversion::{largest, multiversion, sum1};
 use crate::precision::Precision;
 use crate::small_gemm::{PackedRhs, padded};
-use crate::view::{Batched, Shared, written};
+use crate::view::{Batched, SendPtr, fill_uninit};
 
 /// Queries whose scores exist at the same time in one task.
 pub(super) const QUERY_BLOCK: usize = 64;
@@ -34,12 +34,12 @@ pub(super) fn run<T: Float>(
         .flat_map(|rows| (0..heads).flat_map(move |h| rows.iter().map(move |&row| (row, h))))
         .collect();
     let mut log_sums = vec![T::zero(); queries * heads * q_len];
-    let shared_sums = Shared::new(log_sums.as_mut_ptr());
+    let shared_sums = SendPtr::new(log_sums.as_mut_ptr());
     // SAFETY: each task writes all queries of one row and head, together all of the output and
     // of the log-sum-exps.
     let out = unsafe {
-        written(shape.query_elements(), |out| {
-            let out = Shared::new(out.as_mut_ptr().cast::<T>());
+        fill_uninit(shape.query_elements(), |out| {
+            let out = SendPtr::new(out.as_mut_ptr().cast::<T>());
             tasks.par_iter().for_each_init(
                 || Workspace::new(QUERY_BLOCK.min(q_len) * stride, attention.precision),
                 |Workspace { scores, k_t, v, holds }, &(row, h)| {

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::EpilogueFn;
 use super::transpose::transpose;
 use crate::float::Float;
-use crate::view::written;
+use crate::view::fill_uninit;
 
 /// Elements from which on a copy is worth more than one thread.
 const LARGE: usize = 1 << 17;
@@ -113,7 +113,7 @@ impl<'a, T: Float> Matrix<'a, T> {
         let strip = if rows * columns < LARGE { rows } else { STRIP };
         // SAFETY: the strips are together all rows, and each is written from end to end.
         unsafe {
-            written(rows * columns, |copy: &mut [MaybeUninit<T>]| {
+            fill_uninit(rows * columns, |copy: &mut [MaybeUninit<T>]| {
                 copy.par_chunks_mut(strip * columns).enumerate().for_each(|(index, copy)| {
                     let first = index * strip;
                     let from = self.from(first, strip.min(rows - first));

@@ -7,7 +7,7 @@ use crate::common::{normal, values};
 use aurora_kernels::audit::missing_gradients;
 use aurora_kernels::{
     AttentionOptions, DeltaMode, LowRank, adapted_linear, attention, cross_entropy, gelu,
-    layer_norm, linear, self_attention, soft_cross_entropy, unfold_patches,
+    layer_norm, linear, patchify, self_attention, soft_cross_entropy,
 };
 use candle_core::{DType, Device, Tensor, Var};
 
@@ -207,7 +207,7 @@ fn wrong_arguments_are_named_with_both_shapes() {
             "only 3",
         ),
         (refusal(cross_entropy(&t(&[1, 3]), &Tensor::new(&[0f32], &Device::Cpu).unwrap())), "u32"),
-        (refusal(unfold_patches(&t(&[1, 3, 9, 8]), 4)), "patch size 4"),
+        (refusal(patchify(&t(&[1, 3, 9, 8]), 4)), "patch size 4"),
         (refusal(LowRank::new(t(&[2, 3]), t(&[4, 3])).map(|_| t(&[1]))), "a of shape [2, 3]"),
     ];
     for (message, part) in cases {

@@ -7,8 +7,8 @@ use crate::common::{difference, normal, scattered, values};
 use aurora_kernels::{
     AbsorbedKv, AttentionOptions, DeltaMode, LowRank, Precision, absorbed_attention,
     adapted_linear, attention, cross_entropy, gelu, khatri_rao, layer_norm, linear,
-    negative_log_likelihood, reference, self_attention, soft_cross_entropy, transpose_contiguous,
-    unfold_patches,
+    negative_log_likelihood, patchify, reference, self_attention, soft_cross_entropy,
+    transpose_contiguous,
 };
 use candle_core::{D, DType, Device, Tensor};
 
@@ -165,7 +165,7 @@ fn attention_values() {
                 kv_rows: rows.clone().map(Arc::from),
                 ..Default::default()
             };
-            let plain = reference::Attention {
+            let plain = reference::AttentionSpec {
                 q_len,
                 k_len,
                 heads,
@@ -244,7 +244,7 @@ fn cross_entropies() {
 fn patches_and_a_linear_map_are_a_convolution() {
     let images = normal(9, 0, &[2, 3, 8, 8]);
     let weight = normal(9, 1, &[5, 3, 4, 4]);
-    let patches = unfold_patches(&images, 4).unwrap();
+    let patches = patchify(&images, 4).unwrap();
     assert_eq!(patches.dims(), [2, 4, 48]);
     let got = linear(&patches, &weight.reshape((5, 48)).unwrap(), None).unwrap();
     let want = images.conv2d(&weight, 0, 4, 1, 1).unwrap(); // (2, 5, 2, 2)

@@ -1,6 +1,6 @@
 //! The live model of a tuning: what every objective runs its passes through.
 
-use aurora_kernels::memory::available;
+use aurora_kernels::allocator::available_memory;
 use aurora_kernels::random::Stream;
 use aurora_layers::{Backbone, Blip, Checkpointing, Prepared, Tensors, Tuned, Workload};
 use candle_core::{Device, Tensor, Var};
@@ -91,7 +91,7 @@ impl Live {
         };
         let graph = work.graph_bytes(self.frozen.config(), &self.tuned.spec)?;
         // Memory on a GPU is not what the system says is left.
-        let available = self.blip.device().is_cpu().then(available).flatten();
+        let available = self.blip.device().is_cpu().then(available_memory).flatten();
         let chosen = self.config.checkpoint.resolve(graph, available);
         Ok(*self.checkpointing.get_or_init(|| chosen))
     }

@@ -14,7 +14,9 @@ use crate::cuda::glue;
 use crate::float::Float;
 use crate::multiversion::{largest, multiversion, sum1};
 use crate::tape::apply1;
-use crate::view::{Rows, by_element, check_element, check_like, on_gpu, tensor, written};
+use crate::view::{
+    Rows, by_element, check_element, check_like, fill_uninit, on_gpu, tensor_from_vec,
+};
 
 /// Mean over rows of `-sum(targets * log_softmax(logits))`, both (N, C); a scalar.
 ///
@@ -204,7 +206,7 @@ impl CrossEntropy {
             targets.as_ref().map(|(storage, layout)| Rows::<T>::of(storage, layout)).transpose()?;
         // SAFETY: every row is written by `scaled_softmax` before anything else touches it.
         let gradient = unsafe {
-            written(rows * classes, |gradient| {
+            fill_uninit(rows * classes, |gradient| {
                 gradient.par_chunks_mut(classes).enumerate().for_each(|(row, out)| {
                     let log_sum = T::from_f64(log_sums[row]);
                     let weight = match &targets {
@@ -226,7 +228,7 @@ impl CrossEntropy {
                 });
             })
         };
-        tensor(gradient, &[rows, classes])
+        tensor_from_vec(gradient, &[rows, classes])
     }
 }
 

@@ -10,7 +10,7 @@
 /// reads rows some kilobytes apart: in pages of 4 KiB the processor looks a page up for every few lines.
 /// The process keeps its peak memory for good in exchange. Elsewhere than on GNU systems this does
 /// nothing.
-pub fn keep_freed_memory() {
+pub fn retain_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         // SAFETY: mallopt only sets parameters of the allocator, under its lock.
@@ -31,7 +31,9 @@ pub fn keep_freed_memory() {
 fn advise_huge_pages() {
     // Where addresses count as memory (mode 2), others would find it gone.
     let counted = std::fs::read_to_string("/proc/sys/vm/overcommit_memory");
-    let Some(bytes) = available().and_then(|bytes| usize::try_from(bytes).ok()) else { return };
+    let Some(bytes) = available_memory().and_then(|bytes| usize::try_from(bytes).ok()) else {
+        return;
+    };
     if counted.map_or(true, |mode| mode.trim() == "2") {
         return;
     }
@@ -55,7 +57,7 @@ fn advise_huge_pages() {
 /// Bytes that the process can still take without pushing anything out: what the kernel calls
 /// available, or what is left of the limit of its control group, whichever is less. None where
 /// neither says anything.
-pub fn available() -> Option<u64> {
+pub fn available_memory() -> Option<u64> {
     let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
     let left = |limit: &str, used: &str| Some(number(limit)?.saturating_sub(number(used)?));
     let group = left("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current").or_else(|| {
@@ -91,6 +93,6 @@ mod tests {
             assert_eq!(meminfo_available(bad), None, "{bad}");
         }
         // Whatever the machine says, some memory is left while this runs.
-        assert_ne!(available(), Some(0));
+        assert_ne!(available_memory(), Some(0));
     }
 }

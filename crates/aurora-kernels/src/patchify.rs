@@ -11,11 +11,11 @@ use crate::Error;
 ///
 /// # Errors
 /// A picture whose sides are not multiples of `patch`.
-pub fn unfold_patches(images: &Tensor, patch: usize) -> Result<Tensor> {
+pub fn patchify(images: &Tensor, patch: usize) -> Result<Tensor> {
     let (batch, channels, height, width) = images.dims4()?;
     if patch == 0 || height % patch != 0 || width % patch != 0 {
         return Err(Error::Argument {
-            op: "unfold_patches",
+            op: "patchify",
             name: "images",
             shape: images.dims().to_vec(),
             expected: format!("sides that are multiples of the patch size {patch}"),

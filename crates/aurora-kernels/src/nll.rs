@@ -9,13 +9,13 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
+use crate::cross_entropy::{check_labels, log_sum_exp, scaled_softmax};
 #[cfg(feature = "cuda")]
 use crate::cuda::glue;
 use crate::float::Float;
-use crate::loss::{check_labels, log_sum_exp, scaled_softmax};
 use crate::multiversion::sum1;
 use crate::tape::apply1;
-use crate::view::{Rows, by_element, on_gpu, tensor, written};
+use crate::view::{Rows, by_element, fill_uninit, on_gpu, tensor_from_vec};
 
 /// For each row of `logits` (N, C) the loss of its label (`labels` is (N), u32), shape (N):
 /// `-(1 - s) log p(label) - s mean over classes of log p(class)`, with p the softmax of the row
@@ -32,7 +32,7 @@ pub fn negative_log_likelihood(
     let labels = check_labels(OP, logits, labels)?;
     apply1(
         logits,
-        Likelihood {
+        NegativeLogLikelihood {
             op: OP,
             labels,
             label_smoothing,
@@ -43,7 +43,7 @@ pub fn negative_log_likelihood(
     )
 }
 
-struct Likelihood {
+struct NegativeLogLikelihood {
     op: &'static str,
     labels: Vec<u32>,
     label_smoothing: f64,
@@ -54,7 +54,7 @@ struct Likelihood {
     state: OnceLock<glue::LossState>,
 }
 
-impl Likelihood {
+impl NegativeLogLikelihood {
     fn run<T: Float>(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let logits = Rows::<T>::new(storage, layout)?;
         let log_sums: Vec<T> =
@@ -88,7 +88,7 @@ impl Likelihood {
         let rest = T::from_f64(1.0 - self.label_smoothing);
         // SAFETY: every row is written by `scaled_softmax` before anything else touches it.
         let gradient = unsafe {
-            written(rows * classes, |gradient| {
+            fill_uninit(rows * classes, |gradient| {
                 gradient.par_chunks_mut(classes).enumerate().for_each(|(row, out)| {
                     let log_sum = T::from_f64(log_sums[row]);
                     scaled_softmax(logits.row(row), log_sum, dy[row], out);
@@ -101,11 +101,11 @@ impl Likelihood {
                 });
             })
         };
-        tensor(gradient, &[rows, classes])
+        tensor_from_vec(gradient, &[rows, classes])
     }
 }
 
-impl CustomOp1 for Likelihood {
+impl CustomOp1 for NegativeLogLikelihood {
     fn name(&self) -> &'static str {
         self.op
     }
