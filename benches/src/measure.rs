@@ -102,8 +102,8 @@ fn run(name: &str, rows: fn(&Setting) -> Vec<Row>) -> Result<()> {
                     }
                 }
             }
-            Err(fault) if cpu => println!("{name}: no GPU ({fault})"),
-            Err(fault) => return Err(fault.into()),
+            Err(error) if cpu => println!("{name}: no GPU ({error})"),
+            Err(error) => return Err(error.into()),
         }
     }
     criterion.final_summary();
@@ -153,7 +153,7 @@ fn on_gpu(
         let id = format!("gpu/{}/{}", element.name(), row.name);
         let device = &mut *device;
         let prepare = move || {
-            let work = setup(device.machine(), element)?;
+            let work = setup(device.executor(), element)?;
             Ok(move || device.time(&work))
         };
         let median = median(&single_runs(criterion, &id, prepare));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aurora_kernels::cuda::{Element, Machine};
+use aurora_kernels::cuda::{Element, Executor};
 use candle_core::Result;
 
 use crate::ceiling::{Bound, Ceiling};
@@ -16,7 +16,7 @@ pub type Body = Box<dyn FnMut() -> Result<()>>;
 pub type Setup = Box<dyn FnOnce() -> Result<Body>>;
 
 /// The same on a GPU, for an element type.
-pub type GpuSetup = Box<dyn Fn(&dyn Machine, Element) -> Result<Work>>;
+pub type GpuSetup = Box<dyn Fn(&dyn Executor, Element) -> Result<Work>>;
 
 /// One operation on one shape.
 pub struct Row {
@@ -56,7 +56,7 @@ impl Row {
     #[must_use]
     pub fn on_gpu(
         mut self,
-        setup: impl Fn(&dyn Machine, Element) -> Result<Work> + 'static,
+        setup: impl Fn(&dyn Executor, Element) -> Result<Work> + 'static,
     ) -> Self {
         self.gpu = Some(Box::new(setup));
         self

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aurora_kernels::cuda::{Element, Fault, Gpu, Machine};
+use aurora_kernels::cuda::{CudaError, Element, Executor, Gpu};
 use candle_core::{Error, Result};
 use cudarc::cublas::sys::cublasOperation_t::CUBLAS_OP_N;
 use cudarc::cublas::{CudaBlas, Gemm, GemmConfig};
@@ -34,7 +34,7 @@ impl Device {
     ///
     /// # Errors
     /// That there is none, with the reason; what the driver says.
-    pub fn first() -> std::result::Result<Self, Fault> {
+    pub fn first() -> std::result::Result<Self, CudaError> {
         let gpu = Gpu::new(0)?;
         let what = |error| driver("preparing the GPU", error);
         let stream = gpu.stream();
@@ -45,7 +45,7 @@ impl Device {
     }
 
     /// Where rows put their operands.
-    pub fn machine(&self) -> &dyn Machine {
+    pub fn executor(&self) -> &dyn Executor {
         &self.gpu
     }
 
@@ -145,6 +145,6 @@ impl Device {
     }
 }
 
-fn driver(call: &str, DriverError(code): DriverError) -> Fault {
-    Fault::Driver { call: call.to_owned(), code: code as u32, name: format!("{code:?}") }
+fn driver(call: &str, DriverError(code): DriverError) -> CudaError {
+    CudaError::Driver { call: call.to_owned(), code: code as u32, name: format!("{code:?}") }
 }

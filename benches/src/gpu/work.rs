@@ -1,6 +1,6 @@
-//! What a row puts into a machine's memory and launches there.
+//! What a row puts into an executor's memory and launches there.
 
-use aurora_kernels::cuda::{DevicePointer, Element, Launch, Machine, Memory};
+use aurora_kernels::cuda::{DeviceBuffer, DevicePointer, Element, Executor, Launch};
 use candle_core::Result;
 use half::{bf16, f16};
 
@@ -12,21 +12,21 @@ const NUMBERS: usize = 1 << 17;
 /// The launches of one run, with the memory that they work on.
 pub struct Work {
     launches: Vec<Launch>,
-    _memory: Vec<Box<dyn Memory>>,
+    _memory: Vec<Box<dyn DeviceBuffer>>,
 }
 
 impl Work {
     /// Starts a run.
     ///
     /// # Errors
-    /// What the machine reports.
-    pub(crate) fn run(&self, machine: &dyn Machine) -> Result<()> {
+    /// What the executor reports.
+    pub(crate) fn run(&self, executor: &dyn Executor) -> Result<()> {
         // SAFETY: as in `Operands::run`; the memory goes when this does.
-        self.launches.iter().try_for_each(|launch| unsafe { machine.launch(launch) })
+        self.launches.iter().try_for_each(|launch| unsafe { executor.launch(launch) })
     }
 }
 
-/// A tensor in a machine's memory.
+/// A tensor in an executor's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
     index: usize,
@@ -62,20 +62,20 @@ impl Numbers {
 
 /// The memory of a row under construction.
 pub struct Operands<'a> {
-    machine: &'a dyn Machine,
-    memory: Vec<Box<dyn Memory>>,
+    executor: &'a dyn Executor,
+    memory: Vec<Box<dyn DeviceBuffer>>,
 }
 
 impl<'a> Operands<'a> {
     /// Nothing yet.
-    pub fn new(machine: &'a dyn Machine) -> Self {
-        Self { machine, memory: Vec::new() }
+    pub fn new(executor: &'a dyn Executor) -> Self {
+        Self { executor, memory: Vec::new() }
     }
 
     /// A tensor with these values, rounded to the element type.
     ///
     /// # Errors
-    /// What the machine reports.
+    /// What the executor reports.
     pub fn tensor(&mut self, element: Element, values: &[f32]) -> Result<Held> {
         self.bytes(element, &to_bytes(element, values))
     }
@@ -83,10 +83,10 @@ impl<'a> Operands<'a> {
     /// Bytes as they are: tables of structs.
     ///
     /// # Errors
-    /// What the machine reports.
+    /// What the executor reports.
     pub fn bytes(&mut self, element: Element, bytes: &[u8]) -> Result<Held> {
-        let memory = self.machine.allocate(bytes.len())?;
-        self.machine.upload(bytes, &*memory)?;
+        let memory = self.executor.allocate(bytes.len())?;
+        self.executor.upload(bytes, &*memory)?;
         let held = Held { index: self.memory.len(), element, pointer: memory.pointer() };
         self.memory.push(memory);
         Ok(held)
@@ -95,7 +95,7 @@ impl<'a> Operands<'a> {
     /// Normal numbers, another set for each index.
     ///
     /// # Errors
-    /// What the machine reports.
+    /// What the executor reports.
     pub fn normal(&mut self, element: Element, index: u64, length: usize) -> Result<Numbers> {
         self.mapped(element, index, length, |x| x)
     }
@@ -103,7 +103,7 @@ impl<'a> Operands<'a> {
     /// Normal numbers through a function.
     ///
     /// # Errors
-    /// What the machine reports.
+    /// What the executor reports.
     pub fn mapped(
         &mut self,
         element: Element,
@@ -121,7 +121,7 @@ impl<'a> Operands<'a> {
     /// Ones.
     ///
     /// # Errors
-    /// What the machine reports.
+    /// What the executor reports.
     pub fn ones(&mut self, element: Element, length: usize) -> Result<Held> {
         self.tensor(element, &vec![1.0; length])
     }
@@ -129,7 +129,7 @@ impl<'a> Operands<'a> {
     /// Room for a result, full of bytes that are no number until a kernel writes it.
     ///
     /// # Errors
-    /// What the machine reports.
+    /// What the executor reports.
     pub fn output(&mut self, element: Element, length: usize) -> Result<Held> {
         self.bytes(element, &vec![0xff; length * element.bytes()])
     }
@@ -137,16 +137,16 @@ impl<'a> Operands<'a> {
     /// Runs launches once. They work on memory of these operands, of the sizes that the kernels' contracts say.
     ///
     /// # Errors
-    /// What the machine reports.
+    /// What the executor reports.
     pub(crate) fn run<'l>(&self, launches: impl IntoIterator<Item = &'l Launch>) -> Result<()> {
         // SAFETY: every row makes its operands by the kernel's contract, and they live as long as self.
-        launches.into_iter().try_for_each(|launch| unsafe { self.machine.launch(launch) })
+        launches.into_iter().try_for_each(|launch| unsafe { self.executor.launch(launch) })
     }
 
     /// Holds the beginning of a tensor to its reference.
     ///
     /// # Errors
-    /// An element that is further off than the element type's rounding explains, or what the machine reports.
+    /// An element that is further off than the element type's rounding explains, or what the executor reports.
     pub fn check(&self, name: &str, of: Held, want: &[f64]) -> Result<()> {
         self.check_as(name, of.element, of, want)
     }
@@ -156,7 +156,7 @@ impl<'a> Operands<'a> {
     /// # Errors
     /// As [`Operands::check`].
     pub fn check_as(&self, name: &str, element: Element, of: Held, want: &[f64]) -> Result<()> {
-        let bytes = self.machine.download(&*self.memory[of.index])?;
+        let bytes = self.executor.download(&*self.memory[of.index])?;
         let taken = bytes.len().min(want.len() * of.element.bytes());
         let got = to_values(of.element, &bytes[..taken]);
         crate::check_within(name, &got, want, tolerance(element))

@@ -129,8 +129,8 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
             Ok(move || of.run(&operands).map(drop))
         });
         let heads = site.heads;
-        rows.push(row.on_gpu(move |machine, element| {
-            attention_gpu::attention(machine, element, shape, heads, false)
+        rows.push(row.on_gpu(move |executor, element| {
+            attention_gpu::attention(executor, element, shape, heads, false)
         }));
 
         let of = shared.clone();
@@ -150,8 +150,8 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
             of.check_gradient(&y)?;
             Ok(backward(y))
         });
-        rows.push(row.on_gpu(move |machine, element| {
-            attention_gpu::attention(machine, element, shape, heads, true)
+        rows.push(row.on_gpu(move |executor, element| {
+            attention_gpu::attention(executor, element, shape, heads, true)
         }));
     }
     rows.extend(folded::rows(setting));
@@ -161,12 +161,14 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
         let text = format!("{all}x{wide}");
         let row = Row::new(site.name, "gated_query", &text, move |e| cost::gate(all, wide, e));
         rows.push(
-            row.on_gpu(move |machine, element| attention_gpu::gate(machine, element, size, false)),
+            row.on_gpu(move |executor, element| {
+                attention_gpu::gate(executor, element, size, false)
+            }),
         );
         let cost = move |e| cost::gate_backward(all, wide, e);
         let row = Row::new(site.name, "gated_query_backward", &text, cost);
         rows.push(
-            row.on_gpu(move |machine, element| attention_gpu::gate(machine, element, size, true)),
+            row.on_gpu(move |executor, element| attention_gpu::gate(executor, element, size, true)),
         );
     }
     rows

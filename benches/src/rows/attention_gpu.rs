@@ -1,11 +1,11 @@
 //! Attention, and the gated query after it, on a GPU.
 
 use aurora_kernels::cuda::plan::{
-    Attention, AttentionBackwardMemory, AttentionForwardMemory, GatedQuery,
-    GatedQueryBackwardMemory, GatedQueryForwardMemory, GatedQueryInputs, HeadRows, ScoreMemory,
+    AttentionBackwardBuffers, AttentionForwardBuffers, AttentionPlan, GatedQueryBackwardBuffers,
+    GatedQueryForwardBuffers, GatedQueryInputs, GatedQueryPlan, HeadRows, ScoreBuffers,
     queries_by_key,
 };
-use aurora_kernels::cuda::{DevicePointer, Element, Machine};
+use aurora_kernels::cuda::{DevicePointer, Element, Executor};
 use aurora_kernels::reference;
 use candle_core::Result;
 
@@ -19,7 +19,7 @@ const NULL: DevicePointer = DevicePointer::NULL;
 const SEEN: usize = 4;
 
 pub(super) fn attention(
-    machine: &dyn Machine,
+    executor: &dyn Executor,
     element: Element,
     shape: AttentionShape,
     heads: usize,
@@ -28,7 +28,7 @@ pub(super) fn attention(
     let AttentionShape { queries, keys, q_len, k_len, width } = shape;
     let [queries, keys, q_len, k_len, width] =
         [queries, keys, q_len, k_len, width].map(|n| n as usize);
-    let mut of = Operands::new(machine);
+    let mut of = Operands::new(executor);
     let q = of.normal(element, 0, queries * q_len * width)?;
     let k = of.normal(element, 1, keys * k_len * width)?;
     let v = of.normal(element, 2, keys * k_len * width)?;
@@ -42,9 +42,9 @@ pub(super) fn attention(
     };
     let (offsets, rows) = queries_by_key(&kv_rows, keys)?;
     let [kv_rows, query_offsets, query_rows] = [list(&kv_rows)?, list(&offsets)?, list(&rows)?];
-    let scores = ScoreMemory { mask: NULL, scale: NULL, kv_rows };
+    let scores = ScoreBuffers { mask: NULL, scale: NULL, kv_rows };
 
-    let plan = Attention {
+    let plan = AttentionPlan {
         element,
         queries,
         keys,
@@ -59,7 +59,7 @@ pub(super) fn attention(
         batch_stride: length * width,
         row_stride: width,
     };
-    let forward = plan.forward(&AttentionForwardMemory {
+    let forward = plan.forward(&AttentionForwardBuffers {
         q: in_rows(q.pointer(), q_len),
         k: in_rows(k.pointer(), k_len),
         v: in_rows(v.pointer(), k_len),
@@ -81,7 +81,7 @@ pub(super) fn attention(
     let dq = of.output(element, queries * q_len * width)?;
     let dk = of.output(element, keys * k_len * width)?;
     let dv = of.output(element, keys * k_len * width)?;
-    let launches = plan.backward(&AttentionBackwardMemory {
+    let launches = plan.backward(&AttentionBackwardBuffers {
         q: in_rows(q.pointer(), q_len),
         k: in_rows(k.pointer(), k_len),
         v: in_rows(v.pointer(), k_len),
@@ -117,13 +117,13 @@ pub(super) fn attention(
 }
 
 pub(super) fn gate(
-    machine: &dyn Machine,
+    executor: &dyn Executor,
     element: Element,
     [rows, columns]: [usize; 2],
     backward: bool,
 ) -> Result<Work> {
     const OPEN: f32 = 0.5;
-    let mut of = Operands::new(machine);
+    let mut of = Operands::new(executor);
     let all = rows * columns;
     let ffn = of.normal(element, 0, all)?;
     let h = [of.normal(element, 1, all)?, of.normal(element, 2, all)?];
@@ -137,9 +137,9 @@ pub(super) fn gate(
         shift: [shift[0].pointer(), shift[1].pointer()],
         gate: [gate[0].pointer, gate[1].pointer],
     };
-    let plan = GatedQuery { element, rows, columns, constant: 0.0 };
+    let plan = GatedQueryPlan { element, rows, columns, constant: 0.0 };
     let forward =
-        plan.forward(&GatedQueryForwardMemory { ffn: ffn.pointer(), inputs, out: out.pointer })?;
+        plan.forward(&GatedQueryForwardBuffers { ffn: ffn.pointer(), inputs, out: out.pointer })?;
     of.run(&forward)?;
     let open = f64::from(OPEN).tanh();
     let branch = |of: usize, c: usize| open * (scale[of].at(c) * h[of].at(c) + shift[of].at(c));
@@ -154,7 +154,7 @@ pub(super) fn gate(
         Ok([of.output(element, columns)?.pointer, of.output(element, columns)?.pointer])
     };
     let (dscale, dshift, dgate) = (vectors()?, vectors()?, vectors()?);
-    let launches = plan.backward(&GatedQueryBackwardMemory {
+    let launches = plan.backward(&GatedQueryBackwardBuffers {
         inputs,
         dout: dout.pointer,
         dh: [dh[0].pointer, dh[1].pointer],

@@ -70,7 +70,7 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
         }));
 
         let row = Row::new(site.name, "low_rank", &text, move |e| shape.low_rank(e));
-        rows.push(row.on_gpu(move |machine, element| cp_gpu::low_rank(machine, element, shape)));
+        rows.push(row.on_gpu(move |executor, element| cp_gpu::low_rank(executor, element, shape)));
 
         let of = shared;
         let row = Row::new(site.name, "factor_gradient", &text, move |e| shape.factor_gradient(e));
@@ -82,7 +82,7 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
             Ok(backward(y))
         });
         rows.push(
-            row.on_gpu(move |machine, element| cp_gpu::factor_gradient(machine, element, shape)),
+            row.on_gpu(move |executor, element| cp_gpu::factor_gradient(executor, element, shape)),
         );
     }
     rows
@@ -94,32 +94,35 @@ fn reconstruct() -> Row {
     let row = Row::new("blip_base.cp_64", "reconstruct", "N=216 768x768 R=64", move |e| {
         shape.reconstruct(e)
     });
-    row.on_gpu(move |machine, element| cp_gpu::reconstruct(machine, element, shape)).on_cpu(|| {
-        let BaseAdapter { cp, sites, tensors } = BaseAdapter::new()?;
-        // Numbers do not matter to the time, places do: one random row, and a weight of its own for each site.
-        let row = normal(1000, &[3072])?;
-        let weight = |(index, site): (usize, &Site)| {
-            let slope = Tensor::arange(0f32, site.out_dim as f32, &Device::Cpu)?;
-            let slope = ((slope * 1e-3)? + index as f64)?.unsqueeze(1)?;
-            row.narrow(0, 0, site.in_dim)?.unsqueeze(0)?.broadcast_add(&slope)
-        };
-        let weights: Vec<Tensor> = sites.iter().enumerate().map(weight).collect::<Result<_>>()?;
-        let form = move |site: &Site, weight: &Tensor| {
-            let delta = cp.low_rank(site, &tensors).map_err(other)?;
-            let delta = delta.ok_or_else(|| Error::msg("CP has a delta at every site"))?;
-            Ok::<_, Error>((delta.merged_weight(weight)?, delta))
-        };
-        // The first site has its slices along the output, the fourth along the input.
-        for index in [0, 3] {
-            let (merged, delta) = form(&sites[index], &weights[index])?;
-            let few = |matrix: &Tensor| values(&matrix.narrow(0, 0, 8)?);
-            let (w, a, b) = (few(&weights[index])?, values(delta.a())?, few(delta.b())?);
-            let want = reference::merged_weight(&w, &a, &b, sites[index].in_dim);
-            check("reconstruct", &merged, &want)?;
-        }
-        Ok(move || {
-            let each = sites.iter().zip(&weights);
-            each.map(|(site, weight)| form(site, weight)).collect::<Result<Vec<_>>>().map(drop)
-        })
-    })
+    row.on_gpu(move |executor, element| cp_gpu::reconstruct(executor, element, shape)).on_cpu(
+        || {
+            let BaseAdapter { cp, sites, tensors } = BaseAdapter::new()?;
+            // Numbers do not matter to the time, places do: one random row, and a weight of its own for each site.
+            let row = normal(1000, &[3072])?;
+            let weight = |(index, site): (usize, &Site)| {
+                let slope = Tensor::arange(0f32, site.out_dim as f32, &Device::Cpu)?;
+                let slope = ((slope * 1e-3)? + index as f64)?.unsqueeze(1)?;
+                row.narrow(0, 0, site.in_dim)?.unsqueeze(0)?.broadcast_add(&slope)
+            };
+            let weights: Vec<Tensor> =
+                sites.iter().enumerate().map(weight).collect::<Result<_>>()?;
+            let form = move |site: &Site, weight: &Tensor| {
+                let delta = cp.low_rank(site, &tensors).map_err(other)?;
+                let delta = delta.ok_or_else(|| Error::msg("CP has a delta at every site"))?;
+                Ok::<_, Error>((delta.merged_weight(weight)?, delta))
+            };
+            // The first site has its slices along the output, the fourth along the input.
+            for index in [0, 3] {
+                let (merged, delta) = form(&sites[index], &weights[index])?;
+                let few = |matrix: &Tensor| values(&matrix.narrow(0, 0, 8)?);
+                let (w, a, b) = (few(&weights[index])?, values(delta.a())?, few(delta.b())?);
+                let want = reference::merged_weight(&w, &a, &b, sites[index].in_dim);
+                check("reconstruct", &merged, &want)?;
+            }
+            Ok(move || {
+                let each = sites.iter().zip(&weights);
+                each.map(|(site, weight)| form(site, weight)).collect::<Result<Vec<_>>>().map(drop)
+            })
+        },
+    )
 }

@@ -1,10 +1,10 @@
 //! The CP delta on a GPU.
 
 use aurora_kernels::cuda::plan::{
-    Apply, ApplyMemory, FactorGradient, FactorGradientMemory, FactorLayout, FactorPair,
-    Reconstruct, Slice,
+    ApplyBuffers, CpApplyPlan, CpFactorGradientPlan, CpReconstructPlan, FactorGradientBuffers,
+    FactorLayout, FactorPair, Slice,
 };
-use aurora_kernels::cuda::{Element, Machine};
+use aurora_kernels::cuda::{Element, Executor};
 use aurora_kernels::reference;
 use candle_core::{Error, Result};
 
@@ -14,12 +14,12 @@ use crate::gpu::{Operands, Work};
 
 /// Every slice in one launch.
 pub(super) fn reconstruct(
-    machine: &dyn Machine,
+    executor: &dyn Executor,
     element: Element,
     shape: SlicesShape,
 ) -> Result<Work> {
     let [count, width, rank] = [shape.slices, shape.width, shape.rank].map(|n| n as usize);
-    let mut of = Operands::new(machine);
+    let mut of = Operands::new(executor);
     let u = of.mapped(Element::F32, 0, width * rank, |x| x * 0.04)?;
     let v = of.normal(Element::F32, 1, width * rank)?;
     let lambda = of.ones(Element::F32, rank)?;
@@ -39,7 +39,7 @@ pub(super) fn reconstruct(
         seen.push((weight, modes, merged));
     }
     let pair = FactorPair { u: u.pointer(), v: v.pointer(), inputs: width, outputs: width };
-    let plan = Reconstruct { element, rank, cores: false, pairs: vec![pair], slices };
+    let plan = CpReconstructPlan { element, rank, cores: false, pairs: vec![pair], slices };
     let table = plan.table()?.ok_or_else(|| Error::msg("there are slices"))?;
     let held = of.bytes(element, &table.bytes)?;
     let launch = table.launch(held.pointer, lambda.pointer)?;
@@ -60,19 +60,19 @@ pub(super) fn reconstruct(
 
 /// `y += (x A^T) B^T`; the runs that are timed go on adding, with numbers that stay small.
 pub(super) fn low_rank(
-    machine: &dyn Machine,
+    executor: &dyn Executor,
     element: Element,
     shape: LinearShape,
 ) -> Result<Work> {
     let [tokens, inputs, outputs, rank] = sizes(shape);
-    let mut of = Operands::new(machine);
+    let mut of = Operands::new(executor);
     let x = of.normal(element, 0, tokens * inputs)?;
     let a = of.mapped(element, 1, rank * inputs, |x| x / (inputs as f32).sqrt())?;
     let b = of.mapped(element, 2, outputs * rank, |x| x / (rank as f32).sqrt())?;
     let y = of.tensor(element, &vec![0.0; tokens * outputs])?;
     let plan =
-        Apply { element, tokens, inputs, outputs, rank, x_stride: inputs, y_stride: outputs };
-    let memory = ApplyMemory { x: x.pointer(), a: a.pointer(), b: b.pointer(), y: y.pointer };
+        CpApplyPlan { element, tokens, inputs, outputs, rank, x_stride: inputs, y_stride: outputs };
+    let memory = ApplyBuffers { x: x.pointer(), a: a.pointer(), b: b.pointer(), y: y.pointer };
     let launch = plan.launch(&memory)?;
     of.run(&launch)?;
     let z = reference::linear(&x.range(0, inputs), &a.range(0, rank * inputs), None, inputs);
@@ -83,18 +83,18 @@ pub(super) fn low_rank(
 
 /// From a gradient of ones: `dU[i] = s * sum_o V[o] sum_t x[t, i]`, `dV[o] = s * sum_i U[i] sum_t x[t, i]`.
 pub(super) fn factor_gradient(
-    machine: &dyn Machine,
+    executor: &dyn Executor,
     element: Element,
     shape: LinearShape,
 ) -> Result<Work> {
     let [tokens, inputs, outputs, rank] = sizes(shape);
-    let mut of = Operands::new(machine);
+    let mut of = Operands::new(executor);
     let x = of.normal(element, 0, tokens * inputs)?;
     let dy = of.ones(element, tokens * outputs)?;
     let u = of.mapped(Element::F32, 1, inputs * rank, |x| x / (inputs as f32).sqrt())?;
     let v = of.mapped(Element::F32, 2, outputs * rank, |x| x / (outputs as f32).sqrt())?;
     let scale = of.normal(Element::F32, 3, rank)?;
-    let plan = FactorGradient {
+    let plan = CpFactorGradientPlan {
         element,
         factors: Element::F32,
         gradients: Element::F32,
@@ -110,7 +110,7 @@ pub(super) fn factor_gradient(
     };
     let du = of.output(Element::F32, inputs * rank)?;
     let dv = of.output(Element::F32, outputs * rank)?;
-    let launches = plan.launches(&FactorGradientMemory {
+    let launches = plan.launches(&FactorGradientBuffers {
         x: x.pointer(),
         dy: dy.pointer,
         u: u.pointer(),

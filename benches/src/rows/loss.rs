@@ -25,8 +25,8 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
             check("soft_cross_entropy", &soft_cross_entropy(&logits, &targets)?, &[loss])?;
             Ok(move || soft_cross_entropy(&logits, &targets).map(drop))
         });
-        rows.push(row.on_gpu(move |machine, element| {
-            loss_gpu::cross_entropy(machine, element, [count, classes], false)
+        rows.push(row.on_gpu(move |executor, element| {
+            loss_gpu::cross_entropy(executor, element, [count, classes], false)
         }));
         let row = Row::new(site.name, "soft_cross_entropy_backward", &text, move |e| {
             cost::cross_entropy_backward(all, wide, e)
@@ -45,8 +45,8 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
             check("soft_cross_entropy, dlogits", gradient(&grads, &logits, "logits")?, &want)?;
             Ok(backward(loss))
         });
-        rows.push(row.on_gpu(move |machine, element| {
-            loss_gpu::cross_entropy(machine, element, [count, classes], true)
+        rows.push(row.on_gpu(move |executor, element| {
+            loss_gpu::cross_entropy(executor, element, [count, classes], true)
         }));
     }
     rows

@@ -1,26 +1,27 @@
 //! The soft-target cross-entropy on a GPU.
 
 use aurora_kernels::cuda::plan::{
-    CrossEntropyTargets, SoftCrossEntropy, SoftCrossEntropyBackwardMemory,
-    SoftCrossEntropyForwardMemory,
+    CrossEntropyTargets, SoftCrossEntropyBackwardBuffers, SoftCrossEntropyForwardBuffers,
+    SoftCrossEntropyPlan,
 };
-use aurora_kernels::cuda::{Element, Machine};
+use aurora_kernels::cuda::{Element, Executor};
 use aurora_kernels::reference;
 use candle_core::Result;
 
 use crate::gpu::{Operands, Work};
 
 pub(super) fn cross_entropy(
-    machine: &dyn Machine,
+    executor: &dyn Executor,
     element: Element,
     [rows, classes]: [usize; 2],
     backward: bool,
 ) -> Result<Work> {
-    let mut of = Operands::new(machine);
+    let mut of = Operands::new(executor);
     let logits = of.normal(element, 0, rows * classes)?;
     let each = 1.0 / classes as f32;
     let weights = of.mapped(element, 1, rows * classes, |x| x * x * each)?;
-    let plan = SoftCrossEntropy { element, rows, classes, logits_stride: classes, smoothing: 0.0 };
+    let plan =
+        SoftCrossEntropyPlan { element, rows, classes, logits_stride: classes, smoothing: 0.0 };
     let [loss, log_sum, weight] = [
         of.output(Element::F32, rows)?,
         of.output(Element::F32, rows)?,
@@ -28,7 +29,7 @@ pub(super) fn cross_entropy(
     ];
     let workspace = of.output(Element::F32, plan.workspace())?.pointer;
     let targets = CrossEntropyTargets::Soft { targets: weights.pointer(), stride: classes };
-    let forward = plan.forward(&SoftCrossEntropyForwardMemory {
+    let forward = plan.forward(&SoftCrossEntropyForwardBuffers {
         logits: logits.pointer(),
         targets,
         loss: loss.pointer,
@@ -44,7 +45,7 @@ pub(super) fn cross_entropy(
     }
     let dloss = of.ones(Element::F32, rows)?;
     let dlogits = of.output(element, rows * classes)?;
-    let launch = plan.backward(&SoftCrossEntropyBackwardMemory {
+    let launch = plan.backward(&SoftCrossEntropyBackwardBuffers {
         logits: logits.pointer(),
         targets,
         log_sum: log_sum.pointer,

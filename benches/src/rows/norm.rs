@@ -25,8 +25,8 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
             check("layer_norm", &layer_norm(&x, &weight, &bias, EPS)?, &want)?;
             Ok(move || layer_norm(&x, &weight, &bias, EPS).map(drop))
         });
-        rows.push(row.on_gpu(move |machine, element| {
-            norm_gpu::layer_norm(machine, element, [tokens, width], false)
+        rows.push(row.on_gpu(move |executor, element| {
+            norm_gpu::layer_norm(executor, element, [tokens, width], false)
         }));
         let row = Row::new(site.name, "layer_norm_backward", &text, move |e| {
             cost::layer_norm_backward(all, wide, e)
@@ -40,8 +40,8 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
             check("layer_norm, dx", gradient(&y.backward()?, &x, "x")?, &want)?;
             Ok(backward(y))
         });
-        rows.push(row.on_gpu(move |machine, element| {
-            norm_gpu::layer_norm(machine, element, [tokens, width], true)
+        rows.push(row.on_gpu(move |executor, element| {
+            norm_gpu::layer_norm(executor, element, [tokens, width], true)
         }));
     }
     for site in GELU {
@@ -54,8 +54,8 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
             check("gelu", &gelu(&x)?, &reference::gelu(&values(&x.narrow(0, 0, 4)?)?))?;
             Ok(move || gelu(&x).map(drop))
         });
-        rows.push(row.on_gpu(move |machine, element| {
-            norm_gpu::gelu(machine, element, [tokens, width], false)
+        rows.push(row.on_gpu(move |executor, element| {
+            norm_gpu::gelu(executor, element, [tokens, width], false)
         }));
         let row = Row::new(site.name, "gelu_backward", &text, move |e| cost::gelu_backward(all, e));
         let row = row.on_cpu(move || {
@@ -65,8 +65,8 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
             check("gelu, dx", gradient(&y.backward()?, &x, "x")?, &want)?;
             Ok(backward(y))
         });
-        rows.push(row.on_gpu(move |machine, element| {
-            norm_gpu::gelu(machine, element, [tokens, width], true)
+        rows.push(row.on_gpu(move |executor, element| {
+            norm_gpu::gelu(executor, element, [tokens, width], true)
         }));
     }
     rows

@@ -1,9 +1,9 @@
 //! Layer normalisation and the activation on a GPU.
 
 use aurora_kernels::cuda::plan::{
-    Gelu, GeluBackwardMemory, LayerNorm, LayerNormBackwardMemory, LayerNormForwardMemory,
+    GeluBackwardBuffers, GeluPlan, LayerNormBackwardBuffers, LayerNormForwardBuffers, LayerNormPlan,
 };
-use aurora_kernels::cuda::{DevicePointer, Element, Machine};
+use aurora_kernels::cuda::{DevicePointer, Element, Executor};
 use aurora_kernels::reference;
 use candle_core::Result;
 
@@ -13,19 +13,19 @@ use crate::gpu::{Operands, Work};
 const NULL: DevicePointer = DevicePointer::NULL;
 
 pub(super) fn layer_norm(
-    machine: &dyn Machine,
+    executor: &dyn Executor,
     element: Element,
     [rows, columns]: [usize; 2],
     backward: bool,
 ) -> Result<Work> {
-    let mut of = Operands::new(machine);
+    let mut of = Operands::new(executor);
     let x = of.normal(element, 0, rows * columns)?;
     let weight = of.normal(element, 1, columns)?;
     let bias = of.normal(element, 2, columns)?;
     let y = of.output(element, rows * columns)?;
     let [mean, rstd] = [of.output(Element::F32, rows)?, of.output(Element::F32, rows)?];
-    let plan = LayerNorm { element, rows, columns, x_stride: columns, eps: EPS as f32 };
-    let forward = plan.forward(&LayerNormForwardMemory {
+    let plan = LayerNormPlan { element, rows, columns, x_stride: columns, eps: EPS as f32 };
+    let forward = plan.forward(&LayerNormForwardBuffers {
         x: x.pointer(),
         residual: NULL,
         weight: weight.pointer(),
@@ -44,7 +44,7 @@ pub(super) fn layer_norm(
     }
     let dy = of.ones(element, rows * columns)?;
     let dx = of.output(element, rows * columns)?;
-    let launches = plan.backward(&LayerNormBackwardMemory {
+    let launches = plan.backward(&LayerNormBackwardBuffers {
         x: x.pointer(),
         weight: weight.pointer(),
         dy: dy.pointer,
@@ -62,15 +62,15 @@ pub(super) fn layer_norm(
 }
 
 pub(super) fn gelu(
-    machine: &dyn Machine,
+    executor: &dyn Executor,
     element: Element,
     [rows, columns]: [usize; 2],
     backward: bool,
 ) -> Result<Work> {
-    let mut of = Operands::new(machine);
+    let mut of = Operands::new(executor);
     let x = of.normal(element, 0, rows * columns)?;
     let y = of.output(element, rows * columns)?;
-    let plan = Gelu { element, rows, columns };
+    let plan = GeluPlan { element, rows, columns };
     let first = x.range(0, columns);
     if !backward {
         let forward = plan.forward(x.pointer(), NULL, y.pointer)?;
@@ -79,7 +79,7 @@ pub(super) fn gelu(
         return Ok(of.work(forward));
     }
     let dy = of.ones(element, rows * columns)?;
-    let launches = plan.backward(&GeluBackwardMemory {
+    let launches = plan.backward(&GeluBackwardBuffers {
         x: x.pointer(),
         bias: NULL,
         dy: dy.pointer,

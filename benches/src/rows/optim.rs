@@ -27,14 +27,14 @@ pub fn rows(_setting: &Setting) -> Vec<Row> {
         let row = Row::new(name, "adamw", &text, move |_| cost::adamw(values));
         let row = row.on_cpu(move || adamw(&*declared(&of, count, values)?));
         let of = tensors.clone();
-        rows.push(row.on_gpu(move |machine, element| {
-            optim_gpu::adamw(machine, element, &lengths(&*declared(&of, count, values)?))
+        rows.push(row.on_gpu(move |executor, element| {
+            optim_gpu::adamw(executor, element, &lengths(&*declared(&of, count, values)?))
         }));
         let of = tensors.clone();
         let row = Row::new(name, "average", &text, move |_| cost::moving_average(values));
         let row = row.on_cpu(move || average(&*declared(&of, count, values)?));
-        rows.push(row.on_gpu(move |machine, element| {
-            optim_gpu::average(machine, element, &lengths(&*declared(&tensors, count, values)?))
+        rows.push(row.on_gpu(move |executor, element| {
+            optim_gpu::average(executor, element, &lengths(&*declared(&tensors, count, values)?))
         }));
     }
     rows

@@ -1,15 +1,15 @@
 //! AdamW and the moving average on a GPU: all tensors in one launch.
 
 use aurora_kernels::cuda::plan::{
-    AdamWConstants, AdamWMemory, AdamWPlan, AveragedMemory, MovingAveragePlan,
+    AdamWBuffers, AdamWConstants, AdamWPlan, AveragedBuffers, MovingAveragePlan,
 };
-use aurora_kernels::cuda::{Element, Machine};
+use aurora_kernels::cuda::{Element, Executor};
 use candle_core::Result;
 
 use crate::gpu::{Operands, Work};
 
 /// The first step from a gradient of ones: both means are one after their correction.
-pub(super) fn adamw(machine: &dyn Machine, element: Element, lengths: &[usize]) -> Result<Work> {
+pub(super) fn adamw(executor: &dyn Executor, element: Element, lengths: &[usize]) -> Result<Work> {
     const RATE: f64 = 1e-3;
     let constants = AdamWConstants {
         shrink: (1.0 - RATE * 0.05) as f32,
@@ -20,12 +20,12 @@ pub(super) fn adamw(machine: &dyn Machine, element: Element, lengths: &[usize]) 
         eps: 1e-8,
         step_size: (RATE / 0.1) as f32,
     };
-    let mut of = Operands::new(machine);
+    let mut of = Operands::new(executor);
     let mut parameters = Vec::new();
     let mut tensors = Vec::new();
     for (index, &length) in lengths.iter().enumerate() {
         let parameter = of.normal(Element::F32, index as u64, length)?;
-        let memory = AdamWMemory {
+        let memory = AdamWBuffers {
             parameter: parameter.pointer(),
             gradient: of.ones(element, length)?.pointer,
             first: of.tensor(Element::F32, &vec![0.0; length])?.pointer,
@@ -47,14 +47,18 @@ pub(super) fn adamw(machine: &dyn Machine, element: Element, lengths: &[usize]) 
     Ok(of.work(launch))
 }
 
-pub(super) fn average(machine: &dyn Machine, element: Element, lengths: &[usize]) -> Result<Work> {
+pub(super) fn average(
+    executor: &dyn Executor,
+    element: Element,
+    lengths: &[usize],
+) -> Result<Work> {
     const DECAY: f64 = 0.995;
-    let mut of = Operands::new(machine);
+    let mut of = Operands::new(executor);
     let (mut pairs, mut tensors) = (Vec::new(), Vec::new());
     for (index, &length) in lengths.iter().enumerate() {
         let average = of.normal(Element::F32, 2 * index as u64, length)?;
         let live = of.normal(element, 2 * index as u64 + 1, length)?;
-        let memory = AveragedMemory { average: average.pointer(), live: live.pointer() };
+        let memory = AveragedBuffers { average: average.pointer(), live: live.pointer() };
         tensors.push((memory, length));
         pairs.push((average, live));
     }

@@ -108,7 +108,7 @@ mod tests {
         let empty = DataError::EmptyFolder { path: "x".into() };
         assert_eq!(code(TrainError::Data(empty)), BAD_INPUT);
         assert_eq!(code(bad_input("no")), BAD_INPUT);
-        let none = aurora_kernels::cuda::Fault::NoDevice { ordinal: 3, count: 1 };
+        let none = aurora_kernels::cuda::CudaError::NoDevice { ordinal: 3, count: 1 };
         assert_eq!(code(aurora_kernels::Error::from(none)), BAD_INPUT);
         let full = "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")";
         assert_eq!(code(candle_core::Error::Msg(full.to_owned())), BAD_INPUT);

@@ -8,7 +8,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 #[cfg(feature = "cuda")]
-use crate::cuda::glue;
+use crate::cuda::bridge;
 use crate::float::Float;
 use crate::multiversion::multiversion;
 use crate::tape::apply1;
@@ -121,11 +121,11 @@ impl CustomOp1 for Gelu {
 
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, storage: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        glue::gelu_forward((storage, layout))
+        bridge::gelu_forward((storage, layout))
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        on_gpu!(x => glue::gelu_backward(x, dy).map(Some));
+        on_gpu!(x => bridge::gelu_backward(x, dy).map(Some));
         by_element!("gelu", x.dtype(), T => gradient::<T>(x, dy)).map(Some)
     }
 }

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use crate::Error;
 #[cfg(feature = "cuda")]
-use crate::cuda::glue;
+use crate::cuda::bridge;
 use crate::float::Float;
 use crate::multiversion::{largest, multiversion, sum1};
 use crate::tape::apply1;
@@ -137,7 +137,7 @@ struct CrossEntropy {
     log_sums: OnceLock<Vec<f64>>,
     /// What the forward pass on a GPU leaves behind.
     #[cfg(feature = "cuda")]
-    state: OnceLock<glue::LossState>,
+    state: OnceLock<bridge::LossState>,
 }
 
 impl CrossEntropy {
@@ -152,10 +152,10 @@ impl CrossEntropy {
     }
 
     #[cfg(feature = "cuda")]
-    fn rows(&self) -> glue::LossRows<'_> {
+    fn rows(&self) -> bridge::LossRows<'_> {
         match &self.targets {
-            Targets::Soft(targets) => glue::LossRows::Soft(targets),
-            Targets::Labels(labels) => glue::LossRows::Labels(labels),
+            Targets::Soft(targets) => bridge::LossRows::Soft(targets),
+            Targets::Labels(labels) => bridge::LossRows::Labels(labels),
         }
     }
 
@@ -243,15 +243,15 @@ impl CustomOp1 for CrossEntropy {
 
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, storage: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        let (loss, shape, state) = glue::loss_forward(self.op, (storage, layout), self.rows())?;
+        let (loss, shape, state) = bridge::loss_forward(self.op, (storage, layout), self.rows())?;
         let _ = self.state.set(state);
         Ok((loss, shape))
     }
 
     fn bwd(&self, logits: &Tensor, _loss: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         on_gpu!(logits => {
-            let state = glue::kept(self.op, &self.state)?;
-            glue::loss_backward(self.op, logits, self.rows(), state, dy).map(Some)
+            let state = bridge::kept(self.op, &self.state)?;
+            bridge::loss_backward(self.op, logits, self.rows(), state, dy).map(Some)
         });
         by_element!(self.op, logits.dtype(), T => self.gradient::<T>(logits, dy)).map(Some)
     }

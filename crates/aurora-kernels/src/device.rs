@@ -6,7 +6,7 @@ use std::str::FromStr;
 use candle_core::Device;
 
 use crate::Error;
-use crate::cuda::Fault;
+use crate::cuda::CudaError;
 
 /// A device by the name that a user gives it: `auto`, `cpu`, `cuda` (the first GPU) or `cuda:1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,9 +47,9 @@ impl DeviceChoice {
             Self::Auto if !cfg!(feature = "cuda") => Ok(quiet(Device::Cpu)),
             Self::Auto => Ok(match gpu(0) {
                 Ok(device) => quiet(device),
-                Err(fault) => OpenedDevice {
+                Err(error) => OpenedDevice {
                     device: Device::Cpu,
-                    note: Some(format!("computing on the CPU: {fault}")),
+                    note: Some(format!("computing on the CPU: {error}")),
                 },
             }),
         }
@@ -58,19 +58,19 @@ impl DeviceChoice {
 
 /// The GPU with this number.
 #[cfg(feature = "cuda")]
-fn gpu(ordinal: usize) -> Result<Device, Fault> {
+fn gpu(ordinal: usize) -> Result<Device, CudaError> {
     // candle panics where there is no driver, so that is looked for first.
     crate::cuda::driver::require(ordinal)?;
     crate::cuda::driver::libraries()?;
-    Device::new_cuda(ordinal).map_err(|error| Fault::NoLibrary {
+    Device::new_cuda(ordinal).map_err(|error| CudaError::NoLibrary {
         library: "cuBLAS or cuRAND".to_owned(),
         reason: error.to_string(),
     })
 }
 
 #[cfg(not(feature = "cuda"))]
-fn gpu(ordinal: usize) -> Result<Device, Fault> {
-    Err(Fault::NotBuilt { asked: DeviceChoice::Cuda(ordinal).to_string() })
+fn gpu(ordinal: usize) -> Result<Device, CudaError> {
+    Err(CudaError::NotBuilt { asked: DeviceChoice::Cuda(ordinal).to_string() })
 }
 
 impl FromStr for DeviceChoice {

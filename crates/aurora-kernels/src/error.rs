@@ -64,12 +64,12 @@ pub enum Error {
     },
     /// A GPU, its driver or a module that cannot do what was asked for.
     #[error(transparent)]
-    Gpu(#[from] crate::cuda::Fault),
+    Gpu(#[from] crate::cuda::CudaError),
 }
 
-impl From<crate::cuda::Fault> for candle_core::Error {
-    fn from(fault: crate::cuda::Fault) -> Self {
-        Error::from(fault).into()
+impl From<crate::cuda::CudaError> for candle_core::Error {
+    fn from(error: crate::cuda::CudaError) -> Self {
+        Error::from(error).into()
     }
 }
 

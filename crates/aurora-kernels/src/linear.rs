@@ -7,7 +7,7 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tenso
 
 use crate::Error;
 #[cfg(feature = "cuda")]
-use crate::cuda::glue;
+use crate::cuda::bridge;
 use crate::epilogue::{Epilogue, EpilogueState};
 use crate::float::Float;
 use crate::gemm::{EpilogueFn, Matrix, MatrixMut, gemm, gemm_dual};
@@ -235,7 +235,7 @@ impl CustomOp2 for Linear {
         weight: &CudaStorage,
         weight_layout: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
-        glue::linear_forward((x, x_layout), (weight, weight_layout), None)
+        bridge::linear_forward((x, x_layout), (weight, weight_layout), None)
     }
 
     fn bwd(
@@ -246,7 +246,7 @@ impl CustomOp2 for Linear {
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         on_gpu!(x => {
-            let [dx, dw, _] = glue::linear_backward(x, weight, None, dy)?;
+            let [dx, dw, _] = bridge::linear_backward(x, weight, None, dy)?;
             Ok((dx, dw))
         });
         let [dx, dw, _] =
@@ -284,7 +284,7 @@ impl CustomOp3 for Linear {
         bias: &CudaStorage,
         bias_layout: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
-        glue::linear_forward((x, x_layout), (weight, weight_layout), Some((bias, bias_layout)))
+        bridge::linear_forward((x, x_layout), (weight, weight_layout), Some((bias, bias_layout)))
     }
 
     fn bwd(
@@ -296,7 +296,7 @@ impl CustomOp3 for Linear {
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         on_gpu!(x => {
-            let [dx, dw, db] = glue::linear_backward(x, weight, Some(bias), dy)?;
+            let [dx, dw, db] = bridge::linear_backward(x, weight, Some(bias), dy)?;
             Ok((dx, dw, db))
         });
         let [dx, dw, db] = by_element!("linear", x.dtype(), T => {

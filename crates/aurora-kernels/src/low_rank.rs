@@ -9,7 +9,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, TensorId
 
 use crate::Error;
 #[cfg(feature = "cuda")]
-use crate::cuda::glue;
+use crate::cuda::bridge;
 use crate::epilogue::{Epilogue, EpilogueState};
 use crate::float::Float;
 use crate::gemm::Matrix;
@@ -103,7 +103,7 @@ impl LowRank {
     }
 
     fn merge(&self, weight: &Tensor) -> Result<Tensor> {
-        on_gpu!(weight => glue::merged_weight(weight, &self.a, &self.b));
+        on_gpu!(weight => bridge::merged_weight(weight, &self.a, &self.b));
         by_element!(OP, weight.dtype(), T => reconstruct::<T>(weight, &self.a, &self.b))
     }
 
@@ -357,7 +357,7 @@ impl CustomOp3 for Adapted {
     ) -> Result<(CudaStorage, Shape)> {
         let (weight, merged) = self.multiplied();
         let inputs = [(x, x_layout), (a, a_layout), (b, b_layout)];
-        glue::adapted_forward(inputs, weight, self.bias.as_ref(), merged)
+        bridge::adapted_forward(inputs, weight, self.bias.as_ref(), merged)
     }
 
     fn bwd(
@@ -370,7 +370,7 @@ impl CustomOp3 for Adapted {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         on_gpu!(x => {
             let (weight, merged) = self.multiplied();
-            let [dx, da, db] = glue::adapted_backward([x, a, b], weight, merged, dy)?;
+            let [dx, da, db] = bridge::adapted_backward([x, a, b], weight, merged, dy)?;
             Ok((dx, da, db))
         });
         let [dx, da, db] = by_element!(OP, x.dtype(), T => self.gradients::<T>(x, a, b, dy))?;

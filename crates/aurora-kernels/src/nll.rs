@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use crate::cross_entropy::{check_labels, log_sum_exp, scaled_softmax};
 #[cfg(feature = "cuda")]
-use crate::cuda::glue;
+use crate::cuda::bridge;
 use crate::float::Float;
 use crate::multiversion::sum1;
 use crate::tape::apply1;
@@ -51,7 +51,7 @@ struct NegativeLogLikelihood {
     log_sums: OnceLock<Vec<f64>>,
     /// What the forward pass on a GPU leaves behind.
     #[cfg(feature = "cuda")]
-    state: OnceLock<glue::LossState>,
+    state: OnceLock<bridge::LossState>,
 }
 
 impl NegativeLogLikelihood {
@@ -116,17 +116,17 @@ impl CustomOp1 for NegativeLogLikelihood {
 
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, storage: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        let rows = glue::LossRows::Each(&self.labels, self.label_smoothing);
-        let (losses, shape, state) = glue::loss_forward(self.op, (storage, layout), rows)?;
+        let rows = bridge::LossRows::Each(&self.labels, self.label_smoothing);
+        let (losses, shape, state) = bridge::loss_forward(self.op, (storage, layout), rows)?;
         let _ = self.state.set(state);
         Ok((losses, shape))
     }
 
     fn bwd(&self, logits: &Tensor, _losses: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         on_gpu!(logits => {
-            let rows = glue::LossRows::Each(&self.labels, self.label_smoothing);
-            let state = glue::kept(self.op, &self.state)?;
-            glue::loss_backward(self.op, logits, rows, state, dy).map(Some)
+            let rows = bridge::LossRows::Each(&self.labels, self.label_smoothing);
+            let state = bridge::kept(self.op, &self.state)?;
+            bridge::loss_backward(self.op, logits, rows, state, dy).map(Some)
         });
         by_element!(self.op, logits.dtype(), T => self.gradient::<T>(logits, dy)).map(Some)
     }

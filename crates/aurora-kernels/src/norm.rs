@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use crate::Error;
 #[cfg(feature = "cuda")]
-use crate::cuda::glue;
+use crate::cuda::bridge;
 use crate::float::Float;
 use crate::multiversion::{multiversion, sum1, sum2};
 use crate::tape::apply3;
@@ -104,7 +104,7 @@ struct LayerNorm {
     eps: f64,
     /// What the forward pass on a GPU leaves behind.
     #[cfg(feature = "cuda")]
-    state: std::sync::OnceLock<glue::LayerNormState>,
+    state: std::sync::OnceLock<bridge::LayerNormState>,
 }
 
 impl LayerNorm {
@@ -236,7 +236,7 @@ impl CustomOp3 for LayerNorm {
         bias_layout: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
         let inputs = [(x, x_layout), (weight, weight_layout), (bias, bias_layout)];
-        let (y, shape, state) = glue::layer_norm_forward(inputs, self.eps)?;
+        let (y, shape, state) = bridge::layer_norm_forward(inputs, self.eps)?;
         let _ = self.state.set(state);
         Ok((y, shape))
     }
@@ -250,8 +250,8 @@ impl CustomOp3 for LayerNorm {
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         on_gpu!(x => {
-            let state = glue::kept("layer_norm", &self.state)?;
-            let [dx, dw, db] = glue::layer_norm_backward([x, weight, bias], dy, self.eps, state)?;
+            let state = bridge::kept("layer_norm", &self.state)?;
+            let [dx, dw, db] = bridge::layer_norm_backward([x, weight, bias], dy, self.eps, state)?;
             Ok((dx, dw, db))
         });
         let [dx, dw, db] = by_element!("layer_norm", x.dtype(), T => {

@@ -8,7 +8,7 @@ use candle_core::{CpuStorage, DType, Device, DeviceLocation, Layout, Result, Sto
 use rayon::prelude::*;
 
 use crate::Error;
-use crate::cuda::Fault;
+use crate::cuda::CudaError;
 use crate::float::Float;
 use crate::gemm::Matrix;
 
@@ -78,7 +78,7 @@ pub(crate) fn check_device(
         other => format!("{other:?}"),
     };
     let (found, expected) = (place(tensor), place(like));
-    Err(Fault::WrongDevice { op, name, found, expected }.into())
+    Err(CudaError::WrongDevice { op, name, found, expected }.into())
 }
 
 /// Checks that `tensor` has the element type of `like` and is where that is.

@@ -16,7 +16,7 @@ use candle_core::{CpuStorage, D, DType, Result, Shape, Tensor};
 
 use crate::Error;
 #[cfg(feature = "cuda")]
-use crate::cuda::glue;
+use crate::cuda::bridge;
 use crate::float::Float;
 use crate::precision::Precision;
 use crate::small_gemm::padded;
@@ -168,7 +168,7 @@ struct Attention {
     log_sums: OnceLock<Vec<f64>>,
     /// What the forward pass on a GPU leaves behind.
     #[cfg(feature = "cuda")]
-    state: OnceLock<glue::AttentionState>,
+    state: OnceLock<bridge::AttentionState>,
 }
 
 impl Attention {

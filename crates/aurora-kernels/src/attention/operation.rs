@@ -9,7 +9,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tenso
 use super::Geometry;
 use super::{Attention, backward, parts};
 #[cfg(feature = "cuda")]
-use crate::cuda::glue;
+use crate::cuda::bridge;
 use crate::view::{Batched, by_element, on_gpu};
 
 impl CustomOp3 for Attention {
@@ -44,7 +44,7 @@ impl CustomOp3 for Attention {
         v: &CudaStorage,
         v_layout: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
-        self.on_gpu(glue::AttentionInputs::Apart([(q, q_layout), (k, k_layout), (v, v_layout)]))
+        self.on_gpu(bridge::AttentionInputs::Apart([(q, q_layout), (k, k_layout), (v, v_layout)]))
     }
 
     fn bwd(
@@ -56,7 +56,7 @@ impl CustomOp3 for Attention {
         dout: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         on_gpu!(q => {
-            let inputs = glue::AttentionInputs::Apart([q, k, v]);
+            let inputs = bridge::AttentionInputs::Apart([q, k, v]);
             let [dq, dk, dv] = self.gradients_on_gpu(inputs, out, dout)?;
             Ok((dq, dk, dv))
         });
@@ -80,12 +80,12 @@ impl CustomOp1 for Attention {
 
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, packed: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        self.on_gpu(glue::AttentionInputs::Packed((packed, layout)))
+        self.on_gpu(bridge::AttentionInputs::Packed((packed, layout)))
     }
 
     fn bwd(&self, packed: &Tensor, out: &Tensor, dout: &Tensor) -> Result<Option<Tensor>> {
         on_gpu!(packed => {
-            let inputs = glue::AttentionInputs::Packed(packed);
+            let inputs = bridge::AttentionInputs::Packed(packed);
             let [gradient, ..] = self.gradients_on_gpu(inputs, out, dout)?;
             Ok(gradient)
         });
@@ -96,9 +96,9 @@ impl CustomOp1 for Attention {
 
 #[cfg(feature = "cuda")]
 impl Attention {
-    fn options(&self) -> glue::AttentionOptions<'_> {
+    fn options(&self) -> bridge::AttentionOptions<'_> {
         let Geometry { queries, keys, q_len, k_len, heads, width } = self.shape;
-        glue::AttentionOptions {
+        bridge::AttentionOptions {
             op: self.op,
             sizes: [queries, keys, q_len, k_len],
             heads: (heads, width),
@@ -111,20 +111,20 @@ impl Attention {
 
     fn on_gpu(
         &self,
-        inputs: glue::AttentionInputs<(&CudaStorage, &Layout)>,
+        inputs: bridge::AttentionInputs<(&CudaStorage, &Layout)>,
     ) -> Result<(CudaStorage, Shape)> {
-        let (out, shape, state) = glue::attention_forward(&self.options(), inputs)?;
+        let (out, shape, state) = bridge::attention_forward(&self.options(), inputs)?;
         let _ = self.state.set(state);
         Ok((out, shape))
     }
 
     fn gradients_on_gpu(
         &self,
-        inputs: glue::AttentionInputs<&Tensor>,
+        inputs: bridge::AttentionInputs<&Tensor>,
         out: &Tensor,
         dout: &Tensor,
     ) -> Result<[Option<Tensor>; 3]> {
-        let state = glue::kept(self.op, &self.state)?;
-        glue::attention_backward(&self.options(), inputs, self.tracked, (out, dout), state)
+        let state = bridge::kept(self.op, &self.state)?;
+        bridge::attention_backward(&self.options(), inputs, self.tracked, (out, dout), state)
     }
 }

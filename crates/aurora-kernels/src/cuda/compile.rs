@@ -10,7 +10,7 @@ use std::ptr;
 use cudarc::nvrtc::sys;
 use sha2::{Digest as _, Sha256};
 
-use super::Fault;
+use super::CudaError;
 use super::driver::find;
 use super::source::{Module, headers};
 
@@ -77,19 +77,19 @@ impl Compiler {
     /// there. The second value says whether it was.
     ///
     /// # Errors
-    /// [`Fault::Compile`] with what the compiler says.
+    /// [`CudaError::Compile`] with what the compiler says.
     pub fn module(
         &self,
         module: &Module,
         architecture: &str,
         cache: Option<&Path>,
-    ) -> Result<(Vec<u8>, bool), Fault> {
+    ) -> Result<(Vec<u8>, bool), CudaError> {
         let options = options(architecture);
         let path = cache.map(|folder| folder.join(self.key(module, &options) + ".cubin"));
         if let Some(kept) = path.as_deref().and_then(read) {
             return Ok((kept, true));
         }
-        let code = compile(module, &options).map_err(|log| Fault::Compile {
+        let code = compile(module, &options).map_err(|log| CudaError::Compile {
             module: module.name(),
             architecture: architecture.to_owned(),
             log,

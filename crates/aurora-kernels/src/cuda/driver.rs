@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaContext, DriverError, result};
 
-use super::Fault;
+use super::CudaError;
 
 /// Names under which systems have the driver's library.
 const DRIVER: &[&str] =
@@ -39,32 +39,33 @@ pub struct GpuInfo {
 /// The GPUs of this machine.
 ///
 /// # Errors
-/// [`Fault::NoDriver`] without a driver that starts.
-pub fn gpus() -> Result<Vec<GpuInfo>, Fault> {
+/// [`CudaError::NoDriver`] without a driver that starts.
+pub fn gpus() -> Result<Vec<GpuInfo>, CudaError> {
     (0..count()?).map(describe).collect()
 }
 
 /// That the GPU with this number is there.
 ///
 /// # Errors
-/// [`Fault::NoDriver`], [`Fault::NoDevice`].
-pub fn require(ordinal: usize) -> Result<(), Fault> {
+/// [`CudaError::NoDriver`], [`CudaError::NoDevice`].
+pub fn require(ordinal: usize) -> Result<(), CudaError> {
     match count()? {
         count if ordinal < count => Ok(()),
-        count => Err(Fault::NoDevice { ordinal, count }),
+        count => Err(CudaError::NoDevice { ordinal, count }),
     }
 }
 
 /// Number of GPUs; none is an error too, for it has a reason.
-fn count() -> Result<usize, Fault> {
-    find(DRIVER).map_err(|reason| Fault::NoDriver { reason })?;
-    result::init().map_err(|DriverError(code)| Fault::NoDriver { reason: in_words(code) })?;
-    let count = result::device::get_count().map_err(|error| fault("counting devices", error))?;
+fn count() -> Result<usize, CudaError> {
+    find(DRIVER).map_err(|reason| CudaError::NoDriver { reason })?;
+    result::init().map_err(|DriverError(code)| CudaError::NoDriver { reason: in_words(code) })?;
+    let count =
+        result::device::get_count().map_err(|error| driver_error("counting devices", error))?;
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
-fn describe(ordinal: usize) -> Result<GpuInfo, Fault> {
-    let what = |error| fault("describing a device", error);
+fn describe(ordinal: usize) -> Result<GpuInfo, CudaError> {
+    let what = |error| driver_error("describing a device", error);
     let device = result::device::get(i32::try_from(ordinal).unwrap_or(i32::MAX)).map_err(what)?;
     let attribute = |attribute| {
         // SAFETY: the device comes from the driver.
@@ -89,11 +90,11 @@ fn describe(ordinal: usize) -> Result<GpuInfo, Fault> {
 ///
 /// # Errors
 /// What the driver reports. To be called with a driver present.
-pub(super) fn version() -> Result<(u32, u32), Fault> {
+pub(super) fn version() -> Result<(u32, u32), CudaError> {
     let mut version = 0;
     // SAFETY: the driver writes one number.
     let status = unsafe { cudarc::driver::sys::cuDriverGetVersion(&mut version) };
-    status.result().map_err(|error| fault("asking for the driver's version", error))?;
+    status.result().map_err(|error| driver_error("asking for the driver's version", error))?;
     let version = version.unsigned_abs();
     Ok((version / 1000, version % 1000 / 10))
 }
@@ -102,12 +103,13 @@ pub(super) fn version() -> Result<(u32, u32), Fault> {
 /// on without saying which.
 ///
 /// # Errors
-/// [`Fault::NoLibrary`] with the first that is missing.
+/// [`CudaError::NoLibrary`] with the first that is missing.
 #[cfg(feature = "cuda")]
-pub(crate) fn libraries() -> Result<(), Fault> {
+pub(crate) fn libraries() -> Result<(), CudaError> {
     #[cfg(not(windows))]
     for names in BESIDE {
-        find(names).map_err(|reason| Fault::NoLibrary { library: names[0].to_owned(), reason })?;
+        find(names)
+            .map_err(|reason| CudaError::NoLibrary { library: names[0].to_owned(), reason })?;
     }
     Ok(())
 }
@@ -159,23 +161,23 @@ fn in_words(code: CUresult) -> String {
     }
 }
 
-/// The fault for an error that the driver reported while `call` was being done.
-pub(super) fn fault(call: impl Into<String>, DriverError(code): DriverError) -> Fault {
-    Fault::Driver { call: call.into(), code: code as u32, name: format!("{code:?}") }
+/// The [`CudaError`] for an error that the driver reported while `call` was being done.
+pub(super) fn driver_error(call: impl Into<String>, DriverError(code): DriverError) -> CudaError {
+    CudaError::Driver { call: call.into(), code: code as u32, name: format!("{code:?}") }
 }
 
-/// As [`fault`], where `bytes` were asked for: running out of memory says how much there is.
-pub(super) fn memory_fault(
+/// As [`driver_error`], where `bytes` were asked for: running out of memory says how much there is.
+pub(super) fn memory_error(
     call: impl Into<String>,
     error: DriverError,
     bytes: u64,
     context: &Arc<CudaContext>,
-) -> Fault {
+) -> CudaError {
     if error.0 != CUresult::CUDA_ERROR_OUT_OF_MEMORY {
-        return fault(call, error);
+        return driver_error(call, error);
     }
     let (free, total) = context.mem_get_info().unwrap_or((0, 0));
-    Fault::OutOfMemory { asked: bytes, free: free as u64, total: total as u64 }
+    CudaError::OutOfMemory { asked: bytes, free: free as u64, total: total as u64 }
 }
 
 #[cfg(test)]
@@ -202,8 +204,8 @@ mod tests {
         // On a machine with a GPU there is something else to see.
         match gpus() {
             Ok(gpus) => assert!(gpus.iter().all(|gpu| gpu.capability.0 > 0)),
-            Err(fault) => {
-                let message = fault.to_string();
+            Err(error) => {
+                let message = error.to_string();
                 assert!(message.starts_with("there is no CUDA driver here: "), "{message}");
             }
         }
@@ -214,7 +216,8 @@ mod tests {
         assert!(in_words(CUresult::CUDA_ERROR_NO_DEVICE).contains("finds no GPU"));
         assert!(in_words(CUresult::CUDA_ERROR_STUB_LIBRARY).contains("stub"));
         assert!(in_words(CUresult::CUDA_ERROR_UNKNOWN).contains("CUDA_ERROR_UNKNOWN"));
-        let message = fault("launching x", DriverError(CUresult::CUDA_ERROR_ILLEGAL_ADDRESS));
+        let message =
+            driver_error("launching x", DriverError(CUresult::CUDA_ERROR_ILLEGAL_ADDRESS));
         assert_eq!(
             message.to_string(),
             "launching x: the driver reports error 700 (CUDA_ERROR_ILLEGAL_ADDRESS)"

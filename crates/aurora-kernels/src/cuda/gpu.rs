@@ -1,4 +1,4 @@
-//! A GPU as a [`Machine`]: a stream of it, and memory.
+//! A GPU as an [`Executor`]: a stream of it, and memory.
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -6,9 +6,9 @@ use std::sync::Arc;
 use candle_core::Result;
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, result};
 
-use super::driver::{fault, memory_fault, require};
+use super::driver::{driver_error, memory_error, require};
 use super::module::Modules;
-use super::{DevicePointer, Fault, Launch, Machine, Memory};
+use super::{CudaError, DeviceBuffer, DevicePointer, Executor, Launch};
 
 /// A stream of a GPU with the modules of its context.
 #[derive(Debug, Clone)]
@@ -21,10 +21,10 @@ impl Gpu {
     /// A new stream of the GPU with this number.
     ///
     /// # Errors
-    /// [`Fault::NoDriver`], [`Fault::NoDevice`], or what the driver says.
-    pub fn new(ordinal: usize) -> std::result::Result<Self, Fault> {
+    /// [`CudaError::NoDriver`], [`CudaError::NoDevice`], or what the driver says.
+    pub fn new(ordinal: usize) -> std::result::Result<Self, CudaError> {
         require(ordinal)?;
-        let what = |error| fault(format!("opening the GPU {ordinal}"), error);
+        let what = |error| driver_error(format!("opening the GPU {ordinal}"), error);
         let context = CudaContext::new(ordinal).map_err(what)?;
         Self::on(context.new_stream().map_err(what)?)
     }
@@ -33,7 +33,7 @@ impl Gpu {
     ///
     /// # Errors
     /// What the driver says.
-    pub fn on(stream: Arc<CudaStream>) -> std::result::Result<Self, Fault> {
+    pub fn on(stream: Arc<CudaStream>) -> std::result::Result<Self, CudaError> {
         let modules = Modules::of(stream.context())?;
         Ok(Self { stream, modules })
     }
@@ -55,7 +55,7 @@ struct Bytes {
     pointer: DevicePointer,
 }
 
-impl Memory for Bytes {
+impl DeviceBuffer for Bytes {
     fn pointer(&self) -> DevicePointer {
         self.pointer
     }
@@ -65,15 +65,15 @@ impl Memory for Bytes {
     }
 }
 
-impl Machine for Gpu {
+impl Executor for Gpu {
     fn name(&self) -> String {
         let context = self.stream.context();
         context.name().unwrap_or_else(|_| format!("GPU {}", context.ordinal()))
     }
 
-    fn allocate(&self, bytes: usize) -> Result<Box<dyn Memory>> {
+    fn allocate(&self, bytes: usize) -> Result<Box<dyn DeviceBuffer>> {
         let what =
-            |error| memory_fault("allocating memory", error, bytes as u64, self.stream.context());
+            |error| memory_error("allocating memory", error, bytes as u64, self.stream.context());
         // The driver refuses to allocate nothing.
         // SAFETY: bytes of any value are bytes.
         let slice = unsafe { self.stream.alloc::<u8>(bytes.max(1)) }.map_err(what)?;
@@ -81,11 +81,11 @@ impl Machine for Gpu {
         Ok(Box::new(Bytes { slice, pointer }))
     }
 
-    fn upload(&self, bytes: &[u8], to: &dyn Memory) -> Result<()> {
+    fn upload(&self, bytes: &[u8], to: &dyn DeviceBuffer) -> Result<()> {
         if bytes.len() > to.bytes() {
             return Err(too_much("an upload", bytes.len(), to.bytes()).into());
         }
-        let what = |error| fault("copying to the GPU", error);
+        let what = |error| driver_error("copying to the GPU", error);
         self.stream.context().bind_to_thread().map_err(what)?;
         // SAFETY: the memory is there and large enough. The copy is over before this returns, for
         // the bytes may go afterwards.
@@ -94,8 +94,8 @@ impl Machine for Gpu {
         Ok(self.stream.synchronize().map_err(what)?)
     }
 
-    fn download(&self, from: &dyn Memory) -> Result<Vec<u8>> {
-        let what = |error| fault("copying from the GPU", error);
+    fn download(&self, from: &dyn DeviceBuffer) -> Result<Vec<u8>> {
+        let what = |error| driver_error("copying from the GPU", error);
         let mut bytes = vec![0; from.bytes()];
         self.stream.context().bind_to_thread().map_err(what)?;
         // SAFETY: the memory is there and as large as the vector; the copy is over before this
@@ -107,7 +107,7 @@ impl Machine for Gpu {
     }
 
     unsafe fn launch(&self, launch: &Launch) -> Result<()> {
-        let what = |error| fault(format!("launching {}", launch.symbol), error);
+        let what = |error| driver_error(format!("launching {}", launch.symbol), error);
         self.stream.context().bind_to_thread().map_err(what)?;
         let kernel = self.modules.function(launch.symbol, launch.shared)?;
         let [x, y, z] = launch.grid;
@@ -130,8 +130,8 @@ impl Machine for Gpu {
     }
 }
 
-fn too_much(what: &str, asked: usize, limit: usize) -> Fault {
-    Fault::TooMuch {
+fn too_much(what: &str, asked: usize, limit: usize) -> CudaError {
+    CudaError::TooMuch {
         what: what.to_owned(),
         asked: asked as u64,
         unit: "bytes",

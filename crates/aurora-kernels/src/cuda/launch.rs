@@ -7,7 +7,7 @@ use candle_core::Result;
 
 use crate::Error;
 
-/// An address in the memory of a [`Machine`]; zero is null.
+/// An address in the memory of an [`Executor`]; zero is null.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DevicePointer(pub u64);
 
@@ -159,8 +159,8 @@ impl Launch {
     }
 }
 
-/// Memory of a [`Machine`], given back when dropped.
-pub trait Memory {
+/// A buffer in the memory of an [`Executor`], freed when dropped.
+pub trait DeviceBuffer {
     /// Where it begins.
     fn pointer(&self) -> DevicePointer;
     /// Its size.
@@ -168,24 +168,24 @@ pub trait Memory {
 }
 
 /// Where kernels run: a GPU's stream, or the emulator. What is asked of it happens in order.
-pub trait Machine {
+pub trait Executor {
     /// Its name, for tables.
     fn name(&self) -> String;
     /// New memory with undefined contents.
     ///
     /// # Errors
     /// When there is not enough.
-    fn allocate(&self, bytes: usize) -> Result<Box<dyn Memory>>;
+    fn allocate(&self, bytes: usize) -> Result<Box<dyn DeviceBuffer>>;
     /// Copies bytes to the beginning of `to`.
     ///
     /// # Errors
     /// More bytes than there is memory, or what the driver says.
-    fn upload(&self, bytes: &[u8], to: &dyn Memory) -> Result<()>;
+    fn upload(&self, bytes: &[u8], to: &dyn DeviceBuffer) -> Result<()>;
     /// Copies all of `from`, after everything launched before.
     ///
     /// # Errors
     /// What went wrong in this copy or in a launch before it.
-    fn download(&self, from: &dyn Memory) -> Result<Vec<u8>>;
+    fn download(&self, from: &dyn DeviceBuffer) -> Result<Vec<u8>>;
     /// Starts a kernel.
     ///
     /// # Errors

@@ -2,14 +2,14 @@
 //!
 //! The sources are in `kernels/` at the top of the workspace. This half of the crate always
 //! compiles: a plain build needs no CUDA, and whether there is a driver is found out when one is
-//! asked for. A plan (`plan`) turns shapes into a [`Launch`]; a [`Machine`] runs it, be it a GPU
+//! asked for. A plan (`plan`) turns shapes into a [`Launch`]; an [`Executor`] runs it, be it a GPU
 //! or, in tests, the emulator on the CPU.
 
+#[cfg(feature = "cuda")]
+pub(crate) mod bridge;
 pub mod compile;
 pub mod driver;
-mod fault;
-#[cfg(feature = "cuda")]
-pub(crate) mod glue;
+mod error;
 mod gpu;
 mod launch;
 pub mod module;
@@ -18,8 +18,8 @@ pub mod plan;
 pub mod source;
 pub mod symbols;
 
-pub use fault::Fault;
 #[cfg(feature = "cuda")]
-pub use glue::{AdamWState, moving_average};
+pub use bridge::{AdamWState, moving_average};
+pub use error::CudaError;
 pub use gpu::Gpu;
-pub use launch::{DevicePointer, Element, Launch, Machine, Memory, Params};
+pub use launch::{DeviceBuffer, DevicePointer, Element, Executor, Launch, Params};

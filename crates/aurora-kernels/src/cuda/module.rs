@@ -7,9 +7,9 @@ use cudarc::driver::sys::{CUdevice_attribute, CUfunction_attribute_enum, CUresul
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, DriverError};
 use cudarc::nvrtc::Ptx;
 
-use super::Fault;
+use super::CudaError;
 use super::compile::{Compiler, cache_folder};
-use super::driver::{fault, version};
+use super::driver::{driver_error, version};
 use super::source::{Module, module_of, modules};
 
 /// Dynamic shared memory that a kernel may have without asking.
@@ -39,13 +39,13 @@ impl Modules {
     ///
     /// # Errors
     /// What the driver says when it is asked for the compute capability.
-    pub fn of(context: &Arc<CudaContext>) -> Result<Arc<Self>, Fault> {
+    pub fn of(context: &Arc<CudaContext>) -> Result<Arc<Self>, CudaError> {
         static ALL: Mutex<Vec<Arc<Modules>>> = Mutex::new(Vec::new());
         let mut all = lock(&ALL);
         if let Some(found) = all.iter().find(|one| one.context.cu_ctx() == context.cu_ctx()) {
             return Ok(found.clone());
         }
-        let what = |error| fault("asking for the compute capability", error);
+        let what = |error| driver_error("asking for the compute capability", error);
         let (major, minor) = context.compute_capability().map_err(what)?;
         let limit = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
         let modules = Arc::new(Self {
@@ -66,9 +66,13 @@ impl Modules {
 
     /// The kernel with this symbol, its module loaded at the first call, and allowed `shared`
     /// bytes of dynamic shared memory.
-    pub(super) fn function(&self, symbol: &'static str, shared: u32) -> Result<Function, Fault> {
+    pub(super) fn function(
+        &self,
+        symbol: &'static str,
+        shared: u32,
+    ) -> Result<Function, CudaError> {
         if shared > self.shared_limit {
-            return Err(Fault::TooMuch {
+            return Err(CudaError::TooMuch {
                 what: symbol.to_owned(),
                 asked: u64::from(shared),
                 unit: "bytes of shared memory for a block",
@@ -84,9 +88,11 @@ impl Modules {
         if shared > function.shared {
             let attribute =
                 CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            self.context.bind_to_thread().map_err(|error| fault(symbol, error))?;
+            self.context.bind_to_thread().map_err(|error| driver_error(symbol, error))?;
             let asked = function.function.set_attribute(attribute, shared as i32);
-            asked.map_err(|error| fault(format!("asking for shared memory of {symbol}"), error))?;
+            asked.map_err(|error| {
+                driver_error(format!("asking for shared memory of {symbol}"), error)
+            })?;
             function.shared = shared;
         }
         functions.insert(symbol, function.clone());
@@ -94,7 +100,7 @@ impl Modules {
     }
 
     /// A kernel by its symbol: the version for Hopper where there is one and this is one.
-    fn find(&self, symbol: &'static str) -> Result<CudaFunction, Fault> {
+    fn find(&self, symbol: &'static str) -> Result<CudaFunction, CudaError> {
         let hopper = format!("{symbol}_sm90");
         let (name, module) = match module_of(&hopper) {
             Ok(module) if self.capability == (9, 0) => (hopper, module),
@@ -103,13 +109,15 @@ impl Modules {
         let loaded = self.load(module)?;
         loaded.load_function(&name).map_err(|DriverError(code)| match code {
             CUresult::CUDA_ERROR_NOT_FOUND => {
-                Fault::NoSymbol { module: module.name(), symbol: name.clone() }
+                CudaError::NoSymbol { module: module.name(), symbol: name.clone() }
             }
-            _ => fault(format!("looking for {name} in {}", module.name()), DriverError(code)),
+            _ => {
+                driver_error(format!("looking for {name} in {}", module.name()), DriverError(code))
+            }
         })
     }
 
-    fn load(&self, module: &'static Module) -> Result<Arc<CudaModule>, Fault> {
+    fn load(&self, module: &'static Module) -> Result<Arc<CudaModule>, CudaError> {
         let mut loaded = lock(&self.loaded);
         if let Some(found) = loaded.get(module.path) {
             return Ok(found.clone());
@@ -125,18 +133,20 @@ impl Modules {
     }
 
     /// Why the driver does not take a module.
-    fn refused(&self, module: &Module, error: DriverError, needed: (u32, u32)) -> Fault {
+    fn refused(&self, module: &Module, error: DriverError, needed: (u32, u32)) -> CudaError {
         let what = format!("the module {}", module.name());
         match error.0 {
-            CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => Fault::DriverTooOld {
+            CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => CudaError::DriverTooOld {
                 what,
                 found: version().map_or_else(|_| "an older version".to_owned(), dotted),
                 needed: dotted(needed),
             },
-            CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU => {
-                Fault::UnknownCapability { what, capability: self.capability, known: known(module) }
-            }
-            _ => fault(format!("loading {what}"), error),
+            CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU => CudaError::UnknownCapability {
+                what,
+                capability: self.capability,
+                known: known(module),
+            },
+            _ => driver_error(format!("loading {what}"), error),
         }
     }
 }
@@ -149,7 +159,11 @@ struct Code {
 }
 
 /// What is embedded for this compute capability, else what NVRTC makes of the source.
-fn code_for(module: &Module, capability: (u32, u32), driver: (u32, u32)) -> Result<Code, Fault> {
+fn code_for(
+    module: &Module,
+    capability: (u32, u32),
+    driver: (u32, u32),
+) -> Result<Code, CudaError> {
     let fitting = module.fatbin.as_ref().filter(|fatbin| fatbin.fits(capability));
     if let Some(fatbin) = fitting
         // A driver takes machine code of any CUDA of its own major version.
@@ -158,27 +172,27 @@ fn code_for(module: &Module, capability: (u32, u32), driver: (u32, u32)) -> Resu
         return Ok(Code { bytes: fatbin.bytes.to_vec(), cuda: fatbin.cuda() });
     }
     if capability < (8, 0) {
-        return Err(Fault::UnknownCapability {
+        return Err(CudaError::UnknownCapability {
             what: format!("the module {}", module.name()),
             capability,
             known: "8.0 and later".to_owned(),
         });
     }
-    let too_old = |needed: (u32, u32)| Fault::DriverTooOld {
+    let too_old = |needed: (u32, u32)| CudaError::DriverTooOld {
         what: format!("the module {}", module.name()),
         found: dotted(driver),
         needed: dotted(needed),
     };
     let compiler = Compiler::find().map_err(|reason| match fitting {
         Some(fatbin) => too_old(fatbin.cuda()),
-        None => Fault::NoModule { module: module.name(), capability, reason },
+        None => CudaError::NoModule { module: module.name(), capability, reason },
     })?;
     let cuda = (compiler.version().0.unsigned_abs(), compiler.version().1.unsigned_abs());
     if cuda.0 > driver.0 {
         return Err(too_old(cuda));
     }
     let architecture =
-        compiler.architecture(capability).ok_or_else(|| Fault::UnknownCapability {
+        compiler.architecture(capability).ok_or_else(|| CudaError::UnknownCapability {
             what: format!("the module {} (NVRTC {})", module.name(), dotted(cuda)),
             capability,
             known: known(module),
@@ -209,7 +223,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 ///
 /// # Errors
 /// As a launch: no compiler, an unknown compute capability, a driver that is too old.
-pub fn prepare(capability: (u32, u32), driver: (u32, u32)) -> Result<Vec<(String, bool)>, Fault> {
+pub fn prepare(
+    capability: (u32, u32),
+    driver: (u32, u32),
+) -> Result<Vec<(String, bool)>, CudaError> {
     let wanted = modules().iter().filter(|module| !module.for_hopper() || capability == (9, 0));
     wanted
         .map(|module| {

@@ -1,7 +1,7 @@
 //! What is embedded: the sources of the kernels, and the fatbins that were there when this crate
 //! was built.
 
-use super::Fault;
+use super::CudaError;
 use super::symbols::SOURCES;
 
 /// A source, and what was compiled from it.
@@ -47,13 +47,13 @@ pub fn modules() -> &'static [Module] {
 /// The module that has a kernel.
 ///
 /// # Errors
-/// [`Fault::NoSymbol`] for a symbol that no source exports.
-pub fn module_of(symbol: &str) -> Result<&'static Module, Fault> {
+/// [`CudaError::NoSymbol`] for a symbol that no source exports.
+pub fn module_of(symbol: &str) -> Result<&'static Module, CudaError> {
     let exports = |path: &str| {
         let source = SOURCES.iter().find(|source| source.path == path);
         source.is_some_and(|source| source.kernels.iter().any(|kernel| kernel.symbol == symbol))
     };
-    modules().iter().find(|module| exports(module.path)).ok_or_else(|| Fault::NoSymbol {
+    modules().iter().find(|module| exports(module.path)).ok_or_else(|| CudaError::NoSymbol {
         module: "in kernels/".to_owned(),
         symbol: symbol.to_owned(),
     })

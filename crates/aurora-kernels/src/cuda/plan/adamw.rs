@@ -2,7 +2,7 @@
 
 use candle_core::Result;
 
-use super::tensors::{Blocks, bytes_of};
+use super::multi_tensor::{TensorBlocks, bytes_of};
 use crate::cuda::launch::symbol_for;
 use crate::cuda::params::{AdamW, AdamWTensor};
 use crate::cuda::{DevicePointer, Element, Launch};
@@ -31,7 +31,7 @@ pub struct AdamWConstants {
 
 /// Where a tensor and its state are; see `AdamWTensor`.
 #[derive(Debug, Clone, Copy)]
-pub struct AdamWMemory {
+pub struct AdamWBuffers {
     /// The tensor.
     pub parameter: DevicePointer,
     /// Its gradient.
@@ -47,7 +47,7 @@ pub struct AdamWMemory {
 pub struct AdamWPlan {
     element: Element,
     lengths: Vec<usize>,
-    blocks: Blocks,
+    blocks: TensorBlocks,
 }
 
 impl AdamWPlan {
@@ -56,7 +56,7 @@ impl AdamWPlan {
     /// # Errors
     /// More elements than a launch can have.
     pub fn new(element: Element, lengths: &[usize]) -> Result<Self> {
-        let blocks = Blocks::of(OP, lengths)?;
+        let blocks = TensorBlocks::of(OP, lengths)?;
         Ok(Self { element, lengths: lengths.to_vec(), blocks })
     }
 
@@ -70,7 +70,7 @@ impl AdamWPlan {
     ///
     /// # Errors
     /// Another number of tensors.
-    pub fn tensors(&self, tensors: &[(AdamWMemory, AdamWConstants)]) -> Result<Vec<u8>> {
+    pub fn tensors(&self, tensors: &[(AdamWBuffers, AdamWConstants)]) -> Result<Vec<u8>> {
         if tensors.len() != self.lengths.len() {
             return Err(crate::Error::Argument {
                 op: OP,

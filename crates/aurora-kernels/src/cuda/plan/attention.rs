@@ -21,7 +21,7 @@ const HEADS: [usize; 5] = [32, 64, 80, 96, 128];
 
 /// Attention of rows of queries over rows of keys and values.
 #[derive(Debug, Clone, Copy)]
-pub struct Attention {
+pub struct AttentionPlan {
     /// Of q, k, v, the result and their gradients; all else is f32.
     pub element: Element,
     /// Rows of queries, Bq.
@@ -53,7 +53,7 @@ pub struct HeadRows {
 
 /// What changes the scores; null where there is none.
 #[derive(Debug, Clone, Copy)]
-pub struct ScoreMemory {
+pub struct ScoreBuffers {
     /// Added, (Bq, Tk) f32.
     pub mask: DevicePointer,
     /// Multiplies first, (Bq, Tk) f32.
@@ -64,7 +64,7 @@ pub struct ScoreMemory {
 
 /// Where the forward pass reads and writes.
 #[derive(Debug, Clone, Copy)]
-pub struct AttentionForwardMemory {
+pub struct AttentionForwardBuffers {
     /// (Bq, Tq, D).
     pub q: HeadRows,
     /// (Bk, Tk, D).
@@ -76,12 +76,12 @@ pub struct AttentionForwardMemory {
     /// Log-sum-exp of each row of scores, (Bq, heads, Tq) f32, written; or null.
     pub log_sums: DevicePointer,
     /// What changes the scores.
-    pub scores: ScoreMemory,
+    pub scores: ScoreBuffers,
 }
 
 /// Where the backward pass reads and writes.
 #[derive(Debug, Clone, Copy)]
-pub struct AttentionBackwardMemory {
+pub struct AttentionBackwardBuffers {
     /// (Bq, Tq, D).
     pub q: HeadRows,
     /// (Bk, Tk, D).
@@ -97,7 +97,7 @@ pub struct AttentionBackwardMemory {
     /// Room for (Bq, heads, Tq) f32.
     pub deltas: DevicePointer,
     /// As in the forward pass.
-    pub scores: ScoreMemory,
+    pub scores: ScoreBuffers,
     /// First of [`queries_by_key`], (Bk + 1) u32; null where `kv_rows` is.
     pub query_offsets: DevicePointer,
     /// Second of [`queries_by_key`], (Bq) u32; null where `kv_rows` is.
@@ -136,13 +136,13 @@ pub fn queries_by_key(kv_rows: &[u32], keys: usize) -> Result<(Vec<u32>, Vec<u32
     Ok((offsets, list))
 }
 
-impl Attention {
+impl AttentionPlan {
     /// The forward pass; None where there is nothing to do.
     ///
     /// # Errors
     /// A head size that there is no kernel for, no key at all, causal with more queries than keys,
     /// rows of keys that do not fit, sizes past what a launch can have.
-    pub fn forward(&self, memory: &AttentionForwardMemory) -> Result<Option<Launch>> {
+    pub fn forward(&self, memory: &AttentionForwardBuffers) -> Result<Option<Launch>> {
         let size = self.check(&memory.scores)?;
         if self.queries == 0 || self.q_len == 0 {
             return Ok(None);
@@ -170,10 +170,10 @@ impl Attention {
     /// The backward pass: launches to run one after the other.
     ///
     /// # Errors
-    /// As [`Attention::forward`].
-    pub fn backward(&self, memory: &AttentionBackwardMemory) -> Result<Vec<Launch>> {
+    /// As [`AttentionPlan::forward`].
+    pub fn backward(&self, memory: &AttentionBackwardBuffers) -> Result<Vec<Launch>> {
         let size = self.check(&memory.scores)?;
-        let AttentionBackwardMemory { dq, dk, dv, .. } = *memory;
+        let AttentionBackwardBuffers { dq, dk, dv, .. } = *memory;
         let mut launches = Vec::new();
         let nowhere = HeadRows { pointer: DevicePointer::NULL, batch_stride: 0, row_stride: 0 };
         let params = AttentionBackward {
@@ -222,7 +222,7 @@ impl Attention {
         Ok(launches)
     }
 
-    fn delta(&self, memory: &AttentionBackwardMemory) -> Result<Launch> {
+    fn delta(&self, memory: &AttentionBackwardBuffers) -> Result<Launch> {
         let params = AttentionDelta {
             out: memory.out.params(),
             dout: memory.dout.params(),
@@ -244,7 +244,7 @@ impl Attention {
     }
 
     /// Holds the sizes to what the kernels can do; the head size of the kernel to use.
-    fn check(&self, scores: &ScoreMemory) -> Result<usize> {
+    fn check(&self, scores: &ScoreBuffers) -> Result<usize> {
         let wrong = |name, shape: Vec<usize>, expected: String| {
             Err(Error::Argument { op: OP, name, shape, expected }.into())
         };
@@ -272,7 +272,7 @@ impl Attention {
         Ok(size)
     }
 
-    fn scores(&self, memory: &ScoreMemory) -> AttentionScores {
+    fn scores(&self, memory: &ScoreBuffers) -> AttentionScores {
         AttentionScores {
             mask: memory.mask.read().cast(),
             scale: memory.scale.read().cast(),

@@ -2,8 +2,8 @@
 
 use candle_core::Result;
 
+use super::column_sum::{COLUMN_THREADS, RowPartition, pack_blocks};
 use super::int;
-use super::parts::{COLUMN_THREADS, Parts, pack_blocks};
 use crate::cuda::launch::symbol_for;
 use crate::cuda::params::{AddBias, ColumnSum};
 use crate::cuda::{DevicePointer, Element, Launch};
@@ -13,7 +13,7 @@ const THREADS: u32 = 256;
 
 /// A bias on rows, and sums over them.
 #[derive(Debug, Clone, Copy)]
-pub struct Bias {
+pub struct BiasPlan {
     /// Of all tensors.
     pub element: Element,
     /// Number of rows.
@@ -24,18 +24,18 @@ pub struct Bias {
 
 /// Where a sum over rows reads and writes.
 #[derive(Debug, Clone, Copy)]
-pub struct ColumnSumMemory {
+pub struct ColumnSumBuffers {
     /// (rows, columns).
     pub x: DevicePointer,
     /// Distance between rows of x.
     pub x_stride: usize,
     /// (columns).
     pub sum: DevicePointer,
-    /// [`Bias::workspace`] numbers of f32.
+    /// [`BiasPlan::workspace`] numbers of f32.
     pub workspace: DevicePointer,
 }
 
-impl Bias {
+impl BiasPlan {
     /// y (rows, columns), dense, += bias (columns); None where there is nothing to do.
     ///
     /// # Errors
@@ -58,7 +58,7 @@ impl Bias {
 
     /// Numbers of f32 that a sum over rows needs room for.
     pub fn workspace(&self) -> usize {
-        if self.rows == 0 { 0 } else { Parts::of(self.rows).count * self.columns }
+        if self.rows == 0 { 0 } else { RowPartition::of(self.rows).count * self.columns }
     }
 
     /// The sum over rows, a bias's gradient: two launches, or none of an empty batch, whose sums
@@ -66,11 +66,11 @@ impl Bias {
     ///
     /// # Errors
     /// Sizes past what a launch can have.
-    pub fn column_sum(&self, memory: &ColumnSumMemory) -> Result<Vec<Launch>> {
+    pub fn column_sum(&self, memory: &ColumnSumBuffers) -> Result<Vec<Launch>> {
         if self.rows == 0 || self.columns == 0 {
             return Ok(Vec::new());
         }
-        let parts = Parts::of(self.rows);
+        let parts = RowPartition::of(self.rows);
         let params = ColumnSum {
             x: memory.x.read(),
             partial: memory.workspace.floats(),

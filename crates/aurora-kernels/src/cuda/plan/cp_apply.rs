@@ -17,7 +17,7 @@ const BLOCKS: usize = 256;
 
 /// `y += (x A^T) B^T` for few tokens.
 #[derive(Debug, Clone, Copy)]
-pub struct Apply {
+pub struct CpApplyPlan {
     /// Of all tensors.
     pub element: Element,
     /// Number of tokens.
@@ -36,7 +36,7 @@ pub struct Apply {
 
 /// Where it reads and writes.
 #[derive(Debug, Clone, Copy)]
-pub struct ApplyMemory {
+pub struct ApplyBuffers {
     /// (tokens, inputs).
     pub x: DevicePointer,
     /// (rank, inputs), dense.
@@ -47,12 +47,12 @@ pub struct ApplyMemory {
     pub y: DevicePointer,
 }
 
-impl Apply {
+impl CpApplyPlan {
     /// The launch; None where there is nothing to add.
     ///
     /// # Errors
     /// Rows that overlap, or sizes past what a launch can have.
-    pub fn launch(&self, memory: &ApplyMemory) -> Result<Option<Launch>> {
+    pub fn launch(&self, memory: &ApplyBuffers) -> Result<Option<Launch>> {
         if [self.tokens, self.inputs, self.outputs, self.rank].contains(&0) {
             return Ok(None);
         }

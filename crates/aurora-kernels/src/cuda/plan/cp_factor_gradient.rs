@@ -31,7 +31,7 @@ pub enum FactorLayout {
 
 /// Gradients of the factors of one map, or of one slice of it.
 #[derive(Debug, Clone, Copy)]
-pub struct FactorGradient {
+pub struct CpFactorGradientPlan {
     /// Of x and dy, z and g.
     pub element: Element,
     /// Of u and v: `element` or f32.
@@ -60,7 +60,7 @@ pub struct FactorGradient {
 
 /// Where the gradient reads and writes; see `CpFactorGradient` for the shapes.
 #[derive(Debug, Clone, Copy)]
-pub struct FactorGradientMemory {
+pub struct FactorGradientBuffers {
     /// What the map got.
     pub x: DevicePointer,
     /// The derivative by what it gave.
@@ -73,7 +73,7 @@ pub struct FactorGradientMemory {
     pub z: DevicePointer,
     /// Where dy V goes.
     pub g: DevicePointer,
-    /// As many f32 as [`FactorGradient::workspace`] says.
+    /// As many f32 as [`CpFactorGradientPlan::workspace`] says.
     pub workspace: DevicePointer,
     /// s of the slice, or null for ones.
     pub scale: DevicePointer,
@@ -85,7 +85,7 @@ pub struct FactorGradientMemory {
     pub dscale: DevicePointer,
 }
 
-impl FactorGradient {
+impl CpFactorGradientPlan {
     /// Tokens of a split, and how many splits there are.
     fn splits(&self) -> (usize, usize) {
         let tiles = (self.inputs.div_ceil(ROWS) + self.outputs.div_ceil(ROWS))
@@ -130,7 +130,7 @@ impl FactorGradient {
     ///
     /// # Errors
     /// Types or rows that do not fit, or sizes past what a launch can have.
-    pub fn launches(&self, memory: &FactorGradientMemory) -> Result<Vec<Launch>> {
+    pub fn launches(&self, memory: &FactorGradientBuffers) -> Result<Vec<Launch>> {
         if self.rank == 0 || (self.inputs == 0 && self.outputs == 0) {
             return Ok(Vec::new());
         }

@@ -50,7 +50,7 @@ pub struct Slice {
 
 /// Merged weights of all slices: `W + V diag(lambda * p) U^T`, or `W + V G^T U^T`.
 #[derive(Debug, Clone)]
-pub struct Reconstruct {
+pub struct CpReconstructPlan {
     /// Of the weights.
     pub element: Element,
     /// Number of components.
@@ -66,7 +66,7 @@ pub struct Reconstruct {
 /// What the launch reads besides its parameters: has to be brought to the device once, and is good
 /// for as long as no pointer or size in it changes.
 #[derive(Debug, Clone)]
-pub struct ReconstructTable {
+pub struct CpReconstructTable {
     /// The table itself: goes to memory aligned to eight bytes.
     pub bytes: Vec<u8>,
     symbol: &'static str,
@@ -76,12 +76,12 @@ pub struct ReconstructTable {
     blocks: usize,
 }
 
-impl Reconstruct {
+impl CpReconstructPlan {
     /// The table of pairs and slices; None where there is nothing to do.
     ///
     /// # Errors
     /// A slice of a pair that is not there, rows that overlap, or sizes past what a launch can have.
-    pub fn table(&self) -> Result<Option<ReconstructTable>> {
+    pub fn table(&self) -> Result<Option<CpReconstructTable>> {
         let (mut slices, mut pairs) = (Vec::<CpSlice>::new(), Vec::<CpPair>::new());
         if let Some(slice) = self.slices.iter().find(|slice| slice.pair >= self.pairs.len()) {
             at_least(OP, "pairs", self.pairs.len(), slice.pair.saturating_add(1))?;
@@ -136,7 +136,7 @@ impl Reconstruct {
         } else {
             symbol_for!(self.element, "cp_reconstruct")
         };
-        Ok(Some(ReconstructTable {
+        Ok(Some(CpReconstructTable {
             bytes,
             symbol,
             rank: int(OP, "rank", self.rank)?,
@@ -147,7 +147,7 @@ impl Reconstruct {
     }
 }
 
-impl ReconstructTable {
+impl CpReconstructTable {
     /// The launch, with the table's bytes at `table` on the device and `lambda` (rank), f32, or null
     /// for ones; with cores it is not looked at.
     ///

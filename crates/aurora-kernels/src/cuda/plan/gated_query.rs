@@ -2,7 +2,7 @@
 
 use candle_core::Result;
 
-use super::parts::{COLUMN_THREADS, Parts};
+use super::column_sum::{COLUMN_THREADS, RowPartition};
 use super::{int, product};
 use crate::cuda::launch::symbol_for;
 use crate::cuda::params::{
@@ -14,7 +14,7 @@ const OP: &str = "gated_query";
 
 /// Gated query transformation over rows, all dense.
 #[derive(Debug, Clone, Copy)]
-pub struct GatedQuery {
+pub struct GatedQueryPlan {
     /// Of all tensors.
     pub element: Element,
     /// Number of rows.
@@ -41,7 +41,7 @@ pub struct GatedQueryInputs {
 
 /// Where the forward pass reads and writes.
 #[derive(Debug, Clone, Copy)]
-pub struct GatedQueryForwardMemory {
+pub struct GatedQueryForwardBuffers {
     /// What is added to.
     pub ffn: DevicePointer,
     /// What is added.
@@ -53,7 +53,7 @@ pub struct GatedQueryForwardMemory {
 /// Where the backward pass reads and writes; what it writes may be null. The gradient of ffn is
 /// that of out.
 #[derive(Debug, Clone, Copy)]
-pub struct GatedQueryBackwardMemory {
+pub struct GatedQueryBackwardBuffers {
     /// What the forward pass read.
     pub inputs: GatedQueryInputs,
     /// Gradient of out.
@@ -66,11 +66,11 @@ pub struct GatedQueryBackwardMemory {
     pub dshift: [DevicePointer; 2],
     /// Those of a.
     pub dgate: [DevicePointer; 2],
-    /// [`GatedQuery::workspace`] numbers of f32; null where only gradients of h are wanted.
+    /// [`GatedQueryPlan::workspace`] numbers of f32; null where only gradients of h are wanted.
     pub workspace: DevicePointer,
 }
 
-impl GatedQuery {
+impl GatedQueryPlan {
     fn empty(&self) -> bool {
         self.rows == 0 || self.columns == 0
     }
@@ -79,13 +79,13 @@ impl GatedQuery {
     ///
     /// # Errors
     /// Sizes past what a launch can have.
-    pub fn forward(&self, memory: &GatedQueryForwardMemory) -> Result<Option<Launch>> {
+    pub fn forward(&self, memory: &GatedQueryForwardBuffers) -> Result<Option<Launch>> {
         if self.empty() {
             return Ok(None);
         }
         product(OP, "ffn", &[self.rows, self.columns])?;
         let GatedQueryInputs { h, scale, shift, gate } = memory.inputs;
-        let parts = Parts::of(self.rows);
+        let parts = RowPartition::of(self.rows);
         let params = GatedQueryForward {
             ffn: memory.ffn.read(),
             h_self: h[0].read(),
@@ -110,7 +110,7 @@ impl GatedQuery {
 
     /// Numbers of f32 that the gradients of vectors and gates need room for.
     pub fn workspace(&self) -> usize {
-        if self.rows == 0 { 0 } else { (Parts::of(self.rows).count + 1) * 3 * self.columns }
+        if self.rows == 0 { 0 } else { (RowPartition::of(self.rows).count + 1) * 3 * self.columns }
     }
 
     /// The backward pass: up to three launches, one after the other. Of an empty batch there is
@@ -118,7 +118,7 @@ impl GatedQuery {
     ///
     /// # Errors
     /// Sizes past what a launch can have; a gradient of a gate that is not there.
-    pub fn backward(&self, memory: &GatedQueryBackwardMemory) -> Result<Vec<Launch>> {
+    pub fn backward(&self, memory: &GatedQueryBackwardBuffers) -> Result<Vec<Launch>> {
         const NULL: DevicePointer = DevicePointer::NULL;
         if self.empty() {
             return Ok(Vec::new());
@@ -140,7 +140,7 @@ impl GatedQuery {
         if !sums && memory.dh == [NULL; 2] {
             return Ok(Vec::new());
         }
-        let (element, parts) = (self.element, Parts::of(self.rows));
+        let (element, parts) = (self.element, RowPartition::of(self.rows));
         let columns = int(OP, "dout", self.columns)?;
         let partial = if sums { memory.workspace } else { NULL };
         let added = memory.workspace.offset(parts.count * 3 * self.columns, Element::F32);
@@ -180,7 +180,7 @@ impl GatedQuery {
                 unused: 0,
             };
             let symbol = symbol_for!(element, "gated_query_finish");
-            let grid = Parts::finish_grid(self.columns);
+            let grid = RowPartition::finish_grid(self.columns);
             launches.push(Launch::new(symbol, grid, COLUMN_THREADS, 0, &params)?);
         }
         if gates {

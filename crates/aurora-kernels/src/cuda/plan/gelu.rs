@@ -2,7 +2,7 @@
 
 use candle_core::Result;
 
-use super::parts::{COLUMN_THREADS, Parts, pack_blocks};
+use super::column_sum::{COLUMN_THREADS, RowPartition, pack_blocks};
 use super::{int, product};
 use crate::cuda::launch::symbol_for;
 use crate::cuda::params::{GeluBackward, GeluForward};
@@ -13,7 +13,7 @@ const THREADS: u32 = 256;
 
 /// The Gaussian error linear unit over rows, all dense.
 #[derive(Debug, Clone, Copy)]
-pub struct Gelu {
+pub struct GeluPlan {
     /// Of all tensors.
     pub element: Element,
     /// Number of rows.
@@ -24,7 +24,7 @@ pub struct Gelu {
 
 /// Where the backward pass reads and writes; see `GeluBackward` for the shapes.
 #[derive(Debug, Clone, Copy)]
-pub struct GeluBackwardMemory {
+pub struct GeluBackwardBuffers {
     /// What the forward pass had.
     pub x: DevicePointer,
     /// Likewise.
@@ -35,11 +35,11 @@ pub struct GeluBackwardMemory {
     pub dx: DevicePointer,
     /// Where the gradient of the bias goes, or null.
     pub dbias: DevicePointer,
-    /// [`Gelu::workspace`] numbers of f32; null where no gradient of the bias is wanted.
+    /// [`GeluPlan::workspace`] numbers of f32; null where no gradient of the bias is wanted.
     pub workspace: DevicePointer,
 }
 
-impl Gelu {
+impl GeluPlan {
     /// The elements, and the length of a row where that matters.
     fn sizes(&self, rows_matter: bool) -> Result<(usize, i32)> {
         let count = product(OP, "x", &[self.rows, self.columns])?;
@@ -75,7 +75,7 @@ impl Gelu {
 
     /// Numbers of f32 that the gradient of the bias needs room for.
     pub fn workspace(&self) -> usize {
-        if self.rows == 0 { 0 } else { Parts::of(self.rows).count * self.columns }
+        if self.rows == 0 { 0 } else { RowPartition::of(self.rows).count * self.columns }
     }
 
     /// The backward pass: one launch, with a gradient of the bias two. Of an empty batch there is
@@ -83,14 +83,14 @@ impl Gelu {
     ///
     /// # Errors
     /// Sizes past what a launch can have.
-    pub fn backward(&self, memory: &GeluBackwardMemory) -> Result<Vec<Launch>> {
+    pub fn backward(&self, memory: &GeluBackwardBuffers) -> Result<Vec<Launch>> {
         let null = DevicePointer::NULL;
         let wanted = memory.dbias != null;
         let (count, columns) = self.sizes(wanted || memory.bias != null)?;
         if count == 0 {
             return Ok(Vec::new());
         }
-        let parts = Parts::of(self.rows);
+        let parts = RowPartition::of(self.rows);
         let params = GeluBackward {
             x: memory.x.read(),
             bias: memory.bias.read(),

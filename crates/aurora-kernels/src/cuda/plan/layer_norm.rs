@@ -2,8 +2,8 @@
 
 use candle_core::Result;
 
+use super::column_sum::{COLUMN_THREADS, RowPartition};
 use super::int;
-use super::parts::{COLUMN_THREADS, Parts};
 use crate::cuda::launch::symbol_for;
 use crate::cuda::params::{LayerNormBackward, LayerNormForward, LayerNormParameters};
 use crate::cuda::{DevicePointer, Element, Launch};
@@ -15,7 +15,7 @@ const ROWS_OF_BLOCK: usize = THREADS as usize / 32;
 
 /// Layer normalisation of rows.
 #[derive(Debug, Clone, Copy)]
-pub struct LayerNorm {
+pub struct LayerNormPlan {
     /// Of all tensors but the mean and rstd, which are f32.
     pub element: Element,
     /// Number of rows.
@@ -30,7 +30,7 @@ pub struct LayerNorm {
 
 /// Where the forward pass reads and writes; see `LayerNormForward` for the shapes.
 #[derive(Debug, Clone, Copy)]
-pub struct LayerNormForwardMemory {
+pub struct LayerNormForwardBuffers {
     /// What is normalised.
     pub x: DevicePointer,
     /// Added to x first, or null.
@@ -52,7 +52,7 @@ pub struct LayerNormForwardMemory {
 /// Where the backward pass reads and writes; see `LayerNormBackward` and `LayerNormParameters` for
 /// the shapes.
 #[derive(Debug, Clone, Copy)]
-pub struct LayerNormBackwardMemory {
+pub struct LayerNormBackwardBuffers {
     /// What was normalised: x, or the sum that the forward pass wrote.
     pub x: DevicePointer,
     /// Scale.
@@ -71,16 +71,16 @@ pub struct LayerNormBackwardMemory {
     pub dweight: DevicePointer,
     /// Where the gradient of the bias goes, or null.
     pub dbias: DevicePointer,
-    /// [`LayerNorm::workspace`] numbers of f32; null where neither of the two is wanted.
+    /// [`LayerNormPlan::workspace`] numbers of f32; null where neither of the two is wanted.
     pub workspace: DevicePointer,
 }
 
-impl LayerNorm {
+impl LayerNormPlan {
     /// The forward pass; None where there is nothing to do.
     ///
     /// # Errors
     /// Sizes past what a launch can have.
-    pub fn forward(&self, memory: &LayerNormForwardMemory) -> Result<Option<Launch>> {
+    pub fn forward(&self, memory: &LayerNormForwardBuffers) -> Result<Option<Launch>> {
         if self.rows == 0 || self.columns == 0 {
             return Ok(None);
         }
@@ -105,7 +105,7 @@ impl LayerNorm {
 
     /// Numbers of f32 that the gradients of weight and bias need room for.
     pub fn workspace(&self) -> usize {
-        if self.rows == 0 { 0 } else { Parts::of(self.rows).count * 2 * self.columns }
+        if self.rows == 0 { 0 } else { RowPartition::of(self.rows).count * 2 * self.columns }
     }
 
     /// The backward pass: up to three launches, one after the other. Of an empty batch there is
@@ -113,7 +113,7 @@ impl LayerNorm {
     ///
     /// # Errors
     /// Sizes past what a launch can have.
-    pub fn backward(&self, memory: &LayerNormBackwardMemory) -> Result<Vec<Launch>> {
+    pub fn backward(&self, memory: &LayerNormBackwardBuffers) -> Result<Vec<Launch>> {
         let mut launches = Vec::new();
         if self.rows == 0 || self.columns == 0 {
             return Ok(launches);
@@ -139,7 +139,7 @@ impl LayerNorm {
         }
         let vectors = [memory.dweight, memory.dbias];
         if vectors != [DevicePointer::NULL; 2] {
-            let parts = Parts::of(self.rows);
+            let parts = RowPartition::of(self.rows);
             let params = LayerNormParameters {
                 x: memory.x.read(),
                 dy: memory.dy.read(),

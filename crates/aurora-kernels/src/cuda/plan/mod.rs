@@ -4,6 +4,7 @@
 mod adamw;
 mod attention;
 mod bias;
+mod column_sum;
 mod cp_apply;
 mod cp_factor_gradient;
 mod cp_reconstruct;
@@ -11,28 +12,27 @@ mod gated_query;
 mod gelu;
 mod layer_norm;
 mod moving_average;
-mod parts;
+mod multi_tensor;
 mod soft_cross_entropy;
-mod tensors;
 
-pub use adamw::{AdamWConstants, AdamWMemory, AdamWPlan};
+pub use adamw::{AdamWBuffers, AdamWConstants, AdamWPlan};
 pub use attention::{
-    Attention, AttentionBackwardMemory, AttentionForwardMemory, HeadRows, ScoreMemory,
+    AttentionBackwardBuffers, AttentionForwardBuffers, AttentionPlan, HeadRows, ScoreBuffers,
     queries_by_key,
 };
-pub use bias::{Bias, ColumnSumMemory};
-pub use cp_apply::{Apply, ApplyMemory};
-pub use cp_factor_gradient::{FactorGradient, FactorGradientMemory, FactorLayout};
-pub use cp_reconstruct::{FactorPair, Reconstruct, ReconstructTable, Slice};
+pub use bias::{BiasPlan, ColumnSumBuffers};
+pub use cp_apply::{ApplyBuffers, CpApplyPlan};
+pub use cp_factor_gradient::{CpFactorGradientPlan, FactorGradientBuffers, FactorLayout};
+pub use cp_reconstruct::{CpReconstructPlan, CpReconstructTable, FactorPair, Slice};
 pub use gated_query::{
-    GatedQuery, GatedQueryBackwardMemory, GatedQueryForwardMemory, GatedQueryInputs,
+    GatedQueryBackwardBuffers, GatedQueryForwardBuffers, GatedQueryInputs, GatedQueryPlan,
 };
-pub use gelu::{Gelu, GeluBackwardMemory};
-pub use layer_norm::{LayerNorm, LayerNormBackwardMemory, LayerNormForwardMemory};
-pub use moving_average::{AveragedMemory, MovingAveragePlan};
+pub use gelu::{GeluBackwardBuffers, GeluPlan};
+pub use layer_norm::{LayerNormBackwardBuffers, LayerNormForwardBuffers, LayerNormPlan};
+pub use moving_average::{AveragedBuffers, MovingAveragePlan};
 pub use soft_cross_entropy::{
-    CrossEntropyTargets, SoftCrossEntropy, SoftCrossEntropyBackwardMemory,
-    SoftCrossEntropyForwardMemory,
+    CrossEntropyTargets, SoftCrossEntropyBackwardBuffers, SoftCrossEntropyForwardBuffers,
+    SoftCrossEntropyPlan,
 };
 
 use crate::Error;

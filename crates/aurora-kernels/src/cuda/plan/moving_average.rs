@@ -2,7 +2,7 @@
 
 use candle_core::Result;
 
-use super::tensors::{Blocks, bytes_of};
+use super::multi_tensor::{TensorBlocks, bytes_of};
 use crate::cuda::launch::symbol_for;
 use crate::cuda::params::{AveragedTensor, MovingAverage};
 use crate::cuda::{DevicePointer, Element, Launch};
@@ -12,7 +12,7 @@ const THREADS: u32 = 256;
 
 /// Where an average and what it follows are; see `AveragedTensor`.
 #[derive(Debug, Clone, Copy)]
-pub struct AveragedMemory {
+pub struct AveragedBuffers {
     /// The average, f32.
     pub average: DevicePointer,
     /// The live tensor.
@@ -24,7 +24,7 @@ pub struct AveragedMemory {
 pub struct MovingAveragePlan {
     element: Element,
     tensors: Vec<AveragedTensor>,
-    blocks: Blocks,
+    blocks: TensorBlocks,
 }
 
 // SAFETY: the pointers in the tensors are addresses on a machine, which nothing here follows.
@@ -37,9 +37,9 @@ impl MovingAveragePlan {
     ///
     /// # Errors
     /// More elements than a launch can have.
-    pub fn new(element: Element, tensors: &[(AveragedMemory, usize)]) -> Result<Self> {
+    pub fn new(element: Element, tensors: &[(AveragedBuffers, usize)]) -> Result<Self> {
         let lengths: Vec<usize> = tensors.iter().map(|&(_, length)| length).collect();
-        let blocks = Blocks::of(OP, &lengths)?;
+        let blocks = TensorBlocks::of(OP, &lengths)?;
         let tensors = tensors
             .iter()
             .zip(&blocks.first)

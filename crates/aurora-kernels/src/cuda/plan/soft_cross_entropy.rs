@@ -17,7 +17,7 @@ const SHORTEST: usize = 2048;
 
 /// Cross-entropy of rows of logits.
 #[derive(Debug, Clone, Copy)]
-pub struct SoftCrossEntropy {
+pub struct SoftCrossEntropyPlan {
     /// Of logits, targets and the gradient.
     pub element: Element,
     /// Number of rows.
@@ -46,7 +46,7 @@ pub enum CrossEntropyTargets {
 
 /// Where the forward pass reads and writes; see `SoftCrossEntropyForward` for the shapes.
 #[derive(Debug, Clone, Copy)]
-pub struct SoftCrossEntropyForwardMemory {
+pub struct SoftCrossEntropyForwardBuffers {
     /// Logits.
     pub logits: DevicePointer,
     /// What they should be.
@@ -57,13 +57,13 @@ pub struct SoftCrossEntropyForwardMemory {
     pub log_sum: DevicePointer,
     /// Where the sum of each row's targets goes; may be null where there are labels.
     pub weight: DevicePointer,
-    /// [`SoftCrossEntropy::workspace`] numbers of f32.
+    /// [`SoftCrossEntropyPlan::workspace`] numbers of f32.
     pub workspace: DevicePointer,
 }
 
 /// Where the backward pass reads and writes; see `SoftCrossEntropyBackward` for the shapes.
 #[derive(Debug, Clone, Copy)]
-pub struct SoftCrossEntropyBackwardMemory {
+pub struct SoftCrossEntropyBackwardBuffers {
     /// Logits.
     pub logits: DevicePointer,
     /// What they should be.
@@ -80,7 +80,7 @@ pub struct SoftCrossEntropyBackwardMemory {
     pub dlogits: DevicePointer,
 }
 
-impl SoftCrossEntropy {
+impl SoftCrossEntropyPlan {
     /// Blocks of a row and classes of each: a function of the shape alone, so that sums have one
     /// order.
     fn slices(&self) -> (usize, usize) {
@@ -121,7 +121,7 @@ impl SoftCrossEntropy {
     ///
     /// # Errors
     /// Rows without classes, sizes past what a launch can have, smoothing of soft targets.
-    pub fn forward(&self, memory: &SoftCrossEntropyForwardMemory) -> Result<Vec<Launch>> {
+    pub fn forward(&self, memory: &SoftCrossEntropyForwardBuffers) -> Result<Vec<Launch>> {
         if self.rows == 0 {
             return Ok(Vec::new());
         }
@@ -171,7 +171,7 @@ impl SoftCrossEntropy {
     ///
     /// # Errors
     /// As for the forward pass.
-    pub fn backward(&self, memory: &SoftCrossEntropyBackwardMemory) -> Result<Option<Launch>> {
+    pub fn backward(&self, memory: &SoftCrossEntropyBackwardBuffers) -> Result<Option<Launch>> {
         if self.rows == 0 {
             return Ok(None);
         }
@@ -228,7 +228,8 @@ mod tests {
         {
             let element = Element::Bf16;
             let logits_stride = classes;
-            let plan = SoftCrossEntropy { element, rows, classes, logits_stride, smoothing: 0.0 };
+            let plan =
+                SoftCrossEntropyPlan { element, rows, classes, logits_stride, smoothing: 0.0 };
             let (count, length) = plan.slices();
             assert_eq!(count, slices);
             assert!(count * length >= classes && (count - 1) * length < classes);

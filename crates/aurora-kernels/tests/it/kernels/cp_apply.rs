@@ -1,10 +1,10 @@
 //! The fused low-rank forward against f64.
 
-use aurora_kernels::cuda::plan::{Apply, ApplyMemory};
-use aurora_kernels::cuda::{DevicePointer, Element, Machine};
+use aurora_kernels::cuda::plan::{ApplyBuffers, CpApplyPlan};
+use aurora_kernels::cuda::{DevicePointer, Element, Executor};
 use proptest::prelude::*;
 
-use crate::kernels::support::{Tensor, assert_within, machine, normal, projected, run, unit};
+use crate::kernels::support::{Tensor, assert_within, executor, normal, projected, run, unit};
 
 #[derive(Debug, Clone, Copy)]
 struct Sizes {
@@ -16,18 +16,19 @@ struct Sizes {
     skip: usize,
 }
 
-fn check(machine: &dyn Machine, element: Element, sizes: Sizes) {
+fn check(executor: &dyn Executor, element: Element, sizes: Sizes) {
     let Sizes { tokens, inputs, outputs, rank, gap, skip } = sizes;
     let (x_stride, y_stride) = (inputs + gap, outputs + gap);
     let x = normal(element, 1, (tokens - 1) * x_stride + inputs);
     let a = normal(element, 2, rank * inputs);
     let b = normal(element, 3, outputs * rank);
     let y = normal(element, 4, (tokens - 1) * y_stride + outputs);
-    let tensor = |values: &[f64]| Tensor::skipping(machine, element, values, skip);
+    let tensor = |values: &[f64]| Tensor::skipping(executor, element, values, skip);
     let [tx, ta, tb, ty] = [&x, &a, &b, &y].map(|values| tensor(values));
-    let plan = Apply { element, tokens, inputs, outputs, rank, x_stride, y_stride };
-    let memory = ApplyMemory { x: tx.pointer(), a: ta.pointer(), b: tb.pointer(), y: ty.pointer() };
-    run(machine, plan.launch(&memory).unwrap());
+    let plan = CpApplyPlan { element, tokens, inputs, outputs, rank, x_stride, y_stride };
+    let memory =
+        ApplyBuffers { x: tx.pointer(), a: ta.pointer(), b: tb.pointer(), y: ty.pointer() };
+    run(executor, plan.launch(&memory).unwrap());
 
     let z = projected(element, &x, (tokens, inputs, x_stride), rank, |i, r| a[r * inputs + i]);
     let mut want = y.clone();
@@ -52,9 +53,9 @@ fn check(machine: &dyn Machine, element: Element, sizes: Sizes) {
 }
 
 fn all(sizes: Sizes) {
-    let Some(machine) = machine() else { return };
+    let Some(executor) = executor() else { return };
     for element in Element::ALL {
-        check(&*machine, element, sizes);
+        check(&*executor, element, sizes);
     }
 }
 
@@ -72,16 +73,16 @@ fn more_components_than_a_chunk() {
 /// So many tokens that a block makes several tiles of outputs from one z.
 #[test]
 fn several_tiles_of_a_block() {
-    let Some(machine) = machine() else { return };
+    let Some(executor) = executor() else { return };
     let sizes = Sizes { tokens: 4200, inputs: 8, outputs: 130, rank: 3, gap: 0, skip: 0 };
-    check(&*machine, Element::F16, sizes);
+    check(&*executor, Element::F16, sizes);
 }
 
 #[test]
 fn nothing_to_add_is_no_launch() {
     let null = DevicePointer::NULL;
-    let memory = ApplyMemory { x: null, a: null, b: null, y: null };
-    let plan = Apply {
+    let memory = ApplyBuffers { x: null, a: null, b: null, y: null };
+    let plan = CpApplyPlan {
         element: Element::F32,
         tokens: 3,
         inputs: 8,
@@ -91,15 +92,15 @@ fn nothing_to_add_is_no_launch() {
         y_stride: 8,
     };
     assert!(plan.launch(&memory).unwrap().is_some());
-    assert!(Apply { tokens: 0, ..plan }.launch(&memory).unwrap().is_none());
-    assert!(Apply { rank: 0, ..plan }.launch(&memory).unwrap().is_none());
-    assert!(Apply { inputs: 0, ..plan }.launch(&memory).unwrap().is_none());
-    assert!(Apply { outputs: 0, ..plan }.launch(&memory).unwrap().is_none());
-    let overlapping = Apply { y_stride: 7, ..plan }.launch(&memory).unwrap_err().to_string();
+    assert!(CpApplyPlan { tokens: 0, ..plan }.launch(&memory).unwrap().is_none());
+    assert!(CpApplyPlan { rank: 0, ..plan }.launch(&memory).unwrap().is_none());
+    assert!(CpApplyPlan { inputs: 0, ..plan }.launch(&memory).unwrap().is_none());
+    assert!(CpApplyPlan { outputs: 0, ..plan }.launch(&memory).unwrap().is_none());
+    let overlapping = CpApplyPlan { y_stride: 7, ..plan }.launch(&memory).unwrap_err().to_string();
     assert!(overlapping.contains("y_stride has shape [7], expected at least 8"));
-    let wide = Apply { inputs: 1 << 31, x_stride: 1 << 31, ..plan };
+    let wide = CpApplyPlan { inputs: 1 << 31, x_stride: 1 << 31, ..plan };
     assert!(wide.launch(&memory).unwrap_err().to_string().contains("at most 2147483647"));
-    let long = Apply { tokens: 1 << 40, ..plan }.launch(&memory).unwrap_err().to_string();
+    let long = CpApplyPlan { tokens: 1 << 40, ..plan }.launch(&memory).unwrap_err().to_string();
     assert!(long.contains("the grid"));
 }
 

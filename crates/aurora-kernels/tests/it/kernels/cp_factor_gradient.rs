@@ -1,11 +1,11 @@
 //! The factor gradient against f64.
 
-use aurora_kernels::cuda::plan::{FactorGradient, FactorGradientMemory, FactorLayout};
-use aurora_kernels::cuda::{DevicePointer, Element, Machine};
+use aurora_kernels::cuda::plan::{CpFactorGradientPlan, FactorGradientBuffers, FactorLayout};
+use aurora_kernels::cuda::{DevicePointer, Element, Executor};
 use proptest::prelude::*;
 
 use crate::kernels::support::{
-    Tensor, assert_within, machine, normal, projected, rounded, run, unit,
+    Tensor, assert_within, executor, normal, projected, rounded, run, unit,
 };
 
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +63,7 @@ struct Case {
     sites: usize,
 }
 
-fn check(machine: &dyn Machine, element: Element, case: &Case) {
+fn check(executor: &dyn Executor, element: Element, case: &Case) {
     let Sizes { tokens, inputs, outputs, rank, gap, skip } = case.sizes;
     let [u_layout, v_layout] = case.layouts;
     let [factors, gradients] =
@@ -71,11 +71,11 @@ fn check(machine: &dyn Machine, element: Element, case: &Case) {
     let (x_stride, dy_stride) = (inputs + gap, outputs + gap);
     let u = normal(factors, 1, inputs * rank);
     let v = normal(factors, 2, outputs * rank);
-    let tensor = |element, values: &[f64]| Tensor::skipping(machine, element, values, skip);
+    let tensor = |element, values: &[f64]| Tensor::skipping(executor, element, values, skip);
     let (tu, tv) = (tensor(factors, &u), tensor(factors, &v));
-    let du = Tensor::output(machine, gradients, inputs * rank);
-    let dv = Tensor::output(machine, gradients, outputs * rank);
-    let dscale = Tensor::output(machine, Element::F32, rank);
+    let du = Tensor::output(executor, gradients, inputs * rank);
+    let dv = Tensor::output(executor, gradients, outputs * rank);
+    let dscale = Tensor::output(executor, Element::F32, rank);
     let mut want = [inputs * rank, outputs * rank, rank].map(|length| vec![(0.0, 0.0); length]);
 
     for site in 0..case.sites {
@@ -85,8 +85,8 @@ fn check(machine: &dyn Machine, element: Element, case: &Case) {
         let scale = normal(Element::F32, seed + 2, rank);
         let [tx, tdy] = [&x, &dy].map(|values| tensor(element, values));
         let ts = tensor(Element::F32, &scale);
-        let [z, g] = [0; 2].map(|_| Tensor::output(machine, element, tokens * rank));
-        let plan = FactorGradient {
+        let [z, g] = [0; 2].map(|_| Tensor::output(executor, element, tokens * rank));
+        let plan = CpFactorGradientPlan {
             element,
             factors,
             gradients,
@@ -100,9 +100,9 @@ fn check(machine: &dyn Machine, element: Element, case: &Case) {
             v_layout,
             accumulate: site > 0,
         };
-        let workspace = Tensor::output(machine, Element::F32, plan.workspace().unwrap());
+        let workspace = Tensor::output(executor, Element::F32, plan.workspace().unwrap());
         let null = DevicePointer::NULL;
-        let memory = FactorGradientMemory {
+        let memory = FactorGradientBuffers {
             x: tx.pointer(),
             dy: tdy.pointer(),
             u: tu.pointer(),
@@ -115,7 +115,7 @@ fn check(machine: &dyn Machine, element: Element, case: &Case) {
             dv: dv.pointer(),
             dscale: if case.scaled { dscale.pointer() } else { null },
         };
-        run(machine, plan.launches(&memory).unwrap());
+        run(executor, plan.launches(&memory).unwrap());
 
         let ones = vec![1.0; rank];
         let scale = if case.scaled { &scale } else { &ones };
@@ -165,9 +165,9 @@ fn check(machine: &dyn Machine, element: Element, case: &Case) {
 }
 
 fn all(case: &Case) {
-    let Some(machine) = machine() else { return };
+    let Some(executor) = executor() else { return };
     for element in Element::ALL {
-        check(&*machine, element, case);
+        check(&*executor, element, case);
     }
 }
 
@@ -195,20 +195,20 @@ fn more_components_than_a_chunk() {
 /// Enough tokens for several splits, the last of which is not full.
 #[test]
 fn several_splits() {
-    let Some(machine) = machine() else { return };
+    let Some(executor) = executor() else { return };
     let sizes = Sizes { tokens: 700, inputs: 24, outputs: 16, rank: 5, gap: 0, skip: 0 };
     let case = Case { sizes, layouts: LORA, single: [false, true], scaled: true, sites: 2 };
     for element in [Element::F32, Element::Bf16] {
-        check(&*machine, element, &case);
+        check(&*executor, element, &case);
     }
 }
 
 /// The same gradient twice is the same to the bit, whatever was in the workspace before.
 #[test]
 fn repeats_to_the_bit() {
-    let Some(machine) = machine() else { return };
+    let Some(executor) = executor() else { return };
     let (tokens, width, rank) = (300, 40, 8);
-    let plan = FactorGradient {
+    let plan = CpFactorGradientPlan {
         element: Element::Bf16,
         factors: Element::F32,
         gradients: Element::F32,
@@ -223,16 +223,16 @@ fn repeats_to_the_bit() {
         accumulate: false,
     };
     let of =
-        |element, index, length| Tensor::new(&*machine, element, &normal(element, index, length));
+        |element, index, length| Tensor::new(&*executor, element, &normal(element, index, length));
     let x = of(Element::Bf16, 1, tokens * width);
     let dy = of(Element::Bf16, 2, tokens * width);
     let (u, v) = (of(Element::F32, 3, width * rank), of(Element::F32, 4, width * rank));
     let once = |fill: f64| {
-        let f32s = |length| Tensor::new(&*machine, Element::F32, &vec![fill; length]);
-        let [z, g] = [0; 2].map(|_| Tensor::output(&*machine, Element::Bf16, tokens * rank));
+        let f32s = |length| Tensor::new(&*executor, Element::F32, &vec![fill; length]);
+        let [z, g] = [0; 2].map(|_| Tensor::output(&*executor, Element::Bf16, tokens * rank));
         let [du, dv, dscale] = [width * rank, width * rank, rank].map(f32s);
         let workspace = f32s(plan.workspace().unwrap());
-        let memory = FactorGradientMemory {
+        let memory = FactorGradientBuffers {
             x: x.pointer(),
             dy: dy.pointer(),
             u: u.pointer(),
@@ -245,15 +245,15 @@ fn repeats_to_the_bit() {
             dv: dv.pointer(),
             dscale: dscale.pointer(),
         };
-        run(&*machine, plan.launches(&memory).unwrap());
+        run(&*executor, plan.launches(&memory).unwrap());
         [du.values(), dv.values(), dscale.values()]
     };
     assert_eq!(once(0.0), once(7.0));
 }
 
-fn empty() -> (FactorGradient, FactorGradientMemory) {
+fn empty() -> (CpFactorGradientPlan, FactorGradientBuffers) {
     let null = DevicePointer::NULL;
-    let plan = FactorGradient {
+    let plan = CpFactorGradientPlan {
         element: Element::Bf16,
         factors: Element::Bf16,
         gradients: Element::F32,
@@ -267,7 +267,7 @@ fn empty() -> (FactorGradient, FactorGradientMemory) {
         v_layout: FactorLayout::ByWidth,
         accumulate: false,
     };
-    let memory = FactorGradientMemory {
+    let memory = FactorGradientBuffers {
         x: null,
         dy: null,
         u: null,
@@ -288,7 +288,7 @@ fn empty() -> (FactorGradient, FactorGradientMemory) {
 fn blocks_of_blip_base() {
     let (plan, memory) = empty();
     let (tokens, width) = (9232, 768);
-    let plan = FactorGradient {
+    let plan = CpFactorGradientPlan {
         tokens,
         inputs: width,
         outputs: width,
@@ -304,20 +304,20 @@ fn blocks_of_blip_base() {
 
 #[test]
 fn no_tokens_make_zeros() {
-    let Some(machine) = machine() else { return };
+    let Some(executor) = executor() else { return };
     let (plan, memory) = empty();
-    let plan = FactorGradient { tokens: 0, ..plan };
+    let plan = CpFactorGradientPlan { tokens: 0, ..plan };
     let [du, dv, dscale] =
-        [16, 16, 2].map(|length| Tensor::output(&*machine, Element::F32, length));
-    let workspace = Tensor::output(&*machine, Element::F32, plan.workspace().unwrap());
-    let memory = FactorGradientMemory {
+        [16, 16, 2].map(|length| Tensor::output(&*executor, Element::F32, length));
+    let workspace = Tensor::output(&*executor, Element::F32, plan.workspace().unwrap());
+    let memory = FactorGradientBuffers {
         workspace: workspace.pointer(),
         du: du.pointer(),
         dv: dv.pointer(),
         dscale: dscale.pointer(),
         ..memory
     };
-    run(&*machine, plan.launches(&memory).unwrap());
+    run(&*executor, plan.launches(&memory).unwrap());
     for tensor in [du, dv, dscale] {
         assert!(tensor.values().iter().all(|&x| x == 0.0));
     }
@@ -327,16 +327,16 @@ fn no_tokens_make_zeros() {
 fn what_cannot_be_is_refused() {
     let (plan, memory) = empty();
     assert_eq!(plan.launches(&memory).unwrap().len(), 3);
-    assert!(FactorGradient { rank: 0, ..plan }.launches(&memory).unwrap().is_empty());
-    let message = |plan: FactorGradient| plan.launches(&memory).unwrap_err().to_string();
-    assert!(message(FactorGradient { x_stride: 7, ..plan }).contains("x_stride"));
-    assert!(message(FactorGradient { dy_stride: 7, ..plan }).contains("dy_stride"));
-    let other = FactorGradient { factors: Element::F16, ..plan };
+    assert!(CpFactorGradientPlan { rank: 0, ..plan }.launches(&memory).unwrap().is_empty());
+    let message = |plan: CpFactorGradientPlan| plan.launches(&memory).unwrap_err().to_string();
+    assert!(message(CpFactorGradientPlan { x_stride: 7, ..plan }).contains("x_stride"));
+    assert!(message(CpFactorGradientPlan { dy_stride: 7, ..plan }).contains("dy_stride"));
+    let other = CpFactorGradientPlan { factors: Element::F16, ..plan };
     assert!(message(other).contains("elements of bf16 or f32"));
-    assert!(message(FactorGradient { tokens: 1 << 40, ..plan }).contains("tokens has shape"));
-    let wide = FactorGradient { outputs: 1 << 31, dy_stride: 1 << 31, ..plan };
+    assert!(message(CpFactorGradientPlan { tokens: 1 << 40, ..plan }).contains("tokens has shape"));
+    let wide = CpFactorGradientPlan { outputs: 1 << 31, dy_stride: 1 << 31, ..plan };
     assert!(message(wide).contains("at most 2147483647"));
-    assert!(message(FactorGradient { rank: 1 << 62, ..plan }).contains("the workspace"));
+    assert!(message(CpFactorGradientPlan { rank: 1 << 62, ..plan }).contains("the workspace"));
 }
 
 proptest! {

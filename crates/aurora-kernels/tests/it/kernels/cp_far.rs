@@ -1,10 +1,10 @@
 //! Rows more than 2^31 elements apart give what dense rows give, to the bit.
 
 use aurora_kernels::cuda::plan::{
-    Apply, ApplyMemory, FactorGradient, FactorGradientMemory, FactorLayout, FactorPair,
-    Reconstruct, Slice,
+    ApplyBuffers, CpApplyPlan, CpFactorGradientPlan, CpReconstructPlan, FactorGradientBuffers,
+    FactorLayout, FactorPair, Slice,
 };
-use aurora_kernels::cuda::{DevicePointer, Element, Machine};
+use aurora_kernels::cuda::{DevicePointer, Element, Executor};
 use half::bf16;
 
 use crate::kernels::emulator::Emulator;
@@ -60,7 +60,7 @@ fn apply() {
     let (x, y) = (Both::new(&emulator, 3), Both::new(&emulator, 4));
     for far in [false, true] {
         let stride = if far { STRIDE } else { WIDTH };
-        let plan = Apply {
+        let plan = CpApplyPlan {
             element: ELEMENT,
             tokens: ROWS,
             inputs: WIDTH,
@@ -70,7 +70,7 @@ fn apply() {
             y_stride: stride,
         };
         let memory =
-            ApplyMemory { x: x.pointer(far), a: a.pointer(), b: b.pointer(), y: y.pointer(far) };
+            ApplyBuffers { x: x.pointer(far), a: a.pointer(), b: b.pointer(), y: y.pointer(far) };
         run(&emulator, plan.launch(&memory).unwrap());
     }
     y.assert_same();
@@ -85,7 +85,7 @@ fn reconstruct() {
     let (weight, merged) = (Both::new(&emulator, 4), Both::new(&emulator, 5));
     for far in [false, true] {
         let stride = if far { STRIDE } else { WIDTH };
-        let plan = Reconstruct {
+        let plan = CpReconstructPlan {
             element: ELEMENT,
             rank: RANK,
             cores: false,
@@ -120,7 +120,7 @@ fn factor_gradient() {
     let (x, dy) = (Both::new(&emulator, 3), Both::new(&emulator, 4));
     let results = [false, true].map(|far| {
         let stride = if far { STRIDE } else { WIDTH };
-        let plan = FactorGradient {
+        let plan = CpFactorGradientPlan {
             element: ELEMENT,
             factors: ELEMENT,
             gradients: Element::F32,
@@ -139,7 +139,7 @@ fn factor_gradient() {
         let [du, dv] = [0; 2].map(|_| output(Element::F32, WIDTH * RANK));
         let dscale = output(Element::F32, RANK);
         let workspace = output(Element::F32, plan.workspace().unwrap());
-        let memory = FactorGradientMemory {
+        let memory = FactorGradientBuffers {
             x: x.pointer(far),
             dy: dy.pointer(far),
             u: u.pointer(),

@@ -1,10 +1,10 @@
 //! Reconstruction of merged weights, from CP and from a core, against f64.
 
-use aurora_kernels::cuda::plan::{FactorPair, Reconstruct, Slice};
-use aurora_kernels::cuda::{DevicePointer, Element, Machine};
+use aurora_kernels::cuda::plan::{CpReconstructPlan, FactorPair, Slice};
+use aurora_kernels::cuda::{DevicePointer, Element, Executor};
 use proptest::prelude::*;
 
-use crate::kernels::support::{Tensor, assert_within, machine, normal, rounded, run, unit};
+use crate::kernels::support::{Tensor, assert_within, executor, normal, rounded, run, unit};
 
 /// A slice of a case: its pair, how far its rows are from dense, and where its tensors begin.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +53,7 @@ fn left(
         .collect()
 }
 
-fn check(machine: &dyn Machine, element: Element, case: &Case) {
+fn check(executor: &dyn Executor, element: Element, case: &Case) {
     let rank = case.rank;
     let numbers = |index: u64, length: usize, size: f64| -> Vec<f64> {
         normal(Element::F32, index, length)
@@ -70,7 +70,7 @@ fn check(machine: &dyn Machine, element: Element, case: &Case) {
         })
         .collect();
     let lambda = numbers(300, rank, 1.0);
-    let single = |values: &[f64]| Tensor::new(machine, Element::F32, values);
+    let single = |values: &[f64]| Tensor::new(executor, Element::F32, values);
     let factor_tensors: Vec<_> = factors.iter().map(|(u, v)| (single(u), single(v))).collect();
     let lambda_tensor = single(&lambda);
 
@@ -82,14 +82,14 @@ fn check(machine: &dyn Machine, element: Element, case: &Case) {
         let weight = normal(element, index, length);
         let modes = numbers(index + 1000, if case.cores { rank * rank } else { rank }, 1.0);
         tensors.push((
-            Tensor::skipping(machine, element, &weight, shape.skip),
-            Tensor::output(machine, element, length + outputs * shape.gap + shape.skip),
+            Tensor::skipping(executor, element, &weight, shape.skip),
+            Tensor::output(executor, element, length + outputs * shape.gap + shape.skip),
             single(&modes),
             weight,
             modes,
         ));
     }
-    let plan = Reconstruct {
+    let plan = CpReconstructPlan {
         element,
         rank,
         cores: case.cores,
@@ -119,10 +119,10 @@ fn check(machine: &dyn Machine, element: Element, case: &Case) {
             .collect(),
     };
     let table = plan.table().unwrap().unwrap();
-    let memory = machine.allocate(table.bytes.len()).unwrap();
-    machine.upload(&table.bytes, &*memory).unwrap();
+    let memory = executor.allocate(table.bytes.len()).unwrap();
+    executor.upload(&table.bytes, &*memory).unwrap();
     let lambda_pointer = if case.lambda { lambda_tensor.pointer() } else { DevicePointer::NULL };
-    run(machine, [table.launch(memory.pointer(), lambda_pointer).unwrap()]);
+    run(executor, [table.launch(memory.pointer(), lambda_pointer).unwrap()]);
 
     for (index, (shape, (_, merged, _, weight, modes))) in
         case.slices.iter().zip(&tensors).enumerate()
@@ -160,9 +160,9 @@ fn check(machine: &dyn Machine, element: Element, case: &Case) {
 }
 
 fn all(case: &Case) {
-    let Some(machine) = machine() else { return };
+    let Some(executor) = executor() else { return };
     for element in Element::ALL {
-        check(&*machine, element, case);
+        check(&*executor, element, case);
     }
 }
 
@@ -201,9 +201,9 @@ fn many_slices_of_a_block() {
     let pairs = vec![(8, 8), (24, 16)];
     let mut slices = dense(0, 505);
     slices.extend(dense(1, 29));
-    let Some(machine) = machine() else { return };
+    let Some(executor) = executor() else { return };
     let case = Case { rank: 3, cores: false, lambda: true, pairs, slices };
-    check(&*machine, Element::Bf16, &case);
+    check(&*executor, Element::Bf16, &case);
 }
 
 #[test]
@@ -212,10 +212,10 @@ fn no_component_copies() {
     all(&Case { rank: 0, cores: false, lambda: false, pairs: vec![(24, 9)], slices });
 }
 
-fn plan(pair: (usize, usize), slice_pair: usize, stride: usize) -> Reconstruct {
+fn plan(pair: (usize, usize), slice_pair: usize, stride: usize) -> CpReconstructPlan {
     let null = DevicePointer::NULL;
     let (inputs, outputs) = pair;
-    Reconstruct {
+    CpReconstructPlan {
         element: Element::Bf16,
         rank: 4,
         cores: false,
@@ -235,7 +235,7 @@ fn plan(pair: (usize, usize), slice_pair: usize, stride: usize) -> Reconstruct {
 #[test]
 fn blocks_of_blip_base() {
     let one = plan((768, 768), 0, 768);
-    let all = Reconstruct { rank: 64, slices: vec![one.slices[0]; 216], ..one };
+    let all = CpReconstructPlan { rank: 64, slices: vec![one.slices[0]; 216], ..one };
     let table = all.table().unwrap().unwrap();
     assert_eq!(table.bytes.len(), 217 * 40);
     let launch = table.launch(DevicePointer::NULL, DevicePointer::NULL).unwrap();
@@ -246,18 +246,18 @@ fn blocks_of_blip_base() {
 fn nothing_to_do_is_no_launch() {
     assert!(plan((0, 8), 0, 8).table().unwrap().is_none());
     assert!(plan((8, 0), 0, 8).table().unwrap().is_none());
-    assert!(Reconstruct { slices: vec![], ..plan((8, 8), 0, 8) }.table().unwrap().is_none());
+    assert!(CpReconstructPlan { slices: vec![], ..plan((8, 8), 0, 8) }.table().unwrap().is_none());
 }
 
 #[test]
 fn what_cannot_be_is_refused() {
-    let message = |plan: Reconstruct| plan.table().unwrap_err().to_string();
+    let message = |plan: CpReconstructPlan| plan.table().unwrap_err().to_string();
     assert!(message(plan((8, 8), 1, 8)).contains("pairs has shape [1], expected at least 2"));
     assert!(
         message(plan((8, 8), 0, 7)).contains("weight_stride has shape [7], expected at least 8")
     );
     assert!(message(plan((1 << 31, 8), 0, 1 << 31)).contains("at most 2147483647 elements"));
-    assert!(message(Reconstruct { rank: 1 << 31, ..plan((8, 8), 0, 8) }).contains("rank"));
+    assert!(message(CpReconstructPlan { rank: 1 << 31, ..plan((8, 8), 0, 8) }).contains("rank"));
     // 2^24 by 2^24 tiles of one slice.
     let huge = plan(((1 << 31) - 1, (1 << 31) - 1), 0, 1 << 31).table().unwrap().unwrap();
     let launch = huge.launch(DevicePointer::NULL, DevicePointer::NULL);

@@ -1,17 +1,17 @@
 //! Soft-target cross-entropy against f64.
 
 use aurora_kernels::cuda::plan::{
-    CrossEntropyTargets, SoftCrossEntropy, SoftCrossEntropyBackwardMemory,
-    SoftCrossEntropyForwardMemory,
+    CrossEntropyTargets, SoftCrossEntropyBackwardBuffers, SoftCrossEntropyForwardBuffers,
+    SoftCrossEntropyPlan,
 };
-use aurora_kernels::cuda::{DevicePointer, Element, Machine};
+use aurora_kernels::cuda::{DevicePointer, Element, Executor};
 use proptest::prelude::*;
 
 use crate::kernels::differences::{assert_gradient, weighed};
 use crate::kernels::emulator::Emulator;
 use crate::kernels::far::Far;
 use crate::kernels::support::{
-    Tensor, assert_close, bytes_of, largest, machine, normal, rounded, run, upload,
+    Tensor, assert_close, bytes_of, executor, largest, normal, rounded, run, upload,
 };
 
 const NULL: DevicePointer = DevicePointer::NULL;
@@ -66,7 +66,7 @@ struct Shape {
     skip: [usize; 2],
 }
 
-fn case(machine: &dyn Machine, element: Element, shape: Shape, smoothing: Option<f32>) {
+fn case(executor: &dyn Executor, element: Element, shape: Shape, smoothing: Option<f32>) {
     let Shape { rows, classes, gap, skip } = shape;
     let stride = classes + gap;
     let mut logits: Vec<f64> = normal(element, 0, (rows - 1) * stride + classes)
@@ -97,25 +97,25 @@ fn case(machine: &dyn Machine, element: Element, shape: Shape, smoothing: Option
     };
     let want: Vec<Row> = (0..rows).map(row).collect();
 
-    let plan = SoftCrossEntropy {
+    let plan = SoftCrossEntropyPlan {
         element,
         rows,
         classes,
         logits_stride: stride,
         smoothing: smoothing.unwrap_or(0.0),
     };
-    let tlogits = Tensor::skipping(machine, element, &logits, skip[0]);
-    let ttargets = Tensor::skipping(machine, element, &targets, skip[1]);
+    let tlogits = Tensor::skipping(executor, element, &logits, skip[0]);
+    let ttargets = Tensor::skipping(executor, element, &targets, skip[1]);
     let bytes: Vec<u8> = labels.iter().flat_map(|&label| (label as u32).to_ne_bytes()).collect();
-    let tlabels = upload(machine, &bytes);
+    let tlabels = upload(executor, &bytes);
     let wanted = match smoothing {
         None => CrossEntropyTargets::Soft { targets: ttargets.pointer(), stride: targets_stride },
         Some(_) => CrossEntropyTargets::Labels(tlabels.pointer()),
     };
-    let numbers = |length| Tensor::output(machine, Element::F32, length);
+    let numbers = |length| Tensor::output(executor, Element::F32, length);
     let [loss, log_sum, weight] = [0; 3].map(|_| numbers(rows));
     let (workspace, mean) = (numbers(plan.workspace()), numbers(1));
-    let memory = SoftCrossEntropyForwardMemory {
+    let memory = SoftCrossEntropyForwardBuffers {
         logits: tlogits.pointer(),
         targets: wanted,
         loss: loss.pointer(),
@@ -123,8 +123,8 @@ fn case(machine: &dyn Machine, element: Element, shape: Shape, smoothing: Option
         weight: if smoothing.is_none() { weight.pointer() } else { NULL },
         workspace: workspace.pointer(),
     };
-    run(machine, plan.forward(&memory).unwrap());
-    run(machine, [plan.mean(loss.pointer(), mean.pointer()).unwrap()]);
+    run(executor, plan.forward(&memory).unwrap());
+    run(executor, [plan.mean(loss.pointer(), mean.pointer()).unwrap()]);
 
     // A thread adds up its share one by one, then lanes, warps and slices; an exponential is off by
     // the rounding of its argument.
@@ -157,9 +157,9 @@ fn case(machine: &dyn Machine, element: Element, shape: Shape, smoothing: Option
 
     // Of each row's loss, then of their mean.
     let dloss: Vec<f64> = normal(Element::F32, 2, rows);
-    let tdloss = Tensor::new(machine, Element::F32, &dloss);
-    let dlogits = Tensor::output(machine, element, rows * classes);
-    let memory = SoftCrossEntropyBackwardMemory {
+    let tdloss = Tensor::new(executor, Element::F32, &dloss);
+    let dlogits = Tensor::output(executor, element, rows * classes);
+    let memory = SoftCrossEntropyBackwardBuffers {
         logits: tlogits.pointer(),
         targets: wanted,
         log_sum: log_sum.pointer(),
@@ -169,8 +169,8 @@ fn case(machine: &dyn Machine, element: Element, shape: Shape, smoothing: Option
         dlogits: dlogits.pointer(),
     };
     for of_mean in [false, true] {
-        let memory = SoftCrossEntropyBackwardMemory { of_mean, ..memory };
-        run(machine, plan.backward(&memory).unwrap());
+        let memory = SoftCrossEntropyBackwardBuffers { of_mean, ..memory };
+        run(executor, plan.backward(&memory).unwrap());
         let got = dlogits.values();
         for (index, row) in want.iter().enumerate() {
             let d = if of_mean { dloss[0] / rows as f64 } else { dloss[index] };
@@ -188,21 +188,21 @@ const DENSE: Shape = Shape { rows: 3, classes: 1, gap: 0, skip: [0, 0] };
 
 #[test]
 fn long_queues_and_vocabularies() {
-    let Some(machine) = machine() else { return };
+    let Some(executor) = executor() else { return };
     for element in Element::ALL {
-        case(&*machine, element, Shape { rows: 2, classes: 5000, ..DENSE }, None);
-        case(&*machine, element, Shape { rows: 2, classes: 4099, ..DENSE }, None);
-        case(&*machine, element, Shape { classes: 4099, skip: [1, 2], ..DENSE }, None);
+        case(&*executor, element, Shape { rows: 2, classes: 5000, ..DENSE }, None);
+        case(&*executor, element, Shape { rows: 2, classes: 4099, ..DENSE }, None);
+        case(&*executor, element, Shape { classes: 4099, skip: [1, 2], ..DENSE }, None);
         for smoothing in [0.0, 0.1] {
-            case(&*machine, element, Shape { classes: 3053, ..DENSE }, Some(smoothing));
+            case(&*executor, element, Shape { classes: 3053, ..DENSE }, Some(smoothing));
         }
     }
 }
 
 #[test]
 fn a_whole_queue() {
-    let Some(machine) = machine() else { return };
-    case(&*machine, Element::Bf16, Shape { rows: 1, classes: 57_616, ..DENSE }, None);
+    let Some(executor) = executor() else { return };
+    case(&*executor, Element::Bf16, Shape { rows: 1, classes: 57_616, ..DENSE }, None);
 }
 
 #[test]
@@ -219,11 +219,11 @@ fn rows_beyond_32_bits() {
             far
         });
         let (logits_stride, smoothing) = (Far::DISTANCE / element.bytes(), 0.0);
-        let plan = SoftCrossEntropy { element, rows: 2, classes, logits_stride, smoothing };
+        let plan = SoftCrossEntropyPlan { element, rows: 2, classes, logits_stride, smoothing };
         let [loss, log_sum, weight] = [0; 3].map(|_| Tensor::output(&emulator, Element::F32, 2));
         let targets =
             CrossEntropyTargets::Soft { targets: far[1].pointer(), stride: logits_stride };
-        let memory = SoftCrossEntropyForwardMemory {
+        let memory = SoftCrossEntropyForwardBuffers {
             logits: far[0].pointer(),
             targets,
             loss: loss.pointer(),
@@ -252,15 +252,15 @@ fn the_gradient_is_that_of_differences() {
 
 #[test]
 fn a_label_out_of_range_is_not_a_number() {
-    let Some(machine) = machine() else { return };
+    let Some(executor) = executor() else { return };
     let (element, classes) = (Element::F32, 5);
-    let logits = Tensor::new(&*machine, element, &normal(element, 0, 2 * classes));
+    let logits = Tensor::new(&*executor, element, &normal(element, 0, 2 * classes));
     let bytes: Vec<u8> = [5u32, 4].iter().flat_map(|label| label.to_ne_bytes()).collect();
-    let labels = upload(&*machine, &bytes);
-    let [loss, log_sum] = [0; 2].map(|_| Tensor::output(&*machine, element, 2));
+    let labels = upload(&*executor, &bytes);
+    let [loss, log_sum] = [0; 2].map(|_| Tensor::output(&*executor, element, 2));
     let plan =
-        SoftCrossEntropy { element, rows: 2, classes, logits_stride: classes, smoothing: 0.0 };
-    let memory = SoftCrossEntropyForwardMemory {
+        SoftCrossEntropyPlan { element, rows: 2, classes, logits_stride: classes, smoothing: 0.0 };
+    let memory = SoftCrossEntropyForwardBuffers {
         logits: logits.pointer(),
         targets: CrossEntropyTargets::Labels(labels.pointer()),
         loss: loss.pointer(),
@@ -268,14 +268,14 @@ fn a_label_out_of_range_is_not_a_number() {
         weight: NULL,
         workspace: NULL,
     };
-    run(&*machine, plan.forward(&memory).unwrap());
+    run(&*executor, plan.forward(&memory).unwrap());
     assert!(loss.values()[0].is_nan() && loss.values()[1].is_finite());
 }
 
 #[test]
 fn nothing_is_no_launch_and_too_much_is_refused() {
     let targets = CrossEntropyTargets::Labels(NULL);
-    let memory = SoftCrossEntropyForwardMemory {
+    let memory = SoftCrossEntropyForwardBuffers {
         logits: NULL,
         targets,
         loss: NULL,
@@ -283,7 +283,7 @@ fn nothing_is_no_launch_and_too_much_is_refused() {
         weight: NULL,
         workspace: NULL,
     };
-    let backward = SoftCrossEntropyBackwardMemory {
+    let backward = SoftCrossEntropyBackwardBuffers {
         logits: NULL,
         targets,
         log_sum: NULL,
@@ -293,17 +293,18 @@ fn nothing_is_no_launch_and_too_much_is_refused() {
         dlogits: NULL,
     };
     let element = Element::F32;
-    let none = SoftCrossEntropy { element, rows: 0, classes: 8, logits_stride: 8, smoothing: 0.1 };
+    let none =
+        SoftCrossEntropyPlan { element, rows: 0, classes: 8, logits_stride: 8, smoothing: 0.1 };
     assert!(none.forward(&memory).unwrap().is_empty());
     assert!(none.backward(&backward).unwrap().is_none());
     assert!(none.mean(NULL, NULL).is_err());
     for (rows, classes) in [(1, 0), (1, 1 << 31), (1 << 31, 2)] {
-        let wrong = SoftCrossEntropy { rows, classes, ..none };
+        let wrong = SoftCrossEntropyPlan { rows, classes, ..none };
         assert!(wrong.forward(&memory).is_err() && wrong.backward(&backward).is_err());
     }
     let soft = CrossEntropyTargets::Soft { targets: NULL, stride: 8 };
-    let smoothed = SoftCrossEntropyForwardMemory { targets: soft, ..memory };
-    assert!(SoftCrossEntropy { rows: 1, ..none }.forward(&smoothed).is_err());
+    let smoothed = SoftCrossEntropyForwardBuffers { targets: soft, ..memory };
+    assert!(SoftCrossEntropyPlan { rows: 1, ..none }.forward(&smoothed).is_err());
 }
 
 proptest! {
@@ -316,9 +317,9 @@ proptest! {
         skip in [0usize..9, 0usize..9],
         smoothing in prop::option::of(prop::sample::select(&[0.0f32, 0.1, 1.0][..])),
     ) {
-        if let Some(machine) = machine() {
+        if let Some(executor) = executor() {
             for element in Element::ALL {
-                case(&*machine, element, Shape { rows, classes, gap, skip }, smoothing);
+                case(&*executor, element, Shape { rows, classes, gap, skip }, smoothing);
             }
         }
     }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_uint, c_ulong, c_void};
 use std::sync::LazyLock;
 
-use aurora_kernels::cuda::{DevicePointer, Launch, Machine, Memory};
+use aurora_kernels::cuda::{DeviceBuffer, DevicePointer, Executor, Launch};
 use candle_core::Result;
 use libloading::{Library, Symbol};
 
@@ -55,7 +55,7 @@ struct Buffer {
     bytes: usize,
 }
 
-impl Memory for Buffer {
+impl DeviceBuffer for Buffer {
     fn pointer(&self) -> DevicePointer {
         DevicePointer(self.data as u64)
     }
@@ -74,12 +74,12 @@ impl Drop for Buffer {
     }
 }
 
-impl Machine for Emulator {
+impl Executor for Emulator {
     fn name(&self) -> String {
         "emulator".to_owned()
     }
 
-    fn allocate(&self, bytes: usize) -> Result<Box<dyn Memory>> {
+    fn allocate(&self, bytes: usize) -> Result<Box<dyn DeviceBuffer>> {
         let layout = std::alloc::Layout::from_size_align(bytes.max(1), 256).unwrap();
         // SAFETY: the size is not zero. All ones is a NaN in every float type.
         let data = unsafe {
@@ -96,7 +96,7 @@ impl Machine for Emulator {
         Ok(Box::new(Buffer { data, layout, bytes }))
     }
 
-    fn upload(&self, bytes: &[u8], to: &dyn Memory) -> Result<()> {
+    fn upload(&self, bytes: &[u8], to: &dyn DeviceBuffer) -> Result<()> {
         assert!(bytes.len() <= to.bytes());
         // SAFETY: there is room.
         unsafe {
@@ -106,7 +106,7 @@ impl Machine for Emulator {
         Ok(())
     }
 
-    fn download(&self, from: &dyn Memory) -> Result<Vec<u8>> {
+    fn download(&self, from: &dyn DeviceBuffer) -> Result<Vec<u8>> {
         // SAFETY: the memory is that large, and every byte of it was written in `allocate`.
         Ok(unsafe { std::slice::from_raw_parts(from.pointer().0 as *const u8, from.bytes()) }
             .to_vec())

@@ -1,7 +1,7 @@
 //! The emulator itself: it finds the faults that it is for, says where, and computes what the
 //! matrix instructions and conversions of a GPU do.
 
-use aurora_kernels::cuda::{Element, Launch, Machine, Params};
+use aurora_kernels::cuda::{Element, Executor, Launch, Params};
 use proptest::prelude::*;
 
 use crate::kernels::emulator::Emulator;
@@ -35,15 +35,15 @@ fn exchanged(
     threads: u32,
     fault: i32,
 ) -> Option<Result<Vec<f64>, String>> {
-    let machine = Emulator::new()?;
+    let executor = Emulator::new()?;
     let length = threads as usize * if kernel == "emulator_async" { 4 } else { 1 };
     let x: Vec<f64> = (0..length).map(|i| i as f64).collect();
-    let x = Tensor::new(&machine, Element::F32, &x);
-    let y = Tensor::output(&machine, Element::F32, blocks * length);
+    let x = Tensor::new(&executor, Element::F32, &x);
+    let y = Tensor::output(&executor, Element::F32, blocks * length);
     let params = Exchanged { x: x.pointer().0, y: y.pointer().0, fault, one: 1 };
     let launch = Launch::new(kernel, [blocks, 1, 1], threads, 0, &params).unwrap();
     // SAFETY: the memory is that of the launch; the faults are caught.
-    let ran = unsafe { machine.launch(&launch) };
+    let ran = unsafe { executor.launch(&launch) };
     Some(ran.map(|()| y.values()).map_err(|error| error.to_string()))
 }
 
@@ -117,17 +117,17 @@ fn copies_land_when_they_are_waited_for() {
 
 #[test]
 fn matrix_instructions_multiply() {
-    let Some(machine) = Emulator::new() else { return };
+    let Some(executor) = Emulator::new() else { return };
     for (element, kernel) in
         [(Element::F16, "emulator_multiply_f16"), (Element::Bf16, "emulator_multiply_bf16")]
     {
         let (a, b) = (normal(element, 0, 256), normal(element, 1, 128));
-        let [ta, tb] = [&a, &b].map(|values| Tensor::new(&machine, element, values));
-        let c = Tensor::output(&machine, Element::F32, 128);
+        let [ta, tb] = [&a, &b].map(|values| Tensor::new(&executor, element, values));
+        let c = Tensor::output(&executor, Element::F32, 128);
         let params = Multiplied { a: ta.pointer().0, b: tb.pointer().0, c: c.pointer().0 };
         let launch = Launch::new(kernel, [1, 1, 1], 32, 0, &params).unwrap();
         // SAFETY: the memory is that of the launch.
-        unsafe { machine.launch(&launch) }.unwrap();
+        unsafe { executor.launch(&launch) }.unwrap();
         for (index, got) in c.values().into_iter().enumerate() {
             let (i, j) = (index / 8, index % 8);
             let want: f64 = (0..16).map(|k| a[i * 16 + k] * b[k * 8 + j]).sum();
@@ -137,15 +137,15 @@ fn matrix_instructions_multiply() {
 }
 
 fn assert_converted(element: Element, kernel: &'static str, numbers: &[f32]) {
-    let Some(machine) = Emulator::new() else { return };
+    let Some(executor) = Emulator::new() else { return };
     let values: Vec<f64> = numbers.iter().map(|&x| f64::from(x)).collect();
-    let x = Tensor::new(&machine, Element::F32, &values);
-    let y = Tensor::output(&machine, Element::F32, values.len());
+    let x = Tensor::new(&executor, Element::F32, &values);
+    let y = Tensor::output(&executor, Element::F32, values.len());
     let one = values.len() as i32;
     let params = Exchanged { x: x.pointer().0, y: y.pointer().0, fault: 0, one };
     let launch = Launch::new(kernel, [values.len().div_ceil(256), 1, 1], 256, 0, &params).unwrap();
     // SAFETY: the memory is that of the launch.
-    unsafe { machine.launch(&launch) }.unwrap();
+    unsafe { executor.launch(&launch) }.unwrap();
     for (got, x) in y.values().into_iter().zip(values) {
         let want = rounded(element, x);
         assert!(

@@ -1,14 +1,14 @@
 //! The gated query transformation against f64.
 
 use aurora_kernels::cuda::plan::{
-    GatedQuery, GatedQueryBackwardMemory, GatedQueryForwardMemory, GatedQueryInputs,
+    GatedQueryBackwardBuffers, GatedQueryForwardBuffers, GatedQueryInputs, GatedQueryPlan,
 };
-use aurora_kernels::cuda::{DevicePointer, Element, Machine};
+use aurora_kernels::cuda::{DevicePointer, Element, Executor};
 use proptest::prelude::*;
 
 use crate::kernels::bias::{assert_sums, column_sums};
 use crate::kernels::differences::{assert_gradient, weighed};
-use crate::kernels::support::{Tensor, assert_close, largest, machine, normal, run};
+use crate::kernels::support::{Tensor, assert_close, executor, largest, normal, run};
 
 const NULL: DevicePointer = DevicePointer::NULL;
 const CONSTANT: f32 = 0.1;
@@ -72,7 +72,7 @@ fn reference(ffn: &[f64], branches: &[Branch; 2]) -> Vec<f64> {
 }
 
 fn case(
-    machine: &dyn Machine,
+    executor: &dyn Executor,
     element: Element,
     (rows, columns): (usize, usize),
     skip: usize,
@@ -81,7 +81,7 @@ fn case(
     let count = rows * columns;
     let branches = [1, 2].map(|index| Branch::new(element, index, rows, columns, gated));
     let [ffn, dout] = [100, 101].map(|index| normal(element, index, count));
-    let tensor = |values: &[f64]| Tensor::skipping(machine, element, values, skip);
+    let tensor = |values: &[f64]| Tensor::skipping(executor, element, values, skip);
     let [tffn, tdout] = [&ffn, &dout].map(|values| tensor(values));
     let h = branches.each_ref().map(|branch| tensor(&branch.h));
     let scale = branches.each_ref().map(|branch| tensor(&branch.scale));
@@ -94,21 +94,21 @@ fn case(
         shift: pointers(&shift),
         gate: gate.each_ref().map(|gate| gate.as_ref().map_or(NULL, Tensor::pointer)),
     };
-    let plan = GatedQuery { element, rows, columns, constant: CONSTANT };
+    let plan = GatedQueryPlan { element, rows, columns, constant: CONSTANT };
 
-    let out = Tensor::output(machine, element, count);
-    let memory = GatedQueryForwardMemory { ffn: tffn.pointer(), inputs, out: out.pointer() };
-    run(machine, plan.forward(&memory).unwrap());
+    let out = Tensor::output(executor, element, count);
+    let memory = GatedQueryForwardBuffers { ffn: tffn.pointer(), inputs, out: out.pointer() };
+    run(executor, plan.forward(&memory).unwrap());
     let size =
         |branch: &Branch| largest(&branch.scale) * largest(&branch.h) + largest(&branch.shift);
     let scale_of_out = largest(&ffn) + size(&branches[0]) + size(&branches[1]);
     let want = reference(&ffn, &branches);
     assert_close("out", element, &out.values(), &want, scale_of_out, 10.0);
 
-    let pair = |length: usize| [0; 2].map(|_| Tensor::output(machine, element, length));
+    let pair = |length: usize| [0; 2].map(|_| Tensor::output(executor, element, length));
     let (dh, dscale, dshift, dgate) = (pair(count), pair(columns), pair(columns), pair(1));
-    let workspace = Tensor::output(machine, Element::F32, plan.workspace());
-    let memory = GatedQueryBackwardMemory {
+    let workspace = Tensor::output(executor, Element::F32, plan.workspace());
+    let memory = GatedQueryBackwardBuffers {
         inputs,
         dout: tdout.pointer(),
         dh: pointers(&dh),
@@ -117,7 +117,7 @@ fn case(
         dgate: if gated { pointers(&dgate) } else { [NULL; 2] },
         workspace: workspace.pointer(),
     };
-    run(machine, plan.backward(&memory).unwrap());
+    run(executor, plan.backward(&memory).unwrap());
     for (index, branch) in branches.iter().enumerate() {
         let (want, sizes) = branch.gradients(&dout);
         // The gate is off by two units or three, which one minus its square does not enlarge.
@@ -137,7 +137,7 @@ fn case(
 
     // Only what is asked for is touched.
     let alone = pair(count);
-    let memory = GatedQueryBackwardMemory {
+    let memory = GatedQueryBackwardBuffers {
         inputs: GatedQueryInputs { h: [NULL; 2], shift: [NULL; 2], ..inputs },
         dh: [alone[0].pointer(), NULL],
         dscale: [NULL; 2],
@@ -146,26 +146,26 @@ fn case(
         workspace: NULL,
         ..memory
     };
-    run(machine, plan.backward(&memory).unwrap());
+    run(executor, plan.backward(&memory).unwrap());
     assert_eq!(alone[0].values(), dh[0].values());
-    let cross = Tensor::output(machine, element, columns);
-    let memory = GatedQueryBackwardMemory {
+    let cross = Tensor::output(executor, element, columns);
+    let memory = GatedQueryBackwardBuffers {
         inputs,
         dh: [NULL; 2],
         dshift: [NULL, cross.pointer()],
         workspace: workspace.pointer(),
         ..memory
     };
-    run(machine, plan.backward(&memory).unwrap());
+    run(executor, plan.backward(&memory).unwrap());
     assert_eq!(cross.values(), dshift[1].values());
 }
 
 #[test]
 fn layers_of_models() {
-    let Some(machine) = machine() else { return };
+    let Some(executor) = executor() else { return };
     for element in Element::ALL {
         for gated in [false, true] {
-            case(&*machine, element, (35, 768), 0, gated);
+            case(&*executor, element, (35, 768), 0, gated);
         }
     }
 }
@@ -192,11 +192,11 @@ fn the_gradients_are_those_of_differences() {
 
 #[test]
 fn nothing_is_no_launch_and_too_much_is_refused() {
-    let plan = GatedQuery { element: Element::F32, rows: 0, columns: 8, constant: CONSTANT };
+    let plan = GatedQueryPlan { element: Element::F32, rows: 0, columns: 8, constant: CONSTANT };
     let null = [NULL; 2];
     let inputs = GatedQueryInputs { h: null, scale: null, shift: null, gate: null };
-    let forward = GatedQueryForwardMemory { ffn: NULL, inputs, out: NULL };
-    let backward = GatedQueryBackwardMemory {
+    let forward = GatedQueryForwardBuffers { ffn: NULL, inputs, out: NULL };
+    let backward = GatedQueryBackwardBuffers {
         inputs,
         dout: NULL,
         dh: [DevicePointer(16); 2],
@@ -208,22 +208,22 @@ fn nothing_is_no_launch_and_too_much_is_refused() {
     assert!(plan.forward(&forward).unwrap().is_none());
     assert!(plan.backward(&backward).unwrap().is_empty());
     for wrong in [
-        GatedQuery { rows: 1, columns: 1 << 31, ..plan },
-        GatedQuery { rows: usize::MAX / 2, columns: 8, ..plan },
+        GatedQueryPlan { rows: 1, columns: 1 << 31, ..plan },
+        GatedQueryPlan { rows: usize::MAX / 2, columns: 8, ..plan },
     ] {
         assert!(wrong.forward(&forward).is_err() && wrong.backward(&backward).is_err());
     }
-    let of_constant = GatedQueryBackwardMemory { dgate: [DevicePointer(16); 2], ..backward };
-    assert!(GatedQuery { rows: 1, ..plan }.backward(&of_constant).is_err());
+    let of_constant = GatedQueryBackwardBuffers { dgate: [DevicePointer(16); 2], ..backward };
+    assert!(GatedQueryPlan { rows: 1, ..plan }.backward(&of_constant).is_err());
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
     #[test]
     fn ragged(rows in 1usize..40, columns in 1usize..300, skip in 0usize..3, gated: bool) {
-        if let Some(machine) = machine() {
+        if let Some(executor) = executor() {
             for element in Element::ALL {
-                case(&*machine, element, (rows, columns), skip, gated);
+                case(&*executor, element, (rows, columns), skip, gated);
             }
         }
     }

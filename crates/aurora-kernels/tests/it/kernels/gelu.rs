@@ -1,12 +1,12 @@
 //! GELU against f64.
 
-use aurora_kernels::cuda::plan::{Gelu, GeluBackwardMemory};
-use aurora_kernels::cuda::{DevicePointer, Element, Machine};
+use aurora_kernels::cuda::plan::{GeluBackwardBuffers, GeluPlan};
+use aurora_kernels::cuda::{DevicePointer, Element, Executor};
 use proptest::prelude::*;
 
 use crate::kernels::bias::{assert_sums, column_sums};
 use crate::kernels::differences::{assert_gradient, weighed};
-use crate::kernels::support::{Tensor, assert_close, largest, machine, normal, rounded, run};
+use crate::kernels::support::{Tensor, assert_close, executor, largest, normal, rounded, run};
 
 const NULL: DevicePointer = DevicePointer::NULL;
 
@@ -23,29 +23,29 @@ fn gradient(u: &[f64], dy: &[f64]) -> Vec<f64> {
     u.iter().zip(dy).map(|(&u, dy)| dy * (cdf(u) + u * density(u))).collect()
 }
 
-fn case(machine: &dyn Machine, element: Element, rows: usize, columns: usize, skip: usize) {
+fn case(executor: &dyn Executor, element: Element, rows: usize, columns: usize, skip: usize) {
     // Wide enough to reach both tails.
     let x: Vec<f64> =
         normal(element, 0, rows * columns).iter().map(|x| rounded(element, 2.0 * x)).collect();
     let bias = normal(element, 1, columns);
     let dy = normal(element, 2, rows * columns);
     let u: Vec<f64> = x.iter().enumerate().map(|(i, x)| x + bias[i % columns]).collect();
-    let tensor = |values: &[f64]| Tensor::skipping(machine, element, values, skip);
+    let tensor = |values: &[f64]| Tensor::skipping(executor, element, values, skip);
     let [tx, tb, tdy] = [&x, &bias, &dy].map(|values| tensor(values));
-    let plan = Gelu { element, rows, columns };
-    let workspace = Tensor::output(machine, Element::F32, plan.workspace());
+    let plan = GeluPlan { element, rows, columns };
+    let workspace = Tensor::output(executor, Element::F32, plan.workspace());
 
     for (tb, u) in [(NULL, &x), (tb.pointer(), &u)] {
-        let y = Tensor::output(machine, element, rows * columns);
-        run(machine, plan.forward(tx.pointer(), tb, y.pointer()).unwrap());
+        let y = Tensor::output(executor, element, rows * columns);
+        run(executor, plan.forward(tx.pointer(), tb, y.pointer()).unwrap());
         assert_close("y", element, &y.values(), &reference(u), largest(u), 8.0);
         let want = gradient(u, &dy);
         let scale = 2.0 * largest(&dy);
         for wanted in [false, true] {
             let [dx, dbias] =
-                [rows * columns, columns].map(|length| Tensor::output(machine, element, length));
+                [rows * columns, columns].map(|length| Tensor::output(executor, element, length));
             let null = |tensor: &Tensor| if wanted { tensor.pointer() } else { NULL };
-            let memory = GeluBackwardMemory {
+            let memory = GeluBackwardBuffers {
                 x: tx.pointer(),
                 bias: tb,
                 dy: tdy.pointer(),
@@ -53,7 +53,7 @@ fn case(machine: &dyn Machine, element: Element, rows: usize, columns: usize, sk
                 dbias: null(&dbias),
                 workspace: null(&workspace),
             };
-            run(machine, plan.backward(&memory).unwrap());
+            run(executor, plan.backward(&memory).unwrap());
             assert_close("dx", element, &dx.values(), &want, scale, 8.0);
             if wanted {
                 let [want, sizes] = column_sums(&want, columns, columns);
@@ -67,10 +67,10 @@ fn case(machine: &dyn Machine, element: Element, rows: usize, columns: usize, sk
 
 #[test]
 fn rows_of_models() {
-    let Some(machine) = machine() else { return };
+    let Some(executor) = executor() else { return };
     for element in Element::ALL {
-        case(&*machine, element, 3, 3072, 0);
-        case(&*machine, element, 70, 72, 0);
+        case(&*executor, element, 3, 3072, 0);
+        case(&*executor, element, 70, 72, 0);
     }
 }
 
@@ -83,8 +83,8 @@ fn the_gradient_is_that_of_differences() {
 
 #[test]
 fn nothing_is_no_launch_and_too_much_is_refused() {
-    let plan = Gelu { element: Element::F32, rows: 0, columns: 8 };
-    let memory = GeluBackwardMemory {
+    let plan = GeluPlan { element: Element::F32, rows: 0, columns: 8 };
+    let memory = GeluBackwardBuffers {
         x: NULL,
         bias: NULL,
         dy: NULL,
@@ -95,21 +95,21 @@ fn nothing_is_no_launch_and_too_much_is_refused() {
     assert!(plan.forward(NULL, NULL, NULL).unwrap().is_none());
     assert!(plan.backward(&memory).unwrap().is_empty());
     let somewhere = DevicePointer(16);
-    let wide = Gelu { rows: 1, columns: 1 << 31, ..plan };
+    let wide = GeluPlan { rows: 1, columns: 1 << 31, ..plan };
     assert!(wide.forward(NULL, somewhere, NULL).is_err());
-    assert!(wide.backward(&GeluBackwardMemory { dbias: somewhere, ..memory }).is_err());
+    assert!(wide.backward(&GeluBackwardBuffers { dbias: somewhere, ..memory }).is_err());
     // Without a bias there are no rows to count in.
     assert!(wide.forward(NULL, NULL, NULL).unwrap().is_some());
-    assert!(Gelu { rows: usize::MAX / 2, ..wide }.forward(NULL, NULL, NULL).is_err());
+    assert!(GeluPlan { rows: usize::MAX / 2, ..wide }.forward(NULL, NULL, NULL).is_err());
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
     #[test]
     fn ragged(rows in 1usize..40, columns in 1usize..300, skip in 0usize..3) {
-        if let Some(machine) = machine() {
+        if let Some(executor) = executor() {
             for element in Element::ALL {
-                case(&*machine, element, rows, columns, skip);
+                case(&*executor, element, rows, columns, skip);
             }
         }
     }

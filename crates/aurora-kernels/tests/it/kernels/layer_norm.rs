@@ -1,7 +1,9 @@
 //! Layer normalisation against f64.
 
-use aurora_kernels::cuda::plan::{LayerNorm, LayerNormBackwardMemory, LayerNormForwardMemory};
-use aurora_kernels::cuda::{DevicePointer, Element, Machine};
+use aurora_kernels::cuda::plan::{
+    LayerNormBackwardBuffers, LayerNormForwardBuffers, LayerNormPlan,
+};
+use aurora_kernels::cuda::{DevicePointer, Element, Executor};
 use proptest::prelude::*;
 
 use crate::kernels::bias::{assert_sums, column_sums};
@@ -9,7 +11,7 @@ use crate::kernels::differences::{assert_gradient, weighed};
 use crate::kernels::emulator::Emulator;
 use crate::kernels::far::Far;
 use crate::kernels::support::{
-    Tensor, assert_close, bytes_of, largest, machine, normal, rounded, run,
+    Tensor, assert_close, bytes_of, executor, largest, normal, rounded, run,
 };
 
 const EPS: f32 = 1e-6;
@@ -37,7 +39,7 @@ fn reference(
 }
 
 fn case(
-    machine: &dyn Machine,
+    executor: &dyn Executor,
     element: Element,
     rows: usize,
     columns: usize,
@@ -52,12 +54,12 @@ fn case(
     let [weight, bias] = [2, 3].map(|index| normal(element, index, columns));
     let want = reference(element, [&x, &residual, &weight, &bias], (rows, columns, stride));
 
-    let tensor = |values: &[f64]| Tensor::skipping(machine, element, values, skip);
+    let tensor = |values: &[f64]| Tensor::skipping(executor, element, values, skip);
     let [tx, tr, tw, tb] = [&x, &residual, &weight, &bias].map(|values| tensor(values));
-    let [y, sum] = [0; 2].map(|_| Tensor::output(machine, element, rows * columns));
-    let [mean, rstd] = [0; 2].map(|_| Tensor::output(machine, Element::F32, rows));
-    let plan = LayerNorm { element, rows, columns, x_stride: stride, eps: EPS };
-    let memory = LayerNormForwardMemory {
+    let [y, sum] = [0; 2].map(|_| Tensor::output(executor, element, rows * columns));
+    let [mean, rstd] = [0; 2].map(|_| Tensor::output(executor, Element::F32, rows));
+    let plan = LayerNormPlan { element, rows, columns, x_stride: stride, eps: EPS };
+    let memory = LayerNormForwardBuffers {
         x: tx.pointer(),
         residual: tr.pointer(),
         weight: tw.pointer(),
@@ -67,7 +69,7 @@ fn case(
         mean: mean.pointer(),
         rstd: rstd.pointer(),
     };
-    run(machine, plan.forward(&memory).unwrap());
+    run(executor, plan.forward(&memory).unwrap());
     let size = 16.0;
     assert_rows_close("y", element, &y.values(), &want, &weight);
     assert_close("sum", element, &sum.values(), &want[1], size, 0.0);
@@ -79,8 +81,8 @@ fn case(
     let want = reference(element, [&x, &zeros, &weight, &bias], (rows, columns, stride));
     let null = DevicePointer::NULL;
     let memory =
-        LayerNormForwardMemory { residual: null, sum: null, mean: null, rstd: null, ..memory };
-    run(machine, plan.forward(&memory).unwrap());
+        LayerNormForwardBuffers { residual: null, sum: null, mean: null, rstd: null, ..memory };
+    run(executor, plan.forward(&memory).unwrap());
     assert_rows_close("y of x alone", element, &y.values(), &want, &weight);
 }
 
@@ -106,8 +108,8 @@ fn assert_rows_close(
 /// Two values that differ in their third digit, as a search found them.
 #[test]
 fn rows_of_nearly_one_value() {
-    if let Some(machine) = machine() {
-        case(&*machine, Element::F32, 16, 2, 1, 0);
+    if let Some(executor) = executor() {
+        case(&*executor, Element::F32, 16, 2, 1, 0);
     }
 }
 
@@ -123,7 +125,7 @@ fn row_gradient(s: &[f64], weight: &[f64], dy: &[f64], mean: f64, rstd: f64) -> 
 }
 
 fn backward_case(
-    machine: &dyn Machine,
+    executor: &dyn Executor,
     element: Element,
     (rows, columns, gap): (usize, usize, usize),
     skip: usize,
@@ -139,14 +141,14 @@ fn backward_case(
     let rstds: Vec<f64> =
         normal(Element::F32, 5, rows).iter().map(|x| rounded(Element::F32, 0.5 + x * x)).collect();
 
-    let tensor = |values: &[f64]| Tensor::skipping(machine, element, values, skip);
+    let tensor = |values: &[f64]| Tensor::skipping(executor, element, values, skip);
     let [ts, tw, tdy, tdsum] = [&s, &weight, &dy, &dsum].map(|values| tensor(values));
-    let [tmeans, trstds] = [&means, &rstds].map(|x| Tensor::new(machine, Element::F32, x));
-    let plan = LayerNorm { element, rows, columns, x_stride: stride, eps: EPS };
-    let dx = Tensor::output(machine, element, rows * columns);
-    let [dweight, dbias] = [0; 2].map(|_| Tensor::output(machine, element, columns));
-    let workspace = Tensor::output(machine, Element::F32, plan.workspace());
-    let memory = LayerNormBackwardMemory {
+    let [tmeans, trstds] = [&means, &rstds].map(|x| Tensor::new(executor, Element::F32, x));
+    let plan = LayerNormPlan { element, rows, columns, x_stride: stride, eps: EPS };
+    let dx = Tensor::output(executor, element, rows * columns);
+    let [dweight, dbias] = [0; 2].map(|_| Tensor::output(executor, element, columns));
+    let workspace = Tensor::output(executor, Element::F32, plan.workspace());
+    let memory = LayerNormBackwardBuffers {
         x: ts.pointer(),
         weight: tw.pointer(),
         dy: tdy.pointer(),
@@ -161,8 +163,8 @@ fn backward_case(
     let mut products = Vec::new();
     for other in [true, false] {
         let memory =
-            LayerNormBackwardMemory { dsum: if other { memory.dsum } else { NULL }, ..memory };
-        run(machine, plan.backward(&memory).unwrap());
+            LayerNormBackwardBuffers { dsum: if other { memory.dsum } else { NULL }, ..memory };
+        run(executor, plan.backward(&memory).unwrap());
         products.clear();
         let got = dx.values();
         for r in 0..rows {
@@ -185,23 +187,23 @@ fn backward_case(
     assert_sums("dbias", element, &dbias.values(), &want, &sizes, rows + 16);
 
     // Each alone.
-    let alone = Tensor::output(machine, element, columns);
+    let alone = Tensor::output(executor, element, columns);
     let memory =
-        LayerNormBackwardMemory { dx: NULL, dweight: NULL, dbias: alone.pointer(), ..memory };
-    run(machine, plan.backward(&memory).unwrap());
+        LayerNormBackwardBuffers { dx: NULL, dweight: NULL, dbias: alone.pointer(), ..memory };
+    run(executor, plan.backward(&memory).unwrap());
     assert_eq!(alone.values(), dbias.values());
-    let memory = LayerNormBackwardMemory { dweight: alone.pointer(), dbias: NULL, ..memory };
-    run(machine, plan.backward(&memory).unwrap());
+    let memory = LayerNormBackwardBuffers { dweight: alone.pointer(), dbias: NULL, ..memory };
+    run(executor, plan.backward(&memory).unwrap());
     assert_eq!(alone.values(), dweight.values());
-    let again = Tensor::output(machine, element, rows * columns);
-    let memory = LayerNormBackwardMemory {
+    let again = Tensor::output(executor, element, rows * columns);
+    let memory = LayerNormBackwardBuffers {
         dsum: NULL,
         dx: again.pointer(),
         dweight: NULL,
         workspace: NULL,
         ..memory
     };
-    run(machine, plan.backward(&memory).unwrap());
+    run(executor, plan.backward(&memory).unwrap());
     assert_eq!(again.values(), dx.values());
 }
 
@@ -239,8 +241,8 @@ fn rows_beyond_32_bits() {
         let y = Tensor::output(&emulator, element, 2 * columns);
         let [mean, rstd] = [0; 2].map(|_| Tensor::output(&emulator, Element::F32, 2));
         let x_stride = far.distance / element.bytes();
-        let plan = LayerNorm { element, rows: 2, columns, x_stride, eps: EPS };
-        let memory = LayerNormForwardMemory {
+        let plan = LayerNormPlan { element, rows: 2, columns, x_stride, eps: EPS };
+        let memory = LayerNormForwardBuffers {
             x: far.pointer(),
             residual: null,
             weight: tw.pointer(),
@@ -260,7 +262,7 @@ fn rows_beyond_32_bits() {
         let dx = Tensor::output(&emulator, element, 2 * columns);
         let [dweight, dbias] = [0; 2].map(|_| Tensor::output(&emulator, element, columns));
         let workspace = Tensor::output(&emulator, Element::F32, plan.workspace());
-        let memory = LayerNormBackwardMemory {
+        let memory = LayerNormBackwardBuffers {
             x: far.pointer(),
             weight: tw.pointer(),
             dy: dy.pointer(),
@@ -288,20 +290,20 @@ fn rows_beyond_32_bits() {
 
 #[test]
 fn rows_of_models() {
-    let Some(machine) = machine() else { return };
+    let Some(executor) = executor() else { return };
     for element in Element::ALL {
         for columns in [192, 768, 1024, 1500, 1544] {
-            case(&*machine, element, 5, columns, 0, 0);
-            backward_case(&*machine, element, (5, columns, 0), 0);
+            case(&*executor, element, 5, columns, 0, 0);
+            backward_case(&*executor, element, (5, columns, 0), 0);
         }
     }
 }
 
 #[test]
 fn a_batch_of_nothing_is_no_launch() {
-    let plan = LayerNorm { element: Element::F32, rows: 0, columns: 8, x_stride: 8, eps: EPS };
+    let plan = LayerNormPlan { element: Element::F32, rows: 0, columns: 8, x_stride: 8, eps: EPS };
     let null = DevicePointer::NULL;
-    let memory = LayerNormForwardMemory {
+    let memory = LayerNormForwardBuffers {
         x: null,
         residual: null,
         weight: null,
@@ -312,9 +314,9 @@ fn a_batch_of_nothing_is_no_launch() {
         rstd: null,
     };
     assert!(plan.forward(&memory).unwrap().is_none());
-    let wide = LayerNorm { rows: 1, columns: 1 << 31, ..plan };
+    let wide = LayerNormPlan { rows: 1, columns: 1 << 31, ..plan };
     assert!(wide.forward(&memory).is_err());
-    let memory = LayerNormBackwardMemory {
+    let memory = LayerNormBackwardBuffers {
         x: null,
         weight: null,
         dy: null,
@@ -328,7 +330,7 @@ fn a_batch_of_nothing_is_no_launch() {
     };
     assert!(plan.backward(&memory).unwrap().is_empty());
     assert!(wide.backward(&memory).is_err());
-    let many = LayerNorm { rows: 1 << 34, ..plan };
+    let many = LayerNormPlan { rows: 1 << 34, ..plan };
     assert!(many.backward(&memory).is_err());
 }
 
@@ -336,10 +338,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
     #[test]
     fn ragged_rows(rows in 1usize..40, columns in 1usize..300, gap in 0usize..5, skip in 0usize..3) {
-        if let Some(machine) = machine() {
+        if let Some(executor) = executor() {
             for element in Element::ALL {
-                case(&*machine, element, rows, columns, gap, skip);
-                backward_case(&*machine, element, (rows, columns, gap), skip);
+                case(&*executor, element, rows, columns, gap, skip);
+                backward_case(&*executor, element, (rows, columns, gap), skip);
             }
         }
     }

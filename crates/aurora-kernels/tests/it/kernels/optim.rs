@@ -1,12 +1,12 @@
 //! AdamW and the moving average against f64.
 
 use aurora_kernels::cuda::plan::{
-    AdamWConstants, AdamWMemory, AdamWPlan, AveragedMemory, MovingAveragePlan,
+    AdamWBuffers, AdamWConstants, AdamWPlan, AveragedBuffers, MovingAveragePlan,
 };
-use aurora_kernels::cuda::{DevicePointer, Element, Machine};
+use aurora_kernels::cuda::{DevicePointer, Element, Executor};
 use proptest::prelude::*;
 
-use crate::kernels::support::{Tensor, machine, normal, run, upload};
+use crate::kernels::support::{Tensor, executor, normal, run, upload};
 
 const BETAS: [f64; 2] = [0.9, 0.999];
 
@@ -44,7 +44,7 @@ fn assert_bits(what: &str, got: &[f64], want: &[f32]) {
     }
 }
 
-fn adamw(machine: &dyn Machine, element: Element, lengths: &[usize], skips: &[usize]) {
+fn adamw(executor: &dyn Executor, element: Element, lengths: &[usize], skips: &[usize]) {
     let f32s = |index: usize, length: usize| normal(Element::F32, index as u64, length);
     let mut state: Vec<[Vec<f32>; 3]> = Vec::new();
     let mut tensors = Vec::new();
@@ -58,11 +58,11 @@ fn adamw(machine: &dyn Machine, element: Element, lengths: &[usize], skips: &[us
         ]);
         tensors.push(
             [&values, &zeros, &zeros]
-                .map(|values| Tensor::skipping(machine, Element::F32, values, skip)),
+                .map(|values| Tensor::skipping(executor, Element::F32, values, skip)),
         );
     }
     let plan = AdamWPlan::new(element, lengths).unwrap();
-    let blocks = upload(machine, &plan.blocks());
+    let blocks = upload(executor, &plan.blocks());
     for step in 1..=4 {
         let gradients: Vec<Vec<f64>> = lengths
             .iter()
@@ -73,7 +73,7 @@ fn adamw(machine: &dyn Machine, element: Element, lengths: &[usize], skips: &[us
             .iter()
             .enumerate()
             // Apart from where the parameters begin.
-            .map(|(index, values)| Tensor::skipping(machine, element, values, index % 4))
+            .map(|(index, values)| Tensor::skipping(executor, element, values, index % 4))
             .collect();
         let mut described = Vec::new();
         for (index, ([parameter, first, second], gradient)) in
@@ -82,7 +82,7 @@ fn adamw(machine: &dyn Machine, element: Element, lengths: &[usize], skips: &[us
             // Two groups.
             let rate = if index % 2 == 0 { 1e-2 } else { 3e-3 };
             let constants = constants(step as i32, rate, 0.05);
-            let memory = AdamWMemory {
+            let memory = AdamWBuffers {
                 parameter: parameter.pointer(),
                 gradient: gradient.pointer(),
                 first: first.pointer(),
@@ -91,8 +91,8 @@ fn adamw(machine: &dyn Machine, element: Element, lengths: &[usize], skips: &[us
             described.push((memory, constants));
             update(constants, &mut state[index], &gradients[index]);
         }
-        let table = upload(machine, &plan.tensors(&described).unwrap());
-        run(machine, plan.step(table.pointer(), blocks.pointer()).unwrap());
+        let table = upload(executor, &plan.tensors(&described).unwrap());
+        run(executor, plan.step(table.pointer(), blocks.pointer()).unwrap());
     }
     for (tensors, state) in tensors.iter().zip(&state) {
         for ((what, tensor), state) in
@@ -103,7 +103,7 @@ fn adamw(machine: &dyn Machine, element: Element, lengths: &[usize], skips: &[us
     }
 }
 
-fn average(machine: &dyn Machine, element: Element, lengths: &[usize], skips: &[usize]) {
+fn average(executor: &dyn Executor, element: Element, lengths: &[usize], skips: &[usize]) {
     const DECAY: f64 = 0.995;
     let mut state = Vec::new();
     let mut tensors = Vec::new();
@@ -111,17 +111,17 @@ fn average(machine: &dyn Machine, element: Element, lengths: &[usize], skips: &[
     for (index, (&length, &skip)) in lengths.iter().zip(skips.iter().cycle()).enumerate() {
         let values = normal(Element::F32, index as u64, length);
         let live = normal(element, 1000 + index as u64, length);
-        let average = Tensor::skipping(machine, Element::F32, &values, skip);
-        let followed = Tensor::skipping(machine, element, &live, index % 4);
-        let memory = AveragedMemory { average: average.pointer(), live: followed.pointer() };
+        let average = Tensor::skipping(executor, Element::F32, &values, skip);
+        let followed = Tensor::skipping(executor, element, &live, index % 4);
+        let memory = AveragedBuffers { average: average.pointer(), live: followed.pointer() };
         placed.push((memory, length));
         state.push((values.iter().map(|&x| x as f32).collect::<Vec<f32>>(), live));
         tensors.push((average, followed));
     }
     let plan = MovingAveragePlan::new(element, &placed).unwrap();
-    let (table, blocks) = (upload(machine, &plan.tensors()), upload(machine, &plan.blocks()));
+    let (table, blocks) = (upload(executor, &plan.tensors()), upload(executor, &plan.blocks()));
     for _ in 0..3 {
-        run(machine, plan.step(table.pointer(), blocks.pointer(), DECAY).unwrap());
+        run(executor, plan.step(table.pointer(), blocks.pointer(), DECAY).unwrap());
     }
     for ((average, _), (state, live)) in tensors.iter().zip(&mut state) {
         for _ in 0..3 {
@@ -135,13 +135,13 @@ fn average(machine: &dyn Machine, element: Element, lengths: &[usize], skips: &[
 
 #[test]
 fn factors_of_a_model() {
-    let Some(machine) = machine() else { return };
+    let Some(executor) = executor() else { return };
     for element in Element::ALL {
         // Chunks that are full, one short, one over; and tensors that begin anywhere.
         for skips in [&[0][..], &[0, 1, 2]] {
             let lengths = [768 * 8, 64, 1, 2047, 2048, 2049, 0, 4099];
-            adamw(&*machine, element, &lengths, skips);
-            average(&*machine, element, &lengths, skips);
+            adamw(&*executor, element, &lengths, skips);
+            average(&*executor, element, &lengths, skips);
         }
     }
 }
@@ -164,10 +164,10 @@ proptest! {
         lengths in prop::collection::vec(0usize..5000, 1..6),
         skips in prop::collection::vec(0usize..4, 1..4),
     ) {
-        if let Some(machine) = machine() {
+        if let Some(executor) = executor() {
             for element in Element::ALL {
-                adamw(&*machine, element, &lengths, &skips);
-                average(&*machine, element, &lengths, &skips);
+                adamw(&*executor, element, &lengths, &skips);
+                average(&*executor, element, &lengths, &skips);
             }
         }
     }

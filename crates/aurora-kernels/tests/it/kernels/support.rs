@@ -1,6 +1,6 @@
 //! Tensors on a machine, their f64 values, and how far a result may be off.
 
-use aurora_kernels::cuda::{DevicePointer, Element, Gpu, Launch, Machine, Memory};
+use aurora_kernels::cuda::{DeviceBuffer, DevicePointer, Element, Executor, Gpu, Launch};
 use aurora_kernels::random::Stream;
 use half::{bf16, f16};
 
@@ -8,8 +8,8 @@ use crate::kernels::emulator::Emulator;
 
 /// The machine under test; None (said once a test) where there is none. With `AURORA_MACHINE=gpu`
 /// it is the first GPU, and that there is none is a failure.
-pub fn machine() -> Option<Box<dyn Machine>> {
-    if std::env::var_os("AURORA_MACHINE").is_some_and(|machine| machine == "gpu") {
+pub fn executor() -> Option<Box<dyn Executor>> {
+    if std::env::var_os("AURORA_MACHINE").is_some_and(|executor| executor == "gpu") {
         let gpu = Gpu::new(0).unwrap_or_else(|fault| panic!("AURORA_MACHINE=gpu: {fault}"));
         return Some(Box::new(gpu));
     }
@@ -47,8 +47,8 @@ pub fn bytes_of(element: Element, values: &[f64]) -> Vec<u8> {
 /// A tensor on a machine. It begins `skipped` elements into its memory, so that no test relies on
 /// more alignment than it means to.
 pub struct Tensor<'a> {
-    machine: &'a dyn Machine,
-    memory: Box<dyn Memory>,
+    executor: &'a dyn Executor,
+    memory: Box<dyn DeviceBuffer>,
     element: Element,
     skipped: usize,
     length: usize,
@@ -56,34 +56,34 @@ pub struct Tensor<'a> {
 
 impl<'a> Tensor<'a> {
     /// With these values, rounded to the element type.
-    pub fn new(machine: &'a dyn Machine, element: Element, values: &[f64]) -> Self {
-        Self::skipping(machine, element, values, 0)
+    pub fn new(executor: &'a dyn Executor, element: Element, values: &[f64]) -> Self {
+        Self::skipping(executor, element, values, 0)
     }
 
     /// The same, beginning some elements into its memory.
     pub fn skipping(
-        machine: &'a dyn Machine,
+        executor: &'a dyn Executor,
         element: Element,
         values: &[f64],
         skipped: usize,
     ) -> Self {
-        let tensor = Self::empty(machine, element, values.len(), skipped);
+        let tensor = Self::empty(executor, element, values.len(), skipped);
         let mut bytes = vec![0xff; skipped * element.bytes()];
         bytes.extend(bytes_of(element, values));
-        machine.upload(&bytes, &*tensor.memory).unwrap();
+        executor.upload(&bytes, &*tensor.memory).unwrap();
         tensor
     }
 
     /// For a result: full of NaN until a kernel writes it.
-    pub fn output(machine: &'a dyn Machine, element: Element, length: usize) -> Self {
-        let tensor = Self::empty(machine, element, length, 0);
-        machine.upload(&vec![0xff; length * element.bytes()], &*tensor.memory).unwrap();
+    pub fn output(executor: &'a dyn Executor, element: Element, length: usize) -> Self {
+        let tensor = Self::empty(executor, element, length, 0);
+        executor.upload(&vec![0xff; length * element.bytes()], &*tensor.memory).unwrap();
         tensor
     }
 
-    fn empty(machine: &'a dyn Machine, element: Element, length: usize, skipped: usize) -> Self {
-        let memory = machine.allocate((length + skipped) * element.bytes()).unwrap();
-        Self { machine, memory, element, skipped, length }
+    fn empty(executor: &'a dyn Executor, element: Element, length: usize, skipped: usize) -> Self {
+        let memory = executor.allocate((length + skipped) * element.bytes()).unwrap();
+        Self { executor, memory, element, skipped, length }
     }
 
     /// Where its first element is.
@@ -93,7 +93,7 @@ impl<'a> Tensor<'a> {
 
     /// Its values.
     pub fn values(&self) -> Vec<f64> {
-        let bytes = self.machine.download(&*self.memory).unwrap();
+        let bytes = self.executor.download(&*self.memory).unwrap();
         let bytes = &bytes[self.skipped * self.element.bytes()..];
         let values: Vec<f64> = match self.element {
             Element::F32 => bytes
@@ -113,9 +113,9 @@ impl<'a> Tensor<'a> {
 }
 
 /// Bytes on a machine: tables and labels.
-pub fn upload(machine: &dyn Machine, bytes: &[u8]) -> Box<dyn Memory> {
-    let memory = machine.allocate(bytes.len()).unwrap();
-    machine.upload(bytes, &*memory).unwrap();
+pub fn upload(executor: &dyn Executor, bytes: &[u8]) -> Box<dyn DeviceBuffer> {
+    let memory = executor.allocate(bytes.len()).unwrap();
+    executor.upload(bytes, &*memory).unwrap();
     memory
 }
 
@@ -132,10 +132,10 @@ pub fn normal(element: Element, index: u64, length: usize) -> Vec<f64> {
 }
 
 /// Runs launches one after the other.
-pub fn run(machine: &dyn Machine, launches: impl IntoIterator<Item = Launch>) {
+pub fn run(executor: &dyn Executor, launches: impl IntoIterator<Item = Launch>) {
     for launch in launches {
         // SAFETY: the tests give memory of the sizes that the contracts say; the emulator checks.
-        unsafe { machine.launch(&launch) }.unwrap_or_else(|error| panic!("{error}"));
+        unsafe { executor.launch(&launch) }.unwrap_or_else(|error| panic!("{error}"));
     }
 }
 

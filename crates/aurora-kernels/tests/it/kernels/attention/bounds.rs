@@ -1,7 +1,7 @@
 //! What a plan takes and what it refuses.
 
 use aurora_kernels::cuda::plan::{
-    Attention, AttentionBackwardMemory, AttentionForwardMemory, HeadRows, ScoreMemory,
+    AttentionBackwardBuffers, AttentionForwardBuffers, AttentionPlan, HeadRows, ScoreBuffers,
     queries_by_key,
 };
 use aurora_kernels::cuda::{DevicePointer, Element, Launch};
@@ -9,10 +9,10 @@ use candle_core::Result;
 
 const NULL: DevicePointer = DevicePointer::NULL;
 const NOWHERE: HeadRows = HeadRows { pointer: NULL, batch_stride: 0, row_stride: 0 };
-const SCORES: ScoreMemory = ScoreMemory { mask: NULL, scale: NULL, kv_rows: NULL };
-const SHARED: ScoreMemory = ScoreMemory { kv_rows: DevicePointer(4), ..SCORES };
+const SCORES: ScoreBuffers = ScoreBuffers { mask: NULL, scale: NULL, kv_rows: NULL };
+const SHARED: ScoreBuffers = ScoreBuffers { kv_rows: DevicePointer(4), ..SCORES };
 
-const PLAN: Attention = Attention {
+const PLAN: AttentionPlan = AttentionPlan {
     element: Element::Bf16,
     queries: 2,
     keys: 2,
@@ -23,8 +23,8 @@ const PLAN: Attention = Attention {
     causal: false,
 };
 
-fn forward(plan: &Attention, scores: ScoreMemory) -> Result<Option<Launch>> {
-    let memory = AttentionForwardMemory {
+fn forward(plan: &AttentionPlan, scores: ScoreBuffers) -> Result<Option<Launch>> {
+    let memory = AttentionForwardBuffers {
         q: NOWHERE,
         k: NOWHERE,
         v: NOWHERE,
@@ -35,9 +35,9 @@ fn forward(plan: &Attention, scores: ScoreMemory) -> Result<Option<Launch>> {
     plan.forward(&memory)
 }
 
-fn backward(plan: &Attention, scores: ScoreMemory, wanted: [bool; 3]) -> Result<Vec<Launch>> {
+fn backward(plan: &AttentionPlan, scores: ScoreBuffers, wanted: [bool; 3]) -> Result<Vec<Launch>> {
     let [dq, dk, dv] = wanted.map(|wanted| wanted.then_some(NOWHERE));
-    let memory = AttentionBackwardMemory {
+    let memory = AttentionBackwardBuffers {
         q: NOWHERE,
         k: NOWHERE,
         v: NOWHERE,
@@ -78,7 +78,7 @@ fn launches_of_a_plan() {
 fn shared_memory_is_within_what_a_block_may_have() {
     for element in Element::ALL {
         for head in 1..=128 {
-            let plan = Attention { element, head, ..PLAN };
+            let plan = AttentionPlan { element, head, ..PLAN };
             for launch in backward(&plan, SCORES, [true; 3]).unwrap() {
                 assert!(launch.shared <= 163 * 1024, "{}: {}", launch.symbol, launch.shared);
             }
@@ -89,14 +89,14 @@ fn shared_memory_is_within_what_a_block_may_have() {
 #[test]
 fn a_batch_of_nothing_is_no_launch() {
     for plan in [
-        Attention { queries: 0, keys: 0, ..PLAN },
-        Attention { q_len: 0, keys: 0, queries: 0, ..PLAN },
+        AttentionPlan { queries: 0, keys: 0, ..PLAN },
+        AttentionPlan { q_len: 0, keys: 0, queries: 0, ..PLAN },
     ] {
         assert!(forward(&plan, SCORES).unwrap().is_none());
         assert!(backward(&plan, SCORES, [true; 3]).unwrap().is_empty());
     }
     // Keys without queries: their gradients are zeros, which somebody has to write.
-    for plan in [Attention { queries: 0, ..PLAN }, Attention { q_len: 0, ..PLAN }] {
+    for plan in [AttentionPlan { queries: 0, ..PLAN }, AttentionPlan { q_len: 0, ..PLAN }] {
         assert!(forward(&plan, SHARED).unwrap().is_none());
         let launches = backward(&plan, SHARED, [true; 3]).unwrap();
         assert_eq!(symbols(&launches), ["attention_backward_key_64_bf16"]);
@@ -105,25 +105,25 @@ fn a_batch_of_nothing_is_no_launch() {
 
 #[test]
 fn what_is_refused_is_named() {
-    let refused = |plan: Attention, word: &str| {
+    let refused = |plan: AttentionPlan, word: &str| {
         let error = forward(&plan, SCORES).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
         let error = backward(&plan, SCORES, [true; 3]).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     };
-    refused(Attention { head: 129, ..PLAN }, "1 to 128");
-    refused(Attention { head: 0, ..PLAN }, "1 to 128");
-    refused(Attention { heads: 0, ..PLAN }, "at least one head");
-    refused(Attention { k_len: 0, ..PLAN }, "at least one head and one key");
-    refused(Attention { causal: true, q_len: 81, ..PLAN }, "as many keys as queries");
-    refused(Attention { keys: 3, ..PLAN }, "kv_rows");
-    refused(Attention { k_len: 1 << 31, ..PLAN }, "at most");
-    refused(Attention { q_len: (1 << 30) + 1, ..PLAN }, "at most");
+    refused(AttentionPlan { head: 129, ..PLAN }, "1 to 128");
+    refused(AttentionPlan { head: 0, ..PLAN }, "1 to 128");
+    refused(AttentionPlan { heads: 0, ..PLAN }, "at least one head");
+    refused(AttentionPlan { k_len: 0, ..PLAN }, "at least one head and one key");
+    refused(AttentionPlan { causal: true, q_len: 81, ..PLAN }, "as many keys as queries");
+    refused(AttentionPlan { keys: 3, ..PLAN }, "kv_rows");
+    refused(AttentionPlan { k_len: 1 << 31, ..PLAN }, "at most");
+    refused(AttentionPlan { q_len: (1 << 30) + 1, ..PLAN }, "at most");
     // Each size fits, but not their product.
     let many = 1 << 29;
-    let error = forward(&Attention { queries: many, keys: many, ..PLAN }, SCORES).unwrap_err();
+    let error = forward(&AttentionPlan { queries: many, keys: many, ..PLAN }, SCORES).unwrap_err();
     assert!(error.to_string().contains("cut the batch"), "{error}");
-    let plan = Attention { queries: many, keys: many, q_len: many, heads: many, ..PLAN };
+    let plan = AttentionPlan { queries: many, keys: many, q_len: many, heads: many, ..PLAN };
     assert!(forward(&plan, SCORES).unwrap_err().to_string().contains("cut the batch"));
 }
 

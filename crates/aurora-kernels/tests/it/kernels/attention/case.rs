@@ -1,10 +1,10 @@
 //! One attention on a machine: inputs, where they lie, launches, and the comparison.
 
 use aurora_kernels::cuda::plan::{
-    Attention, AttentionBackwardMemory, AttentionForwardMemory, HeadRows, ScoreMemory,
+    AttentionBackwardBuffers, AttentionForwardBuffers, AttentionPlan, HeadRows, ScoreBuffers,
     queries_by_key,
 };
-use aurora_kernels::cuda::{DevicePointer, Element, Machine, Memory};
+use aurora_kernels::cuda::{DeviceBuffer, DevicePointer, Element, Executor};
 
 use super::reference::{Approximate, Inputs, Shape, attention};
 use crate::kernels::support::{Tensor, normal, run};
@@ -93,7 +93,7 @@ impl<'a> Grid<'a> {
 
     /// With these values, NaN between the rows.
     fn new(
-        machine: &'a dyn Machine,
+        executor: &'a dyn Executor,
         element: Element,
         values: &[f64],
         sizes: [usize; 3],
@@ -104,7 +104,7 @@ impl<'a> Grid<'a> {
         for (place, &value) in Self::places(sizes, strides).zip(values) {
             spread[place] = value;
         }
-        let tensor = Tensor::skipping(machine, element, &spread, skip);
+        let tensor = Tensor::skipping(executor, element, &spread, skip);
         Self { tensor, offset: 0, sizes, strides }
     }
 
@@ -127,10 +127,10 @@ impl<'a> Grid<'a> {
     }
 }
 
-fn integers(machine: &dyn Machine, values: &[u32]) -> Box<dyn Memory> {
+fn integers(executor: &dyn Executor, values: &[u32]) -> Box<dyn DeviceBuffer> {
     let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-    let memory = machine.allocate(bytes.len()).unwrap();
-    machine.upload(&bytes, &*memory).unwrap();
+    let memory = executor.allocate(bytes.len()).unwrap();
+    executor.upload(&bytes, &*memory).unwrap();
     memory
 }
 
@@ -147,13 +147,13 @@ fn close(what: &str, case: &str, got: &[f64], want: &Approximate) {
 }
 
 /// Forward, then backward from the forward pass's own results, against f64.
-pub fn check(machine: &dyn Machine, element: Element, shape: &Shape, options: &Options) {
+pub fn check(executor: &dyn Executor, element: Element, shape: &Shape, options: &Options) {
     let Shape { queries, keys, q_len, k_len, heads, head, causal, .. } = *shape;
     let width = shape.width();
     let case = format!("{element:?} {shape:?} {options:?}");
     let x = inputs(element, shape, options);
     let want = attention(element, shape, &x);
-    let plan = Attention { element, queries, keys, q_len, k_len, heads, head, causal };
+    let plan = AttentionPlan { element, queries, keys, q_len, k_len, heads, head, causal };
 
     let (of_queries, of_keys) = ([queries, q_len, width], [keys, k_len, width]);
     let packed = matches!(options.place, Place::Packed);
@@ -161,7 +161,7 @@ pub fn check(machine: &dyn Machine, element: Element, shape: &Shape, options: &O
         Place::Packed => (0, 0),
         Place::Apart { gap, skip } => (gap, skip),
     };
-    let grid = |values: &[f64], sizes| Grid::new(machine, element, values, sizes, room);
+    let grid = |values: &[f64], sizes| Grid::new(executor, element, values, sizes, room);
     let triple = |parts: [&[f64]; 3]| -> Vec<f64> {
         let rows = 0..queries * q_len;
         rows.flat_map(|row| parts.map(|part| part.get(row * width..(row + 1) * width)))
@@ -173,7 +173,7 @@ pub fn check(machine: &dyn Machine, element: Element, shape: &Shape, options: &O
             let whole = [queries, q_len, 3 * width];
             let strides = Grid::strides(whole, 0);
             return [0, 1, 2].map(|part| Grid {
-                tensor: Tensor::new(machine, element, &triple(parts)),
+                tensor: Tensor::new(executor, element, &triple(parts)),
                 offset: part * width,
                 sizes: [queries, q_len, width],
                 strides,
@@ -185,22 +185,22 @@ pub fn check(machine: &dyn Machine, element: Element, shape: &Shape, options: &O
     let gradients = qkv([&[], &[], &[]]);
     let (out, dout) = (grid(&[], of_queries), grid(&x.dout, of_queries));
     let floats = |values: &Option<Vec<f64>>| {
-        values.as_ref().map(|values| Tensor::new(machine, Element::F32, values))
+        values.as_ref().map(|values| Tensor::new(executor, Element::F32, values))
     };
     let (mask, scale) = (floats(&x.mask), floats(&x.scale));
     let of = |tensor: &Option<Tensor>| tensor.as_ref().map_or(DevicePointer::NULL, Tensor::pointer);
     let rows = shape.kv_rows.as_ref().map(|rows| {
         let (offsets, list) = queries_by_key(rows, keys).unwrap();
-        [rows, &offsets, &list].map(|values| integers(machine, values))
+        [rows, &offsets, &list].map(|values| integers(executor, values))
     });
     let [kv_rows, query_offsets, query_rows] = match &rows {
         Some(memory) => [0, 1, 2].map(|index: usize| memory[index].pointer()),
         None => [DevicePointer::NULL; 3],
     };
-    let scores = ScoreMemory { mask: of(&mask), scale: of(&scale), kv_rows };
+    let scores = ScoreBuffers { mask: of(&mask), scale: of(&scale), kv_rows };
     let [log_sums, deltas] =
-        [0; 2].map(|_| Tensor::output(machine, Element::F32, queries * heads * q_len));
-    let memory = AttentionForwardMemory {
+        [0; 2].map(|_| Tensor::output(executor, Element::F32, queries * heads * q_len));
+    let memory = AttentionForwardBuffers {
         q: q.rows(element),
         k: k.rows(element),
         v: v.rows(element),
@@ -208,12 +208,12 @@ pub fn check(machine: &dyn Machine, element: Element, shape: &Shape, options: &O
         log_sums: log_sums.pointer(),
         scores,
     };
-    run(machine, plan.forward(&memory).unwrap());
+    run(executor, plan.forward(&memory).unwrap());
     close("out", &case, &out.values(), &want.out);
     close("log_sums", &case, &log_sums.values(), &want.log_sums);
 
     let wanted = |part: usize| options.wanted[part].then(|| gradients[part].rows(element));
-    let memory = AttentionBackwardMemory {
+    let memory = AttentionBackwardBuffers {
         q: memory.q,
         k: memory.k,
         v: memory.v,
@@ -228,7 +228,7 @@ pub fn check(machine: &dyn Machine, element: Element, shape: &Shape, options: &O
         dk: wanted(1),
         dv: wanted(2),
     };
-    run(machine, plan.backward(&memory).unwrap());
+    run(executor, plan.backward(&memory).unwrap());
     let [dq, dk, dv] = gradients.map(|gradient| gradient.values());
     let pairs = [("dq", &dq, &want.dq), ("dk", &dk, &want.dk), ("dv", &dv, &want.dv)];
     for ((name, got, want), wanted) in pairs.into_iter().zip(options.wanted) {

@@ -1,7 +1,7 @@
 //! Batches and rows further apart than 32 bits count: the same bits as when they lie together.
 
 use aurora_kernels::cuda::plan::{
-    Attention, AttentionBackwardMemory, AttentionForwardMemory, HeadRows, ScoreMemory,
+    AttentionBackwardBuffers, AttentionForwardBuffers, AttentionPlan, HeadRows, ScoreBuffers,
 };
 use aurora_kernels::cuda::{DevicePointer, Element};
 
@@ -16,11 +16,11 @@ const SLOTS: usize = 8;
 
 /// Forward and backward, the tensors where `rows` says.
 fn attention(
-    machine: &Emulator,
+    executor: &Emulator,
     (element, batches, length): (Element, usize, usize),
     rows: impl Fn(usize) -> HeadRows,
 ) {
-    let plan = Attention {
+    let plan = AttentionPlan {
         element,
         queries: batches,
         keys: batches,
@@ -31,14 +31,14 @@ fn attention(
         causal: false,
     };
     let [log_sums, deltas] =
-        [0; 2].map(|_| Tensor::output(machine, Element::F32, batches * length));
+        [0; 2].map(|_| Tensor::output(executor, Element::F32, batches * length));
     let null = DevicePointer::NULL;
-    let scores = ScoreMemory { mask: null, scale: null, kv_rows: null };
+    let scores = ScoreBuffers { mask: null, scale: null, kv_rows: null };
     let [q, k, v, dout, out] = [0, 1, 2, 3, 4].map(&rows);
     let log_sums = log_sums.pointer();
-    let memory = AttentionForwardMemory { q, k, v, out, log_sums, scores };
-    run(machine, plan.forward(&memory).unwrap());
-    let memory = AttentionBackwardMemory {
+    let memory = AttentionForwardBuffers { q, k, v, out, log_sums, scores };
+    run(executor, plan.forward(&memory).unwrap());
+    let memory = AttentionBackwardBuffers {
         q,
         k,
         v,
@@ -53,23 +53,23 @@ fn attention(
         dk: Some(rows(6)),
         dv: Some(rows(7)),
     };
-    run(machine, plan.backward(&memory).unwrap());
+    run(executor, plan.backward(&memory).unwrap());
 }
 
 /// Two batches of three rows, the batches far apart; or one of two rows, the rows far apart.
 fn case(element: Element, batches: usize, length: usize, skip: usize) {
-    let Some(machine) = Emulator::new() else { return };
-    let far = Far::new(&machine, 2, SLOT * SLOTS, Far::DISTANCE);
+    let Some(executor) = Emulator::new() else { return };
+    let far = Far::new(&executor, 2, SLOT * SLOTS, Far::DISTANCE);
     let together: Vec<Tensor> = (0..SLOTS)
         .map(|slot| match slot {
             0..4 => {
                 let values = normal(element, slot as u64, batches * length * WIDTH);
-                Tensor::skipping(&machine, element, &values, skip)
+                Tensor::skipping(&executor, element, &values, skip)
             }
-            _ => Tensor::output(&machine, element, batches * length * WIDTH),
+            _ => Tensor::output(&executor, element, batches * length * WIDTH),
         })
         .collect();
-    attention(&machine, (element, batches, length), |slot| HeadRows {
+    attention(&executor, (element, batches, length), |slot| HeadRows {
         pointer: together[slot].pointer(),
         batch_stride: length * WIDTH,
         row_stride: WIDTH,
@@ -83,7 +83,7 @@ fn case(element: Element, batches: usize, length: usize, skip: usize) {
         far.write(1, at(slot), &bytes[piece..]);
     }
     let apart = far.distance / element.bytes();
-    attention(&machine, (element, batches, length), |slot| HeadRows {
+    attention(&executor, (element, batches, length), |slot| HeadRows {
         pointer: DevicePointer(far.pointer().0 + at(slot) as u64),
         batch_stride: if batches > 1 { apart } else { 0 },
         row_stride: if batches > 1 { WIDTH } else { apart },

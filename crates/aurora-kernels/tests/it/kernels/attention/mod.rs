@@ -5,97 +5,97 @@ mod case;
 mod far;
 mod reference;
 
-use aurora_kernels::cuda::{Element, Machine};
+use aurora_kernels::cuda::{Element, Executor};
 use proptest::prelude::*;
 
-use crate::kernels::support::machine;
+use crate::kernels::support::executor;
 use case::{Options, PLAIN, Place, check, inputs, shape};
 use reference::{Shape, attention};
 
-fn every_type(machine: &dyn Machine, shape: &Shape, options: &Options) {
+fn every_type(executor: &dyn Executor, shape: &Shape, options: &Options) {
     for element in Element::ALL {
-        check(machine, element, shape, options);
+        check(executor, element, shape, options);
     }
 }
 
 #[test]
 fn every_head_size() {
-    let Some(machine) = machine() else { return };
+    let Some(executor) = executor() else { return };
     for head in [32, 64, 80, 96, 128] {
-        every_type(&*machine, &shape([1, 70, 75, 1, head]), &PLAIN);
+        every_type(&*executor, &shape([1, 70, 75, 1, head]), &PLAIN);
     }
 }
 
 /// A packed projection is read in place, and so are heads that no tile has the width of.
 #[test]
 fn packed_heads_of_any_size() {
-    let Some(machine) = machine() else { return };
+    let Some(executor) = executor() else { return };
     for head in [1, 24, 33, 65, 88, 127] {
         let options = Options { place: Place::Packed, ..PLAIN };
-        every_type(&*machine, &shape([2, 17, 17, 2, head]), &options);
+        every_type(&*executor, &shape([2, 17, 17, 2, head]), &options);
     }
 }
 
 /// Batches begin at multiples of 16 bytes, and rows of them at none.
 #[test]
 fn rows_that_begin_anywhere() {
-    let Some(machine) = machine() else { return };
+    let Some(executor) = executor() else { return };
     let options = Options { place: Place::Apart { gap: 2, skip: 0 }, ..PLAIN };
-    every_type(&*machine, &shape([2, 14, 14, 1, 32]), &options);
+    every_type(&*executor, &shape([2, 14, 14, 1, 32]), &options);
 }
 
 /// One side of a tile's end, and the other, for queries and for keys.
 #[test]
 fn lengths_about_a_tile() {
-    let Some(machine) = machine() else { return };
+    let Some(executor) = executor() else { return };
     for [q_len, k_len] in
         [[1, 1], [16, 31], [17, 32], [63, 33], [64, 63], [65, 64], [128, 65], [129, 129]]
     {
         let options = Options { mask: true, ..PLAIN };
-        every_type(&*machine, &shape([1, q_len, k_len, 1, 32]), &options);
+        every_type(&*executor, &shape([1, q_len, k_len, 1, 32]), &options);
     }
 }
 
 #[test]
 fn causal_text() {
-    let Some(machine) = machine() else { return };
+    let Some(executor) = executor() else { return };
     for [q_len, k_len] in [[40, 40], [70, 70], [1, 50], [3, 66], [66, 100], [130, 200]] {
         let shape = Shape { causal: true, ..shape([1, q_len, k_len, 1, 32]) };
-        every_type(&*machine, &shape, &PLAIN);
+        every_type(&*executor, &shape, &PLAIN);
     }
 }
 
 /// The picture tower at 224 pixels, a head of it.
 #[test]
 fn a_picture_of_197_patches() {
-    let Some(machine) = machine() else { return };
-    every_type(&*machine, &shape([1, 197, 197, 1, 64]), &PLAIN);
+    let Some(executor) = executor() else { return };
+    every_type(&*executor, &shape([1, 197, 197, 1, 64]), &PLAIN);
 }
 
 /// Two texts of 35 words on one picture of 577 patches and one on another, patches scaled.
 #[test]
 fn texts_on_pictures_of_577_patches() {
-    let Some(machine) = machine() else { return };
+    let Some(executor) = executor() else { return };
     let shape = Shape { keys: 2, kv_rows: Some(vec![1, 0, 1]), ..shape([3, 35, 577, 1, 64]) };
-    every_type(&*machine, &shape, &Options { scale: true, ..PLAIN });
+    every_type(&*executor, &shape, &Options { scale: true, ..PLAIN });
 }
 
 /// What is added to all scores cancels, be it past the range of the exponential.
 #[test]
 fn masks_far_from_zero() {
-    let Some(machine) = machine() else { return };
+    let Some(executor) = executor() else { return };
     for shift in [-1000.0, 1000.0] {
-        every_type(&*machine, &shape([1, 9, 40, 1, 32]), &Options { mask: true, shift, ..PLAIN });
+        every_type(&*executor, &shape([1, 9, 40, 1, 32]), &Options { mask: true, shift, ..PLAIN });
     }
 }
 
 /// Keys that nobody asks for get zeros, and those that several ask for the sum.
 #[test]
 fn rows_of_keys_that_are_shared_or_unused() {
-    let Some(machine) = machine() else { return };
+    let Some(executor) = executor() else { return };
     for (queries, keys, rows) in [(4, 3, vec![2, 0, 2, 2]), (1, 3, vec![1]), (0, 2, vec![])] {
         let shape = Shape { keys, kv_rows: Some(rows), ..shape([queries, 70, 40, 2, 32]) };
-        every_type(&*machine, &shape, &Options { mask: true, blind: true, ..PLAIN });
+        every_type(&*executor, &shape, &Options { mask: true, blind: true, ..PLAIN });
     }
 }
 
@@ -147,7 +147,7 @@ proptest! {
         rows in proptest::collection::vec(0u32..3, 3),
         wanted in any::<[bool; 3]>(),
     ) {
-        if let Some(machine) = machine() {
+        if let Some(executor) = executor() {
             let (keys, kv_rows) = if shared && !packed {
                 let rows = rows[..queries].iter().map(|&row| row % keys as u32).collect();
                 (keys, Some(rows))
@@ -159,7 +159,7 @@ proptest! {
                 else if causal { (q_len, q_len + more) } else { (q_len, more + 1) };
             let shape = Shape { queries, keys, q_len, k_len, heads, head, causal, kv_rows };
             let place = if packed { Place::Packed } else { Place::Apart { gap, skip } };
-            every_type(&*machine, &shape, &Options { mask, blind, scale, place, wanted, ..PLAIN });
+            every_type(&*executor, &shape, &Options { mask, blind, scale, place, wanted, ..PLAIN });
         }
     }
 }

@@ -7,7 +7,7 @@ use cudarc::driver::CudaSlice;
 use super::memory::{Held, Operand, Work, element, gpu_storage, tensor};
 use crate::cuda::DevicePointer;
 use crate::cuda::plan::{
-    self, AttentionBackwardMemory, AttentionForwardMemory, HeadRows, ScoreMemory, queries_by_key,
+    self, AttentionBackwardBuffers, AttentionForwardBuffers, HeadRows, ScoreBuffers, queries_by_key,
 };
 
 const NULL: DevicePointer = DevicePointer::NULL;
@@ -47,9 +47,9 @@ pub(crate) enum Inputs<T> {
 }
 
 impl Options<'_> {
-    fn plan(&self, dtype: DType) -> Result<plan::Attention> {
+    fn plan(&self, dtype: DType) -> Result<plan::AttentionPlan> {
         let [queries, keys, q_len, k_len] = self.sizes;
-        Ok(plan::Attention {
+        Ok(plan::AttentionPlan {
             element: element(self.op, dtype)?,
             queries,
             keys,
@@ -118,7 +118,7 @@ fn with_scores<R>(
     work: &Work,
     options: &Options<'_>,
     kv_rows: Option<&CudaSlice<u32>>,
-    with: impl FnOnce(ScoreMemory) -> Result<R>,
+    with: impl FnOnce(ScoreBuffers) -> Result<R>,
 ) -> Result<R> {
     let (mask, scale) = (per_key(options.mask)?, per_key(options.scale)?);
     let pointer = |name: &'static str, tensor: &Option<Tensor>| -> Result<DevicePointer> {
@@ -127,7 +127,7 @@ fn with_scores<R>(
         let held = work.dense(name, (gpu_storage(options.op, name, &read)?, layout))?;
         work.pointer(&held)
     };
-    with(ScoreMemory {
+    with(ScoreBuffers {
         mask: pointer("key_mask", &mask)?,
         scale: pointer("key_scale", &scale)?,
         kv_rows: kv_rows.map_or(NULL, |rows| work.at(rows)),
@@ -158,7 +158,7 @@ pub(crate) fn forward(
     let [q, k, v] = placed(&work, &held, columns)?;
     with_scores(&work, options, kv_rows.as_ref(), |scores| {
         let out = rows_of(&work, &out, (plan.q_len, width), 0)?;
-        let memory = AttentionForwardMemory { q, k, v, out, log_sums: work.at(&log_sums), scores };
+        let memory = AttentionForwardBuffers { q, k, v, out, log_sums: work.at(&log_sums), scores };
         let launch = plan.forward(&memory)?;
         // SAFETY: all memory is as large as the plan's sizes, and held until here; rows of keys
         // were checked.
@@ -239,7 +239,7 @@ pub(crate) fn backward(
     let list = uploaded(&work, lists.as_ref().map(|(_, list)| list.as_slice()))?;
     let at = |slice: &Option<CudaSlice<u32>>| slice.as_ref().map_or(NULL, |slice| work.at(slice));
     with_scores(&work, options, kv_rows.as_ref(), |scores| {
-        let launches = plan.backward(&AttentionBackwardMemory {
+        let launches = plan.backward(&AttentionBackwardBuffers {
             q,
             k,
             v,

@@ -9,14 +9,14 @@ const CHUNK: usize = 2048;
 
 /// Which block works on which tensor.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Blocks {
+pub(crate) struct TensorBlocks {
     /// For each tensor, the first of its blocks.
     pub(crate) first: Vec<i32>,
     /// For each block, its tensor.
     pub(crate) tensor: Vec<i32>,
 }
 
-impl Blocks {
+impl TensorBlocks {
     /// Of tensors of these lengths; an empty one has no block.
     pub(crate) fn of(op: &'static str, lengths: &[usize]) -> Result<Self> {
         let count = lengths.iter().try_fold(0usize, |sum, &n| sum.checked_add(n.div_ceil(CHUNK)));
@@ -62,10 +62,10 @@ mod tests {
 
     #[test]
     fn every_chunk_has_a_block() {
-        let blocks = Blocks::of("test", &[1, 0, CHUNK, CHUNK + 1, 5]).unwrap();
+        let blocks = TensorBlocks::of("test", &[1, 0, CHUNK, CHUNK + 1, 5]).unwrap();
         assert_eq!(blocks.first, [0, 1, 1, 2, 4]);
         assert_eq!(blocks.tensor, [0, 2, 3, 3, 4]);
-        assert!(Blocks::of("test", &[usize::MAX, usize::MAX]).is_err());
-        assert!(Blocks::of("test", &[CHUNK << 31]).is_err());
+        assert!(TensorBlocks::of("test", &[usize::MAX, usize::MAX]).is_err());
+        assert!(TensorBlocks::of("test", &[CHUNK << 31]).is_err());
     }
 }

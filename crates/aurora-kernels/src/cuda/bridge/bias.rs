@@ -4,7 +4,7 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CudaStorage, Result, Shape, Tensor};
 
 use super::memory::{Held, Work, element, tensor};
-use crate::cuda::plan::{Bias, ColumnSumMemory};
+use crate::cuda::plan::{BiasPlan, ColumnSumBuffers};
 
 /// y (rows, columns), dense, += bias (columns).
 pub(super) fn add(
@@ -14,7 +14,7 @@ pub(super) fn add(
     (rows, columns): (usize, usize),
     bias: &Held<'_>,
 ) -> Result<()> {
-    let plan = Bias { element: element(op, y.dtype())?, rows, columns };
+    let plan = BiasPlan { element: element(op, y.dtype())?, rows, columns };
     let launch = plan.add(work.start(y)?, work.pointer(bias)?)?;
     // SAFETY: both are as large as the plan's sizes.
     unsafe { work.run(launch) }
@@ -28,12 +28,12 @@ pub(super) fn column_sum(
     (rows, columns): (usize, usize),
 ) -> Result<Tensor> {
     let dtype = x.storage().dtype();
-    let plan = Bias { element: element(op, dtype)?, rows, columns };
+    let plan = BiasPlan { element: element(op, dtype)?, rows, columns };
     let shape = Shape::from(columns);
     // Of an empty batch nothing is launched, and the sums are zeros.
     let sum = if rows == 0 { work.zeros(&shape, dtype)? } else { work.uninit(&shape, dtype)? };
     let workspace = work.floats(plan.workspace())?;
-    let launches = plan.column_sum(&ColumnSumMemory {
+    let launches = plan.column_sum(&ColumnSumBuffers {
         x: work.pointer(x)?,
         x_stride: x.stride,
         sum: work.start(&sum)?,

@@ -4,12 +4,12 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CudaStorage, DType, Result, Shape, Tensor};
 
 use super::bias;
+use super::matmul::{as_rows, matmul, matmul_nt, output_shape, wrapped};
 use super::memory::{Held, Operand, Work, element, gpu_storage, matrix_dims};
-use super::product::{as_rows, by_transposed, output_shape, product, wrapped};
 use crate::cuda::DevicePointer;
 use crate::cuda::plan::{
-    Apply, ApplyMemory, FactorGradient, FactorGradientMemory, FactorLayout, FactorPair,
-    Reconstruct, Slice,
+    ApplyBuffers, CpApplyPlan, CpFactorGradientPlan, CpReconstructPlan, FactorGradientBuffers,
+    FactorLayout, FactorPair, Slice,
 };
 
 const OP: &str = "adapted_linear";
@@ -49,7 +49,7 @@ pub(crate) fn merged_weight(weight: &Tensor, a: &Tensor, b: &Tensor) -> Result<T
         merged_stride: input,
     };
     let (u, v) = (work.pointer(&u_held)?, work.pointer(&v_held)?);
-    let plan = Reconstruct {
+    let plan = CpReconstructPlan {
         element: element(OP, weight.dtype())?,
         rank,
         cores: false,
@@ -76,7 +76,7 @@ pub(crate) fn forward(
     let (w_read, bias_read);
     let held = work.dense("x", x)?;
     let frozen = dense!(work, "weight", weight, w_read);
-    let mut y = by_transposed(&work, &held, rows, &frozen, (out, input))?;
+    let mut y = matmul_nt(&work, &held, rows, &frozen, (out, input))?;
     if let Some(bias) = bias {
         let bias = dense!(work, "bias", bias, bias_read);
         bias::add(&work, OP, &mut y, (rows, out), &bias)?;
@@ -97,9 +97,9 @@ fn add_delta(
     let (rank, _) = a.1.shape().dims2()?;
     let element = element(OP, y.dtype())?;
     let plan =
-        Apply { element, tokens, inputs, outputs, rank, x_stride: inputs, y_stride: outputs };
+        CpApplyPlan { element, tokens, inputs, outputs, rank, x_stride: inputs, y_stride: outputs };
     let (a, b) = (work.dense("a", a)?, work.dense("b", b)?);
-    let launch = plan.launch(&ApplyMemory {
+    let launch = plan.launch(&ApplyBuffers {
         x: work.pointer(x)?,
         a: work.pointer(&a)?,
         b: work.pointer(&b)?,
@@ -119,9 +119,9 @@ pub(crate) fn backward(
 ) -> Result<[Option<Tensor>; 3]> {
     let dy = as_rows(dy)?;
     let dx = if x.track_op() {
-        let mut dx = product(&dy, weight)?;
+        let mut dx = matmul(&dy, weight)?;
         if !merged {
-            dx = (dx + product(&product(&dy, b)?, a)?)?;
+            dx = (dx + matmul(&matmul(&dy, b)?, a)?)?;
         }
         Some(dx.reshape(x.shape())?)
     } else {
@@ -145,7 +145,7 @@ fn factor_gradients(x: &Tensor, [a, b]: [&Tensor; 2], dy: &Tensor) -> Result<[Te
     let a_held = dense!(work, "a", a, a_read);
     let b_held = dense!(work, "b", b, b_read);
     let element = element(OP, x.dtype())?;
-    let plan = FactorGradient {
+    let plan = CpFactorGradientPlan {
         element,
         factors: element,
         gradients: element,
@@ -163,7 +163,7 @@ fn factor_gradients(x: &Tensor, [a, b]: [&Tensor; 2], dy: &Tensor) -> Result<[Te
     let [z, g] = [work.uninit(&shape, x.dtype())?, work.uninit(&shape, x.dtype())?];
     let (da, db) = (work.uninit(a.shape(), x.dtype())?, work.uninit(b.shape(), x.dtype())?);
     let workspace = work.floats(plan.workspace()?)?;
-    let launches = plan.launches(&FactorGradientMemory {
+    let launches = plan.launches(&FactorGradientBuffers {
         x: work.pointer(&x_held)?,
         dy: work.pointer(&dy_held)?,
         u: work.pointer(&a_held)?,

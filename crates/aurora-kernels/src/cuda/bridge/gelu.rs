@@ -5,14 +5,14 @@ use candle_core::{CudaStorage, Layout, Result, Shape, Tensor};
 
 use super::memory::{Operand, Work, element, gpu_storage, matrix_dims, tensor};
 use crate::cuda::DevicePointer;
-use crate::cuda::plan::{Gelu, GeluBackwardMemory};
+use crate::cuda::plan::{GeluBackwardBuffers, GeluPlan};
 
 const OP: &str = "gelu";
 const NULL: DevicePointer = DevicePointer::NULL;
 
-fn plan(storage: &CudaStorage, layout: &Layout) -> Result<Gelu> {
+fn plan(storage: &CudaStorage, layout: &Layout) -> Result<GeluPlan> {
     let (rows, columns) = matrix_dims(layout);
-    Ok(Gelu { element: element(OP, storage.dtype())?, rows, columns })
+    Ok(GeluPlan { element: element(OP, storage.dtype())?, rows, columns })
 }
 
 /// x Phi(x), element by element.
@@ -36,7 +36,7 @@ pub(crate) fn backward(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
     let x_dense = work.dense("x", (storage, layout))?;
     let dy_dense = work.dense("dy", (gpu_storage(OP, "dy", &dy_read)?, dy_layout))?;
     let dx = work.uninit(x.shape(), x.dtype())?;
-    let launches = plan(storage, layout)?.backward(&GeluBackwardMemory {
+    let launches = plan(storage, layout)?.backward(&GeluBackwardBuffers {
         x: work.pointer(&x_dense)?,
         bias: NULL,
         dy: work.pointer(&dy_dense)?,

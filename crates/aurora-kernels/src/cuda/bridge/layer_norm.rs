@@ -6,7 +6,7 @@ use cudarc::driver::CudaSlice;
 
 use super::memory::{Operand, Work, element, gpu_storage, matrix_dims, tensor};
 use crate::cuda::DevicePointer;
-use crate::cuda::plan::{LayerNorm, LayerNormBackwardMemory, LayerNormForwardMemory};
+use crate::cuda::plan::{LayerNormBackwardBuffers, LayerNormForwardBuffers, LayerNormPlan};
 
 const OP: &str = "layer_norm";
 const NULL: DevicePointer = DevicePointer::NULL;
@@ -18,10 +18,10 @@ pub(crate) struct LayerNormState {
     rstd: CudaSlice<f32>,
 }
 
-fn plan(x: Operand<'_>, x_stride: usize, eps: f64) -> Result<LayerNorm> {
+fn plan(x: Operand<'_>, x_stride: usize, eps: f64) -> Result<LayerNormPlan> {
     let (rows, columns) = matrix_dims(x.1);
     let element = element(OP, x.0.dtype())?;
-    Ok(LayerNorm { element, rows, columns, x_stride, eps: eps as f32 })
+    Ok(LayerNormPlan { element, rows, columns, x_stride, eps: eps as f32 })
 }
 
 /// The normalised rows of x (.., d), and what the backward pass needs.
@@ -36,7 +36,7 @@ pub(crate) fn forward(
     let shape = x.1.shape().clone();
     let y = work.uninit(&shape, x.0.dtype())?;
     let state = LayerNormState { mean: work.floats(plan.rows)?, rstd: work.floats(plan.rows)? };
-    let launch = plan.forward(&LayerNormForwardMemory {
+    let launch = plan.forward(&LayerNormForwardBuffers {
         x: work.pointer(&rows)?,
         residual: NULL,
         weight: work.pointer(&weight)?,
@@ -81,7 +81,7 @@ pub(crate) fn backward(
     let workspace = work.floats(if sums { plan.workspace() } else { 0 })?;
     let start =
         |storage: &Option<CudaStorage>| storage.as_ref().map_or(Ok(NULL), |s| work.start(s));
-    let launches = plan.backward(&LayerNormBackwardMemory {
+    let launches = plan.backward(&LayerNormBackwardBuffers {
         x: work.pointer(&rows)?,
         weight: work.pointer(&scale)?,
         dy: work.pointer(&dy)?,

@@ -6,7 +6,7 @@ use cudarc::driver::CudaSlice;
 use super::memory::Work;
 use super::optimizer::in_place;
 use crate::cuda::Element;
-use crate::cuda::plan::{AveragedMemory, MovingAveragePlan};
+use crate::cuda::plan::{AveragedBuffers, MovingAveragePlan};
 
 /// `average <- decay average + (1 - decay) live` for every pair (average, live), in place. All are
 /// f32, contiguous and on one GPU, and the two of a pair have one length.
@@ -29,7 +29,7 @@ pub fn moving_average(pairs: &[(&Tensor, &Tensor)], decay: f64) -> Result<()> {
                     live.shape()
                 );
             }
-            let memory = AveragedMemory {
+            let memory = AveragedBuffers {
                 average: in_place(&work, "an average", average)?,
                 live: in_place(&work, "a live tensor", live)?,
             };

@@ -7,8 +7,8 @@ use candle_core::{CudaDevice, CudaStorage, DType, Layout, Result, Shape, Storage
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DeviceRepr};
 
 use crate::Error;
-use crate::cuda::driver::memory_fault;
-use crate::cuda::{DevicePointer, Element, Fault, Gpu, Launch, Machine};
+use crate::cuda::driver::memory_error;
+use crate::cuda::{CudaError, DevicePointer, Element, Executor, Gpu, Launch};
 
 /// A storage with the part of it that an operation looks at.
 pub(crate) type Operand<'a> = (&'a CudaStorage, &'a Layout);
@@ -16,7 +16,7 @@ pub(crate) type Operand<'a> = (&'a CudaStorage, &'a Layout);
 /// The GPU side of a storage.
 ///
 /// # Errors
-/// [`Fault::WrongDevice`] for a storage elsewhere.
+/// [`CudaError::WrongDevice`] for a storage elsewhere.
 pub(crate) fn gpu_storage<'a>(
     op: &'static str,
     name: &'static str,
@@ -24,7 +24,7 @@ pub(crate) fn gpu_storage<'a>(
 ) -> Result<&'a CudaStorage> {
     match storage {
         Storage::Cuda(storage) => Ok(storage),
-        other => Err(Fault::WrongDevice {
+        other => Err(CudaError::WrongDevice {
             op,
             name,
             found: format!("{:?}", other.device().location()),
@@ -74,7 +74,7 @@ impl Work {
         if storage.device.same_device(&self.device) {
             return Ok(());
         }
-        Err(Fault::WrongDevice {
+        Err(CudaError::WrongDevice {
             op: self.op,
             name,
             found: format!("{:?}", storage.device.location()),
@@ -139,7 +139,7 @@ impl Work {
         let stream = self.gpu.stream();
         // SAFETY: kernels write it before they read it.
         unsafe { stream.alloc::<f32>(count.max(1)) }.map_err(|error| {
-            memory_fault(self.op, error, 4 * count as u64, stream.context()).into()
+            memory_error(self.op, error, 4 * count as u64, stream.context()).into()
         })
     }
 
@@ -155,10 +155,10 @@ impl Work {
         stream.clone_htod(values).w()
     }
 
-    /// The fault for memory that ran out, if it did.
-    fn short_of(&self, asked: u64) -> Option<Fault> {
+    /// The error for memory that ran out, if it did.
+    fn short_of(&self, asked: u64) -> Option<CudaError> {
         let (free, total) = self.gpu.stream().context().mem_get_info().ok()?;
-        (asked > free as u64).then_some(Fault::OutOfMemory {
+        (asked > free as u64).then_some(CudaError::OutOfMemory {
             asked,
             free: free as u64,
             total: total as u64,
@@ -168,7 +168,7 @@ impl Work {
     /// Runs launches one after the other.
     ///
     /// # Safety
-    /// As [`Machine::launch`], with memory that is held until this returns: the driver keeps the
+    /// As [`Executor::launch`], with memory that is held until this returns: the driver keeps the
     /// order of the stream, in which memory is also freed.
     pub(crate) unsafe fn run(&self, launches: impl IntoIterator<Item = Launch>) -> Result<()> {
         for launch in launches {

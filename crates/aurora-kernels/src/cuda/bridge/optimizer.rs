@@ -5,8 +5,8 @@ use candle_core::{DType, Device, Result, Tensor};
 use cudarc::driver::CudaSlice;
 
 use super::memory::{Held, Work, gpu_storage};
-use crate::cuda::plan::{AdamWConstants, AdamWMemory, AdamWPlan};
-use crate::cuda::{DevicePointer, Element, Fault};
+use crate::cuda::plan::{AdamWBuffers, AdamWConstants, AdamWPlan};
+use crate::cuda::{CudaError, DevicePointer, Element};
 
 const OP: &str = "adamw";
 
@@ -71,7 +71,7 @@ impl AdamWState {
     pub fn step(&mut self, steps: &[(&Tensor, &Tensor, AdamWConstants)]) -> Result<()> {
         let Some((first, ..)) = steps.first() else { return Ok(()) };
         let Device::Cuda(device) = first.device() else {
-            return Err(Fault::WrongDevice {
+            return Err(CudaError::WrongDevice {
                 op: OP,
                 name: "a parameter",
                 found: "the CPU".to_owned(),
@@ -90,7 +90,7 @@ impl AdamWState {
             .zip(&gradients)
             .zip(&self.moments)
             .map(|(((parameter, _, constants), gradient), [m, v])| {
-                let memory = AdamWMemory {
+                let memory = AdamWBuffers {
                     parameter: in_place(&work, "a parameter", parameter)?,
                     gradient: in_place(&work, "a gradient", gradient)?,
                     first: in_place(&work, "a mean", m)?,

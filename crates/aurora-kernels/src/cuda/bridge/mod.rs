@@ -10,10 +10,10 @@ mod gelu;
 mod layer_norm;
 mod loss;
 mod low_rank;
+mod matmul;
 mod memory;
 mod moving_average;
 mod optimizer;
-mod product;
 
 pub(crate) use attention::{
     AttentionState, Inputs as AttentionInputs, Options as AttentionOptions,
@@ -29,9 +29,9 @@ pub(crate) use loss::{
 pub(crate) use low_rank::{
     backward as adapted_backward, forward as adapted_forward, merged_weight,
 };
+pub(crate) use matmul::{linear_backward, linear_forward};
 pub use moving_average::moving_average;
 pub use optimizer::AdamWState;
-pub(crate) use product::{linear_backward, linear_forward};
 
 use std::sync::OnceLock;
 

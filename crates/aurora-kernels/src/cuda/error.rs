@@ -3,7 +3,7 @@
 /// Why a GPU cannot do what it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Fault {
+pub enum CudaError {
     /// The program was built without the feature `cuda`.
     #[error(
         "this program was built without CUDA, so it has no device {asked}: use the device cpu, or \

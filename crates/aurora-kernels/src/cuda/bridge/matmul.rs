@@ -14,7 +14,7 @@ fn dense_layout(held: &Held<'_>, rows: usize, columns: usize) -> Layout {
 }
 
 /// `x W^T` for `x` (rows, in), dense, and `weight` (out, in), dense; (rows, out).
-pub(super) fn by_transposed(
+pub(super) fn matmul_nt(
     work: &Work,
     x: &Held<'_>,
     rows: usize,
@@ -31,7 +31,7 @@ pub(super) fn by_transposed(
 }
 
 /// `left right` of two tensors without a graph, whatever their sizes.
-pub(super) fn product(left: &Tensor, right: &Tensor) -> Result<Tensor> {
+pub(super) fn matmul(left: &Tensor, right: &Tensor) -> Result<Tensor> {
     let ((rows, inner), (_, columns)) = (left.dims2()?, right.dims2()?);
     if rows * columns * inner == 0 {
         return Tensor::zeros((rows, columns), left.dtype(), left.device());
@@ -69,7 +69,7 @@ pub(crate) fn linear_forward(
     let (rows, _) = matrix_dims(x.1);
     let (out, input) = weight.1.shape().dims2()?;
     let (held, weight) = (work.dense("x", x)?, work.dense("weight", weight)?);
-    let mut y = by_transposed(&work, &held, rows, &weight, (out, input))?;
+    let mut y = matmul_nt(&work, &held, rows, &weight, (out, input))?;
     if let Some(bias) = bias {
         bias::add(&work, OP, &mut y, (rows, out), &work.dense("bias", bias)?)?;
     }
@@ -84,8 +84,8 @@ pub(crate) fn linear_backward(
     dy: &Tensor,
 ) -> Result<[Option<Tensor>; 3]> {
     let dy = as_rows(dy)?;
-    let dx = x.track_op().then(|| product(&dy, weight)?.reshape(x.shape())).transpose()?;
-    let dw = weight.track_op().then(|| product(&dy.t()?, &as_rows(x)?)).transpose()?;
+    let dx = x.track_op().then(|| matmul(&dy, weight)?.reshape(x.shape())).transpose()?;
+    let dw = weight.track_op().then(|| matmul(&dy.t()?, &as_rows(x)?)).transpose()?;
     let db = match bias {
         Some(bias) if bias.track_op() => {
             let (read, layout) = dy.storage_and_layout();

@@ -7,8 +7,8 @@ use cudarc::driver::CudaSlice;
 use super::memory::{Held, Operand, Work, element, gpu_storage, matrix_dims, tensor};
 use crate::cuda::DevicePointer;
 use crate::cuda::plan::{
-    CrossEntropyTargets, SoftCrossEntropy, SoftCrossEntropyBackwardMemory,
-    SoftCrossEntropyForwardMemory,
+    CrossEntropyTargets, SoftCrossEntropyBackwardBuffers, SoftCrossEntropyForwardBuffers,
+    SoftCrossEntropyPlan,
 };
 
 /// What the rows of logits should be.
@@ -40,9 +40,9 @@ impl Rows<'_> {
         op: &'static str,
         logits: Operand<'_>,
         stride: usize,
-    ) -> Result<SoftCrossEntropy> {
+    ) -> Result<SoftCrossEntropyPlan> {
         let (rows, classes) = matrix_dims(logits.1);
-        Ok(SoftCrossEntropy {
+        Ok(SoftCrossEntropyPlan {
             element: element(op, logits.0.dtype())?,
             rows,
             classes,
@@ -93,7 +93,7 @@ pub(crate) fn forward(
     };
     let losses = work.floats(plan.rows)?;
     let workspace = work.floats(plan.workspace())?;
-    let launches = plan.forward(&SoftCrossEntropyForwardMemory {
+    let launches = plan.forward(&SoftCrossEntropyForwardBuffers {
         logits: work.pointer(&held)?,
         targets: targets(&work, soft.as_ref(), &state.labels)?,
         loss: work.at(&losses),
@@ -139,7 +139,7 @@ pub(crate) fn backward(
         None => None,
     };
     let dlogits = work.uninit(logits.shape(), logits.dtype())?;
-    let launch = plan.backward(&SoftCrossEntropyBackwardMemory {
+    let launch = plan.backward(&SoftCrossEntropyBackwardBuffers {
         logits: work.pointer(&held)?,
         targets: targets(&work, soft.as_ref(), &state.labels)?,
         log_sum: work.at(&state.log_sums),

@@ -18,14 +18,14 @@ const FEWEST_ROWS: usize = 16;
 
 /// Rows cut into parts: a function of their number alone, so that sums have one order.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Parts {
+pub(crate) struct RowPartition {
     /// How many.
     pub(crate) count: usize,
     /// Rows of each but the last.
     pub(crate) rows: usize,
 }
 
-impl Parts {
+impl RowPartition {
     /// Of `rows` rows, at least one.
     pub(crate) fn of(rows: usize) -> Self {
         let each = rows.div_ceil(MOST_PARTS).next_multiple_of(8).max(FEWEST_ROWS);
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn parts_cover_all_rows_and_stay_few() {
         for rows in [1, 15, 16, 17, 560, 4096, 4097, 9232, 1_000_003] {
-            let parts = Parts::of(rows);
+            let parts = RowPartition::of(rows);
             assert!(parts.count <= MOST_PARTS, "{rows}");
             assert!(parts.count * parts.rows >= rows && (parts.count - 1) * parts.rows < rows);
         }
