@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    aurora_benches::target("attention", aurora_benches::rows::attention)
+    aurora_benches::target("attention", aurora_benches::cases::attention)
 }

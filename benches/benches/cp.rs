@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    aurora_benches::target("cp", aurora_benches::rows::cp)
+    aurora_benches::target("cp", aurora_benches::cases::cp)
 }

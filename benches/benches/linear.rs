@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    aurora_benches::target("linear", aurora_benches::rows::linear)
+    aurora_benches::target("linear", aurora_benches::cases::linear)
 }

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    aurora_benches::target("loss", aurora_benches::rows::loss)
+    aurora_benches::target("loss", aurora_benches::cases::loss)
 }

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    aurora_benches::target("model", aurora_benches::rows::model)
+    aurora_benches::target("model", aurora_benches::cases::model)
 }

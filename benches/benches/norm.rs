@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    aurora_benches::target("norm", aurora_benches::rows::norm)
+    aurora_benches::target("norm", aurora_benches::cases::norm)
 }

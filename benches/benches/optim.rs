@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    aurora_benches::target("optim", aurora_benches::rows::optim)
+    aurora_benches::target("optim", aurora_benches::cases::optim)
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use aurora_benches::ceiling::processor;
+use aurora_benches::roofline::processor;
 use aurora_benches::worker::{Result, program, say, serve};
 use aurora_data::{
     Captions, Dataset, Decode, Evaluation, Loader, LoaderOptions, Sample, embedded, folder, shard,

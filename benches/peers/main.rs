@@ -14,7 +14,7 @@ mod setting;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use aurora_benches::ceiling::Ceiling;
+use aurora_benches::roofline::Roofline;
 use aurora_benches::worker::{Result, program, say, serve};
 use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -123,8 +123,8 @@ fn main() -> ExitCode {
 fn run(command: &Command) -> Result<()> {
     match command {
         Command::Ceiling { precision } => {
-            let Ceiling { device, threads, operations, bytes } =
-                Ceiling::of_processor(precision.of_products())?;
+            let Roofline { device, threads, operations, bytes } =
+                Roofline::of_processor(precision.of_products())?;
             let value = json!({"operations": operations, "bytes": bytes, "device": device, "threads": threads});
             say(&value)
         }

@@ -76,7 +76,7 @@ impl LinearShape {
     }
 
     /// `x W^T + b + r`: r read, and an addition for each output.
-    pub fn linear_plus(self, element: u64) -> Cost {
+    pub fn linear_residual(self, element: u64) -> Cost {
         let outputs = self.tokens * self.output;
         self.linear(element) + Cost { operations: outputs, bytes: element * outputs }
     }
@@ -137,18 +137,18 @@ impl SlicesShape {
 }
 
 impl SlicesShape {
-    /// One factor scaled once for each slice: the factor and the scales read, the stack written.
-    pub fn stack(self, element: u64) -> Cost {
+    /// One factor scaled once for each slice: the factor and the scales read, the product written.
+    pub fn khatri_rao(self, element: u64) -> Cost {
         let Self { slices, width, rank } = self;
         let operations = slices * width * rank;
         Cost { operations, bytes: element * (operations + rank * (width + slices)) }
     }
 
-    /// Its gradients: that of the stack and both factors read, both of theirs written.
-    pub fn stack_backward(self, element: u64) -> Cost {
+    /// Its gradients: that of the product and both factors read, both of theirs written.
+    pub fn khatri_rao_backward(self, element: u64) -> Cost {
         let Self { slices, width, rank } = self;
-        let stack = slices * width * rank;
-        Cost { operations: 4 * stack, bytes: element * (stack + 2 * rank * (width + slices)) }
+        let product = slices * width * rank;
+        Cost { operations: 4 * product, bytes: element * (product + 2 * rank * (width + slices)) }
     }
 }
 
@@ -202,7 +202,7 @@ impl AttentionShape {
 
     /// The maps folded into queries and outputs of `heads` heads: each query times a head's part of both maps, and the
     /// states by themselves as keys and values of every head.
-    pub fn folded(self, heads: u64, element: u64) -> Cost {
+    pub fn absorbed(self, heads: u64, element: u64) -> Cost {
         let queries = self.queries * self.q_len;
         let maps = 4 * queries * self.width * self.width + queries * self.width;
         let operations = maps + heads * 2 * self.product();
@@ -291,7 +291,7 @@ mod tests {
         let gelu = Cost { operations: 200, bytes: 0 };
         assert_eq!(SHAPE.linear_gelu(4), SHAPE.linear(4) + gelu);
         let residual = Cost { operations: 50, bytes: 200 };
-        assert_eq!(SHAPE.linear_plus(4), SHAPE.linear(4) + residual);
+        assert_eq!(SHAPE.linear_residual(4), SHAPE.linear(4) + residual);
     }
 
     #[test]
@@ -327,10 +327,10 @@ mod tests {
         );
         // crates/aurora-kernels/src/absorbed_attention.rs: 4 H Tq Tk D and 4 Tq D D for each row of queries.
         let maps = 6 * (4 * 3 * 8 * 8 + 3 * 8);
-        assert_eq!(shape.folded(2, 4).operations, 2 * 2 * product + maps);
+        assert_eq!(shape.absorbed(2, 4).operations, 2 * 2 * product + maps);
         assert_eq!(shape.formed(4).operations, 2 * product + 2 * (4 * 4 * 8 * 8 + 4 * 8));
-        assert_eq!(shape.folded(2, 4).bytes, 4 * (2 * 6 * 3 * 8 + 2 * 4 * 8 + 2 * 64 + 8));
-        assert_eq!(shape.formed(4).bytes, shape.folded(2, 4).bytes);
+        assert_eq!(shape.absorbed(2, 4).bytes, 4 * (2 * 6 * 3 * 8 + 2 * 4 * 8 + 2 * 64 + 8));
+        assert_eq!(shape.formed(4).bytes, shape.absorbed(2, 4).bytes);
         assert_eq!(shape.backward(2).operations, 5 * product);
         assert_eq!(shape.backward(2).bytes, 2 * shape.forward(2).bytes);
     }

@@ -1,24 +1,24 @@
-//! What the benches share. A [`Row`] is an operation on a shape named after a site of a model ([`site`]), with what it
-//! computes and moves by formula ([`cost`]). A target runs its rows under Criterion ([`measure`]), beside
-//! the device's ceilings ([`ceiling`]), and prints each row's share of the roofline ([`mod@table`]). On a GPU a row is
+//! What the benches share. A [`BenchCase`] is an operation on a shape named after a site of a model ([`site`]), with what it
+//! computes and moves by formula ([`cost`]). A target runs its cases under Criterion ([`measure`]), beside
+//! the device's roofline ([`roofline`]), and prints each case's share of the roofline ([`mod@table`]). On a GPU a case is
 //! the launches of our kernels alone ([`gpu`]): timed by the device's events, its L2 flushed before each run.
 //!
 //! | variable | what it does |
 //! |---|---|
 //! | `AURORA_BENCH_DEVICE` | `cpu`, `gpu`, or `all`, which takes the GPU where there is one and says so where not |
 //! | `AURORA_BENCH_PICTURES` | pictures in a batch of BLIP-base, 2 (on a GPU 16); the small model takes 64 times as many |
-//! | `AURORA_BENCH_RECORD=1` | appends the rows to `benches/results/TARGET.csv`; otherwise a bench writes below `target/` alone |
+//! | `AURORA_BENCH_RECORD=1` | appends the measured cases to `benches/results/TARGET.csv`; otherwise a bench writes below `target/` alone |
 //! | `AURORA_BENCH_NOTE` | goes into the last column of what is appended |
 //! | `AURORA_BENCH_RESULTS` | another folder for the CSV files |
 
-pub mod ceiling;
+pub mod case;
+pub mod cases;
 pub mod cost;
 pub mod gpu;
 pub mod measure;
 pub mod model_cost;
 pub mod record;
-pub mod row;
-pub mod rows;
+pub mod roofline;
 pub mod site;
 pub mod table;
 pub mod worker;
@@ -26,8 +26,8 @@ pub mod worker;
 use aurora_kernels::random::Stream;
 use candle_core::{DType, Result, Tensor};
 
+pub use case::BenchCase;
 pub use measure::{Setting, target};
-pub use row::Row;
 
 /// A normal f32 tensor, another for each index.
 ///

@@ -1,6 +1,6 @@
-//! Runs the rows of a target under Criterion and says what each reached.
+//! Runs the cases of a target under Criterion and says what each reached.
 //!
-//! Criterion decides how often a row runs, compares with its last run and prints that; it does not hand its numbers
+//! Criterion decides how often a case runs, compares with its last run and prints that; it does not hand its numbers
 //! back, and its short mode keeps two samples. So every single run is timed here, and the median is of those.
 
 #![allow(
@@ -17,10 +17,10 @@ use aurora_kernels::cuda::Element;
 use candle_core::Result;
 use criterion::Criterion;
 
-use crate::ceiling::Ceiling;
+use crate::case::{BenchCase, Measured, median};
 use crate::gpu::Device;
 use crate::record::{Record, results};
-use crate::row::{Measured, Row, median};
+use crate::roofline::Roofline;
 use crate::table::table;
 
 /// What a run of a target is told.
@@ -30,11 +30,11 @@ pub struct Setting {
     pub pictures: usize,
 }
 
-/// Pictures in a batch on the processor: a row stays well under a second.
+/// Pictures in a batch on the processor: a case stays well under a second.
 const ON_CPU: usize = 2;
 /// On a GPU: what BLIP is tuned with on one.
 const ON_GPU: usize = 16;
-/// Element types of the rows on a GPU.
+/// Element types of the cases on a GPU.
 const ELEMENTS: [Element; 2] = [Element::F32, Element::Bf16];
 
 impl Setting {
@@ -53,9 +53,9 @@ impl Setting {
     }
 }
 
-/// A Criterion target: measures every row, prints the tables, and appends them to `results/NAME.csv` where asked.
-pub fn target(name: &str, rows: fn(&Setting) -> Vec<Row>) -> ExitCode {
-    match run(name, rows) {
+/// A Criterion target: measures every case, prints the tables, and appends them to `results/NAME.csv` where asked.
+pub fn target(name: &str, cases: fn(&Setting) -> Vec<BenchCase>) -> ExitCode {
+    match run(name, cases) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -64,7 +64,7 @@ pub fn target(name: &str, rows: fn(&Setting) -> Vec<Row>) -> ExitCode {
     }
 }
 
-fn run(name: &str, rows: fn(&Setting) -> Vec<Row>) -> Result<()> {
+fn run(name: &str, cases: fn(&Setting) -> Vec<BenchCase>) -> Result<()> {
     aurora_kernels::allocator::retain_freed_memory();
     aurora_kernels::rayon_pool::include_main_thread();
     let (cpu, gpu) = match std::env::var("AURORA_BENCH_DEVICE").as_deref() {
@@ -78,16 +78,16 @@ fn run(name: &str, rows: fn(&Setting) -> Vec<Row>) -> Result<()> {
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_millis(800))
         .configure_from_args();
-    // Otherwise Criterion lists the rows, or runs each once without a time.
+    // Otherwise Criterion lists the cases, or runs each once without a time.
     let asked = |wanted: &str| std::env::args().any(|argument| argument == wanted);
     let timed = asked("--bench") && !asked("--test") && !asked("--list");
 
     if cpu {
-        let before = timed.then(|| Ceiling::of_processor(Precision::F32)).transpose()?;
-        let measured = on_cpu(&mut criterion, rows(&Setting::from_environment(ON_CPU)?));
+        let before = timed.then(|| Roofline::of_processor(Precision::F32)).transpose()?;
+        let measured = on_cpu(&mut criterion, cases(&Setting::from_environment(ON_CPU)?));
         if let Some(before) = before.filter(|_| !measured.is_empty()) {
             // Again, so that a moment in which the machine was busy does not lower the roofline.
-            report(name, &before.or_better(&Ceiling::of_processor(Precision::F32)?), &measured)?;
+            report(name, &before.or_better(&Roofline::of_processor(Precision::F32)?), &measured)?;
         }
     }
     if gpu {
@@ -95,10 +95,10 @@ fn run(name: &str, rows: fn(&Setting) -> Vec<Row>) -> Result<()> {
             Ok(mut device) => {
                 let setting = Setting::from_environment(ON_GPU)?;
                 for element in ELEMENTS {
-                    let before = timed.then(|| device.ceiling(element)).transpose()?;
-                    let measured = on_gpu(&mut criterion, &mut device, element, &rows(&setting));
+                    let before = timed.then(|| device.roofline(element)).transpose()?;
+                    let measured = on_gpu(&mut criterion, &mut device, element, &cases(&setting));
                     if let Some(before) = before.filter(|_| !measured.is_empty()) {
-                        report(name, &before.or_better(&device.ceiling(element)?), &measured)?;
+                        report(name, &before.or_better(&device.roofline(element)?), &measured)?;
                     }
                 }
             }
@@ -111,21 +111,21 @@ fn run(name: &str, rows: fn(&Setting) -> Vec<Row>) -> Result<()> {
 }
 
 /// The table of one device, and its rows in the file where asked.
-fn report(name: &str, ceiling: &Ceiling, measured: &[Measured]) -> Result<()> {
-    println!("{}", table(name, ceiling, measured));
+fn report(name: &str, roofline: &Roofline, measured: &[Measured]) -> Result<()> {
+    println!("{}", table(name, roofline, measured));
     if std::env::var_os("AURORA_BENCH_RECORD").is_some_and(|set| set == "1") {
         let path = results(name);
-        Record::here().append(&path, name, ceiling, measured)?;
+        Record::here().append(&path, name, roofline, measured)?;
         println!("{} rows appended to {}", measured.len(), path.display());
     }
     Ok(())
 }
 
-/// Every row that has a run on the processor.
-fn on_cpu(criterion: &mut Criterion, rows: Vec<Row>) -> Vec<Measured> {
+/// Every case that has a run on the processor.
+fn on_cpu(criterion: &mut Criterion, cases: Vec<BenchCase>) -> Vec<Measured> {
     let mut measured = Vec::new();
-    for mut row in rows {
-        let Some(setup) = row.cpu.take() else { continue };
+    for mut case in cases {
+        let Some(setup) = case.cpu.take() else { continue };
         let prepare = || {
             let mut body = setup()?;
             Ok(move || {
@@ -134,35 +134,35 @@ fn on_cpu(criterion: &mut Criterion, rows: Vec<Row>) -> Vec<Measured> {
                 Ok(start.elapsed())
             })
         };
-        let median = median(&single_runs(criterion, &row.name, prepare));
-        measured.extend(median.map(|median| row.measured(Element::F32, median)));
+        let median = median(&single_runs(criterion, &case.name, prepare));
+        measured.extend(median.map(|median| case.measured(Element::F32, median)));
     }
     measured
 }
 
-/// Every row that has a run on a GPU.
+/// Every case that has a run on a GPU.
 fn on_gpu(
     criterion: &mut Criterion,
     device: &mut Device,
     element: Element,
-    rows: &[Row],
+    cases: &[BenchCase],
 ) -> Vec<Measured> {
     let mut measured = Vec::new();
-    for row in rows {
-        let Some(setup) = &row.gpu else { continue };
-        let id = format!("gpu/{}/{}", element.name(), row.name);
+    for case in cases {
+        let Some(setup) = &case.gpu else { continue };
+        let id = format!("gpu/{}/{}", element.name(), case.name);
         let device = &mut *device;
         let prepare = move || {
             let work = setup(device.executor(), element)?;
             Ok(move || device.time(&work))
         };
         let median = median(&single_runs(criterion, &id, prepare));
-        measured.extend(median.map(|median| row.measured(element, median)));
+        measured.extend(median.map(|median| case.measured(element, median)));
     }
     measured
 }
 
-/// The time of every single run that Criterion asks for; none where its filter leaves the row out, which is then
+/// The time of every single run that Criterion asks for; none where its filter leaves the case out, which is then
 /// not prepared either.
 fn single_runs<T: FnMut() -> Result<Duration>>(
     criterion: &mut Criterion,
@@ -193,7 +193,7 @@ fn single_runs<T: FnMut() -> Result<Duration>>(
     runs
 }
 
-/// Criterion calls back and takes no error, so a row that is wrong ends the target here.
+/// Criterion calls back and takes no error, so a case that is wrong ends the target here.
 fn fail(name: &str, error: &candle_core::Error) -> ! {
     eprintln!("error: {name}: {error}");
     std::process::exit(1)

@@ -222,7 +222,7 @@ impl ModelCost<'_> {
 
     /// What cross-attention costs more where no keys and values are formed: queries and outputs are as wide as a picture's
     /// states, once for each head.
-    fn folded(&self, lengths: &[u64]) -> u64 {
+    fn absorbed(&self, lengths: &[u64]) -> u64 {
         let (seen, states) = (self.image_tokens(), self.vision_width());
         let (width, heads) = (self.text_width(), self.config.text.heads as u64);
         let each = 4 * states * (heads * seen + width) - 4 * seen * width;
@@ -234,7 +234,7 @@ impl ModelCost<'_> {
         let keys = self.keys(self.looked_at(pictures, lengths.len() as u64), 1);
         self.fuse(lengths)
             + match self.side {
-                Side::Ours { .. } => keys.min(self.folded(lengths)),
+                Side::Ours { .. } => keys.min(self.absorbed(lengths)),
                 Side::Plain { .. } => keys,
             }
     }
@@ -320,9 +320,9 @@ mod tests {
         let short = vec![13; 128];
         // Every picture has words of its own, too few for keys and values: for the 13 tokens of one,
         // 4 * 768 * (12 * 197 + 768) operations each in a layer, less those of plain attention.
-        let folded = 128 * 12 * 13 * (4 * 768 * (12 * 197 + 768) - 4 * 197 * 768);
-        assert_eq!(ours.rerank(&short, 128) - ours.fuse(&short), folded);
-        assert!(folded < 128 * keys);
+        let absorbed = 128 * 12 * 13 * (4 * 768 * (12 * 197 + 768) - 4 * 197 * 768);
+        assert_eq!(ours.rerank(&short, 128) - ours.fuse(&short), absorbed);
+        assert!(absorbed < 128 * keys);
         assert_eq!(plain.rerank(&short, 128), plain.rerank(&lengths, 128));
         assert!(ours.rerank(&short, 128) < ours.rerank(&lengths, 128));
     }

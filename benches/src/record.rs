@@ -6,8 +6,8 @@ use std::process::Command;
 
 use candle_core::{Error, Result};
 
-use crate::ceiling::Ceiling;
-use crate::row::Measured;
+use crate::case::Measured;
+use crate::roofline::Roofline;
 
 /// The columns, in order. Ceilings are in 10^9 a second; share is of the roofline, 1 at most unless data
 /// stayed in a cache.
@@ -81,7 +81,7 @@ impl Record {
         &self,
         path: &Path,
         target: &str,
-        ceiling: &Ceiling,
+        roofline: &Roofline,
         rows: &[Measured],
     ) -> Result<()> {
         let at = |error: &dyn std::fmt::Display| Error::msg(format!("{}: {error}", path.display()));
@@ -97,7 +97,7 @@ impl Record {
         }
         let mut writer = csv::Writer::from_writer(Vec::new());
         for row in rows {
-            writer.write_record(self.line(target, ceiling, row)).map_err(|error| at(&error))?;
+            writer.write_record(self.line(target, roofline, row)).map_err(|error| at(&error))?;
         }
         let new = writer.into_inner().map_err(|error| at(&error))?;
 
@@ -112,14 +112,14 @@ impl Record {
         Ok(())
     }
 
-    fn line(&self, target: &str, ceiling: &Ceiling, row: &Measured) -> [String; COLUMNS.len()] {
+    fn line(&self, target: &str, roofline: &Roofline, row: &Measured) -> [String; COLUMNS.len()] {
         [
             self.date.clone(),
             self.commit.clone(),
             env!("CARGO_PKG_VERSION").to_owned(),
             self.rustc.clone(),
-            ceiling.device.clone(),
-            ceiling.threads.to_string(),
+            roofline.device.clone(),
+            roofline.threads.to_string(),
             target.to_owned(),
             row.name.clone(),
             row.shape.clone(),
@@ -127,10 +127,10 @@ impl Record {
             row.median.as_nanos().to_string(),
             row.cost.operations.to_string(),
             row.cost.bytes.to_string(),
-            format!("{:.1}", ceiling.operations / 1e9),
-            format!("{:.1}", ceiling.bytes / 1e9),
-            row.bound(ceiling).name().to_owned(),
-            format!("{:.3}", row.share(ceiling)),
+            format!("{:.1}", roofline.operations / 1e9),
+            format!("{:.1}", roofline.bytes / 1e9),
+            row.bound(roofline).name().to_owned(),
+            format!("{:.3}", row.share(roofline)),
             self.note.clone(),
         ]
     }
@@ -168,8 +168,8 @@ mod tests {
     }
 
     fn append(path: &Path) -> Result<()> {
-        let ceiling =
-            Ceiling { device: "a, device".to_owned(), threads: 2, operations: 4e9, bytes: 2e9 };
+        let roofline =
+            Roofline { device: "a, device".to_owned(), threads: 2, operations: 4e9, bytes: 2e9 };
         let row = Measured {
             name: "site/copy".to_owned(),
             shape: "n=8".to_owned(),
@@ -177,7 +177,7 @@ mod tests {
             cost: Cost { operations: 1, bytes: 1_000_000 },
             median: Duration::from_millis(1),
         };
-        record().append(path, "norm", &ceiling, &[row.clone(), row])
+        record().append(path, "norm", &roofline, &[row.clone(), row])
     }
 
     #[test]

@@ -84,7 +84,7 @@ pub const ATTENTION: [AttentionSite; 8] = [
 ];
 
 /// Candidates of a text of typical length, 13 tokens, 8 for each picture of the setting.
-pub const FOLDED: AttentionSite = attention("rerank.13_tokens", 8, 1, 13, 577);
+pub const ABSORBED: AttentionSite = attention("rerank.13_tokens", 8, 1, 13, 577);
 
 /// Texts that look at a picture, each with a right one and two hard negatives.
 pub const TEXTS: usize = 3;
@@ -173,7 +173,7 @@ mod tests {
             .iter()
             .map(|site| site.name)
             .chain(ATTENTION.iter().map(|site| site.name))
-            .chain([FOLDED.name])
+            .chain([ABSORBED.name])
             .chain([NORM.as_slice(), &GELU, &LOSS, &GATE].concat().iter().map(|site| site.name))
             .collect();
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");

@@ -3,23 +3,23 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::ceiling::Ceiling;
-use crate::row::Measured;
+use crate::case::Measured;
+use crate::roofline::Roofline;
 
 /// A head with the ceilings, then a line for each row.
-pub fn table(target: &str, ceiling: &Ceiling, rows: &[Measured]) -> String {
+pub fn table(target: &str, roofline: &Roofline, rows: &[Measured]) -> String {
     let width = |of: fn(&Measured) -> usize| rows.iter().map(of).max().unwrap_or(0).max(5);
     let (name, shape) = (width(|row| row.name.len()), width(|row| row.shape.len()));
-    let threads = match ceiling.threads {
+    let threads = match roofline.threads {
         0 => String::new(),
         1 => ", 1 thread".to_owned(),
         threads => format!(", {threads} threads"),
     };
     let mut text = format!(
         "\n{target} on {}{threads}; measured beside it: product {:.1} GFLOP/s, copy {:.1} GB/s (read and written)\n",
-        ceiling.device,
-        ceiling.operations / 1e9,
-        ceiling.bytes / 1e9
+        roofline.device,
+        roofline.operations / 1e9,
+        roofline.bytes / 1e9
     );
     // Writing to a string cannot fail.
     let _ = writeln!(
@@ -28,7 +28,7 @@ pub fn table(target: &str, ceiling: &Ceiling, rows: &[Measured]) -> String {
         "row", "shape", "type", "median", "GFLOP/s", "GB/s", "bound", "roofline"
     );
     for row in rows {
-        let share = row.share(ceiling);
+        let share = row.share(roofline);
         let _ = writeln!(
             text,
             "{:name$}  {:shape$}  {:4}  {:>10}  {:8.1}  {:7.1}  {:7}  {:6.1} %{}",
@@ -38,7 +38,7 @@ pub fn table(target: &str, ceiling: &Ceiling, rows: &[Measured]) -> String {
             readable(row.median),
             row.giga_operations(),
             row.giga_bytes(),
-            row.bound(ceiling).name(),
+            row.bound(roofline).name(),
             100.0 * share,
             if share > 1.0 { " (in cache)" } else { "" }
         );
@@ -72,8 +72,8 @@ mod tests {
 
     #[test]
     fn a_row_prints_its_share_of_the_roofline() {
-        let ceiling =
-            Ceiling { device: "a device".to_owned(), threads: 2, operations: 1e9, bytes: 1e9 };
+        let roofline =
+            Roofline { device: "a device".to_owned(), threads: 2, operations: 1e9, bytes: 1e9 };
         let row = Measured {
             name: "site/copy".to_owned(),
             shape: "n=8".to_owned(),
@@ -82,7 +82,7 @@ mod tests {
             median: Duration::from_millis(4),
         };
         let fast = Measured { median: Duration::from_micros(500), ..row.clone() };
-        let text = table("norm", &ceiling, &[row, fast]);
+        let text = table("norm", &roofline, &[row, fast]);
         assert!(text.contains("a device, 2 threads"), "{text}");
         assert!(text.contains("4.000 ms"), "{text}");
         assert!(text.contains("memory     25.0 %\n"), "{text}");

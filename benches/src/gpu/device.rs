@@ -1,4 +1,4 @@
-//! A GPU that times launches by its own events, and its ceilings.
+//! A GPU that times launches by its own events, and its roofline.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use cudarc::driver::{CudaEvent, CudaSlice, DeviceRepr, DriverError};
 use half::{bf16, f16};
 
 use super::Work;
-use crate::ceiling::Ceiling;
 use crate::cost::LinearShape;
 use crate::normal;
+use crate::roofline::Roofline;
 
 /// More than any GPU's L2 holds: written before each run, so that no run finds its operands there.
 const FLUSH: usize = 256 << 20;
 
-/// Runs of each measurement of a ceiling; the best counts.
+/// Runs of each measurement of the roofline; the best counts.
 const TRIES: usize = 20;
 
 /// A GPU with what it takes to time it.
@@ -44,7 +44,7 @@ impl Device {
         Ok(Self { gpu, flush, start, end })
     }
 
-    /// Where rows put their operands.
+    /// Where cases put their operands.
     pub fn executor(&self) -> &dyn Executor {
         &self.gpu
     }
@@ -73,11 +73,11 @@ impl Device {
     }
 
     /// What the device can do: a copy of 1 GiB within its memory, and a product of cuBLAS. Without cuBLAS operations
-    /// have no ceiling: every row counts as bound by memory.
+    /// have no roofline: every case counts as bound by memory.
     ///
     /// # Errors
     /// What the driver or cuBLAS says.
-    pub fn ceiling(&self, element: Element) -> Result<Ceiling> {
+    pub fn roofline(&self, element: Element) -> Result<Roofline> {
         // SAFETY: only looks for the library.
         let cublas = unsafe { cudarc::cublas::sys::is_culib_present() };
         let operations = match element {
@@ -86,7 +86,7 @@ impl Device {
             Element::F16 => self.product(f16::from_f32)?,
             Element::Bf16 => self.product(bf16::from_f32)?,
         };
-        Ok(Ceiling { device: self.gpu.name(), threads: 0, operations, bytes: self.copy()? })
+        Ok(Roofline { device: self.gpu.name(), threads: 0, operations, bytes: self.copy()? })
     }
 
     fn best(&self, mut enqueue: impl FnMut() -> Result<()>) -> Result<f64> {

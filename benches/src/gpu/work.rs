@@ -1,4 +1,4 @@
-//! What a row puts into an executor's memory and launches there.
+//! What a case puts into an executor's memory and launches there.
 
 use aurora_kernels::cuda::{DeviceBuffer, DevicePointer, Element, Executor, Launch};
 use candle_core::Result;
@@ -6,7 +6,7 @@ use half::{bf16, f16};
 
 use crate::normal;
 
-/// Different numbers in the operands of a row; larger ones repeat them.
+/// Different numbers in the operands of a case; larger ones repeat them.
 const NUMBERS: usize = 1 << 17;
 
 /// The launches of one run, with the memory that they work on.
@@ -60,7 +60,7 @@ impl Numbers {
     }
 }
 
-/// The memory of a row under construction.
+/// The memory of a case under construction.
 pub struct Operands<'a> {
     executor: &'a dyn Executor,
     memory: Vec<Box<dyn DeviceBuffer>>,
@@ -139,7 +139,7 @@ impl<'a> Operands<'a> {
     /// # Errors
     /// What the executor reports.
     pub(crate) fn run<'l>(&self, launches: impl IntoIterator<Item = &'l Launch>) -> Result<()> {
-        // SAFETY: every row makes its operands by the kernel's contract, and they live as long as self.
+        // SAFETY: every case makes its operands by the kernel's contract, and they live as long as self.
         launches.into_iter().try_for_each(|launch| unsafe { self.executor.launch(launch) })
     }
 

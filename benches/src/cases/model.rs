@@ -13,7 +13,7 @@ use super::cp::other;
 use crate::cost::Cost;
 use crate::model_cost::{ModelCost, Side};
 use crate::site::{PADDED, TEXTS, TOKENS};
-use crate::{Row, Setting, check, check_within, normal, values};
+use crate::{BenchCase, Setting, check, check_within, normal, values};
 
 /// Blocks and layers: one is no stack, and more say the same.
 const LAYERS: usize = 2;
@@ -47,11 +47,11 @@ fn config() -> BlipConfig {
 }
 
 /// Two pairs of rows, each with the plain way behind it.
-pub fn rows(setting: &Setting) -> Vec<Row> {
+pub fn cases(setting: &Setting) -> Vec<BenchCase> {
     let backbone = Shared::new(|| Backbone::random(config(), 0, &Device::Cpu).map_err(other));
-    let mut rows = blocks(setting, &backbone);
-    rows.extend(texts(setting, &backbone));
-    rows
+    let mut cases = blocks(setting, &backbone);
+    cases.extend(texts(setting, &backbone));
+    cases
 }
 
 /// A pass over pictures with every map adapted, forward and backward, merged weights formed on the way.
@@ -86,11 +86,11 @@ impl Blocks {
     }
 }
 
-fn blocks(setting: &Setting, backbone: &Shared<Backbone>) -> Vec<Row> {
+fn blocks(setting: &Setting, backbone: &Shared<Backbone>) -> Vec<BenchCase> {
     let pictures = setting.pictures;
     let of = backbone.clone();
     let shared = Shared::new(move || Blocks::new(&*of.get()?, pictures));
-    let row = |(name, checkpointing): (&str, Checkpointing)| {
+    let case = |(name, checkpointing): (&str, Checkpointing)| {
         let text = format!("{LAYERS} blocks, {pictures}x197x768 R={RANK}");
         let of = shared.clone();
         let cost = move |e| {
@@ -104,7 +104,7 @@ fn blocks(setting: &Setting, backbone: &Shared<Backbone>) -> Vec<Row> {
             let weights = LAYERS * 12 * 768 * 768;
             Cost { operations, bytes: e * (weights + pictures * 3 * 224 * 224) as u64 }
         };
-        Row::new("vit_b16_224.blocks", name, text, cost).on_cpu(move || {
+        BenchCase::new("vit_b16_224.blocks", name, text, cost).on_cpu(move || {
             let of = of.get()?;
             let each = of.run(checkpointing)?.into_iter().zip(of.run(Checkpointing::None)?);
             let mut compared = 0;
@@ -120,7 +120,7 @@ fn blocks(setting: &Setting, backbone: &Shared<Backbone>) -> Vec<Row> {
             Ok(move || of.run(checkpointing).map(drop))
         })
     };
-    [("recomputed", Checkpointing::Block), ("kept", Checkpointing::None)].map(row).into()
+    [("recomputed", Checkpointing::Block), ("kept", Checkpointing::None)].map(case).into()
 }
 
 /// Texts that look at pictures whose keys and values are there.
@@ -160,11 +160,11 @@ impl Texts {
     }
 }
 
-fn texts(setting: &Setting, backbone: &Shared<Backbone>) -> Vec<Row> {
+fn texts(setting: &Setting, backbone: &Shared<Backbone>) -> Vec<BenchCase> {
     let pictures = setting.pictures;
     let of = backbone.clone();
     let shared = Shared::new(move || Texts::new(&*of.get()?, pictures));
-    let row = |(name, packed): (&str, bool)| {
+    let case = |(name, packed): (&str, bool)| {
         let texts = TEXTS * pictures;
         let text = format!("{LAYERS} layers, {texts}x{TOKENS} of {PADDED} on {pictures}x197 D=768");
         let of = shared.clone();
@@ -176,7 +176,7 @@ fn texts(setting: &Setting, backbone: &Shared<Backbone>) -> Vec<Row> {
             let (weights, keys) = (LAYERS * 14 * 768 * 768, LAYERS * 2 * pictures * 197 * 768);
             Cost { operations, bytes: e * (weights + keys + texts * TOKENS * 768) as u64 }
         };
-        Row::new("text.fuse", name, text, cost).on_cpu(move || {
+        BenchCase::new("text.fuse", name, text, cost).on_cpu(move || {
             let of = of.get()?;
             // The tokens of the first text; at padding the two are not meant to agree.
             let first = |states: Tensor| states.narrow(0, 0, 1)?.narrow(1, 0, TOKENS);
@@ -185,5 +185,5 @@ fn texts(setting: &Setting, backbone: &Shared<Backbone>) -> Vec<Row> {
             Ok(move || of.run(packed).map(drop))
         })
     };
-    [("packed", true), ("padded", false)].map(row).into()
+    [("packed", true), ("padded", false)].map(case).into()
 }

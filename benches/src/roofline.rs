@@ -1,4 +1,4 @@
-//! What a device can do at best, measured in the same run as the rows: the two lines of the roofline.
+//! What a device can do at best, measured in the same run as the cases: the roofline.
 
 use std::time::{Duration, Instant};
 
@@ -9,9 +9,9 @@ use rayon::prelude::*;
 use crate::cost::{Cost, LinearShape};
 use crate::normal;
 
-/// The ceilings of one device for one element type.
+/// The roofline of one device for one element type.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Ceiling {
+pub struct Roofline {
     /// The processor's or the GPU's name.
     pub device: String,
     /// Threads that take part; 0 on a GPU, where it means nothing.
@@ -22,7 +22,7 @@ pub struct Ceiling {
     pub bytes: f64,
 }
 
-/// Which of the two lines a row meets first.
+/// Which of the two lines a case meets first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
     /// Arithmetic.
@@ -41,7 +41,7 @@ impl Bound {
     }
 }
 
-impl Ceiling {
+impl Roofline {
     /// The least time that `cost` can take, in seconds, and what sets it.
     pub fn least(&self, cost: Cost) -> (f64, Bound) {
         let compute = cost.operations as f64 / self.operations;
@@ -133,28 +133,28 @@ pub fn processor() -> String {
 mod tests {
     use super::*;
 
-    fn ceiling() -> Ceiling {
-        Ceiling { device: "a device".to_owned(), threads: 2, operations: 1e9, bytes: 1e8 }
+    fn roofline() -> Roofline {
+        Roofline { device: "a device".to_owned(), threads: 2, operations: 1e9, bytes: 1e8 }
     }
 
     #[test]
     fn the_slower_of_the_two_lines_bounds_a_row() {
         let compute = Cost { operations: 1_000_000_000, bytes: 1_000 };
-        assert_eq!(ceiling().least(compute), (1.0, Bound::Compute));
+        assert_eq!(roofline().least(compute), (1.0, Bound::Compute));
         let memory = Cost { operations: 1_000, bytes: 200_000_000 };
-        assert_eq!(ceiling().least(memory), (2.0, Bound::Memory));
+        assert_eq!(roofline().least(memory), (2.0, Bound::Memory));
     }
 
     #[test]
     fn a_share_is_the_least_time_by_the_measured() {
         let cost = Cost { operations: 500_000_000, bytes: 0 };
-        assert_eq!(ceiling().share(cost, Duration::from_secs(1)), 0.5);
+        assert_eq!(roofline().share(cost, Duration::from_secs(1)), 0.5);
     }
 
     #[test]
     fn the_better_measurement_of_each_line_counts() {
-        let faster = Ceiling { operations: 2e9, bytes: 1.0, ..ceiling() };
-        let both = ceiling().or_better(&faster);
+        let faster = Roofline { operations: 2e9, bytes: 1.0, ..roofline() };
+        let both = roofline().or_better(&faster);
         assert_eq!((both.operations, both.bytes), (2e9, 1e8));
     }
 }

@@ -1,17 +1,17 @@
-//! An adapter's factors brought into the layout of a map: by loops of their own, and by candle's general ones.
+//! Khatri-Rao products of an adapter's factors, transposed: by loops of their own, and by candle's general ones.
 
 use aurora_kernels::{khatri_rao, transpose_contiguous};
 use candle_core::{Device, Result, Tensor, Var};
 
 use super::{backward, gradient};
 use crate::cost::SlicesShape;
-use crate::{Row, check, normal, values};
+use crate::{BenchCase, check, normal, values};
 
 /// Four slices of BLIP-base's fc1.
 const SHAPE: SlicesShape = SlicesShape { slices: 4, width: 768, rank: 64 };
 
-/// U once for each slice, scaled and below one another, then turned: (rank, slices * width).
-fn brought(plain: bool, factor: &Tensor, scales: &Tensor) -> Result<Tensor> {
+/// The Khatri-Rao product of the scales and U, transposed: (rank, slices * width).
+fn transposed_product(plain: bool, factor: &Tensor, scales: &Tensor) -> Result<Tensor> {
     if plain {
         let copies = factor.unsqueeze(0)?.broadcast_mul(&scales.unsqueeze(1)?)?;
         return copies.flatten_to(1)?.t()?.contiguous();
@@ -28,21 +28,25 @@ fn operands() -> Result<[Var; 2]> {
 }
 
 /// Forward and backward, each both ways.
-pub(super) fn rows() -> Vec<Row> {
+pub(super) fn cases() -> Vec<BenchCase> {
     let SlicesShape { slices, width, rank } = SHAPE;
     let text = format!("N={slices} {width} R={rank}");
-    let ways = [("stack", "stack_backward", false), ("stack_plain", "stack_plain_backward", true)];
+    let ways = [
+        ("khatri_rao", "khatri_rao_backward", false),
+        ("khatri_rao_candle", "khatri_rao_candle_backward", true),
+    ];
     let both = |(name, name_backward, plain): (&str, &str, bool)| {
-        let row = Row::new("blip_base.fc1", name, &text, |e| SHAPE.stack(e));
-        let forward = row.on_cpu(move || {
+        let case = BenchCase::new("blip_base.fc1", name, &text, |e| SHAPE.khatri_rao(e));
+        let forward = case.on_cpu(move || {
             let [factor, scales] = operands()?.map(|var| var.as_detached_tensor());
-            check_output(&brought(plain, &factor, &scales)?, &factor, &scales)?;
-            Ok(move || brought(plain, &factor, &scales).map(drop))
+            check_output(&transposed_product(plain, &factor, &scales)?, &factor, &scales)?;
+            Ok(move || transposed_product(plain, &factor, &scales).map(drop))
         });
-        let row = Row::new("blip_base.fc1", name_backward, &text, |e| SHAPE.stack_backward(e));
-        let back = row.on_cpu(move || {
+        let case =
+            BenchCase::new("blip_base.fc1", name_backward, &text, |e| SHAPE.khatri_rao_backward(e));
+        let back = case.on_cpu(move || {
             let [factor, scales] = operands()?;
-            let y = brought(plain, &factor, &scales)?;
+            let y = transposed_product(plain, &factor, &scales)?;
             check_gradient(&y, &factor, &scales)?;
             Ok(backward(y))
         });
@@ -56,11 +60,11 @@ fn check_output(y: &Tensor, factor: &Tensor, scales: &Tensor) -> Result<()> {
     let component = |x: &Tensor| values(&x.narrow(1, 0, 1)?);
     let (factor, scales) = (component(factor)?, component(scales)?);
     let want: Vec<f64> = scales.iter().flat_map(|s| factor.iter().map(move |u| u * s)).collect();
-    check("stack", y, &want)
+    check("khatri_rao", y, &want)
 }
 
 /// With gradients of ones that of each row of the factor is the sum of the scales.
 fn check_gradient(y: &Tensor, factor: &Tensor, scales: &Tensor) -> Result<()> {
     let sums = values(&scales.to_device(&Device::Cpu)?.sum(0)?)?;
-    check("stack_backward", gradient(&y.backward()?, factor, "the factor")?, &sums)
+    check("khatri_rao_backward", gradient(&y.backward()?, factor, "the factor")?, &sums)
 }

@@ -1,4 +1,4 @@
-//! What ends a linear map: done to its outputs while they are in the cache, and by an operation of its own.
+//! Epilogues of linear layers: applied to the outputs while they are in the cache, and by an operation of its own.
 
 use aurora_kernels::{Epilogue, gelu, linear, linear_with, reference};
 use candle_core::{Result, Tensor};
@@ -6,16 +6,16 @@ use candle_core::{Result, Tensor};
 use super::Shared;
 use super::linear::Operands;
 use crate::cost::{Cost, LinearShape};
-use crate::{Row, check, normal, values};
+use crate::{BenchCase, check, normal, values};
 
-/// How a map of this name ends in a model.
+/// The epilogue of a linear layer of this name in a model.
 #[derive(Clone, Copy)]
-enum Ending {
+enum SiteEpilogue {
     Gelu,
     Residual,
 }
 
-impl Ending {
+impl SiteEpilogue {
     fn of(site: &str) -> Option<Self> {
         match site.rsplit('.').next() {
             Some("fc1") => Some(Self::Gelu),
@@ -27,14 +27,14 @@ impl Ending {
     fn names(self) -> [&'static str; 2] {
         match self {
             Self::Gelu => ["linear_gelu", "linear_then_gelu"],
-            Self::Residual => ["linear_plus", "linear_then_plus"],
+            Self::Residual => ["linear_residual", "linear_then_residual"],
         }
     }
 
     fn cost(self, shape: LinearShape, element: u64) -> Cost {
         match self {
             Self::Gelu => shape.linear_gelu(element),
-            Self::Residual => shape.linear_plus(element),
+            Self::Residual => shape.linear_residual(element),
         }
     }
 
@@ -65,24 +65,24 @@ impl Ending {
     }
 }
 
-/// Both ways of the ending that a model has at this site, if it has one.
-pub(super) fn rows(
+/// Both ways of the epilogue that a model has at this site, if it has one.
+pub(super) fn cases(
     site: &'static str,
     text: &str,
     shape: LinearShape,
     shared: &Shared<Operands>,
-) -> Vec<Row> {
-    let Some(ending) = Ending::of(site) else { return Vec::new() };
-    let row = |(name, apart): (&str, bool)| {
+) -> Vec<BenchCase> {
+    let Some(epilogue) = SiteEpilogue::of(site) else { return Vec::new() };
+    let case = |(name, apart): (&str, bool)| {
         let of = shared.clone();
-        Row::new(site, name, text, move |e| ending.cost(shape, e)).on_cpu(move || {
+        BenchCase::new(site, name, text, move |e| epilogue.cost(shape, e)).on_cpu(move || {
             let of = of.get()?;
             let x = of.x.as_detached_tensor();
             let residual = normal(5, &[shape.tokens as usize, shape.output as usize])?;
-            let y = ending.run(apart, &of, &x, &residual)?;
-            check("a map with its ending", &y, &ending.wanted(&of, &residual)?)?;
-            Ok(move || ending.run(apart, &of, &x, &residual).map(drop))
+            let y = epilogue.run(apart, &of, &x, &residual)?;
+            check("a map with its epilogue", &y, &epilogue.wanted(&of, &residual)?)?;
+            Ok(move || epilogue.run(apart, &of, &x, &residual).map(drop))
         })
     };
-    ending.names().into_iter().zip([false, true]).map(row).collect()
+    epilogue.names().into_iter().zip([false, true]).map(case).collect()
 }

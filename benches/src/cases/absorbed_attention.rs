@@ -7,8 +7,8 @@ use candle_core::{Result, Tensor};
 
 use super::Shared;
 use crate::cost::AttentionShape;
-use crate::site::FOLDED;
-use crate::{Row, Setting, check, normal, values};
+use crate::site::ABSORBED;
+use crate::{BenchCase, Setting, check, normal, values};
 
 struct Operands {
     q: Tensor,
@@ -36,17 +36,17 @@ impl Operands {
         })
     }
 
-    fn folded(&self) -> Result<Tensor> {
+    fn absorbed(&self) -> Result<Tensor> {
         let Self { q, states, key, value, value_bias } = self;
         let precision = Precision::F32;
         let of = AbsorbedKv { states, key, value, value_bias, rows: None, precision };
-        absorbed_attention(q, &of, FOLDED.heads)
+        absorbed_attention(q, &of, ABSORBED.heads)
     }
 
     fn formed(&self) -> Result<Tensor> {
         let key = linear(&self.states, &self.key, None)?;
         let value = linear(&self.states, &self.value, Some(&self.value_bias))?;
-        attention(&self.q, &key, &value, FOLDED.heads, &AttentionOptions::default())
+        attention(&self.q, &key, &value, ABSORBED.heads, &AttentionOptions::default())
     }
 
     /// The first text by formula.
@@ -61,7 +61,7 @@ impl Operands {
         let plain = reference::AttentionSpec {
             q_len,
             k_len,
-            heads: FOLDED.heads,
+            heads: ABSORBED.heads,
             width,
             ..Default::default()
         };
@@ -70,26 +70,26 @@ impl Operands {
 }
 
 /// Both ways for the candidates of a text.
-pub(super) fn rows(setting: &Setting) -> Vec<Row> {
-    let shape = FOLDED.shape(setting);
+pub(super) fn cases(setting: &Setting) -> Vec<BenchCase> {
+    let shape = ABSORBED.shape(setting);
     let AttentionShape { queries, keys, q_len, k_len, width } = shape;
-    let text = format!("{queries}x{q_len} on {keys}x{k_len} D={width} H={}", FOLDED.heads);
+    let text = format!("{queries}x{q_len} on {keys}x{k_len} D={width} H={}", ABSORBED.heads);
     let shared = Operands::shared(shape);
-    let heads = FOLDED.heads as u64;
+    let heads = ABSORBED.heads as u64;
 
     let of = shared.clone();
-    let row = Row::new(FOLDED.name, "folded", &text, move |e| shape.folded(heads, e));
-    let folded = row.on_cpu(move || {
+    let case = BenchCase::new(ABSORBED.name, "absorbed", &text, move |e| shape.absorbed(heads, e));
+    let absorbed = case.on_cpu(move || {
         let of = of.get()?;
-        of.check("folded", &of.folded()?)?;
-        Ok(move || of.folded().map(drop))
+        of.check("absorbed", &of.absorbed()?)?;
+        Ok(move || of.absorbed().map(drop))
     });
     let of = shared;
-    let row = Row::new(FOLDED.name, "keys_and_values", &text, move |e| shape.formed(e));
-    let formed = row.on_cpu(move || {
+    let case = BenchCase::new(ABSORBED.name, "keys_and_values", &text, move |e| shape.formed(e));
+    let formed = case.on_cpu(move || {
         let of = of.get()?;
         of.check("keys and values", &of.formed()?)?;
         Ok(move || of.formed().map(drop))
     });
-    vec![folded, formed]
+    vec![absorbed, formed]
 }

@@ -5,19 +5,20 @@ use candle_core::Var;
 
 use super::{backward, dot, gradient, norm_gpu};
 use crate::site::{GELU, NORM};
-use crate::{Row, Setting, check, cost, normal, values};
+use crate::{BenchCase, Setting, check, cost, normal, values};
 
 pub(super) const EPS: f64 = 1e-6;
 
 /// Both ways at each site.
-pub fn rows(setting: &Setting) -> Vec<Row> {
-    let mut rows = Vec::new();
+pub fn cases(setting: &Setting) -> Vec<BenchCase> {
+    let mut cases = Vec::new();
     for site in NORM {
         let (tokens, width) = (site.rows(setting), site.width);
         let (all, wide) = (tokens as u64, width as u64);
         let text = format!("{tokens}x{width}");
-        let row = Row::new(site.name, "layer_norm", &text, move |e| cost::layer_norm(all, wide, e));
-        let row = row.on_cpu(move || {
+        let case =
+            BenchCase::new(site.name, "layer_norm", &text, move |e| cost::layer_norm(all, wide, e));
+        let case = case.on_cpu(move || {
             let x = normal(0, &[tokens, width])?;
             let (weight, bias) = (normal(1, &[width])?, normal(2, &[width])?);
             let first = values(&x.narrow(0, 0, 4)?)?;
@@ -25,13 +26,13 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
             check("layer_norm", &layer_norm(&x, &weight, &bias, EPS)?, &want)?;
             Ok(move || layer_norm(&x, &weight, &bias, EPS).map(drop))
         });
-        rows.push(row.on_gpu(move |executor, element| {
+        cases.push(case.on_gpu(move |executor, element| {
             norm_gpu::layer_norm(executor, element, [tokens, width], false)
         }));
-        let row = Row::new(site.name, "layer_norm_backward", &text, move |e| {
+        let case = BenchCase::new(site.name, "layer_norm_backward", &text, move |e| {
             cost::layer_norm_backward(all, wide, e)
         });
-        let row = row.on_cpu(move || {
+        let case = case.on_cpu(move || {
             let x = Var::from_tensor(&normal(0, &[tokens, width])?)?;
             let (weight, bias) = (normal(1, &[width])?, normal(2, &[width])?);
             let y = layer_norm(&x, &weight, &bias, EPS)?;
@@ -40,7 +41,7 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
             check("layer_norm, dx", gradient(&y.backward()?, &x, "x")?, &want)?;
             Ok(backward(y))
         });
-        rows.push(row.on_gpu(move |executor, element| {
+        cases.push(case.on_gpu(move |executor, element| {
             norm_gpu::layer_norm(executor, element, [tokens, width], true)
         }));
     }
@@ -48,28 +49,29 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
         let (tokens, width) = (site.rows(setting), site.width);
         let all = (tokens * width) as u64;
         let text = format!("{tokens}x{width}");
-        let row = Row::new(site.name, "gelu", &text, move |e| cost::gelu(all, e));
-        let row = row.on_cpu(move || {
+        let case = BenchCase::new(site.name, "gelu", &text, move |e| cost::gelu(all, e));
+        let case = case.on_cpu(move || {
             let x = normal(0, &[tokens, width])?;
             check("gelu", &gelu(&x)?, &reference::gelu(&values(&x.narrow(0, 0, 4)?)?))?;
             Ok(move || gelu(&x).map(drop))
         });
-        rows.push(row.on_gpu(move |executor, element| {
+        cases.push(case.on_gpu(move |executor, element| {
             norm_gpu::gelu(executor, element, [tokens, width], false)
         }));
-        let row = Row::new(site.name, "gelu_backward", &text, move |e| cost::gelu_backward(all, e));
-        let row = row.on_cpu(move || {
+        let case =
+            BenchCase::new(site.name, "gelu_backward", &text, move |e| cost::gelu_backward(all, e));
+        let case = case.on_cpu(move || {
             let x = Var::from_tensor(&normal(0, &[tokens, width])?)?;
             let y = gelu(&x)?;
             let want = gelu_slopes(&values(&x.narrow(0, 0, 4)?)?);
             check("gelu, dx", gradient(&y.backward()?, &x, "x")?, &want)?;
             Ok(backward(y))
         });
-        rows.push(row.on_gpu(move |executor, element| {
+        cases.push(case.on_gpu(move |executor, element| {
             norm_gpu::gelu(executor, element, [tokens, width], true)
         }));
     }
-    rows
+    cases
 }
 
 /// `Phi(x) + x phi(x)`, with `Phi(x) = gelu(x) / x`.

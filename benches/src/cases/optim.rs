@@ -8,36 +8,36 @@ use candle_core::{Device, Error, Result, Tensor, Var};
 
 use super::cp::{BaseAdapter, other};
 use super::{Shared, optim_gpu};
-use crate::{Row, Setting, check, cost, values};
+use crate::{BenchCase, Setting, check, cost, values};
 
 /// Of BLIP-base: CP of rank 64 (few tensors, few values) and LoRA of rank 8.
-pub fn rows(_setting: &Setting) -> Vec<Row> {
+pub fn cases(_setting: &Setting) -> Vec<BenchCase> {
     let cp = Shared::new(|| Ok(BaseAdapter::new()?.tensors));
     let lora = Shared::new(|| {
         let sites = BaseAdapter::new()?.sites;
         let lora = Lora { rank: 8, alpha: 8.0, rank_stabilised: false, start: Start::Zero };
         lora.start(&sites, &Tensors::new(), 0, &Device::Cpu).map_err(other)
     });
-    let mut rows = Vec::new();
+    let mut cases = Vec::new();
     for (name, count, values, tensors) in
         [("blip_base.cp_64", 123, 112_192, cp), ("blip_base.lora_8", 240, 2_064_384, lora)]
     {
         let text = format!("{values} values in {count} tensors");
         let of = tensors.clone();
-        let row = Row::new(name, "adamw", &text, move |_| cost::adamw(values));
-        let row = row.on_cpu(move || adamw(&*declared(&of, count, values)?));
+        let case = BenchCase::new(name, "adamw", &text, move |_| cost::adamw(values));
+        let case = case.on_cpu(move || adamw(&*declared(&of, count, values)?));
         let of = tensors.clone();
-        rows.push(row.on_gpu(move |executor, element| {
+        cases.push(case.on_gpu(move |executor, element| {
             optim_gpu::adamw(executor, element, &lengths(&*declared(&of, count, values)?))
         }));
         let of = tensors.clone();
-        let row = Row::new(name, "average", &text, move |_| cost::moving_average(values));
-        let row = row.on_cpu(move || average(&*declared(&of, count, values)?));
-        rows.push(row.on_gpu(move |executor, element| {
+        let case = BenchCase::new(name, "average", &text, move |_| cost::moving_average(values));
+        let case = case.on_cpu(move || average(&*declared(&of, count, values)?));
+        cases.push(case.on_gpu(move |executor, element| {
             optim_gpu::average(executor, element, &lengths(&*declared(&tensors, count, values)?))
         }));
     }
-    rows
+    cases
 }
 
 /// The tensors, if they are as many and as large as the row says.

@@ -1,13 +1,13 @@
-//! A row of a bench: declared once, with what it costs, and run on whichever device there is.
+//! A case of a bench: declared once, with what it costs, and run on whichever device there is.
 
 use std::time::Duration;
 
 use aurora_kernels::cuda::{Element, Executor};
 use candle_core::Result;
 
-use crate::ceiling::{Bound, Ceiling};
 use crate::cost::Cost;
 use crate::gpu::Work;
+use crate::roofline::{Bound, Roofline};
 
 /// What is timed on the processor: one run, whose result is thrown away.
 pub type Body = Box<dyn FnMut() -> Result<()>>;
@@ -19,7 +19,7 @@ pub type Setup = Box<dyn FnOnce() -> Result<Body>>;
 pub type GpuSetup = Box<dyn Fn(&dyn Executor, Element) -> Result<Work>>;
 
 /// One operation on one shape.
-pub struct Row {
+pub struct BenchCase {
     /// Site and operation, `vit_b16_384.qkv/linear`.
     pub name: String,
     /// The sizes, for a reader.
@@ -29,8 +29,8 @@ pub struct Row {
     pub(crate) gpu: Option<GpuSetup>,
 }
 
-impl Row {
-    /// A row that runs nowhere yet. `cost` takes the bytes of an element.
+impl BenchCase {
+    /// A case that runs nowhere yet. `cost` takes the bytes of an element.
     pub fn new(
         site: &str,
         operation: &str,
@@ -41,7 +41,7 @@ impl Row {
         Self { name, shape: shape.into(), cost: Box::new(cost), cpu: None, gpu: None }
     }
 
-    /// With a run on the processor. Nothing is made before the row's turn comes.
+    /// With a run on the processor. Nothing is made before the case's turn comes.
     #[must_use]
     pub fn on_cpu<F: FnMut() -> Result<()> + 'static>(
         mut self,
@@ -67,14 +67,14 @@ impl Row {
         (self.cost)(element.bytes() as u64)
     }
 
-    /// The row with its time.
+    /// The case with its time.
     pub(crate) fn measured(&self, element: Element, median: Duration) -> Measured {
         let (name, shape) = (self.name.clone(), self.shape.clone());
         Measured { name, shape, element, cost: self.cost(element), median }
     }
 }
 
-/// A row with its time.
+/// A case with its time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measured {
     /// Site and operation.
@@ -101,13 +101,13 @@ impl Measured {
     }
 
     /// What bounds it on that device.
-    pub fn bound(&self, ceiling: &Ceiling) -> Bound {
-        ceiling.least(self.cost).1
+    pub fn bound(&self, roofline: &Roofline) -> Bound {
+        roofline.least(self.cost).1
     }
 
     /// Its share of the roofline.
-    pub fn share(&self, ceiling: &Ceiling) -> f64 {
-        ceiling.share(self.cost, self.median)
+    pub fn share(&self, roofline: &Roofline) -> f64 {
+        roofline.share(self.cost, self.median)
     }
 }
 
@@ -138,9 +138,9 @@ mod tests {
     }
 
     #[test]
-    fn a_row_declares_its_cost_by_element() {
-        let row = Row::new("site", "copy", "n=8", |e| Cost { operations: 0, bytes: 16 * e });
-        assert_eq!(row.name, "site/copy");
-        assert_eq!(row.cost(Element::F32).bytes, 2 * row.cost(Element::Bf16).bytes);
+    fn a_case_declares_its_cost_by_element() {
+        let case = BenchCase::new("site", "copy", "n=8", |e| Cost { operations: 0, bytes: 16 * e });
+        assert_eq!(case.name, "site/copy");
+        assert_eq!(case.cost(Element::F32).bytes, 2 * case.cost(Element::Bf16).bytes);
     }
 }

@@ -11,7 +11,7 @@ use super::linear::Operands;
 use super::{backward, cp_gpu};
 use crate::cost::{LinearShape, SlicesShape};
 use crate::site::LINEAR;
-use crate::{Row, Setting, check, normal, values};
+use crate::{BenchCase, Setting, check, normal, values};
 
 /// The sizes of BLIP-base.
 const BLIP_BASE: &str = r#"{
@@ -50,9 +50,9 @@ pub(super) fn other(error: aurora_layers::Error) -> Error {
 
 /// Every slice of BLIP-base formed; its factors brought into their layout; for each linear site the delta applied beside the map (on a GPU its own part alone),
 /// and its factors' gradients alone.
-pub fn rows(setting: &Setting) -> Vec<Row> {
-    let mut rows = vec![reconstruct()];
-    rows.extend(super::stack::rows());
+pub fn cases(setting: &Setting) -> Vec<BenchCase> {
+    let mut cases = vec![reconstruct()];
+    cases.extend(super::khatri_rao::cases());
     for site in LINEAR {
         let shape = site.shape(setting);
         let LinearShape { tokens, input, output, rank } = shape;
@@ -60,8 +60,8 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
         let shared = Operands::shared(shape);
 
         let of = shared.clone();
-        let row = Row::new(site.name, "apply", &text, move |e| shape.apply(e));
-        rows.push(row.on_cpu(move || {
+        let case = BenchCase::new(site.name, "apply", &text, move |e| shape.apply(e));
+        cases.push(case.on_cpu(move || {
             let (of, mode) = (of.get()?, DeltaMode::Apply);
             let (x, delta) = (of.x.as_detached_tensor(), of.delta()?);
             let y = adapted_linear(&x, &of.weight, Some(&of.bias), &delta, mode)?.detach();
@@ -69,32 +69,34 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
             Ok(move || adapted_linear(&x, &of.weight, Some(&of.bias), &delta, mode).map(drop))
         }));
 
-        let row = Row::new(site.name, "low_rank", &text, move |e| shape.low_rank(e));
-        rows.push(row.on_gpu(move |executor, element| cp_gpu::low_rank(executor, element, shape)));
+        let case = BenchCase::new(site.name, "low_rank", &text, move |e| shape.low_rank(e));
+        cases
+            .push(case.on_gpu(move |executor, element| cp_gpu::low_rank(executor, element, shape)));
 
         let of = shared;
-        let row = Row::new(site.name, "factor_gradient", &text, move |e| shape.factor_gradient(e));
-        let row = row.on_cpu(move || {
+        let case =
+            BenchCase::new(site.name, "factor_gradient", &text, move |e| shape.factor_gradient(e));
+        let case = case.on_cpu(move || {
             let (of, mode) = (of.get()?, DeltaMode::Reconstruct);
             let x = of.x.as_detached_tensor();
             let y = adapted_linear(&x, &of.weight, Some(&of.bias), &of.delta()?, mode)?;
             of.check_factors("factor_gradient", &y)?;
             Ok(backward(y))
         });
-        rows.push(
-            row.on_gpu(move |executor, element| cp_gpu::factor_gradient(executor, element, shape)),
+        cases.push(
+            case.on_gpu(move |executor, element| cp_gpu::factor_gradient(executor, element, shape)),
         );
     }
-    rows
+    cases
 }
 
 /// All 216 slices, from the adapter's own tensors to the weights that a step uses.
-fn reconstruct() -> Row {
+fn reconstruct() -> BenchCase {
     let shape = SlicesShape { slices: 216, width: 768, rank: 64 };
-    let row = Row::new("blip_base.cp_64", "reconstruct", "N=216 768x768 R=64", move |e| {
+    let case = BenchCase::new("blip_base.cp_64", "reconstruct", "N=216 768x768 R=64", move |e| {
         shape.reconstruct(e)
     });
-    row.on_gpu(move |executor, element| cp_gpu::reconstruct(executor, element, shape)).on_cpu(
+    case.on_gpu(move |executor, element| cp_gpu::reconstruct(executor, element, shape)).on_cpu(
         || {
             let BaseAdapter { cp, sites, tensors } = BaseAdapter::new()?;
             // Numbers do not matter to the time, places do: one random row, and a weight of its own for each site.

@@ -1,16 +1,17 @@
-//! The rows of each target.
+//! The cases of each target.
 //!
-//! A backward row times the backward pass alone, from a gradient of ones; the forward pass before it is not timed.
+//! A backward case times the backward pass alone, from a gradient of ones; the forward pass before it is not timed.
 //! On the processor that is candle's walk over the graph, whose own passes over memory (ones to begin with, zeros that
 //! each gradient is added to) are in the time and not in the declared bytes.
 //! Gradients of ones make the references short: sums over tokens or outputs.
 
+mod absorbed_attention;
 mod attention;
 mod attention_gpu;
 mod cp;
 mod cp_gpu;
-mod endings;
-mod folded;
+mod epilogue;
+mod khatri_rao;
 mod linear;
 mod loss;
 mod loss_gpu;
@@ -19,7 +20,6 @@ mod norm;
 mod norm_gpu;
 mod optim;
 mod optim_gpu;
-mod stack;
 
 use std::cell::OnceCell;
 use std::rc::Rc;
@@ -27,15 +27,15 @@ use std::rc::Rc;
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor};
 
-pub use attention::rows as attention;
-pub use cp::rows as cp;
-pub use linear::rows as linear;
-pub use loss::rows as loss;
-pub use model::rows as model;
-pub use norm::rows as norm;
-pub use optim::rows as optim;
+pub use attention::cases as attention;
+pub use cp::cases as cp;
+pub use linear::cases as linear;
+pub use loss::cases as loss;
+pub use model::cases as model;
+pub use norm::cases as norm;
+pub use optim::cases as optim;
 
-/// Operands that several rows share, made when the first of them needs them and freed with the last.
+/// Operands that several cases share, made when the first of them needs them and freed with the last.
 struct Shared<T> {
     cell: Rc<OnceCell<Rc<T>>>,
     make: Rc<dyn Fn() -> Result<T>>,

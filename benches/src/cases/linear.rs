@@ -5,10 +5,10 @@ use aurora_kernels::{
 };
 use candle_core::{Result, Tensor, Var};
 
-use super::{Shared, backward, column_sums, dot, endings, gradient};
+use super::{Shared, backward, column_sums, dot, epilogue, gradient};
 use crate::cost::LinearShape;
 use crate::site::LINEAR;
-use crate::{Row, Setting, check, normal, values};
+use crate::{BenchCase, Setting, check, normal, values};
 
 /// Everything a map with a delta takes.
 pub(super) struct Operands {
@@ -90,8 +90,8 @@ pub(super) fn rounded(values: Vec<f64>) -> Vec<f64> {
 
 /// For each site the product alone, the frozen map forward (in bf16 too, and with what ends it) and backward, its weight
 /// with the delta formed, and the backward pass of the map with a delta.
-pub fn rows(setting: &Setting) -> Vec<Row> {
-    let mut rows = Vec::new();
+pub fn cases(setting: &Setting) -> Vec<BenchCase> {
+    let mut cases = Vec::new();
     for site in LINEAR {
         let shape = site.shape(setting);
         let LinearShape { tokens, input, output, rank } = shape;
@@ -99,15 +99,15 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
         let shared = Operands::shared(shape);
 
         let of = shared.clone();
-        let row = Row::new(site.name, "product", &text, move |e| shape.product(e));
-        rows.push(row.on_cpu(move || {
+        let case = BenchCase::new(site.name, "product", &text, move |e| shape.product(e));
+        cases.push(case.on_cpu(move || {
             let of = of.get()?;
             Ok(move || of.x.as_detached_tensor().matmul(&of.weight.t()?).map(drop))
         }));
 
         let of = shared.clone();
-        let row = Row::new(site.name, "linear", &text, move |e| shape.linear(e));
-        rows.push(row.on_cpu(move || {
+        let case = BenchCase::new(site.name, "linear", &text, move |e| shape.linear(e));
+        cases.push(case.on_cpu(move || {
             let of = of.get()?;
             let x = of.x.as_detached_tensor();
             let y = linear(&x, &of.weight, Some(&of.bias))?;
@@ -116,8 +116,8 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
         }));
 
         let of = shared.clone();
-        let row = Row::new(site.name, "linear_bf16", &text, move |e| shape.linear(e));
-        rows.push(row.on_cpu(move || {
+        let case = BenchCase::new(site.name, "linear_bf16", &text, move |e| shape.linear(e));
+        cases.push(case.on_cpu(move || {
             let of = of.get()?;
             let x = of.x.as_detached_tensor();
             let run = move |of: &Operands| {
@@ -129,11 +129,11 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
             check("linear_bf16", &run(&of)?, &want)?;
             Ok(move || run(&of).map(drop))
         }));
-        rows.extend(endings::rows(site.name, &text, shape, &shared));
+        cases.extend(epilogue::cases(site.name, &text, shape, &shared));
 
         let of = shared.clone();
-        let row = Row::new(site.name, "linear_backward", &text, move |e| shape.product(e));
-        rows.push(row.on_cpu(move || {
+        let case = BenchCase::new(site.name, "linear_backward", &text, move |e| shape.product(e));
+        cases.push(case.on_cpu(move || {
             let of = of.get()?;
             let y = linear(&of.x, &of.weight, Some(&of.bias))?;
             of.check_input("linear", &y, &values(&of.weight)?)?;
@@ -141,8 +141,8 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
         }));
 
         let of = shared.clone();
-        let row = Row::new(site.name, "reconstruct", &text, move |e| shape.reconstruct(e));
-        rows.push(row.on_cpu(move || {
+        let case = BenchCase::new(site.name, "reconstruct", &text, move |e| shape.reconstruct(e));
+        cases.push(case.on_cpu(move || {
             let of = of.get()?;
             check("reconstruct", &of.delta()?.merged_weight(&of.weight)?, &of.merged_weight()?)?;
             Ok(move || of.delta()?.merged_weight(&of.weight).map(drop))
@@ -150,8 +150,8 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
 
         let of = shared;
         let cost = move |e| shape.product(e) + shape.factor_gradient(e);
-        let row = Row::new(site.name, "adapted_backward", &text, cost);
-        rows.push(row.on_cpu(move || {
+        let case = BenchCase::new(site.name, "adapted_backward", &text, cost);
+        cases.push(case.on_cpu(move || {
             let of = of.get()?;
             let mode = DeltaMode::Reconstruct;
             let y = adapted_linear(&of.x, &of.weight, Some(&of.bias), &of.delta()?, mode)?;
@@ -161,5 +161,5 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
             Ok(backward(y))
         }));
     }
-    rows
+    cases
 }

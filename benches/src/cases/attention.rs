@@ -6,10 +6,10 @@ use aurora_kernels::{AttentionOptions, Precision, attention, reference};
 use candle_core::{Result, Tensor, Var};
 
 use super::linear::rounded;
-use super::{Shared, attention_gpu, backward, dot, folded, gradient};
+use super::{Shared, absorbed_attention, attention_gpu, backward, dot, gradient};
 use crate::cost::{self, AttentionShape};
 use crate::site::{ATTENTION, AttentionSite, GATE};
-use crate::{Row, Setting, check, check_within, normal, values};
+use crate::{BenchCase, Setting, check, check_within, normal, values};
 
 struct Operands {
     q: Var,
@@ -112,8 +112,8 @@ pub(super) fn query_gradient_of_ones(
 }
 
 /// Both ways at each site; maps folded in, where that is less; the gated query after a fusion layer on a GPU alone, where it is one kernel.
-pub fn rows(setting: &Setting) -> Vec<Row> {
-    let mut rows = Vec::new();
+pub fn cases(setting: &Setting) -> Vec<BenchCase> {
+    let mut cases = Vec::new();
     for site in ATTENTION {
         let shape = site.shape(setting);
         let AttentionShape { queries, keys, q_len, k_len, width } = shape;
@@ -121,21 +121,21 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
         let shared = Operands::shared(site, shape);
 
         let of = shared.clone();
-        let row = Row::new(site.name, "attention", &text, move |e| shape.forward(e));
-        let row = row.on_cpu(move || {
+        let case = BenchCase::new(site.name, "attention", &text, move |e| shape.forward(e));
+        let case = case.on_cpu(move || {
             let of = of.get()?;
             let operands = of.detached();
             of.check_output(&of.run(&operands)?)?;
             Ok(move || of.run(&operands).map(drop))
         });
         let heads = site.heads;
-        rows.push(row.on_gpu(move |executor, element| {
+        cases.push(case.on_gpu(move |executor, element| {
             attention_gpu::attention(executor, element, shape, heads, false)
         }));
 
         let of = shared.clone();
-        let row = Row::new(site.name, "attention_bf16", &text, move |e| shape.forward(e));
-        rows.push(row.on_cpu(move || {
+        let case = BenchCase::new(site.name, "attention_bf16", &text, move |e| shape.forward(e));
+        cases.push(case.on_cpu(move || {
             let of = of.get()?;
             let operands = of.detached();
             of.check_output_in_bf16(&of.run_in_bf16(&operands)?)?;
@@ -143,33 +143,37 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
         }));
 
         let of = shared;
-        let row = Row::new(site.name, "attention_backward", &text, move |e| shape.backward(e));
-        let row = row.on_cpu(move || {
+        let case =
+            BenchCase::new(site.name, "attention_backward", &text, move |e| shape.backward(e));
+        let case = case.on_cpu(move || {
             let of = of.get()?;
             let y = of.run(&of.tracked())?;
             of.check_gradient(&y)?;
             Ok(backward(y))
         });
-        rows.push(row.on_gpu(move |executor, element| {
+        cases.push(case.on_gpu(move |executor, element| {
             attention_gpu::attention(executor, element, shape, heads, true)
         }));
     }
-    rows.extend(folded::rows(setting));
+    cases.extend(absorbed_attention::cases(setting));
     for site in GATE {
         let size = [site.rows(setting), site.width];
         let [all, wide] = size.map(|n| n as u64);
         let text = format!("{all}x{wide}");
-        let row = Row::new(site.name, "gated_query", &text, move |e| cost::gate(all, wide, e));
-        rows.push(
-            row.on_gpu(move |executor, element| {
+        let case =
+            BenchCase::new(site.name, "gated_query", &text, move |e| cost::gate(all, wide, e));
+        cases.push(
+            case.on_gpu(move |executor, element| {
                 attention_gpu::gate(executor, element, size, false)
             }),
         );
         let cost = move |e| cost::gate_backward(all, wide, e);
-        let row = Row::new(site.name, "gated_query_backward", &text, cost);
-        rows.push(
-            row.on_gpu(move |executor, element| attention_gpu::gate(executor, element, size, true)),
+        let case = BenchCase::new(site.name, "gated_query_backward", &text, cost);
+        cases.push(
+            case.on_gpu(move |executor, element| {
+                attention_gpu::gate(executor, element, size, true)
+            }),
         );
     }
-    rows
+    cases
 }

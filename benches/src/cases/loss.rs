@@ -5,19 +5,19 @@ use candle_core::Var;
 
 use super::{backward, gradient, loss_gpu};
 use crate::site::LOSS;
-use crate::{Row, Setting, check, cost, normal, values};
+use crate::{BenchCase, Setting, check, cost, normal, values};
 
 /// Both ways at each site.
-pub fn rows(setting: &Setting) -> Vec<Row> {
-    let mut rows = Vec::new();
+pub fn cases(setting: &Setting) -> Vec<BenchCase> {
+    let mut cases = Vec::new();
     for site in LOSS {
         let (count, classes) = (site.rows(setting), site.width);
         let (all, wide) = (count as u64, classes as u64);
         let text = format!("{count}x{classes}");
-        let row = Row::new(site.name, "soft_cross_entropy", &text, move |e| {
+        let case = BenchCase::new(site.name, "soft_cross_entropy", &text, move |e| {
             cost::cross_entropy(all, wide, e)
         });
-        let row = row.on_cpu(move || {
+        let case = case.on_cpu(move || {
             let logits = normal(0, &[count, classes])?;
             let targets = (normal(1, &[count, classes])?.sqr()? / classes as f64)?;
             let loss =
@@ -25,13 +25,13 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
             check("soft_cross_entropy", &soft_cross_entropy(&logits, &targets)?, &[loss])?;
             Ok(move || soft_cross_entropy(&logits, &targets).map(drop))
         });
-        rows.push(row.on_gpu(move |executor, element| {
+        cases.push(case.on_gpu(move |executor, element| {
             loss_gpu::cross_entropy(executor, element, [count, classes], false)
         }));
-        let row = Row::new(site.name, "soft_cross_entropy_backward", &text, move |e| {
+        let case = BenchCase::new(site.name, "soft_cross_entropy_backward", &text, move |e| {
             cost::cross_entropy_backward(all, wide, e)
         });
-        let row = row.on_cpu(move || {
+        let case = case.on_cpu(move || {
             let logits = Var::from_tensor(&normal(0, &[count, classes])?)?;
             let targets = (normal(1, &[count, classes])?.sqr()? / classes as f64)?;
             let loss = soft_cross_entropy(&logits, &targets)?;
@@ -45,9 +45,9 @@ pub fn rows(setting: &Setting) -> Vec<Row> {
             check("soft_cross_entropy, dlogits", gradient(&grads, &logits, "logits")?, &want)?;
             Ok(backward(loss))
         });
-        rows.push(row.on_gpu(move |executor, element| {
+        cases.push(case.on_gpu(move |executor, element| {
             loss_gpu::cross_entropy(executor, element, [count, classes], true)
         }));
     }
-    rows
+    cases
 }
