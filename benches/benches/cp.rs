@@ -1,4 +1,4 @@
-//! The CP delta: every slice of a model formed, applied beside the map, and its factors' gradients.
+//! The CP delta: every slice of a model formed, applied beside the linear layer, and its factors' gradients.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Linear maps, frozen and with a delta formed into their weight.
+//! Linear layers, frozen and with a delta formed into their weight.
 
 use std::process::ExitCode;
 

@@ -34,7 +34,7 @@ impl Mul<u64> for Cost {
     }
 }
 
-/// A linear map over a number of tokens, with the rank of its delta.
+/// A linear layer over a number of tokens, with the rank of its delta.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinearShape {
     /// Rows of x, T.

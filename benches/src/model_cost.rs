@@ -38,7 +38,7 @@ impl Maps<'_> {
         self.sum(0, |shape| shape.product(4).operations)
     }
 
-    /// What deltas on all of them cost: once formed, or two thin products a pass beside the frozen map.
+    /// What deltas on all of them cost: once formed, or two thin products a pass beside the frozen linear layer.
     fn deltas(self, side: Side, trained: bool) -> u64 {
         let rank = match side {
             Side::Ours { rank } | Side::Plain { rank, .. } => rank,
@@ -121,7 +121,7 @@ impl ModelCost<'_> {
             + self.vision_attention(pictures, 2)
     }
 
-    /// The vision tower with every site adapted, forward and backward: for a frozen map the gradient of x alone, but
+    /// The vision tower with every site adapted, forward and backward: for a frozen linear layer the gradient of x alone, but
     /// for the first, whose x nothing is trained of.
     pub fn vision_trained(&self, pictures: u64) -> u64 {
         let width = self.vision_width();
@@ -145,7 +145,7 @@ impl ModelCost<'_> {
     }
 
     /// Texts of these lengths, alone or looking at a picture whose keys are there, forward; with `passes` 2, the
-    /// gradients of what went into every frozen map too.
+    /// gradients of what went into every frozen linear layer too.
     fn text(&self, lengths: &[u64], fused: bool, passes: u64) -> u64 {
         let (width, mlp) = (self.text_width(), self.config.text.mlp_size as u64);
         let attention = if passes == 2 { 2 + 5 } else { 2 };

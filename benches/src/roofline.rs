@@ -88,7 +88,7 @@ fn best(mut run: impl FnMut() -> Result<()>) -> Result<f64> {
     Ok(best)
 }
 
-/// Operations a second: the crate's own linear map, and candle's product of the same matrices, which knows f32 alone.
+/// Operations a second: the crate's own linear layer, and candle's product of the same matrices, which knows f32 alone.
 fn product(precision: Precision) -> Result<f64> {
     let shape = LinearShape { tokens: 2048, input: 1024, output: 1024, rank: 0 };
     let x = normal(0, &[2048, 1024])?;

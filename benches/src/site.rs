@@ -8,7 +8,7 @@ use crate::measure::Setting;
 /// Pictures of the small model for each of BLIP-base.
 const NANO: usize = 64;
 
-/// A linear map of a model.
+/// A linear layer of a model.
 #[derive(Debug, Clone, Copy)]
 pub struct LinearSite {
     /// Model and map.

@@ -1,4 +1,4 @@
-// Gradients of the factors of a map with a low-rank delta, without a gradient of the map's size.
+// Gradients of the factors of a linear layer with a low-rank delta, without a gradient of the linear layer's size.
 //
 // With z = x U and g = dy V, the delta being V diag(s) U^T:
 //     ds = colsum(z * g),   dU = x^T (g s) = (x^T g) diag(s),   dV = (dy^T z) diag(s)

@@ -2,7 +2,7 @@
 #ifndef AURORA_PARAMS_CP_H
 #define AURORA_PARAMS_CP_H
 
-/* One slice of a site's map, in the table that CpReconstruct reads. */
+/* One slice of a site's linear layer, in the table that CpReconstruct reads. */
 typedef struct CpSlice {
     /* The frozen W, (out, in), rows weight_stride elements apart. */
     const void *weight;
@@ -50,7 +50,7 @@ typedef struct CpReconstruct {
     int rank;
 } CpReconstruct;
 
-/* Gradients of one map's factors: see cp/factor_gradient.cu. Three launches take this struct. */
+/* Gradients of one linear layer's factors: see cp/factor_gradient.cu. Three launches take this struct. */
 typedef struct CpFactorGradient {
     /* (tokens, in), rows x_stride elements apart. */
     const void *x;
@@ -84,9 +84,9 @@ typedef struct CpFactorGradient {
     long long dy_stride;
     /* Tokens that one split sums over. */
     long long tokens_of_split;
-    /* Width of the map's input. */
+    /* Width of the linear layer's input. */
     int input;
-    /* Width of the map's output. */
+    /* Width of the linear layer's output. */
     int output;
     /* Number of components. */
     int rank;
@@ -122,9 +122,9 @@ typedef struct CpApply {
     long long x_stride;
     /* Distance between rows of y. */
     long long y_stride;
-    /* Width of the map's input. */
+    /* Width of the linear layer's input. */
     int input;
-    /* Width of the map's output. */
+    /* Width of the linear layer's output. */
     int output;
     /* Number of components. */
     int rank;

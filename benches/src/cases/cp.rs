@@ -1,4 +1,4 @@
-//! The CP delta: every slice of a model formed at once, applied beside the frozen map, and its factors' gradients.
+//! The CP delta: every slice of a model formed at once, applied beside the frozen linear layer, and its factors' gradients.
 
 use std::path::Path;
 
@@ -48,7 +48,7 @@ pub(super) fn other(error: aurora_layers::Error) -> Error {
     Error::msg(error)
 }
 
-/// Every slice of BLIP-base formed; its factors brought into their layout; for each linear site the delta applied beside the map (on a GPU its own part alone),
+/// Every slice of BLIP-base formed; its factors brought into their layout; for each linear site the delta applied beside the linear layer (on a GPU its own part alone),
 /// and its factors' gradients alone.
 pub fn cases(setting: &Setting) -> Vec<BenchCase> {
     let mut cases = vec![reconstruct()];

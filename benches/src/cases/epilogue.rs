@@ -80,7 +80,7 @@ pub(super) fn cases(
             let x = of.x.as_detached_tensor();
             let residual = normal(5, &[shape.tokens as usize, shape.output as usize])?;
             let y = epilogue.run(apart, &of, &x, &residual)?;
-            check("a map with its epilogue", &y, &epilogue.wanted(&of, &residual)?)?;
+            check("a linear layer with its epilogue", &y, &epilogue.wanted(&of, &residual)?)?;
             Ok(move || epilogue.run(apart, &of, &x, &residual).map(drop))
         })
     };

@@ -1,4 +1,4 @@
-//! Linear maps: a plain product, the frozen map, and one with a low-rank delta formed into its weight.
+//! Linear layers: a plain product, the frozen linear layer, and one with a low-rank delta formed into its weight.
 
 use aurora_kernels::{
     DeltaMode, LowRank, Precision, adapted_linear, linear, linear_with, reference,
@@ -10,7 +10,7 @@ use crate::cost::LinearShape;
 use crate::site::LINEAR;
 use crate::{BenchCase, Setting, check, normal, values};
 
-/// Everything a map with a delta takes.
+/// Everything a linear layer with a delta takes.
 pub(super) struct Operands {
     pub(super) x: Var,
     pub(super) weight: Tensor,
@@ -88,8 +88,8 @@ pub(super) fn rounded(values: Vec<f64>) -> Vec<f64> {
     values.into_iter().map(|x| half::bf16::from_f32(x as f32).to_f64()).collect()
 }
 
-/// For each site the product alone, the frozen map forward (in bf16 too, and with what ends it) and backward, its weight
-/// with the delta formed, and the backward pass of the map with a delta.
+/// For each site the product alone, the frozen linear layer forward (in bf16 too, and with what ends it) and backward, its weight
+/// with the delta formed, and the backward pass of the linear layer with a delta.
 pub fn cases(setting: &Setting) -> Vec<BenchCase> {
     let mut cases = Vec::new();
     for site in LINEAR {

@@ -54,7 +54,7 @@ pub fn cases(setting: &Setting) -> Vec<BenchCase> {
     cases
 }
 
-/// A pass over pictures with every map adapted, forward and backward, merged weights formed on the way.
+/// A pass over pictures with every linear layer adapted, forward and backward, merged weights formed on the way.
 struct Blocks {
     blip: Arc<Blip>,
     tuned: Tuned,

@@ -1,6 +1,6 @@
-//! Fits a rank-4 delta on a frozen linear map: the smallest whole use of this crate.
+//! Fits a rank-4 delta on a frozen linear layer: the smallest whole use of this crate.
 //!
-//! The target differs from the frozen map by a delta of rank 4, so a LoRA-shaped pair of factors
+//! The target differs from the frozen linear layer by a delta of rank 4, so a LoRA-shaped pair of factors
 //! can find it. Run with `cargo run --release -p aurora-kernels --example frozen_linear`.
 #![allow(clippy::print_stdout)] // an example talks to its reader
 
@@ -20,12 +20,12 @@ fn main() -> Result<()> {
     let weight = random.normal_tensor((WIDTH, WIDTH), spread)?;
     let bias = random.normal_tensor(WIDTH, 0.1)?;
 
-    // What the adapted map should become: W + B A for some B and A.
+    // What the adapted linear layer should become: W + B A for some B and A.
     let up = random.normal_tensor((WIDTH, RANK), 1.0)?;
     let down = random.normal_tensor((RANK, WIDTH), spread)?;
     let wanted = LowRank::new(down, up)?.merged_weight(&weight)?;
 
-    // A starts at random and B at zero, so that tuning starts from the frozen map itself.
+    // A starts at random and B at zero, so that tuning starts from the frozen linear layer itself.
     let a = Var::from_tensor(&random.normal_tensor((RANK, WIDTH), spread)?)?;
     let b = Var::zeros((WIDTH, RANK), DType::F32, &Device::Cpu)?;
 

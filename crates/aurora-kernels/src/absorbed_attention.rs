@@ -31,11 +31,11 @@ const TEXTS: usize = 32;
 pub struct AbsorbedKv<'a> {
     /// What keys and values would be made of, (Bk, Tk, D).
     pub states: &'a Tensor,
-    /// The key map's weight, (width, D); its bias changes nothing.
+    /// The key projection's weight, (width, D); its bias changes nothing.
     pub key: &'a Tensor,
-    /// The value map's weight, (width, D).
+    /// The value projection's weight, (width, D).
     pub value: &'a Tensor,
-    /// The value map's bias, (width).
+    /// The value projection's bias, (width).
     pub value_bias: &'a Tensor,
     /// For each row of queries the row of states; without it row b looks at row b.
     pub rows: Option<&'a [u32]>,
@@ -44,7 +44,7 @@ pub struct AbsorbedKv<'a> {
 }
 
 /// Attention of `q` (Bq, Tq, width) in `heads` heads over keys and values that are not formed; (Bq, Tq, width). The
-/// same as [`attention`](crate::attention()) over the maps' outputs, up to rounding. On the CPU, and without gradient.
+/// same as [`attention`](crate::attention()) over the projections' outputs, up to rounding. On the CPU, and without gradient.
 ///
 /// # Errors
 /// Shapes or element types that do not fit, a row of states that does not exist, an argument that wants a gradient.

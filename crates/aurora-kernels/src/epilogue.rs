@@ -44,7 +44,7 @@ impl Epilogue {
     }
 }
 
-/// The epilogue of one map, and what its backward pass needs of it.
+/// The epilogue of one linear layer, and what its backward pass needs of it.
 pub(crate) struct EpilogueState {
     pub(crate) precision: Precision,
     gelu: bool,
@@ -56,7 +56,7 @@ pub(crate) struct EpilogueState {
 }
 
 impl EpilogueState {
-    /// The epilogue of a map from `x` to `out` outputs, and what has to be done apart: everything on a GPU, and a
+    /// The epilogue of a linear layer from `x` to `out` outputs, and what has to be done apart: everything on a GPU, and a
     /// residual where there is a graph, for that has an input too many then.
     pub(crate) fn new(
         op: &'static str,

@@ -1,6 +1,6 @@
 //! Factors of a decomposition in the layout of [`LowRank`](crate::LowRank): [`khatri_rao`] and [`transpose_contiguous`].
 //!
-//! Every adapted map needs its own in every step, so what candle does with general loops on one thread (a broadcast
+//! Every adapted linear layer needs its own in every step, so what candle does with general loops on one thread (a broadcast
 //! product, its reduction in the backward pass, a transpose) counts: on wide models as much as a tenth of the products.
 
 use candle_core::backend::BackendStorage;

@@ -1,4 +1,4 @@
-//! The linear map y = x W^T + b.
+//! The linear layer y = x W^T + b.
 
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
@@ -18,7 +18,7 @@ use crate::view::{
     Rows, by_element, check_element, check_like, column_sums, fill_uninit, on_gpu, tensor_from_vec,
 };
 
-/// Linear map `x W^T + b` of `x` (.., in) with `weight` (out, in) and `bias` (out); (.., out).
+/// Linear layer `x W^T + b` of `x` (.., in) with `weight` (out, in) and `bias` (out); (.., out).
 ///
 /// Gradients go to those of the three that are tracked. A frozen weight (untracked, as after
 /// `detach`) costs nothing in the backward pass and is never copied: the graph holds a reference
@@ -44,14 +44,14 @@ pub fn linear_with(
     check("linear", x, weight, bias)?;
     let tracked = x.track_op() || weight.track_op() || bias.is_some_and(Tensor::track_op);
     let (epilogue, rest) = EpilogueState::new("linear", epilogue, x, weight.dim(0)?, tracked)?;
-    let map = Linear { epilogue };
+    let op = Linear { epilogue };
     rest.apply(match bias {
-        Some(bias) => apply3(x, weight, bias, map)?,
-        None => apply2(x, weight, map)?,
+        Some(bias) => apply3(x, weight, bias, op)?,
+        None => apply2(x, weight, op)?,
     })
 }
 
-/// Refuses arguments of a linear map that do not fit.
+/// Refuses arguments of a linear layer that do not fit.
 pub(crate) fn check(
     op: &'static str,
     x: &Tensor,
@@ -141,7 +141,7 @@ pub(crate) fn matmul_dual<T: Float>(
     }
 }
 
-/// The shape of the output of a map from `x`.
+/// The shape of the output of a linear layer from `x`.
 pub(crate) fn output_shape(x: &Layout, out: usize) -> Shape {
     let mut dims = x.dims().to_vec();
     if let Some(last) = dims.last_mut() {

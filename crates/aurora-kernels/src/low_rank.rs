@@ -1,4 +1,4 @@
-//! Linear maps with a low-rank delta, the form that every adapter of this project takes.
+//! Linear layers with a low-rank delta, the form that every adapter of this project takes.
 
 use std::sync::OnceLock;
 
@@ -36,7 +36,7 @@ pub enum DeltaMode {
     Reconstruct,
 }
 
-/// The delta `B A` of a linear map, from `a` (rank, in) and `b` (out, rank): the layout of LoRA.
+/// The delta `B A` of a linear layer, from `a` (rank, in) and `b` (out, rank): the layout of LoRA.
 ///
 /// One value stands for one state of the factors, say one training step: the merged weight
 /// `W + B A` is formed when first needed and kept for all later uses of the value.
@@ -143,7 +143,7 @@ fn reconstruct<T: Float>(weight: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tens
     tensor_from_vec(matmul(b, a, Precision::F32, Some(&add)), &[out, input])
 }
 
-/// Linear map with a low-rank delta: `x (W + B A)^T + bias` for `x` (.., in), `weight` (out, in)
+/// Linear layer with a low-rank delta: `x (W + B A)^T + bias` for `x` (.., in), `weight` (out, in)
 /// and `bias` (out); (.., out).
 ///
 /// Gradients for x and the factors, where tracked; no (out, in) gradient is formed for a frozen
@@ -198,7 +198,7 @@ pub fn adapted_linear_with(
     };
     let tracked = x.track_op() || delta.a.track_op() || delta.b.track_op();
     let (epilogue, rest) = EpilogueState::new(OP, epilogue, x, out, tracked)?;
-    let map = Adapted {
+    let op = Adapted {
         merged: reconstruct.then(|| delta.merged_weight(weight)).transpose()?,
         weight: weight.clone(),
         bias: bias.cloned(),
@@ -206,10 +206,10 @@ pub fn adapted_linear_with(
         xa: OnceLock::new(),
         epilogue,
     };
-    rest.apply(apply3(x, &delta.a, &delta.b, map)?)
+    rest.apply(apply3(x, &delta.a, &delta.b, op)?)
 }
 
-/// The frozen side of an adapted map; x and the factors are its inputs.
+/// The frozen side of an adapted linear layer; x and the factors are its inputs.
 struct Adapted {
     weight: Tensor,
     bias: Option<Tensor>,

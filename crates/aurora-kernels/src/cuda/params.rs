@@ -464,7 +464,7 @@ const _: () = {
     ["Offset of field: GatedQueryGates::unused"]
         [::core::mem::offset_of!(GatedQueryGates, unused) - 76usize];
 };
-/// One slice of a site's map, in the table that CpReconstruct reads.
+/// One slice of a site's linear layer, in the table that CpReconstruct reads.
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct CpSlice {
@@ -558,7 +558,7 @@ const _: () = {
     ["Offset of field: CpReconstruct::rank"]
         [::core::mem::offset_of!(CpReconstruct, rank) - 28usize];
 };
-/// Gradients of one map's factors: see cp/factor_gradient.cu. Three launches take this struct.
+/// Gradients of one linear layer's factors: see cp/factor_gradient.cu. Three launches take this struct.
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct CpFactorGradient {
@@ -594,9 +594,9 @@ pub struct CpFactorGradient {
     pub dy_stride: i64,
     /// Tokens that one split sums over.
     pub tokens_of_split: i64,
-    /// Width of the map's input.
+    /// Width of the linear layer's input.
     pub input: i32,
-    /// Width of the map's output.
+    /// Width of the linear layer's output.
     pub output: i32,
     /// Number of components.
     pub rank: i32,
@@ -689,9 +689,9 @@ pub struct CpApply {
     pub x_stride: i64,
     /// Distance between rows of y.
     pub y_stride: i64,
-    /// Width of the map's input.
+    /// Width of the linear layer's input.
     pub input: i32,
-    /// Width of the map's output.
+    /// Width of the linear layer's output.
     pub output: i32,
     /// Number of components.
     pub rank: i32,

@@ -1,4 +1,4 @@
-//! A map with a GELU and a residual behind says, forward and backward, what the three operations say one after the
+//! A linear layer with a GELU and a residual behind says, forward and backward, what the three operations say one after the
 //! other.
 
 use crate::common::{difference, normal, values};
@@ -71,14 +71,14 @@ fn epilogues_of_plain_and_adapted_linear_layers() {
             let kept = with.1.then(|| residual.as_tensor().clone());
             let epilogue = Epilogue { gelu: with.0, residual: kept, ..Default::default() };
             let what = format!("{dtype:?} {with:?}");
-            let map = |w: &Tensor, bias: Option<&Tensor>| {
+            let check = |w: &Tensor, bias: Option<&Tensor>| {
                 let found = linear_with(x, w, bias, &epilogue).unwrap();
                 let wanted = plain(linear(x, w, bias).unwrap(), with, residual);
                 assert_same(&what, &results(&inputs, &found), &results(&inputs, &wanted), limit);
             };
-            map(weight, Some(bias));
-            map(weight, None);
-            map(&frozen[0], Some(&frozen[1]));
+            check(weight, Some(bias));
+            check(weight, None);
+            check(&frozen[0], Some(&frozen[1]));
             for mode in [DeltaMode::Apply, DeltaMode::Reconstruct] {
                 for (w, bias) in [(&frozen[0], &frozen[1]), (weight.as_tensor(), &frozen[1])] {
                     let delta =

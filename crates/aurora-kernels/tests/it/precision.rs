@@ -1,4 +1,4 @@
-//! Linear maps and attention in bf16: every product of the forward and of the backward pass, against f64 products of the
+//! Linear layers and attention in bf16: every product of the forward and of the backward pass, against f64 products of the
 //! factors as `half` rounds them.
 
 use aurora_kernels::random::Stream;
@@ -151,8 +151,8 @@ fn attention_of_a_head() {
     }
 }
 
-/// The products one by one, each with its factors rounded: queries by the key map, by the states, probabilities by the
-/// states, and that by the value map.
+/// The products one by one, each with its factors rounded: queries by the key projection, by the states, probabilities by the
+/// states, and that by the value projection.
 #[test]
 fn absorbed_attention_of_a_head() {
     let (q_len, k_len, width, depth) = (6, 4, 16, 24);

@@ -1,4 +1,4 @@
-//! Every operation in f32 against its plain f64 reference, and the two ways of an adapted map
+//! Every operation in f32 against its plain f64 reference, and the two ways of an adapted linear layer
 //! against each other.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Linear maps with a low-rank delta on a GPU: products by cuBLAS, the delta by our kernels.
+//! Linear layers with a low-rank delta on a GPU: products by cuBLAS, the delta by our kernels.
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CudaStorage, DType, Result, Shape, Tensor};

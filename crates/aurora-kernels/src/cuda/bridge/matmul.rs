@@ -1,4 +1,4 @@
-//! Products of matrices on a GPU, which are cuBLAS's, and the linear map made of them.
+//! Products of matrices on a GPU, which are cuBLAS's, and the linear layer made of them.
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CudaStorage, Layout, Result, Shape, Tensor};
@@ -54,7 +54,7 @@ pub(super) fn as_rows(tensor: &Tensor) -> Result<Tensor> {
     tensor.detach().contiguous()?.reshape((rows, columns))
 }
 
-/// The output's shape of a map from `x`.
+/// The output's shape of a linear layer from `x`.
 pub(super) fn output_shape(x: &Layout, out: usize) -> Shape {
     crate::linear::output_shape(x, out)
 }

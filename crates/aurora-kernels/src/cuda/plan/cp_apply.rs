@@ -22,9 +22,9 @@ pub struct CpApplyPlan {
     pub element: Element,
     /// Number of tokens.
     pub tokens: usize,
-    /// Width of the map's input.
+    /// Width of the linear layer's input.
     pub inputs: usize,
-    /// Width of the map's output.
+    /// Width of the linear layer's output.
     pub outputs: usize,
     /// Number of components.
     pub rank: usize,

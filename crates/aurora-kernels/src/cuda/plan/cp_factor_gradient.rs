@@ -29,7 +29,7 @@ pub enum FactorLayout {
     ByRank,
 }
 
-/// Gradients of the factors of one map, or of one slice of it.
+/// Gradients of the factors of one linear layer, or of one slice of it.
 #[derive(Debug, Clone, Copy)]
 pub struct CpFactorGradientPlan {
     /// Of x and dy, z and g.
@@ -40,9 +40,9 @@ pub struct CpFactorGradientPlan {
     pub gradients: Element,
     /// Number of tokens.
     pub tokens: usize,
-    /// Width of the map's input.
+    /// Width of the linear layer's input.
     pub inputs: usize,
-    /// Width of the map's output.
+    /// Width of the linear layer's output.
     pub outputs: usize,
     /// Number of components.
     pub rank: usize,
@@ -61,7 +61,7 @@ pub struct CpFactorGradientPlan {
 /// Where the gradient reads and writes; see `CpFactorGradient` for the shapes.
 #[derive(Debug, Clone, Copy)]
 pub struct FactorGradientBuffers {
-    /// What the map got.
+    /// What the linear layer got.
     pub x: DevicePointer,
     /// The derivative by what it gave.
     pub dy: DevicePointer,
