@@ -148,7 +148,7 @@ mod tests {
         assert!(prepared.changes.is_empty());
         for (name, tensor) in blip.tensors() {
             let same = tensor.id() == set.frozen.tensors()[name].id();
-            assert_ne!(same, crate::block::is_norm(name), "{name}");
+            assert_ne!(same, crate::layers::is_norm(name), "{name}");
         }
         set.disable();
         assert!(set.active().is_none() && shared(&set));

@@ -1,8 +1,8 @@
 //! A backbone folder: `config.json`, `model.safetensors`, and beside them a vocabulary.
 
-use crate::block::is_norm;
 use crate::checkpoint::Checkpoint;
 use crate::decoder::Decoder;
+use crate::layers::is_norm;
 use crate::tensors::{self, Tensors};
 use crate::{Blip, BlipConfig, DecoderTokens, Error, Form, HEADS, Result};
 use aurora_kernels::random::Stream;

@@ -1,13 +1,13 @@
 //! BLIP: a vision tower, text towers and heads over frozen tensors, and the passes through them.
 
 use crate::adapter::{Beside, Change};
-use crate::block::Wanted;
 use crate::context::{Context, attend, batch_mean};
+use crate::cross_attention::{CrossKeys, Past, Reading, Seen, States};
 use crate::decoder::Decoder;
 use crate::gate::Gate;
+use crate::gradient_checkpoint::Checkpointing;
 use crate::heads::{self, Heads, normalize};
-use crate::reading::{CrossKeys, Past, Reading, Seen, States};
-use crate::segment::Checkpointing;
+use crate::layers::Wanted;
 use crate::site::{Tower, text_towers};
 use crate::tensors::{Tensors, check};
 use crate::text::{TextTower, cls};

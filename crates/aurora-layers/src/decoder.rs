@@ -1,6 +1,6 @@
 //! The text decoder: a text tower that sees only what came before, and a head that says what comes next.
 
-use crate::block::{LayerNorm, Linear, Wanted, is_norm};
+use crate::layers::{LayerNorm, Linear, Wanted, is_norm};
 use crate::site::Tower;
 use crate::tensors::{Tensors, get};
 use crate::text::TextTower;

@@ -1,6 +1,6 @@
 //! Gated query transformation: how much of the text path enters each fusion layer's output.
 
-use crate::segment::{Rebuild, Swap};
+use crate::gradient_checkpoint::{Rebuild, Swap};
 use crate::site::{text_layer, text_towers};
 use crate::tensors::{Tensors, get};
 use crate::{BlipConfig, Flavour, Result};

@@ -1,6 +1,6 @@
 //! The heads of retrieval: projections to the common space, and the matching head.
 
-use crate::block::{Linear, Wanted};
+use crate::layers::{Linear, Wanted};
 use crate::tensors::Tensors;
 use crate::{BlipConfig, Form, Result};
 use candle_core::{D, Tensor};

@@ -12,8 +12,8 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::adapter::{Lora, lora_names};
 use crate::checkpoint::{read_tensors, to_hugging_face, to_original};
-use crate::files::write_text;
-use crate::folder::{CONFIG, WEIGHTS};
+use crate::io::write_text;
+use crate::save_load::{CONFIG, WEIGHTS};
 use crate::tensors::{self, Tensors};
 use crate::{
     AdapterKind, Backbone, BlipConfig, Error, Flavour, Part, Result, TuneSpec, Tuned, gate, sites,
@@ -189,7 +189,7 @@ mod tests {
     use crate::adapter::Init;
     use crate::adapter::tests::delta;
     use crate::config::tests::tiny;
-    use crate::files::read_json;
+    use crate::io::read_json;
 
     /// A tuning whose factors are random and whose gates are as they start.
     fn moved(kind: AdapterKind) -> (Backbone, Tuned) {

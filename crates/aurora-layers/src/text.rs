@@ -1,11 +1,11 @@
 //! The text transformer: BERT layers, each with an optional cross-attention to a picture's tokens.
 
-use crate::block::{LayerNorm, Linear, Wanted};
-use crate::packing::Packing;
-use crate::reading::{CrossKeys, Reading, Sight, States, additive};
-use crate::segment::{Checkpointing, Rebuild, Swap, segment};
+use crate::cross_attention::{CrossKeys, Reading, Sight, States, additive};
+use crate::gradient_checkpoint::{Checkpointing, Rebuild, Swap, segment};
+use crate::layers::{LayerNorm, Linear, Wanted};
 use crate::site::{Tower, text_layer};
 use crate::tensors::{Tensors, get};
+use crate::varlen::Packing;
 use crate::{Prepared, Result, TextConfig};
 use aurora_kernels::{AbsorbedKv, AttentionOptions, absorbed_attention, attention};
 use candle_core::{D, Tensor};

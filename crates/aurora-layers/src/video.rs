@@ -4,8 +4,8 @@
 //! than the longest is filled up, and a mask (clips, frames) of ones and zeros says which frames are there: the others
 //! have no part in a feature, are not seen, and get no gradient.
 
+use crate::cross_attention::additive;
 use crate::heads::normalize;
-use crate::reading::additive;
 use crate::text::cls;
 use crate::{Blip, Prepared, Result};
 use aurora_kernels::Precision;

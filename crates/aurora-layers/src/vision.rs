@@ -1,7 +1,7 @@
 //! The vision transformer: patches, position embeddings, pre-norm blocks.
 
-use crate::block::{LayerNorm, Linear, Wanted};
-use crate::segment::{Checkpointing, Rebuild, Swap, one_node, segment};
+use crate::gradient_checkpoint::{Checkpointing, Rebuild, Swap, one_node, segment};
+use crate::layers::{LayerNorm, Linear, Wanted};
 use crate::tensors::{Tensors, get};
 use crate::text::cls;
 use crate::{Prepared, Result, VisionConfig};

@@ -14,8 +14,8 @@
 //! zero, so that the tuned model starts as the backbone.
 
 use super::{Adapter, Init, Slot};
-use crate::block::{LayerNorm, Linear};
-use crate::segment::{Rebuild, Swap};
+use crate::gradient_checkpoint::{Rebuild, Swap};
+use crate::layers::{LayerNorm, Linear};
 use crate::site::Role;
 use crate::tensors::Tensors;
 use crate::{Result, Site, Tower};

@@ -5,10 +5,10 @@
 //! different tensors.
 
 mod bottleneck;
-mod change;
 mod cp;
 mod dora;
 mod ia3;
+mod layer_delta;
 mod lora;
 mod svd;
 mod tensor_train;
@@ -16,10 +16,10 @@ mod tucker;
 mod vera;
 
 pub use bottleneck::{Beside, Bottleneck};
-pub use change::{Change, OutputScale};
 pub use cp::Cp;
 pub use dora::Dora;
 pub use ia3::Ia3;
+pub use layer_delta::{Change, OutputScale};
 pub use lora::Lora;
 pub(crate) use lora::lora_names;
 pub use tensor_train::TensorTrain;

@@ -1,15 +1,15 @@
 //! Checkpoints as others write them: Hugging Face folders and PyTorch's `.pth`, into a [`Backbone`].
 
+mod byte_source;
+mod hf_names;
 mod hugging_face;
-mod infer;
-mod names;
-mod origin;
+mod infer_config;
 mod pickle;
-mod positions;
+mod pos_embed;
+mod pretrained_source;
 mod pth;
-mod released;
+mod reference;
 mod safetensors;
-mod source;
 mod write;
 
 use std::collections::BTreeMap;
@@ -18,20 +18,20 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Shape, Tensor};
 
+pub use hf_names::{to_hugging_face, to_original};
 pub use hugging_face::config as hugging_face_config;
-pub use infer::HEAD_WIDTH;
-pub use names::{to_hugging_face, to_original};
-pub use origin::{Layout, Origin};
+pub use infer_config::HEAD_WIDTH;
 pub use pickle::{Pickle, PickleError};
-pub use positions::resize as resize_positions;
+pub use pos_embed::resize as resize_positions;
+pub use pretrained_source::{Layout, Origin};
 pub use pth::Pth;
 pub use safetensors::{Shards, read_tensors};
 
 use crate::decoder::TIED;
-use crate::released::is_adapter;
+use crate::reference_checkpoint::is_adapter;
 use crate::tensors::{self, Tensors};
 use crate::{Backbone, Blip, BlipConfig, Error, Form, HEADS, Result};
-use source::Source;
+use byte_source::Source;
 
 /// The position embeddings of pictures, the one tensor that may have another shape than is wanted.
 const POSITIONS: &str = "visual_encoder.pos_embed";

@@ -11,8 +11,8 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 
+use super::byte_source::{Source, Window};
 use super::pickle::{Id, Pickle, PickleError, StridedTensor, Value};
-use super::source::{Source, Window};
 use crate::Result;
 
 /// What a zip archive begins with.

@@ -8,8 +8,8 @@ use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use serde::Deserialize;
 
-use super::source::{Source, Window};
-use crate::files::read_json;
+use super::byte_source::{Source, Window};
+use crate::io::read_json;
 use crate::{Error, Result, Tensors};
 
 /// What a file and an index are called in a folder.

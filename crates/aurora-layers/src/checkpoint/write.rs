@@ -6,10 +6,10 @@ use std::path::Path;
 use candle_core::Tensor;
 use serde_json::{Value, json};
 
+use super::hf_names::to_hugging_face;
 use super::hugging_face::architecture;
-use super::names::to_hugging_face;
 use super::safetensors::{FILE, INDEX};
-use crate::files::write_text;
+use crate::io::write_text;
 use crate::tensors::write_named;
 use crate::{Backbone, BlipConfig, Error, Result};
 

@@ -9,7 +9,7 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::files::read_json;
+use crate::io::read_json;
 use crate::{Error, Result};
 
 /// The part that decides what the numbers mean. Ranks are those of the tensors.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use aurora_layers::checkpoint::{Layout, Origin, aside};
-use aurora_layers::{Blip, BlipConfig, Form, HEADS, Site, released, sites};
+use aurora_layers::{Blip, BlipConfig, Form, HEADS, Site, reference_checkpoint, sites};
 
 use super::kinds::{Asked, kind_table, run_table};
 use super::stored::{Stored, part_table, tensor_table};
@@ -53,7 +53,9 @@ pub fn print_listed(
         output::line("\nbeside the model\n");
         let reason = |stored: &Stored| match aside(&stored.name, &config.form) {
             Some(reason) => reason,
-            None if released::is_adapter(&stored.name) => "adapter of the released code",
+            None if reference_checkpoint::is_adapter(&stored.name) => {
+                "adapter of the released code"
+            }
             None => "unknown",
         };
         part_table(beside, reason, |reason| reason).print();

@@ -132,10 +132,10 @@ fn released_checkpoint() {
         assert_eq!((spec.rank, spec.gate), (4, true));
         let adapter = expected
             .iter()
-            .filter(|(name, _)| aurora_layers::released::is_adapter(name))
+            .filter(|(name, _)| aurora_layers::reference_checkpoint::is_adapter(name))
             .map(|(name, tensor)| (name.clone(), tensor.clone()));
         let adapter: BTreeMap<_, _> = adapter.collect();
-        for (name, tensor) in aurora_layers::released::translate(&adapter).unwrap() {
+        for (name, tensor) in aurora_layers::reference_checkpoint::translate(&adapter).unwrap() {
             assert_close(&name, &tuned.tensors[&name], &tensor, 0.0);
         }
         assert!(tuned.prepare(&backbone.model().unwrap(), None).is_ok());

@@ -5,7 +5,7 @@
 //! is off by a few such roundings.
 
 use super::retrieval::{Batch, Model, io, losses, negatives};
-use super::support::released::Setting;
+use super::support::reference::Setting;
 use super::support::{distance, scalar};
 use aurora_kernels::Precision;
 use aurora_train::retrieval::encode;

@@ -1,9 +1,11 @@
 //! Retrieval of pictures and of clips in flavour released: forward pass, both losses, every gradient, queues, six
 //! optimiser steps, two-stage evaluation.
 
-use super::support::released::{Setting, config, split, variables};
+use super::support::reference::{Setting, config, split, variables};
 use super::support::{Fixture, assert_close, assert_gradient, integers, part, read, scalar};
-use aurora_layers::{AdapterKind, Blip, Flavour, Prepared, Seen, TuneSpec, Tuned, cls, released};
+use aurora_layers::{
+    AdapterKind, Blip, Flavour, Prepared, Seen, TuneSpec, Tuned, cls, reference_checkpoint,
+};
 use aurora_train::evaluation::GalleryBuilder;
 use aurora_train::itm::HardNegatives;
 use aurora_train::momentum::{Averages, Momentum};
@@ -69,7 +71,7 @@ impl Model {
             .iter()
             .filter_map(|(name, tensor)| Some((live_name(name)?, tensor.clone())))
             .collect();
-        let stored = released::translate(&stored).unwrap();
+        let stored = reference_checkpoint::translate(&stored).unwrap();
         let mut averages = Averages::new(DECAY);
         let mut follow = |(name, live): (&String, &Tensor)| match stored.get(name) {
             Some(start) => (name.clone(), averages.follow(start, live).unwrap()),
@@ -247,7 +249,7 @@ fn losses_gradients_and_queues(fixture: &str, setting: Setting) {
         grads.get(&model.temperature).unwrap(),
         &temperature.reshape(1).unwrap(),
     );
-    let wanted = released::translate(&wanted).unwrap();
+    let wanted = reference_checkpoint::translate(&wanted).unwrap();
     assert_eq!(wanted.len(), model.variables.len(), "every live parameter is compared");
     for (name, wanted) in wanted.iter().filter(|(name, _)| model.trains(name)) {
         let var = model.variables.get(name).unwrap_or_else(|| panic!("no variable {name}"));
@@ -268,7 +270,7 @@ fn six_steps(fixture: &str) {
     let keep = |pick: &dyn Fn(&str) -> Option<String>| -> Fixture {
         let kept =
             last.iter().filter_map(|(name, tensor)| Some((pick(name)?, tensor.clone()))).collect();
-        released::translate(&kept).unwrap()
+        reference_checkpoint::translate(&kept).unwrap()
     };
     let trained =
         keep(&|name| (is_model_tensor(name) && live_name(name).is_none()).then(|| name.into()));

@@ -1,8 +1,10 @@
 //! Question answering in flavour released: loss, every gradient, ranking with several k, greedy generation.
 
-use super::support::released::{Setting, config, split, variables};
+use super::support::reference::{Setting, config, split, variables};
 use super::support::{assert_close, assert_gradient, folder, integers, part, read};
-use aurora_layers::{AdapterKind, Blip, Flavour, Generation, TuneSpec, Tuned, released};
+use aurora_layers::{
+    AdapterKind, Blip, Flavour, Generation, TuneSpec, Tuned, reference_checkpoint,
+};
 use aurora_train::answering::{
     Answers, Texts, answer_loss, question_states, rank_answers, read_questions,
 };
@@ -62,7 +64,7 @@ fn answering(setting: Setting) {
     .unwrap();
     assert_close("loss", &loss.reshape(1).unwrap(), &io["loss"].reshape(1).unwrap(), LOSS);
     let grads = loss.backward().unwrap();
-    let wanted = released::translate(&part(&io, "grad.")).unwrap();
+    let wanted = reference_checkpoint::translate(&part(&io, "grad.")).unwrap();
     assert_eq!(wanted.len(), variables.len(), "every live parameter is compared");
     let trains = |name: &str| !setting.frozen || tuned.tensors.contains_key(name);
     for (name, wanted) in wanted.iter().filter(|(name, _)| trains(name)) {

@@ -1,6 +1,6 @@
 //! Fixtures: where they are, and how close is close enough.
 
-pub mod released;
+pub mod reference;
 
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;

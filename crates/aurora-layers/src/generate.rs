@@ -1,7 +1,7 @@
 //! Writing a text word by word: greedily, or with a beam. What was read stays as keys and values, so that each new
 //! word costs one word.
 
-use crate::reading::{CrossKeys, Past, Seen};
+use crate::cross_attention::{CrossKeys, Past, Seen};
 use crate::{Blip, DecoderTokens, Error, Prepared, Result};
 use candle_core::{DType, Device, Tensor};
 

@@ -6,7 +6,7 @@ use candle_core::Device;
 
 use super::{Checkpoint, HEAD_WIDTH, LoadReport, POSITIONS, hugging_face_config, resize_positions};
 use crate::tensors::get;
-use crate::{Backbone, BlipConfig, DecoderTokens, Error, Form, Result, released};
+use crate::{Backbone, BlipConfig, DecoderTokens, Error, Form, Result, reference_checkpoint};
 
 /// Why tensors that a released checkpoint has beside its backbone are left alone.
 const ADAPTER: &str = "adapter of the released code";
@@ -136,8 +136,8 @@ impl Origin {
             return Err(wrong(format!("describes a model, and its weights are needed; {KINDS}")));
         };
         let (backbone, mut report) =
-            checkpoint.backbone_beside(&self.config, device, released::is_adapter)?;
-        let adapter = checkpoint.names().filter(|name| released::is_adapter(name));
+            checkpoint.backbone_beside(&self.config, device, reference_checkpoint::is_adapter)?;
+        let adapter = checkpoint.names().filter(|name| reference_checkpoint::is_adapter(name));
         report.ignored.extend(adapter.map(|name| (name.to_owned(), ADAPTER)));
         Ok((backbone, report))
     }

@@ -3,7 +3,7 @@
 use candle_core::Device;
 
 use super::{Checkpoint, LoadReport};
-use crate::released::{CORE, is_adapter, translate};
+use crate::reference_checkpoint::{CORE, is_adapter, translate};
 use crate::{
     AdapterKind, Backbone, BlipConfig, Error, Flavour, Form, Result, Tensors, TuneSpec, Tuned, gate,
 };

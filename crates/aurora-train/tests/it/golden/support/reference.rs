@@ -4,7 +4,7 @@ use super::{Fixture, folder};
 use aurora_kernels::{DeltaMode, Precision};
 use aurora_layers::{
     Blip, BlipConfig, Checkpointing, DecoderTokens, Form, Prepared, TextConfig, TuneSpec,
-    VisionConfig, released,
+    VisionConfig, reference_checkpoint,
 };
 use candle_core::Var;
 use std::collections::BTreeMap;
@@ -66,7 +66,7 @@ pub fn split(tensors: &Fixture, spec: &TuneSpec, config: &BlipConfig) -> (Fixtur
 
 /// Every live tensor of a state dict as a variable under our name, and as the tensor behind it.
 pub fn variables(live: &Fixture) -> (BTreeMap<String, Var>, Fixture) {
-    let variables: BTreeMap<String, Var> = released::translate(live)
+    let variables: BTreeMap<String, Var> = reference_checkpoint::translate(live)
         .unwrap()
         .into_iter()
         .map(|(name, tensor)| (name, Var::from_tensor(&tensor).unwrap()))

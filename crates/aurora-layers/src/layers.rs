@@ -1,6 +1,6 @@
 //! The two layers everything else is made of: an adaptable linear map and a layer norm.
 
-use crate::segment::{Rebuild, Swap, is_tracked};
+use crate::gradient_checkpoint::{Rebuild, Swap, is_tracked};
 use crate::tensors::{Tensors, get};
 use crate::{Error, Prepared, Result};
 use aurora_kernels::{Epilogue, linear_with};

@@ -1,7 +1,7 @@
 //! What an adapter makes of a site's frozen map.
 
 use crate::Result;
-use crate::segment::{Rebuild, Swap};
+use crate::gradient_checkpoint::{Rebuild, Swap};
 use aurora_kernels::{DeltaMode, Epilogue, LowRank, adapted_linear_with, linear_with};
 use candle_core::Tensor;
 

@@ -1,8 +1,8 @@
 //! Everything that tuning adds to a frozen backbone: adapter factors, gates, context, and the heads it trains.
 
 use crate::adapter::{Lora, Vera, starts};
+use crate::adapter_config::{Flavour, HEADS};
 use crate::heads::Heads;
-use crate::spec::{Flavour, HEADS};
 use crate::tensors::{Tensors, check, get};
 use crate::video::FrameAware;
 use crate::{Backbone, Blip, BlipConfig, Prepared, Result, TuneSpec, context, gate};

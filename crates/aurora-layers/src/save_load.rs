@@ -1,7 +1,7 @@
 //! An adapter folder, in PEFT's layout: `adapter_model.safetensors`, `adapter_config.json`, `README.md`.
 
 use crate::checkpoint::read_tensors;
-use crate::files::{read_json, write_text};
+use crate::io::{read_json, write_text};
 use crate::tensors::{self, Tensors};
 use crate::{Backbone, Error, Result, TuneSpec, Tuned};
 use candle_core::{DType, Device};

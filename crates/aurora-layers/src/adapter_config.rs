@@ -3,8 +3,8 @@
 use crate::adapter::{
     Adapter, Bottleneck, Cp, Dora, Ia3, Init, Lora, MlpLayout, Slot, TensorTrain, Tucker, Vera,
 };
-use crate::block::is_norm;
-use crate::targets::below;
+use crate::layers::is_norm;
+use crate::target_modules::below;
 use crate::{Blip, BlipConfig, Error, Form, Result, Selection, Site, Targets, context, gate};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -338,5 +338,5 @@ impl TuneSpec {
 }
 
 #[cfg(test)]
-#[path = "spec_tests.rs"]
+#[path = "adapter_config_tests.rs"]
 mod tests;

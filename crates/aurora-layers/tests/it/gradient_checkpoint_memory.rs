@@ -92,7 +92,7 @@ fn measure(case: &str, segments: bool) -> u64 {
     command
         .args([
             "--exact",
-            "segment_memory::step_in_a_process_of_its_own",
+            "gradient_checkpoint_memory::step_in_a_process_of_its_own",
             "--ignored",
             "--test-threads=1",
         ])

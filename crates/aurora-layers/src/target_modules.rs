@@ -271,5 +271,5 @@ fn nothing(key: &str, entry: &str, reason: &str, paths: &[&str]) -> Error {
 }
 
 #[cfg(test)]
-#[path = "targets_tests.rs"]
+#[path = "target_modules_tests.rs"]
 mod tests;

@@ -58,7 +58,7 @@ impl Workload {
 mod tests {
     use super::*;
     use crate::adapter::tests::blip_base;
-    use crate::segment::plain;
+    use crate::gradient_checkpoint::plain;
     use crate::{Backbone, Flavour, Prepared, Seen, Tuned};
     use candle_core::{DType, Device, Tensor};
     use std::collections::BTreeMap;
