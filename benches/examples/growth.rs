@@ -124,7 +124,7 @@ fn evaluation(
     let (blip, images) = (backbone.model()?, normal("pictures", &[count, 3, 96, 96])?);
     let (ids, mask) = texts(count)?;
     Ok(Box::new(move || {
-        let bare = blip.bare()?;
+        let bare = blip.bind_frozen()?;
         let mut builder = GalleryBuilder::default();
         for first in (0..count).step_by(64) {
             let rows = 64.min(count - first);

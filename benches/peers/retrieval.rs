@@ -77,9 +77,9 @@ pub fn check(setting: &Setting) -> Result<Tensors> {
     let (follower, mut view) = Momentum::new(&live, &blip, MOMENTUM)?.advance()?;
     view.precision = setting.precision;
     let followed = encode(&follower, &view, &pairs)?;
-    let mut prepared = live.prepare(&blip, None)?;
-    prepared.precision = setting.precision;
-    let encoded = encode(&blip, &prepared, &pairs)?;
+    let mut bound = live.bind(&blip, None)?;
+    bound.precision = setting.precision;
+    let encoded = encode(&blip, &bound, &pairs)?;
     let queue = FeatureQueue::from_state(&setting.read("queue")?)?.filled()?;
     let contrast = Contrast {
         momentum: Some([&followed.image, &followed.text]),
@@ -95,7 +95,7 @@ pub fn check(setting: &Setting) -> Result<Tensors> {
         image_for_text: rows("image_for_text")?,
         text_for_image: rows("text_for_image")?,
     };
-    let itm = matching(&blip, &prepared, &pairs, &encoded, &negatives)?;
+    let itm = matching(&blip, &bound, &pairs, &encoded, &negatives)?;
     let grads = (&itc + &itm)?.backward()?;
     let mut found = Tensors::new();
     for (name, loss) in [("itc", itc), ("itm", itm)] {

@@ -7,7 +7,9 @@ use aurora_benches::worker::Result;
 use aurora_kernels::Precision;
 use aurora_kernels::random::Stream;
 use aurora_layers::peft::import_lora;
-use aurora_layers::{AdapterKind, Backbone, Blip, Flavour, Part, Tensors, Tower, TuneSpec, Tuned};
+use aurora_layers::{
+    AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, Flavour, ParamGroup, Tensors, Tower,
+};
 use aurora_train::evaluation::{Gallery, GalleryBuilder};
 use aurora_train::rerank::Candidates;
 use candle_core::backprop::GradStore;
@@ -26,13 +28,13 @@ pub fn both(backbone: &Backbone, count: impl Fn(&ModelCost<'_>) -> u64) -> [u64;
 /// States and gradients of their scalar product with `direction`.
 fn vision_step(
     blip: &Blip,
-    tuned: &Tuned,
+    tuned: &AdaptedParams,
     inputs: &Tensors,
     precision: Precision,
 ) -> Result<(Tensor, GradStore)> {
-    let mut prepared = tuned.prepare(blip, None)?;
-    prepared.precision = precision;
-    let states = blip.encode_image(named(inputs, "pixel_values")?, &prepared)?;
+    let mut bound = tuned.bind(blip, None)?;
+    bound.precision = precision;
+    let states = blip.encode_image(named(inputs, "pixel_values")?, &bound)?;
     let grads = (&states * named(inputs, "direction")?)?.sum_all()?.backward()?;
     Ok((states, grads))
 }
@@ -42,13 +44,13 @@ pub fn vision_trained(setting: &Setting) -> Result<Prepared> {
     let (backbone, inputs) = (setting.backbone()?, setting.inputs()?);
     let pictures = setting.batch as u64;
     let operations = both(&backbone, |cost| cost.vision_trained(pictures));
-    let mut spec = TuneSpec::new(AdapterKind::Cp, Flavour::Aurora, RANK);
-    spec.targets.towers = vec![Tower::Vision];
-    (spec.gate, spec.context_slots) = (false, 0);
-    spec.modules_to_save = Vec::new();
-    let mut tuned = Tuned::start(spec, &backbone, 1, &Device::Cpu)?;
+    let mut adapter_config = AdapterConfig::new(AdapterKind::Cp, Flavour::Aurora, RANK);
+    adapter_config.targets.towers = vec![Tower::Vision];
+    (adapter_config.gate, adapter_config.context_slots) = (false, 0);
+    adapter_config.modules_to_save = Vec::new();
+    let mut tuned = AdaptedParams::init(adapter_config, &backbone, 1, &Device::Cpu)?;
     for (name, tensor) in &mut tuned.tensors {
-        if Tuned::part(name) == Part::Factor {
+        if AdaptedParams::param_group(name) == ParamGroup::Factor {
             let noise = Stream::new(3, name, 0, 0).normal_tensor(tensor.shape().clone(), 0.02)?;
             *tensor = (&*tensor + noise)?;
         }
@@ -78,9 +80,9 @@ pub fn vision_frozen(setting: &Setting) -> Result<Prepared> {
     let pictures = setting.batch as u64;
     let operations = both(&backbone, |cost| cost.vision(pictures));
     let blip = backbone.model()?;
-    let prepared = setting.bare(&blip)?;
+    let bound = setting.bare(&blip)?;
     let run = move || {
-        blip.encode_image(named(&inputs, "pixel_values")?, &prepared)?;
+        blip.encode_image(named(&inputs, "pixel_values")?, &bound)?;
         Ok(())
     };
     Ok(Prepared { run: Box::new(run), operations })
@@ -102,10 +104,10 @@ fn gallery(
 ) -> Result<(Gallery, Vec<Candidates>, Vec<u64>)> {
     let given = setting.read(&format!("candidates_{}", setting.size))?;
     let (states, texts) = (named(&given, "image_states")?, Texts::of(&given)?);
-    let (prepared, count) = (setting.bare(blip)?, states.dim(0)?);
+    let (bound, count) = (setting.bare(blip)?, states.dim(0)?);
     let mut builder = GalleryBuilder::default();
-    builder.image_states(&prepared, states)?;
-    builder.texts(blip, &prepared, &texts.ids, &texts.mask)?;
+    builder.image_states(&bound, states)?;
+    builder.texts(blip, &bound, &texts.ids, &texts.mask)?;
     let lengths = texts.lengths()?;
     let (work, lengths) = if one_text {
         let work = (0..count).map(|image| Candidates { image, texts: vec![0] }).collect();
@@ -123,9 +125,9 @@ pub fn rerank(setting: &Setting, one_text: bool) -> Result<Prepared> {
     let (gallery, work, lengths) = gallery(setting, &blip, one_text)?;
     let pictures = work.len() as u64;
     let operations = both(&backbone, |cost| cost.rerank(&lengths, pictures));
-    let prepared = setting.bare(&blip)?;
+    let bound = setting.bare(&blip)?;
     let run = move || {
-        gallery.score(&blip, &prepared, &work)?;
+        gallery.score(&blip, &bound, &work)?;
         Ok(())
     };
     Ok(Prepared { run: Box::new(run), operations })

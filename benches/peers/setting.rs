@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use aurora_benches::worker::Result;
 use aurora_kernels::Precision;
 use aurora_layers::checkpoint::{Checkpoint, hugging_face_config, read_tensors};
-use aurora_layers::{Backbone, Blip, Prepared as View, Tensors};
+use aurora_layers::{Backbone, Blip, BoundModel as View, Tensors};
 use candle_core::{DType, Device, Tensor};
 
 /// Rank of our adapters.
@@ -33,7 +33,7 @@ pub struct Setting {
 impl Setting {
     /// The model as the backbone has it, in the row's precision.
     pub fn bare(&self, blip: &Blip) -> Result<View> {
-        let mut view = blip.bare()?;
+        let mut view = blip.bind_frozen()?;
         view.precision = self.precision;
         Ok(view)
     }

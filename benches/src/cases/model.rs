@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use aurora_layers::{
-    AdapterKind, Backbone, Blip, BlipConfig, Checkpointing, CrossKeys, Flavour, Form, Seen,
-    TextConfig, TuneSpec, Tuned, VisionConfig,
+    AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, Checkpointing,
+    CrossKeys, Flavour, Form, Seen, TextConfig, VisionConfig,
 };
 use candle_core::{Device, Result, Tensor, Var};
 
@@ -57,7 +57,7 @@ pub fn cases(setting: &Setting) -> Vec<BenchCase> {
 /// A pass over pictures with every linear layer adapted, forward and backward, merged weights formed on the way.
 struct Blocks {
     blip: Arc<Blip>,
-    tuned: Tuned,
+    tuned: AdaptedParams,
     variables: Vec<(String, Var)>,
     images: Tensor,
 }
@@ -65,8 +65,9 @@ struct Blocks {
 impl Blocks {
     fn new(backbone: &Backbone, pictures: usize) -> Result<Self> {
         let blip = Arc::new(backbone.model().map_err(other)?);
-        let spec = TuneSpec::new(AdapterKind::Cp, Flavour::Aurora, RANK);
-        let mut tuned = Tuned::start(spec, backbone, 0, &Device::Cpu).map_err(other)?;
+        let adapter_config = AdapterConfig::new(AdapterKind::Cp, Flavour::Aurora, RANK);
+        let mut tuned =
+            AdaptedParams::init(adapter_config, backbone, 0, &Device::Cpu).map_err(other)?;
         // Away from the start, where half of the gradients are zero.
         for (index, tensor) in (0..).zip(tuned.tensors.values_mut()) {
             *tensor = (&*tensor + (normal(index, tensor.dims())? * 0.02)?)?;
@@ -78,9 +79,9 @@ impl Blocks {
 
     /// The gradients of what is trained.
     fn run(&self, checkpointing: Checkpointing) -> Result<Vec<Option<Tensor>>> {
-        let mut prepared = self.tuned.prepare(&self.blip, None).map_err(other)?;
-        prepared.checkpointing = checkpointing;
-        let states = self.blip.encode_image(&self.images, &prepared).map_err(other)?;
+        let mut bound = self.tuned.bind(&self.blip, None).map_err(other)?;
+        bound.checkpointing = checkpointing;
+        let states = self.blip.encode_image(&self.images, &bound).map_err(other)?;
         let grads = states.backward()?;
         Ok(self.variables.iter().map(|(_, variable)| grads.get(variable).cloned()).collect())
     }
@@ -136,7 +137,7 @@ impl Texts {
     fn new(backbone: &Backbone, pictures: usize) -> Result<Self> {
         let blip = backbone.model().map_err(other)?;
         let states = normal(0, &[pictures, backbone.config.vision.tokens(), 768])?;
-        let keys = blip.cross_keys(&states, &blip.bare().map_err(other)?).map_err(other)?;
+        let keys = blip.cross_keys(&states, &blip.bind_frozen().map_err(other)?).map_err(other)?;
         let texts = TEXTS * pictures;
         let ids: Vec<u32> = (0..texts * PADDED).map(|place| place as u32 * 37 % 999).collect();
         let row: Vec<f32> = (0..PADDED).map(|at| f32::from(u8::from(at < TOKENS))).collect();
@@ -150,7 +151,7 @@ impl Texts {
     }
 
     fn run(&self, packed: bool) -> Result<Tensor> {
-        let bare = self.blip.bare().map_err(other)?;
+        let bare = self.blip.bind_frozen().map_err(other)?;
         let seen = Seen::new(&self.keys).rows(self.rows.clone());
         match packed {
             true => self.blip.fuse_tokens(&self.ids, &self.mask, &seen, &bare),

@@ -38,7 +38,7 @@ pub fn find(
     beta: f64,
     progress: &mut dyn Progress,
 ) -> Result<Vec<Found>> {
-    let (blip, prepared) = (model.blip.as_ref(), &model.prepared);
+    let (blip, bound) = (model.blip.as_ref(), &model.bound);
     let config = blip.config();
     let transform = transform::Evaluation { size: config.vision.image_size };
     let mut builder = GalleryBuilder::default();
@@ -47,14 +47,14 @@ pub fn find(
     progress.on_part("looking at pictures", 0, total);
     for chunk in indices.chunks(CHUNK) {
         let images = dataset.images(chunk, &transform)?.to_device(blip.device())?;
-        builder.images(blip, prepared, &images)?;
+        builder.images(blip, bound, &images)?;
         let done = chunk.last().map_or(total, |last| *last as u64 + 1);
         progress.on_part("looking at pictures", done, total);
     }
     let length = config.text.max_positions;
     let (ids, mask) = tokens.encode_batch(&[words], length, Padding::Longest)?;
     let (ids, mask) = (ids.to_device(blip.device())?, mask.to_device(blip.device())?);
-    builder.texts(blip, prepared, &ids, &mask)?;
+    builder.texts(blip, bound, &ids, &mask)?;
     let gallery = builder.finish()?;
 
     let similarity: Vec<f32> = gallery.similarity()?.flatten_all()?.to_vec1()?; // (pictures)
@@ -65,7 +65,7 @@ pub fn find(
     for chunk in order.chunks(CHUNK) {
         let work: Vec<Candidates> =
             chunk.iter().map(|&image| Candidates { image, texts: vec![0] }).collect();
-        let logits = gallery.score(blip, prepared, &work)?;
+        let logits = gallery.score(blip, bound, &work)?;
         for (&index, logits) in chunk.iter().zip(logits) {
             let matching = f64::from(*logits.first().context("a logit for each picture")?);
             let similarity = f64::from(similarity[index]);

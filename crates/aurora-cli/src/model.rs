@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use aurora_data::{Dataset, Split, Tokens};
 use aurora_layers::checkpoint::Origin;
-use aurora_layers::{Backbone, Blip, Prepared, load_adapter};
+use aurora_layers::{Backbone, Blip, BoundModel, load_adapter};
 use aurora_train::config::{Beta, Config, ModelSection, RunConfig, Task};
 use aurora_train::pipeline::{Feed, Measurement, Measurer, Model, open as open_data};
 use aurora_train::progress::Progress;
@@ -95,7 +95,7 @@ pub struct Ready {
     /// The towers.
     pub blip: Arc<Blip>,
     /// What an adapter adds to them.
-    pub prepared: Prepared,
+    pub bound: BoundModel,
 }
 
 impl Ready {
@@ -106,13 +106,13 @@ impl Ready {
     pub fn new(model: &Model, adapter: Option<&Path>) -> Result<Self> {
         let frozen = Arc::new(model.backbone.model()?);
         let Some(folder) = adapter else {
-            let prepared = frozen.bare()?;
-            return Ok(Self { blip: frozen, prepared });
+            let bound = frozen.bind_frozen()?;
+            return Ok(Self { blip: frozen, bound });
         };
         let tuned = load_adapter(folder, &model.backbone, &model.backbone.device())?;
         let blip = tuned.model(&frozen)?;
-        let prepared = tuned.prepare(&blip, None)?;
-        Ok(Self { blip, prepared })
+        let bound = tuned.bind(&blip, None)?;
+        Ok(Self { blip, bound })
     }
 
     /// A dataset at the run's task, as a run measures it.
@@ -126,7 +126,7 @@ impl Ready {
         beta: Option<f64>,
         progress: &mut dyn Progress,
     ) -> Result<Measurement> {
-        Ok(measurer.measure((&self.blip, &self.prepared), dataset, beta, progress)?)
+        Ok(measurer.measure((&self.blip, &self.bound), dataset, beta, progress)?)
     }
 
     /// The weight of the similarity beside the matching logit: the one in the configuration, or of

@@ -3,8 +3,8 @@
 #![allow(clippy::print_stdout)] // an example shows what it did
 
 use aurora_layers::{
-    AdapterKind, Backbone, BlipConfig, Flavour, Form, TextConfig, TuneSpec, Tuned, VisionConfig,
-    load_adapter, save_adapter,
+    AdaptedParams, AdapterConfig, AdapterKind, Backbone, BlipConfig, Flavour, Form, TextConfig,
+    VisionConfig, load_adapter, save_adapter,
 };
 use candle_core::Device;
 
@@ -34,8 +34,12 @@ fn main() -> aurora_layers::Result<()> {
         form: Form::Retrieval,
     };
     let backbone = Backbone::random(config.clone(), 1, &device)?;
-    let tuned =
-        Tuned::start(TuneSpec::new(AdapterKind::Cp, Flavour::Aurora, 32), &backbone, 1, &device)?;
+    let tuned = AdaptedParams::init(
+        AdapterConfig::new(AdapterKind::Cp, Flavour::Aurora, 32),
+        &backbone,
+        1,
+        &device,
+    )?;
     let values: usize = tuned.tensors.values().map(|tensor| tensor.elem_count()).sum();
     println!(
         "backbone: {} values; adapter: {values} in {} tensors",

@@ -1,6 +1,6 @@
 //! How much memory the graph of a training step takes, counted from shapes.
 
-use crate::{AdapterKind, BlipConfig, Result, TuneSpec};
+use crate::{AdapterConfig, AdapterKind, BlipConfig, Result};
 
 /// Bytes of an f32.
 const VALUE: u64 = 4;
@@ -20,13 +20,13 @@ pub struct Workload {
 
 impl Workload {
     /// Bytes that the graph of a step keeps with [`crate::Checkpointing::None`], from above: outputs of all operations
-    /// as if no text were shorter than the longest, and the merged weight of every map that `spec` adds a delta to.
+    /// as if no text were shorter than the longest, and the merged weight of every map that `adapter_config` adds a delta to.
     /// Zero where nothing below the heads is trained.
     ///
     /// # Errors
     /// Targets that fit nothing.
-    pub fn graph_bytes(&self, config: &BlipConfig, spec: &TuneSpec) -> Result<u64> {
-        if spec.is_heads_alone() {
+    pub fn graph_bytes(&self, config: &BlipConfig, adapter_config: &AdapterConfig) -> Result<u64> {
+        if adapter_config.is_heads_alone() {
             return Ok(0);
         }
         let (vision, text) = (&config.vision, &config.text);
@@ -40,14 +40,14 @@ impl Workload {
         // sum and norm (3); the same three of the MLP; expansion and GELU.
         let alone = 14 * text.hidden_size + 2 * text.mlp_size;
         // Cross-attention: queries (2), attention (2), output, sum and norm (3). A gate: two branches of two, two sums.
-        let fused = alone + (if spec.gate { 13 } else { 7 }) * text.hidden_size;
+        let fused = alone + (if adapter_config.gate { 13 } else { 7 }) * text.hidden_size;
         let picture_tokens = self.pictures * vision.tokens();
         let states = count(picture_tokens, vision.layers, block)
             + count(picture_tokens, text.layers, 2 * text.hidden_size) // keys and values for the texts
             + count(self.texts * self.length, text.layers, alone)
             + count(self.pairs * self.length, text.layers, fused);
-        let has_delta = !matches!(spec.kind, AdapterKind::Ia3 | AdapterKind::Bottleneck);
-        let sites = spec.sites(config)?;
+        let has_delta = !matches!(adapter_config.kind, AdapterKind::Ia3 | AdapterKind::Bottleneck);
+        let sites = adapter_config.sites(config)?;
         let weights =
             sites.iter().filter(|_| has_delta).map(|site| (site.in_dim * site.out_dim) as u64);
         Ok(VALUE * (states + weights.sum::<u64>()))
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
     use crate::adapter::tests::blip_base;
     use crate::gradient_checkpoint::plain;
-    use crate::{Backbone, Flavour, Prepared, Seen, Tuned};
+    use crate::{AdaptedParams, Backbone, BoundModel, Flavour, Seen};
     use candle_core::{DType, Device, Tensor};
     use std::collections::BTreeMap;
 
@@ -76,11 +76,11 @@ mod tests {
         sizes.values().sum()
     }
 
-    fn loss(backbone: &Backbone, prepared: &Prepared, work: &Workload) -> Tensor {
+    fn loss(backbone: &Backbone, bound: &BoundModel, work: &Workload) -> Tensor {
         let (blip, device) = (backbone.model().unwrap(), &Device::Cpu);
         let side = backbone.config.vision.image_size;
         let images = Tensor::ones((work.pictures, 3, side, side), DType::F32, device).unwrap();
-        let states = blip.encode_image(&images, prepared).unwrap();
+        let states = blip.encode_image(&images, bound).unwrap();
         let text = |rows: usize| {
             let ids = Tensor::zeros((rows, work.length), DType::U32, device).unwrap();
             // The last word of the first text is missing, so that texts are packed.
@@ -88,12 +88,12 @@ mod tests {
             let mask: Vec<f32> = mask.collect();
             (ids, Tensor::from_vec(mask, (rows, work.length), device).unwrap())
         };
-        let keys = blip.cross_keys(&states, prepared).unwrap();
+        let keys = blip.cross_keys(&states, bound).unwrap();
         let rows: Vec<u32> = (0..work.pairs).map(|pair| (pair % work.pictures) as u32).collect();
         let ((ids, mask), (pair_ids, pair_mask)) = (text(work.texts), text(work.pairs));
-        let alone = blip.encode_text_cls(&ids, &mask, prepared).unwrap();
+        let alone = blip.encode_text_cls(&ids, &mask, bound).unwrap();
         let seen = Seen::new(&keys).rows(rows);
-        let fused = blip.fuse_cls(&pair_ids, &pair_mask, &seen, prepared).unwrap();
+        let fused = blip.fuse_cls(&pair_ids, &pair_mask, &seen, bound).unwrap();
         let sums = [states, alone, fused].map(|states| states.sum_all().unwrap());
         ((&sums[0] + &sums[1]).unwrap() + &sums[2]).unwrap()
     }
@@ -108,18 +108,20 @@ mod tests {
             Workload { pictures: 6, texts: 6, length: 6, pairs: 6 },
             Workload { pictures: 2, texts: 9, length: 8, pairs: 27 },
         ] {
-            let spec = TuneSpec::new(AdapterKind::Cp, Flavour::Aurora, 2);
-            let tuned = Tuned::start(spec.clone(), &backbone, 3, &Device::Cpu).unwrap();
+            let adapter_config = AdapterConfig::new(AdapterKind::Cp, Flavour::Aurora, 2);
+            let tuned =
+                AdaptedParams::init(adapter_config.clone(), &backbone, 3, &Device::Cpu).unwrap();
             let (tuned, _) = tuned.into_variables().unwrap();
-            let mut prepared = tuned.prepare(&backbone.model().unwrap(), None).unwrap();
-            let plain = plain::graphs(|| held(&loss(&backbone, &prepared, &work)));
+            let mut bound = tuned.bind(&backbone.model().unwrap(), None).unwrap();
+            let plain = plain::graphs(|| held(&loss(&backbone, &bound, &work)));
             let weights = crate::sites(&config);
             let weights: usize = weights.iter().map(|site| site.in_dim * site.out_dim).sum();
-            let counted = work.graph_bytes(&config, &spec).unwrap() - VALUE * weights as u64;
+            let counted =
+                work.graph_bytes(&config, &adapter_config).unwrap() - VALUE * weights as u64;
             let share = counted as f64 / plain as f64;
             assert!((0.9..1.35).contains(&share), "{counted} counted, {plain} held");
-            prepared.checkpointing = crate::Checkpointing::Block;
-            let segments = held(&loss(&backbone, &prepared, &work));
+            bound.checkpointing = crate::Checkpointing::Block;
+            let segments = held(&loss(&backbone, &bound, &work));
             assert!(3 * segments < plain, "{segments} of {plain}");
         }
     }
@@ -130,13 +132,13 @@ mod tests {
         let mut config = blip_base();
         (config.vision.image_size, config.vision.patch_size) = (384, 16);
         let work = Workload { pictures: 16, texts: 0, length: 30, pairs: 0 };
-        let mut spec = TuneSpec::new(AdapterKind::Bottleneck, Flavour::Aurora, 2);
+        let mut adapter_config = AdapterConfig::new(AdapterKind::Bottleneck, Flavour::Aurora, 2);
         let states = 16 * 577 * 12 * (18 * 768 + 2 * 768) * 4;
-        assert_eq!(work.graph_bytes(&config, &spec).unwrap(), states);
-        spec.kind = AdapterKind::Cp;
+        assert_eq!(work.graph_bytes(&config, &adapter_config).unwrap(), states);
+        adapter_config.kind = AdapterKind::Cp;
         let weights = 216 * 768 * 768 * 4;
-        assert_eq!(work.graph_bytes(&config, &spec).unwrap(), states + weights);
-        spec.kind = AdapterKind::Heads;
-        assert_eq!(work.graph_bytes(&config, &spec).unwrap(), 0);
+        assert_eq!(work.graph_bytes(&config, &adapter_config).unwrap(), states + weights);
+        adapter_config.kind = AdapterKind::Heads;
+        assert_eq!(work.graph_bytes(&config, &adapter_config).unwrap(), 0);
     }
 }

@@ -5,7 +5,7 @@ use crate::adapter_config::{Flavour, HEADS};
 use crate::heads::Heads;
 use crate::tensors::{Tensors, check, get};
 use crate::video::FrameAware;
-use crate::{Backbone, Blip, BlipConfig, Prepared, Result, TuneSpec, context, gate};
+use crate::{AdapterConfig, Backbone, Blip, BlipConfig, BoundModel, Result, context, gate};
 use candle_core::{Device, Tensor, Var};
 use serde::{Deserialize, Serialize};
 use std::collections::btree_map::Entry;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// What a tuned tensor is, which decides its learning rate and whether it learns at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Part {
+pub enum ParamGroup {
     /// A factor of the weight deltas.
     Factor,
     /// Gated query transformation or the context's gate.
@@ -29,21 +29,26 @@ pub enum Part {
 
 /// The tensors of a tuning by name, with the specification that says how they are used.
 #[derive(Debug, Clone)]
-pub struct Tuned {
+pub struct AdaptedParams {
     /// What the tensors are for.
-    pub spec: TuneSpec,
+    pub adapter_config: AdapterConfig,
     /// Factors, gates, context and heads.
     pub tensors: Tensors,
 }
 
-impl Tuned {
+impl AdaptedParams {
     /// The start of a tuning: factors by their rules, heads as the backbone has them. In flavour aurora the tuned
     /// model equals the backbone to the bit.
-    pub fn start(spec: TuneSpec, backbone: &Backbone, seed: u64, device: &Device) -> Result<Self> {
-        let mut tensors = starts(&spec.beside_slots(&backbone.config), seed, device)?;
-        let wanted = spec.wanted(&backbone.config)?;
-        if let Some(adapter) = spec.adapter() {
-            let sites = spec.sites(&backbone.config)?;
+    pub fn init(
+        adapter_config: AdapterConfig,
+        backbone: &Backbone,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self> {
+        let mut tensors = starts(&adapter_config.beside_slots(&backbone.config), seed, device)?;
+        let wanted = adapter_config.wanted(&backbone.config)?;
+        if let Some(adapter) = adapter_config.adapter() {
+            let sites = adapter_config.sites(&backbone.config)?;
             tensors.extend(adapter.start(&sites, &backbone.tensors, seed, device)?);
         }
         for (name, _) in wanted {
@@ -52,38 +57,38 @@ impl Tuned {
                 vacant.insert(weight);
             }
         }
-        Ok(Self { spec, tensors })
+        Ok(Self { adapter_config, tensors })
     }
 
     /// Tensors that came from elsewhere, checked strictly against what the specification wants.
     pub fn from_tensors(
-        spec: TuneSpec,
+        adapter_config: AdapterConfig,
         config: &BlipConfig,
         what: &str,
         tensors: Tensors,
     ) -> Result<Self> {
-        check(what, &tensors, &spec.wanted(config)?)?;
-        Ok(Self { spec, tensors })
+        check(what, &tensors, &adapter_config.wanted(config)?)?;
+        Ok(Self { adapter_config, tensors })
     }
 
     /// What the tensor of this name is.
-    pub fn part(name: &str) -> Part {
+    pub fn param_group(name: &str) -> ParamGroup {
         if name == context::BANK || Vera::shared(name) || Lora::is_start(name) {
-            Part::Buffer
+            ParamGroup::Buffer
         } else if HEADS.iter().any(|head| name.starts_with(head)) {
-            Part::Head
+            ParamGroup::Head
         } else if name == context::GATE || gate::is_name(name) {
-            Part::Gate
+            ParamGroup::Gate
         } else if ["aurora_", ".lora_", ".vera_", ".ia3_"].iter().any(|mark| name.contains(mark)) {
-            Part::Factor
+            ParamGroup::Factor
         } else {
-            Part::Backbone
+            ParamGroup::Backbone
         }
     }
 
     /// The backbone's own tensors below the heads that are part of this tuning.
     fn of_backbone<'a>(&'a self, blip: &'a Blip) -> impl Iterator<Item = (&'a String, &'a Tensor)> {
-        let own = |name: &str| Self::part(name) == Part::Backbone;
+        let own = |name: &str| Self::param_group(name) == ParamGroup::Backbone;
         self.tensors
             .iter()
             .filter(move |(name, _)| own(name) && blip.tensors().contains_key(name.as_str()))
@@ -104,37 +109,38 @@ impl Tuned {
     /// The model's view of these tensors as they are now: form it once per step, share it between all passes.
     ///
     /// `rank_mask` (rank), when given, scales the rank components: dropout of components, one draw a step.
-    pub fn prepare(&self, blip: &Blip, rank_mask: Option<&Tensor>) -> Result<Prepared> {
-        let mut prepared = blip.bare()?;
-        prepared.heads = self.heads(blip)?;
-        if let Some(adapter) = self.spec.adapter() {
-            let sites = self.spec.targets.sites(blip.sites())?;
+    pub fn bind(&self, blip: &Blip, rank_mask: Option<&Tensor>) -> Result<BoundModel> {
+        let mut bound = blip.bind_frozen()?;
+        bound.heads = self.heads(blip)?;
+        if let Some(adapter) = self.adapter_config.adapter() {
+            let sites = self.adapter_config.targets.sites(blip.sites())?;
             for site in &sites {
                 let weight = get(blip.tensors(), &format!("{}.weight", site.path))?;
-                let mut change = adapter.change(site, &weight, &self.tensors)?;
+                let mut layer_delta = adapter.layer_delta(site, &weight, &self.tensors)?;
                 if let Some(mask) = rank_mask {
-                    change = change.masked(mask)?;
+                    layer_delta = layer_delta.masked(mask)?;
                 }
-                prepared.changes.insert(site.path.clone(), change);
+                bound.deltas.insert(site.path.clone(), layer_delta);
             }
-            prepared.beside = adapter.beside(&sites, &self.tensors)?;
+            bound.parallel = adapter.parallel(&sites, &self.tensors)?;
         }
-        if self.spec.gate {
+        if self.adapter_config.gate {
             let gates = gate::layers(blip.config()).into_iter().map(|layer| {
-                let gate = gate::Gate::new(&layer, self.spec.flavour, &self.tensors)?;
+                let gate = gate::Gate::new(&layer, self.adapter_config.flavour, &self.tensors)?;
                 Ok((layer, gate))
             });
-            prepared.gates = gates.collect::<Result<_>>()?;
+            bound.gates = gates.collect::<Result<_>>()?;
         }
-        if self.spec.has_context(blip.config()) {
-            prepared.context = Some(context::Context::new(self.spec.flavour, &self.tensors)?);
+        if self.adapter_config.has_context(blip.config()) {
+            bound.context =
+                Some(context::Context::new(self.adapter_config.flavour, &self.tensors)?);
         }
-        prepared.frame_aware = match (self.spec.frame_aware, self.spec.flavour) {
+        bound.frame_aware = match (self.adapter_config.frame_aware, self.adapter_config.flavour) {
             (false, _) => FrameAware::Never,
             (true, Flavour::Released) => FrameAware::InTraining,
             (true, Flavour::Aurora) => FrameAware::Always,
         };
-        Ok(prepared)
+        Ok(bound)
     }
 
     /// The model's heads, if it has any, with those of this tuning in place of its own.
@@ -152,7 +158,7 @@ impl Tuned {
         let mut variables = Vec::new();
         let mut tensors = Tensors::new();
         for (name, tensor) in self.tensors {
-            let tensor = if Self::part(&name) == Part::Buffer {
+            let tensor = if Self::param_group(&name) == ParamGroup::Buffer {
                 tensor.detach()
             } else {
                 let var = Var::from_tensor(&tensor.detach().copy()?)?;
@@ -161,24 +167,30 @@ impl Tuned {
             };
             tensors.insert(name, tensor);
         }
-        Ok((Self { spec: self.spec, tensors }, variables))
+        Ok((Self { adapter_config: self.adapter_config, tensors }, variables))
     }
 
     /// The tensors as they are now, in memory of their own, without graph: a checkpoint.
     pub fn snapshot(&self) -> Result<Self> {
         let copied =
             self.tensors.iter().map(|(name, tensor)| Ok((name.clone(), tensor.detach().copy()?)));
-        Ok(Self { spec: self.spec.clone(), tensors: copied.collect::<Result<_>>()? })
+        Ok(Self {
+            adapter_config: self.adapter_config.clone(),
+            tensors: copied.collect::<Result<_>>()?,
+        })
     }
 
     /// The same tensors without graph, their memory shared: for passes that nobody differentiates.
     pub fn detached(&self) -> Self {
-        Self { spec: self.spec.clone(), tensors: crate::tensors::detached(&self.tensors) }
+        Self {
+            adapter_config: self.adapter_config.clone(),
+            tensors: crate::tensors::detached(&self.tensors),
+        }
     }
 
     /// The context bank after a training step has seen these text `[CLS]` vectors (texts, width); nothing where there
     /// is no bank. The new bank is a new tensor under the same name.
-    pub fn absorb(&mut self, text_cls: &Tensor) -> Result<()> {
+    pub fn update_context_bank(&mut self, text_cls: &Tensor) -> Result<()> {
         if let Some(bank) = self.tensors.get_mut(context::BANK) {
             *bank = context::update(bank, text_cls)?;
         }
@@ -193,9 +205,9 @@ impl Tuned {
             Ok(squares.to_scalar::<f64>()?.sqrt())
         };
         let detached = crate::tensors::detached(&self.tensors);
-        let adapter = self.spec.adapter();
+        let adapter = self.adapter_config.adapter();
         let sites = match adapter {
-            Some(_) => self.spec.targets.sites(blip.sites())?,
+            Some(_) => self.adapter_config.targets.sites(blip.sites())?,
             None => blip.sites().to_vec(),
         };
         let (mut sum, mut count) = (0.0, 0usize);

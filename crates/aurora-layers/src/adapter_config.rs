@@ -107,7 +107,7 @@ impl Start {
 
 /// What a tuning adds and trains; stands in `adapter_config.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TuneSpec {
+pub struct AdapterConfig {
     /// The kind of weight delta.
     pub kind: AdapterKind,
     /// The reading of the method.
@@ -146,7 +146,7 @@ fn module(name: &str) -> &str {
     name.strip_suffix(".weight").or(name.strip_suffix(".bias")).unwrap_or(name)
 }
 
-impl TuneSpec {
+impl AdapterConfig {
     /// The defaults of a kind: flavour aurora trains all heads, released only those the released code trains.
     pub fn new(kind: AdapterKind, flavour: Flavour, rank: usize) -> Self {
         let adapts = matches!(kind, AdapterKind::Cp | AdapterKind::Tucker);

@@ -6,8 +6,11 @@ use crate::config::tests::tiny;
 
 /// Number of values a kind trains of a backbone, without heads unless they are the kind's own.
 fn trained(kind: AdapterKind, config: &BlipConfig) -> usize {
-    let spec = TuneSpec { modules_to_save: Vec::new(), ..TuneSpec::new(kind, Flavour::Aurora, 1) };
-    spec.wanted(config).unwrap().iter().map(|(_, shape)| shape.elem_count()).sum()
+    let adapter_config = AdapterConfig {
+        modules_to_save: Vec::new(),
+        ..AdapterConfig::new(kind, Flavour::Aurora, 1)
+    };
+    adapter_config.wanted(config).unwrap().iter().map(|(_, shape)| shape.elem_count()).sum()
 }
 
 #[test]
@@ -38,8 +41,12 @@ fn norms_and_biases_of_towers_of_different_width() {
 fn factors_of_towers_of_different_width() {
     let config = vision_large();
     let counts = |kind, rank| -> usize {
-        let spec = TuneSpec::new(kind, Flavour::Aurora, rank);
-        let slots = spec.adapter().unwrap().slots(&spec.sites(&config).unwrap()).unwrap();
+        let adapter_config = AdapterConfig::new(kind, Flavour::Aurora, rank);
+        let slots = adapter_config
+            .adapter()
+            .unwrap()
+            .slots(&adapter_config.sites(&config).unwrap())
+            .unwrap();
         slots.iter().map(|slot| slot.shape.elem_count()).sum()
     };
     let (widths, outputs) = (2 * (1024 + 768), 24 * 9 * 1024 + 12 * 6 * 768);
@@ -54,30 +61,30 @@ fn factors_of_towers_of_different_width() {
 
 #[test]
 fn targets_narrow_what_is_trained_of_the_backbone() {
-    let mut spec = TuneSpec::new(AdapterKind::Norms, Flavour::Aurora, 1);
-    spec.modules_to_save.clear();
-    spec.targets.modules = vec!["norm1".into()];
-    let names = spec.wanted(&tiny()).unwrap().into_iter().map(|(name, _)| name);
+    let mut adapter_config = AdapterConfig::new(AdapterKind::Norms, Flavour::Aurora, 1);
+    adapter_config.modules_to_save.clear();
+    adapter_config.targets.modules = vec!["norm1".into()];
+    let names = adapter_config.wanted(&tiny()).unwrap().into_iter().map(|(name, _)| name);
     assert_eq!(
         names.collect::<Vec<_>>(),
         ["0.norm1.weight", "0.norm1.bias", "1.norm1.weight", "1.norm1.bias"]
             .map(|name| format!("visual_encoder.blocks.{name}"))
     );
-    spec.targets.modules = vec!["attn.qkv".into()];
-    let message = spec.wanted(&tiny()).unwrap_err().to_string();
+    adapter_config.targets.modules = vec!["attn.qkv".into()];
+    let message = adapter_config.wanted(&tiny()).unwrap_err().to_string();
     assert!(message.contains("targets.modules = attn.qkv: matches nothing"), "{message}");
     assert!(message.contains("visual_encoder.blocks.N.norm1"), "{message}");
-    spec.kind = AdapterKind::Heads;
-    let message = spec.wanted(&tiny()).unwrap_err().to_string();
+    adapter_config.kind = AdapterKind::Heads;
+    let message = adapter_config.wanted(&tiny()).unwrap_err().to_string();
     assert!(message.contains("kind = heads: has no targets"), "{message}");
 }
 
 #[test]
 fn modules_of_the_backbone_are_saved_by_path() {
-    let mut spec = TuneSpec::new(AdapterKind::Heads, Flavour::Aurora, 1);
-    assert!(spec.is_heads_alone());
-    spec.modules_to_save = vec!["visual_encoder.norm".into(), "itm_head".into()];
-    let names = spec.wanted(&tiny()).unwrap().into_iter().map(|(name, _)| name);
+    let mut adapter_config = AdapterConfig::new(AdapterKind::Heads, Flavour::Aurora, 1);
+    assert!(adapter_config.is_heads_alone());
+    adapter_config.modules_to_save = vec!["visual_encoder.norm".into(), "itm_head".into()];
+    let names = adapter_config.wanted(&tiny()).unwrap().into_iter().map(|(name, _)| name);
     assert_eq!(
         names.collect::<Vec<_>>(),
         [
@@ -87,9 +94,9 @@ fn modules_of_the_backbone_are_saved_by_path() {
             "itm_head.bias"
         ]
     );
-    assert!(!spec.is_heads_alone());
-    spec.modules_to_save = vec!["visual_encoder.norms".into()];
-    let message = spec.wanted(&tiny()).unwrap_err().to_string();
+    assert!(!adapter_config.is_heads_alone());
+    adapter_config.modules_to_save = vec!["visual_encoder.norms".into()];
+    let message = adapter_config.wanted(&tiny()).unwrap_err().to_string();
     for part in ["modules_to_save = visual_encoder.norms", "visual_encoder.norm, ", "itm_head"] {
         assert!(message.contains(part), "{message}");
     }
@@ -97,9 +104,9 @@ fn modules_of_the_backbone_are_saved_by_path() {
 
 #[test]
 fn pissa_is_a_start_of_lora() {
-    let mut spec = TuneSpec::new(AdapterKind::Dora, Flavour::Aurora, 2);
-    spec.start = Start::Pissa;
-    let message = spec.wanted(&tiny()).unwrap_err().to_string();
+    let mut adapter_config = AdapterConfig::new(AdapterKind::Dora, Flavour::Aurora, 2);
+    adapter_config.start = Start::Pissa;
+    let message = adapter_config.wanted(&tiny()).unwrap_err().to_string();
     assert!(message.contains("start = pissa: is a start of lora, not of dora"), "{message}");
 }
 
@@ -111,12 +118,12 @@ fn every_kind_starts_on_a_decoder() {
     let backbone = crate::Backbone::random(config, 1, device).unwrap();
     let frozen = std::sync::Arc::new(backbone.model().unwrap());
     for kind in AdapterKind::ALL {
-        let spec = TuneSpec::new(kind, Flavour::Aurora, 2);
-        let tuned = crate::Tuned::start(spec, &backbone, 1, device).unwrap();
+        let adapter_config = AdapterConfig::new(kind, Flavour::Aurora, 2);
+        let tuned = crate::AdaptedParams::init(adapter_config, &backbone, 1, device).unwrap();
         let decodes = tuned.tensors.keys().any(|name| name.contains("decoder"));
         assert_eq!(decodes, kind != AdapterKind::Heads, "{kind:?}");
         let blip = tuned.model(&frozen).unwrap();
-        let prepared = tuned.prepare(&blip, None).unwrap();
-        assert_eq!(prepared.beside.len(), if kind == AdapterKind::Bottleneck { 6 } else { 0 });
+        let bound = tuned.bind(&blip, None).unwrap();
+        assert_eq!(bound.parallel.len(), if kind == AdapterKind::Bottleneck { 6 } else { 0 });
     }
 }

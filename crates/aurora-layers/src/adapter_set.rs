@@ -1,7 +1,7 @@
 //! Several named adapters on one backbone.
 
 use crate::tensors::check;
-use crate::{Blip, Error, Prepared, Result, Tuned};
+use crate::{AdaptedParams, Blip, BoundModel, Error, Result};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// own tensors.
 ///
 /// ```
-/// # fn example(backbone: &aurora_layers::Backbone, emoji: aurora_layers::Tuned, photographs: aurora_layers::Tuned)
+/// # fn example(backbone: &aurora_layers::Backbone, emoji: aurora_layers::AdaptedParams, photographs: aurora_layers::AdaptedParams)
 /// # -> aurora_layers::Result<()> {
 /// use aurora_layers::AdapterSet;
 /// use std::sync::Arc;
@@ -18,8 +18,8 @@ use std::sync::Arc;
 /// set.add("emoji", emoji)?;
 /// set.add("photographs", photographs)?;
 /// set.activate("emoji")?;
-/// let (blip, prepared) = set.prepare()?;
-/// # let _ = (blip, prepared);
+/// let (blip, bound) = set.bind()?;
+/// # let _ = (blip, bound);
 /// set.disable(); // the backbone as it is
 /// # Ok(())
 /// # }
@@ -27,7 +27,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 pub struct AdapterSet {
     frozen: Arc<Blip>,
-    adapters: BTreeMap<String, Tuned>,
+    adapters: BTreeMap<String, AdaptedParams>,
     active: Option<String>,
 }
 
@@ -41,14 +41,14 @@ impl AdapterSet {
     ///
     /// # Errors
     /// A name that is taken; tensors that do not fit the model.
-    pub fn add(&mut self, name: &str, tuned: Tuned) -> Result<()> {
+    pub fn add(&mut self, name: &str, tuned: AdaptedParams) -> Result<()> {
         if self.adapters.contains_key(name) {
             return Err(self.error(name, "is taken"));
         }
         check(
             &format!("adapter {name:?}"),
             &tuned.tensors,
-            &tuned.spec.wanted(self.frozen.config())?,
+            &tuned.adapter_config.wanted(self.frozen.config())?,
         )?;
         self.adapters.insert(name.to_owned(), tuned);
         Ok(())
@@ -58,7 +58,7 @@ impl AdapterSet {
     ///
     /// # Errors
     /// A name that no adapter has.
-    pub fn remove(&mut self, name: &str) -> Result<Tuned> {
+    pub fn remove(&mut self, name: &str) -> Result<AdaptedParams> {
         let tuned = self.adapters.remove(name).ok_or_else(|| self.error(name, "is no adapter"))?;
         self.active.take_if(|active| active == name);
         Ok(tuned)
@@ -93,7 +93,7 @@ impl AdapterSet {
     ///
     /// # Errors
     /// A name that no adapter has.
-    pub fn get(&self, name: &str) -> Result<&Tuned> {
+    pub fn get(&self, name: &str) -> Result<&AdaptedParams> {
         self.adapters.get(name).ok_or_else(|| self.error(name, "is no adapter"))
     }
 
@@ -101,14 +101,14 @@ impl AdapterSet {
     ///
     /// # Errors
     /// What candle reports.
-    pub fn prepare(&self) -> Result<(Arc<Blip>, Prepared)> {
+    pub fn bind(&self) -> Result<(Arc<Blip>, BoundModel)> {
         let Some(name) = &self.active else {
-            return Ok((self.frozen.clone(), self.frozen.bare()?));
+            return Ok((self.frozen.clone(), self.frozen.bind_frozen()?));
         };
         let tuned = self.get(name)?;
         let blip = tuned.model(&self.frozen)?;
-        let prepared = tuned.prepare(&blip, None)?;
-        Ok((blip, prepared))
+        let bound = tuned.bind(&blip, None)?;
+        Ok((blip, bound))
     }
 
     fn error(&self, name: &str, reason: &str) -> Error {
@@ -122,15 +122,16 @@ impl AdapterSet {
 mod tests {
     use super::*;
     use crate::config::tests::tiny;
-    use crate::{AdapterKind, Backbone, Flavour, TuneSpec};
+    use crate::{AdapterConfig, AdapterKind, Backbone, Flavour};
     use candle_core::Device;
 
     fn set() -> AdapterSet {
         let backbone = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
         let mut set = AdapterSet::new(Arc::new(backbone.model().unwrap()));
         for (name, kind) in [("a", AdapterKind::Cp), ("b", AdapterKind::Norms)] {
-            let spec = TuneSpec::new(kind, Flavour::Aurora, 2);
-            set.add(name, Tuned::start(spec, &backbone, 1, &Device::Cpu).unwrap()).unwrap();
+            let adapter_config = AdapterConfig::new(kind, Flavour::Aurora, 2);
+            set.add(name, AdaptedParams::init(adapter_config, &backbone, 1, &Device::Cpu).unwrap())
+                .unwrap();
         }
         set
     }
@@ -138,14 +139,14 @@ mod tests {
     #[test]
     fn one_is_active_and_the_backbone_is_shared() {
         let mut set = set();
-        let shared = |set: &AdapterSet| Arc::ptr_eq(&set.prepare().unwrap().0, &set.frozen);
+        let shared = |set: &AdapterSet| Arc::ptr_eq(&set.bind().unwrap().0, &set.frozen);
         assert!(set.active().is_none() && shared(&set));
-        assert!(set.prepare().unwrap().1.changes.is_empty());
+        assert!(set.bind().unwrap().1.deltas.is_empty());
         set.activate("a").unwrap();
-        assert!(shared(&set) && !set.prepare().unwrap().1.changes.is_empty());
+        assert!(shared(&set) && !set.bind().unwrap().1.deltas.is_empty());
         set.activate("b").unwrap();
-        let (blip, prepared) = set.prepare().unwrap();
-        assert!(prepared.changes.is_empty());
+        let (blip, bound) = set.bind().unwrap();
+        assert!(bound.deltas.is_empty());
         for (name, tensor) in blip.tensors() {
             let same = tensor.id() == set.frozen.tensors()[name].id();
             assert_ne!(same, crate::layers::is_norm(name), "{name}");

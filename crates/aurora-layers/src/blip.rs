@@ -1,6 +1,6 @@
 //! BLIP: a vision tower, text towers and heads over frozen tensors, and the passes through them.
 
-use crate::adapter::{Beside, Change};
+use crate::adapter::{LayerDelta, ParallelAdapter};
 use crate::context::{Context, attend, batch_mean};
 use crate::cross_attention::{CrossKeys, Past, Reading, Seen, States};
 use crate::decoder::Decoder;
@@ -35,12 +35,12 @@ pub struct Blip {
 /// What tuning adds to a backbone, as one step sees it: changes by site, bottlenecks by block, gates by layer, context
 /// and heads.
 ///
-/// Made by [`crate::Tuned::prepare`], or by [`Blip::bare`] for the backbone as it is. Changes form their effective
+/// Made by [`crate::AdaptedParams::bind`], or by [`Blip::bind_frozen`] for the backbone as it is. Changes form their effective
 /// weights at first use and share them between all passes of the step.
 #[derive(Debug)]
-pub struct Prepared {
-    pub(crate) changes: BTreeMap<String, Change>,
-    pub(crate) beside: BTreeMap<String, Beside>,
+pub struct BoundModel {
+    pub(crate) deltas: BTreeMap<String, LayerDelta>,
+    pub(crate) parallel: BTreeMap<String, ParallelAdapter>,
     pub(crate) gates: BTreeMap<String, Gate>,
     pub(crate) context: Option<Context>,
     pub(crate) heads: Option<Heads>,
@@ -116,10 +116,10 @@ impl Blip {
     }
 
     /// The backbone without anything added.
-    pub fn bare(&self) -> Result<Prepared> {
-        Ok(Prepared {
-            changes: BTreeMap::new(),
-            beside: BTreeMap::new(),
+    pub fn bind_frozen(&self) -> Result<BoundModel> {
+        Ok(BoundModel {
+            deltas: BTreeMap::new(),
+            parallel: BTreeMap::new(),
             gates: BTreeMap::new(),
             context: None,
             heads: Heads::new(&self.config, &self.tensors)?,
@@ -139,20 +139,20 @@ impl Blip {
     }
 
     /// Pictures (batch, 3, size, size), normalised, to token states (batch, tokens, vision width).
-    pub fn encode_image(&self, images: &Tensor, prepared: &Prepared) -> Result<Tensor> {
-        self.vision.forward(images, prepared)
+    pub fn encode_image(&self, images: &Tensor, bound: &BoundModel) -> Result<Tensor> {
+        self.vision.forward(images, bound)
     }
 
     /// The `[CLS]` states of [`Self::encode_image`] alone, (batch, vision width), for less work.
-    pub fn encode_image_cls(&self, images: &Tensor, prepared: &Prepared) -> Result<Tensor> {
-        self.vision.forward_cls(images, prepared)
+    pub fn encode_image_cls(&self, images: &Tensor, bound: &BoundModel) -> Result<Tensor> {
+        self.vision.forward_cls(images, bound)
     }
 
     /// Texts alone: ids (batch, length) u32 and mask (batch, length) of ones and zeros to (batch, length, text width).
     /// Padding has states too, those that other implementations give it.
-    pub fn encode_text(&self, ids: &Tensor, mask: &Tensor, prepared: &Prepared) -> Result<Tensor> {
+    pub fn encode_text(&self, ids: &Tensor, mask: &Tensor, bound: &BoundModel) -> Result<Tensor> {
         let reading = Reading { mask: Some(mask), ..Reading::default() };
-        self.encoder()?.forward(ids, reading, prepared)
+        self.encoder()?.forward(ids, reading, bound)
     }
 
     /// The `[CLS]` states of [`Self::encode_text`] alone, (batch, text width). Padding costs next to nothing, and the
@@ -161,16 +161,16 @@ impl Blip {
         &self,
         ids: &Tensor,
         mask: &Tensor,
-        prepared: &Prepared,
+        bound: &BoundModel,
     ) -> Result<Tensor> {
         let reading = Reading { mask: Some(mask), states: States::Cls, ..Reading::default() };
-        self.encoder()?.forward(ids, reading, prepared)
+        self.encoder()?.forward(ids, reading, bound)
     }
 
     /// The cross-attention keys and values of pictures for the text encoder, from their token states: once per picture,
     /// however many texts look at it.
-    pub fn cross_keys(&self, image_states: &Tensor, prepared: &Prepared) -> Result<CrossKeys> {
-        self.encoder()?.cross_keys(image_states, None, prepared)
+    pub fn cross_keys(&self, image_states: &Tensor, bound: &BoundModel) -> Result<CrossKeys> {
+        self.encoder()?.cross_keys(image_states, None, bound)
     }
 
     /// The same for pictures that few words look at: no keys and values are computed, every layer folds the maps to
@@ -197,9 +197,9 @@ impl Blip {
         ids: &Tensor,
         mask: &Tensor,
         seen: &Seen,
-        prepared: &Prepared,
+        bound: &BoundModel,
     ) -> Result<Tensor> {
-        self.fuse_to(States::All, ids, mask, seen, prepared)
+        self.fuse_to(States::All, ids, mask, seen, bound)
     }
 
     /// The same with zeros at padding, (batch, length, text width), so that padding costs next to nothing.
@@ -208,9 +208,9 @@ impl Blip {
         ids: &Tensor,
         mask: &Tensor,
         seen: &Seen,
-        prepared: &Prepared,
+        bound: &BoundModel,
     ) -> Result<Tensor> {
-        self.fuse_to(States::Tokens, ids, mask, seen, prepared)
+        self.fuse_to(States::Tokens, ids, mask, seen, bound)
     }
 
     /// The states of `[ENC]` alone, which stand for the pairs: (batch, text width). Saves what
@@ -220,9 +220,9 @@ impl Blip {
         ids: &Tensor,
         mask: &Tensor,
         seen: &Seen,
-        prepared: &Prepared,
+        bound: &BoundModel,
     ) -> Result<Tensor> {
-        self.fuse_to(States::Cls, ids, mask, seen, prepared)
+        self.fuse_to(States::Cls, ids, mask, seen, bound)
     }
 
     fn fuse_to(
@@ -231,11 +231,11 @@ impl Blip {
         ids: &Tensor,
         mask: &Tensor,
         seen: &Seen,
-        prepared: &Prepared,
+        bound: &BoundModel,
     ) -> Result<Tensor> {
         let ids = with_first(ids, self.config.text.enc_token_id)?;
         let reading = Reading { mask: Some(mask), seen: Some(seen), states, ..Reading::default() };
-        self.encoder()?.forward(&ids, reading, prepared)
+        self.encoder()?.forward(&ids, reading, bound)
     }
 
     /// The cross-attention keys and values of what the decoder looks at: the token states of pictures, or those of
@@ -244,9 +244,9 @@ impl Blip {
         &self,
         states: &Tensor,
         mask: Option<&Tensor>,
-        prepared: &Prepared,
+        bound: &BoundModel,
     ) -> Result<CrossKeys> {
-        self.decoder()?.tower.cross_keys(states, mask, prepared)
+        self.decoder()?.tower.cross_keys(states, mask, bound)
     }
 
     /// Texts as the decoder reads them, each word seeing those before it: ids and mask (batch, length) to states
@@ -257,9 +257,9 @@ impl Blip {
         ids: &Tensor,
         mask: &Tensor,
         seen: &Seen,
-        prepared: &Prepared,
+        bound: &BoundModel,
     ) -> Result<Tensor> {
-        self.decode_to(States::All, ids, mask, seen, prepared)
+        self.decode_to(States::All, ids, mask, seen, bound)
     }
 
     /// The same with zeros at padding, (batch, length, text width), so that padding costs next to nothing.
@@ -268,9 +268,9 @@ impl Blip {
         ids: &Tensor,
         mask: &Tensor,
         seen: &Seen,
-        prepared: &Prepared,
+        bound: &BoundModel,
     ) -> Result<Tensor> {
-        self.decode_to(States::Tokens, ids, mask, seen, prepared)
+        self.decode_to(States::Tokens, ids, mask, seen, bound)
     }
 
     fn decode_to(
@@ -279,13 +279,13 @@ impl Blip {
         ids: &Tensor,
         mask: &Tensor,
         seen: &Seen,
-        prepared: &Prepared,
+        bound: &BoundModel,
     ) -> Result<Tensor> {
         let decoder = self.decoder()?;
         let ids = with_first(ids, decoder.tokens.start_token_id)?;
         let reading =
             Reading { mask: Some(mask), causal: true, seen: Some(seen), past: None, states };
-        decoder.tower.forward(&ids, reading, prepared)
+        decoder.tower.forward(&ids, reading, bound)
     }
 
     /// The next words (texts, new words) of texts that are known so far: states (texts, new words, text width).
@@ -294,12 +294,12 @@ impl Blip {
         ids: &Tensor,
         seen: &Seen,
         past: &mut Past,
-        prepared: &Prepared,
+        bound: &BoundModel,
     ) -> Result<Tensor> {
         let states = States::All;
         let reading =
             Reading { mask: None, causal: true, seen: Some(seen), past: Some(past), states };
-        self.decoder()?.tower.forward(ids, reading, prepared)
+        self.decoder()?.tower.forward(ids, reading, bound)
     }
 
     /// The decoder's states (.., text width) to logits of the word that comes next, (.., vocabulary).
@@ -318,7 +318,7 @@ fn with_first(ids: &Tensor, token: u32) -> Result<Tensor> {
     Ok(Tensor::cat(&[&first, &ids.narrow(1, 1, length - 1)?], 1)?)
 }
 
-impl Prepared {
+impl BoundModel {
     pub(crate) fn heads(&self) -> Result<&Heads> {
         self.heads.as_ref().ok_or_else(|| lacking("projections and matching head"))
     }
@@ -377,7 +377,7 @@ impl Prepared {
         }
     }
 
-    /// Whether [`Prepared::add_context`] reads the texts' own `[CLS]`.
+    /// Whether [`BoundModel::add_context`] reads the texts' own `[CLS]`.
     pub fn has_context(&self) -> bool {
         self.context.is_some()
     }

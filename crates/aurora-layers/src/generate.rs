@@ -2,7 +2,7 @@
 //! word costs one word.
 
 use crate::cross_attention::{CrossKeys, Past, Seen};
-use crate::{Blip, DecoderTokens, Error, Prepared, Result};
+use crate::{Blip, BoundModel, DecoderTokens, Error, Result};
 use candle_core::{DType, Device, Tensor};
 
 /// How a decoder writes.
@@ -50,7 +50,7 @@ impl Blip {
         prompt: &[u32],
         keys: &CrossKeys,
         how: &Generation,
-        prepared: &Prepared,
+        bound: &BoundModel,
     ) -> Result<Vec<Vec<u32>>> {
         let tokens = self.decoder()?.tokens;
         for (field, value) in [("longest", how.longest), ("beams", how.beams)] {
@@ -64,7 +64,7 @@ impl Blip {
             std::iter::once(tokens.start_token_id).chain(prompt.iter().copied()).collect();
         let ids = Tensor::from_vec(opening.repeat(texts), (texts, opening.len()), &device)?;
         let mut past = Past::default();
-        let states = self.decode_next(&ids, &Seen::new(keys), &mut past, prepared)?;
+        let states = self.decode_next(&ids, &Seen::new(keys), &mut past, bound)?;
         let mut scores = self.last_scores(&states)?;
         let start = |row| Draft { words: Vec::new(), score: 0.0, row };
         let mut beams: Vec<Beam> = (0..texts as u32)
@@ -81,7 +81,7 @@ impl Blip {
             past = past.select(&Tensor::from_vec(parents, count, &device)?)?;
             let ids = Tensor::from_vec(words, (count, 1), &device)?;
             let seen = Seen::new(keys).rows(rows);
-            scores = self.last_scores(&self.decode_next(&ids, &seen, &mut past, prepared)?)?;
+            scores = self.last_scores(&self.decode_next(&ids, &seen, &mut past, bound)?)?;
         }
         let best = |beam: Beam| {
             beam.finished

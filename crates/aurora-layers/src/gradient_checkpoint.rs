@@ -4,10 +4,10 @@
 //! it. Its merged weights `W + dW` are formed inside, by a view of its own, and gone at its end, both times. So at
 //! no moment the activations or the merged weights of more than one block are there.
 
-use crate::adapter::{Beside, Change};
+use crate::adapter::{LayerDelta, ParallelAdapter};
 use crate::gate::Gate;
 use crate::video::FrameAware;
-use crate::{Error, Prepared, Result};
+use crate::{BoundModel, Error, Result};
 use aurora_kernels::recompute;
 use candle_core::Tensor;
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 /// What passes with a graph keep for the backward pass.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Checkpointing {
-    /// Everything, and every merged weight for as long as the [`Prepared`] lives: least work.
+    /// Everything, and every merged weight for as long as the [`BoundModel`] lives: least work.
     #[default]
     None,
     /// What enters each vision block and each text layer; the rest is computed once more in the backward pass. Without
@@ -33,7 +33,7 @@ pub(crate) trait Rebuild: Sized {
 }
 
 /// What of a view one block uses.
-impl Rebuild for Prepared {
+impl Rebuild for BoundModel {
     fn rebuild(&self, swap: &mut Swap) -> Result<Self> {
         fn all<T: Rebuild>(
             parts: &BTreeMap<String, T>,
@@ -42,13 +42,13 @@ impl Rebuild for Prepared {
             let rebuild = |(path, part): (&String, &T)| Ok((path.clone(), part.rebuild(swap)?));
             parts.iter().map(rebuild).collect()
         }
-        let changes = all(&self.changes, swap)?;
-        let beside = all(&self.beside, swap)?;
-        Ok(self.of_maps(changes, beside, all(&self.gates, swap)?))
+        let deltas = all(&self.deltas, swap)?;
+        let parallel = all(&self.parallel, swap)?;
+        Ok(self.of_maps(deltas, parallel, all(&self.gates, swap)?))
     }
 }
 
-impl Prepared {
+impl BoundModel {
     /// The part of it that a pass uses in the block of this path: changes of the maps whose paths go on with one of
     /// `maps`, and what belongs to texts that look at something where the pass is `fused`. It shares no effective
     /// weights with the whole.
@@ -58,29 +58,29 @@ impl Prepared {
             let rest = path.strip_prefix(&inside);
             rest.is_some_and(|rest| maps.iter().any(|map| rest.starts_with(map)))
         };
-        let changes = self.changes.range(inside.clone()..);
-        let changes = changes.take_while(|(path, _)| path.starts_with(&inside));
-        let changes = changes.filter(|(path, _)| used(path)).map(|(path, change)| {
-            Ok((path.clone(), change.rebuild(&mut |tensor| Ok(tensor.clone()))?))
+        let deltas = self.deltas.range(inside.clone()..);
+        let deltas = deltas.take_while(|(path, _)| path.starts_with(&inside));
+        let deltas = deltas.filter(|(path, _)| used(path)).map(|(path, layer_delta)| {
+            Ok((path.clone(), layer_delta.rebuild(&mut |tensor| Ok(tensor.clone()))?))
         });
-        let changes: BTreeMap<String, Change> = changes.collect::<Result<_>>()?;
-        let beside = self.beside.get(block).and_then(|beside| beside.part(fused));
+        let deltas: BTreeMap<String, LayerDelta> = deltas.collect::<Result<_>>()?;
+        let parallel = self.parallel.get(block).and_then(|parallel| parallel.part(fused));
         let gate = self.gates.get(block).filter(|_| fused);
-        let beside = beside.map(|beside| (block.to_owned(), beside)).into_iter().collect();
+        let parallel = parallel.map(|parallel| (block.to_owned(), parallel)).into_iter().collect();
         let gates = gate.map(|gate| (block.to_owned(), gate.clone())).into_iter().collect();
-        Ok(self.of_maps(changes, beside, gates))
+        Ok(self.of_maps(deltas, parallel, gates))
     }
 
     /// A view of nothing but these, for passes inside of a block that are like those of `self`.
     fn of_maps(
         &self,
-        changes: BTreeMap<String, Change>,
-        beside: BTreeMap<String, Beside>,
+        deltas: BTreeMap<String, LayerDelta>,
+        parallel: BTreeMap<String, ParallelAdapter>,
         gates: BTreeMap<String, Gate>,
     ) -> Self {
         Self {
-            changes,
-            beside,
+            deltas,
+            parallel,
             gates,
             context: None,
             heads: None,
@@ -95,7 +95,7 @@ impl Prepared {
 /// `run`, the pass of a block over `inputs` and the block's `part` of a view, as one node of the graph where that can be.
 pub(crate) fn one_node<B: Rebuild>(
     block: &B,
-    part: &Prepared,
+    part: &BoundModel,
     mut inputs: Vec<Tensor>,
     run: impl FnOnce() -> Result<Tensor>,
 ) -> Result<Tensor> {
@@ -110,9 +110,9 @@ pub(crate) fn one_node<B: Rebuild>(
 /// Adds the tracked tensors of a block and of its part of a view to `inputs`, and gives both anew.
 fn note_tracked<B: Rebuild>(
     block: &B,
-    part: &Prepared,
+    part: &BoundModel,
     inputs: &mut Vec<Tensor>,
-) -> Result<(B, Prepared)> {
+) -> Result<(B, BoundModel)> {
     let mut note = |tensor: &Tensor| {
         if tensor.track_op() {
             inputs.push(tensor.clone());
@@ -136,16 +136,16 @@ pub(crate) fn is_tracked(part: &impl Rebuild) -> Result<bool> {
 /// of its part get their gradients, the backbone's own included.
 pub(crate) fn segment<B, F>(
     block: &B,
-    prepared: Prepared,
+    bound: BoundModel,
     mut inputs: Vec<Tensor>,
     run: F,
 ) -> Result<Tensor>
 where
     B: Rebuild + Clone + Send + Sync + 'static,
-    F: Fn(&B, &[Tensor], &Prepared) -> Result<Tensor> + Send + Sync + 'static,
+    F: Fn(&B, &[Tensor], &BoundModel) -> Result<Tensor> + Send + Sync + 'static,
 {
     let count = inputs.len();
-    let (block, prepared) = note_tracked(block, &prepared, &mut inputs)?;
+    let (block, bound) = note_tracked(block, &bound, &mut inputs)?;
     recompute(&inputs, move |inputs: &[Tensor]| {
         let (inputs, trained) = inputs.split_at(count);
         let mut trained = trained.iter();
@@ -156,8 +156,8 @@ where
             }),
         };
         let block = block.rebuild(&mut give)?;
-        let prepared = prepared.rebuild(&mut give)?;
-        run(&block, inputs, &prepared)
+        let bound = bound.rebuild(&mut give)?;
+        run(&block, inputs, &bound)
     })
 }
 

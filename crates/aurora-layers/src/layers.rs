@@ -2,7 +2,7 @@
 
 use crate::gradient_checkpoint::{Rebuild, Swap, is_tracked};
 use crate::tensors::{Tensors, get};
-use crate::{Error, Prepared, Result};
+use crate::{BoundModel, Error, Result};
 use aurora_kernels::{Epilogue, linear_with};
 use candle_core::{Shape, Tensor};
 
@@ -36,23 +36,18 @@ impl Linear {
     }
 
     /// The map alone, and a residual added.
-    pub(crate) fn plus(
-        &self,
-        x: &Tensor,
-        residual: &Tensor,
-        prepared: &Prepared,
-    ) -> Result<Tensor> {
-        self.plain(x, Epilogue { residual: Some(residual.clone()), ..prepared.precision.into() })
+    pub(crate) fn plus(&self, x: &Tensor, residual: &Tensor, bound: &BoundModel) -> Result<Tensor> {
+        self.plain(x, Epilogue { residual: Some(residual.clone()), ..bound.precision.into() })
     }
 
     /// The map alone, and a GELU of its outputs.
-    pub(crate) fn gelu(&self, x: &Tensor, prepared: &Prepared) -> Result<Tensor> {
-        self.plain(x, Epilogue { gelu: true, ..prepared.precision.into() })
+    pub(crate) fn gelu(&self, x: &Tensor, bound: &BoundModel) -> Result<Tensor> {
+        self.plain(x, Epilogue { gelu: true, ..bound.precision.into() })
     }
 
-    /// The map as `prepared` changes it, if it does.
-    pub(crate) fn adapted(&self, x: &Tensor, prepared: &Prepared) -> Result<Tensor> {
-        self.adapted_in(x, prepared.precision.into(), prepared)
+    /// The map as `bound` changes it, if it does.
+    pub(crate) fn adapted(&self, x: &Tensor, bound: &BoundModel) -> Result<Tensor> {
+        self.adapted_in(x, bound.precision.into(), bound)
     }
 
     /// The same, and a residual added.
@@ -60,56 +55,58 @@ impl Linear {
         &self,
         x: &Tensor,
         residual: &Tensor,
-        prepared: &Prepared,
+        bound: &BoundModel,
     ) -> Result<Tensor> {
         let residual = Some(residual.clone());
-        self.adapted_in(x, Epilogue { residual, ..prepared.precision.into() }, prepared)
+        self.adapted_in(x, Epilogue { residual, ..bound.precision.into() }, bound)
     }
 
     /// The same, and a GELU of its outputs.
-    pub(crate) fn adapted_gelu(&self, x: &Tensor, prepared: &Prepared) -> Result<Tensor> {
-        self.adapted_in(x, Epilogue { gelu: true, ..prepared.precision.into() }, prepared)
+    pub(crate) fn adapted_gelu(&self, x: &Tensor, bound: &BoundModel) -> Result<Tensor> {
+        self.adapted_in(x, Epilogue { gelu: true, ..bound.precision.into() }, bound)
     }
 
-    fn adapted_in(&self, x: &Tensor, options: Epilogue, prepared: &Prepared) -> Result<Tensor> {
-        match prepared.changes.get(&self.path) {
+    fn adapted_in(&self, x: &Tensor, options: Epilogue, bound: &BoundModel) -> Result<Tensor> {
+        match bound.deltas.get(&self.path) {
             None => self.plain(x, options),
-            Some(change) => change.apply(x, &self.weight, &self.bias, options, prepared.mode),
+            Some(layer_delta) => {
+                layer_delta.apply(x, &self.weight, &self.bias, options, bound.mode)
+            }
         }
     }
 
-    /// Weight (out, in) and bias (out) of the map as `prepared` changes it, for passes without graph. A tensor that
+    /// Weight (out, in) and bias (out) of the map as `bound` changes it, for passes without graph. A tensor that
     /// wants a gradient is refused: it would get none.
-    pub(crate) fn merged(&self, prepared: &Prepared) -> Result<(Tensor, Tensor)> {
-        let change = prepared.changes.get(&self.path);
-        if is_tracked(self)? || change.map(is_tracked).transpose()?.unwrap_or(false) {
+    pub(crate) fn merged(&self, bound: &BoundModel) -> Result<(Tensor, Tensor)> {
+        let layer_delta = bound.deltas.get(&self.path);
+        if is_tracked(self)? || layer_delta.map(is_tracked).transpose()?.unwrap_or(false) {
             let reason = "is trained, and a map that is folded into others has no gradient; \
-                          take a view without graph (Tuned::detached) or Blip::cross_keys";
+                          take a view without graph (AdaptedParams::detached) or Blip::cross_keys";
             return Err(Error::config("map", &self.path, reason));
         }
-        match change {
+        match layer_delta {
             None => Ok((self.weight.clone(), self.bias.clone())),
-            Some(change) => change.merged(&self.weight, &self.bias),
+            Some(layer_delta) => layer_delta.merged(&self.weight, &self.bias),
         }
     }
 
-    /// Of the map as `prepared` changes it the outputs from `first` on, `count` of them: (.., count).
+    /// Of the map as `bound` changes it the outputs from `first` on, `count` of them: (.., count).
     pub(crate) fn adapted_outputs(
         &self,
         x: &Tensor,
         (first, count): (usize, usize),
-        prepared: &Prepared,
+        bound: &BoundModel,
     ) -> Result<Tensor> {
         let (weight, bias) =
             (self.weight.narrow(0, first, count)?, self.bias.narrow(0, first, count)?);
-        match prepared.changes.get(&self.path) {
-            None => Ok(linear_with(x, &weight, Some(&bias), &prepared.precision.into())?),
-            Some(change) => change.outputs(first, count)?.apply(
+        match bound.deltas.get(&self.path) {
+            None => Ok(linear_with(x, &weight, Some(&bias), &bound.precision.into())?),
+            Some(layer_delta) => layer_delta.outputs(first, count)?.apply(
                 x,
                 &weight,
                 &bias,
-                prepared.precision.into(),
-                prepared.mode,
+                bound.precision.into(),
+                bound.mode,
             ),
         }
     }

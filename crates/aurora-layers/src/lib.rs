@@ -34,11 +34,11 @@ mod video;
 mod vision;
 
 pub use activation_memory::Workload;
-pub use adapted_params::{Part, Tuned};
-pub use adapter_config::{AdapterKind, Flavour, HEADS, Start, TuneSpec};
+pub use adapted_params::{AdaptedParams, ParamGroup};
+pub use adapter_config::{AdapterConfig, AdapterKind, Flavour, HEADS, Start};
 pub use adapter_set::AdapterSet;
 pub use backbone::Backbone;
-pub use blip::{Blip, Prepared};
+pub use blip::{Blip, BoundModel};
 pub use config::{BlipConfig, DecoderTokens, Form, TextConfig, VisionConfig};
 pub use cross_attention::{CrossKeys, Seen};
 pub use error::{Error, Result};

@@ -7,12 +7,14 @@
 //! delta below about 2^-11 (bf16: 2^-8) of its weight is lost there, and taking it out again needs the originals.
 
 use crate::tensors::{Tensors, get};
-use crate::{AdapterKind, Backbone, Error, Part, Result, TuneSpec, Tuned, save_adapter};
+use crate::{
+    AdaptedParams, AdapterConfig, AdapterKind, Backbone, Error, ParamGroup, Result, save_adapter,
+};
 use candle_core::DType;
 use std::path::Path;
 
 /// Name of the adapter folder inside the folder of a merged backbone, for gates and context.
-pub const BESIDE: &str = "adapter";
+pub const RESIDUAL_ADAPTER: &str = "adapter";
 
 /// A backbone with an adapter in its weights.
 #[derive(Debug, Clone)]
@@ -21,7 +23,7 @@ pub struct Merged {
     pub backbone: Backbone,
     /// Gates and context, which work on the merged backbone as they did on the original; without any of them, a
     /// tuning that adds nothing.
-    pub beside: Tuned,
+    pub residual: AdaptedParams,
     /// What merging replaced.
     originals: Tensors,
     /// The fingerprint of the original.
@@ -32,28 +34,28 @@ pub struct Merged {
 ///
 /// # Errors
 /// A kind that is no change of weights; tensors that do not fit the backbone.
-pub fn merge(backbone: &Backbone, tuned: &Tuned) -> Result<Merged> {
-    if tuned.spec.kind == AdapterKind::Bottleneck {
+pub fn merge(backbone: &Backbone, tuned: &AdaptedParams) -> Result<Merged> {
+    if tuned.adapter_config.kind == AdapterKind::Bottleneck {
         let reason = "is no change of weights and cannot be merged; keep the adapter folder";
-        return Err(Error::config("kind", tuned.spec.kind.name(), reason));
+        return Err(Error::config("kind", tuned.adapter_config.kind.name(), reason));
     }
-    let wanted = tuned.spec.wanted(&backbone.config)?;
+    let wanted = tuned.adapter_config.wanted(&backbone.config)?;
     crate::tensors::check("the adapter", &tuned.tensors, &wanted)?;
     let mut tensors = backbone.tensors.clone();
     for (name, tensor) in &tuned.tensors {
-        if let Part::Head | Part::Backbone = Tuned::part(name) {
+        if let ParamGroup::Head | ParamGroup::Backbone = AdaptedParams::param_group(name) {
             tensors.insert(name.clone(), tensor.detach());
         }
     }
-    if let Some(adapter) = tuned.spec.adapter() {
-        for site in tuned.spec.sites(&backbone.config)? {
+    if let Some(adapter) = tuned.adapter_config.adapter() {
+        for site in tuned.adapter_config.sites(&backbone.config)? {
             let names = ["weight", "bias"].map(|part| format!("{}.{part}", site.path));
             let [weight, bias] = [get(&tensors, &names[0])?, get(&tensors, &names[1])?];
-            let change = adapter.change(&site, &weight, &tuned.tensors)?;
-            let (weight, changed_bias) = change.merged(&weight, &bias)?;
+            let layer_delta = adapter.layer_delta(&site, &weight, &tuned.tensors)?;
+            let (weight, changed_bias) = layer_delta.merged(&weight, &bias)?;
             let [weight_name, bias_name] = names;
             tensors.insert(weight_name, weight);
-            if change.scale.is_some_and(|scale| scale.bias) {
+            if layer_delta.scale.is_some_and(|scale| scale.bias) {
                 tensors.insert(bias_name, changed_bias);
             }
         }
@@ -65,24 +67,24 @@ pub fn merge(backbone: &Backbone, tuned: &Tuned) -> Result<Merged> {
     Ok(Merged {
         originals: originals.map(|(name, tensor)| (name.clone(), tensor.clone())).collect(),
         fingerprint: backbone.fingerprint()?,
-        beside: beside(tuned, backbone)?,
+        residual: residual_adapter(tuned, backbone)?,
         backbone: Backbone { config: backbone.config.clone(), tensors },
     })
 }
 
 /// Gates and context alone.
-fn beside(tuned: &Tuned, backbone: &Backbone) -> Result<Tuned> {
-    let spec = TuneSpec {
-        gate: tuned.spec.gate,
-        context_slots: tuned.spec.context_slots,
-        frame_aware: tuned.spec.frame_aware,
+fn residual_adapter(tuned: &AdaptedParams, backbone: &Backbone) -> Result<AdaptedParams> {
+    let adapter_config = AdapterConfig {
+        gate: tuned.adapter_config.gate,
+        context_slots: tuned.adapter_config.context_slots,
+        frame_aware: tuned.adapter_config.frame_aware,
         modules_to_save: Vec::new(),
-        ..TuneSpec::new(AdapterKind::Heads, tuned.spec.flavour, 0)
+        ..AdapterConfig::new(AdapterKind::Heads, tuned.adapter_config.flavour, 0)
     };
-    let wanted = spec.wanted(&backbone.config)?;
+    let wanted = adapter_config.wanted(&backbone.config)?;
     let kept = |name: String| Ok((name.clone(), get(&tuned.tensors, &name)?.detach()));
     let tensors = wanted.into_iter().map(|(name, _)| kept(name)).collect::<Result<_>>()?;
-    Tuned::from_tensors(spec, &backbone.config, "gates and context", tensors)
+    AdaptedParams::from_tensors(adapter_config, &backbone.config, "gates and context", tensors)
 }
 
 impl Merged {
@@ -111,13 +113,15 @@ impl Merged {
 
     /// Whether there are gates, a context or frame-aware attention, so that the merged backbone alone is not the whole
     /// model.
-    pub fn has_beside(&self) -> bool {
-        let spec = &self.beside.spec;
-        spec.gate || spec.has_context(&self.backbone.config) || spec.frame_aware
+    pub fn has_residual(&self) -> bool {
+        let adapter_config = &self.residual.adapter_config;
+        adapter_config.gate
+            || adapter_config.has_context(&self.backbone.config)
+            || adapter_config.frame_aware
     }
 
     /// Write a backbone folder with weights as `dtype`; where there are gates or a context, an adapter folder
-    /// [`BESIDE`] in it that loads on the backbone as it is read back. `base` names it for people.
+    /// [`RESIDUAL_ADAPTER`] in it that loads on the backbone as it is read back. `base` names it for people.
     /// A vocabulary that stands beside the original's weights is not copied.
     ///
     /// # Errors
@@ -138,7 +142,7 @@ impl Merged {
 
     /// Gates and context, if there are any, for the backbone as it is stored in this folder.
     fn write_beside(&self, folder: &Path, dtype: DType, base: &str) -> Result<()> {
-        if !self.has_beside() {
+        if !self.has_residual() {
             return Ok(());
         }
         // The fingerprint has to be that of the values as they were rounded.
@@ -151,6 +155,6 @@ impl Merged {
         };
         let card = "# Gates and context\n\nWhat remained beside the weights when an adapter was merged into the \
                     backbone of the folder above.\n";
-        save_adapter(&folder.join(BESIDE), &self.beside, &stored, base, card)
+        save_adapter(&folder.join(RESIDUAL_ADAPTER), &self.residual, &stored, base, card)
     }
 }

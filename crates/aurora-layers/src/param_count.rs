@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use crate::{BlipConfig, Part, Result, TuneSpec, Tuned};
+use crate::{AdaptedParams, AdapterConfig, BlipConfig, ParamGroup, Result};
 
-impl TuneSpec {
+impl AdapterConfig {
     /// Trained values of each part on a backbone of these sizes; what is kept without being trained does not count.
     ///
     /// # Errors
-    /// As [`TuneSpec::wanted`].
-    pub fn count_trained(&self, config: &BlipConfig) -> Result<BTreeMap<Part, usize>> {
+    /// As [`AdapterConfig::wanted`].
+    pub fn count_trained(&self, config: &BlipConfig) -> Result<BTreeMap<ParamGroup, usize>> {
         let mut counts = BTreeMap::new();
         for (name, shape) in self.wanted(config)? {
-            match Tuned::part(&name) {
-                Part::Buffer => {}
+            match AdaptedParams::param_group(&name) {
+                ParamGroup::Buffer => {}
                 part => *counts.entry(part).or_default() += shape.elem_count(),
             }
         }
@@ -33,9 +33,10 @@ mod tests {
         let backbone = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
         for kind in [AdapterKind::Cp, AdapterKind::Vera, AdapterKind::Heads, AdapterKind::Full] {
             for flavour in [Flavour::Aurora, Flavour::Released] {
-                let spec = TuneSpec::new(kind, flavour, 4);
-                let counted: usize = spec.count_trained(&tiny()).unwrap().values().sum();
-                let start = Tuned::start(spec, &backbone, 1, &Device::Cpu).unwrap();
+                let adapter_config = AdapterConfig::new(kind, flavour, 4);
+                let counted: usize = adapter_config.count_trained(&tiny()).unwrap().values().sum();
+                let start =
+                    AdaptedParams::init(adapter_config, &backbone, 1, &Device::Cpu).unwrap();
                 let (_, variables) = start.into_variables().unwrap();
                 let trained: usize = variables.iter().map(|(_, var)| var.elem_count()).sum();
                 assert_eq!(counted, trained, "{kind:?} {flavour:?}");

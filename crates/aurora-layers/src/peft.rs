@@ -16,7 +16,8 @@ use crate::io::write_text;
 use crate::save_load::{CONFIG, WEIGHTS};
 use crate::tensors::{self, Tensors};
 use crate::{
-    AdapterKind, Backbone, BlipConfig, Error, Flavour, Part, Result, TuneSpec, Tuned, gate, sites,
+    AdaptedParams, AdapterConfig, AdapterKind, Backbone, BlipConfig, Error, Flavour, ParamGroup,
+    Result, gate, sites,
 };
 
 use config::LoraConfig;
@@ -30,22 +31,22 @@ const PREFIX: &str = "base_model.model.";
 /// A kind without factors; gates that are open, unless `drop_gates`; what writing reports.
 pub fn export_lora(
     folder: &Path,
-    tuned: &Tuned,
+    tuned: &AdaptedParams,
     config: &BlipConfig,
     base: &str,
     drop_gates: bool,
 ) -> Result<()> {
     let no_lora = || {
         let reason = "is no sum of a weight and two factors, as a LoRA is; merge it, or keep the adapter folder";
-        Error::config("adapter.kind", tuned.spec.kind.name(), reason)
+        Error::config("adapter.kind", tuned.adapter_config.kind.name(), reason)
     };
-    let adapter = tuned.spec.adapter().ok_or_else(no_lora)?;
+    let adapter = tuned.adapter_config.adapter().ok_or_else(no_lora)?;
     if !drop_gates {
         closed(tuned)?;
     }
     let mut stored = Tensors::new();
     let mut targets = Vec::new();
-    for site in tuned.spec.sites(config)? {
+    for site in tuned.adapter_config.sites(config)? {
         let Some(factors) = adapter.low_rank(&site, &tuned.tensors)? else { return Err(no_lora()) };
         let name =
             |factor: &str| format!("{PREFIX}{}.{factor}.weight", to_hugging_face(&site.path));
@@ -56,7 +57,7 @@ pub fn export_lora(
     let rank = stored.values().next().map_or(Ok(0), |a| a.dim(0))?;
     let mut saved = BTreeSet::new();
     for (name, tensor) in &tuned.tensors {
-        if let Part::Head | Part::Backbone = Tuned::part(name) {
+        if let ParamGroup::Head | ParamGroup::Backbone = AdaptedParams::param_group(name) {
             let name = to_hugging_face(name);
             let module = name.strip_suffix(".weight").or(name.strip_suffix(".bias"));
             saved.insert(module.unwrap_or(&name).to_owned());
@@ -93,8 +94,8 @@ pub fn export_lora(
 }
 
 /// That gates and context add nothing.
-fn closed(tuned: &Tuned) -> Result<()> {
-    let opens = |name: &str| match tuned.spec.flavour {
+fn closed(tuned: &AdaptedParams) -> Result<()> {
+    let opens = |name: &str| match tuned.adapter_config.flavour {
         Flavour::Aurora => gate::is_gate(name) || name == crate::context::GATE,
         Flavour::Released => gate::is_name(name),
     };
@@ -105,10 +106,10 @@ fn closed(tuned: &Tuned) -> Result<()> {
             return Err(Error::config(name, largest, reason));
         }
     }
-    if tuned.spec.flavour == Flavour::Released && tuned.spec.context_slots > 0 {
+    if tuned.adapter_config.flavour == Flavour::Released && tuned.adapter_config.context_slots > 0 {
         let reason =
             "adds a batch mean, and LoRA has no place for it; drop the gates (the outputs change)";
-        return Err(Error::config("context", tuned.spec.context_slots, reason));
+        return Err(Error::config("context", tuned.adapter_config.context_slots, reason));
     }
     Ok(())
 }
@@ -119,7 +120,7 @@ fn closed(tuned: &Tuned) -> Result<()> {
 /// # Errors
 /// What LoRA of PEFT can say and this cannot do (DoRA, trained biases, transposed layers); names that are no site's;
 /// factors of a shape that is not the site's.
-pub fn import_lora(folder: &Path, backbone: &Backbone, device: &Device) -> Result<Tuned> {
+pub fn import_lora(folder: &Path, backbone: &Backbone, device: &Device) -> Result<AdaptedParams> {
     let path = folder.join(CONFIG);
     let config = LoraConfig::read(&path)?;
     let weights = folder.join(WEIGHTS);
@@ -141,8 +142,8 @@ pub fn import_lora(folder: &Path, backbone: &Backbone, device: &Device) -> Resul
         return Err(Error::Format { path: weights, reason });
     }
 
-    let mut spec = TuneSpec::new(AdapterKind::Lora, Flavour::Aurora, rank);
-    spec.modules_to_save.retain(|head| factors.contains_key(&format!("{head}.weight")));
+    let mut adapter_config = AdapterConfig::new(AdapterKind::Lora, Flavour::Aurora, rank);
+    adapter_config.modules_to_save.retain(|head| factors.contains_key(&format!("{head}.weight")));
     let (all, mut targets) = (sites(&backbone.config), Vec::new());
     let mut tensors = Tensors::new();
     for site in &all {
@@ -168,18 +169,24 @@ pub fn import_lora(folder: &Path, backbone: &Backbone, device: &Device) -> Resul
         tensors.insert(b_name, (pad(&b, 1)? * scale)?);
     }
     if targets.len() < all.len() {
-        spec.targets.modules = targets;
+        adapter_config.targets.modules = targets;
     }
     // Heads, other modules of the backbone, and whatever has no place, which the check names.
     for (name, tensor) in factors {
         let path = name.strip_suffix(".weight").or(name.strip_suffix(".bias")).unwrap_or(&name);
-        let known = backbone.tensors.contains_key(&name) && Tuned::part(&name) == Part::Backbone;
-        if known && !spec.modules_to_save.iter().any(|saved| saved == path) {
-            spec.modules_to_save.push(path.to_owned());
+        let known = backbone.tensors.contains_key(&name)
+            && AdaptedParams::param_group(&name) == ParamGroup::Backbone;
+        if known && !adapter_config.modules_to_save.iter().any(|saved| saved == path) {
+            adapter_config.modules_to_save.push(path.to_owned());
         }
         tensors.insert(name, tensor);
     }
-    Tuned::from_tensors(spec, &backbone.config, &weights.display().to_string(), tensors)
+    AdaptedParams::from_tensors(
+        adapter_config,
+        &backbone.config,
+        &weights.display().to_string(),
+        tensors,
+    )
 }
 
 #[cfg(test)]
@@ -192,15 +199,15 @@ mod tests {
     use crate::io::read_json;
 
     /// A tuning whose factors are random and whose gates are as they start.
-    fn moved(kind: AdapterKind) -> (Backbone, Tuned) {
-        moved_to(TuneSpec::new(kind, Flavour::Aurora, 4))
+    fn moved(kind: AdapterKind) -> (Backbone, AdaptedParams) {
+        moved_to(AdapterConfig::new(kind, Flavour::Aurora, 4))
     }
 
-    fn moved_to(spec: TuneSpec) -> (Backbone, Tuned) {
+    fn moved_to(adapter_config: AdapterConfig) -> (Backbone, AdaptedParams) {
         let backbone = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
-        let mut tuned = Tuned::start(spec, &backbone, 2, &Device::Cpu).unwrap();
-        let adapter = tuned.spec.adapter().unwrap();
-        for slot in adapter.slots(&tuned.spec.sites(&backbone.config).unwrap()).unwrap() {
+        let mut tuned = AdaptedParams::init(adapter_config, &backbone, 2, &Device::Cpu).unwrap();
+        let adapter = tuned.adapter_config.adapter().unwrap();
+        for slot in adapter.slots(&tuned.adapter_config.sites(&backbone.config).unwrap()).unwrap() {
             let random = crate::adapter::Slot { init: Init::Normal(0.3), ..slot };
             tuned.tensors.insert(random.name.clone(), random.start(9, &Device::Cpu).unwrap());
         }
@@ -220,7 +227,8 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             export_lora(folder.path(), &tuned, &backbone.config, "tiny", false).unwrap();
             let back = import_lora(folder.path(), &backbone, &Device::Cpu).unwrap();
-            let (before, after) = (tuned.spec.adapter().unwrap(), back.spec.adapter().unwrap());
+            let (before, after) =
+                (tuned.adapter_config.adapter().unwrap(), back.adapter_config.adapter().unwrap());
             for site in sites(&backbone.config) {
                 let expected = delta(&*before, &site, &tuned.tensors);
                 let found = delta(&*after, &site, &back.tensors);
@@ -238,27 +246,28 @@ mod tests {
     /// What only some sites have, and what has moved from a start that is subtracted, comes back as it was.
     #[test]
     fn targets_further_modules_and_pissa_survive() {
-        let mut spec = TuneSpec::new(AdapterKind::Lora, Flavour::Aurora, 2);
-        spec.start = crate::Start::Pissa;
-        spec.alpha = Some(6.0);
-        spec.targets.modules = vec!["query".into(), "mlp.fc2".into()];
-        spec.modules_to_save = vec!["itm_head".into(), "visual_encoder.norm".into()];
-        let (backbone, tuned) = moved_to(spec);
+        let mut adapter_config = AdapterConfig::new(AdapterKind::Lora, Flavour::Aurora, 2);
+        adapter_config.start = crate::Start::Pissa;
+        adapter_config.alpha = Some(6.0);
+        adapter_config.targets.modules = vec!["query".into(), "mlp.fc2".into()];
+        adapter_config.modules_to_save = vec!["itm_head".into(), "visual_encoder.norm".into()];
+        let (backbone, tuned) = moved_to(adapter_config);
         let folder = tempfile::tempdir().unwrap();
         export_lora(folder.path(), &tuned, &backbone.config, "tiny", false).unwrap();
         let written: LoraConfig = read_json(&folder.path().join(CONFIG), "").unwrap();
         assert_eq!(written.target_modules.as_array().unwrap().len(), 6);
         assert_eq!((written.r, written.lora_alpha), (4, 4.0), "twice the rank");
         let back = import_lora(folder.path(), &backbone, &Device::Cpu).unwrap();
-        let (before, after) = (tuned.spec.adapter().unwrap(), back.spec.adapter().unwrap());
-        let chosen = tuned.spec.sites(&backbone.config).unwrap();
-        assert_eq!(back.spec.sites(&backbone.config).unwrap(), chosen);
+        let (before, after) =
+            (tuned.adapter_config.adapter().unwrap(), back.adapter_config.adapter().unwrap());
+        let chosen = tuned.adapter_config.sites(&backbone.config).unwrap();
+        assert_eq!(back.adapter_config.sites(&backbone.config).unwrap(), chosen);
         for site in &chosen {
             let expected = delta(&*before, site, &tuned.tensors);
             let worst = (expected - delta(&*after, site, &back.tensors)).unwrap().abs().unwrap();
             assert_eq!(worst.max_all().unwrap().to_scalar::<f32>().unwrap(), 0.0, "{}", site.path);
         }
-        assert_eq!(back.spec.modules_to_save, ["itm_head", "visual_encoder.norm"]);
+        assert_eq!(back.adapter_config.modules_to_save, ["itm_head", "visual_encoder.norm"]);
     }
 
     #[test]
@@ -271,8 +280,8 @@ mod tests {
             AdapterKind::Heads,
         ] {
             let backbone = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
-            let spec = TuneSpec::new(kind, Flavour::Aurora, 2);
-            let tuned = Tuned::start(spec, &backbone, 1, &Device::Cpu).unwrap();
+            let adapter_config = AdapterConfig::new(kind, Flavour::Aurora, 2);
+            let tuned = AdaptedParams::init(adapter_config, &backbone, 1, &Device::Cpu).unwrap();
             let folder = tempfile::tempdir().unwrap();
             let refused = export_lora(folder.path(), &tuned, &backbone.config, "tiny", false);
             let message = refused.unwrap_err().to_string();

@@ -3,7 +3,7 @@
 use crate::checkpoint::read_tensors;
 use crate::io::{read_json, write_text};
 use crate::tensors::{self, Tensors};
-use crate::{Backbone, Error, Result, TuneSpec, Tuned};
+use crate::{AdaptedParams, AdapterConfig, Backbone, Error, Result};
 use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ pub struct AdapterFolder {
     pub peft_type: String,
     /// What the adapter adds.
     #[serde(flatten)]
-    pub spec: TuneSpec,
+    pub adapter_config: AdapterConfig,
     /// Name or folder of the backbone.
     pub base_model_name_or_path: String,
     /// Identifies the backbone's weights; loading on others is refused.
@@ -39,7 +39,7 @@ impl AdapterFolder {
         Ok(config)
     }
 
-    /// The tensors as they stand in the folder, under the names that [`Tuned`] knows.
+    /// The tensors as they stand in the folder, under the names that [`AdaptedParams`] knows.
     pub fn read_tensors(folder: &Path, device: &Device) -> Result<Tensors> {
         let path = folder.join(WEIGHTS);
         let stored = read_tensors(&path, DType::F32, device)?;
@@ -81,7 +81,7 @@ fn stored_name(name: &str) -> String {
 /// Every file is written aside and renamed; the configuration comes last, so a folder that has one is whole.
 pub fn save_adapter(
     folder: &Path,
-    tuned: &Tuned,
+    tuned: &AdaptedParams,
     backbone: &Backbone,
     base: &str,
     card: &str,
@@ -95,7 +95,7 @@ pub fn save_adapter(
     tensors::write(&stored.collect(), &folder.join(WEIGHTS))?;
     let config = AdapterFolder {
         peft_type: PEFT_TYPE.into(),
-        spec: tuned.spec.clone(),
+        adapter_config: tuned.adapter_config.clone(),
         base_model_name_or_path: base.into(),
         base_model_fingerprint: backbone.fingerprint()?,
     };
@@ -111,7 +111,7 @@ pub fn save_adapter(
 /// # Errors
 /// [`Error::OtherBackbone`] for another backbone; [`Error::Mismatch`] that lists every missing, unexpected or
 /// misshapen tensor.
-pub fn load_adapter(folder: &Path, backbone: &Backbone, device: &Device) -> Result<Tuned> {
+pub fn load_adapter(folder: &Path, backbone: &Backbone, device: &Device) -> Result<AdaptedParams> {
     let config = AdapterFolder::read(folder)?;
     let found = backbone.fingerprint()?;
     if found != config.base_model_fingerprint {
@@ -122,8 +122,8 @@ pub fn load_adapter(folder: &Path, backbone: &Backbone, device: &Device) -> Resu
         });
     }
     let tensors = AdapterFolder::read_tensors(folder, device)?;
-    Tuned::from_tensors(
-        config.spec,
+    AdaptedParams::from_tensors(
+        config.adapter_config,
         &backbone.config,
         &folder.join(WEIGHTS).display().to_string(),
         tensors,
@@ -136,10 +136,10 @@ mod tests {
     use crate::config::tests::tiny;
     use crate::{AdapterKind, Flavour};
 
-    fn saved() -> (tempfile::TempDir, Backbone, Tuned) {
+    fn saved() -> (tempfile::TempDir, Backbone, AdaptedParams) {
         let backbone = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
-        let spec = TuneSpec::new(AdapterKind::Cp, Flavour::Aurora, 4);
-        let tuned = Tuned::start(spec, &backbone, 2, &Device::Cpu).unwrap();
+        let adapter_config = AdapterConfig::new(AdapterKind::Cp, Flavour::Aurora, 4);
+        let tuned = AdaptedParams::init(adapter_config, &backbone, 2, &Device::Cpu).unwrap();
         let folder = tempfile::tempdir().unwrap();
         save_adapter(folder.path(), &tuned, &backbone, "tiny", "card").unwrap();
         (folder, backbone, tuned)
@@ -156,7 +156,7 @@ mod tests {
     fn comes_back_as_it_was() {
         let (folder, backbone, tuned) = saved();
         let back = load_adapter(folder.path(), &backbone, &Device::Cpu).unwrap();
-        assert_eq!(back.spec, tuned.spec);
+        assert_eq!(back.adapter_config, tuned.adapter_config);
         assert_eq!(
             tensors::fingerprint(&back.tensors).unwrap(),
             tensors::fingerprint(&tuned.tensors).unwrap()

@@ -6,7 +6,7 @@ use crate::layers::{LayerNorm, Linear, Wanted};
 use crate::site::{Tower, text_layer};
 use crate::tensors::{Tensors, get};
 use crate::varlen::Packing;
-use crate::{Prepared, Result, TextConfig};
+use crate::{BoundModel, Result, TextConfig};
 use aurora_kernels::{AbsorbedKv, AttentionOptions, absorbed_attention, attention};
 use candle_core::{D, Tensor};
 
@@ -85,13 +85,13 @@ impl Attention {
         })
     }
 
-    fn keys(&self, context: &Tensor, prepared: &Prepared) -> Result<(Tensor, Tensor)> {
-        Ok((self.key.adapted(context, prepared)?, self.value.adapted(context, prepared)?))
+    fn keys(&self, context: &Tensor, bound: &BoundModel) -> Result<(Tensor, Tensor)> {
+        Ok((self.key.adapted(context, bound)?, self.value.adapted(context, bound)?))
     }
 
     /// Keys and values of what is seen.
-    fn sight(&self, states: &Tensor, prepared: &Prepared) -> Result<Sight> {
-        let (key, value) = self.keys(states, prepared)?;
+    fn sight(&self, states: &Tensor, bound: &BoundModel) -> Result<Sight> {
+        let (key, value) = self.keys(states, bound)?;
         Ok(Sight::Keys(key, value))
     }
 
@@ -102,23 +102,23 @@ impl Attention {
         seen: &Sight,
         packing: &Packing,
         (heads, options): (usize, &AttentionOptions),
-        prepared: &Prepared,
+        bound: &BoundModel,
     ) -> Result<Tensor> {
-        let query = packing.spread(&self.query.adapted(x, prepared)?)?; // (batch, length, width)
+        let query = packing.spread(&self.query.adapted(x, bound)?)?; // (batch, length, width)
         let mixed = match seen {
             Sight::Keys(key, value) => attention(&query, key, value, heads, options)?,
             Sight::States(states) => {
-                let (key, _) = self.key.merged(prepared)?;
-                let (value, value_bias) = self.value.merged(prepared)?;
+                let (key, _) = self.key.merged(bound)?;
+                let (value, value_bias) = self.value.merged(bound)?;
                 let rows = options.kv_rows.as_deref();
                 let (key, value, value_bias) = (&key, &value, &value_bias);
-                let precision = prepared.precision;
+                let precision = bound.precision;
                 let of = AbsorbedKv { states, key, value, value_bias, rows, precision };
                 absorbed_attention(&query, &of, heads)?
             }
         };
         let mixed = packing.pack(&mixed)?; // (tokens, width)
-        self.norm.forward(&self.output.plus(&mixed, x, prepared)?)
+        self.norm.forward(&self.output.plus(&mixed, x, bound)?)
     }
 }
 
@@ -180,9 +180,9 @@ impl TextTower {
         &self,
         states: &Tensor,
         mask: Option<&Tensor>,
-        prepared: &Prepared,
+        bound: &BoundModel,
     ) -> Result<CrossKeys> {
-        let layers = self.layers.iter().map(|layer| layer.cross.sight(states, prepared));
+        let layers = self.layers.iter().map(|layer| layer.cross.sight(states, bound));
         let mask = mask.map(|mask| additive(mask, states.dtype())).transpose()?;
         Ok(CrossKeys { layers: layers.collect::<Result<_>>()?, mask })
     }
@@ -198,7 +198,7 @@ impl TextTower {
         &self,
         ids: &Tensor,
         reading: Reading,
-        prepared: &Prepared,
+        bound: &BoundModel,
     ) -> Result<Tensor> {
         let Reading { mask, causal, seen, mut past, states } = reading;
         let (batch, length) = ids.dims2()?;
@@ -237,18 +237,18 @@ impl TextTower {
             // A causal mask counts queries from the last, so there the first is not taken out before the end.
             pass.cls_alone = states == States::Cls && !causal && index + 1 == self.layers.len();
             let seen = seen.map(|seen| &seen.keys.layers[index]);
-            x = match (&mut past, prepared.checkpointing, seen) {
-                (None, Checkpointing::Block, None) => layer.segment(x, None, &pass, prepared)?,
+            x = match (&mut past, bound.checkpointing, seen) {
+                (None, Checkpointing::Block, None) => layer.segment(x, None, &pass, bound)?,
                 (None, Checkpointing::Block, Some(Sight::Keys(key, value))) => {
-                    layer.segment(x, Some((key, value)), &pass, prepared)?
+                    layer.segment(x, Some((key, value)), &pass, bound)?
                 }
                 (None, ..) => {
-                    let keys = layer.keys(&x, &pass, prepared)?;
-                    layer.forward(&x, keys, seen, &pass, prepared)?
+                    let keys = layer.keys(&x, &pass, bound)?;
+                    layer.forward(&x, keys, seen, &pass, bound)?
                 }
                 (Some(past), ..) => {
-                    let keys = past.extend(index, layer.keys(&x, &pass, prepared)?)?;
-                    layer.forward(&x, keys, seen, &pass, prepared)?
+                    let keys = past.extend(index, layer.keys(&x, &pass, bound)?)?;
+                    layer.forward(&x, keys, seen, &pass, bound)?
                 }
             };
         }
@@ -287,8 +287,8 @@ impl Rebuild for Layer {
 
 impl Layer {
     /// Keys and values of the self-attention over tokens x (tokens, width): (batch, length, width).
-    fn keys(&self, x: &Tensor, pass: &Pass, prepared: &Prepared) -> Result<(Tensor, Tensor)> {
-        let (key, value) = self.own.keys(x, prepared)?;
+    fn keys(&self, x: &Tensor, pass: &Pass, bound: &BoundModel) -> Result<(Tensor, Tensor)> {
+        let (key, value) = self.own.keys(x, bound)?;
         Ok((pass.packing.spread(&key)?, pass.packing.spread(&value)?))
     }
 
@@ -300,7 +300,7 @@ impl Layer {
         keys: (Tensor, Tensor),
         seen: Option<&Sight>,
         pass: &Pass,
-        prepared: &Prepared,
+        bound: &BoundModel,
     ) -> Result<Tensor> {
         let keys = Sight::Keys(keys.0, keys.1);
         let Pass { heads, packing, cls_alone, own, cross } = pass;
@@ -309,14 +309,14 @@ impl Layer {
             false => (None, packing.clone()),
         };
         let x = first.as_ref().unwrap_or(x);
-        let h_self = self.own.forward(x, &keys, &texts, (*heads, own), prepared)?; // (tokens, width)
+        let h_self = self.own.forward(x, &keys, &texts, (*heads, own), bound)?; // (tokens, width)
         match (seen, cross) {
             (Some(seen), Some(options)) => {
                 let h_cross =
-                    self.cross.forward(&h_self, seen, &texts, (*heads, options), prepared)?;
-                self.fused(&h_self, &h_cross, prepared)
+                    self.cross.forward(&h_self, seen, &texts, (*heads, options), bound)?;
+                self.fused(&h_self, &h_cross, bound)
             }
-            _ => self.alone(&h_self, prepared),
+            _ => self.alone(&h_self, bound),
         }
     }
 
@@ -326,14 +326,14 @@ impl Layer {
         x: Tensor,
         seen: Option<(&Tensor, &Tensor)>,
         pass: &Pass,
-        prepared: &Prepared,
+        bound: &BoundModel,
     ) -> Result<Tensor> {
         let run = |pass: Pass| {
-            move |layer: &Self, inputs: &[Tensor], prepared: &Prepared| {
-                let keys = layer.keys(&inputs[0], &pass, prepared)?;
+            move |layer: &Self, inputs: &[Tensor], bound: &BoundModel| {
+                let keys = layer.keys(&inputs[0], &pass, bound)?;
                 let seen = inputs.get(1).zip(inputs.get(2));
                 let seen = seen.map(|(key, value)| Sight::Keys(key.clone(), value.clone()));
-                layer.forward(&inputs[0], keys, seen.as_ref(), &pass, prepared)
+                layer.forward(&inputs[0], keys, seen.as_ref(), &pass, bound)
             }
         };
         let own = "attention.";
@@ -343,39 +343,39 @@ impl Layer {
                 (&[own, "crossattention.self.query"], vec![x, key.clone(), value.clone()])
             }
         };
-        let part = prepared.of_block(&self.path, maps, seen.is_some())?;
+        let part = bound.of_block(&self.path, maps, seen.is_some())?;
         segment(self, part, inputs, run(pass.clone()))
     }
 
     /// What leaves a layer of a text alone: the MLP over the self-attention's output, and a bottleneck.
-    fn alone(&self, h_self: &Tensor, prepared: &Prepared) -> Result<Tensor> {
-        let out = self.mlp(h_self, prepared)?;
-        match prepared.beside.get(&self.path) {
+    fn alone(&self, h_self: &Tensor, bound: &BoundModel) -> Result<Tensor> {
+        let out = self.mlp(h_self, bound)?;
+        match bound.parallel.get(&self.path) {
             None => Ok(out),
-            Some(beside) => beside.add_own(out, h_self, prepared.precision),
+            Some(parallel) => parallel.add_self(out, h_self, bound.precision),
         }
     }
 
     /// What leaves a fusion layer: the MLP over the cross-attention's output, a bottleneck, and what the gate lets
     /// through.
-    fn fused(&self, h_self: &Tensor, h_cross: &Tensor, prepared: &Prepared) -> Result<Tensor> {
-        let mut out = self.mlp(h_cross, prepared)?;
-        if let Some(beside) = prepared.beside.get(&self.path) {
-            out = beside.add_fused(
-                beside.add_own(out, h_self, prepared.precision)?,
+    fn fused(&self, h_self: &Tensor, h_cross: &Tensor, bound: &BoundModel) -> Result<Tensor> {
+        let mut out = self.mlp(h_cross, bound)?;
+        if let Some(parallel) = bound.parallel.get(&self.path) {
+            out = parallel.add_cross(
+                parallel.add_self(out, h_self, bound.precision)?,
                 h_cross,
-                prepared.precision,
+                bound.precision,
             )?;
         }
-        match prepared.gates.get(&self.path) {
+        match bound.gates.get(&self.path) {
             None => Ok(out),
             Some(gate) => gate.apply(&out, h_self, h_cross),
         }
     }
 
-    fn mlp(&self, x: &Tensor, prepared: &Prepared) -> Result<Tensor> {
-        let hidden = self.expand.gelu(x, prepared)?; // (tokens, mlp)
-        self.norm.forward(&self.contract.plus(&hidden, x, prepared)?)
+    fn mlp(&self, x: &Tensor, bound: &BoundModel) -> Result<Tensor> {
+        let hidden = self.expand.gelu(x, bound)?; // (tokens, mlp)
+        self.norm.forward(&self.contract.plus(&hidden, x, bound)?)
     }
 }
 

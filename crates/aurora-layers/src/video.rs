@@ -7,7 +7,7 @@
 use crate::cross_attention::additive;
 use crate::heads::normalize;
 use crate::text::cls;
-use crate::{Blip, Prepared, Result};
+use crate::{Blip, BoundModel, Result};
 use aurora_kernels::Precision;
 use candle_core::{D, Tensor};
 
@@ -25,17 +25,17 @@ pub(crate) enum FrameAware {
 
 impl Blip {
     /// Clips (clips, frames, 3, size, size), normalised, to states (clips, frames, tokens, vision width).
-    pub fn encode_clips(&self, clips: &Tensor, prepared: &Prepared) -> Result<Tensor> {
+    pub fn encode_clips(&self, clips: &Tensor, bound: &BoundModel) -> Result<Tensor> {
         let (count, frames, ..) = clips.dims5()?;
-        let states = self.encode_image(&clips.flatten(0, 1)?, prepared)?;
+        let states = self.encode_image(&clips.flatten(0, 1)?, bound)?;
         let (_, tokens, width) = states.dims3()?;
         Ok(states.reshape((count, frames, tokens, width))?)
     }
 
     /// The `[CLS]` states of the frames alone, (clips, frames, vision width), for less work.
-    pub fn encode_clips_cls(&self, clips: &Tensor, prepared: &Prepared) -> Result<Tensor> {
+    pub fn encode_clips_cls(&self, clips: &Tensor, bound: &BoundModel) -> Result<Tensor> {
         let (count, frames, ..) = clips.dims5()?;
-        let states = self.encode_image_cls(&clips.flatten(0, 1)?, prepared)?;
+        let states = self.encode_image_cls(&clips.flatten(0, 1)?, bound)?;
         Ok(states.reshape((count, frames, ()))?)
     }
 }
@@ -52,7 +52,7 @@ pub fn clip_token_mask(mask: &Tensor, tokens: usize) -> Result<Tensor> {
     Ok(mask.unsqueeze(2)?.broadcast_as((clips, frames, tokens))?.contiguous()?.flatten(1, 2)?)
 }
 
-impl Prepared {
+impl BoundModel {
     /// States of clips to features of unit length, of the mean of the `[CLS]` of the frames that are there: (clips,
     /// projection).
     pub fn clip_features(&self, states: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {

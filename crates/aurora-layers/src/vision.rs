@@ -4,7 +4,7 @@ use crate::gradient_checkpoint::{Checkpointing, Rebuild, Swap, one_node, segment
 use crate::layers::{LayerNorm, Linear, Wanted};
 use crate::tensors::{Tensors, get};
 use crate::text::cls;
-use crate::{Prepared, Result, VisionConfig};
+use crate::{BoundModel, Result, VisionConfig};
 use aurora_kernels::{AttentionOptions, attention, linear_with, patchify, self_attention};
 use candle_core::Tensor;
 
@@ -87,40 +87,40 @@ impl VisionTower {
     }
 
     /// Pictures (batch, 3, size, size), normalised, to token states (batch, tokens, width); token 0 is `[CLS]`.
-    pub(crate) fn forward(&self, images: &Tensor, prepared: &Prepared) -> Result<Tensor> {
-        self.pass(images, false, prepared)
+    pub(crate) fn forward(&self, images: &Tensor, bound: &BoundModel) -> Result<Tensor> {
+        self.pass(images, false, bound)
     }
 
     /// The same to the state of `[CLS]` alone, (batch, width): of the last block the other tokens need no more than
     /// their keys and values.
-    pub(crate) fn forward_cls(&self, images: &Tensor, prepared: &Prepared) -> Result<Tensor> {
-        cls(&self.pass(images, true, prepared)?)
+    pub(crate) fn forward_cls(&self, images: &Tensor, bound: &BoundModel) -> Result<Tensor> {
+        cls(&self.pass(images, true, bound)?)
     }
 
-    fn pass(&self, images: &Tensor, cls_alone: bool, prepared: &Prepared) -> Result<Tensor> {
+    fn pass(&self, images: &Tensor, cls_alone: bool, bound: &BoundModel) -> Result<Tensor> {
         let (batch, width) = (images.dim(0)?, self.config.hidden_size);
         let patches = patchify(images, self.config.patch_size)?; // (batch, patches, 3 * patch * patch)
         let patches = linear_with(
             &patches,
             &self.patch_weight,
             Some(&self.patch_bias),
-            &prepared.precision.into(),
+            &bound.precision.into(),
         )?; // (batch, patches, width)
         let cls = self.cls_token.broadcast_as((batch, 1, width))?;
         let mut x = Tensor::cat(&[&cls, &patches], 1)?.broadcast_add(&self.positions)?; // (batch, tokens, width)
         for (index, block) in self.blocks.iter().enumerate() {
             let cls_alone = cls_alone && index + 1 == self.blocks.len();
             let heads = self.config.heads;
-            x = match prepared.checkpointing {
+            x = match bound.checkpointing {
                 Checkpointing::None => {
-                    let forward = || block.forward(&x, heads, cls_alone, prepared);
-                    let part = prepared.of_block(&block.path, &[""], false)?;
+                    let forward = || block.forward(&x, heads, cls_alone, bound);
+                    let part = bound.of_block(&block.path, &[""], false)?;
                     one_node(block, &part, vec![x.clone()], forward)?
                 }
                 Checkpointing::Block => {
-                    let own = prepared.of_block(&block.path, &[""], false)?;
-                    segment(block, own, vec![x], move |block, inputs, prepared| {
-                        block.forward(&inputs[0], heads, cls_alone, prepared)
+                    let own = bound.of_block(&block.path, &[""], false)?;
+                    segment(block, own, vec![x], move |block, inputs, bound| {
+                        block.forward(&inputs[0], heads, cls_alone, bound)
                     })?
                 }
             };
@@ -150,38 +150,38 @@ impl Block {
         x: &Tensor,
         heads: usize,
         cls_alone: bool,
-        prepared: &Prepared,
+        bound: &BoundModel,
     ) -> Result<Tensor> {
         let normed = self.norm1.forward(x)?;
         let (x, mixed) = match cls_alone {
-            true => (x.narrow(1, 0, 1)?, self.mix_cls(&normed, heads, prepared)?),
-            false => (x.clone(), self.mix(&normed, heads, prepared)?),
+            true => (x.narrow(1, 0, 1)?, self.mix_cls(&normed, heads, bound)?),
+            false => (x.clone(), self.mix(&normed, heads, bound)?),
         };
-        let x = self.projection.adapted_plus(&mixed, &x, prepared)?;
-        let hidden = self.expand.adapted_gelu(&self.norm2.forward(&x)?, prepared)?; // (batch, tokens, mlp)
-        let out = self.contract.adapted_plus(&hidden, &x, prepared)?;
-        match prepared.beside.get(&self.path) {
+        let x = self.projection.adapted_plus(&mixed, &x, bound)?;
+        let hidden = self.expand.adapted_gelu(&self.norm2.forward(&x)?, bound)?; // (batch, tokens, mlp)
+        let out = self.contract.adapted_plus(&hidden, &x, bound)?;
+        match bound.parallel.get(&self.path) {
             None => Ok(out),
-            Some(beside) => beside.add_own(out, &x, prepared.precision),
+            Some(parallel) => parallel.add_self(out, &x, bound.precision),
         }
     }
 
     /// Attention of all tokens, before the projection: (batch, tokens, width).
-    fn mix(&self, normed: &Tensor, heads: usize, prepared: &Prepared) -> Result<Tensor> {
-        let qkv = self.qkv.adapted(normed, prepared)?; // (batch, tokens, 3 * width)
-        let precision = prepared.precision;
+    fn mix(&self, normed: &Tensor, heads: usize, bound: &BoundModel) -> Result<Tensor> {
+        let qkv = self.qkv.adapted(normed, bound)?; // (batch, tokens, 3 * width)
+        let precision = bound.precision;
         let options = AttentionOptions { precision, ..AttentionOptions::default() };
         Ok(self_attention(&qkv, heads, &options)?)
     }
 
     /// Attention of `[CLS]` over all tokens, before the projection: (batch, 1, width).
-    fn mix_cls(&self, normed: &Tensor, heads: usize, prepared: &Prepared) -> Result<Tensor> {
+    fn mix_cls(&self, normed: &Tensor, heads: usize, bound: &BoundModel) -> Result<Tensor> {
         let (_, _, width) = normed.dims3()?;
         let query = normed.narrow(1, 0, 1)?;
-        let query = self.qkv.adapted_outputs(&query, (0, width), prepared)?; // (batch, 1, width)
-        let keys = self.qkv.adapted_outputs(normed, (width, 2 * width), prepared)?; // (batch, tokens, 2 * width)
+        let query = self.qkv.adapted_outputs(&query, (0, width), bound)?; // (batch, 1, width)
+        let keys = self.qkv.adapted_outputs(normed, (width, 2 * width), bound)?; // (batch, tokens, 2 * width)
         let (key, value) = (keys.narrow(2, 0, width)?, keys.narrow(2, width, width)?);
-        let precision = prepared.precision;
+        let precision = bound.precision;
         let options = AttentionOptions { precision, ..AttentionOptions::default() };
         Ok(attention(&query, &key, &value, heads, &options)?)
     }

@@ -22,8 +22,8 @@ use aurora_kernels::random::Stream;
 use aurora_layers::checkpoint::{Checkpoint, hugging_face_config, read_tensors};
 use aurora_layers::peft::{export_lora, import_lora};
 use aurora_layers::{
-    AdapterKind, Backbone, Blip, BlipConfig, CrossKeys, DecoderTokens, Flavour, Form, Generation,
-    Part, Prepared, Seen, Tensors, TuneSpec, Tuned, cls, tensors,
+    AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, BoundModel, CrossKeys,
+    DecoderTokens, Flavour, Form, Generation, ParamGroup, Seen, Tensors, cls, tensors,
 };
 use aurora_train::answering::{Texts, mean_text_loss, question_states};
 use candle_core::{DType, Device, Tensor};
@@ -68,13 +68,13 @@ fn forward(model: &str, inputs: &str, outputs: &str, lora: Option<&str>) -> Resu
 
 fn export(model: &str, inputs: &str, outputs: &str, folder: &str) -> Result<()> {
     let (backbone, inputs) = read(model, inputs)?;
-    let spec = TuneSpec::new(AdapterKind::Cp, Flavour::Aurora, 64);
-    let mut tuned = Tuned::start(spec, &backbone, 1, &Device::Cpu)?;
+    let adapter_config = AdapterConfig::new(AdapterKind::Cp, Flavour::Aurora, 64);
+    let mut tuned = AdaptedParams::init(adapter_config, &backbone, 1, &Device::Cpu)?;
     for (name, tensor) in &mut tuned.tensors {
         // No factor and no head as it starts; gates and context stay closed, for LoRA has no place for them.
-        let deviation = match Tuned::part(name) {
-            Part::Factor if name.starts_with("aurora_v") => 0.02,
-            Part::Factor | Part::Head => 0.05,
+        let deviation = match AdaptedParams::param_group(name) {
+            ParamGroup::Factor if name.starts_with("aurora_v") => 0.02,
+            ParamGroup::Factor | ParamGroup::Head => 0.05,
             _ => continue,
         };
         let noise = Stream::new(3, name, 0, 0).normal_tensor(tensor.shape().clone(), deviation)?;
@@ -109,16 +109,16 @@ fn open(model: &str, change: impl FnOnce(&mut BlipConfig)) -> Result<Backbone> {
 
 fn compute(
     backbone: &Backbone,
-    tuned: Option<&Tuned>,
+    tuned: Option<&AdaptedParams>,
     inputs: &Tensors,
     outputs: &str,
 ) -> Result<()> {
     let blip = backbone.model()?;
-    let prepared = match tuned {
-        Some(tuned) => tuned.prepare(&blip, None)?,
-        None => blip.bare()?,
+    let bound = match tuned {
+        Some(tuned) => tuned.bind(&blip, None)?,
+        None => blip.bind_frozen()?,
     };
-    let model = (&blip, &prepared);
+    let model = (&blip, &bound);
     let found = match &backbone.config.form {
         Form::Retrieval => retrieval(model, inputs)?,
         Form::QuestionAnswering(tokens) => answering(model, tokens, inputs)?,
@@ -130,41 +130,45 @@ fn compute(
 
 type Named = Vec<(&'static str, Tensor)>;
 
-fn retrieval((blip, prepared): (&Blip, &Prepared), inputs: &Tensors) -> Result<Named> {
+fn retrieval((blip, bound): (&Blip, &BoundModel), inputs: &Tensors) -> Result<Named> {
     let (ids, mask) = text(inputs, "input_ids", "attention_mask")?;
-    let vision = blip.encode_image(named(inputs, "pixel_values")?, prepared)?;
-    let text = blip.encode_text(&ids, &mask, prepared)?; // (batch, length, text width)
-    let image = prepared.image_features(&vision)?; // (batch, projection)
-    let itc = image.matmul(&prepared.text_features(&text)?.t()?)?;
-    let keys = blip.cross_keys(&vision, prepared)?;
-    let fused = cls(&blip.fuse(&ids, &mask, &Seen::new(&keys), prepared)?)?; // (batch, text width)
-    let itm = prepared.match_logits(&fused)?;
+    let vision = blip.encode_image(named(inputs, "pixel_values")?, bound)?;
+    let text = blip.encode_text(&ids, &mask, bound)?; // (batch, length, text width)
+    let image = bound.image_features(&vision)?; // (batch, projection)
+    let itc = image.matmul(&bound.text_features(&text)?.t()?)?;
+    let keys = blip.cross_keys(&vision, bound)?;
+    let fused = cls(&blip.fuse(&ids, &mask, &Seen::new(&keys), bound)?)?; // (batch, text width)
+    let itm = bound.match_logits(&fused)?;
     Ok(vec![("vision", vision), ("itc", itc), ("itm", itm)])
 }
 
-fn answering(model: (&Blip, &Prepared), tokens: &DecoderTokens, inputs: &Tensors) -> Result<Named> {
-    let (blip, prepared) = model;
+fn answering(
+    model: (&Blip, &BoundModel),
+    tokens: &DecoderTokens,
+    inputs: &Tensors,
+) -> Result<Named> {
+    let (blip, bound) = model;
     let (ids, mask) = text(inputs, "input_ids", "attention_mask")?;
     let questions = Texts { token_ids: &ids, mask: &mask };
-    let states = question_states(blip, prepared, named(inputs, "pixel_values")?, &questions)?;
+    let states = question_states(blip, bound, named(inputs, "pixel_values")?, &questions)?;
     let (ids, answer_mask) = text(inputs, "decoder_input_ids", "decoder_attention_mask")?;
     let answers = Texts { token_ids: &ids, mask: &answer_mask };
     // Transformers has a mask for the padding of questions, and its cross-attention does not read it.
-    let keys = blip.decoder_keys(&states, None, prepared)?;
+    let keys = blip.decoder_keys(&states, None, bound)?;
     let loss = mean_text_loss(model, &answers, &Seen::new(&keys), 0.0)?.reshape(1)?;
     Ok(vec![("loss", loss), ("generated", generated(model, tokens, &keys)?)])
 }
 
 fn captioning(
-    model: (&Blip, &Prepared),
+    model: (&Blip, &BoundModel),
     tokens: &DecoderTokens,
     inputs: &Tensors,
 ) -> Result<Named> {
-    let (blip, prepared) = model;
+    let (blip, bound) = model;
     let (ids, mask) = text(inputs, "input_ids", "attention_mask")?;
-    let states = blip.encode_image(named(inputs, "pixel_values")?, prepared)?;
-    let keys = blip.decoder_keys(&states, None, prepared)?;
-    let decoded = blip.decode(&ids, &mask, &Seen::new(&keys), prepared)?;
+    let states = blip.encode_image(named(inputs, "pixel_values")?, bound)?;
+    let keys = blip.decoder_keys(&states, None, bound)?;
+    let decoded = blip.decode(&ids, &mask, &Seen::new(&keys), bound)?;
     let logits = blip.predict_words(&decoded)?;
     let captions = Texts { token_ids: &ids, mask: &mask };
     let loss = mean_text_loss(model, &captions, &Seen::new(&keys), 0.0)?.reshape(1)?;
@@ -174,11 +178,11 @@ fn captioning(
 
 /// What the decoder writes, (batch, [`WORDS`]) i64.
 fn generated(
-    (blip, prepared): (&Blip, &Prepared),
+    (blip, bound): (&Blip, &BoundModel),
     tokens: &DecoderTokens,
     keys: &CrossKeys,
 ) -> Result<Tensor> {
-    let rows = blip.generate(&[], keys, &Generation::greedy(WORDS), prepared)?;
+    let rows = blip.generate(&[], keys, &Generation::greedy(WORDS), bound)?;
     let padded = rows.iter().map(|row| {
         let padding = std::iter::repeat(&tokens.pad_token_id);
         row.iter().chain(padding).take(WORDS).map(|&id| i64::from(id)).collect()

@@ -5,7 +5,7 @@
 //! values once, however many answers look at them.
 
 use aurora_kernels::negative_log_likelihood;
-use aurora_layers::{Blip, CrossKeys, Prepared, Seen, clip_tokens};
+use aurora_layers::{Blip, BoundModel, CrossKeys, Seen, clip_tokens};
 use candle_core::{DType, Tensor};
 
 use crate::error::{Error, Result};
@@ -43,13 +43,13 @@ pub struct Asked<'a> {
 }
 
 /// Pictures or clips as the questions about them look at them.
-fn seen_keys(blip: &Blip, prepared: &Prepared, images: Images) -> Result<CrossKeys> {
+fn seen_keys(blip: &Blip, bound: &BoundModel, images: Images) -> Result<CrossKeys> {
     let Images { pixels, frame_mask } = images;
     let states = match pixels.rank() {
-        5 => clip_tokens(&blip.encode_clips(pixels, prepared)?)?,
-        _ => blip.encode_image(pixels, prepared)?,
+        5 => clip_tokens(&blip.encode_clips(pixels, bound)?)?,
+        _ => blip.encode_image(pixels, bound)?,
     };
-    image_keys(blip, prepared, &states, frame_mask)
+    image_keys(blip, bound, &states, frame_mask)
 }
 
 /// The states of questions about pictures or clips, (batch, length, text width): one question a picture. Of a clip a
@@ -59,13 +59,13 @@ fn seen_keys(blip: &Blip, prepared: &Prepared, images: Images) -> Result<CrossKe
 /// Shapes that do not fit the model, a model without text encoder.
 pub fn question_states<'a>(
     blip: &Blip,
-    prepared: &Prepared,
+    bound: &BoundModel,
     images: impl Into<Images<'a>>,
     questions: &Texts,
 ) -> Result<Tensor> {
-    let keys = seen_keys(blip, prepared, images.into())?;
+    let keys = seen_keys(blip, bound, images.into())?;
     let Texts { token_ids, mask } = questions;
-    Ok(blip.fuse(token_ids, mask, &Seen::new(&keys), prepared)?)
+    Ok(blip.fuse(token_ids, mask, &Seen::new(&keys), bound)?)
 }
 
 /// Questions about pictures as the decoder looks at them: [`question_states`] without their padding.
@@ -77,15 +77,15 @@ pub fn question_states<'a>(
 /// Shapes that do not fit the model, a model without encoder or decoder.
 pub fn read_questions<'a>(
     blip: &Blip,
-    prepared: &Prepared,
+    bound: &BoundModel,
     images: impl Into<Images<'a>>,
     questions: &Texts,
 ) -> Result<CrossKeys> {
-    let keys = seen_keys(blip, prepared, images.into())?;
+    let keys = seen_keys(blip, bound, images.into())?;
     let Texts { token_ids, mask } = questions;
     // Padding is hidden from the decoder, so its states need not be computed.
-    let states = blip.fuse_tokens(token_ids, mask, &Seen::new(&keys), prepared)?;
-    Ok(blip.decoder_keys(&states, Some(mask), prepared)?)
+    let states = blip.fuse_tokens(token_ids, mask, &Seen::new(&keys), bound)?;
+    Ok(blip.decoder_keys(&states, Some(mask), bound)?)
 }
 
 /// The loss of each text, summed over its words: (texts). Text b looks at what `seen` says; the words that are
@@ -94,12 +94,12 @@ pub fn read_questions<'a>(
 /// # Errors
 /// Shapes that do not fit the model.
 pub fn text_losses(
-    (blip, prepared): (&Blip, &Prepared),
+    (blip, bound): (&Blip, &BoundModel),
     texts: &Texts,
     seen: &Seen,
     label_smoothing: f64,
 ) -> Result<Tensor> {
-    let states = blip.decode_tokens(texts.token_ids, texts.mask, seen, prepared)?; // (texts, length, width)
+    let states = blip.decode_tokens(texts.token_ids, texts.mask, seen, bound)?; // (texts, length, width)
     let (count, length, width) = states.dims3()?;
     let mask: Vec<Vec<f32>> = texts.mask.to_dtype(DType::F32)?.to_vec2()?;
     // Only the places whose next word counts go through the head: (words, width).
@@ -131,7 +131,7 @@ pub fn text_losses(
 /// # Errors
 /// As [`text_losses`]; answers, questions and weights that differ in number.
 pub fn answer_loss(
-    (blip, prepared): (&Blip, &Prepared),
+    (blip, bound): (&Blip, &BoundModel),
     questions: &CrossKeys,
     answers: &Answers,
 ) -> Result<Tensor> {
@@ -144,7 +144,7 @@ pub fn answer_loss(
         }
     }
     let seen = Seen::new(questions).rows(answers.questions);
-    let losses = text_losses((blip, prepared), &answers.texts, &seen, 0.0)?;
+    let losses = text_losses((blip, bound), &answers.texts, &seen, 0.0)?;
     let weights = Tensor::from_slice(answers.weights, count, losses.device())?;
     let weights = weights.to_dtype(losses.dtype())?;
     Ok(((losses * weights)?.sum_all()? / questions.pictures() as f64)?)
@@ -158,7 +158,7 @@ pub fn answer_loss(
 /// # Errors
 /// Shapes that do not fit the model, no candidates, a loss that is not a number.
 pub fn rank_answers(
-    (blip, prepared): (&Blip, &Prepared),
+    (blip, bound): (&Blip, &BoundModel),
     questions: &CrossKeys,
     candidates: &Texts,
     k: usize,
@@ -177,7 +177,7 @@ pub fn rank_answers(
     // What follows [DEC] after each question.
     let start = candidates.token_ids.narrow(0, 0, 1)?.narrow(1, 0, 1)?.repeat((asked, 1))?;
     let mask = Tensor::ones((asked, 1), DType::F32, device)?;
-    let states = blip.decode(&start, &mask, &Seen::new(questions), prepared)?.squeeze(1)?;
+    let states = blip.decode(&start, &mask, &Seen::new(questions), bound)?.squeeze(1)?;
     let first: Vec<Vec<f32>> = blip.predict_words(&states)?.to_dtype(DType::F32)?.to_vec2()?;
     let words: Vec<u32> = candidates.token_ids.narrow(1, 1, 1)?.flatten_all()?.to_vec1()?;
     let mut best = Vec::with_capacity(asked);
@@ -193,7 +193,7 @@ pub fn rank_answers(
         let texts = Texts { token_ids: &chosen.0, mask: &chosen.1 };
         let seen = Seen::new(questions).rows(vec![question; order.len()]);
         let losses: Vec<f32> =
-            text_losses((blip, prepared), &texts, &seen, 0.0)?.detach().to_vec1()?;
+            text_losses((blip, bound), &texts, &seen, 0.0)?.detach().to_vec1()?;
         if let Some(place) = losses.iter().position(|loss| loss.is_nan()) {
             let what = format!("the loss of candidate {} for question {question}", order[place]);
             return Err(Error::NotFinite { what, value: f64::NAN });
@@ -209,14 +209,14 @@ pub fn rank_answers(
 /// # Errors
 /// Shapes that do not fit the model.
 pub fn caption_loss(
-    (blip, prepared): (&Blip, &Prepared),
+    (blip, bound): (&Blip, &BoundModel),
     images: &Tensor,
     captions: &Texts,
     label_smoothing: f64,
 ) -> Result<Tensor> {
-    let states = blip.encode_image(images, prepared)?;
-    let keys = blip.decoder_keys(&states, None, prepared)?;
-    mean_text_loss((blip, prepared), captions, &Seen::new(&keys), label_smoothing)
+    let states = blip.encode_image(images, bound)?;
+    let keys = blip.decoder_keys(&states, None, bound)?;
+    mean_text_loss((blip, bound), captions, &Seen::new(&keys), label_smoothing)
 }
 
 /// The mean loss of the words of texts; the first of each is not predicted.
@@ -224,7 +224,7 @@ pub fn caption_loss(
 /// # Errors
 /// Shapes that do not fit the model.
 pub fn mean_text_loss(
-    model: (&Blip, &Prepared),
+    model: (&Blip, &BoundModel),
     texts: &Texts,
     seen: &Seen,
     label_smoothing: f64,

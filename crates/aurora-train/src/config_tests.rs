@@ -1,7 +1,7 @@
 //! Every kind of wrong configuration, and that defaults, table and types agree.
 
 use super::*;
-use aurora_layers::{AdapterKind, Part};
+use aurora_layers::{AdapterKind, ParamGroup};
 use proptest::prelude::*;
 use toml::{Table, Value};
 
@@ -206,11 +206,11 @@ fn the_adapter_decides_what_is_trained() {
         let groups = rates.groups(kind, 0.05);
         assert!(groups.iter().any(|g| g.name == "backbone" && g.weight_decay == 0.0), "{kind:?}");
     }
-    assert_eq!(LearningRates::group(Part::Buffer), None);
-    let heads = Config::resolve(None, &["adapter.kind=heads"]).unwrap().adapter.spec();
+    assert_eq!(LearningRates::group(ParamGroup::Buffer), None);
+    let heads = Config::resolve(None, &["adapter.kind=heads"]).unwrap().adapter.adapter_config();
     assert!(!heads.gate && heads.context_slots == 0);
     let off = Config::resolve(None, &["adapter.gate=false", "adapter.context_slots=0"]).unwrap();
-    assert!(!off.adapter.spec().gate && off.adapter.spec().context_slots == 0);
+    assert!(!off.adapter.adapter_config().gate && off.adapter.adapter_config().context_slots == 0);
 }
 
 #[test]
@@ -225,14 +225,14 @@ fn targets_come_from_the_file_and_from_the_command_line() {
     ];
     let file = "[adapter.targets]\ntowers = [\"text\"]\npattern = '.*\\.query'\n";
     let config = Config::resolve_text(Some(("run.toml", file)), &set).unwrap();
-    let spec = config.adapter.spec();
-    assert_eq!(spec.start, aurora_layers::Start::Pissa);
-    assert_eq!(spec.targets.modules, ["query", "attn.qkv"]);
-    assert_eq!(spec.targets.layers[0].to_string(), "0-1");
-    assert_eq!(spec.targets.towers, [aurora_layers::Tower::Text]);
-    assert_eq!(spec.targets.pattern, r".*\.query");
-    assert_eq!(spec.targets.exclude, ["crossattention.self.query"]);
-    assert!(spec.modules_to_save.ends_with(&["visual_encoder.norm".to_owned()]));
+    let adapter_config = config.adapter.adapter_config();
+    assert_eq!(adapter_config.start, aurora_layers::Start::Pissa);
+    assert_eq!(adapter_config.targets.modules, ["query", "attn.qkv"]);
+    assert_eq!(adapter_config.targets.layers[0].to_string(), "0-1");
+    assert_eq!(adapter_config.targets.towers, [aurora_layers::Tower::Text]);
+    assert_eq!(adapter_config.targets.pattern, r".*\.query");
+    assert_eq!(adapter_config.targets.exclude, ["crossattention.self.query"]);
+    assert!(adapter_config.modules_to_save.ends_with(&["visual_encoder.norm".to_owned()]));
     let text = config.to_toml().unwrap();
     let again = Config::resolve_text(Some(("config.toml", &text)), &[] as &[&str]).unwrap();
     assert_eq!(config, again);

@@ -1,6 +1,6 @@
 //! Two-stage evaluation of retrieval: similarity of features over everything, matching logits for the best.
 
-use aurora_layers::{Blip, Prepared, Seen};
+use aurora_layers::{Blip, BoundModel, Seen};
 use candle_core::Tensor;
 
 use crate::error::Result;
@@ -44,10 +44,10 @@ impl GalleryBuilder {
     pub fn images<'a>(
         &mut self,
         blip: &Blip,
-        prepared: &Prepared,
+        bound: &BoundModel,
         images: impl Into<Images<'a>>,
     ) -> Result<()> {
-        let encoded = encode_images(blip, prepared, images)?;
+        let encoded = encode_images(blip, bound, images)?;
         self.image.push(encoded.features.detach());
         let states = encoded.states.detach();
         for row in 0..states.dim(0)? {
@@ -65,9 +65,9 @@ impl GalleryBuilder {
     ///
     /// # Errors
     /// Shapes that do not fit the model.
-    pub fn image_states(&mut self, prepared: &Prepared, states: &Tensor) -> Result<()> {
+    pub fn image_states(&mut self, bound: &BoundModel, states: &Tensor) -> Result<()> {
         let states = states.detach();
-        self.image.push(prepared.image_features(&states)?.detach());
+        self.image.push(bound.image_features(&states)?.detach());
         for row in 0..states.dim(0)? {
             self.image_states.push(states.narrow(0, row, 1)?);
         }
@@ -81,12 +81,12 @@ impl GalleryBuilder {
     pub fn texts(
         &mut self,
         blip: &Blip,
-        prepared: &Prepared,
+        bound: &BoundModel,
         ids: &Tensor,
         mask: &Tensor,
     ) -> Result<()> {
-        let text_cls = blip.encode_text_cls(ids, mask, prepared)?.detach();
-        self.text.push(prepared.text_cls_features(&text_cls)?.detach());
+        let text_cls = blip.encode_text_cls(ids, mask, bound)?.detach();
+        self.text.push(bound.text_cls_features(&text_cls)?.detach());
         for row in 0..ids.dim(0)? {
             self.text_cls.push(text_cls.narrow(0, row, 1)?);
             self.texts.push((ids.narrow(0, row, 1)?, mask.narrow(0, row, 1)?));
@@ -127,7 +127,7 @@ impl Gallery {
     pub fn rerank(
         &self,
         blip: &Blip,
-        prepared: &Prepared,
+        bound: &BoundModel,
         k_test: usize,
         progress: &mut dyn Progress,
     ) -> Result<Reranked> {
@@ -135,7 +135,7 @@ impl Gallery {
         let mut done = 0;
         progress.on_part("re-ranking", done, total);
         let mut scorer = |work: &[Candidates]| -> Result<Vec<Vec<f32>>> {
-            let scores = self.score(blip, prepared, work)?;
+            let scores = self.score(blip, bound, work)?;
             done += work.len() as u64;
             progress.on_part("re-ranking", done, total);
             Ok(scores)
@@ -159,8 +159,8 @@ impl Gallery {
     }
 
     /// What each candidate text multiplies the keys of its clip by, (pairs, keys); none of pictures.
-    fn frame_weights(&self, prepared: &Prepared, work: &[Candidates]) -> Result<Option<Tensor>> {
-        if self.frames.is_empty() || !prepared.weighs_frames(false) {
+    fn frame_weights(&self, bound: &BoundModel, work: &[Candidates]) -> Result<Option<Tensor>> {
+        if self.frames.is_empty() || !bound.weighs_frames(false) {
             return Ok(None);
         }
         let pairs =
@@ -171,7 +171,7 @@ impl Gallery {
         let texts = Tensor::from_vec(texts, count, self.text.device())?;
         let text = self.text.index_select(&texts, 0)?;
         let keys = self.image_states.first().map_or(0, |states| states.dims()[1]);
-        frame_weights(prepared, false, &text, frames.as_ref(), keys)
+        frame_weights(bound, false, &text, frames.as_ref(), keys)
     }
 
     /// Matching logits of pictures with their candidate texts; keys and values once a picture, or not at all where so
@@ -182,7 +182,7 @@ impl Gallery {
     pub fn score(
         &self,
         blip: &Blip,
-        prepared: &Prepared,
+        bound: &BoundModel,
         work: &[Candidates],
     ) -> Result<Vec<Vec<f32>>> {
         let states = work.iter().map(|item| &self.image_states[item.image]).collect::<Vec<_>>();
@@ -202,7 +202,7 @@ impl Gallery {
             Ok(Tensor::cat(&rows.collect::<candle_core::Result<Vec<_>>>()?, 0)?)
         };
         let (ids, mask) = (gather(|text| &text.0)?, gather(|text| &text.1)?);
-        let weights = self.frame_weights(prepared, work)?;
+        let weights = self.frame_weights(bound, work)?;
         let clips = self.frames(work.iter().map(|item| item.image))?;
         let frame_mask = clips.and_then(|frames| frames.mask);
         let folded = weights.is_none()
@@ -211,18 +211,18 @@ impl Gallery {
             && blip.prefers_folded(texts.len() * length, work.len());
         let keys = match folded {
             true => blip.cross_states(&states)?,
-            false => image_keys(blip, prepared, &states, frame_mask.as_ref())?,
+            false => image_keys(blip, bound, &states, frame_mask.as_ref())?,
         };
         let seen = Seen::new(&keys).rows(rows).scaled(weights);
-        let fused = blip.fuse_cls(&ids, &mask, &seen, prepared)?; // (pairs, width)
-        let fused = if prepared.has_context() {
+        let fused = blip.fuse_cls(&ids, &mask, &seen, bound)?; // (pairs, width)
+        let fused = if bound.has_context() {
             let own: Vec<&Tensor> = texts.iter().map(|&text| &self.text_cls[text]).collect();
-            prepared.add_context(&fused, &Tensor::cat(&own, 0)?, 0)?
+            bound.add_context(&fused, &Tensor::cat(&own, 0)?, 0)?
         } else {
             fused
         };
         let logits: Vec<f32> =
-            prepared.match_logits(&fused)?.narrow(1, 1, 1)?.flatten_all()?.to_vec1()?;
+            bound.match_logits(&fused)?.narrow(1, 1, 1)?.flatten_all()?.to_vec1()?;
         let mut rest = logits.as_slice();
         let mut scores = Vec::with_capacity(work.len());
         for item in work {

@@ -3,7 +3,7 @@
 //! The momentum model is the live model over other tensors. What is frozen is one tensor in both; what is averaged has a
 //! second copy here. In flavour released the shared factors are passed live, as the released code does.
 
-use aurora_layers::{Blip, Checkpointing, Flavour, Part, Prepared, Tensors, Tuned};
+use aurora_layers::{AdaptedParams, Blip, BoundModel, Checkpointing, Flavour, ParamGroup, Tensors};
 use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor, TensorId, Var};
 use std::sync::Arc;
 
@@ -110,7 +110,7 @@ impl InplaceOp2 for Towards {
 #[derive(Debug, Clone)]
 pub struct Momentum {
     averages: Averages,
-    tuned: Tuned,
+    tuned: AdaptedParams,
     blip: Arc<Blip>,
 }
 
@@ -119,11 +119,12 @@ impl Momentum {
     ///
     /// # Errors
     /// What candle reports when it cannot copy.
-    pub fn new(live: &Tuned, frozen: &Arc<Blip>, decay: f64) -> Result<Self> {
+    pub fn new(live: &AdaptedParams, frozen: &Arc<Blip>, decay: f64) -> Result<Self> {
         let mut averages = Averages::new(decay);
         let mut tuned = live.clone();
         for (name, tensor) in &mut tuned.tensors {
-            let shared = shared(name, live.spec.flavour) || Tuned::part(name) == Part::Buffer;
+            let shared = shared(name, live.adapter_config.flavour)
+                || AdaptedParams::param_group(name) == ParamGroup::Buffer;
             *tensor = match shared {
                 true => tensor.detach(),
                 false => averages.follow(tensor, tensor)?,
@@ -134,12 +135,12 @@ impl Momentum {
     }
 
     /// Parts that were put together elsewhere: `tuned` and `blip` over tensors of `averages`.
-    pub fn from_parts(averages: Averages, tuned: Tuned, blip: Arc<Blip>) -> Self {
+    pub fn from_parts(averages: Averages, tuned: AdaptedParams, blip: Arc<Blip>) -> Self {
         Self { averages, tuned, blip }
     }
 
     /// The averaged tensors, as they are now.
-    pub fn tuned(&self) -> &Tuned {
+    pub fn tuned(&self) -> &AdaptedParams {
         &self.tuned
     }
 
@@ -173,11 +174,11 @@ impl Momentum {
     ///
     /// # Errors
     /// What candle reports.
-    pub fn advance(&self) -> Result<(Arc<Blip>, Prepared)> {
+    pub fn advance(&self) -> Result<(Arc<Blip>, BoundModel)> {
         self.averages.update()?;
-        let mut prepared = self.tuned.prepare(&self.blip, None)?;
-        prepared.checkpointing = Checkpointing::Block;
-        Ok((self.blip.clone(), prepared))
+        let mut bound = self.tuned.bind(&self.blip, None)?;
+        bound.checkpointing = Checkpointing::Block;
+        Ok((self.blip.clone(), bound))
     }
 }
 

@@ -10,8 +10,8 @@
 use aurora_kernels::random::Stream;
 use aurora_kernels::{cross_entropy, linear, soft_cross_entropy};
 use aurora_layers::{
-    AdapterKind, Backbone, Blip, BlipConfig, Flavour, Form, TextConfig, TuneSpec, Tuned,
-    VisionConfig, cls, normalize,
+    AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, Flavour, Form,
+    TextConfig, VisionConfig, cls, normalize,
 };
 use candle_core::{D, Device, Tensor, Var};
 use std::sync::Arc;
@@ -61,7 +61,7 @@ impl ModelSizes {
 pub struct Pretrainer {
     config: PretrainConfig,
     model: BlipConfig,
-    live: Tuned,
+    live: AdaptedParams,
     blip: Arc<Blip>,
     to_image_teacher: [Var; 2], // weight (components, width), bias (components)
     to_image_parts: [Var; 2],   // the same, of the patches
@@ -84,9 +84,10 @@ impl Pretrainer {
             backbone.tensors.insert(name.into(), teachers.words.to_device(device)?);
         }
         let frozen = Arc::new(backbone.model()?);
-        let spec = TuneSpec::new(AdapterKind::Full, Flavour::Aurora, 0);
+        let adapter_config = AdapterConfig::new(AdapterKind::Full, Flavour::Aurora, 0);
         let (live, variables) =
-            Tuned::start(spec, &backbone, config.seed, device)?.into_variables()?;
+            AdaptedParams::init(adapter_config, &backbone, config.seed, device)?
+                .into_variables()?;
         let blip = live.model(&frozen)?;
         let head = |name: &str, width: usize, teacher: &Tensor| -> Result<[Var; 2]> {
             let outputs = teacher.dim(D::Minus1)?;
@@ -155,10 +156,10 @@ impl Pretrainer {
     /// Shapes that do not fit the model, a loss that is not a number, a parameter without gradient.
     pub fn step(&mut self, lesson: &Lesson, step: u64) -> Result<Trained> {
         let settings = self.config.pretrain.clone();
-        let prepared = self.live.prepare(&self.blip, None)?;
+        let bound = self.live.bind(&self.blip, None)?;
         let batch = lesson.ids.len();
-        let image_states = self.blip.encode_image(&lesson.images, &prepared)?;
-        let text_cls = self.blip.encode_text_cls(&lesson.token_ids, &lesson.mask, &prepared)?;
+        let image_states = self.blip.encode_image(&lesson.images, &bound)?;
+        let text_cls = self.blip.encode_text_cls(&lesson.token_ids, &lesson.mask, &bound)?;
 
         let toward = |x: &Tensor, [weight, bias]: &[Var; 2]| -> Result<Tensor> {
             normalize(&linear(x, weight.as_tensor(), Some(bias.as_tensor()))?).map_err(Into::into)
@@ -175,8 +176,8 @@ impl Pretrainer {
         let parts = toward(&patches, &self.to_image_parts)?; // (pictures, parts, components)
         let image_local = one_minus_cosine(&parts, &normalize(&lesson.image_local)?)?;
 
-        let image = prepared.image_features(&image_states)?; // (pictures, joint)
-        let text = prepared.text_cls_features(&text_cls)?; // (texts, joint)
+        let image = bound.image_features(&image_states)?; // (pictures, joint)
+        let text = bound.text_cls_features(&text_cls)?; // (texts, joint)
         let joint = (one_minus_cosine(&image, &lesson.image_joint)?
             + one_minus_cosine(&text, &lesson.text_joint)?)?;
 
@@ -204,7 +205,7 @@ impl Pretrainer {
             let weight = if step >= settings.itm_from_step { settings.itm_weight } else { 0.0 };
             let rows = batch.min(if weight > 0.0 { settings.itm_pairs } else { 8 });
             let encoded = Encoded { image_states, text_cls, image, text, frames: None };
-            let model = (&*self.blip, &prepared);
+            let model = (&*self.blip, &bound);
             let key = (self.config.seed, step);
             let (token_ids, mask) = (&first(&lesson.token_ids)?, &first(&lesson.mask)?);
             let pairs = Pairs { token_ids, mask, ..lesson.pairs() };

@@ -5,7 +5,7 @@
 //! a picture are computed once and serve its right pair and every negative it is drawn for.
 
 use aurora_kernels::cross_entropy;
-use aurora_layers::{Blip, CrossKeys, Prepared, Seen, clip_token_mask, clip_tokens, frame_scale};
+use aurora_layers::{Blip, BoundModel, CrossKeys, Seen, clip_token_mask, clip_tokens, frame_scale};
 use candle_core::Tensor;
 
 use crate::error::Result;
@@ -104,21 +104,21 @@ pub struct EncodedImages {
 /// Shapes that do not fit the model.
 pub fn encode_images<'a>(
     blip: &Blip,
-    prepared: &Prepared,
+    bound: &BoundModel,
     images: impl Into<Images<'a>>,
 ) -> Result<EncodedImages> {
     let Images { pixels, frame_mask } = images.into();
     if pixels.rank() == 5 {
-        let states = blip.encode_clips(pixels, prepared)?;
-        let features = prepared.frame_features(&states)?;
+        let states = blip.encode_clips(pixels, bound)?;
+        let features = bound.frame_features(&states)?;
         return Ok(EncodedImages {
-            features: prepared.clip_features(&states, frame_mask)?,
+            features: bound.clip_features(&states, frame_mask)?,
             frames: Some(Frames { features, mask: frame_mask.cloned() }),
             states: clip_tokens(&states)?,
         });
     }
-    let states = blip.encode_image(pixels, prepared)?;
-    Ok(EncodedImages { features: prepared.image_features(&states)?, states, frames: None })
+    let states = blip.encode_image(pixels, bound)?;
+    Ok(EncodedImages { features: bound.image_features(&states)?, states, frames: None })
 }
 
 /// The cross-attention keys and values of pictures or clips for the text encoder; what fills short clips up is not seen.
@@ -128,11 +128,11 @@ pub fn encode_images<'a>(
 /// Shapes that do not fit the model.
 pub fn image_keys(
     blip: &Blip,
-    prepared: &Prepared,
+    bound: &BoundModel,
     states: &Tensor,
     frame_mask: Option<&Tensor>,
 ) -> Result<CrossKeys> {
-    let keys = blip.cross_keys(states, prepared)?;
+    let keys = blip.cross_keys(states, bound)?;
     match frame_mask {
         None => Ok(keys),
         Some(mask) => {
@@ -146,10 +146,10 @@ pub fn image_keys(
 ///
 /// # Errors
 /// Shapes that do not fit the model.
-pub fn encode(blip: &Blip, prepared: &Prepared, pairs: &Pairs) -> Result<Encoded> {
-    let EncodedImages { states, features, frames } = encode_images(blip, prepared, pairs.images)?;
-    let text_cls = blip.encode_text_cls(pairs.token_ids, pairs.mask, prepared)?;
-    let text = prepared.text_cls_features(&text_cls)?;
+pub fn encode(blip: &Blip, bound: &BoundModel, pairs: &Pairs) -> Result<Encoded> {
+    let EncodedImages { states, features, frames } = encode_images(blip, bound, pairs.images)?;
+    let text_cls = blip.encode_text_cls(pairs.token_ids, pairs.mask, bound)?;
+    let text = bound.text_cls_features(&text_cls)?;
     Ok(Encoded { image_states: states, text_cls, image: features, text, frames })
 }
 
@@ -158,28 +158,27 @@ pub fn encode(blip: &Blip, prepared: &Prepared, pairs: &Pairs) -> Result<Encoded
 ///
 /// # Errors
 /// Shapes that do not fit the model.
-pub fn encode_features(blip: &Blip, prepared: &Prepared, pairs: &Pairs) -> Result<[Tensor; 2]> {
+pub fn encode_features(blip: &Blip, bound: &BoundModel, pairs: &Pairs) -> Result<[Tensor; 2]> {
     let Images { pixels, frame_mask } = pairs.images;
     let image = match pixels.rank() {
-        5 => prepared.clip_cls_features(&blip.encode_clips_cls(pixels, prepared)?, frame_mask)?,
-        _ => prepared.image_cls_features(&blip.encode_image_cls(pixels, prepared)?)?,
+        5 => bound.clip_cls_features(&blip.encode_clips_cls(pixels, bound)?, frame_mask)?,
+        _ => bound.image_cls_features(&blip.encode_image_cls(pixels, bound)?)?,
     };
-    let text_cls = blip.encode_text_cls(pairs.token_ids, pairs.mask, prepared)?;
-    Ok([image, prepared.text_cls_features(&text_cls)?])
+    let text_cls = blip.encode_text_cls(pairs.token_ids, pairs.mask, bound)?;
+    Ok([image, bound.text_cls_features(&text_cls)?])
 }
 
 /// What frame-aware attention multiplies the keys of each pair's clip by: text features (pairs, projection), the frames
 /// of each pair's clip, `keys` tokens in a clip. None where frames are not
 /// weighed: for pictures, without frame-aware attention, and outside of training in flavour released.
 pub(crate) fn frame_weights(
-    prepared: &Prepared,
+    bound: &BoundModel,
     training: bool,
     text: &Tensor,
     frames: Option<&Frames>,
     keys: usize,
 ) -> Result<Option<Tensor>> {
-    let Some(Frames { features, mask }) = frames.filter(|_| prepared.weighs_frames(training))
-    else {
+    let Some(Frames { features, mask }) = frames.filter(|_| bound.weighs_frames(training)) else {
         return Ok(None);
     };
     Ok(Some(frame_scale(text, features, mask.as_ref(), keys / features.dim(1)?)?))
@@ -228,7 +227,7 @@ pub fn contrastive(
 /// # Errors
 /// As [`HardNegatives::draw`] and [`matching`].
 pub fn matching_drawn(
-    (blip, prepared): (&Blip, &Prepared),
+    (blip, bound): (&Blip, &BoundModel),
     pairs: &Pairs,
     encoded: &Encoded,
     similarity: &Tensor,
@@ -237,7 +236,7 @@ pub fn matching_drawn(
 ) -> Result<Tensor> {
     let mut negatives = HardNegatives::draw(&similarity.detach(), pairs.ids, seed, step)?;
     negatives.truncate(rows);
-    matching(blip, prepared, pairs, encoded, &negatives)
+    matching(blip, bound, pairs, encoded, &negatives)
 }
 
 /// The matching loss: two-way cross-entropy over the right pairs that have negatives and those negatives, three
@@ -251,7 +250,7 @@ pub fn matching_drawn(
 /// Shapes that do not fit the model.
 pub fn matching(
     blip: &Blip,
-    prepared: &Prepared,
+    bound: &BoundModel,
     pairs: &Pairs,
     encoded: &Encoded,
     negatives: &HardNegatives,
@@ -260,26 +259,26 @@ pub fn matching(
     let device = pairs.token_ids.device();
     let text_rows = Tensor::from_slice(&chosen.text_rows, chosen.len(), device)?;
     let mask = encoded.frames.as_ref().and_then(|frames| frames.mask.as_ref());
-    let keys = image_keys(blip, prepared, &encoded.image_states, mask)?;
+    let keys = image_keys(blip, bound, &encoded.image_states, mask)?;
     let ids = pairs.token_ids.index_select(&text_rows, 0)?; // (3 rows, length)
     let mask = pairs.mask.index_select(&text_rows, 0)?;
     let image_rows = Tensor::from_slice(&chosen.image_rows, chosen.len(), device)?;
     let frames = encoded.frames.as_ref().map(|frames| frames.rows(&image_rows));
     let weights = frame_weights(
-        prepared,
+        bound,
         true,
         &encoded.text.index_select(&text_rows, 0)?,
         frames.transpose()?.as_ref(),
         encoded.image_states.dim(1)?,
     )?;
     let seen = Seen::new(&keys).rows(chosen.image_rows.as_slice()).scaled(weights);
-    let fused = blip.fuse_cls(&ids, &mask, &seen, prepared)?; // (3 rows, width)
-    let fused = if prepared.has_context() {
+    let fused = blip.fuse_cls(&ids, &mask, &seen, bound)?; // (3 rows, width)
+    let fused = if bound.has_context() {
         let text_cls = encoded.text_cls.index_select(&text_rows, 0)?;
-        prepared.add_context(&fused, &text_cls, negatives.len())?
+        bound.add_context(&fused, &text_cls, negatives.len())?
     } else {
         fused
     };
-    let logits = prepared.match_logits(&fused)?; // (3 rows, 2)
+    let logits = bound.match_logits(&fused)?; // (3 rows, 2)
     Ok(cross_entropy(&logits, &chosen.label_tensor(device)?)?)
 }

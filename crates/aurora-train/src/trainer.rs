@@ -8,7 +8,7 @@ mod live;
 mod retrieval;
 mod state;
 
-use aurora_layers::{Backbone, Blip, Form, Tuned};
+use aurora_layers::{AdaptedParams, Backbone, Blip, Form};
 use candle_core::{Device, Tensor, Var};
 use std::sync::Arc;
 
@@ -99,7 +99,7 @@ impl Trainer {
         let mut parameters: Vec<(String, Var, &str)> = variables
             .into_iter()
             .filter_map(|(name, var)| {
-                let group = LearningRates::group(Tuned::part(&name))?;
+                let group = LearningRates::group(AdaptedParams::param_group(&name))?;
                 Some((name, var, group))
             })
             .collect();
@@ -135,7 +135,7 @@ impl Trainer {
     }
 
     /// The live tensors; they change with every step.
-    pub fn live(&self) -> &Tuned {
+    pub fn live(&self) -> &AdaptedParams {
         &self.live.tuned
     }
 
@@ -195,7 +195,7 @@ impl Trainer {
         {
             // The loss looked at the queue's own memory, so only now.
             retrieval.enqueue(&followed, pairs.ids)?;
-            self.live.tuned.absorb(&followed.text_cls)?;
+            self.live.tuned.update_context_bank(&followed.text_cls)?;
         }
         Ok(Trained { loss: value(&total)?, parts, descended })
     }
@@ -203,8 +203,8 @@ impl Trainer {
 
 /// The loss of answers; as in the released code there is no momentum model.
 fn answering(live: &Live, asked: &Asked, step: u64) -> Result<Losses> {
-    let prepared = live.prepare(&Examples::Questions(*asked), step)?;
-    let questions = read_questions(&live.blip, &prepared, asked.images, &asked.questions)?;
-    let total = answer_loss((&live.blip, &prepared), &questions, &asked.answers)?;
+    let bound = live.bind(&Examples::Questions(*asked), step)?;
+    let questions = read_questions(&live.blip, &bound, asked.images, &asked.questions)?;
+    let total = answer_loss((&live.blip, &bound), &questions, &asked.answers)?;
     Ok(Losses { total, parts: Vec::new(), followed: None })
 }

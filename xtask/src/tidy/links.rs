@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_type_is_told_by_its_capital() {
-        for name in ["Blip", "Tuned::prepare", "random::Stream", "LowRank"] {
+        for name in ["Blip", "AdaptedParams::bind", "random::Stream", "LowRank"] {
             assert!(names_a_type(name), "{name}");
         }
         for other in ["linear", "PEFT", "Blip::", "a b", "A = B", "aurora_kernels::gelu", "x.rs"] {

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use aurora_layers::peft::export_lora;
-use aurora_layers::{AdapterFolder, TuneSpec, load_adapter};
+use aurora_layers::{AdapterConfig, AdapterFolder, load_adapter};
 use candle_core::Device;
 
 use super::shared::{check_empty, write_whole};
@@ -20,8 +20,9 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     let tuned = load_adapter(&args.adapter, &backbone, &Device::Cpu)?;
     let ExportForm::PeftLora = args.form;
     export_lora(&args.out, &tuned, &backbone.config, &name, args.drop_gates)?;
-    let dropped = args.drop_gates && (about.spec.gate || about.spec.context_slots > 0);
-    write_whole(&args.out.join("README.md"), &lora_card(&about.spec, &name, dropped))?;
+    let dropped =
+        args.drop_gates && (about.adapter_config.gate || about.adapter_config.context_slots > 0);
+    write_whole(&args.out.join("README.md"), &lora_card(&about.adapter_config, &name, dropped))?;
     output::line(&format!("{}: a LoRA of PEFT for {name}", args.out.display()));
     if dropped {
         output::line("gates and context were left out: where they had opened, outputs differ");
@@ -30,8 +31,8 @@ pub fn run(args: &ExportArgs) -> Result<()> {
 }
 
 /// The `README.md` of a LoRA folder.
-fn lora_card(spec: &TuneSpec, base: &str, dropped: bool) -> String {
-    let kind = spec.kind.name();
+fn lora_card(adapter_config: &AdapterConfig, base: &str, dropped: bool) -> String {
+    let kind = adapter_config.kind.name();
     let beside = match dropped {
         true => {
             "Gates and context enhancement, which LoRA has no place for, were left out: where they \

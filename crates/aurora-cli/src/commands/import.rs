@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use aurora_layers::checkpoint::{Checkpoint, Origin};
 use aurora_layers::peft::import_lora;
-use aurora_layers::{Backbone, Error, Tuned, save_adapter};
+use aurora_layers::{AdaptedParams, Backbone, Error, save_adapter};
 use candle_core::Device;
 
 use super::shared::check_empty;
@@ -23,21 +23,21 @@ pub fn run(args: &ImportArgs) -> Result<()> {
     let (name, backbone, tuned) = if path.is_file() { released(args)? } else { lora(args)? };
     let card = format!(
         "# Aurora adapter\n\nKind {}, rank {}, for the backbone `{name}`; imported from `{}`.\n",
-        tuned.spec.kind.name(),
-        tuned.spec.rank,
+        tuned.adapter_config.kind.name(),
+        tuned.adapter_config.rank,
         path.display()
     );
     save_adapter(&args.out, &tuned, &backbone, &name, &card)?;
     output::line(&format!(
         "{}: an adapter of kind {}, rank {}, for {name}",
         args.out.display(),
-        tuned.spec.kind.name(),
-        tuned.spec.rank
+        tuned.adapter_config.kind.name(),
+        tuned.adapter_config.rank
     ));
     Ok(())
 }
 
-fn lora(args: &ImportArgs) -> Result<(String, Backbone, Tuned)> {
+fn lora(args: &ImportArgs) -> Result<(String, Backbone, AdaptedParams)> {
     let path = args.path.as_path();
     if !path.join("adapter_config.json").is_file() {
         let what = if path.exists() { "holds no adapter_config.json" } else { "is not there" };
@@ -70,7 +70,7 @@ fn lora(args: &ImportArgs) -> Result<(String, Backbone, Tuned)> {
 }
 
 /// The adapter inside a checkpoint of the released code; its backbone is the checkpoint without it.
-fn released(args: &ImportArgs) -> Result<(String, Backbone, Tuned)> {
+fn released(args: &ImportArgs) -> Result<(String, Backbone, AdaptedParams)> {
     let path: &Path = &args.path;
     if args.base.backbone.is_some() {
         return Err(bad_input(format!(

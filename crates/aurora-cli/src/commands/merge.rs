@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use aurora_layers::merge::{BESIDE, merge};
+use aurora_layers::merge::{RESIDUAL_ADAPTER, merge};
 use aurora_layers::{AdapterFolder, load_adapter};
 use aurora_train::pipeline::vocabulary_beside;
 use candle_core::{DType, Device};
@@ -34,10 +34,10 @@ pub fn run(args: &MergeArgs) -> Result<()> {
         "{called}: the backbone {name} with the adapter in {replaced} of its {} tensors",
         merged.backbone.tensors.len()
     ));
-    if merged.has_beside() {
+    if merged.has_residual() {
         output::line(&format!(
             "gates and context are no weights: {} has them, and is to be loaded with it",
-            out.join(BESIDE).display()
+            out.join(RESIDUAL_ADAPTER).display()
         ));
     }
     Ok(())

@@ -125,34 +125,38 @@ impl Adapter for Bottleneck {
         Ok(slots.into_values().collect())
     }
 
-    fn beside(&self, sites: &[Site], tensors: &Tensors) -> Result<BTreeMap<String, Beside>> {
-        let beside = |place: Place| -> Result<Beside> {
+    fn parallel(
+        &self,
+        sites: &[Site],
+        tensors: &Tensors,
+    ) -> Result<BTreeMap<String, ParallelAdapter>> {
+        let parallel = |place: Place| -> Result<ParallelAdapter> {
             let own = place.own.then(|| Linear::new(&place.up(), tensors)).transpose()?;
             let fused = || -> Result<(Linear, LayerNorm)> {
                 let norm = LayerNorm::new(&place.fused_norm(), EPS, tensors)?;
                 Ok((Linear::new(&place.fused_up(), tensors)?, norm))
             };
-            Ok(Beside {
+            Ok(ParallelAdapter {
                 norm: LayerNorm::new(&place.norm(), EPS, tensors)?,
                 down: Linear::new(&place.down(), tensors)?,
                 own,
                 fused: place.fusion.then(fused).transpose()?,
             })
         };
-        places(sites).into_iter().map(|(path, place)| Ok((path, beside(place)?))).collect()
+        places(sites).into_iter().map(|(path, place)| Ok((path, parallel(place)?))).collect()
     }
 }
 
 /// The bottleneck of one block, ready to apply.
 #[derive(Debug, Clone)]
-pub struct Beside {
+pub struct ParallelAdapter {
     norm: LayerNorm,
     down: Linear,
     own: Option<Linear>,
     fused: Option<(Linear, LayerNorm)>,
 }
 
-impl Beside {
+impl ParallelAdapter {
     fn narrow(&self, x: &Tensor, precision: Precision) -> Result<Tensor> {
         Ok(self.down.plain(&self.norm.forward(x)?, precision)?.relu()?) // (.., rank)
     }
@@ -164,7 +168,7 @@ impl Beside {
     }
 
     /// `out` and what the block's own states `x` add to it, both (.., width).
-    pub(crate) fn add_own(&self, out: Tensor, x: &Tensor, precision: Precision) -> Result<Tensor> {
+    pub(crate) fn add_self(&self, out: Tensor, x: &Tensor, precision: Precision) -> Result<Tensor> {
         match &self.own {
             None => Ok(out),
             Some(up) => Ok((out + (up.plain(&self.narrow(x, precision)?, precision)? * SCALE)?)?),
@@ -172,7 +176,7 @@ impl Beside {
     }
 
     /// `out` and what the fused states `h_cross` add to it, both (.., width).
-    pub(crate) fn add_fused(
+    pub(crate) fn add_cross(
         &self,
         out: Tensor,
         h_cross: &Tensor,
@@ -188,7 +192,7 @@ impl Beside {
     }
 }
 
-impl Rebuild for Beside {
+impl Rebuild for ParallelAdapter {
     fn rebuild(&self, swap: &mut Swap) -> Result<Self> {
         let (norm, down) = (self.norm.rebuild(swap)?, self.down.rebuild(swap)?);
         let own = self.own.as_ref().map(|own| own.rebuild(swap)).transpose()?;
@@ -227,7 +231,7 @@ mod tests {
         let adapter = Bottleneck { rank: 3 };
         let sites = crate::sites(&tiny());
         let tensors = random(&adapter, &sites);
-        let beside = adapter.beside(&sites, &tensors).unwrap();
+        let parallel = adapter.parallel(&sites, &tensors).unwrap();
         let get = |name: &str, part: &str| -> Vec<f64> {
             let tensor = &tensors[&format!("aurora_bottleneck.1.{name}.{part}")];
             let flat = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
@@ -259,12 +263,13 @@ mod tests {
                 x.to_vec2::<f32>().unwrap()[0].iter().map(|&x| f64::from(x)).collect();
             let z = narrow(&values, width);
             let own = map(&z, tower);
-            let mut cases = vec![(beside[path].add_own(x.clone(), &x, F32).unwrap(), own.clone())];
+            let mut cases =
+                vec![(parallel[path].add_self(x.clone(), &x, F32).unwrap(), own.clone())];
             if tower == "text" {
                 let fused = map(&z, "text_fusion");
                 let sum: Vec<f64> = fused.iter().zip(&own).map(|(a, b)| a + b).collect();
                 cases.push((
-                    beside[path].add_fused(x.clone(), &x, F32).unwrap(),
+                    parallel[path].add_cross(x.clone(), &x, F32).unwrap(),
                     norm(&sum, "text_fusion_norm"),
                 ));
             }
@@ -305,9 +310,11 @@ mod tests {
             let vars: BTreeMap<_, _> = shapes.iter().map(var).collect();
             let tensors: Tensors =
                 vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
-            let beside = &adapter.beside(&sites, &tensors).unwrap()["text_encoder.encoder.layer.0"];
+            let parallel =
+                &adapter.parallel(&sites, &tensors).unwrap()["text_encoder.encoder.layer.0"];
             let x = &tensors["x"];
-            let out = beside.add_fused(beside.add_own(x.clone(), x, F32).unwrap(), x, F32).unwrap();
+            let out =
+                parallel.add_cross(parallel.add_self(x.clone(), x, F32).unwrap(), x, F32).unwrap();
             (out.sqr().unwrap().sum_all().unwrap(), vars)
         };
         let (found, vars) = loss(&values);

@@ -1,6 +1,6 @@
 //! DoRA: `W' = m (W + dW) / |W + dW|`, the length of each row of a LoRA-tuned weight as a parameter of its own.
 
-use super::{Adapter, Change, Init, Lora, OutputScale, Slot, starts};
+use super::{Adapter, Init, LayerDelta, Lora, OutputScale, Slot, starts};
 use crate::tensors::{Tensors, get};
 use crate::{Result, Site};
 use candle_core::{D, Device, Tensor};
@@ -51,11 +51,11 @@ impl Adapter for Dora {
         Ok(tensors)
     }
 
-    fn change(&self, site: &Site, weight: &Tensor, tensors: &Tensors) -> Result<Change> {
+    fn layer_delta(&self, site: &Site, weight: &Tensor, tensors: &Tensors) -> Result<LayerDelta> {
         let delta = self.lora.factors(site, tensors)?;
         let lengths = row_lengths(&delta.merged_weight(weight)?)?; // (out)
         let factors = (get(tensors, &magnitude_name(site))? / lengths)?;
-        Ok(Change { delta: Some(delta), scale: Some(OutputScale { factors, bias: false }) })
+        Ok(LayerDelta { delta: Some(delta), scale: Some(OutputScale { factors, bias: false }) })
     }
 }
 
@@ -80,8 +80,8 @@ mod tests {
             let shape = (site.out_dim, site.in_dim);
             let weight = Slot::new("w", shape, Init::Normal(1.0)).start(3, &Device::Cpu).unwrap();
             let bias = Tensor::ones(site.out_dim, weight.dtype(), &Device::Cpu).unwrap();
-            let change = adapter.change(site, &weight, &tensors).unwrap();
-            let (merged, same) = change.merged(&weight, &bias).unwrap();
+            let layer_delta = adapter.layer_delta(site, &weight, &tensors).unwrap();
+            let (merged, same) = layer_delta.merged(&weight, &bias).unwrap();
             assert_eq!(same.id(), bias.detach().id(), "the bias is not DoRA's");
             let (a, b) = crate::adapter::lora_names(site);
             let (w, a, b) = (rows(&weight), rows(&tensors[&a]), rows(&tensors[&b]));

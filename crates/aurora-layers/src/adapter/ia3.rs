@@ -1,6 +1,6 @@
 //! IA3: each output of a site is multiplied by a learned number.
 
-use super::{Adapter, Change, Init, OutputScale, Slot};
+use super::{Adapter, Init, LayerDelta, OutputScale, Slot};
 use crate::tensors::{Tensors, get};
 use crate::{Result, Site};
 use candle_core::Tensor;
@@ -19,9 +19,9 @@ impl Adapter for Ia3 {
         Ok(sites.iter().map(|site| Slot::new(scale_name(site), site.out_dim, Init::Ones)).collect())
     }
 
-    fn change(&self, site: &Site, _weight: &Tensor, tensors: &Tensors) -> Result<Change> {
+    fn layer_delta(&self, site: &Site, _weight: &Tensor, tensors: &Tensors) -> Result<LayerDelta> {
         let factors = get(tensors, &scale_name(site))?;
-        Ok(Change { delta: None, scale: Some(OutputScale { factors, bias: true }) })
+        Ok(LayerDelta { delta: None, scale: Some(OutputScale { factors, bias: true }) })
     }
 }
 
@@ -48,8 +48,8 @@ mod tests {
         let l = (ones(&[site.out_dim]) * 3.0).unwrap();
         let tensors = Tensors::from([(scale_name(site), l)]);
         let (weight, bias) = (ones(&[site.out_dim, site.in_dim]), ones(&[site.out_dim]));
-        let change = Ia3.change(site, &weight, &tensors).unwrap();
-        let (weight, bias) = change.merged(&weight, &bias).unwrap();
+        let layer_delta = Ia3.layer_delta(site, &weight, &tensors).unwrap();
+        let (weight, bias) = layer_delta.merged(&weight, &bias).unwrap();
         assert!(weight.to_vec2::<f32>().unwrap().iter().flatten().all(|&w| w == 3.0));
         assert!(bias.to_vec1::<f32>().unwrap().iter().all(|&b| b == 3.0));
     }

@@ -10,14 +10,14 @@ use candle_core::Tensor;
 ///
 /// One value stands for one state of the adapter, say one training step.
 #[derive(Debug, Default)]
-pub struct Change {
+pub struct LayerDelta {
     /// The delta of the weight, dW.
     pub delta: Option<LowRank>,
     /// What the outputs are multiplied by.
     pub scale: Option<OutputScale>,
 }
 
-impl Rebuild for Change {
+impl Rebuild for LayerDelta {
     fn rebuild(&self, swap: &mut Swap) -> Result<Self> {
         let delta = self.delta.as_ref();
         let delta = delta.map(|delta| -> Result<LowRank> {
@@ -42,7 +42,7 @@ pub struct OutputScale {
     pub bias: bool,
 }
 
-impl Change {
+impl LayerDelta {
     /// The tuned map of `x` (.., in) with the frozen `weight` (out, in) and `bias` (out): (.., out).
     pub(crate) fn apply(
         &self,
@@ -150,8 +150,9 @@ mod tests {
             inputs.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
         let towards = normal("towards", &[3, SITE.0]);
         for mode in [DeltaMode::Apply, DeltaMode::Reconstruct] {
-            let change = adapter.change(&site(), &weight, &tensors).unwrap();
-            let y = change.apply(&inputs[0].1, &weight, &bias, Epilogue::default(), mode).unwrap();
+            let layer_delta = adapter.layer_delta(&site(), &weight, &tensors).unwrap();
+            let y =
+                layer_delta.apply(&inputs[0].1, &weight, &bias, Epilogue::default(), mode).unwrap();
             let mut point: Vec<(String, Vec<f64>)> =
                 inputs.iter().map(|(name, var)| (name.clone(), values(var))).collect();
             for (found, wanted) in values(&y).iter().zip(formula(&point)) {
@@ -231,12 +232,12 @@ mod tests {
     fn a_mask_acts_on_every_set_of_components() {
         let device = &Device::Cpu;
         let (a, b) = (normal("a", &[4, 3]), normal("b", &[2, 4]));
-        let change = super::Change {
+        let layer_delta = super::LayerDelta {
             delta: Some(aurora_kernels::LowRank::new(a.clone(), b.clone()).unwrap()),
             scale: None,
         };
         let mask = Tensor::new(&[0.0, 2.0], device).unwrap();
-        let delta = change.masked(&mask).unwrap().delta.unwrap();
+        let delta = layer_delta.masked(&mask).unwrap().delta.unwrap();
         let rows = a.to_vec2::<f64>().unwrap();
         let wanted: Vec<f64> = [0.0, 2.0, 0.0, 2.0]
             .iter()

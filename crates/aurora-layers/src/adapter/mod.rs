@@ -1,7 +1,7 @@
 //! Adapters: what is trained instead of a frozen map's weight.
 //!
 //! An adapter is a rule, not a store: it says which named tensors it wants and what they make of a site's map. The
-//! tensors live in [`crate::Tuned`], so the live model, its moving average and a file on disk are all the same rule over
+//! tensors live in [`crate::AdaptedParams`], so the live model, its moving average and a file on disk are all the same rule over
 //! different tensors.
 
 mod bottleneck;
@@ -15,11 +15,11 @@ mod tensor_train;
 mod tucker;
 mod vera;
 
-pub use bottleneck::{Beside, Bottleneck};
+pub use bottleneck::{Bottleneck, ParallelAdapter};
 pub use cp::Cp;
 pub use dora::Dora;
 pub use ia3::Ia3;
-pub use layer_delta::{Change, OutputScale};
+pub use layer_delta::{LayerDelta, OutputScale};
 pub use lora::Lora;
 pub(crate) use lora::lora_names;
 pub use tensor_train::TensorTrain;
@@ -115,13 +115,17 @@ pub trait Adapter: Send + Sync {
     }
 
     /// What becomes of a site with the frozen `weight` (out, in), differentiable with respect to the adapter's tensors.
-    fn change(&self, site: &Site, weight: &Tensor, tensors: &Tensors) -> Result<Change> {
+    fn layer_delta(&self, site: &Site, weight: &Tensor, tensors: &Tensors) -> Result<LayerDelta> {
         let _ = weight;
-        Ok(Change { delta: self.low_rank(site, tensors)?, scale: None })
+        Ok(LayerDelta { delta: self.low_rank(site, tensors)?, scale: None })
     }
 
     /// What stands beside whole blocks, by the block's path, for an adapter that is no change of a weight.
-    fn beside(&self, sites: &[Site], tensors: &Tensors) -> Result<BTreeMap<String, Beside>> {
+    fn parallel(
+        &self,
+        sites: &[Site],
+        tensors: &Tensors,
+    ) -> Result<BTreeMap<String, ParallelAdapter>> {
         let _ = (sites, tensors);
         Ok(BTreeMap::new())
     }
@@ -132,7 +136,7 @@ pub trait Adapter: Send + Sync {
             return Ok(factors.b().matmul(factors.a())?.detach());
         }
         let bias = Tensor::zeros(site.out_dim, weight.dtype(), weight.device())?;
-        let (merged, _) = self.change(site, weight, tensors)?.merged(weight, &bias)?;
+        let (merged, _) = self.layer_delta(site, weight, tensors)?.merged(weight, &bias)?;
         Ok((merged - weight.detach())?)
     }
 }

@@ -120,7 +120,7 @@ impl fmt::Display for LoadReport {
 const MOMENTUM: &str = "momentum copy";
 const QUEUE: &str = "momentum queue";
 const TEMPERATURE: &str = "temperature of training";
-const BESIDE: &str = "beside the weights";
+const NOT_A_TENSOR: &str = "beside the weights";
 
 /// What training keeps beside a model.
 fn training(name: &str) -> Option<&'static str> {
@@ -326,7 +326,7 @@ impl Checkpoint {
             }
         }
         if let File::Pth(pth) = &self.file {
-            report.ignored.extend(pth.ignored.iter().map(|name| (name.clone(), BESIDE)));
+            report.ignored.extend(pth.ignored.iter().map(|name| (name.clone(), NOT_A_TENSOR)));
         }
         if !report.complete() {
             let way = match report.unexpected.iter().any(|name| is_adapter(name)) {

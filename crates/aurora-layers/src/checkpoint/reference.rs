@@ -5,7 +5,8 @@ use candle_core::Device;
 use super::{Checkpoint, LoadReport};
 use crate::reference_checkpoint::{CORE, is_adapter, translate};
 use crate::{
-    AdapterKind, Backbone, BlipConfig, Error, Flavour, Form, Result, Tensors, TuneSpec, Tuned, gate,
+    AdaptedParams, AdapterConfig, AdapterKind, Backbone, BlipConfig, Error, Flavour, Form, Result,
+    Tensors, gate,
 };
 
 impl Checkpoint {
@@ -21,7 +22,7 @@ impl Checkpoint {
         &self,
         config: &BlipConfig,
         device: &Device,
-    ) -> Result<(Backbone, Tuned, LoadReport)> {
+    ) -> Result<(Backbone, AdaptedParams, LoadReport)> {
         let what = self.path().display().to_string();
         let (backbone, mut report) = self.backbone_beside(config, device, is_adapter)?;
         let mut stored = Tensors::new();
@@ -35,16 +36,16 @@ impl Checkpoint {
         };
         report.loaded += stored.len();
         let mut tensors = translate(&stored)?;
-        let mut spec = TuneSpec::new(AdapterKind::Tucker, Flavour::Released, rank);
+        let mut adapter_config = AdapterConfig::new(AdapterKind::Tucker, Flavour::Released, rank);
         if config.form != Form::Retrieval {
-            spec.context_slots = 0;
+            adapter_config.context_slots = 0;
         }
-        spec.gate = tensors.keys().any(|name| gate::is_name(name));
-        for (name, _) in spec.wanted(config)? {
+        adapter_config.gate = tensors.keys().any(|name| gate::is_name(name));
+        for (name, _) in adapter_config.wanted(config)? {
             if let Some(weight) = backbone.tensors.get(&name) {
                 tensors.entry(name).or_insert_with(|| weight.clone());
             }
         }
-        Ok((backbone, Tuned::from_tensors(spec, config, &what, tensors)?, report))
+        Ok((backbone, AdaptedParams::from_tensors(adapter_config, config, &what, tensors)?, report))
     }
 }

@@ -96,7 +96,7 @@ impl LoraConfig {
         }
         let start = config.rest.get("init_lora_weights").and_then(Value::as_str).unwrap_or("");
         let start = start.to_lowercase();
-        if CHANGES_WEIGHTS.iter().any(|changes| start.starts_with(changes)) {
+        if CHANGES_WEIGHTS.iter().any(|deltas| start.starts_with(deltas)) {
             return wrong(format!(
                 "init_lora_weights is {start:?}, which changes the frozen weights too; let PEFT make a plain LoRA of \
                  it (save_pretrained with path_initial_model_for_weight_conversion)"

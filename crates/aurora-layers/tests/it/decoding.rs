@@ -2,8 +2,8 @@
 
 use aurora_kernels::random::Stream;
 use aurora_layers::{
-    AdapterKind, Backbone, Blip, BlipConfig, CrossKeys, DecoderTokens, Flavour, Form, Generation,
-    Prepared, Seen, TextConfig, TuneSpec, Tuned, VisionConfig,
+    AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, BoundModel, CrossKeys,
+    DecoderTokens, Flavour, Form, Generation, Seen, TextConfig, VisionConfig,
 };
 use candle_core::{DType, Device, Tensor};
 
@@ -48,17 +48,17 @@ fn model(words: usize, seed: u64) -> (Backbone, Tensor) {
     (backbone, images)
 }
 
-fn keys(blip: &Blip, images: &Tensor, prepared: &Prepared) -> CrossKeys {
-    let states = blip.encode_image(images, prepared).unwrap();
-    blip.decoder_keys(&states, None, prepared).unwrap()
+fn keys(blip: &Blip, images: &Tensor, bound: &BoundModel) -> CrossKeys {
+    let states = blip.encode_image(images, bound).unwrap();
+    blip.decoder_keys(&states, None, bound).unwrap()
 }
 
 /// Log-likelihoods of the words that follow `ids` for picture `row`, all computed anew.
-fn next(blip: &Blip, keys: &CrossKeys, row: u32, ids: &[u32], prepared: &Prepared) -> Vec<f64> {
+fn next(blip: &Blip, keys: &CrossKeys, row: u32, ids: &[u32], bound: &BoundModel) -> Vec<f64> {
     let length = ids.len();
     let ids = Tensor::from_slice(ids, (1, length), &Device::Cpu).unwrap();
     let mask = Tensor::ones((1, length), DType::F32, &Device::Cpu).unwrap();
-    let states = blip.decode(&ids, &mask, &Seen::new(keys).rows([row]), prepared).unwrap();
+    let states = blip.decode(&ids, &mask, &Seen::new(keys).rows([row]), bound).unwrap();
     let last = states.narrow(1, length - 1, 1).unwrap().squeeze(1).unwrap();
     let logits: Vec<f32> =
         blip.predict_words(&last).unwrap().squeeze(0).unwrap().to_vec1().unwrap();
@@ -70,17 +70,17 @@ fn next(blip: &Blip, keys: &CrossKeys, row: u32, ids: &[u32], prepared: &Prepare
 fn kept_keys_change_nothing() {
     for seed in 0..6 {
         let (backbone, images) = model(30, seed);
-        let spec = TuneSpec::new(AdapterKind::Cp, Flavour::Released, 4);
-        let tuned = Tuned::start(spec, &backbone, 3, &Device::Cpu).unwrap();
+        let adapter_config = AdapterConfig::new(AdapterKind::Cp, Flavour::Released, 4);
+        let tuned = AdaptedParams::init(adapter_config, &backbone, 3, &Device::Cpu).unwrap();
         let blip = backbone.model().unwrap();
-        let prepared = tuned.prepare(&blip, None).unwrap();
-        let keys = keys(&blip, &images, &prepared);
+        let bound = tuned.bind(&blip, None).unwrap();
+        let keys = keys(&blip, &images, &bound);
         let prompt = [7, 9];
-        let written = blip.generate(&prompt, &keys, &Generation::greedy(8), &prepared).unwrap();
+        let written = blip.generate(&prompt, &keys, &Generation::greedy(8), &bound).unwrap();
         for (row, written) in (0u32..).zip(&written) {
             let mut ids = vec![1, 7, 9];
             for step in 0..8 {
-                let scores = next(&blip, &keys, row, &ids, &prepared);
+                let scores = next(&blip, &keys, row, &ids, &bound);
                 let best = (0..30u32)
                     .max_by(|&a, &b| scores[a as usize].total_cmp(&scores[b as usize]))
                     .unwrap();
@@ -102,15 +102,15 @@ fn a_wide_beam_finds_the_best_text() {
     for (seed, length_penalty) in [(1, 1.0), (2, 0.0), (3, 2.0), (4, 1.0)] {
         let (backbone, images) = model(words as usize, seed);
         let blip = backbone.model().unwrap();
-        let prepared = blip.bare().unwrap();
-        let keys = keys(&blip, &images, &prepared);
+        let bound = blip.bind_frozen().unwrap();
+        let keys = keys(&blip, &images, &bound);
         let how = Generation { longest, beams: 300, length_penalty };
-        let written = blip.generate(&[], &keys, &how, &prepared).unwrap();
+        let written = blip.generate(&[], &keys, &how, &bound).unwrap();
         for (row, written) in (0u32..).zip(&written) {
             let mut best = (f64::NEG_INFINITY, Vec::new());
             let mut open = vec![(0.0, vec![1u32])];
             while let Some((score, ids)) = open.pop() {
-                let scores = next(&blip, &keys, row, &ids, &prepared);
+                let scores = next(&blip, &keys, row, &ids, &bound);
                 for word in 0..words {
                     let score = score + scores[word as usize];
                     let count = ids.len() as f64;
@@ -136,7 +136,7 @@ fn a_wide_beam_finds_the_best_text() {
 fn a_model_says_which_part_it_lacks() {
     let (backbone, images) = model(30, 1);
     let blip = backbone.model().unwrap();
-    let bare = blip.bare().unwrap();
+    let bare = blip.bind_frozen().unwrap();
     let ids = Tensor::zeros((1, 3), DType::U32, &Device::Cpu).unwrap();
     let mask = Tensor::ones((1, 3), DType::F32, &Device::Cpu).unwrap();
     let message = blip.encode_text(&ids, &mask, &bare).unwrap_err().to_string();

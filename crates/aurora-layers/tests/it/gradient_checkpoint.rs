@@ -3,7 +3,7 @@
 use crate::small::trained::{assert_same, backbone, gradients, loss, specs, trained};
 use crate::small::{Inputs, answering, config, inputs};
 use aurora_kernels::DeltaMode;
-use aurora_layers::{AdapterKind, Blip, BlipConfig, Checkpointing, Prepared, Seen};
+use aurora_layers::{AdapterKind, Blip, BlipConfig, BoundModel, Checkpointing, Seen};
 use candle_core::{DType, Tensor};
 
 /// The small inputs in the model's element type.
@@ -12,53 +12,58 @@ fn inputs_for(blip: &Blip) -> Inputs {
 }
 
 /// A step of retrieval: both towers, texts alone and fused, `[CLS]` and all tokens.
-fn retrieval(blip: &Blip, prepared: &Prepared) -> Tensor {
+fn retrieval(blip: &Blip, bound: &BoundModel) -> Tensor {
     let Inputs { images, ids, mask } = inputs_for(blip);
-    let states = blip.encode_image(&images, prepared).unwrap();
-    let keys = blip.cross_keys(&states, prepared).unwrap();
+    let states = blip.encode_image(&images, bound).unwrap();
+    let keys = blip.cross_keys(&states, bound).unwrap();
     let seen = Seen::new(&keys).rows([2, 0, 1]);
     let parts = [
-        blip.encode_image_cls(&images, prepared).unwrap(),
-        blip.encode_text(&ids, &mask, prepared).unwrap(),
-        blip.encode_text_cls(&ids, &mask, prepared).unwrap(),
-        blip.fuse_tokens(&ids, &mask, &seen, prepared).unwrap(),
-        blip.fuse_cls(&ids, &mask, &seen, prepared).unwrap(),
+        blip.encode_image_cls(&images, bound).unwrap(),
+        blip.encode_text(&ids, &mask, bound).unwrap(),
+        blip.encode_text_cls(&ids, &mask, bound).unwrap(),
+        blip.fuse_tokens(&ids, &mask, &seen, bound).unwrap(),
+        blip.fuse_cls(&ids, &mask, &seen, bound).unwrap(),
         states,
     ];
     parts.iter().map(loss).reduce(|sum, part| (sum + part).unwrap()).unwrap()
 }
 
 /// A step of answering: the decoder looks at what the encoder made of questions.
-fn answer(blip: &Blip, prepared: &Prepared) -> Tensor {
+fn answer(blip: &Blip, bound: &BoundModel) -> Tensor {
     let Inputs { images, ids, mask } = inputs_for(blip);
-    let states = blip.encode_image(&images, prepared).unwrap();
-    let keys = blip.cross_keys(&states, prepared).unwrap();
-    let questions = blip.fuse_tokens(&ids, &mask, &Seen::new(&keys), prepared).unwrap();
-    let keys = blip.decoder_keys(&questions, Some(&mask), prepared).unwrap();
+    let states = blip.encode_image(&images, bound).unwrap();
+    let keys = blip.cross_keys(&states, bound).unwrap();
+    let questions = blip.fuse_tokens(&ids, &mask, &Seen::new(&keys), bound).unwrap();
+    let keys = blip.decoder_keys(&questions, Some(&mask), bound).unwrap();
     let seen = Seen::new(&keys).rows([1, 1, 0]);
-    let states = blip.decode_tokens(&ids, &mask, &seen, prepared).unwrap();
+    let states = blip.decode_tokens(&ids, &mask, &seen, bound).unwrap();
     loss(&blip.predict_words(&states).unwrap())
 }
 
-type Step = fn(&Blip, &Prepared) -> Tensor;
+type Step = fn(&Blip, &BoundModel) -> Tensor;
 
 /// Values to the bit, and gradients to `tolerance`: where sites share factors, their gradients are added up in another
 /// order.
 fn assert_segments_change_nothing(config: BlipConfig, step: Step, dtype: DType, tolerance: f64) {
     let backbone = backbone(config, dtype);
     // With heads alone nothing that a segment could differentiate is trained.
-    for spec in specs().into_iter().filter(|spec| spec.kind != AdapterKind::Heads) {
-        let (blip, tuned, variables) = trained(&backbone, spec.clone());
+    for adapter_config in
+        specs().into_iter().filter(|adapter_config| adapter_config.kind != AdapterKind::Heads)
+    {
+        let (blip, tuned, variables) = trained(&backbone, adapter_config.clone());
         for mode in [DeltaMode::Apply, DeltaMode::Reconstruct] {
             let run = |checkpointing| {
-                let mut prepared = tuned.prepare(&blip, None).unwrap();
-                (prepared.mode, prepared.checkpointing) = (mode, checkpointing);
-                let loss = step(&blip, &prepared);
+                let mut bound = tuned.bind(&blip, None).unwrap();
+                (bound.mode, bound.checkpointing) = (mode, checkpointing);
+                let loss = step(&blip, &bound);
                 let value = loss.to_dtype(DType::F64).unwrap().to_scalar::<f64>().unwrap();
                 (value, gradients(&loss, &variables))
             };
             let (found, wanted) = (run(Checkpointing::Block), run(Checkpointing::None));
-            let what = format!("{:?} {:?} {mode:?} {dtype:?}", spec.kind, spec.flavour);
+            let what = format!(
+                "{:?} {:?} {mode:?} {dtype:?}",
+                adapter_config.kind, adapter_config.flavour
+            );
             assert_eq!(found.0, wanted.0, "{what}");
             // That the same ones have a gradient is part of it: a missing one has to be found with segments too.
             assert_same(&what, &found.1, &wanted.1, tolerance);
@@ -82,15 +87,20 @@ fn segments_of_answering_change_nothing() {
 #[test]
 fn what_a_pass_does_not_use_gets_no_gradient() {
     let backbone = backbone(config(), DType::F32);
-    for spec in specs() {
-        let (blip, tuned, variables) = trained(&backbone, spec.clone());
+    for adapter_config in specs() {
+        let (blip, tuned, variables) = trained(&backbone, adapter_config.clone());
         let run = |checkpointing| {
-            let mut prepared = tuned.prepare(&blip, None).unwrap();
-            prepared.checkpointing = checkpointing;
+            let mut bound = tuned.bind(&blip, None).unwrap();
+            bound.checkpointing = checkpointing;
             let Inputs { ids, mask, .. } = inputs();
-            let loss = loss(&blip.encode_text_cls(&ids, &mask, &prepared).unwrap());
+            let loss = loss(&blip.encode_text_cls(&ids, &mask, &bound).unwrap());
             gradients(&loss, &variables).into_keys().collect::<Vec<_>>()
         };
-        assert_eq!(run(Checkpointing::Block), run(Checkpointing::None), "{:?}", spec.kind);
+        assert_eq!(
+            run(Checkpointing::Block),
+            run(Checkpointing::None),
+            "{:?}",
+            adapter_config.kind
+        );
     }
 }

@@ -6,8 +6,8 @@
 use aurora_kernels::DeltaMode;
 use aurora_kernels::random::Stream;
 use aurora_layers::{
-    AdapterKind, Backbone, BlipConfig, Checkpointing, Flavour, Form, TextConfig, TuneSpec, Tuned,
-    VisionConfig,
+    AdaptedParams, AdapterConfig, AdapterKind, Backbone, BlipConfig, Checkpointing, Flavour, Form,
+    TextConfig, VisionConfig,
 };
 use candle_core::Device;
 use std::process::Command;
@@ -65,20 +65,20 @@ fn step_in_a_process_of_its_own() {
     let &(_, width, side, pictures) = CASES.iter().find(|(name, ..)| *case == **name).unwrap();
     let backbone = Backbone::random(config(width, side), 1, &Device::Cpu).unwrap();
     let blip = backbone.model().unwrap();
-    let spec = TuneSpec::new(AdapterKind::Cp, Flavour::Aurora, 2);
-    let tuned = Tuned::start(spec, &backbone, 1, &Device::Cpu).unwrap();
+    let adapter_config = AdapterConfig::new(AdapterKind::Cp, Flavour::Aurora, 2);
+    let tuned = AdaptedParams::init(adapter_config, &backbone, 1, &Device::Cpu).unwrap();
     let (tuned, variables) = tuned.into_variables().unwrap();
-    let mut prepared = tuned.prepare(&blip, None).unwrap();
-    prepared.mode = DeltaMode::Reconstruct;
+    let mut bound = tuned.bind(&blip, None).unwrap();
+    bound.mode = DeltaMode::Reconstruct;
     if std::env::var_os(SEGMENTS).is_some() {
-        prepared.checkpointing = Checkpointing::Block;
+        bound.checkpointing = Checkpointing::Block;
     }
     let mut stream = Stream::new(1, "images", 0, 0);
     let images = stream.normal_tensor((pictures, 3, 4 * side, 4 * side), 1.0).unwrap();
     // The peak is counted from here on.
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
     let before = status("VmRSS:");
-    let states = blip.encode_image(&images, &prepared).unwrap();
+    let states = blip.encode_image(&images, &bound).unwrap();
     let store = states.sqr().unwrap().sum_all().unwrap().backward().unwrap();
     assert!(variables.iter().any(|(_, variable)| store.get(variable).is_some()));
     let took = status("VmHWM:").saturating_sub(before);

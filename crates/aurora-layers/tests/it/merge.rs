@@ -1,8 +1,10 @@
 //! Merged weights compute what the adapted model does, and come apart again to the byte.
 
 use crate::small::{answering, answers, bits, config, every_spec, moved, outputs, relative};
-use aurora_layers::merge::{BESIDE, Merged, merge};
-use aurora_layers::{AdapterKind, Backbone, Flavour, Tower, TuneSpec, Tuned, load_adapter};
+use aurora_layers::merge::{Merged, RESIDUAL_ADAPTER, merge};
+use aurora_layers::{
+    AdaptedParams, AdapterConfig, AdapterKind, Backbone, Flavour, Tower, load_adapter,
+};
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
@@ -10,24 +12,24 @@ fn backbone() -> Backbone {
     Backbone::random(config(), 1, &Device::Cpu).unwrap()
 }
 
-fn mergeable() -> impl Iterator<Item = TuneSpec> {
-    every_spec().into_iter().filter(|spec| spec.kind != AdapterKind::Bottleneck)
+fn mergeable() -> impl Iterator<Item = AdapterConfig> {
+    every_spec().into_iter().filter(|adapter_config| adapter_config.kind != AdapterKind::Bottleneck)
 }
 
 /// Pictures, texts and fusion of the adapted model.
-fn adapted(backbone: &Backbone, tuned: &Tuned) -> Vec<Tensor> {
+fn adapted(backbone: &Backbone, tuned: &AdaptedParams) -> Vec<Tensor> {
     let blip = tuned.model(&Arc::new(backbone.model().unwrap())).unwrap();
-    outputs(&blip, &tuned.prepare(&blip, None).unwrap())
+    outputs(&blip, &tuned.bind(&blip, None).unwrap())
 }
 
 /// The same of the merged one, with what stands beside.
-fn merged_outputs(backbone: &Backbone, beside: &Tuned) -> Vec<Tensor> {
+fn merged_outputs(backbone: &Backbone, residual: &AdaptedParams) -> Vec<Tensor> {
     let blip = backbone.model().unwrap();
-    outputs(&blip, &beside.prepare(&blip, None).unwrap())
+    outputs(&blip, &residual.bind(&blip, None).unwrap())
 }
 
 fn assert_same(merged: &Merged, wanted: &[Tensor], what: &str) {
-    for (found, wanted) in merged_outputs(&merged.backbone, &merged.beside).iter().zip(wanted) {
+    for (found, wanted) in merged_outputs(&merged.backbone, &merged.residual).iter().zip(wanted) {
         let off = relative(found, wanted);
         assert!(off < 1e-5, "{what}: {off}");
     }
@@ -36,10 +38,11 @@ fn assert_same(merged: &Merged, wanted: &[Tensor], what: &str) {
 #[test]
 fn merged_equals_adapted() {
     let backbone = backbone();
-    let bare = outputs(&backbone.model().unwrap(), &backbone.model().unwrap().bare().unwrap());
-    for spec in mergeable() {
-        let what = format!("{:?} {:?}", spec.kind, spec.start);
-        let tuned = moved(&backbone, spec, 0.1);
+    let bare =
+        outputs(&backbone.model().unwrap(), &backbone.model().unwrap().bind_frozen().unwrap());
+    for adapter_config in mergeable() {
+        let what = format!("{:?} {:?}", adapter_config.kind, adapter_config.start);
+        let tuned = moved(&backbone, adapter_config, 0.1);
         let wanted = adapted(&backbone, &tuned);
         assert!(relative(&wanted[2], &bare[2]) > 1e-3, "{what} does something");
         assert_same(&merge(&backbone, &tuned).unwrap(), &wanted, &what);
@@ -50,15 +53,15 @@ fn merged_equals_adapted() {
 fn a_merged_model_answers_as_the_adapted_one() {
     let backbone = Backbone::random(answering(), 1, &Device::Cpu).unwrap();
     let frozen = Arc::new(backbone.model().unwrap());
-    for spec in mergeable() {
-        let what = format!("{:?} {:?}", spec.kind, spec.start);
-        let tuned = moved(&backbone, spec, 0.1);
+    for adapter_config in mergeable() {
+        let what = format!("{:?} {:?}", adapter_config.kind, adapter_config.start);
+        let tuned = moved(&backbone, adapter_config, 0.1);
         let blip = tuned.model(&frozen).unwrap();
-        let wanted = answers(&blip, &tuned.prepare(&blip, None).unwrap());
+        let wanted = answers(&blip, &tuned.bind(&blip, None).unwrap());
         let merged = merge(&backbone, &tuned).unwrap();
         let blip = merged.backbone.model().unwrap();
-        let prepared = merged.beside.prepare(&blip, None).unwrap();
-        for (found, wanted) in answers(&blip, &prepared).iter().zip(&wanted) {
+        let bound = merged.residual.bind(&blip, None).unwrap();
+        for (found, wanted) in answers(&blip, &bound).iter().zip(&wanted) {
             let off = relative(found, wanted);
             assert!(off < 1e-5, "{what}: {off}");
         }
@@ -68,13 +71,13 @@ fn a_merged_model_answers_as_the_adapted_one() {
 #[test]
 fn flavour_released_keeps_its_gates_beside() {
     let backbone = backbone();
-    let spec = TuneSpec::new(AdapterKind::Tucker, Flavour::Released, 4);
-    let tuned = moved(&backbone, spec, 0.1);
+    let adapter_config = AdapterConfig::new(AdapterKind::Tucker, Flavour::Released, 4);
+    let tuned = moved(&backbone, adapter_config, 0.1);
     let merged = merge(&backbone, &tuned).unwrap();
-    assert!(merged.has_beside());
+    assert!(merged.has_residual());
     assert!(
         merged
-            .beside
+            .residual
             .tensors
             .keys()
             .all(|name| name.contains("aurora_scale_") || name.contains("aurora_shift_"))
@@ -85,11 +88,11 @@ fn flavour_released_keeps_its_gates_beside() {
 #[test]
 fn targets_and_further_modules_are_honoured() {
     let backbone = backbone();
-    let mut spec = TuneSpec::new(AdapterKind::Dora, Flavour::Aurora, 4);
-    spec.targets.towers = vec![Tower::Vision];
-    spec.targets.modules = vec!["attn.qkv".into()];
-    spec.modules_to_save = vec!["visual_encoder.norm".into(), "itm_head".into()];
-    let tuned = moved(&backbone, spec, 0.1);
+    let mut adapter_config = AdapterConfig::new(AdapterKind::Dora, Flavour::Aurora, 4);
+    adapter_config.targets.towers = vec![Tower::Vision];
+    adapter_config.targets.modules = vec!["attn.qkv".into()];
+    adapter_config.modules_to_save = vec!["visual_encoder.norm".into(), "itm_head".into()];
+    let tuned = moved(&backbone, adapter_config, 0.1);
     let merged = merge(&backbone, &tuned).unwrap();
     assert_eq!(
         merged.replaced().collect::<Vec<_>>(),
@@ -108,9 +111,9 @@ fn targets_and_further_modules_are_honoured() {
 #[test]
 fn unmerged_is_the_original_to_the_byte() {
     let backbone = backbone();
-    for spec in mergeable() {
-        let kind = spec.kind;
-        let merged = merge(&backbone, &moved(&backbone, spec, 0.1)).unwrap();
+    for adapter_config in mergeable() {
+        let kind = adapter_config.kind;
+        let merged = merge(&backbone, &moved(&backbone, adapter_config, 0.1)).unwrap();
         let back = merged.unmerge().unwrap();
         assert_eq!(back.tensors.len(), backbone.tensors.len());
         for (name, tensor) in &backbone.tensors {
@@ -129,8 +132,8 @@ fn unmerged_is_the_original_to_the_byte() {
 #[test]
 fn weights_that_were_changed_after_merging_are_noticed() {
     let backbone = backbone();
-    let spec = TuneSpec::new(AdapterKind::Lora, Flavour::Aurora, 4);
-    let mut merged = merge(&backbone, &moved(&backbone, spec, 0.1)).unwrap();
+    let adapter_config = AdapterConfig::new(AdapterKind::Lora, Flavour::Aurora, 4);
+    let mut merged = merge(&backbone, &moved(&backbone, adapter_config, 0.1)).unwrap();
     let name = "visual_encoder.norm.bias";
     let other = (&merged.backbone.tensors[name] + 1.0).unwrap();
     merged.backbone.tensors.insert(name.into(), other);
@@ -141,8 +144,8 @@ fn weights_that_were_changed_after_merging_are_noticed() {
 #[test]
 fn a_bottleneck_is_refused_by_name() {
     let backbone = backbone();
-    let spec = TuneSpec::new(AdapterKind::Bottleneck, Flavour::Aurora, 4);
-    let message = merge(&backbone, &moved(&backbone, spec, 0.1)).unwrap_err().to_string();
+    let adapter_config = AdapterConfig::new(AdapterKind::Bottleneck, Flavour::Aurora, 4);
+    let message = merge(&backbone, &moved(&backbone, adapter_config, 0.1)).unwrap_err().to_string();
     assert!(
         message.contains("kind = bottleneck") && message.contains("cannot be merged"),
         "{message}"
@@ -152,8 +155,8 @@ fn a_bottleneck_is_refused_by_name() {
 #[test]
 fn a_merged_folder_reads_back_with_what_stands_beside() {
     let backbone = backbone();
-    let spec = TuneSpec::new(AdapterKind::Cp, Flavour::Aurora, 4);
-    let tuned = moved(&backbone, spec, 0.1);
+    let adapter_config = AdapterConfig::new(AdapterKind::Cp, Flavour::Aurora, 4);
+    let tuned = moved(&backbone, adapter_config, 0.1);
     let merged = merge(&backbone, &tuned).unwrap();
     let wanted = adapted(&backbone, &tuned);
     // f32 is exact; f16 and bf16 round the weights, and what stands beside fits all the same.
@@ -161,17 +164,18 @@ fn a_merged_folder_reads_back_with_what_stands_beside() {
         let folder = tempfile::tempdir().unwrap();
         merged.write(folder.path(), dtype, "small").unwrap();
         let back = Backbone::read(folder.path(), &Device::Cpu).unwrap();
-        let beside = load_adapter(&folder.path().join(BESIDE), &back, &Device::Cpu).unwrap();
-        assert!(beside.spec.gate && beside.spec.modules_to_save.is_empty());
-        for (found, wanted) in merged_outputs(&back, &beside).iter().zip(&wanted) {
+        let residual =
+            load_adapter(&folder.path().join(RESIDUAL_ADAPTER), &back, &Device::Cpu).unwrap();
+        assert!(residual.adapter_config.gate && residual.adapter_config.modules_to_save.is_empty());
+        for (found, wanted) in merged_outputs(&back, &residual).iter().zip(&wanted) {
             let off = relative(found, wanted);
             assert!(off < allowed, "{dtype:?}: {off}");
         }
     }
     // Without gates and context there is nothing beside.
-    let spec = TuneSpec::new(AdapterKind::Lora, Flavour::Aurora, 4);
-    let merged = merge(&backbone, &moved(&backbone, spec, 0.1)).unwrap();
+    let adapter_config = AdapterConfig::new(AdapterKind::Lora, Flavour::Aurora, 4);
+    let merged = merge(&backbone, &moved(&backbone, adapter_config, 0.1)).unwrap();
     let folder = tempfile::tempdir().unwrap();
     merged.write(folder.path(), DType::F32, "small").unwrap();
-    assert!(!folder.path().join(BESIDE).exists());
+    assert!(!folder.path().join(RESIDUAL_ADAPTER).exists());
 }

@@ -7,7 +7,7 @@ use crate::small::trained::{
 use crate::small::{Inputs, answering, config, inputs};
 use aurora_kernels::DeltaMode;
 use aurora_kernels::random::Stream;
-use aurora_layers::{AdapterKind, Blip, Flavour, Prepared, Seen, TuneSpec, cls};
+use aurora_layers::{AdapterConfig, AdapterKind, Blip, BoundModel, Flavour, Seen, cls};
 use candle_core::{D, DType, Device, Tensor, Var};
 use proptest::prelude::*;
 
@@ -15,27 +15,27 @@ use proptest::prelude::*;
 const ROUNDING: f64 = 1e-11;
 
 /// What the passes to `[CLS]` give, (rows, width): pictures, texts, pairs.
-fn short(blip: &Blip, prepared: &Prepared, inputs: &Inputs) -> [Tensor; 3] {
+fn short(blip: &Blip, bound: &BoundModel, inputs: &Inputs) -> [Tensor; 3] {
     let Inputs { images, ids, mask } = inputs;
-    let keys = blip.cross_keys(&blip.encode_image(images, prepared).unwrap(), prepared).unwrap();
+    let keys = blip.cross_keys(&blip.encode_image(images, bound).unwrap(), bound).unwrap();
     let seen = Seen::new(&keys).rows([2, 0, 1]);
     [
-        blip.encode_image_cls(images, prepared).unwrap(),
-        blip.encode_text_cls(ids, mask, prepared).unwrap(),
-        blip.fuse_cls(ids, mask, &seen, prepared).unwrap(),
+        blip.encode_image_cls(images, bound).unwrap(),
+        blip.encode_text_cls(ids, mask, bound).unwrap(),
+        blip.fuse_cls(ids, mask, &seen, bound).unwrap(),
     ]
 }
 
 /// The same of the full passes.
-fn full(blip: &Blip, prepared: &Prepared, inputs: &Inputs) -> [Tensor; 3] {
+fn full(blip: &Blip, bound: &BoundModel, inputs: &Inputs) -> [Tensor; 3] {
     let Inputs { images, ids, mask } = inputs;
-    let states = blip.encode_image(images, prepared).unwrap();
-    let keys = blip.cross_keys(&states, prepared).unwrap();
+    let states = blip.encode_image(images, bound).unwrap();
+    let keys = blip.cross_keys(&states, bound).unwrap();
     let seen = Seen::new(&keys).rows([2, 0, 1]);
     [
         states,
-        blip.encode_text(ids, mask, prepared).unwrap(),
-        blip.fuse(ids, mask, &seen, prepared).unwrap(),
+        blip.encode_text(ids, mask, bound).unwrap(),
+        blip.fuse(ids, mask, &seen, bound).unwrap(),
     ]
     .map(|states| cls(&states).unwrap())
 }
@@ -44,20 +44,23 @@ fn full(blip: &Blip, prepared: &Prepared, inputs: &Inputs) -> [Tensor; 3] {
 fn passes_to_cls_equal_full_passes_gradients_too() {
     let backbone = backbone(config(), DType::F64);
     let inputs = inputs().of(DType::F64);
-    for spec in specs() {
-        let (blip, tuned, variables) = trained(&backbone, spec.clone());
+    for adapter_config in specs() {
+        let (blip, tuned, variables) = trained(&backbone, adapter_config.clone());
         for mode in [DeltaMode::Apply, DeltaMode::Reconstruct] {
-            let mut prepared = tuned.prepare(&blip, None).unwrap();
-            prepared.mode = mode;
-            let found = short(&blip, &prepared, &inputs);
-            let wanted = full(&blip, &prepared, &inputs);
+            let mut bound = tuned.bind(&blip, None).unwrap();
+            bound.mode = mode;
+            let found = short(&blip, &bound, &inputs);
+            let wanted = full(&blip, &bound, &inputs);
             for (part, (found, wanted)) in
                 ["image", "text", "pair"].iter().zip(found.iter().zip(&wanted))
             {
-                let what = format!("{:?} {:?} {mode:?} {part}", spec.kind, spec.flavour);
+                let what = format!(
+                    "{:?} {:?} {mode:?} {part}",
+                    adapter_config.kind, adapter_config.flavour
+                );
                 assert_eq!(found.dims(), wanted.dims());
                 assert_near(&what, found, wanted);
-                if spec.kind == AdapterKind::Heads {
+                if adapter_config.kind == AdapterKind::Heads {
                     continue; // no gradient below the heads
                 }
                 let found = gradients(&loss(found), &variables);
@@ -96,13 +99,13 @@ fn assert_near(what: &str, found: &Tensor, wanted: &Tensor) {
 
 fn padding_changes_nothing(kind: AdapterKind, lengths: &[usize]) {
     let backbone = backbone(answering(), DType::F64);
-    let (blip, tuned, variables) = trained(&backbone, TuneSpec::new(kind, Flavour::Aurora, 4));
+    let (blip, tuned, variables) = trained(&backbone, AdapterConfig::new(kind, Flavour::Aurora, 4));
     let inputs = padded(lengths, 9);
-    let prepared = tuned.prepare(&blip, None).unwrap();
-    let states = blip.encode_image(&inputs.images, &prepared).unwrap();
-    let keys = blip.cross_keys(&states, &prepared).unwrap();
+    let bound = tuned.bind(&blip, None).unwrap();
+    let states = blip.encode_image(&inputs.images, &bound).unwrap();
+    let keys = blip.cross_keys(&states, &bound).unwrap();
     let questions = normal("questions", (lengths.len(), 17, 32), DType::F64);
-    let decoder_keys = blip.decoder_keys(&questions, None, &prepared).unwrap();
+    let decoder_keys = blip.decoder_keys(&questions, None, &bound).unwrap();
     let rows: Vec<u32> = (0..lengths.len() as u32).rev().collect();
     // Each text weighs the keys of what it sees in a way of its own.
     let scale = normal("key scale", (lengths.len(), 17), DType::F64);
@@ -110,10 +113,10 @@ fn padding_changes_nothing(kind: AdapterKind, lengths: &[usize]) {
     let seen = |keys| Seen::new(keys).rows(rows.as_slice()).scaled(Some(scale.clone()));
     let (ids, mask) = (&inputs.ids, &inputs.mask);
     let batch = [
-        blip.encode_text_cls(ids, mask, &prepared).unwrap(),
-        blip.fuse_cls(ids, mask, &seen(&keys), &prepared).unwrap(),
-        blip.fuse_tokens(ids, mask, &seen(&keys), &prepared).unwrap(),
-        blip.decode_tokens(ids, mask, &seen(&decoder_keys), &prepared).unwrap(),
+        blip.encode_text_cls(ids, mask, &bound).unwrap(),
+        blip.fuse_cls(ids, mask, &seen(&keys), &bound).unwrap(),
+        blip.fuse_tokens(ids, mask, &seen(&keys), &bound).unwrap(),
+        blip.decode_tokens(ids, mask, &seen(&decoder_keys), &bound).unwrap(),
     ];
     let one_by_one = lengths.iter().enumerate().map(|(row, &length)| {
         let (ids, mask) = alone(&inputs, row, length);
@@ -121,10 +124,10 @@ fn padding_changes_nothing(kind: AdapterKind, lengths: &[usize]) {
         let seen = |keys| Seen::new(keys).rows([rows[row]]).scaled(Some(one.clone()));
         let long = |states: Tensor| states.pad_with_zeros(1, 0, 9 - length).unwrap();
         [
-            cls(&blip.encode_text(&ids, &mask, &prepared).unwrap()).unwrap(),
-            cls(&blip.fuse(&ids, &mask, &seen(&keys), &prepared).unwrap()).unwrap(),
-            long(blip.fuse(&ids, &mask, &seen(&keys), &prepared).unwrap()),
-            long(blip.decode(&ids, &mask, &seen(&decoder_keys), &prepared).unwrap()),
+            cls(&blip.encode_text(&ids, &mask, &bound).unwrap()).unwrap(),
+            cls(&blip.fuse(&ids, &mask, &seen(&keys), &bound).unwrap()).unwrap(),
+            long(blip.fuse(&ids, &mask, &seen(&keys), &bound).unwrap()),
+            long(blip.decode(&ids, &mask, &seen(&decoder_keys), &bound).unwrap()),
         ]
     });
     let one_by_one: Vec<[Tensor; 4]> = one_by_one.collect();
@@ -163,17 +166,18 @@ proptest! {
 #[test]
 fn a_mask_may_have_holes() {
     let backbone = backbone(config(), DType::F64);
-    let (blip, tuned, _) = trained(&backbone, TuneSpec::new(AdapterKind::Cp, Flavour::Aurora, 4));
-    let prepared = tuned.prepare(&blip, None).unwrap();
+    let (blip, tuned, _) =
+        trained(&backbone, AdapterConfig::new(AdapterKind::Cp, Flavour::Aurora, 4));
+    let bound = tuned.bind(&blip, None).unwrap();
     let Inputs { ids, images, .. } = inputs().of(DType::F64);
-    let states = blip.encode_image(&images, &prepared).unwrap();
-    let keys = blip.cross_keys(&states, &prepared).unwrap();
+    let states = blip.encode_image(&images, &bound).unwrap();
+    let keys = blip.cross_keys(&states, &bound).unwrap();
     for first in [1f32, 0.0] {
         // With the first place hidden nothing is left out; that has to work all the same.
         let mask = [first, 0., 1., 1., 0., 1., 0.].repeat(3);
         let mask = Tensor::from_vec(mask, (3, 7), &Device::Cpu).unwrap();
-        let found = blip.fuse_cls(&ids, &mask, &Seen::new(&keys), &prepared).unwrap();
-        let wanted = cls(&blip.fuse(&ids, &mask, &Seen::new(&keys), &prepared).unwrap()).unwrap();
+        let found = blip.fuse_cls(&ids, &mask, &Seen::new(&keys), &bound).unwrap();
+        let wanted = cls(&blip.fuse(&ids, &mask, &Seen::new(&keys), &bound).unwrap()).unwrap();
         assert_near("holes", &found, &wanted);
     }
 }
@@ -183,7 +187,7 @@ fn a_mask_may_have_holes() {
 fn a_mask_of_another_shape_is_refused() {
     let backbone = backbone(config(), DType::F32);
     let (blip, inputs) = (backbone.model().unwrap(), inputs());
-    let bare = blip.bare().unwrap();
+    let bare = blip.bind_frozen().unwrap();
     for mask in [inputs.mask.narrow(1, 0, 5), inputs.mask.narrow(0, 0, 2)] {
         let error = blip.encode_text_cls(&inputs.ids, &mask.unwrap(), &bare).unwrap_err();
         assert!(error.to_string().contains("has to be [3, 7]"), "{error}");
@@ -195,19 +199,19 @@ fn a_mask_of_another_shape_is_refused() {
 fn maps_folded_into_queries_give_what_keys_and_values_give() {
     let backbone = backbone(config(), DType::F64);
     let Inputs { images, ids, mask } = inputs().of(DType::F64);
-    for spec in specs() {
-        let (blip, tuned, _) = trained(&backbone, spec.clone());
+    for adapter_config in specs() {
+        let (blip, tuned, _) = trained(&backbone, adapter_config.clone());
         let tuned = tuned.detached();
         let blip = tuned.model(&blip).unwrap();
-        let prepared = tuned.prepare(&blip, None).unwrap();
-        let states = blip.encode_image(&images, &prepared).unwrap();
-        let keys = blip.cross_keys(&states, &prepared).unwrap();
+        let bound = tuned.bind(&blip, None).unwrap();
+        let states = blip.encode_image(&images, &bound).unwrap();
+        let keys = blip.cross_keys(&states, &bound).unwrap();
         let folded = blip.cross_states(&states).unwrap();
         let fuse = |keys| {
             let seen = Seen::new(keys).rows([2, 0, 1]);
-            blip.fuse_cls(&ids, &mask, &seen, &prepared).unwrap()
+            blip.fuse_cls(&ids, &mask, &seen, &bound).unwrap()
         };
-        let what = format!("{:?} {:?}", spec.kind, spec.flavour);
+        let what = format!("{:?} {:?}", adapter_config.kind, adapter_config.flavour);
         let (found, wanted) = (fuse(&folded), fuse(&keys));
         let off = largest(&(&found - &wanted).unwrap());
         assert!(off <= ROUNDING * largest(&wanted), "{what}: {off:e}");
@@ -221,22 +225,22 @@ fn folding_refuses_what_is_trained() {
     let backbone = backbone(config(), DType::F32);
     let Inputs { images, ids, mask } = inputs().of(DType::F32);
     // Trained are maps of texts; those to keys and values alone; the backbone's own.
-    let whole = TuneSpec::new(AdapterKind::Full, Flavour::Aurora, 4);
-    let cp = TuneSpec::new(AdapterKind::Cp, Flavour::Aurora, 4);
-    let mut values = TuneSpec::new(AdapterKind::Lora, Flavour::Aurora, 4);
+    let whole = AdapterConfig::new(AdapterKind::Full, Flavour::Aurora, 4);
+    let cp = AdapterConfig::new(AdapterKind::Cp, Flavour::Aurora, 4);
+    let mut values = AdapterConfig::new(AdapterKind::Lora, Flavour::Aurora, 4);
     values.targets.modules = vec!["crossattention.self.value".to_owned()];
-    for spec in [whole, cp, values] {
-        let (blip, tuned, _) = trained(&backbone, spec.clone());
-        let prepared = tuned.prepare(&blip, None).unwrap();
+    for adapter_config in [whole, cp, values] {
+        let (blip, tuned, _) = trained(&backbone, adapter_config.clone());
+        let bound = tuned.bind(&blip, None).unwrap();
         let bare = backbone.model().unwrap();
-        let states = bare.encode_image(&images, &bare.bare().unwrap()).unwrap();
+        let states = bare.encode_image(&images, &bare.bind_frozen().unwrap()).unwrap();
         let keys = blip.cross_states(&states).unwrap();
-        let error = blip.fuse_cls(&ids, &mask, &Seen::new(&keys), &prepared).unwrap_err();
-        assert!(error.to_string().contains("gradient"), "{:?}: {error}", spec.kind);
+        let error = blip.fuse_cls(&ids, &mask, &Seen::new(&keys), &bound).unwrap_err();
+        assert!(error.to_string().contains("gradient"), "{:?}: {error}", adapter_config.kind);
     }
     // Neither are states that want one.
     let blip = backbone.model().unwrap();
-    let bare = blip.bare().unwrap();
+    let bare = blip.bind_frozen().unwrap();
     let states = Var::from_tensor(&blip.encode_image(&images, &bare).unwrap()).unwrap();
     let keys = blip.cross_states(&states).unwrap();
     let error = blip.fuse_cls(&ids, &mask, &Seen::new(&keys), &bare).unwrap_err();

@@ -4,7 +4,7 @@ use crate::small::{
     answering, answers, bits, config, every_spec, inputs, moved, outputs, relative,
 };
 use aurora_kernels::DeltaMode;
-use aurora_layers::{AdapterKind, Backbone, Flavour, TuneSpec, Tuned, cls};
+use aurora_layers::{AdaptedParams, AdapterConfig, AdapterKind, Backbone, Flavour, cls};
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
@@ -12,15 +12,22 @@ use std::sync::Arc;
 fn the_tuned_model_equals_the_backbone_bit_for_bit() {
     let backbone = Backbone::random(config(), 1, &Device::Cpu).unwrap();
     let frozen = Arc::new(backbone.model().unwrap());
-    let wanted = outputs(&frozen, &frozen.bare().unwrap());
-    for spec in every_spec() {
-        let tuned = Tuned::start(spec.clone(), &backbone, 3, &Device::Cpu).unwrap();
+    let wanted = outputs(&frozen, &frozen.bind_frozen().unwrap());
+    for adapter_config in every_spec() {
+        let tuned =
+            AdaptedParams::init(adapter_config.clone(), &backbone, 3, &Device::Cpu).unwrap();
         let blip = tuned.model(&frozen).unwrap();
         for mode in [DeltaMode::Apply, DeltaMode::Reconstruct, DeltaMode::Auto] {
-            let mut prepared = tuned.prepare(&blip, None).unwrap();
-            prepared.mode = mode;
-            for (found, wanted) in outputs(&blip, &prepared).iter().zip(&wanted) {
-                assert_eq!(bits(found), bits(wanted), "{:?} {:?} {mode:?}", spec.kind, spec.start);
+            let mut bound = tuned.bind(&blip, None).unwrap();
+            bound.mode = mode;
+            for (found, wanted) in outputs(&blip, &bound).iter().zip(&wanted) {
+                assert_eq!(
+                    bits(found),
+                    bits(wanted),
+                    "{:?} {:?} {mode:?}",
+                    adapter_config.kind,
+                    adapter_config.start
+                );
             }
         }
     }
@@ -30,13 +37,20 @@ fn the_tuned_model_equals_the_backbone_bit_for_bit() {
 fn a_tuned_model_that_answers_equals_its_backbone_bit_for_bit() {
     let backbone = Backbone::random(answering(), 1, &Device::Cpu).unwrap();
     let frozen = Arc::new(backbone.model().unwrap());
-    let wanted = answers(&frozen, &frozen.bare().unwrap());
-    for spec in every_spec() {
-        let tuned = Tuned::start(spec.clone(), &backbone, 3, &Device::Cpu).unwrap();
+    let wanted = answers(&frozen, &frozen.bind_frozen().unwrap());
+    for adapter_config in every_spec() {
+        let tuned =
+            AdaptedParams::init(adapter_config.clone(), &backbone, 3, &Device::Cpu).unwrap();
         let blip = tuned.model(&frozen).unwrap();
-        let prepared = tuned.prepare(&blip, None).unwrap();
-        for (found, wanted) in answers(&blip, &prepared).iter().zip(&wanted) {
-            assert_eq!(bits(found), bits(wanted), "{:?} {:?}", spec.kind, spec.start);
+        let bound = tuned.bind(&blip, None).unwrap();
+        for (found, wanted) in answers(&blip, &bound).iter().zip(&wanted) {
+            assert_eq!(
+                bits(found),
+                bits(wanted),
+                "{:?} {:?}",
+                adapter_config.kind,
+                adapter_config.start
+            );
         }
     }
 }
@@ -45,18 +59,18 @@ fn a_tuned_model_that_answers_equals_its_backbone_bit_for_bit() {
 fn a_moved_adapter_gives_the_same_in_both_modes() {
     let backbone = Backbone::random(config(), 1, &Device::Cpu).unwrap();
     let frozen = Arc::new(backbone.model().unwrap());
-    let bare = outputs(&frozen, &frozen.bare().unwrap());
-    for spec in every_spec() {
-        let tuned = moved(&backbone, spec.clone(), 0.3);
+    let bare = outputs(&frozen, &frozen.bind_frozen().unwrap());
+    for adapter_config in every_spec() {
+        let tuned = moved(&backbone, adapter_config.clone(), 0.3);
         let blip = tuned.model(&frozen).unwrap();
         let run = |mode| {
-            let mut prepared = tuned.prepare(&blip, None).unwrap();
-            prepared.mode = mode;
-            outputs(&blip, &prepared)
+            let mut bound = tuned.bind(&blip, None).unwrap();
+            bound.mode = mode;
+            outputs(&blip, &bound)
         };
         let (apply, reconstruct) = (run(DeltaMode::Apply), run(DeltaMode::Reconstruct));
         for (index, ((a, b), bare)) in apply.iter().zip(&reconstruct).zip(&bare).enumerate() {
-            let kind = spec.kind;
+            let kind = adapter_config.kind;
             let off = |x: &Tensor, y: &Tensor| {
                 (x - y).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap()
             };
@@ -73,10 +87,11 @@ fn a_moved_adapter_gives_the_same_in_both_modes() {
 fn the_frozen_rest_is_shared() {
     let backbone = Backbone::random(config(), 1, &Device::Cpu).unwrap();
     let frozen = Arc::new(backbone.model().unwrap());
-    for spec in every_spec() {
-        let tuned = Tuned::start(spec.clone(), &backbone, 3, &Device::Cpu).unwrap();
+    for adapter_config in every_spec() {
+        let tuned =
+            AdaptedParams::init(adapter_config.clone(), &backbone, 3, &Device::Cpu).unwrap();
         let blip = tuned.model(&frozen).unwrap();
-        let own = |name: &str| match spec.kind {
+        let own = |name: &str| match adapter_config.kind {
             AdapterKind::Full => true,
             AdapterKind::Norms => name.contains("norm") || name.contains("LayerNorm"),
             AdapterKind::Biases => name.ends_with(".bias"),
@@ -85,7 +100,7 @@ fn the_frozen_rest_is_shared() {
         for (name, tensor) in blip.tensors() {
             let head = aurora_layers::HEADS.iter().any(|head| name.starts_with(head));
             let shared = tensor.id() == backbone.tensors[name].id();
-            assert_eq!(shared, head || !own(name), "{:?} {name}", spec.kind);
+            assert_eq!(shared, head || !own(name), "{:?} {name}", adapter_config.kind);
         }
     }
 }
@@ -96,25 +111,27 @@ fn the_frozen_rest_is_shared() {
 fn the_context_term_alone_does_not_tell_right_pairs_from_wrong_ones() {
     let backbone = Backbone::random(config(), 1, &Device::Cpu).unwrap();
     let blip = backbone.model().unwrap();
-    let tuned = moved(&backbone, TuneSpec::new(AdapterKind::Cp, Flavour::Aurora, 4), 0.3);
-    let prepared = tuned.prepare(&blip, None).unwrap();
+    let tuned = moved(&backbone, AdapterConfig::new(AdapterKind::Cp, Flavour::Aurora, 4), 0.3);
+    let bound = tuned.bind(&blip, None).unwrap();
     let inputs = inputs();
-    let own = cls(&blip.encode_text(&inputs.ids, &inputs.mask, &prepared).unwrap()).unwrap();
+    let own = cls(&blip.encode_text(&inputs.ids, &inputs.mask, &bound).unwrap()).unwrap();
     // Right pairs of texts 0, 1, 2; wrong pairs of the same texts with other pictures.
     let rows = Tensor::new(&[0u32, 1, 2, 0, 1, 2], &Device::Cpu).unwrap();
     let text_cls = own.index_select(&rows, 0).unwrap();
     let nothing = Tensor::zeros((6, 32), DType::F32, &Device::Cpu).unwrap();
     for positives in [0, 3] {
-        let logits = prepared
-            .match_logits(&prepared.add_context(&nothing, &text_cls, positives).unwrap())
+        let logits = bound
+            .match_logits(&bound.add_context(&nothing, &text_cls, positives).unwrap())
             .unwrap();
         let (right, wrong) = (logits.narrow(0, 0, 3).unwrap(), logits.narrow(0, 3, 3).unwrap());
         assert_eq!(bits(&right), bits(&wrong));
     }
     // The released rule does tell them apart: it marks the first pairs of a training step.
-    let spec = TuneSpec::new(AdapterKind::Tucker, Flavour::Released, 4);
-    let released =
-        Tuned::start(spec, &backbone, 3, &Device::Cpu).unwrap().prepare(&blip, None).unwrap();
+    let adapter_config = AdapterConfig::new(AdapterKind::Tucker, Flavour::Released, 4);
+    let released = AdaptedParams::init(adapter_config, &backbone, 3, &Device::Cpu)
+        .unwrap()
+        .bind(&blip, None)
+        .unwrap();
     let marked = released.add_context(&nothing, &text_cls, 3).unwrap();
     assert_ne!(bits(&marked.narrow(0, 0, 3).unwrap()), bits(&marked.narrow(0, 3, 3).unwrap()));
 }

@@ -1,6 +1,6 @@
 //! `[adapter]`: kind, sizes, and on which maps.
 
-use aurora_layers::{AdapterKind, Flavour, LayerRange, Start, Targets, Tower, TuneSpec};
+use aurora_layers::{AdapterConfig, AdapterKind, Flavour, LayerRange, Start, Targets, Tower};
 use serde::{Deserialize, Serialize};
 
 use super::schema::{Field, Kind, Range, Words};
@@ -36,23 +36,23 @@ pub struct AdapterSection {
 }
 
 impl AdapterSection {
-    /// As [`TuneSpec`]: gate and context go with a weight delta only, so that `kind = "heads"`
+    /// As [`AdapterConfig`]: gate and context go with a weight delta only, so that `kind = "heads"`
     /// trains the heads and nothing else.
-    pub fn spec(&self) -> TuneSpec {
-        let mut spec = TuneSpec::new(self.kind, self.flavour, self.rank);
+    pub fn adapter_config(&self) -> AdapterConfig {
+        let mut adapter_config = AdapterConfig::new(self.kind, self.flavour, self.rank);
         if let AdapterKind::Lora | AdapterKind::Dora = self.kind {
-            spec.alpha = (self.alpha > 0.0).then_some(self.alpha);
-            spec.rank_stabilised = self.rank_stabilised;
+            adapter_config.alpha = (self.alpha > 0.0).then_some(self.alpha);
+            adapter_config.rank_stabilised = self.rank_stabilised;
         }
         if self.kind == AdapterKind::Lora {
-            spec.start = self.start;
+            adapter_config.start = self.start;
         }
-        spec.gate &= self.gate;
-        spec.frame_aware = self.frame_aware;
-        spec.context_slots = spec.context_slots.min(1) * self.context_slots;
-        spec.modules_to_save.extend(self.extra_modules.iter().cloned());
-        spec.targets = self.targets.clone();
-        spec
+        adapter_config.gate &= self.gate;
+        adapter_config.frame_aware = self.frame_aware;
+        adapter_config.context_slots = adapter_config.context_slots.min(1) * self.context_slots;
+        adapter_config.modules_to_save.extend(self.extra_modules.iter().cloned());
+        adapter_config.targets = self.targets.clone();
+        adapter_config
     }
 
     /// Its keys.

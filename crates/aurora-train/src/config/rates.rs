@@ -1,6 +1,6 @@
 //! Learning rates, by kind of adapter.
 
-use aurora_layers::{AdapterKind, Part};
+use aurora_layers::{AdapterKind, ParamGroup};
 use serde::{Deserialize, Serialize};
 
 use super::schema::{Field, Kind, Range};
@@ -144,13 +144,13 @@ impl LearningRates {
     }
 
     /// The group of a part of a tuned model; none for what is never trained.
-    pub fn group(part: Part) -> Option<&'static str> {
+    pub fn group(part: ParamGroup) -> Option<&'static str> {
         match part {
-            Part::Factor => Some("factors"),
-            Part::Gate => Some("gates"),
-            Part::Head => Some("heads"),
-            Part::Backbone => Some("backbone"),
-            Part::Buffer => None,
+            ParamGroup::Factor => Some("factors"),
+            ParamGroup::Gate => Some("gates"),
+            ParamGroup::Head => Some("heads"),
+            ParamGroup::Backbone => Some("backbone"),
+            ParamGroup::Buffer => None,
         }
     }
 }

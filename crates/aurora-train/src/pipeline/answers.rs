@@ -2,7 +2,7 @@
 
 use aurora_data::formats::vqa::answer_list;
 use aurora_data::{Dataset, Padding, QuestionId};
-use aurora_layers::{Blip, Prepared};
+use aurora_layers::{Blip, BoundModel};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -102,7 +102,7 @@ pub fn candidates(
 /// A picture that does not decode and may not be left out, a sample without a question, shapes that do not fit the
 /// model.
 pub fn answer(
-    (blip, prepared): (&Blip, &Prepared),
+    (blip, bound): (&Blip, &BoundModel),
     dataset: &Dataset,
     feed: &Feed,
     candidates: &[String],
@@ -123,8 +123,8 @@ pub fn answer(
         let batch = batch?;
         done += batch.indices.len() as u64;
         if let Some(batch) = Counted::new(batch, device)? {
-            let keys = read_questions(blip, prepared, batch.images()?, &batch.texts())?;
-            let chosen = rank_answers((blip, prepared), &keys, &texts, k)?;
+            let keys = read_questions(blip, bound, batch.images()?, &batch.texts())?;
+            let chosen = rank_answers((blip, bound), &keys, &texts, k)?;
             for (&index, chosen) in batch.indices.iter().zip(chosen) {
                 let answer = candidates.get(chosen).cloned().unwrap_or_default();
                 let question = dataset.sample(index)?.question.as_ref();

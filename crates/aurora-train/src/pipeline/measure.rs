@@ -1,7 +1,7 @@
 //! Retrieval of a whole dataset by a model.
 
 use aurora_data::{Dataset, Padding};
-use aurora_layers::{Blip, Prepared};
+use aurora_layers::{Blip, BoundModel};
 use candle_core::{Device, Tensor};
 
 use super::feed::{Counted, Feed};
@@ -48,7 +48,7 @@ pub struct Encoded {
 /// A picture that does not decode and may not be left out, shapes that do not fit the model.
 pub fn encode(
     blip: &Blip,
-    prepared: &Prepared,
+    bound: &BoundModel,
     dataset: &Dataset,
     feed: &Feed,
     progress: &mut dyn Progress,
@@ -63,7 +63,7 @@ pub fn encode(
         let batch = batch?;
         done += batch.indices.len() as u64;
         if let Some(batch) = Counted::new(batch, blip.device())? {
-            builder.images(blip, prepared, batch.images()?)?;
+            builder.images(blip, bound, batch.images()?)?;
             images.extend(&batch.indices);
         }
         progress.on_part("encoding", done, total);
@@ -78,7 +78,7 @@ pub fn encode(
         let chunk: Vec<&str> = chunk.iter().map(|(_, text)| text.as_str()).collect();
         let (ids, mask) = feed.tokens.encode_batch(&chunk, feed.max_tokens, Padding::Longest)?;
         let (ids, mask) = (ids.to_device(blip.device())?, mask.to_device(blip.device())?);
-        builder.texts(blip, prepared, &ids, &mask)?;
+        builder.texts(blip, bound, &ids, &mask)?;
         done += chunk.len() as u64;
         progress.on_part("encoding", done, total);
     }
@@ -106,21 +106,21 @@ pub fn concepts(
 /// # Errors
 /// As [`encode`].
 pub fn measure(
-    (blip, prepared): (&Blip, &Prepared),
+    (blip, bound): (&Blip, &BoundModel),
     dataset: &Dataset,
     feed: &Feed,
     section: &EvaluationSection,
     beta: Option<f64>,
     progress: &mut dyn Progress,
 ) -> Result<Evaluation> {
-    let Encoded { gallery, images, texts } = encode(blip, prepared, dataset, feed, progress)?;
+    let Encoded { gallery, images, texts } = encode(blip, bound, dataset, feed, progress)?;
     let (image_ids, text_ids) = concepts(dataset, &images, &texts)?;
     let similarity = gallery.similarity()?.to_device(&Device::Cpu)?;
     let by_similarity = RetrievalReport::from_similarity(&similarity, &image_ids, &text_ids)?;
     let (report, beta, t2i) = if section.k_test == 0 {
         (by_similarity, 0.0, similarity.t()?.contiguous()?)
     } else {
-        let reranked = gallery.rerank(blip, prepared, section.k_test, progress)?;
+        let reranked = gallery.rerank(blip, bound, section.k_test, progress)?;
         let candidates = section.beta.as_slice();
         let chosen = match beta {
             Some(beta) => Some((beta, reranked.report(beta, &image_ids, &text_ids)?)),

@@ -1,7 +1,7 @@
 //! Measuring a model at a run's task, whatever that is.
 
 use aurora_data::Dataset;
-use aurora_layers::{Blip, Prepared};
+use aurora_layers::{Blip, BoundModel};
 
 use super::answers::{Answered, answer, candidates};
 use super::feed::Feed;
@@ -85,7 +85,7 @@ impl Measurer {
     /// As [`measure`] and [`answer`].
     pub fn measure(
         &self,
-        model: (&Blip, &Prepared),
+        model: (&Blip, &BoundModel),
         dataset: &Dataset,
         beta: Option<f64>,
         progress: &mut dyn Progress,

@@ -127,7 +127,7 @@ fn evaluate(
     progress: &mut dyn Progress,
 ) -> Result<Evaluation> {
     let blip = backbone.model()?;
-    let prepared = blip.bare()?;
+    let bound = blip.bind_frozen()?;
     let feed = Feed {
         tokens: tokens.clone(),
         task: Task::Retrieval,
@@ -138,5 +138,5 @@ fn evaluate(
         threads: 0,
         skips: Arc::default(),
     };
-    measure((&blip, &prepared), dataset, &feed, &config.evaluation, beta, progress)
+    measure((&blip, &bound), dataset, &feed, &config.evaluation, beta, progress)
 }

@@ -5,7 +5,7 @@ mod going_on;
 mod saved;
 
 use aurora_data::{Loader, Tokens};
-use aurora_layers::{Backbone, Tuned, save_adapter};
+use aurora_layers::{AdaptedParams, AdapterConfig, AdapterKind, Backbone, save_adapter};
 use candle_core::Tensor;
 use std::sync::Arc;
 use std::time::Instant;
@@ -48,7 +48,7 @@ pub struct Outcome {
     /// The lines of `metrics.jsonl`.
     pub history: Vec<Record>,
     /// The best tensors by validation.
-    pub tuned: Tuned,
+    pub tuned: AdaptedParams,
 }
 
 /// Lines of `metrics.jsonl`, written and remembered.
@@ -98,7 +98,7 @@ struct Best {
     /// The figure it was chosen by.
     headline: f64,
     beta: Option<f64>,
-    tuned: Tuned,
+    tuned: AdaptedParams,
 }
 
 /// Tune where the backbone's weights are, keep the state that is best on validation, and write the run folder: `config.toml`, `metrics.jsonl`,
@@ -225,8 +225,8 @@ impl<'a> Run<'a> {
     /// The backbone as it is: on the validation split, and on the test split with what that chose.
     fn measure_backbone(&self, progress: &mut dyn Progress) -> Result<[Measurement; 2]> {
         progress.message("measuring the backbone as it is");
-        let bare =
-            Tuned { spec: heads_only(&self.trainer.live().spec), tensors: Default::default() };
+        let adapter_config = heads_only(&self.trainer.live().adapter_config);
+        let bare = AdaptedParams { adapter_config, tensors: Default::default() };
         let chosen = self.evaluate(&bare, Split::Validation, progress)?;
         let before = self.evaluate(&bare, Split::Test(chosen.beta()), progress)?;
         Ok([chosen, before])
@@ -245,19 +245,19 @@ impl<'a> Run<'a> {
 
     fn evaluate(
         &self,
-        tuned: &Tuned,
+        tuned: &AdaptedParams,
         split: Split,
         progress: &mut dyn Progress,
     ) -> Result<Measurement> {
         let tuned = tuned.detached();
         let blip = tuned.model(self.trainer.frozen())?;
-        let mut prepared = tuned.prepare(&blip, None)?;
-        prepared.precision = self.config.precision.into();
+        let mut bound = tuned.bind(&blip, None)?;
+        bound.precision = self.config.precision.into();
         let (dataset, beta) = match split {
             Split::Validation => (&self.inputs.pictures.validation, None),
             Split::Test(beta) => (&self.inputs.pictures.test, beta),
         };
-        self.measurer.measure((&blip, &prepared), dataset, beta, progress)
+        self.measurer.measure((&blip, &bound), dataset, beta, progress)
     }
 
     /// The steps from number `first` on.
@@ -323,8 +323,8 @@ impl<'a> Run<'a> {
 }
 
 /// A specification that adds nothing: the backbone as it is.
-fn heads_only(spec: &aurora_layers::TuneSpec) -> aurora_layers::TuneSpec {
-    let mut bare = aurora_layers::TuneSpec::new(aurora_layers::AdapterKind::Heads, spec.flavour, 0);
+fn heads_only(adapter_config: &AdapterConfig) -> AdapterConfig {
+    let mut bare = AdapterConfig::new(AdapterKind::Heads, adapter_config.flavour, 0);
     bare.modules_to_save.clear();
     bare
 }
@@ -342,7 +342,7 @@ pub(super) fn step_record(trained: &Trained, step: u64) -> Record {
 
 fn write_adapter(
     run: &RunFolder,
-    tuned: &Tuned,
+    tuned: &AdaptedParams,
     inputs: &Inputs,
     before: &Measurement,
     after: &Measurement,
@@ -358,12 +358,12 @@ fn write_adapter(
 
 /// The `README.md` of an adapter folder.
 pub fn adapter_card(
-    tuned: &Tuned,
+    tuned: &AdaptedParams,
     base: &str,
     before: &Measurement,
     after: &Measurement,
 ) -> String {
-    let spec = &tuned.spec;
+    let adapter_config = &tuned.adapter_config;
     let values: usize = tuned.tensors.values().map(Tensor::elem_count).sum();
     let measured = match (before, after) {
         (Measurement::Retrieval(before), Measurement::Retrieval(after)) => format!(
@@ -394,6 +394,6 @@ pub fn adapter_card(
     };
     format!(
         "# Aurora adapter\n\nKind {:?}, flavour {:?}, rank {}, {values} values, for the backbone `{base}`.\n\n{measured}",
-        spec.kind, spec.flavour, spec.rank,
+        adapter_config.kind, adapter_config.flavour, adapter_config.rank,
     )
 }

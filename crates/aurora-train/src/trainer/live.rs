@@ -2,7 +2,7 @@
 
 use aurora_kernels::allocator::available_memory;
 use aurora_kernels::random::Stream;
-use aurora_layers::{Backbone, Blip, Checkpointing, Prepared, Tensors, Tuned, Workload};
+use aurora_layers::{AdaptedParams, Backbone, Blip, BoundModel, Checkpointing, Tensors, Workload};
 use candle_core::{Device, Tensor, Var};
 use std::sync::{Arc, OnceLock};
 
@@ -16,7 +16,7 @@ pub(super) struct Live {
     pub(super) config: Config,
     pub(super) frozen: Arc<Blip>,
     pub(super) backbone: Tensors,
-    pub(super) tuned: Tuned,
+    pub(super) tuned: AdaptedParams,
     pub(super) blip: Arc<Blip>,
     /// What passes keep, from the first step on.
     checkpointing: OnceLock<Checkpointing>,
@@ -30,7 +30,8 @@ impl Live {
         device: &Device,
     ) -> Result<(Self, Vec<(String, Var)>)> {
         let frozen = Arc::new(backbone.model()?);
-        let start = Tuned::start(config.adapter.spec(), backbone, config.seed, device)?;
+        let start =
+            AdaptedParams::init(config.adapter.adapter_config(), backbone, config.seed, device)?;
         let (tuned, variables) = start.into_variables()?;
         let blip = tuned.model(&frozen)?;
         let live = Self {
@@ -45,17 +46,17 @@ impl Live {
     }
 
     /// The model's view for one step, which its passes share.
-    pub(super) fn prepare(&self, examples: &Examples, step: u64) -> Result<Prepared> {
+    pub(super) fn bind(&self, examples: &Examples, step: u64) -> Result<BoundModel> {
         let Config { seed, adapter, precision, .. } = &self.config;
         let device = self.blip.device();
-        let mask = match adapter.dropout > 0.0 && self.tuned.spec.adapter().is_some() {
+        let mask = match adapter.dropout > 0.0 && self.tuned.adapter_config.adapter().is_some() {
             true => Some(rank_mask(adapter.rank, adapter.dropout, *seed, step, device)?),
             false => None,
         };
-        let mut prepared = self.tuned.prepare(&self.blip, mask.as_ref())?;
-        prepared.checkpointing = self.checkpointing(examples)?;
-        prepared.precision = (*precision).into();
-        Ok(prepared)
+        let mut bound = self.tuned.bind(&self.blip, mask.as_ref())?;
+        bound.checkpointing = self.checkpointing(examples)?;
+        bound.precision = (*precision).into();
+        Ok(bound)
     }
 
     /// What the passes keep, once that is chosen.
@@ -89,7 +90,7 @@ impl Live {
                 Workload { pictures, texts: 0, length, pairs: questions + answers }
             }
         };
-        let graph = work.graph_bytes(self.frozen.config(), &self.tuned.spec)?;
+        let graph = work.graph_bytes(self.frozen.config(), &self.tuned.adapter_config)?;
         // Memory on a GPU is not what the system says is left.
         let available = self.blip.device().is_cpu().then(available_memory).flatten();
         let chosen = self.config.checkpoint.resolve(graph, available);

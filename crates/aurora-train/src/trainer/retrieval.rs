@@ -1,6 +1,6 @@
 //! What a tuning for retrieval has beside its live model: momentum model, queue and temperature.
 
-use aurora_layers::Prepared;
+use aurora_layers::BoundModel;
 use candle_core::{Device, Tensor, Var};
 
 use super::live::Live;
@@ -81,8 +81,8 @@ impl Retrieval {
         }
         // First, so that nothing of it is left when the live graph grows.
         let followers = self.follow(live, pairs)?;
-        let prepared = live.prepare(&Examples::Pairs(*pairs), step)?;
-        let encoded = encode(&live.blip, &prepared, pairs)?;
+        let bound = live.bind(&Examples::Pairs(*pairs), step)?;
+        let encoded = encode(&live.blip, &bound, pairs)?;
         let followers = followers.resolve(&encoded)?;
         let queue = self.queue.filled()?;
         let alpha = ramp(retrieval.alpha, step, retrieval.alpha_ramp_steps);
@@ -96,7 +96,7 @@ impl Retrieval {
         let mut parts = vec![("itc", value(&itc)?)];
         let mut total = itc;
         if retrieval.itm_weight > 0.0 {
-            let (model, rows) = ((&*live.blip, &prepared), retrieval.itm_pairs);
+            let (model, rows) = ((&*live.blip, &bound), retrieval.itm_pairs);
             let itm = matching_drawn(model, pairs, &encoded, &similarity, rows, (seed, step))?;
             parts.push(("itm", value(&itm)?));
             total = (total + (itm * retrieval.itm_weight)?)?;
@@ -116,7 +116,7 @@ impl Retrieval {
     fn follow(&self, live: &Live, pairs: &Pairs) -> Result<Followers> {
         let (blip, mut view) = self.momentum.advance()?;
         view.precision = live.config.precision.into();
-        match live.tuned.spec.is_heads_alone() {
+        match live.tuned.adapter_config.is_heads_alone() {
             true => Ok(Followers::Heads(Box::new(view))),
             false => Ok(Followers::Features(encode_features(&blip, &view, pairs)?)),
         }
@@ -124,7 +124,7 @@ impl Retrieval {
 }
 
 /// The features of pictures or clips that the heads of `view` make of the live model's states.
-fn image_features(view: &Prepared, live: &Encoded) -> Result<Tensor> {
+fn image_features(view: &BoundModel, live: &Encoded) -> Result<Tensor> {
     let Some(Frames { features, mask }) = &live.frames else {
         return Ok(view.image_features(&live.image_states)?);
     };
@@ -136,7 +136,7 @@ fn image_features(view: &Prepared, live: &Encoded) -> Result<Tensor> {
 /// What the momentum model says of a batch.
 enum Followers {
     Features([Tensor; 2]),
-    Heads(Box<Prepared>),
+    Heads(Box<BoundModel>),
 }
 
 impl Followers {

@@ -11,7 +11,7 @@
 //! What a configuration, a backbone and a seed give is not part of it: frozen weights, what the momentum model shares.
 
 use aurora_layers::tensors::{Tensors, check};
-use aurora_layers::{Checkpointing, Part, Tuned};
+use aurora_layers::{AdaptedParams, Checkpointing, ParamGroup};
 use candle_core::Shape;
 
 use super::retrieval::Retrieval;
@@ -72,8 +72,8 @@ impl Trainer {
         }
         for (name, tensor) in &mut self.live.tuned.tensors {
             // A bank of contexts is a new tensor after every step.
-            if let (Part::Buffer, Some(saved)) =
-                (Tuned::part(name), state.get(&format!("live.{name}")))
+            if let (ParamGroup::Buffer, Some(saved)) =
+                (AdaptedParams::param_group(name), state.get(&format!("live.{name}")))
             {
                 *tensor = saved.to_device(tensor.device())?;
             }

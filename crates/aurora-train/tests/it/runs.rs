@@ -65,7 +65,7 @@ fn clips_are_found_whatever_the_number_of_threads() {
         let outcome = run(&path, &inputs, &settings);
         let Measurement::Retrieval(found) = &outcome.after else { panic!("{outcome:?}") };
         assert_eq!(found.t2i.dims(), [9, 9]);
-        assert!(outcome.tuned.spec.frame_aware && outcome.summary.skipped == 0);
+        assert!(outcome.tuned.adapter_config.frame_aware && outcome.summary.skipped == 0);
         assert!(!path.join("skipped.jsonl").exists() && !path.join("answers.json").exists());
         std::fs::read(path.join("adapter/adapter_model.safetensors")).unwrap()
     });

@@ -2,8 +2,8 @@
 
 use aurora_kernels::random::Stream;
 use aurora_layers::{
-    AdapterKind, Backbone, Blip, BlipConfig, DecoderTokens, Flavour, Form, Generation, Part,
-    Prepared, Start, TextConfig, TuneSpec, Tuned, VisionConfig,
+    AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, BoundModel,
+    DecoderTokens, Flavour, Form, Generation, ParamGroup, Start, TextConfig, VisionConfig,
 };
 use aurora_train::answering::{
     Answers, Texts, answer_loss, caption_loss, rank_answers, read_questions,
@@ -49,27 +49,27 @@ const TOKENS: DecoderTokens =
 /// A tuning under way, every tensor of it trained with one rate.
 struct Tuning {
     blip: Arc<Blip>,
-    live: Tuned,
+    live: AdaptedParams,
     optimizer: AdamW,
 }
 
 impl Tuning {
     fn new(form: Form, kind: AdapterKind) -> Self {
-        let mut spec = TuneSpec::new(kind, Flavour::Aurora, 8);
-        spec.frame_aware = true;
-        Self::of(form, spec)
+        let mut adapter_config = AdapterConfig::new(kind, Flavour::Aurora, 8);
+        adapter_config.frame_aware = true;
+        Self::of(form, adapter_config)
     }
 
-    fn of(form: Form, spec: TuneSpec) -> Self {
+    fn of(form: Form, adapter_config: AdapterConfig) -> Self {
         let mut backbone = Backbone::random(config(form), 1, &Device::Cpu).unwrap();
         for tensor in backbone.tensors.values_mut().filter(|tensor| tensor.rank() == 2) {
             *tensor = (&*tensor * 8.0).unwrap();
         }
-        let start = Tuned::start(spec, &backbone, 2, &Device::Cpu).unwrap();
+        let start = AdaptedParams::init(adapter_config, &backbone, 2, &Device::Cpu).unwrap();
         let (live, variables) = start.into_variables().unwrap();
         let parameters: Vec<Parameter> = variables
             .into_iter()
-            .filter(|(name, _)| Tuned::part(name) != Part::Buffer)
+            .filter(|(name, _)| AdaptedParams::param_group(name) != ParamGroup::Buffer)
             .map(|(name, var)| Parameter::new(&name, var, "all"))
             .collect();
         let groups = vec![Group::new("all", 0.01, 0.0)];
@@ -78,15 +78,15 @@ impl Tuning {
         Self { blip: live.model(&frozen).unwrap(), live, optimizer }
     }
 
-    fn prepared(&self) -> Prepared {
-        self.live.prepare(&self.blip, None).unwrap()
+    fn bound(&self) -> BoundModel {
+        self.live.bind(&self.blip, None).unwrap()
     }
 
     /// Steps; the first and the last loss. A tensor without gradient is an error of the optimiser's.
-    fn run(&mut self, steps: usize, loss: impl Fn(&Blip, &Prepared) -> Tensor) -> [f32; 2] {
+    fn run(&mut self, steps: usize, loss: impl Fn(&Blip, &BoundModel) -> Tensor) -> [f32; 2] {
         let mut ends = [f32::NAN; 2];
         for step in 0..steps {
-            let loss = loss(&self.blip, &self.prepared());
+            let loss = loss(&self.blip, &self.bound());
             ends[usize::from(step > 0)] = loss.to_scalar().unwrap();
             self.optimizer.step(&loss.backward().unwrap(), 1.0).unwrap();
         }
@@ -95,7 +95,7 @@ impl Tuning {
 }
 
 /// With CP the loss of a random backbone falls; with all weights it all but vanishes, and that tuning is returned.
-fn learns(form: Form, loss: impl Fn(&Blip, &Prepared) -> Tensor) -> Tuning {
+fn learns(form: Form, loss: impl Fn(&Blip, &BoundModel) -> Tensor) -> Tuning {
     let [before, after] = Tuning::new(form, AdapterKind::Cp).run(40, &loss);
     assert!(after < 0.6 * before, "cp: {before} to {after}");
     let mut full = Tuning::new(form, AdapterKind::Full);
@@ -126,18 +126,18 @@ fn questions_are_answered() {
     let questions = Texts { token_ids: &ids, mask: &mask };
     let (ids, mask) = texts(&[&[22, 10, 3], &[22, 11, 12, 3], &[22, 13, 3], &[22, 14, 15, 16, 3]]);
     let answers = Texts { token_ids: &ids, mask: &mask };
-    let tuning = learns(Form::QuestionAnswering(TOKENS), |blip, prepared| {
-        let keys = read_questions(blip, prepared, &images, &questions).unwrap();
+    let tuning = learns(Form::QuestionAnswering(TOKENS), |blip, bound| {
+        let keys = read_questions(blip, bound, &images, &questions).unwrap();
         let weights = [1.0, 0.6, 1.0, 1.0];
         let answers = Answers { texts: answers, questions: &[0, 1, 2, 3], weights: &weights };
-        answer_loss((blip, prepared), &keys, &answers).unwrap()
+        answer_loss((blip, bound), &keys, &answers).unwrap()
     });
-    let (blip, prepared) = (&*tuning.blip, tuning.prepared());
-    let keys = read_questions(blip, &prepared, &images, &questions).unwrap();
+    let (blip, bound) = (&*tuning.blip, tuning.bound());
+    let keys = read_questions(blip, &bound, &images, &questions).unwrap();
     for k in [1, 4, 9] {
-        assert_eq!(rank_answers((blip, &prepared), &keys, &answers, k).unwrap(), [0, 1, 2, 3]);
+        assert_eq!(rank_answers((blip, &bound), &keys, &answers, k).unwrap(), [0, 1, 2, 3]);
     }
-    let written = blip.generate(&[], &keys, &Generation::greedy(6), &prepared).unwrap();
+    let written = blip.generate(&[], &keys, &Generation::greedy(6), &bound).unwrap();
     assert_eq!(written, [vec![10], vec![11, 12], vec![13], vec![14, 15, 16]]);
 }
 
@@ -146,14 +146,14 @@ fn pictures_are_captioned() {
     let images = pictures(&[3, 3, 16, 16]);
     let (ids, mask) = texts(&[&[22, 5, 6, 10, 3], &[22, 5, 6, 11, 12, 3], &[22, 5, 6, 13, 3]]);
     let captions = Texts { token_ids: &ids, mask: &mask };
-    let tuning = learns(Form::Captioning(TOKENS), |blip, prepared| {
-        caption_loss((blip, prepared), &images, &captions, 0.0).unwrap()
+    let tuning = learns(Form::Captioning(TOKENS), |blip, bound| {
+        caption_loss((blip, bound), &images, &captions, 0.0).unwrap()
     });
-    let (blip, prepared) = (&*tuning.blip, tuning.prepared());
-    let keys = blip.decoder_keys(&blip.encode_image(&images, &prepared).unwrap(), None, &prepared);
+    let (blip, bound) = (&*tuning.blip, tuning.bound());
+    let keys = blip.decoder_keys(&blip.encode_image(&images, &bound).unwrap(), None, &bound);
     let keys = keys.unwrap();
     for how in [Generation::greedy(6), Generation { beams: 3, ..Generation::greedy(6) }] {
-        let written = blip.generate(&[5, 6], &keys, &how, &prepared).unwrap();
+        let written = blip.generate(&[5, 6], &keys, &how, &bound).unwrap();
         assert_eq!(written, [vec![10], vec![11, 12], vec![13]]);
     }
 }
@@ -166,31 +166,31 @@ fn clips_are_found_and_ranks_share_a_batch() {
     let pairs = Pairs { images: (&clips).into(), token_ids: &ids, mask: &mask, ids: &[0, 1, 2, 3] };
     let temperature = Tensor::new(&[0.07f32], &Device::Cpu).unwrap();
     let contrast = Contrast { momentum: None, queue: None, alpha: 0.0, temperature: &temperature };
-    let [before, after] = tuning.run(60, |blip, prepared| {
-        let encoded = encode(blip, prepared, &pairs).unwrap();
+    let [before, after] = tuning.run(60, |blip, bound| {
+        let encoded = encode(blip, bound, &pairs).unwrap();
         let (itc, similarity) = contrastive(&encoded, pairs.ids, &contrast).unwrap();
         let negatives = HardNegatives::draw(&similarity.detach(), pairs.ids, 1, 0).unwrap();
-        (itc + matching(blip, prepared, &pairs, &encoded, &negatives).unwrap()).unwrap()
+        (itc + matching(blip, bound, &pairs, &encoded, &negatives).unwrap()).unwrap()
     });
     assert!(after < 0.5 * before, "{before} to {after}");
 
-    let (blip, prepared) = (&*tuning.blip, tuning.prepared());
-    let encoded = encode(blip, &prepared, &pairs).unwrap();
+    let (blip, bound) = (&*tuning.blip, tuning.bound());
+    let encoded = encode(blip, &bound, &pairs).unwrap();
     let (_, similarity) = contrastive(&encoded, pairs.ids, &contrast).unwrap();
     // In flavour aurora a pair has one score, whether in training or in evaluation; and two ranks that draw their
     // negatives from all pairs have, on average, the loss of one.
     let loss = |own| {
         let drawn = HardNegatives::draw_rows(&similarity.detach(), pairs.ids, own, 1, 0).unwrap();
-        matching(blip, &prepared, &pairs, &encoded, &drawn).unwrap().to_scalar::<f32>().unwrap()
+        matching(blip, &bound, &pairs, &encoded, &drawn).unwrap().to_scalar::<f32>().unwrap()
     };
     assert!((loss(0..4) - 0.5 * (loss(0..2) + loss(2..4))).abs() < 1e-5);
 
     let mut gallery = GalleryBuilder::default();
-    gallery.images(blip, &prepared, &clips).unwrap();
-    gallery.texts(blip, &prepared, &ids, &mask).unwrap();
+    gallery.images(blip, &bound, &clips).unwrap();
+    gallery.texts(blip, &bound, &ids, &mask).unwrap();
     let gallery = gallery.finish().unwrap();
     let report = gallery
-        .rerank(blip, &prepared, 2, &mut Silent)
+        .rerank(blip, &bound, 2, &mut Silent)
         .unwrap()
         .report(0.0, pairs.ids, pairs.ids)
         .unwrap();
@@ -222,18 +222,18 @@ fn what_fills_a_short_clip_up_changes_nothing() {
         HardNegatives { first: 0, image_for_text: vec![1, 2, 0], text_for_image: vec![2, 0, 1] };
     let tuning = Tuning::new(Form::Retrieval, AdapterKind::Full);
     let [short_view, filled_view, unmasked_view] = views.map(|images| {
-        let (blip, prepared) = (&*tuning.blip, tuning.prepared());
+        let (blip, bound) = (&*tuning.blip, tuning.bound());
         let pairs = Pairs { images, token_ids: &ids, mask: &text_mask, ids: &[0, 1, 2] };
-        let encoded = encode(blip, &prepared, &pairs).unwrap();
+        let encoded = encode(blip, &bound, &pairs).unwrap();
         let (itc, _) = contrastive(&encoded, pairs.ids, &contrast).unwrap();
-        let itm = matching(blip, &prepared, &pairs, &encoded, &negatives).unwrap();
+        let itm = matching(blip, &bound, &pairs, &encoded, &negatives).unwrap();
         let grads = (itc + itm).unwrap().backward().unwrap();
         let name = "visual_encoder.blocks.0.attn.qkv.weight";
         let gradient = grads.get(&tuning.live.tensors[name]).unwrap().clone();
         let mut gallery = GalleryBuilder::default();
-        gallery.images(blip, &prepared, images).unwrap();
-        gallery.texts(blip, &prepared, &ids, &text_mask).unwrap();
-        let scores = gallery.finish().unwrap().rerank(blip, &prepared, 3, &mut Silent).unwrap();
+        gallery.images(blip, &bound, images).unwrap();
+        gallery.texts(blip, &bound, &ids, &text_mask).unwrap();
+        let scores = gallery.finish().unwrap().rerank(blip, &bound, 3, &mut Silent).unwrap();
         [encoded.image.detach(), gradient, scores.scores(1.0).unwrap().t2i]
     });
     for (what, (short, filled)) in
@@ -249,10 +249,10 @@ fn what_fills_a_short_clip_up_changes_nothing() {
     let tuning = Tuning::new(Form::QuestionAnswering(TOKENS), AdapterKind::Cp);
     let questions = Texts { token_ids: &ids, mask: &text_mask };
     let [short_loss, filled_loss, unmasked_loss] = views.map(|images| {
-        let (blip, prepared) = (&*tuning.blip, tuning.prepared());
-        let keys = read_questions(blip, &prepared, images, &questions).unwrap();
+        let (blip, bound) = (&*tuning.blip, tuning.bound());
+        let keys = read_questions(blip, &bound, images, &questions).unwrap();
         let answers = Answers { texts: questions, questions: &[0, 1, 2], weights: &[1.0; 3] };
-        answer_loss((blip, &prepared), &keys, &answers).unwrap().to_scalar::<f32>().unwrap()
+        answer_loss((blip, &bound), &keys, &answers).unwrap().to_scalar::<f32>().unwrap()
     });
     assert!((short_loss / filled_loss - 1.0).abs() < 1e-5, "{short_loss} {filled_loss}");
     assert!((short_loss / unmasked_loss - 1.0).abs() > 1e-4, "{short_loss} {unmasked_loss}");
@@ -267,33 +267,33 @@ fn every_kind_learns() {
         Pairs { images: (&images).into(), token_ids: &ids, mask: &mask, ids: &[0, 1, 2, 3] };
     let temperature = Tensor::new(&[0.07f32], &Device::Cpu).unwrap();
     let contrast = Contrast { momentum: None, queue: None, alpha: 0.0, temperature: &temperature };
-    let matches = |blip: &Blip, prepared: &Prepared| {
-        let encoded = encode(blip, prepared, &pairs).unwrap();
+    let matches = |blip: &Blip, bound: &BoundModel| {
+        let encoded = encode(blip, bound, &pairs).unwrap();
         let (itc, similarity) = contrastive(&encoded, pairs.ids, &contrast).unwrap();
         let negatives = HardNegatives::draw(&similarity.detach(), pairs.ids, 1, 0).unwrap();
-        (itc + matching(blip, prepared, &pairs, &encoded, &negatives).unwrap()).unwrap()
+        (itc + matching(blip, bound, &pairs, &encoded, &negatives).unwrap()).unwrap()
     };
-    let answers = |blip: &Blip, prepared: &Prepared| {
+    let answers = |blip: &Blip, bound: &BoundModel| {
         let texts = Texts { token_ids: &ids, mask: &mask };
-        let keys = read_questions(blip, prepared, &images, &texts).unwrap();
+        let keys = read_questions(blip, bound, &images, &texts).unwrap();
         let answers = Answers { texts, questions: &[1, 2, 3, 0], weights: &[1.0; 4] };
-        answer_loss((blip, prepared), &keys, &answers).unwrap()
+        answer_loss((blip, bound), &keys, &answers).unwrap()
     };
-    let mut specs: Vec<TuneSpec> =
-        AdapterKind::ALL.map(|kind| TuneSpec::new(kind, Flavour::Aurora, 4)).into();
-    let lora = TuneSpec::new(AdapterKind::Lora, Flavour::Aurora, 4);
-    specs.push(TuneSpec { start: Start::Pissa, ..lora });
-    for mut spec in specs {
-        let heads = spec.kind == AdapterKind::Heads;
+    let mut specs: Vec<AdapterConfig> =
+        AdapterKind::ALL.map(|kind| AdapterConfig::new(kind, Flavour::Aurora, 4)).into();
+    let lora = AdapterConfig::new(AdapterKind::Lora, Flavour::Aurora, 4);
+    specs.push(AdapterConfig { start: Start::Pissa, ..lora });
+    for mut adapter_config in specs {
+        let heads = adapter_config.kind == AdapterKind::Heads;
         if !heads {
-            spec.modules_to_save.clear();
+            adapter_config.modules_to_save.clear();
         }
-        let what = format!("{:?} {:?}", spec.kind, spec.start);
-        let [before, after] = Tuning::of(Form::Retrieval, spec.clone()).run(40, matches);
+        let what = format!("{:?} {:?}", adapter_config.kind, adapter_config.start);
+        let [before, after] = Tuning::of(Form::Retrieval, adapter_config.clone()).run(40, matches);
         assert!(after < 0.75 * before, "{what}, matching: {before} to {after}");
         if !heads {
             let form = Form::QuestionAnswering(TOKENS);
-            let [before, after] = Tuning::of(form, spec).run(40, answers);
+            let [before, after] = Tuning::of(form, adapter_config).run(40, answers);
             assert!(after < 0.75 * before, "{what}, answering: {before} to {after}");
         }
     }
@@ -304,13 +304,14 @@ fn the_momentum_model_has_no_backbone_of_its_own() {
     let backbone = Backbone::random(config(Form::Retrieval), 1, &Device::Cpu).unwrap();
     let frozen = Arc::new(backbone.model().unwrap());
     for kind in AdapterKind::ALL {
-        let spec = TuneSpec::new(kind, Flavour::Aurora, 4);
-        let start = Tuned::start(spec, &backbone, 2, &Device::Cpu).unwrap();
+        let adapter_config = AdapterConfig::new(kind, Flavour::Aurora, 4);
+        let start = AdaptedParams::init(adapter_config, &backbone, 2, &Device::Cpu).unwrap();
         let (live, _) = start.into_variables().unwrap();
         let momentum = Momentum::new(&live, &frozen, 0.9).unwrap();
         let (blip, _) = momentum.advance().unwrap();
         for (name, tensor) in blip.tensors() {
-            let tuned = Tuned::part(name) == Part::Backbone && live.tensors.contains_key(name);
+            let tuned = AdaptedParams::param_group(name) == ParamGroup::Backbone
+                && live.tensors.contains_key(name);
             let shared = tensor.id() == backbone.tensors[name].id();
             assert_eq!(shared, !tuned, "{kind:?}: {name}");
         }

@@ -130,7 +130,7 @@ fn every_kind_trains_and_its_adapter_loads() {
             [format!("adapter.kind={}", kind.name()), format!("adapter.flavour={flavour}")];
         let outcome = run(&path, &settings.each_ref().map(String::as_str));
         let loaded = load_adapter(&path.join("adapter"), &backbone(), &Device::Cpu).unwrap();
-        assert_eq!(loaded.spec.kind, kind);
+        assert_eq!(loaded.adapter_config.kind, kind);
         assert_eq!(loaded.tensors.len(), outcome.tuned.tensors.len());
         let moved = metrics(&path)
             .iter()
@@ -182,5 +182,5 @@ fn targets_and_further_modules_train_what_they_name() {
         );
     }
     let loaded = load_adapter(&path.join("adapter"), &before, &Device::Cpu).unwrap();
-    assert_eq!(loaded.spec, outcome.tuned.spec);
+    assert_eq!(loaded.adapter_config, outcome.tuned.adapter_config);
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use aurora_layers::checkpoint::{Checkpoint, Origin};
-use aurora_layers::{AdapterFolder, Part, TuneSpec, Tuned};
+use aurora_layers::{AdaptedParams, AdapterConfig, AdapterFolder, ParamGroup};
 use candle_core::Device;
 use serde_json::Value;
 
@@ -31,7 +31,7 @@ pub fn print(folder: &Path, every_tensor: bool) -> Result<()> {
 fn ours(folder: &Path, every_tensor: bool) -> Result<()> {
     let about = AdapterFolder::read(folder)?;
     output::line(&format!("{}: an adapter\n", folder.display()));
-    for (label, value) in described(&about.spec) {
+    for (label, value) in described(&about.adapter_config) {
         output::line(&format!("{label:<10} {value}"));
     }
     output::line(&format!(
@@ -114,43 +114,43 @@ pub fn print_weights(path: &Path, every_tensor: bool) -> Result<()> {
 /// The table of parts of an adapter's file; gives the number of trained values.
 fn print_parts(path: &Path, every_tensor: bool) -> Result<u64> {
     let list = Stored::of_checkpoint(&Checkpoint::open(path)?);
-    part_table(&list, part, |part| part_name(*part)).print();
+    part_table(&list, part, |part| param_group_name(*part)).print();
     if every_tensor {
         output::line("");
         tensor_table(&list).print();
     }
-    let trained = list.iter().filter(|stored| part(stored) != Part::Buffer);
+    let trained = list.iter().filter(|stored| part(stored) != ParamGroup::Buffer);
     Ok(trained.map(Stored::values).sum())
 }
 
-fn part(stored: &Stored) -> Part {
+fn part(stored: &Stored) -> ParamGroup {
     let name = stored.name.strip_prefix(PREFIX).unwrap_or(&stored.name);
-    Tuned::part(name.strip_prefix("model.").unwrap_or(name))
+    AdaptedParams::param_group(name.strip_prefix("model.").unwrap_or(name))
 }
 
 /// What a specification says, label by label.
-pub fn described(spec: &TuneSpec) -> Vec<(&'static str, String)> {
-    let flavour = format!("{:?}", spec.flavour).to_lowercase();
-    let mut lines = vec![("kind", spec.kind.name().to_owned()), ("flavour", flavour)];
-    if spec.is_ranked() {
-        lines.push(("rank", spec.rank.to_string()));
+pub fn described(adapter_config: &AdapterConfig) -> Vec<(&'static str, String)> {
+    let flavour = format!("{:?}", adapter_config.flavour).to_lowercase();
+    let mut lines = vec![("kind", adapter_config.kind.name().to_owned()), ("flavour", flavour)];
+    if adapter_config.is_ranked() {
+        lines.push(("rank", adapter_config.rank.to_string()));
     }
-    if !spec.targets.is_all() {
+    if !adapter_config.targets.is_all() {
         lines.push(("targets", "a choice of maps".to_owned()));
     }
-    lines.push(("gate", if spec.gate { "yes" } else { "no" }.to_owned()));
-    lines.push(("context", format!("{} slots", spec.context_slots)));
-    lines.push(("heads", spec.modules_to_save.join(", ")));
+    lines.push(("gate", if adapter_config.gate { "yes" } else { "no" }.to_owned()));
+    lines.push(("context", format!("{} slots", adapter_config.context_slots)));
+    lines.push(("heads", adapter_config.modules_to_save.join(", ")));
     lines
 }
 
 /// A part of an adapter, in words.
-pub fn part_name(part: Part) -> &'static str {
+pub fn param_group_name(part: ParamGroup) -> &'static str {
     match part {
-        Part::Factor => "factors",
-        Part::Gate => "gates",
-        Part::Head => "heads",
-        Part::Backbone => "backbone",
-        Part::Buffer => "buffers",
+        ParamGroup::Factor => "factors",
+        ParamGroup::Gate => "gates",
+        ParamGroup::Head => "heads",
+        ParamGroup::Backbone => "backbone",
+        ParamGroup::Buffer => "buffers",
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use aurora_layers::{AdapterKind, BlipConfig, Flavour, Form, Part, TuneSpec};
+use aurora_layers::{AdapterConfig, AdapterKind, BlipConfig, Flavour, Form, ParamGroup};
 use aurora_train::config::Config;
 
-use super::adapter::{described, part_name};
+use super::adapter::{described, param_group_name};
 use super::values;
 use crate::args::KindArg;
 use crate::output::{self, Table};
@@ -56,19 +56,19 @@ pub fn kind_table(config: &BlipConfig, asked: &Asked) -> Result<()> {
     let mut table =
         Table::new(["adapter", "rank", "parameters", "share", "gates", "with gates", "share"]);
     for (kind, flavour, rank) in rows {
-        let mut spec = TuneSpec::new(kind, flavour, rank);
+        let mut adapter_config = AdapterConfig::new(kind, flavour, rank);
         // Heads are the same for every kind, and counted below.
         if kind != AdapterKind::Heads {
-            spec.modules_to_save.clear();
+            adapter_config.modules_to_save.clear();
         }
-        let counts = spec.count_trained(config)?;
-        let gates = counts.get(&Part::Gate).copied().unwrap_or(0) as u64;
+        let counts = adapter_config.count_trained(config)?;
+        let gates = counts.get(&ParamGroup::Gate).copied().unwrap_or(0) as u64;
         let all = counts.values().sum::<usize>() as u64;
         let name = match flavour {
             Flavour::Aurora => kind.name().to_owned(),
             Flavour::Released => format!("{}, released", kind.name()),
         };
-        let rank = if spec.is_ranked() { rank.to_string() } else { String::new() };
+        let rank = if adapter_config.is_ranked() { rank.to_string() } else { String::new() };
         let counted = |count: u64| [output::count(count), output::share(count, whole)];
         let mut cells = vec![name, rank];
         cells.extend(counted(all - gates));
@@ -84,9 +84,13 @@ pub fn kind_table(config: &BlipConfig, asked: &Asked) -> Result<()> {
         return Ok(()); // It has no heads.
     }
     let heads = |flavour| -> Result<String> {
-        let spec = TuneSpec::new(AdapterKind::Heads, flavour, 0);
-        let count: usize = spec.count_trained(config)?.values().sum();
-        Ok(format!("{} ({})", output::count(count as u64), spec.modules_to_save.join(", ")))
+        let adapter_config = AdapterConfig::new(AdapterKind::Heads, flavour, 0);
+        let count: usize = adapter_config.count_trained(config)?.values().sum();
+        Ok(format!(
+            "{} ({})",
+            output::count(count as u64),
+            adapter_config.modules_to_save.join(", ")
+        ))
     };
     output::line(&format!(
         "\nheads are trained beside each: {}; in flavour released {}",
@@ -98,24 +102,24 @@ pub fn kind_table(config: &BlipConfig, asked: &Asked) -> Result<()> {
 
 /// Prints what a run's configuration would train.
 pub fn run_table(config: &BlipConfig, run: &Config) -> Result<()> {
-    let spec = run.adapter.spec();
+    let adapter_config = run.adapter.adapter_config();
     output::line("what a run with these settings would train\n");
-    for (label, value) in described(&spec) {
+    for (label, value) in described(&adapter_config) {
         output::line(&format!("{label:<10} {value}"));
     }
     output::line("");
     let whole = values(config);
-    let counts: BTreeMap<Part, usize> = spec.count_trained(config)?;
+    let counts: BTreeMap<ParamGroup, usize> = adapter_config.count_trained(config)?;
     let mut table = Table::new(["part", "parameters", "share"]);
     let total = counts.values().sum::<usize>();
-    let parts = counts.iter().map(|(part, count)| (part_name(*part), *count));
+    let parts = counts.iter().map(|(part, count)| (param_group_name(*part), *count));
     for (name, count) in parts.chain([("total", total)]) {
         let count = count as u64;
         table.row([name.to_owned(), output::count(count), output::share(count, whole)]);
     }
     table.print();
-    if !spec.targets.is_all() {
-        output::line(&format!("\nwhat its targets choose: {}", spec.selection(config)?));
+    if !adapter_config.targets.is_all() {
+        output::line(&format!("\nwhat its targets choose: {}", adapter_config.selection(config)?));
     }
     Ok(())
 }

@@ -4,8 +4,8 @@ pub mod trained;
 
 use aurora_kernels::random::Stream;
 use aurora_layers::{
-    AdapterKind, Backbone, Blip, BlipConfig, DecoderTokens, Flavour, Form, Prepared, Seen, Start,
-    TextConfig, TuneSpec, Tuned, VisionConfig, cls,
+    AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, BoundModel,
+    DecoderTokens, Flavour, Form, Seen, Start, TextConfig, VisionConfig, cls,
 };
 use candle_core::{DType, Device, Tensor};
 
@@ -60,18 +60,18 @@ pub fn inputs() -> Inputs {
 }
 
 /// Every output of the model, with the context term as evaluation adds it.
-pub fn outputs(blip: &Blip, prepared: &Prepared) -> Vec<Tensor> {
+pub fn outputs(blip: &Blip, bound: &BoundModel) -> Vec<Tensor> {
     let inputs = inputs();
-    let images = blip.encode_image(&inputs.images, prepared).unwrap();
-    let texts = blip.encode_text(&inputs.ids, &inputs.mask, prepared).unwrap();
-    let keys = blip.cross_keys(&images, prepared).unwrap();
+    let images = blip.encode_image(&inputs.images, bound).unwrap();
+    let texts = blip.encode_text(&inputs.ids, &inputs.mask, bound).unwrap();
+    let keys = blip.cross_keys(&images, bound).unwrap();
     let seen = Seen::new(&keys).rows([2, 0, 1]);
-    let fused = blip.fuse(&inputs.ids, &inputs.mask, &seen, prepared).unwrap();
-    let enhanced = prepared.add_context(&cls(&fused).unwrap(), &cls(&texts).unwrap(), 0).unwrap();
+    let fused = blip.fuse(&inputs.ids, &inputs.mask, &seen, bound).unwrap();
+    let enhanced = bound.add_context(&cls(&fused).unwrap(), &cls(&texts).unwrap(), 0).unwrap();
     vec![
-        prepared.image_features(&images).unwrap(),
-        prepared.text_features(&texts).unwrap(),
-        prepared.match_logits(&enhanced).unwrap(),
+        bound.image_features(&images).unwrap(),
+        bound.text_features(&texts).unwrap(),
+        bound.match_logits(&enhanced).unwrap(),
         images,
         texts,
         fused,
@@ -85,14 +85,14 @@ pub fn answering() -> BlipConfig {
 }
 
 /// Everything a model of [`answering`] says: pictures, questions that look at them, what answers may come next.
-pub fn answers(blip: &Blip, prepared: &Prepared) -> Vec<Tensor> {
+pub fn answers(blip: &Blip, bound: &BoundModel) -> Vec<Tensor> {
     let inputs = inputs();
-    let images = blip.encode_image(&inputs.images, prepared).unwrap();
-    let keys = blip.cross_keys(&images, prepared).unwrap();
+    let images = blip.encode_image(&inputs.images, bound).unwrap();
+    let keys = blip.cross_keys(&images, bound).unwrap();
     let seen = Seen::new(&keys).rows([2, 0, 1]);
-    let questions = blip.fuse(&inputs.ids, &inputs.mask, &seen, prepared).unwrap();
-    let keys = blip.decoder_keys(&questions, Some(&inputs.mask), prepared).unwrap();
-    let states = blip.decode(&inputs.ids, &inputs.mask, &Seen::new(&keys), prepared).unwrap();
+    let questions = blip.fuse(&inputs.ids, &inputs.mask, &seen, bound).unwrap();
+    let keys = blip.decoder_keys(&questions, Some(&inputs.mask), bound).unwrap();
+    let states = blip.decode(&inputs.ids, &inputs.mask, &Seen::new(&keys), bound).unwrap();
     let words = blip.predict_words(&states).unwrap();
     vec![images, questions, states, words]
 }
@@ -102,8 +102,8 @@ pub fn bits(tensor: &Tensor) -> Vec<u32> {
 }
 
 /// A tuning whose every tensor has moved away from its start, by normal numbers of this size.
-pub fn moved(backbone: &Backbone, spec: TuneSpec, size: f64) -> Tuned {
-    let mut tuned = Tuned::start(spec, backbone, 3, &Device::Cpu).unwrap();
+pub fn moved(backbone: &Backbone, adapter_config: AdapterConfig, size: f64) -> AdaptedParams {
+    let mut tuned = AdaptedParams::init(adapter_config, backbone, 3, &Device::Cpu).unwrap();
     for (name, tensor) in &mut tuned.tensors {
         let shift = Stream::new(9, name, 0, 0).normal_tensor(tensor.shape(), size).unwrap();
         *tensor = (&*tensor + shift).unwrap();
@@ -112,11 +112,11 @@ pub fn moved(backbone: &Backbone, spec: TuneSpec, size: f64) -> Tuned {
 }
 
 /// A tuning of every kind, and of LoRA with each start.
-pub fn every_spec() -> Vec<TuneSpec> {
-    let mut specs: Vec<TuneSpec> =
-        AdapterKind::ALL.map(|kind| TuneSpec::new(kind, Flavour::Aurora, 4)).into();
-    let lora = TuneSpec::new(AdapterKind::Lora, Flavour::Aurora, 4);
-    specs.push(TuneSpec { start: Start::Pissa, alpha: Some(6.0), ..lora });
+pub fn every_spec() -> Vec<AdapterConfig> {
+    let mut specs: Vec<AdapterConfig> =
+        AdapterKind::ALL.map(|kind| AdapterConfig::new(kind, Flavour::Aurora, 4)).into();
+    let lora = AdapterConfig::new(AdapterKind::Lora, Flavour::Aurora, 4);
+    specs.push(AdapterConfig { start: Start::Pissa, alpha: Some(6.0), ..lora });
     specs
 }
 

@@ -2,7 +2,9 @@
 
 use super::{every_spec, moved};
 use aurora_kernels::random::Stream;
-use aurora_layers::{AdapterKind, Backbone, Blip, BlipConfig, Flavour, TuneSpec, Tuned};
+use aurora_layers::{
+    AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, Flavour,
+};
 use candle_core::{DType, Device, Shape, Tensor, Var};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,16 +26,19 @@ pub fn normal(name: &str, shape: impl Into<Shape>, dtype: DType) -> Tensor {
 }
 
 /// A tuning of every kind and of both flavours.
-pub fn specs() -> Vec<TuneSpec> {
-    let released = TuneSpec::new(AdapterKind::Tucker, Flavour::Released, 4);
+pub fn specs() -> Vec<AdapterConfig> {
+    let released = AdapterConfig::new(AdapterKind::Tucker, Flavour::Released, 4);
     every_spec().into_iter().chain([released]).collect()
 }
 
 /// A tuning over variables, moved from its start, with its model.
-pub fn trained(backbone: &Backbone, spec: TuneSpec) -> (Arc<Blip>, Tuned, Vec<(String, Var)>) {
+pub fn trained(
+    backbone: &Backbone,
+    adapter_config: AdapterConfig,
+) -> (Arc<Blip>, AdaptedParams, Vec<(String, Var)>) {
     let frozen = Arc::new(backbone.model().unwrap());
     let dtype = backbone.tensors["visual_encoder.cls_token"].dtype();
-    let mut tuned = moved(&random(&backbone.config), spec, 0.3);
+    let mut tuned = moved(&random(&backbone.config), adapter_config, 0.3);
     for tensor in tuned.tensors.values_mut() {
         *tensor = tensor.to_dtype(dtype).unwrap();
     }

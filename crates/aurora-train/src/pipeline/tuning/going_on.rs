@@ -2,7 +2,7 @@
 
 use aurora_data::{Loader, LoaderState};
 use aurora_layers::tensors::{Tensors, check, fingerprint};
-use aurora_layers::{Checkpointing, Tuned};
+use aurora_layers::{AdaptedParams, Checkpointing};
 use candle_core::Tensor;
 
 use super::saved::{self, About, AboutBest, Grounds, Saved, VERSION};
@@ -102,7 +102,10 @@ impl Run<'_> {
             let name = name.strip_prefix(BEST).unwrap_or(&name).to_owned();
             Ok((name, tensor.to_device(&device)?))
         });
-        let tuned = Tuned { spec: live.spec.clone(), tensors: moved.collect::<Result<_>>()? };
+        let tuned = AdaptedParams {
+            adapter_config: live.adapter_config.clone(),
+            tensors: moved.collect::<Result<_>>()?,
+        };
         Ok(Some(Best { headline, beta, tuned }))
     }
 

@@ -43,7 +43,7 @@ fn hf_itm() {
     assert!(report.complete() && report.reshaped.is_empty(), "{report}");
 
     let blip = backbone.model().unwrap();
-    let bare = blip.bare().unwrap();
+    let bare = blip.bind_frozen().unwrap();
     let vision = blip.encode_image(&fixture["pixel_values"], &bare).unwrap();
     assert_close("vision", &vision, &fixture["vision"], 1e-5);
     let text = blip.encode_text(&ids, &mask, &bare).unwrap();
@@ -84,7 +84,7 @@ fn hf_vqa() {
     // This forward keeps [CLS] where the original puts [ENC].
     backbone.config.text.enc_token_id = ids.flatten_all().unwrap().to_vec1::<u32>().unwrap()[0];
     let blip = backbone.model().unwrap();
-    let bare = blip.bare().unwrap();
+    let bare = blip.bind_frozen().unwrap();
     let states = question_states(&blip, &bare, &fixture["pixel_values"], &questions).unwrap();
     // Nor does it hide the padding of questions from the decoder.
     let keys = blip.decoder_keys(&states, None, &bare).unwrap();
@@ -103,7 +103,7 @@ fn hf_vqa() {
 fn hf_caption() {
     let (backbone, fixture) = hugging_face("caption");
     let blip = backbone.model().unwrap();
-    let bare = blip.bare().unwrap();
+    let bare = blip.bind_frozen().unwrap();
     let ids = fixture["input_ids"].to_dtype(DType::U32).unwrap();
     let captions = Texts { token_ids: &ids, mask: &fixture["attention_mask"] };
     let states = blip.encode_image(&fixture["pixel_values"], &bare).unwrap();

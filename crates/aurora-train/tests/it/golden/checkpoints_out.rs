@@ -108,8 +108,12 @@ fn released_question_answering() {
     tokens.end_token_id = 3;
     let (backbone, tuned, report) = checkpoint.released(&config, &Device::Cpu).unwrap();
     assert!(report.complete(), "{report}");
-    assert!(tuned.spec.gate && tuned.spec.context_slots == 0 && tuned.spec.rank == 4);
-    assert!(tuned.prepare(&backbone.model().unwrap(), None).is_ok());
+    assert!(
+        tuned.adapter_config.gate
+            && tuned.adapter_config.context_slots == 0
+            && tuned.adapter_config.rank == 4
+    );
+    assert!(tuned.bind(&backbone.model().unwrap(), None).is_ok());
 }
 
 #[test]
@@ -127,9 +131,12 @@ fn released_checkpoint() {
             let tensors = wanted.map(|(name, _)| (name.clone(), expected[&name].clone())).collect();
             aurora_layers::tensors::fingerprint(&tensors).unwrap()
         });
-        let spec = &tuned.spec;
-        assert_eq!((spec.kind, spec.flavour), (AdapterKind::Tucker, Flavour::Released));
-        assert_eq!((spec.rank, spec.gate), (4, true));
+        let adapter_config = &tuned.adapter_config;
+        assert_eq!(
+            (adapter_config.kind, adapter_config.flavour),
+            (AdapterKind::Tucker, Flavour::Released)
+        );
+        assert_eq!((adapter_config.rank, adapter_config.gate), (4, true));
         let adapter = expected
             .iter()
             .filter(|(name, _)| aurora_layers::reference_checkpoint::is_adapter(name))
@@ -138,7 +145,7 @@ fn released_checkpoint() {
         for (name, tensor) in aurora_layers::reference_checkpoint::translate(&adapter).unwrap() {
             assert_close(&name, &tuned.tensors[&name], &tensor, 0.0);
         }
-        assert!(tuned.prepare(&backbone.model().unwrap(), None).is_ok());
+        assert!(tuned.bind(&backbone.model().unwrap(), None).is_ok());
 
         // Everything is accounted for, and what training kept beside the model is there for the asking.
         assert_eq!(report.loaded, backbone.tensors.len() + adapter.len());

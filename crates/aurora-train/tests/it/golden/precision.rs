@@ -37,7 +37,7 @@ struct Computed {
 fn compute(fixture: &str, setting: Setting) -> Computed {
     let (mut model, io) = (Model::read(fixture, setting), io(fixture));
     let batch = Batch::read(&io);
-    let encoded = encode(&model.blip, &model.prepare(), &batch.pairs()).unwrap();
+    let encoded = encode(&model.blip, &model.bind(), &batch.pairs()).unwrap();
     let alpha = f64::from(scalar(&io["alpha"]));
     let ([itc, itm], _) = losses(&mut model, &batch, alpha, &negatives(&io));
     let losses = [scalar(&itc), scalar(&itm)];

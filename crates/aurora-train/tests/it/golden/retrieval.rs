@@ -4,7 +4,8 @@
 use super::support::reference::{Setting, config, split, variables};
 use super::support::{Fixture, assert_close, assert_gradient, integers, part, read, scalar};
 use aurora_layers::{
-    AdapterKind, Blip, Flavour, Prepared, Seen, TuneSpec, Tuned, cls, reference_checkpoint,
+    AdaptedParams, AdapterConfig, AdapterKind, Blip, BoundModel, Flavour, Seen, cls,
+    reference_checkpoint,
 };
 use aurora_train::evaluation::GalleryBuilder;
 use aurora_train::itm::HardNegatives;
@@ -27,7 +28,7 @@ const DECAY: f64 = 0.995;
 pub struct Model {
     pub variables: BTreeMap<String, Var>,
     pub blip: Arc<Blip>,
-    tuned: Tuned,
+    tuned: AdaptedParams,
     momentum: Momentum,
     queue: FeatureQueue,
     temperature: Var,
@@ -51,20 +52,22 @@ impl Model {
         let weights = read(&format!("{fixture}.weights.safetensors"));
         let config = config(&weights);
         let rank = weights["CP_C"].dims()[0];
-        let mut spec = TuneSpec::new(AdapterKind::Tucker, Flavour::Released, rank);
-        spec.frame_aware = fixture.ends_with("frame_aware");
+        let mut adapter_config = AdapterConfig::new(AdapterKind::Tucker, Flavour::Released, rank);
+        adapter_config.frame_aware = fixture.ends_with("frame_aware");
         let live: Fixture = weights
             .iter()
             .filter(|(name, _)| is_model_tensor(name) && live_name(name).is_none())
             .map(|(name, tensor)| (name.clone(), tensor.clone()))
             .collect();
         let (variables, tensors) = variables(&live);
-        let (mut backbone, added) = split(&tensors, &spec, &config);
+        let (mut backbone, added) = split(&tensors, &adapter_config, &config);
         if setting.frozen {
             backbone.values_mut().for_each(|tensor| *tensor = tensor.detach());
         }
         let blip = Arc::new(Blip::new(&config, &backbone).unwrap());
-        let tuned = Tuned::from_tensors(spec.clone(), &config, "the fixture", added).unwrap();
+        let tuned =
+            AdaptedParams::from_tensors(adapter_config.clone(), &config, "the fixture", added)
+                .unwrap();
 
         // The released momentum model has a backbone of its own, averaged too; factors and core are passed live.
         let stored: Fixture = weights
@@ -78,10 +81,10 @@ impl Model {
             None => (name.clone(), live.detach()),
         };
         let averaged: Fixture = tensors.iter().map(&mut follow).collect();
-        let (backbone, added) = split(&averaged, &spec, &config);
+        let (backbone, added) = split(&averaged, &adapter_config, &config);
         let momentum = Momentum::from_parts(
             averages,
-            Tuned::from_tensors(spec, &config, "the fixture", added).unwrap(),
+            AdaptedParams::from_tensors(adapter_config, &config, "the fixture", added).unwrap(),
             Arc::new(Blip::new(&config, &backbone).unwrap()),
         );
         let queue = FeatureQueue::from_state(&weights).unwrap();
@@ -89,8 +92,8 @@ impl Model {
         Self { variables, blip, tuned, momentum, queue, temperature, setting }
     }
 
-    pub fn prepare(&self) -> Prepared {
-        self.setting.apply(self.tuned.prepare(&self.blip, None).unwrap())
+    pub fn bind(&self) -> BoundModel {
+        self.setting.apply(self.tuned.bind(&self.blip, None).unwrap())
     }
 
     /// Whether the variable of this name takes part.
@@ -147,8 +150,8 @@ pub fn losses(
     alpha: f64,
     negatives: &HardNegatives,
 ) -> ([Tensor; 2], [Tensor; 2]) {
-    let prepared = model.prepare();
-    let encoded = encode(&model.blip, &prepared, &batch.pairs()).unwrap();
+    let bound = model.bind();
+    let encoded = encode(&model.blip, &bound, &batch.pairs()).unwrap();
     let (momentum_blip, mut momentum_view) = model.momentum.advance().unwrap();
     momentum_view.precision = model.setting.precision;
     let [image, text] = encode_features(&momentum_blip, &momentum_view, &batch.pairs()).unwrap();
@@ -161,7 +164,7 @@ pub fn losses(
         temperature: model.temperature.as_tensor(),
     };
     let (itc, _) = contrastive(&encoded, &batch.ids, &contrast).unwrap();
-    let itm = matching(&model.blip, &prepared, &batch.pairs(), &encoded, negatives).unwrap();
+    let itm = matching(&model.blip, &bound, &batch.pairs(), &encoded, negatives).unwrap();
     ([itc, itm], [image, text])
 }
 
@@ -206,13 +209,13 @@ cases!(retrieval_video_frame_aware);
 
 fn forward(fixture: &str, setting: Setting) {
     let (model, io) = (Model::read(fixture, setting), io(fixture));
-    let (batch, prepared) = (Batch::read(&io), model.prepare());
-    let encoded = encode(&model.blip, &prepared, &batch.pairs()).unwrap();
+    let (batch, bound) = (Batch::read(&io), model.bind());
+    let encoded = encode(&model.blip, &bound, &batch.pairs()).unwrap();
     // The fixture has a row for each frame.
     let wanted = &io["out_vision"];
     let states = encoded.image_states.reshape(wanted.dims()).unwrap();
     assert_close("out_vision", &states, wanted, FORWARD);
-    let text_states = model.blip.encode_text(&batch.token_ids, &batch.mask, &prepared).unwrap();
+    let text_states = model.blip.encode_text(&batch.token_ids, &batch.mask, &bound).unwrap();
     assert_close("out_text", &text_states, &io["out_text"], FORWARD);
     assert_close("text [CLS]", &encoded.text_cls, &cls(&io["out_text"]).unwrap(), FORWARD);
     let features = match &encoded.frames {
@@ -221,13 +224,12 @@ fn forward(fixture: &str, setting: Setting) {
     };
     assert_close("image_feat", &features, &io["image_feat"], FORWARD);
     assert_close("text_feat", &encoded.text, &io["text_feat"], FORWARD);
-    let keys = model.blip.cross_keys(&encoded.image_states, &prepared).unwrap();
-    let fused =
-        model.blip.fuse(&batch.token_ids, &batch.mask, &Seen::new(&keys), &prepared).unwrap();
+    let keys = model.blip.cross_keys(&encoded.image_states, &bound).unwrap();
+    let fused = model.blip.fuse(&batch.token_ids, &batch.mask, &Seen::new(&keys), &bound).unwrap();
     assert_close("out_multimodal", &fused, &io["out_multimodal"], FORWARD);
     let fused_cls =
-        model.blip.fuse_cls(&batch.token_ids, &batch.mask, &Seen::new(&keys), &prepared).unwrap();
-    let logits = prepared.match_logits(&fused_cls).unwrap();
+        model.blip.fuse_cls(&batch.token_ids, &batch.mask, &Seen::new(&keys), &bound).unwrap();
+    let logits = bound.match_logits(&fused_cls).unwrap();
     assert_close("itm_logits", &logits, &io["itm_logits"], FORWARD);
 }
 
@@ -319,10 +321,10 @@ fn six_steps(fixture: &str) {
 
 fn two_stage_evaluation(fixture: &str, setting: Setting) {
     let (model, io) = (Model::read(fixture, setting), io(fixture));
-    let (batch, prepared) = (Batch::read(&io), model.prepare());
+    let (batch, bound) = (Batch::read(&io), model.bind());
     let mut gallery = GalleryBuilder::default();
-    gallery.images(&model.blip, &prepared, &batch.images).unwrap();
-    gallery.texts(&model.blip, &prepared, &batch.token_ids, &batch.mask).unwrap();
+    gallery.images(&model.blip, &bound, &batch.images).unwrap();
+    gallery.texts(&model.blip, &bound, &batch.token_ids, &batch.mask).unwrap();
     let gallery = gallery.finish().unwrap();
     assert_close(
         "eval.similarity",
@@ -331,7 +333,7 @@ fn two_stage_evaluation(fixture: &str, setting: Setting) {
         FORWARD,
     );
     let k_test = integers(&io["eval.k_test"])[0] as usize;
-    let reranked = gallery.rerank(&model.blip, &prepared, k_test, &mut Silent).unwrap();
+    let reranked = gallery.rerank(&model.blip, &bound, k_test, &mut Silent).unwrap();
     let scores = reranked.scores(f64::from(scalar(&io["eval.beta"]))).unwrap();
     assert_close("eval.score_i2t", &scores.i2t, &io["eval.score_i2t"], FORWARD);
     assert_close("eval.score_t2i", &scores.t2i, &io["eval.score_t2i"], FORWARD);

@@ -3,7 +3,7 @@
 use super::support::reference::{Setting, config, split, variables};
 use super::support::{assert_close, assert_gradient, folder, integers, part, read};
 use aurora_layers::{
-    AdapterKind, Blip, Flavour, Generation, TuneSpec, Tuned, reference_checkpoint,
+    AdaptedParams, AdapterConfig, AdapterKind, Blip, Flavour, Generation, reference_checkpoint,
 };
 use aurora_train::answering::{
     Answers, Texts, answer_loss, question_states, rank_answers, read_questions,
@@ -26,7 +26,7 @@ fn answering(setting: Setting) {
     let (weights, io) = (read("vqa.weights.safetensors"), read("vqa.io.safetensors"));
     let config = config(&weights);
     let rank = weights["CP_C"].dims()[0];
-    let spec = TuneSpec::new(AdapterKind::Tucker, Flavour::Released, rank);
+    let adapter_config = AdapterConfig::new(AdapterKind::Tucker, Flavour::Released, rank);
     // The head's weight is the table of words, and its bias is stored twice.
     let live = weights
         .iter()
@@ -35,18 +35,18 @@ fn answering(setting: Setting) {
         .map(|(name, tensor)| (name.clone(), tensor.clone()))
         .collect();
     let (variables, tensors) = variables(&live);
-    let (mut backbone, added) = split(&tensors, &spec, &config);
+    let (mut backbone, added) = split(&tensors, &adapter_config, &config);
     if setting.frozen {
         backbone.values_mut().for_each(|tensor| *tensor = tensor.detach());
     }
     let blip = Blip::new(&config, &backbone).unwrap();
-    let tuned = Tuned::from_tensors(spec, &config, "the fixture", added).unwrap();
-    let prepared = setting.apply(tuned.prepare(&blip, None).unwrap());
-    let model = (&blip, &prepared);
+    let tuned = AdaptedParams::from_tensors(adapter_config, &config, "the fixture", added).unwrap();
+    let bound = setting.apply(tuned.bind(&blip, None).unwrap());
+    let model = (&blip, &bound);
 
     let (question_ids, question_mask) = (ids(&io["question_ids"]), &io["question_mask"]);
     let questions = Texts { token_ids: &question_ids, mask: question_mask };
-    let keys = read_questions(&blip, &prepared, &io["image"], &questions).unwrap();
+    let keys = read_questions(&blip, &bound, &io["image"], &questions).unwrap();
     let answers: Vec<u32> = (0u32..)
         .zip(integers(&io["n"]))
         .flat_map(|(question, count)| (0..count).map(move |_| question))
@@ -82,9 +82,9 @@ fn answering(setting: Setting) {
     }
 
     // The released code does not hide the questions' padding when it writes; ten tokens, [DEC] among them.
-    let states = question_states(&blip, &prepared, &io["image"], &questions).unwrap();
-    let keys = blip.decoder_keys(&states, None, &prepared).unwrap();
-    let written = blip.generate(&[], &keys, &Generation::greedy(9), &prepared).unwrap();
+    let states = question_states(&blip, &bound, &io["image"], &questions).unwrap();
+    let keys = blip.decoder_keys(&states, None, &bound).unwrap();
+    let written = blip.generate(&[], &keys, &Generation::greedy(9), &bound).unwrap();
     let text = std::fs::read_to_string(folder().join("vqa.generate.json")).unwrap();
     let wanted: Vec<String> = serde_json::from_str(&text).unwrap();
     let special = |id: &u32| *id < 5 || *id >= config.text.vocab_size as u32 - 2;

@@ -3,7 +3,7 @@
 use super::{Fixture, folder};
 use aurora_kernels::{DeltaMode, Precision};
 use aurora_layers::{
-    Blip, BlipConfig, Checkpointing, DecoderTokens, Form, Prepared, TextConfig, TuneSpec,
+    AdapterConfig, Blip, BlipConfig, BoundModel, Checkpointing, DecoderTokens, Form, TextConfig,
     VisionConfig, reference_checkpoint,
 };
 use candle_core::Var;
@@ -57,11 +57,15 @@ pub fn config(weights: &Fixture) -> BlipConfig {
 }
 
 /// What the specification adds, and the backbone: two halves of one set of tensors.
-pub fn split(tensors: &Fixture, spec: &TuneSpec, config: &BlipConfig) -> (Fixture, Fixture) {
+pub fn split(
+    tensors: &Fixture,
+    adapter_config: &AdapterConfig,
+    config: &BlipConfig,
+) -> (Fixture, Fixture) {
     let pick = |wanted: Vec<(String, candle_core::Shape)>| -> Fixture {
         wanted.into_iter().map(|(name, _)| (name.clone(), tensors[&name].clone())).collect()
     };
-    (pick(Blip::wanted(config)), pick(spec.wanted(config).unwrap()))
+    (pick(Blip::wanted(config)), pick(adapter_config.wanted(config).unwrap()))
 }
 
 /// Every live tensor of a state dict as a variable under our name, and as the tensor behind it.
@@ -109,9 +113,9 @@ impl Setting {
         })
     }
 
-    pub fn apply(self, mut prepared: Prepared) -> Prepared {
-        (prepared.mode, prepared.checkpointing) = (self.mode, self.checkpointing);
-        prepared.precision = self.precision;
-        prepared
+    pub fn apply(self, mut bound: BoundModel) -> BoundModel {
+        (bound.mode, bound.checkpointing) = (self.mode, self.checkpointing);
+        bound.precision = self.precision;
+        bound
     }
 }
