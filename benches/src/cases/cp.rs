@@ -34,7 +34,8 @@ impl BaseAdapter {
     pub(super) fn new() -> Result<Self> {
         let config = BlipConfig::from_json(BLIP_BASE, Path::new("BLIP-base")).map_err(other)?;
         let (cp, sites) = (Cp { rank: 64 }, sites(&config));
-        let mut tensors = cp.start(&sites, &Tensors::new(), 0, &Device::Cpu).map_err(other)?;
+        let mut tensors =
+            cp.init_params(&sites, &Tensors::new(), 0, &Device::Cpu).map_err(other)?;
         for (index, (name, tensor)) in tensors.iter_mut().enumerate() {
             if name.starts_with("aurora_v") {
                 *tensor = (normal(index as u64, tensor.dims())? * 0.04)?;

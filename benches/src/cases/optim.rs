@@ -16,7 +16,7 @@ pub fn cases(_setting: &Setting) -> Vec<BenchCase> {
     let lora = Shared::new(|| {
         let sites = BaseAdapter::new()?.sites;
         let lora = Lora { rank: 8, alpha: 8.0, rank_stabilised: false, start: Start::Zero };
-        lora.start(&sites, &Tensors::new(), 0, &Device::Cpu).map_err(other)
+        lora.init_params(&sites, &Tensors::new(), 0, &Device::Cpu).map_err(other)
     });
     let mut cases = Vec::new();
     for (name, count, values, tensors) in

@@ -58,7 +58,7 @@ impl Workload {
 mod tests {
     use super::*;
     use crate::adapter::tests::blip_base;
-    use crate::gradient_checkpoint::plain;
+    use crate::gradient_checkpoint::ungrouped;
     use crate::{AdaptedParams, Backbone, BoundModel, Flavour, Seen};
     use candle_core::{DType, Device, Tensor};
     use std::collections::BTreeMap;
@@ -113,7 +113,7 @@ mod tests {
                 AdaptedParams::init(adapter_config.clone(), &backbone, 3, &Device::Cpu).unwrap();
             let (tuned, _) = tuned.into_variables().unwrap();
             let mut bound = tuned.bind(&backbone.model().unwrap(), None).unwrap();
-            let plain = plain::graphs(|| held(&loss(&backbone, &bound, &work)));
+            let plain = ungrouped::run(|| held(&loss(&backbone, &bound, &work)));
             let weights = crate::sites(&config);
             let weights: usize = weights.iter().map(|site| site.in_dim * site.out_dim).sum();
             let counted =

@@ -1,6 +1,6 @@
 //! Everything that tuning adds to a frozen backbone: adapter factors, gates, context, and the heads it trains.
 
-use crate::adapter::{Lora, Vera, starts};
+use crate::adapter::{Lora, Vera, init_tensors};
 use crate::adapter_config::{Flavour, HEADS};
 use crate::heads::Heads;
 use crate::tensors::{Tensors, check, get};
@@ -45,11 +45,12 @@ impl AdaptedParams {
         seed: u64,
         device: &Device,
     ) -> Result<Self> {
-        let mut tensors = starts(&adapter_config.beside_slots(&backbone.config), seed, device)?;
-        let wanted = adapter_config.wanted(&backbone.config)?;
+        let mut tensors =
+            init_tensors(&adapter_config.gate_and_context_specs(&backbone.config), seed, device)?;
+        let wanted = adapter_config.param_shapes(&backbone.config)?;
         if let Some(adapter) = adapter_config.adapter() {
             let sites = adapter_config.sites(&backbone.config)?;
-            tensors.extend(adapter.start(&sites, &backbone.tensors, seed, device)?);
+            tensors.extend(adapter.init_params(&sites, &backbone.tensors, seed, device)?);
         }
         for (name, _) in wanted {
             if let Entry::Vacant(vacant) = tensors.entry(name) {
@@ -67,13 +68,13 @@ impl AdaptedParams {
         what: &str,
         tensors: Tensors,
     ) -> Result<Self> {
-        check(what, &tensors, &adapter_config.wanted(config)?)?;
+        check(what, &tensors, &adapter_config.param_shapes(config)?)?;
         Ok(Self { adapter_config, tensors })
     }
 
     /// What the tensor of this name is.
     pub fn param_group(name: &str) -> ParamGroup {
-        if name == context::BANK || Vera::shared(name) || Lora::is_start(name) {
+        if name == context::BANK || Vera::shared(name) || Lora::is_init(name) {
             ParamGroup::Buffer
         } else if HEADS.iter().any(|head| name.starts_with(head)) {
             ParamGroup::Head
@@ -146,7 +147,7 @@ impl AdaptedParams {
     /// The model's heads, if it has any, with those of this tuning in place of its own.
     fn heads(&self, blip: &Blip) -> Result<Option<Heads>> {
         let mut tensors = Tensors::new();
-        for (name, _) in crate::heads::wanted(blip.config()) {
+        for (name, _) in crate::heads::param_shapes(blip.config()) {
             let own = self.tensors.get(&name).cloned();
             tensors.insert(name.clone(), own.map_or_else(|| get(blip.tensors(), &name), Ok)?);
         }

@@ -1,7 +1,7 @@
 //! What a tuning consists of: its kind, where it is put, and what stands beside it.
 
 use crate::adapter::{
-    Adapter, Bottleneck, Cp, Dora, Ia3, Init, Lora, MlpLayout, Slot, TensorTrain, Tucker, Vera,
+    Adapter, Bottleneck, Cp, Dora, Ia3, Init, Lora, MlpLayout, ParamSpec, TensorTrain, Tucker, Vera,
 };
 use crate::layers::is_norm;
 use crate::target_modules::below;
@@ -188,7 +188,7 @@ impl AdapterConfig {
             AdapterKind::TensorTrain => Box::new(TensorTrain { rank }),
             AdapterKind::Lora => Box::new(lora()),
             AdapterKind::Dora => Box::new(Dora { lora: lora() }),
-            AdapterKind::Vera => Box::new(Vera { rank, d_start: 0.1 }),
+            AdapterKind::Vera => Box::new(Vera { rank, d_initial: 0.1 }),
             AdapterKind::Ia3 => Box::new(Ia3),
             AdapterKind::Bottleneck => Box::new(Bottleneck { rank }),
             AdapterKind::Norms | AdapterKind::Biases | AdapterKind::Heads | AdapterKind::Full => {
@@ -222,7 +222,7 @@ impl AdapterConfig {
         if self.adapter().is_some() {
             return self.targets.select(&crate::sites(config));
         }
-        let names = Blip::wanted(config).into_iter().map(|(name, _)| name);
+        let names = Blip::param_shapes(config).into_iter().map(|(name, _)| name);
         let names: Vec<String> = names.filter(|name| self.trains(name)).collect();
         let modules: BTreeSet<&str> = names.iter().map(|name| module(name)).collect();
         if modules.is_empty() && !self.targets.is_all() {
@@ -246,14 +246,14 @@ impl AdapterConfig {
     }
 
     /// Every tensor that gates and context add to a backbone of these sizes.
-    pub(crate) fn beside_slots(&self, config: &BlipConfig) -> Vec<Slot> {
-        let mut slots = Vec::new();
+    pub(crate) fn gate_and_context_specs(&self, config: &BlipConfig) -> Vec<ParamSpec> {
+        let mut specs = Vec::new();
         let width = config.text.hidden_size;
         if self.gate {
             for layer in gate::layers(config) {
                 for branch in ["self", "cross"] {
                     let mut add = |part: &str, size: usize, init| {
-                        slots.push(Slot::new(gate::name(&layer, branch, part), size, init));
+                        specs.push(ParamSpec::new(gate::name(&layer, branch, part), size, init));
                     };
                     match self.flavour {
                         Flavour::Aurora => {
@@ -270,26 +270,26 @@ impl AdapterConfig {
             }
         }
         if self.has_context(config) && self.flavour == Flavour::Aurora {
-            slots.push(Slot::new(context::GATE, 1, Init::Zeros));
-            slots.push(Slot::new(context::BANK, (self.context_slots, width), Init::Zeros));
+            specs.push(ParamSpec::new(context::GATE, 1, Init::Zeros));
+            specs.push(ParamSpec::new(context::BANK, (self.context_slots, width), Init::Zeros));
         }
-        slots
+        specs
     }
 
     /// Names and shapes of every tensor an adapter of this specification has on a backbone of these sizes.
     ///
     /// # Errors
     /// A specification that contradicts itself; targets or modules that match nothing.
-    pub fn wanted(&self, config: &BlipConfig) -> Result<Vec<(String, candle_core::Shape)>> {
+    pub fn param_shapes(&self, config: &BlipConfig) -> Result<Vec<(String, candle_core::Shape)>> {
         self.check()?;
-        let mut slots = match self.adapter() {
-            Some(adapter) => adapter.slots(&self.sites(config)?)?,
+        let mut specs = match self.adapter() {
+            Some(adapter) => adapter.param_specs(&self.sites(config)?)?,
             None => Vec::new(),
         };
-        slots.extend(self.beside_slots(config));
-        let mut wanted: Vec<_> = slots.into_iter().map(|slot| (slot.name, slot.shape)).collect();
-        wanted.extend(self.wanted_of_backbone(config)?);
-        Ok(wanted)
+        specs.extend(self.gate_and_context_specs(config));
+        let mut shapes: Vec<_> = specs.into_iter().map(|spec| (spec.name, spec.shape)).collect();
+        shapes.extend(self.backbone_param_shapes(config)?);
+        Ok(shapes)
     }
 
     /// Whether the rank means something to this kind.
@@ -309,12 +309,15 @@ impl AdapterConfig {
     }
 
     /// Names and shapes of the backbone's own tensors that are trained: by the kind, and by modules_to_save.
-    fn wanted_of_backbone(&self, config: &BlipConfig) -> Result<Vec<(String, candle_core::Shape)>> {
+    fn backbone_param_shapes(
+        &self,
+        config: &BlipConfig,
+    ) -> Result<Vec<(String, candle_core::Shape)>> {
         let chosen: BTreeSet<String> = match self.adapter() {
             None => self.selection(config)?.chosen.into_iter().collect(),
             Some(_) => BTreeSet::new(),
         };
-        let all = Blip::wanted(config);
+        let all = Blip::param_shapes(config);
         // A head is no mistake where a model has none: only retrieval has heads.
         let further = |saved: &&String| !HEADS.contains(&saved.as_str());
         for saved in self.modules_to_save.iter().filter(further) {

@@ -10,7 +10,7 @@ fn trained(kind: AdapterKind, config: &BlipConfig) -> usize {
         modules_to_save: Vec::new(),
         ..AdapterConfig::new(kind, Flavour::Aurora, 1)
     };
-    adapter_config.wanted(config).unwrap().iter().map(|(_, shape)| shape.elem_count()).sum()
+    adapter_config.param_shapes(config).unwrap().iter().map(|(_, shape)| shape.elem_count()).sum()
 }
 
 #[test]
@@ -42,12 +42,12 @@ fn factors_of_towers_of_different_width() {
     let config = vision_large();
     let counts = |kind, rank| -> usize {
         let adapter_config = AdapterConfig::new(kind, Flavour::Aurora, rank);
-        let slots = adapter_config
+        let specs = adapter_config
             .adapter()
             .unwrap()
-            .slots(&adapter_config.sites(&config).unwrap())
+            .param_specs(&adapter_config.sites(&config).unwrap())
             .unwrap();
-        slots.iter().map(|slot| slot.shape.elem_count()).sum()
+        specs.iter().map(|spec| spec.shape.elem_count()).sum()
     };
     let (widths, outputs) = (2 * (1024 + 768), 24 * 9 * 1024 + 12 * 6 * 768);
     let inputs = 24 * 7 * 1024 + 12 * (4 * 768 + 2 * 1024);
@@ -64,18 +64,18 @@ fn targets_narrow_what_is_trained_of_the_backbone() {
     let mut adapter_config = AdapterConfig::new(AdapterKind::Norms, Flavour::Aurora, 1);
     adapter_config.modules_to_save.clear();
     adapter_config.targets.modules = vec!["norm1".into()];
-    let names = adapter_config.wanted(&tiny()).unwrap().into_iter().map(|(name, _)| name);
+    let names = adapter_config.param_shapes(&tiny()).unwrap().into_iter().map(|(name, _)| name);
     assert_eq!(
         names.collect::<Vec<_>>(),
         ["0.norm1.weight", "0.norm1.bias", "1.norm1.weight", "1.norm1.bias"]
             .map(|name| format!("visual_encoder.blocks.{name}"))
     );
     adapter_config.targets.modules = vec!["attn.qkv".into()];
-    let message = adapter_config.wanted(&tiny()).unwrap_err().to_string();
+    let message = adapter_config.param_shapes(&tiny()).unwrap_err().to_string();
     assert!(message.contains("targets.modules = attn.qkv: matches nothing"), "{message}");
     assert!(message.contains("visual_encoder.blocks.N.norm1"), "{message}");
     adapter_config.kind = AdapterKind::Heads;
-    let message = adapter_config.wanted(&tiny()).unwrap_err().to_string();
+    let message = adapter_config.param_shapes(&tiny()).unwrap_err().to_string();
     assert!(message.contains("kind = heads: has no targets"), "{message}");
 }
 
@@ -84,7 +84,7 @@ fn modules_of_the_backbone_are_saved_by_path() {
     let mut adapter_config = AdapterConfig::new(AdapterKind::Heads, Flavour::Aurora, 1);
     assert!(adapter_config.is_heads_alone());
     adapter_config.modules_to_save = vec!["visual_encoder.norm".into(), "itm_head".into()];
-    let names = adapter_config.wanted(&tiny()).unwrap().into_iter().map(|(name, _)| name);
+    let names = adapter_config.param_shapes(&tiny()).unwrap().into_iter().map(|(name, _)| name);
     assert_eq!(
         names.collect::<Vec<_>>(),
         [
@@ -96,7 +96,7 @@ fn modules_of_the_backbone_are_saved_by_path() {
     );
     assert!(!adapter_config.is_heads_alone());
     adapter_config.modules_to_save = vec!["visual_encoder.norms".into()];
-    let message = adapter_config.wanted(&tiny()).unwrap_err().to_string();
+    let message = adapter_config.param_shapes(&tiny()).unwrap_err().to_string();
     for part in ["modules_to_save = visual_encoder.norms", "visual_encoder.norm, ", "itm_head"] {
         assert!(message.contains(part), "{message}");
     }
@@ -106,7 +106,7 @@ fn modules_of_the_backbone_are_saved_by_path() {
 fn pissa_is_a_start_of_lora() {
     let mut adapter_config = AdapterConfig::new(AdapterKind::Dora, Flavour::Aurora, 2);
     adapter_config.start = Start::Pissa;
-    let message = adapter_config.wanted(&tiny()).unwrap_err().to_string();
+    let message = adapter_config.param_shapes(&tiny()).unwrap_err().to_string();
     assert!(message.contains("start = pissa: is a start of lora, not of dora"), "{message}");
 }
 

@@ -48,7 +48,7 @@ impl AdapterSet {
         check(
             &format!("adapter {name:?}"),
             &tuned.tensors,
-            &tuned.adapter_config.wanted(self.frozen.config())?,
+            &tuned.adapter_config.param_shapes(self.frozen.config())?,
         )?;
         self.adapters.insert(name.to_owned(), tuned);
         Ok(())

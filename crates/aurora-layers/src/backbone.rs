@@ -50,7 +50,7 @@ impl Backbone {
     pub fn random(config: BlipConfig, seed: u64, device: &Device) -> Result<Self> {
         config.check()?;
         let mut tensors = Tensors::new();
-        for (name, shape) in Blip::wanted(&config) {
+        for (name, shape) in Blip::param_shapes(&config) {
             let tensor = match (is_norm(&name), name.ends_with("bias")) {
                 (_, true) => Tensor::zeros(shape, DType::F32, device)?,
                 (true, false) => Tensor::ones(shape, DType::F32, device)?,
@@ -68,7 +68,7 @@ impl Backbone {
     ///
     /// # Errors
     /// A backbone of another form, tokens outside of its vocabulary.
-    pub fn start_decoder(self, tokens: DecoderTokens) -> Result<Self> {
+    pub fn init_decoder_from_encoder(self, tokens: DecoderTokens) -> Result<Self> {
         let Self { mut config, mut tensors } = self;
         if config.form != Form::Retrieval {
             let reason = "must be retrieval for a decoder to be started from its text encoder";
@@ -77,7 +77,7 @@ impl Backbone {
         config.form = Form::QuestionAnswering(tokens);
         config.check()?;
         let device = tensors.values().next().map_or(Device::Cpu, |tensor| tensor.device().clone());
-        tensors.extend(Decoder::start(&config.text, &tensors, &device)?);
+        tensors.extend(Decoder::init_from_encoder(&config.text, &tensors, &device)?);
         tensors.retain(|name, _| !HEADS.iter().any(|head| name.starts_with(head)));
         Ok(Self { config, tensors })
     }

@@ -7,7 +7,7 @@ use crate::decoder::Decoder;
 use crate::gate::Gate;
 use crate::gradient_checkpoint::Checkpointing;
 use crate::heads::{self, Heads, normalize};
-use crate::layers::Wanted;
+use crate::layers::ParamShapes;
 use crate::site::{Tower, text_towers};
 use crate::tensors::{Tensors, check};
 use crate::text::{TextTower, cls};
@@ -62,16 +62,16 @@ fn lacking(part: &str) -> Error {
 
 impl Blip {
     /// Names and shapes of the tensors of a backbone of these sizes.
-    pub fn wanted(config: &BlipConfig) -> Vec<(String, candle_core::Shape)> {
-        let mut wanted: Wanted = VisionTower::wanted(&config.vision);
+    pub fn param_shapes(config: &BlipConfig) -> Vec<(String, candle_core::Shape)> {
+        let mut shapes: ParamShapes = VisionTower::param_shapes(&config.vision);
         for (tower, seen) in text_towers(config) {
-            wanted.extend(match tower {
-                Tower::Decoder => Decoder::wanted(&config.text, seen),
-                _ => TextTower::wanted(&config.text, tower, seen),
+            shapes.extend(match tower {
+                Tower::Decoder => Decoder::param_shapes(&config.text, seen),
+                _ => TextTower::param_shapes(&config.text, tower, seen),
             });
         }
-        wanted.extend(heads::wanted(config));
-        wanted
+        shapes.extend(heads::param_shapes(config));
+        shapes
     }
 
     /// Put the model together. Nothing is copied.
@@ -81,7 +81,7 @@ impl Blip {
     /// or misshapen tensor.
     pub fn new(config: &BlipConfig, tensors: &Tensors) -> Result<Self> {
         config.check()?;
-        check("the backbone", tensors, &Self::wanted(config))?;
+        check("the backbone", tensors, &Self::param_shapes(config))?;
         let (text, form) = (&config.text, &config.form);
         let decoder = form.decodes().map(|tokens| Decoder::new(text, tokens, tensors));
         let encoder = form.encodes().then(|| TextTower::new(text, Tower::Text, tensors));
@@ -330,7 +330,7 @@ impl BoundModel {
 
     /// The same from their `[CLS]` states alone, (batch, vision width).
     pub fn image_cls_features(&self, image_cls: &Tensor) -> Result<Tensor> {
-        normalize(&self.heads()?.vision_proj.plain(image_cls, Precision::F32)?)
+        normalize(&self.heads()?.vision_proj.forward(image_cls, Precision::F32)?)
     }
 
     /// Text token states to features of unit length: (batch, length, text width) to (batch, projection).
@@ -340,12 +340,12 @@ impl BoundModel {
 
     /// The same from their `[CLS]` states alone, (batch, text width).
     pub fn text_cls_features(&self, text_cls: &Tensor) -> Result<Tensor> {
-        normalize(&self.heads()?.text_proj.plain(text_cls, Precision::F32)?)
+        normalize(&self.heads()?.text_proj.forward(text_cls, Precision::F32)?)
     }
 
     /// Fused `[CLS]` vectors (pairs, text width) to matching logits (pairs, 2); column 1 says "they belong together".
     pub fn match_logits(&self, fused_cls: &Tensor) -> Result<Tensor> {
-        self.heads()?.itm_head.plain(fused_cls, Precision::F32)
+        self.heads()?.itm_head.forward(fused_cls, Precision::F32)
     }
 
     /// Informative context enhancement: add to the fused `[CLS]` of each pair what the `[CLS]` of its text, encoded

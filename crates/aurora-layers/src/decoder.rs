@@ -1,6 +1,6 @@
 //! The text decoder: a text tower that sees only what came before, and a head that says what comes next.
 
-use crate::layers::{LayerNorm, Linear, Wanted, is_norm};
+use crate::layers::{LayerNorm, Linear, ParamShapes, is_norm};
 use crate::site::Tower;
 use crate::tensors::{Tensors, get};
 use crate::text::TextTower;
@@ -32,13 +32,18 @@ pub(crate) struct Decoder {
 
 impl Decoder {
     /// `seen` is the width of what its cross-attention looks at.
-    pub(crate) fn wanted(config: &TextConfig, seen: usize) -> Wanted {
+    pub(crate) fn param_shapes(config: &TextConfig, seen: usize) -> ParamShapes {
         let width = config.hidden_size;
-        let mut wanted = TextTower::wanted(config, Tower::Decoder, seen);
-        wanted.extend(Linear::wanted(&format!("{PREDICTIONS}.transform.dense"), width, width));
-        wanted.extend(LayerNorm::wanted(&format!("{PREDICTIONS}.transform.LayerNorm"), width));
-        wanted.push((format!("{PREDICTIONS}.bias"), config.vocab_size.into()));
-        wanted
+        let mut shapes = TextTower::param_shapes(config, Tower::Decoder, seen);
+        shapes.extend(Linear::param_shapes(
+            &format!("{PREDICTIONS}.transform.dense"),
+            width,
+            width,
+        ));
+        shapes
+            .extend(LayerNorm::param_shapes(&format!("{PREDICTIONS}.transform.LayerNorm"), width));
+        shapes.push((format!("{PREDICTIONS}.bias"), config.vocab_size.into()));
+        shapes
     }
 
     pub(crate) fn new(
@@ -59,34 +64,35 @@ impl Decoder {
     /// The tensors of a decoder that has learned nothing yet, made of those of a text encoder: embeddings, self-attention
     /// and MLP are the encoder's. So is the cross-attention's start, from the self-attention, because it looks at a
     /// text's states too. The word head lets states through as they are, to the table of word embeddings.
-    pub(crate) fn start(
+    pub(crate) fn init_from_encoder(
         config: &TextConfig,
         encoder: &Tensors,
         device: &Device,
     ) -> Result<Tensors> {
         let (from, to) = (Tower::Decoder.prefix(), Tower::Text.prefix());
-        let made = Self::wanted(config, config.hidden_size).into_iter().map(|(name, shape)| {
-            let tensor = match name.strip_prefix(from) {
-                Some(rest) => {
-                    let rest = rest.replace(".crossattention.", ".attention.");
-                    get(encoder, &format!("{to}{rest}"))?
-                }
-                None if name.ends_with("dense.weight") => {
-                    Tensor::eye(config.hidden_size, DType::F32, device)?
-                }
-                None if is_norm(&name) && name.ends_with("weight") => {
-                    Tensor::ones(shape, DType::F32, device)?
-                }
-                None => Tensor::zeros(shape, DType::F32, device)?,
-            };
-            Ok((name, tensor))
-        });
+        let made =
+            Self::param_shapes(config, config.hidden_size).into_iter().map(|(name, shape)| {
+                let tensor = match name.strip_prefix(from) {
+                    Some(rest) => {
+                        let rest = rest.replace(".crossattention.", ".attention.");
+                        get(encoder, &format!("{to}{rest}"))?
+                    }
+                    None if name.ends_with("dense.weight") => {
+                        Tensor::eye(config.hidden_size, DType::F32, device)?
+                    }
+                    None if is_norm(&name) && name.ends_with("weight") => {
+                        Tensor::ones(shape, DType::F32, device)?
+                    }
+                    None => Tensor::zeros(shape, DType::F32, device)?,
+                };
+                Ok((name, tensor))
+            });
         made.collect()
     }
 
     /// States (.., width) to logits of the next word (.., vocabulary), over the table of word embeddings.
     pub(crate) fn predict(&self, states: &Tensor) -> Result<Tensor> {
-        let hidden = self.norm.forward(&gelu(&self.transform.plain(states, Precision::F32)?)?)?;
+        let hidden = self.norm.forward(&gelu(&self.transform.forward(states, Precision::F32)?)?)?;
         Ok(aurora_kernels::linear(&hidden, self.tower.words(), Some(&self.bias))?)
     }
 }

@@ -101,7 +101,7 @@ pub(crate) fn one_node<B: Rebuild>(
 ) -> Result<Tensor> {
     note_tracked(block, part, &mut inputs)?;
     #[cfg(test)]
-    if plain::wanted() {
+    if ungrouped::enabled() {
         return run();
     }
     aurora_kernels::as_one_node(&inputs, run)
@@ -163,19 +163,19 @@ where
 
 /// For tests that look into a graph: a node shows nothing of what it holds.
 #[cfg(test)]
-pub(crate) mod plain {
+pub(crate) mod ungrouped {
     use std::cell::Cell;
 
     thread_local! {
         static WANTED: Cell<bool> = const { Cell::new(false) };
     }
 
-    pub(crate) fn wanted() -> bool {
+    pub(crate) fn enabled() -> bool {
         WANTED.get()
     }
 
     /// `run` with blocks as graphs of many nodes.
-    pub(crate) fn graphs<R>(run: impl FnOnce() -> R) -> R {
+    pub(crate) fn run<R>(run: impl FnOnce() -> R) -> R {
         WANTED.set(true);
         let result = run();
         WANTED.set(false);

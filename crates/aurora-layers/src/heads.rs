@@ -1,6 +1,6 @@
 //! The heads of retrieval: projections to the common space, and the matching head.
 
-use crate::layers::{Linear, Wanted};
+use crate::layers::{Linear, ParamShapes};
 use crate::tensors::Tensors;
 use crate::{BlipConfig, Form, Result};
 use candle_core::{D, Tensor};
@@ -14,15 +14,19 @@ pub(crate) struct Heads {
 }
 
 /// Names and shapes of the heads' tensors; none but a retrieval model has any.
-pub(crate) fn wanted(config: &BlipConfig) -> Wanted {
+pub(crate) fn param_shapes(config: &BlipConfig) -> ParamShapes {
     if config.form != Form::Retrieval {
-        return Wanted::new();
+        return ParamShapes::new();
     }
-    let mut wanted =
-        Linear::wanted("vision_proj", config.vision.hidden_size, config.projection_size);
-    wanted.extend(Linear::wanted("text_proj", config.text.hidden_size, config.projection_size));
-    wanted.extend(Linear::wanted("itm_head", config.text.hidden_size, 2));
-    wanted
+    let mut shapes =
+        Linear::param_shapes("vision_proj", config.vision.hidden_size, config.projection_size);
+    shapes.extend(Linear::param_shapes(
+        "text_proj",
+        config.text.hidden_size,
+        config.projection_size,
+    ));
+    shapes.extend(Linear::param_shapes("itm_head", config.text.hidden_size, 2));
+    shapes
 }
 
 impl Heads {

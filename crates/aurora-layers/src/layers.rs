@@ -7,7 +7,7 @@ use aurora_kernels::{Epilogue, linear_with};
 use candle_core::{Shape, Tensor};
 
 /// A list of tensor names and the shapes a model wants for them.
-pub(crate) type Wanted = Vec<(String, Shape)>;
+pub(crate) type ParamShapes = Vec<(String, Shape)>;
 
 /// A linear map `y = x W^T + b` at a named place of the backbone.
 #[derive(Debug, Clone)]
@@ -18,7 +18,7 @@ pub(crate) struct Linear {
 }
 
 impl Linear {
-    pub(crate) fn wanted(path: &str, in_dim: usize, out_dim: usize) -> Wanted {
+    pub(crate) fn param_shapes(path: &str, in_dim: usize, out_dim: usize) -> ParamShapes {
         vec![
             (format!("{path}.weight"), (out_dim, in_dim).into()),
             (format!("{path}.bias"), out_dim.into()),
@@ -31,44 +31,54 @@ impl Linear {
     }
 
     /// The map alone, for places that are no sites.
-    pub(crate) fn plain(&self, x: &Tensor, options: impl Into<Epilogue>) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor, options: impl Into<Epilogue>) -> Result<Tensor> {
         Ok(linear_with(x, &self.weight, Some(&self.bias), &options.into())?)
     }
 
     /// The map alone, and a residual added.
-    pub(crate) fn plus(&self, x: &Tensor, residual: &Tensor, bound: &BoundModel) -> Result<Tensor> {
-        self.plain(x, Epilogue { residual: Some(residual.clone()), ..bound.precision.into() })
+    pub(crate) fn forward_residual(
+        &self,
+        x: &Tensor,
+        residual: &Tensor,
+        bound: &BoundModel,
+    ) -> Result<Tensor> {
+        self.forward(x, Epilogue { residual: Some(residual.clone()), ..bound.precision.into() })
     }
 
     /// The map alone, and a GELU of its outputs.
-    pub(crate) fn gelu(&self, x: &Tensor, bound: &BoundModel) -> Result<Tensor> {
-        self.plain(x, Epilogue { gelu: true, ..bound.precision.into() })
+    pub(crate) fn forward_gelu(&self, x: &Tensor, bound: &BoundModel) -> Result<Tensor> {
+        self.forward(x, Epilogue { gelu: true, ..bound.precision.into() })
     }
 
     /// The map as `bound` changes it, if it does.
-    pub(crate) fn adapted(&self, x: &Tensor, bound: &BoundModel) -> Result<Tensor> {
-        self.adapted_in(x, bound.precision.into(), bound)
+    pub(crate) fn adapted_forward(&self, x: &Tensor, bound: &BoundModel) -> Result<Tensor> {
+        self.adapted_forward_with(x, bound.precision.into(), bound)
     }
 
     /// The same, and a residual added.
-    pub(crate) fn adapted_plus(
+    pub(crate) fn adapted_forward_residual(
         &self,
         x: &Tensor,
         residual: &Tensor,
         bound: &BoundModel,
     ) -> Result<Tensor> {
         let residual = Some(residual.clone());
-        self.adapted_in(x, Epilogue { residual, ..bound.precision.into() }, bound)
+        self.adapted_forward_with(x, Epilogue { residual, ..bound.precision.into() }, bound)
     }
 
     /// The same, and a GELU of its outputs.
-    pub(crate) fn adapted_gelu(&self, x: &Tensor, bound: &BoundModel) -> Result<Tensor> {
-        self.adapted_in(x, Epilogue { gelu: true, ..bound.precision.into() }, bound)
+    pub(crate) fn adapted_forward_gelu(&self, x: &Tensor, bound: &BoundModel) -> Result<Tensor> {
+        self.adapted_forward_with(x, Epilogue { gelu: true, ..bound.precision.into() }, bound)
     }
 
-    fn adapted_in(&self, x: &Tensor, options: Epilogue, bound: &BoundModel) -> Result<Tensor> {
+    fn adapted_forward_with(
+        &self,
+        x: &Tensor,
+        options: Epilogue,
+        bound: &BoundModel,
+    ) -> Result<Tensor> {
         match bound.deltas.get(&self.path) {
-            None => self.plain(x, options),
+            None => self.forward(x, options),
             Some(layer_delta) => {
                 layer_delta.apply(x, &self.weight, &self.bias, options, bound.mode)
             }
@@ -91,7 +101,7 @@ impl Linear {
     }
 
     /// Of the map as `bound` changes it the outputs from `first` on, `count` of them: (.., count).
-    pub(crate) fn adapted_outputs(
+    pub(crate) fn adapted_forward_rows(
         &self,
         x: &Tensor,
         (first, count): (usize, usize),
@@ -133,7 +143,7 @@ pub(crate) struct LayerNorm {
 }
 
 impl LayerNorm {
-    pub(crate) fn wanted(path: &str, width: usize) -> Wanted {
+    pub(crate) fn param_shapes(path: &str, width: usize) -> ParamShapes {
         vec![(format!("{path}.weight"), width.into()), (format!("{path}.bias"), width.into())]
     }
 

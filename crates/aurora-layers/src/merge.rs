@@ -39,7 +39,7 @@ pub fn merge(backbone: &Backbone, tuned: &AdaptedParams) -> Result<Merged> {
         let reason = "is no change of weights and cannot be merged; keep the adapter folder";
         return Err(Error::config("kind", tuned.adapter_config.kind.name(), reason));
     }
-    let wanted = tuned.adapter_config.wanted(&backbone.config)?;
+    let wanted = tuned.adapter_config.param_shapes(&backbone.config)?;
     crate::tensors::check("the adapter", &tuned.tensors, &wanted)?;
     let mut tensors = backbone.tensors.clone();
     for (name, tensor) in &tuned.tensors {
@@ -81,7 +81,7 @@ fn residual_adapter(tuned: &AdaptedParams, backbone: &Backbone) -> Result<Adapte
         modules_to_save: Vec::new(),
         ..AdapterConfig::new(AdapterKind::Heads, tuned.adapter_config.flavour, 0)
     };
-    let wanted = adapter_config.wanted(&backbone.config)?;
+    let wanted = adapter_config.param_shapes(&backbone.config)?;
     let kept = |name: String| Ok((name.clone(), get(&tuned.tensors, &name)?.detach()));
     let tensors = wanted.into_iter().map(|(name, _)| kept(name)).collect::<Result<_>>()?;
     AdaptedParams::from_tensors(adapter_config, &backbone.config, "gates and context", tensors)

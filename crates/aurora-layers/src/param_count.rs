@@ -8,10 +8,10 @@ impl AdapterConfig {
     /// Trained values of each part on a backbone of these sizes; what is kept without being trained does not count.
     ///
     /// # Errors
-    /// As [`AdapterConfig::wanted`].
+    /// As [`AdapterConfig::param_shapes`].
     pub fn count_trained(&self, config: &BlipConfig) -> Result<BTreeMap<ParamGroup, usize>> {
         let mut counts = BTreeMap::new();
-        for (name, shape) in self.wanted(config)? {
+        for (name, shape) in self.param_shapes(config)? {
             match AdaptedParams::param_group(&name) {
                 ParamGroup::Buffer => {}
                 part => *counts.entry(part).or_default() += shape.elem_count(),

@@ -207,9 +207,11 @@ mod tests {
         let backbone = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
         let mut tuned = AdaptedParams::init(adapter_config, &backbone, 2, &Device::Cpu).unwrap();
         let adapter = tuned.adapter_config.adapter().unwrap();
-        for slot in adapter.slots(&tuned.adapter_config.sites(&backbone.config).unwrap()).unwrap() {
-            let random = crate::adapter::Slot { init: Init::Normal(0.3), ..slot };
-            tuned.tensors.insert(random.name.clone(), random.start(9, &Device::Cpu).unwrap());
+        for spec in
+            adapter.param_specs(&tuned.adapter_config.sites(&backbone.config).unwrap()).unwrap()
+        {
+            let random = crate::adapter::ParamSpec { init: Init::Normal(0.3), ..spec };
+            tuned.tensors.insert(random.name.clone(), random.init_tensor(9, &Device::Cpu).unwrap());
         }
         (backbone, tuned)
     }

@@ -2,7 +2,7 @@
 
 use crate::cross_attention::{CrossKeys, Reading, Sight, States, additive};
 use crate::gradient_checkpoint::{Checkpointing, Rebuild, Swap, segment};
-use crate::layers::{LayerNorm, Linear, Wanted};
+use crate::layers::{LayerNorm, Linear, ParamShapes};
 use crate::site::{Tower, text_layer};
 use crate::tensors::{Tensors, get};
 use crate::varlen::Packing;
@@ -66,13 +66,13 @@ impl Rebuild for Attention {
 }
 
 impl Attention {
-    fn wanted(path: &str, width: usize, context: usize) -> Wanted {
-        let mut wanted = Linear::wanted(&format!("{path}.self.query"), width, width);
-        wanted.extend(Linear::wanted(&format!("{path}.self.key"), context, width));
-        wanted.extend(Linear::wanted(&format!("{path}.self.value"), context, width));
-        wanted.extend(Linear::wanted(&format!("{path}.output.dense"), width, width));
-        wanted.extend(LayerNorm::wanted(&format!("{path}.output.LayerNorm"), width));
-        wanted
+    fn param_shapes(path: &str, width: usize, context: usize) -> ParamShapes {
+        let mut shapes = Linear::param_shapes(&format!("{path}.self.query"), width, width);
+        shapes.extend(Linear::param_shapes(&format!("{path}.self.key"), context, width));
+        shapes.extend(Linear::param_shapes(&format!("{path}.self.value"), context, width));
+        shapes.extend(Linear::param_shapes(&format!("{path}.output.dense"), width, width));
+        shapes.extend(LayerNorm::param_shapes(&format!("{path}.output.LayerNorm"), width));
+        shapes
     }
 
     fn new(path: &str, eps: f64, tensors: &Tensors) -> Result<Self> {
@@ -86,7 +86,7 @@ impl Attention {
     }
 
     fn keys(&self, context: &Tensor, bound: &BoundModel) -> Result<(Tensor, Tensor)> {
-        Ok((self.key.adapted(context, bound)?, self.value.adapted(context, bound)?))
+        Ok((self.key.adapted_forward(context, bound)?, self.value.adapted_forward(context, bound)?))
     }
 
     /// Keys and values of what is seen.
@@ -104,7 +104,7 @@ impl Attention {
         (heads, options): (usize, &AttentionOptions),
         bound: &BoundModel,
     ) -> Result<Tensor> {
-        let query = packing.spread(&self.query.adapted(x, bound)?)?; // (batch, length, width)
+        let query = packing.spread(&self.query.adapted_forward(x, bound)?)?; // (batch, length, width)
         let mixed = match seen {
             Sight::Keys(key, value) => attention(&query, key, value, heads, options)?,
             Sight::States(states) => {
@@ -118,32 +118,32 @@ impl Attention {
             }
         };
         let mixed = packing.pack(&mixed)?; // (tokens, width)
-        self.norm.forward(&self.output.plus(&mixed, x, bound)?)
+        self.norm.forward(&self.output.forward_residual(&mixed, x, bound)?)
     }
 }
 
 impl TextTower {
     /// `seen` is the width of what its cross-attention looks at.
-    pub(crate) fn wanted(config: &TextConfig, tower: Tower, seen: usize) -> Wanted {
+    pub(crate) fn param_shapes(config: &TextConfig, tower: Tower, seen: usize) -> ParamShapes {
         let (width, mlp) = (config.hidden_size, config.mlp_size);
         let embeddings = format!("{}.embeddings", tower.prefix());
-        let mut wanted: Wanted = vec![
+        let mut shapes: ParamShapes = vec![
             (format!("{embeddings}.word_embeddings.weight"), (config.vocab_size, width).into()),
             (
                 format!("{embeddings}.position_embeddings.weight"),
                 (config.max_positions, width).into(),
             ),
         ];
-        wanted.extend(LayerNorm::wanted(&format!("{embeddings}.LayerNorm"), width));
+        shapes.extend(LayerNorm::param_shapes(&format!("{embeddings}.LayerNorm"), width));
         for layer in 0..config.layers {
             let path = text_layer(tower, layer);
-            wanted.extend(Attention::wanted(&format!("{path}.attention"), width, width));
-            wanted.extend(Attention::wanted(&format!("{path}.crossattention"), width, seen));
-            wanted.extend(Linear::wanted(&format!("{path}.intermediate.dense"), width, mlp));
-            wanted.extend(Linear::wanted(&format!("{path}.output.dense"), mlp, width));
-            wanted.extend(LayerNorm::wanted(&format!("{path}.output.LayerNorm"), width));
+            shapes.extend(Attention::param_shapes(&format!("{path}.attention"), width, width));
+            shapes.extend(Attention::param_shapes(&format!("{path}.crossattention"), width, seen));
+            shapes.extend(Linear::param_shapes(&format!("{path}.intermediate.dense"), width, mlp));
+            shapes.extend(Linear::param_shapes(&format!("{path}.output.dense"), mlp, width));
+            shapes.extend(LayerNorm::param_shapes(&format!("{path}.output.LayerNorm"), width));
         }
-        wanted
+        shapes
     }
 
     pub(crate) fn new(config: &TextConfig, tower: Tower, tensors: &Tensors) -> Result<Self> {
@@ -374,8 +374,8 @@ impl Layer {
     }
 
     fn mlp(&self, x: &Tensor, bound: &BoundModel) -> Result<Tensor> {
-        let hidden = self.expand.gelu(x, bound)?; // (tokens, mlp)
-        self.norm.forward(&self.contract.plus(&hidden, x, bound)?)
+        let hidden = self.expand.forward_gelu(x, bound)?; // (tokens, mlp)
+        self.norm.forward(&self.contract.forward_residual(&hidden, x, bound)?)
     }
 }
 

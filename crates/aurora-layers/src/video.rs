@@ -69,12 +69,12 @@ impl BoundModel {
                 there.broadcast_div(&mask.sum_keepdim(1)?.maximum(1.0)?)?
             }
         };
-        normalize(&self.heads()?.vision_proj.plain(&mean, Precision::F32)?)
+        normalize(&self.heads()?.vision_proj.forward(&mean, Precision::F32)?)
     }
 
     /// States of clips to features of unit length of every frame: (clips, frames, projection).
     pub fn frame_features(&self, states: &Tensor) -> Result<Tensor> {
-        normalize(&self.heads()?.vision_proj.plain(&cls(states)?, Precision::F32)?)
+        normalize(&self.heads()?.vision_proj.forward(&cls(states)?, Precision::F32)?)
     }
 
     /// Whether a pass with frame-aware attention needs the features of frames.

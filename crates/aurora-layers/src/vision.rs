@@ -1,7 +1,7 @@
 //! The vision transformer: patches, position embeddings, pre-norm blocks.
 
 use crate::gradient_checkpoint::{Checkpointing, Rebuild, Swap, one_node, segment};
-use crate::layers::{LayerNorm, Linear, Wanted};
+use crate::layers::{LayerNorm, Linear, ParamShapes};
 use crate::tensors::{Tensors, get};
 use crate::text::cls;
 use crate::{BoundModel, Result, VisionConfig};
@@ -37,9 +37,9 @@ fn block_path(layer: usize) -> String {
 }
 
 impl VisionTower {
-    pub(crate) fn wanted(config: &VisionConfig) -> Wanted {
+    pub(crate) fn param_shapes(config: &VisionConfig) -> ParamShapes {
         let (width, mlp, patch) = (config.hidden_size, config.mlp_size, config.patch_size);
-        let mut wanted: Wanted = vec![
+        let mut shapes: ParamShapes = vec![
             ("visual_encoder.cls_token".into(), (1, 1, width).into()),
             ("visual_encoder.pos_embed".into(), (1, config.tokens(), width).into()),
             ("visual_encoder.patch_embed.proj.weight".into(), (width, 3, patch, patch).into()),
@@ -47,15 +47,15 @@ impl VisionTower {
         ];
         for layer in 0..config.layers {
             let path = block_path(layer);
-            wanted.extend(LayerNorm::wanted(&format!("{path}.norm1"), width));
-            wanted.extend(Linear::wanted(&format!("{path}.attn.qkv"), width, 3 * width));
-            wanted.extend(Linear::wanted(&format!("{path}.attn.proj"), width, width));
-            wanted.extend(LayerNorm::wanted(&format!("{path}.norm2"), width));
-            wanted.extend(Linear::wanted(&format!("{path}.mlp.fc1"), width, mlp));
-            wanted.extend(Linear::wanted(&format!("{path}.mlp.fc2"), mlp, width));
+            shapes.extend(LayerNorm::param_shapes(&format!("{path}.norm1"), width));
+            shapes.extend(Linear::param_shapes(&format!("{path}.attn.qkv"), width, 3 * width));
+            shapes.extend(Linear::param_shapes(&format!("{path}.attn.proj"), width, width));
+            shapes.extend(LayerNorm::param_shapes(&format!("{path}.norm2"), width));
+            shapes.extend(Linear::param_shapes(&format!("{path}.mlp.fc1"), width, mlp));
+            shapes.extend(Linear::param_shapes(&format!("{path}.mlp.fc2"), mlp, width));
         }
-        wanted.extend(LayerNorm::wanted("visual_encoder.norm", width));
-        wanted
+        shapes.extend(LayerNorm::param_shapes("visual_encoder.norm", width));
+        shapes
     }
 
     pub(crate) fn new(config: &VisionConfig, tensors: &Tensors) -> Result<Self> {
@@ -157,9 +157,9 @@ impl Block {
             true => (x.narrow(1, 0, 1)?, self.mix_cls(&normed, heads, bound)?),
             false => (x.clone(), self.mix(&normed, heads, bound)?),
         };
-        let x = self.projection.adapted_plus(&mixed, &x, bound)?;
-        let hidden = self.expand.adapted_gelu(&self.norm2.forward(&x)?, bound)?; // (batch, tokens, mlp)
-        let out = self.contract.adapted_plus(&hidden, &x, bound)?;
+        let x = self.projection.adapted_forward_residual(&mixed, &x, bound)?;
+        let hidden = self.expand.adapted_forward_gelu(&self.norm2.forward(&x)?, bound)?; // (batch, tokens, mlp)
+        let out = self.contract.adapted_forward_residual(&hidden, &x, bound)?;
         match bound.parallel.get(&self.path) {
             None => Ok(out),
             Some(parallel) => parallel.add_self(out, &x, bound.precision),
@@ -168,7 +168,7 @@ impl Block {
 
     /// Attention of all tokens, before the projection: (batch, tokens, width).
     fn mix(&self, normed: &Tensor, heads: usize, bound: &BoundModel) -> Result<Tensor> {
-        let qkv = self.qkv.adapted(normed, bound)?; // (batch, tokens, 3 * width)
+        let qkv = self.qkv.adapted_forward(normed, bound)?; // (batch, tokens, 3 * width)
         let precision = bound.precision;
         let options = AttentionOptions { precision, ..AttentionOptions::default() };
         Ok(self_attention(&qkv, heads, &options)?)
@@ -178,8 +178,8 @@ impl Block {
     fn mix_cls(&self, normed: &Tensor, heads: usize, bound: &BoundModel) -> Result<Tensor> {
         let (_, _, width) = normed.dims3()?;
         let query = normed.narrow(1, 0, 1)?;
-        let query = self.qkv.adapted_outputs(&query, (0, width), bound)?; // (batch, 1, width)
-        let keys = self.qkv.adapted_outputs(normed, (width, 2 * width), bound)?; // (batch, tokens, 2 * width)
+        let query = self.qkv.adapted_forward_rows(&query, (0, width), bound)?; // (batch, 1, width)
+        let keys = self.qkv.adapted_forward_rows(normed, (width, 2 * width), bound)?; // (batch, tokens, 2 * width)
         let (key, value) = (keys.narrow(2, 0, width)?, keys.narrow(2, width, width)?);
         let precision = bound.precision;
         let options = AttentionOptions { precision, ..AttentionOptions::default() };

@@ -13,7 +13,7 @@
 //! merged. UniAdapter starts `up_fusion` at random and lets its norm pass it on; here that norm starts with a weight of
 //! zero, so that the tuned model starts as the backbone.
 
-use super::{Adapter, Init, Slot};
+use super::{Adapter, Init, ParamSpec};
 use crate::gradient_checkpoint::{Rebuild, Swap};
 use crate::layers::{LayerNorm, Linear};
 use crate::site::Role;
@@ -96,16 +96,16 @@ fn places(sites: &[Site]) -> BTreeMap<String, Place> {
 }
 
 impl Adapter for Bottleneck {
-    fn slots(&self, sites: &[Site]) -> Result<Vec<Slot>> {
-        let mut slots: BTreeMap<String, Slot> = BTreeMap::new();
+    fn param_specs(&self, sites: &[Site]) -> Result<Vec<ParamSpec>> {
+        let mut specs: BTreeMap<String, ParamSpec> = BTreeMap::new();
         let mut add = |path: String, weight: Option<(usize, usize)>, width: usize, init: Init| {
             // A map has a weight (out, in), a norm one of its width.
             let shape = weight.map_or(width.into(), candle_core::Shape::from);
-            for slot in [
-                Slot::new(format!("{path}.weight"), shape, init),
-                Slot::new(format!("{path}.bias"), width, Init::Zeros),
+            for spec in [
+                ParamSpec::new(format!("{path}.weight"), shape, init),
+                ParamSpec::new(format!("{path}.bias"), width, Init::Zeros),
             ] {
-                slots.insert(slot.name.clone(), slot);
+                specs.insert(spec.name.clone(), spec);
             }
         };
         // PyTorch's start of a linear map.
@@ -122,7 +122,7 @@ impl Adapter for Bottleneck {
                 add(place.fused_norm(), None, width, Init::Zeros);
             }
         }
-        Ok(slots.into_values().collect())
+        Ok(specs.into_values().collect())
     }
 
     fn parallel(
@@ -158,7 +158,7 @@ pub struct ParallelAdapter {
 
 impl ParallelAdapter {
     fn narrow(&self, x: &Tensor, precision: Precision) -> Result<Tensor> {
-        Ok(self.down.plain(&self.norm.forward(x)?, precision)?.relu()?) // (.., rank)
+        Ok(self.down.forward(&self.norm.forward(x)?, precision)?.relu()?) // (.., rank)
     }
 
     /// The part of it that a pass uses: one of a text that looks at something, or another; none where that is nothing.
@@ -171,7 +171,7 @@ impl ParallelAdapter {
     pub(crate) fn add_self(&self, out: Tensor, x: &Tensor, precision: Precision) -> Result<Tensor> {
         match &self.own {
             None => Ok(out),
-            Some(up) => Ok((out + (up.plain(&self.narrow(x, precision)?, precision)? * SCALE)?)?),
+            Some(up) => Ok((out + (up.forward(&self.narrow(x, precision)?, precision)? * SCALE)?)?),
         }
     }
 
@@ -184,9 +184,9 @@ impl ParallelAdapter {
     ) -> Result<Tensor> {
         let Some((up, norm)) = &self.fused else { return Ok(out) };
         let narrow = self.narrow(h_cross, precision)?;
-        let mut wide = up.plain(&narrow, precision)?;
+        let mut wide = up.forward(&narrow, precision)?;
         if let Some(own) = &self.own {
-            wide = (wide + own.plain(&narrow, precision)?)?;
+            wide = (wide + own.forward(&narrow, precision)?)?;
         }
         Ok((out + (norm.forward(&wide)? * SCALE)?)?)
     }
@@ -257,8 +257,8 @@ mod tests {
             ("visual_encoder.blocks.1", "vision", 24),
             ("text_encoder.encoder.layer.1", "text", 16),
         ] {
-            let x = Slot::new("x", (1, width), Init::Normal(1.0));
-            let x = x.start(4, &candle_core::Device::Cpu).unwrap();
+            let x = ParamSpec::new("x", (1, width), Init::Normal(1.0));
+            let x = x.init_tensor(4, &candle_core::Device::Cpu).unwrap();
             let values: Vec<f64> =
                 x.to_vec2::<f32>().unwrap()[0].iter().map(|&x| f64::from(x)).collect();
             let z = narrow(&values, width);
@@ -292,12 +292,13 @@ mod tests {
             .collect();
         let mut values: BTreeMap<String, Vec<f64>> = BTreeMap::new();
         let mut shapes = BTreeMap::from([("x".to_string(), candle_core::Shape::from((2, 16)))]);
-        for slot in adapter.slots(&sites).unwrap() {
-            shapes.insert(slot.name, slot.shape);
+        for spec in adapter.param_specs(&sites).unwrap() {
+            shapes.insert(spec.name, spec.shape);
         }
         for (name, shape) in &shapes {
-            let slot = Slot::new(name, shape.clone(), Init::Normal(1.0));
-            let start = slot.start(6, &candle_core::Device::Cpu).unwrap().flatten_all().unwrap();
+            let spec = ParamSpec::new(name, shape.clone(), Init::Normal(1.0));
+            let start =
+                spec.init_tensor(6, &candle_core::Device::Cpu).unwrap().flatten_all().unwrap();
             let start = start.to_vec1::<f32>().unwrap().into_iter().map(f64::from);
             values.insert(name.clone(), start.collect());
         }

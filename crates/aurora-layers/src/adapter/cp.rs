@@ -1,6 +1,6 @@
 //! CP decomposition ("mode approximation"), flavour aurora: `dW_n = V diag(lambda * p_n) U^T`.
 
-use super::{Adapter, Init, Slot, modes_name, u_name, v_name, widths};
+use super::{Adapter, Init, ParamSpec, modes_name, u_name, v_name, widths};
 use crate::site::Role;
 use crate::tensors::{Tensors, get};
 use crate::{Result, Site};
@@ -18,10 +18,10 @@ pub struct Cp {
 }
 
 impl Adapter for Cp {
-    fn slots(&self, sites: &[Site]) -> Result<Vec<Slot>> {
-        let mut slots = vec![Slot::new(LAMBDA, self.rank, Init::Ones)];
+    fn param_specs(&self, sites: &[Site]) -> Result<Vec<ParamSpec>> {
+        let mut specs = vec![ParamSpec::new(LAMBDA, self.rank, Init::Ones)];
         for width in widths(sites, true) {
-            slots.push(Slot::new(
+            specs.push(ParamSpec::new(
                 u_name(width),
                 (width, self.rank),
                 Init::Normal((width as f64).sqrt().recip()),
@@ -29,12 +29,16 @@ impl Adapter for Cp {
         }
         for width in widths(sites, false) {
             // Zero, so that the tuned model starts as the backbone.
-            slots.push(Slot::new(v_name(width), (width, self.rank), Init::Zeros));
+            specs.push(ParamSpec::new(v_name(width), (width, self.rank), Init::Zeros));
         }
         for site in sites {
-            slots.push(Slot::new(modes_name(site), (site.slices, self.rank), Init::Normal(1.0)));
+            specs.push(ParamSpec::new(
+                modes_name(site),
+                (site.slices, self.rank),
+                Init::Normal(1.0),
+            ));
         }
-        Ok(slots)
+        Ok(specs)
     }
 
     fn low_rank(&self, site: &Site, tensors: &Tensors) -> Result<Option<LowRank>> {
@@ -71,7 +75,7 @@ mod tests {
 
     #[test]
     fn blip_base_at_rank_64_has_112_192_values() {
-        let slots = Cp { rank: 64 }.slots(&crate::sites(&blip_base())).unwrap();
-        assert_eq!(slots.iter().map(|slot| slot.shape.elem_count()).sum::<usize>(), 112_192);
+        let specs = Cp { rank: 64 }.param_specs(&crate::sites(&blip_base())).unwrap();
+        assert_eq!(specs.iter().map(|spec| spec.shape.elem_count()).sum::<usize>(), 112_192);
     }
 }

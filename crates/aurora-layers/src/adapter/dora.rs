@@ -1,6 +1,6 @@
 //! DoRA: `W' = m (W + dW) / |W + dW|`, the length of each row of a LoRA-tuned weight as a parameter of its own.
 
-use super::{Adapter, Init, LayerDelta, Lora, OutputScale, Slot, starts};
+use super::{Adapter, Init, LayerDelta, Lora, OutputScale, ParamSpec, init_tensors};
 use crate::tensors::{Tensors, get};
 use crate::{Result, Site};
 use candle_core::{D, Device, Tensor};
@@ -28,22 +28,22 @@ fn row_lengths(weight: &Tensor) -> Result<Tensor> {
 }
 
 impl Adapter for Dora {
-    fn slots(&self, sites: &[Site]) -> Result<Vec<Slot>> {
-        let mut slots = self.lora.slots(sites)?;
-        slots.extend(
-            sites.iter().map(|site| Slot::new(magnitude_name(site), site.out_dim, Init::Ones)),
+    fn param_specs(&self, sites: &[Site]) -> Result<Vec<ParamSpec>> {
+        let mut specs = self.lora.param_specs(sites)?;
+        specs.extend(
+            sites.iter().map(|site| ParamSpec::new(magnitude_name(site), site.out_dim, Init::Ones)),
         );
-        Ok(slots)
+        Ok(specs)
     }
 
-    fn start(
+    fn init_params(
         &self,
         sites: &[Site],
         backbone: &Tensors,
         seed: u64,
         device: &Device,
     ) -> Result<Tensors> {
-        let mut tensors = starts(&self.slots(sites)?, seed, device)?;
+        let mut tensors = init_tensors(&self.param_specs(sites)?, seed, device)?;
         for site in sites {
             let weight = get(backbone, &format!("{}.weight", site.path))?;
             tensors.insert(magnitude_name(site), row_lengths(&weight)?);
@@ -78,7 +78,8 @@ mod tests {
         let rows = |tensor: &Tensor| tensor.to_vec2::<f32>().unwrap();
         for site in &sites {
             let shape = (site.out_dim, site.in_dim);
-            let weight = Slot::new("w", shape, Init::Normal(1.0)).start(3, &Device::Cpu).unwrap();
+            let weight =
+                ParamSpec::new("w", shape, Init::Normal(1.0)).init_tensor(3, &Device::Cpu).unwrap();
             let bias = Tensor::ones(site.out_dim, weight.dtype(), &Device::Cpu).unwrap();
             let layer_delta = adapter.layer_delta(site, &weight, &tensors).unwrap();
             let (merged, same) = layer_delta.merged(&weight, &bias).unwrap();

@@ -1,6 +1,6 @@
 //! IA3: each output of a site is multiplied by a learned number.
 
-use super::{Adapter, Init, LayerDelta, OutputScale, Slot};
+use super::{Adapter, Init, LayerDelta, OutputScale, ParamSpec};
 use crate::tensors::{Tensors, get};
 use crate::{Result, Site};
 use candle_core::Tensor;
@@ -15,8 +15,11 @@ fn scale_name(site: &Site) -> String {
 }
 
 impl Adapter for Ia3 {
-    fn slots(&self, sites: &[Site]) -> Result<Vec<Slot>> {
-        Ok(sites.iter().map(|site| Slot::new(scale_name(site), site.out_dim, Init::Ones)).collect())
+    fn param_specs(&self, sites: &[Site]) -> Result<Vec<ParamSpec>> {
+        Ok(sites
+            .iter()
+            .map(|site| ParamSpec::new(scale_name(site), site.out_dim, Init::Ones))
+            .collect())
     }
 
     fn layer_delta(&self, site: &Site, _weight: &Tensor, tensors: &Tensors) -> Result<LayerDelta> {

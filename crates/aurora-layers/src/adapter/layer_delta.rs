@@ -107,7 +107,7 @@ impl LayerDelta {
 
 #[cfg(test)]
 mod tests {
-    use crate::adapter::{Adapter, Dora, Ia3, Init, Lora, Slot};
+    use crate::adapter::{Adapter, Dora, Ia3, Init, Lora, ParamSpec};
     use crate::tensors::Tensors;
     use crate::{Site, Tower};
     use aurora_kernels::{DeltaMode, Epilogue};
@@ -128,7 +128,8 @@ mod tests {
     }
 
     fn normal(name: &str, shape: &[usize]) -> Tensor {
-        let tensor = Slot::new(name, shape, Init::Normal(1.0)).start(5, &Device::Cpu).unwrap();
+        let tensor =
+            ParamSpec::new(name, shape, Init::Normal(1.0)).init_tensor(5, &Device::Cpu).unwrap();
         tensor.to_dtype(DType::F64).unwrap()
     }
 
@@ -142,9 +143,9 @@ mod tests {
         let (weight, bias) = (normal("w", &[SITE.0, SITE.1]), normal("b", &[SITE.0]));
         let mut inputs =
             vec![("x".to_string(), Var::from_tensor(&normal("x", &[3, SITE.1])).unwrap())];
-        for slot in adapter.slots(&[site()]).unwrap() {
-            let start = normal(&slot.name, slot.shape.dims());
-            inputs.push((slot.name, Var::from_tensor(&start).unwrap()));
+        for spec in adapter.param_specs(&[site()]).unwrap() {
+            let start = normal(&spec.name, spec.shape.dims());
+            inputs.push((spec.name, Var::from_tensor(&start).unwrap()));
         }
         let tensors: Tensors =
             inputs.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();

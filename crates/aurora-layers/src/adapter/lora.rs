@@ -5,7 +5,7 @@
 //! kept beside. Written as `(B - B0) A + B0 (A - A0)` the delta is of twice the rank and zero to the bit at the start.
 
 use super::svd::largest;
-use super::{Adapter, Init, Slot, starts};
+use super::{Adapter, Init, ParamSpec, init_tensors};
 use crate::tensors::{Tensors, get};
 use crate::{Error, Result, Site, Start};
 use aurora_kernels::LowRank;
@@ -40,13 +40,13 @@ fn b_name(site: &Site) -> String {
 }
 
 /// Names of what A and B started as, where that is subtracted.
-fn start_names(site: &Site) -> (String, String) {
+fn init_names(site: &Site) -> (String, String) {
     (format!("{}.lora_A.start", site.path), format!("{}.lora_B.start", site.path))
 }
 
 impl Lora {
     /// Whether a tensor of this name is what a factor started as.
-    pub(crate) fn is_start(name: &str) -> bool {
+    pub(crate) fn is_init(name: &str) -> bool {
         name.ends_with(".lora_A.start") || name.ends_with(".lora_B.start")
     }
 
@@ -67,8 +67,8 @@ impl Lora {
         let (a, b) = match self.start {
             Start::Zero => (a, b),
             Start::Pissa => {
-                let (a_start, b_start) = start_names(site);
-                let (a0, b0) = (get(tensors, &a_start)?, get(tensors, &b_start)?);
+                let (a_init, b_init) = init_names(site);
+                let (a0, b0) = (get(tensors, &a_init)?, get(tensors, &b_init)?);
                 let moved = (&a - a0)?;
                 (Tensor::cat(&[&a, &moved], 0)?, Tensor::cat(&[&(b - &b0)?, &b0], 1)?)
             }
@@ -95,24 +95,24 @@ impl Lora {
 }
 
 impl Adapter for Lora {
-    fn slots(&self, sites: &[Site]) -> Result<Vec<Slot>> {
-        let mut slots = Vec::new();
+    fn param_specs(&self, sites: &[Site]) -> Result<Vec<ParamSpec>> {
+        let mut specs = Vec::new();
         for site in sites {
             // PyTorch's uniform Kaiming with a = sqrt(5), which PEFT starts A with: variance 1 / (3 in).
             let bound = (site.in_dim as f64).sqrt().recip();
             let (a, b) = ((self.rank, site.in_dim), (site.out_dim, self.rank));
-            slots.push(Slot::new(a_name(site), a, Init::Uniform(bound)));
-            slots.push(Slot::new(b_name(site), b, Init::Zeros));
+            specs.push(ParamSpec::new(a_name(site), a, Init::Uniform(bound)));
+            specs.push(ParamSpec::new(b_name(site), b, Init::Zeros));
             if self.start == Start::Pissa {
-                let (a_start, b_start) = start_names(site);
-                slots.push(Slot::new(a_start, a, Init::Zeros));
-                slots.push(Slot::new(b_start, b, Init::Zeros));
+                let (a_init, b_init) = init_names(site);
+                specs.push(ParamSpec::new(a_init, a, Init::Zeros));
+                specs.push(ParamSpec::new(b_init, b, Init::Zeros));
             }
         }
-        Ok(slots)
+        Ok(specs)
     }
 
-    fn start(
+    fn init_params(
         &self,
         sites: &[Site],
         backbone: &Tensors,
@@ -120,14 +120,14 @@ impl Adapter for Lora {
         device: &Device,
     ) -> Result<Tensors> {
         if self.start == Start::Zero {
-            return starts(&self.slots(sites)?, seed, device);
+            return init_tensors(&self.param_specs(sites)?, seed, device);
         }
         let mut tensors = Tensors::new();
         for site in sites {
             let weight = get(backbone, &format!("{}.weight", site.path))?;
             let (a, b) = self.principal(site, &weight, seed)?;
-            let (a_start, b_start) = start_names(site);
-            tensors.extend([(a_start, a.clone()), (b_start, b.clone())]);
+            let (a_init, b_init) = init_names(site);
+            tensors.extend([(a_init, a.clone()), (b_init, b.clone())]);
             tensors.extend([(a_name(site), a), (b_name(site), b)]);
         }
         Ok(tensors)
@@ -163,8 +163,8 @@ mod tests {
     #[test]
     fn blip_base_has_258_048_values_at_rank_1_and_2_064_384_at_rank_8() {
         for (rank, count) in [(1, 258_048), (8, 2_064_384)] {
-            let slots = Lora::new(rank).slots(&crate::sites(&blip_base())).unwrap();
-            assert_eq!(slots.iter().map(|slot| slot.shape.elem_count()).sum::<usize>(), count);
+            let specs = Lora::new(rank).param_specs(&crate::sites(&blip_base())).unwrap();
+            assert_eq!(specs.iter().map(|spec| spec.shape.elem_count()).sum::<usize>(), count);
         }
     }
 
@@ -174,14 +174,16 @@ mod tests {
     fn pissa_starts_from_the_weight_and_moves_from_there() {
         let adapter = Lora { alpha: 6.0, start: Start::Pissa, ..Lora::new(3) };
         let sites = crate::sites(&tiny());
-        let weights = Slot::new("w", (1, 1), Init::Normal(1.0));
-        let weights =
-            |site: &Site| Slot { shape: (site.out_dim, site.in_dim).into(), ..weights.clone() };
+        let weights = ParamSpec::new("w", (1, 1), Init::Normal(1.0));
+        let weights = |site: &Site| ParamSpec {
+            shape: (site.out_dim, site.in_dim).into(),
+            ..weights.clone()
+        };
         let named = |site: &Site| {
-            (format!("{}.weight", site.path), weights(site).start(1, &Device::Cpu).unwrap())
+            (format!("{}.weight", site.path), weights(site).init_tensor(1, &Device::Cpu).unwrap())
         };
         let backbone: Tensors = sites.iter().map(named).collect();
-        let mut tensors = adapter.start(&sites, &backbone, 7, &Device::Cpu).unwrap();
+        let mut tensors = adapter.init_params(&sites, &backbone, 7, &Device::Cpu).unwrap();
         let product = |tensors: &Tensors, (a, b): &(String, String)| {
             (tensors[b].matmul(&tensors[a]).unwrap() * adapter.scale()).unwrap()
         };
@@ -199,19 +201,19 @@ mod tests {
             let zero = delta(&adapter, site, &tensors).flatten_all().unwrap();
             assert!(zero.to_vec1::<f32>().unwrap().iter().all(|&value| value == 0.0));
         }
-        for (name, tensor) in tensors.iter_mut().filter(|(name, _)| !Lora::is_start(name)) {
+        for (name, tensor) in tensors.iter_mut().filter(|(name, _)| !Lora::is_init(name)) {
             let shift = Stream::new(9, name, 0, 0).normal_tensor(tensor.shape(), 0.3).unwrap();
             *tensor = (&*tensor + shift).unwrap();
         }
         for site in &sites {
             let wanted = (product(&tensors, &lora_names(site))
-                - product(&tensors, &start_names(site)))
+                - product(&tensors, &init_names(site)))
             .unwrap();
             let off = norm((wanted.clone() - delta(&adapter, site, &tensors)).unwrap());
             assert!(off < 1e-5 * norm(wanted), "{}: {off}", site.path);
         }
         let wide = Lora { start: Start::Pissa, ..Lora::new(17) };
-        let message = wide.start(&sites, &backbone, 7, &Device::Cpu).unwrap_err().to_string();
+        let message = wide.init_params(&sites, &backbone, 7, &Device::Cpu).unwrap_err().to_string();
         assert!(message.contains("rank = 17") && message.contains("at most 16"), "{message}");
     }
 }

@@ -51,7 +51,7 @@ pub enum Init {
 
 /// A tensor an adapter wants.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Slot {
+pub struct ParamSpec {
     /// Its name in the adapter file, without PEFT's `base_model.` prefix.
     pub name: String,
     /// Its shape.
@@ -60,13 +60,13 @@ pub struct Slot {
     pub init: Init,
 }
 
-impl Slot {
+impl ParamSpec {
     pub(crate) fn new(name: impl Into<String>, shape: impl Into<Shape>, init: Init) -> Self {
         Self { name: name.into(), shape: shape.into(), init }
     }
 
-    /// The tensor at its start; values depend on `seed` and the slot's name alone.
-    pub(crate) fn start(&self, seed: u64, device: &Device) -> Result<Tensor> {
+    /// The tensor at its start; values depend on `seed` and the spec's name alone.
+    pub(crate) fn init_tensor(&self, seed: u64, device: &Device) -> Result<Tensor> {
         let mut stream = Stream::new(seed, &self.name, 0, 0);
         let shape = self.shape.clone();
         let tensor = match self.init {
@@ -82,9 +82,9 @@ impl Slot {
     }
 }
 
-/// The tensors of these slots at their start.
-pub(crate) fn starts(slots: &[Slot], seed: u64, device: &Device) -> Result<Tensors> {
-    slots.iter().map(|slot| Ok((slot.name.clone(), slot.start(seed, device)?))).collect()
+/// The tensors of these specs at their start.
+pub(crate) fn init_tensors(specs: &[ParamSpec], seed: u64, device: &Device) -> Result<Tensors> {
+    specs.iter().map(|spec| Ok((spec.name.clone(), spec.init_tensor(seed, device)?))).collect()
 }
 
 /// A rule that turns named tensors into changes of frozen maps.
@@ -93,10 +93,10 @@ pub trait Adapter: Send + Sync {
     ///
     /// # Errors
     /// [`crate::Error::Config`] when a site cannot take this kind of change.
-    fn slots(&self, sites: &[Site]) -> Result<Vec<Slot>>;
+    fn param_specs(&self, sites: &[Site]) -> Result<Vec<ParamSpec>>;
 
-    /// The tensors at their start, for sites of this `backbone`: as their slots say, where nothing is read from it.
-    fn start(
+    /// The tensors at their start, for sites of this `backbone`: as their specs say, where nothing is read from it.
+    fn init_params(
         &self,
         sites: &[Site],
         backbone: &Tensors,
@@ -104,7 +104,7 @@ pub trait Adapter: Send + Sync {
         device: &Device,
     ) -> Result<Tensors> {
         let _ = backbone;
-        starts(&self.slots(sites)?, seed, device)
+        init_tensors(&self.param_specs(sites)?, seed, device)
     }
 
     /// The factors of a site's delta, `dW = b a` with a (rank, in) and b (out, rank), for adapters that add one to the
@@ -192,7 +192,7 @@ pub(crate) mod tests {
 
     /// Number of values of an adapter.
     pub(crate) fn count(adapter: &dyn Adapter, sites: &[Site]) -> usize {
-        adapter.slots(sites).unwrap().iter().map(|slot| slot.shape.elem_count()).sum()
+        adapter.param_specs(sites).unwrap().iter().map(|spec| spec.shape.elem_count()).sum()
     }
 
     /// The delta of a weight of zeros: that of any weight, for adapters that only add.
@@ -204,12 +204,12 @@ pub(crate) mod tests {
 
     /// Every tensor of an adapter at random, none zero, so that nothing hides behind a start.
     pub(crate) fn random(adapter: &dyn Adapter, sites: &[Site]) -> Tensors {
-        let slots = adapter.slots(sites).unwrap();
-        let start = |slot: Slot| {
-            let random = Slot { init: Init::Normal(1.0), ..slot };
-            (random.name.clone(), random.start(7, &Device::Cpu).unwrap())
+        let specs = adapter.param_specs(sites).unwrap();
+        let start = |spec: ParamSpec| {
+            let random = ParamSpec { init: Init::Normal(1.0), ..spec };
+            (random.name.clone(), random.init_tensor(7, &Device::Cpu).unwrap())
         };
-        slots.into_iter().map(start).collect()
+        specs.into_iter().map(start).collect()
     }
 
     /// That every slice of every site's delta is what `expected` says, (slice out, slice in).

@@ -1,6 +1,6 @@
 //! Tensor-train: `dW_n = U S_n V^T`, a small full core for each slice between two shared factors.
 
-use super::{Adapter, Init, Slot, u_name, v_name, widths};
+use super::{Adapter, Init, ParamSpec, u_name, v_name, widths};
 use crate::site::Role;
 use crate::tensors::{Tensors, get};
 use crate::{Result, Site};
@@ -20,22 +20,26 @@ fn cores_name(site: &Site) -> String {
 }
 
 impl Adapter for TensorTrain {
-    fn slots(&self, sites: &[Site]) -> Result<Vec<Slot>> {
+    fn param_specs(&self, sites: &[Site]) -> Result<Vec<ParamSpec>> {
         let rank = self.rank;
-        let mut slots = Vec::new();
+        let mut specs = Vec::new();
         for width in widths(sites, true) {
             let std = (width as f64).sqrt().recip();
-            slots.push(Slot::new(u_name(width), (width, rank), Init::Normal(std)));
+            specs.push(ParamSpec::new(u_name(width), (width, rank), Init::Normal(std)));
         }
         for width in widths(sites, false) {
             // Zero, so that the tuned model starts as the backbone.
-            slots.push(Slot::new(v_name(width), (width, rank), Init::Zeros));
+            specs.push(ParamSpec::new(v_name(width), (width, rank), Init::Zeros));
         }
         for site in sites {
             let std = (rank as f64).sqrt().recip();
-            slots.push(Slot::new(cores_name(site), (site.slices, rank, rank), Init::Normal(std)));
+            specs.push(ParamSpec::new(
+                cores_name(site),
+                (site.slices, rank, rank),
+                Init::Normal(std),
+            ));
         }
-        Ok(slots)
+        Ok(specs)
     }
 
     fn low_rank(&self, site: &Site, tensors: &Tensors) -> Result<Option<LowRank>> {
@@ -79,7 +83,7 @@ mod tests {
 
     #[test]
     fn blip_base_at_rank_16_has_79_872_values() {
-        let slots = TensorTrain { rank: 16 }.slots(&crate::sites(&blip_base())).unwrap();
-        assert_eq!(slots.iter().map(|slot| slot.shape.elem_count()).sum::<usize>(), 79_872);
+        let specs = TensorTrain { rank: 16 }.param_specs(&crate::sites(&blip_base())).unwrap();
+        assert_eq!(specs.iter().map(|spec| spec.shape.elem_count()).sum::<usize>(), 79_872);
     }
 }

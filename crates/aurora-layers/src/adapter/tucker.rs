@@ -1,6 +1,6 @@
 //! Tucker decomposition, flavour released: `dW_n = V (C x3 p_n)^T U^T` with a full core C shared by all slices.
 
-use super::{Adapter, Init, Slot, modes_name, u_name, v_name, widths};
+use super::{Adapter, Init, ParamSpec, modes_name, u_name, v_name, widths};
 use crate::site::Role;
 use crate::tensors::{Tensors, get};
 use crate::{Result, Site};
@@ -52,19 +52,22 @@ impl Tucker {
 }
 
 impl Adapter for Tucker {
-    fn slots(&self, sites: &[Site]) -> Result<Vec<Slot>> {
+    fn param_specs(&self, sites: &[Site]) -> Result<Vec<ParamSpec>> {
         let rank = self.rank;
-        let mut slots =
-            vec![Slot::new(CORE, (rank, rank, rank), Init::Uniform(3f64.sqrt() / rank as f64))];
+        let mut specs = vec![ParamSpec::new(
+            CORE,
+            (rank, rank, rank),
+            Init::Uniform(3f64.sqrt() / rank as f64),
+        )];
         for width in widths(sites, true) {
-            slots.push(Slot::new(
+            specs.push(ParamSpec::new(
                 u_name(width),
                 (width, rank),
                 Init::Uniform((width as f64).sqrt().recip()),
             ));
         }
         for width in widths(sites, false) {
-            slots.push(Slot::new(v_name(width), (width, rank), Init::Zeros));
+            specs.push(ParamSpec::new(v_name(width), (width, rank), Init::Zeros));
         }
         for site in sites {
             // Xavier's bound for the matrix the released code keeps: 4 columns for a vision attention, 8 for an MLP,
@@ -75,9 +78,9 @@ impl Adapter for Tucker {
                 Role::Query | Role::Key | Role::Value => 1,
             };
             let bound = (6.0 / (rank + columns) as f64).sqrt();
-            slots.push(Slot::new(modes_name(site), (site.slices, rank), Init::Uniform(bound)));
+            specs.push(ParamSpec::new(modes_name(site), (site.slices, rank), Init::Uniform(bound)));
         }
-        Ok(slots)
+        Ok(specs)
     }
 
     fn low_rank(&self, site: &Site, tensors: &Tensors) -> Result<Option<LowRank>> {
@@ -172,7 +175,7 @@ mod tests {
     #[test]
     fn blip_base_at_rank_32_has_88_832_values() {
         let adapter = Tucker { rank: 32, mlp_layout: MlpLayout::Interleaved };
-        let slots = adapter.slots(&crate::sites(&blip_base())).unwrap();
-        assert_eq!(slots.iter().map(|slot| slot.shape.elem_count()).sum::<usize>(), 88_832);
+        let specs = adapter.param_specs(&crate::sites(&blip_base())).unwrap();
+        assert_eq!(specs.iter().map(|spec| spec.shape.elem_count()).sum::<usize>(), 88_832);
     }
 }

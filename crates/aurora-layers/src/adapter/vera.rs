@@ -1,7 +1,7 @@
 //! VeRA: `dW = diag(b) B diag(d) A`, where A and B are random, frozen and shared by every site, and each site trains the
 //! two vectors.
 
-use super::{Adapter, Init, Slot};
+use super::{Adapter, Init, ParamSpec};
 use crate::tensors::{Tensors, get};
 use crate::{Result, Site};
 use aurora_kernels::LowRank;
@@ -12,7 +12,7 @@ pub struct Vera {
     /// Rows of A and columns of B.
     pub rank: usize,
     /// Start of every entry of d.
-    pub d_start: f64,
+    pub d_initial: f64,
 }
 
 /// Name of the shared A, (rank, widest input); a site uses as many columns as it has inputs.
@@ -38,20 +38,20 @@ impl Vera {
 }
 
 impl Adapter for Vera {
-    fn slots(&self, sites: &[Site]) -> Result<Vec<Slot>> {
+    fn param_specs(&self, sites: &[Site]) -> Result<Vec<ParamSpec>> {
         let inputs = sites.iter().map(|site| site.in_dim).max().unwrap_or(0);
         let outputs = sites.iter().map(|site| site.out_dim).max().unwrap_or(0);
         // Uniform Kaiming over the inputs of each matrix, as the paper starts them.
         let bound = |fan_in: usize| Init::Uniform((6.0 / fan_in.max(1) as f64).sqrt());
-        let mut slots = vec![
-            Slot::new(A, (self.rank, inputs), bound(inputs)),
-            Slot::new(B, (outputs, self.rank), bound(self.rank)),
+        let mut specs = vec![
+            ParamSpec::new(A, (self.rank, inputs), bound(inputs)),
+            ParamSpec::new(B, (outputs, self.rank), bound(self.rank)),
         ];
         for site in sites {
-            slots.push(Slot::new(d_name(site), self.rank, Init::Constant(self.d_start)));
-            slots.push(Slot::new(b_name(site), site.out_dim, Init::Zeros));
+            specs.push(ParamSpec::new(d_name(site), self.rank, Init::Constant(self.d_initial)));
+            specs.push(ParamSpec::new(b_name(site), site.out_dim, Init::Zeros));
         }
-        Ok(slots)
+        Ok(specs)
     }
 
     fn low_rank(&self, site: &Site, tensors: &Tensors) -> Result<Option<LowRank>> {
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn delta_is_the_formula() {
-        let adapter = Vera { rank: 5, d_start: 0.1 };
+        let adapter = Vera { rank: 5, d_initial: 0.1 };
         let sites = crate::sites(&tiny());
         let tensors = random(&adapter, &sites);
         let diagonal = |name: &str| {
@@ -95,8 +95,9 @@ mod tests {
 
     #[test]
     fn blip_base_at_rank_256_trains_168_960_values() {
-        let slots = Vera { rank: 256, d_start: 0.1 }.slots(&crate::sites(&blip_base())).unwrap();
-        let trained = slots.iter().filter(|slot| slot.name != A && slot.name != B);
-        assert_eq!(trained.map(|slot| slot.shape.elem_count()).sum::<usize>(), 168_960);
+        let specs =
+            Vera { rank: 256, d_initial: 0.1 }.param_specs(&crate::sites(&blip_base())).unwrap();
+        let trained = specs.iter().filter(|spec| spec.name != A && spec.name != B);
+        assert_eq!(trained.map(|spec| spec.shape.elem_count()).sum::<usize>(), 168_960);
     }
 }

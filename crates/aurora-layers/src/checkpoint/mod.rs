@@ -298,7 +298,7 @@ impl Checkpoint {
         others: impl Fn(&str) -> bool,
     ) -> Result<(Backbone, LoadReport)> {
         config.check()?;
-        let wanted: BTreeMap<String, Shape> = Blip::wanted(config).into_iter().collect();
+        let wanted: BTreeMap<String, Shape> = Blip::param_shapes(config).into_iter().collect();
         let grid = config.vision.grid();
         let mut report = LoadReport::default();
         let mut resized_from = None;

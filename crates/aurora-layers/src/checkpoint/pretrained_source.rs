@@ -220,9 +220,9 @@ mod tests {
         retrieval.write(folder.path(), DType::F32).unwrap();
         let origin = Origin::open(folder.path()).unwrap().for_answering(tokens);
         assert_eq!(origin.config.form, Form::Retrieval, "there is no decoder");
-        let started = retrieval.clone().start_decoder(tokens).unwrap();
+        let started = retrieval.clone().init_decoder_from_encoder(tokens).unwrap();
         started.model().unwrap();
-        assert!(started.clone().start_decoder(tokens).is_err());
+        assert!(started.clone().init_decoder_from_encoder(tokens).is_err());
         let both = retrieval.tensors.into_iter().chain(started.tensors.clone()).collect();
         Backbone { config: tiny(), tensors: both }.write(folder.path(), DType::F32).unwrap();
         let origin = Origin::open(folder.path()).unwrap();

@@ -41,7 +41,7 @@ impl Checkpoint {
             adapter_config.context_slots = 0;
         }
         adapter_config.gate = tensors.keys().any(|name| gate::is_name(name));
-        for (name, _) in adapter_config.wanted(config)? {
+        for (name, _) in adapter_config.param_shapes(config)? {
             if let Some(weight) = backbone.tensors.get(&name) {
                 tensors.entry(name).or_insert_with(|| weight.clone());
             }

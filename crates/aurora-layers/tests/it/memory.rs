@@ -55,7 +55,7 @@ fn numbers(out: &mut impl Write, count: usize) {
 
 /// Names and shapes of a file, and how many values they have.
 fn wanted(layers: usize) -> (Vec<(String, Vec<i64>)>, usize) {
-    let wanted = Blip::wanted(&config(layers));
+    let wanted = Blip::param_shapes(&config(layers));
     let count = wanted.iter().map(|(_, shape)| shape.elem_count()).sum();
     let sizes = |shape: &candle_core::Shape| shape.dims().iter().map(|&d| d as i64).collect();
     (wanted.iter().map(|(name, shape)| (name.clone(), sizes(shape))).collect(), count)

@@ -52,7 +52,7 @@ impl Model {
         let begins = begins_decoder(origin.config.form, section, task)?;
         let (backbone, report) = origin.read(device)?;
         let backbone = match begins {
-            true => backbone.start_decoder(decoder_tokens(&tokens))?,
+            true => backbone.init_decoder_from_encoder(decoder_tokens(&tokens))?,
             false => backbone,
         };
         Ok(Self { name: section.backbone.clone(), backbone, tokens: Arc::new(tokens), report })
@@ -79,7 +79,7 @@ impl Model {
         };
         fits(&tokens, path, backbone.config.text.vocab_size)?;
         let backbone = match begins_decoder(backbone.config.form, section, task)? {
-            true => backbone.start_decoder(decoder_tokens(&tokens))?,
+            true => backbone.init_decoder_from_encoder(decoder_tokens(&tokens))?,
             false => backbone,
         };
         let report = LoadReport { loaded: backbone.tensors.len(), ..LoadReport::default() };

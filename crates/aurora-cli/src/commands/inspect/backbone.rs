@@ -45,7 +45,8 @@ pub fn print_listed(
         output::line(&format!("\ncommon space of {} values", config.projection_size));
     }
     output::line("");
-    let wanted: BTreeSet<String> = Blip::wanted(config).into_iter().map(|(name, _)| name).collect();
+    let wanted: BTreeSet<String> =
+        Blip::param_shapes(config).into_iter().map(|(name, _)| name).collect();
     let (own, beside): (Vec<_>, Vec<_>) =
         list.iter().partition(|stored| wanted.contains(&stored.name));
     part_table(own, |stored| tower_of(&stored.name), |tower| tower).print();

@@ -105,7 +105,7 @@ fn file(path: &Path, asked: &Asked) -> Result<()> {
 
 /// Values of a backbone of these sizes.
 fn values(config: &BlipConfig) -> u64 {
-    Blip::wanted(config).iter().map(|(_, shape)| shape.elem_count() as u64).sum()
+    Blip::param_shapes(config).iter().map(|(_, shape)| shape.elem_count() as u64).sum()
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {

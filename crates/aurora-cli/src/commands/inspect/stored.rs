@@ -39,7 +39,7 @@ impl Stored {
 
     /// The tensors that a model of these sizes would have, as f32.
     pub fn of_config(config: &BlipConfig) -> Vec<Self> {
-        let wanted = Blip::wanted(config).into_iter();
+        let wanted = Blip::param_shapes(config).into_iter();
         wanted.map(|(name, shape)| Self::new(&name, shape.dims(), Some(DType::F32))).collect()
     }
 

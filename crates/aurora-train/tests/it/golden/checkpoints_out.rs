@@ -127,7 +127,7 @@ fn released_checkpoint() {
 
         let (backbone, tuned, mut report) = checkpoint.released(&config, &Device::Cpu).unwrap();
         assert_eq!(backbone.fingerprint().unwrap(), {
-            let wanted = aurora_layers::Blip::wanted(&config).into_iter();
+            let wanted = aurora_layers::Blip::param_shapes(&config).into_iter();
             let tensors = wanted.map(|(name, _)| (name.clone(), expected[&name].clone())).collect();
             aurora_layers::tensors::fingerprint(&tensors).unwrap()
         });

@@ -65,7 +65,7 @@ pub fn split(
     let pick = |wanted: Vec<(String, candle_core::Shape)>| -> Fixture {
         wanted.into_iter().map(|(name, _)| (name.clone(), tensors[&name].clone())).collect()
     };
-    (pick(Blip::wanted(config)), pick(adapter_config.wanted(config).unwrap()))
+    (pick(Blip::param_shapes(config)), pick(adapter_config.param_shapes(config).unwrap()))
 }
 
 /// Every live tensor of a state dict as a variable under our name, and as the tensor behind it.
