@@ -13,7 +13,7 @@ QUEUE = 57_600
 CANDIDATES = 128
 RANK = 32
 CLS, SEP = 101, 102
-# Tokens of a caption, [CLS] and [SEP] included, 13 in the mean; the released code pads all to LENGTH.
+# Tokens of a caption, [CLS] and [SEP] included, 13 in the mean; the reference code pads all to LENGTH.
 LENGTHS = (13, 11, 15, 12, 14, 10, 16, 13)
 VISION = ["qkv", "projection", "fc1", "fc2"]
 LORAS = {

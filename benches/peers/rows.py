@@ -1,4 +1,4 @@
-"""The rows of `cargo xtask bench-peers` in PyTorch, written as transformers, peft and BLIP's released code write them.
+"""The rows of `cargo xtask bench-peers` in PyTorch, written as transformers, peft and BLIP's reference code write them.
 
 Each function takes what `Setting` says and gives two functions: `run`, which is timed, and `check`, which gives the
 tensors that our side has to agree with.

@@ -8,7 +8,7 @@ use aurora_kernels::Precision;
 use aurora_kernels::random::Stream;
 use aurora_layers::peft::import_lora;
 use aurora_layers::{
-    AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, Flavour, ParamGroup, Tensors, Tower,
+    AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, ParamGroup, Tensors, Tower, Variant,
 };
 use aurora_train::evaluation::{Gallery, GalleryBuilder};
 use aurora_train::rerank::Candidates;
@@ -44,9 +44,9 @@ pub fn vision_trained(setting: &Setting) -> Result<Prepared> {
     let (backbone, inputs) = (setting.backbone()?, setting.inputs()?);
     let pictures = setting.batch as u64;
     let operations = both(&backbone, |cost| cost.vision_trained(pictures));
-    let mut adapter_config = AdapterConfig::new(AdapterKind::Cp, Flavour::Aurora, RANK);
+    let mut adapter_config = AdapterConfig::new(AdapterKind::Cp, Variant::Paper, RANK);
     adapter_config.targets.towers = vec![Tower::Vision];
-    (adapter_config.gate, adapter_config.context_slots) = (false, 0);
+    (adapter_config.gated_query, adapter_config.context_slots) = (false, 0);
     adapter_config.modules_to_save = Vec::new();
     let mut tuned = AdaptedParams::init(adapter_config, &backbone, 1, &Device::Cpu)?;
     for (name, tensor) in &mut tuned.tensors {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use aurora_layers::{
     AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, Checkpointing,
-    CrossKeys, Flavour, Form, Seen, TextConfig, VisionConfig,
+    CrossKeys, Form, Seen, TextConfig, Variant, VisionConfig,
 };
 use candle_core::{Device, Result, Tensor, Var};
 
@@ -65,7 +65,7 @@ struct Blocks {
 impl Blocks {
     fn new(backbone: &Backbone, pictures: usize) -> Result<Self> {
         let blip = Arc::new(backbone.model().map_err(other)?);
-        let adapter_config = AdapterConfig::new(AdapterKind::Cp, Flavour::Aurora, RANK);
+        let adapter_config = AdapterConfig::new(AdapterKind::Cp, Variant::Paper, RANK);
         let mut tuned =
             AdaptedParams::init(adapter_config, backbone, 0, &Device::Cpu).map_err(other)?;
         // Away from the start, where half of the gradients are zero.

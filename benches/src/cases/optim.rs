@@ -1,7 +1,7 @@
 //! One step of AdamW, and of the moving average, over every tensor of an adapter.
 
 use aurora_layers::adapter::{Adapter, Lora};
-use aurora_layers::{Start, Tensors};
+use aurora_layers::{LoraInit, Tensors};
 use aurora_train::momentum::Averages;
 use aurora_train::optimizer::{AdamW, AdamWOptions, Group, Parameter};
 use candle_core::{Device, Error, Result, Tensor, Var};
@@ -15,7 +15,7 @@ pub fn cases(_setting: &Setting) -> Vec<BenchCase> {
     let cp = Shared::new(|| Ok(BaseAdapter::new()?.tensors));
     let lora = Shared::new(|| {
         let sites = BaseAdapter::new()?.sites;
-        let lora = Lora { rank: 8, alpha: 8.0, rank_stabilised: false, start: Start::Zero };
+        let lora = Lora { rank: 8, alpha: 8.0, use_rslora: false, init: LoraInit::Zero };
         lora.init_params(&sites, &Tensors::new(), 0, &Device::Cpu).map_err(other)
     });
     let mut cases = Vec::new();

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use aurora_kernels::device::DeviceChoice;
-use aurora_layers::{AdapterKind, Flavour};
+use aurora_layers::{AdapterKind, Variant};
 use aurora_train::config::{Config, PretrainConfig, RunConfig, describe};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::de::DeserializeOwned;
@@ -93,13 +93,13 @@ A LoRA has no place for gates and context: an adapter in which they have opened 
 --drop-gates leaves them out, which changes its outputs.")]
     Export(ExportArgs),
 
-    /// Make an adapter of this program from a LoRA of PEFT's or a released checkpoint
+    /// Make an adapter of this program from a LoRA of PEFT's or a reference checkpoint
     #[command(after_help = "\
 Examples:
   aurora import their/lora --backbone models/blip-itm-base-coco --out adapters/theirs
-  aurora import models/aurora_coco.pth --out adapters/released
+  aurora import models/aurora_coco.pth --out adapters/reference
 
-A checkpoint of the released code has its backbone inside and needs none.")]
+A checkpoint of the reference code has its backbone inside and needs none.")]
     Import(ImportArgs),
 
     /// Put an adapter into the weights of its backbone
@@ -243,9 +243,9 @@ pub struct InspectArgs {
     #[arg(long, value_name = "N", requires = "kind", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub rank: Option<u32>,
 
-    /// The flavour for --kind: aurora or released
-    #[arg(long, requires = "kind", default_value = "aurora")]
-    pub flavour: FlavourArg,
+    /// The variant for --kind: paper or reference
+    #[arg(long, requires = "kind", default_value = "paper")]
+    pub variant: VariantArg,
 
     /// Settings of a run.
     #[command(flatten)]
@@ -333,7 +333,7 @@ pub enum ExportForm {
 /// An adapter in another form.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
-    /// A LoRA folder of PEFT's, or a checkpoint of the released code
+    /// A LoRA folder of PEFT's, or a checkpoint of the reference code
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
 
@@ -350,9 +350,9 @@ pub struct ImportArgs {
 #[derive(Debug, Clone, Copy)]
 pub struct KindArg(pub AdapterKind);
 
-/// A flavour, by its name in configurations.
+/// A variant, by its name in configurations.
 #[derive(Debug, Clone, Copy)]
-pub struct FlavourArg(pub Flavour);
+pub struct VariantArg(pub Variant);
 
 impl FromStr for KindArg {
     type Err = String;
@@ -362,7 +362,7 @@ impl FromStr for KindArg {
     }
 }
 
-impl FromStr for FlavourArg {
+impl FromStr for VariantArg {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {

@@ -3,7 +3,7 @@
 #![allow(clippy::print_stdout)] // an example shows what it did
 
 use aurora_layers::{
-    AdaptedParams, AdapterConfig, AdapterKind, Backbone, BlipConfig, Flavour, Form, TextConfig,
+    AdaptedParams, AdapterConfig, AdapterKind, Backbone, BlipConfig, Form, TextConfig, Variant,
     VisionConfig, load_adapter, save_adapter,
 };
 use candle_core::Device;
@@ -35,7 +35,7 @@ fn main() -> aurora_layers::Result<()> {
     };
     let backbone = Backbone::random(config.clone(), 1, &device)?;
     let tuned = AdaptedParams::init(
-        AdapterConfig::new(AdapterKind::Cp, Flavour::Aurora, 32),
+        AdapterConfig::new(AdapterKind::Cp, Variant::Paper, 32),
         &backbone,
         1,
         &device,

@@ -40,7 +40,7 @@ impl Workload {
         // sum and norm (3); the same three of the MLP; expansion and GELU.
         let alone = 14 * text.hidden_size + 2 * text.mlp_size;
         // Cross-attention: queries (2), attention (2), output, sum and norm (3). A gate: two branches of two, two sums.
-        let fused = alone + (if adapter_config.gate { 13 } else { 7 }) * text.hidden_size;
+        let fused = alone + (if adapter_config.gated_query { 13 } else { 7 }) * text.hidden_size;
         let picture_tokens = self.pictures * vision.tokens();
         let states = count(picture_tokens, vision.layers, block)
             + count(picture_tokens, text.layers, 2 * text.hidden_size) // keys and values for the texts
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
     use crate::adapter::tests::blip_base;
     use crate::gradient_checkpoint::ungrouped;
-    use crate::{AdaptedParams, Backbone, BoundModel, Flavour, Seen};
+    use crate::{AdaptedParams, Backbone, BoundModel, Seen, Variant};
     use candle_core::{DType, Device, Tensor};
     use std::collections::BTreeMap;
 
@@ -108,7 +108,7 @@ mod tests {
             Workload { pictures: 6, texts: 6, length: 6, pairs: 6 },
             Workload { pictures: 2, texts: 9, length: 8, pairs: 27 },
         ] {
-            let adapter_config = AdapterConfig::new(AdapterKind::Cp, Flavour::Aurora, 2);
+            let adapter_config = AdapterConfig::new(AdapterKind::Cp, Variant::Paper, 2);
             let tuned =
                 AdaptedParams::init(adapter_config.clone(), &backbone, 3, &Device::Cpu).unwrap();
             let (tuned, _) = tuned.into_variables().unwrap();
@@ -132,7 +132,7 @@ mod tests {
         let mut config = blip_base();
         (config.vision.image_size, config.vision.patch_size) = (384, 16);
         let work = Workload { pictures: 16, texts: 0, length: 30, pairs: 0 };
-        let mut adapter_config = AdapterConfig::new(AdapterKind::Bottleneck, Flavour::Aurora, 2);
+        let mut adapter_config = AdapterConfig::new(AdapterKind::Bottleneck, Variant::Paper, 2);
         let states = 16 * 577 * 12 * (18 * 768 + 2 * 768) * 4;
         assert_eq!(work.graph_bytes(&config, &adapter_config).unwrap(), states);
         adapter_config.kind = AdapterKind::Cp;

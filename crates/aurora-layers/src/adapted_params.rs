@@ -1,7 +1,7 @@
 //! Everything that tuning adds to a frozen backbone: adapter factors, gates, context, and the heads it trains.
 
 use crate::adapter::{Lora, Vera, init_tensors};
-use crate::adapter_config::{Flavour, HEADS};
+use crate::adapter_config::{HEADS, Variant};
 use crate::heads::Heads;
 use crate::tensors::{Tensors, check, get};
 use crate::video::FrameAware;
@@ -37,7 +37,7 @@ pub struct AdaptedParams {
 }
 
 impl AdaptedParams {
-    /// The start of a tuning: factors by their rules, heads as the backbone has them. In flavour aurora the tuned
+    /// The start of a tuning: factors by their rules, heads as the backbone has them. In variant paper the tuned
     /// model equals the backbone to the bit.
     pub fn init(
         adapter_config: AdapterConfig,
@@ -125,21 +125,21 @@ impl AdaptedParams {
             }
             bound.parallel = adapter.parallel(&sites, &self.tensors)?;
         }
-        if self.adapter_config.gate {
+        if self.adapter_config.gated_query {
             let gates = gate::layers(blip.config()).into_iter().map(|layer| {
-                let gate = gate::Gate::new(&layer, self.adapter_config.flavour, &self.tensors)?;
+                let gate = gate::Gate::new(&layer, self.adapter_config.variant, &self.tensors)?;
                 Ok((layer, gate))
             });
             bound.gates = gates.collect::<Result<_>>()?;
         }
         if self.adapter_config.has_context(blip.config()) {
             bound.context =
-                Some(context::Context::new(self.adapter_config.flavour, &self.tensors)?);
+                Some(context::Context::new(self.adapter_config.variant, &self.tensors)?);
         }
-        bound.frame_aware = match (self.adapter_config.frame_aware, self.adapter_config.flavour) {
+        bound.frame_aware = match (self.adapter_config.frame_aware, self.adapter_config.variant) {
             (false, _) => FrameAware::Never,
-            (true, Flavour::Released) => FrameAware::InTraining,
-            (true, Flavour::Aurora) => FrameAware::Always,
+            (true, Variant::Reference) => FrameAware::InTraining,
+            (true, Variant::Paper) => FrameAware::Always,
         };
         Ok(bound)
     }

@@ -12,11 +12,11 @@ use std::collections::BTreeSet;
 /// Which reading of the method: they differ in the delta, the gate and the context (see `docs/architecture.md`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Flavour {
+pub enum Variant {
     /// The paper's method: zero-initialised gates, context for every pair in training and evaluation.
-    Aurora,
-    /// The arithmetic of the released code.
-    Released,
+    Paper,
+    /// The arithmetic of the reference code.
+    Reference,
 }
 
 /// What is trained.
@@ -88,10 +88,10 @@ impl AdapterKind {
     }
 }
 
-/// How the factors of a LoRA start.
+/// How the factors of a LoRA are initialised.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Start {
+pub enum LoraInit {
     /// A at random, B zero.
     #[default]
     Zero,
@@ -99,7 +99,7 @@ pub enum Start {
     Pissa,
 }
 
-impl Start {
+impl LoraInit {
     fn is_zero(&self) -> bool {
         *self == Self::Zero
     }
@@ -109,9 +109,10 @@ impl Start {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AdapterConfig {
     /// The kind of weight delta.
+    #[serde(rename = "adapter_type")]
     pub kind: AdapterKind,
     /// The reading of the method.
-    pub flavour: Flavour,
+    pub variant: Variant,
     /// Rank of the factors, width of a bottleneck; of no meaning for kinds without.
     pub rank: usize,
     /// Strength of LoRA and DoRA; the rank where nothing is said, which makes its scale 1.
@@ -119,19 +120,19 @@ pub struct AdapterConfig {
     pub alpha: Option<f64>,
     /// That strength over the root of the rank instead of the rank.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub rank_stabilised: bool,
-    /// How LoRA's factors start.
-    #[serde(default, skip_serializing_if = "Start::is_zero")]
-    pub start: Start,
+    pub use_rslora: bool,
+    /// How LoRA's factors are initialised.
+    #[serde(default, skip_serializing_if = "LoraInit::is_zero")]
+    pub init: LoraInit,
     /// On which maps the adapter is put; of `norms`, `biases` and `full`, which modules are trained.
     #[serde(default, skip_serializing_if = "Targets::is_all")]
     pub targets: Targets,
     /// Gated query transformation in the fusion layers.
-    pub gate: bool,
-    /// Informative context enhancement: slots of the bank of text vectors (flavour released: any but 0 turns it on); of
+    pub gated_query: bool,
+    /// Informative context enhancement: slots of the bank of text vectors (variant reference: any but 0 turns it on); of
     /// no meaning for models that match no pairs.
     pub context_slots: usize,
-    /// Frame-aware attention: each text weighs the frames of a clip (flavour released: in training only).
+    /// Frame-aware attention: each text weighs the frames of a clip (variant reference: in training only).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub frame_aware: bool,
     /// Heads, and paths of further modules of the backbone, that are trained and saved with the adapter.
@@ -147,22 +148,22 @@ fn module(name: &str) -> &str {
 }
 
 impl AdapterConfig {
-    /// The defaults of a kind: flavour aurora trains all heads, released only those the released code trains.
-    pub fn new(kind: AdapterKind, flavour: Flavour, rank: usize) -> Self {
+    /// The defaults of a kind: variant paper trains all heads, reference only those the reference code trains.
+    pub fn new(kind: AdapterKind, variant: Variant, rank: usize) -> Self {
         let adapts = matches!(kind, AdapterKind::Cp | AdapterKind::Tucker);
-        let modules = match flavour {
-            Flavour::Aurora => HEADS.to_vec(),
-            Flavour::Released => vec!["vision_proj", "itm_head"],
+        let modules = match variant {
+            Variant::Paper => HEADS.to_vec(),
+            Variant::Reference => vec!["vision_proj", "itm_head"],
         };
         Self {
             kind,
-            flavour,
+            variant,
             rank,
             alpha: None,
-            rank_stabilised: false,
-            start: Start::Zero,
+            use_rslora: false,
+            init: LoraInit::Zero,
             targets: Targets::default(),
-            gate: adapts,
+            gated_query: adapts,
             context_slots: if adapts { 64 } else { 0 },
             frame_aware: false,
             modules_to_save: modules.into_iter().map(String::from).collect(),
@@ -172,15 +173,15 @@ impl AdapterConfig {
     /// The rule of what is added to frozen maps, if this kind adds anything.
     pub fn adapter(&self) -> Option<Box<dyn Adapter>> {
         let rank = self.rank;
-        let mlp_layout = match self.flavour {
-            Flavour::Aurora => MlpLayout::Sliced,
-            Flavour::Released => MlpLayout::Interleaved,
+        let mlp_layout = match self.variant {
+            Variant::Paper => MlpLayout::Sliced,
+            Variant::Reference => MlpLayout::Interleaved,
         };
         let lora = || Lora {
             rank,
             alpha: self.alpha.unwrap_or(rank as f64),
-            rank_stabilised: self.rank_stabilised,
-            start: self.start,
+            use_rslora: self.use_rslora,
+            init: self.init,
         };
         Some(match self.kind {
             AdapterKind::Cp => Box::new(Cp { rank }),
@@ -249,19 +250,19 @@ impl AdapterConfig {
     pub(crate) fn gate_and_context_specs(&self, config: &BlipConfig) -> Vec<ParamSpec> {
         let mut specs = Vec::new();
         let width = config.text.hidden_size;
-        if self.gate {
+        if self.gated_query {
             for layer in gate::layers(config) {
                 for branch in ["self", "cross"] {
                     let mut add = |part: &str, size: usize, init| {
                         specs.push(ParamSpec::new(gate::name(&layer, branch, part), size, init));
                     };
-                    match self.flavour {
-                        Flavour::Aurora => {
+                    match self.variant {
+                        Variant::Paper => {
                             add("gate", 1, Init::Zeros);
                             add("scale", width, Init::Ones);
                             add("shift", width, Init::Zeros);
                         }
-                        Flavour::Released => {
+                        Variant::Reference => {
                             add("scale", width, Init::Normal(2e-4));
                             add("shift", width, Init::Normal(2e-4));
                         }
@@ -269,7 +270,7 @@ impl AdapterConfig {
                 }
             }
         }
-        if self.has_context(config) && self.flavour == Flavour::Aurora {
+        if self.has_context(config) && self.variant == Variant::Paper {
             specs.push(ParamSpec::new(context::GATE, 1, Init::Zeros));
             specs.push(ParamSpec::new(context::BANK, (self.context_slots, width), Init::Zeros));
         }
@@ -301,9 +302,9 @@ impl AdapterConfig {
         if self.rank == 0 && self.is_ranked() {
             return Err(Error::config("rank", 0, "must be at least 1"));
         }
-        if self.start == Start::Pissa && self.kind != AdapterKind::Lora {
-            let reason = format!("is a start of lora, not of {}", self.kind.name());
-            return Err(Error::config("start", "pissa", reason));
+        if self.init == LoraInit::Pissa && self.kind != AdapterKind::Lora {
+            let reason = format!("is an initialisation of lora, not of {}", self.kind.name());
+            return Err(Error::config("init", "pissa", reason));
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use crate::config::tests::tiny;
 fn trained(kind: AdapterKind, config: &BlipConfig) -> usize {
     let adapter_config = AdapterConfig {
         modules_to_save: Vec::new(),
-        ..AdapterConfig::new(kind, Flavour::Aurora, 1)
+        ..AdapterConfig::new(kind, Variant::Paper, 1)
     };
     adapter_config.param_shapes(config).unwrap().iter().map(|(_, shape)| shape.elem_count()).sum()
 }
@@ -41,7 +41,7 @@ fn norms_and_biases_of_towers_of_different_width() {
 fn factors_of_towers_of_different_width() {
     let config = vision_large();
     let counts = |kind, rank| -> usize {
-        let adapter_config = AdapterConfig::new(kind, Flavour::Aurora, rank);
+        let adapter_config = AdapterConfig::new(kind, Variant::Paper, rank);
         let specs = adapter_config
             .adapter()
             .unwrap()
@@ -61,7 +61,7 @@ fn factors_of_towers_of_different_width() {
 
 #[test]
 fn targets_narrow_what_is_trained_of_the_backbone() {
-    let mut adapter_config = AdapterConfig::new(AdapterKind::Norms, Flavour::Aurora, 1);
+    let mut adapter_config = AdapterConfig::new(AdapterKind::Norms, Variant::Paper, 1);
     adapter_config.modules_to_save.clear();
     adapter_config.targets.modules = vec!["norm1".into()];
     let names = adapter_config.param_shapes(&tiny()).unwrap().into_iter().map(|(name, _)| name);
@@ -81,7 +81,7 @@ fn targets_narrow_what_is_trained_of_the_backbone() {
 
 #[test]
 fn modules_of_the_backbone_are_saved_by_path() {
-    let mut adapter_config = AdapterConfig::new(AdapterKind::Heads, Flavour::Aurora, 1);
+    let mut adapter_config = AdapterConfig::new(AdapterKind::Heads, Variant::Paper, 1);
     assert!(adapter_config.is_heads_alone());
     adapter_config.modules_to_save = vec!["visual_encoder.norm".into(), "itm_head".into()];
     let names = adapter_config.param_shapes(&tiny()).unwrap().into_iter().map(|(name, _)| name);
@@ -104,8 +104,8 @@ fn modules_of_the_backbone_are_saved_by_path() {
 
 #[test]
 fn pissa_is_a_start_of_lora() {
-    let mut adapter_config = AdapterConfig::new(AdapterKind::Dora, Flavour::Aurora, 2);
-    adapter_config.start = Start::Pissa;
+    let mut adapter_config = AdapterConfig::new(AdapterKind::Dora, Variant::Paper, 2);
+    adapter_config.init = LoraInit::Pissa;
     let message = adapter_config.param_shapes(&tiny()).unwrap_err().to_string();
     assert!(message.contains("start = pissa: is a start of lora, not of dora"), "{message}");
 }
@@ -118,7 +118,7 @@ fn every_kind_starts_on_a_decoder() {
     let backbone = crate::Backbone::random(config, 1, device).unwrap();
     let frozen = std::sync::Arc::new(backbone.model().unwrap());
     for kind in AdapterKind::ALL {
-        let adapter_config = AdapterConfig::new(kind, Flavour::Aurora, 2);
+        let adapter_config = AdapterConfig::new(kind, Variant::Paper, 2);
         let tuned = crate::AdaptedParams::init(adapter_config, &backbone, 1, device).unwrap();
         let decodes = tuned.tensors.keys().any(|name| name.contains("decoder"));
         assert_eq!(decodes, kind != AdapterKind::Heads, "{kind:?}");

@@ -122,14 +122,14 @@ impl AdapterSet {
 mod tests {
     use super::*;
     use crate::config::tests::tiny;
-    use crate::{AdapterConfig, AdapterKind, Backbone, Flavour};
+    use crate::{AdapterConfig, AdapterKind, Backbone, Variant};
     use candle_core::Device;
 
     fn set() -> AdapterSet {
         let backbone = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
         let mut set = AdapterSet::new(Arc::new(backbone.model().unwrap()));
         for (name, kind) in [("a", AdapterKind::Cp), ("b", AdapterKind::Norms)] {
-            let adapter_config = AdapterConfig::new(kind, Flavour::Aurora, 2);
+            let adapter_config = AdapterConfig::new(kind, Variant::Paper, 2);
             set.add(name, AdaptedParams::init(adapter_config, &backbone, 1, &Device::Cpu).unwrap())
                 .unwrap();
         }

@@ -351,7 +351,7 @@ impl BoundModel {
     /// Informative context enhancement: add to the fused `[CLS]` of each pair what the `[CLS]` of its text, encoded
     /// alone, calls up. Both are (pairs, text width).
     ///
-    /// In flavour aurora the rule is the same for every pair, in training and evaluation. The released rule adds the
+    /// In variant paper the rule is the same for every pair, in training and evaluation. The reference rule adds the
     /// batch mean to the first `positives` pairs; pass 0 outside training.
     pub fn add_context(
         &self,

@@ -1,11 +1,11 @@
 //! Informative context enhancement: a little of what other texts say, added to the fused `[CLS]`.
 
 use crate::tensors::{Tensors, get};
-use crate::{Flavour, Result};
+use crate::{Result, Variant};
 use candle_core::{D, DType, Tensor};
 
-/// Share of the batch mean in the released code.
-const RELEASED_SHARE: f64 = 0.1;
+/// Share of the batch mean in the reference code.
+const REFERENCE_SHARE: f64 = 0.1;
 /// Share of its old value that a slot of the bank keeps when texts are assigned to it.
 const BANK_MOMENTUM: f64 = 0.99;
 /// Name of the learned gate, a scalar.
@@ -21,15 +21,15 @@ pub(crate) enum Context {
         gate: Tensor, // tanh(a), (1)
         bank: Tensor, // (slots, width)
     },
-    /// The released rule: the batch mean, for the positive pairs of a training step only.
+    /// The reference rule: the batch mean, for the positive pairs of a training step only.
     BatchMean,
 }
 
 impl Context {
-    pub(crate) fn new(flavour: Flavour, tensors: &Tensors) -> Result<Self> {
-        Ok(match flavour {
-            Flavour::Released => Self::BatchMean,
-            Flavour::Aurora => {
+    pub(crate) fn new(variant: Variant, tensors: &Tensors) -> Result<Self> {
+        Ok(match variant {
+            Variant::Reference => Self::BatchMean,
+            Variant::Paper => {
                 Self::Bank { gate: get(tensors, GATE)?.tanh()?, bank: get(tensors, BANK)?.detach() }
             }
         })
@@ -49,9 +49,9 @@ pub(crate) fn attend(text_cls: &Tensor, bank: &Tensor) -> Result<Tensor> {
     Ok(weights.matmul(bank)?)
 }
 
-/// The released context of positive pairs: 0.1 x the mean `[CLS]` of the batch's texts, (width).
+/// The context of the reference code for positive pairs: 0.1 x the mean `[CLS]` of the batch's texts, (width).
 pub(crate) fn batch_mean(text_cls: &Tensor) -> Result<Tensor> {
-    Ok((text_cls.mean(0)? * RELEASED_SHARE)?)
+    Ok((text_cls.mean(0)? * REFERENCE_SHARE)?)
 }
 
 /// The bank after a batch of text `[CLS]` vectors: each text goes to an empty (all zero) slot while there is one, else

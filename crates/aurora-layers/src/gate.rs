@@ -3,11 +3,11 @@
 use crate::gradient_checkpoint::{Rebuild, Swap};
 use crate::site::{text_layer, text_towers};
 use crate::tensors::{Tensors, get};
-use crate::{BlipConfig, Flavour, Result};
+use crate::{BlipConfig, Result, Variant};
 use candle_core::Tensor;
 
-/// Factor of both branches in the released code, which has no gate.
-const RELEASED_SCALE: f64 = 0.1;
+/// Factor of both branches in the reference code, which has no gate.
+const REFERENCE_SCALE: f64 = 0.1;
 
 /// The affine branches of one fusion layer, ready to apply.
 #[derive(Debug, Clone)]
@@ -18,13 +18,13 @@ pub(crate) struct Gate {
 
 #[derive(Debug, Clone)]
 struct Branch {
-    /// tanh(a) in flavour aurora (1); none in flavour released.
+    /// tanh(a) in variant paper (1); none in variant reference.
     gate: Option<Tensor>,
     scale: Tensor, // (width)
     shift: Tensor, // (width)
 }
 
-/// Names of the six (released: four) tensors of the fusion layer of that path.
+/// Names of the six (reference: four) tensors of the fusion layer of that path.
 pub(crate) fn name(layer: &str, branch: &str, part: &str) -> String {
     format!("{layer}.aurora_{part}_{branch}")
 }
@@ -36,11 +36,11 @@ pub(crate) fn layers(config: &BlipConfig) -> Vec<String> {
 }
 
 impl Gate {
-    pub(crate) fn new(layer: &str, flavour: Flavour, tensors: &Tensors) -> Result<Self> {
+    pub(crate) fn new(layer: &str, variant: Variant, tensors: &Tensors) -> Result<Self> {
         let branch = |branch: &str| -> Result<Branch> {
-            let gate = match flavour {
-                Flavour::Aurora => Some(get(tensors, &name(layer, branch, "gate"))?.tanh()?),
-                Flavour::Released => None,
+            let gate = match variant {
+                Variant::Paper => Some(get(tensors, &name(layer, branch, "gate"))?.tanh()?),
+                Variant::Reference => None,
             };
             let scale = get(tensors, &name(layer, branch, "scale"))?;
             Ok(Branch { gate, scale, shift: get(tensors, &name(layer, branch, "shift"))? })
@@ -71,13 +71,13 @@ impl Branch {
         // The gate is folded into the two vectors, so that the large tensor is touched twice, not three times.
         let (scale, shift) = match &self.gate {
             Some(gate) => (self.scale.broadcast_mul(gate)?, self.shift.broadcast_mul(gate)?),
-            None => ((&self.scale * RELEASED_SCALE)?, (&self.shift * RELEASED_SCALE)?),
+            None => ((&self.scale * REFERENCE_SCALE)?, (&self.shift * REFERENCE_SCALE)?),
         };
         Ok(h.broadcast_mul(&scale)?.broadcast_add(&shift)?)
     }
 }
 
-/// Whether a tensor of this name is what opens a gate, in flavour aurora.
+/// Whether a tensor of this name is what opens a gate, in variant paper.
 pub(crate) fn is_gate(name: &str) -> bool {
     name.rsplit('.').next().is_some_and(|last| last.starts_with("aurora_gate_"))
 }

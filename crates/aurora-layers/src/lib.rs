@@ -35,7 +35,7 @@ mod vision;
 
 pub use activation_memory::Workload;
 pub use adapted_params::{AdaptedParams, ParamGroup};
-pub use adapter_config::{AdapterConfig, AdapterKind, Flavour, HEADS, Start};
+pub use adapter_config::{AdapterConfig, AdapterKind, HEADS, LoraInit, Variant};
 pub use adapter_set::AdapterSet;
 pub use backbone::Backbone;
 pub use blip::{Blip, BoundModel};

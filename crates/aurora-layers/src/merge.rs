@@ -75,11 +75,11 @@ pub fn merge(backbone: &Backbone, tuned: &AdaptedParams) -> Result<Merged> {
 /// Gates and context alone.
 fn residual_adapter(tuned: &AdaptedParams, backbone: &Backbone) -> Result<AdaptedParams> {
     let adapter_config = AdapterConfig {
-        gate: tuned.adapter_config.gate,
+        gated_query: tuned.adapter_config.gated_query,
         context_slots: tuned.adapter_config.context_slots,
         frame_aware: tuned.adapter_config.frame_aware,
         modules_to_save: Vec::new(),
-        ..AdapterConfig::new(AdapterKind::Heads, tuned.adapter_config.flavour, 0)
+        ..AdapterConfig::new(AdapterKind::Heads, tuned.adapter_config.variant, 0)
     };
     let wanted = adapter_config.param_shapes(&backbone.config)?;
     let kept = |name: String| Ok((name.clone(), get(&tuned.tensors, &name)?.detach()));
@@ -115,7 +115,7 @@ impl Merged {
     /// model.
     pub fn has_residual(&self) -> bool {
         let adapter_config = &self.residual.adapter_config;
-        adapter_config.gate
+        adapter_config.gated_query
             || adapter_config.has_context(&self.backbone.config)
             || adapter_config.frame_aware
     }

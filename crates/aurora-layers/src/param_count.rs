@@ -25,21 +25,21 @@ impl AdapterConfig {
 mod tests {
     use super::*;
     use crate::config::tests::tiny;
-    use crate::{AdapterKind, Backbone, Flavour};
+    use crate::{AdapterKind, Backbone, Variant};
     use candle_core::Device;
 
     #[test]
     fn what_is_counted_is_what_becomes_a_variable() {
         let backbone = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
         for kind in [AdapterKind::Cp, AdapterKind::Vera, AdapterKind::Heads, AdapterKind::Full] {
-            for flavour in [Flavour::Aurora, Flavour::Released] {
-                let adapter_config = AdapterConfig::new(kind, flavour, 4);
+            for variant in [Variant::Paper, Variant::Reference] {
+                let adapter_config = AdapterConfig::new(kind, variant, 4);
                 let counted: usize = adapter_config.count_trained(&tiny()).unwrap().values().sum();
                 let start =
                     AdaptedParams::init(adapter_config, &backbone, 1, &Device::Cpu).unwrap();
                 let (_, variables) = start.into_variables().unwrap();
                 let trained: usize = variables.iter().map(|(_, var)| var.elem_count()).sum();
-                assert_eq!(counted, trained, "{kind:?} {flavour:?}");
+                assert_eq!(counted, trained, "{kind:?} {variant:?}");
             }
         }
     }

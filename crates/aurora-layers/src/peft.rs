@@ -16,8 +16,8 @@ use crate::io::write_text;
 use crate::save_load::{CONFIG, WEIGHTS};
 use crate::tensors::{self, Tensors};
 use crate::{
-    AdaptedParams, AdapterConfig, AdapterKind, Backbone, BlipConfig, Error, Flavour, ParamGroup,
-    Result, gate, sites,
+    AdaptedParams, AdapterConfig, AdapterKind, Backbone, BlipConfig, Error, ParamGroup, Result,
+    Variant, gate, sites,
 };
 
 use config::LoraConfig;
@@ -95,9 +95,9 @@ pub fn export_lora(
 
 /// That gates and context add nothing.
 fn closed(tuned: &AdaptedParams) -> Result<()> {
-    let opens = |name: &str| match tuned.adapter_config.flavour {
-        Flavour::Aurora => gate::is_gate(name) || name == crate::context::GATE,
-        Flavour::Released => gate::is_name(name),
+    let opens = |name: &str| match tuned.adapter_config.variant {
+        Variant::Paper => gate::is_gate(name) || name == crate::context::GATE,
+        Variant::Reference => gate::is_name(name),
     };
     for (name, tensor) in tuned.tensors.iter().filter(|(name, _)| opens(name)) {
         let largest = tensor.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
@@ -106,7 +106,8 @@ fn closed(tuned: &AdaptedParams) -> Result<()> {
             return Err(Error::config(name, largest, reason));
         }
     }
-    if tuned.adapter_config.flavour == Flavour::Released && tuned.adapter_config.context_slots > 0 {
+    if tuned.adapter_config.variant == Variant::Reference && tuned.adapter_config.context_slots > 0
+    {
         let reason =
             "adds a batch mean, and LoRA has no place for it; drop the gates (the outputs change)";
         return Err(Error::config("context", tuned.adapter_config.context_slots, reason));
@@ -142,7 +143,7 @@ pub fn import_lora(folder: &Path, backbone: &Backbone, device: &Device) -> Resul
         return Err(Error::Format { path: weights, reason });
     }
 
-    let mut adapter_config = AdapterConfig::new(AdapterKind::Lora, Flavour::Aurora, rank);
+    let mut adapter_config = AdapterConfig::new(AdapterKind::Lora, Variant::Paper, rank);
     adapter_config.modules_to_save.retain(|head| factors.contains_key(&format!("{head}.weight")));
     let (all, mut targets) = (sites(&backbone.config), Vec::new());
     let mut tensors = Tensors::new();
@@ -160,7 +161,7 @@ pub fn import_lora(folder: &Path, backbone: &Backbone, device: &Device) -> Resul
         let own = a.dim(0)?;
         let pad = |tensor: &Tensor, dim: usize| tensor.pad_with_zeros(dim, 0, rank - own);
         let alpha = config.alpha(&to_hugging_face(&site.path));
-        let scale = Lora { alpha, rank_stabilised: config.use_rslora, ..Lora::new(own) }.scale();
+        let scale = Lora { alpha, use_rslora: config.use_rslora, ..Lora::new(own) }.scale();
         if b.dim(1)? != own {
             let reason = format!("{a_name} is {:?} and {b_name} is {:?}", a.dims(), b.dims());
             return Err(Error::Format { path: weights, reason });
@@ -200,7 +201,7 @@ mod tests {
 
     /// A tuning whose factors are random and whose gates are as they start.
     fn moved(kind: AdapterKind) -> (Backbone, AdaptedParams) {
-        moved_to(AdapterConfig::new(kind, Flavour::Aurora, 4))
+        moved_to(AdapterConfig::new(kind, Variant::Paper, 4))
     }
 
     fn moved_to(adapter_config: AdapterConfig) -> (Backbone, AdaptedParams) {
@@ -248,8 +249,8 @@ mod tests {
     /// What only some sites have, and what has moved from a start that is subtracted, comes back as it was.
     #[test]
     fn targets_further_modules_and_pissa_survive() {
-        let mut adapter_config = AdapterConfig::new(AdapterKind::Lora, Flavour::Aurora, 2);
-        adapter_config.start = crate::Start::Pissa;
+        let mut adapter_config = AdapterConfig::new(AdapterKind::Lora, Variant::Paper, 2);
+        adapter_config.init = crate::LoraInit::Pissa;
         adapter_config.alpha = Some(6.0);
         adapter_config.targets.modules = vec!["query".into(), "mlp.fc2".into()];
         adapter_config.modules_to_save = vec!["itm_head".into(), "visual_encoder.norm".into()];
@@ -282,7 +283,7 @@ mod tests {
             AdapterKind::Heads,
         ] {
             let backbone = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
-            let adapter_config = AdapterConfig::new(kind, Flavour::Aurora, 2);
+            let adapter_config = AdapterConfig::new(kind, Variant::Paper, 2);
             let tuned = AdaptedParams::init(adapter_config, &backbone, 1, &Device::Cpu).unwrap();
             let folder = tempfile::tempdir().unwrap();
             let refused = export_lora(folder.path(), &tuned, &backbone.config, "tiny", false);

@@ -1,4 +1,4 @@
-//! Names of the released PyTorch code (`CP_*`), and how its tensors map to ours.
+//! Names of the reference PyTorch code (`CP_*`), and how its tensors map to ours.
 //!
 //! The mapping is linear (renaming, transposing, splitting), so it serves weights and gradients alike.
 
@@ -10,20 +10,20 @@ use candle_core::Tensor;
 /// Name of the core.
 pub(crate) const CORE: &str = "CP_C";
 
-/// Whether a tensor of this name belongs to the adapter of a released checkpoint. Momentum copies do not.
+/// Whether a tensor of this name belongs to the adapter of a reference checkpoint. Momentum copies do not.
 pub fn is_adapter(name: &str) -> bool {
     let part = |part: &str| part.starts_with("CP_") || part.ends_with("_CP");
     let momentum = name.split('.').next().is_some_and(|first| first.ends_with("_m"));
     !momentum && name.split('.').any(part)
 }
 
-/// Translate a state dict of the released code. Names without `CP_` or `_CP` pass unchanged.
-pub fn translate(released: &Tensors) -> Result<Tensors> {
+/// Translate a state dict of the reference code. Names without `CP_` or `_CP` pass unchanged.
+pub fn translate(reference: &Tensors) -> Result<Tensors> {
     let mut ours = Tensors::new();
-    for (name, tensor) in released {
+    for (name, tensor) in reference {
         let translated = entry(name, tensor).map_err(|error| Error::Mismatch {
             what: name.clone(),
-            report: format!("{:?} is no shape of the released code ({error})", tensor.dims()),
+            report: format!("{:?} is no shape of the reference code ({error})", tensor.dims()),
         })?;
         for (name, tensor) in translated {
             ours.insert(name, tensor.contiguous()?);

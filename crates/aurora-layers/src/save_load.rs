@@ -134,11 +134,11 @@ pub fn load_adapter(folder: &Path, backbone: &Backbone, device: &Device) -> Resu
 mod tests {
     use super::*;
     use crate::config::tests::tiny;
-    use crate::{AdapterKind, Flavour};
+    use crate::{AdapterKind, Variant};
 
     fn saved() -> (tempfile::TempDir, Backbone, AdaptedParams) {
         let backbone = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
-        let adapter_config = AdapterConfig::new(AdapterKind::Cp, Flavour::Aurora, 4);
+        let adapter_config = AdapterConfig::new(AdapterKind::Cp, Variant::Paper, 4);
         let tuned = AdaptedParams::init(adapter_config, &backbone, 2, &Device::Cpu).unwrap();
         let folder = tempfile::tempdir().unwrap();
         save_adapter(folder.path(), &tuned, &backbone, "tiny", "card").unwrap();

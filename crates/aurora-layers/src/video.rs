@@ -18,7 +18,7 @@ const TEMPERATURE: f64 = 4.0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FrameAware {
     Never,
-    /// As in the released code: on in training, off in evaluation.
+    /// As in the reference code: on in training, off in evaluation.
     InTraining,
     Always,
 }

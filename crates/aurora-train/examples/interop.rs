@@ -23,7 +23,7 @@ use aurora_layers::checkpoint::{Checkpoint, hugging_face_config, read_tensors};
 use aurora_layers::peft::{export_lora, import_lora};
 use aurora_layers::{
     AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, BoundModel, CrossKeys,
-    DecoderTokens, Flavour, Form, Generation, ParamGroup, Seen, Tensors, cls, tensors,
+    DecoderTokens, Form, Generation, ParamGroup, Seen, Tensors, Variant, cls, tensors,
 };
 use aurora_train::answering::{Texts, mean_text_loss, question_states};
 use candle_core::{DType, Device, Tensor};
@@ -68,7 +68,7 @@ fn forward(model: &str, inputs: &str, outputs: &str, lora: Option<&str>) -> Resu
 
 fn export(model: &str, inputs: &str, outputs: &str, folder: &str) -> Result<()> {
     let (backbone, inputs) = read(model, inputs)?;
-    let adapter_config = AdapterConfig::new(AdapterKind::Cp, Flavour::Aurora, 64);
+    let adapter_config = AdapterConfig::new(AdapterKind::Cp, Variant::Paper, 64);
     let mut tuned = AdaptedParams::init(adapter_config, &backbone, 1, &Device::Cpu)?;
     for (name, tensor) in &mut tuned.tensors {
         // No factor and no head as it starts; gates and context stay closed, for LoRA has no place for them.

@@ -88,8 +88,8 @@ fn overrides_need_no_quotes() {
     assert_eq!(config.data.test.as_slice(), ["2024"]);
     assert_eq!(config.model.backbone, "/data/blip base");
     // A whole section at once.
-    let config = Config::resolve(None, &["adapter={rank=3, gate=false}"]).unwrap();
-    assert_eq!((config.adapter.rank, config.adapter.gate), (3, false));
+    let config = Config::resolve(None, &["adapter={rank=3, gated_query=false}"]).unwrap();
+    assert_eq!((config.adapter.rank, config.adapter.gated_query), (3, false));
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn unknown_keys_are_named_with_what_is_allowed() {
         e.contains("run.toml: unknown key `adapter.rnak`, did you mean `adapter.rank`?"),
         "{e}"
     );
-    assert!(e.contains("allowed in [adapter]: kind, flavour, rank, alpha"), "{e}");
+    assert!(e.contains("allowed in [adapter]: kind, variant, rank, alpha"), "{e}");
     let e = error("rank = 8\n", &[]);
     assert!(e.contains("`rank`, did you mean `adapter.rank`?"), "{e}");
     assert!(
@@ -122,8 +122,11 @@ fn wrong_types_say_what_was_expected_and_found() {
             "`adapter.rank` must be a whole number, 1 to 4096, found the text \"eight\"",
         ),
         ("[adapter]\nrank = 8.5", "found the number 8.5"),
-        ("[adapter]\ngate = 1", "`adapter.gate` must be true or false, found the whole number 1"),
-        ("adapter = 3", "`adapter` must be a section with kind, flavour"),
+        (
+            "[adapter]\ngated_query = 1",
+            "`adapter.gated_query` must be true or false, found the whole number 1",
+        ),
+        ("adapter = 3", "`adapter` must be a section with kind, variant"),
         (
             "[adapter.rank]\nx = 1",
             "`adapter.rank` must be a whole number, 1 to 4096, found a section",
@@ -208,25 +211,29 @@ fn the_adapter_decides_what_is_trained() {
     }
     assert_eq!(LearningRates::group(ParamGroup::Buffer), None);
     let heads = Config::resolve(None, &["adapter.kind=heads"]).unwrap().adapter.adapter_config();
-    assert!(!heads.gate && heads.context_slots == 0);
-    let off = Config::resolve(None, &["adapter.gate=false", "adapter.context_slots=0"]).unwrap();
-    assert!(!off.adapter.adapter_config().gate && off.adapter.adapter_config().context_slots == 0);
+    assert!(!heads.gated_query && heads.context_slots == 0);
+    let off =
+        Config::resolve(None, &["adapter.gated_query=false", "adapter.context_slots=0"]).unwrap();
+    assert!(
+        !off.adapter.adapter_config().gated_query
+            && off.adapter.adapter_config().context_slots == 0
+    );
 }
 
 #[test]
 fn targets_come_from_the_file_and_from_the_command_line() {
     let set = [
         "adapter.kind=lora",
-        "adapter.start=pissa",
+        "adapter.init=pissa",
         "adapter.targets.modules=[\"query\", \"attn.qkv\"]",
         "adapter.targets.layers=0-1",
         "adapter.targets.exclude=crossattention.self.query",
-        "adapter.extra_modules=visual_encoder.norm",
+        "adapter.modules_to_save=visual_encoder.norm",
     ];
     let file = "[adapter.targets]\ntowers = [\"text\"]\npattern = '.*\\.query'\n";
     let config = Config::resolve_text(Some(("run.toml", file)), &set).unwrap();
     let adapter_config = config.adapter.adapter_config();
-    assert_eq!(adapter_config.start, aurora_layers::Start::Pissa);
+    assert_eq!(adapter_config.init, aurora_layers::LoraInit::Pissa);
     assert_eq!(adapter_config.targets.modules, ["query", "attn.qkv"]);
     assert_eq!(adapter_config.targets.layers[0].to_string(), "0-1");
     assert_eq!(adapter_config.targets.towers, [aurora_layers::Tower::Text]);

@@ -184,7 +184,7 @@ pub enum Error {
     /// An adapter that trains no tensor.
     #[error(
         "adapter.kind {kind:?} trains nothing of a model for {form}: take another kind, or name modules in \
-         `adapter.extra_modules`"
+         `adapter.modules_to_save`"
     )]
     NothingToTrain {
         /// The kind.

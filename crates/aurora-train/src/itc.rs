@@ -98,7 +98,7 @@ pub fn clamped_temperature(temperature: &Tensor) -> Result<Tensor> {
     Ok((temperature + correction)?)
 }
 
-/// Moves a trainable temperature into [`TEMPERATURE_RANGE`], as the released code does before each
+/// Moves a trainable temperature into [`TEMPERATURE_RANGE`], as the reference code does before each
 /// step.
 ///
 /// # Errors

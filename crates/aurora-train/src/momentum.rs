@@ -1,9 +1,9 @@
 //! Moving averages of trained tensors: the momentum model's half that is not shared.
 //!
 //! The momentum model is the live model over other tensors. What is frozen is one tensor in both; what is averaged has a
-//! second copy here. In flavour released the shared factors are passed live, as the released code does.
+//! second copy here. In variant reference the shared factors are passed live, as the reference code does.
 
-use aurora_layers::{AdaptedParams, Blip, BoundModel, Checkpointing, Flavour, ParamGroup, Tensors};
+use aurora_layers::{AdaptedParams, Blip, BoundModel, Checkpointing, ParamGroup, Tensors, Variant};
 use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor, TensorId, Var};
 use std::sync::Arc;
 
@@ -123,7 +123,7 @@ impl Momentum {
         let mut averages = Averages::new(decay);
         let mut tuned = live.clone();
         for (name, tensor) in &mut tuned.tensors {
-            let shared = shared(name, live.adapter_config.flavour)
+            let shared = shared(name, live.adapter_config.variant)
                 || AdaptedParams::param_group(name) == ParamGroup::Buffer;
             *tensor = match shared {
                 true => tensor.detach(),
@@ -182,9 +182,9 @@ impl Momentum {
     }
 }
 
-/// Tensors that the released code hands to the momentum towers live.
-fn shared(name: &str, flavour: Flavour) -> bool {
-    flavour == Flavour::Released
+/// Tensors that the reference code hands to the momentum towers live.
+fn shared(name: &str, variant: Variant) -> bool {
+    variant == Variant::Reference
         && (name.starts_with("aurora_u.") || name.starts_with("aurora_v.") || name == "aurora_core")
 }
 

@@ -10,8 +10,8 @@
 use aurora_kernels::random::Stream;
 use aurora_kernels::{cross_entropy, linear, soft_cross_entropy};
 use aurora_layers::{
-    AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, Flavour, Form,
-    TextConfig, VisionConfig, cls, normalize,
+    AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, Form, TextConfig,
+    Variant, VisionConfig, cls, normalize,
 };
 use candle_core::{D, Device, Tensor, Var};
 use std::sync::Arc;
@@ -84,7 +84,7 @@ impl Pretrainer {
             backbone.tensors.insert(name.into(), teachers.words.to_device(device)?);
         }
         let frozen = Arc::new(backbone.model()?);
-        let adapter_config = AdapterConfig::new(AdapterKind::Full, Flavour::Aurora, 0);
+        let adapter_config = AdapterConfig::new(AdapterKind::Full, Variant::Paper, 0);
         let (live, variables) =
             AdaptedParams::init(adapter_config, &backbone, config.seed, device)?
                 .into_variables()?;

@@ -2,7 +2,7 @@
 //!
 //! A ring of `size` slots holds the momentum features of pictures and texts and the id of each
 //! pair. Once it is full the oldest pair is overwritten. A slot that was never filled has id
-//! [`EMPTY`] and zero features; [`FeatureQueue::filled`] leaves such slots out. The released code
+//! [`EMPTY`] and zero features; [`FeatureQueue::filled`] leaves such slots out. The reference code
 //! starts with random unit features in them and lets them take part as negatives;
 //! [`FeatureQueue::all`] gives that.
 //!

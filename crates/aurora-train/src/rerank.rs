@@ -11,7 +11,7 @@ use candle_core::{DType, Tensor};
 use crate::error::{Error, Result};
 use crate::recall::RetrievalReport;
 
-/// Score of a pair that was not among the candidates, as in the released code.
+/// Score of a pair that was not among the candidates, as in the reference code.
 pub const NOT_RANKED: f32 = -100.0;
 
 /// A picture and the texts it is to be matched with.

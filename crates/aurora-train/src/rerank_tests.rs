@@ -1,4 +1,4 @@
-//! Two-stage evaluation: candidates, clamping, both directions, numbers of the released code.
+//! Two-stage evaluation: candidates, clamping, both directions, numbers of the reference code.
 
 use super::*;
 use candle_core::Device;
@@ -27,7 +27,7 @@ impl PairScorer for Table {
 
 #[test]
 fn scores_of_the_released_code() {
-    // Similarities, matching logits and scores of the released PyTorch evaluation of a tiny model
+    // Similarities, matching logits and scores of the reference PyTorch evaluation of a tiny model
     // with k_test 2 and beta 0.
     let similarity = [
         0.286_574_13,

@@ -170,7 +170,7 @@ pub fn encode_features(blip: &Blip, bound: &BoundModel, pairs: &Pairs) -> Result
 
 /// What frame-aware attention multiplies the keys of each pair's clip by: text features (pairs, projection), the frames
 /// of each pair's clip, `keys` tokens in a clip. None where frames are not
-/// weighed: for pictures, without frame-aware attention, and outside of training in flavour released.
+/// weighed: for pictures, without frame-aware attention, and outside of training in variant reference.
 pub(crate) fn frame_weights(
     bound: &BoundModel,
     training: bool,

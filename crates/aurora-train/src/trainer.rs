@@ -201,7 +201,7 @@ impl Trainer {
     }
 }
 
-/// The loss of answers; as in the released code there is no momentum model.
+/// The loss of answers; as in the reference code there is no momentum model.
 fn answering(live: &Live, asked: &Asked, step: u64) -> Result<Losses> {
     let bound = live.bind(&Examples::Questions(*asked), step)?;
     let questions = read_questions(&live.blip, &bound, asked.images, &asked.questions)?;

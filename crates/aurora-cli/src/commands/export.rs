@@ -20,8 +20,8 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     let tuned = load_adapter(&args.adapter, &backbone, &Device::Cpu)?;
     let ExportForm::PeftLora = args.form;
     export_lora(&args.out, &tuned, &backbone.config, &name, args.drop_gates)?;
-    let dropped =
-        args.drop_gates && (about.adapter_config.gate || about.adapter_config.context_slots > 0);
+    let dropped = args.drop_gates
+        && (about.adapter_config.gated_query || about.adapter_config.context_slots > 0);
     write_whole(&args.out.join("README.md"), &lora_card(&about.adapter_config, &name, dropped))?;
     output::line(&format!("{}: a LoRA of PEFT for {name}", args.out.display()));
     if dropped {

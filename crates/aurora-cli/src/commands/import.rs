@@ -1,4 +1,4 @@
-//! `aurora import`: an adapter folder from a LoRA of PEFT's or from a checkpoint of the released code.
+//! `aurora import`: an adapter folder from a LoRA of PEFT's or from a checkpoint of the reference code.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ use crate::{model, output};
 pub fn run(args: &ImportArgs) -> Result<()> {
     check_empty(&args.out)?;
     let path = args.path.as_path();
-    let (name, backbone, tuned) = if path.is_file() { released(args)? } else { lora(args)? };
+    let (name, backbone, tuned) = if path.is_file() { reference(args)? } else { lora(args)? };
     let card = format!(
         "# Aurora adapter\n\nKind {}, rank {}, for the backbone `{name}`; imported from `{}`.\n",
         tuned.adapter_config.kind.name(),
@@ -42,7 +42,7 @@ fn lora(args: &ImportArgs) -> Result<(String, Backbone, AdaptedParams)> {
     if !path.join("adapter_config.json").is_file() {
         let what = if path.exists() { "holds no adapter_config.json" } else { "is not there" };
         return Err(bad_input(format!(
-            "{} {what}; a LoRA folder of PEFT's can be imported, or a checkpoint of the released \
+            "{} {what}; a LoRA folder of PEFT's can be imported, or a checkpoint of the reference \
              code (.pth)",
             path.display()
         )));
@@ -69,12 +69,12 @@ fn lora(args: &ImportArgs) -> Result<(String, Backbone, AdaptedParams)> {
     Ok((name, backbone, tuned))
 }
 
-/// The adapter inside a checkpoint of the released code; its backbone is the checkpoint without it.
-fn released(args: &ImportArgs) -> Result<(String, Backbone, AdaptedParams)> {
+/// The adapter inside a checkpoint of the reference code; its backbone is the checkpoint without it.
+fn reference(args: &ImportArgs) -> Result<(String, Backbone, AdaptedParams)> {
     let path: &Path = &args.path;
     if args.base.backbone.is_some() {
         return Err(bad_input(format!(
-            "{}: a checkpoint of the released code has its backbone inside; leave --backbone out",
+            "{}: a checkpoint of the reference code has its backbone inside; leave --backbone out",
             path.display()
         )));
     }
@@ -85,11 +85,12 @@ fn released(args: &ImportArgs) -> Result<(String, Backbone, AdaptedParams)> {
     let Some(checkpoint): Option<&Checkpoint> = origin.checkpoint.as_ref() else {
         return Err(bad_input(format!(
             "{} describes a model and holds no adapter; a LoRA folder of PEFT's can be imported, or \
-             a checkpoint of the released code (.pth)",
+             a checkpoint of the reference code (.pth)",
             path.display()
         )));
     };
-    let (backbone, tuned, report) = checkpoint.released(&origin.config, &Device::Cpu)?;
+    let (backbone, tuned, report) =
+        checkpoint.backbone_and_adapter(&origin.config, &Device::Cpu)?;
     let name = path.display().to_string();
     output::note(&format!("{name}: {}", report.brief()));
     Ok((name, backbone, tuned))

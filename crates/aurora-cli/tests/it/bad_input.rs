@@ -27,7 +27,7 @@ fn train_on(folder: &Path, data: &str) -> String {
 fn unknown_key() {
     let folder = tempfile::tempdir().unwrap();
     let message = refused(folder.path(), "quickstart --out {}/run --set adapter.rnak=3");
-    has(&message, &["adapter.rnak", "adapter.rank", "flavour"]);
+    has(&message, &["adapter.rnak", "adapter.rank", "variant"]);
     std::fs::write(folder.path().join("my.toml"), "[adaptor]\nrank = 3\n").unwrap();
     let message = refused(folder.path(), "train --config {}/my.toml --out {}/run");
     has(&message, &["my.toml", "adaptor", "did you mean `adapter`"]);

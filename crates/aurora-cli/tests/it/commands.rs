@@ -106,7 +106,7 @@ fn inspect_knows_backbones_adapters_and_runs() {
         assert!(printed.contains(part), "{part}: {printed}");
     }
     let printed = works(folder.path(), "inspect {}/run/adapter");
-    for part in ["cp", "aurora", "factors", "gates", "heads"] {
+    for part in ["cp", "paper", "factors", "gates", "heads"] {
         assert!(printed.contains(part), "{part}: {printed}");
     }
     let printed = works(folder.path(), "inspect {}/run");

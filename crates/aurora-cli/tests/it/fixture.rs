@@ -6,8 +6,8 @@ use std::process::{Command, Output};
 
 use aurora_layers::checkpoint::to_hugging_face;
 use aurora_layers::{
-    AdaptedParams, AdapterConfig, AdapterKind, Backbone, BlipConfig, Flavour, Form, Tensors,
-    TextConfig, VisionConfig, save_adapter, tensors,
+    AdaptedParams, AdapterConfig, AdapterKind, Backbone, BlipConfig, Form, Tensors, TextConfig,
+    Variant, VisionConfig, save_adapter, tensors,
 };
 use candle_core::{DType, Device, Tensor};
 use image::{ImageFormat, Rgb, RgbImage};
@@ -120,7 +120,7 @@ pub fn hugging_face(folder: &Path, backbone: &Backbone) {
 
 /// A tuning at its start.
 pub fn adapter_of(kind: AdapterKind, backbone: &Backbone) -> AdaptedParams {
-    let adapter_config = AdapterConfig::new(kind, Flavour::Aurora, 4);
+    let adapter_config = AdapterConfig::new(kind, Variant::Paper, 4);
     AdaptedParams::init(adapter_config, backbone, 1, &Device::Cpu).unwrap()
 }
 

@@ -30,7 +30,7 @@ fn cells(printed: &str, words: &[&str]) -> Vec<String> {
 /// Parameter counts at BLIP-base's sizes, all 216 slices, as published for the method.
 const COUNTS: [(&[&str], &str, &str); 12] = [
     (&["cp", "64"], "112,192", "0.05"),
-    (&["tucker,", "released", "32"], "88,832", "0.04"),
+    (&["tucker,", "reference", "32"], "88,832", "0.04"),
     (&["tensor_train", "16"], "79,872", "0.04"),
     (&["lora", "1"], "258,048", "0.12"),
     (&["lora", "8"], "2,064,384", "0.92"),
@@ -52,7 +52,7 @@ fn every_kind_counts_what_is_published_on_blip_base() {
         for (name, count, share) in COUNTS {
             assert_eq!(cells(&printed, name)[..2], [count, share], "{form} {name:?}");
         }
-        let tucker = cells(&printed, &["tucker,", "released", "32"]);
+        let tucker = cells(&printed, &["tucker,", "reference", "32"]);
         assert_eq!(tucker[3..5], ["36,864", "125,696"]);
     }
 }
@@ -81,7 +81,7 @@ fn one_kind_counts_alike() {
     let base = config("blip_base");
     for (args, count) in [
         ("cp --rank 64", "112,192"),
-        ("tucker --rank 32 --flavour released", "88,832"),
+        ("tucker --rank 32 --variant reference", "88,832"),
         ("tensor_train", "79,872"),
         ("lora --rank 1", "258,048"),
         ("lora", "2,064,384"),
@@ -107,7 +107,7 @@ fn settings_count_what_their_run_would_train() {
     assert_eq!(cells(&printed, &["factors"])[0], "112,192");
     assert_eq!(cells(&printed, &["gates"])[0], "36,889");
     let printed =
-        inspect(&format!("{base} --set adapter.kind=tucker --set adapter.flavour=released"));
+        inspect(&format!("{base} --set adapter.kind=tucker --set adapter.variant=reference"));
     assert_eq!(cells(&printed, &["factors"])[0], "88,832");
     assert_eq!(cells(&printed, &["gates"])[0], "36,864");
     assert_eq!(cells(printed.split("would train").nth(1).unwrap(), &["total"])[0], "324,098");
@@ -169,7 +169,7 @@ fn adapters_of_ours_and_of_peft() {
     adapter(&folder.path().join("adapter"), &tiny);
     let ours = works(folder.path(), "inspect {}/adapter");
     let fingerprint = tiny.fingerprint().unwrap();
-    for part in ["cp", "aurora", &fingerprint, "factors", "gates", "heads", "were trained"] {
+    for part in ["cp", "paper", &fingerprint, "factors", "gates", "heads", "were trained"] {
         assert!(ours.contains(part), "{part}: {ours}");
     }
     for file in ["adapter_model.safetensors", "adapter_config.json"] {

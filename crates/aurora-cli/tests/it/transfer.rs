@@ -1,4 +1,4 @@
-//! Adapters out of the program and into it: PEFT's LoRA folders and checkpoints of the released code.
+//! Adapters out of the program and into it: PEFT's LoRA folders and checkpoints of the reference code.
 
 use std::path::Path;
 
@@ -164,8 +164,8 @@ fn bad_imports_are_refused() {
     assert!(!path.join("back").exists());
 }
 
-/// The checkpoint that the released code wrote, with the sizes and a vocabulary beside it.
-fn released() -> tempfile::TempDir {
+/// The checkpoint that the reference code wrote, with the sizes and a vocabulary beside it.
+fn reference() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../aurora-train/tests/golden");
     std::fs::copy(golden.join("retrieval_image.pth"), folder.path().join("aurora.pth")).unwrap();
@@ -192,9 +192,9 @@ fn released() -> tempfile::TempDir {
 
 #[test]
 fn a_released_checkpoint_is_a_backbone_and_an_adapter() {
-    let folder = released();
+    let folder = reference();
     let printed = works(folder.path(), "inspect {}/aurora.pth");
-    for part in ["momentum copy", "momentum queue", "adapter of the released code", "total"] {
+    for part in ["momentum copy", "momentum queue", "adapter of the reference code", "total"] {
         assert!(printed.contains(part), "{part}: {printed}");
     }
     let printed = works(folder.path(), "import {}/aurora.pth --out {}/adapter");

@@ -9,7 +9,7 @@ use crate::{Picture, Result};
 ///
 /// The crop covers `area` of the picture with an aspect ratio of 3/4 to 4/3 and is scaled bicubic.
 /// RandAugment draws `count` of the ten [`Operation`]s with replacement; each is done with probability
-/// one half at strength `level` of 10. As in the released code, brightness and sharpness scale as
+/// one half at strength `level` of 10. As in the reference code, brightness and sharpness scale as
 /// `1.8 level / 10 + 0.1`, so at level 5 both leave the picture as it is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Released {

@@ -1,4 +1,4 @@
-//! CP decomposition ("mode approximation"), flavour aurora: `dW_n = V diag(lambda * p_n) U^T`.
+//! CP decomposition ("mode approximation"), variant paper: `dW_n = V diag(lambda * p_n) U^T`.
 
 use super::{Adapter, Init, ParamSpec, modes_name, u_name, v_name, widths};
 use crate::site::Role;

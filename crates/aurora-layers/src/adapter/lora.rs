@@ -7,7 +7,7 @@
 use super::svd::largest;
 use super::{Adapter, Init, ParamSpec, init_tensors};
 use crate::tensors::{Tensors, get};
-use crate::{Error, Result, Site, Start};
+use crate::{Error, LoraInit, Result, Site};
 use aurora_kernels::LowRank;
 use aurora_kernels::random::Stream;
 use candle_core::{DType, Device, Tensor};
@@ -21,9 +21,9 @@ pub struct Lora {
     pub alpha: f64,
     /// Whether `scale = alpha / sqrt(rank)` (rsLoRA: the strength does not fade as the rank grows) and not
     /// `alpha / rank`.
-    pub rank_stabilised: bool,
-    /// How A and B start.
-    pub start: Start,
+    pub use_rslora: bool,
+    /// How A and B are initialised.
+    pub init: LoraInit,
 }
 
 /// Names of a site's A, (rank, in), and B, (out, rank).
@@ -41,32 +41,32 @@ fn b_name(site: &Site) -> String {
 
 /// Names of what A and B started as, where that is subtracted.
 fn init_names(site: &Site) -> (String, String) {
-    (format!("{}.lora_A.start", site.path), format!("{}.lora_B.start", site.path))
+    (format!("{}.lora_A.init", site.path), format!("{}.lora_B.init", site.path))
 }
 
 impl Lora {
     /// Whether a tensor of this name is what a factor started as.
     pub(crate) fn is_init(name: &str) -> bool {
-        name.ends_with(".lora_A.start") || name.ends_with(".lora_B.start")
+        name.ends_with(".lora_A.init") || name.ends_with(".lora_B.init")
     }
 
     /// Scale 1, so that `dW = B A`.
     pub fn new(rank: usize) -> Self {
-        Self { rank, alpha: rank as f64, rank_stabilised: false, start: Start::Zero }
+        Self { rank, alpha: rank as f64, use_rslora: false, init: LoraInit::Zero }
     }
 
     /// What multiplies B A.
     pub fn scale(&self) -> f64 {
         let rank = self.rank as f64;
-        self.alpha / if self.rank_stabilised { rank.sqrt() } else { rank }
+        self.alpha / if self.use_rslora { rank.sqrt() } else { rank }
     }
 
     pub(super) fn factors(&self, site: &Site, tensors: &Tensors) -> Result<LowRank> {
         let a = get(tensors, &a_name(site))?;
         let b = get(tensors, &b_name(site))?;
-        let (a, b) = match self.start {
-            Start::Zero => (a, b),
-            Start::Pissa => {
+        let (a, b) = match self.init {
+            LoraInit::Zero => (a, b),
+            LoraInit::Pissa => {
                 let (a_init, b_init) = init_names(site);
                 let (a0, b0) = (get(tensors, &a_init)?, get(tensors, &b_init)?);
                 let moved = (&a - a0)?;
@@ -103,7 +103,7 @@ impl Adapter for Lora {
             let (a, b) = ((self.rank, site.in_dim), (site.out_dim, self.rank));
             specs.push(ParamSpec::new(a_name(site), a, Init::Uniform(bound)));
             specs.push(ParamSpec::new(b_name(site), b, Init::Zeros));
-            if self.start == Start::Pissa {
+            if self.init == LoraInit::Pissa {
                 let (a_init, b_init) = init_names(site);
                 specs.push(ParamSpec::new(a_init, a, Init::Zeros));
                 specs.push(ParamSpec::new(b_init, b, Init::Zeros));
@@ -119,7 +119,7 @@ impl Adapter for Lora {
         seed: u64,
         device: &Device,
     ) -> Result<Tensors> {
-        if self.start == Start::Zero {
+        if self.init == LoraInit::Zero {
             return init_tensors(&self.param_specs(sites)?, seed, device);
         }
         let mut tensors = Tensors::new();
@@ -148,7 +148,7 @@ mod tests {
     fn scales_as_lora_and_as_rslora() {
         let sites = crate::sites(&tiny());
         let plain = Lora { alpha: 8.0, ..Lora::new(4) };
-        let stable = Lora { rank_stabilised: true, ..plain.clone() };
+        let stable = Lora { use_rslora: true, ..plain.clone() };
         assert_eq!((plain.scale(), stable.scale()), (2.0, 4.0));
         let tensors = random(&plain, &sites);
         for site in &sites {
@@ -172,7 +172,7 @@ mod tests {
     /// `scale (B A - B0 A0)`.
     #[test]
     fn pissa_starts_from_the_weight_and_moves_from_there() {
-        let adapter = Lora { alpha: 6.0, start: Start::Pissa, ..Lora::new(3) };
+        let adapter = Lora { alpha: 6.0, init: LoraInit::Pissa, ..Lora::new(3) };
         let sites = crate::sites(&tiny());
         let weights = ParamSpec::new("w", (1, 1), Init::Normal(1.0));
         let weights = |site: &Site| ParamSpec {
@@ -212,7 +212,7 @@ mod tests {
             let off = norm((wanted.clone() - delta(&adapter, site, &tensors)).unwrap());
             assert!(off < 1e-5 * norm(wanted), "{}: {off}", site.path);
         }
-        let wide = Lora { start: Start::Pissa, ..Lora::new(17) };
+        let wide = Lora { init: LoraInit::Pissa, ..Lora::new(17) };
         let message = wide.init_params(&sites, &backbone, 7, &Device::Cpu).unwrap_err().to_string();
         assert!(message.contains("rank = 17") && message.contains("at most 16"), "{message}");
     }

@@ -1,4 +1,4 @@
-//! Tucker decomposition, flavour released: `dW_n = V (C x3 p_n)^T U^T` with a full core C shared by all slices.
+//! Tucker decomposition, variant reference: `dW_n = V (C x3 p_n)^T U^T` with a full core C shared by all slices.
 
 use super::{Adapter, Init, ParamSpec, modes_name, u_name, v_name, widths};
 use crate::site::Role;
@@ -15,7 +15,7 @@ pub(crate) const CORE: &str = "aurora_core";
 pub enum MlpLayout {
     /// Slice n reads `C x3 p_n`, as the slices of attention do.
     Sliced,
-    /// The released code's arithmetic: a reshape interleaves the slices. With `K = C x3 P` of shape
+    /// The reference code's arithmetic: a reshape interleaves the slices. With `K = C x3 P` of shape
     /// (rank, rank, slices), fc1's slice a reads columns `a * rank ..` of K reshaped to (rank, rank * slices), and
     /// fc2's slice a reads the transpose of those columns.
     Interleaved,
@@ -70,7 +70,7 @@ impl Adapter for Tucker {
             specs.push(ParamSpec::new(v_name(width), (width, rank), Init::Zeros));
         }
         for site in sites {
-            // Xavier's bound for the matrix the released code keeps: 4 columns for a vision attention, 8 for an MLP,
+            // Xavier's bound for the matrix the reference code keeps: 4 columns for a vision attention, 8 for an MLP,
             // one for a map of the text tower.
             let columns = match site.role {
                 Role::Qkv | Role::Projection => 4,

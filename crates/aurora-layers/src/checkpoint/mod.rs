@@ -330,7 +330,7 @@ impl Checkpoint {
         }
         if !report.complete() {
             let way = match report.unexpected.iter().any(|name| is_adapter(name)) {
-                true => "CP tensors are an adapter of the released code: load it with its adapter",
+                true => "CP tensors are an adapter of the reference code: load it with its adapter",
                 false => "take the configuration that belongs to these weights",
             };
             let report = format!("{report}; {way}");

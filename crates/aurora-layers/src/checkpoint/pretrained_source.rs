@@ -8,8 +8,8 @@ use super::{Checkpoint, HEAD_WIDTH, LoadReport, POSITIONS, hugging_face_config, 
 use crate::tensors::get;
 use crate::{Backbone, BlipConfig, DecoderTokens, Error, Form, Result, reference_checkpoint};
 
-/// Why tensors that a released checkpoint has beside its backbone are left alone.
-const ADAPTER: &str = "adapter of the released code";
+/// Why tensors that a reference checkpoint has beside its backbone are left alone.
+const ADAPTER: &str = "adapter of the reference code";
 
 /// What can be opened, in the words of the errors.
 const KINDS: &str = "a backbone is a folder with config.json and model.safetensors, ours or Hugging Face's, \
@@ -125,8 +125,8 @@ impl Origin {
         self
     }
 
-    /// Reads the numbers. What a checkpoint of the released code has beside its backbone, its adapter, is left alone;
-    /// [`Checkpoint::released`] reads both.
+    /// Reads the numbers. What a checkpoint of the reference code has beside its backbone, its adapter, is left alone;
+    /// [`Checkpoint::backbone_and_adapter`] reads both.
     ///
     /// # Errors
     /// A `config.json` alone; a report of everything that does not fit, which names the path.

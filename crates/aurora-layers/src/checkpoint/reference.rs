@@ -1,24 +1,24 @@
-//! Checkpoints of the released PyTorch code: a backbone and its tuning in one file.
+//! Checkpoints of the reference PyTorch code: a backbone and its tuning in one file.
 
 use candle_core::Device;
 
 use super::{Checkpoint, LoadReport};
 use crate::reference_checkpoint::{CORE, is_adapter, translate};
 use crate::{
-    AdaptedParams, AdapterConfig, AdapterKind, Backbone, BlipConfig, Error, Flavour, Form, Result,
-    Tensors, gate,
+    AdaptedParams, AdapterConfig, AdapterKind, Backbone, BlipConfig, Error, Form, Result, Tensors,
+    Variant, gate,
 };
 
 impl Checkpoint {
-    /// A checkpoint of the released code as the backbone it was tuned from, with the tuning: flavour released, the rank
+    /// A checkpoint of the reference code as the backbone it was tuned from, with the tuning: variant reference, the rank
     /// that the core has, gates where there are any. Trained heads are in both.
     ///
-    /// The released code does not say whether informative context enhancement was on; it is here, as in its training.
+    /// The reference code does not say whether informative context enhancement was on; it is here, as in its training.
     ///
     /// # Errors
     /// A checkpoint without an adapter or without its core; what [`Checkpoint::backbone`] reports; factors that are
     /// missing, unexpected or of another shape, all listed.
-    pub fn released(
+    pub fn backbone_and_adapter(
         &self,
         config: &BlipConfig,
         device: &Device,
@@ -36,11 +36,11 @@ impl Checkpoint {
         };
         report.loaded += stored.len();
         let mut tensors = translate(&stored)?;
-        let mut adapter_config = AdapterConfig::new(AdapterKind::Tucker, Flavour::Released, rank);
+        let mut adapter_config = AdapterConfig::new(AdapterKind::Tucker, Variant::Reference, rank);
         if config.form != Form::Retrieval {
             adapter_config.context_slots = 0;
         }
-        adapter_config.gate = tensors.keys().any(|name| gate::is_name(name));
+        adapter_config.gated_query = tensors.keys().any(|name| gate::is_name(name));
         for (name, _) in adapter_config.param_shapes(config)? {
             if let Some(weight) = backbone.tensors.get(&name) {
                 tensors.entry(name).or_insert_with(|| weight.clone());

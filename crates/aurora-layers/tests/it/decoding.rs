@@ -3,7 +3,7 @@
 use aurora_kernels::random::Stream;
 use aurora_layers::{
     AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, BoundModel, CrossKeys,
-    DecoderTokens, Flavour, Form, Generation, Seen, TextConfig, VisionConfig,
+    DecoderTokens, Form, Generation, Seen, TextConfig, Variant, VisionConfig,
 };
 use candle_core::{DType, Device, Tensor};
 
@@ -70,7 +70,7 @@ fn next(blip: &Blip, keys: &CrossKeys, row: u32, ids: &[u32], bound: &BoundModel
 fn kept_keys_change_nothing() {
     for seed in 0..6 {
         let (backbone, images) = model(30, seed);
-        let adapter_config = AdapterConfig::new(AdapterKind::Cp, Flavour::Released, 4);
+        let adapter_config = AdapterConfig::new(AdapterKind::Cp, Variant::Reference, 4);
         let tuned = AdaptedParams::init(adapter_config, &backbone, 3, &Device::Cpu).unwrap();
         let blip = backbone.model().unwrap();
         let bound = tuned.bind(&blip, None).unwrap();

@@ -62,7 +62,7 @@ fn assert_segments_change_nothing(config: BlipConfig, step: Step, dtype: DType, 
             let (found, wanted) = (run(Checkpointing::Block), run(Checkpointing::None));
             let what = format!(
                 "{:?} {:?} {mode:?} {dtype:?}",
-                adapter_config.kind, adapter_config.flavour
+                adapter_config.kind, adapter_config.variant
             );
             assert_eq!(found.0, wanted.0, "{what}");
             // That the same ones have a gradient is part of it: a missing one has to be found with segments too.

@@ -6,8 +6,8 @@
 use aurora_kernels::DeltaMode;
 use aurora_kernels::random::Stream;
 use aurora_layers::{
-    AdaptedParams, AdapterConfig, AdapterKind, Backbone, BlipConfig, Checkpointing, Flavour, Form,
-    TextConfig, VisionConfig,
+    AdaptedParams, AdapterConfig, AdapterKind, Backbone, BlipConfig, Checkpointing, Form,
+    TextConfig, Variant, VisionConfig,
 };
 use candle_core::Device;
 use std::process::Command;
@@ -65,7 +65,7 @@ fn step_in_a_process_of_its_own() {
     let &(_, width, side, pictures) = CASES.iter().find(|(name, ..)| *case == **name).unwrap();
     let backbone = Backbone::random(config(width, side), 1, &Device::Cpu).unwrap();
     let blip = backbone.model().unwrap();
-    let adapter_config = AdapterConfig::new(AdapterKind::Cp, Flavour::Aurora, 2);
+    let adapter_config = AdapterConfig::new(AdapterKind::Cp, Variant::Paper, 2);
     let tuned = AdaptedParams::init(adapter_config, &backbone, 1, &Device::Cpu).unwrap();
     let (tuned, variables) = tuned.into_variables().unwrap();
     let mut bound = tuned.bind(&blip, None).unwrap();

@@ -3,7 +3,7 @@
 use crate::small::{answering, answers, bits, config, every_spec, moved, outputs, relative};
 use aurora_layers::merge::{Merged, RESIDUAL_ADAPTER, merge};
 use aurora_layers::{
-    AdaptedParams, AdapterConfig, AdapterKind, Backbone, Flavour, Tower, load_adapter,
+    AdaptedParams, AdapterConfig, AdapterKind, Backbone, Tower, Variant, load_adapter,
 };
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
@@ -41,7 +41,7 @@ fn merged_equals_adapted() {
     let bare =
         outputs(&backbone.model().unwrap(), &backbone.model().unwrap().bind_frozen().unwrap());
     for adapter_config in mergeable() {
-        let what = format!("{:?} {:?}", adapter_config.kind, adapter_config.start);
+        let what = format!("{:?} {:?}", adapter_config.kind, adapter_config.init);
         let tuned = moved(&backbone, adapter_config, 0.1);
         let wanted = adapted(&backbone, &tuned);
         assert!(relative(&wanted[2], &bare[2]) > 1e-3, "{what} does something");
@@ -54,7 +54,7 @@ fn a_merged_model_answers_as_the_adapted_one() {
     let backbone = Backbone::random(answering(), 1, &Device::Cpu).unwrap();
     let frozen = Arc::new(backbone.model().unwrap());
     for adapter_config in mergeable() {
-        let what = format!("{:?} {:?}", adapter_config.kind, adapter_config.start);
+        let what = format!("{:?} {:?}", adapter_config.kind, adapter_config.init);
         let tuned = moved(&backbone, adapter_config, 0.1);
         let blip = tuned.model(&frozen).unwrap();
         let wanted = answers(&blip, &tuned.bind(&blip, None).unwrap());
@@ -71,7 +71,7 @@ fn a_merged_model_answers_as_the_adapted_one() {
 #[test]
 fn flavour_released_keeps_its_gates_beside() {
     let backbone = backbone();
-    let adapter_config = AdapterConfig::new(AdapterKind::Tucker, Flavour::Released, 4);
+    let adapter_config = AdapterConfig::new(AdapterKind::Tucker, Variant::Reference, 4);
     let tuned = moved(&backbone, adapter_config, 0.1);
     let merged = merge(&backbone, &tuned).unwrap();
     assert!(merged.has_residual());
@@ -82,13 +82,13 @@ fn flavour_released_keeps_its_gates_beside() {
             .keys()
             .all(|name| name.contains("aurora_scale_") || name.contains("aurora_shift_"))
     );
-    assert_same(&merged, &adapted(&backbone, &tuned), "released");
+    assert_same(&merged, &adapted(&backbone, &tuned), "reference");
 }
 
 #[test]
 fn targets_and_further_modules_are_honoured() {
     let backbone = backbone();
-    let mut adapter_config = AdapterConfig::new(AdapterKind::Dora, Flavour::Aurora, 4);
+    let mut adapter_config = AdapterConfig::new(AdapterKind::Dora, Variant::Paper, 4);
     adapter_config.targets.towers = vec![Tower::Vision];
     adapter_config.targets.modules = vec!["attn.qkv".into()];
     adapter_config.modules_to_save = vec!["visual_encoder.norm".into(), "itm_head".into()];
@@ -132,7 +132,7 @@ fn unmerged_is_the_original_to_the_byte() {
 #[test]
 fn weights_that_were_changed_after_merging_are_noticed() {
     let backbone = backbone();
-    let adapter_config = AdapterConfig::new(AdapterKind::Lora, Flavour::Aurora, 4);
+    let adapter_config = AdapterConfig::new(AdapterKind::Lora, Variant::Paper, 4);
     let mut merged = merge(&backbone, &moved(&backbone, adapter_config, 0.1)).unwrap();
     let name = "visual_encoder.norm.bias";
     let other = (&merged.backbone.tensors[name] + 1.0).unwrap();
@@ -144,7 +144,7 @@ fn weights_that_were_changed_after_merging_are_noticed() {
 #[test]
 fn a_bottleneck_is_refused_by_name() {
     let backbone = backbone();
-    let adapter_config = AdapterConfig::new(AdapterKind::Bottleneck, Flavour::Aurora, 4);
+    let adapter_config = AdapterConfig::new(AdapterKind::Bottleneck, Variant::Paper, 4);
     let message = merge(&backbone, &moved(&backbone, adapter_config, 0.1)).unwrap_err().to_string();
     assert!(
         message.contains("kind = bottleneck") && message.contains("cannot be merged"),
@@ -155,7 +155,7 @@ fn a_bottleneck_is_refused_by_name() {
 #[test]
 fn a_merged_folder_reads_back_with_what_stands_beside() {
     let backbone = backbone();
-    let adapter_config = AdapterConfig::new(AdapterKind::Cp, Flavour::Aurora, 4);
+    let adapter_config = AdapterConfig::new(AdapterKind::Cp, Variant::Paper, 4);
     let tuned = moved(&backbone, adapter_config, 0.1);
     let merged = merge(&backbone, &tuned).unwrap();
     let wanted = adapted(&backbone, &tuned);
@@ -166,14 +166,17 @@ fn a_merged_folder_reads_back_with_what_stands_beside() {
         let back = Backbone::read(folder.path(), &Device::Cpu).unwrap();
         let residual =
             load_adapter(&folder.path().join(RESIDUAL_ADAPTER), &back, &Device::Cpu).unwrap();
-        assert!(residual.adapter_config.gate && residual.adapter_config.modules_to_save.is_empty());
+        assert!(
+            residual.adapter_config.gated_query
+                && residual.adapter_config.modules_to_save.is_empty()
+        );
         for (found, wanted) in merged_outputs(&back, &residual).iter().zip(&wanted) {
             let off = relative(found, wanted);
             assert!(off < allowed, "{dtype:?}: {off}");
         }
     }
     // Without gates and context there is nothing beside.
-    let adapter_config = AdapterConfig::new(AdapterKind::Lora, Flavour::Aurora, 4);
+    let adapter_config = AdapterConfig::new(AdapterKind::Lora, Variant::Paper, 4);
     let merged = merge(&backbone, &moved(&backbone, adapter_config, 0.1)).unwrap();
     let folder = tempfile::tempdir().unwrap();
     merged.write(folder.path(), DType::F32, "small").unwrap();

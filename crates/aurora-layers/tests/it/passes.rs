@@ -7,7 +7,7 @@ use crate::small::trained::{
 use crate::small::{Inputs, answering, config, inputs};
 use aurora_kernels::DeltaMode;
 use aurora_kernels::random::Stream;
-use aurora_layers::{AdapterConfig, AdapterKind, Blip, BoundModel, Flavour, Seen, cls};
+use aurora_layers::{AdapterConfig, AdapterKind, Blip, BoundModel, Seen, Variant, cls};
 use candle_core::{D, DType, Device, Tensor, Var};
 use proptest::prelude::*;
 
@@ -56,7 +56,7 @@ fn passes_to_cls_equal_full_passes_gradients_too() {
             {
                 let what = format!(
                     "{:?} {:?} {mode:?} {part}",
-                    adapter_config.kind, adapter_config.flavour
+                    adapter_config.kind, adapter_config.variant
                 );
                 assert_eq!(found.dims(), wanted.dims());
                 assert_near(&what, found, wanted);
@@ -99,7 +99,7 @@ fn assert_near(what: &str, found: &Tensor, wanted: &Tensor) {
 
 fn padding_changes_nothing(kind: AdapterKind, lengths: &[usize]) {
     let backbone = backbone(answering(), DType::F64);
-    let (blip, tuned, variables) = trained(&backbone, AdapterConfig::new(kind, Flavour::Aurora, 4));
+    let (blip, tuned, variables) = trained(&backbone, AdapterConfig::new(kind, Variant::Paper, 4));
     let inputs = padded(lengths, 9);
     let bound = tuned.bind(&blip, None).unwrap();
     let states = blip.encode_image(&inputs.images, &bound).unwrap();
@@ -167,7 +167,7 @@ proptest! {
 fn a_mask_may_have_holes() {
     let backbone = backbone(config(), DType::F64);
     let (blip, tuned, _) =
-        trained(&backbone, AdapterConfig::new(AdapterKind::Cp, Flavour::Aurora, 4));
+        trained(&backbone, AdapterConfig::new(AdapterKind::Cp, Variant::Paper, 4));
     let bound = tuned.bind(&blip, None).unwrap();
     let Inputs { ids, images, .. } = inputs().of(DType::F64);
     let states = blip.encode_image(&images, &bound).unwrap();
@@ -211,7 +211,7 @@ fn maps_folded_into_queries_give_what_keys_and_values_give() {
             let seen = Seen::new(keys).rows([2, 0, 1]);
             blip.fuse_cls(&ids, &mask, &seen, &bound).unwrap()
         };
-        let what = format!("{:?} {:?}", adapter_config.kind, adapter_config.flavour);
+        let what = format!("{:?} {:?}", adapter_config.kind, adapter_config.variant);
         let (found, wanted) = (fuse(&folded), fuse(&keys));
         let off = largest(&(&found - &wanted).unwrap());
         assert!(off <= ROUNDING * largest(&wanted), "{what}: {off:e}");
@@ -225,9 +225,9 @@ fn folding_refuses_what_is_trained() {
     let backbone = backbone(config(), DType::F32);
     let Inputs { images, ids, mask } = inputs().of(DType::F32);
     // Trained are maps of texts; those to keys and values alone; the backbone's own.
-    let whole = AdapterConfig::new(AdapterKind::Full, Flavour::Aurora, 4);
-    let cp = AdapterConfig::new(AdapterKind::Cp, Flavour::Aurora, 4);
-    let mut values = AdapterConfig::new(AdapterKind::Lora, Flavour::Aurora, 4);
+    let whole = AdapterConfig::new(AdapterKind::Full, Variant::Paper, 4);
+    let cp = AdapterConfig::new(AdapterKind::Cp, Variant::Paper, 4);
+    let mut values = AdapterConfig::new(AdapterKind::Lora, Variant::Paper, 4);
     values.targets.modules = vec!["crossattention.self.value".to_owned()];
     for adapter_config in [whole, cp, values] {
         let (blip, tuned, _) = trained(&backbone, adapter_config.clone());

@@ -1,10 +1,10 @@
-//! Before its first step a tuning of flavour aurora changes nothing, and its parts are fair.
+//! Before its first step a tuning of variant paper changes nothing, and its parts are fair.
 
 use crate::small::{
     answering, answers, bits, config, every_spec, inputs, moved, outputs, relative,
 };
 use aurora_kernels::DeltaMode;
-use aurora_layers::{AdaptedParams, AdapterConfig, AdapterKind, Backbone, Flavour, cls};
+use aurora_layers::{AdaptedParams, AdapterConfig, AdapterKind, Backbone, Variant, cls};
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ fn the_tuned_model_equals_the_backbone_bit_for_bit() {
                     bits(wanted),
                     "{:?} {:?} {mode:?}",
                     adapter_config.kind,
-                    adapter_config.start
+                    adapter_config.init
                 );
             }
         }
@@ -49,7 +49,7 @@ fn a_tuned_model_that_answers_equals_its_backbone_bit_for_bit() {
                 bits(wanted),
                 "{:?} {:?}",
                 adapter_config.kind,
-                adapter_config.start
+                adapter_config.init
             );
         }
     }
@@ -111,7 +111,7 @@ fn the_frozen_rest_is_shared() {
 fn the_context_term_alone_does_not_tell_right_pairs_from_wrong_ones() {
     let backbone = Backbone::random(config(), 1, &Device::Cpu).unwrap();
     let blip = backbone.model().unwrap();
-    let tuned = moved(&backbone, AdapterConfig::new(AdapterKind::Cp, Flavour::Aurora, 4), 0.3);
+    let tuned = moved(&backbone, AdapterConfig::new(AdapterKind::Cp, Variant::Paper, 4), 0.3);
     let bound = tuned.bind(&blip, None).unwrap();
     let inputs = inputs();
     let own = cls(&blip.encode_text(&inputs.ids, &inputs.mask, &bound).unwrap()).unwrap();
@@ -126,12 +126,12 @@ fn the_context_term_alone_does_not_tell_right_pairs_from_wrong_ones() {
         let (right, wrong) = (logits.narrow(0, 0, 3).unwrap(), logits.narrow(0, 3, 3).unwrap());
         assert_eq!(bits(&right), bits(&wrong));
     }
-    // The released rule does tell them apart: it marks the first pairs of a training step.
-    let adapter_config = AdapterConfig::new(AdapterKind::Tucker, Flavour::Released, 4);
-    let released = AdaptedParams::init(adapter_config, &backbone, 3, &Device::Cpu)
+    // The reference rule does tell them apart: it marks the first pairs of a training step.
+    let adapter_config = AdapterConfig::new(AdapterKind::Tucker, Variant::Reference, 4);
+    let reference = AdaptedParams::init(adapter_config, &backbone, 3, &Device::Cpu)
         .unwrap()
         .bind(&blip, None)
         .unwrap();
-    let marked = released.add_context(&nothing, &text_cls, 3).unwrap();
+    let marked = reference.add_context(&nothing, &text_cls, 3).unwrap();
     assert_ne!(bits(&marked.narrow(0, 0, 3).unwrap()), bits(&marked.narrow(0, 3, 3).unwrap()));
 }

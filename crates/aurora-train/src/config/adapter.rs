@@ -1,6 +1,6 @@
 //! `[adapter]`: kind, sizes, and on which maps.
 
-use aurora_layers::{AdapterConfig, AdapterKind, Flavour, LayerRange, Start, Targets, Tower};
+use aurora_layers::{AdapterConfig, AdapterKind, LayerRange, LoraInit, Targets, Tower, Variant};
 use serde::{Deserialize, Serialize};
 
 use super::schema::{Field, Kind, Range, Words};
@@ -12,25 +12,25 @@ pub struct AdapterSection {
     /// What is added to the frozen maps, or trained of the backbone.
     pub kind: AdapterKind,
     /// Reading of the method.
-    pub flavour: Flavour,
+    pub variant: Variant,
     /// Rank of the factors, width of a bottleneck.
     pub rank: usize,
     /// Strength of LoRA and DoRA, 0 for the rank.
     pub alpha: f64,
     /// That strength over the root of the rank.
-    pub rank_stabilised: bool,
-    /// How LoRA's factors start.
-    pub start: Start,
+    pub use_rslora: bool,
+    /// How LoRA's factors are initialised.
+    pub init: LoraInit,
     /// Gated query transformation.
-    pub gate: bool,
+    pub gated_query: bool,
     /// Frame-aware attention.
     pub frame_aware: bool,
     /// Slots of the context bank, 0 for no context enhancement.
     pub context_slots: usize,
     /// Share of rank components dropped at each step.
-    pub dropout: f64,
+    pub rank_dropout: f64,
     /// Modules of the backbone that are trained and saved beside the heads.
-    pub extra_modules: Vec<String>,
+    pub modules_to_save: Vec<String>,
     /// On which maps.
     pub targets: Targets,
 }
@@ -39,18 +39,18 @@ impl AdapterSection {
     /// As [`AdapterConfig`]: gate and context go with a weight delta only, so that `kind = "heads"`
     /// trains the heads and nothing else.
     pub fn adapter_config(&self) -> AdapterConfig {
-        let mut adapter_config = AdapterConfig::new(self.kind, self.flavour, self.rank);
+        let mut adapter_config = AdapterConfig::new(self.kind, self.variant, self.rank);
         if let AdapterKind::Lora | AdapterKind::Dora = self.kind {
             adapter_config.alpha = (self.alpha > 0.0).then_some(self.alpha);
-            adapter_config.rank_stabilised = self.rank_stabilised;
+            adapter_config.use_rslora = self.use_rslora;
         }
         if self.kind == AdapterKind::Lora {
-            adapter_config.start = self.start;
+            adapter_config.init = self.init;
         }
-        adapter_config.gate &= self.gate;
+        adapter_config.gated_query &= self.gated_query;
         adapter_config.frame_aware = self.frame_aware;
         adapter_config.context_slots = adapter_config.context_slots.min(1) * self.context_slots;
-        adapter_config.modules_to_save.extend(self.extra_modules.iter().cloned());
+        adapter_config.modules_to_save.extend(self.modules_to_save.iter().cloned());
         adapter_config.targets = self.targets.clone();
         adapter_config
     }
@@ -63,9 +63,9 @@ impl AdapterSection {
             meaning: "cp, tucker, tensor_train, lora, dora, vera and ia3 change frozen maps; bottleneck stands beside blocks; norms, biases, heads and full train those of the backbone.",
         },
         Field {
-            key: "adapter.flavour",
-            kind: Kind::Choice(&["aurora", "released"]),
-            meaning: "aurora is the paper's method, released the arithmetic of its published code.",
+            key: "adapter.variant",
+            kind: Kind::Choice(&["paper", "reference"]),
+            meaning: "paper is the paper's method, reference the arithmetic of its published code.",
         },
         Field {
             key: "adapter.rank",
@@ -78,24 +78,24 @@ impl AdapterSection {
             meaning: "Strength of lora and dora, over the rank; 0 for the rank itself.",
         },
         Field {
-            key: "adapter.rank_stabilised",
+            key: "adapter.use_rslora",
             kind: Kind::Switch,
             meaning: "That strength over the root of the rank (rsLoRA).",
         },
         Field {
-            key: "adapter.start",
+            key: "adapter.init",
             kind: Kind::Choice(&["zero", "pissa"]),
-            meaning: "Start of lora: zero, or pissa, from the largest singular values of the frozen weights.",
+            meaning: "Initialisation of lora: zero, or pissa, from the largest singular values of the frozen weights.",
         },
         Field {
-            key: "adapter.gate",
+            key: "adapter.gated_query",
             kind: Kind::Switch,
             meaning: "Gated query transformation in the fusion layers (cp and tucker).",
         },
         Field {
             key: "adapter.frame_aware",
             kind: Kind::Switch,
-            meaning: "Each text weighs the frames of a clip by how near they are to it (retrieval; in flavour released in training only).",
+            meaning: "Each text weighs the frames of a clip by how near they are to it (retrieval; in variant reference in training only).",
         },
         Field {
             key: "adapter.context_slots",
@@ -103,12 +103,12 @@ impl AdapterSection {
             meaning: "Text vectors in the bank of the context enhancement, 0 for none (cp and tucker).",
         },
         Field {
-            key: "adapter.dropout",
+            key: "adapter.rank_dropout",
             kind: Kind::Real(Range::BELOW_ONE),
             meaning: "Share of rank components left out at each training step.",
         },
         Field {
-            key: "adapter.extra_modules",
+            key: "adapter.modules_to_save",
             kind: Kind::List(Words { what: "paths", fits: |text| !text.is_empty() }),
             meaning: "Modules of the backbone, by path, that are trained and saved beside the heads, at their rate.",
         },

@@ -305,7 +305,7 @@ mod tests {
     const FIELDS: [Field; 3] = [
         Field { key: "seed", kind: Kind::Count(0, i64::MAX), meaning: "" },
         Field { key: "adapter.rank", kind: Kind::Count(1, 4096), meaning: "" },
-        Field { key: "adapter.gate", kind: Kind::Switch, meaning: "" },
+        Field { key: "adapter.gated_query", kind: Kind::Switch, meaning: "" },
     ];
 
     #[test]
@@ -317,7 +317,7 @@ mod tests {
         assert_eq!(near("adaptor").as_deref(), Some("adapter"));
         assert_eq!(near("optimizer"), None);
         assert_eq!(children(&fields, ""), ["seed", "[adapter]"]);
-        assert_eq!(children(&fields, "adapter"), ["rank", "gate"]);
+        assert_eq!(children(&fields, "adapter"), ["rank", "gated_query"]);
         assert!(is_section(&fields, "adapter") && !is_section(&fields, "adapt"));
     }
 

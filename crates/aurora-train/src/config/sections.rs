@@ -47,7 +47,7 @@ pub enum Keywords {
 pub enum Augment {
     /// Scale, shift, turn, flip and colour, gently: for drawings.
     Affine,
-    /// The released code's: random crop, flip and RandAugment: for photographs.
+    /// The reference code's: random crop, flip and RandAugment: for photographs.
     Released,
     /// Not at all.
     None,

@@ -324,7 +324,7 @@ impl<'a> Run<'a> {
 
 /// A specification that adds nothing: the backbone as it is.
 fn heads_only(adapter_config: &AdapterConfig) -> AdapterConfig {
-    let mut bare = AdapterConfig::new(AdapterKind::Heads, adapter_config.flavour, 0);
+    let mut bare = AdapterConfig::new(AdapterKind::Heads, adapter_config.variant, 0);
     bare.modules_to_save.clear();
     bare
 }
@@ -393,7 +393,7 @@ pub fn adapter_card(
         }
     };
     format!(
-        "# Aurora adapter\n\nKind {:?}, flavour {:?}, rank {}, {values} values, for the backbone `{base}`.\n\n{measured}",
-        adapter_config.kind, adapter_config.flavour, adapter_config.rank,
+        "# Aurora adapter\n\nKind {:?}, variant {:?}, rank {}, {values} values, for the backbone `{base}`.\n\n{measured}",
+        adapter_config.kind, adapter_config.variant, adapter_config.rank,
     )
 }

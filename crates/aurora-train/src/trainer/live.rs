@@ -49,8 +49,9 @@ impl Live {
     pub(super) fn bind(&self, examples: &Examples, step: u64) -> Result<BoundModel> {
         let Config { seed, adapter, precision, .. } = &self.config;
         let device = self.blip.device();
-        let mask = match adapter.dropout > 0.0 && self.tuned.adapter_config.adapter().is_some() {
-            true => Some(rank_mask(adapter.rank, adapter.dropout, *seed, step, device)?),
+        let mask = match adapter.rank_dropout > 0.0 && self.tuned.adapter_config.adapter().is_some()
+        {
+            true => Some(rank_mask(adapter.rank, adapter.rank_dropout, *seed, step, device)?),
             false => None,
         };
         let mut bound = self.tuned.bind(&self.blip, mask.as_ref())?;

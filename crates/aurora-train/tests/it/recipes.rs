@@ -1,10 +1,10 @@
-//! Every recipe is a configuration, and holds the hyper-parameters of the released code.
+//! Every recipe is a configuration, and holds the hyper-parameters of the reference code.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use aurora_data::Format;
-use aurora_layers::{AdapterKind, Flavour};
+use aurora_layers::{AdapterKind, Variant};
 use aurora_train::config::{Config, RunConfig, Task};
 use aurora_train::schedule::Decay;
 
@@ -13,7 +13,7 @@ fn folder() -> PathBuf {
 }
 
 /// Name, format, learning rate, epochs, side of pictures, batch, candidates of the matching head.
-const RELEASED: [(&str, Format, f64, u64, usize, usize, usize); 6] = [
+const REFERENCE: [(&str, Format, f64, u64, usize, usize, usize); 6] = [
     ("coco", Format::Coco, 1e-5, 6, 384, 16, 256),
     ("didemo", Format::Didemo, 1e-4, 5, 224, 8, 128),
     ("flickr30k", Format::Flickr30k, 1e-4, 4, 384, 16, 128),
@@ -32,13 +32,13 @@ fn every_recipe_resolves() {
             names.insert(path.file_stem().unwrap().to_str().unwrap().to_owned());
         }
     }
-    let listed: BTreeSet<String> = RELEASED.iter().map(|row| row.0.to_owned()).collect();
+    let listed: BTreeSet<String> = REFERENCE.iter().map(|row| row.0.to_owned()).collect();
     assert_eq!(names, listed);
 }
 
 #[test]
 fn recipes_hold_the_released_hyper_parameters() {
-    for (name, format, rate, epochs, size, batch, k_test) in RELEASED {
+    for (name, format, rate, epochs, size, batch, k_test) in REFERENCE {
         let path = folder().join(format!("{name}.toml"));
         let config = Config::resolve(Some(&path), &[] as &[&str]).unwrap();
         assert_eq!(config.data.format, format, "{name}");
@@ -56,13 +56,13 @@ fn recipes_hold_the_released_hyper_parameters() {
         assert_eq!((config.retrieval.queue, config.retrieval.momentum), (57_600, 0.995), "{name}");
         assert_eq!(config.optimizer.weight_decay, 0.05, "{name}");
         let adapter = &config.adapter;
-        assert_eq!((adapter.kind, adapter.flavour), (AdapterKind::Tucker, Flavour::Released));
+        assert_eq!((adapter.kind, adapter.variant), (AdapterKind::Tucker, Variant::Reference));
     }
 }
 
 #[test]
 fn recipes_name_their_task_and_the_frames_of_clips() {
-    for (name, ..) in RELEASED {
+    for (name, ..) in REFERENCE {
         let path = folder().join(format!("{name}.toml"));
         let config = Config::resolve(Some(&path), &[] as &[&str]).unwrap();
         let asks = ["vqa", "msrvtt_qa"].contains(&name);
@@ -74,7 +74,7 @@ fn recipes_name_their_task_and_the_frames_of_clips() {
 
 #[test]
 fn no_recipe_chooses_or_measures_on_what_it_trains_on() {
-    for (name, ..) in RELEASED {
+    for (name, ..) in REFERENCE {
         let path = folder().join(format!("{name}.toml"));
         let data = Config::resolve(Some(&path), &[] as &[&str]).unwrap().data;
         for held in [&data.validation, &data.test] {

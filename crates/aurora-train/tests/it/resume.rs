@@ -51,14 +51,14 @@ fn answering_goes_on_twice() {
 }
 
 /// Kinds that keep something else than shared factors: fixed projections, singular vectors, tensors of the backbone;
-/// the released arithmetic, whose momentum model shares factors.
+/// the reference arithmetic, whose momentum model shares factors.
 #[test]
 fn every_kind_of_adapter_goes_on() {
     let kinds: [&[&str]; 6] = [
         &["adapter.kind=vera"],
-        &["adapter.kind=lora", "adapter.start=pissa"],
+        &["adapter.kind=lora", "adapter.init=pissa"],
         &["adapter.kind=full", "checkpoint=block"],
-        &["adapter.kind=tucker", "adapter.flavour=released"],
+        &["adapter.kind=tucker", "adapter.variant=reference"],
         &["adapter.kind=heads", "retrieval.queue=0", "retrieval.train_temperature=false"],
         &["adapter.kind=cp", "adapter.context_slots=7", "retrieval.queue=3"],
     ];

@@ -3,7 +3,7 @@
 use aurora_kernels::random::Stream;
 use aurora_layers::{
     AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, BoundModel,
-    DecoderTokens, Flavour, Form, Generation, ParamGroup, Start, TextConfig, VisionConfig,
+    DecoderTokens, Form, Generation, LoraInit, ParamGroup, TextConfig, Variant, VisionConfig,
 };
 use aurora_train::answering::{
     Answers, Texts, answer_loss, caption_loss, rank_answers, read_questions,
@@ -55,7 +55,7 @@ struct Tuning {
 
 impl Tuning {
     fn new(form: Form, kind: AdapterKind) -> Self {
-        let mut adapter_config = AdapterConfig::new(kind, Flavour::Aurora, 8);
+        let mut adapter_config = AdapterConfig::new(kind, Variant::Paper, 8);
         adapter_config.frame_aware = true;
         Self::of(form, adapter_config)
     }
@@ -177,7 +177,7 @@ fn clips_are_found_and_ranks_share_a_batch() {
     let (blip, bound) = (&*tuning.blip, tuning.bound());
     let encoded = encode(blip, &bound, &pairs).unwrap();
     let (_, similarity) = contrastive(&encoded, pairs.ids, &contrast).unwrap();
-    // In flavour aurora a pair has one score, whether in training or in evaluation; and two ranks that draw their
+    // In variant paper a pair has one score, whether in training or in evaluation; and two ranks that draw their
     // negatives from all pairs have, on average, the loss of one.
     let loss = |own| {
         let drawn = HardNegatives::draw_rows(&similarity.detach(), pairs.ids, own, 1, 0).unwrap();
@@ -280,15 +280,15 @@ fn every_kind_learns() {
         answer_loss((blip, bound), &keys, &answers).unwrap()
     };
     let mut specs: Vec<AdapterConfig> =
-        AdapterKind::ALL.map(|kind| AdapterConfig::new(kind, Flavour::Aurora, 4)).into();
-    let lora = AdapterConfig::new(AdapterKind::Lora, Flavour::Aurora, 4);
-    specs.push(AdapterConfig { start: Start::Pissa, ..lora });
+        AdapterKind::ALL.map(|kind| AdapterConfig::new(kind, Variant::Paper, 4)).into();
+    let lora = AdapterConfig::new(AdapterKind::Lora, Variant::Paper, 4);
+    specs.push(AdapterConfig { init: LoraInit::Pissa, ..lora });
     for mut adapter_config in specs {
         let heads = adapter_config.kind == AdapterKind::Heads;
         if !heads {
             adapter_config.modules_to_save.clear();
         }
-        let what = format!("{:?} {:?}", adapter_config.kind, adapter_config.start);
+        let what = format!("{:?} {:?}", adapter_config.kind, adapter_config.init);
         let [before, after] = Tuning::of(Form::Retrieval, adapter_config.clone()).run(40, matches);
         assert!(after < 0.75 * before, "{what}, matching: {before} to {after}");
         if !heads {
@@ -304,7 +304,7 @@ fn the_momentum_model_has_no_backbone_of_its_own() {
     let backbone = Backbone::random(config(Form::Retrieval), 1, &Device::Cpu).unwrap();
     let frozen = Arc::new(backbone.model().unwrap());
     for kind in AdapterKind::ALL {
-        let adapter_config = AdapterConfig::new(kind, Flavour::Aurora, 4);
+        let adapter_config = AdapterConfig::new(kind, Variant::Paper, 4);
         let start = AdaptedParams::init(adapter_config, &backbone, 2, &Device::Cpu).unwrap();
         let (live, _) = start.into_variables().unwrap();
         let momentum = Momentum::new(&live, &frozen, 0.9).unwrap();

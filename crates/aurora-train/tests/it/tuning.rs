@@ -52,9 +52,9 @@ fn run(folder: &Path, settings: &[&str]) -> Outcome {
 fn a_seed_repeats_a_run_to_the_bit() {
     let folder = tempfile::tempdir().unwrap();
     let [first, again, other] = ["first", "again", "other"].map(|name| folder.path().join(name));
-    run(&first, &["seed=5", "data.threads=1", "adapter.dropout=0.25"]);
-    run(&again, &["seed=5", "data.threads=3", "adapter.dropout=0.25"]);
-    run(&other, &["seed=6", "data.threads=1", "adapter.dropout=0.25"]);
+    run(&first, &["seed=5", "data.threads=1", "adapter.rank_dropout=0.25"]);
+    run(&again, &["seed=5", "data.threads=3", "adapter.rank_dropout=0.25"]);
+    run(&other, &["seed=6", "data.threads=1", "adapter.rank_dropout=0.25"]);
     assert_eq!(metrics(&first), metrics(&again));
     assert_ne!(metrics(&first), metrics(&other));
     let adapter =
@@ -122,12 +122,12 @@ fn bf16_learns_as_f32_does() {
 #[test]
 fn every_kind_trains_and_its_adapter_loads() {
     let folder = tempfile::tempdir().unwrap();
-    let released = (AdapterKind::Tucker, "released");
-    let kinds = AdapterKind::ALL.map(|kind| (kind, "aurora"));
-    for (kind, flavour) in kinds.into_iter().chain([released]) {
-        let path = folder.path().join(format!("{}-{flavour}", kind.name()));
+    let reference = (AdapterKind::Tucker, "reference");
+    let kinds = AdapterKind::ALL.map(|kind| (kind, "paper"));
+    for (kind, variant) in kinds.into_iter().chain([reference]) {
+        let path = folder.path().join(format!("{}-{variant}", kind.name()));
         let settings =
-            [format!("adapter.kind={}", kind.name()), format!("adapter.flavour={flavour}")];
+            [format!("adapter.kind={}", kind.name()), format!("adapter.variant={variant}")];
         let outcome = run(&path, &settings.each_ref().map(String::as_str));
         let loaded = load_adapter(&path.join("adapter"), &backbone(), &Device::Cpu).unwrap();
         assert_eq!(loaded.adapter_config.kind, kind);
@@ -151,8 +151,8 @@ fn targets_and_further_modules_train_what_they_name() {
         "adapter.kind=dora",
         "adapter.targets.modules=query",
         "adapter.targets.exclude=crossattention.self.query",
-        "adapter.extra_modules=visual_encoder.norm",
-        "adapter.dropout=0.25",
+        "adapter.modules_to_save=visual_encoder.norm",
+        "adapter.rank_dropout=0.25",
     ];
     let outcome = run(&path, &settings);
     let names: Vec<&str> = outcome.tuned.tensors.keys().map(String::as_str).collect();

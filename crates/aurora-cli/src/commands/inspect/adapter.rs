@@ -130,15 +130,15 @@ fn part(stored: &Stored) -> ParamGroup {
 
 /// What a specification says, label by label.
 pub fn described(adapter_config: &AdapterConfig) -> Vec<(&'static str, String)> {
-    let flavour = format!("{:?}", adapter_config.flavour).to_lowercase();
-    let mut lines = vec![("kind", adapter_config.kind.name().to_owned()), ("flavour", flavour)];
+    let variant = format!("{:?}", adapter_config.variant).to_lowercase();
+    let mut lines = vec![("kind", adapter_config.kind.name().to_owned()), ("variant", variant)];
     if adapter_config.is_ranked() {
         lines.push(("rank", adapter_config.rank.to_string()));
     }
     if !adapter_config.targets.is_all() {
         lines.push(("targets", "a choice of maps".to_owned()));
     }
-    lines.push(("gate", if adapter_config.gate { "yes" } else { "no" }.to_owned()));
+    lines.push(("gated query", if adapter_config.gated_query { "yes" } else { "no" }.to_owned()));
     lines.push(("context", format!("{} slots", adapter_config.context_slots)));
     lines.push(("heads", adapter_config.modules_to_save.join(", ")));
     lines

@@ -55,7 +55,7 @@ pub fn print_listed(
         let reason = |stored: &Stored| match aside(&stored.name, &config.form) {
             Some(reason) => reason,
             None if reference_checkpoint::is_adapter(&stored.name) => {
-                "adapter of the released code"
+                "adapter of the reference code"
             }
             None => "unknown",
         };

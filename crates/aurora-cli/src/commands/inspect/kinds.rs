@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use aurora_layers::{AdapterConfig, AdapterKind, BlipConfig, Flavour, Form, ParamGroup};
+use aurora_layers::{AdapterConfig, AdapterKind, BlipConfig, Form, ParamGroup, Variant};
 use aurora_train::config::Config;
 
 use super::adapter::{described, param_group_name};
@@ -19,44 +19,44 @@ pub struct Asked {
     pub kind: Option<KindArg>,
     /// Its rank instead of the usual one.
     pub rank: Option<usize>,
-    /// Its flavour.
-    pub flavour: Flavour,
+    /// Its variant.
+    pub variant: Variant,
     /// A run's configuration instead of a kind.
     pub run: Option<Config>,
 }
 
 /// Kinds with the ranks they are usually compared at, in the order of the table.
-const USUAL: [(AdapterKind, Flavour, usize); 14] = [
-    (AdapterKind::Cp, Flavour::Aurora, 64),
-    (AdapterKind::Tucker, Flavour::Aurora, 32),
-    (AdapterKind::Tucker, Flavour::Released, 32),
-    (AdapterKind::TensorTrain, Flavour::Aurora, 16),
-    (AdapterKind::Lora, Flavour::Aurora, 1),
-    (AdapterKind::Lora, Flavour::Aurora, 8),
-    (AdapterKind::Dora, Flavour::Aurora, 8),
-    (AdapterKind::Vera, Flavour::Aurora, 256),
-    (AdapterKind::Ia3, Flavour::Aurora, 0),
-    (AdapterKind::Bottleneck, Flavour::Aurora, 128),
-    (AdapterKind::Norms, Flavour::Aurora, 0),
-    (AdapterKind::Biases, Flavour::Aurora, 0),
-    (AdapterKind::Heads, Flavour::Aurora, 0),
-    (AdapterKind::Full, Flavour::Aurora, 0),
+const USUAL: [(AdapterKind, Variant, usize); 14] = [
+    (AdapterKind::Cp, Variant::Paper, 64),
+    (AdapterKind::Tucker, Variant::Paper, 32),
+    (AdapterKind::Tucker, Variant::Reference, 32),
+    (AdapterKind::TensorTrain, Variant::Paper, 16),
+    (AdapterKind::Lora, Variant::Paper, 1),
+    (AdapterKind::Lora, Variant::Paper, 8),
+    (AdapterKind::Dora, Variant::Paper, 8),
+    (AdapterKind::Vera, Variant::Paper, 256),
+    (AdapterKind::Ia3, Variant::Paper, 0),
+    (AdapterKind::Bottleneck, Variant::Paper, 128),
+    (AdapterKind::Norms, Variant::Paper, 0),
+    (AdapterKind::Biases, Variant::Paper, 0),
+    (AdapterKind::Heads, Variant::Paper, 0),
+    (AdapterKind::Full, Variant::Paper, 0),
 ];
 
 /// Prints what the kinds would train.
 pub fn kind_table(config: &BlipConfig, asked: &Asked) -> Result<()> {
-    let rows: Vec<(AdapterKind, Flavour, usize)> = match asked.kind {
+    let rows: Vec<(AdapterKind, Variant, usize)> = match asked.kind {
         None => USUAL.to_vec(),
         Some(KindArg(kind)) => {
             let usual = USUAL.iter().rev().find(|row| row.0 == kind).map_or(8, |row| row.2);
-            vec![(kind, asked.flavour, asked.rank.unwrap_or(usual))]
+            vec![(kind, asked.variant, asked.rank.unwrap_or(usual))]
         }
     };
     let whole = values(config);
     let mut table =
         Table::new(["adapter", "rank", "parameters", "share", "gates", "with gates", "share"]);
-    for (kind, flavour, rank) in rows {
-        let mut adapter_config = AdapterConfig::new(kind, flavour, rank);
+    for (kind, variant, rank) in rows {
+        let mut adapter_config = AdapterConfig::new(kind, variant, rank);
         // Heads are the same for every kind, and counted below.
         if kind != AdapterKind::Heads {
             adapter_config.modules_to_save.clear();
@@ -64,9 +64,9 @@ pub fn kind_table(config: &BlipConfig, asked: &Asked) -> Result<()> {
         let counts = adapter_config.count_trained(config)?;
         let gates = counts.get(&ParamGroup::Gate).copied().unwrap_or(0) as u64;
         let all = counts.values().sum::<usize>() as u64;
-        let name = match flavour {
-            Flavour::Aurora => kind.name().to_owned(),
-            Flavour::Released => format!("{}, released", kind.name()),
+        let name = match variant {
+            Variant::Paper => kind.name().to_owned(),
+            Variant::Reference => format!("{}, reference", kind.name()),
         };
         let rank = if adapter_config.is_ranked() { rank.to_string() } else { String::new() };
         let counted = |count: u64| [output::count(count), output::share(count, whole)];
@@ -83,8 +83,8 @@ pub fn kind_table(config: &BlipConfig, asked: &Asked) -> Result<()> {
     if config.form != Form::Retrieval {
         return Ok(()); // It has no heads.
     }
-    let heads = |flavour| -> Result<String> {
-        let adapter_config = AdapterConfig::new(AdapterKind::Heads, flavour, 0);
+    let heads = |variant| -> Result<String> {
+        let adapter_config = AdapterConfig::new(AdapterKind::Heads, variant, 0);
         let count: usize = adapter_config.count_trained(config)?.values().sum();
         Ok(format!(
             "{} ({})",
@@ -93,9 +93,9 @@ pub fn kind_table(config: &BlipConfig, asked: &Asked) -> Result<()> {
         ))
     };
     output::line(&format!(
-        "\nheads are trained beside each: {}; in flavour released {}",
-        heads(Flavour::Aurora)?,
-        heads(Flavour::Released)?
+        "\nheads are trained beside each: {}; in variant reference {}",
+        heads(Variant::Paper)?,
+        heads(Variant::Reference)?
     ));
     Ok(())
 }

@@ -35,7 +35,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
         tensors: args.tensors,
         kind: args.kind,
         rank: args.rank.map(|rank| rank as usize),
-        flavour: args.flavour.0,
+        variant: args.variant.0,
         run,
     };
     let path = args.path.as_path();

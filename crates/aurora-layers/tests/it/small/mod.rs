@@ -5,7 +5,7 @@ pub mod trained;
 use aurora_kernels::random::Stream;
 use aurora_layers::{
     AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, BoundModel,
-    DecoderTokens, Flavour, Form, Seen, Start, TextConfig, VisionConfig, cls,
+    DecoderTokens, Form, LoraInit, Seen, TextConfig, Variant, VisionConfig, cls,
 };
 use candle_core::{DType, Device, Tensor};
 
@@ -114,9 +114,9 @@ pub fn moved(backbone: &Backbone, adapter_config: AdapterConfig, size: f64) -> A
 /// A tuning of every kind, and of LoRA with each start.
 pub fn every_spec() -> Vec<AdapterConfig> {
     let mut specs: Vec<AdapterConfig> =
-        AdapterKind::ALL.map(|kind| AdapterConfig::new(kind, Flavour::Aurora, 4)).into();
-    let lora = AdapterConfig::new(AdapterKind::Lora, Flavour::Aurora, 4);
-    specs.push(AdapterConfig { start: Start::Pissa, alpha: Some(6.0), ..lora });
+        AdapterKind::ALL.map(|kind| AdapterConfig::new(kind, Variant::Paper, 4)).into();
+    let lora = AdapterConfig::new(AdapterKind::Lora, Variant::Paper, 4);
+    specs.push(AdapterConfig { init: LoraInit::Pissa, alpha: Some(6.0), ..lora });
     specs
 }
 

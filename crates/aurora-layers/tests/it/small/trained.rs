@@ -3,7 +3,7 @@
 use super::{every_spec, moved};
 use aurora_kernels::random::Stream;
 use aurora_layers::{
-    AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, Flavour,
+    AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, Variant,
 };
 use candle_core::{DType, Device, Shape, Tensor, Var};
 use std::collections::BTreeMap;
@@ -25,10 +25,10 @@ pub fn normal(name: &str, shape: impl Into<Shape>, dtype: DType) -> Tensor {
     Stream::new(2, name, 0, 0).normal_tensor(shape, 1.0).unwrap().to_dtype(dtype).unwrap()
 }
 
-/// A tuning of every kind and of both flavours.
+/// A tuning of every kind and of both variants.
 pub fn specs() -> Vec<AdapterConfig> {
-    let released = AdapterConfig::new(AdapterKind::Tucker, Flavour::Released, 4);
-    every_spec().into_iter().chain([released]).collect()
+    let reference = AdapterConfig::new(AdapterKind::Tucker, Variant::Reference, 4);
+    every_spec().into_iter().chain([reference]).collect()
 }
 
 /// A tuning over variables, moved from its start, with its model.

@@ -19,7 +19,7 @@ pub fn config(task: Task, settings: &[&str]) -> Config {
         "schedule.evaluate_every=3",
         "schedule.warmup=2",
         "adapter.rank=4",
-        "adapter.dropout=0.25",
+        "adapter.rank_dropout=0.25",
         "retrieval.queue=10",
         "retrieval.train_temperature=true",
         "retrieval.alpha_ramp_steps=5",

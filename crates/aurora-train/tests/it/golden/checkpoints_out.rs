@@ -1,8 +1,8 @@
-//! Checkpoints written as others read them, sizes read from shapes, and released checkpoints with their tuning.
+//! Checkpoints written as others read them, sizes read from shapes, and reference checkpoints with their tuning.
 
 use super::support::{assert_close, folder, read};
 use aurora_layers::checkpoint::{Checkpoint, hugging_face_config};
-use aurora_layers::{AdapterKind, Backbone, Flavour, Form};
+use aurora_layers::{AdapterKind, Backbone, Form, Variant};
 use candle_core::Device;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -106,10 +106,10 @@ fn released_question_answering() {
     let mut config = checkpoint.infer_config(8).unwrap();
     let Form::QuestionAnswering(tokens) = &mut config.form else { panic!("{:?}", config.form) };
     tokens.end_token_id = 3;
-    let (backbone, tuned, report) = checkpoint.released(&config, &Device::Cpu).unwrap();
+    let (backbone, tuned, report) = checkpoint.backbone_and_adapter(&config, &Device::Cpu).unwrap();
     assert!(report.complete(), "{report}");
     assert!(
-        tuned.adapter_config.gate
+        tuned.adapter_config.gated_query
             && tuned.adapter_config.context_slots == 0
             && tuned.adapter_config.rank == 4
     );
@@ -125,7 +125,8 @@ fn released_checkpoint() {
         let alone = checkpoint.backbone(&config, &Device::Cpu).unwrap_err().to_string();
         assert!(alone.contains("CP_C") && alone.contains("with its adapter"), "{alone}");
 
-        let (backbone, tuned, mut report) = checkpoint.released(&config, &Device::Cpu).unwrap();
+        let (backbone, tuned, mut report) =
+            checkpoint.backbone_and_adapter(&config, &Device::Cpu).unwrap();
         assert_eq!(backbone.fingerprint().unwrap(), {
             let wanted = aurora_layers::Blip::param_shapes(&config).into_iter();
             let tensors = wanted.map(|(name, _)| (name.clone(), expected[&name].clone())).collect();
@@ -133,10 +134,10 @@ fn released_checkpoint() {
         });
         let adapter_config = &tuned.adapter_config;
         assert_eq!(
-            (adapter_config.kind, adapter_config.flavour),
-            (AdapterKind::Tucker, Flavour::Released)
+            (adapter_config.kind, adapter_config.variant),
+            (AdapterKind::Tucker, Variant::Reference)
         );
-        assert_eq!((adapter_config.rank, adapter_config.gate), (4, true));
+        assert_eq!((adapter_config.rank, adapter_config.gated_query), (4, true));
         let adapter = expected
             .iter()
             .filter(|(name, _)| aurora_layers::reference_checkpoint::is_adapter(name))

@@ -1,4 +1,4 @@
-//! Held to the numbers of the released PyTorch code, through the types the program itself uses.
+//! Held to the numbers of the reference PyTorch code, through the types the program itself uses.
 //!
 //! The fixtures stand in `tests/golden`; `AURORA_GOLDEN=<folder>` puts another set with the same layout in.
 

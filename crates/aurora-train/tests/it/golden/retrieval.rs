@@ -1,10 +1,10 @@
-//! Retrieval of pictures and of clips in flavour released: forward pass, both losses, every gradient, queues, six
+//! Retrieval of pictures and of clips in variant reference: forward pass, both losses, every gradient, queues, six
 //! optimiser steps, two-stage evaluation.
 
 use super::support::reference::{Setting, config, split, variables};
 use super::support::{Fixture, assert_close, assert_gradient, integers, part, read, scalar};
 use aurora_layers::{
-    AdaptedParams, AdapterConfig, AdapterKind, Blip, BoundModel, Flavour, Seen, cls,
+    AdaptedParams, AdapterConfig, AdapterKind, Blip, BoundModel, Seen, Variant, cls,
     reference_checkpoint,
 };
 use aurora_train::evaluation::GalleryBuilder;
@@ -35,13 +35,13 @@ pub struct Model {
     setting: Setting,
 }
 
-/// A released name belongs to the momentum half when its first part ends in `_m`.
+/// A reference name belongs to the momentum half when its first part ends in `_m`.
 fn live_name(name: &str) -> Option<String> {
     let (first, rest) = name.split_once('.')?;
     Some(format!("{}.{rest}", first.strip_suffix("_m")?))
 }
 
-/// Not the queue, the temperature, nor the constant 0, 1, 2, ... that the released code stores.
+/// Not the queue, the temperature, nor the constant 0, 1, 2, ... that the reference code stores.
 fn is_model_tensor(name: &str) -> bool {
     !["image_queue", "text_queue", "idx_queue", "ptr_queue", "temp"].contains(&name)
         && !name.ends_with("position_ids")
@@ -52,7 +52,7 @@ impl Model {
         let weights = read(&format!("{fixture}.weights.safetensors"));
         let config = config(&weights);
         let rank = weights["CP_C"].dims()[0];
-        let mut adapter_config = AdapterConfig::new(AdapterKind::Tucker, Flavour::Released, rank);
+        let mut adapter_config = AdapterConfig::new(AdapterKind::Tucker, Variant::Reference, rank);
         adapter_config.frame_aware = fixture.ends_with("frame_aware");
         let live: Fixture = weights
             .iter()
@@ -69,7 +69,7 @@ impl Model {
             AdaptedParams::from_tensors(adapter_config.clone(), &config, "the fixture", added)
                 .unwrap();
 
-        // The released momentum model has a backbone of its own, averaged too; factors and core are passed live.
+        // The momentum model of the reference code has a backbone of its own, averaged too; factors and core are passed live.
         let stored: Fixture = weights
             .iter()
             .filter_map(|(name, tensor)| Some((live_name(name)?, tensor.clone())))
@@ -155,7 +155,7 @@ pub fn losses(
     let (momentum_blip, mut momentum_view) = model.momentum.advance().unwrap();
     momentum_view.precision = model.setting.precision;
     let [image, text] = encode_features(&momentum_blip, &momentum_view, &batch.pairs()).unwrap();
-    // The released code compares with every slot of its queue, empty ones included.
+    // The reference code compares with every slot of its queue, empty ones included.
     let queue = model.queue.all();
     let contrast = Contrast {
         momentum: Some([&image, &text]),

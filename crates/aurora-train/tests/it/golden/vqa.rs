@@ -1,9 +1,9 @@
-//! Question answering in flavour released: loss, every gradient, ranking with several k, greedy generation.
+//! Question answering in variant reference: loss, every gradient, ranking with several k, greedy generation.
 
 use super::support::reference::{Setting, config, split, variables};
 use super::support::{assert_close, assert_gradient, folder, integers, part, read};
 use aurora_layers::{
-    AdaptedParams, AdapterConfig, AdapterKind, Blip, Flavour, Generation, reference_checkpoint,
+    AdaptedParams, AdapterConfig, AdapterKind, Blip, Generation, Variant, reference_checkpoint,
 };
 use aurora_train::answering::{
     Answers, Texts, answer_loss, question_states, rank_answers, read_questions,
@@ -26,7 +26,7 @@ fn answering(setting: Setting) {
     let (weights, io) = (read("vqa.weights.safetensors"), read("vqa.io.safetensors"));
     let config = config(&weights);
     let rank = weights["CP_C"].dims()[0];
-    let adapter_config = AdapterConfig::new(AdapterKind::Tucker, Flavour::Released, rank);
+    let adapter_config = AdapterConfig::new(AdapterKind::Tucker, Variant::Reference, rank);
     // The head's weight is the table of words, and its bias is stored twice.
     let live = weights
         .iter()
@@ -81,7 +81,7 @@ fn answering(setting: Setting) {
         assert_eq!(best, integers(&io[&format!("rank_k{k}")]), "k = {k}");
     }
 
-    // The released code does not hide the questions' padding when it writes; ten tokens, [DEC] among them.
+    // The reference code does not hide the questions' padding when it writes; ten tokens, [DEC] among them.
     let states = question_states(&blip, &bound, &io["image"], &questions).unwrap();
     let keys = blip.decoder_keys(&states, None, &bound).unwrap();
     let written = blip.generate(&[], &keys, &Generation::greedy(9), &bound).unwrap();

@@ -1,4 +1,4 @@
-//! Models of the released PyTorch code, from its weights.
+//! Models of the reference PyTorch code, from its weights.
 
 use super::{Fixture, folder};
 use aurora_kernels::{DeltaMode, Precision};
@@ -83,7 +83,7 @@ pub fn variables(live: &Fixture) -> (BTreeMap<String, Var>, Fixture) {
 /// A way to compute a case; all of one precision give the same numbers.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
-    /// Whether only what the released code tunes is trained, not the backbone too.
+    /// Whether only what the reference code tunes is trained, not the backbone too.
     pub frozen: bool,
     pub mode: DeltaMode,
     pub precision: Precision,
