@@ -5,7 +5,9 @@ use crate::adapter::{
 };
 use crate::layers::is_norm;
 use crate::target_modules::below;
-use crate::{Blip, BlipConfig, Error, Form, Result, Selection, Site, Targets, context, gate};
+use crate::{
+    Blip, BlipConfig, Error, Form, Result, Site, TargetModules, TargetReport, context, gate,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -125,8 +127,8 @@ pub struct AdapterConfig {
     #[serde(default, skip_serializing_if = "LoraInit::is_zero")]
     pub init: LoraInit,
     /// On which maps the adapter is put; of `norms`, `biases` and `full`, which modules are trained.
-    #[serde(default, skip_serializing_if = "Targets::is_all")]
-    pub targets: Targets,
+    #[serde(default, skip_serializing_if = "TargetModules::is_all")]
+    pub targets: TargetModules,
     /// Gated query transformation in the fusion layers.
     pub gated_query: bool,
     /// Informative context enhancement: slots of the bank of text vectors (variant reference: any but 0 turns it on); of
@@ -162,7 +164,7 @@ impl AdapterConfig {
             alpha: None,
             use_rslora: false,
             init: LoraInit::Zero,
-            targets: Targets::default(),
+            targets: TargetModules::default(),
             gated_query: adapts,
             context_slots: if adapts { 64 } else { 0 },
             frame_aware: false,
@@ -218,8 +220,8 @@ impl AdapterConfig {
     /// for kinds that train the backbone's own tensors, those of modules.
     ///
     /// # Errors
-    /// As [`Targets::select_paths`]; targets of a kind that has none.
-    pub fn selection(&self, config: &BlipConfig) -> Result<Selection> {
+    /// As [`TargetModules::select_paths`]; targets of a kind that has none.
+    pub fn target_report(&self, config: &BlipConfig) -> Result<TargetReport> {
         if self.adapter().is_some() {
             return self.targets.select(&crate::sites(config));
         }
@@ -315,7 +317,7 @@ impl AdapterConfig {
         config: &BlipConfig,
     ) -> Result<Vec<(String, candle_core::Shape)>> {
         let chosen: BTreeSet<String> = match self.adapter() {
-            None => self.selection(config)?.chosen.into_iter().collect(),
+            None => self.target_report(config)?.selected.into_iter().collect(),
             Some(_) => BTreeSet::new(),
         };
         let all = Blip::param_shapes(config);

@@ -63,16 +63,16 @@ fn factors_of_towers_of_different_width() {
 fn targets_narrow_what_is_trained_of_the_backbone() {
     let mut adapter_config = AdapterConfig::new(AdapterKind::Norms, Variant::Paper, 1);
     adapter_config.modules_to_save.clear();
-    adapter_config.targets.modules = vec!["norm1".into()];
+    adapter_config.targets.target_modules = vec!["norm1".into()];
     let names = adapter_config.param_shapes(&tiny()).unwrap().into_iter().map(|(name, _)| name);
     assert_eq!(
         names.collect::<Vec<_>>(),
         ["0.norm1.weight", "0.norm1.bias", "1.norm1.weight", "1.norm1.bias"]
             .map(|name| format!("visual_encoder.blocks.{name}"))
     );
-    adapter_config.targets.modules = vec!["attn.qkv".into()];
+    adapter_config.targets.target_modules = vec!["attn.qkv".into()];
     let message = adapter_config.param_shapes(&tiny()).unwrap_err().to_string();
-    assert!(message.contains("targets.modules = attn.qkv: matches nothing"), "{message}");
+    assert!(message.contains("targets.target_modules = attn.qkv: matches nothing"), "{message}");
     assert!(message.contains("visual_encoder.blocks.N.norm1"), "{message}");
     adapter_config.kind = AdapterKind::Heads;
     let message = adapter_config.param_shapes(&tiny()).unwrap_err().to_string();

@@ -47,7 +47,7 @@ pub use gradient_checkpoint::Checkpointing;
 pub use heads::normalize;
 pub use save_load::{AdapterFolder, load_adapter, save_adapter};
 pub use site::{Role, Site, Tower, sites};
-pub use target_modules::{LayerRange, Selection, Targets};
+pub use target_modules::{LayerRange, TargetModules, TargetReport};
 pub use tensors::Tensors;
 pub use text::cls;
 pub use video::{clip_token_mask, clip_tokens, frame_scale};

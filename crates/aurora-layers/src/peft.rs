@@ -170,7 +170,7 @@ pub fn import_lora(folder: &Path, backbone: &Backbone, device: &Device) -> Resul
         tensors.insert(b_name, (pad(&b, 1)? * scale)?);
     }
     if targets.len() < all.len() {
-        adapter_config.targets.modules = targets;
+        adapter_config.targets.target_modules = targets;
     }
     // Heads, other modules of the backbone, and whatever has no place, which the check names.
     for (name, tensor) in factors {
@@ -252,7 +252,7 @@ mod tests {
         let mut adapter_config = AdapterConfig::new(AdapterKind::Lora, Variant::Paper, 2);
         adapter_config.init = crate::LoraInit::Pissa;
         adapter_config.alpha = Some(6.0);
-        adapter_config.targets.modules = vec!["query".into(), "mlp.fc2".into()];
+        adapter_config.targets.target_modules = vec!["query".into(), "mlp.fc2".into()];
         adapter_config.modules_to_save = vec!["itm_head".into(), "visual_encoder.norm".into()];
         let (backbone, tuned) = moved_to(adapter_config);
         let folder = tempfile::tempdir().unwrap();

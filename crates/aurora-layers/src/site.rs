@@ -60,11 +60,11 @@ pub enum Role {
     /// Query, key and value in one map, three slices stacked along the output.
     Qkv,
     /// The map after vision self-attention.
-    Projection,
+    AttnOut,
     /// First map of an MLP, its slices stacked along the output.
-    Expand,
+    Fc1,
     /// Second map of an MLP, its slices laid side by side along the input.
-    Contract,
+    Fc2,
     /// Query of text attention.
     Query,
     /// Key of text attention.
@@ -88,14 +88,14 @@ pub struct Site {
     pub in_dim: usize,
     /// Width of y.
     pub out_dim: usize,
-    /// Number of equal slices the map is cut into: along the input for [`Role::Contract`], else along the output.
+    /// Number of equal slices the map is cut into: along the input for [`Role::Fc2`], else along the output.
     pub slices: usize,
 }
 
 impl Site {
     /// Input width of one slice.
     pub fn slice_in(&self) -> usize {
-        if self.role == Role::Contract { self.in_dim / self.slices } else { self.in_dim }
+        if self.role == Role::Fc2 { self.in_dim / self.slices } else { self.in_dim }
     }
 
     /// Path of the block or layer it stands in.
@@ -106,7 +106,7 @@ impl Site {
 
     /// Output width of one slice.
     pub fn slice_out(&self) -> usize {
-        if self.role == Role::Contract { self.out_dim } else { self.out_dim / self.slices }
+        if self.role == Role::Fc2 { self.out_dim } else { self.out_dim / self.slices }
     }
 }
 
@@ -124,9 +124,9 @@ pub fn sites(config: &BlipConfig) -> Vec<Site> {
             sites.push(Site { path, tower: Tower::Vision, layer, role, in_dim, out_dim, slices });
         };
         add("attn.qkv", Role::Qkv, width, 3 * width, 3);
-        add("attn.proj", Role::Projection, width, width, 1);
-        add("mlp.fc1", Role::Expand, width, mlp, mlp_slices);
-        add("mlp.fc2", Role::Contract, mlp, width, mlp_slices);
+        add("attn.proj", Role::AttnOut, width, width, 1);
+        add("mlp.fc1", Role::Fc1, width, mlp, mlp_slices);
+        add("mlp.fc2", Role::Fc2, mlp, width, mlp_slices);
     }
     let text = config.text.hidden_size;
     let layers = |(tower, seen)| (0..config.text.layers).map(move |layer| (tower, seen, layer));

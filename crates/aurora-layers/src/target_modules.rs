@@ -10,17 +10,17 @@ use std::fmt;
 /// lets everything through.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Targets {
+pub struct TargetModules {
     /// Ends of paths, whole components: `attn.qkv`, `query`, `layer.3.attention.self.key`.
-    pub modules: Vec<String>,
+    pub target_modules: Vec<String>,
     /// A regular expression that the whole path has to match; empty for any path.
     pub pattern: String,
     /// Blocks and layers, each tower's counted from 0.
-    pub layers: Vec<LayerRange>,
+    pub layers_to_transform: Vec<LayerRange>,
     /// Towers.
     pub towers: Vec<Tower>,
     /// Ends of paths that are left out.
-    pub exclude: Vec<String>,
+    pub exclude_modules: Vec<String>,
 }
 
 /// Layers from the first to the last, both included; written `3-5`, or `3` for one.
@@ -69,19 +69,19 @@ impl fmt::Display for LayerRange {
 
 /// What targets choose of what there is: the result of a dry run. Shown with `{}`, it is a line for each path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Selection {
+pub struct TargetReport {
     /// Paths of the maps that are tuned, in the order they were given.
-    pub chosen: Vec<String>,
+    pub selected: Vec<String>,
     /// Paths of the others, each with the reason.
-    pub left_out: Vec<(String, String)>,
+    pub skipped: Vec<(String, String)>,
 }
 
-impl fmt::Display for Selection {
+impl fmt::Display for TargetReport {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let all = self.chosen.len() + self.left_out.len();
-        writeln!(f, "{} of {all} are tuned", self.chosen.len())?;
-        self.chosen.iter().try_for_each(|path| writeln!(f, "+ {path}"))?;
-        self.left_out.iter().try_for_each(|(path, reason)| writeln!(f, "- {path}: {reason}"))
+        let all = self.selected.len() + self.skipped.len();
+        writeln!(f, "{} of {all} are tuned", self.selected.len())?;
+        self.selected.iter().try_for_each(|path| writeln!(f, "+ {path}"))?;
+        self.skipped.iter().try_for_each(|(path, reason)| writeln!(f, "- {path}: {reason}"))
     }
 }
 
@@ -136,7 +136,7 @@ impl Rule {
     }
 }
 
-impl Targets {
+impl TargetModules {
     /// Whether everything is let through.
     pub fn is_all(&self) -> bool {
         *self == Self::default()
@@ -150,8 +150,8 @@ impl Targets {
     /// Which of these sites are tuned.
     ///
     /// # Errors
-    /// As [`Targets::select_paths`].
-    pub fn select(&self, sites: &[Site]) -> Result<Selection> {
+    /// As [`TargetModules::select_paths`].
+    pub fn select(&self, sites: &[Site]) -> Result<TargetReport> {
         self.select_paths(sites.iter().map(|site| site.path.as_str()))
     }
 
@@ -160,12 +160,16 @@ impl Targets {
     /// # Errors
     /// A pattern that is no regular expression; an entry that lets nothing through which the other lists let through,
     /// by name, with what there is; an exclusion that takes nothing out; nothing left.
-    pub fn select_paths<'a>(&self, paths: impl IntoIterator<Item = &'a str>) -> Result<Selection> {
+    pub fn select_paths<'a>(
+        &self,
+        paths: impl IntoIterator<Item = &'a str>,
+    ) -> Result<TargetReport> {
         let paths: Vec<&str> = paths.into_iter().collect();
         let rules = self.rules()?;
-        let exclude = Rule::new("exclude", &self.exclude, |end, path| ends(path, end));
+        let exclude =
+            Rule::new("exclude_modules", &self.exclude_modules, |end, path| ends(path, end));
         let mut used = BTreeSet::new();
-        let mut selection = Selection::default();
+        let mut report = TargetReport::default();
         for &path in &paths {
             let hits: Vec<Vec<usize>> = rules.iter().map(|rule| rule.hits(path)).collect();
             let against = |rule: &usize| !rules[*rule].entries.is_empty() && hits[*rule].is_empty();
@@ -176,15 +180,15 @@ impl Targets {
             if let Some(&rule) = against.first() {
                 let Rule { key, .. } = rules[rule];
                 let reason = format!("not among {key} = {}", rules[rule].names());
-                selection.left_out.push((path.to_owned(), reason));
+                report.skipped.push((path.to_owned(), reason));
                 continue;
             }
             match exclude.hits(path)[..] {
-                [] => selection.chosen.push(path.to_owned()),
+                [] => report.selected.push(path.to_owned()),
                 [first, ..] => {
                     used.insert((exclude.key, first));
                     let reason = format!("excluded by {}", exclude.entries[first].0);
-                    selection.left_out.push((path.to_owned(), reason));
+                    report.skipped.push((path.to_owned(), reason));
                 }
             }
         }
@@ -200,9 +204,11 @@ impl Targets {
                 return Err(nothing(rule.key, name, reason, &paths));
             }
         }
-        match selection.chosen.is_empty() && !paths.is_empty() {
-            true => Err(nothing("exclude", &exclude.names(), "leaves nothing to tune", &paths)),
-            false => Ok(selection),
+        match report.selected.is_empty() && !paths.is_empty() {
+            true => {
+                Err(nothing("exclude_modules", &exclude.names(), "leaves nothing to tune", &paths))
+            }
+            false => Ok(report),
         }
     }
 
@@ -211,7 +217,7 @@ impl Targets {
         if self.is_all() {
             return Ok(sites.to_vec());
         }
-        let chosen: BTreeSet<String> = self.select(sites)?.chosen.into_iter().collect();
+        let chosen: BTreeSet<String> = self.select(sites)?.selected.into_iter().collect();
         Ok(sites.iter().filter(|site| chosen.contains(&site.path)).cloned().collect())
     }
 
@@ -230,10 +236,10 @@ impl Targets {
             Rule::new("towers", &towers, |tower, path| {
                 place(path).0.is_some_and(|found| found.name() == *tower)
             }),
-            Rule::new("layers", &self.layers, |range, path| {
+            Rule::new("layers_to_transform", &self.layers_to_transform, |range, path| {
                 place(path).1.is_some_and(|layer| (range.first..=range.last).contains(&layer))
             }),
-            Rule::new("modules", &self.modules, |end, path| ends(path, end)),
+            Rule::new("target_modules", &self.target_modules, |end, path| ends(path, end)),
             Rule::new("pattern", pattern, move |_, path| regex.is_match(path)),
         ])
     }

@@ -25,8 +25,8 @@ struct Layer {
     path: String,
     own: Attention,
     cross: Attention,
-    expand: Linear,
-    contract: Linear,
+    fc1: Linear,
+    fc2: Linear,
     norm: LayerNorm,
 }
 
@@ -153,8 +153,8 @@ impl TextTower {
             Ok(Layer {
                 own: Attention::new(&format!("{path}.attention"), eps, tensors)?,
                 cross: Attention::new(&format!("{path}.crossattention"), eps, tensors)?,
-                expand: Linear::new(&format!("{path}.intermediate.dense"), tensors)?,
-                contract: Linear::new(&format!("{path}.output.dense"), tensors)?,
+                fc1: Linear::new(&format!("{path}.intermediate.dense"), tensors)?,
+                fc2: Linear::new(&format!("{path}.output.dense"), tensors)?,
                 norm: LayerNorm::new(&format!("{path}.output.LayerNorm"), eps, tensors)?,
                 path,
             })
@@ -278,8 +278,8 @@ impl Rebuild for Layer {
             path: self.path.clone(),
             own: self.own.rebuild(swap)?,
             cross: self.cross.rebuild(swap)?,
-            expand: self.expand.rebuild(swap)?,
-            contract: self.contract.rebuild(swap)?,
+            fc1: self.fc1.rebuild(swap)?,
+            fc2: self.fc2.rebuild(swap)?,
             norm: self.norm.rebuild(swap)?,
         })
     }
@@ -374,8 +374,8 @@ impl Layer {
     }
 
     fn mlp(&self, x: &Tensor, bound: &BoundModel) -> Result<Tensor> {
-        let hidden = self.expand.forward_gelu(x, bound)?; // (tokens, mlp)
-        self.norm.forward(&self.contract.forward_residual(&hidden, x, bound)?)
+        let hidden = self.fc1.forward_gelu(x, bound)?; // (tokens, mlp)
+        self.norm.forward(&self.fc2.forward_residual(&hidden, x, bound)?)
     }
 }
 

@@ -14,10 +14,10 @@ struct Block {
     path: String,
     norm1: LayerNorm,
     qkv: Linear,
-    projection: Linear,
+    proj: Linear,
     norm2: LayerNorm,
-    expand: Linear,
-    contract: Linear,
+    fc1: Linear,
+    fc2: Linear,
 }
 
 /// The vision tower of BLIP (ViT with a `[CLS]` token).
@@ -65,10 +65,10 @@ impl VisionTower {
             Ok(Block {
                 norm1: LayerNorm::new(&format!("{path}.norm1"), eps, tensors)?,
                 qkv: Linear::new(&format!("{path}.attn.qkv"), tensors)?,
-                projection: Linear::new(&format!("{path}.attn.proj"), tensors)?,
+                proj: Linear::new(&format!("{path}.attn.proj"), tensors)?,
                 norm2: LayerNorm::new(&format!("{path}.norm2"), eps, tensors)?,
-                expand: Linear::new(&format!("{path}.mlp.fc1"), tensors)?,
-                contract: Linear::new(&format!("{path}.mlp.fc2"), tensors)?,
+                fc1: Linear::new(&format!("{path}.mlp.fc1"), tensors)?,
+                fc2: Linear::new(&format!("{path}.mlp.fc2"), tensors)?,
                 path,
             })
         };
@@ -135,10 +135,10 @@ impl Rebuild for Block {
             path: self.path.clone(),
             norm1: self.norm1.rebuild(swap)?,
             qkv: self.qkv.rebuild(swap)?,
-            projection: self.projection.rebuild(swap)?,
+            proj: self.proj.rebuild(swap)?,
             norm2: self.norm2.rebuild(swap)?,
-            expand: self.expand.rebuild(swap)?,
-            contract: self.contract.rebuild(swap)?,
+            fc1: self.fc1.rebuild(swap)?,
+            fc2: self.fc2.rebuild(swap)?,
         })
     }
 }
@@ -157,9 +157,9 @@ impl Block {
             true => (x.narrow(1, 0, 1)?, self.mix_cls(&normed, heads, bound)?),
             false => (x.clone(), self.mix(&normed, heads, bound)?),
         };
-        let x = self.projection.adapted_forward_residual(&mixed, &x, bound)?;
-        let hidden = self.expand.adapted_forward_gelu(&self.norm2.forward(&x)?, bound)?; // (batch, tokens, mlp)
-        let out = self.contract.adapted_forward_residual(&hidden, &x, bound)?;
+        let x = self.proj.adapted_forward_residual(&mixed, &x, bound)?;
+        let hidden = self.fc1.adapted_forward_gelu(&self.norm2.forward(&x)?, bound)?; // (batch, tokens, mlp)
+        let out = self.fc2.adapted_forward_residual(&hidden, &x, bound)?;
         match bound.parallel.get(&self.path) {
             None => Ok(out),
             Some(parallel) => parallel.add_self(out, &x, bound.precision),

@@ -225,28 +225,28 @@ fn targets_come_from_the_file_and_from_the_command_line() {
     let set = [
         "adapter.kind=lora",
         "adapter.init=pissa",
-        "adapter.targets.modules=[\"query\", \"attn.qkv\"]",
-        "adapter.targets.layers=0-1",
-        "adapter.targets.exclude=crossattention.self.query",
+        "adapter.targets.target_modules=[\"query\", \"attn.qkv\"]",
+        "adapter.targets.layers_to_transform=0-1",
+        "adapter.targets.exclude_modules=crossattention.self.query",
         "adapter.modules_to_save=visual_encoder.norm",
     ];
     let file = "[adapter.targets]\ntowers = [\"text\"]\npattern = '.*\\.query'\n";
     let config = Config::resolve_text(Some(("run.toml", file)), &set).unwrap();
     let adapter_config = config.adapter.adapter_config();
     assert_eq!(adapter_config.init, aurora_layers::LoraInit::Pissa);
-    assert_eq!(adapter_config.targets.modules, ["query", "attn.qkv"]);
-    assert_eq!(adapter_config.targets.layers[0].to_string(), "0-1");
+    assert_eq!(adapter_config.targets.target_modules, ["query", "attn.qkv"]);
+    assert_eq!(adapter_config.targets.layers_to_transform[0].to_string(), "0-1");
     assert_eq!(adapter_config.targets.towers, [aurora_layers::Tower::Text]);
     assert_eq!(adapter_config.targets.pattern, r".*\.query");
-    assert_eq!(adapter_config.targets.exclude, ["crossattention.self.query"]);
+    assert_eq!(adapter_config.targets.exclude_modules, ["crossattention.self.query"]);
     assert!(adapter_config.modules_to_save.ends_with(&["visual_encoder.norm".to_owned()]));
     let text = config.to_toml().unwrap();
     let again = Config::resolve_text(Some(("config.toml", &text)), &[] as &[&str]).unwrap();
     assert_eq!(config, again);
     for (set, part) in [
         (
-            "adapter.targets.layers=5-3",
-            "`adapter.targets.layers` is \"5-3\", allowed: a list of layers",
+            "adapter.targets.layers_to_transform=5-3",
+            "`adapter.targets.layers_to_transform` is \"5-3\", allowed: a list of layers",
         ),
         ("adapter.targets.towers=audio", "allowed: a list of \"vision\", \"text\", \"decoder\""),
         (
@@ -254,10 +254,10 @@ fn targets_come_from_the_file_and_from_the_command_line() {
             "`adapter.targets.pattern` is \"(\", allowed: a regular expression",
         ),
         (
-            "adapter.targets.modules=[3]",
+            "adapter.targets.target_modules=[3]",
             "must be a list of ends of paths, found the whole number 3",
         ),
-        ("adapter.targets.module=query", "did you mean `adapter.targets.modules`?"),
+        ("adapter.targets.target_module=query", "did you mean `adapter.targets.target_modules`?"),
     ] {
         let e = error("", &[set]);
         assert!(e.contains(part), "{e}");

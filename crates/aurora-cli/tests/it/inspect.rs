@@ -70,7 +70,7 @@ fn targets_are_told_before_they_are_trained() {
     assert!(printed.contains("16 of 40 are tuned"), "{printed}");
     assert!(printed.contains("+ visual_encoder.blocks.0.attn.qkv"), "{printed}");
     assert!(printed.contains("- text_encoder.encoder.layer.0.attention.self.query:"), "{printed}");
-    let nothing = "inspect nano --set adapter.targets.modules=[\"nothing\"]";
+    let nothing = "inspect nano --set adapter.targets.target_modules=[\"nothing\"]";
     let folder = tempfile::tempdir().unwrap();
     let message = refused(folder.path(), nothing);
     assert!(message.contains("nothing") && message.contains("there are"), "{message}");

@@ -77,8 +77,8 @@ fn places(sites: &[Site]) -> BTreeMap<String, Place> {
     let mut places = BTreeMap::new();
     for site in sites {
         let width = match site.role {
-            Role::Qkv | Role::Projection | Role::Expand => site.in_dim,
-            Role::Contract | Role::Query | Role::Key | Role::Value => site.out_dim,
+            Role::Qkv | Role::AttnOut | Role::Fc1 => site.in_dim,
+            Role::Fc2 | Role::Query | Role::Key | Role::Value => site.out_dim,
         };
         let place = places.entry(site.block().to_owned()).or_insert(Place {
             tower: site.tower,

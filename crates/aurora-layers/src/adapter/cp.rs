@@ -46,7 +46,7 @@ impl Adapter for Cp {
         let v = get(tensors, &v_name(site.slice_out()))?; // (slice out, rank)
         let modes = get(tensors, &modes_name(site))?.broadcast_mul(&get(tensors, LAMBDA)?)?; // (slices, rank)
         let (a, b) = match site.role {
-            Role::Contract => (khatri_rao(&u, &modes)?, v),
+            Role::Fc2 => (khatri_rao(&u, &modes)?, v),
             _ => (u, khatri_rao(&v, &modes)?),
         };
         Ok(Some(LowRank::new(transpose_contiguous(&a)?, b)?))

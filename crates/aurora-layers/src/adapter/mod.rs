@@ -225,7 +225,7 @@ pub(crate) mod tests {
             let (si, so) = (site.slice_in(), site.slice_out());
             for slice in 0..site.slices {
                 let found = match site.role {
-                    Role::Contract => delta.narrow(1, slice * si, si).unwrap(),
+                    Role::Fc2 => delta.narrow(1, slice * si, si).unwrap(),
                     _ => delta.narrow(0, slice * so, so).unwrap(),
                 };
                 let worst = (expected(site, slice) - found).unwrap().abs().unwrap();

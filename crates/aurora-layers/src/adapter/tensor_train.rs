@@ -53,7 +53,7 @@ impl Adapter for TensorTrain {
         };
         let (a, b) = match site.role {
             // Slices side by side along the input: each has its own S_n V^T.
-            Role::Contract => {
+            Role::Fc2 => {
                 let by_slice = input.unsqueeze(0)?.broadcast_matmul(&cores.transpose(1, 2)?)?; // (slices, in, rank)
                 (rows(by_slice)?.t()?, output)
             }

@@ -33,16 +33,16 @@ pub struct Tucker {
 
 impl Tucker {
     /// The matrices of a site side by side: (rank, slices * rank). Slice a's is G_a, for outputs stacked; for
-    /// [`Role::Contract`] it is N_a transposed.
+    /// [`Role::Fc2`] it is N_a transposed.
     fn cores(&self, site: &Site, tensors: &Tensors) -> Result<Tensor> {
         let (rank, slices) = (self.rank, site.slices);
         let core = get(tensors, CORE)?.reshape((rank * rank, rank))?;
         let modes = get(tensors, &modes_name(site))?; // (slices, rank)
         let contracted = core.matmul(&modes.t()?)?.reshape((rank, rank, slices))?; // (i, j, slice)
-        let mlp = matches!(site.role, Role::Expand | Role::Contract);
+        let mlp = matches!(site.role, Role::Fc1 | Role::Fc2);
         let cores = if mlp && self.mlp_layout == MlpLayout::Interleaved {
             contracted
-        } else if site.role == Role::Contract {
+        } else if site.role == Role::Fc2 {
             contracted.permute((1, 2, 0))? // (j, slice, i)
         } else {
             contracted.permute((0, 2, 1))? // (i, slice, j)
@@ -73,8 +73,8 @@ impl Adapter for Tucker {
             // Xavier's bound for the matrix the reference code keeps: 4 columns for a vision attention, 8 for an MLP,
             // one for a map of the text tower.
             let columns = match site.role {
-                Role::Qkv | Role::Projection => 4,
-                Role::Expand | Role::Contract => 2 * site.slices,
+                Role::Qkv | Role::AttnOut => 4,
+                Role::Fc1 | Role::Fc2 => 2 * site.slices,
                 Role::Query | Role::Key | Role::Value => 1,
             };
             let bound = (6.0 / (rank + columns) as f64).sqrt();
@@ -88,7 +88,7 @@ impl Adapter for Tucker {
         let v = get(tensors, &v_name(site.slice_out()))?; // (slice out, rank)
         let cores = self.cores(site, tensors)?;
         let slice = |n: usize| cores.narrow(1, n * self.rank, self.rank);
-        let (a, b) = if site.role == Role::Contract {
+        let (a, b) = if site.role == Role::Fc2 {
             let parts = (0..site.slices).map(|n| slice(n)?.matmul(&u.t()?)); // N_a^T U^T: (rank, slice in)
             (Tensor::cat(&parts.collect::<candle_core::Result<Vec<_>>>()?, 1)?, v)
         } else {
@@ -128,10 +128,10 @@ mod tests {
         for slice in 0..slices {
             // g[i][j] takes component i of x U to component j of V's input
             let g = |i: usize, j: usize| match site.role {
-                Role::Expand if interleaved => {
+                Role::Fc1 if interleaved => {
                     k(i, (slice * rank + j) / slices, (slice * rank + j) % slices)
                 }
-                Role::Contract if interleaved => {
+                Role::Fc2 if interleaved => {
                     k(j, (slice * rank + i) / slices, (slice * rank + i) % slices)
                 }
                 _ => k(i, j, slice),
@@ -144,7 +144,7 @@ mod tests {
                             sum += v[o * rank + j] * g(i, j) * u[c * rank + i];
                         }
                     }
-                    let (row, column) = if site.role == Role::Contract {
+                    let (row, column) = if site.role == Role::Fc2 {
                         (o, slice * si + c)
                     } else {
                         (slice * so + o, c)

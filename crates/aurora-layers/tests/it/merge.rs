@@ -90,7 +90,7 @@ fn targets_and_further_modules_are_honoured() {
     let backbone = backbone();
     let mut adapter_config = AdapterConfig::new(AdapterKind::Dora, Variant::Paper, 4);
     adapter_config.targets.towers = vec![Tower::Vision];
-    adapter_config.targets.modules = vec!["attn.qkv".into()];
+    adapter_config.targets.target_modules = vec!["attn.qkv".into()];
     adapter_config.modules_to_save = vec!["visual_encoder.norm".into(), "itm_head".into()];
     let tuned = moved(&backbone, adapter_config, 0.1);
     let merged = merge(&backbone, &tuned).unwrap();

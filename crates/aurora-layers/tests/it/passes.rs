@@ -228,7 +228,7 @@ fn folding_refuses_what_is_trained() {
     let whole = AdapterConfig::new(AdapterKind::Full, Variant::Paper, 4);
     let cp = AdapterConfig::new(AdapterKind::Cp, Variant::Paper, 4);
     let mut values = AdapterConfig::new(AdapterKind::Lora, Variant::Paper, 4);
-    values.targets.modules = vec!["crossattention.self.value".to_owned()];
+    values.targets.target_modules = vec!["crossattention.self.value".to_owned()];
     for adapter_config in [whole, cp, values] {
         let (blip, tuned, _) = trained(&backbone, adapter_config.clone());
         let bound = tuned.bind(&blip, None).unwrap();

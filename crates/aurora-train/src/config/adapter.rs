@@ -1,6 +1,8 @@
 //! `[adapter]`: kind, sizes, and on which maps.
 
-use aurora_layers::{AdapterConfig, AdapterKind, LayerRange, LoraInit, Targets, Tower, Variant};
+use aurora_layers::{
+    AdapterConfig, AdapterKind, LayerRange, LoraInit, TargetModules, Tower, Variant,
+};
 use serde::{Deserialize, Serialize};
 
 use super::schema::{Field, Kind, Range, Words};
@@ -32,7 +34,7 @@ pub struct AdapterSection {
     /// Modules of the backbone that are trained and saved beside the heads.
     pub modules_to_save: Vec<String>,
     /// On which maps.
-    pub targets: Targets,
+    pub targets: TargetModules,
 }
 
 impl AdapterSection {
@@ -113,17 +115,17 @@ impl AdapterSection {
             meaning: "Modules of the backbone, by path, that are trained and saved beside the heads, at their rate.",
         },
         Field {
-            key: "adapter.targets.modules",
+            key: "adapter.targets.target_modules",
             kind: Kind::List(Words { what: "ends of paths", fits: |text| !text.is_empty() }),
             meaning: "Maps that are tuned, by the end of their path (\"attn.qkv\", \"query\"); none given: all.",
         },
         Field {
             key: "adapter.targets.pattern",
-            kind: Kind::Pattern(|pattern| Targets::pattern_error(pattern).is_none()),
+            kind: Kind::Pattern(|pattern| TargetModules::pattern_error(pattern).is_none()),
             meaning: "A regular expression that the whole path has to match; empty for any path.",
         },
         Field {
-            key: "adapter.targets.layers",
+            key: "adapter.targets.layers_to_transform",
             kind: Kind::List(Words {
                 what: "layers and ranges (\"3\", \"0-5\")",
                 fits: |text| LayerRange::parse(text).is_some(),
@@ -136,7 +138,7 @@ impl AdapterSection {
             meaning: "Towers that are tuned: vision, text, decoder; none given: all.",
         },
         Field {
-            key: "adapter.targets.exclude",
+            key: "adapter.targets.exclude_modules",
             kind: Kind::List(Words { what: "ends of paths", fits: |text| !text.is_empty() }),
             meaning: "Maps that are left out, by the end of their path.",
         },

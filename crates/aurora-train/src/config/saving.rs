@@ -112,8 +112,8 @@ mod tests {
         let changed = other.changed(&saved).unwrap();
         assert_eq!((changed.key, changed.saved.as_str()), ("evaluation.beta", "3.0"));
         assert_eq!(changed.now, "[3.0,4.0]");
-        let other = resolved(&[eps, "evaluation.beta=3", "adapter.targets.layers=1"]);
-        assert_eq!(other.changed(&saved).unwrap().key, "adapter.targets.layers");
+        let other = resolved(&[eps, "evaluation.beta=3", "adapter.targets.layers_to_transform=1"]);
+        assert_eq!(other.changed(&saved).unwrap().key, "adapter.targets.layers_to_transform");
     }
 
     #[test]

@@ -149,8 +149,8 @@ fn targets_and_further_modules_train_what_they_name() {
     let path = path.path().join("run");
     let settings = [
         "adapter.kind=dora",
-        "adapter.targets.modules=query",
-        "adapter.targets.exclude=crossattention.self.query",
+        "adapter.targets.target_modules=query",
+        "adapter.targets.exclude_modules=crossattention.self.query",
         "adapter.modules_to_save=visual_encoder.norm",
         "adapter.rank_dropout=0.25",
     ];

@@ -119,7 +119,10 @@ pub fn run_table(config: &BlipConfig, run: &Config) -> Result<()> {
     }
     table.print();
     if !adapter_config.targets.is_all() {
-        output::line(&format!("\nwhat its targets choose: {}", adapter_config.selection(config)?));
+        output::line(&format!(
+            "\nwhat its targets choose: {}",
+            adapter_config.target_report(config)?
+        ));
     }
     Ok(())
 }
