@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use aurora_layers::{
     AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, Checkpointing,
-    CrossKeys, Form, Seen, TextConfig, Variant, VisionConfig,
+    CrossAttention, EncoderKv, Form, TextConfig, Variant, VisionConfig,
 };
 use candle_core::{Device, Result, Tensor, Var};
 
@@ -127,7 +127,7 @@ fn blocks(setting: &Setting, backbone: &Shared<Backbone>) -> Vec<BenchCase> {
 /// Texts that look at pictures whose keys and values are there.
 struct Texts {
     blip: Blip,
-    keys: CrossKeys,
+    keys: EncoderKv,
     rows: Arc<[u32]>,
     ids: Tensor,
     mask: Tensor,
@@ -137,7 +137,7 @@ impl Texts {
     fn new(backbone: &Backbone, pictures: usize) -> Result<Self> {
         let blip = backbone.model().map_err(other)?;
         let states = normal(0, &[pictures, backbone.config.vision.tokens(), 768])?;
-        let keys = blip.cross_keys(&states, &blip.bind_frozen().map_err(other)?).map_err(other)?;
+        let keys = blip.encode_kv(&states, &blip.bind_frozen().map_err(other)?).map_err(other)?;
         let texts = TEXTS * pictures;
         let ids: Vec<u32> = (0..texts * PADDED).map(|place| place as u32 * 37 % 999).collect();
         let row: Vec<f32> = (0..PADDED).map(|at| f32::from(u8::from(at < TOKENS))).collect();
@@ -152,7 +152,7 @@ impl Texts {
 
     fn run(&self, packed: bool) -> Result<Tensor> {
         let bare = self.blip.bind_frozen().map_err(other)?;
-        let seen = Seen::new(&self.keys).rows(self.rows.clone());
+        let seen = CrossAttention::new(&self.keys).rows(self.rows.clone());
         match packed {
             true => self.blip.fuse_tokens(&self.ids, &self.mask, &seen, &bare),
             false => self.blip.fuse(&self.ids, &self.mask, &seen, &bare),

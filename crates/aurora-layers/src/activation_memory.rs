@@ -59,7 +59,7 @@ mod tests {
     use super::*;
     use crate::adapter::tests::blip_base;
     use crate::gradient_checkpoint::ungrouped;
-    use crate::{AdaptedParams, Backbone, BoundModel, Seen, Variant};
+    use crate::{AdaptedParams, Backbone, BoundModel, CrossAttention, Variant};
     use candle_core::{DType, Device, Tensor};
     use std::collections::BTreeMap;
 
@@ -88,11 +88,11 @@ mod tests {
             let mask: Vec<f32> = mask.collect();
             (ids, Tensor::from_vec(mask, (rows, work.length), device).unwrap())
         };
-        let keys = blip.cross_keys(&states, bound).unwrap();
+        let keys = blip.encode_kv(&states, bound).unwrap();
         let rows: Vec<u32> = (0..work.pairs).map(|pair| (pair % work.pictures) as u32).collect();
         let ((ids, mask), (pair_ids, pair_mask)) = (text(work.texts), text(work.pairs));
         let alone = blip.encode_text_cls(&ids, &mask, bound).unwrap();
-        let seen = Seen::new(&keys).rows(rows);
+        let seen = CrossAttention::new(&keys).rows(rows);
         let fused = blip.fuse_cls(&pair_ids, &pair_mask, &seen, bound).unwrap();
         let sums = [states, alone, fused].map(|states| states.sum_all().unwrap());
         ((&sums[0] + &sums[1]).unwrap() + &sums[2]).unwrap()

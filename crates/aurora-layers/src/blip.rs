@@ -2,7 +2,7 @@
 
 use crate::adapter::{LayerDelta, ParallelAdapter};
 use crate::context::{Context, attend, batch_mean};
-use crate::cross_attention::{CrossKeys, Past, Reading, Seen, States};
+use crate::cross_attention::{CrossAttention, EncoderKv, KvCache, Pooling, TextInputs};
 use crate::decoder::Decoder;
 use crate::gate::Gate;
 use crate::gradient_checkpoint::Checkpointing;
@@ -151,8 +151,8 @@ impl Blip {
     /// Texts alone: ids (batch, length) u32 and mask (batch, length) of ones and zeros to (batch, length, text width).
     /// Padding has states too, those that other implementations give it.
     pub fn encode_text(&self, ids: &Tensor, mask: &Tensor, bound: &BoundModel) -> Result<Tensor> {
-        let reading = Reading { mask: Some(mask), ..Reading::default() };
-        self.encoder()?.forward(ids, reading, bound)
+        let inputs = TextInputs { mask: Some(mask), ..TextInputs::default() };
+        self.encoder()?.forward(ids, inputs, bound)
     }
 
     /// The `[CLS]` states of [`Self::encode_text`] alone, (batch, text width). Padding costs next to nothing, and the
@@ -163,29 +163,30 @@ impl Blip {
         mask: &Tensor,
         bound: &BoundModel,
     ) -> Result<Tensor> {
-        let reading = Reading { mask: Some(mask), states: States::Cls, ..Reading::default() };
-        self.encoder()?.forward(ids, reading, bound)
+        let inputs =
+            TextInputs { mask: Some(mask), pooling: Pooling::Cls, ..TextInputs::default() };
+        self.encoder()?.forward(ids, inputs, bound)
     }
 
     /// The cross-attention keys and values of pictures for the text encoder, from their token states: once per picture,
     /// however many texts look at it.
-    pub fn cross_keys(&self, image_states: &Tensor, bound: &BoundModel) -> Result<CrossKeys> {
-        self.encoder()?.cross_keys(image_states, None, bound)
+    pub fn encode_kv(&self, image_states: &Tensor, bound: &BoundModel) -> Result<EncoderKv> {
+        self.encoder()?.encode_kv(image_states, None, bound)
     }
 
     /// The same for pictures that few words look at: no keys and values are computed, every layer folds the maps to
     /// them into its queries and outputs. For passes without gradient, on the CPU, without weights of frames. Cheaper
-    /// where [`Self::prefers_folded`] says so.
+    /// where [`Self::prefers_absorbed`] says so.
     ///
     /// # Errors
     /// A model without a text encoder. A pass that looks at them refuses whatever wants a gradient.
-    pub fn cross_states(&self, image_states: &Tensor) -> Result<CrossKeys> {
-        Ok(self.encoder()?.cross_states(image_states))
+    pub fn lazy_kv(&self, image_states: &Tensor) -> Result<EncoderKv> {
+        Ok(self.encoder()?.lazy_kv(image_states))
     }
 
-    /// Whether [`Self::cross_states`] takes fewer operations than [`Self::cross_keys`] where `tokens` tokens of texts
+    /// Whether [`Self::lazy_kv`] takes fewer operations than [`Self::encode_kv`] where `tokens` tokens of texts
     /// look at `pictures` pictures: each token costs as much as it has heads, each picture as much as it has columns.
-    pub fn prefers_folded(&self, tokens: usize, pictures: usize) -> bool {
+    pub fn prefers_absorbed(&self, tokens: usize, pictures: usize) -> bool {
         let text = &self.config.text;
         text.heads * tokens < text.hidden_size * pictures
     }
@@ -196,10 +197,10 @@ impl Blip {
         &self,
         ids: &Tensor,
         mask: &Tensor,
-        seen: &Seen,
+        seen: &CrossAttention,
         bound: &BoundModel,
     ) -> Result<Tensor> {
-        self.fuse_to(States::All, ids, mask, seen, bound)
+        self.fuse_to(Pooling::All, ids, mask, seen, bound)
     }
 
     /// The same with zeros at padding, (batch, length, text width), so that padding costs next to nothing.
@@ -207,10 +208,10 @@ impl Blip {
         &self,
         ids: &Tensor,
         mask: &Tensor,
-        seen: &Seen,
+        seen: &CrossAttention,
         bound: &BoundModel,
     ) -> Result<Tensor> {
-        self.fuse_to(States::Tokens, ids, mask, seen, bound)
+        self.fuse_to(Pooling::Tokens, ids, mask, seen, bound)
     }
 
     /// The states of `[ENC]` alone, which stand for the pairs: (batch, text width). Saves what
@@ -219,34 +220,35 @@ impl Blip {
         &self,
         ids: &Tensor,
         mask: &Tensor,
-        seen: &Seen,
+        seen: &CrossAttention,
         bound: &BoundModel,
     ) -> Result<Tensor> {
-        self.fuse_to(States::Cls, ids, mask, seen, bound)
+        self.fuse_to(Pooling::Cls, ids, mask, seen, bound)
     }
 
     fn fuse_to(
         &self,
-        states: States,
+        pooling: Pooling,
         ids: &Tensor,
         mask: &Tensor,
-        seen: &Seen,
+        seen: &CrossAttention,
         bound: &BoundModel,
     ) -> Result<Tensor> {
         let ids = with_first(ids, self.config.text.enc_token_id)?;
-        let reading = Reading { mask: Some(mask), seen: Some(seen), states, ..Reading::default() };
-        self.encoder()?.forward(&ids, reading, bound)
+        let inputs =
+            TextInputs { mask: Some(mask), seen: Some(seen), pooling, ..TextInputs::default() };
+        self.encoder()?.forward(&ids, inputs, bound)
     }
 
     /// The cross-attention keys and values of what the decoder looks at: the token states of pictures, or those of
     /// questions where `mask` (questions, tokens) is one.
-    pub fn decoder_keys(
+    pub fn encode_decoder_kv(
         &self,
         states: &Tensor,
         mask: Option<&Tensor>,
         bound: &BoundModel,
-    ) -> Result<CrossKeys> {
-        self.decoder()?.tower.cross_keys(states, mask, bound)
+    ) -> Result<EncoderKv> {
+        self.decoder()?.tower.encode_kv(states, mask, bound)
     }
 
     /// Texts as the decoder reads them, each word seeing those before it: ids and mask (batch, length) to states
@@ -256,10 +258,10 @@ impl Blip {
         &self,
         ids: &Tensor,
         mask: &Tensor,
-        seen: &Seen,
+        seen: &CrossAttention,
         bound: &BoundModel,
     ) -> Result<Tensor> {
-        self.decode_to(States::All, ids, mask, seen, bound)
+        self.decode_to(Pooling::All, ids, mask, seen, bound)
     }
 
     /// The same with zeros at padding, (batch, length, text width), so that padding costs next to nothing.
@@ -267,39 +269,39 @@ impl Blip {
         &self,
         ids: &Tensor,
         mask: &Tensor,
-        seen: &Seen,
+        seen: &CrossAttention,
         bound: &BoundModel,
     ) -> Result<Tensor> {
-        self.decode_to(States::Tokens, ids, mask, seen, bound)
+        self.decode_to(Pooling::Tokens, ids, mask, seen, bound)
     }
 
     fn decode_to(
         &self,
-        states: States,
+        pooling: Pooling,
         ids: &Tensor,
         mask: &Tensor,
-        seen: &Seen,
+        seen: &CrossAttention,
         bound: &BoundModel,
     ) -> Result<Tensor> {
         let decoder = self.decoder()?;
         let ids = with_first(ids, decoder.tokens.start_token_id)?;
-        let reading =
-            Reading { mask: Some(mask), causal: true, seen: Some(seen), past: None, states };
-        decoder.tower.forward(&ids, reading, bound)
+        let inputs =
+            TextInputs { mask: Some(mask), causal: true, seen: Some(seen), cache: None, pooling };
+        decoder.tower.forward(&ids, inputs, bound)
     }
 
     /// The next words (texts, new words) of texts that are known so far: states (texts, new words, text width).
     pub(crate) fn decode_next(
         &self,
         ids: &Tensor,
-        seen: &Seen,
-        past: &mut Past,
+        seen: &CrossAttention,
+        cache: &mut KvCache,
         bound: &BoundModel,
     ) -> Result<Tensor> {
-        let states = States::All;
-        let reading =
-            Reading { mask: None, causal: true, seen: Some(seen), past: Some(past), states };
-        self.decoder()?.tower.forward(ids, reading, bound)
+        let pooling = Pooling::All;
+        let inputs =
+            TextInputs { mask: None, causal: true, seen: Some(seen), cache: Some(cache), pooling };
+        self.decoder()?.tower.forward(ids, inputs, bound)
     }
 
     /// The decoder's states (.., text width) to logits of the word that comes next, (.., vocabulary).

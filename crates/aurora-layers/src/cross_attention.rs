@@ -8,40 +8,40 @@ use std::sync::Arc;
 /// The keys and values of a batch of pictures (or questions) for every fusion layer, computed once and shared by every
 /// text that looks at them.
 #[derive(Debug, Clone)]
-pub struct CrossKeys {
-    pub(crate) layers: Vec<Sight>,
+pub struct EncoderKv {
+    pub(crate) layers: Vec<KvSource>,
     pub(crate) mask: Option<Tensor>, // (pictures, picture tokens), added to scores
 }
 
 /// What a fusion layer looks at.
 #[derive(Debug, Clone)]
-pub(crate) enum Sight {
+pub(crate) enum KvSource {
     /// Keys and values: (pictures, picture tokens, width).
-    Keys(Tensor, Tensor),
+    Projected(Tensor, Tensor),
     /// What they would be made of, the layer's maps folded into queries and outputs: (pictures, picture tokens, width
     /// of what is seen).
-    States(Tensor),
+    Lazy(Tensor),
 }
 
-impl Sight {
+impl KvSource {
     fn tensor(&self) -> &Tensor {
         match self {
-            Self::Keys(tensor, _) | Self::States(tensor) => tensor,
+            Self::Projected(tensor, _) | Self::Lazy(tensor) => tensor,
         }
     }
 }
 
-impl CrossKeys {
+impl EncoderKv {
     /// Number of pictures.
     pub fn pictures(&self) -> usize {
-        self.layers.first().map_or(0, |sight| sight.tensor().dims()[0])
+        self.layers.first().map_or(0, |source| source.tensor().dims()[0])
     }
 
     /// The same with nothing to be seen where `mask` (pictures, picture tokens) is zero. Not for
-    /// [`crate::Blip::cross_states`], which hides nothing.
-    pub fn hiding(mut self, mask: &Tensor) -> Result<Self> {
-        if let Some(sight) = self.layers.first() {
-            self.mask = Some(additive(mask, sight.tensor().dtype())?);
+    /// [`crate::Blip::lazy_kv`], which hides nothing.
+    pub fn with_mask(mut self, mask: &Tensor) -> Result<Self> {
+        if let Some(source) = self.layers.first() {
+            self.mask = Some(additive(mask, source.tensor().dtype())?);
         }
         Ok(self)
     }
@@ -49,15 +49,15 @@ impl CrossKeys {
 
 /// What each text looks at, and how.
 #[derive(Debug, Clone)]
-pub struct Seen<'a> {
-    pub(crate) keys: &'a CrossKeys,
+pub struct CrossAttention<'a> {
+    pub(crate) keys: &'a EncoderKv,
     rows: Option<Arc<[u32]>>,
     key_scale: Option<Tensor>,
 }
 
-impl<'a> Seen<'a> {
+impl<'a> CrossAttention<'a> {
     /// Text b looks at picture b.
-    pub fn new(keys: &'a CrossKeys) -> Self {
+    pub fn new(keys: &'a EncoderKv) -> Self {
         Self { keys, rows: None, key_scale: None }
     }
 
@@ -68,7 +68,7 @@ impl<'a> Seen<'a> {
     }
 
     /// Each text weighs the keys of what it looks at: (texts, keys). No gradient goes through it.
-    pub fn scaled(mut self, key_scale: Option<Tensor>) -> Self {
+    pub fn with_key_scale(mut self, key_scale: Option<Tensor>) -> Self {
         self.key_scale = key_scale;
         self
     }
@@ -87,11 +87,11 @@ impl<'a> Seen<'a> {
 
 /// The keys and values of a text so far, layer by layer: what a decoder keeps so that each new word costs one word.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Past {
+pub(crate) struct KvCache {
     layers: Vec<(Tensor, Tensor)>, // key, value: (texts, words so far, width)
 }
 
-impl Past {
+impl KvCache {
     /// Number of words it knows.
     pub(crate) fn words(&self) -> usize {
         self.layers.first().map_or(0, |(key, _)| key.dims()[1])
@@ -123,22 +123,22 @@ impl Past {
 
 /// How a text is read.
 #[derive(Debug, Default)]
-pub(crate) struct Reading<'a> {
+pub(crate) struct TextInputs<'a> {
     /// Ones for tokens and zeros for padding, (batch, length); without it there is no padding.
     pub(crate) mask: Option<&'a Tensor>,
     /// Whether a word sees only those before it and itself, as in a decoder.
     pub(crate) causal: bool,
     /// What the texts look at; with it the gated query transformation applies.
-    pub(crate) seen: Option<&'a Seen<'a>>,
+    pub(crate) seen: Option<&'a CrossAttention<'a>>,
     /// The words before these, to which these are added.
-    pub(crate) past: Option<&'a mut Past>,
+    pub(crate) cache: Option<&'a mut KvCache>,
     /// What is asked for.
-    pub(crate) states: States,
+    pub(crate) pooling: Pooling,
 }
 
 /// Which states of texts leave a tower. What is not asked for is computed no further than those need it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum States {
+pub(crate) enum Pooling {
     /// Of all places, padding read like tokens, as other implementations do: (batch, length, width).
     #[default]
     All,

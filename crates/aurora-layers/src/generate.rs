@@ -1,25 +1,25 @@
 //! Writing a text word by word: greedily, or with a beam. What was read stays as keys and values, so that each new
 //! word costs one word.
 
-use crate::cross_attention::{CrossKeys, Past, Seen};
+use crate::cross_attention::{CrossAttention, EncoderKv, KvCache};
 use crate::{Blip, BoundModel, DecoderTokens, Error, Result};
 use candle_core::{DType, Device, Tensor};
 
 /// How a decoder writes.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Generation {
+pub struct GenerationConfig {
     /// Most new words, the end token among them.
-    pub longest: usize,
+    pub max_new_tokens: usize,
     /// Texts that are followed side by side; 1 always takes the likeliest next word.
-    pub beams: usize,
+    pub num_beams: usize,
     /// Texts are compared by log-likelihood / words^penalty: 0 favours short ones, more than 1 long ones.
     pub length_penalty: f64,
 }
 
-impl Generation {
+impl GenerationConfig {
     /// The likeliest next word each time.
-    pub fn greedy(longest: usize) -> Self {
-        Self { longest, beams: 1, length_penalty: 1.0 }
+    pub fn greedy(max_new_tokens: usize) -> Self {
+        Self { max_new_tokens, num_beams: 1, length_penalty: 1.0 }
     }
 }
 
@@ -39,21 +39,22 @@ struct Beam {
 }
 
 impl Blip {
-    /// Writes a text for each picture (or question) of `keys`, which come from [`Blip::decoder_keys`].
+    /// Writes a text for each picture (or question) of `keys`, which come from [`Blip::encode_decoder_kv`].
     ///
     /// Every text begins with `[DEC]` and the ids of `prompt`; the result is what follows, without the end token.
     ///
     /// # Errors
-    /// A model without decoder, no words or beams, a prompt that leaves no room for `longest` words.
+    /// A model without decoder, no words or beams, a prompt that leaves no room for `max_new_tokens` words.
     pub fn generate(
         &self,
         prompt: &[u32],
-        keys: &CrossKeys,
-        how: &Generation,
+        keys: &EncoderKv,
+        how: &GenerationConfig,
         bound: &BoundModel,
     ) -> Result<Vec<Vec<u32>>> {
         let tokens = self.decoder()?.tokens;
-        for (field, value) in [("longest", how.longest), ("beams", how.beams)] {
+        for (field, value) in [("max_new_tokens", how.max_new_tokens), ("num_beams", how.num_beams)]
+        {
             if value == 0 {
                 return Err(Error::config(field, value, "must be at least 1"));
             }
@@ -63,25 +64,25 @@ impl Blip {
         let opening: Vec<u32> =
             std::iter::once(tokens.start_token_id).chain(prompt.iter().copied()).collect();
         let ids = Tensor::from_vec(opening.repeat(texts), (texts, opening.len()), &device)?;
-        let mut past = Past::default();
-        let states = self.decode_next(&ids, &Seen::new(keys), &mut past, bound)?;
+        let mut cache = KvCache::default();
+        let states = self.decode_next(&ids, &CrossAttention::new(keys), &mut cache, bound)?;
         let mut scores = self.last_scores(&states)?;
         let start = |row| Draft { words: Vec::new(), score: 0.0, row };
         let mut beams: Vec<Beam> = (0..texts as u32)
             .map(|row| Beam { live: vec![start(row)], ..Beam::default() })
             .collect();
-        for written in 1..=how.longest {
-            let last = written == how.longest;
+        for written in 1..=how.max_new_tokens {
+            let last = written == how.max_new_tokens;
             beams.iter_mut().for_each(|beam| beam.advance(&scores, &tokens, how, last));
             let (parents, words, rows) = rows(&mut beams);
             if parents.is_empty() {
                 break;
             }
             let count = parents.len();
-            past = past.select(&Tensor::from_vec(parents, count, &device)?)?;
+            cache = cache.select(&Tensor::from_vec(parents, count, &device)?)?;
             let ids = Tensor::from_vec(words, (count, 1), &device)?;
-            let seen = Seen::new(keys).rows(rows);
-            scores = self.last_scores(&self.decode_next(&ids, &seen, &mut past, bound)?)?;
+            let seen = CrossAttention::new(keys).rows(rows);
+            scores = self.last_scores(&self.decode_next(&ids, &seen, &mut cache, bound)?)?;
         }
         let best = |beam: Beam| {
             beam.finished
@@ -114,28 +115,28 @@ impl Beam {
         &mut self,
         scores: &[Vec<f32>],
         tokens: &DecoderTokens,
-        how: &Generation,
+        how: &GenerationConfig,
         last: bool,
     ) {
         // Twice as many as beams, since a draft has one way to end.
         let mut next: Vec<(f64, usize, u32)> = Vec::new();
         for (index, draft) in self.live.iter().enumerate() {
             let row = &scores[draft.row as usize];
-            let words = best_words(row, 2 * how.beams);
+            let words = best_words(row, 2 * how.num_beams);
             next.extend(
                 words.iter().map(|&w| (draft.score + f64::from(row[w as usize]), index, w)),
             );
         }
         next.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
-        next.truncate(2 * how.beams);
+        next.truncate(2 * how.num_beams);
         let mut live = Vec::new();
         for (rank, (score, index, word)) in next.into_iter().enumerate() {
             let draft = &self.live[index];
             if word == tokens.end_token_id {
-                if rank < how.beams {
+                if rank < how.num_beams {
                     self.finish(score, draft.words.len() + 1, draft.words.clone(), how);
                 }
-            } else if live.len() < how.beams {
+            } else if live.len() < how.num_beams {
                 let words = draft.words.iter().copied().chain([word]).collect();
                 live.push(Draft { words, score, row: draft.row });
             }
@@ -145,24 +146,24 @@ impl Beam {
                 self.finish(draft.score, draft.words.len(), draft.words, how);
             }
         }
-        let full = self.finished.len() >= how.beams;
+        let full = self.finished.len() >= how.num_beams;
         let worst = self.finished.iter().map(|(score, _)| *score).fold(f64::INFINITY, f64::min);
         let hope = live.first().map(|draft| by_length(draft.score, draft.words.len(), how));
-        if full && (how.beams == 1 || hope.is_none_or(|hope| worst >= hope)) {
+        if full && (how.num_beams == 1 || hope.is_none_or(|hope| worst >= hope)) {
             live.clear();
         }
         self.live = live;
     }
 
     /// Sets a text of this many words aside; only the best `beams` are kept.
-    fn finish(&mut self, score: f64, length: usize, words: Vec<u32>, how: &Generation) {
+    fn finish(&mut self, score: f64, length: usize, words: Vec<u32>, how: &GenerationConfig) {
         self.finished.push((by_length(score, length, how), words));
         self.finished.sort_by(|a, b| b.0.total_cmp(&a.0));
-        self.finished.truncate(how.beams);
+        self.finished.truncate(how.num_beams);
     }
 }
 
-fn by_length(score: f64, words: usize, how: &Generation) -> f64 {
+fn by_length(score: f64, words: usize, how: &GenerationConfig) -> f64 {
     score / (words.max(1) as f64).powf(how.length_penalty)
 }
 

@@ -91,7 +91,7 @@ impl Linear {
         let layer_delta = bound.deltas.get(&self.path);
         if is_tracked(self)? || layer_delta.map(is_tracked).transpose()?.unwrap_or(false) {
             let reason = "is trained, and a map that is folded into others has no gradient; \
-                          take a view without graph (AdaptedParams::detached) or Blip::cross_keys";
+                          take a view without graph (AdaptedParams::detached) or Blip::encode_kv";
             return Err(Error::config("map", &self.path, reason));
         }
         match layer_delta {

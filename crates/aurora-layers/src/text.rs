@@ -1,11 +1,11 @@
 //! The text transformer: BERT layers, each with an optional cross-attention to a picture's tokens.
 
-use crate::cross_attention::{CrossKeys, Reading, Sight, States, additive};
+use crate::cross_attention::{EncoderKv, KvSource, Pooling, TextInputs, additive};
 use crate::gradient_checkpoint::{Checkpointing, Rebuild, Swap, segment};
 use crate::layers::{LayerNorm, Linear, ParamShapes};
 use crate::site::{Tower, text_layer};
 use crate::tensors::{Tensors, get};
-use crate::varlen::Packing;
+use crate::varlen::Unpadding;
 use crate::{BoundModel, Result, TextConfig};
 use aurora_kernels::{AbsorbedKv, AttentionOptions, absorbed_attention, attention};
 use candle_core::{D, Tensor};
@@ -45,7 +45,7 @@ pub(crate) struct TextTower {
 struct Pass {
     heads: usize,
     /// Where the tokens stand.
-    packing: Packing,
+    unpadding: Unpadding,
     /// Whether only the first token of each text goes on.
     cls_alone: bool,
     /// How texts look at themselves, and at what they see.
@@ -90,24 +90,24 @@ impl Attention {
     }
 
     /// Keys and values of what is seen.
-    fn sight(&self, states: &Tensor, bound: &BoundModel) -> Result<Sight> {
+    fn encode_kv(&self, states: &Tensor, bound: &BoundModel) -> Result<KvSource> {
         let (key, value) = self.keys(states, bound)?;
-        Ok(Sight::Keys(key, value))
+        Ok(KvSource::Projected(key, value))
     }
 
     /// Tokens x (tokens, width) to the same.
     fn forward(
         &self,
         x: &Tensor,
-        seen: &Sight,
-        packing: &Packing,
+        seen: &KvSource,
+        unpadding: &Unpadding,
         (heads, options): (usize, &AttentionOptions),
         bound: &BoundModel,
     ) -> Result<Tensor> {
-        let query = packing.spread(&self.query.adapted_forward(x, bound)?)?; // (batch, length, width)
+        let query = unpadding.scatter(&self.query.adapted_forward(x, bound)?)?; // (batch, length, width)
         let mixed = match seen {
-            Sight::Keys(key, value) => attention(&query, key, value, heads, options)?,
-            Sight::States(states) => {
+            KvSource::Projected(key, value) => attention(&query, key, value, heads, options)?,
+            KvSource::Lazy(states) => {
                 let (key, _) = self.key.merged(bound)?;
                 let (value, value_bias) = self.value.merged(bound)?;
                 let rows = options.kv_rows.as_deref();
@@ -117,7 +117,7 @@ impl Attention {
                 absorbed_attention(&query, &of, heads)?
             }
         };
-        let mixed = packing.pack(&mixed)?; // (tokens, width)
+        let mixed = unpadding.unpad(&mixed)?; // (tokens, width)
         self.norm.forward(&self.output.forward_residual(&mixed, x, bound)?)
     }
 }
@@ -176,33 +176,33 @@ impl TextTower {
 
     /// The cross-attention keys and values of what is looked at: states (pictures, tokens, seen width), all of it or
     /// where `mask` (pictures, tokens) is one.
-    pub(crate) fn cross_keys(
+    pub(crate) fn encode_kv(
         &self,
         states: &Tensor,
         mask: Option<&Tensor>,
         bound: &BoundModel,
-    ) -> Result<CrossKeys> {
-        let layers = self.layers.iter().map(|layer| layer.cross.sight(states, bound));
+    ) -> Result<EncoderKv> {
+        let layers = self.layers.iter().map(|layer| layer.cross.encode_kv(states, bound));
         let mask = mask.map(|mask| additive(mask, states.dtype())).transpose()?;
-        Ok(CrossKeys { layers: layers.collect::<Result<_>>()?, mask })
+        Ok(EncoderKv { layers: layers.collect::<Result<_>>()?, mask })
     }
 
     /// The same without computing keys and values: each layer folds its maps into queries and outputs.
-    pub(crate) fn cross_states(&self, states: &Tensor) -> CrossKeys {
-        let sight = Sight::States(states.clone());
-        CrossKeys { layers: vec![sight; self.layers.len()], mask: None }
+    pub(crate) fn lazy_kv(&self, states: &Tensor) -> EncoderKv {
+        let source = KvSource::Lazy(states.clone());
+        EncoderKv { layers: vec![source; self.layers.len()], mask: None }
     }
 
-    /// Token ids (batch, length), u32, to the states that `reading` asks for.
+    /// Token ids (batch, length), u32, to the states that `inputs` ask for.
     pub(crate) fn forward(
         &self,
         ids: &Tensor,
-        reading: Reading,
+        inputs: TextInputs,
         bound: &BoundModel,
     ) -> Result<Tensor> {
-        let Reading { mask, causal, seen, mut past, states } = reading;
+        let TextInputs { mask, causal, seen, mut cache, pooling } = inputs;
         let (batch, length) = ids.dims2()?;
-        let before = past.as_ref().map_or(0, |past| past.words());
+        let before = cache.as_ref().map_or(0, |cache| cache.words());
         if before + length > self.config.max_positions {
             return Err(crate::Error::config(
                 "text length",
@@ -221,52 +221,52 @@ impl TextTower {
                 reason,
             ));
         }
-        let packing = match mask {
-            Some(mask) if states != States::All => Packing::of(mask)?,
-            _ => Packing::dense(batch, length),
+        let unpadding = match mask {
+            Some(mask) if pooling != Pooling::All => Unpadding::from_mask(mask)?,
+            _ => Unpadding::dense(batch, length),
         };
-        let mut x = self.embed(ids, before, &packing)?; // (tokens, width)
-        let mask = mask.map(|mask| mask.narrow(1, 0, packing.length()));
+        let mut x = self.embed(ids, before, &unpadding)?; // (tokens, width)
+        let mask = mask.map(|mask| mask.narrow(1, 0, unpadding.length()));
         let key_mask = mask.transpose()?.map(|mask| additive(&mask, x.dtype())).transpose()?;
         // Attention of a few words gains nothing by bf16, and gradients of keys are small differences of large numbers.
         let own = AttentionOptions { key_mask, causal, ..AttentionOptions::default() };
         let cross = seen.map(|seen| seen.options()).transpose()?;
         let heads = self.config.heads;
-        let mut pass = Pass { heads, packing, cls_alone: false, own, cross };
+        let mut pass = Pass { heads, unpadding, cls_alone: false, own, cross };
         for (index, layer) in self.layers.iter().enumerate() {
             // A causal mask counts queries from the last, so there the first is not taken out before the end.
-            pass.cls_alone = states == States::Cls && !causal && index + 1 == self.layers.len();
+            pass.cls_alone = pooling == Pooling::Cls && !causal && index + 1 == self.layers.len();
             let seen = seen.map(|seen| &seen.keys.layers[index]);
-            x = match (&mut past, bound.checkpointing, seen) {
+            x = match (&mut cache, bound.checkpointing, seen) {
                 (None, Checkpointing::Block, None) => layer.segment(x, None, &pass, bound)?,
-                (None, Checkpointing::Block, Some(Sight::Keys(key, value))) => {
+                (None, Checkpointing::Block, Some(KvSource::Projected(key, value))) => {
                     layer.segment(x, Some((key, value)), &pass, bound)?
                 }
                 (None, ..) => {
                     let keys = layer.keys(&x, &pass, bound)?;
                     layer.forward(&x, keys, seen, &pass, bound)?
                 }
-                (Some(past), ..) => {
-                    let keys = past.extend(index, layer.keys(&x, &pass, bound)?)?;
+                (Some(cache), ..) => {
+                    let keys = cache.extend(index, layer.keys(&x, &pass, bound)?)?;
                     layer.forward(&x, keys, seen, &pass, bound)?
                 }
             };
         }
-        match states {
-            States::Cls if pass.cls_alone => Ok(x),
-            States::Cls => pass.packing.first(&x),
-            States::All | States::Tokens => pass.packing.unpack(&x, length),
+        match pooling {
+            Pooling::Cls if pass.cls_alone => Ok(x),
+            Pooling::Cls => pass.unpadding.first(&x),
+            Pooling::All | Pooling::Tokens => pass.unpadding.pad(&x, length),
         }
     }
 
     /// Words and positions of the tokens of ids (batch, length), `before` words after the start: (tokens, width).
-    fn embed(&self, ids: &Tensor, before: usize, packing: &Packing) -> Result<Tensor> {
-        let ids = ids.narrow(1, 0, packing.length())?;
-        let words = self.words.index_select(&packing.pack(&ids)?.contiguous()?, 0)?; // (tokens, width)
-        let positions = self.positions.narrow(0, before, packing.length())?;
-        let sum = match packing.columns() {
+    fn embed(&self, ids: &Tensor, before: usize, unpadding: &Unpadding) -> Result<Tensor> {
+        let ids = ids.narrow(1, 0, unpadding.length())?;
+        let words = self.words.index_select(&unpadding.unpad(&ids)?.contiguous()?, 0)?; // (tokens, width)
+        let positions = self.positions.narrow(0, before, unpadding.length())?;
+        let sum = match unpadding.columns() {
             Some(columns) => (words + positions.index_select(columns, 0)?)?,
-            None => packing.spread(&words)?.broadcast_add(&positions)?.flatten(0, 1)?,
+            None => unpadding.scatter(&words)?.broadcast_add(&positions)?.flatten(0, 1)?,
         };
         self.norm.forward(&sum)
     }
@@ -289,7 +289,7 @@ impl Layer {
     /// Keys and values of the self-attention over tokens x (tokens, width): (batch, length, width).
     fn keys(&self, x: &Tensor, pass: &Pass, bound: &BoundModel) -> Result<(Tensor, Tensor)> {
         let (key, value) = self.own.keys(x, bound)?;
-        Ok((pass.packing.spread(&key)?, pass.packing.spread(&value)?))
+        Ok((pass.unpadding.scatter(&key)?, pass.unpadding.scatter(&value)?))
     }
 
     /// Tokens x (tokens, width) to the same, or to those that go on, looking at `keys` of their texts and at what is
@@ -298,15 +298,15 @@ impl Layer {
         &self,
         x: &Tensor,
         keys: (Tensor, Tensor),
-        seen: Option<&Sight>,
+        seen: Option<&KvSource>,
         pass: &Pass,
         bound: &BoundModel,
     ) -> Result<Tensor> {
-        let keys = Sight::Keys(keys.0, keys.1);
-        let Pass { heads, packing, cls_alone, own, cross } = pass;
+        let keys = KvSource::Projected(keys.0, keys.1);
+        let Pass { heads, unpadding, cls_alone, own, cross } = pass;
         let (first, texts) = match cls_alone {
-            true => (Some(packing.first(x)?), Packing::dense(packing.batch(), 1)),
-            false => (None, packing.clone()),
+            true => (Some(unpadding.first(x)?), Unpadding::dense(unpadding.batch(), 1)),
+            false => (None, unpadding.clone()),
         };
         let x = first.as_ref().unwrap_or(x);
         let h_self = self.own.forward(x, &keys, &texts, (*heads, own), bound)?; // (tokens, width)
@@ -332,7 +332,7 @@ impl Layer {
             move |layer: &Self, inputs: &[Tensor], bound: &BoundModel| {
                 let keys = layer.keys(&inputs[0], &pass, bound)?;
                 let seen = inputs.get(1).zip(inputs.get(2));
-                let seen = seen.map(|(key, value)| Sight::Keys(key.clone(), value.clone()));
+                let seen = seen.map(|(key, value)| KvSource::Projected(key.clone(), value.clone()));
                 layer.forward(&inputs[0], keys, seen.as_ref(), &pass, bound)
             }
         };

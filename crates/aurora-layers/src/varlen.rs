@@ -10,30 +10,30 @@ use candle_core::{DType, Tensor};
 
 /// How the tokens of a batch of texts lie in a grid (batch, length).
 #[derive(Debug, Clone)]
-pub(crate) struct Packing {
+pub(crate) struct Unpadding {
     batch: usize,
     length: usize,
-    gaps: Option<Gaps>,
+    pad_indices: Option<PadIndices>,
 }
 
 /// The grid of texts of which some have padding.
 #[derive(Debug, Clone)]
-struct Gaps {
-    places: Tensor,  // (tokens), where in the grid each token stands
+struct PadIndices {
+    indices: Tensor, // (tokens), where in the grid each token stands
     tokens: Tensor,  // (batch * length), which token stands at each place
     first: Tensor,   // (batch), the token at the start of each text
     columns: Tensor, // (tokens), the column of each token
 }
 
-impl Packing {
+impl Unpadding {
     /// Texts of one length: every place of the grid is a token.
     pub(crate) fn dense(batch: usize, length: usize) -> Self {
-        Self { batch, length, gaps: None }
+        Self { batch, length, pad_indices: None }
     }
 
     /// The texts of a mask (batch, length) of ones for tokens and zeros for padding, in any pattern. The grid is as
     /// long as the longest text. Where the first place of a text is padding, nothing is left out.
-    pub(crate) fn of(mask: &Tensor) -> Result<Self> {
+    pub(crate) fn from_mask(mask: &Tensor) -> Result<Self> {
         let (batch, full) = mask.dims2()?;
         let rows: Vec<Vec<f32>> = mask.to_dtype(DType::F32)?.to_vec2()?;
         let token = |row: &[f32], column: usize| row.get(column).is_some_and(|one| *one != 0.0);
@@ -43,25 +43,26 @@ impl Packing {
         }
         let end = |row: &Vec<f32>| row.iter().rposition(|one| *one != 0.0).map_or(0, |at| at + 1);
         let length = rows.iter().map(end).max().unwrap_or(0);
-        let (mut places, mut tokens, mut first, mut columns) = (vec![], vec![], vec![], vec![]);
+        let (mut indices, mut tokens, mut first, mut columns) = (vec![], vec![], vec![], vec![]);
         for (text, row) in rows.iter().enumerate() {
-            first.push(places.len() as u32);
+            first.push(indices.len() as u32);
             for column in 0..length {
                 if token(row, column) {
-                    places.push((text * length + column) as u32);
+                    indices.push((text * length + column) as u32);
                     columns.push(column as u32);
                 }
                 // At padding the token before it: one is there, since the first place is a token.
-                tokens.push(places.len() as u32 - 1);
+                tokens.push(indices.len() as u32 - 1);
             }
         }
         let index = |rows: Vec<u32>| -> Result<Tensor> {
             let count = rows.len();
             Ok(Tensor::from_vec(rows, count, mask.device())?)
         };
-        let (places, tokens) = (index(places)?, index(tokens)?);
-        let gaps = Gaps { places, tokens, first: index(first)?, columns: index(columns)? };
-        Ok(Self { batch, length, gaps: Some(gaps) })
+        let (indices, tokens) = (index(indices)?, index(tokens)?);
+        let pad_indices =
+            PadIndices { indices, tokens, first: index(first)?, columns: index(columns)? };
+        Ok(Self { batch, length, pad_indices: Some(pad_indices) })
     }
 
     /// Number of texts.
@@ -76,44 +77,47 @@ impl Packing {
 
     /// The column of each token, (tokens); none where every place is one.
     pub(crate) fn columns(&self) -> Option<&Tensor> {
-        self.gaps.as_ref().map(|gaps| &gaps.columns)
+        self.pad_indices.as_ref().map(|pad_indices| &pad_indices.columns)
     }
 
     /// The tokens of a grid (batch, length, ..): (tokens, ..).
-    pub(crate) fn pack(&self, grid: &Tensor) -> Result<Tensor> {
+    pub(crate) fn unpad(&self, grid: &Tensor) -> Result<Tensor> {
         let rows = grid.flatten(0, 1)?;
-        match &self.gaps {
+        match &self.pad_indices {
             None => Ok(rows),
-            Some(gaps) => Ok(rows.index_select(&gaps.places, 0)?),
+            Some(pad_indices) => Ok(rows.index_select(&pad_indices.indices, 0)?),
         }
     }
 
     /// Tokens (tokens, width) in their places of the grid (batch, length, width), any of them in the free ones.
-    pub(crate) fn spread(&self, tokens: &Tensor) -> Result<Tensor> {
+    pub(crate) fn scatter(&self, tokens: &Tensor) -> Result<Tensor> {
         let shape = (self.batch, self.length, ());
-        match &self.gaps {
+        match &self.pad_indices {
             None => Ok(tokens.reshape(shape)?),
-            Some(gaps) => Ok(tokens.index_select(&gaps.tokens, 0)?.reshape(shape)?),
+            Some(pad_indices) => Ok(tokens.index_select(&pad_indices.tokens, 0)?.reshape(shape)?),
         }
     }
 
     /// Of tokens (tokens, width) the first of each text: (batch, width).
     pub(crate) fn first(&self, tokens: &Tensor) -> Result<Tensor> {
-        match &self.gaps {
-            None => crate::cls(&self.spread(tokens)?),
-            Some(gaps) => Ok(tokens.index_select(&gaps.first, 0)?),
+        match &self.pad_indices {
+            None => crate::cls(&self.scatter(tokens)?),
+            Some(pad_indices) => Ok(tokens.index_select(&pad_indices.first, 0)?),
         }
     }
 
     /// Tokens (tokens, width) in their places of (batch, `length`, width), which may be longer than the grid; zeros in
     /// the free ones.
-    pub(crate) fn unpack(&self, tokens: &Tensor, length: usize) -> Result<Tensor> {
-        let Some(gaps) = &self.gaps else { return self.spread(tokens) };
+    pub(crate) fn pad(&self, tokens: &Tensor, length: usize) -> Result<Tensor> {
+        let Some(pad_indices) = &self.pad_indices else { return self.scatter(tokens) };
         let (_, width) = tokens.dims2()?;
         let grid =
             Tensor::zeros((self.batch * self.length, width), tokens.dtype(), tokens.device())?;
-        let grid =
-            grid.index_add(&gaps.places, tokens, 0)?.reshape((self.batch, self.length, width))?;
+        let grid = grid.index_add(&pad_indices.indices, tokens, 0)?.reshape((
+            self.batch,
+            self.length,
+            width,
+        ))?;
         Ok(grid.pad_with_zeros(1, 0, length.saturating_sub(self.length))?)
     }
 }
@@ -131,27 +135,31 @@ mod tests {
     #[test]
     fn tokens_come_back_to_their_places() {
         // The last column is padding in both, and one text has a hole.
-        let packing = Packing::of(&mask(&[[1., 0., 1., 0., 0.], [1., 1., 1., 1., 0.]])).unwrap();
-        assert_eq!(packing.length(), 4);
+        let unpadding =
+            Unpadding::from_mask(&mask(&[[1., 0., 1., 0., 0.], [1., 1., 1., 1., 0.]])).unwrap();
+        assert_eq!(unpadding.length(), 4);
         let grid = Tensor::arange(0f32, 8., &Device::Cpu).unwrap().reshape((2, 4, 1)).unwrap();
-        let tokens = packing.pack(&grid).unwrap();
+        let tokens = unpadding.unpad(&grid).unwrap();
         assert_eq!(
             tokens.flatten_all().unwrap().to_vec1::<f32>().unwrap(),
             [0., 2., 4., 5., 6., 7.]
         );
         let values = |t: Tensor| t.squeeze(2).unwrap().to_vec2::<f32>().unwrap();
-        assert_eq!(values(packing.spread(&tokens).unwrap()), [[0., 0., 2., 2.], [4., 5., 6., 7.]]);
-        let unpacked = values(packing.unpack(&tokens, 5).unwrap());
+        assert_eq!(
+            values(unpadding.scatter(&tokens).unwrap()),
+            [[0., 0., 2., 2.], [4., 5., 6., 7.]]
+        );
+        let unpacked = values(unpadding.pad(&tokens, 5).unwrap());
         assert_eq!(unpacked, [[0., 0., 2., 0., 0.], [4., 5., 6., 7., 0.]]);
-        assert_eq!(packing.first(&tokens).unwrap().to_vec2::<f32>().unwrap(), [[0.], [4.]]);
-        assert_eq!(packing.columns().unwrap().to_vec1::<u32>().unwrap(), [0, 2, 0, 1, 2, 3]);
+        assert_eq!(unpadding.first(&tokens).unwrap().to_vec2::<f32>().unwrap(), [[0.], [4.]]);
+        assert_eq!(unpadding.columns().unwrap().to_vec1::<u32>().unwrap(), [0, 2, 0, 1, 2, 3]);
     }
 
     #[test]
     fn nothing_is_left_out_where_nothing_can_be() {
         for rows in [[[1f32; 5]; 2], [[0., 1., 1., 1., 1.], [1., 1., 0., 0., 0.]]] {
-            let packing = Packing::of(&mask(&rows)).unwrap();
-            assert_eq!((packing.length(), packing.columns().is_none()), (5, true));
+            let unpadding = Unpadding::from_mask(&mask(&rows)).unwrap();
+            assert_eq!((unpadding.length(), unpadding.columns().is_none()), (5, true));
         }
     }
 }

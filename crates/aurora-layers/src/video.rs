@@ -41,13 +41,13 @@ impl Blip {
 }
 
 /// The states of clips as fused attention takes them, all frames one after the other: (clips, frames * tokens, width).
-pub fn clip_tokens(states: &Tensor) -> Result<Tensor> {
+pub fn flatten_frames(states: &Tensor) -> Result<Tensor> {
     Ok(states.flatten(1, 2)?)
 }
 
 /// Which of those tokens are of frames that are there: a mask of frames (clips, frames) to one of tokens (clips, frames
-/// * tokens), for [`crate::CrossKeys::hiding`].
-pub fn clip_token_mask(mask: &Tensor, tokens: usize) -> Result<Tensor> {
+/// * tokens), for [`crate::EncoderKv::with_mask`].
+pub fn flatten_frame_mask(mask: &Tensor, tokens: usize) -> Result<Tensor> {
     let (clips, frames) = mask.dims2()?;
     Ok(mask.unsqueeze(2)?.broadcast_as((clips, frames, tokens))?.contiguous()?.flatten(1, 2)?)
 }
@@ -78,7 +78,7 @@ impl BoundModel {
     }
 
     /// Whether a pass with frame-aware attention needs the features of frames.
-    pub fn weighs_frames(&self, training: bool) -> bool {
+    pub fn needs_frame_features(&self, training: bool) -> bool {
         match self.frame_aware {
             FrameAware::Never => false,
             FrameAware::InTraining => training,
@@ -87,13 +87,13 @@ impl BoundModel {
     }
 }
 
-/// Frame-aware attention: what each text multiplies the keys of its clip's frames by, for [`crate::Seen::scaled`].
+/// Frame-aware attention: what each text multiplies the keys of its clip's frames by, for [`crate::CrossAttention::with_key_scale`].
 ///
 /// Text features (pairs, projection), features of the frames of each text's clip (pairs, frames, projection), both of
 /// unit length, and which of those frames are there (pairs, frames); every frame has `tokens` tokens. Frame t gets
 /// `frames softmax_t(similarity / 4)`, its `[CLS]` 1, over the frames that are there. Result: (pairs, frames * tokens),
 /// without gradient.
-pub fn frame_scale(
+pub fn frame_attention_scale(
     text: &Tensor,
     frames: &Tensor,
     mask: Option<&Tensor>,
@@ -127,7 +127,8 @@ mod tests {
         let text = Tensor::new(&[[1f32, 0.], [0., 1.]], &Device::Cpu).unwrap();
         let frames =
             Tensor::new(&[[[1f32, 0.], [0., 1.]], [[0., 1.], [0., 1.]]], &Device::Cpu).unwrap();
-        let scale = frame_scale(&text, &frames, None, 3).unwrap().to_vec2::<f32>().unwrap();
+        let scale =
+            frame_attention_scale(&text, &frames, None, 3).unwrap().to_vec2::<f32>().unwrap();
         let near = 2.0 * (0.25f32.exp() / (0.25f32.exp() + 1.0));
         for (found, wanted) in scale[0].iter().zip([1.0, near, near, 1.0, 2.0 - near, 2.0 - near]) {
             assert!((found - wanted).abs() < 1e-6, "{scale:?}");
@@ -140,11 +141,15 @@ mod tests {
         let text = Tensor::new(&[[1f32, 0.]], &Device::Cpu).unwrap();
         let frames = Tensor::new(&[[[1f32, 0.], [0., 1.], [0.6, 0.8]]], &Device::Cpu).unwrap();
         let mask = Tensor::new(&[[1f32, 1., 0.]], &Device::Cpu).unwrap();
-        let masked = frame_scale(&text, &frames, Some(&mask), 2).unwrap().to_vec2::<f32>().unwrap();
+        let masked = frame_attention_scale(&text, &frames, Some(&mask), 2)
+            .unwrap()
+            .to_vec2::<f32>()
+            .unwrap();
         let short = frames.narrow(1, 0, 2).unwrap();
-        let short = frame_scale(&text, &short, None, 2).unwrap().to_vec2::<f32>().unwrap();
+        let short =
+            frame_attention_scale(&text, &short, None, 2).unwrap().to_vec2::<f32>().unwrap();
         assert_eq!(masked[0][..4], short[0][..]);
-        let tokens = clip_token_mask(&mask, 2).unwrap().to_vec2::<f32>().unwrap();
+        let tokens = flatten_frame_mask(&mask, 2).unwrap().to_vec2::<f32>().unwrap();
         assert_eq!(tokens, [[1., 1., 1., 1., 0., 0.]]);
     }
 }

@@ -22,8 +22,9 @@ use aurora_kernels::random::Stream;
 use aurora_layers::checkpoint::{Checkpoint, hugging_face_config, read_tensors};
 use aurora_layers::peft::{export_lora, import_lora};
 use aurora_layers::{
-    AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, BoundModel, CrossKeys,
-    DecoderTokens, Form, Generation, ParamGroup, Seen, Tensors, Variant, cls, tensors,
+    AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, BoundModel,
+    CrossAttention, DecoderTokens, EncoderKv, Form, GenerationConfig, ParamGroup, Tensors, Variant,
+    cls, tensors,
 };
 use aurora_train::answering::{Texts, mean_text_loss, question_states};
 use candle_core::{DType, Device, Tensor};
@@ -136,8 +137,8 @@ fn retrieval((blip, bound): (&Blip, &BoundModel), inputs: &Tensors) -> Result<Na
     let text = blip.encode_text(&ids, &mask, bound)?; // (batch, length, text width)
     let image = bound.image_features(&vision)?; // (batch, projection)
     let itc = image.matmul(&bound.text_features(&text)?.t()?)?;
-    let keys = blip.cross_keys(&vision, bound)?;
-    let fused = cls(&blip.fuse(&ids, &mask, &Seen::new(&keys), bound)?)?; // (batch, text width)
+    let keys = blip.encode_kv(&vision, bound)?;
+    let fused = cls(&blip.fuse(&ids, &mask, &CrossAttention::new(&keys), bound)?)?; // (batch, text width)
     let itm = bound.match_logits(&fused)?;
     Ok(vec![("vision", vision), ("itc", itc), ("itm", itm)])
 }
@@ -154,8 +155,8 @@ fn answering(
     let (ids, answer_mask) = text(inputs, "decoder_input_ids", "decoder_attention_mask")?;
     let answers = Texts { token_ids: &ids, mask: &answer_mask };
     // Transformers has a mask for the padding of questions, and its cross-attention does not read it.
-    let keys = blip.decoder_keys(&states, None, bound)?;
-    let loss = mean_text_loss(model, &answers, &Seen::new(&keys), 0.0)?.reshape(1)?;
+    let keys = blip.encode_decoder_kv(&states, None, bound)?;
+    let loss = mean_text_loss(model, &answers, &CrossAttention::new(&keys), 0.0)?.reshape(1)?;
     Ok(vec![("loss", loss), ("generated", generated(model, tokens, &keys)?)])
 }
 
@@ -167,11 +168,11 @@ fn captioning(
     let (blip, bound) = model;
     let (ids, mask) = text(inputs, "input_ids", "attention_mask")?;
     let states = blip.encode_image(named(inputs, "pixel_values")?, bound)?;
-    let keys = blip.decoder_keys(&states, None, bound)?;
-    let decoded = blip.decode(&ids, &mask, &Seen::new(&keys), bound)?;
+    let keys = blip.encode_decoder_kv(&states, None, bound)?;
+    let decoded = blip.decode(&ids, &mask, &CrossAttention::new(&keys), bound)?;
     let logits = blip.predict_words(&decoded)?;
     let captions = Texts { token_ids: &ids, mask: &mask };
-    let loss = mean_text_loss(model, &captions, &Seen::new(&keys), 0.0)?.reshape(1)?;
+    let loss = mean_text_loss(model, &captions, &CrossAttention::new(&keys), 0.0)?.reshape(1)?;
     let written = generated(model, tokens, &keys)?;
     Ok(vec![("logits", logits), ("loss", loss), ("generated", written)])
 }
@@ -180,9 +181,9 @@ fn captioning(
 fn generated(
     (blip, bound): (&Blip, &BoundModel),
     tokens: &DecoderTokens,
-    keys: &CrossKeys,
+    keys: &EncoderKv,
 ) -> Result<Tensor> {
-    let rows = blip.generate(&[], keys, &Generation::greedy(WORDS), bound)?;
+    let rows = blip.generate(&[], keys, &GenerationConfig::greedy(WORDS), bound)?;
     let padded = rows.iter().map(|row| {
         let padding = std::iter::repeat(&tokens.pad_token_id);
         row.iter().chain(padding).take(WORDS).map(|&id| i64::from(id)).collect()

@@ -5,7 +5,7 @@
 //! values once, however many answers look at them.
 
 use aurora_kernels::negative_log_likelihood;
-use aurora_layers::{Blip, BoundModel, CrossKeys, Seen, clip_tokens};
+use aurora_layers::{Blip, BoundModel, CrossAttention, EncoderKv, flatten_frames};
 use candle_core::{DType, Tensor};
 
 use crate::error::{Error, Result};
@@ -43,10 +43,10 @@ pub struct Asked<'a> {
 }
 
 /// Pictures or clips as the questions about them look at them.
-fn seen_keys(blip: &Blip, bound: &BoundModel, images: Images) -> Result<CrossKeys> {
+fn seen_keys(blip: &Blip, bound: &BoundModel, images: Images) -> Result<EncoderKv> {
     let Images { pixels, frame_mask } = images;
     let states = match pixels.rank() {
-        5 => clip_tokens(&blip.encode_clips(pixels, bound)?)?,
+        5 => flatten_frames(&blip.encode_clips(pixels, bound)?)?,
         _ => blip.encode_image(pixels, bound)?,
     };
     image_keys(blip, bound, &states, frame_mask)
@@ -65,13 +65,13 @@ pub fn question_states<'a>(
 ) -> Result<Tensor> {
     let keys = seen_keys(blip, bound, images.into())?;
     let Texts { token_ids, mask } = questions;
-    Ok(blip.fuse(token_ids, mask, &Seen::new(&keys), bound)?)
+    Ok(blip.fuse(token_ids, mask, &CrossAttention::new(&keys), bound)?)
 }
 
 /// Questions about pictures as the decoder looks at them: [`question_states`] without their padding.
 ///
 /// The original code hides the padding in training and ranking but not when it writes answers; transformers never
-/// does. For their numbers give [`Blip::decoder_keys`] the states without a mask.
+/// does. For their numbers give [`Blip::encode_decoder_kv`] the states without a mask.
 ///
 /// # Errors
 /// Shapes that do not fit the model, a model without encoder or decoder.
@@ -80,12 +80,12 @@ pub fn read_questions<'a>(
     bound: &BoundModel,
     images: impl Into<Images<'a>>,
     questions: &Texts,
-) -> Result<CrossKeys> {
+) -> Result<EncoderKv> {
     let keys = seen_keys(blip, bound, images.into())?;
     let Texts { token_ids, mask } = questions;
     // Padding is hidden from the decoder, so its states need not be computed.
-    let states = blip.fuse_tokens(token_ids, mask, &Seen::new(&keys), bound)?;
-    Ok(blip.decoder_keys(&states, Some(mask), bound)?)
+    let states = blip.fuse_tokens(token_ids, mask, &CrossAttention::new(&keys), bound)?;
+    Ok(blip.encode_decoder_kv(&states, Some(mask), bound)?)
 }
 
 /// The loss of each text, summed over its words: (texts). Text b looks at what `seen` says; the words that are
@@ -96,7 +96,7 @@ pub fn read_questions<'a>(
 pub fn text_losses(
     (blip, bound): (&Blip, &BoundModel),
     texts: &Texts,
-    seen: &Seen,
+    seen: &CrossAttention,
     label_smoothing: f64,
 ) -> Result<Tensor> {
     let states = blip.decode_tokens(texts.token_ids, texts.mask, seen, bound)?; // (texts, length, width)
@@ -132,7 +132,7 @@ pub fn text_losses(
 /// As [`text_losses`]; answers, questions and weights that differ in number.
 pub fn answer_loss(
     (blip, bound): (&Blip, &BoundModel),
-    questions: &CrossKeys,
+    questions: &EncoderKv,
     answers: &Answers,
 ) -> Result<Tensor> {
     let count = answers.texts.token_ids.dim(0)?;
@@ -143,7 +143,7 @@ pub fn answer_loss(
             return Err(Error::Count { operation: "answer_loss", name, found, expected: count });
         }
     }
-    let seen = Seen::new(questions).rows(answers.questions);
+    let seen = CrossAttention::new(questions).rows(answers.questions);
     let losses = text_losses((blip, bound), &answers.texts, &seen, 0.0)?;
     let weights = Tensor::from_slice(answers.weights, count, losses.device())?;
     let weights = weights.to_dtype(losses.dtype())?;
@@ -159,7 +159,7 @@ pub fn answer_loss(
 /// Shapes that do not fit the model, no candidates, a loss that is not a number.
 pub fn rank_answers(
     (blip, bound): (&Blip, &BoundModel),
-    questions: &CrossKeys,
+    questions: &EncoderKv,
     candidates: &Texts,
     k: usize,
 ) -> Result<Vec<usize>> {
@@ -177,7 +177,7 @@ pub fn rank_answers(
     // What follows [DEC] after each question.
     let start = candidates.token_ids.narrow(0, 0, 1)?.narrow(1, 0, 1)?.repeat((asked, 1))?;
     let mask = Tensor::ones((asked, 1), DType::F32, device)?;
-    let states = blip.decode(&start, &mask, &Seen::new(questions), bound)?.squeeze(1)?;
+    let states = blip.decode(&start, &mask, &CrossAttention::new(questions), bound)?.squeeze(1)?;
     let first: Vec<Vec<f32>> = blip.predict_words(&states)?.to_dtype(DType::F32)?.to_vec2()?;
     let words: Vec<u32> = candidates.token_ids.narrow(1, 1, 1)?.flatten_all()?.to_vec1()?;
     let mut best = Vec::with_capacity(asked);
@@ -191,7 +191,7 @@ pub fn rank_answers(
         let chosen =
             (candidates.token_ids.index_select(&rows, 0)?, candidates.mask.index_select(&rows, 0)?);
         let texts = Texts { token_ids: &chosen.0, mask: &chosen.1 };
-        let seen = Seen::new(questions).rows(vec![question; order.len()]);
+        let seen = CrossAttention::new(questions).rows(vec![question; order.len()]);
         let losses: Vec<f32> =
             text_losses((blip, bound), &texts, &seen, 0.0)?.detach().to_vec1()?;
         if let Some(place) = losses.iter().position(|loss| loss.is_nan()) {
@@ -215,8 +215,8 @@ pub fn caption_loss(
     label_smoothing: f64,
 ) -> Result<Tensor> {
     let states = blip.encode_image(images, bound)?;
-    let keys = blip.decoder_keys(&states, None, bound)?;
-    mean_text_loss((blip, bound), captions, &Seen::new(&keys), label_smoothing)
+    let keys = blip.encode_decoder_kv(&states, None, bound)?;
+    mean_text_loss((blip, bound), captions, &CrossAttention::new(&keys), label_smoothing)
 }
 
 /// The mean loss of the words of texts; the first of each is not predicted.
@@ -226,7 +226,7 @@ pub fn caption_loss(
 pub fn mean_text_loss(
     model: (&Blip, &BoundModel),
     texts: &Texts,
-    seen: &Seen,
+    seen: &CrossAttention,
     label_smoothing: f64,
 ) -> Result<Tensor> {
     let losses = text_losses(model, texts, seen, label_smoothing)?;

@@ -1,6 +1,6 @@
 //! Two-stage evaluation of retrieval: similarity of features over everything, matching logits for the best.
 
-use aurora_layers::{Blip, BoundModel, Seen};
+use aurora_layers::{Blip, BoundModel, CrossAttention};
 use candle_core::Tensor;
 
 use crate::error::Result;
@@ -160,7 +160,7 @@ impl Gallery {
 
     /// What each candidate text multiplies the keys of its clip by, (pairs, keys); none of pictures.
     fn frame_weights(&self, bound: &BoundModel, work: &[Candidates]) -> Result<Option<Tensor>> {
-        if self.frames.is_empty() || !bound.weighs_frames(false) {
+        if self.frames.is_empty() || !bound.needs_frame_features(false) {
             return Ok(None);
         }
         let pairs =
@@ -208,12 +208,12 @@ impl Gallery {
         let folded = weights.is_none()
             && frame_mask.is_none()
             && states.device().is_cpu()
-            && blip.prefers_folded(texts.len() * length, work.len());
+            && blip.prefers_absorbed(texts.len() * length, work.len());
         let keys = match folded {
-            true => blip.cross_states(&states)?,
+            true => blip.lazy_kv(&states)?,
             false => image_keys(blip, bound, &states, frame_mask.as_ref())?,
         };
-        let seen = Seen::new(&keys).rows(rows).scaled(weights);
+        let seen = CrossAttention::new(&keys).rows(rows).with_key_scale(weights);
         let fused = blip.fuse_cls(&ids, &mask, &seen, bound)?; // (pairs, width)
         let fused = if bound.has_context() {
             let own: Vec<&Tensor> = texts.iter().map(|&text| &self.text_cls[text]).collect();

@@ -5,7 +5,10 @@
 //! a picture are computed once and serve its right pair and every negative it is drawn for.
 
 use aurora_kernels::cross_entropy;
-use aurora_layers::{Blip, BoundModel, CrossKeys, Seen, clip_token_mask, clip_tokens, frame_scale};
+use aurora_layers::{
+    Blip, BoundModel, CrossAttention, EncoderKv, flatten_frame_mask, flatten_frames,
+    frame_attention_scale,
+};
 use candle_core::Tensor;
 
 use crate::error::Result;
@@ -114,7 +117,7 @@ pub fn encode_images<'a>(
         return Ok(EncodedImages {
             features: bound.clip_features(&states, frame_mask)?,
             frames: Some(Frames { features, mask: frame_mask.cloned() }),
-            states: clip_tokens(&states)?,
+            states: flatten_frames(&states)?,
         });
     }
     let states = blip.encode_image(pixels, bound)?;
@@ -131,13 +134,13 @@ pub fn image_keys(
     bound: &BoundModel,
     states: &Tensor,
     frame_mask: Option<&Tensor>,
-) -> Result<CrossKeys> {
-    let keys = blip.cross_keys(states, bound)?;
+) -> Result<EncoderKv> {
+    let keys = blip.encode_kv(states, bound)?;
     match frame_mask {
         None => Ok(keys),
         Some(mask) => {
             let tokens = states.dim(1)? / mask.dim(1)?;
-            Ok(keys.hiding(&clip_token_mask(mask, tokens)?)?)
+            Ok(keys.with_mask(&flatten_frame_mask(mask, tokens)?)?)
         }
     }
 }
@@ -178,10 +181,11 @@ pub(crate) fn frame_weights(
     frames: Option<&Frames>,
     keys: usize,
 ) -> Result<Option<Tensor>> {
-    let Some(Frames { features, mask }) = frames.filter(|_| bound.weighs_frames(training)) else {
+    let Some(Frames { features, mask }) = frames.filter(|_| bound.needs_frame_features(training))
+    else {
         return Ok(None);
     };
-    Ok(Some(frame_scale(text, features, mask.as_ref(), keys / features.dim(1)?)?))
+    Ok(Some(frame_attention_scale(text, features, mask.as_ref(), keys / features.dim(1)?)?))
 }
 
 /// What ITC needs beside the batch.
@@ -271,7 +275,8 @@ pub fn matching(
         frames.transpose()?.as_ref(),
         encoded.image_states.dim(1)?,
     )?;
-    let seen = Seen::new(&keys).rows(chosen.image_rows.as_slice()).scaled(weights);
+    let seen =
+        CrossAttention::new(&keys).rows(chosen.image_rows.as_slice()).with_key_scale(weights);
     let fused = blip.fuse_cls(&ids, &mask, &seen, bound)?; // (3 rows, width)
     let fused = if bound.has_context() {
         let text_cls = encoded.text_cls.index_select(&text_rows, 0)?;

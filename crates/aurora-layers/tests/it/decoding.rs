@@ -2,8 +2,9 @@
 
 use aurora_kernels::random::Stream;
 use aurora_layers::{
-    AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, BoundModel, CrossKeys,
-    DecoderTokens, Form, Generation, Seen, TextConfig, Variant, VisionConfig,
+    AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, BoundModel,
+    CrossAttention, DecoderTokens, EncoderKv, Form, GenerationConfig, TextConfig, Variant,
+    VisionConfig,
 };
 use candle_core::{DType, Device, Tensor};
 
@@ -48,17 +49,17 @@ fn model(words: usize, seed: u64) -> (Backbone, Tensor) {
     (backbone, images)
 }
 
-fn keys(blip: &Blip, images: &Tensor, bound: &BoundModel) -> CrossKeys {
+fn keys(blip: &Blip, images: &Tensor, bound: &BoundModel) -> EncoderKv {
     let states = blip.encode_image(images, bound).unwrap();
-    blip.decoder_keys(&states, None, bound).unwrap()
+    blip.encode_decoder_kv(&states, None, bound).unwrap()
 }
 
 /// Log-likelihoods of the words that follow `ids` for picture `row`, all computed anew.
-fn next(blip: &Blip, keys: &CrossKeys, row: u32, ids: &[u32], bound: &BoundModel) -> Vec<f64> {
+fn next(blip: &Blip, keys: &EncoderKv, row: u32, ids: &[u32], bound: &BoundModel) -> Vec<f64> {
     let length = ids.len();
     let ids = Tensor::from_slice(ids, (1, length), &Device::Cpu).unwrap();
     let mask = Tensor::ones((1, length), DType::F32, &Device::Cpu).unwrap();
-    let states = blip.decode(&ids, &mask, &Seen::new(keys).rows([row]), bound).unwrap();
+    let states = blip.decode(&ids, &mask, &CrossAttention::new(keys).rows([row]), bound).unwrap();
     let last = states.narrow(1, length - 1, 1).unwrap().squeeze(1).unwrap();
     let logits: Vec<f32> =
         blip.predict_words(&last).unwrap().squeeze(0).unwrap().to_vec1().unwrap();
@@ -76,7 +77,7 @@ fn kept_keys_change_nothing() {
         let bound = tuned.bind(&blip, None).unwrap();
         let keys = keys(&blip, &images, &bound);
         let prompt = [7, 9];
-        let written = blip.generate(&prompt, &keys, &Generation::greedy(8), &bound).unwrap();
+        let written = blip.generate(&prompt, &keys, &GenerationConfig::greedy(8), &bound).unwrap();
         for (row, written) in (0u32..).zip(&written) {
             let mut ids = vec![1, 7, 9];
             for step in 0..8 {
@@ -98,13 +99,13 @@ fn kept_keys_change_nothing() {
 /// With room for every draft a beam is an exhaustive search.
 #[test]
 fn a_wide_beam_finds_the_best_text() {
-    let (words, longest) = (6u32, 3);
+    let (words, max_new_tokens) = (6u32, 3);
     for (seed, length_penalty) in [(1, 1.0), (2, 0.0), (3, 2.0), (4, 1.0)] {
         let (backbone, images) = model(words as usize, seed);
         let blip = backbone.model().unwrap();
         let bound = blip.bind_frozen().unwrap();
         let keys = keys(&blip, &images, &bound);
-        let how = Generation { longest, beams: 300, length_penalty };
+        let how = GenerationConfig { max_new_tokens, num_beams: 300, length_penalty };
         let written = blip.generate(&[], &keys, &how, &bound).unwrap();
         for (row, written) in (0u32..).zip(&written) {
             let mut best = (f64::NEG_INFINITY, Vec::new());
@@ -115,7 +116,7 @@ fn a_wide_beam_finds_the_best_text() {
                     let score = score + scores[word as usize];
                     let count = ids.len() as f64;
                     let more: Vec<u32> = ids.iter().copied().chain([word]).collect();
-                    if word == END || ids.len() == longest {
+                    if word == END || ids.len() == max_new_tokens {
                         let mut text = more[1..].to_vec();
                         text.retain(|&word| word != END);
                         let score = score / count.powf(length_penalty);
@@ -146,9 +147,9 @@ fn a_model_says_which_part_it_lacks() {
     assert!(message.contains("matching head"), "{message}");
     let keys = keys(&blip, &images, &bare);
     for (how, field) in [
-        (Generation::greedy(0), "longest"),
-        (Generation { beams: 0, ..Generation::greedy(3) }, "beams"),
-        (Generation::greedy(20), "max_positions"),
+        (GenerationConfig::greedy(0), "max_new_tokens"),
+        (GenerationConfig { num_beams: 0, ..GenerationConfig::greedy(3) }, "beams"),
+        (GenerationConfig::greedy(20), "max_positions"),
     ] {
         let message = blip.generate(&[], &keys, &how, &bare).unwrap_err().to_string();
         assert!(message.contains(field), "{message}");

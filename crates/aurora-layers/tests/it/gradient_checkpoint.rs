@@ -3,7 +3,7 @@
 use crate::small::trained::{assert_same, backbone, gradients, loss, specs, trained};
 use crate::small::{Inputs, answering, config, inputs};
 use aurora_kernels::DeltaMode;
-use aurora_layers::{AdapterKind, Blip, BlipConfig, BoundModel, Checkpointing, Seen};
+use aurora_layers::{AdapterKind, Blip, BlipConfig, BoundModel, Checkpointing, CrossAttention};
 use candle_core::{DType, Tensor};
 
 /// The small inputs in the model's element type.
@@ -15,8 +15,8 @@ fn inputs_for(blip: &Blip) -> Inputs {
 fn retrieval(blip: &Blip, bound: &BoundModel) -> Tensor {
     let Inputs { images, ids, mask } = inputs_for(blip);
     let states = blip.encode_image(&images, bound).unwrap();
-    let keys = blip.cross_keys(&states, bound).unwrap();
-    let seen = Seen::new(&keys).rows([2, 0, 1]);
+    let keys = blip.encode_kv(&states, bound).unwrap();
+    let seen = CrossAttention::new(&keys).rows([2, 0, 1]);
     let parts = [
         blip.encode_image_cls(&images, bound).unwrap(),
         blip.encode_text(&ids, &mask, bound).unwrap(),
@@ -32,10 +32,10 @@ fn retrieval(blip: &Blip, bound: &BoundModel) -> Tensor {
 fn answer(blip: &Blip, bound: &BoundModel) -> Tensor {
     let Inputs { images, ids, mask } = inputs_for(blip);
     let states = blip.encode_image(&images, bound).unwrap();
-    let keys = blip.cross_keys(&states, bound).unwrap();
-    let questions = blip.fuse_tokens(&ids, &mask, &Seen::new(&keys), bound).unwrap();
-    let keys = blip.decoder_keys(&questions, Some(&mask), bound).unwrap();
-    let seen = Seen::new(&keys).rows([1, 1, 0]);
+    let keys = blip.encode_kv(&states, bound).unwrap();
+    let questions = blip.fuse_tokens(&ids, &mask, &CrossAttention::new(&keys), bound).unwrap();
+    let keys = blip.encode_decoder_kv(&questions, Some(&mask), bound).unwrap();
+    let seen = CrossAttention::new(&keys).rows([1, 1, 0]);
     let states = blip.decode_tokens(&ids, &mask, &seen, bound).unwrap();
     loss(&blip.predict_words(&states).unwrap())
 }

@@ -7,7 +7,7 @@ use crate::small::trained::{
 use crate::small::{Inputs, answering, config, inputs};
 use aurora_kernels::DeltaMode;
 use aurora_kernels::random::Stream;
-use aurora_layers::{AdapterConfig, AdapterKind, Blip, BoundModel, Seen, Variant, cls};
+use aurora_layers::{AdapterConfig, AdapterKind, Blip, BoundModel, CrossAttention, Variant, cls};
 use candle_core::{D, DType, Device, Tensor, Var};
 use proptest::prelude::*;
 
@@ -17,8 +17,8 @@ const ROUNDING: f64 = 1e-11;
 /// What the passes to `[CLS]` give, (rows, width): pictures, texts, pairs.
 fn short(blip: &Blip, bound: &BoundModel, inputs: &Inputs) -> [Tensor; 3] {
     let Inputs { images, ids, mask } = inputs;
-    let keys = blip.cross_keys(&blip.encode_image(images, bound).unwrap(), bound).unwrap();
-    let seen = Seen::new(&keys).rows([2, 0, 1]);
+    let keys = blip.encode_kv(&blip.encode_image(images, bound).unwrap(), bound).unwrap();
+    let seen = CrossAttention::new(&keys).rows([2, 0, 1]);
     [
         blip.encode_image_cls(images, bound).unwrap(),
         blip.encode_text_cls(ids, mask, bound).unwrap(),
@@ -30,8 +30,8 @@ fn short(blip: &Blip, bound: &BoundModel, inputs: &Inputs) -> [Tensor; 3] {
 fn full(blip: &Blip, bound: &BoundModel, inputs: &Inputs) -> [Tensor; 3] {
     let Inputs { images, ids, mask } = inputs;
     let states = blip.encode_image(images, bound).unwrap();
-    let keys = blip.cross_keys(&states, bound).unwrap();
-    let seen = Seen::new(&keys).rows([2, 0, 1]);
+    let keys = blip.encode_kv(&states, bound).unwrap();
+    let seen = CrossAttention::new(&keys).rows([2, 0, 1]);
     [
         states,
         blip.encode_text(ids, mask, bound).unwrap(),
@@ -103,31 +103,33 @@ fn padding_changes_nothing(kind: AdapterKind, lengths: &[usize]) {
     let inputs = padded(lengths, 9);
     let bound = tuned.bind(&blip, None).unwrap();
     let states = blip.encode_image(&inputs.images, &bound).unwrap();
-    let keys = blip.cross_keys(&states, &bound).unwrap();
+    let keys = blip.encode_kv(&states, &bound).unwrap();
     let questions = normal("questions", (lengths.len(), 17, 32), DType::F64);
-    let decoder_keys = blip.decoder_keys(&questions, None, &bound).unwrap();
+    let decoder_kv = blip.encode_decoder_kv(&questions, None, &bound).unwrap();
     let rows: Vec<u32> = (0..lengths.len() as u32).rev().collect();
     // Each text weighs the keys of what it sees in a way of its own.
     let scale = normal("key scale", (lengths.len(), 17), DType::F64);
 
-    let seen = |keys| Seen::new(keys).rows(rows.as_slice()).scaled(Some(scale.clone()));
+    let seen =
+        |keys| CrossAttention::new(keys).rows(rows.as_slice()).with_key_scale(Some(scale.clone()));
     let (ids, mask) = (&inputs.ids, &inputs.mask);
     let batch = [
         blip.encode_text_cls(ids, mask, &bound).unwrap(),
         blip.fuse_cls(ids, mask, &seen(&keys), &bound).unwrap(),
         blip.fuse_tokens(ids, mask, &seen(&keys), &bound).unwrap(),
-        blip.decode_tokens(ids, mask, &seen(&decoder_keys), &bound).unwrap(),
+        blip.decode_tokens(ids, mask, &seen(&decoder_kv), &bound).unwrap(),
     ];
     let one_by_one = lengths.iter().enumerate().map(|(row, &length)| {
         let (ids, mask) = alone(&inputs, row, length);
         let one = scale.narrow(0, row, 1).unwrap();
-        let seen = |keys| Seen::new(keys).rows([rows[row]]).scaled(Some(one.clone()));
+        let seen =
+            |keys| CrossAttention::new(keys).rows([rows[row]]).with_key_scale(Some(one.clone()));
         let long = |states: Tensor| states.pad_with_zeros(1, 0, 9 - length).unwrap();
         [
             cls(&blip.encode_text(&ids, &mask, &bound).unwrap()).unwrap(),
             cls(&blip.fuse(&ids, &mask, &seen(&keys), &bound).unwrap()).unwrap(),
             long(blip.fuse(&ids, &mask, &seen(&keys), &bound).unwrap()),
-            long(blip.decode(&ids, &mask, &seen(&decoder_keys), &bound).unwrap()),
+            long(blip.decode(&ids, &mask, &seen(&decoder_kv), &bound).unwrap()),
         ]
     });
     let one_by_one: Vec<[Tensor; 4]> = one_by_one.collect();
@@ -171,13 +173,14 @@ fn a_mask_may_have_holes() {
     let bound = tuned.bind(&blip, None).unwrap();
     let Inputs { ids, images, .. } = inputs().of(DType::F64);
     let states = blip.encode_image(&images, &bound).unwrap();
-    let keys = blip.cross_keys(&states, &bound).unwrap();
+    let keys = blip.encode_kv(&states, &bound).unwrap();
     for first in [1f32, 0.0] {
         // With the first place hidden nothing is left out; that has to work all the same.
         let mask = [first, 0., 1., 1., 0., 1., 0.].repeat(3);
         let mask = Tensor::from_vec(mask, (3, 7), &Device::Cpu).unwrap();
-        let found = blip.fuse_cls(&ids, &mask, &Seen::new(&keys), &bound).unwrap();
-        let wanted = cls(&blip.fuse(&ids, &mask, &Seen::new(&keys), &bound).unwrap()).unwrap();
+        let found = blip.fuse_cls(&ids, &mask, &CrossAttention::new(&keys), &bound).unwrap();
+        let wanted =
+            cls(&blip.fuse(&ids, &mask, &CrossAttention::new(&keys), &bound).unwrap()).unwrap();
         assert_near("holes", &found, &wanted);
     }
 }
@@ -205,10 +208,10 @@ fn maps_folded_into_queries_give_what_keys_and_values_give() {
         let blip = tuned.model(&blip).unwrap();
         let bound = tuned.bind(&blip, None).unwrap();
         let states = blip.encode_image(&images, &bound).unwrap();
-        let keys = blip.cross_keys(&states, &bound).unwrap();
-        let folded = blip.cross_states(&states).unwrap();
+        let keys = blip.encode_kv(&states, &bound).unwrap();
+        let folded = blip.lazy_kv(&states).unwrap();
         let fuse = |keys| {
-            let seen = Seen::new(keys).rows([2, 0, 1]);
+            let seen = CrossAttention::new(keys).rows([2, 0, 1]);
             blip.fuse_cls(&ids, &mask, &seen, &bound).unwrap()
         };
         let what = format!("{:?} {:?}", adapter_config.kind, adapter_config.variant);
@@ -234,15 +237,15 @@ fn folding_refuses_what_is_trained() {
         let bound = tuned.bind(&blip, None).unwrap();
         let bare = backbone.model().unwrap();
         let states = bare.encode_image(&images, &bare.bind_frozen().unwrap()).unwrap();
-        let keys = blip.cross_states(&states).unwrap();
-        let error = blip.fuse_cls(&ids, &mask, &Seen::new(&keys), &bound).unwrap_err();
+        let keys = blip.lazy_kv(&states).unwrap();
+        let error = blip.fuse_cls(&ids, &mask, &CrossAttention::new(&keys), &bound).unwrap_err();
         assert!(error.to_string().contains("gradient"), "{:?}: {error}", adapter_config.kind);
     }
     // Neither are states that want one.
     let blip = backbone.model().unwrap();
     let bare = blip.bind_frozen().unwrap();
     let states = Var::from_tensor(&blip.encode_image(&images, &bare).unwrap()).unwrap();
-    let keys = blip.cross_states(&states).unwrap();
-    let error = blip.fuse_cls(&ids, &mask, &Seen::new(&keys), &bare).unwrap_err();
+    let keys = blip.lazy_kv(&states).unwrap();
+    let error = blip.fuse_cls(&ids, &mask, &CrossAttention::new(&keys), &bare).unwrap_err();
     assert!(error.to_string().contains("absorbed_attention"), "{error}");
 }

@@ -3,7 +3,7 @@
 use aurora_kernels::random::Stream;
 use aurora_layers::{
     AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, BoundModel,
-    DecoderTokens, Form, Generation, LoraInit, ParamGroup, TextConfig, Variant, VisionConfig,
+    DecoderTokens, Form, GenerationConfig, LoraInit, ParamGroup, TextConfig, Variant, VisionConfig,
 };
 use aurora_train::answering::{
     Answers, Texts, answer_loss, caption_loss, rank_answers, read_questions,
@@ -137,7 +137,7 @@ fn questions_are_answered() {
     for k in [1, 4, 9] {
         assert_eq!(rank_answers((blip, &bound), &keys, &answers, k).unwrap(), [0, 1, 2, 3]);
     }
-    let written = blip.generate(&[], &keys, &Generation::greedy(6), &bound).unwrap();
+    let written = blip.generate(&[], &keys, &GenerationConfig::greedy(6), &bound).unwrap();
     assert_eq!(written, [vec![10], vec![11, 12], vec![13], vec![14, 15, 16]]);
 }
 
@@ -150,9 +150,12 @@ fn pictures_are_captioned() {
         caption_loss((blip, bound), &images, &captions, 0.0).unwrap()
     });
     let (blip, bound) = (&*tuning.blip, tuning.bound());
-    let keys = blip.decoder_keys(&blip.encode_image(&images, &bound).unwrap(), None, &bound);
+    let keys = blip.encode_decoder_kv(&blip.encode_image(&images, &bound).unwrap(), None, &bound);
     let keys = keys.unwrap();
-    for how in [Generation::greedy(6), Generation { beams: 3, ..Generation::greedy(6) }] {
+    for how in [
+        GenerationConfig::greedy(6),
+        GenerationConfig { num_beams: 3, ..GenerationConfig::greedy(6) },
+    ] {
         let written = blip.generate(&[5, 6], &keys, &how, &bound).unwrap();
         assert_eq!(written, [vec![10], vec![11, 12], vec![13]]);
     }

@@ -5,7 +5,7 @@ pub mod trained;
 use aurora_kernels::random::Stream;
 use aurora_layers::{
     AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, BoundModel,
-    DecoderTokens, Form, LoraInit, Seen, TextConfig, Variant, VisionConfig, cls,
+    CrossAttention, DecoderTokens, Form, LoraInit, TextConfig, Variant, VisionConfig, cls,
 };
 use candle_core::{DType, Device, Tensor};
 
@@ -64,8 +64,8 @@ pub fn outputs(blip: &Blip, bound: &BoundModel) -> Vec<Tensor> {
     let inputs = inputs();
     let images = blip.encode_image(&inputs.images, bound).unwrap();
     let texts = blip.encode_text(&inputs.ids, &inputs.mask, bound).unwrap();
-    let keys = blip.cross_keys(&images, bound).unwrap();
-    let seen = Seen::new(&keys).rows([2, 0, 1]);
+    let keys = blip.encode_kv(&images, bound).unwrap();
+    let seen = CrossAttention::new(&keys).rows([2, 0, 1]);
     let fused = blip.fuse(&inputs.ids, &inputs.mask, &seen, bound).unwrap();
     let enhanced = bound.add_context(&cls(&fused).unwrap(), &cls(&texts).unwrap(), 0).unwrap();
     vec![
@@ -88,11 +88,12 @@ pub fn answering() -> BlipConfig {
 pub fn answers(blip: &Blip, bound: &BoundModel) -> Vec<Tensor> {
     let inputs = inputs();
     let images = blip.encode_image(&inputs.images, bound).unwrap();
-    let keys = blip.cross_keys(&images, bound).unwrap();
-    let seen = Seen::new(&keys).rows([2, 0, 1]);
+    let keys = blip.encode_kv(&images, bound).unwrap();
+    let seen = CrossAttention::new(&keys).rows([2, 0, 1]);
     let questions = blip.fuse(&inputs.ids, &inputs.mask, &seen, bound).unwrap();
-    let keys = blip.decoder_keys(&questions, Some(&inputs.mask), bound).unwrap();
-    let states = blip.decode(&inputs.ids, &inputs.mask, &Seen::new(&keys), bound).unwrap();
+    let keys = blip.encode_decoder_kv(&questions, Some(&inputs.mask), bound).unwrap();
+    let states =
+        blip.decode(&inputs.ids, &inputs.mask, &CrossAttention::new(&keys), bound).unwrap();
     let words = blip.predict_words(&states).unwrap();
     vec![images, questions, states, words]
 }

@@ -2,7 +2,7 @@
 
 use super::support::{Fixture, assert_close, folder, read};
 use aurora_layers::checkpoint::{Checkpoint, hugging_face_config};
-use aurora_layers::{Backbone, Generation, Seen, cls};
+use aurora_layers::{Backbone, CrossAttention, GenerationConfig, cls};
 use aurora_train::answering::{Texts, caption_loss, mean_text_loss, question_states};
 use candle_core::{DType, Device};
 
@@ -50,8 +50,8 @@ fn hf_itm() {
     let image = bare.image_features(&vision).unwrap();
     let itc = image.matmul(&bare.text_features(&text).unwrap().t().unwrap()).unwrap();
     assert_close("itc_score", &itc, &fixture["itc_score"], 1e-5);
-    let keys = blip.cross_keys(&vision, &bare).unwrap();
-    let fused = blip.fuse(&ids, &mask, &Seen::new(&keys), &bare).unwrap();
+    let keys = blip.encode_kv(&vision, &bare).unwrap();
+    let fused = blip.fuse(&ids, &mask, &CrossAttention::new(&keys), &bare).unwrap();
     let itm = bare.match_logits(&cls(&fused).unwrap()).unwrap();
     assert_close("itm_score", &itm, &fixture["itm_score"], 1e-5);
 }
@@ -87,15 +87,15 @@ fn hf_vqa() {
     let bare = blip.bind_frozen().unwrap();
     let states = question_states(&blip, &bare, &fixture["pixel_values"], &questions).unwrap();
     // Nor does it hide the padding of questions from the decoder.
-    let keys = blip.decoder_keys(&states, None, &bare).unwrap();
+    let keys = blip.encode_decoder_kv(&states, None, &bare).unwrap();
     let answers = fixture["decoder_input_ids"].to_dtype(DType::U32).unwrap();
     let mask = answers.ne(0u32).unwrap();
     let answers = Texts { token_ids: &answers, mask: &mask };
-    let loss = mean_text_loss((&blip, &bare), &answers, &Seen::new(&keys), 0.0).unwrap();
+    let loss = mean_text_loss((&blip, &bare), &answers, &CrossAttention::new(&keys), 0.0).unwrap();
     assert_close("loss", &loss.reshape(1).unwrap(), &fixture["loss"], 5e-6);
     let wanted = written(&fixture);
     let longest = fixture["generated"].dims()[1] - 1;
-    let found = blip.generate(&[], &keys, &Generation::greedy(longest), &bare).unwrap();
+    let found = blip.generate(&[], &keys, &GenerationConfig::greedy(longest), &bare).unwrap();
     assert_eq!(found, wanted);
 }
 
@@ -107,13 +107,13 @@ fn hf_caption() {
     let ids = fixture["input_ids"].to_dtype(DType::U32).unwrap();
     let captions = Texts { token_ids: &ids, mask: &fixture["attention_mask"] };
     let states = blip.encode_image(&fixture["pixel_values"], &bare).unwrap();
-    let keys = blip.decoder_keys(&states, None, &bare).unwrap();
-    let decoded = blip.decode(&ids, captions.mask, &Seen::new(&keys), &bare).unwrap();
+    let keys = blip.encode_decoder_kv(&states, None, &bare).unwrap();
+    let decoded = blip.decode(&ids, captions.mask, &CrossAttention::new(&keys), &bare).unwrap();
     let logits = blip.predict_words(&decoded).unwrap();
     assert_close("logits", &logits, &fixture["logits"], 1e-5);
     let loss = caption_loss((&blip, &bare), &fixture["pixel_values"], &captions, 0.0).unwrap();
     assert_close("loss", &loss.reshape(1).unwrap(), &fixture["loss"], 5e-6);
     let longest = fixture["generated"].dims()[1] - 1;
-    let found = blip.generate(&[], &keys, &Generation::greedy(longest), &bare).unwrap();
+    let found = blip.generate(&[], &keys, &GenerationConfig::greedy(longest), &bare).unwrap();
     assert_eq!(found, written(&fixture));
 }

@@ -4,7 +4,7 @@
 use super::support::reference::{Setting, config, split, variables};
 use super::support::{Fixture, assert_close, assert_gradient, integers, part, read, scalar};
 use aurora_layers::{
-    AdaptedParams, AdapterConfig, AdapterKind, Blip, BoundModel, Seen, Variant, cls,
+    AdaptedParams, AdapterConfig, AdapterKind, Blip, BoundModel, CrossAttention, Variant, cls,
     reference_checkpoint,
 };
 use aurora_train::evaluation::GalleryBuilder;
@@ -224,11 +224,16 @@ fn forward(fixture: &str, setting: Setting) {
     };
     assert_close("image_feat", &features, &io["image_feat"], FORWARD);
     assert_close("text_feat", &encoded.text, &io["text_feat"], FORWARD);
-    let keys = model.blip.cross_keys(&encoded.image_states, &bound).unwrap();
-    let fused = model.blip.fuse(&batch.token_ids, &batch.mask, &Seen::new(&keys), &bound).unwrap();
+    let keys = model.blip.encode_kv(&encoded.image_states, &bound).unwrap();
+    let fused = model
+        .blip
+        .fuse(&batch.token_ids, &batch.mask, &CrossAttention::new(&keys), &bound)
+        .unwrap();
     assert_close("out_multimodal", &fused, &io["out_multimodal"], FORWARD);
-    let fused_cls =
-        model.blip.fuse_cls(&batch.token_ids, &batch.mask, &Seen::new(&keys), &bound).unwrap();
+    let fused_cls = model
+        .blip
+        .fuse_cls(&batch.token_ids, &batch.mask, &CrossAttention::new(&keys), &bound)
+        .unwrap();
     let logits = bound.match_logits(&fused_cls).unwrap();
     assert_close("itm_logits", &logits, &io["itm_logits"], FORWARD);
 }

@@ -3,7 +3,8 @@
 use super::support::reference::{Setting, config, split, variables};
 use super::support::{assert_close, assert_gradient, folder, integers, part, read};
 use aurora_layers::{
-    AdaptedParams, AdapterConfig, AdapterKind, Blip, Generation, Variant, reference_checkpoint,
+    AdaptedParams, AdapterConfig, AdapterKind, Blip, GenerationConfig, Variant,
+    reference_checkpoint,
 };
 use aurora_train::answering::{
     Answers, Texts, answer_loss, question_states, rank_answers, read_questions,
@@ -83,8 +84,8 @@ fn answering(setting: Setting) {
 
     // The reference code does not hide the questions' padding when it writes; ten tokens, [DEC] among them.
     let states = question_states(&blip, &bound, &io["image"], &questions).unwrap();
-    let keys = blip.decoder_keys(&states, None, &bound).unwrap();
-    let written = blip.generate(&[], &keys, &Generation::greedy(9), &bound).unwrap();
+    let keys = blip.encode_decoder_kv(&states, None, &bound).unwrap();
+    let written = blip.generate(&[], &keys, &GenerationConfig::greedy(9), &bound).unwrap();
     let text = std::fs::read_to_string(folder().join("vqa.generate.json")).unwrap();
     let wanted: Vec<String> = serde_json::from_str(&text).unwrap();
     let special = |id: &u32| *id < 5 || *id >= config.text.vocab_size as u32 - 2;
