@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use aurora_layers::{
-    AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, Checkpointing,
-    CrossAttention, EncoderKv, Form, TextConfig, Variant, VisionConfig,
+    AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, CrossAttention,
+    EncoderKv, Form, GradientCheckpointing, TextConfig, Variant, VisionConfig,
 };
 use candle_core::{Device, Result, Tensor, Var};
 
@@ -78,9 +78,9 @@ impl Blocks {
     }
 
     /// The gradients of what is trained.
-    fn run(&self, checkpointing: Checkpointing) -> Result<Vec<Option<Tensor>>> {
+    fn run(&self, gradient_checkpointing: GradientCheckpointing) -> Result<Vec<Option<Tensor>>> {
         let mut bound = self.tuned.bind(&self.blip, None).map_err(other)?;
-        bound.checkpointing = checkpointing;
+        bound.gradient_checkpointing = gradient_checkpointing;
         let states = self.blip.encode_image(&self.images, &bound).map_err(other)?;
         let grads = states.backward()?;
         Ok(self.variables.iter().map(|(_, variable)| grads.get(variable).cloned()).collect())
@@ -91,15 +91,15 @@ fn blocks(setting: &Setting, backbone: &Shared<Backbone>) -> Vec<BenchCase> {
     let pictures = setting.pictures;
     let of = backbone.clone();
     let shared = Shared::new(move || Blocks::new(&*of.get()?, pictures));
-    let case = |(name, checkpointing): (&str, Checkpointing)| {
+    let case = |(name, gradient_checkpointing): (&str, GradientCheckpointing)| {
         let text = format!("{LAYERS} blocks, {pictures}x197x768 R={RANK}");
         let of = shared.clone();
         let cost = move |e| {
             let config = config();
             let cost = ModelCost { config: &config, side: Side::Ours { rank: RANK as u64 } };
-            let operations = match checkpointing {
-                Checkpointing::None => cost.vision_trained(pictures as u64),
-                Checkpointing::Block => cost.vision_recomputed(pictures as u64),
+            let operations = match gradient_checkpointing {
+                GradientCheckpointing::None => cost.vision_trained(pictures as u64),
+                GradientCheckpointing::Block => cost.vision_recomputed(pictures as u64),
             };
             // The maps' weights and the pictures; what is kept of blocks is not counted.
             let weights = LAYERS * 12 * 768 * 768;
@@ -107,7 +107,10 @@ fn blocks(setting: &Setting, backbone: &Shared<Backbone>) -> Vec<BenchCase> {
         };
         BenchCase::new("vit_b16_224.blocks", name, text, cost).on_cpu(move || {
             let of = of.get()?;
-            let each = of.run(checkpointing)?.into_iter().zip(of.run(Checkpointing::None)?);
+            let each = of
+                .run(gradient_checkpointing)?
+                .into_iter()
+                .zip(of.run(GradientCheckpointing::None)?);
             let mut compared = 0;
             for ((found, wanted), (name, _)) in each.zip(&of.variables) {
                 let Some(wanted) = wanted else { continue };
@@ -118,10 +121,12 @@ fn blocks(setting: &Setting, backbone: &Shared<Backbone>) -> Vec<BenchCase> {
             if compared == 0 {
                 candle_core::bail!("nothing is trained");
             }
-            Ok(move || of.run(checkpointing).map(drop))
+            Ok(move || of.run(gradient_checkpointing).map(drop))
         })
     };
-    [("recomputed", Checkpointing::Block), ("kept", Checkpointing::None)].map(case).into()
+    [("recomputed", GradientCheckpointing::Block), ("kept", GradientCheckpointing::None)]
+        .map(case)
+        .into()
 }
 
 /// Texts that look at pictures whose keys and values are there.

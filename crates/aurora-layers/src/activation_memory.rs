@@ -7,7 +7,7 @@ const VALUE: u64 = 4;
 
 /// What one step of retrieval looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Workload {
+pub struct BatchShape {
     /// Pictures, or frames of all clips.
     pub pictures: usize,
     /// Texts that are read alone.
@@ -18,8 +18,8 @@ pub struct Workload {
     pub pairs: usize,
 }
 
-impl Workload {
-    /// Bytes that the graph of a step keeps with [`crate::Checkpointing::None`], from above: outputs of all operations
+impl BatchShape {
+    /// Bytes that the graph of a step keeps with [`crate::GradientCheckpointing::None`], from above: outputs of all operations
     /// as if no text were shorter than the longest, and the merged weight of every map that `adapter_config` adds a delta to.
     /// Zero where nothing below the heads is trained.
     ///
@@ -76,7 +76,7 @@ mod tests {
         sizes.values().sum()
     }
 
-    fn loss(backbone: &Backbone, bound: &BoundModel, work: &Workload) -> Tensor {
+    fn loss(backbone: &Backbone, bound: &BoundModel, work: &BatchShape) -> Tensor {
         let (blip, device) = (backbone.model().unwrap(), &Device::Cpu);
         let side = backbone.config.vision.image_size;
         let images = Tensor::ones((work.pictures, 3, side, side), DType::F32, device).unwrap();
@@ -98,15 +98,15 @@ mod tests {
         ((&sums[0] + &sums[1]).unwrap() + &sums[2]).unwrap()
     }
 
-    /// The formula against the graph itself; with segments the graph is small.
+    /// The formula against the graph itself; with gradient checkpointing the graph is small.
     #[test]
     fn is_what_the_graph_holds() {
         let mut config = crate::config::tests::tiny();
         (config.vision.layers, config.text.layers) = (4, 4);
         let backbone = Backbone::random(config.clone(), 1, &Device::Cpu).unwrap();
         for work in [
-            Workload { pictures: 6, texts: 6, length: 6, pairs: 6 },
-            Workload { pictures: 2, texts: 9, length: 8, pairs: 27 },
+            BatchShape { pictures: 6, texts: 6, length: 6, pairs: 6 },
+            BatchShape { pictures: 2, texts: 9, length: 8, pairs: 27 },
         ] {
             let adapter_config = AdapterConfig::new(AdapterKind::Cp, Variant::Paper, 2);
             let tuned =
@@ -120,7 +120,7 @@ mod tests {
                 work.graph_bytes(&config, &adapter_config).unwrap() - VALUE * weights as u64;
             let share = counted as f64 / plain as f64;
             assert!((0.9..1.35).contains(&share), "{counted} counted, {plain} held");
-            bound.checkpointing = crate::Checkpointing::Block;
+            bound.gradient_checkpointing = crate::GradientCheckpointing::Block;
             let segments = held(&loss(&backbone, &bound, &work));
             assert!(3 * segments < plain, "{segments} of {plain}");
         }
@@ -131,7 +131,7 @@ mod tests {
     fn of_blip_base() {
         let mut config = blip_base();
         (config.vision.image_size, config.vision.patch_size) = (384, 16);
-        let work = Workload { pictures: 16, texts: 0, length: 30, pairs: 0 };
+        let work = BatchShape { pictures: 16, texts: 0, length: 30, pairs: 0 };
         let mut adapter_config = AdapterConfig::new(AdapterKind::Bottleneck, Variant::Paper, 2);
         let states = 16 * 577 * 12 * (18 * 768 + 2 * 768) * 4;
         assert_eq!(work.graph_bytes(&config, &adapter_config).unwrap(), states);

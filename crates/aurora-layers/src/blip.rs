@@ -5,7 +5,7 @@ use crate::context::{Context, attend, batch_mean};
 use crate::cross_attention::{CrossAttention, EncoderKv, KvCache, Pooling, TextInputs};
 use crate::decoder::Decoder;
 use crate::gate::Gate;
-use crate::gradient_checkpoint::Checkpointing;
+use crate::gradient_checkpoint::GradientCheckpointing;
 use crate::heads::{self, Heads, normalize};
 use crate::layers::ParamShapes;
 use crate::site::{Tower, text_towers};
@@ -51,7 +51,7 @@ pub struct BoundModel {
     /// attention whose maps are folded in. Heads, other attention and all else are f32.
     pub precision: Precision,
     /// What the passes keep for a backward pass, and how long merged weights live.
-    pub checkpointing: Checkpointing,
+    pub gradient_checkpointing: GradientCheckpointing,
 }
 
 fn lacking(part: &str) -> Error {
@@ -126,7 +126,7 @@ impl Blip {
             frame_aware: FrameAware::Never,
             mode: DeltaMode::Auto,
             precision: Precision::F32,
-            checkpointing: Checkpointing::None,
+            gradient_checkpointing: GradientCheckpointing::None,
         })
     }
 

@@ -1,6 +1,6 @@
 //! Gated query transformation: how much of the text path enters each fusion layer's output.
 
-use crate::gradient_checkpoint::{Rebuild, Swap};
+use crate::gradient_checkpoint::{MapTensors, TensorMapper};
 use crate::site::{text_layer, text_towers};
 use crate::tensors::{Tensors, get};
 use crate::{BlipConfig, Result, Variant};
@@ -54,12 +54,12 @@ impl Gate {
     }
 }
 
-impl Rebuild for Gate {
-    fn rebuild(&self, swap: &mut Swap) -> Result<Self> {
+impl MapTensors for Gate {
+    fn map_tensors(&self, mapper: &mut TensorMapper) -> Result<Self> {
         let mut branch = |branch: &Branch| -> Result<Branch> {
-            let gate = branch.gate.as_ref().map(&mut *swap).transpose()?;
-            let scale = swap(&branch.scale)?;
-            Ok(Branch { gate, scale, shift: swap(&branch.shift)? })
+            let gate = branch.gate.as_ref().map(&mut *mapper).transpose()?;
+            let scale = mapper(&branch.scale)?;
+            Ok(Branch { gate, scale, shift: mapper(&branch.shift)? })
         };
         let own = branch(&self.own)?;
         Ok(Self { own, cross: branch(&self.cross)? })

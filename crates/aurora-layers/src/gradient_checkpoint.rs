@@ -1,6 +1,6 @@
-//! Segments: blocks that a training step computes twice instead of keeping what is inside of them.
+//! Gradient checkpointing: blocks that a training step computes twice instead of keeping what is inside of them.
 //!
-//! Of a segment only the inputs are kept: the states that enter the block and the small tensors that are trained in
+//! Of a checkpointed block only the inputs are kept: the states that enter the block and the small tensors that are trained in
 //! it. Its merged weights `W + dW` are formed inside, by a view of its own, and gone at its end, both times. So at
 //! no moment the activations or the merged weights of more than one block are there.
 
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 /// What passes with a graph keep for the backward pass.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Checkpointing {
+pub enum GradientCheckpointing {
     /// Everything, and every merged weight for as long as the [`BoundModel`] lives: least work.
     #[default]
     None,
@@ -24,27 +24,28 @@ pub enum Checkpointing {
 }
 
 /// What to put in a tensor's place.
-pub(crate) type Swap<'a> = dyn FnMut(&Tensor) -> Result<Tensor> + 'a;
+pub(crate) type TensorMapper<'a> = dyn FnMut(&Tensor) -> Result<Tensor> + 'a;
 
 /// A part of a model that can be put together anew with other tensors in the places of its own.
-pub(crate) trait Rebuild: Sized {
-    /// The same over what `swap` says, which is asked about every tensor, always in the same order.
-    fn rebuild(&self, swap: &mut Swap) -> Result<Self>;
+pub(crate) trait MapTensors: Sized {
+    /// The same over what `mapper` says, which is asked about every tensor, always in the same order.
+    fn map_tensors(&self, mapper: &mut TensorMapper) -> Result<Self>;
 }
 
 /// What of a view one block uses.
-impl Rebuild for BoundModel {
-    fn rebuild(&self, swap: &mut Swap) -> Result<Self> {
-        fn all<T: Rebuild>(
+impl MapTensors for BoundModel {
+    fn map_tensors(&self, mapper: &mut TensorMapper) -> Result<Self> {
+        fn all<T: MapTensors>(
             parts: &BTreeMap<String, T>,
-            swap: &mut Swap,
+            mapper: &mut TensorMapper,
         ) -> Result<BTreeMap<String, T>> {
-            let rebuild = |(path, part): (&String, &T)| Ok((path.clone(), part.rebuild(swap)?));
-            parts.iter().map(rebuild).collect()
+            let map_tensors =
+                |(path, part): (&String, &T)| Ok((path.clone(), part.map_tensors(mapper)?));
+            parts.iter().map(map_tensors).collect()
         }
-        let deltas = all(&self.deltas, swap)?;
-        let parallel = all(&self.parallel, swap)?;
-        Ok(self.of_maps(deltas, parallel, all(&self.gates, swap)?))
+        let deltas = all(&self.deltas, mapper)?;
+        let parallel = all(&self.parallel, mapper)?;
+        Ok(self.of_maps(deltas, parallel, all(&self.gates, mapper)?))
     }
 }
 
@@ -61,7 +62,7 @@ impl BoundModel {
         let deltas = self.deltas.range(inside.clone()..);
         let deltas = deltas.take_while(|(path, _)| path.starts_with(&inside));
         let deltas = deltas.filter(|(path, _)| used(path)).map(|(path, layer_delta)| {
-            Ok((path.clone(), layer_delta.rebuild(&mut |tensor| Ok(tensor.clone()))?))
+            Ok((path.clone(), layer_delta.map_tensors(&mut |tensor| Ok(tensor.clone()))?))
         });
         let deltas: BTreeMap<String, LayerDelta> = deltas.collect::<Result<_>>()?;
         let parallel = self.parallel.get(block).and_then(|parallel| parallel.part(fused));
@@ -87,19 +88,19 @@ impl BoundModel {
             frame_aware: FrameAware::Never,
             mode: self.mode,
             precision: self.precision,
-            checkpointing: Checkpointing::None,
+            gradient_checkpointing: GradientCheckpointing::None,
         }
     }
 }
 
 /// `run`, the pass of a block over `inputs` and the block's `part` of a view, as one node of the graph where that can be.
-pub(crate) fn one_node<B: Rebuild>(
+pub(crate) fn as_one_node<B: MapTensors>(
     block: &B,
     part: &BoundModel,
     mut inputs: Vec<Tensor>,
     run: impl FnOnce() -> Result<Tensor>,
 ) -> Result<Tensor> {
-    note_tracked(block, part, &mut inputs)?;
+    collect_tracked(block, part, &mut inputs)?;
     #[cfg(test)]
     if ungrouped::enabled() {
         return run();
@@ -108,7 +109,7 @@ pub(crate) fn one_node<B: Rebuild>(
 }
 
 /// Adds the tracked tensors of a block and of its part of a view to `inputs`, and gives both anew.
-fn note_tracked<B: Rebuild>(
+fn collect_tracked<B: MapTensors>(
     block: &B,
     part: &BoundModel,
     inputs: &mut Vec<Tensor>,
@@ -119,44 +120,46 @@ fn note_tracked<B: Rebuild>(
         }
         Ok(tensor.clone())
     };
-    Ok((block.rebuild(&mut note)?, part.rebuild(&mut note)?))
+    Ok((block.map_tensors(&mut note)?, part.map_tensors(&mut note)?))
 }
 
 /// Whether some tensor of a part wants a gradient.
-pub(crate) fn is_tracked(part: &impl Rebuild) -> Result<bool> {
+pub(crate) fn is_tracked(part: &impl MapTensors) -> Result<bool> {
     let mut tracked = false;
-    part.rebuild(&mut |tensor| {
+    part.map_tensors(&mut |tensor| {
         tracked |= tensor.track_op();
         Ok(tensor.clone())
     })?;
     Ok(tracked)
 }
 
-/// `run` of a block, of `inputs` and of the block's part of a view, as a segment. All trained tensors of the block and
+/// `run` of a block, of `inputs` and of the block's part of a view, as a checkpointed block. All trained tensors of the block and
 /// of its part get their gradients, the backbone's own included.
-pub(crate) fn segment<B, F>(
+pub(crate) fn checkpointed<B, F>(
     block: &B,
     bound: BoundModel,
     mut inputs: Vec<Tensor>,
     run: F,
 ) -> Result<Tensor>
 where
-    B: Rebuild + Clone + Send + Sync + 'static,
+    B: MapTensors + Clone + Send + Sync + 'static,
     F: Fn(&B, &[Tensor], &BoundModel) -> Result<Tensor> + Send + Sync + 'static,
 {
     let count = inputs.len();
-    let (block, bound) = note_tracked(block, &bound, &mut inputs)?;
+    let (block, bound) = collect_tracked(block, &bound, &mut inputs)?;
     recompute(&inputs, move |inputs: &[Tensor]| {
         let (inputs, trained) = inputs.split_at(count);
         let mut trained = trained.iter();
         let mut give = |tensor: &Tensor| match tensor.track_op() {
             false => Ok(tensor.clone()),
             true => trained.next().cloned().ok_or_else(|| {
-                Error::Tensor(candle_core::Error::msg("a segment's tensors are given in order"))
+                Error::Tensor(candle_core::Error::msg(
+                    "a checkpointed block's tensors are given in order",
+                ))
             }),
         };
-        let block = block.rebuild(&mut give)?;
-        let bound = bound.rebuild(&mut give)?;
+        let block = block.map_tensors(&mut give)?;
+        let bound = bound.map_tensors(&mut give)?;
         run(&block, inputs, &bound)
     })
 }

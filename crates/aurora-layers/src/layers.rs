@@ -1,6 +1,6 @@
 //! The two layers everything else is made of: an adaptable linear map and a layer norm.
 
-use crate::gradient_checkpoint::{Rebuild, Swap, is_tracked};
+use crate::gradient_checkpoint::{MapTensors, TensorMapper, is_tracked};
 use crate::tensors::{Tensors, get};
 use crate::{BoundModel, Error, Result};
 use aurora_kernels::{Epilogue, linear_with};
@@ -122,10 +122,10 @@ impl Linear {
     }
 }
 
-impl Rebuild for Linear {
-    fn rebuild(&self, swap: &mut Swap) -> Result<Self> {
-        let weight = swap(&self.weight)?;
-        Ok(Self { path: self.path.clone(), weight, bias: swap(&self.bias)? })
+impl MapTensors for Linear {
+    fn map_tensors(&self, mapper: &mut TensorMapper) -> Result<Self> {
+        let weight = mapper(&self.weight)?;
+        Ok(Self { path: self.path.clone(), weight, bias: mapper(&self.bias)? })
     }
 }
 
@@ -157,9 +157,9 @@ impl LayerNorm {
     }
 }
 
-impl Rebuild for LayerNorm {
-    fn rebuild(&self, swap: &mut Swap) -> Result<Self> {
-        let weight = swap(&self.weight)?;
-        Ok(Self { weight, bias: swap(&self.bias)?, eps: self.eps })
+impl MapTensors for LayerNorm {
+    fn map_tensors(&self, mapper: &mut TensorMapper) -> Result<Self> {
+        let weight = mapper(&self.weight)?;
+        Ok(Self { weight, bias: mapper(&self.bias)?, eps: self.eps })
     }
 }

@@ -33,7 +33,7 @@ mod varlen;
 mod video;
 mod vision;
 
-pub use activation_memory::Workload;
+pub use activation_memory::BatchShape;
 pub use adapted_params::{AdaptedParams, ParamGroup};
 pub use adapter_config::{AdapterConfig, AdapterKind, HEADS, LoraInit, Variant};
 pub use adapter_set::AdapterSet;
@@ -43,7 +43,7 @@ pub use config::{BlipConfig, DecoderTokens, Form, TextConfig, VisionConfig};
 pub use cross_attention::{CrossAttention, EncoderKv};
 pub use error::{Error, Result};
 pub use generate::GenerationConfig;
-pub use gradient_checkpoint::Checkpointing;
+pub use gradient_checkpoint::GradientCheckpointing;
 pub use heads::normalize;
 pub use save_load::{AdapterFolder, load_adapter, save_adapter};
 pub use site::{Role, Site, Tower, sites};

@@ -1,7 +1,7 @@
 //! The text transformer: BERT layers, each with an optional cross-attention to a picture's tokens.
 
 use crate::cross_attention::{EncoderKv, KvSource, Pooling, TextInputs, additive};
-use crate::gradient_checkpoint::{Checkpointing, Rebuild, Swap, segment};
+use crate::gradient_checkpoint::{GradientCheckpointing, MapTensors, TensorMapper, checkpointed};
 use crate::layers::{LayerNorm, Linear, ParamShapes};
 use crate::site::{Tower, text_layer};
 use crate::tensors::{Tensors, get};
@@ -53,14 +53,14 @@ struct Pass {
     cross: Option<AttentionOptions>,
 }
 
-impl Rebuild for Attention {
-    fn rebuild(&self, swap: &mut Swap) -> Result<Self> {
+impl MapTensors for Attention {
+    fn map_tensors(&self, mapper: &mut TensorMapper) -> Result<Self> {
         Ok(Self {
-            query: self.query.rebuild(swap)?,
-            key: self.key.rebuild(swap)?,
-            value: self.value.rebuild(swap)?,
-            output: self.output.rebuild(swap)?,
-            norm: self.norm.rebuild(swap)?,
+            query: self.query.map_tensors(mapper)?,
+            key: self.key.map_tensors(mapper)?,
+            value: self.value.map_tensors(mapper)?,
+            output: self.output.map_tensors(mapper)?,
+            norm: self.norm.map_tensors(mapper)?,
         })
     }
 }
@@ -237,10 +237,12 @@ impl TextTower {
             // A causal mask counts queries from the last, so there the first is not taken out before the end.
             pass.cls_alone = pooling == Pooling::Cls && !causal && index + 1 == self.layers.len();
             let seen = seen.map(|seen| &seen.keys.layers[index]);
-            x = match (&mut cache, bound.checkpointing, seen) {
-                (None, Checkpointing::Block, None) => layer.segment(x, None, &pass, bound)?,
-                (None, Checkpointing::Block, Some(KvSource::Projected(key, value))) => {
-                    layer.segment(x, Some((key, value)), &pass, bound)?
+            x = match (&mut cache, bound.gradient_checkpointing, seen) {
+                (None, GradientCheckpointing::Block, None) => {
+                    layer.checkpointed(x, None, &pass, bound)?
+                }
+                (None, GradientCheckpointing::Block, Some(KvSource::Projected(key, value))) => {
+                    layer.checkpointed(x, Some((key, value)), &pass, bound)?
                 }
                 (None, ..) => {
                     let keys = layer.keys(&x, &pass, bound)?;
@@ -272,15 +274,15 @@ impl TextTower {
     }
 }
 
-impl Rebuild for Layer {
-    fn rebuild(&self, swap: &mut Swap) -> Result<Self> {
+impl MapTensors for Layer {
+    fn map_tensors(&self, mapper: &mut TensorMapper) -> Result<Self> {
         Ok(Self {
             path: self.path.clone(),
-            own: self.own.rebuild(swap)?,
-            cross: self.cross.rebuild(swap)?,
-            fc1: self.fc1.rebuild(swap)?,
-            fc2: self.fc2.rebuild(swap)?,
-            norm: self.norm.rebuild(swap)?,
+            own: self.own.map_tensors(mapper)?,
+            cross: self.cross.map_tensors(mapper)?,
+            fc1: self.fc1.map_tensors(mapper)?,
+            fc2: self.fc2.map_tensors(mapper)?,
+            norm: self.norm.map_tensors(mapper)?,
         })
     }
 }
@@ -320,8 +322,8 @@ impl Layer {
         }
     }
 
-    /// The same as a segment, with the keys of the texts computed inside of it.
-    fn segment(
+    /// The same as a checkpointed block, with the keys of the texts computed inside of it.
+    fn checkpointed(
         &self,
         x: Tensor,
         seen: Option<(&Tensor, &Tensor)>,
@@ -344,7 +346,7 @@ impl Layer {
             }
         };
         let part = bound.of_block(&self.path, maps, seen.is_some())?;
-        segment(self, part, inputs, run(pass.clone()))
+        checkpointed(self, part, inputs, run(pass.clone()))
     }
 
     /// What leaves a layer of a text alone: the MLP over the self-attention's output, and a bottleneck.

@@ -1,6 +1,8 @@
 //! The vision transformer: patches, position embeddings, pre-norm blocks.
 
-use crate::gradient_checkpoint::{Checkpointing, Rebuild, Swap, one_node, segment};
+use crate::gradient_checkpoint::{
+    GradientCheckpointing, MapTensors, TensorMapper, as_one_node, checkpointed,
+};
 use crate::layers::{LayerNorm, Linear, ParamShapes};
 use crate::tensors::{Tensors, get};
 use crate::text::cls;
@@ -111,15 +113,15 @@ impl VisionTower {
         for (index, block) in self.blocks.iter().enumerate() {
             let cls_alone = cls_alone && index + 1 == self.blocks.len();
             let heads = self.config.heads;
-            x = match bound.checkpointing {
-                Checkpointing::None => {
+            x = match bound.gradient_checkpointing {
+                GradientCheckpointing::None => {
                     let forward = || block.forward(&x, heads, cls_alone, bound);
                     let part = bound.of_block(&block.path, &[""], false)?;
-                    one_node(block, &part, vec![x.clone()], forward)?
+                    as_one_node(block, &part, vec![x.clone()], forward)?
                 }
-                Checkpointing::Block => {
+                GradientCheckpointing::Block => {
                     let own = bound.of_block(&block.path, &[""], false)?;
-                    segment(block, own, vec![x], move |block, inputs, bound| {
+                    checkpointed(block, own, vec![x], move |block, inputs, bound| {
                         block.forward(&inputs[0], heads, cls_alone, bound)
                     })?
                 }
@@ -129,16 +131,16 @@ impl VisionTower {
     }
 }
 
-impl Rebuild for Block {
-    fn rebuild(&self, swap: &mut Swap) -> Result<Self> {
+impl MapTensors for Block {
+    fn map_tensors(&self, mapper: &mut TensorMapper) -> Result<Self> {
         Ok(Self {
             path: self.path.clone(),
-            norm1: self.norm1.rebuild(swap)?,
-            qkv: self.qkv.rebuild(swap)?,
-            proj: self.proj.rebuild(swap)?,
-            norm2: self.norm2.rebuild(swap)?,
-            fc1: self.fc1.rebuild(swap)?,
-            fc2: self.fc2.rebuild(swap)?,
+            norm1: self.norm1.map_tensors(mapper)?,
+            qkv: self.qkv.map_tensors(mapper)?,
+            proj: self.proj.map_tensors(mapper)?,
+            norm2: self.norm2.map_tensors(mapper)?,
+            fc1: self.fc1.map_tensors(mapper)?,
+            fc2: self.fc2.map_tensors(mapper)?,
         })
     }
 }

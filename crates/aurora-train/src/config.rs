@@ -26,7 +26,6 @@ pub mod schema;
 mod sections;
 
 use aurora_kernels::Precision;
-use aurora_layers::Checkpointing;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -117,13 +116,17 @@ impl Checkpoint {
     pub const SHARE: f64 = 0.6;
 
     /// The choice for a graph of so many bytes, with so many left; unknown is enough.
-    pub fn resolve(self, graph: u64, available: Option<u64>) -> Checkpointing {
+    pub fn resolve(
+        self,
+        graph: u64,
+        available: Option<u64>,
+    ) -> aurora_layers::GradientCheckpointing {
         let short = || available.is_some_and(|left| graph as f64 > Self::SHARE * left as f64);
         match self {
-            Self::None => Checkpointing::None,
-            Self::Block => Checkpointing::Block,
-            Self::Auto if short() => Checkpointing::Block,
-            Self::Auto => Checkpointing::None,
+            Self::None => aurora_layers::GradientCheckpointing::None,
+            Self::Block => aurora_layers::GradientCheckpointing::Block,
+            Self::Auto if short() => aurora_layers::GradientCheckpointing::Block,
+            Self::Auto => aurora_layers::GradientCheckpointing::None,
         }
     }
 }

@@ -296,7 +296,7 @@ proptest! {
 
 #[test]
 fn auto_cuts_the_graph_down_where_memory_is_short() {
-    use aurora_layers::Checkpointing::{Block, None as Keep};
+    use aurora_layers::GradientCheckpointing::{Block, None as Keep};
     let cases = [
         (Checkpoint::Auto, 600, Some(1000), Keep),
         (Checkpoint::Auto, 601, Some(1000), Block),

@@ -3,7 +3,9 @@
 //! The momentum model is the live model over other tensors. What is frozen is one tensor in both; what is averaged has a
 //! second copy here. In variant reference the shared factors are passed live, as the reference code does.
 
-use aurora_layers::{AdaptedParams, Blip, BoundModel, Checkpointing, ParamGroup, Tensors, Variant};
+use aurora_layers::{
+    AdaptedParams, Blip, BoundModel, GradientCheckpointing, ParamGroup, Tensors, Variant,
+};
 use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor, TensorId, Var};
 use std::sync::Arc;
 
@@ -177,7 +179,7 @@ impl Momentum {
     pub fn advance(&self) -> Result<(Arc<Blip>, BoundModel)> {
         self.averages.update()?;
         let mut bound = self.tuned.bind(&self.blip, None)?;
-        bound.checkpointing = Checkpointing::Block;
+        bound.gradient_checkpointing = GradientCheckpointing::Block;
         Ok((self.blip.clone(), bound))
     }
 }

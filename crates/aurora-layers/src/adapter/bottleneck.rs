@@ -14,7 +14,7 @@
 //! zero, so that the tuned model starts as the backbone.
 
 use super::{Adapter, Init, ParamSpec};
-use crate::gradient_checkpoint::{Rebuild, Swap};
+use crate::gradient_checkpoint::{MapTensors, TensorMapper};
 use crate::layers::{LayerNorm, Linear};
 use crate::site::Role;
 use crate::tensors::Tensors;
@@ -192,14 +192,14 @@ impl ParallelAdapter {
     }
 }
 
-impl Rebuild for ParallelAdapter {
-    fn rebuild(&self, swap: &mut Swap) -> Result<Self> {
-        let (norm, down) = (self.norm.rebuild(swap)?, self.down.rebuild(swap)?);
-        let own = self.own.as_ref().map(|own| own.rebuild(swap)).transpose()?;
+impl MapTensors for ParallelAdapter {
+    fn map_tensors(&self, mapper: &mut TensorMapper) -> Result<Self> {
+        let (norm, down) = (self.norm.map_tensors(mapper)?, self.down.map_tensors(mapper)?);
+        let own = self.own.as_ref().map(|own| own.map_tensors(mapper)).transpose()?;
         let fused = self.fused.as_ref();
         let fused = fused.map(|(up, norm)| -> Result<(Linear, LayerNorm)> {
-            let up = up.rebuild(swap)?;
-            Ok((up, norm.rebuild(swap)?))
+            let up = up.map_tensors(mapper)?;
+            Ok((up, norm.map_tensors(mapper)?))
         });
         Ok(Self { norm, down, own, fused: fused.transpose()? })
     }

@@ -1,7 +1,7 @@
 //! What an adapter makes of a site's frozen map.
 
 use crate::Result;
-use crate::gradient_checkpoint::{Rebuild, Swap};
+use crate::gradient_checkpoint::{MapTensors, TensorMapper};
 use aurora_kernels::{DeltaMode, Epilogue, LowRank, adapted_linear_with, linear_with};
 use candle_core::Tensor;
 
@@ -17,17 +17,17 @@ pub struct LayerDelta {
     pub scale: Option<OutputScale>,
 }
 
-impl Rebuild for LayerDelta {
-    fn rebuild(&self, swap: &mut Swap) -> Result<Self> {
+impl MapTensors for LayerDelta {
+    fn map_tensors(&self, mapper: &mut TensorMapper) -> Result<Self> {
         let delta = self.delta.as_ref();
         let delta = delta.map(|delta| -> Result<LowRank> {
-            let a = swap(delta.a())?;
-            Ok(LowRank::new(a, swap(delta.b())?)?)
+            let a = mapper(delta.a())?;
+            Ok(LowRank::new(a, mapper(delta.b())?)?)
         });
         let delta = delta.transpose()?;
         let scale = self.scale.as_ref();
         let scale = scale.map(|scale| -> Result<OutputScale> {
-            Ok(OutputScale { factors: swap(&scale.factors)?, bias: scale.bias })
+            Ok(OutputScale { factors: mapper(&scale.factors)?, bias: scale.bias })
         });
         Ok(Self { delta, scale: scale.transpose()? })
     }

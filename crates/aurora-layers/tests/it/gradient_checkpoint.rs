@@ -3,7 +3,9 @@
 use crate::small::trained::{assert_same, backbone, gradients, loss, specs, trained};
 use crate::small::{Inputs, answering, config, inputs};
 use aurora_kernels::DeltaMode;
-use aurora_layers::{AdapterKind, Blip, BlipConfig, BoundModel, Checkpointing, CrossAttention};
+use aurora_layers::{
+    AdapterKind, Blip, BlipConfig, BoundModel, CrossAttention, GradientCheckpointing,
+};
 use candle_core::{DType, Tensor};
 
 /// The small inputs in the model's element type.
@@ -52,20 +54,21 @@ fn assert_segments_change_nothing(config: BlipConfig, step: Step, dtype: DType, 
     {
         let (blip, tuned, variables) = trained(&backbone, adapter_config.clone());
         for mode in [DeltaMode::Apply, DeltaMode::Reconstruct] {
-            let run = |checkpointing| {
+            let run = |gradient_checkpointing| {
                 let mut bound = tuned.bind(&blip, None).unwrap();
-                (bound.mode, bound.checkpointing) = (mode, checkpointing);
+                (bound.mode, bound.gradient_checkpointing) = (mode, gradient_checkpointing);
                 let loss = step(&blip, &bound);
                 let value = loss.to_dtype(DType::F64).unwrap().to_scalar::<f64>().unwrap();
                 (value, gradients(&loss, &variables))
             };
-            let (found, wanted) = (run(Checkpointing::Block), run(Checkpointing::None));
+            let (found, wanted) =
+                (run(GradientCheckpointing::Block), run(GradientCheckpointing::None));
             let what = format!(
                 "{:?} {:?} {mode:?} {dtype:?}",
                 adapter_config.kind, adapter_config.variant
             );
             assert_eq!(found.0, wanted.0, "{what}");
-            // That the same ones have a gradient is part of it: a missing one has to be found with segments too.
+            // That the same ones have a gradient is part of it: a missing one has to be found with gradient checkpointing too.
             assert_same(&what, &found.1, &wanted.1, tolerance);
         }
     }
@@ -83,22 +86,22 @@ fn segments_of_answering_change_nothing() {
     assert_segments_change_nothing(answering(), answer, DType::F64, 1e-13);
 }
 
-/// With the fused pass left out its maps, gates and bottlenecks have no gradient, in segments as elsewhere.
+/// With the fused pass left out its maps, gates and bottlenecks have no gradient, with gradient checkpointing as elsewhere.
 #[test]
 fn what_a_pass_does_not_use_gets_no_gradient() {
     let backbone = backbone(config(), DType::F32);
     for adapter_config in specs() {
         let (blip, tuned, variables) = trained(&backbone, adapter_config.clone());
-        let run = |checkpointing| {
+        let run = |gradient_checkpointing| {
             let mut bound = tuned.bind(&blip, None).unwrap();
-            bound.checkpointing = checkpointing;
+            bound.gradient_checkpointing = gradient_checkpointing;
             let Inputs { ids, mask, .. } = inputs();
             let loss = loss(&blip.encode_text_cls(&ids, &mask, &bound).unwrap());
             gradients(&loss, &variables).into_keys().collect::<Vec<_>>()
         };
         assert_eq!(
-            run(Checkpointing::Block),
-            run(Checkpointing::None),
+            run(GradientCheckpointing::Block),
+            run(GradientCheckpointing::None),
             "{:?}",
             adapter_config.kind
         );

@@ -1,4 +1,4 @@
-//! With segments neither the activations nor the merged weights of all blocks are there at once: most memory of a
+//! with gradient checkpointing neither the activations nor the merged weights of all blocks are there at once: most memory of a
 //! step, measured in processes of their own.
 
 #![cfg(target_os = "linux")]
@@ -6,13 +6,13 @@
 use aurora_kernels::DeltaMode;
 use aurora_kernels::random::Stream;
 use aurora_layers::{
-    AdaptedParams, AdapterConfig, AdapterKind, Backbone, BlipConfig, Checkpointing, Form,
+    AdaptedParams, AdapterConfig, AdapterKind, Backbone, BlipConfig, Form, GradientCheckpointing,
     TextConfig, Variant, VisionConfig,
 };
 use candle_core::Device;
 use std::process::Command;
 
-/// The child's orders: which case, whether with segments, and where to write what the step took.
+/// The child's orders: which case, whether with gradient checkpointing, and where to write what the step took.
 const CASE: &str = "AURORA_TEST_CASE";
 const SEGMENTS: &str = "AURORA_TEST_SEGMENTS";
 const REPORT: &str = "AURORA_TEST_REPORT";
@@ -71,7 +71,7 @@ fn step_in_a_process_of_its_own() {
     let mut bound = tuned.bind(&blip, None).unwrap();
     bound.mode = DeltaMode::Reconstruct;
     if std::env::var_os(SEGMENTS).is_some() {
-        bound.checkpointing = Checkpointing::Block;
+        bound.gradient_checkpointing = GradientCheckpointing::Block;
     }
     let mut stream = Stream::new(1, "images", 0, 0);
     let images = stream.normal_tensor((pictures, 3, 4 * side, 4 * side), 1.0).unwrap();
@@ -111,6 +111,9 @@ fn a_step_takes_less_memory_with_segments() {
     for (case, ..) in CASES {
         let (plain, segments) = (measure(case, false), measure(case, true));
         assert!(plain > 60 << 20, "{case}: {plain} bytes are less than all blocks together");
-        assert!(2 * segments < plain, "{case}: {segments} bytes with segments, {plain} without");
+        assert!(
+            2 * segments < plain,
+            "{case}: {segments} bytes with gradient checkpointing, {plain} without"
+        );
     }
 }

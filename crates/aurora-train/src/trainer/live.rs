@@ -2,7 +2,9 @@
 
 use aurora_kernels::allocator::available_memory;
 use aurora_kernels::random::Stream;
-use aurora_layers::{AdaptedParams, Backbone, Blip, BoundModel, Checkpointing, Tensors, Workload};
+use aurora_layers::{
+    AdaptedParams, Backbone, BatchShape, Blip, BoundModel, GradientCheckpointing, Tensors,
+};
 use candle_core::{Device, Tensor, Var};
 use std::sync::{Arc, OnceLock};
 
@@ -19,7 +21,7 @@ pub(super) struct Live {
     pub(super) tuned: AdaptedParams,
     pub(super) blip: Arc<Blip>,
     /// What passes keep, from the first step on.
-    checkpointing: OnceLock<Checkpointing>,
+    checkpointing: OnceLock<GradientCheckpointing>,
 }
 
 impl Live {
@@ -55,23 +57,23 @@ impl Live {
             false => None,
         };
         let mut bound = self.tuned.bind(&self.blip, mask.as_ref())?;
-        bound.checkpointing = self.checkpointing(examples)?;
+        bound.gradient_checkpointing = self.checkpointing(examples)?;
         bound.precision = (*precision).into();
         Ok(bound)
     }
 
     /// What the passes keep, once that is chosen.
-    pub(super) fn chosen(&self) -> Option<Checkpointing> {
+    pub(super) fn chosen(&self) -> Option<GradientCheckpointing> {
         self.checkpointing.get().copied()
     }
 
     /// Chooses beforehand.
-    pub(super) fn keep_to(&self, chosen: Checkpointing) {
+    pub(super) fn keep_to(&self, chosen: GradientCheckpointing) {
         self.checkpointing.get_or_init(|| chosen);
     }
 
     /// What the passes of a step keep. Chosen at the first step and by its examples, before its graph takes memory.
-    fn checkpointing(&self, examples: &Examples) -> Result<Checkpointing> {
+    fn checkpointing(&self, examples: &Examples) -> Result<GradientCheckpointing> {
         if let Some(chosen) = self.checkpointing.get() {
             return Ok(*chosen);
         }
@@ -81,14 +83,14 @@ impl Live {
                 let (texts, length) = pairs.token_ids.dims2()?;
                 let matched = retrieval.itm_weight > 0.0;
                 let rows = if matched { texts.min(retrieval.itm_pairs) } else { 0 };
-                Workload { pictures: pairs.images.count(), texts, length, pairs: 3 * rows }
+                BatchShape { pictures: pairs.images.count(), texts, length, pairs: 3 * rows }
             }
             Examples::Questions(asked) => {
                 let (questions, length) = asked.questions.token_ids.dims2()?;
                 let (answers, longest) = asked.answers.texts.token_ids.dims2()?;
                 let length = length.max(longest);
                 let pictures = asked.images.count();
-                Workload { pictures, texts: 0, length, pairs: questions + answers }
+                BatchShape { pictures, texts: 0, length, pairs: questions + answers }
             }
         };
         let graph = work.graph_bytes(self.frozen.config(), &self.tuned.adapter_config)?;

@@ -11,7 +11,7 @@
 //! What a configuration, a backbone and a seed give is not part of it: frozen weights, what the momentum model shares.
 
 use aurora_layers::tensors::{Tensors, check};
-use aurora_layers::{AdaptedParams, Checkpointing, ParamGroup};
+use aurora_layers::{AdaptedParams, GradientCheckpointing, ParamGroup};
 use candle_core::Shape;
 
 use super::retrieval::Retrieval;
@@ -82,12 +82,12 @@ impl Trainer {
     }
 
     /// What the steps keep for their backward passes, once the first has chosen.
-    pub fn checkpointing(&self) -> Option<Checkpointing> {
+    pub fn checkpointing(&self) -> Option<GradientCheckpointing> {
         self.live.chosen()
     }
 
     /// Keeps to that choice, whatever memory is left now. Of no effect once a step has chosen.
-    pub fn keep_to(&self, chosen: Checkpointing) {
+    pub fn keep_to(&self, chosen: GradientCheckpointing) {
         self.live.keep_to(chosen);
     }
 }

@@ -2,7 +2,7 @@
 
 use aurora_data::{Loader, LoaderState};
 use aurora_layers::tensors::{Tensors, check, fingerprint};
-use aurora_layers::{AdaptedParams, Checkpointing};
+use aurora_layers::{AdaptedParams, GradientCheckpointing};
 use candle_core::Tensor;
 
 use super::saved::{self, About, AboutBest, Grounds, Saved, VERSION};
@@ -36,7 +36,7 @@ impl Run<'_> {
             seconds: self.seconds(),
             lines: self.history.records.len(),
             best: best.map(|best| AboutBest { headline: best.headline, beta: best.beta }),
-            recompute: self.trainer.checkpointing().unwrap_or(Checkpointing::None).into(),
+            recompute: self.trainer.checkpointing().unwrap_or(GradientCheckpointing::None).into(),
             skipped: self.inputs.pictures.skips.list(),
             train: self.loader.state(step),
             grounds,

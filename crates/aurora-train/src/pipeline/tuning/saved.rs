@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use aurora_data::{LoaderState, Skipped};
 use aurora_layers::checkpoint::read_tensors;
-use aurora_layers::{Checkpointing, Tensors, tensors};
+use aurora_layers::{GradientCheckpointing, Tensors, tensors};
 use candle_core::{DType, Device};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -76,7 +76,7 @@ pub(super) struct AboutBest {
     pub(super) beta: Option<f64>,
 }
 
-/// [`Checkpointing`] in words.
+/// [`GradientCheckpointing`] in words.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Recompute {
@@ -84,16 +84,16 @@ pub(super) enum Recompute {
     Block,
 }
 
-impl From<Checkpointing> for Recompute {
-    fn from(checkpointing: Checkpointing) -> Self {
+impl From<GradientCheckpointing> for Recompute {
+    fn from(checkpointing: GradientCheckpointing) -> Self {
         match checkpointing {
-            Checkpointing::None => Self::None,
-            Checkpointing::Block => Self::Block,
+            GradientCheckpointing::None => Self::None,
+            GradientCheckpointing::Block => Self::Block,
         }
     }
 }
 
-impl From<Recompute> for Checkpointing {
+impl From<Recompute> for GradientCheckpointing {
     fn from(recompute: Recompute) -> Self {
         match recompute {
             Recompute::None => Self::None,

@@ -3,8 +3,8 @@
 use super::{Fixture, folder};
 use aurora_kernels::{DeltaMode, Precision};
 use aurora_layers::{
-    AdapterConfig, Blip, BlipConfig, BoundModel, Checkpointing, DecoderTokens, Form, TextConfig,
-    VisionConfig, reference_checkpoint,
+    AdapterConfig, Blip, BlipConfig, BoundModel, DecoderTokens, Form, GradientCheckpointing,
+    TextConfig, VisionConfig, reference_checkpoint,
 };
 use candle_core::Var;
 use std::collections::BTreeMap;
@@ -87,7 +87,7 @@ pub struct Setting {
     pub frozen: bool,
     pub mode: DeltaMode,
     pub precision: Precision,
-    pub checkpointing: Checkpointing,
+    pub gradient_checkpointing: GradientCheckpointing,
 }
 
 impl Setting {
@@ -95,7 +95,7 @@ impl Setting {
         frozen: false,
         mode: DeltaMode::Auto,
         precision: Precision::F32,
-        checkpointing: Checkpointing::None,
+        gradient_checkpointing: GradientCheckpointing::None,
     };
 
     /// All of them in f32.
@@ -104,17 +104,19 @@ impl Setting {
         let modes =
             [(false, DeltaMode::Auto), (true, DeltaMode::Apply), (true, DeltaMode::Reconstruct)];
         modes.into_iter().flat_map(|(frozen, mode)| {
-            [Checkpointing::None, Checkpointing::Block].map(|checkpointing| Self {
-                frozen,
-                mode,
-                precision: Precision::F32,
-                checkpointing,
-            })
+            [GradientCheckpointing::None, GradientCheckpointing::Block].map(
+                |gradient_checkpointing| Self {
+                    frozen,
+                    mode,
+                    precision: Precision::F32,
+                    gradient_checkpointing,
+                },
+            )
         })
     }
 
     pub fn apply(self, mut bound: BoundModel) -> BoundModel {
-        (bound.mode, bound.checkpointing) = (self.mode, self.checkpointing);
+        (bound.mode, bound.gradient_checkpointing) = (self.mode, self.gradient_checkpointing);
         bound.precision = self.precision;
         bound
     }
