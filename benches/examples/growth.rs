@@ -101,7 +101,7 @@ fn step(backbone: &Backbone, batch: usize, queue: usize) -> Result<Box<dyn FnMut
     ];
     let config = Config::resolve(None, &settings)?;
     let mut trainer = Trainer::new(&config, backbone, &Device::Cpu)?;
-    trainer.set_queue(full(backbone.config.projection_size, queue)?)?;
+    trainer.set_queue(full(backbone.config.projection_dim, queue)?)?;
     let images = normal("pictures", &[batch, 3, 96, 96])?;
     let (ids, mask) = texts(batch)?;
     let mut number = 0;

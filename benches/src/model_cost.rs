@@ -85,7 +85,7 @@ impl ModelCost<'_> {
     }
 
     fn vision_maps(&self) -> [(u64, u64); 4] {
-        let (width, mlp) = (self.vision_width(), self.config.vision.mlp_size as u64);
+        let (width, mlp) = (self.vision_width(), self.config.vision.intermediate_size as u64);
         [(width, 3 * width), (width, width), (width, mlp), (mlp, width)]
     }
 
@@ -99,14 +99,14 @@ impl ModelCost<'_> {
 
     /// Scores and what they weigh, `products` matrix products for each pair of query and key.
     fn vision_attention(&self, pictures: u64, products: u64) -> u64 {
-        let (tokens, blocks) = (self.image_tokens(), self.config.vision.layers as u64);
+        let (tokens, blocks) = (self.image_tokens(), self.config.vision.num_hidden_layers as u64);
         blocks * pictures * products * 2 * tokens * tokens * self.vision_width()
     }
 
     fn with_vision(&self, pictures: u64, count: impl Fn(Maps<'_>) -> u64) -> u64 {
         count(Maps {
             tokens: pictures * self.image_tokens(),
-            blocks: self.config.vision.layers as u64,
+            blocks: self.config.vision.num_hidden_layers as u64,
             shapes: &self.vision_maps(),
         })
     }
@@ -125,7 +125,7 @@ impl ModelCost<'_> {
     /// for the first, whose x nothing is trained of.
     pub fn vision_trained(&self, pictures: u64) -> u64 {
         let width = self.vision_width();
-        let first = if self.config.vision.layers == 0 { 0 } else { 3 * width * width };
+        let first = if self.config.vision.num_hidden_layers == 0 { 0 } else { 3 * width * width };
         self.vision(pictures) + self.with_vision(pictures, |maps| maps.products())
             - 2 * pictures * self.image_tokens() * first
             + self.vision_attention(pictures, 5)
@@ -147,7 +147,7 @@ impl ModelCost<'_> {
     /// Texts of these lengths, alone or looking at a picture whose keys are there, forward; with `passes` 2, the
     /// gradients of what went into every frozen linear layer too.
     fn text(&self, lengths: &[u64], fused: bool, passes: u64) -> u64 {
-        let (width, mlp) = (self.text_width(), self.config.text.mlp_size as u64);
+        let (width, mlp) = (self.text_width(), self.config.text.intermediate_size as u64);
         let attention = if passes == 2 { 2 + 5 } else { 2 };
         let of_text = |tokens: u64| {
             let cross = if fused { 2 * width * width } else { 0 };
@@ -155,13 +155,19 @@ impl ModelCost<'_> {
             let maps = 4 * width * width + 2 * width * mlp + cross;
             passes * 2 * tokens * maps + attention * 2 * tokens * (tokens + seen) * width
         };
-        self.config.text.layers as u64 * self.lengths(lengths).into_iter().map(of_text).sum::<u64>()
+        self.config.text.num_hidden_layers as u64
+            * self.lengths(lengths).into_iter().map(of_text).sum::<u64>()
     }
 
     /// Cross-attention keys and values of so many pictures in every layer.
     fn keys(&self, pictures: u64, passes: u64) -> u64 {
         let maps = 2 * self.vision_width() * self.text_width();
-        self.config.text.layers as u64 * passes * 2 * pictures * self.image_tokens() * maps
+        self.config.text.num_hidden_layers as u64
+            * passes
+            * 2
+            * pictures
+            * self.image_tokens()
+            * maps
     }
 
     /// Deltas on the maps of texts (query, key and value of self-attention; alone or with the query that looks at
@@ -170,7 +176,7 @@ impl ModelCost<'_> {
         let width = self.text_width();
         Maps {
             tokens: self.lengths(lengths).iter().sum(),
-            blocks: self.config.text.layers as u64,
+            blocks: self.config.text.num_hidden_layers as u64,
             shapes: &[(width, width); 4][..if fused { 4 } else { 3 }],
         }
         .deltas(self.side, trained)
@@ -179,7 +185,7 @@ impl ModelCost<'_> {
     fn key_deltas(&self, pictures: u64) -> u64 {
         Maps {
             tokens: pictures * self.image_tokens(),
-            blocks: self.config.text.layers as u64,
+            blocks: self.config.text.num_hidden_layers as u64,
             shapes: &[(self.vision_width(), self.text_width()); 2],
         }
         .deltas(self.side, true)
@@ -206,7 +212,7 @@ impl ModelCost<'_> {
             + self.text_deltas(lengths, false, false);
         // Live and followed features by the queue, both ways, and the gradient of the live ones.
         let columns = batch + queue;
-        let contrast = 6 * 2 * batch * columns * self.config.projection_size as u64;
+        let contrast = 6 * 2 * batch * columns * self.config.projection_dim as u64;
         let pictures = self.looked_at(batch, 3 * batch);
         let matching = self.text(&three, true, 2)
             + self.text_deltas(&three, true, true)
@@ -224,9 +230,11 @@ impl ModelCost<'_> {
     /// states, once for each head.
     fn absorbed(&self, lengths: &[u64]) -> u64 {
         let (seen, states) = (self.image_tokens(), self.vision_width());
-        let (width, heads) = (self.text_width(), self.config.text.heads as u64);
+        let (width, heads) = (self.text_width(), self.config.text.num_attention_heads as u64);
         let each = 4 * states * (heads * seen + width) - 4 * seen * width;
-        self.config.text.layers as u64 * self.lengths(lengths).into_iter().sum::<u64>() * each
+        self.config.text.num_hidden_layers as u64
+            * self.lengths(lengths).into_iter().sum::<u64>()
+            * each
     }
 
     /// Matching logits of texts of these lengths, one for each, that look at so many pictures, whose states are there.
@@ -242,7 +250,7 @@ impl ModelCost<'_> {
 
 #[cfg(test)]
 mod tests {
-    use aurora_layers::{Form, TextConfig, VisionConfig};
+    use aurora_layers::{Architecture, TextConfig, VisionConfig};
 
     use super::*;
 
@@ -252,23 +260,23 @@ mod tests {
                 image_size,
                 patch_size: 16,
                 hidden_size: 768,
-                layers: 12,
-                heads: 12,
-                mlp_size: 3072,
+                num_hidden_layers: 12,
+                num_attention_heads: 12,
+                intermediate_size: 3072,
                 layer_norm_eps: 1e-5,
             },
             text: TextConfig {
                 vocab_size: 30_524,
                 hidden_size: 768,
-                layers: 12,
-                heads: 12,
-                mlp_size: 3072,
-                max_positions: 512,
+                num_hidden_layers: 12,
+                num_attention_heads: 12,
+                intermediate_size: 3072,
+                max_position_embeddings: 512,
                 layer_norm_eps: 1e-12,
                 enc_token_id: 30_523,
             },
-            projection_size: 256,
-            form: Form::Retrieval,
+            projection_dim: 256,
+            architecture: Architecture::Retrieval,
         }
     }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use aurora_layers::{
-    AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, CrossAttention,
-    EncoderKv, Form, GradientCheckpointing, TextConfig, Variant, VisionConfig,
+    AdaptedParams, AdapterConfig, AdapterKind, Architecture, Backbone, Blip, BlipConfig,
+    CrossAttention, EncoderKv, GradientCheckpointing, TextConfig, Variant, VisionConfig,
 };
 use candle_core::{Device, Result, Tensor, Var};
 
@@ -26,23 +26,23 @@ fn config() -> BlipConfig {
             image_size: 224,
             patch_size: 16,
             hidden_size: 768,
-            layers: LAYERS,
-            heads: 12,
-            mlp_size: 3072,
+            num_hidden_layers: LAYERS,
+            num_attention_heads: 12,
+            intermediate_size: 3072,
             layer_norm_eps: 1e-6,
         },
         text: TextConfig {
             vocab_size: 1000,
             hidden_size: 768,
-            layers: LAYERS,
-            heads: 12,
-            mlp_size: 3072,
-            max_positions: 512,
+            num_hidden_layers: LAYERS,
+            num_attention_heads: 12,
+            intermediate_size: 3072,
+            max_position_embeddings: 512,
             layer_norm_eps: 1e-12,
             enc_token_id: 999,
         },
-        projection_size: 256,
-        form: Form::default(),
+        projection_dim: 256,
+        architecture: Architecture::default(),
     }
 }
 

@@ -51,7 +51,7 @@ pub fn find(
         let done = chunk.last().map_or(total, |last| *last as u64 + 1);
         progress.on_part("looking at pictures", done, total);
     }
-    let length = config.text.max_positions;
+    let length = config.text.max_position_embeddings;
     let (ids, mask) = tokens.encode_batch(&[words], length, Padding::Longest)?;
     let (ids, mask) = (ids.to_device(blip.device())?, mask.to_device(blip.device())?);
     builder.texts(blip, bound, &ids, &mask)?;

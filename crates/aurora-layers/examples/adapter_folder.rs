@@ -3,8 +3,8 @@
 #![allow(clippy::print_stdout)] // an example shows what it did
 
 use aurora_layers::{
-    AdaptedParams, AdapterConfig, AdapterKind, Backbone, BlipConfig, Form, TextConfig, Variant,
-    VisionConfig, load_adapter, save_adapter,
+    AdaptedParams, AdapterConfig, AdapterKind, Architecture, Backbone, BlipConfig, TextConfig,
+    Variant, VisionConfig, load_adapter, save_adapter,
 };
 use candle_core::Device;
 
@@ -15,23 +15,23 @@ fn main() -> aurora_layers::Result<()> {
             image_size: 96,
             patch_size: 16,
             hidden_size: 192,
-            layers: 4,
-            heads: 3,
-            mlp_size: 768,
+            num_hidden_layers: 4,
+            num_attention_heads: 3,
+            intermediate_size: 768,
             layer_norm_eps: 1e-6,
         },
         text: TextConfig {
             vocab_size: 3600,
             hidden_size: 192,
-            layers: 4,
-            heads: 3,
-            mlp_size: 768,
-            max_positions: 20,
+            num_hidden_layers: 4,
+            num_attention_heads: 3,
+            intermediate_size: 768,
+            max_position_embeddings: 20,
             layer_norm_eps: 1e-12,
             enc_token_id: 3599,
         },
-        projection_size: 128,
-        form: Form::Retrieval,
+        projection_dim: 128,
+        architecture: Architecture::Retrieval,
     };
     let backbone = Backbone::random(config.clone(), 1, &device)?;
     let tuned = AdaptedParams::init(

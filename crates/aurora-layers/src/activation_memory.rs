@@ -35,17 +35,17 @@ impl BatchShape {
         };
         // Of a vision block: two norms (2), queries, keys and values (3), attention, projection and sum (3), the MLP's
         // output and sum (2); expansion and GELU.
-        let block = 10 * vision.hidden_size + 2 * vision.mlp_size;
+        let block = 10 * vision.hidden_size + 2 * vision.intermediate_size;
         // Of a text alone: queries, keys and values, packed and spread (6), attention, spread and packed (2), output,
         // sum and norm (3); the same three of the MLP; expansion and GELU.
-        let alone = 14 * text.hidden_size + 2 * text.mlp_size;
+        let alone = 14 * text.hidden_size + 2 * text.intermediate_size;
         // Cross-attention: queries (2), attention (2), output, sum and norm (3). A gate: two branches of two, two sums.
         let fused = alone + (if adapter_config.gated_query { 13 } else { 7 }) * text.hidden_size;
         let picture_tokens = self.pictures * vision.tokens();
-        let states = count(picture_tokens, vision.layers, block)
-            + count(picture_tokens, text.layers, 2 * text.hidden_size) // keys and values for the texts
-            + count(self.texts * self.length, text.layers, alone)
-            + count(self.pairs * self.length, text.layers, fused);
+        let states = count(picture_tokens, vision.num_hidden_layers, block)
+            + count(picture_tokens, text.num_hidden_layers, 2 * text.hidden_size) // keys and values for the texts
+            + count(self.texts * self.length, text.num_hidden_layers, alone)
+            + count(self.pairs * self.length, text.num_hidden_layers, fused);
         let has_delta = !matches!(adapter_config.kind, AdapterKind::Ia3 | AdapterKind::Bottleneck);
         let sites = adapter_config.sites(config)?;
         let weights =
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn is_what_the_graph_holds() {
         let mut config = crate::config::tests::tiny();
-        (config.vision.layers, config.text.layers) = (4, 4);
+        (config.vision.num_hidden_layers, config.text.num_hidden_layers) = (4, 4);
         let backbone = Backbone::random(config.clone(), 1, &Device::Cpu).unwrap();
         for work in [
             BatchShape { pictures: 6, texts: 6, length: 6, pairs: 6 },

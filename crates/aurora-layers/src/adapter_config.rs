@@ -6,7 +6,7 @@ use crate::adapter::{
 use crate::layers::is_norm;
 use crate::target_modules::below;
 use crate::{
-    Blip, BlipConfig, Error, Form, Result, Site, TargetModules, TargetReport, context, gate,
+    Architecture, Blip, BlipConfig, Error, Result, Site, TargetModules, TargetReport, context, gate,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -245,7 +245,7 @@ impl AdapterConfig {
 
     /// Whether there is a context: it enhances what the matching head reads, which retrieval alone has.
     pub(crate) fn has_context(&self, config: &BlipConfig) -> bool {
-        self.context_slots > 0 && config.form == Form::Retrieval
+        self.context_slots > 0 && config.architecture == Architecture::Retrieval
     }
 
     /// Every tensor that gates and context add to a backbone of these sizes.

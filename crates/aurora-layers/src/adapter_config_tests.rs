@@ -22,14 +22,14 @@ fn names_are_those_of_the_files() {
 
 #[test]
 fn norms_and_biases_of_blip_base() {
-    let config = BlipConfig { projection_size: 256, ..blip_base() };
+    let config = BlipConfig { projection_dim: 256, ..blip_base() };
     assert_eq!(trained(AdapterKind::Norms, &config), 95_232);
     assert_eq!(trained(AdapterKind::Biases, &config), 251_650);
 }
 
 #[test]
 fn norms_and_biases_of_towers_of_different_width() {
-    let config = BlipConfig { projection_size: 256, ..vision_large() };
+    let config = BlipConfig { projection_dim: 256, ..vision_large() };
     let norms = (2 * 24 + 1) * 2 * 1024 + (3 * 12 + 1) * 2 * 768;
     assert_eq!(trained(AdapterKind::Norms, &config), norms);
     let biases = (24 * 11 + 2) * 1024 + (12 * 16 + 1) * 768 + 2 * 256 + 2;
@@ -113,7 +113,7 @@ fn pissa_is_a_start_of_lora() {
 /// Every kind on a model that answers: its decoder has sites of its own, and it has no heads.
 #[test]
 fn every_kind_starts_on_a_decoder() {
-    let config = crate::config::tests::tiny_with(crate::Form::QuestionAnswering);
+    let config = crate::config::tests::tiny_with(crate::Architecture::QuestionAnswering);
     let device = &candle_core::Device::Cpu;
     let backbone = crate::Backbone::random(config, 1, device).unwrap();
     let frozen = std::sync::Arc::new(backbone.model().unwrap());

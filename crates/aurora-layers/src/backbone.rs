@@ -4,7 +4,7 @@ use crate::checkpoint::Checkpoint;
 use crate::decoder::Decoder;
 use crate::layers::is_norm;
 use crate::tensors::{self, Tensors};
-use crate::{Blip, BlipConfig, DecoderTokens, Error, Form, HEADS, Result};
+use crate::{Architecture, Blip, BlipConfig, DecoderTokens, Error, HEADS, Result};
 use aurora_kernels::random::Stream;
 use candle_core::{DType, Device, Tensor};
 use std::path::Path;
@@ -67,14 +67,14 @@ impl Backbone {
     /// has learned nothing yet; the heads of retrieval are gone. The same backbone always gives the same model.
     ///
     /// # Errors
-    /// A backbone of another form, tokens outside of its vocabulary.
+    /// A backbone of another architecture, tokens outside of its vocabulary.
     pub fn init_decoder_from_encoder(self, tokens: DecoderTokens) -> Result<Self> {
         let Self { mut config, mut tensors } = self;
-        if config.form != Form::Retrieval {
+        if config.architecture != Architecture::Retrieval {
             let reason = "must be retrieval for a decoder to be started from its text encoder";
-            return Err(Error::config("form", config.form, reason));
+            return Err(Error::config("architecture", config.architecture, reason));
         }
-        config.form = Form::QuestionAnswering(tokens);
+        config.architecture = Architecture::QuestionAnswering(tokens);
         config.check()?;
         let device = tensors.values().next().map_or(Device::Cpu, |tensor| tensor.device().clone());
         tensors.extend(Decoder::init_from_encoder(&config.text, &tensors, &device)?);

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 /// A BLIP model. It holds the backbone's tensors as they were given: plain ones are frozen and cost nothing in a
 /// backward pass, variables are trained.
 ///
-/// Which parts it has depends on its [`crate::Form`]; a pass through a part it lacks is an error that says so.
+/// Which parts it has depends on its [`crate::Architecture`]; a pass through a part it lacks is an error that says so.
 #[derive(Debug, Clone)]
 pub struct Blip {
     config: BlipConfig,
@@ -57,7 +57,7 @@ pub struct BoundModel {
 fn lacking(part: &str) -> Error {
     let reason =
         format!("{part}, which this pass needs; load the model that was made for this task");
-    Error::config("form", "a model without", reason)
+    Error::config("architecture", "a model without", reason)
 }
 
 impl Blip {
@@ -82,9 +82,9 @@ impl Blip {
     pub fn new(config: &BlipConfig, tensors: &Tensors) -> Result<Self> {
         config.check()?;
         check("the backbone", tensors, &Self::param_shapes(config))?;
-        let (text, form) = (&config.text, &config.form);
-        let decoder = form.decodes().map(|tokens| Decoder::new(text, tokens, tensors));
-        let encoder = form.encodes().then(|| TextTower::new(text, Tower::Text, tensors));
+        let (text, architecture) = (&config.text, &config.architecture);
+        let decoder = architecture.decodes().map(|tokens| Decoder::new(text, tokens, tensors));
+        let encoder = architecture.encodes().then(|| TextTower::new(text, Tower::Text, tensors));
         Ok(Self {
             vision: VisionTower::new(&config.vision, tensors)?,
             encoder: encoder.transpose()?,
@@ -188,7 +188,7 @@ impl Blip {
     /// look at `pictures` pictures: each token costs as much as it has heads, each picture as much as it has columns.
     pub fn prefers_absorbed(&self, tokens: usize, pictures: usize) -> bool {
         let text = &self.config.text;
-        text.heads * tokens < text.hidden_size * pictures
+        text.num_attention_heads * tokens < text.hidden_size * pictures
     }
 
     /// Texts looking at pictures: ids and mask (batch, length) to (batch, length, text width). The first token of

@@ -14,11 +14,14 @@ pub struct VisionConfig {
     /// Width of the tower.
     pub hidden_size: usize,
     /// Number of blocks.
-    pub layers: usize,
+    #[serde(rename = "layers")]
+    pub num_hidden_layers: usize,
     /// Attention heads; divide `hidden_size`.
-    pub heads: usize,
+    #[serde(rename = "heads")]
+    pub num_attention_heads: usize,
     /// Width of the hidden layer of the MLP.
-    pub mlp_size: usize,
+    #[serde(rename = "mlp_size")]
+    pub intermediate_size: usize,
     /// Epsilon of every layer norm (1e-6 in the original BLIP, 1e-5 in Hugging Face's configurations).
     pub layer_norm_eps: f64,
 }
@@ -44,13 +47,17 @@ pub struct TextConfig {
     /// Width of the tower.
     pub hidden_size: usize,
     /// Number of layers; each has self-attention, cross-attention and an MLP.
-    pub layers: usize,
+    #[serde(rename = "layers")]
+    pub num_hidden_layers: usize,
     /// Attention heads; divide `hidden_size`.
-    pub heads: usize,
+    #[serde(rename = "heads")]
+    pub num_attention_heads: usize,
     /// Width of the hidden layer of the MLP.
-    pub mlp_size: usize,
+    #[serde(rename = "mlp_size")]
+    pub intermediate_size: usize,
     /// Longest text, in tokens.
-    pub max_positions: usize,
+    #[serde(rename = "max_positions")]
+    pub max_position_embeddings: usize,
     /// Epsilon of every layer norm (1e-12 in BERT).
     pub layer_norm_eps: f64,
     /// The token that stands first in a text that is fused with a picture.
@@ -72,7 +79,7 @@ pub struct DecoderTokens {
 /// What a BLIP model is for, which decides what it has beside its vision tower.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Form {
+pub enum Architecture {
     /// A text encoder that can look at pictures, two projections, a matching head.
     #[default]
     Retrieval,
@@ -82,7 +89,7 @@ pub enum Form {
     Captioning(DecoderTokens),
 }
 
-impl Form {
+impl Architecture {
     /// Whether there is a text encoder.
     pub fn encodes(&self) -> bool {
         !matches!(self, Self::Captioning(_))
@@ -101,7 +108,7 @@ impl Form {
     }
 }
 
-impl std::fmt::Display for Form {
+impl std::fmt::Display for Architecture {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Retrieval => "retrieval",
@@ -111,7 +118,7 @@ impl std::fmt::Display for Form {
     }
 }
 
-/// A BLIP model: a vision tower, and text towers and heads as its form says.
+/// A BLIP model: a vision tower, and text towers and heads as its architecture says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BlipConfig {
@@ -120,10 +127,11 @@ pub struct BlipConfig {
     /// The text tower; where there are an encoder and a decoder, both.
     pub text: TextConfig,
     /// Width of the common space of the contrastive objective.
-    pub projection_size: usize,
+    #[serde(rename = "projection_size")]
+    pub projection_dim: usize,
     /// What the model is for; retrieval where nothing is said.
-    #[serde(default, skip_serializing_if = "Form::is_default")]
-    pub form: Form,
+    #[serde(rename = "form", default, skip_serializing_if = "Architecture::is_default")]
+    pub architecture: Architecture,
 }
 
 /// Bounds far above any model, so that sizes can be multiplied and layers listed whatever a file says.
@@ -148,14 +156,14 @@ impl BlipConfig {
             ("vision.image_size", vision.image_size),
             ("vision.patch_size", vision.patch_size),
             ("vision.hidden_size", vision.hidden_size),
-            ("vision.heads", vision.heads),
-            ("vision.mlp_size", vision.mlp_size),
+            ("vision.num_attention_heads", vision.num_attention_heads),
+            ("vision.intermediate_size", vision.intermediate_size),
             ("text.vocab_size", text.vocab_size),
             ("text.hidden_size", text.hidden_size),
-            ("text.heads", text.heads),
-            ("text.mlp_size", text.mlp_size),
-            ("text.max_positions", text.max_positions),
-            ("projection_size", self.projection_size),
+            ("text.num_attention_heads", text.num_attention_heads),
+            ("text.intermediate_size", text.intermediate_size),
+            ("text.max_position_embeddings", text.max_position_embeddings),
+            ("projection_dim", self.projection_dim),
         ] {
             if value == 0 {
                 return Err(Error::config(field, value, "must be at least 1"));
@@ -164,7 +172,10 @@ impl BlipConfig {
                 return Err(Error::config(field, value, format!("must be at most {LARGEST}")));
             }
         }
-        for (field, value) in [("vision.layers", vision.layers), ("text.layers", text.layers)] {
+        for (field, value) in [
+            ("vision.num_hidden_layers", vision.num_hidden_layers),
+            ("text.num_hidden_layers", text.num_hidden_layers),
+        ] {
             if value > MOST_LAYERS {
                 return Err(Error::config(field, value, format!("must be at most {MOST_LAYERS}")));
             }
@@ -176,8 +187,18 @@ impl BlipConfig {
             Err(Error::config(field, part, format!("must divide {of} = {whole}")))
         };
         divides("vision.patch_size", vision.patch_size, vision.image_size, "vision.image_size")?;
-        divides("vision.heads", vision.heads, vision.hidden_size, "vision.hidden_size")?;
-        divides("text.heads", text.heads, text.hidden_size, "text.hidden_size")?;
+        divides(
+            "vision.num_attention_heads",
+            vision.num_attention_heads,
+            vision.hidden_size,
+            "vision.hidden_size",
+        )?;
+        divides(
+            "text.num_attention_heads",
+            text.num_attention_heads,
+            text.hidden_size,
+            "text.hidden_size",
+        )?;
         for (field, eps) in [
             ("vision.layer_norm_eps", vision.layer_norm_eps),
             ("text.layer_norm_eps", text.layer_norm_eps),
@@ -186,11 +207,11 @@ impl BlipConfig {
                 return Err(Error::config(field, eps, "must lie between 0 and 1"));
             }
         }
-        let decoder = self.form.decodes().map(|tokens| {
+        let decoder = self.architecture.decodes().map(|tokens| {
             [
-                ("form.start_token_id", tokens.start_token_id),
-                ("form.end_token_id", tokens.end_token_id),
-                ("form.pad_token_id", tokens.pad_token_id),
+                ("architecture.start_token_id", tokens.start_token_id),
+                ("architecture.end_token_id", tokens.end_token_id),
+                ("architecture.pad_token_id", tokens.pad_token_id),
             ]
         });
         let tokens = [("text.enc_token_id", text.enc_token_id)];
@@ -215,59 +236,66 @@ pub(crate) mod tests {
                 image_size: 16,
                 patch_size: 8,
                 hidden_size: 24,
-                layers: 2,
-                heads: 3,
-                mlp_size: 96,
+                num_hidden_layers: 2,
+                num_attention_heads: 3,
+                intermediate_size: 96,
                 layer_norm_eps: 1e-6,
             },
             text: TextConfig {
                 vocab_size: 20,
                 hidden_size: 16,
-                layers: 2,
-                heads: 2,
-                mlp_size: 64,
-                max_positions: 12,
+                num_hidden_layers: 2,
+                num_attention_heads: 2,
+                intermediate_size: 64,
+                max_position_embeddings: 12,
                 layer_norm_eps: 1e-12,
                 enc_token_id: 19,
             },
-            projection_size: 8,
-            form: Form::Retrieval,
+            projection_dim: 8,
+            architecture: Architecture::Retrieval,
         }
     }
 
     /// The same with a decoder.
-    pub(crate) fn tiny_with(form: impl FnOnce(DecoderTokens) -> Form) -> BlipConfig {
+    pub(crate) fn tiny_with(
+        architecture: impl FnOnce(DecoderTokens) -> Architecture,
+    ) -> BlipConfig {
         let tokens = DecoderTokens { start_token_id: 18, end_token_id: 3, pad_token_id: 0 };
-        BlipConfig { form: form(tokens), ..tiny() }
+        BlipConfig { architecture: architecture(tokens), ..tiny() }
     }
 
     #[test]
     fn heads_that_do_not_divide_the_width_are_named() {
         let mut config = tiny();
-        config.text.heads = 3;
+        config.text.num_attention_heads = 3;
         let message = config.check().unwrap_err().to_string();
-        assert!(message.contains("text.heads = 3"), "{message}");
+        assert!(message.contains("text.num_attention_heads = 3"), "{message}");
         assert!(message.contains("text.hidden_size = 16"), "{message}");
     }
 
     #[test]
     fn a_decoders_tokens_are_in_the_vocabulary() {
         let mut tokens = DecoderTokens { start_token_id: 1, end_token_id: 2, pad_token_id: 20 };
-        let config = |tokens| BlipConfig { form: Form::Captioning(tokens), ..tiny() };
+        let config =
+            |tokens| BlipConfig { architecture: Architecture::Captioning(tokens), ..tiny() };
         let message = config(tokens).check().unwrap_err().to_string();
-        assert!(message.contains("form.pad_token_id = 20"), "{message}");
+        assert!(message.contains("architecture.pad_token_id = 20"), "{message}");
         tokens.pad_token_id = 0;
         config(tokens).check().unwrap();
     }
 
     #[test]
     fn survives_json() {
-        for config in [tiny(), tiny_with(Form::QuestionAnswering), tiny_with(Form::Captioning)] {
+        for config in [
+            tiny(),
+            tiny_with(Architecture::QuestionAnswering),
+            tiny_with(Architecture::Captioning),
+        ] {
             let text = serde_json::to_string(&config).unwrap();
             assert_eq!(BlipConfig::from_json(&text, "x".as_ref()).unwrap(), config);
         }
         let text = serde_json::to_string(&tiny()).unwrap();
-        assert!(!text.contains("form"), "a retrieval model's file stays as it was");
+        assert!(!text.contains("architecture"), "a retrieval model's file stays as it was");
         let wrong = text.replace("heads", "haeds");
         assert!(
             BlipConfig::from_json(&wrong, "c.json".as_ref())

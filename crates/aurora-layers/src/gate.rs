@@ -31,7 +31,8 @@ pub(crate) fn name(layer: &str, branch: &str, part: &str) -> String {
 
 /// Paths of the layers that can have a gate: those with a cross-attention.
 pub(crate) fn layers(config: &BlipConfig) -> Vec<String> {
-    let layers = |(tower, _)| (0..config.text.layers).map(move |layer| text_layer(tower, layer));
+    let layers =
+        |(tower, _)| (0..config.text.num_hidden_layers).map(move |layer| text_layer(tower, layer));
     text_towers(config).into_iter().flat_map(layers).collect()
 }
 

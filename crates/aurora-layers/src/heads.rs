@@ -2,7 +2,7 @@
 
 use crate::layers::{Linear, ParamShapes};
 use crate::tensors::Tensors;
-use crate::{BlipConfig, Form, Result};
+use crate::{Architecture, BlipConfig, Result};
 use candle_core::{D, Tensor};
 
 /// Projections and matching head, ready to apply.
@@ -15,15 +15,15 @@ pub(crate) struct Heads {
 
 /// Names and shapes of the heads' tensors; none but a retrieval model has any.
 pub(crate) fn param_shapes(config: &BlipConfig) -> ParamShapes {
-    if config.form != Form::Retrieval {
+    if config.architecture != Architecture::Retrieval {
         return ParamShapes::new();
     }
     let mut shapes =
-        Linear::param_shapes("vision_proj", config.vision.hidden_size, config.projection_size);
+        Linear::param_shapes("vision_proj", config.vision.hidden_size, config.projection_dim);
     shapes.extend(Linear::param_shapes(
         "text_proj",
         config.text.hidden_size,
-        config.projection_size,
+        config.projection_dim,
     ));
     shapes.extend(Linear::param_shapes("itm_head", config.text.hidden_size, 2));
     shapes
@@ -31,7 +31,7 @@ pub(crate) fn param_shapes(config: &BlipConfig) -> ParamShapes {
 
 impl Heads {
     pub(crate) fn new(config: &BlipConfig, tensors: &Tensors) -> Result<Option<Self>> {
-        if config.form != Form::Retrieval {
+        if config.architecture != Architecture::Retrieval {
             return Ok(None);
         }
         Ok(Some(Self {

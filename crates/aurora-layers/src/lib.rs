@@ -39,7 +39,7 @@ pub use adapter_config::{AdapterConfig, AdapterKind, HEADS, LoraInit, Variant};
 pub use adapter_set::AdapterSet;
 pub use backbone::Backbone;
 pub use blip::{Blip, BoundModel};
-pub use config::{BlipConfig, DecoderTokens, Form, TextConfig, VisionConfig};
+pub use config::{Architecture, BlipConfig, DecoderTokens, TextConfig, VisionConfig};
 pub use cross_attention::{CrossAttention, EncoderKv};
 pub use error::{Error, Result};
 pub use generate::GenerationConfig;

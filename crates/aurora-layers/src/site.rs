@@ -1,6 +1,6 @@
 //! Sites: the frozen linear maps of a backbone that can take a weight delta.
 
-use crate::{BlipConfig, Form};
+use crate::{Architecture, BlipConfig};
 use serde::{Deserialize, Serialize};
 
 /// Which part of the model a site stands in.
@@ -42,10 +42,10 @@ impl Tower {
 /// decoder of a question answering model, the question's states.
 pub(crate) fn text_towers(config: &BlipConfig) -> Vec<(Tower, usize)> {
     let (vision, text) = (config.vision.hidden_size, config.text.hidden_size);
-    match config.form {
-        Form::Retrieval => vec![(Tower::Text, vision)],
-        Form::QuestionAnswering(_) => vec![(Tower::Text, vision), (Tower::Decoder, text)],
-        Form::Captioning(_) => vec![(Tower::Decoder, vision)],
+    match config.architecture {
+        Architecture::Retrieval => vec![(Tower::Text, vision)],
+        Architecture::QuestionAnswering(_) => vec![(Tower::Text, vision), (Tower::Decoder, text)],
+        Architecture::Captioning(_) => vec![(Tower::Decoder, vision)],
     }
 }
 
@@ -116,9 +116,9 @@ impl Site {
 /// An MLP whose width is no multiple of the tower's is one slice.
 pub fn sites(config: &BlipConfig) -> Vec<Site> {
     let mut sites = Vec::new();
-    let (width, mlp) = (config.vision.hidden_size, config.vision.mlp_size);
+    let (width, mlp) = (config.vision.hidden_size, config.vision.intermediate_size);
     let mlp_slices = if mlp.is_multiple_of(width) { mlp / width } else { 1 };
-    for layer in 0..config.vision.layers {
+    for layer in 0..config.vision.num_hidden_layers {
         let mut add = |name: &str, role, in_dim, out_dim, slices| {
             let path = format!("visual_encoder.blocks.{layer}.{name}");
             sites.push(Site { path, tower: Tower::Vision, layer, role, in_dim, out_dim, slices });
@@ -129,7 +129,8 @@ pub fn sites(config: &BlipConfig) -> Vec<Site> {
         add("mlp.fc2", Role::Fc2, mlp, width, mlp_slices);
     }
     let text = config.text.hidden_size;
-    let layers = |(tower, seen)| (0..config.text.layers).map(move |layer| (tower, seen, layer));
+    let layers =
+        |(tower, seen)| (0..config.text.num_hidden_layers).map(move |layer| (tower, seen, layer));
     for (tower, seen, layer) in text_towers(config).into_iter().flat_map(layers) {
         for (block, context) in [("attention", text), ("crossattention", seen)] {
             for (name, role, in_dim) in [
@@ -153,17 +154,19 @@ mod tests {
     #[test]
     fn blip_base_has_216_slices() {
         let mut config = tiny();
-        config.vision.layers = 12;
-        config.text.layers = 12;
+        config.vision.num_hidden_layers = 12;
+        config.text.num_hidden_layers = 12;
         let slices =
             |config: &BlipConfig| -> usize { sites(config).iter().map(|site| site.slices).sum() };
         assert_eq!(slices(&config), 216);
-        let Form::QuestionAnswering(tokens) = tiny_with(Form::QuestionAnswering).form else {
+        let Architecture::QuestionAnswering(tokens) =
+            tiny_with(Architecture::QuestionAnswering).architecture
+        else {
             panic!("made so")
         };
-        config.form = Form::QuestionAnswering(tokens);
+        config.architecture = Architecture::QuestionAnswering(tokens);
         assert_eq!(slices(&config), 288);
-        config.form = Form::Captioning(tokens);
+        config.architecture = Architecture::Captioning(tokens);
         assert_eq!(slices(&config), 216);
     }
 

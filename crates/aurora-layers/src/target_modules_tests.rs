@@ -1,7 +1,7 @@
 //! What targets choose, and what they say when they choose nothing.
 
 use super::*;
-use crate::Form;
+use crate::Architecture;
 use crate::config::tests::{tiny, tiny_with};
 use proptest::prelude::*;
 
@@ -57,7 +57,7 @@ fn every_list_narrows_the_choice() {
 #[test]
 fn a_decoder_is_a_tower_of_its_own() {
     let targets = TargetModules { towers: vec![Tower::Decoder], ..TargetModules::default() };
-    let sites = crate::sites(&tiny_with(Form::QuestionAnswering));
+    let sites = crate::sites(&tiny_with(Architecture::QuestionAnswering));
     let chosen = targets.select(&sites).unwrap().selected;
     assert_eq!(chosen.len(), 12);
     assert!(chosen.iter().all(|path| path.starts_with("text_decoder.bert.encoder.layer.")));

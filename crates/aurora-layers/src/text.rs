@@ -125,17 +125,17 @@ impl Attention {
 impl TextTower {
     /// `seen` is the width of what its cross-attention looks at.
     pub(crate) fn param_shapes(config: &TextConfig, tower: Tower, seen: usize) -> ParamShapes {
-        let (width, mlp) = (config.hidden_size, config.mlp_size);
+        let (width, mlp) = (config.hidden_size, config.intermediate_size);
         let embeddings = format!("{}.embeddings", tower.prefix());
         let mut shapes: ParamShapes = vec![
             (format!("{embeddings}.word_embeddings.weight"), (config.vocab_size, width).into()),
             (
                 format!("{embeddings}.position_embeddings.weight"),
-                (config.max_positions, width).into(),
+                (config.max_position_embeddings, width).into(),
             ),
         ];
         shapes.extend(LayerNorm::param_shapes(&format!("{embeddings}.LayerNorm"), width));
-        for layer in 0..config.layers {
+        for layer in 0..config.num_hidden_layers {
             let path = text_layer(tower, layer);
             shapes.extend(Attention::param_shapes(&format!("{path}.attention"), width, width));
             shapes.extend(Attention::param_shapes(&format!("{path}.crossattention"), width, seen));
@@ -164,7 +164,7 @@ impl TextTower {
             words: get(tensors, &format!("{embeddings}.word_embeddings.weight"))?,
             positions: get(tensors, &format!("{embeddings}.position_embeddings.weight"))?,
             norm: LayerNorm::new(&format!("{embeddings}.LayerNorm"), eps, tensors)?,
-            layers: (0..config.layers).map(layer).collect::<Result<_>>()?,
+            layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()?,
             config: config.clone(),
         })
     }
@@ -203,13 +203,13 @@ impl TextTower {
         let TextInputs { mask, causal, seen, mut cache, pooling } = inputs;
         let (batch, length) = ids.dims2()?;
         let before = cache.as_ref().map_or(0, |cache| cache.words());
-        if before + length > self.config.max_positions {
+        if before + length > self.config.max_position_embeddings {
             return Err(crate::Error::config(
                 "text length",
                 before + length,
                 format!(
-                    "the text tower takes at most text.max_positions = {}",
-                    self.config.max_positions
+                    "the text tower takes at most text.max_position_embeddings = {}",
+                    self.config.max_position_embeddings
                 ),
             ));
         }
@@ -231,7 +231,7 @@ impl TextTower {
         // Attention of a few words gains nothing by bf16, and gradients of keys are small differences of large numbers.
         let own = AttentionOptions { key_mask, causal, ..AttentionOptions::default() };
         let cross = seen.map(|seen| seen.options()).transpose()?;
-        let heads = self.config.heads;
+        let heads = self.config.num_attention_heads;
         let mut pass = Pass { heads, unpadding, cls_alone: false, own, cross };
         for (index, layer) in self.layers.iter().enumerate() {
             // A causal mask counts queries from the last, so there the first is not taken out before the end.

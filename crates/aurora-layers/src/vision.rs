@@ -40,14 +40,14 @@ fn block_path(layer: usize) -> String {
 
 impl VisionTower {
     pub(crate) fn param_shapes(config: &VisionConfig) -> ParamShapes {
-        let (width, mlp, patch) = (config.hidden_size, config.mlp_size, config.patch_size);
+        let (width, mlp, patch) = (config.hidden_size, config.intermediate_size, config.patch_size);
         let mut shapes: ParamShapes = vec![
             ("visual_encoder.cls_token".into(), (1, 1, width).into()),
             ("visual_encoder.pos_embed".into(), (1, config.tokens(), width).into()),
             ("visual_encoder.patch_embed.proj.weight".into(), (width, 3, patch, patch).into()),
             ("visual_encoder.patch_embed.proj.bias".into(), width.into()),
         ];
-        for layer in 0..config.layers {
+        for layer in 0..config.num_hidden_layers {
             let path = block_path(layer);
             shapes.extend(LayerNorm::param_shapes(&format!("{path}.norm1"), width));
             shapes.extend(Linear::param_shapes(&format!("{path}.attn.qkv"), width, 3 * width));
@@ -82,7 +82,7 @@ impl VisionTower {
             patch_bias: get(tensors, "visual_encoder.patch_embed.proj.bias")?,
             cls_token: get(tensors, "visual_encoder.cls_token")?,
             positions: get(tensors, "visual_encoder.pos_embed")?,
-            blocks: (0..config.layers).map(block).collect::<Result<_>>()?,
+            blocks: (0..config.num_hidden_layers).map(block).collect::<Result<_>>()?,
             norm: LayerNorm::new("visual_encoder.norm", eps, tensors)?,
             config: config.clone(),
         })
@@ -112,7 +112,7 @@ impl VisionTower {
         let mut x = Tensor::cat(&[&cls, &patches], 1)?.broadcast_add(&self.positions)?; // (batch, tokens, width)
         for (index, block) in self.blocks.iter().enumerate() {
             let cls_alone = cls_alone && index + 1 == self.blocks.len();
-            let heads = self.config.heads;
+            let heads = self.config.num_attention_heads;
             x = match bound.gradient_checkpointing {
                 GradientCheckpointing::None => {
                     let forward = || block.forward(&x, heads, cls_alone, bound);

@@ -22,9 +22,9 @@ use aurora_kernels::random::Stream;
 use aurora_layers::checkpoint::{Checkpoint, hugging_face_config, read_tensors};
 use aurora_layers::peft::{export_lora, import_lora};
 use aurora_layers::{
-    AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, BoundModel,
-    CrossAttention, DecoderTokens, EncoderKv, Form, GenerationConfig, ParamGroup, Tensors, Variant,
-    cls, tensors,
+    AdaptedParams, AdapterConfig, AdapterKind, Architecture, Backbone, Blip, BlipConfig,
+    BoundModel, CrossAttention, DecoderTokens, EncoderKv, GenerationConfig, ParamGroup, Tensors,
+    Variant, cls, tensors,
 };
 use aurora_train::answering::{Texts, mean_text_loss, question_states};
 use candle_core::{DType, Device, Tensor};
@@ -120,10 +120,10 @@ fn compute(
         None => blip.bind_frozen()?,
     };
     let model = (&blip, &bound);
-    let found = match &backbone.config.form {
-        Form::Retrieval => retrieval(model, inputs)?,
-        Form::QuestionAnswering(tokens) => answering(model, tokens, inputs)?,
-        Form::Captioning(tokens) => captioning(model, tokens, inputs)?,
+    let found = match &backbone.config.architecture {
+        Architecture::Retrieval => retrieval(model, inputs)?,
+        Architecture::QuestionAnswering(tokens) => answering(model, tokens, inputs)?,
+        Architecture::Captioning(tokens) => captioning(model, tokens, inputs)?,
     };
     let found = found.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect();
     Ok(tensors::write(&found, Path::new(outputs))?)

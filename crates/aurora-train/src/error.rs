@@ -148,7 +148,7 @@ pub enum Error {
 
     /// A model for one task where another is asked for.
     #[error(
-        "the backbone is a model for {form}, and `task` is {task:?}: {}",
+        "the backbone is a model for {architecture}, and `task` is {task:?}: {}",
         match *task {
             "answering" => "give a backbone with a decoder, or set `model.decoder` to \"start\", which begins one from the \
                             text encoder of a model for retrieval",
@@ -157,7 +157,7 @@ pub enum Error {
     )]
     OtherForm {
         /// What the model is for.
-        form: String,
+        architecture: String,
         /// The task.
         task: &'static str,
     },
@@ -183,14 +183,14 @@ pub enum Error {
 
     /// An adapter that trains no tensor.
     #[error(
-        "adapter.kind {kind:?} trains nothing of a model for {form}: take another kind, or name modules in \
+        "adapter.kind {kind:?} trains nothing of a model for {architecture}: take another kind, or name modules in \
          `adapter.modules_to_save`"
     )]
     NothingToTrain {
         /// The kind.
         kind: &'static str,
         /// What the model is for.
-        form: String,
+        architecture: String,
     },
 
     /// A trainable tensor that the backward pass did not reach.

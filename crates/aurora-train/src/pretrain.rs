@@ -10,8 +10,8 @@
 use aurora_kernels::random::Stream;
 use aurora_kernels::{cross_entropy, linear, soft_cross_entropy};
 use aurora_layers::{
-    AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, Form, TextConfig,
-    Variant, VisionConfig, cls, normalize,
+    AdaptedParams, AdapterConfig, AdapterKind, Architecture, Backbone, Blip, BlipConfig,
+    TextConfig, Variant, VisionConfig, cls, normalize,
 };
 use candle_core::{D, Device, Tensor, Var};
 use std::sync::Arc;
@@ -35,23 +35,23 @@ impl ModelSizes {
                 image_size: self.picture,
                 patch_size: self.patch,
                 hidden_size: self.vision_width,
-                layers: self.vision_layers,
-                heads: self.vision_heads,
-                mlp_size: self.mlp_ratio * self.vision_width,
+                num_hidden_layers: self.vision_layers,
+                num_attention_heads: self.vision_heads,
+                intermediate_size: self.mlp_ratio * self.vision_width,
                 layer_norm_eps: 1e-6,
             },
             text: TextConfig {
                 vocab_size: self.vocabulary,
                 hidden_size: self.text_width,
-                layers: self.text_layers,
-                heads: self.text_heads,
-                mlp_size: self.mlp_ratio * self.text_width,
-                max_positions: self.positions,
+                num_hidden_layers: self.text_layers,
+                num_attention_heads: self.text_heads,
+                intermediate_size: self.mlp_ratio * self.text_width,
+                max_position_embeddings: self.positions,
                 layer_norm_eps: 1e-12,
                 enc_token_id: self.vocabulary.saturating_sub(1) as u32,
             },
-            projection_size: self.projection,
-            form: Form::Retrieval,
+            projection_dim: self.projection,
+            architecture: Architecture::Retrieval,
         }
     }
 }

@@ -8,7 +8,7 @@ mod live;
 mod retrieval;
 mod state;
 
-use aurora_layers::{AdaptedParams, Backbone, Blip, Form};
+use aurora_layers::{AdaptedParams, Architecture, Backbone, Blip};
 use candle_core::{Device, Tensor, Var};
 use std::sync::Arc;
 
@@ -87,13 +87,16 @@ impl Trainer {
     /// # Errors
     /// An adapter that this backbone cannot take, a backbone that is for another task.
     pub fn new(config: &Config, backbone: &Backbone, device: &Device) -> Result<Self> {
-        let form = backbone.config.form;
+        let architecture = backbone.config.architecture;
         let fits = match config.task {
-            Task::Retrieval => form == Form::Retrieval,
-            Task::Answering => matches!(form, Form::QuestionAnswering(_)),
+            Task::Retrieval => architecture == Architecture::Retrieval,
+            Task::Answering => matches!(architecture, Architecture::QuestionAnswering(_)),
         };
         if !fits {
-            return Err(Error::OtherForm { form: form.to_string(), task: config.task.name() });
+            return Err(Error::OtherForm {
+                architecture: architecture.to_string(),
+                task: config.task.name(),
+            });
         }
         let (live, variables) = Live::new(config, backbone, device)?;
         let mut parameters: Vec<(String, Var, &str)> = variables
@@ -116,7 +119,7 @@ impl Trainer {
         };
         if parameters.is_empty() {
             let kind = config.adapter.kind.name();
-            return Err(Error::NothingToTrain { kind, form: form.to_string() });
+            return Err(Error::NothingToTrain { kind, architecture: architecture.to_string() });
         }
         let groups =
             config.learning_rates.groups(config.adapter.kind, config.optimizer.weight_decay);

@@ -131,8 +131,8 @@ fn what_is_no_backbone_is_refused_with_what_would_be() {
 fn a_file_without_a_configuration_tells_its_sizes() {
     let folder = layouts();
     let mut config = sizes();
-    (config.vision.hidden_size, config.vision.heads) = (64, 1);
-    (config.text.hidden_size, config.text.heads) = (128, 2);
+    (config.vision.hidden_size, config.vision.num_attention_heads) = (64, 1);
+    (config.text.hidden_size, config.text.num_attention_heads) = (128, 2);
     let wide = Backbone::random(config, 1, &Device::Cpu).unwrap();
     let path = folder.path().join("wide");
     wide.write(&path, DType::F32).unwrap();

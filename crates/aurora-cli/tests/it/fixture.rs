@@ -6,8 +6,8 @@ use std::process::{Command, Output};
 
 use aurora_layers::checkpoint::to_hugging_face;
 use aurora_layers::{
-    AdaptedParams, AdapterConfig, AdapterKind, Backbone, BlipConfig, Form, Tensors, TextConfig,
-    Variant, VisionConfig, save_adapter, tensors,
+    AdaptedParams, AdapterConfig, AdapterKind, Architecture, Backbone, BlipConfig, Tensors,
+    TextConfig, Variant, VisionConfig, save_adapter, tensors,
 };
 use candle_core::{DType, Device, Tensor};
 use image::{ImageFormat, Rgb, RgbImage};
@@ -44,23 +44,23 @@ pub fn sizes() -> BlipConfig {
             image_size: 16,
             patch_size: 8,
             hidden_size: 16,
-            layers: 2,
-            heads: 2,
-            mlp_size: 64,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            intermediate_size: 64,
             layer_norm_eps: 1e-6,
         },
         text: TextConfig {
             vocab_size,
             hidden_size: 16,
-            layers: 2,
-            heads: 2,
-            mlp_size: 64,
-            max_positions: 32,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            intermediate_size: 64,
+            max_position_embeddings: 32,
             layer_norm_eps: 1e-12,
             enc_token_id: vocab_size as u32 - 1,
         },
-        projection_size: 8,
-        form: Form::Retrieval,
+        projection_dim: 8,
+        architecture: Architecture::Retrieval,
     }
 }
 
@@ -80,12 +80,12 @@ pub fn hugging_face(folder: &Path, backbone: &Backbone) {
     let config = serde_json::json!({
         "architectures": ["BlipForImageTextRetrieval"],
         "model_type": "blip",
-        "image_text_hidden_size": backbone.config.projection_size,
+        "image_text_hidden_size": backbone.config.projection_dim,
         "vision_config": {
             "hidden_size": vision.hidden_size,
-            "intermediate_size": vision.mlp_size,
-            "num_hidden_layers": vision.layers,
-            "num_attention_heads": vision.heads,
+            "intermediate_size": vision.intermediate_size,
+            "num_hidden_layers": vision.num_hidden_layers,
+            "num_attention_heads": vision.num_attention_heads,
             "image_size": vision.image_size,
             "patch_size": vision.patch_size,
             "layer_norm_eps": vision.layer_norm_eps,
@@ -94,10 +94,10 @@ pub fn hugging_face(folder: &Path, backbone: &Backbone) {
             "vocab_size": text.vocab_size,
             "hidden_size": text.hidden_size,
             "encoder_hidden_size": vision.hidden_size,
-            "intermediate_size": text.mlp_size,
-            "num_hidden_layers": text.layers,
-            "num_attention_heads": text.heads,
-            "max_position_embeddings": text.max_positions,
+            "intermediate_size": text.intermediate_size,
+            "num_hidden_layers": text.num_hidden_layers,
+            "num_attention_heads": text.num_attention_heads,
+            "max_position_embeddings": text.max_position_embeddings,
         },
     });
     std::fs::write(folder.join("config.json"), config.to_string()).unwrap();

@@ -175,18 +175,30 @@ pub(crate) mod tests {
     /// BLIP-base's towers; only the widths that sites have matter.
     pub(crate) fn blip_base() -> BlipConfig {
         let mut config = tiny();
-        config.vision =
-            crate::VisionConfig { hidden_size: 768, layers: 12, mlp_size: 3072, ..config.vision };
-        config.text =
-            crate::TextConfig { hidden_size: 768, layers: 12, mlp_size: 3072, ..config.text };
+        config.vision = crate::VisionConfig {
+            hidden_size: 768,
+            num_hidden_layers: 12,
+            intermediate_size: 3072,
+            ..config.vision
+        };
+        config.text = crate::TextConfig {
+            hidden_size: 768,
+            num_hidden_layers: 12,
+            intermediate_size: 3072,
+            ..config.text
+        };
         config
     }
 
     /// The towers of BLIP with ViT-L: a vision tower of 1024 beside a text tower of 768.
     pub(crate) fn vision_large() -> BlipConfig {
         let mut config = blip_base();
-        config.vision =
-            crate::VisionConfig { hidden_size: 1024, layers: 24, mlp_size: 4096, ..config.vision };
+        config.vision = crate::VisionConfig {
+            hidden_size: 1024,
+            num_hidden_layers: 24,
+            intermediate_size: 4096,
+            ..config.vision
+        };
         config
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::{BlipConfig, DecoderTokens, Error, Form, Result, TextConfig, VisionConfig};
+use crate::{Architecture, BlipConfig, DecoderTokens, Error, Result, TextConfig, VisionConfig};
 
 /// What is read of it. Absent keys have the values that transformers gives them; keys about training and generation
 /// are many and are left alone.
@@ -95,23 +95,23 @@ const RETRIEVAL: &str = "BlipForImageTextRetrieval";
 const QUESTION_ANSWERING: &str = "BlipForQuestionAnswering";
 const CAPTIONING: &str = "BlipForConditionalGeneration";
 
-/// The model of transformers for this form.
-pub(super) fn architecture(form: &Form) -> &'static str {
-    match form {
-        Form::Retrieval => RETRIEVAL,
-        Form::QuestionAnswering(_) => QUESTION_ANSWERING,
-        Form::Captioning(_) => CAPTIONING,
+/// The model of transformers for this architecture.
+pub(super) fn class_name(architecture: &Architecture) -> &'static str {
+    match architecture {
+        Architecture::Retrieval => RETRIEVAL,
+        Architecture::QuestionAnswering(_) => QUESTION_ANSWERING,
+        Architecture::Captioning(_) => CAPTIONING,
     }
 }
 
-fn form(folder: &Folder) -> std::result::Result<Form, String> {
+fn architecture(folder: &Folder) -> std::result::Result<Architecture, String> {
     let Text { bos_token_id, sep_token_id, pad_token_id, .. } = folder.text_config;
     let tokens =
         DecoderTokens { start_token_id: bos_token_id, end_token_id: sep_token_id, pad_token_id };
     match folder.architectures.first().map(String::as_str) {
-        None | Some(RETRIEVAL) => Ok(Form::Retrieval),
-        Some(QUESTION_ANSWERING) => Ok(Form::QuestionAnswering(tokens)),
-        Some(CAPTIONING) => Ok(Form::Captioning(tokens)),
+        None | Some(RETRIEVAL) => Ok(Architecture::Retrieval),
+        Some(QUESTION_ANSWERING) => Ok(Architecture::QuestionAnswering(tokens)),
+        Some(CAPTIONING) => Ok(Architecture::Captioning(tokens)),
         Some(other) => Err(format!(
             "architectures names {other:?}; {RETRIEVAL}, {QUESTION_ANSWERING} and {CAPTIONING} can be read"
         )),
@@ -129,7 +129,7 @@ pub fn config(text: &str, path: &Path) -> Result<BlipConfig> {
     if let Some(kind) = folder.model_type.as_deref().filter(|kind| *kind != "blip") {
         return Err(wrong(format!("model_type is {kind:?}; only \"blip\" can be read")));
     }
-    let form = form(&folder).map_err(wrong)?;
+    let architecture = architecture(&folder).map_err(wrong)?;
     let Folder { vision_config: vision, text_config: text, image_text_hidden_size, .. } = folder;
     for (field, found) in [
         ("vision_config.hidden_act", &vision.hidden_act),
@@ -152,24 +152,24 @@ pub fn config(text: &str, path: &Path) -> Result<BlipConfig> {
             image_size: vision.image_size,
             patch_size: vision.patch_size,
             hidden_size: vision.hidden_size,
-            layers: vision.num_hidden_layers,
-            heads: vision.num_attention_heads,
-            mlp_size: vision.intermediate_size,
+            num_hidden_layers: vision.num_hidden_layers,
+            num_attention_heads: vision.num_attention_heads,
+            intermediate_size: vision.intermediate_size,
             layer_norm_eps: vision.layer_norm_eps,
         },
         text: TextConfig {
             vocab_size: text.vocab_size,
             hidden_size: text.hidden_size,
-            layers: text.num_hidden_layers,
-            heads: text.num_attention_heads,
-            mlp_size: text.intermediate_size,
-            max_positions: text.max_position_embeddings,
+            num_hidden_layers: text.num_hidden_layers,
+            num_attention_heads: text.num_attention_heads,
+            intermediate_size: text.intermediate_size,
+            max_position_embeddings: text.max_position_embeddings,
             layer_norm_eps: text.layer_norm_eps,
             // [DEC] and [ENC] are added to the vocabulary in this order.
             enc_token_id: text.vocab_size.saturating_sub(1) as u32,
         },
-        projection_size: image_text_hidden_size,
-        form,
+        projection_dim: image_text_hidden_size,
+        architecture,
     };
     config.check()?;
     Ok(config)

@@ -1,7 +1,7 @@
 //! The sizes of a model from the shapes of its weights, for checkpoints that come without a configuration.
 
 use super::{Checkpoint, POSITIONS};
-use crate::{BlipConfig, DecoderTokens, Error, Form, Result, TextConfig, VisionConfig};
+use crate::{Architecture, BlipConfig, DecoderTokens, Error, Result, TextConfig, VisionConfig};
 
 /// Width of an attention head in ViT-B, ViT-L and BERT.
 pub const HEAD_WIDTH: usize = 64;
@@ -54,34 +54,36 @@ impl Checkpoint {
             u32::try_from(vocabulary.saturating_sub(from_end)).unwrap_or(u32::MAX)
         };
         let tokens = DecoderTokens { start_token_id: token(2), end_token_id: SEP, pad_token_id: 0 };
-        let form = match (retrieves, encodes) {
-            (true, _) => Form::Retrieval,
-            (false, true) => Form::QuestionAnswering(tokens),
-            (false, false) => Form::Captioning(tokens),
+        let architecture = match (retrieves, encodes) {
+            (true, _) => Architecture::Retrieval,
+            (false, true) => Architecture::QuestionAnswering(tokens),
+            (false, false) => Architecture::Captioning(tokens),
         };
         Ok(BlipConfig {
             vision: VisionConfig {
                 image_size: grid.saturating_mul(patch),
                 patch_size: patch,
                 hidden_size: vision_width,
-                layers: self.layers("visual_encoder.blocks.", ".norm1.weight"),
-                heads: heads("vision", vision_width, head_width)?,
-                mlp_size: mlp("visual_encoder.blocks.0.mlp.fc1.weight")?,
+                num_hidden_layers: self.layers("visual_encoder.blocks.", ".norm1.weight"),
+                num_attention_heads: heads("vision", vision_width, head_width)?,
+                intermediate_size: mlp("visual_encoder.blocks.0.mlp.fc1.weight")?,
                 layer_norm_eps: 1e-6,
             },
             text: TextConfig {
                 vocab_size: vocabulary,
                 hidden_size: text_width,
-                layers: self
+                num_hidden_layers: self
                     .layers(&format!("{tower}.encoder.layer."), ".attention.self.query.weight"),
-                heads: heads("text", text_width, head_width)?,
-                mlp_size: mlp(&format!("{tower}.encoder.layer.0.intermediate.dense.weight"))?,
-                max_positions: positions,
+                num_attention_heads: heads("text", text_width, head_width)?,
+                intermediate_size: mlp(&format!(
+                    "{tower}.encoder.layer.0.intermediate.dense.weight"
+                ))?,
+                max_position_embeddings: positions,
                 layer_norm_eps: 1e-12,
                 enc_token_id: token(1),
             },
-            projection_size: projection,
-            form,
+            projection_dim: projection,
+            architecture,
         })
     }
 

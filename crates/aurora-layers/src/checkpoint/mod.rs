@@ -30,7 +30,7 @@ pub use safetensors::{Shards, read_tensors};
 use crate::decoder::TIED;
 use crate::reference_checkpoint::is_adapter;
 use crate::tensors::{self, Tensors};
-use crate::{Backbone, Blip, BlipConfig, Error, Form, HEADS, Result};
+use crate::{Architecture, Backbone, Blip, BlipConfig, Error, HEADS, Result};
 use byte_source::Source;
 
 /// The position embeddings of pictures, the one tensor that may have another shape than is wanted.
@@ -131,16 +131,18 @@ fn training(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Why a tensor that a model of this form has no place for is no surprise; none where it is one. `name` is the original.
-pub fn aside(name: &str, form: &Form) -> Option<&'static str> {
+/// Why a tensor that a model of this architecture has no place for is no surprise; none where it is one. `name` is the original.
+pub fn aside(name: &str, architecture: &Architecture) -> Option<&'static str> {
     let first = name.split('.').next().unwrap_or_default();
     match name {
         _ if training(name).is_some() => training(name),
         _ if name.ends_with("position_ids") => Some("buffer"),
         _ if TIED.iter().any(|(copy, _)| *copy == name) => Some("copy of another tensor"),
-        _ if first == "text_decoder" && form.decodes().is_none() => Some("decoder"),
-        _ if first == "text_encoder" && !form.encodes() => Some("text encoder"),
-        _ if HEADS.contains(&first) && *form != Form::Retrieval => Some("head of retrieval"),
+        _ if first == "text_decoder" && architecture.decodes().is_none() => Some("decoder"),
+        _ if first == "text_encoder" && !architecture.encodes() => Some("text encoder"),
+        _ if HEADS.contains(&first) && *architecture != Architecture::Retrieval => {
+            Some("head of retrieval")
+        }
         _ => None,
     }
 }
@@ -280,7 +282,7 @@ impl Checkpoint {
         self.names().filter(|name| training(name).is_some()).map(read).collect()
     }
 
-    /// The model of these sizes and this form, all weights as f32 whatever they are stored as. Position embeddings of
+    /// The model of these sizes and this architecture, all weights as f32 whatever they are stored as. Position embeddings of
     /// another picture size are resized. Peak memory is that of the model and of little beside it.
     ///
     /// # Errors
@@ -319,7 +321,7 @@ impl Checkpoint {
             }
         }
         for name in self.stored.keys().filter(|name| !wanted.contains_key(*name)) {
-            match aside(name, &config.form) {
+            match aside(name, &config.architecture) {
                 Some(reason) => report.ignored.push((name.clone(), reason)),
                 None if others(name) => {}
                 None => report.unexpected.push(name.clone()),

@@ -6,7 +6,9 @@ use candle_core::Device;
 
 use super::{Checkpoint, HEAD_WIDTH, LoadReport, POSITIONS, hugging_face_config, resize_positions};
 use crate::tensors::get;
-use crate::{Backbone, BlipConfig, DecoderTokens, Error, Form, Result, reference_checkpoint};
+use crate::{
+    Architecture, Backbone, BlipConfig, DecoderTokens, Error, Result, reference_checkpoint,
+};
 
 /// Why tensors that a reference checkpoint has beside its backbone are left alone.
 const ADAPTER: &str = "adapter of the reference code";
@@ -119,8 +121,8 @@ impl Origin {
     pub fn for_answering(mut self, tokens: DecoderTokens) -> Self {
         let word = "text_decoder.bert.embeddings.word_embeddings.weight";
         let decodes = self.checkpoint.as_ref().is_some_and(|stored| stored.about(word).is_some());
-        if self.config.form == Form::Retrieval && decodes {
-            self.config.form = Form::QuestionAnswering(tokens);
+        if self.config.architecture == Architecture::Retrieval && decodes {
+            self.config.architecture = Architecture::QuestionAnswering(tokens);
         }
         self
     }
@@ -219,7 +221,7 @@ mod tests {
         let retrieval = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
         retrieval.write(folder.path(), DType::F32).unwrap();
         let origin = Origin::open(folder.path()).unwrap().for_answering(tokens);
-        assert_eq!(origin.config.form, Form::Retrieval, "there is no decoder");
+        assert_eq!(origin.config.architecture, Architecture::Retrieval, "there is no decoder");
         let started = retrieval.clone().init_decoder_from_encoder(tokens).unwrap();
         started.model().unwrap();
         assert!(started.clone().init_decoder_from_encoder(tokens).is_err());

@@ -5,8 +5,8 @@ use candle_core::Device;
 use super::{Checkpoint, LoadReport};
 use crate::reference_checkpoint::{CORE, is_adapter, translate};
 use crate::{
-    AdaptedParams, AdapterConfig, AdapterKind, Backbone, BlipConfig, Error, Form, Result, Tensors,
-    Variant, gate,
+    AdaptedParams, AdapterConfig, AdapterKind, Architecture, Backbone, BlipConfig, Error, Result,
+    Tensors, Variant, gate,
 };
 
 impl Checkpoint {
@@ -37,7 +37,7 @@ impl Checkpoint {
         report.loaded += stored.len();
         let mut tensors = translate(&stored)?;
         let mut adapter_config = AdapterConfig::new(AdapterKind::Tucker, Variant::Reference, rank);
-        if config.form != Form::Retrieval {
+        if config.architecture != Architecture::Retrieval {
             adapter_config.context_slots = 0;
         }
         adapter_config.gated_query = tensors.keys().any(|name| gate::is_name(name));

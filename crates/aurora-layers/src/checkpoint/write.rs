@@ -7,14 +7,14 @@ use candle_core::Tensor;
 use serde_json::{Value, json};
 
 use super::hf_names::to_hugging_face;
-use super::hugging_face::architecture;
+use super::hugging_face::class_name;
 use super::safetensors::{FILE, INDEX};
 use crate::io::write_text;
 use crate::tensors::write_named;
 use crate::{Backbone, BlipConfig, Error, Result};
 
 impl Backbone {
-    /// Writes `config.json` and the weights, f32, as the model of this form in transformers has them: in
+    /// Writes `config.json` and the weights, f32, as the model of this architecture in transformers has them: in
     /// `model.safetensors`, or where they take more than `largest_shard` bytes in shards of at most that with an index.
     /// A tensor larger than that is a shard of its own.
     ///
@@ -97,25 +97,25 @@ fn config(config: &BlipConfig) -> Value {
         "encoder_hidden_size": vision.hidden_size,
         "hidden_act": "gelu",
         "hidden_size": text.hidden_size,
-        "intermediate_size": text.mlp_size,
+        "intermediate_size": text.intermediate_size,
         "is_decoder": true,
         "layer_norm_eps": text.layer_norm_eps,
-        "max_position_embeddings": text.max_positions,
+        "max_position_embeddings": text.max_position_embeddings,
         "model_type": "blip_text_model",
-        "num_attention_heads": text.heads,
-        "num_hidden_layers": text.layers,
+        "num_attention_heads": text.num_attention_heads,
+        "num_hidden_layers": text.num_hidden_layers,
         "vocab_size": text.vocab_size,
     });
-    if let Some(tokens) = config.form.decodes() {
+    if let Some(tokens) = config.architecture.decodes() {
         text_config["bos_token_id"] = tokens.start_token_id.into();
         text_config["eos_token_id"] = tokens.end_token_id.into();
         text_config["sep_token_id"] = tokens.end_token_id.into();
         text_config["pad_token_id"] = tokens.pad_token_id.into();
     }
     json!({
-        "architectures": [architecture(&config.form)],
+        "architectures": [class_name(&config.architecture)],
         "dtype": "float32",
-        "image_text_hidden_size": config.projection_size,
+        "image_text_hidden_size": config.projection_dim,
         "model_type": "blip",
         "text_config": text_config,
         // The word head of a decoder is its table of embeddings; it is not stored twice.
@@ -124,11 +124,11 @@ fn config(config: &BlipConfig) -> Value {
             "hidden_act": "gelu",
             "hidden_size": vision.hidden_size,
             "image_size": vision.image_size,
-            "intermediate_size": vision.mlp_size,
+            "intermediate_size": vision.intermediate_size,
             "layer_norm_eps": vision.layer_norm_eps,
             "model_type": "blip_vision_model",
-            "num_attention_heads": vision.heads,
-            "num_hidden_layers": vision.layers,
+            "num_attention_heads": vision.num_attention_heads,
+            "num_hidden_layers": vision.num_hidden_layers,
             "patch_size": vision.patch_size,
         },
     })

@@ -221,18 +221,30 @@ type Change = fn(&mut BlipConfig);
 fn configurations_that_contradict_the_weights() {
     let folder = folder_with(|_| {});
     let cases: [(Change, &[&str]); 9] = [
-        (|c| c.text.layers = 3, &["missing: text_encoder.encoder.layer.2.", "and 14 more"]),
-        (|c| c.vision.layers = 1, &["unexpected: visual_encoder.blocks.1.attn.proj.bias"]),
+        (
+            |c| c.text.num_hidden_layers = 3,
+            &["missing: text_encoder.encoder.layer.2.", "and 14 more"],
+        ),
+        (
+            |c| c.vision.num_hidden_layers = 1,
+            &["unexpected: visual_encoder.blocks.1.attn.proj.bias"],
+        ),
         (|c| c.text.vocab_size = 21, &["word_embeddings.weight is [20, 16], not [21, 16]"]),
-        (|c| c.text.max_positions = 13, &["position_embeddings.weight is [12, 16], not [13, 16]"]),
+        (
+            |c| c.text.max_position_embeddings = 13,
+            &["position_embeddings.weight is [12, 16], not [13, 16]"],
+        ),
         (
             |c| c.vision.hidden_size = 12,
             &["crossattention.self.key.weight is [16, 24], not [16, 12]"],
         ),
-        (|c| c.vision.mlp_size = 96, &["blocks.0.mlp.fc1.bias is [48], not [96]"]),
-        (|c| c.projection_size = 4, &["vision_proj.weight is [8, 24], not [4, 24]"]),
-        (|c| c.text.heads = 3, &["text.heads = 3", "must divide text.hidden_size = 16"]),
-        (|c| c.text.layers = usize::MAX, &["text.layers = ", "at most"]),
+        (|c| c.vision.intermediate_size = 96, &["blocks.0.mlp.fc1.bias is [48], not [96]"]),
+        (|c| c.projection_dim = 4, &["vision_proj.weight is [8, 24], not [4, 24]"]),
+        (
+            |c| c.text.num_attention_heads = 3,
+            &["text.num_attention_heads = 3", "must divide text.hidden_size = 16"],
+        ),
+        (|c| c.text.num_hidden_layers = usize::MAX, &["text.num_hidden_layers = ", "at most"]),
     ];
     for (change, parts) in cases {
         let mut config = tiny();

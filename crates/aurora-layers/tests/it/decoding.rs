@@ -2,8 +2,8 @@
 
 use aurora_kernels::random::Stream;
 use aurora_layers::{
-    AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, BoundModel,
-    CrossAttention, DecoderTokens, EncoderKv, Form, GenerationConfig, TextConfig, Variant,
+    AdaptedParams, AdapterConfig, AdapterKind, Architecture, Backbone, Blip, BlipConfig,
+    BoundModel, CrossAttention, DecoderTokens, EncoderKv, GenerationConfig, TextConfig, Variant,
     VisionConfig,
 };
 use candle_core::{DType, Device, Tensor};
@@ -17,23 +17,23 @@ fn config(words: usize) -> BlipConfig {
             image_size: 16,
             patch_size: 8,
             hidden_size: 24,
-            layers: 1,
-            heads: 2,
-            mlp_size: 48,
+            num_hidden_layers: 1,
+            num_attention_heads: 2,
+            intermediate_size: 48,
             layer_norm_eps: 1e-6,
         },
         text: TextConfig {
             vocab_size: words,
             hidden_size: 16,
-            layers: 2,
-            heads: 2,
-            mlp_size: 32,
-            max_positions: 12,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            intermediate_size: 32,
+            max_position_embeddings: 12,
             layer_norm_eps: 1e-12,
             enc_token_id: 2,
         },
-        projection_size: 8,
-        form: Form::Captioning(tokens),
+        projection_dim: 8,
+        architecture: Architecture::Captioning(tokens),
     }
 }
 
@@ -149,7 +149,7 @@ fn a_model_says_which_part_it_lacks() {
     for (how, field) in [
         (GenerationConfig::greedy(0), "max_new_tokens"),
         (GenerationConfig { num_beams: 0, ..GenerationConfig::greedy(3) }, "beams"),
-        (GenerationConfig::greedy(20), "max_positions"),
+        (GenerationConfig::greedy(20), "max_position_embeddings"),
     ] {
         let message = blip.generate(&[], &keys, &how, &bare).unwrap_err().to_string();
         assert!(message.contains(field), "{message}");

@@ -6,8 +6,8 @@
 use aurora_kernels::DeltaMode;
 use aurora_kernels::random::Stream;
 use aurora_layers::{
-    AdaptedParams, AdapterConfig, AdapterKind, Backbone, BlipConfig, Form, GradientCheckpointing,
-    TextConfig, Variant, VisionConfig,
+    AdaptedParams, AdapterConfig, AdapterKind, Architecture, Backbone, BlipConfig,
+    GradientCheckpointing, TextConfig, Variant, VisionConfig,
 };
 use candle_core::Device;
 use std::process::Command;
@@ -31,23 +31,23 @@ fn config(width: usize, side: usize) -> BlipConfig {
             image_size: 4 * side,
             patch_size: 4,
             hidden_size: width,
-            layers: BLOCKS,
-            heads: 4,
-            mlp_size: 4 * width,
+            num_hidden_layers: BLOCKS,
+            num_attention_heads: 4,
+            intermediate_size: 4 * width,
             layer_norm_eps: 1e-6,
         },
         text: TextConfig {
             vocab_size: 10,
             hidden_size: 8,
-            layers: 1,
-            heads: 1,
-            mlp_size: 8,
-            max_positions: 4,
+            num_hidden_layers: 1,
+            num_attention_heads: 1,
+            intermediate_size: 8,
+            max_position_embeddings: 4,
             layer_norm_eps: 1e-12,
             enc_token_id: 9,
         },
-        projection_size: 4,
-        form: Form::Retrieval,
+        projection_dim: 4,
+        architecture: Architecture::Retrieval,
     }
 }
 

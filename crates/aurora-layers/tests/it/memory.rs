@@ -3,7 +3,7 @@
 #![cfg(target_os = "linux")]
 
 use aurora_layers::checkpoint::Checkpoint;
-use aurora_layers::{Blip, BlipConfig, Form, TextConfig, VisionConfig};
+use aurora_layers::{Architecture, Blip, BlipConfig, TextConfig, VisionConfig};
 use candle_core::Device;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -22,24 +22,24 @@ fn config(layers: usize) -> BlipConfig {
             image_size: 384,
             patch_size: 16,
             hidden_size: 768,
-            layers,
-            heads: 12,
-            mlp_size: 3072,
+            num_hidden_layers: layers,
+            num_attention_heads: 12,
+            intermediate_size: 3072,
             layer_norm_eps: 1e-5,
         },
         text: TextConfig {
             // Less words than layers: at a small scale one embedding would be most of the file.
             vocab_size: 30_524 * layers / 12,
             hidden_size: 768,
-            layers,
-            heads: 12,
-            mlp_size: 3072,
-            max_positions: 512,
+            num_hidden_layers: layers,
+            num_attention_heads: 12,
+            intermediate_size: 3072,
+            max_position_embeddings: 512,
             layer_norm_eps: 1e-12,
             enc_token_id: 2,
         },
-        projection_size: 256,
-        form: Form::Retrieval,
+        projection_dim: 256,
+        architecture: Architecture::Retrieval,
     }
 }
 

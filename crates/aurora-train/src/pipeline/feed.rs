@@ -55,7 +55,7 @@ impl Feed {
             keywords: data.evaluation_keywords,
             clips: data.clips(),
             size: backbone.vision.image_size,
-            max_tokens: backbone.text.max_positions,
+            max_tokens: backbone.text.max_position_embeddings,
             threads: data.threads,
             skips: skips.clone(),
         }

@@ -2,7 +2,7 @@
 
 use aurora_data::Tokens;
 use aurora_layers::checkpoint::{LoadReport, Origin};
-use aurora_layers::{Backbone, DecoderTokens, Form};
+use aurora_layers::{Architecture, Backbone, DecoderTokens};
 use candle_core::Device;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -49,7 +49,7 @@ impl Model {
         if task == Task::Answering && section.decoder == DecoderSource::Own {
             origin = origin.for_answering(decoder_tokens(&tokens));
         }
-        let begins = begins_decoder(origin.config.form, section, task)?;
+        let begins = begins_decoder(origin.config.architecture, section, task)?;
         let (backbone, report) = origin.read(device)?;
         let backbone = match begins {
             true => backbone.init_decoder_from_encoder(decoder_tokens(&tokens))?,
@@ -78,7 +78,7 @@ impl Model {
             None => (tokens, Path::new(&section.backbone)),
         };
         fits(&tokens, path, backbone.config.text.vocab_size)?;
-        let backbone = match begins_decoder(backbone.config.form, section, task)? {
+        let backbone = match begins_decoder(backbone.config.architecture, section, task)? {
             true => backbone.init_decoder_from_encoder(decoder_tokens(&tokens))?,
             false => backbone,
         };
@@ -98,12 +98,12 @@ fn decoder_tokens(tokens: &Tokens) -> DecoderTokens {
 }
 
 /// Whether a decoder is to be begun for the task, from the text encoder of a backbone of this form.
-fn begins_decoder(form: Form, section: &ModelSection, task: Task) -> Result<bool> {
-    match (task, form, section.decoder) {
-        (Task::Retrieval, Form::Retrieval, _)
-        | (Task::Answering, Form::QuestionAnswering(_), _) => Ok(false),
-        (Task::Answering, Form::Retrieval, DecoderSource::Start) => Ok(true),
-        _ => Err(Error::OtherForm { form: form.to_string(), task: task.name() }),
+fn begins_decoder(architecture: Architecture, section: &ModelSection, task: Task) -> Result<bool> {
+    match (task, architecture, section.decoder) {
+        (Task::Retrieval, Architecture::Retrieval, _)
+        | (Task::Answering, Architecture::QuestionAnswering(_), _) => Ok(false),
+        (Task::Answering, Architecture::Retrieval, DecoderSource::Start) => Ok(true),
+        _ => Err(Error::OtherForm { architecture: architecture.to_string(), task: task.name() }),
     }
 }
 

@@ -134,7 +134,7 @@ fn evaluate(
         keywords: config.data.evaluation_keywords,
         clips: Sampling::Uniform(1),
         size: backbone.config.vision.image_size,
-        max_tokens: backbone.config.text.max_positions,
+        max_tokens: backbone.config.text.max_position_embeddings,
         threads: 0,
         skips: Arc::default(),
     };

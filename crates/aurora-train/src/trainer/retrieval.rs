@@ -41,7 +41,7 @@ impl Retrieval {
             true => Some(Var::from_tensor(&temperature)?),
             false => None,
         };
-        let width = live.frozen.config().projection_size;
+        let width = live.frozen.config().projection_dim;
         Ok(Self {
             momentum: Momentum::new(&live.tuned, &live.frozen, section.momentum)?,
             queue: FeatureQueue::new(width, section.queue, device)?,

@@ -2,8 +2,9 @@
 
 use aurora_kernels::random::Stream;
 use aurora_layers::{
-    AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, BoundModel,
-    DecoderTokens, Form, GenerationConfig, LoraInit, ParamGroup, TextConfig, Variant, VisionConfig,
+    AdaptedParams, AdapterConfig, AdapterKind, Architecture, Backbone, Blip, BlipConfig,
+    BoundModel, DecoderTokens, GenerationConfig, LoraInit, ParamGroup, TextConfig, Variant,
+    VisionConfig,
 };
 use aurora_train::answering::{
     Answers, Texts, answer_loss, caption_loss, rank_answers, read_questions,
@@ -17,29 +18,29 @@ use aurora_train::retrieval::{Contrast, Images, Pairs, contrastive, encode, matc
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
-fn config(form: Form) -> BlipConfig {
+fn config(architecture: Architecture) -> BlipConfig {
     BlipConfig {
         vision: VisionConfig {
             image_size: 16,
             patch_size: 8,
             hidden_size: 32,
-            layers: 2,
-            heads: 2,
-            mlp_size: 64,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            intermediate_size: 64,
             layer_norm_eps: 1e-6,
         },
         text: TextConfig {
             vocab_size: 24,
             hidden_size: 24,
-            layers: 2,
-            heads: 2,
-            mlp_size: 48,
-            max_positions: 12,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            intermediate_size: 48,
+            max_position_embeddings: 12,
             layer_norm_eps: 1e-12,
             enc_token_id: 23,
         },
-        projection_size: 12,
-        form,
+        projection_dim: 12,
+        architecture,
     }
 }
 
@@ -54,14 +55,14 @@ struct Tuning {
 }
 
 impl Tuning {
-    fn new(form: Form, kind: AdapterKind) -> Self {
+    fn new(architecture: Architecture, kind: AdapterKind) -> Self {
         let mut adapter_config = AdapterConfig::new(kind, Variant::Paper, 8);
         adapter_config.frame_aware = true;
-        Self::of(form, adapter_config)
+        Self::of(architecture, adapter_config)
     }
 
-    fn of(form: Form, adapter_config: AdapterConfig) -> Self {
-        let mut backbone = Backbone::random(config(form), 1, &Device::Cpu).unwrap();
+    fn of(architecture: Architecture, adapter_config: AdapterConfig) -> Self {
+        let mut backbone = Backbone::random(config(architecture), 1, &Device::Cpu).unwrap();
         for tensor in backbone.tensors.values_mut().filter(|tensor| tensor.rank() == 2) {
             *tensor = (&*tensor * 8.0).unwrap();
         }
@@ -95,10 +96,10 @@ impl Tuning {
 }
 
 /// With CP the loss of a random backbone falls; with all weights it all but vanishes, and that tuning is returned.
-fn learns(form: Form, loss: impl Fn(&Blip, &BoundModel) -> Tensor) -> Tuning {
-    let [before, after] = Tuning::new(form, AdapterKind::Cp).run(40, &loss);
+fn learns(architecture: Architecture, loss: impl Fn(&Blip, &BoundModel) -> Tensor) -> Tuning {
+    let [before, after] = Tuning::new(architecture, AdapterKind::Cp).run(40, &loss);
     assert!(after < 0.6 * before, "cp: {before} to {after}");
-    let mut full = Tuning::new(form, AdapterKind::Full);
+    let mut full = Tuning::new(architecture, AdapterKind::Full);
     let [before, after] = full.run(120, &loss);
     assert!(after < 0.05 * before, "full: {before} to {after}");
     full
@@ -126,7 +127,7 @@ fn questions_are_answered() {
     let questions = Texts { token_ids: &ids, mask: &mask };
     let (ids, mask) = texts(&[&[22, 10, 3], &[22, 11, 12, 3], &[22, 13, 3], &[22, 14, 15, 16, 3]]);
     let answers = Texts { token_ids: &ids, mask: &mask };
-    let tuning = learns(Form::QuestionAnswering(TOKENS), |blip, bound| {
+    let tuning = learns(Architecture::QuestionAnswering(TOKENS), |blip, bound| {
         let keys = read_questions(blip, bound, &images, &questions).unwrap();
         let weights = [1.0, 0.6, 1.0, 1.0];
         let answers = Answers { texts: answers, questions: &[0, 1, 2, 3], weights: &weights };
@@ -146,7 +147,7 @@ fn pictures_are_captioned() {
     let images = pictures(&[3, 3, 16, 16]);
     let (ids, mask) = texts(&[&[22, 5, 6, 10, 3], &[22, 5, 6, 11, 12, 3], &[22, 5, 6, 13, 3]]);
     let captions = Texts { token_ids: &ids, mask: &mask };
-    let tuning = learns(Form::Captioning(TOKENS), |blip, bound| {
+    let tuning = learns(Architecture::Captioning(TOKENS), |blip, bound| {
         caption_loss((blip, bound), &images, &captions, 0.0).unwrap()
     });
     let (blip, bound) = (&*tuning.blip, tuning.bound());
@@ -163,7 +164,7 @@ fn pictures_are_captioned() {
 
 #[test]
 fn clips_are_found_and_ranks_share_a_batch() {
-    let mut tuning = Tuning::new(Form::Retrieval, AdapterKind::Cp);
+    let mut tuning = Tuning::new(Architecture::Retrieval, AdapterKind::Cp);
     let clips = pictures(&[4, 3, 3, 16, 16]);
     let (ids, mask) = texts(&[&[2, 5, 3], &[2, 6, 7, 3], &[2, 8, 3], &[2, 9, 10, 11, 3]]);
     let pairs = Pairs { images: (&clips).into(), token_ids: &ids, mask: &mask, ids: &[0, 1, 2, 3] };
@@ -223,7 +224,7 @@ fn what_fills_a_short_clip_up_changes_nothing() {
     let contrast = Contrast { momentum: None, queue: None, alpha: 0.0, temperature: &temperature };
     let negatives =
         HardNegatives { first: 0, image_for_text: vec![1, 2, 0], text_for_image: vec![2, 0, 1] };
-    let tuning = Tuning::new(Form::Retrieval, AdapterKind::Full);
+    let tuning = Tuning::new(Architecture::Retrieval, AdapterKind::Full);
     let [short_view, filled_view, unmasked_view] = views.map(|images| {
         let (blip, bound) = (&*tuning.blip, tuning.bound());
         let pairs = Pairs { images, token_ids: &ids, mask: &text_mask, ids: &[0, 1, 2] };
@@ -249,7 +250,7 @@ fn what_fills_a_short_clip_up_changes_nothing() {
     // Without the mask it would show.
     assert!(gap(&short_view[0], &unmasked_view[0]) > 1e-3);
 
-    let tuning = Tuning::new(Form::QuestionAnswering(TOKENS), AdapterKind::Cp);
+    let tuning = Tuning::new(Architecture::QuestionAnswering(TOKENS), AdapterKind::Cp);
     let questions = Texts { token_ids: &ids, mask: &text_mask };
     let [short_loss, filled_loss, unmasked_loss] = views.map(|images| {
         let (blip, bound) = (&*tuning.blip, tuning.bound());
@@ -292,11 +293,12 @@ fn every_kind_learns() {
             adapter_config.modules_to_save.clear();
         }
         let what = format!("{:?} {:?}", adapter_config.kind, adapter_config.init);
-        let [before, after] = Tuning::of(Form::Retrieval, adapter_config.clone()).run(40, matches);
+        let [before, after] =
+            Tuning::of(Architecture::Retrieval, adapter_config.clone()).run(40, matches);
         assert!(after < 0.75 * before, "{what}, matching: {before} to {after}");
         if !heads {
-            let form = Form::QuestionAnswering(TOKENS);
-            let [before, after] = Tuning::of(form, adapter_config).run(40, answers);
+            let architecture = Architecture::QuestionAnswering(TOKENS);
+            let [before, after] = Tuning::of(architecture, adapter_config).run(40, answers);
             assert!(after < 0.75 * before, "{what}, answering: {before} to {after}");
         }
     }
@@ -304,7 +306,7 @@ fn every_kind_learns() {
 
 #[test]
 fn the_momentum_model_has_no_backbone_of_its_own() {
-    let backbone = Backbone::random(config(Form::Retrieval), 1, &Device::Cpu).unwrap();
+    let backbone = Backbone::random(config(Architecture::Retrieval), 1, &Device::Cpu).unwrap();
     let frozen = Arc::new(backbone.model().unwrap());
     for kind in AdapterKind::ALL {
         let adapter_config = AdapterConfig::new(kind, Variant::Paper, 4);

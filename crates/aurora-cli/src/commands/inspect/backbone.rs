@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use aurora_layers::checkpoint::{Layout, Origin, aside};
-use aurora_layers::{Blip, BlipConfig, Form, HEADS, Site, reference_checkpoint, sites};
+use aurora_layers::{Architecture, Blip, BlipConfig, HEADS, Site, reference_checkpoint, sites};
 
 use super::kinds::{Asked, kind_table, run_table};
 use super::stored::{Stored, part_table, tensor_table};
@@ -28,7 +28,7 @@ pub fn print(origin: &Origin, asked: &Asked) -> Result<()> {
             (Stored::of_config(&origin.config), format!("{from} without weights, counted as f32"))
         }
     };
-    let heading = format!("{name}: a BLIP backbone for {} ({from})", origin.config.form);
+    let heading = format!("{name}: a BLIP backbone for {} ({from})", origin.config.architecture);
     print_listed(&heading, &origin.config, &list, asked)
 }
 
@@ -41,8 +41,8 @@ pub fn print_listed(
 ) -> Result<()> {
     output::line(&format!("{heading}\n"));
     size_table(config).print();
-    if config.form == Form::Retrieval {
-        output::line(&format!("\ncommon space of {} values", config.projection_size));
+    if config.architecture == Architecture::Retrieval {
+        output::line(&format!("\ncommon space of {} values", config.projection_dim));
     }
     output::line("");
     let wanted: BTreeSet<String> =
@@ -52,7 +52,7 @@ pub fn print_listed(
     part_table(own, |stored| tower_of(&stored.name), |tower| tower).print();
     if !beside.is_empty() {
         output::line("\nbeside the model\n");
-        let reason = |stored: &Stored| match aside(&stored.name, &config.form) {
+        let reason = |stored: &Stored| match aside(&stored.name, &config.architecture) {
             Some(reason) => reason,
             None if reference_checkpoint::is_adapter(&stored.name) => {
                 "adapter of the reference code"
@@ -86,16 +86,29 @@ fn size_table(config: &BlipConfig) -> Table {
     };
     row(
         "vision",
-        [vision.hidden_size, vision.layers, vision.heads, vision.mlp_size],
+        [
+            vision.hidden_size,
+            vision.num_hidden_layers,
+            vision.num_attention_heads,
+            vision.intermediate_size,
+        ],
         format!("{0} x {0} pixels, patches of {1}", vision.image_size, vision.patch_size),
     );
     let words = output::count(text.vocab_size as u64);
-    let towers = [("text", config.form.encodes()), ("decoder", config.form.decodes().is_some())];
+    let towers = [
+        ("text", config.architecture.encodes()),
+        ("decoder", config.architecture.decodes().is_some()),
+    ];
     for (tower, _) in towers.into_iter().filter(|(_, there)| *there) {
         row(
             tower,
-            [text.hidden_size, text.layers, text.heads, text.mlp_size],
-            format!("up to {} of {words} word pieces", text.max_positions),
+            [
+                text.hidden_size,
+                text.num_hidden_layers,
+                text.num_attention_heads,
+                text.intermediate_size,
+            ],
+            format!("up to {} of {words} word pieces", text.max_position_embeddings),
         );
     }
     sizes

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use aurora_layers::{AdapterConfig, AdapterKind, BlipConfig, Form, ParamGroup, Variant};
+use aurora_layers::{AdapterConfig, AdapterKind, Architecture, BlipConfig, ParamGroup, Variant};
 use aurora_train::config::Config;
 
 use super::adapter::{described, param_group_name};
@@ -80,7 +80,7 @@ pub fn kind_table(config: &BlipConfig, asked: &Asked) -> Result<()> {
     }
     output::line(&format!("what an adapter would train, of {} values\n", output::count(whole)));
     table.print();
-    if config.form != Form::Retrieval {
+    if config.architecture != Architecture::Retrieval {
         return Ok(()); // It has no heads.
     }
     let heads = |variant| -> Result<String> {

@@ -79,7 +79,7 @@ fn embedded(asked: &Asked) -> Result<()> {
     let weights = Checkpoint::from_bytes(nano::MODEL.to_vec(), &path.join("model.safetensors"))?;
     let list = Stored::of_checkpoint(&weights);
     let heading =
-        format!("{}: a BLIP backbone for {} (inside the program)", nano::NAME, config.form);
+        format!("{}: a BLIP backbone for {} (inside the program)", nano::NAME, config.architecture);
     backbone::print_listed(&heading, &config, &list, asked)
 }
 

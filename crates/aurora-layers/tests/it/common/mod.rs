@@ -1,6 +1,6 @@
 //! Files of weights put together by hand, and a model small enough for them.
 
-use aurora_layers::{BlipConfig, Form, TextConfig, VisionConfig};
+use aurora_layers::{Architecture, BlipConfig, TextConfig, VisionConfig};
 use std::io::Write as _;
 use std::path::Path;
 
@@ -129,22 +129,22 @@ pub fn tiny() -> BlipConfig {
             image_size: 16,
             patch_size: 8,
             hidden_size: 24,
-            layers: 2,
-            heads: 3,
-            mlp_size: 48,
+            num_hidden_layers: 2,
+            num_attention_heads: 3,
+            intermediate_size: 48,
             layer_norm_eps: 1e-5,
         },
         text: TextConfig {
             vocab_size: 20,
             hidden_size: 16,
-            layers: 2,
-            heads: 2,
-            mlp_size: 32,
-            max_positions: 12,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            intermediate_size: 32,
+            max_position_embeddings: 12,
             layer_norm_eps: 1e-12,
             enc_token_id: 19,
         },
-        projection_size: 8,
-        form: Form::Retrieval,
+        projection_dim: 8,
+        architecture: Architecture::Retrieval,
     }
 }

@@ -4,8 +4,8 @@ pub mod trained;
 
 use aurora_kernels::random::Stream;
 use aurora_layers::{
-    AdaptedParams, AdapterConfig, AdapterKind, Backbone, Blip, BlipConfig, BoundModel,
-    CrossAttention, DecoderTokens, Form, LoraInit, TextConfig, Variant, VisionConfig, cls,
+    AdaptedParams, AdapterConfig, AdapterKind, Architecture, Backbone, Blip, BlipConfig,
+    BoundModel, CrossAttention, DecoderTokens, LoraInit, TextConfig, Variant, VisionConfig, cls,
 };
 use candle_core::{DType, Device, Tensor};
 
@@ -15,23 +15,23 @@ pub fn config() -> BlipConfig {
             image_size: 32,
             patch_size: 8,
             hidden_size: 48,
-            layers: 2,
-            heads: 3,
-            mlp_size: 192,
+            num_hidden_layers: 2,
+            num_attention_heads: 3,
+            intermediate_size: 192,
             layer_norm_eps: 1e-6,
         },
         text: TextConfig {
             vocab_size: 40,
             hidden_size: 32,
-            layers: 2,
-            heads: 2,
-            mlp_size: 128,
-            max_positions: 16,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            intermediate_size: 128,
+            max_position_embeddings: 16,
             layer_norm_eps: 1e-12,
             enc_token_id: 39,
         },
-        projection_size: 16,
-        form: Form::Retrieval,
+        projection_dim: 16,
+        architecture: Architecture::Retrieval,
     }
 }
 
@@ -81,7 +81,7 @@ pub fn outputs(blip: &Blip, bound: &BoundModel) -> Vec<Tensor> {
 /// The same sizes with a decoder that answers questions.
 pub fn answering() -> BlipConfig {
     let tokens = DecoderTokens { start_token_id: 38, end_token_id: 3, pad_token_id: 0 };
-    BlipConfig { form: Form::QuestionAnswering(tokens), ..config() }
+    BlipConfig { architecture: Architecture::QuestionAnswering(tokens), ..config() }
 }
 
 /// Everything a model of [`answering`] says: pictures, questions that look at them, what answers may come next.

@@ -6,35 +6,35 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aurora_data::{Answers, Dataset, Decode, Question, QuestionId, Sample, Skips, embedded};
-use aurora_layers::{Backbone, BlipConfig, Form, TextConfig, VisionConfig};
+use aurora_layers::{Architecture, Backbone, BlipConfig, TextConfig, VisionConfig};
 use aurora_train::config::{Config, ModelSection, RunConfig, Task};
 use aurora_train::pipeline::{Inputs, Model, Pictures};
 use candle_core::Device;
 
 /// A backbone for retrieval of random weights; its text tower has so many word embeddings, of this width, and positions.
-pub fn backbone(vocab_size: usize, width: usize, max_positions: usize) -> Backbone {
+pub fn backbone(vocab_size: usize, width: usize, max_position_embeddings: usize) -> Backbone {
     let config = BlipConfig {
         vision: VisionConfig {
             image_size: 32,
             patch_size: 16,
             hidden_size: 32,
-            layers: 1,
-            heads: 2,
-            mlp_size: 128,
+            num_hidden_layers: 1,
+            num_attention_heads: 2,
+            intermediate_size: 128,
             layer_norm_eps: 1e-6,
         },
         text: TextConfig {
             vocab_size,
             hidden_size: width,
-            layers: 1,
-            heads: 2,
-            mlp_size: 4 * width,
-            max_positions,
+            num_hidden_layers: 1,
+            num_attention_heads: 2,
+            intermediate_size: 4 * width,
+            max_position_embeddings,
             layer_norm_eps: 1e-12,
             enc_token_id: vocab_size as u32 - 1,
         },
-        projection_size: 16,
-        form: Form::Retrieval,
+        projection_dim: 16,
+        architecture: Architecture::Retrieval,
     };
     Backbone::random(config, 1, &Device::Cpu).unwrap()
 }

@@ -2,7 +2,7 @@
 
 use super::support::{assert_close, folder, read};
 use aurora_layers::checkpoint::{Checkpoint, hugging_face_config};
-use aurora_layers::{AdapterKind, Backbone, Form, Variant};
+use aurora_layers::{AdapterKind, Architecture, Backbone, Variant};
 use candle_core::Device;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -88,10 +88,12 @@ fn hf_sizes_from_shapes() {
         // What no shape tells: epsilons, and of a model without heads their width.
         (found.vision.layer_norm_eps, found.text.layer_norm_eps) = (1e-5, 1e-12);
         if form != "itm" {
-            found.projection_size = wanted.projection_size;
+            found.projection_dim = wanted.projection_dim;
         }
         for config in [&mut found, &mut wanted] {
-            if let Form::QuestionAnswering(tokens) | Form::Captioning(tokens) = &mut config.form {
+            if let Architecture::QuestionAnswering(tokens) | Architecture::Captioning(tokens) =
+                &mut config.architecture
+            {
                 tokens.end_token_id = 3;
             }
         }
@@ -104,7 +106,9 @@ fn released_question_answering() {
     let path = folder().join("vqa.weights.safetensors");
     let checkpoint = Checkpoint::open(&path).unwrap();
     let mut config = checkpoint.infer_config(8).unwrap();
-    let Form::QuestionAnswering(tokens) = &mut config.form else { panic!("{:?}", config.form) };
+    let Architecture::QuestionAnswering(tokens) = &mut config.architecture else {
+        panic!("{:?}", config.architecture)
+    };
     tokens.end_token_id = 3;
     let (backbone, tuned, report) = checkpoint.backbone_and_adapter(&config, &Device::Cpu).unwrap();
     assert!(report.complete(), "{report}");

@@ -3,8 +3,8 @@
 use super::{Fixture, folder};
 use aurora_kernels::{DeltaMode, Precision};
 use aurora_layers::{
-    AdapterConfig, Blip, BlipConfig, BoundModel, DecoderTokens, Form, GradientCheckpointing,
-    TextConfig, VisionConfig, reference_checkpoint,
+    AdapterConfig, Architecture, Blip, BlipConfig, BoundModel, DecoderTokens,
+    GradientCheckpointing, TextConfig, VisionConfig, reference_checkpoint,
 };
 use candle_core::Var;
 use std::collections::BTreeMap;
@@ -29,29 +29,29 @@ pub fn config(weights: &Fixture) -> BlipConfig {
             image_size: grid * patch[2],
             patch_size: patch[2],
             hidden_size: patch[0],
-            layers: blocks,
-            heads: number("num_attention_heads"),
-            mlp_size: dims("visual_encoder.blocks.0.mlp.fc1.weight")[0],
+            num_hidden_layers: blocks,
+            num_attention_heads: number("num_attention_heads"),
+            intermediate_size: dims("visual_encoder.blocks.0.mlp.fc1.weight")[0],
             layer_norm_eps: 1e-6,
         },
         text: TextConfig {
             vocab_size: number("vocab_size"),
             hidden_size: number("hidden_size"),
-            layers: number("num_hidden_layers"),
-            heads: number("num_attention_heads"),
-            mlp_size: number("intermediate_size"),
-            max_positions: number("max_position_embeddings"),
+            num_hidden_layers: number("num_hidden_layers"),
+            num_attention_heads: number("num_attention_heads"),
+            intermediate_size: number("intermediate_size"),
+            max_position_embeddings: number("max_position_embeddings"),
             layer_norm_eps: med["layer_norm_eps"].as_f64().unwrap(),
             enc_token_id: number("vocab_size") as u32 - 1,
         },
-        projection_size: weights.get("vision_proj.weight").map_or(16, |head| head.dims()[0]),
-        form: match weights.contains_key("text_decoder.cls.predictions.bias") {
-            true => Form::QuestionAnswering(DecoderTokens {
+        projection_dim: weights.get("vision_proj.weight").map_or(16, |head| head.dims()[0]),
+        architecture: match weights.contains_key("text_decoder.cls.predictions.bias") {
+            true => Architecture::QuestionAnswering(DecoderTokens {
                 start_token_id: number("vocab_size") as u32 - 2,
                 end_token_id: 3,
                 pad_token_id: 0,
             }),
-            false => Form::Retrieval,
+            false => Architecture::Retrieval,
         },
     }
 }
