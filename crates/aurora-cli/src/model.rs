@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use aurora_data::{Dataset, Split, Tokens};
-use aurora_layers::checkpoint::Origin;
+use aurora_layers::checkpoint::PretrainedSource;
 use aurora_layers::{Backbone, Blip, BoundModel, load_adapter};
 use aurora_train::config::{Beta, Config, ModelSection, RunConfig, Task};
 use aurora_train::pipeline::{Feed, Measurement, Measurer, Model, open as open_data};
@@ -31,7 +31,7 @@ pub fn open(section: &ModelSection, task: Task, device: &Device) -> Result<Model
         return Err(nothing_at("`model.backbone`", name));
     }
     let model = Model::open(section, task, device)?;
-    output::note(&format!("{name}: {}", model.report.brief()));
+    output::note(&format!("{name}: {}", model.report.summary()));
     Ok(model)
 }
 
@@ -60,12 +60,12 @@ pub fn base(args: &BaseArgs, named: &str) -> Result<(String, Backbone)> {
             )),
         });
     }
-    let mut origin = Origin::open(Path::new(name))?;
+    let mut pretrained = PretrainedSource::open(Path::new(name))?;
     if let Some(size) = args.image_size {
-        origin = origin.with_image_size(size)?;
+        pretrained = pretrained.with_image_size(size)?;
     }
-    let (backbone, report) = origin.read(&Device::Cpu)?;
-    output::note(&format!("{name}: {}", report.brief()));
+    let (backbone, report) = pretrained.read(&Device::Cpu)?;
+    output::note(&format!("{name}: {}", report.summary()));
     Ok((name.to_owned(), backbone))
 }
 

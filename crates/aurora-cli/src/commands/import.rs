@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use aurora_layers::checkpoint::{Checkpoint, Origin};
+use aurora_layers::checkpoint::{Checkpoint, PretrainedSource};
 use aurora_layers::peft::import_lora;
 use aurora_layers::{AdaptedParams, Backbone, Error, save_adapter};
 use candle_core::Device;
@@ -78,11 +78,11 @@ fn reference(args: &ImportArgs) -> Result<(String, Backbone, AdaptedParams)> {
             path.display()
         )));
     }
-    let mut origin = Origin::open(path)?;
+    let mut pretrained = PretrainedSource::open(path)?;
     if let Some(size) = args.base.image_size {
-        origin = origin.with_image_size(size)?;
+        pretrained = pretrained.with_image_size(size)?;
     }
-    let Some(checkpoint): Option<&Checkpoint> = origin.checkpoint.as_ref() else {
+    let Some(checkpoint): Option<&Checkpoint> = pretrained.checkpoint.as_ref() else {
         return Err(bad_input(format!(
             "{} describes a model and holds no adapter; a LoRA folder of PEFT's can be imported, or \
              a checkpoint of the reference code (.pth)",
@@ -90,8 +90,8 @@ fn reference(args: &ImportArgs) -> Result<(String, Backbone, AdaptedParams)> {
         )));
     };
     let (backbone, tuned, report) =
-        checkpoint.backbone_and_adapter(&origin.config, &Device::Cpu)?;
+        checkpoint.backbone_and_adapter(&pretrained.config, &Device::Cpu)?;
     let name = path.display().to_string();
-    output::note(&format!("{name}: {}", report.brief()));
+    output::note(&format!("{name}: {}", report.summary()));
     Ok((name, backbone, tuned))
 }

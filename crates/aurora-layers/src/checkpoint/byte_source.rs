@@ -24,7 +24,7 @@ impl Stream for Cursor<Vec<u8>> {}
 
 /// A file, or bytes in memory.
 #[derive(Debug)]
-pub(crate) struct Source {
+pub(crate) struct ByteSource {
     path: PathBuf,
     length: u64,
     stream: Mutex<Box<dyn Stream>>,
@@ -32,7 +32,7 @@ pub(crate) struct Source {
 
 /// Where the numbers of a tensor are.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Window<'a> {
+pub(super) struct TensorView<'a> {
     /// Byte of the first number.
     pub at: u64,
     /// Numbers from the first to the last, those between rows included.
@@ -43,7 +43,7 @@ pub(super) struct Window<'a> {
     pub stride: Option<&'a [usize]>,
 }
 
-impl Source {
+impl ByteSource {
     /// A file on disk.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let failed = |source| Error::File { action: "read", path: path.into(), source };
@@ -109,30 +109,30 @@ impl Source {
     /// The tensor in a window, in the type it is stored in. Its numbers are the only copy that is made.
     pub(super) fn tensor(
         &self,
-        window: Window<'_>,
+        view: TensorView<'_>,
         dtype: DType,
         device: &Device,
     ) -> Result<Tensor> {
         match dtype {
-            DType::F32 => self.read(window, f32::from_le_bytes, device),
-            DType::F16 => self.read(window, f16::from_le_bytes, device),
-            DType::BF16 => self.read(window, bf16::from_le_bytes, device),
-            DType::F64 => self.read(window, f64::from_le_bytes, device),
-            DType::I64 => self.read(window, i64::from_le_bytes, device),
-            DType::I32 => self.read(window, i32::from_le_bytes, device),
-            DType::U32 => self.read(window, u32::from_le_bytes, device),
-            DType::U8 => self.read(window, u8::from_le_bytes, device),
+            DType::F32 => self.read(view, f32::from_le_bytes, device),
+            DType::F16 => self.read(view, f16::from_le_bytes, device),
+            DType::BF16 => self.read(view, bf16::from_le_bytes, device),
+            DType::F64 => self.read(view, f64::from_le_bytes, device),
+            DType::I64 => self.read(view, i64::from_le_bytes, device),
+            DType::I32 => self.read(view, i32::from_le_bytes, device),
+            DType::U32 => self.read(view, u32::from_le_bytes, device),
+            DType::U8 => self.read(view, u8::from_le_bytes, device),
             other => Err(self.wrong(format!("{other:?} is a type that no weight has"))),
         }
     }
 
     fn read<T: WithDType, const N: usize>(
         &self,
-        window: Window<'_>,
+        view: TensorView<'_>,
         number: fn([u8; N]) -> T,
         device: &Device,
     ) -> Result<Tensor> {
-        let Window { mut at, span, shape, stride } = window;
+        let TensorView { mut at, span, shape, stride } = view;
         let mut left = (span as u64).saturating_mul(N as u64);
         self.within(at, left)?;
         let mut values = Vec::with_capacity(span);

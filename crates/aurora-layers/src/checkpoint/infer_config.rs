@@ -35,7 +35,7 @@ impl Checkpoint {
             let [mlp, _] = self.sizes(name, "(hidden, width)")?;
             Ok(mlp)
         };
-        let has = |name: &str| self.about(name).is_some();
+        let has = |name: &str| self.tensor_info(name).is_some();
         let encodes = has("text_encoder.embeddings.word_embeddings.weight");
         let decodes = has("text_decoder.bert.embeddings.word_embeddings.weight");
         let retrieves = has(HEAD) || !decodes;
@@ -88,7 +88,7 @@ impl Checkpoint {
     }
 
     fn sizes<const N: usize>(&self, name: &str, meaning: &str) -> Result<[usize; N]> {
-        let found = self.about(name).map(|(shape, _)| shape);
+        let found = self.tensor_info(name).map(|(shape, _)| shape);
         if let Some(Ok(sizes)) = found.map(<[usize; N]>::try_from) {
             return Ok(sizes);
         }
@@ -103,7 +103,9 @@ impl Checkpoint {
 
     /// Layers that are there one after another from the first.
     fn layers(&self, before: &str, after: &str) -> usize {
-        (0..).take_while(|layer| self.about(&format!("{before}{layer}{after}")).is_some()).count()
+        (0..)
+            .take_while(|layer| self.tensor_info(&format!("{before}{layer}{after}")).is_some())
+            .count()
     }
 }
 

@@ -23,7 +23,7 @@ pub use hugging_face::config as hugging_face_config;
 pub use infer_config::HEAD_WIDTH;
 pub use pickle::{Pickle, PickleError};
 pub use pos_embed::resize as resize_positions;
-pub use pretrained_source::{Layout, Origin};
+pub use pretrained_source::{CheckpointFormat, PretrainedSource};
 pub use pth::Pth;
 pub use safetensors::{Shards, read_tensors};
 
@@ -31,7 +31,7 @@ use crate::decoder::TIED;
 use crate::reference_checkpoint::is_adapter;
 use crate::tensors::{self, Tensors};
 use crate::{Architecture, Backbone, Blip, BlipConfig, Error, HEADS, Result};
-use byte_source::Source;
+use byte_source::ByteSource;
 
 /// The position embeddings of pictures, the one tensor that may have another shape than is wanted.
 const POSITIONS: &str = "visual_encoder.pos_embed";
@@ -76,7 +76,7 @@ impl LoadReport {
 
     /// What is worth a line when all went well: how many tensors, what was reshaped, and how many were left alone for
     /// each reason.
-    pub fn brief(&self) -> String {
+    pub fn summary(&self) -> String {
         let mut text = format!("{} tensors read", self.loaded);
         if !self.reshaped.is_empty() {
             text += &format!("; reshaped: {}", self.reshaped.join(", "));
@@ -132,7 +132,7 @@ fn training(name: &str) -> Option<&'static str> {
 }
 
 /// Why a tensor that a model of this architecture has no place for is no surprise; none where it is one. `name` is the original.
-pub fn aside(name: &str, architecture: &Architecture) -> Option<&'static str> {
+pub fn ignored_reason(name: &str, architecture: &Architecture) -> Option<&'static str> {
     let first = name.split('.').next().unwrap_or_default();
     match name {
         _ if training(name).is_some() => training(name),
@@ -156,7 +156,7 @@ impl Checkpoint {
         if path.is_dir() {
             return Self::new(path, File::Safetensors(Shards::open(path)?));
         }
-        Self::read(Source::open(path)?)
+        Self::read(ByteSource::open(path)?)
     }
 
     /// The same from memory; `path` only names the bytes in errors.
@@ -164,10 +164,10 @@ impl Checkpoint {
     /// # Errors
     /// As [`Self::open`].
     pub fn from_bytes(bytes: Vec<u8>, path: &Path) -> Result<Self> {
-        Self::read(Source::from_bytes(bytes, path))
+        Self::read(ByteSource::from_bytes(bytes, path))
     }
 
-    fn read(source: Source) -> Result<Self> {
+    fn read(source: ByteSource) -> Result<Self> {
         if source.length() == 0 {
             return Err(source.wrong("is empty; fetch or write it again"));
         }
@@ -208,11 +208,11 @@ impl Checkpoint {
     }
 
     /// Shape of a tensor by its original name, and the type it is stored in where candle has that type; nothing is read.
-    pub fn about(&self, name: &str) -> Option<(&[usize], Option<DType>)> {
+    pub fn tensor_info(&self, name: &str) -> Option<(&[usize], Option<DType>)> {
         let stored = self.stored.get(name)?;
         match &self.file {
-            File::Pth(pth) => pth.about(stored),
-            File::Safetensors(shards) => shards.about(stored),
+            File::Pth(pth) => pth.tensor_info(stored),
+            File::Safetensors(shards) => shards.tensor_info(stored),
         }
     }
 
@@ -274,7 +274,8 @@ impl Checkpoint {
     /// As [`Self::tensor`]; a float that is no finite number.
     pub fn training_state(&self, device: &Device) -> Result<Tensors> {
         let read = |name: &str| {
-            let is_float = self.about(name).is_some_and(|(_, d)| d.is_none_or(|d| d.is_float()));
+            let is_float =
+                self.tensor_info(name).is_some_and(|(_, d)| d.is_none_or(|d| d.is_float()));
             let tensor =
                 if is_float { self.weight(name, device)? } else { self.tensor(name, device)? };
             Ok((name.to_owned(), tensor))
@@ -289,11 +290,11 @@ impl Checkpoint {
     /// A report that lists everything missing, unexpected or of another shape; a weight that is not a finite number; a
     /// copy of a shared tensor that is not the same.
     pub fn backbone(&self, config: &BlipConfig, device: &Device) -> Result<(Backbone, LoadReport)> {
-        self.backbone_beside(config, device, |_| false)
+        self.backbone_with_extra(config, device, |_| false)
     }
 
     /// The backbone of a checkpoint that has other tensors too, which are somebody else's.
-    pub(crate) fn backbone_beside(
+    pub(crate) fn backbone_with_extra(
         &self,
         config: &BlipConfig,
         device: &Device,
@@ -306,7 +307,7 @@ impl Checkpoint {
         let mut resized_from = None;
         // Everything is compared before anything is read.
         for (name, shape) in &wanted {
-            let Some((found, dtype)) = self.about(name) else {
+            let Some((found, dtype)) = self.tensor_info(name) else {
                 report.missing.push(name.clone());
                 continue;
             };
@@ -321,7 +322,7 @@ impl Checkpoint {
             }
         }
         for name in self.stored.keys().filter(|name| !wanted.contains_key(*name)) {
-            match aside(name, &config.architecture) {
+            match ignored_reason(name, &config.architecture) {
                 Some(reason) => report.ignored.push((name.clone(), reason)),
                 None if others(name) => {}
                 None => report.unexpected.push(name.clone()),

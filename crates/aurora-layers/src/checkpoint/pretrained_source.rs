@@ -19,7 +19,7 @@ const KINDS: &str = "a backbone is a folder with config.json and model.safetenso
 
 /// Who wrote a backbone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Layout {
+pub enum CheckpointFormat {
     /// This project: `config.json` with `vision`, `text` and `projection_size`, BLIP's original names.
     Aurora,
     /// Hugging Face's transformers: `config.json` with `model_type` "blip".
@@ -30,18 +30,18 @@ pub enum Layout {
 
 /// A backbone on disk: its sizes are known, its numbers are not read yet.
 #[derive(Debug)]
-pub struct Origin {
+pub struct PretrainedSource {
     /// The path that was opened.
     pub path: PathBuf,
     /// Who wrote it.
-    pub layout: Layout,
+    pub format: CheckpointFormat,
     /// The sizes.
     pub config: BlipConfig,
     /// The tensors; none where the path is a `config.json`, which describes a model without having it.
     pub checkpoint: Option<Checkpoint>,
 }
 
-impl Origin {
+impl PretrainedSource {
     /// Opens a backbone's folder (ours or Hugging Face's; one file, shards or `pytorch_model.bin`), a `.pth` or
     /// safetensors file, or a lone `config.json`. The sizes of a file are those of the `config.json` beside it, or what
     /// its shapes tell.
@@ -76,7 +76,7 @@ impl Origin {
         })?;
         Ok(Self {
             path: path.into(),
-            layout: Layout::Original,
+            format: CheckpointFormat::Original,
             config,
             checkpoint: Some(checkpoint),
         })
@@ -92,10 +92,10 @@ impl Origin {
         let value: serde_json::Value = serde_json::from_str(&text)
             .map_err(|error| wrong(format!("not a model configuration: {error}")))?;
         let has = |keys: &[&str]| keys.iter().any(|key| value.get(key).is_some());
-        let (layout, config) = if has(&["model_type", "vision_config", "text_config"]) {
-            (Layout::HuggingFace, hugging_face_config(&text, config)?)
+        let (format, config) = if has(&["model_type", "vision_config", "text_config"]) {
+            (CheckpointFormat::HuggingFace, hugging_face_config(&text, config)?)
         } else if has(&["vision", "text", "projection_size"]) {
-            (Layout::Aurora, BlipConfig::from_json(&text, config)?)
+            (CheckpointFormat::Aurora, BlipConfig::from_json(&text, config)?)
         } else {
             return Err(wrong(
                 "not a BLIP configuration: neither ours (vision, text, projection_size) nor Hugging Face's \
@@ -103,7 +103,7 @@ impl Origin {
                     .to_owned(),
             ));
         };
-        Ok(Self { path: path.into(), layout, config, checkpoint })
+        Ok(Self { path: path.into(), format, config, checkpoint })
     }
 
     /// The same for pictures of another size, in pixels: position embeddings are resized when the tensors are read.
@@ -120,7 +120,8 @@ impl Origin {
     #[must_use]
     pub fn for_answering(mut self, tokens: DecoderTokens) -> Self {
         let word = "text_decoder.bert.embeddings.word_embeddings.weight";
-        let decodes = self.checkpoint.as_ref().is_some_and(|stored| stored.about(word).is_some());
+        let decodes =
+            self.checkpoint.as_ref().is_some_and(|stored| stored.tensor_info(word).is_some());
         if self.config.architecture == Architecture::Retrieval && decodes {
             self.config.architecture = Architecture::QuestionAnswering(tokens);
         }
@@ -137,8 +138,11 @@ impl Origin {
         let Some(checkpoint) = &self.checkpoint else {
             return Err(wrong(format!("describes a model, and its weights are needed; {KINDS}")));
         };
-        let (backbone, mut report) =
-            checkpoint.backbone_beside(&self.config, device, reference_checkpoint::is_adapter)?;
+        let (backbone, mut report) = checkpoint.backbone_with_extra(
+            &self.config,
+            device,
+            reference_checkpoint::is_adapter,
+        )?;
         let adapter = checkpoint.names().filter(|name| reference_checkpoint::is_adapter(name));
         report.ignored.extend(adapter.map(|name| (name.to_owned(), ADAPTER)));
         Ok((backbone, report))
@@ -181,7 +185,7 @@ mod tests {
     use candle_core::DType;
 
     fn refused(path: &Path) -> String {
-        Origin::open(path).unwrap_err().to_string()
+        PretrainedSource::open(path).unwrap_err().to_string()
     }
 
     #[test]
@@ -189,14 +193,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let backbone = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
         backbone.write(folder.path(), DType::F32).unwrap();
-        let origin = Origin::open(folder.path()).unwrap();
-        assert_eq!((origin.layout, &origin.config), (Layout::Aurora, &tiny()));
-        let (read, report) = origin.read(&Device::Cpu).unwrap();
+        let pretrained = PretrainedSource::open(folder.path()).unwrap();
+        assert_eq!((pretrained.format, &pretrained.config), (CheckpointFormat::Aurora, &tiny()));
+        let (read, report) = pretrained.read(&Device::Cpu).unwrap();
         assert_eq!(read.fingerprint().unwrap(), backbone.fingerprint().unwrap());
         assert!(report.complete() && report.reshaped.is_empty() && report.ignored.is_empty());
         // The weights' own path will do: the configuration lies beside it.
-        let origin = Origin::open(&folder.path().join("model.safetensors")).unwrap();
-        assert_eq!(origin.config, tiny());
+        let pretrained = PretrainedSource::open(&folder.path().join("model.safetensors")).unwrap();
+        assert_eq!(pretrained.config, tiny());
     }
 
     #[test]
@@ -204,8 +208,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let backbone = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
         backbone.write(folder.path(), DType::F32).unwrap();
-        let origin = Origin::open(folder.path()).unwrap().with_image_size(32).unwrap();
-        let (read, report) = origin.read(&Device::Cpu).unwrap();
+        let pretrained =
+            PretrainedSource::open(folder.path()).unwrap().with_image_size(32).unwrap();
+        let (read, report) = pretrained.read(&Device::Cpu).unwrap();
         let later = backbone.with_image_size(32).unwrap();
         assert_eq!((&read.config, read.config.vision.tokens()), (&later.config, 17));
         assert_eq!(read.fingerprint().unwrap(), later.fingerprint().unwrap());
@@ -220,16 +225,16 @@ mod tests {
         let tokens = DecoderTokens { start_token_id: 18, end_token_id: 3, pad_token_id: 0 };
         let retrieval = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
         retrieval.write(folder.path(), DType::F32).unwrap();
-        let origin = Origin::open(folder.path()).unwrap().for_answering(tokens);
-        assert_eq!(origin.config.architecture, Architecture::Retrieval, "there is no decoder");
+        let pretrained = PretrainedSource::open(folder.path()).unwrap().for_answering(tokens);
+        assert_eq!(pretrained.config.architecture, Architecture::Retrieval, "there is no decoder");
         let started = retrieval.clone().init_decoder_from_encoder(tokens).unwrap();
         started.model().unwrap();
         assert!(started.clone().init_decoder_from_encoder(tokens).is_err());
         let both = retrieval.tensors.into_iter().chain(started.tensors.clone()).collect();
         Backbone { config: tiny(), tensors: both }.write(folder.path(), DType::F32).unwrap();
-        let origin = Origin::open(folder.path()).unwrap();
-        assert_eq!(origin.read(&Device::Cpu).unwrap().0.config, tiny());
-        let (read, _) = origin.for_answering(tokens).read(&Device::Cpu).unwrap();
+        let pretrained = PretrainedSource::open(folder.path()).unwrap();
+        assert_eq!(pretrained.read(&Device::Cpu).unwrap().0.config, tiny());
+        let (read, _) = pretrained.for_answering(tokens).read(&Device::Cpu).unwrap();
         assert_eq!(read.fingerprint().unwrap(), started.fingerprint().unwrap());
     }
 
@@ -238,9 +243,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.json");
         std::fs::write(&path, serde_json::to_string(&tiny()).unwrap()).unwrap();
-        let origin = Origin::open(&path).unwrap();
-        assert!(origin.checkpoint.is_none() && origin.config == tiny());
-        let message = origin.read(&Device::Cpu).unwrap_err().to_string();
+        let pretrained = PretrainedSource::open(&path).unwrap();
+        assert!(pretrained.checkpoint.is_none() && pretrained.config == tiny());
+        let message = pretrained.read(&Device::Cpu).unwrap_err().to_string();
         assert!(message.contains("config.json") && message.contains("weights"), "{message}");
         // In a folder, weights are expected.
         assert!(refused(folder.path()).contains("model.safetensors"));
@@ -270,7 +275,8 @@ mod tests {
         let mut backbone = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
         backbone.tensors.remove("itm_head.bias");
         backbone.write(folder.path(), DType::F32).unwrap();
-        let message = Origin::open(folder.path()).unwrap().read(&Device::Cpu).unwrap_err();
+        let message =
+            PretrainedSource::open(folder.path()).unwrap().read(&Device::Cpu).unwrap_err();
         let message = message.to_string();
         let path = folder.path().display().to_string();
         assert!(message.contains(&path) && message.contains("missing: itm_head.bias"), "{message}");

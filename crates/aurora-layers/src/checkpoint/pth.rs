@@ -11,7 +11,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::byte_source::{Source, Window};
+use super::byte_source::{ByteSource, TensorView};
 use super::pickle::{Id, Pickle, PickleError, StridedTensor, Value};
 use crate::Result;
 
@@ -38,7 +38,7 @@ const BIG_ENDIAN: &str = "written on a big-endian machine; load and save it agai
 /// A `.pth` file: which tensors it has and where their numbers are.
 #[derive(Debug)]
 pub struct Pth {
-    source: Source,
+    source: ByteSource,
     tensors: BTreeMap<String, StridedTensor>,
     storages: Storages,
     /// Entries beside the weights: optimiser state, epoch, entries that are no tensor.
@@ -60,7 +60,7 @@ impl Pth {
     /// # Errors
     /// A file that is cut, no archive of PyTorch's, or whose pickle calls something that is no tensor.
     pub fn open(path: &Path) -> Result<Self> {
-        Self::read(Source::open(path)?)
+        Self::read(ByteSource::open(path)?)
     }
 
     /// The same from memory; `path` only names the bytes in errors.
@@ -68,10 +68,10 @@ impl Pth {
     /// # Errors
     /// As [`Self::open`].
     pub fn from_bytes(bytes: Vec<u8>, path: &Path) -> Result<Self> {
-        Self::read(Source::from_bytes(bytes, path))
+        Self::read(ByteSource::from_bytes(bytes, path))
     }
 
-    pub(super) fn read(source: Source) -> Result<Self> {
+    pub(super) fn read(source: ByteSource) -> Result<Self> {
         let (pickle, storages) = if source.length() >= 4 && source.bytes(0, 4)? == ZIP {
             zip(&source)?
         } else {
@@ -80,7 +80,7 @@ impl Pth {
         let (tensors, ignored) = state_dict(&pickle).map_err(|reason| source.wrong(reason))?;
         let pth = Self { source, tensors, storages, ignored };
         for (name, tensor) in &pth.tensors {
-            pth.window(name, tensor)?;
+            pth.view(name, tensor)?;
         }
         Ok(pth)
     }
@@ -96,7 +96,7 @@ impl Pth {
     }
 
     /// Shape of a tensor, and its type where candle has it.
-    pub(super) fn about(&self, name: &str) -> Option<(&[usize], Option<DType>)> {
+    pub(super) fn tensor_info(&self, name: &str) -> Option<(&[usize], Option<DType>)> {
         let tensor = self.tensors.get(name)?;
         Some((&tensor.shape, dtype(&tensor.storage.kind)))
     }
@@ -109,12 +109,12 @@ impl Pth {
         let Some(tensor) = self.tensors.get(name) else {
             return Err(self.source.wrong(format!("there is no tensor {name}")));
         };
-        let (dtype, window) = self.window(name, tensor)?;
-        self.source.tensor(window, dtype, device)
+        let (dtype, view) = self.view(name, tensor)?;
+        self.source.tensor(view, dtype, device)
     }
 
     /// Type and place of a tensor, all of whose numbers are in its storage.
-    fn window<'a>(&self, name: &str, tensor: &'a StridedTensor) -> Result<(DType, Window<'a>)> {
+    fn view<'a>(&self, name: &str, tensor: &'a StridedTensor) -> Result<(DType, TensorView<'a>)> {
         let wrong = |reason: String| self.source.wrong(format!("{name}: {reason}"));
         let StridedTensor { storage, offset, shape, stride } = tensor;
         let Some(dtype) = dtype(&storage.kind) else {
@@ -153,7 +153,7 @@ impl Pth {
         }
         let at = bytes.start + (*offset as u64) * size as u64;
         let stride = (!in_order(shape, stride)).then_some(stride.as_slice());
-        Ok((dtype, Window { at, span, shape, stride }))
+        Ok((dtype, TensorView { at, span, shape, stride }))
     }
 }
 
@@ -186,7 +186,7 @@ fn in_order(shape: &[usize], stride: &[usize]) -> bool {
 /// What a file of either kind holds.
 type Container = (Pickle, Storages);
 
-fn zip(source: &Source) -> Result<Container> {
+fn zip(source: &ByteSource) -> Result<Container> {
     let broken = |error: zip::result::ZipError| {
         source.wrong(format!(
             "not a whole zip archive ({error}); the file is cut, fetch or write it again"
@@ -253,7 +253,7 @@ fn zip(source: &Source) -> Result<Container> {
     Ok((pickle, storages))
 }
 
-fn legacy(source: &Source) -> Result<Container> {
+fn legacy(source: &ByteSource) -> Result<Container> {
     // How long the pickles are shows only when they are read: a file that seems to end in the middle of them is read on.
     let whole = source.length().min(LONGEST_DESCRIPTION);
     let mut length = whole.min(FIRST_LOOK);
@@ -304,7 +304,7 @@ fn legacy_pickles(bytes: &[u8]) -> std::result::Result<(Pickle, Pickle, usize), 
 
 /// Storages follow the pickles in the order of the list, each behind its count of numbers.
 fn legacy_storages(
-    source: &Source,
+    source: &ByteSource,
     pickle: &Pickle,
     keys: &Pickle,
     end: usize,

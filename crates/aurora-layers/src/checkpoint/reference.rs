@@ -24,7 +24,7 @@ impl Checkpoint {
         device: &Device,
     ) -> Result<(Backbone, AdaptedParams, LoadReport)> {
         let what = self.path().display().to_string();
-        let (backbone, mut report) = self.backbone_beside(config, device, is_adapter)?;
+        let (backbone, mut report) = self.backbone_with_extra(config, device, is_adapter)?;
         let mut stored = Tensors::new();
         for name in self.names().filter(|name| is_adapter(name)) {
             stored.insert(name.to_owned(), self.weight(name, device)?);

@@ -8,7 +8,7 @@ use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use serde::Deserialize;
 
-use super::byte_source::{Source, Window};
+use super::byte_source::{ByteSource, TensorView};
 use crate::io::read_json;
 use crate::{Error, Result, Tensors};
 
@@ -37,7 +37,7 @@ struct Entry {
 /// Tensors in one or more safetensors files.
 #[derive(Debug)]
 pub struct Shards {
-    files: Vec<Source>,
+    files: Vec<ByteSource>,
     tensors: BTreeMap<String, Entry>,
 }
 
@@ -49,7 +49,7 @@ impl Shards {
     /// names a file outside of the folder or a tensor that its shard does not have, a tensor in two shards.
     pub fn open(path: &Path) -> Result<Self> {
         if !path.is_dir() {
-            return Self::read(vec![Source::open(path)?]);
+            return Self::read(vec![ByteSource::open(path)?]);
         }
         let (file, index) = (path.join(FILE), path.join(INDEX));
         if !index.exists() {
@@ -60,7 +60,7 @@ impl Shards {
                 );
                 return Err(Error::Format { path: path.into(), reason });
             }
-            return Self::read(vec![Source::open(&file)?]);
+            return Self::read(vec![ByteSource::open(&file)?]);
         }
         let Index { weight_map } = read_json(&index, "an index of shards")?;
         let wrong = |reason: String| Error::Format { path: index.clone(), reason };
@@ -84,7 +84,7 @@ impl Shards {
                     "names the shard {name}, which is not there; fetch it, or write the checkpoint again"
                 )));
             }
-            files.push(Source::open(&shard)?);
+            files.push(ByteSource::open(&shard)?);
         }
         let shards = Self::read(files)?;
         for (tensor, file) in &weight_map {
@@ -103,10 +103,10 @@ impl Shards {
     /// # Errors
     /// As [`Self::open`].
     pub fn from_bytes(bytes: Vec<u8>, path: &Path) -> Result<Self> {
-        Self::read(vec![Source::from_bytes(bytes, path)])
+        Self::read(vec![ByteSource::from_bytes(bytes, path)])
     }
 
-    pub(super) fn read(files: Vec<Source>) -> Result<Self> {
+    pub(super) fn read(files: Vec<ByteSource>) -> Result<Self> {
         let mut tensors: BTreeMap<String, Entry> = BTreeMap::new();
         for (file, source) in files.iter().enumerate() {
             let (start, metadata) = header(source)?;
@@ -133,11 +133,11 @@ impl Shards {
 
     /// The file that a tensor is in.
     pub(super) fn path(&self, name: &str) -> Option<&Path> {
-        self.tensors.get(name).and_then(|entry| self.files.get(entry.file)).map(Source::path)
+        self.tensors.get(name).and_then(|entry| self.files.get(entry.file)).map(ByteSource::path)
     }
 
     /// Shape of a tensor, and its type where candle has it.
-    pub(super) fn about(&self, name: &str) -> Option<(&[usize], Option<DType>)> {
+    pub(super) fn tensor_info(&self, name: &str) -> Option<(&[usize], Option<DType>)> {
         let entry = self.tensors.get(name)?;
         Some((&entry.shape, dtype(entry.stored)))
     }
@@ -160,7 +160,7 @@ impl Shards {
             )));
         };
         let span = shape.iter().product();
-        source.tensor(Window { at: *at, span, shape, stride: None }, dtype, device)
+        source.tensor(TensorView { at: *at, span, shape, stride: None }, dtype, device)
     }
 }
 
@@ -193,7 +193,7 @@ fn dtype(stored: Dtype) -> Option<DType> {
 }
 
 /// The header of a file, and the byte where its numbers begin. Tensors follow each other without gaps to the end.
-fn header(source: &Source) -> Result<(u64, Metadata)> {
+fn header(source: &ByteSource) -> Result<(u64, Metadata)> {
     let length = source.length();
     let again = "not a whole safetensors file";
     if length < 8 {

@@ -323,7 +323,7 @@ proptest! {
         if let Ok(checkpoint) = Checkpoint::from_bytes(bytes, Path::new("some")) {
             for name in checkpoint.names() {
                 let read = checkpoint.tensor(name, &Device::Cpu);
-                prop_assert!(read.is_ok() || checkpoint.about(name).unwrap().1.is_none());
+                prop_assert!(read.is_ok() || checkpoint.tensor_info(name).unwrap().1.is_none());
             }
         }
     }

@@ -1,7 +1,7 @@
 //! From a configuration's words for a model to a backbone with its vocabulary.
 
 use aurora_data::Tokens;
-use aurora_layers::checkpoint::{LoadReport, Origin};
+use aurora_layers::checkpoint::{LoadReport, PretrainedSource};
 use aurora_layers::{Architecture, Backbone, DecoderTokens};
 use candle_core::Device;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// Opens the backbone at the path that the section gives, of any kind that [`Origin`] knows, for a task and the
+    /// Opens the backbone at the path that the section gives, of any kind that [`PretrainedSource`] knows, for a task and the
     /// section's picture size and with its vocabulary, its weights on `device`.
     ///
     /// # Errors
@@ -35,9 +35,9 @@ impl Model {
     /// backbone that is for another task.
     pub fn open(section: &ModelSection, task: Task, device: &Device) -> Result<Self> {
         let path = Path::new(&section.backbone);
-        let mut origin = Origin::open(path)?;
+        let mut pretrained = PretrainedSource::open(path)?;
         if let Some(size) = section.other_image_size() {
-            origin = origin.with_image_size(size)?;
+            pretrained = pretrained.with_image_size(size)?;
         }
         // Before the weights, which may take a while.
         let vocabulary = match section.other_vocabulary() {
@@ -45,12 +45,12 @@ impl Model {
             None => vocabulary_beside(path)?,
         };
         let tokens = Tokens::from_file(&vocabulary)?;
-        fits(&tokens, &vocabulary, origin.config.text.vocab_size)?;
+        fits(&tokens, &vocabulary, pretrained.config.text.vocab_size)?;
         if task == Task::Answering && section.decoder == DecoderSource::Own {
-            origin = origin.for_answering(decoder_tokens(&tokens));
+            pretrained = pretrained.for_answering(decoder_tokens(&tokens));
         }
-        let begins = begins_decoder(origin.config.architecture, section, task)?;
-        let (backbone, report) = origin.read(device)?;
+        let begins = begins_decoder(pretrained.config.architecture, section, task)?;
+        let (backbone, report) = pretrained.read(device)?;
         let backbone = match begins {
             true => backbone.init_decoder_from_encoder(decoder_tokens(&tokens))?,
             false => backbone,

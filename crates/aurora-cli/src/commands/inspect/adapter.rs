@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use aurora_layers::checkpoint::{Checkpoint, Origin};
+use aurora_layers::checkpoint::{Checkpoint, PretrainedSource};
 use aurora_layers::{AdaptedParams, AdapterConfig, AdapterFolder, ParamGroup};
 use candle_core::Device;
 use serde_json::Value;
@@ -59,8 +59,8 @@ fn backbone_of(about: &AdapterFolder) -> Result<Option<(String, u64)>> {
         return Ok(Some((nano::NAME.to_owned(), embedded.parameters() as u64)));
     }
     // Whether its weights are still the same would take reading them; loading does.
-    let origin = Origin::open(Path::new(name)).ok();
-    Ok(origin.map(|origin| (name.clone(), values(&origin.config))))
+    let pretrained = PretrainedSource::open(Path::new(name)).ok();
+    Ok(pretrained.map(|pretrained| (name.clone(), values(&pretrained.config))))
 }
 
 /// A folder of PEFT's: what its description says, in its own words.

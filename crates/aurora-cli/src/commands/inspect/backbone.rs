@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use aurora_layers::checkpoint::{Layout, Origin, aside};
+use aurora_layers::checkpoint::{CheckpointFormat, PretrainedSource, ignored_reason};
 use aurora_layers::{Architecture, Blip, BlipConfig, HEADS, Site, reference_checkpoint, sites};
 
 use super::kinds::{Asked, kind_table, run_table};
@@ -11,25 +11,29 @@ use super::stored::{Stored, part_table, tensor_table};
 use crate::output::{self, Table};
 
 /// Prints a backbone on disk, or what a lone `config.json` describes.
-pub fn print(origin: &Origin, asked: &Asked) -> Result<()> {
-    let name = origin.path.display();
-    let from = match origin.layout {
-        Layout::Aurora => "a folder of ours",
-        Layout::HuggingFace => "Hugging Face's layout",
-        Layout::Original => "a file of the original code, its sizes told by shapes",
+pub fn print(pretrained: &PretrainedSource, asked: &Asked) -> Result<()> {
+    let name = pretrained.path.display();
+    let from = match pretrained.format {
+        CheckpointFormat::Aurora => "a folder of ours",
+        CheckpointFormat::HuggingFace => "Hugging Face's layout",
+        CheckpointFormat::Original => "a file of the original code, its sizes told by shapes",
     };
-    let (list, from) = match &origin.checkpoint {
+    let (list, from) = match &pretrained.checkpoint {
         Some(checkpoint) => (Stored::of_checkpoint(checkpoint), from.to_owned()),
         None => {
-            let from = match origin.layout {
-                Layout::HuggingFace => "Hugging Face's configuration",
+            let from = match pretrained.format {
+                CheckpointFormat::HuggingFace => "Hugging Face's configuration",
                 _ => "a configuration of ours",
             };
-            (Stored::of_config(&origin.config), format!("{from} without weights, counted as f32"))
+            (
+                Stored::of_config(&pretrained.config),
+                format!("{from} without weights, counted as f32"),
+            )
         }
     };
-    let heading = format!("{name}: a BLIP backbone for {} ({from})", origin.config.architecture);
-    print_listed(&heading, &origin.config, &list, asked)
+    let heading =
+        format!("{name}: a BLIP backbone for {} ({from})", pretrained.config.architecture);
+    print_listed(&heading, &pretrained.config, &list, asked)
 }
 
 /// The same with tensors that came from elsewhere.
@@ -52,7 +56,7 @@ pub fn print_listed(
     part_table(own, |stored| tower_of(&stored.name), |tower| tower).print();
     if !beside.is_empty() {
         output::line("\nbeside the model\n");
-        let reason = |stored: &Stored| match aside(&stored.name, &config.architecture) {
+        let reason = |stored: &Stored| match ignored_reason(&stored.name, &config.architecture) {
             Some(reason) => reason,
             None if reference_checkpoint::is_adapter(&stored.name) => {
                 "adapter of the reference code"

@@ -8,7 +8,7 @@ mod stored;
 use std::path::Path;
 
 use anyhow::Result;
-use aurora_layers::checkpoint::{Checkpoint, Origin};
+use aurora_layers::checkpoint::{Checkpoint, PretrainedSource};
 use aurora_layers::{Blip, BlipConfig};
 use aurora_train::config::Config;
 use aurora_train::run::{RunFolder, Summary};
@@ -64,12 +64,12 @@ pub fn run(args: &InspectArgs) -> Result<()> {
 }
 
 /// A backbone, for the picture size of the run that was asked about.
-fn open(path: &Path, asked: &Asked) -> Result<Origin> {
-    let origin = Origin::open(path)?;
+fn open(path: &Path, asked: &Asked) -> Result<PretrainedSource> {
+    let pretrained = PretrainedSource::open(path)?;
     let size = asked.run.as_ref().and_then(|run| run.model.other_image_size());
     Ok(match size {
-        Some(size) => origin.with_image_size(size)?,
-        None => origin,
+        Some(size) => pretrained.with_image_size(size)?,
+        None => pretrained,
     })
 }
 

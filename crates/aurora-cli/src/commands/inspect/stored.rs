@@ -31,7 +31,7 @@ impl Stored {
     /// The tensors of a checkpoint, by name.
     pub fn of_checkpoint(checkpoint: &Checkpoint) -> Vec<Self> {
         let stored = |name| {
-            let (shape, dtype) = checkpoint.about(name)?;
+            let (shape, dtype) = checkpoint.tensor_info(name)?;
             Some(Self::new(name, shape, dtype))
         };
         checkpoint.names().filter_map(stored).collect()
