@@ -34,13 +34,13 @@ pub use error::ConfigError;
 pub use pretrain::{ModelSizes, PretrainConfig, PretrainSection};
 pub use rates::{FactorRates, FullRates, HeadRates, LearningRates};
 pub use resolve::{RunConfig, describe};
-pub use saving::{Changed, MAY_CHANGE, SavingSection};
+pub use saving::{ConfigDiff, RESUMABLE_KEYS, SavingSection};
 pub use sections::{
     Augment, Beta, DataSection, EvaluationSection, Keywords, OneOrMany, OptimizerSection,
     ScheduleSection, Shuffle,
 };
 
-use schema::{Field, Kind, Range};
+use schema::{Field, Range, ValueType};
 
 /// Configuration of a tuning run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,9 +53,9 @@ pub struct Config {
     /// Where to compute, as [`DeviceChoice`](aurora_kernels::device::DeviceChoice) reads it.
     pub device: String,
     /// What a step keeps for its backward pass.
-    pub checkpoint: Checkpoint,
+    pub checkpoint: GradientCheckpointing,
     /// What the factors of matrix products are rounded to.
-    pub precision: Products,
+    pub precision: MatmulPrecision,
     /// What is tuned.
     pub model: ModelSection,
     /// What is added to it.
@@ -102,16 +102,16 @@ impl Task {
 /// Whether a step computes blocks once more in its backward pass instead of keeping what is inside of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Checkpoint {
+pub enum GradientCheckpointing {
     /// No: everything is kept.
     None,
     /// Yes, each vision block and each text layer.
     Block,
-    /// Where keeping everything would take more than [`Checkpoint::SHARE`] of the memory that is left.
+    /// Where keeping everything would take more than [`GradientCheckpointing::SHARE`] of the memory that is left.
     Auto,
 }
 
-impl Checkpoint {
+impl GradientCheckpointing {
     /// The share of the memory left that a graph may take without being cut down.
     pub const SHARE: f64 = 0.6;
 
@@ -135,18 +135,18 @@ impl Checkpoint {
 /// evaluation. What is trained, and all that is stored, is f32 either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Products {
+pub enum MatmulPrecision {
     /// Factors as they are.
     F32,
     /// Factors rounded to bf16, sums in f32.
     Bf16,
 }
 
-impl From<Products> for Precision {
-    fn from(products: Products) -> Self {
-        match products {
-            Products::F32 => Self::F32,
-            Products::Bf16 => Self::Bf16,
+impl From<MatmulPrecision> for Precision {
+    fn from(precision: MatmulPrecision) -> Self {
+        match precision {
+            MatmulPrecision::F32 => Self::F32,
+            MatmulPrecision::Bf16 => Self::Bf16,
         }
     }
 }
@@ -225,87 +225,87 @@ pub struct RetrievalSection {
 const FIELDS: &[Field] = &[
     Field {
         key: "seed",
-        kind: Kind::Count(0, i64::MAX),
-        meaning: "Seed of everything random: one seed, one result.",
+        value_type: ValueType::Count(0, i64::MAX),
+        doc: "Seed of everything random: one seed, one result.",
     },
     Field {
         key: "task",
-        kind: Kind::Choice(Task::NAMES),
-        meaning: "What is learned: retrieval (pictures or clips by texts and the other way round) or answering (questions about them).",
+        value_type: ValueType::Choice(Task::NAMES),
+        doc: "What is learned: retrieval (pictures or clips by texts and the other way round) or answering (questions about them).",
     },
-    Field { key: "device", kind: schema::DEVICE, meaning: schema::DEVICE_MEANING },
+    Field { key: "device", value_type: schema::DEVICE, doc: schema::DEVICE_DOC },
     Field {
         key: "checkpoint",
-        kind: Kind::Choice(&["none", "block", "auto"]),
-        meaning: "What a step keeps for its backward pass: none recomputes nothing, block recomputes each block (less memory, more time), auto does where memory is short.",
+        value_type: ValueType::Choice(&["none", "block", "auto"]),
+        doc: "What a step keeps for its backward pass: none recomputes nothing, block recomputes each block (less memory, more time), auto does where memory is short.",
     },
     Field {
         key: "precision",
-        kind: Kind::Choice(&["f32", "bf16"]),
-        meaning: "Matrix products of the towers on the CPU: f32, or bf16 (factors rounded to bf16, sums and all else in f32). A GPU computes in f32 either way.",
+        value_type: ValueType::Choice(&["f32", "bf16"]),
+        doc: "Matrix products of the towers on the CPU: f32, or bf16 (factors rounded to bf16, sums and all else in f32). A GPU computes in f32 either way.",
     },
     Field {
         key: "model.backbone",
-        kind: Kind::Text,
-        meaning: "\"nano\", the embedded backbone, or another: a folder of ours or Hugging Face's, or a .pth file.",
+        value_type: ValueType::Text,
+        doc: "\"nano\", the embedded backbone, or another: a folder of ours or Hugging Face's, or a .pth file.",
     },
     Field {
         key: "model.vocabulary",
-        kind: Kind::Text,
-        meaning: "\"own\", the vocab.txt or tokenizer.json beside the backbone's weights, or such a file.",
+        value_type: ValueType::Text,
+        doc: "\"own\", the vocab.txt or tokenizer.json beside the backbone's weights, or such a file.",
     },
     Field {
         key: "model.image_size",
-        kind: Kind::Count(0, 4096),
-        meaning: "Side of the pictures in pixels, 0 for the backbone's own; position embeddings are resized to fit.",
+        value_type: ValueType::Count(0, 4096),
+        doc: "Side of the pictures in pixels, 0 for the backbone's own; position embeddings are resized to fit.",
     },
     Field {
         key: "model.decoder",
-        kind: Kind::Choice(&["own", "start"]),
-        meaning: "Decoder of task answering: own, the backbone's, or start, begun from the text encoder of a backbone for retrieval.",
+        value_type: ValueType::Choice(&["own", "start"]),
+        doc: "Decoder of task answering: own, the backbone's, or start, begun from the text encoder of a backbone for retrieval.",
     },
 ];
 
 const LOSS_FIELDS: &[Field] = &[
     Field {
         key: "retrieval.alpha",
-        kind: Kind::Real(Range::SHARE),
-        meaning: "Weight of the soft targets from the momentum model.",
+        value_type: ValueType::Real(Range::SHARE),
+        doc: "Weight of the soft targets from the momentum model.",
     },
     Field {
         key: "retrieval.alpha_ramp_steps",
-        kind: Kind::Count(0, i64::MAX),
-        meaning: "Steps over which alpha rises from 0.",
+        value_type: ValueType::Count(0, i64::MAX),
+        doc: "Steps over which alpha rises from 0.",
     },
     Field {
         key: "retrieval.momentum",
-        kind: Kind::Real(Range::SHARE),
-        meaning: "Decay of the momentum model at each step.",
+        value_type: ValueType::Real(Range::SHARE),
+        doc: "Decay of the momentum model at each step.",
     },
     Field {
         key: "retrieval.queue",
-        kind: Kind::Count(0, 1 << 24),
-        meaning: "Earlier pairs kept as further negatives, 0 for none.",
+        value_type: ValueType::Count(0, 1 << 24),
+        doc: "Earlier pairs kept as further negatives, 0 for none.",
     },
     Field {
         key: "retrieval.temperature",
-        kind: Kind::Real(Range::closed(0.001, 0.5)),
-        meaning: "Temperature of the similarities; its start, when it is trained.",
+        value_type: ValueType::Real(Range::closed(0.001, 0.5)),
+        doc: "Temperature of the similarities; its start, when it is trained.",
     },
     Field {
         key: "retrieval.train_temperature",
-        kind: Kind::Switch,
-        meaning: "Whether the temperature is trained, at the rate of the heads.",
+        value_type: ValueType::Switch,
+        doc: "Whether the temperature is trained, at the rate of the heads.",
     },
     Field {
         key: "retrieval.itm_weight",
-        kind: Kind::Real(Range::NOT_NEGATIVE),
-        meaning: "Weight of the matching loss beside the contrastive one; 0 leaves it out.",
+        value_type: ValueType::Real(Range::NOT_NEGATIVE),
+        doc: "Weight of the matching loss beside the contrastive one; 0 leaves it out.",
     },
     Field {
         key: "retrieval.itm_pairs",
-        kind: Kind::Count(2, 1 << 20),
-        meaning: "Pairs of the batch that the matching loss looks at, each with two negatives.",
+        value_type: ValueType::Count(2, 1 << 20),
+        doc: "Pairs of the batch that the matching loss looks at, each with two negatives.",
     },
 ];
 

@@ -20,7 +20,7 @@ fn paths(value: &Value, at: &str, out: &mut Vec<String>) {
     }
 }
 
-/// The table, the defaults and the types know the same keys, and every default has a meaning.
+/// The table, the defaults and the types know the same keys, and every default has a line of documentation.
 fn agrees<C: RunConfig>(file: &str) {
     let config = C::defaults().unwrap();
     let mut typed = Vec::new();
@@ -33,7 +33,7 @@ fn agrees<C: RunConfig>(file: &str) {
     }
     assert_eq!(typed, table);
     assert_eq!(written, table);
-    assert!(C::fields().iter().all(|f| f.meaning.ends_with('.')));
+    assert!(C::fields().iter().all(|f| f.doc.ends_with('.')));
     // The committed file is what the program itself would write. To bring it up to date:
     // UPDATE_DEFAULTS=1 cargo test -p aurora-train --lib config
     let text = config.to_toml().unwrap();
@@ -55,7 +55,7 @@ fn defaults_table_and_types_agree() {
 #[test]
 fn every_allowed_word_is_understood() {
     for field in Config::fields() {
-        if let Kind::Choice(words) = field.kind {
+        if let ValueType::Choice(words) = field.value_type {
             for word in words {
                 let set = format!("{}={word}", field.key);
                 let config = Config::resolve(None, &[&set]).unwrap();
@@ -298,17 +298,17 @@ proptest! {
 fn auto_cuts_the_graph_down_where_memory_is_short() {
     use aurora_layers::GradientCheckpointing::{Block, None as Keep};
     let cases = [
-        (Checkpoint::Auto, 600, Some(1000), Keep),
-        (Checkpoint::Auto, 601, Some(1000), Block),
-        (Checkpoint::Auto, u64::MAX, None, Keep),
-        (Checkpoint::Block, 0, Some(1000), Block),
-        (Checkpoint::None, u64::MAX, Some(0), Keep),
+        (GradientCheckpointing::Auto, 600, Some(1000), Keep),
+        (GradientCheckpointing::Auto, 601, Some(1000), Block),
+        (GradientCheckpointing::Auto, u64::MAX, None, Keep),
+        (GradientCheckpointing::Block, 0, Some(1000), Block),
+        (GradientCheckpointing::None, u64::MAX, Some(0), Keep),
     ];
     for (choice, graph, left, wanted) in cases {
         assert_eq!(choice.resolve(graph, left), wanted, "{choice:?} {graph} {left:?}");
     }
     let config = Config::resolve(None, &["checkpoint=block"]).unwrap();
-    assert_eq!(config.checkpoint, Checkpoint::Block);
+    assert_eq!(config.checkpoint, GradientCheckpointing::Block);
     let error = Config::resolve(None, &["checkpoint=some"]).unwrap_err().to_string();
     assert!(error.contains("checkpoint") && error.contains("\"block\""), "{error}");
 }
@@ -316,7 +316,7 @@ fn auto_cuts_the_graph_down_where_memory_is_short() {
 #[test]
 fn precision_is_f32_or_bf16() {
     use aurora_kernels::Precision;
-    assert_eq!(Config::resolve(None, &[] as &[&str]).unwrap().precision, Products::F32);
+    assert_eq!(Config::resolve(None, &[] as &[&str]).unwrap().precision, MatmulPrecision::F32);
     let config = Config::resolve(None, &["precision=bf16"]).unwrap();
     assert_eq!(Precision::from(config.precision), Precision::Bf16);
     assert!(config.to_toml().unwrap().contains("precision = \"bf16\""));

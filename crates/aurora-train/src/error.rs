@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{Changed, ConfigError, MAY_CHANGE};
+use crate::config::{ConfigDiff, ConfigError, RESUMABLE_KEYS};
 
 /// The result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -95,13 +95,13 @@ pub enum Error {
     #[error(
         "cannot go on from {}: `{}` was {} when it was saved and is {} now; what may change is {}. For anything else begin a \
          new run",
-        folder.display(), changed.key, changed.saved, changed.now, MAY_CHANGE.join(", ")
+        folder.display(), diff.key, diff.saved, diff.now, RESUMABLE_KEYS.join(", ")
     )]
     OtherConfig {
         /// The state's folder.
         folder: PathBuf,
         /// What is another.
-        changed: Changed,
+        diff: ConfigDiff,
     },
 
     /// A `metrics.jsonl` that does not have what was written.

@@ -5,7 +5,7 @@ use aurora_layers::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::schema::{Field, Kind, Range, Words};
+use super::schema::{Field, Range, StringRule, ValueType};
 
 /// `[adapter]`: what is trained beside the heads.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -61,86 +61,100 @@ impl AdapterSection {
     pub const FIELDS: &'static [Field] = &[
         Field {
             key: "adapter.kind",
-            kind: Kind::Choice(&AdapterKind::NAMES),
-            meaning: "cp, tucker, tensor_train, lora, dora, vera and ia3 change frozen maps; bottleneck stands beside blocks; norms, biases, heads and full train those of the backbone.",
+            value_type: ValueType::Choice(&AdapterKind::NAMES),
+            doc: "cp, tucker, tensor_train, lora, dora, vera and ia3 change frozen maps; bottleneck stands beside blocks; norms, biases, heads and full train those of the backbone.",
         },
         Field {
             key: "adapter.variant",
-            kind: Kind::Choice(&["paper", "reference"]),
-            meaning: "paper is the paper's method, reference the arithmetic of its published code.",
+            value_type: ValueType::Choice(&["paper", "reference"]),
+            doc: "paper is the paper's method, reference the arithmetic of its published code.",
         },
         Field {
             key: "adapter.rank",
-            kind: Kind::Count(1, 4096),
-            meaning: "Rank of the factors, width of a bottleneck.",
+            value_type: ValueType::Count(1, 4096),
+            doc: "Rank of the factors, width of a bottleneck.",
         },
         Field {
             key: "adapter.alpha",
-            kind: Kind::Real(Range::NOT_NEGATIVE),
-            meaning: "Strength of lora and dora, over the rank; 0 for the rank itself.",
+            value_type: ValueType::Real(Range::NOT_NEGATIVE),
+            doc: "Strength of lora and dora, over the rank; 0 for the rank itself.",
         },
         Field {
             key: "adapter.use_rslora",
-            kind: Kind::Switch,
-            meaning: "That strength over the root of the rank (rsLoRA).",
+            value_type: ValueType::Switch,
+            doc: "That strength over the root of the rank (rsLoRA).",
         },
         Field {
             key: "adapter.init",
-            kind: Kind::Choice(&["zero", "pissa"]),
-            meaning: "Initialisation of lora: zero, or pissa, from the largest singular values of the frozen weights.",
+            value_type: ValueType::Choice(&["zero", "pissa"]),
+            doc: "Initialisation of lora: zero, or pissa, from the largest singular values of the frozen weights.",
         },
         Field {
             key: "adapter.gated_query",
-            kind: Kind::Switch,
-            meaning: "Gated query transformation in the fusion layers (cp and tucker).",
+            value_type: ValueType::Switch,
+            doc: "Gated query transformation in the fusion layers (cp and tucker).",
         },
         Field {
             key: "adapter.frame_aware",
-            kind: Kind::Switch,
-            meaning: "Each text weighs the frames of a clip by how near they are to it (retrieval; in variant reference in training only).",
+            value_type: ValueType::Switch,
+            doc: "Each text weighs the frames of a clip by how near they are to it (retrieval; in variant reference in training only).",
         },
         Field {
             key: "adapter.context_slots",
-            kind: Kind::Count(0, 65_536),
-            meaning: "Text vectors in the bank of the context enhancement, 0 for none (cp and tucker).",
+            value_type: ValueType::Count(0, 65_536),
+            doc: "Text vectors in the bank of the context enhancement, 0 for none (cp and tucker).",
         },
         Field {
             key: "adapter.rank_dropout",
-            kind: Kind::Real(Range::BELOW_ONE),
-            meaning: "Share of rank components left out at each training step.",
+            value_type: ValueType::Real(Range::BELOW_ONE),
+            doc: "Share of rank components left out at each training step.",
         },
         Field {
             key: "adapter.modules_to_save",
-            kind: Kind::List(Words { what: "paths", fits: |text| !text.is_empty() }),
-            meaning: "Modules of the backbone, by path, that are trained and saved beside the heads, at their rate.",
+            value_type: ValueType::List(StringRule {
+                what: "paths",
+                fits: |text| !text.is_empty(),
+            }),
+            doc: "Modules of the backbone, by path, that are trained and saved beside the heads, at their rate.",
         },
         Field {
             key: "adapter.targets.target_modules",
-            kind: Kind::List(Words { what: "ends of paths", fits: |text| !text.is_empty() }),
-            meaning: "Maps that are tuned, by the end of their path (\"attn.qkv\", \"query\"); none given: all.",
+            value_type: ValueType::List(StringRule {
+                what: "ends of paths",
+                fits: |text| !text.is_empty(),
+            }),
+            doc: "Maps that are tuned, by the end of their path (\"attn.qkv\", \"query\"); none given: all.",
         },
         Field {
             key: "adapter.targets.pattern",
-            kind: Kind::Pattern(|pattern| TargetModules::pattern_error(pattern).is_none()),
-            meaning: "A regular expression that the whole path has to match; empty for any path.",
+            value_type: ValueType::Pattern(|pattern| {
+                TargetModules::pattern_error(pattern).is_none()
+            }),
+            doc: "A regular expression that the whole path has to match; empty for any path.",
         },
         Field {
             key: "adapter.targets.layers_to_transform",
-            kind: Kind::List(Words {
+            value_type: ValueType::List(StringRule {
                 what: "layers and ranges (\"3\", \"0-5\")",
                 fits: |text| LayerRange::parse(text).is_some(),
             }),
-            meaning: "Blocks and layers that are tuned, counted from 0 in each tower; none given: all.",
+            doc: "Blocks and layers that are tuned, counted from 0 in each tower; none given: all.",
         },
         Field {
             key: "adapter.targets.towers",
-            kind: Kind::List(Words { what: "\"vision\", \"text\", \"decoder\"", fits: is_tower }),
-            meaning: "Towers that are tuned: vision, text, decoder; none given: all.",
+            value_type: ValueType::List(StringRule {
+                what: "\"vision\", \"text\", \"decoder\"",
+                fits: is_tower,
+            }),
+            doc: "Towers that are tuned: vision, text, decoder; none given: all.",
         },
         Field {
             key: "adapter.targets.exclude_modules",
-            kind: Kind::List(Words { what: "ends of paths", fits: |text| !text.is_empty() }),
-            meaning: "Maps that are left out, by the end of their path.",
+            value_type: ValueType::List(StringRule {
+                what: "ends of paths",
+                fits: |text| !text.is_empty(),
+            }),
+            doc: "Maps that are left out, by the end of their path.",
         },
     ];
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::schema::{Field, Kind, Range};
+use super::schema::{Field, Range, ValueType};
 use super::sections::KEYWORDS;
 use super::{
     ConcatRefs, ConfigError, EvaluationSection, Keywords, OneOrMany, OptimizerSection, RunConfig,
@@ -118,154 +118,154 @@ pub struct PretrainData {
     pub batch: usize,
 }
 
-const SIZE: Kind = Kind::Count(1, 65_536);
-const WEIGHT: Kind = Kind::Real(Range::NOT_NEGATIVE);
-const TEMPERATURE: Kind = Kind::Real(Range::closed(0.001, 0.5));
+const SIZE: ValueType = ValueType::Count(1, 65_536);
+const WEIGHT: ValueType = ValueType::Real(Range::NOT_NEGATIVE);
+const TEMPERATURE: ValueType = ValueType::Real(Range::closed(0.001, 0.5));
 
 const FIELDS: &[Field] = &[
     Field {
         key: "seed",
-        kind: Kind::Count(0, i64::MAX),
-        meaning: "Seed of everything random: one seed, one result.",
+        value_type: ValueType::Count(0, i64::MAX),
+        doc: "Seed of everything random: one seed, one result.",
     },
-    Field { key: "device", kind: super::schema::DEVICE, meaning: super::schema::DEVICE_MEANING },
-    Field { key: "model.picture", kind: SIZE, meaning: "Side of a picture in pixels." },
-    Field { key: "model.patch", kind: SIZE, meaning: "Side of a patch in pixels." },
-    Field { key: "model.vision_layers", kind: SIZE, meaning: "Blocks of the vision tower." },
-    Field { key: "model.vision_width", kind: SIZE, meaning: "Width of the vision tower." },
+    Field { key: "device", value_type: super::schema::DEVICE, doc: super::schema::DEVICE_DOC },
+    Field { key: "model.picture", value_type: SIZE, doc: "Side of a picture in pixels." },
+    Field { key: "model.patch", value_type: SIZE, doc: "Side of a patch in pixels." },
+    Field { key: "model.vision_layers", value_type: SIZE, doc: "Blocks of the vision tower." },
+    Field { key: "model.vision_width", value_type: SIZE, doc: "Width of the vision tower." },
     Field {
         key: "model.vision_heads",
-        kind: SIZE,
-        meaning: "Attention heads of the vision tower.",
+        value_type: SIZE,
+        doc: "Attention heads of the vision tower.",
     },
-    Field { key: "model.text_layers", kind: SIZE, meaning: "Layers of the text tower." },
-    Field { key: "model.text_width", kind: SIZE, meaning: "Width of the text tower." },
-    Field { key: "model.text_heads", kind: SIZE, meaning: "Attention heads of the text tower." },
+    Field { key: "model.text_layers", value_type: SIZE, doc: "Layers of the text tower." },
+    Field { key: "model.text_width", value_type: SIZE, doc: "Width of the text tower." },
+    Field { key: "model.text_heads", value_type: SIZE, doc: "Attention heads of the text tower." },
     Field {
         key: "model.mlp_ratio",
-        kind: Kind::Count(1, 64),
-        meaning: "Width of the MLPs over the width of their tower.",
+        value_type: ValueType::Count(1, 64),
+        doc: "Width of the MLPs over the width of their tower.",
     },
     Field {
         key: "model.vocabulary",
-        kind: Kind::Count(8, 1 << 20),
-        meaning: "Word pieces, special tokens included.",
+        value_type: ValueType::Count(8, 1 << 20),
+        doc: "Word pieces, special tokens included.",
     },
     Field {
         key: "model.positions",
-        kind: Kind::Count(4, 65_536),
-        meaning: "Longest text in tokens.",
+        value_type: ValueType::Count(4, 65_536),
+        doc: "Longest text in tokens.",
     },
     Field {
         key: "model.projection",
-        kind: SIZE,
-        meaning: "Length of the features that are compared.",
+        value_type: SIZE,
+        doc: "Length of the features that are compared.",
     },
     Field {
         key: "data.validation",
-        kind: Kind::Texts,
-        meaning: "Pairs that are watched during the run; of an embedded set its validation split.",
+        value_type: ValueType::Texts,
+        doc: "Pairs that are watched during the run; of an embedded set its validation split.",
     },
     Field {
         key: "data.test",
-        kind: Kind::Texts,
-        meaning: "Pairs that are looked at once, at the end; of an embedded set its test split.",
+        value_type: ValueType::Texts,
+        doc: "Pairs that are looked at once, at the end; of an embedded set its test split.",
     },
     Field {
         key: "data.evaluation_keywords",
-        kind: Kind::Choice(KEYWORDS),
-        meaning: "Keywords in the captions of validation and test: never, all (after the caption).",
+        value_type: ValueType::Choice(KEYWORDS),
+        doc: "Keywords in the captions of validation and test: never, all (after the caption).",
     },
     Field {
         key: "data.batch",
-        kind: Kind::Count(2, 1 << 20),
-        meaning: "Pairs in a step; each is a negative for the others.",
+        value_type: ValueType::Count(2, 1 << 20),
+        doc: "Pairs in a step; each is a negative for the others.",
     },
     Field {
         key: "pretrain.learning_rate",
-        kind: Kind::Real(Range::POSITIVE),
-        meaning: "Learning rate before the schedule's factor.",
+        value_type: ValueType::Real(Range::POSITIVE),
+        doc: "Learning rate before the schedule's factor.",
     },
     Field {
         key: "pretrain.temperature",
-        kind: TEMPERATURE,
-        meaning: "Start of the trained temperature.",
+        value_type: TEMPERATURE,
+        doc: "Start of the trained temperature.",
     },
     Field {
         key: "pretrain.teachers",
-        kind: Kind::Text,
-        meaning: "Folder with the teachers' weights.",
+        value_type: ValueType::Text,
+        doc: "Folder with the teachers' weights.",
     },
     Field {
         key: "pretrain.image_cosine",
-        kind: WEIGHT,
-        meaning: "Weight of the cosine regression to the picture teacher.",
+        value_type: WEIGHT,
+        doc: "Weight of the cosine regression to the picture teacher.",
     },
     Field {
         key: "pretrain.image_nce",
-        kind: WEIGHT,
-        meaning: "Weight of the InfoNCE between pictures and the picture teacher's features.",
+        value_type: WEIGHT,
+        doc: "Weight of the InfoNCE between pictures and the picture teacher's features.",
     },
     Field {
         key: "pretrain.image_nce_temperature",
-        kind: TEMPERATURE,
-        meaning: "Temperature of that InfoNCE.",
+        value_type: TEMPERATURE,
+        doc: "Temperature of that InfoNCE.",
     },
     Field {
         key: "pretrain.image_local",
-        kind: WEIGHT,
-        meaning: "Weight of the cosine regression of the patches to the picture teacher's parts.",
+        value_type: WEIGHT,
+        doc: "Weight of the cosine regression of the patches to the picture teacher's parts.",
     },
     Field {
         key: "pretrain.text_cosine",
-        kind: WEIGHT,
-        meaning: "Weight of the cosine regression to the text teacher.",
+        value_type: WEIGHT,
+        doc: "Weight of the cosine regression to the text teacher.",
     },
     Field {
         key: "pretrain.joint",
-        kind: WEIGHT,
-        meaning: "Weight of the cosine regression of both features to the teachers' joint space.",
+        value_type: WEIGHT,
+        doc: "Weight of the cosine regression of both features to the teachers' joint space.",
     },
     Field {
         key: "pretrain.soft_targets",
-        kind: Kind::Real(Range::SHARE),
-        meaning: "Share of the contrastive targets that follows the text teacher's similarities.",
+        value_type: ValueType::Real(Range::SHARE),
+        doc: "Share of the contrastive targets that follows the text teacher's similarities.",
     },
     Field {
         key: "pretrain.soft_temperature",
-        kind: TEMPERATURE,
-        meaning: "Temperature of those similarities.",
+        value_type: TEMPERATURE,
+        doc: "Temperature of those similarities.",
     },
     Field {
         key: "pretrain.image_only",
-        kind: Kind::Count(0, 1 << 20),
-        meaning: "Pictures without a caption in each step, beside the pairs.",
+        value_type: ValueType::Count(0, 1 << 20),
+        doc: "Pictures without a caption in each step, beside the pairs.",
     },
     Field {
         key: "pretrain.text_only",
-        kind: Kind::Count(0, 65_536),
-        meaning: "Text-only strings in each step.",
+        value_type: ValueType::Count(0, 65_536),
+        doc: "Text-only strings in each step.",
     },
     Field {
         key: "pretrain.token_mask",
-        kind: Kind::Real(Range::BELOW_ONE),
-        meaning: "Share of tokens masked in training.",
+        value_type: ValueType::Real(Range::BELOW_ONE),
+        doc: "Share of tokens masked in training.",
     },
     Field {
         key: "pretrain.word_start",
-        kind: Kind::Switch,
-        meaning: "Whether word embeddings start from the text teacher's, by principal components.",
+        value_type: ValueType::Switch,
+        doc: "Whether word embeddings start from the text teacher's, by principal components.",
     },
     Field {
         key: "pretrain.itm_from_step",
-        kind: Kind::Count(0, i64::MAX),
-        meaning: "First step with the matching loss.",
+        value_type: ValueType::Count(0, i64::MAX),
+        doc: "First step with the matching loss.",
     },
-    Field { key: "pretrain.itm_weight", kind: WEIGHT, meaning: "Weight of the matching loss." },
+    Field { key: "pretrain.itm_weight", value_type: WEIGHT, doc: "Weight of the matching loss." },
     Field {
         key: "pretrain.itm_pairs",
-        kind: Kind::Count(2, 1 << 20),
-        meaning: "Pairs of the batch that the matching loss looks at, each with two negatives.",
+        value_type: ValueType::Count(2, 1 << 20),
+        doc: "Pairs of the batch that the matching loss looks at, each with two negatives.",
     },
 ];
 

@@ -3,7 +3,7 @@
 use aurora_layers::{AdapterKind, ParamGroup};
 use serde::{Deserialize, Serialize};
 
-use super::schema::{Field, Kind, Range};
+use super::schema::{Field, Range, ValueType};
 use crate::optimizer::Group;
 
 /// Learning rates of one kind of adapter, before the schedule's factor.
@@ -68,8 +68,8 @@ pub struct LearningRates {
 }
 
 /// A row of the table.
-const fn rate(key: &'static str, meaning: &'static str) -> Field {
-    Field { key, kind: Kind::Real(Range::POSITIVE), meaning }
+const fn rate(key: &'static str, doc: &'static str) -> Field {
+    Field { key, value_type: ValueType::Real(Range::POSITIVE), doc }
 }
 
 impl LearningRates {

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use super::ConfigError;
-use super::schema::{Field, Kind, children, is_section, nearest};
+use super::schema::{Field, ValueType, children, is_section, nearest};
 
 /// A configuration that can be put together from layers: built-in defaults, then a file, then
 /// overrides, each over the one before.
@@ -119,7 +119,7 @@ pub trait RunConfig: Serialize + DeserializeOwned {
                 other => other.to_string(),
             };
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "# {}\n{key} = {shown}", field.meaning);
+            let _ = writeln!(text, "# {}\n{key} = {shown}", field.doc);
         }
         Ok(text)
     }
@@ -129,7 +129,7 @@ pub trait RunConfig: Serialize + DeserializeOwned {
 pub fn describe<C: RunConfig>() -> String {
     let mut text = String::new();
     for field in C::fields() {
-        let _ = writeln!(text, "{}: {}\n    {}", field.key, field.kind.describe(), field.meaning);
+        let _ = writeln!(text, "{}: {}\n    {}", field.key, field.value_type.describe(), field.doc);
     }
     text
 }
@@ -156,10 +156,16 @@ fn parse_override(fields: &[&Field], text: &str) -> Result<Table, ConfigError> {
         None => Value::String(raw.to_owned()),
     };
     // A folder called 2024 is a text all the same.
-    let kind = fields.iter().find(|f| f.key == path).map(|f| f.kind);
+    let value_type = fields.iter().find(|f| f.key == path).map(|f| f.value_type);
     if matches!(
-        kind,
-        Some(Kind::Text | Kind::Texts | Kind::List(_) | Kind::Word(_) | Kind::Pattern(_))
+        value_type,
+        Some(
+            ValueType::Text
+                | ValueType::Texts
+                | ValueType::List(_)
+                | ValueType::Word(_)
+                | ValueType::Pattern(_)
+        )
     ) && !value.is_str()
         && !value.is_array()
     {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::schema::{Field, Kind};
+use super::schema::{Field, ValueType};
 use super::{Config, RunConfig};
 
 /// `[saving]`: the state of a run under way.
@@ -21,13 +21,13 @@ impl SavingSection {
     pub const FIELDS: &'static [Field] = &[
         Field {
             key: "saving.every",
-            kind: Kind::Count(0, i64::MAX),
-            meaning: "Steps between two saved states of the run, to go on from with `aurora train --resume`; 0 saves none.",
+            value_type: ValueType::Count(0, i64::MAX),
+            doc: "Steps between two saved states of the run, to go on from with `aurora train --resume`; 0 saves none.",
         },
         Field {
             key: "saving.keep",
-            kind: Kind::Count(1, 1 << 20),
-            meaning: "Saved states that are kept, the newest; an older one goes once a newer one is whole.",
+            value_type: ValueType::Count(1, 1 << 20),
+            doc: "Saved states that are kept, the newest; an older one goes once a newer one is whole.",
         },
     ];
 
@@ -39,7 +39,7 @@ impl SavingSection {
 
 /// Keys that may be others when a run goes on: the result does not depend on them, or what they name is held to a
 /// fingerprint.
-pub const MAY_CHANGE: &[&str] = &[
+pub const RESUMABLE_KEYS: &[&str] = &[
     "device",
     "model.backbone",
     "model.vocabulary",
@@ -55,7 +55,7 @@ pub const MAY_CHANGE: &[&str] = &[
 
 /// A key that has another value than a run began with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Changed {
+pub struct ConfigDiff {
     /// Its full path.
     pub key: &'static str,
     /// The value of the run.
@@ -65,16 +65,16 @@ pub struct Changed {
 }
 
 impl Config {
-    /// The first key, but for [`MAY_CHANGE`], that has another value than in `saved`, a configuration as JSON.
-    pub fn changed(&self, saved: &Value) -> Option<Changed> {
+    /// The first key, but for [`RESUMABLE_KEYS`], that has another value than in `saved`, a configuration as JSON.
+    pub fn diff(&self, saved: &Value) -> Option<ConfigDiff> {
         let now = serde_json::to_value(self).ok();
         let shown = |value: Option<&Value>| value.map_or("unset".to_owned(), ToString::to_string);
-        Self::fields().into_iter().filter(|field| !MAY_CHANGE.contains(&field.key)).find_map(
+        Self::fields().into_iter().filter(|field| !RESUMABLE_KEYS.contains(&field.key)).find_map(
             |field| {
                 let pointer = format!("/{}", field.key.replace('.', "/"));
                 let saved = saved.pointer(&pointer);
                 let now = now.as_ref().and_then(|now| now.pointer(&pointer));
-                (saved != now).then(|| Changed {
+                (saved != now).then(|| ConfigDiff {
                     key: field.key,
                     saved: shown(saved),
                     now: shown(now),
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn keys_that_may_change_exist() {
         let fields = Config::fields();
-        assert!(MAY_CHANGE.iter().all(|key| fields.iter().any(|field| field.key == *key)));
+        assert!(RESUMABLE_KEYS.iter().all(|key| fields.iter().any(|field| field.key == *key)));
     }
 
     /// Also through text: 0.1 + 0.2 has seventeen digits.
@@ -104,16 +104,16 @@ mod tests {
         let began = resolved(&["optimizer.eps=0.30000000000000004", "evaluation.beta=3"]);
         let text = serde_json::to_string(&began).unwrap();
         let saved: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(began.changed(&saved), None);
+        assert_eq!(began.diff(&saved), None);
         let eps = "optimizer.eps=0.30000000000000004";
         let other = resolved(&[eps, "evaluation.beta=3", "data.threads=7", "data.train=elsewhere"]);
-        assert_eq!(other.changed(&saved), None);
+        assert_eq!(other.diff(&saved), None);
         let other = resolved(&[eps, "evaluation.beta=[3, 4]"]);
-        let changed = other.changed(&saved).unwrap();
-        assert_eq!((changed.key, changed.saved.as_str()), ("evaluation.beta", "3.0"));
-        assert_eq!(changed.now, "[3.0,4.0]");
+        let diff = other.diff(&saved).unwrap();
+        assert_eq!((diff.key, diff.saved.as_str()), ("evaluation.beta", "3.0"));
+        assert_eq!(diff.now, "[3.0,4.0]");
         let other = resolved(&[eps, "evaluation.beta=3", "adapter.targets.layers_to_transform=1"]);
-        assert_eq!(other.changed(&saved).unwrap().key, "adapter.targets.layers_to_transform");
+        assert_eq!(other.diff(&saved).unwrap().key, "adapter.targets.layers_to_transform");
     }
 
     #[test]

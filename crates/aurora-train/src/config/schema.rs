@@ -15,22 +15,22 @@ pub struct Field {
     /// Full path, for example `adapter.rank`.
     pub key: &'static str,
     /// What its value may be.
-    pub kind: Kind,
+    pub value_type: ValueType,
     /// What it means, in a line.
-    pub meaning: &'static str,
+    pub doc: &'static str,
 }
 
 /// What a value may be.
 #[derive(Debug, Clone, Copy)]
-pub enum Kind {
+pub enum ValueType {
     /// A text that is not empty.
     Text,
     /// A text or a list of texts, none empty.
     Texts,
     /// A list of texts that may be empty; one text alone is a list of one.
-    List(Words),
+    List(StringRule),
     /// One text of these.
-    Word(Words),
+    Word(StringRule),
     /// A regular expression, or nothing; the function says whether it is one.
     Pattern(fn(&str) -> bool),
     /// True or false.
@@ -49,7 +49,7 @@ pub enum Kind {
 
 /// Which texts a list may hold.
 #[derive(Debug, Clone, Copy)]
-pub struct Words {
+pub struct StringRule {
     /// What they are, for messages.
     pub what: &'static str,
     /// Whether a text is one of them.
@@ -57,13 +57,13 @@ pub struct Words {
 }
 
 /// The key `device`, which every run has.
-pub(super) const DEVICE: Kind = Kind::Word(Words {
+pub(super) const DEVICE: ValueType = ValueType::Word(StringRule {
     what: DeviceChoice::ALLOWED,
     fits: |name| name.parse::<DeviceChoice>().is_ok(),
 });
 
 /// What it means.
-pub(super) const DEVICE_MEANING: &str = "Where to compute: auto (the first GPU that this program can use, else the CPU), cpu, cuda, cuda:1.";
+pub(super) const DEVICE_DOC: &str = "Where to compute: auto (the first GPU that this program can use, else the CPU), cpu, cuda, cuda:1.";
 
 /// Numbers between two bounds.
 #[derive(Debug, Clone, Copy)]
@@ -106,7 +106,7 @@ impl Range {
     }
 }
 
-impl Kind {
+impl ValueType {
     /// What is expected, for messages.
     pub fn describe(&self) -> String {
         match self {
@@ -142,74 +142,76 @@ impl Field {
         let wrong_type = |value: &Value| ConfigError::WrongType {
             origin: origin.to_owned(),
             key: self.key.to_owned(),
-            expected: self.kind.describe(),
+            expected: self.value_type.describe(),
             found: describe(value),
         };
         let bad = |value: &Value| ConfigError::BadValue {
             origin: origin.to_owned(),
             key: self.key.to_owned(),
             value: value.to_string(),
-            allowed: self.kind.describe(),
+            allowed: self.value_type.describe(),
         };
         let real = |value: &Value, range: &Range| match as_real(value) {
             None => Err(wrong_type(value)),
             Some(x) if !range.holds(x) => Err(bad(value)),
             Some(x) => Ok(Value::Float(x)),
         };
-        match (&self.kind, &value) {
-            (Kind::Text | Kind::Texts, Value::String(text)) if text.is_empty() => Err(bad(&value)),
-            (Kind::Text | Kind::Texts, Value::String(_)) => Ok(value),
-            (Kind::Texts, Value::Array(items)) if items.is_empty() => Err(bad(&value)),
-            (Kind::Texts, Value::Array(items)) => {
+        match (&self.value_type, &value) {
+            (ValueType::Text | ValueType::Texts, Value::String(text)) if text.is_empty() => {
+                Err(bad(&value))
+            }
+            (ValueType::Text | ValueType::Texts, Value::String(_)) => Ok(value),
+            (ValueType::Texts, Value::Array(items)) if items.is_empty() => Err(bad(&value)),
+            (ValueType::Texts, Value::Array(items)) => {
                 match items.iter().find(|item| item.as_str().is_none_or(str::is_empty)) {
                     Some(item) if item.is_str() => Err(bad(&value)),
                     Some(item) => Err(wrong_type(item)),
                     None => Ok(value),
                 }
             }
-            (Kind::List(words), Value::String(text)) => match (words.fits)(text) {
+            (ValueType::List(words), Value::String(text)) => match (words.fits)(text) {
                 true => Ok(Value::Array(vec![value])),
                 false => Err(bad(&value)),
             },
-            (Kind::List(words), Value::Array(items)) => {
+            (ValueType::List(words), Value::Array(items)) => {
                 match items.iter().find(|item| !item.as_str().is_some_and(words.fits)) {
                     Some(item) if item.is_str() => Err(bad(item)),
                     Some(item) => Err(wrong_type(item)),
                     None => Ok(value),
                 }
             }
-            (Kind::Word(words), Value::String(text)) => match (words.fits)(text) {
+            (ValueType::Word(words), Value::String(text)) => match (words.fits)(text) {
                 true => Ok(value),
                 false => Err(bad(&value)),
             },
-            (Kind::Pattern(fits), Value::String(text)) => match fits(text) {
+            (ValueType::Pattern(fits), Value::String(text)) => match fits(text) {
                 true => Ok(value),
                 false => Err(bad(&value)),
             },
-            (Kind::Switch, Value::Boolean(_)) => Ok(value),
-            (Kind::Choice(words), Value::String(word)) => {
+            (ValueType::Switch, Value::Boolean(_)) => Ok(value),
+            (ValueType::Choice(words), Value::String(word)) => {
                 if words.contains(&word.as_str()) {
                     Ok(value)
                 } else {
                     Err(bad(&value))
                 }
             }
-            (Kind::Count(low, high), Value::Integer(n)) => {
+            (ValueType::Count(low, high), Value::Integer(n)) => {
                 if (low..=high).contains(&n) {
                     Ok(value)
                 } else {
                     Err(bad(&value))
                 }
             }
-            (Kind::Real(range), _) => real(&value, range),
-            (Kind::RealPair(range), Value::Array(items)) if items.len() == 2 => {
+            (ValueType::Real(range), _) => real(&value, range),
+            (ValueType::RealPair(range), Value::Array(items)) if items.len() == 2 => {
                 Ok(Value::Array(items.iter().map(|x| real(x, range)).collect::<Result<_, _>>()?))
             }
-            (Kind::RealOrList(_), Value::Array(items)) if items.is_empty() => Err(bad(&value)),
-            (Kind::RealOrList(range), Value::Array(items)) => {
+            (ValueType::RealOrList(_), Value::Array(items)) if items.is_empty() => Err(bad(&value)),
+            (ValueType::RealOrList(range), Value::Array(items)) => {
                 Ok(Value::Array(items.iter().map(|x| real(x, range)).collect::<Result<_, _>>()?))
             }
-            (Kind::RealOrList(range), _) => real(&value, range),
+            (ValueType::RealOrList(range), _) => real(&value, range),
             _ => Err(wrong_type(&value)),
         }
     }
@@ -303,9 +305,9 @@ mod tests {
     use proptest::prelude::*;
 
     const FIELDS: [Field; 3] = [
-        Field { key: "seed", kind: Kind::Count(0, i64::MAX), meaning: "" },
-        Field { key: "adapter.rank", kind: Kind::Count(1, 4096), meaning: "" },
-        Field { key: "adapter.gated_query", kind: Kind::Switch, meaning: "" },
+        Field { key: "seed", value_type: ValueType::Count(0, i64::MAX), doc: "" },
+        Field { key: "adapter.rank", value_type: ValueType::Count(1, 4096), doc: "" },
+        Field { key: "adapter.gated_query", value_type: ValueType::Switch, doc: "" },
     ];
 
     #[test]
@@ -338,26 +340,26 @@ mod tests {
 
     #[test]
     fn lists_are_checked_item_by_item() {
-        let field = |kind| Field { key: "k", kind, meaning: "" };
+        let field = |value_type| Field { key: "k", value_type, doc: "" };
         let parse = |text: &str| text.parse::<toml::Table>().unwrap()["k"].clone();
-        let pair = field(Kind::RealPair(Range::BELOW_ONE));
+        let pair = field(ValueType::RealPair(Range::BELOW_ONE));
         assert_eq!(pair.accept(parse("k = [0, 0.5]"), "o").unwrap().to_string(), "[0.0, 0.5]");
         for bad in ["k = [0.9]", "k = [0.9, 1.0]", "k = [0.9, \"x\"]", "k = 0.9"] {
             assert!(pair.accept(parse(bad), "o").is_err(), "{bad}");
         }
-        let texts = field(Kind::Texts);
+        let texts = field(ValueType::Texts);
         assert!(texts.accept(parse("k = [\"a\", \"b\"]"), "o").is_ok());
         for bad in ["k = []", "k = \"\"", "k = [\"a\", \"\"]", "k = [1]", "k = 1"] {
             assert!(texts.accept(parse(bad), "o").is_err(), "{bad}");
         }
         let layer = |text: &str| text.parse::<u8>().is_ok();
-        let words = field(Kind::List(Words { what: "layers", fits: layer }));
+        let words = field(ValueType::List(StringRule { what: "layers", fits: layer }));
         assert_eq!(words.accept(parse("k = \"3\""), "o").unwrap().to_string(), "[\"3\"]");
         assert!(words.accept(parse("k = []"), "o").is_ok());
         for bad in ["k = \"x\"", "k = [\"1\", \"x\"]", "k = [1]", "k = 1"] {
             assert!(words.accept(parse(bad), "o").is_err(), "{bad}");
         }
-        let list = field(Kind::RealOrList(Range::NOT_NEGATIVE));
+        let list = field(ValueType::RealOrList(Range::NOT_NEGATIVE));
         assert_eq!(list.accept(parse("k = 1"), "o").unwrap().to_string(), "1.0");
         for bad in ["k = []", "k = [-1]", "k = true"] {
             assert!(list.accept(parse(bad), "o").is_err(), "{bad}");

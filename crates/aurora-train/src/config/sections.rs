@@ -5,7 +5,7 @@ use aurora_data::{Format, OnError, Order};
 use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
-use super::schema::{Field, Kind, Range, Words};
+use super::schema::{Field, Range, StringRule, ValueType};
 use crate::optimizer::AdamWOptions;
 use crate::schedule::{Decay, Schedule};
 
@@ -110,94 +110,94 @@ impl DataSection {
     pub const FIELDS: &'static [Field] = &[
         Field {
             key: "data.train",
-            kind: Kind::Texts,
-            meaning: "Training pairs: \"noto\", \"openclipart\", a folder of pictures with captions, tar shards, or annotations (.json, .jsonl, .csv, .tsv).",
+            value_type: ValueType::Texts,
+            doc: "Training pairs: \"noto\", \"openclipart\", a folder of pictures with captions, tar shards, or annotations (.json, .jsonl, .csv, .tsv).",
         },
         Field {
             key: "data.validation",
-            kind: Kind::Texts,
-            meaning: "Pairs that choose the checkpoint; of an embedded set its validation split.",
+            value_type: ValueType::Texts,
+            doc: "Pairs that choose the checkpoint; of an embedded set its validation split.",
         },
         Field {
             key: "data.test",
-            kind: Kind::Texts,
-            meaning: "Pairs that are looked at once, at the end; of an embedded set its test split.",
+            value_type: ValueType::Texts,
+            doc: "Pairs that are looked at once, at the end; of an embedded set its test split.",
         },
         Field {
             key: "data.pictures",
-            kind: Kind::List(Words {
+            value_type: ValueType::List(StringRule {
                 what: "folders that the paths in annotations begin at",
                 fits: |folder| !folder.trim().is_empty(),
             }),
-            meaning: "Folders that the paths in annotations begin at, looked through in this order; none given: the annotations' own.",
+            doc: "Folders that the paths in annotations begin at, looked through in this order; none given: the annotations' own.",
         },
         Field {
             key: "data.format",
-            kind: Kind::Choice(Format::NAMES),
-            meaning: "Format of the annotations: auto (what the first row looks like), a benchmark's, or table (a person's own).",
+            value_type: ValueType::Choice(Format::NAMES),
+            doc: "Format of the annotations: auto (what the first row looks like), a benchmark's, or table (a person's own).",
         },
         Field {
             key: "data.on_error",
-            kind: Kind::Choice(&["stop", "skip"]),
-            meaning: "A picture or row that is broken or missing: stop names it and ends, skip leaves it out and counts it.",
+            value_type: ValueType::Choice(&["stop", "skip"]),
+            doc: "A picture or row that is broken or missing: stop names it and ends, skip leaves it out and counts it.",
         },
         Field {
             key: "data.skip_limit",
-            kind: Kind::Count(0, i64::MAX),
-            meaning: "How many may be left out; more of them end the run.",
+            value_type: ValueType::Count(0, i64::MAX),
+            doc: "How many may be left out; more of them end the run.",
         },
         Field {
             key: "data.keywords",
-            kind: Kind::Choice(KEYWORDS),
-            meaning: "Keywords in training captions: never, sample (in place of the caption, drawn anew), all (after it).",
+            value_type: ValueType::Choice(KEYWORDS),
+            doc: "Keywords in training captions: never, sample (in place of the caption, drawn anew), all (after it).",
         },
         Field {
             key: "data.evaluation_keywords",
-            kind: Kind::Choice(KEYWORDS),
-            meaning: "The same for validation and test.",
+            value_type: ValueType::Choice(KEYWORDS),
+            doc: "The same for validation and test.",
         },
         Field {
             key: "data.answers",
-            kind: Kind::Text,
-            meaning: "Answers that task answering chooses from: \"train\", those of the training questions, or a JSON list of texts.",
+            value_type: ValueType::Text,
+            doc: "Answers that task answering chooses from: \"train\", those of the training questions, or a JSON list of texts.",
         },
         Field {
             key: "data.frames",
-            kind: Kind::Count(1, 4096),
-            meaning: "Frames taken of a clip, at most; a shorter one is filled up, and what fills it is not seen.",
+            value_type: ValueType::Count(1, 4096),
+            doc: "Frames taken of a clip, at most; a shorter one is filled up, and what fills it is not seen.",
         },
         Field {
             key: "data.sampling",
-            kind: Kind::Word(Words {
+            value_type: ValueType::Word(StringRule {
                 what: "uniform, random or a rate as in \"2fps\"",
                 fits: |text| text.parse::<Method>().is_ok(),
             }),
-            meaning: "Which frames: uniform (the middles of equal parts), random (drawn anew in training, uniform in measuring), 2fps (so many a second).",
+            doc: "Which frames: uniform (the middles of equal parts), random (drawn anew in training, uniform in measuring), 2fps (so many a second).",
         },
         Field {
             key: "data.batch",
-            kind: Kind::Count(2, 1 << 20),
-            meaning: "Pairs in a batch; each is a negative for the others.",
+            value_type: ValueType::Count(2, 1 << 20),
+            doc: "Pairs in a batch; each is a negative for the others.",
         },
         Field {
             key: "data.shuffle",
-            kind: Kind::Choice(&["exact", "window"]),
-            meaning: "Order of an epoch: exact (each equally likely) or window (shard by shard, drawn from a window: shards are read in their order).",
+            value_type: ValueType::Choice(&["exact", "window"]),
+            doc: "Order of an epoch: exact (each equally likely) or window (shard by shard, drawn from a window: shards are read in their order).",
         },
         Field {
             key: "data.window",
-            kind: Kind::Count(1, 1 << 30),
-            meaning: "Samples in that window; of no effect otherwise.",
+            value_type: ValueType::Count(1, 1 << 30),
+            doc: "Samples in that window; of no effect otherwise.",
         },
         Field {
             key: "data.augment",
-            kind: Kind::Choice(&["affine", "released", "none"]),
-            meaning: "Variation of training pictures: affine (drawings), released (photographs: crop, flip, RandAugment), none.",
+            value_type: ValueType::Choice(&["affine", "released", "none"]),
+            doc: "Variation of training pictures: affine (drawings), released (photographs: crop, flip, RandAugment), none.",
         },
         Field {
             key: "data.threads",
-            kind: Kind::Count(0, 1024),
-            meaning: "Loader threads, 0 for one per core. The result does not depend on it.",
+            value_type: ValueType::Count(0, 1024),
+            doc: "Loader threads, 0 for one per core. The result does not depend on it.",
         },
     ];
 
@@ -235,23 +235,23 @@ impl OptimizerSection {
     pub const FIELDS: &'static [Field] = &[
         Field {
             key: "optimizer.weight_decay",
-            kind: Kind::Real(Range::NOT_NEGATIVE),
-            meaning: "Decoupled weight decay of heads and backbone; factors, gates and the temperature have none.",
+            value_type: ValueType::Real(Range::NOT_NEGATIVE),
+            doc: "Decoupled weight decay of heads and backbone; factors, gates and the temperature have none.",
         },
         Field {
             key: "optimizer.betas",
-            kind: Kind::RealPair(Range::BELOW_ONE),
-            meaning: "Decay of the running means of the gradient and of its square.",
+            value_type: ValueType::RealPair(Range::BELOW_ONE),
+            doc: "Decay of the running means of the gradient and of its square.",
         },
         Field {
             key: "optimizer.eps",
-            kind: Kind::Real(Range::POSITIVE),
-            meaning: "Added to the root of the second moment.",
+            value_type: ValueType::Real(Range::POSITIVE),
+            doc: "Added to the root of the second moment.",
         },
         Field {
             key: "optimizer.clip",
-            kind: Kind::Real(Range::NOT_NEGATIVE),
-            meaning: "Largest global norm of the gradient; 0 for no limit.",
+            value_type: ValueType::Real(Range::NOT_NEGATIVE),
+            doc: "Largest global norm of the gradient; 0 for no limit.",
         },
     ];
 
@@ -289,33 +289,33 @@ impl ScheduleSection {
     pub const FIELDS: &'static [Field] = &[
         Field {
             key: "schedule.steps",
-            kind: Kind::Count(1, i64::MAX),
-            meaning: "Optimiser steps of the run.",
+            value_type: ValueType::Count(1, i64::MAX),
+            doc: "Optimiser steps of the run.",
         },
         Field {
             key: "schedule.warmup",
-            kind: Kind::Count(0, i64::MAX),
-            meaning: "Steps of linear warm-up at the start, part of `steps`.",
+            value_type: ValueType::Count(0, i64::MAX),
+            doc: "Steps of linear warm-up at the start, part of `steps`.",
         },
         Field {
             key: "schedule.kind",
-            kind: Kind::Choice(&["constant", "cosine", "cosine_epoch"]),
-            meaning: "Learning rate after the warm-up: constant, cosine (every step), cosine_epoch (in stairs).",
+            value_type: ValueType::Choice(&["constant", "cosine", "cosine_epoch"]),
+            doc: "Learning rate after the warm-up: constant, cosine (every step), cosine_epoch (in stairs).",
         },
         Field {
             key: "schedule.floor",
-            kind: Kind::Real(Range::SHARE),
-            meaning: "Lowest factor on the learning rate.",
+            value_type: ValueType::Real(Range::SHARE),
+            doc: "Lowest factor on the learning rate.",
         },
         Field {
             key: "schedule.epochs",
-            kind: Kind::Count(1, i64::MAX),
-            meaning: "Number of stairs of cosine_epoch; of no effect otherwise.",
+            value_type: ValueType::Count(1, i64::MAX),
+            doc: "Number of stairs of cosine_epoch; of no effect otherwise.",
         },
         Field {
             key: "schedule.evaluate_every",
-            kind: Kind::Count(1, i64::MAX),
-            meaning: "Steps between evaluations on the validation pairs; the last step is always evaluated.",
+            value_type: ValueType::Count(1, i64::MAX),
+            doc: "Steps between evaluations on the validation pairs; the last step is always evaluated.",
         },
     ];
 
@@ -371,13 +371,13 @@ impl EvaluationSection {
     pub const FIELDS: &'static [Field] = &[
         Field {
             key: "evaluation.k_test",
-            kind: Kind::Count(0, 1 << 20),
-            meaning: "Candidates of each query that the matching head ranks, 0 ranks by similarity alone; with task answering, answers that are compared in full.",
+            value_type: ValueType::Count(0, 1 << 20),
+            doc: "Candidates of each query that the matching head ranks, 0 ranks by similarity alone; with task answering, answers that are compared in full.",
         },
         Field {
             key: "evaluation.beta",
-            kind: Kind::RealOrList(Range::NOT_NEGATIVE),
-            meaning: "Weight of the similarity beside the matching logit; of a list the best on validation is taken.",
+            value_type: ValueType::RealOrList(Range::NOT_NEGATIVE),
+            doc: "Weight of the similarity beside the matching logit; of a list the best on validation is taken.",
         },
     ];
 }

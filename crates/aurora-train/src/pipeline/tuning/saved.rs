@@ -136,8 +136,8 @@ impl Saved {
     /// # Errors
     /// [`Error::OtherConfig`], which names the key.
     pub fn check(&self, config: &Config) -> Result<()> {
-        match config.changed(&self.about.config) {
-            Some(changed) => Err(Error::OtherConfig { folder: self.folder.clone(), changed }),
+        match config.diff(&self.about.config) {
+            Some(diff) => Err(Error::OtherConfig { folder: self.folder.clone(), diff }),
             None => Ok(()),
         }
     }
