@@ -95,9 +95,9 @@ fn full(width: usize, slots: usize) -> Result<FeatureQueue> {
 fn step(backbone: &Backbone, batch: usize, queue: usize) -> Result<Box<dyn FnMut() -> Result<()>>> {
     let settings = [
         "adapter.rank=32".to_owned(),
-        format!("retrieval.queue={queue}"),
+        format!("retrieval.queue_size={queue}"),
         format!("retrieval.itm_pairs={batch}"),
-        "checkpoint=none".to_owned(),
+        "gradient_checkpointing=none".to_owned(),
     ];
     let config = Config::resolve(None, &settings)?;
     let mut trainer = Trainer::new(&config, backbone, &Device::Cpu)?;

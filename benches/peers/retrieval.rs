@@ -33,17 +33,17 @@ pub fn step(setting: &Setting) -> Result<Prepared> {
     let config = Config::resolve(
         None,
         &[
-            format!("checkpoint={}", setting.checkpoint),
+            format!("gradient_checkpointing={}", setting.checkpoint),
             format!(
                 "precision={}",
                 if setting.precision == Precision::Bf16 { "bf16" } else { "f32" }
             ),
             format!("adapter.rank={RANK}"),
-            format!("retrieval.queue={slots}"),
+            format!("retrieval.queue_size={slots}"),
             format!("retrieval.momentum={MOMENTUM}"),
             format!("retrieval.temperature={TEMPERATURE}"),
             format!("retrieval.alpha={ALPHA}"),
-            "retrieval.alpha_ramp_steps=0".to_owned(),
+            "retrieval.alpha_warmup_steps=0".to_owned(),
             format!("retrieval.itm_pairs={}", setting.batch),
         ],
     )?;

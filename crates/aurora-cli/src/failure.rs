@@ -77,8 +77,8 @@ fn of_train(error: &TrainError) -> bool {
         | TrainError::Checkpoint { .. }
         | TrainError::OtherConfig { .. }
         | TrainError::Metrics { .. }
-        | TrainError::NoVocabulary { .. }
-        | TrainError::OtherVocabulary { .. }
+        | TrainError::NoTokenizer { .. }
+        | TrainError::VocabSizeMismatch { .. }
         | TrainError::OtherForm { .. }
         | TrainError::NothingToTrain { .. }
         | TrainError::NothingKnown { .. }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use aurora_data::{Dataset, Split, Tokens};
 use aurora_layers::checkpoint::PretrainedSource;
 use aurora_layers::{Backbone, Blip, BoundModel, load_adapter};
-use aurora_train::config::{Beta, Config, ModelSection, RunConfig, Task};
+use aurora_train::config::{Config, ModelSection, RunConfig, SimilarityWeight, Task};
 use aurora_train::pipeline::{Feed, Measurement, Measurer, Model, open as open_data};
 use aurora_train::progress::Progress;
 use candle_core::Device;
@@ -123,10 +123,10 @@ impl Ready {
         &self,
         measurer: &Measurer,
         dataset: &Dataset,
-        beta: Option<f64>,
+        similarity_weight: Option<f64>,
         progress: &mut dyn Progress,
     ) -> Result<Measurement> {
-        Ok(measurer.measure((&self.blip, &self.bound), dataset, beta, progress)?)
+        Ok(measurer.measure((&self.blip, &self.bound), dataset, similarity_weight, progress)?)
     }
 
     /// The weight of the similarity beside the matching logit: the one in the configuration, or of
@@ -135,29 +135,29 @@ impl Ready {
     ///
     /// # Errors
     /// Validation pairs that cannot be read.
-    pub fn beta(
+    pub fn similarity_weight(
         &self,
         measurer: &Measurer,
         config: &Config,
         progress: &mut dyn Progress,
     ) -> Result<f64> {
-        match &config.evaluation.beta {
-            Beta::One(beta) => Ok(*beta),
-            Beta::Candidates(betas)
+        match &config.evaluation.similarity_weight {
+            SimilarityWeight::One(similarity_weight) => Ok(*similarity_weight),
+            SimilarityWeight::Candidates(betas)
                 if betas.len() == 1
                     || config.evaluation.k_test == 0
                     || config.task != Task::Retrieval =>
             {
                 Ok(betas.first().copied().unwrap_or(0.0))
             }
-            Beta::Candidates(_) => {
+            SimilarityWeight::Candidates(_) => {
                 let data = &config.data;
                 let skips = &measurer.feed().skips;
                 let validation =
                     open_data(&data.validation, Split::Validation, &data.reading(), skips)?;
                 progress.message("choosing the weight of the similarity on the validation pairs");
                 let found = self.measure(measurer, &validation, None, progress)?;
-                Ok(found.beta().unwrap_or(0.0))
+                Ok(found.similarity_weight().unwrap_or(0.0))
             }
         }
     }

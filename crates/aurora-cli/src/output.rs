@@ -30,8 +30,7 @@ fn error_text(error: &anyhow::Error) -> String {
         }
     }
     if is_out_of_device_memory(&text) && !text.contains("smaller batch") {
-        text +=
-            "\nthe memory of the GPU is used up: use a smaller batch (data.batch), or --device cpu";
+        text += "\nthe memory of the GPU is used up: use a smaller batch (data.batch_size), or --device cpu";
     }
     text
 }
@@ -167,7 +166,9 @@ mod tests {
     #[test]
     fn memory_that_ran_out_is_said_in_words() {
         let error = anyhow::anyhow!("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")");
-        assert!(error_text(&error).ends_with("use a smaller batch (data.batch), or --device cpu"));
+        assert!(
+            error_text(&error).ends_with("use a smaller batch (data.batch_size), or --device cpu")
+        );
     }
 
     #[test]

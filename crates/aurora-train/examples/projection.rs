@@ -48,7 +48,13 @@ fn main() -> Result<()> {
     let parameters = vec![Parameter::new("map", map.clone(), "heads")];
     let groups = vec![Group::new("heads", 1e-2, 0.01)];
     let mut optimizer = AdamW::new(parameters, groups, AdamWOptions::default())?;
-    let schedule = Schedule { decay: Decay::Cosine, steps: 200, warmup: 10, floor: 0.0, epochs: 1 };
+    let schedule = Schedule {
+        decay: Decay::Cosine,
+        steps: 200,
+        warmup_steps: 10,
+        min_lr_ratio: 0.0,
+        cosine_epochs: 1,
+    };
     let mut queue = FeatureQueue::new(TEXT, 200, &device)?;
     let temperature = Tensor::new(0.07f32, &device)?;
 

@@ -8,8 +8,8 @@
 //! ```
 //! use aurora_train::config::{Config, RunConfig};
 //!
-//! let config = Config::resolve(None, &["adapter.rank=16", "data.batch=64"])?;
-//! assert_eq!((config.adapter.rank, config.data.batch), (16, 64));
+//! let config = Config::resolve(None, &["adapter.rank=16", "data.batch_size=64"])?;
+//! assert_eq!((config.adapter.rank, config.data.batch_size), (16, 64));
 //!
 //! let error = Config::resolve(None, &["adapter.rnak=16"]).unwrap_err().to_string();
 //! assert!(error.contains("unknown key `adapter.rnak`, did you mean `adapter.rank`?"));
@@ -17,11 +17,11 @@
 //! ```
 
 mod adapter;
+mod checkpoint;
 mod error;
 mod pretrain;
 mod rates;
 mod resolve;
-mod saving;
 pub mod schema;
 mod sections;
 
@@ -30,14 +30,14 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 pub use adapter::AdapterSection;
+pub use checkpoint::{CheckpointSection, ConfigDiff, RESUMABLE_KEYS};
 pub use error::ConfigError;
 pub use pretrain::{ModelSizes, PretrainConfig, PretrainSection};
 pub use rates::{FactorRates, FullRates, HeadRates, LearningRates};
 pub use resolve::{RunConfig, describe};
-pub use saving::{ConfigDiff, RESUMABLE_KEYS, SavingSection};
 pub use sections::{
-    Augment, Beta, DataSection, EvaluationSection, Keywords, OneOrMany, OptimizerSection,
-    ScheduleSection, Shuffle,
+    Augment, DataSection, EvaluationSection, Keywords, OneOrMany, OptimizerSection,
+    ScheduleSection, ShuffleMode, SimilarityWeight,
 };
 
 use schema::{Field, Range, ValueType};
@@ -53,7 +53,7 @@ pub struct Config {
     /// Where to compute, as [`DeviceChoice`](aurora_kernels::device::DeviceChoice) reads it.
     pub device: String,
     /// What a step keeps for its backward pass.
-    pub checkpoint: GradientCheckpointing,
+    pub gradient_checkpointing: GradientCheckpointing,
     /// What the factors of matrix products are rounded to.
     pub precision: MatmulPrecision,
     /// What is tuned.
@@ -71,7 +71,7 @@ pub struct Config {
     /// How long, and how the learning rate changes.
     pub schedule: ScheduleSection,
     /// What is kept of a run under way, to go on from.
-    pub saving: SavingSection,
+    pub checkpoint: CheckpointSection,
     /// How retrieval is measured.
     pub evaluation: EvaluationSection,
 }
@@ -157,8 +157,8 @@ impl From<MatmulPrecision> for Precision {
 pub struct ModelSection {
     /// `nano`, the embedded backbone, or the path of another.
     pub backbone: String,
-    /// `own`, what lies beside the weights, or a file.
-    pub vocabulary: String,
+    /// `auto`, what lies beside the weights, or a file.
+    pub tokenizer: String,
     /// Side of the pictures in pixels, 0 for the backbone's own.
     pub image_size: usize,
     /// Where question answering takes its decoder from.
@@ -167,12 +167,12 @@ pub struct ModelSection {
 
 /// Where question answering takes its decoder from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum DecoderSource {
     /// The backbone has one.
-    Own,
+    Checkpoint,
     /// It starts from the text encoder of a backbone for retrieval, and has everything to learn.
-    Start,
+    FromEncoder,
 }
 
 impl ModelSection {
@@ -180,15 +180,15 @@ impl ModelSection {
     pub fn of(backbone: &str) -> Self {
         Self {
             backbone: backbone.to_owned(),
-            vocabulary: OWN.to_owned(),
+            tokenizer: AUTO.to_owned(),
             image_size: 0,
-            decoder: DecoderSource::Own,
+            decoder: DecoderSource::Checkpoint,
         }
     }
 
     /// The file to take the vocabulary from, where it is not the backbone's own.
-    pub fn other_vocabulary(&self) -> Option<&Path> {
-        (self.vocabulary != OWN).then(|| Path::new(&self.vocabulary))
+    pub fn tokenizer_file(&self) -> Option<&Path> {
+        (self.tokenizer != AUTO).then(|| Path::new(&self.tokenizer))
     }
 
     /// The side of the pictures, where it is not the backbone's own.
@@ -198,7 +198,7 @@ impl ModelSection {
 }
 
 /// The backbone's own vocabulary.
-const OWN: &str = "own";
+const AUTO: &str = "auto";
 
 /// `[retrieval]`: the losses.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -207,15 +207,15 @@ pub struct RetrievalSection {
     /// Weight of the soft targets.
     pub alpha: f64,
     /// Steps over which `alpha` rises from 0.
-    pub alpha_ramp_steps: u64,
+    pub alpha_warmup_steps: u64,
     /// Decay of the momentum model.
     pub momentum: f64,
     /// Slots of the feature queue, 0 for none.
-    pub queue: usize,
+    pub queue_size: usize,
     /// Temperature of the similarities (its start, when it is trained).
     pub temperature: f64,
     /// Whether the temperature is trained.
-    pub train_temperature: bool,
+    pub learn_temperature: bool,
     /// Weight of the matching loss beside the contrastive one.
     pub itm_weight: f64,
     /// Pairs of the batch that the matching loss looks at, each with two negatives.
@@ -235,7 +235,7 @@ const FIELDS: &[Field] = &[
     },
     Field { key: "device", value_type: schema::DEVICE, doc: schema::DEVICE_DOC },
     Field {
-        key: "checkpoint",
+        key: "gradient_checkpointing",
         value_type: ValueType::Choice(&["none", "block", "auto"]),
         doc: "What a step keeps for its backward pass: none recomputes nothing, block recomputes each block (less memory, more time), auto does where memory is short.",
     },
@@ -250,9 +250,9 @@ const FIELDS: &[Field] = &[
         doc: "\"nano\", the embedded backbone, or another: a folder of ours or Hugging Face's, or a .pth file.",
     },
     Field {
-        key: "model.vocabulary",
+        key: "model.tokenizer",
         value_type: ValueType::Text,
-        doc: "\"own\", the vocab.txt or tokenizer.json beside the backbone's weights, or such a file.",
+        doc: "\"auto\", the vocab.txt or tokenizer.json beside the backbone's weights, or such a file.",
     },
     Field {
         key: "model.image_size",
@@ -261,8 +261,8 @@ const FIELDS: &[Field] = &[
     },
     Field {
         key: "model.decoder",
-        value_type: ValueType::Choice(&["own", "start"]),
-        doc: "Decoder of task answering: own, the backbone's, or start, begun from the text encoder of a backbone for retrieval.",
+        value_type: ValueType::Choice(&["checkpoint", "from_encoder"]),
+        doc: "Decoder of task answering: checkpoint, the backbone's own, or from_encoder, initialized from the text encoder of a backbone for retrieval.",
     },
 ];
 
@@ -273,7 +273,7 @@ const LOSS_FIELDS: &[Field] = &[
         doc: "Weight of the soft targets from the momentum model.",
     },
     Field {
-        key: "retrieval.alpha_ramp_steps",
+        key: "retrieval.alpha_warmup_steps",
         value_type: ValueType::Count(0, i64::MAX),
         doc: "Steps over which alpha rises from 0.",
     },
@@ -283,7 +283,7 @@ const LOSS_FIELDS: &[Field] = &[
         doc: "Decay of the momentum model at each step.",
     },
     Field {
-        key: "retrieval.queue",
+        key: "retrieval.queue_size",
         value_type: ValueType::Count(0, 1 << 24),
         doc: "Earlier pairs kept as further negatives, 0 for none.",
     },
@@ -293,7 +293,7 @@ const LOSS_FIELDS: &[Field] = &[
         doc: "Temperature of the similarities; its start, when it is trained.",
     },
     Field {
-        key: "retrieval.train_temperature",
+        key: "retrieval.learn_temperature",
         value_type: ValueType::Switch,
         doc: "Whether the temperature is trained, at the rate of the heads.",
     },
@@ -321,7 +321,7 @@ impl RunConfig for Config {
             OptimizerSection::FIELDS,
             LearningRates::FIELDS,
             ScheduleSection::FIELDS,
-            SavingSection::FIELDS,
+            CheckpointSection::FIELDS,
             EvaluationSection::FIELDS,
         ]
         .concat_refs()

@@ -68,15 +68,19 @@ fn every_allowed_word_is_understood() {
 #[test]
 fn layers_go_over_each_other() {
     let file = "seed = 5\n[adapter]\nrank = 8\n[learning_rates.cp]\nheads = 1\n";
-    let set = ["adapter.rank=16", "data.train=[\"a.tar\", \"b.tar\"]", "evaluation.beta=[0, 1.5]"];
+    let set = [
+        "adapter.rank=16",
+        "data.train=[\"a.tar\", \"b.tar\"]",
+        "evaluation.similarity_weight=[0, 1.5]",
+    ];
     let config = Config::resolve_text(Some(("run.toml", file)), &set).unwrap();
     let defaults = Config::defaults().unwrap();
     assert_eq!((config.seed, config.adapter.rank), (5, 16));
     assert_eq!(config.learning_rates.cp.heads, 1.0);
     assert_eq!(config.learning_rates.cp.factors, defaults.learning_rates.cp.factors);
     assert_eq!(config.data.train.as_slice(), ["a.tar", "b.tar"]);
-    assert_eq!(config.evaluation.beta.as_slice(), [0.0, 1.5]);
-    assert_eq!(config.data.batch, defaults.data.batch);
+    assert_eq!(config.evaluation.similarity_weight.as_slice(), [0.0, 1.5]);
+    assert_eq!(config.data.batch_size, defaults.data.batch_size);
 }
 
 #[test]
@@ -104,7 +108,7 @@ fn unknown_keys_are_named_with_what_is_allowed() {
     assert!(e.contains("`rank`, did you mean `adapter.rank`?"), "{e}");
     assert!(
         e.contains(
-            "allowed at the top: seed, task, device, checkpoint, precision, [model], [adapter]"
+            "allowed at the top: seed, task, device, gradient_checkpointing, precision, [model], [adapter]"
         ),
         "{e}"
     );
@@ -145,7 +149,7 @@ fn wrong_types_say_what_was_expected_and_found() {
 fn values_out_of_range_say_what_is_allowed() {
     let cases = [
         ("adapter.rank=0", "`adapter.rank` is 0, allowed: a whole number, 1 to 4096"),
-        ("data.batch=1", "`data.batch` is 1, allowed: a whole number, 2 to"),
+        ("data.batch_size=1", "`data.batch_size` is 1, allowed: a whole number, 2 to"),
         (
             "learning_rates.cp.factors=0",
             "`learning_rates.cp.factors` is 0, allowed: a number, finite and above 0",
@@ -159,9 +163,12 @@ fn values_out_of_range_say_what_is_allowed() {
             "adapter.kind=lorra",
             "`adapter.kind` is \"lorra\", allowed: one of \"cp\", \"tucker\", \"tensor_train\", \"lora\"",
         ),
-        ("evaluation.beta=[]", "`evaluation.beta` is [], allowed: a number or a list of numbers"),
+        (
+            "evaluation.similarity_weight=[]",
+            "`evaluation.similarity_weight` is [], allowed: a number or a list of numbers",
+        ),
         ("seed=-1", "at least 0"),
-        ("schedule.warmup=1000000", "`schedule.warmup` is 1000000, more than the"),
+        ("schedule.warmup_steps=1000000", "`schedule.warmup_steps` is 1000000, more than the"),
     ];
     for (set, part) in cases {
         let e = error("", &[set]);
@@ -181,12 +188,17 @@ fn what_is_no_configuration_at_all() {
     let e = Config::resolve(Some(missing), &[] as &[&str]).unwrap_err().to_string();
     assert!(e.contains("cannot read the configuration /nowhere/run.toml"), "{e}");
     let e = PretrainConfig::resolve(None, &["model.vision_heads=5"]).unwrap_err().to_string();
-    assert!(e.contains("model.vision_width") && e.contains("model.vision_heads"), "{e}");
+    assert!(e.contains("model.vision_hidden_size") && e.contains("model.vision_heads"), "{e}");
 }
 
 #[test]
 fn a_written_configuration_repeats_the_run() {
-    let set = ["seed=9", "optimizer.eps=1e-9", "data.train=[\"a\", \"b\"]", "evaluation.beta=2"];
+    let set = [
+        "seed=9",
+        "optimizer.eps=1e-9",
+        "data.train=[\"a\", \"b\"]",
+        "evaluation.similarity_weight=2",
+    ];
     let config = Config::resolve(None, &set).unwrap();
     let text = config.to_toml().unwrap();
     let again = Config::resolve_text(Some(("config.toml", &text)), &[] as &[&str]).unwrap();
@@ -307,9 +319,9 @@ fn auto_cuts_the_graph_down_where_memory_is_short() {
     for (choice, graph, left, wanted) in cases {
         assert_eq!(choice.resolve(graph, left), wanted, "{choice:?} {graph} {left:?}");
     }
-    let config = Config::resolve(None, &["checkpoint=block"]).unwrap();
-    assert_eq!(config.checkpoint, GradientCheckpointing::Block);
-    let error = Config::resolve(None, &["checkpoint=some"]).unwrap_err().to_string();
+    let config = Config::resolve(None, &["gradient_checkpointing=block"]).unwrap();
+    assert_eq!(config.gradient_checkpointing, GradientCheckpointing::Block);
+    let error = Config::resolve(None, &["gradient_checkpointing=some"]).unwrap_err().to_string();
     assert!(error.contains("checkpoint") && error.contains("\"block\""), "{error}");
 }
 

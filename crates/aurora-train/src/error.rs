@@ -73,7 +73,7 @@ pub enum Error {
 
     /// A run of which no state was saved.
     #[error(
-        "{} has no checkpoint to go on from: the run ended before the first (`saving.every` says after how many steps, 0 \
+        "{} has no checkpoint to go on from: the run ended before the first (`checkpoint.every` says after how many steps, 0 \
          for never); begin it again with `aurora train --config {} --out` and another folder",
         path.display(), path.join("config.toml").display()
     )]
@@ -122,11 +122,11 @@ pub enum Error {
     /// A backbone without a vocabulary.
     #[error(
         "there is no vocabulary: {} {} not there; put the vocab.txt of bert-base-uncased beside the weights, or name a \
-         file with `model.vocabulary`",
+         file with `model.tokenizer`",
         looked.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" and "),
         if looked.len() == 1 { "is" } else { "are" }
     )]
-    NoVocabulary {
+    NoTokenizer {
         /// The files that were looked for.
         looked: Vec<PathBuf>,
     },
@@ -134,10 +134,10 @@ pub enum Error {
     /// A vocabulary that is another model's.
     #[error(
         "{}: the vocabulary has {pieces} word pieces, but the backbone has embeddings for {rows}; give the vocabulary that \
-         it was trained with, as `model.vocabulary`",
+         it was trained with, as `model.tokenizer`",
         path.display()
     )]
-    OtherVocabulary {
+    VocabSizeMismatch {
         /// The vocabulary.
         path: PathBuf,
         /// Its pieces.
@@ -150,7 +150,7 @@ pub enum Error {
     #[error(
         "the backbone is a model for {architecture}, and `task` is {task:?}: {}",
         match *task {
-            "answering" => "give a backbone with a decoder, or set `model.decoder` to \"start\", which begins one from the \
+            "answering" => "give a backbone with a decoder, or set `model.decoder` to \"from_encoder\", which begins one from the \
                             text encoder of a model for retrieval",
             _ => "give a model for retrieval, or set `task` to \"answering\"",
         }

@@ -2,8 +2,8 @@
 //!
 //! Contrastive learning from scratch on a few thousand pictures stays near chance. Regressing both towers to the
 //! features of teachers that have seen more makes it work: `loss = ITC + ITM + image_cosine (1 - cos(image, teacher)) +
-//! image_nce InfoNCE(image, teacher) + image_local (1 - cos(patch, teacher's part)) + text_cosine (1 - cos(text,
-//! teacher)) + joint (1 - cos(feature, place in the joint space))`, the last for both towers, where the contrastive
+//! image_nce InfoNCE(image, teacher) + patch_distill_weight (1 - cos(patch, teacher's part)) + text_cosine (1 - cos(text,
+//! teacher)) + joint_weight (1 - cos(feature, place in the joint space))`, the last for both towers, where the contrastive
 //! targets are soft by the text teacher's similarities, and pictures and texts that stand alone join the regressions.
 //! The maps to the teachers' own spaces are thrown away afterwards.
 
@@ -32,25 +32,25 @@ impl ModelSizes {
     pub fn blip(&self) -> BlipConfig {
         BlipConfig {
             vision: VisionConfig {
-                image_size: self.picture,
-                patch_size: self.patch,
-                hidden_size: self.vision_width,
+                image_size: self.image_size,
+                patch_size: self.patch_size,
+                hidden_size: self.vision_hidden_size,
                 num_hidden_layers: self.vision_layers,
                 num_attention_heads: self.vision_heads,
-                intermediate_size: self.mlp_ratio * self.vision_width,
+                intermediate_size: self.mlp_ratio * self.vision_hidden_size,
                 layer_norm_eps: 1e-6,
             },
             text: TextConfig {
-                vocab_size: self.vocabulary,
-                hidden_size: self.text_width,
+                vocab_size: self.vocab_size,
+                hidden_size: self.text_hidden_size,
                 num_hidden_layers: self.text_layers,
                 num_attention_heads: self.text_heads,
-                intermediate_size: self.mlp_ratio * self.text_width,
-                max_position_embeddings: self.positions,
+                intermediate_size: self.mlp_ratio * self.text_hidden_size,
+                max_position_embeddings: self.max_positions,
                 layer_norm_eps: 1e-12,
-                enc_token_id: self.vocabulary.saturating_sub(1) as u32,
+                enc_token_id: self.vocab_size.saturating_sub(1) as u32,
             },
-            projection_dim: self.projection,
+            projection_dim: self.projection_dim,
             architecture: Architecture::Retrieval,
         }
     }
@@ -79,7 +79,7 @@ impl Pretrainer {
         let model = config.model.blip();
         fits(config, teachers)?;
         let mut backbone = Backbone::random(model.clone(), config.seed, device)?;
-        if config.pretrain.word_start {
+        if config.pretrain.init_word_embeddings {
             let name = "text_encoder.embeddings.word_embeddings.weight";
             backbone.tensors.insert(name.into(), teachers.words.to_device(device)?);
         }
@@ -187,8 +187,12 @@ impl Pretrainer {
         let temperature = clamped_temperature(self.temperature.as_tensor())?;
         let scores = image.matmul(&text.t()?)?.broadcast_div(&temperature)?; // (batch, batch)
         let captions = first(&lesson.text_teacher)?;
-        let targets =
-            soft_targets(&captions, &lesson.ids, settings.soft_targets, settings.soft_temperature)?;
+        let targets = soft_targets(
+            &captions,
+            &lesson.ids,
+            settings.soft_target_weight,
+            settings.soft_temperature,
+        )?;
         let itc = ((soft_cross_entropy(&scores, &targets)?
             + soft_cross_entropy(&scores.t()?.contiguous()?, &targets)?)?
             * 0.5)?;
@@ -196,8 +200,8 @@ impl Pretrainer {
         let mut losses = vec![("itc", itc.clone(), 1.0)];
         losses.push(("image_cosine", image_cosine, settings.image_cosine));
         losses.push(("image_nce", image_nce, settings.image_nce));
-        losses.push(("image_local", image_local, settings.image_local));
-        losses.push(("joint", joint, settings.joint));
+        losses.push(("image_local", image_local, settings.patch_distill_weight));
+        losses.push(("joint", joint, settings.joint_weight));
         losses.push(("text_cosine", text_cosine, settings.text_cosine));
         if settings.itm_weight > 0.0 {
             // From the first step, so that every parameter has a gradient; weightless until its turn comes, and then
@@ -236,11 +240,15 @@ fn one_minus_cosine(guess: &Tensor, teacher: &Tensor) -> Result<Tensor> {
 fn fits(config: &PretrainConfig, teachers: &Teachers) -> Result<()> {
     let model = &config.model;
     let wanted = [
-        ("side of the views", teachers.views.dim(1)?, model.picture),
-        ("parts of a view", teachers.image_local.dim(1)?, (model.picture / model.patch).pow(2)),
-        ("length of the joint space", teachers.image_joint.dim(1)?, model.projection),
-        ("word embeddings", teachers.words.dim(0)?, model.vocabulary),
-        ("length of the word embeddings", teachers.words.dim(1)?, model.text_width),
+        ("side of the views", teachers.views.dim(1)?, model.image_size),
+        (
+            "parts of a view",
+            teachers.image_local.dim(1)?,
+            (model.image_size / model.patch_size).pow(2),
+        ),
+        ("length of the joint space", teachers.image_joint.dim(1)?, model.projection_dim),
+        ("word embeddings", teachers.words.dim(0)?, model.vocab_size),
+        ("length of the word embeddings", teachers.words.dim(1)?, model.text_hidden_size),
     ];
     for (name, found, expected) in wanted {
         if found != expected {

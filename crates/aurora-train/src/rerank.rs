@@ -4,7 +4,7 @@
 //! pictures. A pair that both ask for is scored once, and the pairs are handed out picture by
 //! picture, so that a scorer can compute a picture's keys and values for the cross-attention once
 //! and use them for all of its texts. The matching logits are kept apart from the similarity:
-//! `score = logit + beta similarity` can be formed for several beta without a second pass.
+//! `score = logit + similarity_weight similarity` can be formed for several similarity_weight without a second pass.
 
 use candle_core::{DType, Tensor};
 
@@ -147,15 +147,15 @@ impl Reranked {
         self.logits.iter().filter(|l| !l.is_nan()).count()
     }
 
-    /// `logit + beta similarity` of the candidates, both ways.
+    /// `logit + similarity_weight similarity` of the candidates, both ways.
     ///
     /// # Errors
     /// What candle reports when it cannot make the tensors.
-    pub fn scores(&self, beta: f64) -> Result<Scores> {
+    pub fn scores(&self, similarity_weight: f64) -> Result<Scores> {
         let (images, texts) = (self.images, self.texts);
         let score = |image: usize, text: usize| {
             let place = image * texts + text;
-            self.logits[place] + beta as f32 * self.similarity[place]
+            self.logits[place] + similarity_weight as f32 * self.similarity[place]
         };
         let mut i2t = vec![NOT_RANKED; images * texts];
         for (image, candidates) in self.by_image.iter().enumerate() {
@@ -176,36 +176,36 @@ impl Reranked {
         })
     }
 
-    /// Recall with a given beta.
+    /// Recall with a given similarity_weight.
     ///
     /// # Errors
     /// As [`RetrievalReport::new`].
     pub fn report(
         &self,
-        beta: f64,
+        similarity_weight: f64,
         image_ids: &[i64],
         text_ids: &[i64],
     ) -> Result<RetrievalReport> {
-        let scores = self.scores(beta)?;
+        let scores = self.scores(similarity_weight)?;
         RetrievalReport::new(&scores.i2t, &scores.t2i, image_ids, text_ids)
     }
 
-    /// The beta of `candidates` with the best mean recall and its report; the first among equals,
+    /// The similarity_weight of `candidates` with the best mean recall and its report; the first among equals,
     /// none when there are no candidates. To be called on validation data.
     ///
     /// # Errors
     /// As [`Reranked::report`].
-    pub fn best_beta(
+    pub fn best_similarity_weight(
         &self,
         candidates: &[f64],
         image_ids: &[i64],
         text_ids: &[i64],
     ) -> Result<Option<(f64, RetrievalReport)>> {
         let mut best: Option<(f64, RetrievalReport)> = None;
-        for &beta in candidates {
-            let report = self.report(beta, image_ids, text_ids)?;
+        for &similarity_weight in candidates {
+            let report = self.report(similarity_weight, image_ids, text_ids)?;
             if best.is_none_or(|(_, top)| report.mean() > top.mean()) {
-                best = Some((beta, report));
+                best = Some((similarity_weight, report));
             }
         }
         Ok(best)

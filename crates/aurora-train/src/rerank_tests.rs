@@ -28,7 +28,7 @@ impl PairScorer for Table {
 #[test]
 fn scores_of_the_released_code() {
     // Similarities, matching logits and scores of the reference PyTorch evaluation of a tiny model
-    // with k_test 2 and beta 0.
+    // with k_test 2 and similarity_weight 0.
     let similarity = [
         0.286_574_13,
         0.283_351_03,
@@ -113,9 +113,10 @@ fn beta_weighs_the_similarity_and_is_chosen_by_recall() {
     let reranked = rerank(&similarity, 5, 1, &mut scorer).unwrap();
     let ids = [0, 1];
     assert_eq!(reranked.report(0.0, &ids, &ids).unwrap().i2t.r1, 0.0);
-    let (beta, report) = reranked.best_beta(&[0.0, 2.0, 4.0], &ids, &ids).unwrap().unwrap();
-    assert_eq!((beta, report.i2t.r1, report.t2i.r1), (2.0, 100.0, 100.0));
-    assert_eq!(reranked.best_beta(&[], &ids, &ids).unwrap(), None);
+    let (similarity_weight, report) =
+        reranked.best_similarity_weight(&[0.0, 2.0, 4.0], &ids, &ids).unwrap().unwrap();
+    assert_eq!((similarity_weight, report.i2t.r1, report.t2i.r1), (2.0, 100.0, 100.0));
+    assert_eq!(reranked.best_similarity_weight(&[], &ids, &ids).unwrap(), None);
     let scores = reranked.scores(2.0).unwrap().i2t.to_vec2::<f32>().unwrap();
     assert_eq!(scores, [[2.0, 1.0], [1.0, 2.0]]);
 }

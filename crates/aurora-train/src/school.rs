@@ -125,7 +125,7 @@ impl<'a> School<'a> {
         let teachers = self.teachers;
         let device = teachers.text.device();
         let mut views =
-            deal(&self.captioned, (seed, "pretraining pairs"), step, self.config.data.batch);
+            deal(&self.captioned, (seed, "pretraining pairs"), step, self.config.data.batch_size);
         let mut texts = Vec::with_capacity(views.len() + settings.text_only);
         let mut text_teacher = Vec::with_capacity(views.len() + settings.text_only);
         let mut ids = Vec::with_capacity(views.len());
@@ -150,7 +150,7 @@ impl<'a> School<'a> {
         views.extend(deal(&self.alone, (seed, "pretraining pictures"), step, settings.image_only));
 
         let (token_ids, mask) =
-            self.tokens.encode_batch(&texts, self.config.model.positions, Padding::Longest)?;
+            self.tokens.encode_batch(&texts, self.config.model.max_positions, Padding::Longest)?;
         let text_teacher = Tensor::stack(&text_teacher, 0)?;
         let count = views.len();
         let views = Tensor::from_vec(views, count, device)?;
@@ -174,7 +174,7 @@ impl<'a> School<'a> {
         let mut stream = Stream::new(self.config.seed, "token mask", step, 0);
         let mut ids: Vec<u32> = token_ids.flatten_all()?.to_vec1()?;
         for id in &mut ids {
-            if !kept.contains(id) && stream.uniform() < self.config.pretrain.token_mask {
+            if !kept.contains(id) && stream.uniform() < self.config.pretrain.mask_prob {
                 *id = special.mask;
             }
         }

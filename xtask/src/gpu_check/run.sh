@@ -113,8 +113,8 @@ if [ $gpu = 1 ]; then
         say "the training quickstart on the GPU beside the CPU"
         for device in cpu cuda; do
             "$here/bin/aurora" quickstart --device $device --out "$results/quickstart.$device" \
-                --set schedule.steps=10 --set schedule.warmup=1 \
-                --set schedule.evaluate_every=10 >"$results/quickstart.$device.log" 2>&1 ||
+                --set schedule.steps=10 --set schedule.warmup_steps=1 \
+                --set schedule.eval_every=10 >"$results/quickstart.$device.log" 2>&1 ||
                 wrong "the quickstart on $device: $results/quickstart.$device.log"
         done
         losses() { sed -n 's/.*"loss": *\([-+.0-9eE]*\).*/\1/p' "$results/quickstart.$1/metrics.jsonl"; }

@@ -92,7 +92,7 @@ pub struct PolicyArgs {
 
     /// How many may be skipped
     #[arg(long, value_name = "N", default_value_t = 100)]
-    pub skip_limit: usize,
+    pub max_skipped: usize,
 }
 
 /// A policy, by its name in configurations.

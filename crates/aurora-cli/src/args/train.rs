@@ -11,12 +11,12 @@ Examples:
   aurora train --config my.toml --out runs/mine
   aurora train --config my.toml --set schedule.steps=200 --out runs/short
   aurora train --set data.train=my/pictures --set data.validation=my/more --set data.test=my/rest
-  aurora train --config my.toml --set task=answering --set model.decoder=start --out runs/answers
+  aurora train --config my.toml --set task=answering --set model.decoder=from_encoder --out runs/answers
   aurora train --resume runs/mine
 
 my.toml says which model and which pictures; settings it leaves out keep their defaults. A folder of
 pictures has a .txt beside each with its caption, or a .json. Writes the same files as quickstart.
-A run that was cut off goes on from the state that it saved last, every saving.every steps.
+A run that was cut off goes on from the state that it saved last, every checkpoint.every steps.
 `aurora train --help` lists every setting.";
 
 /// A tuning, begun or gone on with.
@@ -29,8 +29,8 @@ pub struct TrainArgs {
     /// Go on with a run that was cut off, from its newest saved state, to the very same result
     ///
     /// The settings are those of the run. With --set and --device, only what the result does not
-    /// depend on may be changed: where model and data lie, data.threads, saving.every and
-    /// saving.keep.
+    /// depend on may be changed: where model and data lie, data.num_workers, checkpoint.every and
+    /// checkpoint.keep_last.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "out"])]
     pub resume: Option<PathBuf>,
 }

@@ -37,7 +37,7 @@ enum Found {
         /// Recall by similarity of features alone, percent.
         by_similarity: RetrievalReport,
         /// Weight of the similarity beside the matching logit.
-        beta: f64,
+        similarity_weight: f64,
     },
     Answering {
         /// Percent.
@@ -60,15 +60,22 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let (data, skips) = (&config.data, &measurer.feed().skips);
     let test = open(&data.test, Split::Test, &data.reading(), skips)?;
     let mut progress = Display::new();
-    let beta = ready.beta(&measurer, &config, &mut progress)?;
-    let measured = ready.measure(&measurer, &test, Some(beta), &mut progress)?;
+    let similarity_weight = ready.similarity_weight(&measurer, &config, &mut progress)?;
+    let measured = ready.measure(&measurer, &test, Some(similarity_weight), &mut progress)?;
     let (what, found) = match &measured {
         Measurement::Retrieval(found) => {
             let lines =
                 [("both stages", &found.report), ("similarity alone", &found.by_similarity)];
             recall_table(&lines).print();
             let (recall, by_similarity) = (found.report, found.by_similarity);
-            ("test pairs", Found::Retrieval { recall, by_similarity, beta: found.beta })
+            (
+                "test pairs",
+                Found::Retrieval {
+                    recall,
+                    by_similarity,
+                    similarity_weight: found.similarity_weight,
+                },
+            )
         }
         Measurement::Answering(found) => {
             accuracy_table(&[("answers", &found.report)]).print();

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use aurora_layers::merge::{RESIDUAL_ADAPTER, merge};
 use aurora_layers::{AdapterFolder, load_adapter};
-use aurora_train::pipeline::vocabulary_beside;
+use aurora_train::pipeline::tokenizer_beside;
 use candle_core::{DType, Device};
 
 use super::shared::{check_empty, write_whole};
@@ -48,7 +48,7 @@ fn copy_vocabulary(name: &str, out: &Path) -> Result<()> {
     if name == nano::NAME {
         return write_whole(&out.join("vocab.txt"), nano::VOCABULARY);
     }
-    let Ok(from) = vocabulary_beside(Path::new(name)) else {
+    let Ok(from) = tokenizer_beside(Path::new(name)) else {
         output::note(&format!("{name} has no vocabulary beside it to copy"));
         return Ok(());
     };

@@ -130,7 +130,7 @@ fn tuned(config: &Config, inputs: &Inputs) -> String {
         output::count(inputs.pictures.train.len() as u64),
         config.data.train.as_slice().join(", "),
         output::count(config.schedule.steps),
-        config.data.batch
+        config.data.batch_size
     )
 }
 
@@ -186,7 +186,7 @@ fn facts(config: &Config, outcome: &Outcome) -> Vec<Fact> {
                 },
                 format!(
                     "candidates of each query, by matching logit + {} × similarity",
-                    after.beta
+                    after.similarity_weight
                 ),
             ),
         ]),

@@ -41,10 +41,17 @@ pub fn run(args: &SearchArgs) -> Result<()> {
     let ready = Ready::new(&model, args.adapter.as_deref())?;
     let mut progress = Display::new();
     let measurer = model::measurer(&config, &model)?;
-    let beta = ready.beta(&measurer, &config, &mut progress)?;
+    let similarity_weight = ready.similarity_weight(&measurer, &config, &mut progress)?;
     let candidates = config.evaluation.k_test.max(args.top as usize);
-    let found =
-        find(&ready, &dataset, &model.tokens, &args.words, candidates, beta, &mut progress)?;
+    let found = find(
+        &ready,
+        &dataset,
+        &model.tokens,
+        &args.words,
+        candidates,
+        similarity_weight,
+        &mut progress,
+    )?;
 
     let mut page = SearchPage {
         words: args.words.clone(),

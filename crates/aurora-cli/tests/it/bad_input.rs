@@ -39,8 +39,8 @@ fn value_of_the_wrong_type() {
     let folder = tempfile::tempdir().unwrap();
     let message = refused(folder.path(), "quickstart --out {}/run --set adapter.rank=many");
     has(&message, &["adapter.rank", "whole number", "many"]);
-    let message = refused(folder.path(), "pretrain --out {}/run --set model.patch=true");
-    has(&message, &["model.patch", "whole number", "true"]);
+    let message = refused(folder.path(), "pretrain --out {}/run --set model.patch_size=true");
+    has(&message, &["model.patch_size", "whole number", "true"]);
 }
 
 #[test]

@@ -87,14 +87,14 @@ fn a_vocabulary_is_beside_the_weights_or_named() {
     std::fs::rename(&vocabulary, &elsewhere).unwrap();
     let eval = format!("eval {}", on("theirs"));
     let message = refused(folder.path(), &eval);
-    for part in ["theirs/vocab.txt", "theirs/tokenizer.json", "model.vocabulary"] {
+    for part in ["theirs/vocab.txt", "theirs/tokenizer.json", "model.tokenizer"] {
         assert!(message.contains(part), "{message}");
     }
-    works(folder.path(), &format!("{eval} --set model.vocabulary={{}}/words.txt"));
+    works(folder.path(), &format!("{eval} --set model.tokenizer={{}}/words.txt"));
     let mut words = std::fs::read_to_string(&elsewhere).unwrap();
     words.push_str("onemore\n");
     std::fs::write(&elsewhere, words).unwrap();
-    let message = refused(folder.path(), &format!("{eval} --set model.vocabulary={{}}/words.txt"));
+    let message = refused(folder.path(), &format!("{eval} --set model.tokenizer={{}}/words.txt"));
     assert!(message.contains("words.txt") && message.contains("word pieces"), "{message}");
 }
 

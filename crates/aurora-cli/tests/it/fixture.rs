@@ -155,7 +155,7 @@ pub fn pictures(folder: &Path) -> PathBuf {
 pub fn tiny_run(data: &str) -> String {
     format!(
         "--set model.backbone={{}}/backbone --set data.train={data} --set data.validation={data} \
-         --set data.test={data} --set data.batch=4 --set schedule.steps=2 --set schedule.warmup=0 \
-         --set schedule.evaluate_every=1 --set adapter.rank=4 --set retrieval.queue=8"
+         --set data.test={data} --set data.batch_size=4 --set schedule.steps=2 --set schedule.warmup_steps=0 \
+         --set schedule.eval_every=1 --set adapter.rank=4 --set retrieval.queue_size=8"
     )
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::fixture::{backbone, pictures, refused, tiny_run, works};
 
-const LONG: &str = "--set schedule.steps=120 --set schedule.evaluate_every=30 --set saving.every=7";
+const LONG: &str = "--set schedule.steps=120 --set schedule.eval_every=30 --set checkpoint.every=7";
 
 fn text(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
@@ -44,7 +44,7 @@ fn a_run_that_is_killed_twice_ends_as_one_that_never_was() {
     let settings = format!("{} {LONG}", tiny_run("{}/data"));
     let whole = works(path, &format!("train --out {{}}/whole {settings}"));
     killed(path, &format!("train --out {{}}/run {settings}"), 14);
-    killed(path, "train --resume {}/run --set data.threads=1", 49);
+    killed(path, "train --resume {}/run --set data.num_workers=1", 49);
 
     // Moved in the meantime.
     std::fs::rename(path.join("backbone"), path.join("model")).unwrap();
@@ -52,7 +52,8 @@ fn a_run_that_is_killed_twice_ends_as_one_that_never_was() {
     assert!(message.contains("backbone"), "{message}");
     std::fs::rename(path.join("model"), path.join("backbone")).unwrap();
     let config = text(&path.join("run/config.toml"));
-    let resumed = works(path, "train --resume {}/run --set data.threads=2 --set saving.every=50");
+    let resumed =
+        works(path, "train --resume {}/run --set data.num_workers=2 --set checkpoint.every=50");
     assert_eq!(text(&path.join("run/config.toml")), config);
 
     let file = |run: &str, name: &str| std::fs::read(path.join(run).join(name)).unwrap();
@@ -102,7 +103,7 @@ fn what_cannot_be_gone_on_with_is_refused() {
     let settings = format!("{} {LONG}", tiny_run("{}/data"));
     killed(path, &format!("train --out {{}}/run {settings}"), 7);
     let metrics = text(&path.join("run/metrics.jsonl"));
-    has("--set adapter.rank=8", &["`adapter.rank` was 4", "is 8 now", "data.threads", "step-"]);
+    has("--set adapter.rank=8", &["`adapter.rank` was 4", "is 8 now", "data.num_workers", "step-"]);
     has("--set adapter.rnak=8", &["adapter.rnak", "adapter.rank"]);
     has("--config my.toml", &["--config", "--resume"]);
     has("--out other", &["--out", "--resume"]);
@@ -117,6 +118,6 @@ fn what_cannot_be_gone_on_with_is_refused() {
     std::fs::write(path.join("data/p3.txt"), "another caption").unwrap();
     has("", &["data.validation", "contents of the dataset"]);
     std::fs::remove_dir_all(path.join("run/checkpoints")).unwrap();
-    has("", &["no checkpoint", "saving.every", "run/config.toml"]);
+    has("", &["no checkpoint", "checkpoint.every", "run/config.toml"]);
     assert_eq!(text(&path.join("run/metrics.jsonl")), metrics, "a refused run is left as it was");
 }

@@ -40,7 +40,7 @@ fn questions_are_trained_and_measured() {
     backbone(&path.join("backbone"), 1);
     questions(&path.join("data"));
     let settings =
-        format!("{} --set task=answering --set model.decoder=start", tiny_run("{}/data"));
+        format!("{} --set task=answering --set model.decoder=from_encoder", tiny_run("{}/data"));
     let said = works(path, &format!("train --out {{}}/run {settings}"));
     for part in ["accuracy, %", "yes/no", "number", "reachable", "answers.json"] {
         assert!(said.contains(part), "{part}: {said}");
@@ -85,7 +85,7 @@ fn clips_are_trained_and_measured() {
         std::fs::write(path.join(format!("clips/c{clip}.txt")), format!("shade {clip}")).unwrap();
     }
     let settings =
-        format!("{} --set data.frames=3 --set adapter.frame_aware=true", tiny_run("{}/clips"));
+        format!("{} --set data.num_frames=3 --set adapter.frame_aware=true", tiny_run("{}/clips"));
     let said = works(path, &format!("train --out {{}}/run {settings}"));
     assert!(said.contains("R@10"), "{said}");
     works(path, &format!("eval --adapter {{}}/run/adapter --out {{}}/measured {settings}"));
@@ -114,7 +114,7 @@ fn broken_pictures_are_left_out_and_told() {
     assert_eq!(summary["test_pairs"], 7);
     assert!(works(path, "inspect {}/run").contains("left out"));
     let message =
-        refused(path, &format!("train --out {{}}/none {settings} --set data.skip_limit=0"));
+        refused(path, &format!("train --out {{}}/none {settings} --set data.max_skipped=0"));
     assert!(message.contains("no more than 0"), "{message}");
     assert!(!path.join("none").exists(), "nothing is left behind");
 }
@@ -127,7 +127,7 @@ fn a_backbone_without_a_decoder_says_how_to_begin_one() {
     let settings = tiny_run("{}/data").replace("{}/backbone", "nano");
     for command in ["train --out {}/run", "eval"] {
         let message = refused(path, &format!("{command} {settings} --set task=answering"));
-        for part in ["retrieval", "answering", "model.decoder", "start"] {
+        for part in ["retrieval", "answering", "model.decoder", "from_encoder"] {
             assert!(message.contains(part), "{part}: {message}");
         }
     }

@@ -82,7 +82,7 @@ impl Pictures {
         looked.truncate(3);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         Err(format!(
-            "{name} is not there; looked for {}{more} (see data.pictures)",
+            "{name} is not there; looked for {}{more} (see data.image_root)",
             listed(&looked)
         ))
     }

@@ -74,7 +74,7 @@ fn flickr30k_takes_the_base_name() {
     let path = fixture("flickr30k_train.json");
     let error = source::read(&path, &options, &Skips::default()).unwrap_err().to_string();
     let looked = folder.path().join("flickr30k-images/1000092795.jpg");
-    for part in ["flickr30k_train.json, row 1", &looked.display().to_string(), "data.pictures"] {
+    for part in ["flickr30k_train.json, row 1", &looked.display().to_string(), "data.image_root"] {
         assert!(error.contains(part), "{error}");
     }
 }

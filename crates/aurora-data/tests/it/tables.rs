@@ -113,7 +113,7 @@ fn what_is_wrong_is_told_with_file_and_line() {
         (
             "captions.csv",
             b"image,caption\nb.png,x\n",
-            &["line 2", "b.png is not there", "data.pictures"],
+            &["line 2", "b.png is not there", "data.image_root"],
         ),
         ("captions.csv", b"image,caption\na.png,\n", &["line 2", "nothing is said about a.png"]),
         ("captions.csv", b"image,caption\na.png,...\n", &["line 2", "no word is left"]),

@@ -36,29 +36,29 @@ pub struct PretrainConfig {
 #[serde(deny_unknown_fields)]
 pub struct ModelSizes {
     /// Side of a picture in pixels.
-    pub picture: usize,
+    pub image_size: usize,
     /// Side of a patch in pixels.
-    pub patch: usize,
+    pub patch_size: usize,
     /// Vision blocks.
     pub vision_layers: usize,
     /// Width of the vision tower.
-    pub vision_width: usize,
+    pub vision_hidden_size: usize,
     /// Heads of its attention.
     pub vision_heads: usize,
     /// Text layers.
     pub text_layers: usize,
     /// Width of the text tower.
-    pub text_width: usize,
+    pub text_hidden_size: usize,
     /// Heads of its attention.
     pub text_heads: usize,
     /// Width of the MLP over the width of the tower, both towers.
     pub mlp_ratio: usize,
     /// Word pieces, special tokens included.
-    pub vocabulary: usize,
+    pub vocab_size: usize,
     /// Longest text in tokens.
-    pub positions: usize,
+    pub max_positions: usize,
     /// Length of the features that are compared.
-    pub projection: usize,
+    pub projection_dim: usize,
 }
 
 /// `[pretrain]`: losses and teachers. The text-only strings, teachers' features and their use are
@@ -79,13 +79,13 @@ pub struct PretrainSection {
     /// Its temperature.
     pub image_nce_temperature: f64,
     /// Weight of the cosine regression of the patches to the picture teacher's parts.
-    pub image_local: f64,
+    pub patch_distill_weight: f64,
     /// Weight of the cosine regression to the text teacher.
     pub text_cosine: f64,
     /// Weight of the cosine regression of both towers' features to their places in the joint space.
-    pub joint: f64,
+    pub joint_weight: f64,
     /// Share of the contrastive targets that follows the text teacher's similarities.
-    pub soft_targets: f64,
+    pub soft_target_weight: f64,
     /// Temperature of those similarities.
     pub soft_temperature: f64,
     /// Pictures without a caption in each step, beside the `batch` pairs.
@@ -93,9 +93,9 @@ pub struct PretrainSection {
     /// Text-only strings in each step.
     pub text_only: usize,
     /// Share of tokens masked in training.
-    pub token_mask: f64,
+    pub mask_prob: f64,
     /// Whether word embeddings start from the text teacher's, by principal components.
-    pub word_start: bool,
+    pub init_word_embeddings: bool,
     /// First step with the matching loss.
     pub itm_from_step: u64,
     /// Weight of the matching loss.
@@ -113,9 +113,9 @@ pub struct PretrainData {
     /// Pairs that are looked at once, at the end; of an embedded set its test split.
     pub test: OneOrMany,
     /// Keywords in the captions of validation and test.
-    pub evaluation_keywords: Keywords,
+    pub eval_caption_keywords: Keywords,
     /// Pairs in a step; each is a negative for the others.
-    pub batch: usize,
+    pub batch_size: usize,
 }
 
 const SIZE: ValueType = ValueType::Count(1, 65_536);
@@ -129,17 +129,17 @@ const FIELDS: &[Field] = &[
         doc: "Seed of everything random: one seed, one result.",
     },
     Field { key: "device", value_type: super::schema::DEVICE, doc: super::schema::DEVICE_DOC },
-    Field { key: "model.picture", value_type: SIZE, doc: "Side of a picture in pixels." },
-    Field { key: "model.patch", value_type: SIZE, doc: "Side of a patch in pixels." },
+    Field { key: "model.image_size", value_type: SIZE, doc: "Side of a picture in pixels." },
+    Field { key: "model.patch_size", value_type: SIZE, doc: "Side of a patch in pixels." },
     Field { key: "model.vision_layers", value_type: SIZE, doc: "Blocks of the vision tower." },
-    Field { key: "model.vision_width", value_type: SIZE, doc: "Width of the vision tower." },
+    Field { key: "model.vision_hidden_size", value_type: SIZE, doc: "Width of the vision tower." },
     Field {
         key: "model.vision_heads",
         value_type: SIZE,
         doc: "Attention heads of the vision tower.",
     },
     Field { key: "model.text_layers", value_type: SIZE, doc: "Layers of the text tower." },
-    Field { key: "model.text_width", value_type: SIZE, doc: "Width of the text tower." },
+    Field { key: "model.text_hidden_size", value_type: SIZE, doc: "Width of the text tower." },
     Field { key: "model.text_heads", value_type: SIZE, doc: "Attention heads of the text tower." },
     Field {
         key: "model.mlp_ratio",
@@ -147,17 +147,17 @@ const FIELDS: &[Field] = &[
         doc: "Width of the MLPs over the width of their tower.",
     },
     Field {
-        key: "model.vocabulary",
+        key: "model.vocab_size",
         value_type: ValueType::Count(8, 1 << 20),
         doc: "Word pieces, special tokens included.",
     },
     Field {
-        key: "model.positions",
+        key: "model.max_positions",
         value_type: ValueType::Count(4, 65_536),
         doc: "Longest text in tokens.",
     },
     Field {
-        key: "model.projection",
+        key: "model.projection_dim",
         value_type: SIZE,
         doc: "Length of the features that are compared.",
     },
@@ -172,12 +172,12 @@ const FIELDS: &[Field] = &[
         doc: "Pairs that are looked at once, at the end; of an embedded set its test split.",
     },
     Field {
-        key: "data.evaluation_keywords",
+        key: "data.eval_caption_keywords",
         value_type: ValueType::Choice(KEYWORDS),
         doc: "Keywords in the captions of validation and test: never, all (after the caption).",
     },
     Field {
-        key: "data.batch",
+        key: "data.batch_size",
         value_type: ValueType::Count(2, 1 << 20),
         doc: "Pairs in a step; each is a negative for the others.",
     },
@@ -212,7 +212,7 @@ const FIELDS: &[Field] = &[
         doc: "Temperature of that InfoNCE.",
     },
     Field {
-        key: "pretrain.image_local",
+        key: "pretrain.patch_distill_weight",
         value_type: WEIGHT,
         doc: "Weight of the cosine regression of the patches to the picture teacher's parts.",
     },
@@ -222,12 +222,12 @@ const FIELDS: &[Field] = &[
         doc: "Weight of the cosine regression to the text teacher.",
     },
     Field {
-        key: "pretrain.joint",
+        key: "pretrain.joint_weight",
         value_type: WEIGHT,
         doc: "Weight of the cosine regression of both features to the teachers' joint space.",
     },
     Field {
-        key: "pretrain.soft_targets",
+        key: "pretrain.soft_target_weight",
         value_type: ValueType::Real(Range::SHARE),
         doc: "Share of the contrastive targets that follows the text teacher's similarities.",
     },
@@ -247,12 +247,12 @@ const FIELDS: &[Field] = &[
         doc: "Text-only strings in each step.",
     },
     Field {
-        key: "pretrain.token_mask",
+        key: "pretrain.mask_prob",
         value_type: ValueType::Real(Range::BELOW_ONE),
         doc: "Share of tokens masked in training.",
     },
     Field {
-        key: "pretrain.word_start",
+        key: "pretrain.init_word_embeddings",
         value_type: ValueType::Switch,
         doc: "Whether word embeddings start from the text teacher's, by principal components.",
     },
@@ -284,9 +284,14 @@ impl RunConfig for PretrainConfig {
     fn check(&self) -> Result<(), ConfigError> {
         let m = &self.model;
         let divisible = [
-            ("model.picture", m.picture, "model.patch", m.patch),
-            ("model.vision_width", m.vision_width, "model.vision_heads", m.vision_heads),
-            ("model.text_width", m.text_width, "model.text_heads", m.text_heads),
+            ("model.image_size", m.image_size, "model.patch_size", m.patch_size),
+            (
+                "model.vision_hidden_size",
+                m.vision_hidden_size,
+                "model.vision_heads",
+                m.vision_heads,
+            ),
+            ("model.text_hidden_size", m.text_hidden_size, "model.text_heads", m.text_heads),
         ];
         for (whole, a, part, b) in divisible {
             if a % b != 0 {

@@ -48,7 +48,7 @@ pub enum Augment {
     /// Scale, shift, turn, flip and colour, gently: for drawings.
     Affine,
     /// The reference code's: random crop, flip and RandAugment: for photographs.
-    Released,
+    RandAugment,
     /// Not at all.
     None,
 }
@@ -56,11 +56,11 @@ pub enum Augment {
 /// The order in which an epoch takes its samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Shuffle {
+pub enum ShuffleMode {
     /// Each order equally likely.
-    Exact,
-    /// Shard by shard, drawn from a window.
-    Window,
+    Full,
+    /// Shard by shard, drawn from a buffer.
+    Buffer,
 }
 
 /// `[data]`: pictures, captions and how they are read.
@@ -74,33 +74,33 @@ pub struct DataSection {
     /// Pairs that are looked at once, at the end; of an embedded set its test split.
     pub test: OneOrMany,
     /// Folders that the paths in annotations begin at; none: the folder of the annotations.
-    pub pictures: Vec<String>,
+    pub image_root: Vec<String>,
     /// Format of the annotations.
     pub format: Format,
     /// What becomes of a picture or row that cannot be used.
     pub on_error: OnError,
     /// How many may be left out.
-    pub skip_limit: usize,
+    pub max_skipped: usize,
     /// Keywords in training captions.
-    pub keywords: Keywords,
+    pub caption_keywords: Keywords,
     /// Keywords in the captions of validation and test.
-    pub evaluation_keywords: Keywords,
+    pub eval_caption_keywords: Keywords,
     /// The answers that a question is answered with.
-    pub answers: String,
+    pub answer_list: String,
     /// Frames taken of a clip, the most.
-    pub frames: usize,
+    pub num_frames: usize,
     /// How they are chosen, as [`Method`] reads it.
-    pub sampling: String,
+    pub frame_sampling: String,
     /// Pairs in a batch.
-    pub batch: usize,
+    pub batch_size: usize,
     /// The order of an epoch.
-    pub shuffle: Shuffle,
-    /// Samples in the window of [`Shuffle::Window`].
-    pub window: usize,
+    pub shuffle: ShuffleMode,
+    /// Samples in the buffer of [`ShuffleMode::Buffer`].
+    pub shuffle_buffer: usize,
     /// How training pictures are varied.
     pub augment: Augment,
     /// Loader threads, 0 for one per core.
-    pub threads: usize,
+    pub num_workers: usize,
 }
 
 pub(super) const KEYWORDS: &[&str] = &["never", "sample", "all"];
@@ -124,7 +124,7 @@ impl DataSection {
             doc: "Pairs that are looked at once, at the end; of an embedded set its test split.",
         },
         Field {
-            key: "data.pictures",
+            key: "data.image_root",
             value_type: ValueType::List(StringRule {
                 what: "folders that the paths in annotations begin at",
                 fits: |folder| !folder.trim().is_empty(),
@@ -142,32 +142,32 @@ impl DataSection {
             doc: "A picture or row that is broken or missing: stop names it and ends, skip leaves it out and counts it.",
         },
         Field {
-            key: "data.skip_limit",
+            key: "data.max_skipped",
             value_type: ValueType::Count(0, i64::MAX),
             doc: "How many may be left out; more of them end the run.",
         },
         Field {
-            key: "data.keywords",
+            key: "data.caption_keywords",
             value_type: ValueType::Choice(KEYWORDS),
             doc: "Keywords in training captions: never, sample (in place of the caption, drawn anew), all (after it).",
         },
         Field {
-            key: "data.evaluation_keywords",
+            key: "data.eval_caption_keywords",
             value_type: ValueType::Choice(KEYWORDS),
             doc: "The same for validation and test.",
         },
         Field {
-            key: "data.answers",
+            key: "data.answer_list",
             value_type: ValueType::Text,
             doc: "Answers that task answering chooses from: \"train\", those of the training questions, or a JSON list of texts.",
         },
         Field {
-            key: "data.frames",
+            key: "data.num_frames",
             value_type: ValueType::Count(1, 4096),
             doc: "Frames taken of a clip, at most; a shorter one is filled up, and what fills it is not seen.",
         },
         Field {
-            key: "data.sampling",
+            key: "data.frame_sampling",
             value_type: ValueType::Word(StringRule {
                 what: "uniform, random or a rate as in \"2fps\"",
                 fits: |text| text.parse::<Method>().is_ok(),
@@ -175,27 +175,27 @@ impl DataSection {
             doc: "Which frames: uniform (the middles of equal parts), random (drawn anew in training, uniform in measuring), 2fps (so many a second).",
         },
         Field {
-            key: "data.batch",
+            key: "data.batch_size",
             value_type: ValueType::Count(2, 1 << 20),
             doc: "Pairs in a batch; each is a negative for the others.",
         },
         Field {
             key: "data.shuffle",
-            value_type: ValueType::Choice(&["exact", "window"]),
-            doc: "Order of an epoch: exact (each equally likely) or window (shard by shard, drawn from a window: shards are read in their order).",
+            value_type: ValueType::Choice(&["full", "buffer"]),
+            doc: "Order of an epoch: full (each equally likely) or buffer (shard by shard, drawn from a buffer: shards are read in their order).",
         },
         Field {
-            key: "data.window",
+            key: "data.shuffle_buffer",
             value_type: ValueType::Count(1, 1 << 30),
-            doc: "Samples in that window; of no effect otherwise.",
+            doc: "Samples in that buffer; of no effect otherwise.",
         },
         Field {
             key: "data.augment",
-            value_type: ValueType::Choice(&["affine", "released", "none"]),
-            doc: "Variation of training pictures: affine (drawings), released (photographs: crop, flip, RandAugment), none.",
+            value_type: ValueType::Choice(&["affine", "randaugment", "none"]),
+            doc: "Variation of training pictures: affine (drawings), randaugment (photographs: crop, flip, RandAugment), none.",
         },
         Field {
-            key: "data.threads",
+            key: "data.num_workers",
             value_type: ValueType::Count(0, 1024),
             doc: "Loader threads, 0 for one per core. The result does not depend on it.",
         },
@@ -204,14 +204,14 @@ impl DataSection {
     /// Which frames are taken of a clip.
     pub fn clips(&self) -> Sampling {
         // Every text that the table lets through is a method.
-        self.sampling.parse().unwrap_or(Method::Uniform).of(self.frames)
+        self.frame_sampling.parse().unwrap_or(Method::Uniform).of(self.num_frames)
     }
 
     /// The order of an epoch.
     pub fn order(&self) -> Order {
         match self.shuffle {
-            Shuffle::Exact => Order::Exact,
-            Shuffle::Window => Order::Window(self.window),
+            ShuffleMode::Full => Order::Exact,
+            ShuffleMode::Buffer => Order::Window(self.shuffle_buffer),
         }
     }
 }
@@ -227,7 +227,7 @@ pub struct OptimizerSection {
     /// Added to the root of the second moment.
     pub eps: f64,
     /// Largest global norm of the gradient; 0 for no limit.
-    pub clip: f64,
+    pub max_grad_norm: f64,
 }
 
 impl OptimizerSection {
@@ -249,7 +249,7 @@ impl OptimizerSection {
             doc: "Added to the root of the second moment.",
         },
         Field {
-            key: "optimizer.clip",
+            key: "optimizer.max_grad_norm",
             value_type: ValueType::Real(Range::NOT_NEGATIVE),
             doc: "Largest global norm of the gradient; 0 for no limit.",
         },
@@ -262,7 +262,7 @@ impl OptimizerSection {
 
     /// The limit on the norm; infinite for none, so that the norm is still measured.
     pub fn max_norm(&self) -> f64 {
-        if self.clip > 0.0 { self.clip } else { f64::INFINITY }
+        if self.max_grad_norm > 0.0 { self.max_grad_norm } else { f64::INFINITY }
     }
 }
 
@@ -273,15 +273,15 @@ pub struct ScheduleSection {
     /// Optimiser steps.
     pub steps: u64,
     /// Steps of linear warm-up, part of `steps`.
-    pub warmup: u64,
+    pub warmup_steps: u64,
     /// How the rate falls.
-    pub kind: Decay,
+    pub decay: Decay,
     /// Lowest factor on the learning rate.
-    pub floor: f64,
+    pub min_lr_ratio: f64,
     /// Stairs of `cosine_epoch`.
-    pub epochs: u64,
+    pub cosine_epochs: u64,
     /// Steps between evaluations on the validation pairs; the last step is always evaluated.
-    pub evaluate_every: u64,
+    pub eval_every: u64,
 }
 
 impl ScheduleSection {
@@ -293,27 +293,27 @@ impl ScheduleSection {
             doc: "Optimiser steps of the run.",
         },
         Field {
-            key: "schedule.warmup",
+            key: "schedule.warmup_steps",
             value_type: ValueType::Count(0, i64::MAX),
             doc: "Steps of linear warm-up at the start, part of `steps`.",
         },
         Field {
-            key: "schedule.kind",
+            key: "schedule.decay",
             value_type: ValueType::Choice(&["constant", "cosine", "cosine_epoch"]),
             doc: "Learning rate after the warm-up: constant, cosine (every step), cosine_epoch (in stairs).",
         },
         Field {
-            key: "schedule.floor",
+            key: "schedule.min_lr_ratio",
             value_type: ValueType::Real(Range::SHARE),
             doc: "Lowest factor on the learning rate.",
         },
         Field {
-            key: "schedule.epochs",
+            key: "schedule.cosine_epochs",
             value_type: ValueType::Count(1, i64::MAX),
             doc: "Number of stairs of cosine_epoch; of no effect otherwise.",
         },
         Field {
-            key: "schedule.evaluate_every",
+            key: "schedule.eval_every",
             value_type: ValueType::Count(1, i64::MAX),
             doc: "Steps between evaluations on the validation pairs; the last step is always evaluated.",
         },
@@ -321,15 +321,15 @@ impl ScheduleSection {
 
     /// The schedule itself.
     pub fn schedule(&self) -> Schedule {
-        let &Self { kind: decay, steps, warmup, floor, epochs, .. } = self;
-        Schedule { decay, steps, warmup, floor, epochs }
+        let &Self { decay, steps, warmup_steps, min_lr_ratio, cosine_epochs, .. } = self;
+        Schedule { decay, steps, warmup_steps, min_lr_ratio, cosine_epochs }
     }
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        let Self { steps, warmup, .. } = self;
-        if warmup > steps {
+        let Self { steps, warmup_steps, .. } = self;
+        if warmup_steps > steps {
             return Err(ConfigError::Conflict(format!(
-                "`schedule.warmup` is {warmup}, more than the {steps} of `schedule.steps`"
+                "`schedule.warmup_steps` is {warmup_steps}, more than the {steps} of `schedule.steps`"
             )));
         }
         Ok(())
@@ -339,18 +339,18 @@ impl ScheduleSection {
 /// One number or several to choose from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Beta {
+pub enum SimilarityWeight {
     /// This one.
     One(f64),
     /// The one that does best on validation.
     Candidates(Vec<f64>),
 }
 
-impl Beta {
+impl SimilarityWeight {
     /// All of them.
     pub fn as_slice(&self) -> &[f64] {
         match self {
-            Self::One(beta) => std::slice::from_ref(beta),
+            Self::One(similarity_weight) => std::slice::from_ref(similarity_weight),
             Self::Candidates(betas) => betas,
         }
     }
@@ -363,7 +363,7 @@ pub struct EvaluationSection {
     /// Candidates of each query that the matching head ranks; 0 ranks by similarity alone.
     pub k_test: usize,
     /// Weight of the similarity beside the matching logit.
-    pub beta: Beta,
+    pub similarity_weight: SimilarityWeight,
 }
 
 impl EvaluationSection {
@@ -375,7 +375,7 @@ impl EvaluationSection {
             doc: "Candidates of each query that the matching head ranks, 0 ranks by similarity alone; with task answering, answers that are compared in full.",
         },
         Field {
-            key: "evaluation.beta",
+            key: "evaluation.similarity_weight",
             value_type: ValueType::RealOrList(Range::NOT_NEGATIVE),
             doc: "Weight of the similarity beside the matching logit; of a list the best on validation is taken.",
         },

@@ -15,7 +15,7 @@ use crate::config::DataSection;
 use crate::error::Result;
 use crate::progress::Progress;
 
-/// The value of `data.answers` that stands for the answers of the training questions.
+/// The value of `data.answer_list` that stands for the answers of the training questions.
 const OF_TRAINING: &str = "train";
 
 /// An answer that was given.
@@ -72,7 +72,7 @@ pub fn candidates(
     section: &DataSection,
     train: impl FnOnce() -> Result<Dataset>,
 ) -> Result<Vec<String>> {
-    let all: Vec<String> = match section.answers.as_str() {
+    let all: Vec<String> = match section.answer_list.as_str() {
         OF_TRAINING => {
             let train = train()?;
             let questions = train.samples().filter_map(|sample| sample.question.as_ref());

@@ -35,7 +35,7 @@ pub struct Feed {
     /// Longest text, in tokens.
     pub max_tokens: usize,
     /// Loader threads, 0 for one per core.
-    pub threads: usize,
+    pub num_workers: usize,
     /// What becomes of a picture that is broken.
     pub skips: Arc<Skips>,
 }
@@ -52,11 +52,11 @@ impl Feed {
         Self {
             tokens: tokens.clone(),
             task: config.task,
-            keywords: data.evaluation_keywords,
+            keywords: data.eval_caption_keywords,
             clips: data.clips(),
             size: backbone.vision.image_size,
             max_tokens: backbone.text.max_position_embeddings,
-            threads: data.threads,
+            num_workers: data.num_workers,
             skips: skips.clone(),
         }
     }
@@ -70,7 +70,7 @@ impl Feed {
                 Task::Answering => Words::Questions,
             },
             clips: has_clips(dataset).then_some(self.clips),
-            threads: if self.threads > 0 { self.threads } else { base.threads },
+            threads: if self.num_workers > 0 { self.num_workers } else { base.threads },
             ..base
         }
     }
@@ -79,14 +79,14 @@ impl Feed {
     pub(super) fn training(&self, config: &Config, dataset: &Dataset) -> Result<Loader> {
         let data = &config.data;
         let base = LoaderOptions {
-            keywords: data.keywords.into(),
+            keywords: data.caption_keywords.into(),
             order: data.order(),
-            ..LoaderOptions::training(data.batch, config.seed)
+            ..LoaderOptions::training(data.batch_size, config.seed)
         };
         let options = self.options(dataset, base);
         let (transform, small): (Arc<dyn Transform>, bool) = match data.augment {
             config::Augment::Affine => (Arc::new(Augment::new(self.size)), true),
-            config::Augment::Released => (Arc::new(Released::new(self.size)), false),
+            config::Augment::RandAugment => (Arc::new(Released::new(self.size)), false),
             config::Augment::None => (Arc::new(transform::Evaluation { size: self.size }), true),
         };
         // Drawings are small: scaled once to the model's size, they are only cut and turned afterwards.

@@ -22,7 +22,7 @@ pub struct Evaluation {
     /// Recall by similarity of features alone.
     pub by_similarity: RetrievalReport,
     /// Weight of the similarity beside the matching logit.
-    pub beta: f64,
+    pub similarity_weight: f64,
     /// Scores (texts, pictures) of the two stages together, for showing what is found.
     pub t2i: Tensor,
     /// The index in the dataset of each picture of the scores: all but those that were left out.
@@ -100,7 +100,7 @@ pub fn concepts(
     Ok((images, texts))
 }
 
-/// Two-stage retrieval of a dataset. Of several `beta` candidates the best on this dataset is taken: pass the list on
+/// Two-stage retrieval of a dataset. Of several `similarity_weight` candidates the best on this dataset is taken: pass the list on
 /// validation data, and what it chose on test data.
 ///
 /// # Errors
@@ -110,24 +110,27 @@ pub fn measure(
     dataset: &Dataset,
     feed: &Feed,
     section: &EvaluationSection,
-    beta: Option<f64>,
+    similarity_weight: Option<f64>,
     progress: &mut dyn Progress,
 ) -> Result<Evaluation> {
     let Encoded { gallery, images, texts } = encode(blip, bound, dataset, feed, progress)?;
     let (image_ids, text_ids) = concepts(dataset, &images, &texts)?;
     let similarity = gallery.similarity()?.to_device(&Device::Cpu)?;
     let by_similarity = RetrievalReport::from_similarity(&similarity, &image_ids, &text_ids)?;
-    let (report, beta, t2i) = if section.k_test == 0 {
+    let (report, similarity_weight, t2i) = if section.k_test == 0 {
         (by_similarity, 0.0, similarity.t()?.contiguous()?)
     } else {
         let reranked = gallery.rerank(blip, bound, section.k_test, progress)?;
-        let candidates = section.beta.as_slice();
-        let chosen = match beta {
-            Some(beta) => Some((beta, reranked.report(beta, &image_ids, &text_ids)?)),
-            None => reranked.best_beta(candidates, &image_ids, &text_ids)?,
+        let candidates = section.similarity_weight.as_slice();
+        let chosen = match similarity_weight {
+            Some(similarity_weight) => Some((
+                similarity_weight,
+                reranked.report(similarity_weight, &image_ids, &text_ids)?,
+            )),
+            None => reranked.best_similarity_weight(candidates, &image_ids, &text_ids)?,
         };
-        let (beta, report) = chosen.unwrap_or((0.0, by_similarity));
-        (report, beta, reranked.scores(beta)?.t2i)
+        let (similarity_weight, report) = chosen.unwrap_or((0.0, by_similarity));
+        (report, similarity_weight, reranked.scores(similarity_weight)?.t2i)
     };
-    Ok(Evaluation { report, by_similarity, beta, t2i, images, texts })
+    Ok(Evaluation { report, by_similarity, similarity_weight, t2i, images, texts })
 }

@@ -30,9 +30,9 @@ impl Measurement {
     }
 
     /// What it chose beside the checkpoint, for the test: the weight of the similarity.
-    pub fn beta(&self) -> Option<f64> {
+    pub fn similarity_weight(&self) -> Option<f64> {
         match self {
-            Self::Retrieval(found) => Some(found.beta),
+            Self::Retrieval(found) => Some(found.similarity_weight),
             Self::Answering(_) => None,
         }
     }
@@ -87,7 +87,7 @@ impl Measurer {
         &self,
         model: (&Blip, &BoundModel),
         dataset: &Dataset,
-        beta: Option<f64>,
+        similarity_weight: Option<f64>,
         progress: &mut dyn Progress,
     ) -> Result<Measurement> {
         Ok(match self.feed.task {
@@ -96,7 +96,7 @@ impl Measurer {
                 dataset,
                 &self.feed,
                 &self.section,
-                beta,
+                similarity_weight,
                 progress,
             )?),
             Task::Answering => Measurement::Answering(answer(

@@ -15,7 +15,7 @@ pub use answers::{Answered, Given, answer, candidates};
 pub use feed::Feed;
 pub use measure::{Encoded, Evaluation, concepts, encode, measure};
 pub use measurement::{Measurement, Measurer};
-pub use model::{Model, VOCABULARIES, vocabulary_beside};
+pub use model::{Model, TOKENIZER_FILES, tokenizer_beside};
 pub use pretraining::{Pretrained, pretrain};
 pub use sources::{Pictures, open};
 pub use tuning::{Inputs, Outcome, Saved, adapter_card, resume, tune};

@@ -11,7 +11,7 @@ use crate::config::{DecoderSource, ModelSection, Task};
 use crate::error::{Error, Result};
 
 /// Names of a vocabulary beside a backbone's weights; the first that is there is taken.
-pub const VOCABULARIES: [&str; 2] = ["tokenizer.json", "vocab.txt"];
+pub const TOKENIZER_FILES: [&str; 2] = ["tokenizer.json", "vocab.txt"];
 
 /// A backbone with its vocabulary.
 #[derive(Debug)]
@@ -40,13 +40,13 @@ impl Model {
             pretrained = pretrained.with_image_size(size)?;
         }
         // Before the weights, which may take a while.
-        let vocabulary = match section.other_vocabulary() {
+        let vocabulary = match section.tokenizer_file() {
             Some(file) => file.to_owned(),
-            None => vocabulary_beside(path)?,
+            None => tokenizer_beside(path)?,
         };
         let tokens = Tokens::from_file(&vocabulary)?;
         fits(&tokens, &vocabulary, pretrained.config.text.vocab_size)?;
-        if task == Task::Answering && section.decoder == DecoderSource::Own {
+        if task == Task::Answering && section.decoder == DecoderSource::Checkpoint {
             pretrained = pretrained.for_answering(decoder_tokens(&tokens));
         }
         let begins = begins_decoder(pretrained.config.architecture, section, task)?;
@@ -73,7 +73,7 @@ impl Model {
             Some(size) => backbone.with_image_size(size)?,
             None => backbone,
         };
-        let (tokens, path) = match section.other_vocabulary() {
+        let (tokens, path) = match section.tokenizer_file() {
             Some(file) => (Tokens::from_file(file)?, file),
             None => (tokens, Path::new(&section.backbone)),
         };
@@ -102,7 +102,7 @@ fn begins_decoder(architecture: Architecture, section: &ModelSection, task: Task
     match (task, architecture, section.decoder) {
         (Task::Retrieval, Architecture::Retrieval, _)
         | (Task::Answering, Architecture::QuestionAnswering(_), _) => Ok(false),
-        (Task::Answering, Architecture::Retrieval, DecoderSource::Start) => Ok(true),
+        (Task::Answering, Architecture::Retrieval, DecoderSource::FromEncoder) => Ok(true),
         _ => Err(Error::OtherForm { architecture: architecture.to_string(), task: task.name() }),
     }
 }
@@ -110,13 +110,13 @@ fn begins_decoder(architecture: Architecture, section: &ModelSection, task: Task
 /// The vocabulary of a backbone: in its folder, or beside its file.
 ///
 /// # Errors
-/// [`Error::NoVocabulary`] with the places that were looked at.
-pub fn vocabulary_beside(backbone: &Path) -> Result<PathBuf> {
+/// [`Error::NoTokenizer`] with the places that were looked at.
+pub fn tokenizer_beside(backbone: &Path) -> Result<PathBuf> {
     let folder = if backbone.is_dir() { Some(backbone) } else { backbone.parent() };
-    let looked = VOCABULARIES.map(|name| folder.unwrap_or(Path::new("")).join(name));
+    let looked = TOKENIZER_FILES.map(|name| folder.unwrap_or(Path::new("")).join(name));
     match looked.iter().find(|path| path.is_file()) {
         Some(path) => Ok(path.clone()),
-        None => Err(Error::NoVocabulary { looked: looked.to_vec() }),
+        None => Err(Error::NoTokenizer { looked: looked.to_vec() }),
     }
 }
 
@@ -126,7 +126,7 @@ fn fits(tokens: &Tokens, path: &Path, rows: usize) -> Result<()> {
     if pieces == rows {
         return Ok(());
     }
-    Err(Error::OtherVocabulary { path: path.into(), pieces, rows })
+    Err(Error::VocabSizeMismatch { path: path.into(), pieces, rows })
 }
 
 #[cfg(test)]
@@ -139,14 +139,14 @@ mod tests {
         let weights = folder.path().join("model.pth");
         std::fs::write(&weights, "").unwrap();
         for path in [folder.path(), weights.as_path()] {
-            let message = vocabulary_beside(path).unwrap_err().to_string();
-            for part in ["vocab.txt", "tokenizer.json", "model.vocabulary"] {
+            let message = tokenizer_beside(path).unwrap_err().to_string();
+            for part in ["vocab.txt", "tokenizer.json", "model.tokenizer"] {
                 assert!(message.contains(part), "{message}");
             }
         }
         for name in ["vocab.txt", "tokenizer.json"] {
             std::fs::write(folder.path().join(name), "").unwrap();
-            assert_eq!(vocabulary_beside(&weights).unwrap(), folder.path().join(name));
+            assert_eq!(tokenizer_beside(&weights).unwrap(), folder.path().join(name));
         }
     }
 }

@@ -71,10 +71,10 @@ pub fn pretrain(
             loss: learned.loss,
             values: &learned.parts,
             learning_rate_factor: learned.descended.learning_rate_factor,
-            pairs: config.data.batch,
+            pairs: config.data.batch_size,
             seconds,
         });
-        if done % config.schedule.evaluate_every == 0 && done < steps {
+        if done % config.schedule.eval_every == 0 && done < steps {
             let found = evaluate(&model.backbone()?, config, &validation, &tokens, None, progress)?;
             history.add(validation_record(&found, done))?;
             let report = EvaluationReport {
@@ -94,7 +94,8 @@ pub fn pretrain(
     }
     let validated = evaluate(&backbone, config, &validation, &tokens, None, progress)?;
     history.add(validation_record(&validated, steps))?;
-    let tested = evaluate(&backbone, config, &test, &tokens, Some(validated.beta), progress)?;
+    let tested =
+        evaluate(&backbone, config, &test, &tokens, Some(validated.similarity_weight), progress)?;
     history.add(Record::new("test", steps).with_recall(&tested.report))?;
     run.write_folder("backbone", |folder| -> Result<()> {
         backbone.write(folder, DType::F16)?;
@@ -115,7 +116,7 @@ fn validation_record(found: &Evaluation, step: u64) -> Record {
     Record::new("validation", step)
         .with_recall(&found.report)
         .with("similarity_mean_recall", found.by_similarity.mean())
-        .with("beta", found.beta)
+        .with("similarity_weight", found.similarity_weight)
 }
 
 fn evaluate(
@@ -123,7 +124,7 @@ fn evaluate(
     config: &PretrainConfig,
     dataset: &Dataset,
     tokens: &Arc<Tokens>,
-    beta: Option<f64>,
+    similarity_weight: Option<f64>,
     progress: &mut dyn Progress,
 ) -> Result<Evaluation> {
     let blip = backbone.model()?;
@@ -131,12 +132,12 @@ fn evaluate(
     let feed = Feed {
         tokens: tokens.clone(),
         task: Task::Retrieval,
-        keywords: config.data.evaluation_keywords,
+        keywords: config.data.eval_caption_keywords,
         clips: Sampling::Uniform(1),
         size: backbone.config.vision.image_size,
         max_tokens: backbone.config.text.max_position_embeddings,
-        threads: 0,
+        num_workers: 0,
         skips: Arc::default(),
     };
-    measure((&blip, &bound), dataset, &feed, &config.evaluation, beta, progress)
+    measure((&blip, &bound), dataset, &feed, &config.evaluation, similarity_weight, progress)
 }

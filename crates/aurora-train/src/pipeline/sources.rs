@@ -79,7 +79,7 @@ impl DataSection {
     /// How its files are read.
     pub fn reading(&self) -> source::Options {
         source::Options {
-            pictures: self.pictures.iter().map(PathBuf::from).collect(),
+            pictures: self.image_root.iter().map(PathBuf::from).collect(),
             format: self.format,
             captions: Captions::Required,
         }
@@ -87,7 +87,7 @@ impl DataSection {
 
     /// Its policy, with nothing left out yet.
     pub fn skips(&self) -> Skips {
-        Skips::new(self.on_error, self.skip_limit)
+        Skips::new(self.on_error, self.max_skipped)
     }
 }
 

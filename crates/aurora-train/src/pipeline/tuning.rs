@@ -97,7 +97,7 @@ struct Run<'a> {
 struct Best {
     /// The figure it was chosen by.
     headline: f64,
-    beta: Option<f64>,
+    similarity_weight: Option<f64>,
     tuned: AdaptedParams,
 }
 
@@ -188,12 +188,12 @@ impl<'a> Run<'a> {
         progress: &mut dyn Progress,
     ) -> Result<Outcome> {
         self.train(first, &before, progress)?;
-        let (beta, tuned) = match self.best.take() {
-            Some(best) => (best.beta, best.tuned),
-            None => (before.beta(), self.trainer.live().snapshot()?),
+        let (similarity_weight, tuned) = match self.best.take() {
+            Some(best) => (best.similarity_weight, best.tuned),
+            None => (before.similarity_weight(), self.trainer.live().snapshot()?),
         };
         progress.message("measuring the best state on the test pairs");
-        let after = self.evaluate(&tuned, Split::Test(beta), progress)?;
+        let after = self.evaluate(&tuned, Split::Test(similarity_weight), progress)?;
         let figures = after.figures();
         let steps = self.config.schedule.steps;
         self.history.add(Record::new("test_after", steps).with_figures(&figures))?;
@@ -228,15 +228,15 @@ impl<'a> Run<'a> {
         let adapter_config = heads_only(&self.trainer.live().adapter_config);
         let bare = AdaptedParams { adapter_config, tensors: Default::default() };
         let chosen = self.evaluate(&bare, Split::Validation, progress)?;
-        let before = self.evaluate(&bare, Split::Test(chosen.beta()), progress)?;
+        let before = self.evaluate(&bare, Split::Test(chosen.similarity_weight()), progress)?;
         Ok([chosen, before])
     }
 
     fn before(&mut self, progress: &mut dyn Progress) -> Result<Measurement> {
         let [chosen, before] = self.measure_backbone(progress)?;
         let record = Record::new("validation", 0).with_figures(&chosen.figures());
-        self.history.add(match chosen.beta() {
-            Some(beta) => record.with("beta", beta),
+        self.history.add(match chosen.similarity_weight() {
+            Some(similarity_weight) => record.with("similarity_weight", similarity_weight),
             None => record,
         })?;
         self.history.add(Record::new("test_before", 0).with_figures(&before.figures()))?;
@@ -253,11 +253,11 @@ impl<'a> Run<'a> {
         let blip = tuned.model(self.trainer.frozen())?;
         let mut bound = tuned.bind(&blip, None)?;
         bound.precision = self.config.precision.into();
-        let (dataset, beta) = match split {
+        let (dataset, similarity_weight) = match split {
             Split::Validation => (&self.inputs.pictures.validation, None),
-            Split::Test(beta) => (&self.inputs.pictures.test, beta),
+            Split::Test(similarity_weight) => (&self.inputs.pictures.test, similarity_weight),
         };
-        self.measurer.measure((&blip, &bound), dataset, beta, progress)
+        self.measurer.measure((&blip, &bound), dataset, similarity_weight, progress)
     }
 
     /// The steps from number `first` on.
@@ -285,10 +285,10 @@ impl<'a> Run<'a> {
                 pairs: batch.concepts.len(),
                 seconds,
             });
-            if done % self.config.schedule.evaluate_every == 0 || done == steps {
+            if done % self.config.schedule.eval_every == 0 || done == steps {
                 self.validate(done, progress)?;
             }
-            if self.config.saving.is_due(done) {
+            if self.config.checkpoint.is_due(done) {
                 self.save(done, before)?;
             }
         }
@@ -303,14 +303,15 @@ impl<'a> Run<'a> {
         let best = self.best.as_ref().is_none_or(|best| headline > best.headline);
         if best {
             let tuned = self.trainer.live().snapshot()?;
-            self.best = Some(Best { headline, beta: found.beta(), tuned });
+            self.best =
+                Some(Best { headline, similarity_weight: found.similarity_weight(), tuned });
         }
         let seconds = start.elapsed().as_secs_f64();
         let record = Record::new("validation", step).with_figures(&figures);
         let record = match &found {
             Measurement::Retrieval(found) => record
                 .with("similarity_mean_recall", found.by_similarity.mean())
-                .with("beta", found.beta),
+                .with("similarity_weight", found.similarity_weight),
             Measurement::Answering(_) => record,
         };
         let record = record.with("mean_relative_delta", self.trainer.mean_relative_delta()?);
@@ -374,7 +375,7 @@ pub fn adapter_card(
             before.by_similarity.mean(),
             after.report.mean(),
             after.by_similarity.mean(),
-            after.beta,
+            after.similarity_weight,
         ),
         _ => {
             let (before, after) = (before.figures(), after.figures());

@@ -96,7 +96,7 @@ impl Live {
         let graph = work.graph_bytes(self.frozen.config(), &self.tuned.adapter_config)?;
         // Memory on a GPU is not what the system says is left.
         let available = self.blip.device().is_cpu().then(available_memory).flatten();
-        let chosen = self.config.checkpoint.resolve(graph, available);
+        let chosen = self.config.gradient_checkpointing.resolve(graph, available);
         Ok(*self.checkpointing.get_or_init(|| chosen))
     }
 }

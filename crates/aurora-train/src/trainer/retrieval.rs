@@ -37,14 +37,14 @@ impl Retrieval {
     pub(super) fn new(config: &Config, live: &Live, device: &Device) -> Result<Self> {
         let section = config.retrieval.clone();
         let temperature = Tensor::new(&[section.temperature as f32], device)?;
-        let temperature_var = match section.train_temperature {
+        let temperature_var = match section.learn_temperature {
             true => Some(Var::from_tensor(&temperature)?),
             false => None,
         };
         let width = live.frozen.config().projection_dim;
         Ok(Self {
             momentum: Momentum::new(&live.tuned, &live.frozen, section.momentum)?,
-            queue: FeatureQueue::new(width, section.queue, device)?,
+            queue: FeatureQueue::new(width, section.queue_size, device)?,
             temperature: temperature_var
                 .as_ref()
                 .map_or(temperature, |var| var.as_tensor().clone()),
@@ -85,7 +85,7 @@ impl Retrieval {
         let encoded = encode(&live.blip, &bound, pairs)?;
         let followers = followers.resolve(&encoded)?;
         let queue = self.queue.filled()?;
-        let alpha = ramp(retrieval.alpha, step, retrieval.alpha_ramp_steps);
+        let alpha = ramp(retrieval.alpha, step, retrieval.alpha_warmup_steps);
         let contrast = Contrast {
             momentum: Some([&followers[0], &followers[1]]),
             queue: Some(&queue),

@@ -44,16 +44,20 @@ fn recipes_hold_the_released_hyper_parameters() {
         assert_eq!(config.data.format, format, "{name}");
         let rates = &config.learning_rates.tucker;
         assert_eq!([rates.factors, rates.gates, rates.heads], [rate; 3], "{name}");
-        assert_eq!((config.model.image_size, config.data.batch), (size, batch), "{name}");
+        assert_eq!((config.model.image_size, config.data.batch_size), (size, batch), "{name}");
         assert_eq!(config.evaluation.k_test, k_test, "{name}");
         let schedule = &config.schedule;
         assert_eq!(
-            (schedule.kind, schedule.epochs, schedule.warmup),
+            (schedule.decay, schedule.cosine_epochs, schedule.warmup_steps),
             (Decay::CosineEpoch, epochs, 0)
         );
-        assert_eq!(schedule.steps, epochs * schedule.evaluate_every, "{name}");
-        assert_eq!(config.retrieval.alpha_ramp_steps, schedule.evaluate_every, "{name}");
-        assert_eq!((config.retrieval.queue, config.retrieval.momentum), (57_600, 0.995), "{name}");
+        assert_eq!(schedule.steps, epochs * schedule.eval_every, "{name}");
+        assert_eq!(config.retrieval.alpha_warmup_steps, schedule.eval_every, "{name}");
+        assert_eq!(
+            (config.retrieval.queue_size, config.retrieval.momentum),
+            (57_600, 0.995),
+            "{name}"
+        );
         assert_eq!(config.optimizer.weight_decay, 0.05, "{name}");
         let adapter = &config.adapter;
         assert_eq!((adapter.kind, adapter.variant), (AdapterKind::Tucker, Variant::Reference));
@@ -68,7 +72,7 @@ fn recipes_name_their_task_and_the_frames_of_clips() {
         let asks = ["vqa", "msrvtt_qa"].contains(&name);
         assert_eq!(config.task, if asks { Task::Answering } else { Task::Retrieval }, "{name}");
         let weighs = ["msrvtt", "didemo"].contains(&name);
-        assert_eq!((config.adapter.frame_aware, config.data.frames), (weighs, 8), "{name}");
+        assert_eq!((config.adapter.frame_aware, config.data.num_frames), (weighs, 8), "{name}");
     }
 }
 

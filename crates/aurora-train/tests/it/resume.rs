@@ -22,7 +22,7 @@ fn agrees(config: &Config, whole: &Path, cuts: &[(u64, bool)]) {
         assert!(done.is_none() && !path.join("summary.json").exists(), "cut off at {after}");
     }
     let config =
-        Config { data: DataSection { threads: 2, ..config.data.clone() }, ..config.clone() };
+        Config { data: DataSection { num_workers: 2, ..config.data.clone() }, ..config.clone() };
     let outcome = on_threads(2, || go(&path, &config, &fresh(config.task), None)).unwrap();
     assert_eq!(left(&path), left(whole), "cut off at {cuts:?}");
     assert_eq!(outcome.history.len(), metrics(whole).len());
@@ -57,10 +57,10 @@ fn every_kind_of_adapter_goes_on() {
     let kinds: [&[&str]; 6] = [
         &["adapter.kind=vera"],
         &["adapter.kind=lora", "adapter.init=pissa"],
-        &["adapter.kind=full", "checkpoint=block"],
+        &["adapter.kind=full", "gradient_checkpointing=block"],
         &["adapter.kind=tucker", "adapter.variant=reference"],
-        &["adapter.kind=heads", "retrieval.queue=0", "retrieval.train_temperature=false"],
-        &["adapter.kind=cp", "adapter.context_slots=7", "retrieval.queue=3"],
+        &["adapter.kind=heads", "retrieval.queue_size=0", "retrieval.learn_temperature=false"],
+        &["adapter.kind=cp", "adapter.context_slots=7", "retrieval.queue_size=3"],
     ];
     for settings in kinds {
         let (folder, config) = uncut(Task::Retrieval, settings);
@@ -77,8 +77,8 @@ proptest! {
         every in 1u64..5, first in 0u64..4, second in 0u64..4, answering: bool,
     ) {
         let task = if answering { Task::Answering } else { Task::Retrieval };
-        let every_text = format!("saving.every={every}");
-        let (folder, config) = uncut(task, &[&every_text, "saving.keep=1"]);
+        let every_text = format!("checkpoint.every={every}");
+        let (folder, config) = uncut(task, &[&every_text, "checkpoint.keep_last=1"]);
         let first = (every + 1 + first).min(STEPS);
         let second = (first + second).min(STEPS);
         agrees(&config, &folder.path().join("whole"), &[(first, false), (second, false)]);
@@ -103,7 +103,7 @@ fn skipped_samples_are_remembered() {
         inputs.pictures.train = Dataset::new(samples, Decode::OnUse).unwrap();
         inputs
     };
-    let config = config(Task::Retrieval, &["data.augment=none", "data.threads=1"]);
+    let config = config(Task::Retrieval, &["data.augment=none", "data.num_workers=1"]);
     let is_met = |index: &usize| {
         let (path, inputs) = (folder.path().join(index.to_string()), broken(*index));
         go(&path, &config, &inputs, Some(Cut { after: 1, in_evaluation: false }));

@@ -93,10 +93,13 @@ fn states_that_are_damaged_are_named() {
             whole.replace("\"device\": \"cpu\"", "\"device\": \"gpu\""),
             ["computes on a gpu", "`device`"],
         ),
-        (whole.replace("\"answers\": \"", "\"answers\": \"0"), ["`data.answers`", "other answers"]),
+        (
+            whole.replace("\"answers\": \"", "\"answers\": \"0"),
+            ["`data.answer_list`", "other answers"],
+        ),
         (
             whole.replace("\"vocabulary\": \"", "\"vocabulary\": \"0"),
-            ["`model.vocabulary`", "other pieces"],
+            ["`model.tokenizer`", "other pieces"],
         ),
         (whole.replace("\"lines\": 7", "\"lines\": 99"), ["metrics.jsonl", "99 lines"]),
     ] {
@@ -127,11 +130,14 @@ fn what_the_run_began_with_is_asked_for() {
         ("adapter.rank=8", ["`adapter.rank` was 4", "8 now"]),
         ("schedule.steps=80", ["`schedule.steps` was 8", "80 now"]),
         ("learning_rates.cp.heads=0.5", ["`learning_rates.cp.heads`", "0.5 now"]),
-        ("seed=2", ["`seed` was 1", "data.threads"]),
+        ("seed=2", ["`seed` was 1", "data.num_workers"]),
     ] {
         refused(&path, &config(Task::Retrieval, &[setting]), &inputs, &parts);
     }
-    let config = config(Task::Retrieval, &["data.threads=3", "saving.every=2", "saving.keep=5"]);
+    let config = config(
+        Task::Retrieval,
+        &["data.num_workers=3", "checkpoint.every=2", "checkpoint.keep_last=5"],
+    );
     let mut other = fresh(Task::Retrieval);
     other.backbone = Backbone::random(other.backbone.config, 2, &Device::Cpu).unwrap();
     refused(&path, &config, &other, &["step-4", "model.backbone", "tiny", "fingerprint"]);
@@ -154,12 +160,12 @@ fn what_the_run_began_with_is_asked_for() {
 #[test]
 fn folders_without_anything_to_go_on_from_say_so() {
     let folder = tempfile::tempdir().unwrap();
-    let never = config(Task::Retrieval, &["saving.every=0"]);
+    let never = config(Task::Retrieval, &["checkpoint.every=0"]);
     let inputs = fresh(Task::Retrieval);
     refused(&folder.path().join("none"), &never, &inputs, &["none holds no run", "aurora train"]);
     let path = folder.path().join("never");
     assert!(go(&path, &never, &inputs, Some(Cut { after: 5, in_evaluation: false })).is_none());
-    refused(&path, &never, &inputs, &["no checkpoint", "saving.every", "never/config.toml"]);
+    refused(&path, &never, &inputs, &["no checkpoint", "checkpoint.every", "never/config.toml"]);
     // As a process leaves it that is killed while it saves its first state.
     std::fs::create_dir_all(path.join("checkpoints/.step-5.part")).unwrap();
     refused(&path, &never, &inputs, &["no checkpoint"]);

@@ -35,11 +35,11 @@ fn broken(mut sample: Sample) -> Sample {
 
 fn config(settings: &[&str]) -> Config {
     let base = [
-        "data.batch=6",
+        "data.batch_size=6",
         "data.augment=none",
         "schedule.steps=4",
-        "schedule.evaluate_every=2",
-        "schedule.warmup=0",
+        "schedule.eval_every=2",
+        "schedule.warmup_steps=0",
         "adapter.rank=4",
     ];
     let settings: Vec<&str> = base.iter().chain(settings).copied().collect();
@@ -60,8 +60,8 @@ fn clips_are_found_whatever_the_number_of_threads() {
     let adapters = ["1", "3"].map(|threads| {
         let path = folder.path().join(threads);
         let inputs = inputs(Task::Retrieval, clips(9), Skips::default());
-        let threads = format!("data.threads={threads}");
-        let settings = ["data.frames=2", "adapter.frame_aware=true", threads.as_str()];
+        let threads = format!("data.num_workers={threads}");
+        let settings = ["data.num_frames=2", "adapter.frame_aware=true", threads.as_str()];
         let outcome = run(&path, &inputs, &settings);
         let Measurement::Retrieval(found) = &outcome.after else { panic!("{outcome:?}") };
         assert_eq!(found.t2i.dims(), [9, 9]);
@@ -77,7 +77,7 @@ fn heads_alone_learn_of_clips_as_of_pictures() {
     let folder = tempfile::tempdir().unwrap();
     let inputs = inputs(Task::Retrieval, clips(9), Skips::default());
     let outcome =
-        run(&folder.path().join("run"), &inputs, &["adapter.kind=heads", "data.frames=3"]);
+        run(&folder.path().join("run"), &inputs, &["adapter.kind=heads", "data.num_frames=3"]);
     assert!(matches!(outcome.summary.after, Figures::Recall(_)));
 }
 
@@ -121,8 +121,8 @@ fn questions_are_learned_and_answered() {
         "adapter.kind=full",
         "learning_rates.full.backbone=0.01",
         "schedule.steps=80",
-        "schedule.evaluate_every=40",
-        "data.batch=12",
+        "schedule.eval_every=40",
+        "data.batch_size=12",
     ];
     let path = folder.path().join("run");
     let outcome = run(&path, &inputs, &settings);
@@ -145,7 +145,7 @@ fn questions_are_learned_and_answered() {
     assert!(file(&path, "metrics.jsonl").contains("\"accuracy\""));
     assert!(file(&path, "adapter/README.md").contains("accuracy, test"));
     // The decoder is begun anew in the same way, so the adapter fits it.
-    let begun = model(Task::Answering, "start").unwrap().backbone;
+    let begun = model(Task::Answering, "from_encoder").unwrap().backbone;
     let loaded = load_adapter(&path.join("adapter"), &begun, &Device::Cpu).unwrap();
     assert_eq!(loaded.tensors.len(), outcome.tuned.tensors.len());
     let message = load_adapter(&path.join("adapter"), &retrieval_backbone(), &Device::Cpu);
@@ -160,9 +160,9 @@ fn questions_about_clips_and_a_list_of_answers() {
     let asked = questions(9).into_iter().zip(clips(9));
     let asked = asked.map(|(sample, clip)| Sample { visual: clip.visual, ..sample }).collect();
     let inputs = inputs(Task::Answering, asked, Skips::default());
-    let answers = format!("data.answers={}", list.display());
+    let answers = format!("data.answer_list={}", list.display());
     let path = folder.path().join("run");
-    let outcome = run(&path, &inputs, &["task=answering", "data.frames=2", answers.as_str()]);
+    let outcome = run(&path, &inputs, &["task=answering", "data.num_frames=2", answers.as_str()]);
     let Figures::Accuracy(after) = &outcome.summary.after else { panic!("{outcome:?}") };
     // Three of nine ask for a number, which is not among the answers.
     assert!((after.reachable - 200.0 / 3.0).abs() < 1e-9, "{after:?}");
@@ -200,7 +200,10 @@ fn what_cannot_be_answered_is_said() {
     let has = |message: &str, parts: &[&str]| {
         assert!(parts.iter().all(|part| message.contains(part)), "{message}");
     };
-    has(&model(Task::Answering, "own").unwrap_err().to_string(), &["retrieval", "model.decoder"]);
+    has(
+        &model(Task::Answering, "checkpoint").unwrap_err().to_string(),
+        &["retrieval", "model.decoder"],
+    );
     let asked = inputs(Task::Answering, questions(9), Skips::default());
     has(&refused("form", &asked, &[]), &["question answering", "`task`", "retrieval"]);
     has(
@@ -221,6 +224,6 @@ fn what_cannot_be_answered_is_said() {
         &Config::resolve(None, &["task=captions"]).unwrap_err().to_string(),
         &["task", "answering"],
     );
-    let message = Config::resolve(None, &["data.sampling=2"]).unwrap_err().to_string();
-    has(&message, &["data.sampling", "2fps"]);
+    let message = Config::resolve(None, &["data.frame_sampling=2"]).unwrap_err().to_string();
+    has(&message, &["data.frame_sampling", "2fps"]);
 }

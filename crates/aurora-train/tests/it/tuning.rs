@@ -37,10 +37,10 @@ fn inputs() -> Inputs {
 
 fn run(folder: &Path, settings: &[&str]) -> Outcome {
     let base = [
-        "data.batch=6",
+        "data.batch_size=6",
         "schedule.steps=4",
-        "schedule.evaluate_every=2",
-        "schedule.warmup=1",
+        "schedule.eval_every=2",
+        "schedule.warmup_steps=1",
         "adapter.rank=4",
     ];
     let settings: Vec<String> = base.iter().chain(settings).map(ToString::to_string).collect();
@@ -52,9 +52,9 @@ fn run(folder: &Path, settings: &[&str]) -> Outcome {
 fn a_seed_repeats_a_run_to_the_bit() {
     let folder = tempfile::tempdir().unwrap();
     let [first, again, other] = ["first", "again", "other"].map(|name| folder.path().join(name));
-    run(&first, &["seed=5", "data.threads=1", "adapter.rank_dropout=0.25"]);
-    run(&again, &["seed=5", "data.threads=3", "adapter.rank_dropout=0.25"]);
-    run(&other, &["seed=6", "data.threads=1", "adapter.rank_dropout=0.25"]);
+    run(&first, &["seed=5", "data.num_workers=1", "adapter.rank_dropout=0.25"]);
+    run(&again, &["seed=5", "data.num_workers=3", "adapter.rank_dropout=0.25"]);
+    run(&other, &["seed=6", "data.num_workers=1", "adapter.rank_dropout=0.25"]);
     assert_eq!(metrics(&first), metrics(&again));
     assert_ne!(metrics(&first), metrics(&other));
     let adapter =
@@ -69,7 +69,7 @@ fn recomputed_blocks_learn_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let [kept, recomputed] = ["none", "block"].map(|checkpoint| {
         let path = folder.path().join(checkpoint);
-        run(&path, &[&format!("checkpoint={checkpoint}")]);
+        run(&path, &[&format!("gradient_checkpointing={checkpoint}")]);
         metrics(&path).into_iter().find(|line| line["event"] == "train").unwrap()
     });
     let number = |line: &serde_json::Value, key: &str| line[key].as_f64().unwrap();
@@ -88,12 +88,12 @@ fn bf16_learns_as_f32_does() {
     let folder = tempfile::tempdir().unwrap();
     let same = [
         "schedule.steps=30",
-        "schedule.evaluate_every=30",
-        "retrieval.queue=0",
+        "schedule.eval_every=30",
+        "retrieval.queue_size=0",
         "retrieval.alpha=0",
-        "data.batch=24",
+        "data.batch_size=24",
         "data.augment=none",
-        "data.keywords=all",
+        "data.caption_keywords=all",
     ];
     let full = ["learning_rates.full.backbone=0.003", "learning_rates.full.heads=0.003"];
     let cases: [(&str, &[&str], f64, f64); 2] =

@@ -22,7 +22,7 @@ pub fn run(args: &ShardArgs) -> Result<()> {
         video: args.video.then(|| args.sampling.of(args.frames as usize)),
         seed: args.seed,
         on_error: args.policy.on_error.into(),
-        limit: args.policy.skip_limit,
+        limit: args.policy.max_skipped,
         threads: args.threads,
     };
     let mut display = Display::new();
@@ -36,7 +36,7 @@ pub fn run(args: &ShardArgs) -> Result<()> {
 /// Every sample of the inputs. What is left out of lists is told here, what is left out later stands in
 /// the manifest.
 fn read(args: &ShardArgs) -> Result<Vec<Sample>> {
-    let skips = Skips::new(args.policy.on_error.into(), args.policy.skip_limit);
+    let skips = Skips::new(args.policy.on_error.into(), args.policy.max_skipped);
     let mut samples = Vec::new();
     for input in &args.inputs {
         samples.extend(source::read(input, &args.reading.options(), &skips)?);

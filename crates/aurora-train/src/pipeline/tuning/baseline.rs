@@ -26,7 +26,7 @@ enum Kept {
     Retrieval {
         report: RetrievalReport,
         by_similarity: RetrievalReport,
-        beta: f64,
+        similarity_weight: f64,
         images: Vec<usize>,
         texts: Vec<(usize, String)>,
     },
@@ -39,10 +39,17 @@ enum Kept {
 /// Writes a measurement into a folder.
 pub(super) fn write(folder: &Path, measured: &Measurement) -> Result<()> {
     let kept = match measured.clone() {
-        Measurement::Retrieval(Evaluation { report, by_similarity, beta, t2i, images, texts }) => {
+        Measurement::Retrieval(Evaluation {
+            report,
+            by_similarity,
+            similarity_weight,
+            t2i,
+            images,
+            texts,
+        }) => {
             let scores = Tensors::from([(T2I.to_owned(), t2i)]);
             tensors::write(&scores, &folder.join(SCORES))?;
-            Kept::Retrieval { report, by_similarity, beta, images, texts }
+            Kept::Retrieval { report, by_similarity, similarity_weight, images, texts }
         }
         Measurement::Answering(Answered { report, given }) => Kept::Answering { report, given },
     };
@@ -53,9 +60,16 @@ pub(super) fn write(folder: &Path, measured: &Measurement) -> Result<()> {
 pub(super) fn read(folder: &Path) -> Result<Measurement> {
     Ok(match read_json(folder, FIGURES)? {
         Kept::Answering { report, given } => Measurement::Answering(Answered { report, given }),
-        Kept::Retrieval { report, by_similarity, beta, images, texts } => {
+        Kept::Retrieval { report, by_similarity, similarity_weight, images, texts } => {
             let t2i = scores(folder, (texts.len(), images.len()))?;
-            Measurement::Retrieval(Evaluation { report, by_similarity, beta, t2i, images, texts })
+            Measurement::Retrieval(Evaluation {
+                report,
+                by_similarity,
+                similarity_weight,
+                t2i,
+                images,
+                texts,
+            })
         }
     })
 }

@@ -35,7 +35,10 @@ impl Run<'_> {
             step,
             seconds: self.seconds(),
             lines: self.history.records.len(),
-            best: best.map(|best| AboutBest { headline: best.headline, beta: best.beta }),
+            best: best.map(|best| AboutBest {
+                headline: best.headline,
+                similarity_weight: best.similarity_weight,
+            }),
             recompute: self.trainer.checkpointing().unwrap_or(GradientCheckpointing::None).into(),
             skipped: self.inputs.pictures.skips.list(),
             train: self.loader.state(step),
@@ -44,8 +47,9 @@ impl Run<'_> {
             config: serde_json::to_value(self.config)
                 .map_err(|e| Error::io("write", self.folder.path(), e.into()))?,
         };
-        checkpoints
-            .write(step, self.config.saving.keep, |folder| saved::write(folder, &about, &state))
+        checkpoints.write(step, self.config.checkpoint.keep_last, |folder| {
+            saved::write(folder, &about, &state)
+        })
     }
 
     /// Takes a state up, before the first step: gives what the bare backbone was measured to, and the step to go on with.
@@ -96,7 +100,9 @@ impl Run<'_> {
         };
         let file = saved.tensors_path().display().to_string();
         check(&file, &tensors, &wanted).map_err(|error| saved.damaged(&error.into()))?;
-        let Some(AboutBest { headline, beta }) = saved.about.best else { return Ok(None) };
+        let Some(AboutBest { headline, similarity_weight }) = saved.about.best else {
+            return Ok(None);
+        };
         let device = self.inputs.backbone.device();
         let moved = tensors.into_iter().map(|(name, tensor)| {
             let name = name.strip_prefix(BEST).unwrap_or(&name).to_owned();
@@ -106,7 +112,7 @@ impl Run<'_> {
             adapter_config: live.adapter_config.clone(),
             tensors: moved.collect::<Result<_>>()?,
         };
-        Ok(Some(Best { headline, beta, tuned }))
+        Ok(Some(Best { headline, similarity_weight, tuned }))
     }
 
     /// That the state is of this backbone and these data; where they lie may have changed.
@@ -128,8 +134,8 @@ impl Run<'_> {
             )));
         }
         let lists = [
-            ("model.vocabulary", "pieces", &now.vocabulary, &then.vocabulary),
-            ("data.answers", "answers to choose from", &now.answers, &then.answers),
+            ("model.tokenizer", "pieces", &now.vocabulary, &then.vocabulary),
+            ("data.answer_list", "answers to choose from", &now.answers, &then.answers),
         ];
         if let Some((key, what, ..)) = lists.into_iter().find(|(_, _, now, then)| now != then) {
             return Err(saved.refuse(format!(

@@ -73,7 +73,7 @@ pub(super) struct Grounds {
 #[serde(deny_unknown_fields)]
 pub(super) struct AboutBest {
     pub(super) headline: f64,
-    pub(super) beta: Option<f64>,
+    pub(super) similarity_weight: Option<f64>,
 }
 
 /// [`GradientCheckpointing`] in words.
@@ -146,7 +146,7 @@ impl Saved {
     pub(super) fn skipped(&self, config: &Config) -> Vec<Skipped> {
         let now = serde_json::to_value(&config.data).unwrap_or_default();
         let mut moved = Vec::new();
-        for key in ["train", "validation", "test", "pictures"] {
+        for key in ["train", "validation", "test", "image_root"] {
             let paths = |data: Option<&Value>| match data.and_then(|data| data.get(key)) {
                 Some(Value::Array(many)) => many.clone(),
                 Some(one) => vec![one.clone()],

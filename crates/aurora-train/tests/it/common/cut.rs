@@ -15,17 +15,17 @@ pub const STEPS: u64 = 8;
 
 pub fn config(task: Task, settings: &[&str]) -> Config {
     let base = [
-        "data.batch=4",
-        "schedule.evaluate_every=3",
-        "schedule.warmup=2",
+        "data.batch_size=4",
+        "schedule.eval_every=3",
+        "schedule.warmup_steps=2",
         "adapter.rank=4",
         "adapter.rank_dropout=0.25",
-        "retrieval.queue=10",
-        "retrieval.train_temperature=true",
-        "retrieval.alpha_ramp_steps=5",
+        "retrieval.queue_size=10",
+        "retrieval.learn_temperature=true",
+        "retrieval.alpha_warmup_steps=5",
         "retrieval.itm_pairs=3",
-        "saving.every=1",
-        "saving.keep=2",
+        "checkpoint.every=1",
+        "checkpoint.keep_last=2",
     ];
     let own = [format!("schedule.steps={STEPS}"), format!("task={}", task.name())];
     let own = own.iter().map(String::as_str);
@@ -102,7 +102,7 @@ pub fn uncut(task: Task, settings: &[&str]) -> (tempfile::TempDir, Config) {
     let folder = tempfile::tempdir().unwrap();
     // It saves nothing, and is the same all the same.
     let never: Vec<&str> =
-        settings.iter().copied().chain(["saving.every=0", "data.threads=1"]).collect();
+        settings.iter().copied().chain(["checkpoint.every=0", "data.num_workers=1"]).collect();
     let path = folder.path().join("whole");
     on_threads(1, || go(&path, &config(task, &never), &fresh(task), None)).unwrap();
     (folder, config(task, settings))

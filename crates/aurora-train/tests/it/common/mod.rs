@@ -53,7 +53,7 @@ pub fn model(task: Task, decoder: &str) -> aurora_train::Result<Model> {
 
 /// A run for a task whose three sets are these samples.
 pub fn inputs(task: Task, samples: Vec<Sample>, skips: Skips) -> Inputs {
-    let Model { name: backbone_name, backbone, tokens, .. } = model(task, "start").unwrap();
+    let Model { name: backbone_name, backbone, tokens, .. } = model(task, "from_encoder").unwrap();
     let set = Dataset::new(samples, Decode::AtLoad).unwrap();
     let pictures =
         Pictures { train: set.clone(), validation: set.clone(), test: set, skips: Arc::new(skips) };

@@ -1,4 +1,4 @@
-//! `[saving]`: how often a run's state is saved, and what may be another when the run goes on from it.
+//! `[checkpoint]`: how often a run's state is saved, and what may be another when the run goes on from it.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -6,26 +6,26 @@ use serde_json::Value;
 use super::schema::{Field, ValueType};
 use super::{Config, RunConfig};
 
-/// `[saving]`: the state of a run under way.
+/// `[checkpoint]`: the state of a run under way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SavingSection {
+pub struct CheckpointSection {
     /// Steps between two saved states, 0 for none.
     pub every: u64,
     /// How many are kept: the newest.
-    pub keep: usize,
+    pub keep_last: usize,
 }
 
-impl SavingSection {
+impl CheckpointSection {
     /// Its keys.
     pub const FIELDS: &'static [Field] = &[
         Field {
-            key: "saving.every",
+            key: "checkpoint.every",
             value_type: ValueType::Count(0, i64::MAX),
             doc: "Steps between two saved states of the run, to go on from with `aurora train --resume`; 0 saves none.",
         },
         Field {
-            key: "saving.keep",
+            key: "checkpoint.keep_last",
             value_type: ValueType::Count(1, 1 << 20),
             doc: "Saved states that are kept, the newest; an older one goes once a newer one is whole.",
         },
@@ -42,15 +42,15 @@ impl SavingSection {
 pub const RESUMABLE_KEYS: &[&str] = &[
     "device",
     "model.backbone",
-    "model.vocabulary",
+    "model.tokenizer",
     "data.train",
     "data.validation",
     "data.test",
-    "data.pictures",
-    "data.answers",
-    "data.threads",
-    "saving.every",
-    "saving.keep",
+    "data.image_root",
+    "data.answer_list",
+    "data.num_workers",
+    "checkpoint.every",
+    "checkpoint.keep_last",
 ];
 
 /// A key that has another value than a run began with.
@@ -101,25 +101,35 @@ mod tests {
     /// Also through text: 0.1 + 0.2 has seventeen digits.
     #[test]
     fn a_change_is_named_unless_it_is_allowed() {
-        let began = resolved(&["optimizer.eps=0.30000000000000004", "evaluation.beta=3"]);
+        let began =
+            resolved(&["optimizer.eps=0.30000000000000004", "evaluation.similarity_weight=3"]);
         let text = serde_json::to_string(&began).unwrap();
         let saved: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(began.diff(&saved), None);
         let eps = "optimizer.eps=0.30000000000000004";
-        let other = resolved(&[eps, "evaluation.beta=3", "data.threads=7", "data.train=elsewhere"]);
+        let other = resolved(&[
+            eps,
+            "evaluation.similarity_weight=3",
+            "data.num_workers=7",
+            "data.train=elsewhere",
+        ]);
         assert_eq!(other.diff(&saved), None);
-        let other = resolved(&[eps, "evaluation.beta=[3, 4]"]);
+        let other = resolved(&[eps, "evaluation.similarity_weight=[3, 4]"]);
         let diff = other.diff(&saved).unwrap();
-        assert_eq!((diff.key, diff.saved.as_str()), ("evaluation.beta", "3.0"));
+        assert_eq!((diff.key, diff.saved.as_str()), ("evaluation.similarity_weight", "3.0"));
         assert_eq!(diff.now, "[3.0,4.0]");
-        let other = resolved(&[eps, "evaluation.beta=3", "adapter.targets.layers_to_transform=1"]);
+        let other = resolved(&[
+            eps,
+            "evaluation.similarity_weight=3",
+            "adapter.targets.layers_to_transform=1",
+        ]);
         assert_eq!(other.diff(&saved).unwrap().key, "adapter.targets.layers_to_transform");
     }
 
     #[test]
     fn nothing_is_due_where_nothing_is_saved() {
         let due = |every: u64| {
-            let section = SavingSection { every, keep: 1 };
+            let section = CheckpointSection { every, keep_last: 1 };
             (1..=6).filter(|step| section.is_due(*step)).collect::<Vec<u64>>()
         };
         assert_eq!((due(0), due(1), due(3)), (vec![], vec![1, 2, 3, 4, 5, 6], vec![3, 6]));
