@@ -61,11 +61,11 @@ fn models(out: &Path) -> anyhow::Result<()> {
     let inputs = "inputs_224.safetensors";
     interop(&["forward", "retrieval", "inputs_384.safetensors", "retrieval_384.ours.safetensors"])?;
     interop(&["forward", "retrieval", inputs, "retrieval_224.ours.safetensors"])?;
-    for model in ["answering", "captioning"] {
+    for model in ["vqa", "captioning"] {
         let [inputs, ours] = ["inputs", "ours"].map(|kind| format!("{model}.{kind}.safetensors"));
         interop(&["forward", model, &inputs, &ours])?;
     }
-    for model in ["retrieval", "answering", "captioning"] {
+    for model in ["retrieval", "vqa", "captioning"] {
         interop(&["write", model, &format!("written_{model}")])?;
     }
     interop(&["export", "retrieval", inputs, "cp_export.ours.safetensors", "cp_export"])?;

@@ -26,7 +26,7 @@ use aurora_layers::{
     BoundModel, CrossAttention, DecoderTokens, EncoderKv, GenerationConfig, ParamGroup, Tensors,
     Variant, cls, tensors,
 };
-use aurora_train::answering::{Texts, mean_text_loss, question_states};
+use aurora_train::vqa::{Texts, mean_text_loss, question_states};
 use candle_core::{DType, Device, Tensor};
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
@@ -122,7 +122,7 @@ fn compute(
     let model = (&blip, &bound);
     let found = match &backbone.config.architecture {
         Architecture::Retrieval => retrieval(model, inputs)?,
-        Architecture::QuestionAnswering(tokens) => answering(model, tokens, inputs)?,
+        Architecture::QuestionAnswering(tokens) => vqa(model, tokens, inputs)?,
         Architecture::Captioning(tokens) => captioning(model, tokens, inputs)?,
     };
     let found = found.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect();
@@ -143,11 +143,7 @@ fn retrieval((blip, bound): (&Blip, &BoundModel), inputs: &Tensors) -> Result<Na
     Ok(vec![("vision", vision), ("itc", itc), ("itm", itm)])
 }
 
-fn answering(
-    model: (&Blip, &BoundModel),
-    tokens: &DecoderTokens,
-    inputs: &Tensors,
-) -> Result<Named> {
+fn vqa(model: (&Blip, &BoundModel), tokens: &DecoderTokens, inputs: &Tensors) -> Result<Named> {
     let (blip, bound) = model;
     let (ids, mask) = text(inputs, "input_ids", "attention_mask")?;
     let questions = Texts { token_ids: &ids, mask: &mask };

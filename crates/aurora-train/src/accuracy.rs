@@ -66,15 +66,15 @@ impl AccuracyReport {
 }
 
 /// An answer as it is compared.
-pub fn comparable(answer: &str) -> String {
+pub fn normalize_answer(answer: &str) -> String {
     answer.split_whitespace().map(str::to_lowercase).collect::<Vec<_>>().join(" ")
 }
 
 /// What `answer` scores, 0 to 1, where `right` are the annotators' answers with their weights.
 pub fn score(answer: &str, right: &[(String, f32)]) -> f64 {
     let all: f32 = right.iter().map(|(_, weight)| weight).sum();
-    let answer = comparable(answer);
-    let given = right.iter().filter(|(known, _)| comparable(known) == answer);
+    let answer = normalize_answer(answer);
+    let given = right.iter().filter(|(known, _)| normalize_answer(known) == answer);
     let given: f32 = given.map(|(_, weight)| weight).sum();
     if all <= 0.0 {
         return 0.0;
@@ -86,7 +86,7 @@ pub fn score(answer: &str, right: &[(String, f32)]) -> f64 {
 /// The kind of a question, by the answer that most annotators gave; the first among equals.
 pub fn kind(right: &[(String, f32)]) -> &'static str {
     let most = right.iter().reduce(|best, next| if next.1 > best.1 { next } else { best });
-    let answer = most.map(|(answer, _)| comparable(answer)).unwrap_or_default();
+    let answer = most.map(|(answer, _)| normalize_answer(answer)).unwrap_or_default();
     match answer.as_str() {
         "yes" | "no" => "yes/no",
         number if number.parse::<f64>().is_ok_and(f64::is_finite) => "number",

@@ -83,18 +83,18 @@ pub enum Task {
     /// Pictures or clips are found by texts, and texts by them.
     Retrieval,
     /// Questions about pictures or clips are answered.
-    Answering,
+    Vqa,
 }
 
 impl Task {
     /// Their names in configurations.
-    pub const NAMES: &'static [&'static str] = &["retrieval", "answering"];
+    pub const NAMES: &'static [&'static str] = &["retrieval", "vqa"];
 
     /// Its name in configurations.
     pub fn name(self) -> &'static str {
         match self {
             Self::Retrieval => "retrieval",
-            Self::Answering => "answering",
+            Self::Vqa => "vqa",
         }
     }
 }
@@ -231,7 +231,7 @@ const FIELDS: &[Field] = &[
     Field {
         key: "task",
         value_type: ValueType::Choice(Task::NAMES),
-        doc: "What is learned: retrieval (pictures or clips by texts and the other way round) or answering (questions about them).",
+        doc: "What is learned: retrieval (pictures or clips by texts and the other way round) or vqa (questions about them).",
     },
     Field { key: "device", value_type: schema::DEVICE, doc: schema::DEVICE_DOC },
     Field {
@@ -262,7 +262,7 @@ const FIELDS: &[Field] = &[
     Field {
         key: "model.decoder",
         value_type: ValueType::Choice(&["checkpoint", "from_encoder"]),
-        doc: "Decoder of task answering: checkpoint, the backbone's own, or from_encoder, initialized from the text encoder of a backbone for retrieval.",
+        doc: "Decoder of task vqa: checkpoint, the backbone's own, or from_encoder, initialized from the text encoder of a backbone for retrieval.",
     },
 ];
 
@@ -332,9 +332,9 @@ impl RunConfig for Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        if self.task == Task::Answering && self.evaluation.k_test == 0 {
+        if self.task == Task::Vqa && self.evaluation.k_test == 0 {
             return Err(ConfigError::Conflict(
-                "`evaluation.k_test` is 0: with task answering it is the number of candidates that are compared in \
+                "`evaluation.k_test` is 0: with task vqa it is the number of candidates that are compared in \
                  full, at least 1"
                     .to_owned(),
             ));

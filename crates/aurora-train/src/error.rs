@@ -150,9 +150,9 @@ pub enum Error {
     #[error(
         "the backbone is a model for {architecture}, and `task` is {task:?}: {}",
         match *task {
-            "answering" => "give a backbone with a decoder, or set `model.decoder` to \"from_encoder\", which begins one from the \
+            "vqa" => "give a backbone with a decoder, or set `model.decoder` to \"from_encoder\", which begins one from the \
                             text encoder of a model for retrieval",
-            _ => "give a model for retrieval, or set `task` to \"answering\"",
+            _ => "give a model for retrieval, or set `task` to \"vqa\"",
         }
     )]
     OtherForm {

@@ -1,7 +1,6 @@
 #![doc = include_str!("../README.md")]
 
 pub mod accuracy;
-pub mod answering;
 pub mod config;
 pub mod descent;
 pub mod error;
@@ -23,5 +22,6 @@ pub mod schedule;
 pub mod school;
 pub mod teachers;
 pub mod trainer;
+pub mod vqa;
 
 pub use error::{Error, Result};

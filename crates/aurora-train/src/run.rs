@@ -7,7 +7,7 @@
 //! adapter/        the best adapter
 //! summary.json    before, after and what it took
 //! skipped.jsonl   pictures and rows that were left out, where some were
-//! answers.json    task answering: how the tuned model answers the test questions
+//! answers.json    task vqa: how the tuned model answers the test questions
 //! ```
 //!
 //! Files and folders are written aside and renamed, so that what carries its final name is whole.

@@ -12,12 +12,12 @@ use aurora_layers::{AdaptedParams, Architecture, Backbone, Blip};
 use candle_core::{Device, Tensor, Var};
 use std::sync::Arc;
 
-use crate::answering::{Asked, answer_loss, read_questions};
 use crate::config::{Config, LearningRates, Task};
 use crate::descent::{Descended, Descent};
 use crate::error::{Error, Result};
 use crate::queue::FeatureQueue;
 use crate::retrieval::Pairs;
+use crate::vqa::{VqaBatch, answer_loss, encode_questions};
 
 use live::Live;
 use retrieval::{Followed, Retrieval};
@@ -39,7 +39,7 @@ pub enum Examples<'a> {
     /// For retrieval.
     Pairs(Pairs<'a>),
     /// For question answering.
-    Questions(Asked<'a>),
+    Questions(VqaBatch<'a>),
 }
 
 impl<'a> From<&Pairs<'a>> for Examples<'a> {
@@ -48,8 +48,8 @@ impl<'a> From<&Pairs<'a>> for Examples<'a> {
     }
 }
 
-impl<'a> From<&Asked<'a>> for Examples<'a> {
-    fn from(asked: &Asked<'a>) -> Self {
+impl<'a> From<&VqaBatch<'a>> for Examples<'a> {
+    fn from(asked: &VqaBatch<'a>) -> Self {
         Self::Questions(*asked)
     }
 }
@@ -66,7 +66,7 @@ pub struct Trainer {
 #[derive(Debug)]
 enum Objective {
     Retrieval(Box<Retrieval>),
-    Answering,
+    Vqa,
 }
 
 /// A loss with its parts, and what retrieval keeps of the step for those to come.
@@ -90,7 +90,7 @@ impl Trainer {
         let architecture = backbone.config.architecture;
         let fits = match config.task {
             Task::Retrieval => architecture == Architecture::Retrieval,
-            Task::Answering => matches!(architecture, Architecture::QuestionAnswering(_)),
+            Task::Vqa => matches!(architecture, Architecture::QuestionAnswering(_)),
         };
         if !fits {
             return Err(Error::OtherForm {
@@ -115,7 +115,7 @@ impl Trainer {
                 );
                 Objective::Retrieval(Box::new(retrieval))
             }
-            Task::Answering => Objective::Answering,
+            Task::Vqa => Objective::Vqa,
         };
         if parameters.is_empty() {
             let kind = config.adapter.kind.name();
@@ -149,10 +149,9 @@ impl Trainer {
     pub fn set_queue(&mut self, queue: FeatureQueue) -> Result<()> {
         match &mut self.objective {
             Objective::Retrieval(retrieval) => retrieval.set_queue(queue),
-            Objective::Answering => Err(Error::OtherExamples {
-                given: "a queue of features",
-                task: Task::Answering.name(),
-            }),
+            Objective::Vqa => {
+                Err(Error::OtherExamples { given: "a queue of features", task: Task::Vqa.name() })
+            }
         }
     }
 
@@ -176,19 +175,17 @@ impl Trainer {
             (Objective::Retrieval(retrieval), Examples::Pairs(pairs)) => {
                 retrieval.losses(&self.live, pairs, step)?
             }
-            (Objective::Answering, Examples::Questions(asked)) => {
-                answering(&self.live, asked, step)?
-            }
+            (Objective::Vqa, Examples::Questions(asked)) => vqa_losses(&self.live, asked, step)?,
             (Objective::Retrieval(_), Examples::Questions(_)) => {
                 return Err(Error::OtherExamples {
                     given: "questions",
                     task: Task::Retrieval.name(),
                 });
             }
-            (Objective::Answering, Examples::Pairs(_)) => {
+            (Objective::Vqa, Examples::Pairs(_)) => {
                 return Err(Error::OtherExamples {
                     given: "pairs without questions",
-                    task: Task::Answering.name(),
+                    task: Task::Vqa.name(),
                 });
             }
         };
@@ -205,9 +202,9 @@ impl Trainer {
 }
 
 /// The loss of answers; as in the reference code there is no momentum model.
-fn answering(live: &Live, asked: &Asked, step: u64) -> Result<Losses> {
+fn vqa_losses(live: &Live, asked: &VqaBatch, step: u64) -> Result<Losses> {
     let bound = live.bind(&Examples::Questions(*asked), step)?;
-    let questions = read_questions(&live.blip, &bound, asked.images, &asked.questions)?;
+    let questions = encode_questions(&live.blip, &bound, asked.images, &asked.questions)?;
     let total = answer_loss((&live.blip, &bound), &questions, &asked.answers)?;
     Ok(Losses { total, parts: Vec::new(), followed: None })
 }

@@ -18,7 +18,7 @@ from transformers import BlipConfig, BlipForConditionalGeneration, BlipForImageT
 ALLOWED = 1e-4
 PAD, SEP, DEC, ENC = 0, 102, 30522, 30523
 WORDS = 8
-KINDS = {"retrieval": BlipForImageTextRetrieval, "answering": BlipForQuestionAnswering,
+KINDS = {"retrieval": BlipForImageTextRetrieval, "vqa": BlipForQuestionAnswering,
          "captioning": BlipForConditionalGeneration}
 LORAS = {
     "plain": dict(r=8, lora_alpha=16, target_modules=["qkv", "projection", "query", "value"],
@@ -91,18 +91,18 @@ def targets(ids, mask):
 GREEDY = dict(max_new_tokens=WORDS, do_sample=False, num_beams=1, interpolate_pos_encoding=True)
 
 
-def make_answering(out):
+def make_vqa(out):
     model = randomised(BlipForQuestionAnswering(config()), 2)
-    model.save_pretrained(out / "answering")
+    model.save_pretrained(out / "vqa")
     given, answers = inputs(224, 3, 16, 5), inputs(32, 3, 9, 6)
     ids, mask = answers["input_ids"], answers["attention_mask"]
     ids[:, 0] = DEC
-    save_file({**given, "decoder_input_ids": ids, "decoder_attention_mask": mask}, out / "answering.inputs.safetensors")
+    save_file({**given, "decoder_input_ids": ids, "decoder_attention_mask": mask}, out / "vqa.inputs.safetensors")
     with torch.no_grad():
         loss = model(**with_enc(given), decoder_input_ids=ids, decoder_attention_mask=mask, labels=targets(ids, mask),
                      interpolate_pos_encoding=True).loss
         rows = model.generate(**with_enc(given), **GREEDY)
-    save_file({"loss": loss.reshape(1), "generated": written(rows)}, out / "answering.expected.safetensors")
+    save_file({"loss": loss.reshape(1), "generated": written(rows)}, out / "vqa.expected.safetensors")
 
 
 def make_captioning(out):
@@ -145,7 +145,7 @@ def make(out):
         given = inputs(size, 3, 20, size)
         save_file(given, out / f"inputs_{size}.safetensors")
         save_file(outputs(model, given), out / f"retrieval_{size}.expected.safetensors")
-    make_answering(out)
+    make_vqa(out)
     make_captioning(out)
     given = load_file(out / "inputs_224.safetensors")
     for name, options in LORAS.items():
@@ -186,7 +186,7 @@ def compare(out):
     for size in (384, 224):
         found = load_file(out / f"retrieval_{size}.ours.safetensors")
         report.outputs(f"forward at {size} px", found, load_file(out / f"retrieval_{size}.expected.safetensors"))
-    for model in ("answering", "captioning"):
+    for model in ("vqa", "captioning"):
         found, expected = (load_file(out / f"{model}.{side}.safetensors") for side in ("ours", "expected"))
         report.outputs(f"{model} at 224 px", found, expected)
     base = load_file(out / "retrieval_224.expected.safetensors")

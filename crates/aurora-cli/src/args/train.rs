@@ -11,7 +11,7 @@ Examples:
   aurora train --config my.toml --out runs/mine
   aurora train --config my.toml --set schedule.steps=200 --out runs/short
   aurora train --set data.train=my/pictures --set data.validation=my/more --set data.test=my/rest
-  aurora train --config my.toml --set task=answering --set model.decoder=from_encoder --out runs/answers
+  aurora train --config my.toml --set task=vqa --set model.decoder=from_encoder --out runs/answers
   aurora train --resume runs/mine
 
 my.toml says which model and which pictures; settings it leaves out keep their defaults. A folder of

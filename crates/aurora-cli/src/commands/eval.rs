@@ -39,7 +39,7 @@ enum Found {
         /// Weight of the similarity beside the matching logit.
         similarity_weight: f64,
     },
-    Answering {
+    Vqa {
         /// Percent.
         accuracy: AccuracyReport,
         /// Answers to choose from.
@@ -77,10 +77,10 @@ pub fn run(args: &EvalArgs) -> Result<()> {
                 },
             )
         }
-        Measurement::Answering(found) => {
+        Measurement::Vqa(found) => {
             accuracy_table(&[("answers", &found.report)]).print();
             let (accuracy, candidates) = (found.report.clone(), measurer.candidates());
-            ("test questions", Found::Answering { accuracy, candidates })
+            ("test questions", Found::Vqa { accuracy, candidates })
         }
     };
     let adapter = args.adapter.as_ref().map(|folder| folder.display().to_string());
@@ -101,7 +101,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         let path = out.join("evaluation.json");
         let text = serde_json::to_string_pretty(&measured_here).context("evaluation.json")?;
         write_whole(&path, &(text + "\n"))?;
-        if let Measurement::Answering(found) = &measured {
+        if let Measurement::Vqa(found) = &measured {
             write_whole(&out.join("answers.json"), &found.to_json(&test)?)?;
         }
         if !skipped.is_empty() {

@@ -5,7 +5,9 @@ use aurora_data::Dataset;
 use aurora_layers::AdapterKind;
 use aurora_train::accuracy::AccuracyReport;
 use aurora_train::config::{Config, RunConfig, Task};
-use aurora_train::pipeline::{Answered, Evaluation, Given, Inputs, Measurement, Outcome, concepts};
+use aurora_train::pipeline::{
+    Evaluation, Inputs, Measurement, Outcome, Prediction, VqaEval, concepts,
+};
 use aurora_train::recall::{Recall, RetrievalReport};
 use aurora_train::rerank::NOT_RANKED;
 use aurora_train::run::RunFolder;
@@ -49,7 +51,7 @@ pub fn write(
             };
             page.captions = captions(test, before, after)?;
         }
-        (Measurement::Answering(before), Measurement::Answering(after)) => {
+        (Measurement::Vqa(before), Measurement::Vqa(after)) => {
             let kinds = || before.report.by_type.keys().chain(after.report.by_type.keys());
             page.gain = Gain::Accuracy {
                 before: of_accuracy(&before.report, kinds()),
@@ -121,7 +123,7 @@ fn tuned(config: &Config, inputs: &Inputs) -> String {
     };
     let examples = match config.task {
         Task::Retrieval => "captioned pictures",
-        Task::Answering => "questions about pictures",
+        Task::Vqa => "questions about pictures",
     };
     format!(
         "{what} {verb} trained for the backbone {}{frozen}, on {} {examples} ({}) in {} \
@@ -144,7 +146,7 @@ fn tested(config: &Config, pictures: usize) -> String {
     }
     match config.task {
         Task::Retrieval => format!("Tested on {count} pictures ({names})."),
-        Task::Answering => format!("Tested on {count} questions ({names})."),
+        Task::Vqa => format!("Tested on {count} questions ({names})."),
     }
 }
 
@@ -230,12 +232,12 @@ fn captions(test: &Dataset, before: &Evaluation, after: &Evaluation) -> Result<V
 }
 
 /// Some questions with their answers.
-fn answers(test: &Dataset, before: &Answered, after: &Answered) -> Result<Vec<AnswerRow>> {
-    let of = |given: &Given| (given.answer.clone(), given.score);
-    spaced(after.given.len())
+fn answers(test: &Dataset, before: &VqaEval, after: &VqaEval) -> Result<Vec<AnswerRow>> {
+    let of = |given: &Prediction| (given.answer.clone(), given.score);
+    spaced(after.predictions.len())
         .map(|at| {
-            let given = after.given.get(at).context("an answer to a test question")?;
-            let same = before.given.iter().find(|other| other.index == given.index);
+            let given = after.predictions.get(at).context("an answer to a test question")?;
+            let same = before.predictions.iter().find(|other| other.index == given.index);
             let sample = test.sample(given.index)?;
             let question = sample.question.as_ref().context("a question of the test set")?;
             let right = question.answers.iter().map(|(answer, weight)| match *weight {

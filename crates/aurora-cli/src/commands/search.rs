@@ -24,7 +24,7 @@ pub fn run(args: &SearchArgs) -> Result<()> {
     }
     let config: Config = resolve_on(&args.settings, &args.device)?;
     if config.task != Task::Retrieval {
-        return Err(bad_input("a search is retrieval, and `task` is \"answering\" here"));
+        return Err(bad_input("a search is retrieval, and `task` is \"vqa\" here"));
     }
     let device = model::device(&config)?;
     let (pictures, dataset) = match &args.pictures {

@@ -111,7 +111,7 @@ fn print(out: &Path, inputs: &Inputs, outcome: &Outcome) -> Result<()> {
         output::line(&line);
     }
     let page = out.join("report.html");
-    if let Measurement::Answering(_) = &outcome.after {
+    if let Measurement::Vqa(_) = &outcome.after {
         output::line(&format!(
             "\nOpen {} to see how it answers now; all its answers are in {}",
             page.display(),

@@ -40,7 +40,7 @@ fn questions_are_trained_and_measured() {
     backbone(&path.join("backbone"), 1);
     questions(&path.join("data"));
     let settings =
-        format!("{} --set task=answering --set model.decoder=from_encoder", tiny_run("{}/data"));
+        format!("{} --set task=vqa --set model.decoder=from_encoder", tiny_run("{}/data"));
     let said = works(path, &format!("train --out {{}}/run {settings}"));
     for part in ["accuracy, %", "yes/no", "number", "reachable", "answers.json"] {
         assert!(said.contains(part), "{part}: {said}");
@@ -126,11 +126,11 @@ fn a_backbone_without_a_decoder_says_how_to_begin_one() {
     questions(&path.join("data"));
     let settings = tiny_run("{}/data").replace("{}/backbone", "nano");
     for command in ["train --out {}/run", "eval"] {
-        let message = refused(path, &format!("{command} {settings} --set task=answering"));
-        for part in ["retrieval", "answering", "model.decoder", "from_encoder"] {
+        let message = refused(path, &format!("{command} {settings} --set task=vqa"));
+        for part in ["retrieval", "vqa", "model.decoder", "from_encoder"] {
             assert!(message.contains(part), "{part}: {message}");
         }
     }
-    let message = refused(path, "search cat --set task=answering");
+    let message = refused(path, "search cat --set task=vqa");
     assert!(message.contains("search") && message.contains("task"), "{message}");
 }

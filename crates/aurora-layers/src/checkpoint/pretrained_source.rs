@@ -118,7 +118,7 @@ impl PretrainedSource {
     /// The same as a model for question answering, where it was taken for one for retrieval and the checkpoint has a
     /// decoder too, as those of BLIP's pretraining have.
     #[must_use]
-    pub fn for_answering(mut self, tokens: DecoderTokens) -> Self {
+    pub fn for_vqa(mut self, tokens: DecoderTokens) -> Self {
         let word = "text_decoder.bert.embeddings.word_embeddings.weight";
         let decodes =
             self.checkpoint.as_ref().is_some_and(|stored| stored.tensor_info(word).is_some());
@@ -225,7 +225,7 @@ mod tests {
         let tokens = DecoderTokens { start_token_id: 18, end_token_id: 3, pad_token_id: 0 };
         let retrieval = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
         retrieval.write(folder.path(), DType::F32).unwrap();
-        let pretrained = PretrainedSource::open(folder.path()).unwrap().for_answering(tokens);
+        let pretrained = PretrainedSource::open(folder.path()).unwrap().for_vqa(tokens);
         assert_eq!(pretrained.config.architecture, Architecture::Retrieval, "there is no decoder");
         let started = retrieval.clone().init_decoder_from_encoder(tokens).unwrap();
         started.model().unwrap();
@@ -234,7 +234,7 @@ mod tests {
         Backbone { config: tiny(), tensors: both }.write(folder.path(), DType::F32).unwrap();
         let pretrained = PretrainedSource::open(folder.path()).unwrap();
         assert_eq!(pretrained.read(&Device::Cpu).unwrap().0.config, tiny());
-        let (read, _) = pretrained.for_answering(tokens).read(&Device::Cpu).unwrap();
+        let (read, _) = pretrained.for_vqa(tokens).read(&Device::Cpu).unwrap();
         assert_eq!(read.fingerprint().unwrap(), started.fingerprint().unwrap());
     }
 

@@ -159,7 +159,7 @@ impl DataSection {
         Field {
             key: "data.answer_list",
             value_type: ValueType::Text,
-            doc: "Answers that task answering chooses from: \"train\", those of the training questions, or a JSON list of texts.",
+            doc: "Answers that task vqa chooses from: \"train\", those of the training questions, or a JSON list of texts.",
         },
         Field {
             key: "data.num_frames",
@@ -372,7 +372,7 @@ impl EvaluationSection {
         Field {
             key: "evaluation.k_test",
             value_type: ValueType::Count(0, 1 << 20),
-            doc: "Candidates of each query that the matching head ranks, 0 ranks by similarity alone; with task answering, answers that are compared in full.",
+            doc: "Candidates of each query that the matching head ranks, 0 ranks by similarity alone; with task vqa, answers that are compared in full.",
         },
         Field {
             key: "evaluation.similarity_weight",

@@ -9,11 +9,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::feed::{Counted, Feed};
-use crate::accuracy::{AccuracyReport, comparable, kind, score};
-use crate::answering::{Texts, rank_answers, read_questions};
+use crate::accuracy::{AccuracyReport, kind, normalize_answer, score};
 use crate::config::DataSection;
 use crate::error::Result;
 use crate::progress::Progress;
+use crate::vqa::{Texts, encode_questions, rank_answers};
 
 /// The value of `data.answer_list` that stands for the answers of the training questions.
 const OF_TRAINING: &str = "train";
@@ -21,7 +21,7 @@ const OF_TRAINING: &str = "train";
 /// An answer that was given.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Given {
+pub struct Prediction {
     /// Index of the question in the dataset.
     pub index: usize,
     /// The candidate that was chosen.
@@ -32,11 +32,11 @@ pub struct Given {
 
 /// How a dataset's questions were answered.
 #[derive(Debug, Clone)]
-pub struct Answered {
+pub struct VqaEval {
     /// Accuracy.
     pub report: AccuracyReport,
     /// Every answer, in the order of the dataset.
-    pub given: Vec<Given>,
+    pub predictions: Vec<Prediction>,
 }
 
 /// A line of `answers.json`, which is the form in which VQA's answers are handed in.
@@ -46,20 +46,20 @@ struct Entry<'a> {
     answer: &'a str,
 }
 
-impl Answered {
+impl VqaEval {
     /// The answers as JSON, in the form in which VQA's are handed in. A question without a name gets its number.
     ///
     /// # Errors
     /// An index past the end of the dataset.
     pub fn to_json(&self, dataset: &Dataset) -> Result<String> {
-        let entry = |given: &Given| -> Result<String> {
+        let entry = |given: &Prediction| -> Result<String> {
             let id = dataset.sample(given.index)?.question.as_ref().and_then(|q| q.id.clone());
             let question_id = id.unwrap_or(QuestionId::Number(given.index as u64));
             let entry = Entry { question_id, answer: &given.answer };
             serde_json::to_string(&entry)
                 .map_err(|e| crate::error::Error::io("write", "answers.json", e.into()))
         };
-        let lines: Vec<String> = self.given.iter().map(entry).collect::<Result<_>>()?;
+        let lines: Vec<String> = self.predictions.iter().map(entry).collect::<Result<_>>()?;
         Ok(format!("[\n{}\n]\n", lines.join(",\n")))
     }
 }
@@ -78,17 +78,18 @@ pub fn candidates(
             let questions = train.samples().filter_map(|sample| sample.question.as_ref());
             let answers = questions.flat_map(|question| &question.answers);
             // In an order of their own, so that the order of the data does not show.
-            let answers: BTreeSet<String> = answers.map(|(answer, _)| comparable(answer)).collect();
+            let answers: BTreeSet<String> =
+                answers.map(|(answer, _)| normalize_answer(answer)).collect();
             answers.into_iter().collect()
         }
         path => answer_list(Path::new(path))?,
     };
     let mut known = BTreeSet::new();
     let all: Vec<String> =
-        all.into_iter().filter(|answer| known.insert(comparable(answer))).collect();
+        all.into_iter().filter(|answer| known.insert(normalize_answer(answer))).collect();
     if all.is_empty() {
         let what = "the list of answers".to_owned();
-        let reason = "no question of data.train has an answer; with task answering every question \
+        let reason = "no question of data.train has an answer; with task vqa every question \
                       there has one"
             .to_owned();
         return Err(aurora_data::Error::Empty { what, reason }.into());
@@ -108,22 +109,23 @@ pub fn answer(
     candidates: &[String],
     k: usize,
     progress: &mut dyn Progress,
-) -> Result<Answered> {
+) -> Result<VqaEval> {
     let device = blip.device();
     let (ids, mask) = feed.tokens.encode_batch(candidates, feed.max_tokens, Padding::Longest)?;
     let (ids, mask): (Tensor, Tensor) = (ids.to_device(device)?, mask.to_device(device)?);
     let texts = Texts { token_ids: &ids, mask: &mask };
-    let known: BTreeSet<String> = candidates.iter().map(|answer| comparable(answer)).collect();
+    let known: BTreeSet<String> =
+        candidates.iter().map(|answer| normalize_answer(answer)).collect();
     let total = dataset.len() as u64;
     let mut done = 0;
     progress.on_part("answering", done, total);
     let mut report = AccuracyReport::default();
-    let mut given = Vec::with_capacity(dataset.len());
+    let mut predictions = Vec::with_capacity(dataset.len());
     for batch in feed.measuring(dataset)?.epoch(0)? {
         let batch = batch?;
         done += batch.indices.len() as u64;
         if let Some(batch) = Counted::new(batch, device)? {
-            let keys = read_questions(blip, bound, batch.images()?, &batch.texts())?;
+            let keys = encode_questions(blip, bound, batch.images()?, &batch.texts())?;
             let chosen = rank_answers((blip, bound), &keys, &texts, k)?;
             for (&index, chosen) in batch.indices.iter().zip(chosen) {
                 let answer = candidates.get(chosen).cloned().unwrap_or_default();
@@ -131,15 +133,16 @@ pub fn answer(
                 let right = question.map(|q| q.answers.as_slice()).unwrap_or_default();
                 let scored = (!right.is_empty()).then(|| score(&answer, right));
                 if let Some(scored) = scored {
-                    let reachable = right.iter().filter(|(a, _)| known.contains(&comparable(a)));
+                    let reachable =
+                        right.iter().filter(|(a, _)| known.contains(&normalize_answer(a)));
                     let best = reachable.map(|(a, _)| score(a, right)).fold(0.0, f64::max);
                     let said = question.and_then(|question| question.kind.as_deref());
                     report.add(scored, best, said.unwrap_or_else(|| kind(right)));
                 }
-                given.push(Given { index, answer, score: scored });
+                predictions.push(Prediction { index, answer, score: scored });
             }
         }
         progress.on_part("answering", done, total);
     }
-    Ok(Answered { report, given })
+    Ok(VqaEval { report, predictions })
 }

@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use aurora_data::video::Sampling;
 
-use crate::answering::{Answers, Asked, Texts};
 use crate::config::{self, Config, Keywords, Task};
 use crate::error::Result;
 use crate::retrieval::{Images, Pairs};
 use crate::trainer::Examples;
+use crate::vqa::{Answers, Texts, VqaBatch};
 
 /// Pictures, or frames, that are encoded together when a set is measured.
 const CHUNK: usize = 64;
@@ -67,7 +67,7 @@ impl Feed {
             max_tokens: self.max_tokens,
             words: match self.task {
                 Task::Retrieval => Words::Captions,
-                Task::Answering => Words::Questions,
+                Task::Vqa => Words::Questions,
             },
             clips: has_clips(dataset).then_some(self.clips),
             threads: if self.num_workers > 0 { self.num_workers } else { base.threads },
@@ -134,7 +134,7 @@ pub(super) fn examples(batch: &Batch, task: Task) -> Result<Examples<'_>> {
             mask: texts.mask,
             ids: &batch.concepts,
         })),
-        Task::Answering => {
+        Task::Vqa => {
             let BatchAnswers { input_ids, attention_mask, questions, weights, .. } =
                 batch.answers.as_ref().ok_or_else(|| DataError::Empty {
                     what: format!("the list of answers of batch {}", batch.step),
@@ -142,7 +142,7 @@ pub(super) fn examples(batch: &Batch, task: Task) -> Result<Examples<'_>> {
                 })?;
             let answers = Texts { token_ids: input_ids, mask: attention_mask };
             let answers = Answers { texts: answers, questions, weights };
-            Ok(Examples::Questions(Asked { images, questions: texts, answers }))
+            Ok(Examples::Questions(VqaBatch { images, questions: texts, answers }))
         }
     }
 }

@@ -3,7 +3,7 @@
 use aurora_data::Dataset;
 use aurora_layers::{Blip, BoundModel};
 
-use super::answers::{Answered, answer, candidates};
+use super::answers::{VqaEval, answer, candidates};
 use super::feed::Feed;
 use super::measure::{Evaluation, measure};
 use crate::config::{Config, EvaluationSection, Task};
@@ -17,7 +17,7 @@ pub enum Measurement {
     /// Of retrieval.
     Retrieval(Evaluation),
     /// Of question answering.
-    Answering(Answered),
+    Vqa(VqaEval),
 }
 
 impl Measurement {
@@ -25,7 +25,7 @@ impl Measurement {
     pub fn figures(&self) -> Figures {
         match self {
             Self::Retrieval(found) => Figures::Recall(found.report),
-            Self::Answering(found) => Figures::Accuracy(found.report.clone()),
+            Self::Vqa(found) => Figures::Accuracy(found.report.clone()),
         }
     }
 
@@ -33,7 +33,7 @@ impl Measurement {
     pub fn similarity_weight(&self) -> Option<f64> {
         match self {
             Self::Retrieval(found) => Some(found.similarity_weight),
-            Self::Answering(_) => None,
+            Self::Vqa(_) => None,
         }
     }
 }
@@ -59,7 +59,7 @@ impl Measurer {
     ) -> Result<Self> {
         let candidates = match config.task {
             Task::Retrieval => Vec::new(),
-            Task::Answering => candidates(&config.data, train)?,
+            Task::Vqa => candidates(&config.data, train)?,
         };
         Ok(Self { feed, section: config.evaluation.clone(), candidates })
     }
@@ -99,7 +99,7 @@ impl Measurer {
                 similarity_weight,
                 progress,
             )?),
-            Task::Answering => Measurement::Answering(answer(
+            Task::Vqa => Measurement::Vqa(answer(
                 model,
                 dataset,
                 &self.feed,
@@ -110,7 +110,7 @@ impl Measurer {
         })
     }
 
-    /// That `dataset` can choose among checkpoints: with task answering, that right answers are known.
+    /// That `dataset` can choose among checkpoints: with task vqa, that right answers are known.
     ///
     /// # Errors
     /// [`Error::NothingKnown`].
@@ -118,7 +118,7 @@ impl Measurer {
         let known = |sample: &aurora_data::Sample| {
             sample.question.as_ref().is_some_and(|question| !question.answers.is_empty())
         };
-        match self.feed.task == Task::Answering && !dataset.samples().any(known) {
+        match self.feed.task == Task::Vqa && !dataset.samples().any(known) {
             true => Err(Error::NothingKnown { questions: dataset.len() }),
             false => Ok(()),
         }

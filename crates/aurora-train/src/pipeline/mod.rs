@@ -11,7 +11,7 @@ mod pretraining;
 mod sources;
 mod tuning;
 
-pub use answers::{Answered, Given, answer, candidates};
+pub use answers::{Prediction, VqaEval, answer, candidates};
 pub use feed::Feed;
 pub use measure::{Encoded, Evaluation, concepts, encode, measure};
 pub use measurement::{Measurement, Measurer};

@@ -46,8 +46,8 @@ impl Model {
         };
         let tokens = Tokens::from_file(&vocabulary)?;
         fits(&tokens, &vocabulary, pretrained.config.text.vocab_size)?;
-        if task == Task::Answering && section.decoder == DecoderSource::Checkpoint {
-            pretrained = pretrained.for_answering(decoder_tokens(&tokens));
+        if task == Task::Vqa && section.decoder == DecoderSource::Checkpoint {
+            pretrained = pretrained.for_vqa(decoder_tokens(&tokens));
         }
         let begins = begins_decoder(pretrained.config.architecture, section, task)?;
         let (backbone, report) = pretrained.read(device)?;
@@ -101,8 +101,8 @@ fn decoder_tokens(tokens: &Tokens) -> DecoderTokens {
 fn begins_decoder(architecture: Architecture, section: &ModelSection, task: Task) -> Result<bool> {
     match (task, architecture, section.decoder) {
         (Task::Retrieval, Architecture::Retrieval, _)
-        | (Task::Answering, Architecture::QuestionAnswering(_), _) => Ok(false),
-        (Task::Answering, Architecture::Retrieval, DecoderSource::FromEncoder) => Ok(true),
+        | (Task::Vqa, Architecture::QuestionAnswering(_), _) => Ok(false),
+        (Task::Vqa, Architecture::Retrieval, DecoderSource::FromEncoder) => Ok(true),
         _ => Err(Error::OtherForm { architecture: architecture.to_string(), task: task.name() }),
     }
 }

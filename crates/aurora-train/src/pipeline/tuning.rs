@@ -198,7 +198,7 @@ impl<'a> Run<'a> {
         let steps = self.config.schedule.steps;
         self.history.add(Record::new("test_after", steps).with_figures(&figures))?;
         let (inputs, run) = (self.inputs, self.folder);
-        if let Measurement::Answering(answered) = &after {
+        if let Measurement::Vqa(answered) = &after {
             run.write("answers.json", answered.to_json(&inputs.pictures.test)?)?;
         }
         let summary = Summary {
@@ -312,7 +312,7 @@ impl<'a> Run<'a> {
             Measurement::Retrieval(found) => record
                 .with("similarity_mean_recall", found.by_similarity.mean())
                 .with("similarity_weight", found.similarity_weight),
-            Measurement::Answering(_) => record,
+            Measurement::Vqa(_) => record,
         };
         let record = record.with("mean_relative_delta", self.trainer.mean_relative_delta()?);
         self.history.add(record.seconds(seconds))?;

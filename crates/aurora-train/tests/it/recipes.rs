@@ -70,7 +70,7 @@ fn recipes_name_their_task_and_the_frames_of_clips() {
         let path = folder().join(format!("{name}.toml"));
         let config = Config::resolve(Some(&path), &[] as &[&str]).unwrap();
         let asks = ["vqa", "msrvtt_qa"].contains(&name);
-        assert_eq!(config.task, if asks { Task::Answering } else { Task::Retrieval }, "{name}");
+        assert_eq!(config.task, if asks { Task::Vqa } else { Task::Retrieval }, "{name}");
         let weighs = ["msrvtt", "didemo"].contains(&name);
         assert_eq!((config.adapter.frame_aware, config.data.num_frames), (weighs, 8), "{name}");
     }

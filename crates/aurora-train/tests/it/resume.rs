@@ -42,8 +42,8 @@ fn retrieval_goes_on_from_every_step() {
 }
 
 #[test]
-fn answering_goes_on_twice() {
-    let (folder, config) = uncut(Task::Answering, &[]);
+fn vqa_resumes_twice() {
+    let (folder, config) = uncut(Task::Vqa, &[]);
     let path = folder.path().join("whole");
     for cuts in [&[(2, false), (3, false)][..], &[(4, false), (6, true)], &[(8, true)]] {
         agrees(&config, &path, cuts);
@@ -74,9 +74,9 @@ proptest! {
     /// States are saved now and then: steps after the last of them are done once more.
     #[test]
     fn steps_since_the_last_state_are_repeated(
-        every in 1u64..5, first in 0u64..4, second in 0u64..4, answering: bool,
+        every in 1u64..5, first in 0u64..4, second in 0u64..4, vqa: bool,
     ) {
-        let task = if answering { Task::Answering } else { Task::Retrieval };
+        let task = if vqa { Task::Vqa } else { Task::Retrieval };
         let every_text = format!("checkpoint.every={every}");
         let (folder, config) = uncut(task, &[&every_text, "checkpoint.keep_last=1"]);
         let first = (every + 1 + first).min(STEPS);

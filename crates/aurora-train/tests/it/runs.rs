@@ -115,9 +115,9 @@ fn broken_clips_are_left_out_and_listed() {
 #[test]
 fn questions_are_learned_and_answered() {
     let folder = tempfile::tempdir().unwrap();
-    let inputs = inputs(Task::Answering, questions(12), Skips::default());
+    let inputs = inputs(Task::Vqa, questions(12), Skips::default());
     let settings = [
-        "task=answering",
+        "task=vqa",
         "adapter.kind=full",
         "learning_rates.full.backbone=0.01",
         "schedule.steps=80",
@@ -145,7 +145,7 @@ fn questions_are_learned_and_answered() {
     assert!(file(&path, "metrics.jsonl").contains("\"accuracy\""));
     assert!(file(&path, "adapter/README.md").contains("accuracy, test"));
     // The decoder is begun anew in the same way, so the adapter fits it.
-    let begun = model(Task::Answering, "from_encoder").unwrap().backbone;
+    let begun = model(Task::Vqa, "from_encoder").unwrap().backbone;
     let loaded = load_adapter(&path.join("adapter"), &begun, &Device::Cpu).unwrap();
     assert_eq!(loaded.tensors.len(), outcome.tuned.tensors.len());
     let message = load_adapter(&path.join("adapter"), &retrieval_backbone(), &Device::Cpu);
@@ -159,29 +159,29 @@ fn questions_about_clips_and_a_list_of_answers() {
     std::fs::write(&list, "[\"yes\", \"no\", \"Yes\"]").unwrap();
     let asked = questions(9).into_iter().zip(clips(9));
     let asked = asked.map(|(sample, clip)| Sample { visual: clip.visual, ..sample }).collect();
-    let inputs = inputs(Task::Answering, asked, Skips::default());
+    let inputs = inputs(Task::Vqa, asked, Skips::default());
     let answers = format!("data.answer_list={}", list.display());
     let path = folder.path().join("run");
-    let outcome = run(&path, &inputs, &["task=answering", "data.num_frames=2", answers.as_str()]);
+    let outcome = run(&path, &inputs, &["task=vqa", "data.num_frames=2", answers.as_str()]);
     let Figures::Accuracy(after) = &outcome.summary.after else { panic!("{outcome:?}") };
     // Three of nine ask for a number, which is not among the answers.
     assert!((after.reachable - 200.0 / 3.0).abs() < 1e-9, "{after:?}");
-    let Measurement::Answering(found) = &outcome.after else { panic!("{outcome:?}") };
-    assert!(found.given.iter().all(|given| ["yes", "no"].contains(&given.answer.as_str())));
+    let Measurement::Vqa(found) = &outcome.after else { panic!("{outcome:?}") };
+    assert!(found.predictions.iter().all(|given| ["yes", "no"].contains(&given.answer.as_str())));
 }
 
 /// As of VQAv2's own test questions: they are answered, and nobody here can say how well.
 #[test]
 fn nobody_knows_the_right_answers() {
     let folder = tempfile::tempdir().unwrap();
-    let mut inputs = inputs(Task::Answering, questions(9), Skips::default());
+    let mut inputs = inputs(Task::Vqa, questions(9), Skips::default());
     let unanswered = questions(3).into_iter().map(|sample| {
         let question = sample.question.map(|asked| Question { answers: Vec::new(), ..asked });
         Sample { question, ..sample }
     });
     inputs.pictures.test = Dataset::new(unanswered.collect(), Decode::AtLoad).unwrap();
     let path = folder.path().join("run");
-    let outcome = run(&path, &inputs, &["task=answering"]);
+    let outcome = run(&path, &inputs, &["task=vqa"]);
     let Figures::Accuracy(after) = &outcome.summary.after else { panic!("{outcome:?}") };
     assert!(after.questions == 0 && after.known().is_none());
     let card = file(&path, "adapter/README.md");
@@ -200,30 +200,21 @@ fn what_cannot_be_answered_is_said() {
     let has = |message: &str, parts: &[&str]| {
         assert!(parts.iter().all(|part| message.contains(part)), "{message}");
     };
-    has(
-        &model(Task::Answering, "checkpoint").unwrap_err().to_string(),
-        &["retrieval", "model.decoder"],
-    );
-    let asked = inputs(Task::Answering, questions(9), Skips::default());
+    has(&model(Task::Vqa, "checkpoint").unwrap_err().to_string(), &["retrieval", "model.decoder"]);
+    let asked = inputs(Task::Vqa, questions(9), Skips::default());
     has(&refused("form", &asked, &[]), &["question answering", "`task`", "retrieval"]);
-    has(
-        &refused("heads", &asked, &["task=answering", "adapter.kind=heads"]),
-        &["heads", "nothing"],
-    );
-    let pairs = inputs(Task::Answering, drawings(9), Skips::default());
-    has(&refused("pairs", &pairs, &["task=answering"]), &["list of answers", "data.train"]);
-    let mut unknown = inputs(Task::Answering, questions(9), Skips::default());
+    has(&refused("heads", &asked, &["task=vqa", "adapter.kind=heads"]), &["heads", "nothing"]);
+    let pairs = inputs(Task::Vqa, drawings(9), Skips::default());
+    has(&refused("pairs", &pairs, &["task=vqa"]), &["list of answers", "data.train"]);
+    let mut unknown = inputs(Task::Vqa, questions(9), Skips::default());
     unknown.pictures.validation = Dataset::new(drawings(3), Decode::AtLoad).unwrap();
-    has(&refused("unknown", &unknown, &["task=answering"]), &["data.validation", "answer"]);
-    let set = ["task=answering", "evaluation.k_test=0"];
+    has(&refused("unknown", &unknown, &["task=vqa"]), &["data.validation", "answer"]);
+    let set = ["task=vqa", "evaluation.k_test=0"];
     has(
         &Config::resolve(None, &set).unwrap_err().to_string(),
         &["evaluation.k_test", "at least 1"],
     );
-    has(
-        &Config::resolve(None, &["task=captions"]).unwrap_err().to_string(),
-        &["task", "answering"],
-    );
+    has(&Config::resolve(None, &["task=captions"]).unwrap_err().to_string(), &["task", "vqa"]);
     let message = Config::resolve(None, &["data.frame_sampling=2"]).unwrap_err().to_string();
     has(&message, &["data.frame_sampling", "2fps"]);
 }

@@ -6,15 +6,15 @@ use aurora_layers::{
     BoundModel, DecoderTokens, GenerationConfig, LoraInit, ParamGroup, TextConfig, Variant,
     VisionConfig,
 };
-use aurora_train::answering::{
-    Answers, Texts, answer_loss, caption_loss, rank_answers, read_questions,
-};
 use aurora_train::evaluation::GalleryBuilder;
 use aurora_train::itm::HardNegatives;
 use aurora_train::momentum::Momentum;
 use aurora_train::optimizer::{AdamW, AdamWOptions, Group, Parameter};
 use aurora_train::progress::Silent;
 use aurora_train::retrieval::{Contrast, Images, Pairs, contrastive, encode, matching};
+use aurora_train::vqa::{
+    Answers, Texts, answer_loss, caption_loss, encode_questions, rank_answers,
+};
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
@@ -128,13 +128,13 @@ fn questions_are_answered() {
     let (ids, mask) = texts(&[&[22, 10, 3], &[22, 11, 12, 3], &[22, 13, 3], &[22, 14, 15, 16, 3]]);
     let answers = Texts { token_ids: &ids, mask: &mask };
     let tuning = learns(Architecture::QuestionAnswering(TOKENS), |blip, bound| {
-        let keys = read_questions(blip, bound, &images, &questions).unwrap();
+        let keys = encode_questions(blip, bound, &images, &questions).unwrap();
         let weights = [1.0, 0.6, 1.0, 1.0];
         let answers = Answers { texts: answers, questions: &[0, 1, 2, 3], weights: &weights };
         answer_loss((blip, bound), &keys, &answers).unwrap()
     });
     let (blip, bound) = (&*tuning.blip, tuning.bound());
-    let keys = read_questions(blip, &bound, &images, &questions).unwrap();
+    let keys = encode_questions(blip, &bound, &images, &questions).unwrap();
     for k in [1, 4, 9] {
         assert_eq!(rank_answers((blip, &bound), &keys, &answers, k).unwrap(), [0, 1, 2, 3]);
     }
@@ -254,7 +254,7 @@ fn what_fills_a_short_clip_up_changes_nothing() {
     let questions = Texts { token_ids: &ids, mask: &text_mask };
     let [short_loss, filled_loss, unmasked_loss] = views.map(|images| {
         let (blip, bound) = (&*tuning.blip, tuning.bound());
-        let keys = read_questions(blip, &bound, images, &questions).unwrap();
+        let keys = encode_questions(blip, &bound, images, &questions).unwrap();
         let answers = Answers { texts: questions, questions: &[0, 1, 2], weights: &[1.0; 3] };
         answer_loss((blip, &bound), &keys, &answers).unwrap().to_scalar::<f32>().unwrap()
     });
@@ -279,7 +279,7 @@ fn every_kind_learns() {
     };
     let answers = |blip: &Blip, bound: &BoundModel| {
         let texts = Texts { token_ids: &ids, mask: &mask };
-        let keys = read_questions(blip, bound, &images, &texts).unwrap();
+        let keys = encode_questions(blip, bound, &images, &texts).unwrap();
         let answers = Answers { texts, questions: &[1, 2, 3, 0], weights: &[1.0; 4] };
         answer_loss((blip, bound), &keys, &answers).unwrap()
     };

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::saved::{damaged, read_json, write_json};
 use crate::accuracy::AccuracyReport;
 use crate::error::Result;
-use crate::pipeline::{Answered, Evaluation, Given, Measurement};
+use crate::pipeline::{Evaluation, Measurement, Prediction, VqaEval};
 use crate::recall::RetrievalReport;
 
 const FIGURES: &str = "measurement.json";
@@ -30,9 +30,9 @@ enum Kept {
         images: Vec<usize>,
         texts: Vec<(usize, String)>,
     },
-    Answering {
+    Vqa {
         report: AccuracyReport,
-        given: Vec<Given>,
+        predictions: Vec<Prediction>,
     },
 }
 
@@ -51,7 +51,7 @@ pub(super) fn write(folder: &Path, measured: &Measurement) -> Result<()> {
             tensors::write(&scores, &folder.join(SCORES))?;
             Kept::Retrieval { report, by_similarity, similarity_weight, images, texts }
         }
-        Measurement::Answering(Answered { report, given }) => Kept::Answering { report, given },
+        Measurement::Vqa(VqaEval { report, predictions }) => Kept::Vqa { report, predictions },
     };
     write_json(folder, FIGURES, &kept)
 }
@@ -59,7 +59,7 @@ pub(super) fn write(folder: &Path, measured: &Measurement) -> Result<()> {
 /// Reads what that wrote.
 pub(super) fn read(folder: &Path) -> Result<Measurement> {
     Ok(match read_json(folder, FIGURES)? {
-        Kept::Answering { report, given } => Measurement::Answering(Answered { report, given }),
+        Kept::Vqa { report, predictions } => Measurement::Vqa(VqaEval { report, predictions }),
         Kept::Retrieval { report, by_similarity, similarity_weight, images, texts } => {
             let t2i = scores(folder, (texts.len(), images.len()))?;
             Measurement::Retrieval(Evaluation {

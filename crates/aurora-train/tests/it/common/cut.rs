@@ -38,7 +38,7 @@ pub fn config(task: Task, settings: &[&str]) -> Config {
 pub fn fresh(task: Task) -> Inputs {
     let samples = match task {
         Task::Retrieval => drawings(11),
-        Task::Answering => questions(11),
+        Task::Vqa => questions(11),
     };
     inputs(task, samples, Skips::default())
 }

@@ -3,7 +3,7 @@
 use super::support::{Fixture, assert_close, folder, read};
 use aurora_layers::checkpoint::{Checkpoint, hugging_face_config};
 use aurora_layers::{Backbone, CrossAttention, GenerationConfig, cls};
-use aurora_train::answering::{Texts, caption_loss, mean_text_loss, question_states};
+use aurora_train::vqa::{Texts, caption_loss, mean_text_loss, question_states};
 use candle_core::{DType, Device};
 
 /// Every tensor of the fixture's weights, in whatever order the file keeps its numbers.

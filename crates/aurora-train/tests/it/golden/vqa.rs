@@ -6,8 +6,8 @@ use aurora_layers::{
     AdaptedParams, AdapterConfig, AdapterKind, Blip, GenerationConfig, Variant,
     reference_checkpoint,
 };
-use aurora_train::answering::{
-    Answers, Texts, answer_loss, question_states, rank_answers, read_questions,
+use aurora_train::vqa::{
+    Answers, Texts, answer_loss, encode_questions, question_states, rank_answers,
 };
 use candle_core::{DType, Tensor};
 use std::collections::BTreeMap;
@@ -20,10 +20,10 @@ fn ids(tensor: &Tensor) -> Tensor {
 
 #[test]
 fn vqa() {
-    Setting::all().for_each(answering);
+    Setting::all().for_each(vqa_in_setting);
 }
 
-fn answering(setting: Setting) {
+fn vqa_in_setting(setting: Setting) {
     let (weights, io) = (read("vqa.weights.safetensors"), read("vqa.io.safetensors"));
     let config = config(&weights);
     let rank = weights["CP_C"].dims()[0];
@@ -47,7 +47,7 @@ fn answering(setting: Setting) {
 
     let (question_ids, question_mask) = (ids(&io["question_ids"]), &io["question_mask"]);
     let questions = Texts { token_ids: &question_ids, mask: question_mask };
-    let keys = read_questions(&blip, &bound, &io["image"], &questions).unwrap();
+    let keys = encode_questions(&blip, &bound, &io["image"], &questions).unwrap();
     let answers: Vec<u32> = (0u32..)
         .zip(integers(&io["n"]))
         .flat_map(|(question, count)| (0..count).map(move |_| question))

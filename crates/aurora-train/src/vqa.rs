@@ -33,7 +33,7 @@ pub struct Answers<'a> {
 
 /// Questions about pictures with their answers: what a step of training looks at.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
+pub struct VqaBatch<'a> {
     /// Pictures or clips.
     pub images: Images<'a>,
     /// A question about each.
@@ -75,7 +75,7 @@ pub fn question_states<'a>(
 ///
 /// # Errors
 /// Shapes that do not fit the model, a model without encoder or decoder.
-pub fn read_questions<'a>(
+pub fn encode_questions<'a>(
     blip: &Blip,
     bound: &BoundModel,
     images: impl Into<Images<'a>>,
