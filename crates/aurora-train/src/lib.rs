@@ -2,7 +2,6 @@
 
 pub mod accuracy;
 pub mod config;
-pub mod descent;
 pub mod error;
 pub mod evaluation;
 pub mod figures;

@@ -16,6 +16,7 @@
 //! not depend on each other, so the result has the same bits for any number of threads. On a GPU all
 //! parameters are moved by one launch, and the state stays there.
 
+pub mod step;
 mod update;
 
 use std::borrow::Cow;

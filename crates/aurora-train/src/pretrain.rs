@@ -17,10 +17,10 @@ use candle_core::{D, Device, Tensor, Var};
 use std::sync::Arc;
 
 use crate::config::{ModelSizes, PretrainConfig};
-use crate::descent::Descent;
 use crate::error::{Error, Result};
 use crate::itc::clamped_temperature;
 use crate::optimizer::Group;
+use crate::optimizer::step::OptimizerStep;
 use crate::retrieval::{Encoded, Pairs, matching_drawn};
 use crate::school::Lesson;
 use crate::teachers::Teachers;
@@ -67,7 +67,7 @@ pub struct Pretrainer {
     to_image_parts: [Var; 2],   // the same, of the patches
     to_text_teacher: [Var; 2],  // weight (384, width), bias (384)
     temperature: Var,
-    descent: Descent,
+    optimizer: OptimizerStep,
 }
 
 impl Pretrainer {
@@ -122,7 +122,8 @@ impl Pretrainer {
             Group::new("weights", rate, config.optimizer.weight_decay),
             Group::new("vectors", rate, 0.0),
         ];
-        let descent = Descent::new(parameters, groups, &config.optimizer, &config.schedule)?;
+        let optimizer =
+            OptimizerStep::new(parameters, groups, &config.optimizer, &config.schedule)?;
         let config = config.clone();
         Ok(Self {
             config,
@@ -133,7 +134,7 @@ impl Pretrainer {
             to_image_parts,
             to_text_teacher,
             temperature,
-            descent,
+            optimizer,
         })
     }
 
@@ -227,8 +228,8 @@ impl Pretrainer {
             .iter()
             .map(|(name, part, _)| Ok((*name, value(part)?)))
             .collect::<Result<_>>()?;
-        let descended = self.descent.step(&loss, step)?;
-        Ok(Trained { loss: value(&loss)?, parts: named, descended })
+        let stats = self.optimizer.step(&loss, step)?;
+        Ok(Trained { loss: value(&loss)?, parts: named, stats })
     }
 }
 

@@ -13,8 +13,8 @@ use candle_core::{Device, Tensor, Var};
 use std::sync::Arc;
 
 use crate::config::{Config, LearningRates, Task};
-use crate::descent::{Descended, Descent};
 use crate::error::{Error, Result};
+use crate::optimizer::step::{OptimizerStep, StepStats};
 use crate::queue::FeatureQueue;
 use crate::retrieval::Pairs;
 use crate::vqa::{VqaBatch, answer_loss, encode_questions};
@@ -30,7 +30,7 @@ pub struct Trained {
     /// Its parts by name.
     pub parts: Vec<(&'static str, f64)>,
     /// What the step did to the parameters.
-    pub descended: Descended,
+    pub stats: StepStats,
 }
 
 /// What one step looks at.
@@ -59,7 +59,7 @@ impl<'a> From<&VqaBatch<'a>> for Examples<'a> {
 pub struct Trainer {
     live: Live,
     objective: Objective,
-    descent: Descent,
+    optimizer: OptimizerStep,
 }
 
 /// What is minimised, with what it needs from one step to the next.
@@ -123,13 +123,14 @@ impl Trainer {
         }
         let groups =
             config.learning_rates.groups(config.adapter.kind, config.optimizer.weight_decay);
-        let descent = Descent::new(parameters, groups, &config.optimizer, &config.schedule)?;
-        Ok(Self { live, objective, descent })
+        let optimizer =
+            OptimizerStep::new(parameters, groups, &config.optimizer, &config.schedule)?;
+        Ok(Self { live, objective, optimizer })
     }
 
     /// Number of trainable values.
     pub fn trainable_parameters(&self) -> usize {
-        self.descent.parameters()
+        self.optimizer.parameters()
     }
 
     /// The frozen model that live and momentum model share.
@@ -189,7 +190,7 @@ impl Trainer {
                 });
             }
         };
-        let descended = self.descent.step(&total, step)?;
+        let stats = self.optimizer.step(&total, step)?;
         if let (Objective::Retrieval(retrieval), Examples::Pairs(pairs), Some(followed)) =
             (&mut self.objective, &examples, followed)
         {
@@ -197,7 +198,7 @@ impl Trainer {
             retrieval.enqueue(&followed, pairs.ids)?;
             self.live.tuned.update_context_bank(&followed.text_cls)?;
         }
-        Ok(Trained { loss: value(&total)?, parts, descended })
+        Ok(Trained { loss: value(&total)?, parts, stats })
     }
 }
 

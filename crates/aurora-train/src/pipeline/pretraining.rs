@@ -70,7 +70,7 @@ pub fn pretrain(
             steps,
             loss: learned.loss,
             values: &learned.parts,
-            learning_rate_factor: learned.descended.learning_rate_factor,
+            learning_rate_factor: learned.stats.learning_rate_factor,
             pairs: config.data.batch_size,
             seconds,
         });

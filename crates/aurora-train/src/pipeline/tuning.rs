@@ -281,7 +281,7 @@ impl<'a> Run<'a> {
                 steps,
                 loss: trained.loss,
                 values: &trained.parts,
-                learning_rate_factor: trained.descended.learning_rate_factor,
+                learning_rate_factor: trained.stats.learning_rate_factor,
                 pairs: batch.concepts.len(),
                 seconds,
             });
@@ -337,8 +337,8 @@ pub(super) fn step_record(trained: &Trained, step: u64) -> Record {
         record = record.with(name, *value);
     }
     record
-        .with("gradient_norm", trained.descended.gradient_norm)
-        .with("learning_rate_factor", trained.descended.learning_rate_factor)
+        .with("gradient_norm", trained.stats.gradient_norm)
+        .with("learning_rate_factor", trained.stats.learning_rate_factor)
 }
 
 fn write_adapter(

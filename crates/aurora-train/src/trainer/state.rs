@@ -29,7 +29,7 @@ impl Trainer {
         let mut state = Tensors::new();
         let live = &self.live.tuned.tensors;
         state.extend(live.iter().map(|(name, tensor)| (format!("live.{name}"), tensor.detach())));
-        state.extend(under("optimizer", self.descent.state()?));
+        state.extend(under("optimizer", self.optimizer.state()?));
         if let Objective::Retrieval(retrieval) = &self.objective {
             state.extend(retrieval.state()?);
         }
@@ -59,8 +59,8 @@ impl Trainer {
         if let Objective::Retrieval(retrieval) = &mut self.objective {
             retrieval.load_state(state)?;
         }
-        self.descent.load_state(&part(state, "optimizer"))?;
-        for parameter in self.descent.named() {
+        self.optimizer.load_state(&part(state, "optimizer"))?;
+        for parameter in self.optimizer.named() {
             // The temperature is nobody's tensor but the objective's.
             let name = match self.live.tuned.tensors.contains_key(&parameter.name) {
                 true => format!("live.{}", parameter.name),

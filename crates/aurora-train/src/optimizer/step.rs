@@ -10,7 +10,7 @@ use crate::schedule::Schedule;
 
 /// What one step did to the parameters.
 #[derive(Debug, Clone, Copy)]
-pub struct Descended {
+pub struct StepStats {
     /// Global norm of the gradient before clipping.
     pub gradient_norm: f64,
     /// Factor of the schedule on every learning rate.
@@ -19,13 +19,13 @@ pub struct Descended {
 
 /// The parameters of a run and how they follow the gradient.
 #[derive(Debug)]
-pub struct Descent {
+pub struct OptimizerStep {
     optimizer: AdamW,
     schedule: Schedule,
     max_norm: f64,
 }
 
-impl Descent {
+impl OptimizerStep {
     /// `parameters` are (name, variable, group).
     ///
     /// # Errors
@@ -77,7 +77,7 @@ impl Descent {
     ///
     /// # Errors
     /// A loss that is not a number; a parameter without gradient: all are named, and nothing is moved.
-    pub fn step(&mut self, loss: &Tensor, step: u64) -> Result<Descended> {
+    pub fn step(&mut self, loss: &Tensor, step: u64) -> Result<StepStats> {
         let value = f64::from(loss.to_scalar::<f32>()?);
         if !value.is_finite() {
             return Err(Error::NotFinite { what: format!("the loss of step {step}"), value });
@@ -86,6 +86,6 @@ impl Descent {
         let gradient_norm = clip_gradients(&mut grads, self.optimizer.parameters(), self.max_norm)?;
         let learning_rate_factor = self.schedule.factor(step);
         self.optimizer.step(&grads, learning_rate_factor)?;
-        Ok(Descended { gradient_norm, learning_rate_factor })
+        Ok(StepStats { gradient_norm, learning_rate_factor })
     }
 }
