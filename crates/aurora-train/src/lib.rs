@@ -2,6 +2,7 @@
 
 pub mod accuracy;
 pub mod config;
+pub mod distill;
 pub mod error;
 pub mod evaluation;
 pub mod figures;
@@ -10,7 +11,6 @@ pub mod itm;
 pub mod momentum;
 pub mod optimizer;
 pub mod pipeline;
-pub mod pretrain;
 pub mod progress;
 pub mod queue;
 pub mod recall;
@@ -18,8 +18,6 @@ pub mod rerank;
 pub mod retrieval;
 pub mod run;
 pub mod schedule;
-pub mod school;
-pub mod teachers;
 pub mod trainer;
 pub mod vqa;
 

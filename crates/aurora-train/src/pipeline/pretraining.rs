@@ -13,13 +13,13 @@ use super::measure::{Evaluation, measure};
 use super::sources::open;
 use super::tuning::{History, step_record};
 use crate::config::{PretrainConfig, RunConfig, Task};
+use crate::distill::Pretrainer;
+use crate::distill::loader::DistillLoader;
+use crate::distill::teachers::TeacherFeatures;
 use crate::error::{Error, Result};
 use crate::figures::Figures;
-use crate::pretrain::Pretrainer;
 use crate::progress::{EvaluationReport, Progress, StepReport};
 use crate::run::{Record, RunFolder};
-use crate::school::School;
-use crate::teachers::Teachers;
 
 /// What a pretraining came to.
 #[derive(Debug)]
@@ -49,20 +49,20 @@ pub fn pretrain(
 ) -> Result<Pretrained> {
     let start = Instant::now();
     run.write_config(&config.to_toml()?)?;
-    // Lessons are drawn on the CPU and moved: the teachers' views are more than a step needs.
-    let teachers = Teachers::read(Path::new(&config.pretrain.teachers), &Device::Cpu)?;
+    // Batches are drawn on the CPU and moved: the teachers' views are more than a step needs.
+    let teachers = TeacherFeatures::read(Path::new(&config.pretrain.teachers), &Device::Cpu)?;
     let tokens = Arc::new(embedded::vocabulary()?);
     let reading = source::Options { captions: Captions::Required, ..source::Options::default() };
     let open = |names, split| open(names, split, &reading, &Skips::default());
     let validation = open(&config.data.validation, Split::Validation)?;
     let test = open(&config.data.test, Split::Test)?;
     let mut model = Pretrainer::new(config, &teachers, device)?;
-    let school = School::new(config, &teachers, &tokens)?;
+    let loader = DistillLoader::new(config, &teachers, &tokens)?;
     let mut history = History::new(run)?;
     let steps = config.schedule.steps;
     for step in 0..steps {
         let begun = Instant::now();
-        let learned = model.step(&school.lesson(step)?.to_device(device)?, step)?;
+        let learned = model.step(&loader.batch(step)?.to_device(device)?, step)?;
         let (done, seconds) = (step + 1, begun.elapsed().as_secs_f64());
         history.add(step_record(&learned, done).seconds(seconds))?;
         progress.on_step(&StepReport {

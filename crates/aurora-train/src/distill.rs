@@ -7,6 +7,9 @@
 //! targets are soft by the text teacher's similarities, and pictures and texts that stand alone join the regressions.
 //! The maps to the teachers' own spaces are thrown away afterwards.
 
+pub mod loader;
+pub mod teachers;
+
 use aurora_kernels::random::Stream;
 use aurora_kernels::{cross_entropy, linear, soft_cross_entropy};
 use aurora_layers::{
@@ -17,13 +20,13 @@ use candle_core::{D, Device, Tensor, Var};
 use std::sync::Arc;
 
 use crate::config::{ModelSizes, PretrainConfig};
+use crate::distill::loader::DistillBatch;
+use crate::distill::teachers::TeacherFeatures;
 use crate::error::{Error, Result};
 use crate::itc::clamped_temperature;
 use crate::optimizer::Group;
 use crate::optimizer::step::OptimizerStep;
 use crate::retrieval::{Encoded, Pairs, matching_drawn};
-use crate::school::Lesson;
-use crate::teachers::Teachers;
 use crate::trainer::Trained;
 
 impl ModelSizes {
@@ -75,7 +78,11 @@ impl Pretrainer {
     ///
     /// # Errors
     /// Sizes that cannot be; teachers made for another vocabulary or width.
-    pub fn new(config: &PretrainConfig, teachers: &Teachers, device: &Device) -> Result<Self> {
+    pub fn new(
+        config: &PretrainConfig,
+        teachers: &TeacherFeatures,
+        device: &Device,
+    ) -> Result<Self> {
         let model = config.model.blip();
         fits(config, teachers)?;
         let mut backbone = Backbone::random(model.clone(), config.seed, device)?;
@@ -155,42 +162,42 @@ impl Pretrainer {
     ///
     /// # Errors
     /// Shapes that do not fit the model, a loss that is not a number, a parameter without gradient.
-    pub fn step(&mut self, lesson: &Lesson, step: u64) -> Result<Trained> {
+    pub fn step(&mut self, batch: &DistillBatch, step: u64) -> Result<Trained> {
         let settings = self.config.pretrain.clone();
         let bound = self.live.bind(&self.blip, None)?;
-        let batch = lesson.ids.len();
-        let image_states = self.blip.encode_image(&lesson.images, &bound)?;
-        let text_cls = self.blip.encode_text_cls(&lesson.token_ids, &lesson.mask, &bound)?;
+        let count = batch.ids.len();
+        let image_states = self.blip.encode_image(&batch.images, &bound)?;
+        let text_cls = self.blip.encode_text_cls(&batch.token_ids, &batch.mask, &bound)?;
 
         let toward = |x: &Tensor, [weight, bias]: &[Var; 2]| -> Result<Tensor> {
             normalize(&linear(x, weight.as_tensor(), Some(bias.as_tensor()))?).map_err(Into::into)
         };
         let image_guess = toward(&cls(&image_states)?, &self.to_image_teacher)?; // (pictures, components)
         let text_guess = toward(&text_cls, &self.to_text_teacher)?; // (texts, 384)
-        let image_cosine = one_minus_cosine(&image_guess, &lesson.image_teacher)?;
-        let text_cosine = one_minus_cosine(&text_guess, &lesson.text_teacher)?;
+        let image_cosine = one_minus_cosine(&image_guess, &batch.image_teacher)?;
+        let text_cosine = one_minus_cosine(&text_guess, &batch.text_teacher)?;
         let sharp =
-            (image_guess.matmul(&lesson.image_teacher.t()?)? / settings.image_nce_temperature)?;
-        let own = Tensor::arange(0u32, lesson.images.dim(0)? as u32, lesson.images.device())?;
+            (image_guess.matmul(&batch.image_teacher.t()?)? / settings.image_nce_temperature)?;
+        let own = Tensor::arange(0u32, batch.images.dim(0)? as u32, batch.images.device())?;
         let image_nce = cross_entropy(&sharp, &own)?;
         let patches = image_states.narrow(1, 1, image_states.dim(1)? - 1)?.contiguous()?;
         let parts = toward(&patches, &self.to_image_parts)?; // (pictures, parts, components)
-        let image_local = one_minus_cosine(&parts, &normalize(&lesson.image_local)?)?;
+        let image_local = one_minus_cosine(&parts, &normalize(&batch.image_local)?)?;
 
         let image = bound.image_features(&image_states)?; // (pictures, joint)
         let text = bound.text_cls_features(&text_cls)?; // (texts, joint)
-        let joint = (one_minus_cosine(&image, &lesson.image_joint)?
-            + one_minus_cosine(&text, &lesson.text_joint)?)?;
+        let joint = (one_minus_cosine(&image, &batch.image_joint)?
+            + one_minus_cosine(&text, &batch.text_joint)?)?;
 
-        let first = |tensor: &Tensor| tensor.narrow(0, 0, batch);
+        let first = |tensor: &Tensor| tensor.narrow(0, 0, count);
         let (image_states, text_cls) = (first(&image_states)?, first(&text_cls)?);
         let (image, text) = (first(&image)?, first(&text)?);
         let temperature = clamped_temperature(self.temperature.as_tensor())?;
         let scores = image.matmul(&text.t()?)?.broadcast_div(&temperature)?; // (batch, batch)
-        let captions = first(&lesson.text_teacher)?;
+        let captions = first(&batch.text_teacher)?;
         let targets = soft_targets(
             &captions,
-            &lesson.ids,
+            &batch.ids,
             settings.soft_target_weight,
             settings.soft_temperature,
         )?;
@@ -208,12 +215,12 @@ impl Pretrainer {
             // From the first step, so that every parameter has a gradient; weightless until its turn comes, and then
             // on a part of the batch, since each of its pairs costs a pass of its own.
             let weight = if step >= settings.itm_from_step { settings.itm_weight } else { 0.0 };
-            let rows = batch.min(if weight > 0.0 { settings.itm_pairs } else { 8 });
+            let rows = count.min(if weight > 0.0 { settings.itm_pairs } else { 8 });
             let encoded = Encoded { image_states, text_cls, image, text, frames: None };
             let model = (&*self.blip, &bound);
             let key = (self.config.seed, step);
-            let (token_ids, mask) = (&first(&lesson.token_ids)?, &first(&lesson.mask)?);
-            let pairs = Pairs { token_ids, mask, ..lesson.pairs() };
+            let (token_ids, mask) = (&first(&batch.token_ids)?, &first(&batch.mask)?);
+            let pairs = Pairs { token_ids, mask, ..batch.pairs() };
             let itm = matching_drawn(model, &pairs, &encoded, &scores, rows, key)?;
             losses.push(("itm", itm, weight));
         }
@@ -238,7 +245,7 @@ fn one_minus_cosine(guess: &Tensor, teacher: &Tensor) -> Result<Tensor> {
 }
 
 /// That the teachers spoke of pictures and a joint space of this model's sizes.
-fn fits(config: &PretrainConfig, teachers: &Teachers) -> Result<()> {
+fn fits(config: &PretrainConfig, teachers: &TeacherFeatures) -> Result<()> {
     let model = &config.model;
     let wanted = [
         ("side of the views", teachers.views.dim(1)?, model.image_size),

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 
 /// The teachers' features.
 #[derive(Debug, Clone)]
-pub struct Teachers {
+pub struct TeacherFeatures {
     /// Pixels of the views (views, size, size, 3), u8.
     pub views: Tensor,
     /// Row of each view's picture in the openclipart pack (all splits); -1 for a picture without a caption.
@@ -42,7 +42,7 @@ pub struct Teachers {
     pub words: Tensor,
 }
 
-impl Teachers {
+impl TeacherFeatures {
     /// Read the folder that `cargo xtask teachers` wrote.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! What a step of pretraining is taught: views with their captions, texts alone, pictures alone, and what the teachers
+//! Batches of the distillation: views with their captions, texts alone, pictures alone, and what the teachers
 //! say of each.
 
 use aurora_data::{Dataset, Decode, Keywords, Padding, Split, Tokens, embedded, transform};
@@ -6,14 +6,14 @@ use aurora_kernels::random::Stream;
 use candle_core::{DType, Device, Tensor};
 
 use crate::config::PretrainConfig;
+use crate::distill::teachers::TeacherFeatures;
 use crate::error::{Error, Result};
 use crate::retrieval::Pairs;
-use crate::teachers::Teachers;
 
 /// One step's pictures and texts with the teachers' features. The first `ids` of both belong together; pictures and
 /// texts past them stand alone.
 #[derive(Debug, Clone)]
-pub struct Lesson {
+pub struct DistillBatch {
     /// Pictures (pictures, 3, size, size), normalised.
     pub images: Tensor,
     /// Token ids (texts, length), u32, some masked.
@@ -34,7 +34,7 @@ pub struct Lesson {
     pub text_joint: Tensor,
 }
 
-impl Lesson {
+impl DistillBatch {
     /// The pairs, with the pictures and texts that stand alone behind them.
     pub fn pairs(&self) -> Pairs<'_> {
         Pairs {
@@ -65,25 +65,25 @@ impl Lesson {
     }
 }
 
-/// Draws lessons.
+/// Draws batches.
 #[derive(Debug)]
-pub struct School<'a> {
+pub struct DistillLoader<'a> {
     config: &'a PretrainConfig,
-    teachers: &'a Teachers,
+    teachers: &'a TeacherFeatures,
     tokens: &'a Tokens,
     pack: Dataset,
     captioned: Vec<u32>, // rows of the views
     alone: Vec<u32>,
 }
 
-impl<'a> School<'a> {
+impl<'a> DistillLoader<'a> {
     /// Views with and without captions from the teachers' folder, captions from the embedded pack.
     ///
     /// # Errors
     /// Teachers made for another pack, or with a view of a picture that is held out.
     pub fn new(
         config: &'a PretrainConfig,
-        teachers: &'a Teachers,
+        teachers: &'a TeacherFeatures,
         tokens: &'a Tokens,
     ) -> Result<Self> {
         let pack = Dataset::new(embedded::openclipart()?, Decode::OnUse)?;
@@ -116,16 +116,20 @@ impl<'a> School<'a> {
         Ok(Self { config, teachers, tokens, pack, captioned, alone })
     }
 
-    /// The lesson of a step: a function of seed and step alone.
+    /// The batch of a step: a function of seed and step alone.
     ///
     /// # Errors
     /// What candle reports.
-    pub fn lesson(&self, step: u64) -> Result<Lesson> {
+    pub fn batch(&self, step: u64) -> Result<DistillBatch> {
         let (seed, settings) = (self.config.seed, &self.config.pretrain);
         let teachers = self.teachers;
         let device = teachers.text.device();
-        let mut views =
-            deal(&self.captioned, (seed, "pretraining pairs"), step, self.config.data.batch_size);
+        let mut views = epoch_sampler(
+            &self.captioned,
+            (seed, "pretraining pairs"),
+            step,
+            self.config.data.batch_size,
+        );
         let mut texts = Vec::with_capacity(views.len() + settings.text_only);
         let mut text_teacher = Vec::with_capacity(views.len() + settings.text_only);
         let mut ids = Vec::with_capacity(views.len());
@@ -147,16 +151,21 @@ impl<'a> School<'a> {
             texts.push(teachers.string_texts[row].clone());
             text_teacher.push(teachers.strings.get(row)?);
         }
-        views.extend(deal(&self.alone, (seed, "pretraining pictures"), step, settings.image_only));
+        views.extend(epoch_sampler(
+            &self.alone,
+            (seed, "pretraining pictures"),
+            step,
+            settings.image_only,
+        ));
 
         let (token_ids, mask) =
             self.tokens.encode_batch(&texts, self.config.model.max_positions, Padding::Longest)?;
         let text_teacher = Tensor::stack(&text_teacher, 0)?;
         let count = views.len();
         let views = Tensor::from_vec(views, count, device)?;
-        Ok(Lesson {
+        Ok(DistillBatch {
             images: normalised(&teachers.views.index_select(&views, 0)?)?,
-            token_ids: self.hide(&token_ids, step)?,
+            token_ids: self.mask_tokens(&token_ids, step)?,
             mask,
             ids,
             image_teacher: teachers.image.index_select(&views, 0)?,
@@ -168,7 +177,7 @@ impl<'a> School<'a> {
     }
 
     /// Replace a share of the word pieces by `[MASK]`.
-    fn hide(&self, token_ids: &Tensor, step: u64) -> Result<Tensor> {
+    fn mask_tokens(&self, token_ids: &Tensor, step: u64) -> Result<Tensor> {
         let special = self.tokens.special();
         let kept = [special.pad, special.cls, special.sep];
         let mut stream = Stream::new(self.config.seed, "token mask", step, 0);
@@ -182,20 +191,21 @@ impl<'a> School<'a> {
     }
 }
 
-/// Cards `step * count ..` of an endless sequence of shuffled decks.
-fn deal(deck: &[u32], (seed, purpose): (u64, &str), step: u64, count: usize) -> Vec<u32> {
-    let mut dealt = Vec::with_capacity(count);
+/// Items `step * count ..` of an endless sequence of epochs, each shuffled anew.
+fn epoch_sampler(items: &[u32], (seed, purpose): (u64, &str), step: u64, count: usize) -> Vec<u32> {
+    let mut drawn = Vec::with_capacity(count);
     let mut shuffled: Option<(u64, Vec<u32>)> = None;
-    for card in step * count as u64..(step + 1) * count as u64 {
-        let (epoch, place) = (card / deck.len() as u64, (card % deck.len() as u64) as usize);
+    for position in step * count as u64..(step + 1) * count as u64 {
+        let (epoch, place) =
+            (position / items.len() as u64, (position % items.len() as u64) as usize);
         if shuffled.as_ref().is_none_or(|(of, _)| *of != epoch) {
-            let mut order = deck.to_vec();
+            let mut order = items.to_vec();
             Stream::new(seed, purpose, epoch, 0).shuffle(&mut order);
             shuffled = Some((epoch, order));
         }
-        dealt.extend(shuffled.as_ref().and_then(|(_, order)| order.get(place)));
+        drawn.extend(shuffled.as_ref().and_then(|(_, order)| order.get(place)));
     }
-    dealt
+    drawn
 }
 
 /// Pixels (pictures, size, size, 3) u8 to (pictures, 3, size, size) f32, normalised as [`transform`] does.
@@ -213,18 +223,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_card_comes_once_an_epoch_whatever_the_hand() {
-        let deck: Vec<u32> = (10..27).collect();
-        let hands = |count: usize, steps: u64| -> Vec<u32> {
-            (0..steps).flat_map(|step| deal(&deck, (3, "test"), step, count)).collect()
+    fn every_item_comes_once_an_epoch_whatever_the_batch_size() {
+        let items: Vec<u32> = (10..27).collect();
+        let batches = |count: usize, steps: u64| -> Vec<u32> {
+            (0..steps).flat_map(|step| epoch_sampler(&items, (3, "test"), step, count)).collect()
         };
-        let mut first = hands(1, 17);
-        assert_eq!(hands(5, 7)[..17], first[..], "the sequence does not depend on the hand");
-        assert_ne!(first, hands(1, 34)[17..], "an epoch has an order of its own");
+        let mut first = batches(1, 17);
+        assert_eq!(
+            batches(5, 7)[..17],
+            first[..],
+            "the sequence does not depend on the batch size"
+        );
+        assert_ne!(first, batches(1, 34)[17..], "an epoch has an order of its own");
         first.sort_unstable();
-        assert_eq!(first, deck);
-        assert_eq!(hands(40, 1).len(), 40);
-        assert!(deal(&deck, (3, "test"), 9, 0).is_empty());
+        assert_eq!(first, items);
+        assert_eq!(batches(40, 1).len(), 40);
+        assert!(epoch_sampler(&items, (3, "test"), 9, 0).is_empty());
     }
 
     #[test]
