@@ -23,8 +23,8 @@ fn main() -> Result<()> {
 }
 
 fn report() -> Result<ReportPage> {
-    let before = Recall { image_to_text: [1.3, 5.2, 9.1], text_to_image: [1.7, 6.0, 10.6] };
-    let after = Recall { image_to_text: [6.4, 17.0, 25.5], text_to_image: [5.9, 18.3, 27.7] };
+    let baseline = Recall { image_to_text: [1.3, 5.2, 9.1], text_to_image: [1.7, 6.0, 10.6] };
+    let tuned = Recall { image_to_text: [6.4, 17.0, 25.5], text_to_image: [5.9, 18.3, 27.7] };
     let chance = Recall { image_to_text: [0.3, 1.6, 3.2], text_to_image: [0.3, 1.6, 3.2] };
     let mut captions = Vec::new();
     for (index, caption) in
@@ -34,10 +34,10 @@ fn report() -> Result<ReportPage> {
     {
         captions.push(CaptionRow {
             caption: (*caption).to_owned(),
-            before: hits(index, 3 + index)?,
-            after: hits(index, index % 3)?,
-            rank_before: Some(4 + index * 7),
-            rank_after: Some(1 + index % 3),
+            baseline: hits(index, 3 + index)?,
+            tuned: hits(index, index % 3)?,
+            rank_baseline: Some(4 + index * 7),
+            rank_tuned: Some(1 + index % 3),
         });
     }
     Ok(ReportPage {
@@ -47,7 +47,7 @@ fn report() -> Result<ReportPage> {
                 openclipart drawings, stayed frozen."
                 .to_owned(),
         test: "The 316 test pictures show things that no training picture showed.".to_owned(),
-        gain: Gain::Recall { before, after, chance: Some(chance) },
+        gain: Gain::Recall { baseline, tuned, chance: Some(chance) },
         facts: facts(),
         charts: charts(),
         captions,

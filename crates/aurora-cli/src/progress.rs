@@ -4,7 +4,7 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use aurora_train::figures::Figures;
+use aurora_train::metrics::TaskMetrics;
 use aurora_train::progress::{EvaluationReport, Progress, StepReport};
 use aurora_train::recall::RetrievalReport;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -106,19 +106,19 @@ impl Pace {
 }
 
 fn evaluation_words(report: &EvaluationReport<'_>) -> String {
-    let parts = match report.figures {
-        Figures::Recall(RetrievalReport { i2t, t2i }) => format!(
+    let parts = match report.metrics {
+        TaskMetrics::Recall(RetrievalReport { i2t, t2i }) => format!(
             "R@1/5/10 to text {:.1} {:.1} {:.1}, to picture {:.1} {:.1} {:.1}",
             i2t.r1, i2t.r5, i2t.r10, t2i.r1, t2i.r5, t2i.r10
         ),
-        Figures::Accuracy(accuracy) => format!("{} questions", count(accuracy.questions)),
+        TaskMetrics::Accuracy(accuracy) => format!("{} questions", count(accuracy.questions)),
     };
     format!(
         "step {} {}: {} {:.2} % ({parts}) in {}{}",
         report.step,
         report.split,
-        report.figures.name(),
-        report.figures.headline(),
+        report.metrics.name(),
+        report.metrics.primary(),
         duration(report.seconds),
         if report.best { ", best so far" } else { "" }
     )
@@ -292,12 +292,12 @@ mod tests {
     #[test]
     fn evaluations_are_told_with_all_recalls() {
         let recall = Recall { r1: 1.0, r5: 2.0, r10: 3.0 };
-        let report = Figures::Recall(RetrievalReport { i2t: recall, t2i: recall });
+        let report = TaskMetrics::Recall(RetrievalReport { i2t: recall, t2i: recall });
         let mut lines = Lines::new(Vec::new());
         lines.on_evaluation(&EvaluationReport {
             step: 5,
             split: "validation",
-            figures: &report,
+            metrics: &report,
             best: true,
             seconds: 1.5,
         });
@@ -313,9 +313,9 @@ mod tests {
         let mut report = AccuracyReport::default();
         report.add(1.0, 1.0, "yes/no");
         report.add(0.5, 1.0, "other");
-        let figures = Figures::Accuracy(report);
+        let metrics = TaskMetrics::Accuracy(report);
         let (split, best) = ("validation", false);
-        let report = EvaluationReport { step: 7, split, figures: &figures, best, seconds: 1.0 };
+        let report = EvaluationReport { step: 7, split, metrics: &metrics, best, seconds: 1.0 };
         assert_eq!(
             evaluation_words(&report),
             "step 7 validation: accuracy 75.00 % (2 questions) in 1.0 s"

@@ -1,6 +1,6 @@
 //! How a run tells the outside what it does. Nothing here prints: the caller decides.
 
-use crate::figures::Figures;
+use crate::metrics::TaskMetrics;
 
 /// What is known after an optimiser step.
 #[derive(Debug, Clone, Copy)]
@@ -29,7 +29,7 @@ pub struct EvaluationReport<'a> {
     /// Which split ("validation", "test").
     pub split: &'a str,
     /// What was measured.
-    pub figures: &'a Figures,
+    pub metrics: &'a TaskMetrics,
     /// Whether it is the best of the run so far.
     pub best: bool,
     /// Wall time in seconds.

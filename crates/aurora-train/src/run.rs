@@ -5,7 +5,7 @@
 //! metrics.jsonl   one JSON object a line, appended and flushed as the run goes
 //! checkpoints/    while the run is under way: saved states to go on from
 //! adapter/        the best adapter
-//! summary.json    before, after and what it took
+//! summary.json    baseline, tuned and what it took
 //! skipped.jsonl   pictures and rows that were left out, where some were
 //! answers.json    task vqa: how the tuned model answers the test questions
 //! ```
@@ -24,13 +24,13 @@ use aurora_data::Skipped;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::figures::Figures;
+use crate::metrics::TaskMetrics;
 
 pub use checkpoints::Checkpoints;
-pub use metrics::{Metrics, Record};
+pub use metrics::{MetricsLog, MetricsRecord};
 
 /// Names whose presence says that a folder holds a run.
-const TRACES: [&str; 5] =
+const RUN_MARKERS: [&str; 5] =
     ["config.toml", "metrics.jsonl", "summary.json", "adapter", "checkpoints"];
 
 /// A folder for one run.
@@ -46,7 +46,7 @@ impl RunFolder {
     /// [`Error::RunExists`], or a folder that cannot be made.
     pub fn create(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
-        if let Some(found) = TRACES.into_iter().find(|name| path.join(name).exists()) {
+        if let Some(found) = RUN_MARKERS.into_iter().find(|name| path.join(name).exists()) {
             return Err(Error::RunExists { path, found });
         }
         fs::create_dir_all(&path).map_err(|e| Error::io("create folder", &path, e))?;
@@ -167,9 +167,9 @@ fn remove_folder(path: &Path) -> Result<()> {
 #[serde(deny_unknown_fields)]
 pub struct Summary {
     /// The bare backbone on the test split.
-    pub before: Figures,
+    pub baseline: TaskMetrics,
     /// The tuned model on the test split.
-    pub after: Figures,
+    pub tuned: TaskMetrics,
     /// Values that were trained.
     pub trainable_parameters: u64,
     /// Values of the backbone.
@@ -238,8 +238,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let run = RunFolder::create(folder.path()).unwrap();
         let summary = Summary {
-            before: Figures::Recall(RetrievalReport::default()),
-            after: Figures::Recall(RetrievalReport::default()),
+            baseline: TaskMetrics::Recall(RetrievalReport::default()),
+            tuned: TaskMetrics::Recall(RetrievalReport::default()),
             trainable_parameters: 1,
             backbone_parameters: 2,
             adapter_bytes: 3,
@@ -255,20 +255,20 @@ mod tests {
         keys.sort_unstable();
         let expected = [
             "adapter_bytes",
-            "after",
             "backbone_parameters",
-            "before",
+            "baseline",
             "seconds",
             "seed",
             "test_pairs",
             "trainable_parameters",
+            "tuned",
         ];
         assert_eq!(keys, expected);
-        assert!(value["before"]["i2t"]["r10"].is_number());
+        assert!(value["baseline"]["i2t"]["r10"].is_number());
         assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), summary);
         let mut report = crate::accuracy::AccuracyReport::default();
         report.add(1.0, 1.0, "other");
-        let answered = Summary { after: Figures::Accuracy(report), skipped: 2, ..summary };
+        let answered = Summary { tuned: TaskMetrics::Accuracy(report), skipped: 2, ..summary };
         let text = serde_json::to_string(&answered).unwrap();
         assert!(text.contains("\"skipped\":2"), "{text}");
         assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), answered);

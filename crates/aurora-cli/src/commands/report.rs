@@ -42,22 +42,22 @@ pub fn write(
         config: config.to_toml()?,
         ..ReportPage::default()
     };
-    match (&outcome.before, &outcome.after) {
-        (Measurement::Retrieval(before), Measurement::Retrieval(after)) => {
+    match (&outcome.baseline, &outcome.tuned) {
+        (Measurement::Retrieval(baseline), Measurement::Retrieval(tuned)) => {
             page.gain = Gain::Recall {
-                before: of_report(&before.report),
-                after: of_report(&after.report),
-                chance: Some(chance_of(test, after)?),
+                baseline: of_report(&baseline.report),
+                tuned: of_report(&tuned.report),
+                chance: Some(chance_of(test, tuned)?),
             };
-            page.captions = captions(test, before, after)?;
+            page.captions = captions(test, baseline, tuned)?;
         }
-        (Measurement::Vqa(before), Measurement::Vqa(after)) => {
-            let kinds = || before.report.by_type.keys().chain(after.report.by_type.keys());
+        (Measurement::Vqa(baseline), Measurement::Vqa(tuned)) => {
+            let kinds = || baseline.report.by_type.keys().chain(tuned.report.by_type.keys());
             page.gain = Gain::Accuracy {
-                before: of_accuracy(&before.report, kinds()),
-                after: of_accuracy(&after.report, kinds()),
+                baseline: of_accuracy(&baseline.report, kinds()),
+                tuned: of_accuracy(&tuned.report, kinds()),
             };
-            page.answers = answers(test, before, after)?;
+            page.answers = answers(test, baseline, tuned)?;
         }
         _ => {}
     }
@@ -170,14 +170,14 @@ fn facts(config: &Config, outcome: &Outcome) -> Vec<Fact> {
         fact("Time", output::duration(summary.seconds), "with all measurements".to_owned()),
         fact("Seed", summary.seed.to_string(), "the same seed gives the same run".to_owned()),
     ];
-    match (&outcome.before, &outcome.after) {
-        (Measurement::Retrieval(before), Measurement::Retrieval(after)) => facts.extend([
+    match (&outcome.baseline, &outcome.tuned) {
+        (Measurement::Retrieval(baseline), Measurement::Retrieval(tuned)) => facts.extend([
             fact(
                 "Similarity alone",
-                format!("{:.1} %", after.by_similarity.mean()),
+                format!("{:.1} %", tuned.by_similarity.mean()),
                 format!(
                     "mean recall without the matching head; {:.1} % before",
-                    before.by_similarity.mean()
+                    baseline.by_similarity.mean()
                 ),
             ),
             fact(
@@ -188,7 +188,7 @@ fn facts(config: &Config, outcome: &Outcome) -> Vec<Fact> {
                 },
                 format!(
                     "candidates of each query, by matching logit + {} × similarity",
-                    after.similarity_weight
+                    tuned.similarity_weight
                 ),
             ),
         ]),
@@ -215,29 +215,29 @@ fn spaced(count: usize) -> impl Iterator<Item = usize> {
 }
 
 /// Some captions with what they find.
-fn captions(test: &Dataset, before: &Evaluation, after: &Evaluation) -> Result<Vec<CaptionRow>> {
-    spaced(after.texts.len())
+fn captions(test: &Dataset, baseline: &Evaluation, tuned: &Evaluation) -> Result<Vec<CaptionRow>> {
+    spaced(tuned.texts.len())
         .map(|at| {
-            let (picture, caption) = after.texts.get(at).context("a caption of the test set")?;
+            let (picture, caption) = tuned.texts.get(at).context("a caption of the test set")?;
             let concept = test.concept(*picture)?;
             let side = |evaluation: &Evaluation| {
                 // A broken picture may have been left out of one of the two.
-                let place = evaluation.texts.iter().position(|text| text == &after.texts[at]);
+                let place = evaluation.texts.iter().position(|text| text == &tuned.texts[at]);
                 side(test, concept, evaluation, place.context("a caption of the test set")?)
             };
-            let ((before, rank_before), (after, rank_after)) = (side(before)?, side(after)?);
-            Ok(CaptionRow { caption: caption.clone(), before, after, rank_before, rank_after })
+            let ((baseline, rank_baseline), (tuned, rank_tuned)) = (side(baseline)?, side(tuned)?);
+            Ok(CaptionRow { caption: caption.clone(), baseline, tuned, rank_baseline, rank_tuned })
         })
         .collect()
 }
 
 /// Some questions with their answers.
-fn answers(test: &Dataset, before: &VqaEval, after: &VqaEval) -> Result<Vec<AnswerRow>> {
+fn answers(test: &Dataset, baseline: &VqaEval, tuned: &VqaEval) -> Result<Vec<AnswerRow>> {
     let of = |given: &Prediction| (given.answer.clone(), given.score);
-    spaced(after.predictions.len())
+    spaced(tuned.predictions.len())
         .map(|at| {
-            let given = after.predictions.get(at).context("an answer to a test question")?;
-            let same = before.predictions.iter().find(|other| other.index == given.index);
+            let given = tuned.predictions.get(at).context("an answer to a test question")?;
+            let same = baseline.predictions.iter().find(|other| other.index == given.index);
             let sample = test.sample(given.index)?;
             let question = sample.question.as_ref().context("a question of the test set")?;
             let right = question.answers.iter().map(|(answer, weight)| match *weight {
@@ -248,8 +248,8 @@ fn answers(test: &Dataset, before: &VqaEval, after: &VqaEval) -> Result<Vec<Answ
                 picture: thumbnail(&*test.picture(given.index)?, &sample.key)?,
                 question: question.text.clone(),
                 right: right.collect::<Vec<_>>().join(", "),
-                before: same.map(of).unwrap_or_default(),
-                after: of(given),
+                baseline: same.map(of).unwrap_or_default(),
+                tuned: of(given),
             })
         })
         .collect()

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use aurora_train::accuracy::AccuracyReport;
 use aurora_train::config::RunConfig;
-use aurora_train::figures::Figures;
+use aurora_train::metrics::TaskMetrics;
 use aurora_train::recall::RetrievalReport;
 
 use crate::args::{ConfigArgs, DeviceArgs};
@@ -92,14 +92,14 @@ pub fn accuracy_table(lines: &[(&str, &AccuracyReport)]) -> Table {
 }
 
 /// A table of the figures of one task, whatever it is: one line per model.
-pub fn figures_table(lines: &[(&str, &Figures)]) -> Table {
-    let recalls = lines.iter().filter_map(|(name, figures)| match figures {
-        Figures::Recall(report) => Some((*name, report)),
-        Figures::Accuracy(_) => None,
+pub fn metrics_table(lines: &[(&str, &TaskMetrics)]) -> Table {
+    let recalls = lines.iter().filter_map(|(name, metrics)| match metrics {
+        TaskMetrics::Recall(report) => Some((*name, report)),
+        TaskMetrics::Accuracy(_) => None,
     });
-    let accuracies = lines.iter().filter_map(|(name, figures)| match figures {
-        Figures::Accuracy(report) => Some((*name, report)),
-        Figures::Recall(_) => None,
+    let accuracies = lines.iter().filter_map(|(name, metrics)| match metrics {
+        TaskMetrics::Accuracy(report) => Some((*name, report)),
+        TaskMetrics::Recall(_) => None,
     });
     let accuracies: Vec<(&str, &AccuracyReport)> = accuracies.collect();
     match accuracies.is_empty() {

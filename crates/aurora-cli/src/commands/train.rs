@@ -4,13 +4,13 @@ use std::path::Path;
 
 use anyhow::Result;
 use aurora_train::config::Config;
-use aurora_train::figures::Figures;
+use aurora_train::metrics::TaskMetrics;
 use aurora_train::pipeline::{Inputs, Measurement, Model, Outcome, Pictures, Saved, resume, tune};
 use aurora_train::run::RunFolder;
 use candle_core::Device;
 
 use super::report;
-use super::shared::{figures_table, recall_table, resolve_on, skipped_line};
+use super::shared::{metrics_table, recall_table, resolve_on, skipped_line};
 use crate::args::{ConfigArgs, RunArgs, TrainArgs};
 use crate::model;
 use crate::output;
@@ -88,12 +88,17 @@ pub(super) fn forget(run: &RunFolder) {
 fn print(out: &Path, inputs: &Inputs, outcome: &Outcome) -> Result<()> {
     let summary = &outcome.summary;
     output::line("");
-    match (&summary.before, &summary.after, &outcome.after) {
-        (Figures::Recall(before), Figures::Recall(after), Measurement::Retrieval(found)) => {
+    match (&summary.baseline, &summary.tuned, &outcome.tuned) {
+        (
+            TaskMetrics::Recall(baseline),
+            TaskMetrics::Recall(tuned),
+            Measurement::Retrieval(found),
+        ) => {
             let chance = report::to_report(&report::chance_of(&inputs.pictures.test, found)?);
-            recall_table(&[("by chance", &chance), ("before", before), ("after", after)]).print();
+            recall_table(&[("by chance", &chance), ("baseline", baseline), ("tuned", tuned)])
+                .print();
         }
-        (before, after, _) => figures_table(&[("before", before), ("after", after)]).print(),
+        (baseline, tuned, _) => metrics_table(&[("baseline", baseline), ("tuned", tuned)]).print(),
     }
     output::line("");
     let share = output::share(summary.trainable_parameters, summary.backbone_parameters);
@@ -111,7 +116,7 @@ fn print(out: &Path, inputs: &Inputs, outcome: &Outcome) -> Result<()> {
         output::line(&line);
     }
     let page = out.join("report.html");
-    if let Measurement::Vqa(_) = &outcome.after {
+    if let Measurement::Vqa(_) = &outcome.tuned {
         output::line(&format!(
             "\nOpen {} to see how it answers now; all its answers are in {}",
             page.display(),

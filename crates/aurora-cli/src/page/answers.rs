@@ -23,28 +23,28 @@ pub struct AnswerRow {
     /// What is right; may be empty where nobody knows.
     pub right: String,
     /// The answer before tuning, and what it scores if that is known.
-    pub before: (String, Option<f64>),
+    pub baseline: (String, Option<f64>),
     /// The same after tuning.
-    pub after: (String, Option<f64>),
+    pub tuned: (String, Option<f64>),
 }
 
 /// The table of accuracy.
-pub(super) fn write_table(html: &mut Html, before: &Accuracy, after: &Accuracy, test: &str) {
-    html.markup("<section>\n<h2>Accuracy before and after</h2>\n")
+pub(super) fn write_table(html: &mut Html, baseline: &Accuracy, tuned: &Accuracy, test: &str) {
+    html.markup("<section>\n<h2>Accuracy of baseline and tuned model</h2>\n")
         .markup("<p class=\"note\">The mean score of the answers to test questions, in percent. ")
         .markup("Reachable is what the best of the answers to choose from would score. ")
         .text(test)
         .markup("</p>\n")
         .markup("<div class=\"scroll\" tabindex=\"0\" role=\"region\" ")
-        .markup("aria-label=\"Accuracy before and after\">")
+        .markup("aria-label=\"Accuracy of baseline and tuned model\">")
         .markup("<table class=\"recall\"><thead>\n<tr><td></td>");
-    let kinds = after.by_kind.iter().map(|(kind, _)| kind.as_str());
+    let kinds = tuned.by_kind.iter().map(|(kind, _)| kind.as_str());
     for heading in std::iter::once("all").chain(kinds).chain(["reachable"]) {
         html.element("th", &[("scope", &"col")], heading);
     }
     html.markup("</tr></thead><tbody>\n");
-    write_accuracy(html, "plain", "before", before);
-    write_accuracy(html, "strong", "after", after);
+    write_accuracy(html, "plain", "baseline", baseline);
+    write_accuracy(html, "strong", "tuned", tuned);
     html.markup("</tbody></table></div>\n</section>\n");
 }
 
@@ -76,8 +76,8 @@ pub(super) fn write_answers(html: &mut Html, rows: &[AnswerRow]) {
         html.markup("</h3>\n<ol class=\"hits\">\n<li>");
         row.picture.write(html, format_args!("{}", row.picture.name));
         html.markup("</li>\n</ol>\n<div class=\"sides\">\n");
-        write_answer(html, "before", &row.before);
-        write_answer(html, "after", &row.after);
+        write_answer(html, "baseline", &row.baseline);
+        write_answer(html, "tuned", &row.tuned);
         if !row.right.is_empty() {
             html.open("div", &[("class", &"side")]).element("h4", &[], "right");
             html.markup("<p>").foreign(&row.right);
@@ -115,8 +115,8 @@ mod tests {
             picture,
             question: HOSTILE.to_owned(),
             right: HOSTILE.to_owned(),
-            before: (HOSTILE.to_owned(), Some(0.0)),
-            after: (HOSTILE.to_owned(), Some(1.0)),
+            baseline: (HOSTILE.to_owned(), Some(0.0)),
+            tuned: (HOSTILE.to_owned(), Some(1.0)),
         };
         let accuracy = Accuracy {
             all: Some(12.345),

@@ -26,24 +26,24 @@ pub enum Gain {
     /// Of retrieval.
     Recall {
         /// The backbone as it came.
-        before: Recall,
+        baseline: Recall,
         /// With the trained adapter.
-        after: Recall,
+        tuned: Recall,
         /// What guessing would reach, for proportion.
         chance: Option<Recall>,
     },
     /// Of question answering.
     Accuracy {
         /// The backbone as it came.
-        before: Accuracy,
+        baseline: Accuracy,
         /// With the trained adapter.
-        after: Accuracy,
+        tuned: Accuracy,
     },
 }
 
 impl Default for Gain {
     fn default() -> Self {
-        Self::Recall { before: Recall::default(), after: Recall::default(), chance: None }
+        Self::Recall { baseline: Recall::default(), tuned: Recall::default(), chance: None }
     }
 }
 
@@ -75,13 +75,13 @@ pub struct CaptionRow {
     /// The caption.
     pub caption: String,
     /// The pictures ranked first before tuning.
-    pub before: Vec<Hit>,
+    pub baseline: Vec<Hit>,
     /// The pictures ranked first after tuning.
-    pub after: Vec<Hit>,
+    pub tuned: Vec<Hit>,
     /// Rank (from 1) of the best right picture before tuning, if it was ranked.
-    pub rank_before: Option<usize>,
+    pub rank_baseline: Option<usize>,
     /// Rank (from 1) of the best right picture after tuning, if it was ranked.
-    pub rank_after: Option<usize>,
+    pub rank_tuned: Option<usize>,
 }
 
 /// Everything a report shows.
@@ -128,11 +128,11 @@ impl ReportPage {
 
     fn write_header(&self, html: &mut Html) {
         let headline = match &self.gain {
-            Gain::Recall { before, after, .. } => {
-                headline("Mean recall", before.mean(), after.mean())
+            Gain::Recall { baseline, tuned, .. } => {
+                headline("Mean recall", baseline.mean(), tuned.mean())
             }
-            Gain::Accuracy { before, after } => match (before.all, after.all) {
-                (Some(before), Some(after)) => headline("Accuracy", before, after),
+            Gain::Accuracy { baseline, tuned } => match (baseline.all, tuned.all) {
+                (Some(baseline), Some(tuned)) => headline("Accuracy", baseline, tuned),
                 _ => "No right answers are known to the test questions".to_owned(),
             },
         };
@@ -144,19 +144,19 @@ impl ReportPage {
     }
 
     fn write_table(&self, html: &mut Html) {
-        let (before, after, chance) = match &self.gain {
-            Gain::Recall { before, after, chance } => (before, after, chance),
-            Gain::Accuracy { before, after } => {
-                return write_table(html, before, after, &self.test);
+        let (baseline, tuned, chance) = match &self.gain {
+            Gain::Recall { baseline, tuned, chance } => (baseline, tuned, chance),
+            Gain::Accuracy { baseline, tuned } => {
+                return write_table(html, baseline, tuned, &self.test);
             }
         };
-        html.markup("<section>\n<h2>Recall before and after</h2>\n")
+        html.markup("<section>\n<h2>Recall of baseline and tuned model</h2>\n")
             .markup("<p class=\"note\">The share of test queries, in percent, with a right answer ")
             .markup("among the first 1, 5 or 10. ")
             .text(&self.test)
             .markup("</p>\n")
             .markup("<div class=\"scroll\" tabindex=\"0\" role=\"region\" ")
-            .markup("aria-label=\"Recall before and after\">")
+            .markup("aria-label=\"Recall of baseline and tuned model\">")
             .markup("<table class=\"recall\"><thead>\n<tr><td></td>")
             .markup("<th colspan=\"3\" scope=\"colgroup\">picture to text</th>")
             .markup("<th colspan=\"3\" scope=\"colgroup\">text to picture</th>")
@@ -170,8 +170,8 @@ impl ReportPage {
         if let Some(chance) = chance {
             write_recall(html, "quiet", "by chance", chance);
         }
-        write_recall(html, "plain", "before", before);
-        write_recall(html, "strong", "after", after);
+        write_recall(html, "plain", "baseline", baseline);
+        write_recall(html, "strong", "tuned", tuned);
         html.markup("</tbody></table></div>\n</section>\n");
     }
 
@@ -215,8 +215,8 @@ impl ReportPage {
         for row in &self.captions {
             html.markup("<article class=\"caption\">\n<h3>").foreign(&row.caption);
             html.markup("</h3>\n<div class=\"sides\">\n");
-            write_hits(html, "before", &row.before, row.rank_before);
-            write_hits(html, "after", &row.after, row.rank_after);
+            write_hits(html, "baseline", &row.baseline, row.rank_baseline);
+            write_hits(html, "tuned", &row.tuned, row.rank_tuned);
             html.markup("</div>\n</article>\n");
         }
         html.markup("</section>\n");
@@ -224,15 +224,15 @@ impl ReportPage {
 }
 
 /// The gain in a sentence that stays true when there is none.
-fn headline(what: &str, before: f64, after: f64) -> String {
-    let change = after - before;
+fn headline(what: &str, baseline: f64, tuned: f64) -> String {
+    let change = tuned - baseline;
     if change.abs() < 0.05 {
-        return format!("{what} stayed at {after:.1}\u{a0}%");
+        return format!("{what} stayed at {tuned:.1}\u{a0}%");
     }
     let verb = if change > 0.0 { "rose" } else { "fell" };
-    let mut text = format!("{what} {verb} from {before:.1}\u{a0}% to {after:.1}\u{a0}%");
-    if change > 0.0 && before > 0.0 {
-        text += &format!(", {:.1} times as much", after / before);
+    let mut text = format!("{what} {verb} from {baseline:.1}\u{a0}% to {tuned:.1}\u{a0}%");
+    if change > 0.0 && baseline > 0.0 {
+        text += &format!(", {:.1} times as much", tuned / baseline);
     }
     text
 }
@@ -293,8 +293,8 @@ mod tests {
             tuned: HOSTILE.to_owned(),
             test: HOSTILE.to_owned(),
             gain: Gain::Recall {
-                before: recall(1.0),
-                after: recall(3.0),
+                baseline: recall(1.0),
+                tuned: recall(3.0),
                 chance: Some(recall(0.1)),
             },
             facts: vec![Fact {
@@ -319,10 +319,10 @@ mod tests {
             }],
             captions: vec![CaptionRow {
                 caption: HOSTILE.to_owned(),
-                before: vec![hit(false), hit(true)],
-                after: vec![hit(true), hit(false)],
-                rank_before: Some(2),
-                rank_after: Some(1),
+                baseline: vec![hit(false), hit(true)],
+                tuned: vec![hit(true), hit(false)],
+                rank_baseline: Some(2),
+                rank_tuned: Some(1),
             }],
             answers: Vec::new(),
             config: HOSTILE.to_owned(),
@@ -362,7 +362,7 @@ mod tests {
     fn the_headline_is_true_whatever_happened() {
         // Non-breaking spaces before the signs.
         let headline =
-            |before, after| headline("Mean recall", before, after).replace('\u{a0}', " ");
+            |baseline, tuned| headline("Mean recall", baseline, tuned).replace('\u{a0}', " ");
         assert_eq!(headline(4.0, 10.0), "Mean recall rose from 4.0 % to 10.0 %, 2.5 times as much");
         assert_eq!(headline(10.0, 4.0), "Mean recall fell from 10.0 % to 4.0 %");
         assert_eq!(headline(0.0, 4.0), "Mean recall rose from 0.0 % to 4.0 %");

@@ -22,7 +22,7 @@ fn a_run_leaves_everything_that_is_promised() {
     let run = folder.path().join("run");
     let summary: serde_json::Value =
         serde_json::from_str(&text(&run.join("summary.json"))).unwrap();
-    for key in ["before", "after"] {
+    for key in ["baseline", "tuned"] {
         for way in ["i2t", "t2i"] {
             for k in ["r1", "r5", "r10"] {
                 assert!(summary[key][way][k].is_number(), "{key} {way} {k}");
@@ -75,7 +75,7 @@ fn an_evaluation_agrees_with_the_run() {
         serde_json::from_str(&text(&folder.path().join("run/summary.json"))).unwrap();
     let measured: serde_json::Value =
         serde_json::from_str(&text(&folder.path().join("measured/evaluation.json"))).unwrap();
-    assert_eq!(measured["recall"], summary["after"]);
+    assert_eq!(measured["recall"], summary["tuned"]);
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn inspect_knows_backbones_adapters_and_runs() {
         assert!(printed.contains(part), "{part}: {printed}");
     }
     let printed = works(folder.path(), "inspect {}/run");
-    assert!(printed.contains("before") && printed.contains("factors"), "{printed}");
+    assert!(printed.contains("baseline") && printed.contains("factors"), "{printed}");
     assert!(works(folder.path(), "inspect nano").contains("vision tower"));
 }
 

@@ -47,8 +47,8 @@ fn questions_are_trained_and_measured() {
     }
     let run = path.join("run");
     let summary = json(&run.join("summary.json"));
-    assert_eq!(summary["after"]["questions"], 8);
-    assert_eq!(summary["after"]["reachable"], 100.0);
+    assert_eq!(summary["tuned"]["questions"], 8);
+    assert_eq!(summary["tuned"]["reachable"], 100.0);
     assert_eq!(json(&run.join("answers.json"))[1]["question_id"], 41);
     let page = text(&run.join("report.html"));
     for part in ["Accuracy", "how many?", "Accuracy on validation", "Losses", "<svg"] {
@@ -58,7 +58,7 @@ fn questions_are_trained_and_measured() {
 
     works(path, &format!("eval --adapter {{}}/run/adapter --out {{}}/measured {settings}"));
     let measured = json(&path.join("measured/evaluation.json"));
-    assert_eq!(measured["accuracy"], summary["after"]);
+    assert_eq!(measured["accuracy"], summary["tuned"]);
     assert_eq!(measured["candidates"], 4);
     assert_eq!(text(&path.join("measured/answers.json")), text(&run.join("answers.json")));
     // The resolved configuration repeats the run.
@@ -91,7 +91,7 @@ fn clips_are_trained_and_measured() {
     works(path, &format!("eval --adapter {{}}/run/adapter --out {{}}/measured {settings}"));
     let (summary, measured) =
         (json(&path.join("run/summary.json")), json(&path.join("measured/evaluation.json")));
-    assert_eq!(measured["recall"], summary["after"]);
+    assert_eq!(measured["recall"], summary["tuned"]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::feed::Feed;
 use super::measure::{Evaluation, measure};
 use crate::config::{Config, EvaluationSection, Task};
 use crate::error::{Error, Result};
-use crate::figures::Figures;
+use crate::metrics::TaskMetrics;
 use crate::progress::Progress;
 
 /// What was measured.
@@ -21,11 +21,11 @@ pub enum Measurement {
 }
 
 impl Measurement {
-    /// Its figures.
-    pub fn figures(&self) -> Figures {
+    /// Its metrics.
+    pub fn metrics(&self) -> TaskMetrics {
         match self {
-            Self::Retrieval(found) => Figures::Recall(found.report),
-            Self::Vqa(found) => Figures::Accuracy(found.report.clone()),
+            Self::Retrieval(found) => TaskMetrics::Recall(found.report),
+            Self::Vqa(found) => TaskMetrics::Accuracy(found.report.clone()),
         }
     }
 

@@ -17,9 +17,9 @@ use crate::distill::Pretrainer;
 use crate::distill::loader::DistillLoader;
 use crate::distill::teachers::TeacherFeatures;
 use crate::error::{Error, Result};
-use crate::figures::Figures;
+use crate::metrics::TaskMetrics;
 use crate::progress::{EvaluationReport, Progress, StepReport};
-use crate::run::{Record, RunFolder};
+use crate::run::{MetricsRecord, RunFolder};
 
 /// What a pretraining came to.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub struct Pretrained {
     /// On the test pairs, of another domain.
     pub test: Evaluation,
     /// The lines of `metrics.jsonl`.
-    pub history: Vec<Record>,
+    pub history: Vec<MetricsRecord>,
     /// Wall time of the whole run.
     pub seconds: f64,
 }
@@ -80,7 +80,7 @@ pub fn pretrain(
             let report = EvaluationReport {
                 step: done,
                 split: "validation",
-                figures: &Figures::Recall(found.report),
+                metrics: &TaskMetrics::Recall(found.report),
                 best: false,
                 seconds,
             };
@@ -96,7 +96,7 @@ pub fn pretrain(
     history.add(validation_record(&validated, steps))?;
     let tested =
         evaluate(&backbone, config, &test, &tokens, Some(validated.similarity_weight), progress)?;
-    history.add(Record::new("test", steps).with_recall(&tested.report))?;
+    history.add(MetricsRecord::new("test", steps).with_recall(&tested.report))?;
     run.write_folder("backbone", |folder| -> Result<()> {
         backbone.write(folder, DType::F16)?;
         let path = folder.join("vocab.txt");
@@ -112,8 +112,8 @@ pub fn pretrain(
     })
 }
 
-fn validation_record(found: &Evaluation, step: u64) -> Record {
-    Record::new("validation", step)
+fn validation_record(found: &Evaluation, step: u64) -> MetricsRecord {
+    MetricsRecord::new("validation", step)
         .with_recall(&found.report)
         .with("similarity_mean_recall", found.by_similarity.mean())
         .with("similarity_weight", found.similarity_weight)

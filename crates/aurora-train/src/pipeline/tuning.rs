@@ -15,9 +15,9 @@ use super::measurement::{Measurement, Measurer};
 use super::sources::Pictures;
 use crate::config::{Config, RunConfig};
 use crate::error::{Error, Result};
-use crate::figures::Figures;
+use crate::metrics::TaskMetrics;
 use crate::progress::{EvaluationReport, Progress, StepReport};
-use crate::run::{Record, RunFolder, Summary};
+use crate::run::{MetricsRecord, RunFolder, Summary};
 use crate::trainer::{Trained, Trainer};
 
 use saved::Grounds;
@@ -42,19 +42,19 @@ pub struct Outcome {
     /// As in `summary.json`.
     pub summary: Summary,
     /// The bare backbone on the test split.
-    pub before: Measurement,
+    pub baseline: Measurement,
     /// The tuned model on the test split.
-    pub after: Measurement,
+    pub tuned: Measurement,
     /// The lines of `metrics.jsonl`.
-    pub history: Vec<Record>,
+    pub history: Vec<MetricsRecord>,
     /// The best tensors by validation.
-    pub tuned: AdaptedParams,
+    pub params: AdaptedParams,
 }
 
 /// Lines of `metrics.jsonl`, written and remembered.
 pub(super) struct History {
-    metrics: crate::run::Metrics,
-    pub(super) records: Vec<Record>,
+    metrics: crate::run::MetricsLog,
+    pub(super) records: Vec<MetricsRecord>,
 }
 
 impl History {
@@ -68,7 +68,7 @@ impl History {
         Ok(Self { metrics: run.metrics()?, records })
     }
 
-    pub(super) fn add(&mut self, record: Record) -> Result<()> {
+    pub(super) fn add(&mut self, record: MetricsRecord) -> Result<()> {
         self.metrics.append(&record)?;
         self.records.push(record);
         Ok(())
@@ -96,7 +96,7 @@ struct Run<'a> {
 /// The state that is best on validation.
 struct Best {
     /// The figure it was chosen by.
-    headline: f64,
+    primary: f64,
     similarity_weight: Option<f64>,
     tuned: AdaptedParams,
 }
@@ -115,8 +115,8 @@ pub fn tune(
     run.write_config(&config.to_toml()?)?;
     listing_skipped(inputs, run, || {
         let mut state = Run::new(config, inputs, run)?;
-        let before = state.before(progress)?;
-        state.finish(0, before, progress)
+        let baseline = state.baseline(progress)?;
+        state.finish(0, baseline, progress)
     })
 }
 
@@ -133,8 +133,8 @@ pub fn resume(
 ) -> Result<Outcome> {
     let mut state = Run::new(config, inputs, run)?;
     // Until here the folder stays as it is: what was left out of other data is not the run's.
-    let (before, first) = state.take_up(saved, progress)?;
-    listing_skipped(inputs, run, || state.finish(first, before, progress))
+    let (baseline, first) = state.take_up(saved, progress)?;
+    listing_skipped(inputs, run, || state.finish(first, baseline, progress))
 }
 
 fn listing_skipped(
@@ -184,29 +184,29 @@ impl<'a> Run<'a> {
     fn finish(
         mut self,
         first: u64,
-        before: Measurement,
+        baseline: Measurement,
         progress: &mut dyn Progress,
     ) -> Result<Outcome> {
-        self.train(first, &before, progress)?;
+        self.train(first, &baseline, progress)?;
         let (similarity_weight, tuned) = match self.best.take() {
             Some(best) => (best.similarity_weight, best.tuned),
-            None => (before.similarity_weight(), self.trainer.live().snapshot()?),
+            None => (baseline.similarity_weight(), self.trainer.live().snapshot()?),
         };
         progress.message("measuring the best state on the test pairs");
-        let after = self.evaluate(&tuned, Split::Test(similarity_weight), progress)?;
-        let figures = after.figures();
+        let tuned_eval = self.evaluate(&tuned, Split::Test(similarity_weight), progress)?;
+        let metrics = tuned_eval.metrics();
         let steps = self.config.schedule.steps;
-        self.history.add(Record::new("test_after", steps).with_figures(&figures))?;
+        self.history.add(MetricsRecord::new("test_final", steps).with_metrics(&metrics))?;
         let (inputs, run) = (self.inputs, self.folder);
-        if let Measurement::Vqa(answered) = &after {
+        if let Measurement::Vqa(answered) = &tuned_eval {
             run.write("answers.json", answered.to_json(&inputs.pictures.test)?)?;
         }
         let summary = Summary {
-            before: before.figures(),
-            after: figures,
+            baseline: baseline.metrics(),
+            tuned: metrics,
             trainable_parameters: self.trainer.trainable_parameters() as u64,
             backbone_parameters: inputs.backbone.parameters() as u64,
-            adapter_bytes: write_adapter(run, &tuned, inputs, &before, &after)?,
+            adapter_bytes: write_adapter(run, &tuned, inputs, &baseline, &tuned_eval)?,
             seed: self.config.seed,
             test_pairs: inputs.pictures.test.len() as u64,
             skipped: inputs.pictures.skips.len() as u64,
@@ -214,7 +214,13 @@ impl<'a> Run<'a> {
         };
         run.write_summary(&summary)?;
         run.checkpoints().clear()?;
-        Ok(Outcome { summary, before, after, history: self.history.records, tuned })
+        Ok(Outcome {
+            summary,
+            baseline,
+            tuned: tuned_eval,
+            history: self.history.records,
+            params: tuned,
+        })
     }
 
     /// Wall time of all parts of the run so far.
@@ -228,19 +234,20 @@ impl<'a> Run<'a> {
         let adapter_config = heads_only(&self.trainer.live().adapter_config);
         let bare = AdaptedParams { adapter_config, tensors: Default::default() };
         let chosen = self.evaluate(&bare, Split::Validation, progress)?;
-        let before = self.evaluate(&bare, Split::Test(chosen.similarity_weight()), progress)?;
-        Ok([chosen, before])
+        let baseline = self.evaluate(&bare, Split::Test(chosen.similarity_weight()), progress)?;
+        Ok([chosen, baseline])
     }
 
-    fn before(&mut self, progress: &mut dyn Progress) -> Result<Measurement> {
-        let [chosen, before] = self.measure_backbone(progress)?;
-        let record = Record::new("validation", 0).with_figures(&chosen.figures());
+    fn baseline(&mut self, progress: &mut dyn Progress) -> Result<Measurement> {
+        let [chosen, baseline] = self.measure_backbone(progress)?;
+        let record = MetricsRecord::new("validation", 0).with_metrics(&chosen.metrics());
         self.history.add(match chosen.similarity_weight() {
             Some(similarity_weight) => record.with("similarity_weight", similarity_weight),
             None => record,
         })?;
-        self.history.add(Record::new("test_before", 0).with_figures(&before.figures()))?;
-        Ok(before)
+        self.history
+            .add(MetricsRecord::new("test_baseline", 0).with_metrics(&baseline.metrics()))?;
+        Ok(baseline)
     }
 
     fn evaluate(
@@ -264,7 +271,7 @@ impl<'a> Run<'a> {
     fn train(
         &mut self,
         first: u64,
-        before: &Measurement,
+        baseline: &Measurement,
         progress: &mut dyn Progress,
     ) -> Result<()> {
         let steps = self.config.schedule.steps;
@@ -289,7 +296,7 @@ impl<'a> Run<'a> {
                 self.validate(done, progress)?;
             }
             if self.config.checkpoint.is_due(done) {
-                self.save(done, before)?;
+                self.save(done, baseline)?;
             }
         }
         Ok(())
@@ -298,16 +305,15 @@ impl<'a> Run<'a> {
     fn validate(&mut self, step: u64, progress: &mut dyn Progress) -> Result<()> {
         let start = Instant::now();
         let found = self.evaluate(self.trainer.live(), Split::Validation, progress)?;
-        let figures = found.figures();
-        let headline = figures.headline();
-        let best = self.best.as_ref().is_none_or(|best| headline > best.headline);
+        let metrics = found.metrics();
+        let primary = metrics.primary();
+        let best = self.best.as_ref().is_none_or(|best| primary > best.primary);
         if best {
             let tuned = self.trainer.live().snapshot()?;
-            self.best =
-                Some(Best { headline, similarity_weight: found.similarity_weight(), tuned });
+            self.best = Some(Best { primary, similarity_weight: found.similarity_weight(), tuned });
         }
         let seconds = start.elapsed().as_secs_f64();
-        let record = Record::new("validation", step).with_figures(&figures);
+        let record = MetricsRecord::new("validation", step).with_metrics(&metrics);
         let record = match &found {
             Measurement::Retrieval(found) => record
                 .with("similarity_mean_recall", found.by_similarity.mean())
@@ -317,7 +323,7 @@ impl<'a> Run<'a> {
         let record = record.with("mean_relative_delta", self.trainer.mean_relative_delta()?);
         self.history.add(record.seconds(seconds))?;
         let report =
-            EvaluationReport { step, split: "validation", figures: &figures, best, seconds };
+            EvaluationReport { step, split: "validation", metrics: &metrics, best, seconds };
         progress.on_evaluation(&report);
         Ok(())
     }
@@ -331,8 +337,8 @@ fn heads_only(adapter_config: &AdapterConfig) -> AdapterConfig {
 }
 
 /// A step as a line of `metrics.jsonl`.
-pub(super) fn step_record(trained: &Trained, step: u64) -> Record {
-    let mut record = Record::new("train", step).with("loss", trained.loss);
+pub(super) fn step_record(trained: &Trained, step: u64) -> MetricsRecord {
+    let mut record = MetricsRecord::new("train", step).with("loss", trained.loss);
     for (name, value) in &trained.parts {
         record = record.with(name, *value);
     }
@@ -345,10 +351,10 @@ fn write_adapter(
     run: &RunFolder,
     tuned: &AdaptedParams,
     inputs: &Inputs,
-    before: &Measurement,
-    after: &Measurement,
+    baseline: &Measurement,
+    tuned_eval: &Measurement,
 ) -> Result<u64> {
-    let card = adapter_card(tuned, &inputs.backbone_name, before, after);
+    let card = adapter_card(tuned, &inputs.backbone_name, baseline, tuned_eval);
     run.write_folder("adapter", |folder| -> Result<()> {
         Ok(save_adapter(folder, tuned, &inputs.backbone, &inputs.backbone_name, &card)?)
     })?;
@@ -361,35 +367,35 @@ fn write_adapter(
 pub fn adapter_card(
     tuned: &AdaptedParams,
     base: &str,
-    before: &Measurement,
-    after: &Measurement,
+    baseline: &Measurement,
+    tuned_eval: &Measurement,
 ) -> String {
     let adapter_config = &tuned.adapter_config;
     let values: usize = tuned.tensors.values().map(Tensor::elem_count).sum();
-    let measured = match (before, after) {
-        (Measurement::Retrieval(before), Measurement::Retrieval(after)) => format!(
+    let measured = match (baseline, tuned_eval) {
+        (Measurement::Retrieval(baseline), Measurement::Retrieval(tuned_eval)) => format!(
             "| | mean recall, test | by similarity alone |\n|---|---|---|\n\
              | backbone | {:.2} % | {:.2} % |\n| tuned | {:.2} % | {:.2} % |\n\n\
              Similarity is weighed by {} beside the matching logit.\n",
-            before.report.mean(),
-            before.by_similarity.mean(),
-            after.report.mean(),
-            after.by_similarity.mean(),
-            after.similarity_weight,
+            baseline.report.mean(),
+            baseline.by_similarity.mean(),
+            tuned_eval.report.mean(),
+            tuned_eval.by_similarity.mean(),
+            tuned_eval.similarity_weight,
         ),
         _ => {
-            let (before, after) = (before.figures(), after.figures());
-            let shown = |figures: &Figures| match figures {
-                Figures::Accuracy(report) if report.known().is_none() => {
+            let (baseline, tuned_eval) = (baseline.metrics(), tuned_eval.metrics());
+            let shown = |metrics: &TaskMetrics| match metrics {
+                TaskMetrics::Accuracy(report) if report.known().is_none() => {
                     "not known: no right answers are".to_owned()
                 }
-                figures => format!("{:.2} %", figures.headline()),
+                metrics => format!("{:.2} %", metrics.primary()),
             };
             format!(
                 "| | {}, test |\n|---|---|\n| backbone | {} |\n| tuned | {} |\n",
-                after.name(),
-                shown(&before),
-                shown(&after)
+                tuned_eval.name(),
+                shown(&baseline),
+                shown(&tuned_eval)
             )
         }
     };

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::RunFolder;
 use crate::error::{Error, Result};
-use crate::figures::Figures;
+use crate::metrics::TaskMetrics;
 use crate::recall::RetrievalReport;
 
 /// What the file is called.
@@ -22,11 +22,11 @@ impl RunFolder {
     ///
     /// # Errors
     /// What the system reports.
-    pub fn metrics(&self) -> Result<Metrics> {
+    pub fn metrics(&self) -> Result<MetricsLog> {
         let path = self.join(NAME);
         let file = OpenOptions::new().create(true).append(true).open(&path);
         let file = file.map_err(|e| Error::io("open", &path, e))?;
-        Ok(Metrics { file, path })
+        Ok(MetricsLog { file, path })
     }
 
     /// Cuts `metrics.jsonl` back to its first `count` lines, and gives them: those that came later belong to steps
@@ -34,7 +34,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// Fewer lines than that; a line that is no record, by its number.
-    pub fn cut_metrics(&self, count: usize) -> Result<Vec<Record>> {
+    pub fn cut_metrics(&self, count: usize) -> Result<Vec<MetricsRecord>> {
         let path = self.join(NAME);
         let text = fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
         let lines: Vec<&str> = text.split_inclusive('\n').take(count).collect();
@@ -55,12 +55,12 @@ impl RunFolder {
 
 /// The open `metrics.jsonl`.
 #[derive(Debug)]
-pub struct Metrics {
+pub struct MetricsLog {
     file: File,
     path: PathBuf,
 }
 
-impl Metrics {
+impl MetricsLog {
     /// Brings what was appended to the disk, so that a machine that goes down loses none of it.
     ///
     /// # Errors
@@ -73,7 +73,7 @@ impl Metrics {
     ///
     /// # Errors
     /// What the system reports.
-    pub fn append(&mut self, record: &Record) -> Result<()> {
+    pub fn append(&mut self, record: &MetricsRecord) -> Result<()> {
         let fail = |e| Error::io("append to", &self.path, e);
         let mut line = serde_json::to_string(record).map_err(|e| fail(e.into()))?;
         line.push('\n');
@@ -85,21 +85,21 @@ impl Metrics {
 /// One line of `metrics.jsonl`: `event`, `step`, then values in the order given, `seconds` last.
 ///
 /// ```
-/// use aurora_train::run::Record;
+/// use aurora_train::run::MetricsRecord;
 ///
-/// let record = Record::new("train", 3).with("loss", 0.5).seconds(0.25);
+/// let record = MetricsRecord::new("train", 3).with("loss", 0.5).seconds(0.25);
 /// assert_eq!(
 ///     serde_json::to_string(&record).unwrap(),
 ///     r#"{"event":"train","step":3,"loss":0.5,"seconds":0.25}"#,
 /// );
 /// ```
 #[derive(Debug, Clone)]
-pub struct Record {
+pub struct MetricsRecord {
     values: Vec<(String, Value)>,
     seconds: Option<f64>,
 }
 
-impl Record {
+impl MetricsRecord {
     /// A line about `event` ("train", "validation", ...) after `step` steps.
     pub fn new(event: &str, step: u64) -> Self {
         let values = vec![("event".to_owned(), event.into()), ("step".to_owned(), step.into())];
@@ -124,12 +124,12 @@ impl Record {
         self.with("mean_recall", report.mean())
     }
 
-    /// Adds the figures of a task: as [`Record::with_recall`], or `accuracy`, `reachable` and `questions`.
+    /// Adds the metrics of a task: as [`MetricsRecord::with_recall`], or `accuracy`, `reachable` and `questions`.
     #[must_use]
-    pub fn with_figures(self, figures: &Figures) -> Self {
-        match figures {
-            Figures::Recall(report) => self.with_recall(report),
-            Figures::Accuracy(report) => self
+    pub fn with_metrics(self, metrics: &TaskMetrics) -> Self {
+        match metrics {
+            TaskMetrics::Recall(report) => self.with_recall(report),
+            TaskMetrics::Accuracy(report) => self
                 .with("accuracy", report.accuracy)
                 .with("reachable", report.reachable)
                 .with("questions", report.questions),
@@ -144,7 +144,7 @@ impl Record {
     }
 }
 
-impl Serialize for Record {
+impl Serialize for MetricsRecord {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         for (key, value) in &self.values {
@@ -157,7 +157,7 @@ impl Serialize for Record {
     }
 }
 
-impl<'de> Deserialize<'de> for Record {
+impl<'de> Deserialize<'de> for MetricsRecord {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(Line)
     }
@@ -167,14 +167,14 @@ impl<'de> Deserialize<'de> for Record {
 struct Line;
 
 impl<'de> Visitor<'de> for Line {
-    type Value = Record;
+    type Value = MetricsRecord;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("an object with event and step")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Record, A::Error> {
-        let mut record = Record { values: Vec::new(), seconds: None };
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MetricsRecord, A::Error> {
+        let mut record = MetricsRecord { values: Vec::new(), seconds: None };
         while let Some((key, value)) = map.next_entry::<String, Value>()? {
             match key.as_str() {
                 "seconds" => record.seconds = value.as_f64(),
@@ -204,11 +204,12 @@ mod tests {
         let run = RunFolder::create(folder.path()).unwrap();
         let mut metrics = run.metrics().unwrap();
         let third = 1.0 / 3.0;
-        let record = Record::new("train", 1).with("z", third).with("a", f64::NAN).seconds(2.5);
+        let record =
+            MetricsRecord::new("train", 1).with("z", third).with("a", f64::NAN).seconds(2.5);
         metrics.append(&record).unwrap();
         let recall = Recall { r1: 1.0, r5: 2.0, r10: 3.0 };
         let report = RetrievalReport { i2t: recall, t2i: recall };
-        metrics.append(&Record::new("test", 1).with_recall(&report)).unwrap();
+        metrics.append(&MetricsRecord::new("test", 1).with_recall(&report)).unwrap();
         let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
         assert_eq!(
             text,
@@ -224,7 +225,9 @@ mod tests {
         let run = RunFolder::create(folder.path()).unwrap();
         let mut metrics = run.metrics().unwrap();
         for step in 1..=3 {
-            metrics.append(&Record::new("train", step).with("loss", 0.1).seconds(1.0)).unwrap();
+            metrics
+                .append(&MetricsRecord::new("train", step).with("loss", 0.1).seconds(1.0))
+                .unwrap();
         }
         let path = run.join(NAME);
         let whole = fs::read_to_string(&path).unwrap();
@@ -253,13 +256,13 @@ mod tests {
             values in prop::collection::vec(("[a-z_]{1,8}", any::<f64>()), 0..6),
             seconds in prop::option::of(0.0f64..1e6),
         ) {
-            let mut record = Record::new("train", 7);
+            let mut record = MetricsRecord::new("train", 7);
             for (key, value) in values.iter().filter(|(key, _)| key != "seconds") {
                 record = record.with(key, *value);
             }
             record.seconds = seconds;
             let text = serde_json::to_string(&record).unwrap();
-            let back: Record = serde_json::from_str(&text).unwrap();
+            let back: MetricsRecord = serde_json::from_str(&text).unwrap();
             prop_assert_eq!(&back.values, &record.values);
             prop_assert_eq!(back.seconds, seconds);
             prop_assert_eq!(serde_json::to_string(&back).unwrap(), text);

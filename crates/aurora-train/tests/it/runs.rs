@@ -7,7 +7,7 @@ use crate::common::{drawings, inputs, model, questions, retrieval_backbone};
 use aurora_data::{Content, Dataset, Decode, OnError, Question, Sample, Skips, Visual};
 use aurora_layers::load_adapter;
 use aurora_train::config::{Config, RunConfig, Task};
-use aurora_train::figures::Figures;
+use aurora_train::metrics::TaskMetrics;
 use aurora_train::pipeline::{Inputs, Measurement, Outcome, tune};
 use aurora_train::progress::Silent;
 use aurora_train::run::RunFolder;
@@ -63,9 +63,9 @@ fn clips_are_found_whatever_the_number_of_threads() {
         let threads = format!("data.num_workers={threads}");
         let settings = ["data.num_frames=2", "adapter.frame_aware=true", threads.as_str()];
         let outcome = run(&path, &inputs, &settings);
-        let Measurement::Retrieval(found) = &outcome.after else { panic!("{outcome:?}") };
+        let Measurement::Retrieval(found) = &outcome.tuned else { panic!("{outcome:?}") };
         assert_eq!(found.t2i.dims(), [9, 9]);
-        assert!(outcome.tuned.adapter_config.frame_aware && outcome.summary.skipped == 0);
+        assert!(outcome.params.adapter_config.frame_aware && outcome.summary.skipped == 0);
         assert!(!path.join("skipped.jsonl").exists() && !path.join("answers.json").exists());
         std::fs::read(path.join("adapter/adapter_model.safetensors")).unwrap()
     });
@@ -78,7 +78,7 @@ fn heads_alone_learn_of_clips_as_of_pictures() {
     let inputs = inputs(Task::Retrieval, clips(9), Skips::default());
     let outcome =
         run(&folder.path().join("run"), &inputs, &["adapter.kind=heads", "data.num_frames=3"]);
-    assert!(matches!(outcome.summary.after, Figures::Recall(_)));
+    assert!(matches!(outcome.summary.tuned, TaskMetrics::Recall(_)));
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn broken_clips_are_left_out_and_listed() {
     let path = folder.path().join("skip");
     let skips = inputs(Task::Retrieval, samples.clone(), Skips::new(OnError::Skip, 1));
     let outcome = run(&path, &skips, &[]);
-    let Measurement::Retrieval(found) = &outcome.after else { panic!("{outcome:?}") };
+    let Measurement::Retrieval(found) = &outcome.tuned else { panic!("{outcome:?}") };
     assert_eq!(found.images, [0, 1, 2, 3, 5, 6, 7, 8]);
     assert!(found.texts.iter().all(|(index, _)| *index != 4));
     assert_eq!(found.t2i.dims(), [found.texts.len(), 8]);
@@ -126,7 +126,7 @@ fn questions_are_learned_and_answered() {
     ];
     let path = folder.path().join("run");
     let outcome = run(&path, &inputs, &settings);
-    let Figures::Accuracy(after) = &outcome.summary.after else { panic!("{outcome:?}") };
+    let TaskMetrics::Accuracy(after) = &outcome.summary.tuned else { panic!("{outcome:?}") };
     assert_eq!(after.questions, 12);
     // A question has one answer here: what has to be learned is to read it.
     assert!((after.accuracy, after.reachable) == (100.0, 100.0), "{after:?}");
@@ -147,7 +147,7 @@ fn questions_are_learned_and_answered() {
     // The decoder is begun anew in the same way, so the adapter fits it.
     let begun = model(Task::Vqa, "from_encoder").unwrap().backbone;
     let loaded = load_adapter(&path.join("adapter"), &begun, &Device::Cpu).unwrap();
-    assert_eq!(loaded.tensors.len(), outcome.tuned.tensors.len());
+    assert_eq!(loaded.tensors.len(), outcome.params.tensors.len());
     let message = load_adapter(&path.join("adapter"), &retrieval_backbone(), &Device::Cpu);
     assert!(message.is_err());
 }
@@ -163,10 +163,10 @@ fn questions_about_clips_and_a_list_of_answers() {
     let answers = format!("data.answer_list={}", list.display());
     let path = folder.path().join("run");
     let outcome = run(&path, &inputs, &["task=vqa", "data.num_frames=2", answers.as_str()]);
-    let Figures::Accuracy(after) = &outcome.summary.after else { panic!("{outcome:?}") };
+    let TaskMetrics::Accuracy(after) = &outcome.summary.tuned else { panic!("{outcome:?}") };
     // Three of nine ask for a number, which is not among the answers.
     assert!((after.reachable - 200.0 / 3.0).abs() < 1e-9, "{after:?}");
-    let Measurement::Vqa(found) = &outcome.after else { panic!("{outcome:?}") };
+    let Measurement::Vqa(found) = &outcome.tuned else { panic!("{outcome:?}") };
     assert!(found.predictions.iter().all(|given| ["yes", "no"].contains(&given.answer.as_str())));
 }
 
@@ -182,7 +182,7 @@ fn nobody_knows_the_right_answers() {
     inputs.pictures.test = Dataset::new(unanswered.collect(), Decode::AtLoad).unwrap();
     let path = folder.path().join("run");
     let outcome = run(&path, &inputs, &["task=vqa"]);
-    let Figures::Accuracy(after) = &outcome.summary.after else { panic!("{outcome:?}") };
+    let TaskMetrics::Accuracy(after) = &outcome.summary.tuned else { panic!("{outcome:?}") };
     assert!(after.questions == 0 && after.known().is_none());
     let card = file(&path, "adapter/README.md");
     assert!(card.contains("not known") && !card.contains(" %"), "{card}");

@@ -131,7 +131,7 @@ fn every_kind_trains_and_its_adapter_loads() {
         let outcome = run(&path, &settings.each_ref().map(String::as_str));
         let loaded = load_adapter(&path.join("adapter"), &backbone(), &Device::Cpu).unwrap();
         assert_eq!(loaded.adapter_config.kind, kind);
-        assert_eq!(loaded.tensors.len(), outcome.tuned.tensors.len());
+        assert_eq!(loaded.tensors.len(), outcome.params.tensors.len());
         let moved = metrics(&path)
             .iter()
             .filter_map(|line| line["mean_relative_delta"].as_f64())
@@ -155,7 +155,7 @@ fn targets_and_further_modules_train_what_they_name() {
         "adapter.rank_dropout=0.25",
     ];
     let outcome = run(&path, &settings);
-    let names: Vec<&str> = outcome.tuned.tensors.keys().map(String::as_str).collect();
+    let names: Vec<&str> = outcome.params.tensors.keys().map(String::as_str).collect();
     let query = "text_encoder.encoder.layer.0.attention.self.query";
     assert_eq!(
         names,
@@ -175,12 +175,12 @@ fn targets_and_further_modules_train_what_they_name() {
     );
     let before = backbone();
     for name in ["visual_encoder.norm.bias", "visual_encoder.norm.weight"] {
-        let moved = (&outcome.tuned.tensors[name] - &before.tensors[name]).unwrap();
+        let moved = (&outcome.params.tensors[name] - &before.tensors[name]).unwrap();
         assert!(
             moved.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap() > 0.0,
             "{name}"
         );
     }
     let loaded = load_adapter(&path.join("adapter"), &before, &Device::Cpu).unwrap();
-    assert_eq!(loaded.adapter_config, outcome.tuned.adapter_config);
+    assert_eq!(loaded.adapter_config, outcome.params.adapter_config);
 }

@@ -15,7 +15,7 @@ use aurora_train::run::{RunFolder, Summary};
 use serde::de::DeserializeOwned;
 
 use crate::args::InspectArgs;
-use crate::commands::shared::{figures_table, resolve, skipped_line};
+use crate::commands::shared::{metrics_table, resolve, skipped_line};
 use crate::failure::bad_input;
 use crate::{nano, output};
 use kinds::Asked;
@@ -121,7 +121,7 @@ fn run_folder(path: &Path, every_tensor: bool) -> Result<()> {
     if file.is_file() {
         let summary: Summary = read_json(&file)?;
         output::line("");
-        figures_table(&[("before", &summary.before), ("after", &summary.after)]).print();
+        metrics_table(&[("baseline", &summary.baseline), ("tuned", &summary.tuned)]).print();
         output::line(&format!(
             "\nseed {}, {} test pairs, {}",
             summary.seed,

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::pipeline::{Evaluation, Measurement, Prediction, VqaEval};
 use crate::recall::RetrievalReport;
 
-const FIGURES: &str = "measurement.json";
+const METRICS: &str = "measurement.json";
 const SCORES: &str = "scores.safetensors";
 
 /// The name of the scores in their file.
@@ -53,12 +53,12 @@ pub(super) fn write(folder: &Path, measured: &Measurement) -> Result<()> {
         }
         Measurement::Vqa(VqaEval { report, predictions }) => Kept::Vqa { report, predictions },
     };
-    write_json(folder, FIGURES, &kept)
+    write_json(folder, METRICS, &kept)
 }
 
 /// Reads what that wrote.
 pub(super) fn read(folder: &Path) -> Result<Measurement> {
-    Ok(match read_json(folder, FIGURES)? {
+    Ok(match read_json(folder, METRICS)? {
         Kept::Vqa { report, predictions } => Measurement::Vqa(VqaEval { report, predictions }),
         Kept::Retrieval { report, by_similarity, similarity_weight, images, texts } => {
             let t2i = scores(folder, (texts.len(), images.len()))?;

@@ -15,10 +15,10 @@ const BEST: &str = "best.";
 
 impl Run<'_> {
     /// Saves the state after `step` steps.
-    pub(super) fn save(&mut self, step: u64, before: &Measurement) -> Result<()> {
+    pub(super) fn save(&mut self, step: u64, baseline: &Measurement) -> Result<()> {
         let checkpoints = self.folder.checkpoints();
         if !checkpoints.baseline().exists() {
-            checkpoints.write_baseline(|folder| baseline::write(folder, before))?;
+            checkpoints.write_baseline(|folder| baseline::write(folder, baseline))?;
         }
         // The state counts on its lines.
         self.history.metrics.to_disk()?;
@@ -36,7 +36,7 @@ impl Run<'_> {
             seconds: self.seconds(),
             lines: self.history.records.len(),
             best: best.map(|best| AboutBest {
-                headline: best.headline,
+                primary: best.primary,
                 similarity_weight: best.similarity_weight,
             }),
             recompute: self.trainer.checkpointing().unwrap_or(GradientCheckpointing::None).into(),
@@ -75,18 +75,18 @@ impl Run<'_> {
         self.inputs.pictures.skips.take_up(&saved.skipped(self.config));
         self.earlier = about.seconds;
         let folder = self.folder.checkpoints().baseline();
-        let before = match folder.exists() {
+        let baseline = match folder.exists() {
             true => baseline::read(&folder)?,
             // Whoever removed it wants it measured anew.
             false => {
-                let [_, before] = self.measure_backbone(progress)?;
-                before
+                let [_, baseline] = self.measure_backbone(progress)?;
+                baseline
             }
         };
         self.history = History::cut(self.folder, about.lines)?;
         let steps = self.config.schedule.steps;
         progress.message(&format!("going on after step {} of {steps}", about.step));
-        Ok((before, about.step))
+        Ok((baseline, about.step))
     }
 
     /// The best state so far, of tensors under their saved names, on the backbone's device.
@@ -100,7 +100,7 @@ impl Run<'_> {
         };
         let file = saved.tensors_path().display().to_string();
         check(&file, &tensors, &wanted).map_err(|error| saved.damaged(&error.into()))?;
-        let Some(AboutBest { headline, similarity_weight }) = saved.about.best else {
+        let Some(AboutBest { primary, similarity_weight }) = saved.about.best else {
             return Ok(None);
         };
         let device = self.inputs.backbone.device();
@@ -112,7 +112,7 @@ impl Run<'_> {
             adapter_config: live.adapter_config.clone(),
             tensors: moved.collect::<Result<_>>()?,
         };
-        Ok(Some(Best { headline, similarity_weight, tuned }))
+        Ok(Some(Best { primary, similarity_weight, tuned }))
     }
 
     /// That the state is of this backbone and these data; where they lie may have changed.

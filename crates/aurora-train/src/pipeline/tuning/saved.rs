@@ -72,7 +72,7 @@ pub(super) struct Grounds {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AboutBest {
-    pub(super) headline: f64,
+    pub(super) primary: f64,
     pub(super) similarity_weight: Option<f64>,
 }
 

@@ -5,17 +5,17 @@ use serde::{Deserialize, Serialize};
 use crate::accuracy::AccuracyReport;
 use crate::recall::RetrievalReport;
 
-/// The figures of a task.
+/// The metrics of a task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Figures {
+pub enum TaskMetrics {
     /// Of retrieval.
     Recall(RetrievalReport),
     /// Of question answering.
     Accuracy(AccuracyReport),
 }
 
-impl Figures {
+impl TaskMetrics {
     /// What the figure is called that a run is chosen by.
     pub fn name(&self) -> &'static str {
         match self {
@@ -25,7 +25,7 @@ impl Figures {
     }
 
     /// That figure, in percent.
-    pub fn headline(&self) -> f64 {
+    pub fn primary(&self) -> f64 {
         match self {
             Self::Recall(report) => report.mean(),
             Self::Accuracy(report) => report.accuracy,
