@@ -8,7 +8,7 @@ use aurora_data::{Dataset, Split, Tokens};
 use aurora_layers::checkpoint::PretrainedSource;
 use aurora_layers::{Backbone, Blip, BoundModel, load_adapter};
 use aurora_train::config::{Config, ModelSection, RunConfig, SimilarityWeight, Task};
-use aurora_train::pipeline::{Feed, Measurement, Measurer, Model, open as open_data};
+use aurora_train::pipeline::{DataModule, EvalResult, Evaluator, Model, open as open_data};
 use aurora_train::progress::Progress;
 use candle_core::Device;
 
@@ -121,12 +121,12 @@ impl Ready {
     /// A picture that does not decode, a caption or question that is missing.
     pub fn measure(
         &self,
-        measurer: &Measurer,
+        evaluator: &Evaluator,
         dataset: &Dataset,
         similarity_weight: Option<f64>,
         progress: &mut dyn Progress,
-    ) -> Result<Measurement> {
-        Ok(measurer.measure((&self.blip, &self.bound), dataset, similarity_weight, progress)?)
+    ) -> Result<EvalResult> {
+        Ok(evaluator.evaluate((&self.blip, &self.bound), dataset, similarity_weight, progress)?)
     }
 
     /// The weight of the similarity beside the matching logit: the one in the configuration, or of
@@ -137,7 +137,7 @@ impl Ready {
     /// Validation pairs that cannot be read.
     pub fn similarity_weight(
         &self,
-        measurer: &Measurer,
+        evaluator: &Evaluator,
         config: &Config,
         progress: &mut dyn Progress,
     ) -> Result<f64> {
@@ -152,11 +152,11 @@ impl Ready {
             }
             SimilarityWeight::Candidates(_) => {
                 let data = &config.data;
-                let skips = &measurer.feed().skips;
+                let skips = &evaluator.data_module().skips;
                 let validation =
                     open_data(&data.validation, Split::Validation, &data.reading(), skips)?;
                 progress.message("choosing the weight of the similarity on the validation pairs");
-                let found = self.measure(measurer, &validation, None, progress)?;
+                let found = self.measure(evaluator, &validation, None, progress)?;
                 Ok(found.similarity_weight().unwrap_or(0.0))
             }
         }
@@ -167,10 +167,10 @@ impl Ready {
 ///
 /// # Errors
 /// As the readers of data.
-pub fn measurer(config: &Config, model: &Model) -> Result<Measurer> {
+pub fn evaluator(config: &Config, model: &Model) -> Result<Evaluator> {
     let data = &config.data;
     let skips = Arc::new(data.skips());
-    let feed = Feed::new(config, &model.backbone.config, &model.tokens, &skips);
+    let data_module = DataModule::new(config, &model.backbone.config, &model.tokens, &skips);
     let train = || open_data(&data.train, Split::Train, &data.reading(), &skips);
-    Ok(Measurer::new(config, feed, train)?)
+    Ok(Evaluator::new(config, data_module, train)?)
 }

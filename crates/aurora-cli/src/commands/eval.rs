@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use aurora_data::Split;
 use aurora_train::accuracy::AccuracyReport;
 use aurora_train::config::Config;
-use aurora_train::pipeline::{Measurement, open};
+use aurora_train::pipeline::{EvalResult, open};
 use aurora_train::recall::RetrievalReport;
 use serde::Serialize;
 
@@ -56,14 +56,14 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let device = model::device(&config)?;
     let model = model::open(&config.model, config.task, &device)?;
     let ready = Ready::new(&model, args.adapter.as_deref())?;
-    let measurer = model::measurer(&config, &model)?;
-    let (data, skips) = (&config.data, &measurer.feed().skips);
+    let evaluator = model::evaluator(&config, &model)?;
+    let (data, skips) = (&config.data, &evaluator.data_module().skips);
     let test = open(&data.test, Split::Test, &data.reading(), skips)?;
     let mut progress = Display::new();
-    let similarity_weight = ready.similarity_weight(&measurer, &config, &mut progress)?;
-    let measured = ready.measure(&measurer, &test, Some(similarity_weight), &mut progress)?;
+    let similarity_weight = ready.similarity_weight(&evaluator, &config, &mut progress)?;
+    let measured = ready.measure(&evaluator, &test, Some(similarity_weight), &mut progress)?;
     let (what, found) = match &measured {
-        Measurement::Retrieval(found) => {
+        EvalResult::Retrieval(found) => {
             let lines =
                 [("both stages", &found.report), ("similarity alone", &found.by_similarity)];
             recall_table(&lines).print();
@@ -77,9 +77,9 @@ pub fn run(args: &EvalArgs) -> Result<()> {
                 },
             )
         }
-        Measurement::Vqa(found) => {
+        EvalResult::Vqa(found) => {
             accuracy_table(&[("answers", &found.report)]).print();
-            let (accuracy, candidates) = (found.report.clone(), measurer.candidates());
+            let (accuracy, candidates) = (found.report.clone(), evaluator.candidates());
             ("test questions", Found::Vqa { accuracy, candidates })
         }
     };
@@ -101,7 +101,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         let path = out.join("evaluation.json");
         let text = serde_json::to_string_pretty(&measured_here).context("evaluation.json")?;
         write_whole(&path, &(text + "\n"))?;
-        if let Measurement::Vqa(found) = &measured {
+        if let EvalResult::Vqa(found) = &measured {
             write_whole(&out.join("answers.json"), &found.to_json(&test)?)?;
         }
         if !skipped.is_empty() {

@@ -6,7 +6,7 @@ use aurora_layers::AdapterKind;
 use aurora_train::accuracy::AccuracyReport;
 use aurora_train::config::{Config, RunConfig, Task};
 use aurora_train::pipeline::{
-    Evaluation, Inputs, Measurement, Outcome, Prediction, VqaEval, concepts,
+    EvalResult, Inputs, Outcome, Prediction, RetrievalEval, VqaEval, concepts,
 };
 use aurora_train::recall::{Recall, RetrievalReport};
 use aurora_train::rerank::NOT_RANKED;
@@ -32,7 +32,7 @@ pub fn write(
     inputs: &Inputs,
     outcome: &Outcome,
 ) -> Result<()> {
-    let test = &inputs.pictures.test;
+    let test = &inputs.splits.test;
     let mut page = ReportPage {
         title: title.to_owned(),
         tuned: tuned(config, inputs),
@@ -43,7 +43,7 @@ pub fn write(
         ..ReportPage::default()
     };
     match (&outcome.baseline, &outcome.tuned) {
-        (Measurement::Retrieval(baseline), Measurement::Retrieval(tuned)) => {
+        (EvalResult::Retrieval(baseline), EvalResult::Retrieval(tuned)) => {
             page.gain = Gain::Recall {
                 baseline: of_report(&baseline.report),
                 tuned: of_report(&tuned.report),
@@ -51,7 +51,7 @@ pub fn write(
             };
             page.captions = captions(test, baseline, tuned)?;
         }
-        (Measurement::Vqa(baseline), Measurement::Vqa(tuned)) => {
+        (EvalResult::Vqa(baseline), EvalResult::Vqa(tuned)) => {
             let kinds = || baseline.report.by_type.keys().chain(tuned.report.by_type.keys());
             page.gain = Gain::Accuracy {
                 baseline: of_accuracy(&baseline.report, kinds()),
@@ -66,7 +66,7 @@ pub fn write(
 }
 
 /// The recall that guessing would reach on the pictures and texts of a measurement.
-pub fn chance_of(test: &Dataset, found: &Evaluation) -> Result<page::Recall> {
+pub fn chance_of(test: &Dataset, found: &RetrievalEval) -> Result<page::Recall> {
     let (images, texts) = concepts(test, &found.images, &found.texts)?;
     Ok(chance(&images, &texts))
 }
@@ -129,7 +129,7 @@ fn tuned(config: &Config, inputs: &Inputs) -> String {
         "{what} {verb} trained for the backbone {}{frozen}, on {} {examples} ({}) in {} \
          steps of {}.",
         inputs.backbone_name,
-        output::count(inputs.pictures.train.len() as u64),
+        output::count(inputs.splits.train.len() as u64),
         config.data.train.as_slice().join(", "),
         output::count(config.schedule.steps),
         config.data.batch_size
@@ -171,7 +171,7 @@ fn facts(config: &Config, outcome: &Outcome) -> Vec<Fact> {
         fact("Seed", summary.seed.to_string(), "the same seed gives the same run".to_owned()),
     ];
     match (&outcome.baseline, &outcome.tuned) {
-        (Measurement::Retrieval(baseline), Measurement::Retrieval(tuned)) => facts.extend([
+        (EvalResult::Retrieval(baseline), EvalResult::Retrieval(tuned)) => facts.extend([
             fact(
                 "Similarity alone",
                 format!("{:.1} %", tuned.by_similarity.mean()),
@@ -215,12 +215,16 @@ fn spaced(count: usize) -> impl Iterator<Item = usize> {
 }
 
 /// Some captions with what they find.
-fn captions(test: &Dataset, baseline: &Evaluation, tuned: &Evaluation) -> Result<Vec<CaptionRow>> {
+fn captions(
+    test: &Dataset,
+    baseline: &RetrievalEval,
+    tuned: &RetrievalEval,
+) -> Result<Vec<CaptionRow>> {
     spaced(tuned.texts.len())
         .map(|at| {
             let (picture, caption) = tuned.texts.get(at).context("a caption of the test set")?;
             let concept = test.concept(*picture)?;
-            let side = |evaluation: &Evaluation| {
+            let side = |evaluation: &RetrievalEval| {
                 // A broken picture may have been left out of one of the two.
                 let place = evaluation.texts.iter().position(|text| text == &tuned.texts[at]);
                 side(test, concept, evaluation, place.context("a caption of the test set")?)
@@ -259,7 +263,7 @@ fn answers(test: &Dataset, baseline: &VqaEval, tuned: &VqaEval) -> Result<Vec<An
 fn side(
     test: &Dataset,
     concept: i64,
-    evaluation: &Evaluation,
+    evaluation: &RetrievalEval,
     at: usize,
 ) -> Result<(Vec<Hit>, Option<usize>)> {
     let scores: Vec<f32> = evaluation.t2i.get(at)?.to_vec1()?;

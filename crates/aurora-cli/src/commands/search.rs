@@ -40,8 +40,8 @@ pub fn run(args: &SearchArgs) -> Result<()> {
     let model = model::open(&config.model, config.task, &device)?;
     let ready = Ready::new(&model, args.adapter.as_deref())?;
     let mut progress = Display::new();
-    let measurer = model::measurer(&config, &model)?;
-    let similarity_weight = ready.similarity_weight(&measurer, &config, &mut progress)?;
+    let evaluator = model::evaluator(&config, &model)?;
+    let similarity_weight = ready.similarity_weight(&evaluator, &config, &mut progress)?;
     let candidates = config.evaluation.k_test.max(args.top as usize);
     let found = find(
         &ready,

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use aurora_train::config::Config;
 use aurora_train::metrics::TaskMetrics;
-use aurora_train::pipeline::{Inputs, Measurement, Model, Outcome, Pictures, Saved, resume, tune};
+use aurora_train::pipeline::{DataSplits, EvalResult, Inputs, Model, Outcome, Saved, resume, tune};
 use aurora_train::run::RunFolder;
 use candle_core::Device;
 
@@ -63,10 +63,10 @@ pub(super) fn tuning(args: &RunArgs, name: &str) -> Result<()> {
 }
 
 fn open(config: &Config, device: &Device) -> Result<Inputs> {
-    let pictures = Pictures::open(&config.data)?;
+    let splits = DataSplits::open(&config.data)?;
     let Model { name: backbone_name, backbone, tokens, .. } =
         model::open(&config.model, config.task, device)?;
-    Ok(Inputs { backbone, backbone_name, tokens, pictures })
+    Ok(Inputs { backbone, backbone_name, tokens, splits })
 }
 
 /// A run that failed before its first step is no run: its folder can be used again once the input
@@ -92,9 +92,9 @@ fn print(out: &Path, inputs: &Inputs, outcome: &Outcome) -> Result<()> {
         (
             TaskMetrics::Recall(baseline),
             TaskMetrics::Recall(tuned),
-            Measurement::Retrieval(found),
+            EvalResult::Retrieval(found),
         ) => {
-            let chance = report::to_report(&report::chance_of(&inputs.pictures.test, found)?);
+            let chance = report::to_report(&report::chance_of(&inputs.splits.test, found)?);
             recall_table(&[("by chance", &chance), ("baseline", baseline), ("tuned", tuned)])
                 .print();
         }
@@ -116,7 +116,7 @@ fn print(out: &Path, inputs: &Inputs, outcome: &Outcome) -> Result<()> {
         output::line(&line);
     }
     let page = out.join("report.html");
-    if let Measurement::Vqa(_) = &outcome.tuned {
+    if let EvalResult::Vqa(_) = &outcome.tuned {
         output::line(&format!(
             "\nOpen {} to see how it answers now; all its answers are in {}",
             page.display(),

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::feed::Feed;
-use super::measure::{Evaluation, measure};
+use super::data_module::DataModule;
+use super::eval::retrieval::{RetrievalEval, evaluate_retrieval};
 use super::sources::open;
 use super::tuning::{History, step_record};
 use crate::config::{PretrainConfig, RunConfig, Task};
@@ -27,9 +27,9 @@ pub struct Pretrained {
     /// The weights after the last step.
     pub backbone: Backbone,
     /// On the validation pairs.
-    pub validation: Evaluation,
+    pub validation: RetrievalEval,
     /// On the test pairs, of another domain.
-    pub test: Evaluation,
+    pub test: RetrievalEval,
     /// The lines of `metrics.jsonl`.
     pub history: Vec<MetricsRecord>,
     /// Wall time of the whole run.
@@ -112,7 +112,7 @@ pub fn pretrain(
     })
 }
 
-fn validation_record(found: &Evaluation, step: u64) -> MetricsRecord {
+fn validation_record(found: &RetrievalEval, step: u64) -> MetricsRecord {
     MetricsRecord::new("validation", step)
         .with_recall(&found.report)
         .with("similarity_mean_recall", found.by_similarity.mean())
@@ -126,10 +126,10 @@ fn evaluate(
     tokens: &Arc<Tokens>,
     similarity_weight: Option<f64>,
     progress: &mut dyn Progress,
-) -> Result<Evaluation> {
+) -> Result<RetrievalEval> {
     let blip = backbone.model()?;
     let bound = blip.bind_frozen()?;
-    let feed = Feed {
+    let data_module = DataModule {
         tokens: tokens.clone(),
         task: Task::Retrieval,
         keywords: config.data.eval_caption_keywords,
@@ -139,5 +139,12 @@ fn evaluate(
         num_workers: 0,
         skips: Arc::default(),
     };
-    measure((&blip, &bound), dataset, &feed, &config.evaluation, similarity_weight, progress)
+    evaluate_retrieval(
+        (&blip, &bound),
+        dataset,
+        &data_module,
+        &config.evaluation,
+        similarity_weight,
+        progress,
+    )
 }

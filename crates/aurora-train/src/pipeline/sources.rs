@@ -12,7 +12,7 @@ const DECODE_AT_LOAD: u64 = 64 << 20;
 
 /// The three sets of a tuning.
 #[derive(Debug, Clone)]
-pub struct Pictures {
+pub struct DataSplits {
     /// Pairs to learn from.
     pub train: Dataset,
     /// Pairs that choose the checkpoint.
@@ -23,7 +23,7 @@ pub struct Pictures {
     pub skips: Arc<Skips>,
 }
 
-impl Pictures {
+impl DataSplits {
     /// Open what a configuration names.
     ///
     /// # Errors
@@ -42,7 +42,7 @@ impl Pictures {
 /// where any sample is marked at all. What is wrong with single pictures or rows, `skips` decides about.
 ///
 /// # Errors
-/// As [`Pictures::open`].
+/// As [`DataSplits::open`].
 pub fn open(
     names: &OneOrMany,
     split: Split,

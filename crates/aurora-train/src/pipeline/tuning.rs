@@ -10,9 +10,9 @@ use candle_core::Tensor;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::feed::{Feed, examples};
-use super::measurement::{Measurement, Measurer};
-use super::sources::Pictures;
+use super::data_module::{DataModule, task_batch};
+use super::eval::{EvalResult, Evaluator};
+use super::sources::DataSplits;
 use crate::config::{Config, RunConfig};
 use crate::error::{Error, Result};
 use crate::metrics::TaskMetrics;
@@ -33,7 +33,7 @@ pub struct Inputs {
     /// The backbone's vocabulary.
     pub tokens: Arc<Tokens>,
     /// The data.
-    pub pictures: Pictures,
+    pub splits: DataSplits,
 }
 
 /// What a tuning came to.
@@ -42,9 +42,9 @@ pub struct Outcome {
     /// As in `summary.json`.
     pub summary: Summary,
     /// The bare backbone on the test split.
-    pub baseline: Measurement,
+    pub baseline: EvalResult,
     /// The tuned model on the test split.
-    pub tuned: Measurement,
+    pub tuned: EvalResult,
     /// The lines of `metrics.jsonl`.
     pub history: Vec<MetricsRecord>,
     /// The best tensors by validation.
@@ -81,7 +81,7 @@ struct Run<'a> {
     inputs: &'a Inputs,
     folder: &'a RunFolder,
     trainer: Trainer,
-    measurer: Measurer,
+    evaluator: Evaluator,
     /// Of training.
     loader: Loader,
     history: History,
@@ -144,7 +144,7 @@ fn listing_skipped(
 ) -> Result<Outcome> {
     let done = work();
     // Of a run that failed too: what was left out may be why.
-    let written = run.write_skipped(&inputs.pictures.skips.list());
+    let written = run.write_skipped(&inputs.splits.skips.list());
     done.and_then(|outcome| written.map(|()| outcome))
 }
 
@@ -159,18 +159,18 @@ impl<'a> Run<'a> {
     /// A tuning that has not begun.
     fn new(config: &'a Config, inputs: &'a Inputs, folder: &'a RunFolder) -> Result<Self> {
         let begun = Instant::now();
-        let Inputs { backbone, tokens, pictures, .. } = inputs;
+        let Inputs { backbone, tokens, splits, .. } = inputs;
         let trainer = Trainer::new(config, backbone, &backbone.device())?;
-        let feed = Feed::new(config, &backbone.config, tokens, &pictures.skips);
-        let measurer = Measurer::new(config, feed, || Ok(pictures.train.clone()))?;
-        measurer.check_validation(&pictures.validation)?;
-        let loader = measurer.feed().training(config, &pictures.train)?;
+        let data_module = DataModule::new(config, &backbone.config, tokens, &splits.skips);
+        let evaluator = Evaluator::new(config, data_module, || Ok(splits.train.clone()))?;
+        evaluator.check_validation(&splits.validation)?;
+        let loader = evaluator.data_module().train_loader(config, &splits.train)?;
         Ok(Self {
             config,
             inputs,
             folder,
             trainer,
-            measurer,
+            evaluator,
             loader,
             history: History::new(folder)?,
             best: None,
@@ -184,7 +184,7 @@ impl<'a> Run<'a> {
     fn finish(
         mut self,
         first: u64,
-        baseline: Measurement,
+        baseline: EvalResult,
         progress: &mut dyn Progress,
     ) -> Result<Outcome> {
         self.train(first, &baseline, progress)?;
@@ -198,8 +198,8 @@ impl<'a> Run<'a> {
         let steps = self.config.schedule.steps;
         self.history.add(MetricsRecord::new("test_final", steps).with_metrics(&metrics))?;
         let (inputs, run) = (self.inputs, self.folder);
-        if let Measurement::Vqa(answered) = &tuned_eval {
-            run.write("answers.json", answered.to_json(&inputs.pictures.test)?)?;
+        if let EvalResult::Vqa(answered) = &tuned_eval {
+            run.write("answers.json", answered.to_json(&inputs.splits.test)?)?;
         }
         let summary = Summary {
             baseline: baseline.metrics(),
@@ -208,8 +208,8 @@ impl<'a> Run<'a> {
             backbone_parameters: inputs.backbone.parameters() as u64,
             adapter_bytes: write_adapter(run, &tuned, inputs, &baseline, &tuned_eval)?,
             seed: self.config.seed,
-            test_pairs: inputs.pictures.test.len() as u64,
-            skipped: inputs.pictures.skips.len() as u64,
+            test_pairs: inputs.splits.test.len() as u64,
+            skipped: inputs.splits.skips.len() as u64,
             seconds: self.seconds(),
         };
         run.write_summary(&summary)?;
@@ -229,7 +229,7 @@ impl<'a> Run<'a> {
     }
 
     /// The backbone as it is: on the validation split, and on the test split with what that chose.
-    fn measure_backbone(&self, progress: &mut dyn Progress) -> Result<[Measurement; 2]> {
+    fn measure_backbone(&self, progress: &mut dyn Progress) -> Result<[EvalResult; 2]> {
         progress.message("measuring the backbone as it is");
         let adapter_config = heads_only(&self.trainer.live().adapter_config);
         let bare = AdaptedParams { adapter_config, tensors: Default::default() };
@@ -238,7 +238,7 @@ impl<'a> Run<'a> {
         Ok([chosen, baseline])
     }
 
-    fn baseline(&mut self, progress: &mut dyn Progress) -> Result<Measurement> {
+    fn baseline(&mut self, progress: &mut dyn Progress) -> Result<EvalResult> {
         let [chosen, baseline] = self.measure_backbone(progress)?;
         let record = MetricsRecord::new("validation", 0).with_metrics(&chosen.metrics());
         self.history.add(match chosen.similarity_weight() {
@@ -255,23 +255,23 @@ impl<'a> Run<'a> {
         tuned: &AdaptedParams,
         split: Split,
         progress: &mut dyn Progress,
-    ) -> Result<Measurement> {
+    ) -> Result<EvalResult> {
         let tuned = tuned.detached();
         let blip = tuned.model(self.trainer.frozen())?;
         let mut bound = tuned.bind(&blip, None)?;
         bound.precision = self.config.precision.into();
         let (dataset, similarity_weight) = match split {
-            Split::Validation => (&self.inputs.pictures.validation, None),
-            Split::Test(similarity_weight) => (&self.inputs.pictures.test, similarity_weight),
+            Split::Validation => (&self.inputs.splits.validation, None),
+            Split::Test(similarity_weight) => (&self.inputs.splits.test, similarity_weight),
         };
-        self.measurer.measure((&blip, &bound), dataset, similarity_weight, progress)
+        self.evaluator.evaluate((&blip, &bound), dataset, similarity_weight, progress)
     }
 
     /// The steps from number `first` on.
     fn train(
         &mut self,
         first: u64,
-        baseline: &Measurement,
+        baseline: &EvalResult,
         progress: &mut dyn Progress,
     ) -> Result<()> {
         let steps = self.config.schedule.steps;
@@ -280,7 +280,7 @@ impl<'a> Run<'a> {
             let batch = batch?;
             let start = Instant::now();
             let batch = batch.to_device(&device)?;
-            let trained = self.trainer.step(examples(&batch, self.config.task)?, batch.step)?;
+            let trained = self.trainer.step(task_batch(&batch, self.config.task)?, batch.step)?;
             let (done, seconds) = (batch.step + 1, start.elapsed().as_secs_f64());
             self.history.add(step_record(&trained, done).seconds(seconds))?;
             progress.on_step(&StepReport {
@@ -315,10 +315,10 @@ impl<'a> Run<'a> {
         let seconds = start.elapsed().as_secs_f64();
         let record = MetricsRecord::new("validation", step).with_metrics(&metrics);
         let record = match &found {
-            Measurement::Retrieval(found) => record
+            EvalResult::Retrieval(found) => record
                 .with("similarity_mean_recall", found.by_similarity.mean())
                 .with("similarity_weight", found.similarity_weight),
-            Measurement::Vqa(_) => record,
+            EvalResult::Vqa(_) => record,
         };
         let record = record.with("mean_relative_delta", self.trainer.mean_relative_delta()?);
         self.history.add(record.seconds(seconds))?;
@@ -351,8 +351,8 @@ fn write_adapter(
     run: &RunFolder,
     tuned: &AdaptedParams,
     inputs: &Inputs,
-    baseline: &Measurement,
-    tuned_eval: &Measurement,
+    baseline: &EvalResult,
+    tuned_eval: &EvalResult,
 ) -> Result<u64> {
     let card = adapter_card(tuned, &inputs.backbone_name, baseline, tuned_eval);
     run.write_folder("adapter", |folder| -> Result<()> {
@@ -367,13 +367,13 @@ fn write_adapter(
 pub fn adapter_card(
     tuned: &AdaptedParams,
     base: &str,
-    baseline: &Measurement,
-    tuned_eval: &Measurement,
+    baseline: &EvalResult,
+    tuned_eval: &EvalResult,
 ) -> String {
     let adapter_config = &tuned.adapter_config;
     let values: usize = tuned.tensors.values().map(Tensor::elem_count).sum();
     let measured = match (baseline, tuned_eval) {
-        (Measurement::Retrieval(baseline), Measurement::Retrieval(tuned_eval)) => format!(
+        (EvalResult::Retrieval(baseline), EvalResult::Retrieval(tuned_eval)) => format!(
             "| | mean recall, test | by similarity alone |\n|---|---|---|\n\
              | backbone | {:.2} % | {:.2} % |\n| tuned | {:.2} % | {:.2} % |\n\n\
              Similarity is weighed by {} beside the matching logit.\n",

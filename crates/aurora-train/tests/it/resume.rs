@@ -100,14 +100,14 @@ fn skipped_samples_are_remembered() {
         let mut samples = drawings(40);
         samples[index].key = "broken".into();
         samples[index].visual = Visual::Picture(nothing.clone());
-        inputs.pictures.train = Dataset::new(samples, Decode::OnUse).unwrap();
+        inputs.splits.train = Dataset::new(samples, Decode::OnUse).unwrap();
         inputs
     };
     let config = config(Task::Retrieval, &["data.augment=none", "data.num_workers=1"]);
     let is_met = |index: &usize| {
         let (path, inputs) = (folder.path().join(index.to_string()), broken(*index));
         go(&path, &config, &inputs, Some(Cut { after: 1, in_evaluation: false }));
-        !inputs.pictures.skips.is_empty()
+        !inputs.splits.skips.is_empty()
     };
     let met = (0..40).find(is_met).unwrap();
     let whole = folder.path().join("whole");
@@ -130,7 +130,7 @@ fn what_was_left_out_moves_with_the_data() {
     let began = config(Task::Retrieval, &["data.train=old/train", "data.augment=none"]);
     let lost = |place: &str| {
         let inputs = inputs(Task::Retrieval, drawings(11), Skips::new(OnError::Skip, 1));
-        inputs.pictures.skips.decide(format!("{place}: 7"), undecodable(place)).unwrap();
+        inputs.splits.skips.decide(format!("{place}: 7"), undecodable(place)).unwrap();
         inputs
     };
     let cut = Some(Cut { after: 5, in_evaluation: false });
@@ -147,7 +147,7 @@ fn what_was_left_out_moves_with_the_data() {
 fn a_refusal_leaves_the_folder_alone() {
     let (_folder, path) = cut_off();
     let inputs = inputs(Task::Retrieval, drawings(10), Skips::new(OnError::Skip, 1));
-    inputs.pictures.skips.decide("elsewhere: 7", undecodable("elsewhere")).unwrap();
+    inputs.splits.skips.decide("elsewhere: 7", undecodable("elsewhere")).unwrap();
     let run = RunFolder::open(&path).unwrap();
     let saved = Saved::newest(&run).unwrap();
     let config = config(Task::Retrieval, &[]);

@@ -150,9 +150,9 @@ fn what_the_run_began_with_is_asked_for() {
             change(&mut inputs, set(samples.clone()));
             refused(&path, &config, &inputs, &["step-4", key, what]);
         };
-        of("`data.train`", &|inputs, set| inputs.pictures.train = set);
-        of("`data.validation`", &|inputs, set| inputs.pictures.validation = set);
-        of("`data.test`", &|inputs, set| inputs.pictures.test = set);
+        of("`data.train`", &|inputs, set| inputs.splits.train = set);
+        of("`data.validation`", &|inputs, set| inputs.splits.validation = set);
+        of("`data.test`", &|inputs, set| inputs.splits.test = set);
     }
     attempt(&path, &config, &inputs).unwrap();
 }

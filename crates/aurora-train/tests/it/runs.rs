@@ -8,7 +8,7 @@ use aurora_data::{Content, Dataset, Decode, OnError, Question, Sample, Skips, Vi
 use aurora_layers::load_adapter;
 use aurora_train::config::{Config, RunConfig, Task};
 use aurora_train::metrics::TaskMetrics;
-use aurora_train::pipeline::{Inputs, Measurement, Outcome, tune};
+use aurora_train::pipeline::{EvalResult, Inputs, Outcome, tune};
 use aurora_train::progress::Silent;
 use aurora_train::run::RunFolder;
 use candle_core::Device;
@@ -63,7 +63,7 @@ fn clips_are_found_whatever_the_number_of_threads() {
         let threads = format!("data.num_workers={threads}");
         let settings = ["data.num_frames=2", "adapter.frame_aware=true", threads.as_str()];
         let outcome = run(&path, &inputs, &settings);
-        let Measurement::Retrieval(found) = &outcome.tuned else { panic!("{outcome:?}") };
+        let EvalResult::Retrieval(found) = &outcome.tuned else { panic!("{outcome:?}") };
         assert_eq!(found.t2i.dims(), [9, 9]);
         assert!(outcome.params.adapter_config.frame_aware && outcome.summary.skipped == 0);
         assert!(!path.join("skipped.jsonl").exists() && !path.join("answers.json").exists());
@@ -95,7 +95,7 @@ fn broken_clips_are_left_out_and_listed() {
     let path = folder.path().join("skip");
     let skips = inputs(Task::Retrieval, samples.clone(), Skips::new(OnError::Skip, 1));
     let outcome = run(&path, &skips, &[]);
-    let Measurement::Retrieval(found) = &outcome.tuned else { panic!("{outcome:?}") };
+    let EvalResult::Retrieval(found) = &outcome.tuned else { panic!("{outcome:?}") };
     assert_eq!(found.images, [0, 1, 2, 3, 5, 6, 7, 8]);
     assert!(found.texts.iter().all(|(index, _)| *index != 4));
     assert_eq!(found.t2i.dims(), [found.texts.len(), 8]);
@@ -166,7 +166,7 @@ fn questions_about_clips_and_a_list_of_answers() {
     let TaskMetrics::Accuracy(after) = &outcome.summary.tuned else { panic!("{outcome:?}") };
     // Three of nine ask for a number, which is not among the answers.
     assert!((after.reachable - 200.0 / 3.0).abs() < 1e-9, "{after:?}");
-    let Measurement::Vqa(found) = &outcome.tuned else { panic!("{outcome:?}") };
+    let EvalResult::Vqa(found) = &outcome.tuned else { panic!("{outcome:?}") };
     assert!(found.predictions.iter().all(|given| ["yes", "no"].contains(&given.answer.as_str())));
 }
 
@@ -179,7 +179,7 @@ fn nobody_knows_the_right_answers() {
         let question = sample.question.map(|asked| Question { answers: Vec::new(), ..asked });
         Sample { question, ..sample }
     });
-    inputs.pictures.test = Dataset::new(unanswered.collect(), Decode::AtLoad).unwrap();
+    inputs.splits.test = Dataset::new(unanswered.collect(), Decode::AtLoad).unwrap();
     let path = folder.path().join("run");
     let outcome = run(&path, &inputs, &["task=vqa"]);
     let TaskMetrics::Accuracy(after) = &outcome.summary.tuned else { panic!("{outcome:?}") };
@@ -207,7 +207,7 @@ fn what_cannot_be_answered_is_said() {
     let pairs = inputs(Task::Vqa, drawings(9), Skips::default());
     has(&refused("pairs", &pairs, &["task=vqa"]), &["list of answers", "data.train"]);
     let mut unknown = inputs(Task::Vqa, questions(9), Skips::default());
-    unknown.pictures.validation = Dataset::new(drawings(3), Decode::AtLoad).unwrap();
+    unknown.splits.validation = Dataset::new(drawings(3), Decode::AtLoad).unwrap();
     has(&refused("unknown", &unknown, &["task=vqa"]), &["data.validation", "answer"]);
     let set = ["task=vqa", "evaluation.k_test=0"];
     has(

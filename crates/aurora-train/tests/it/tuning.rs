@@ -7,7 +7,7 @@ use crate::common::metrics;
 use aurora_data::{Dataset, Decode, Split, embedded};
 use aurora_layers::{AdapterKind, Backbone, load_adapter};
 use aurora_train::config::{Config, RunConfig};
-use aurora_train::pipeline::{Inputs, Outcome, Pictures, tune};
+use aurora_train::pipeline::{DataSplits, Inputs, Outcome, tune};
 use aurora_train::progress::Silent;
 use aurora_train::run::RunFolder;
 use candle_core::Device;
@@ -26,7 +26,7 @@ fn inputs() -> Inputs {
         backbone: backbone(),
         backbone_name: "tiny".into(),
         tokens: Arc::new(embedded::vocabulary().unwrap()),
-        pictures: Pictures {
+        splits: DataSplits {
             train: few(Split::Train, 24),
             validation: few(Split::Validation, 6),
             test: few(Split::Test, 8),

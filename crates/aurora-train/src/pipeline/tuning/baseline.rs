@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::saved::{damaged, read_json, write_json};
 use crate::accuracy::AccuracyReport;
 use crate::error::Result;
-use crate::pipeline::{Evaluation, Measurement, Prediction, VqaEval};
+use crate::pipeline::{EvalResult, Prediction, RetrievalEval, VqaEval};
 use crate::recall::RetrievalReport;
 
 const METRICS: &str = "measurement.json";
@@ -37,9 +37,9 @@ enum Kept {
 }
 
 /// Writes a measurement into a folder.
-pub(super) fn write(folder: &Path, measured: &Measurement) -> Result<()> {
+pub(super) fn write(folder: &Path, measured: &EvalResult) -> Result<()> {
     let kept = match measured.clone() {
-        Measurement::Retrieval(Evaluation {
+        EvalResult::Retrieval(RetrievalEval {
             report,
             by_similarity,
             similarity_weight,
@@ -51,18 +51,18 @@ pub(super) fn write(folder: &Path, measured: &Measurement) -> Result<()> {
             tensors::write(&scores, &folder.join(SCORES))?;
             Kept::Retrieval { report, by_similarity, similarity_weight, images, texts }
         }
-        Measurement::Vqa(VqaEval { report, predictions }) => Kept::Vqa { report, predictions },
+        EvalResult::Vqa(VqaEval { report, predictions }) => Kept::Vqa { report, predictions },
     };
     write_json(folder, METRICS, &kept)
 }
 
 /// Reads what that wrote.
-pub(super) fn read(folder: &Path) -> Result<Measurement> {
+pub(super) fn read(folder: &Path) -> Result<EvalResult> {
     Ok(match read_json(folder, METRICS)? {
-        Kept::Vqa { report, predictions } => Measurement::Vqa(VqaEval { report, predictions }),
+        Kept::Vqa { report, predictions } => EvalResult::Vqa(VqaEval { report, predictions }),
         Kept::Retrieval { report, by_similarity, similarity_weight, images, texts } => {
             let t2i = scores(folder, (texts.len(), images.len()))?;
-            Measurement::Retrieval(Evaluation {
+            EvalResult::Retrieval(RetrievalEval {
                 report,
                 by_similarity,
                 similarity_weight,

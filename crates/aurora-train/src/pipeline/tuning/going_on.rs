@@ -6,7 +6,7 @@ use aurora_layers::{AdaptedParams, GradientCheckpointing};
 use candle_core::Tensor;
 
 use super::saved::{self, About, AboutBest, Grounds, Saved, VERSION};
-use super::{Best, History, Measurement, Run, baseline};
+use super::{Best, EvalResult, History, Run, baseline};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
@@ -15,7 +15,7 @@ const BEST: &str = "best.";
 
 impl Run<'_> {
     /// Saves the state after `step` steps.
-    pub(super) fn save(&mut self, step: u64, baseline: &Measurement) -> Result<()> {
+    pub(super) fn save(&mut self, step: u64, baseline: &EvalResult) -> Result<()> {
         let checkpoints = self.folder.checkpoints();
         if !checkpoints.baseline().exists() {
             checkpoints.write_baseline(|folder| baseline::write(folder, baseline))?;
@@ -40,7 +40,7 @@ impl Run<'_> {
                 similarity_weight: best.similarity_weight,
             }),
             recompute: self.trainer.checkpointing().unwrap_or(GradientCheckpointing::None).into(),
-            skipped: self.inputs.pictures.skips.list(),
+            skipped: self.inputs.splits.skips.list(),
             train: self.loader.state(step),
             grounds,
             tensors: fingerprint(&state)?,
@@ -57,7 +57,7 @@ impl Run<'_> {
         &mut self,
         saved: Saved,
         progress: &mut dyn Progress,
-    ) -> Result<(Measurement, u64)> {
+    ) -> Result<(EvalResult, u64)> {
         let about = &saved.about;
         saved.check(self.config)?;
         self.stand_on(&saved)?;
@@ -72,7 +72,7 @@ impl Run<'_> {
         // After the names, which tell more.
         saved.check_values(&fingerprint)?;
         self.trainer.keep_to(about.recompute.into());
-        self.inputs.pictures.skips.take_up(&saved.skipped(self.config));
+        self.inputs.splits.skips.take_up(&saved.skipped(self.config));
         self.earlier = about.seconds;
         let folder = self.folder.checkpoints().baseline();
         let baseline = match folder.exists() {
@@ -145,9 +145,9 @@ impl Run<'_> {
         let same = |key: &str, loader: &Loader, then: &LoaderState| {
             loader.resume(then).map_err(|error| saved.refuse(format!("`{key}`: {error}")))
         };
-        let (feed, pictures) = (self.measurer.feed(), &self.inputs.pictures);
-        same("data.validation", &feed.measuring(&pictures.validation)?, &then.validation)?;
-        same("data.test", &feed.measuring(&pictures.test)?, &then.test)?;
+        let (data_module, splits) = (self.evaluator.data_module(), &self.inputs.splits);
+        same("data.validation", &data_module.eval_loader(&splits.validation)?, &then.validation)?;
+        same("data.test", &data_module.eval_loader(&splits.test)?, &then.test)?;
         let next = same("data.train", &self.loader, &saved.about.train)?;
         if next != saved.step() {
             return Err(saved.damaged(&Error::Count {
@@ -162,16 +162,16 @@ impl Run<'_> {
     }
 
     fn look_at_grounds(&self) -> Result<Grounds> {
-        let (feed, pictures) = (self.measurer.feed(), &self.inputs.pictures);
+        let (data_module, splits) = (self.evaluator.data_module(), &self.inputs.splits);
         let backbone = &self.inputs.backbone;
         let device = if backbone.device().is_cpu() { "cpu" } else { "gpu" };
         Ok(Grounds {
             backbone: backbone.fingerprint()?,
             device: device.to_owned(),
             vocabulary: self.inputs.tokens.fingerprint(),
-            answers: self.measurer.fingerprint(),
-            validation: feed.measuring(&pictures.validation)?.state(0),
-            test: feed.measuring(&pictures.test)?.state(0),
+            answers: self.evaluator.fingerprint(),
+            validation: data_module.eval_loader(&splits.validation)?.state(0),
+            test: data_module.eval_loader(&splits.test)?.state(0),
         })
     }
 }

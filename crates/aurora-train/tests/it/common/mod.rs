@@ -8,7 +8,7 @@ use std::sync::Arc;
 use aurora_data::{Answers, Dataset, Decode, Question, QuestionId, Sample, Skips, embedded};
 use aurora_layers::{Architecture, Backbone, BlipConfig, TextConfig, VisionConfig};
 use aurora_train::config::{Config, ModelSection, RunConfig, Task};
-use aurora_train::pipeline::{Inputs, Model, Pictures};
+use aurora_train::pipeline::{DataSplits, Inputs, Model};
 use candle_core::Device;
 
 /// A backbone for retrieval of random weights; its text tower has so many word embeddings, of this width, and positions.
@@ -55,9 +55,13 @@ pub fn model(task: Task, decoder: &str) -> aurora_train::Result<Model> {
 pub fn inputs(task: Task, samples: Vec<Sample>, skips: Skips) -> Inputs {
     let Model { name: backbone_name, backbone, tokens, .. } = model(task, "from_encoder").unwrap();
     let set = Dataset::new(samples, Decode::AtLoad).unwrap();
-    let pictures =
-        Pictures { train: set.clone(), validation: set.clone(), test: set, skips: Arc::new(skips) };
-    Inputs { backbone, backbone_name, tokens, pictures }
+    let splits = DataSplits {
+        train: set.clone(),
+        validation: set.clone(),
+        test: set,
+        skips: Arc::new(skips),
+    };
+    Inputs { backbone, backbone_name, tokens, splits }
 }
 
 pub fn drawings(count: usize) -> Vec<Sample> {

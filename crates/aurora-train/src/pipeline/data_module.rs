@@ -21,7 +21,7 @@ const CHUNK: usize = 64;
 
 /// How a run sees its data.
 #[derive(Debug, Clone)]
-pub struct Feed {
+pub struct DataModule {
     /// The backbone's vocabulary.
     pub tokens: Arc<Tokens>,
     /// What is learned: which words of a sample are read.
@@ -40,7 +40,7 @@ pub struct Feed {
     pub skips: Arc<Skips>,
 }
 
-impl Feed {
+impl DataModule {
     /// As a configuration has it, for a backbone of these sizes.
     pub fn new(
         config: &Config,
@@ -76,7 +76,7 @@ impl Feed {
     }
 
     /// The loader of training.
-    pub(super) fn training(&self, config: &Config, dataset: &Dataset) -> Result<Loader> {
+    pub(super) fn train_loader(&self, config: &Config, dataset: &Dataset) -> Result<Loader> {
         let data = &config.data;
         let base = LoaderOptions {
             keywords: data.caption_keywords.into(),
@@ -99,7 +99,7 @@ impl Feed {
     }
 
     /// The loader of measuring: every sample once, in order.
-    pub(super) fn measuring(&self, dataset: &Dataset) -> Result<Loader> {
+    pub(super) fn eval_loader(&self, dataset: &Dataset) -> Result<Loader> {
         let options = self.options(dataset, LoaderOptions::evaluation(CHUNK));
         let frames = options.clips.map_or(1, |clips| clips.most().max(1));
         let options = LoaderOptions { batch_size: (CHUNK / frames).max(1), ..options };
@@ -124,7 +124,7 @@ fn images(batch: &Batch) -> Result<Images<'_>> {
 }
 
 /// A training batch as its task sees it.
-pub(super) fn examples(batch: &Batch, task: Task) -> Result<Examples<'_>> {
+pub(super) fn task_batch(batch: &Batch, task: Task) -> Result<Examples<'_>> {
     let images = images(batch)?;
     let texts = Texts { token_ids: &batch.input_ids, mask: &batch.attention_mask };
     match task {
@@ -148,13 +148,13 @@ pub(super) fn examples(batch: &Batch, task: Task) -> Result<Examples<'_>> {
 }
 
 /// The rows of a batch that count, on the model's device.
-pub(super) struct Counted {
+pub(super) struct ValidBatch {
     batch: Batch,
     /// The index of each row's sample in the dataset.
     pub(super) indices: Vec<usize>,
 }
 
-impl Counted {
+impl ValidBatch {
     /// None where no row counts.
     pub(super) fn new(batch: Batch, device: &Device) -> Result<Option<Self>> {
         let rows: Vec<u32> = (0u32..)

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::feed::{Counted, Feed};
 use crate::accuracy::{AccuracyReport, kind, normalize_answer, score};
 use crate::config::DataSection;
 use crate::error::Result;
+use crate::pipeline::data_module::{DataModule, ValidBatch};
 use crate::progress::Progress;
 use crate::vqa::{Texts, encode_questions, rank_answers};
 
@@ -68,7 +68,7 @@ impl VqaEval {
 ///
 /// # Errors
 /// A file that is no list of answers; training data without an answer.
-pub fn candidates(
+pub fn answer_candidates(
     section: &DataSection,
     train: impl FnOnce() -> Result<Dataset>,
 ) -> Result<Vec<String>> {
@@ -102,16 +102,17 @@ pub fn candidates(
 /// # Errors
 /// A picture that does not decode and may not be left out, a sample without a question, shapes that do not fit the
 /// model.
-pub fn answer(
+pub fn evaluate_vqa(
     (blip, bound): (&Blip, &BoundModel),
     dataset: &Dataset,
-    feed: &Feed,
+    data_module: &DataModule,
     candidates: &[String],
     k: usize,
     progress: &mut dyn Progress,
 ) -> Result<VqaEval> {
     let device = blip.device();
-    let (ids, mask) = feed.tokens.encode_batch(candidates, feed.max_tokens, Padding::Longest)?;
+    let (ids, mask) =
+        data_module.tokens.encode_batch(candidates, data_module.max_tokens, Padding::Longest)?;
     let (ids, mask): (Tensor, Tensor) = (ids.to_device(device)?, mask.to_device(device)?);
     let texts = Texts { token_ids: &ids, mask: &mask };
     let known: BTreeSet<String> =
@@ -121,10 +122,10 @@ pub fn answer(
     progress.on_part("answering", done, total);
     let mut report = AccuracyReport::default();
     let mut predictions = Vec::with_capacity(dataset.len());
-    for batch in feed.measuring(dataset)?.epoch(0)? {
+    for batch in data_module.eval_loader(dataset)?.epoch(0)? {
         let batch = batch?;
         done += batch.indices.len() as u64;
-        if let Some(batch) = Counted::new(batch, device)? {
+        if let Some(batch) = ValidBatch::new(batch, device)? {
             let keys = encode_questions(blip, bound, batch.images()?, &batch.texts())?;
             let chosen = rank_answers((blip, bound), &keys, &texts, k)?;
             for (&index, chosen) in batch.indices.iter().zip(chosen) {

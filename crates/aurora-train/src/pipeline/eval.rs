@@ -1,26 +1,29 @@
 //! Measuring a model at a run's task, whatever that is.
 
+pub(super) mod retrieval;
+pub(super) mod vqa;
+
 use aurora_data::Dataset;
 use aurora_layers::{Blip, BoundModel};
 
-use super::answers::{VqaEval, answer, candidates};
-use super::feed::Feed;
-use super::measure::{Evaluation, measure};
+use super::data_module::DataModule;
 use crate::config::{Config, EvaluationSection, Task};
 use crate::error::{Error, Result};
 use crate::metrics::TaskMetrics;
 use crate::progress::Progress;
+use retrieval::{RetrievalEval, evaluate_retrieval};
+use vqa::{VqaEval, answer_candidates, evaluate_vqa};
 
 /// What was measured.
 #[derive(Debug, Clone)]
-pub enum Measurement {
+pub enum EvalResult {
     /// Of retrieval.
-    Retrieval(Evaluation),
+    Retrieval(RetrievalEval),
     /// Of question answering.
     Vqa(VqaEval),
 }
 
-impl Measurement {
+impl EvalResult {
     /// Its metrics.
     pub fn metrics(&self) -> TaskMetrics {
         match self {
@@ -40,33 +43,33 @@ impl Measurement {
 
 /// Measures models at a task.
 #[derive(Debug)]
-pub struct Measurer {
-    feed: Feed,
+pub struct Evaluator {
+    data_module: DataModule,
     section: EvaluationSection,
     /// What questions are answered with; empty for retrieval.
     candidates: Vec<String>,
 }
 
-impl Measurer {
+impl Evaluator {
     /// For a configuration's task. `train` opens the training data, where answers come from it.
     ///
     /// # Errors
-    /// As [`candidates`].
+    /// As [`answer_candidates`].
     pub fn new(
         config: &Config,
-        feed: Feed,
+        data_module: DataModule,
         train: impl FnOnce() -> Result<Dataset>,
     ) -> Result<Self> {
         let candidates = match config.task {
             Task::Retrieval => Vec::new(),
-            Task::Vqa => candidates(&config.data, train)?,
+            Task::Vqa => answer_candidates(&config.data, train)?,
         };
-        Ok(Self { feed, section: config.evaluation.clone(), candidates })
+        Ok(Self { data_module, section: config.evaluation.clone(), candidates })
     }
 
     /// How the data is seen.
-    pub fn feed(&self) -> &Feed {
-        &self.feed
+    pub fn data_module(&self) -> &DataModule {
+        &self.data_module
     }
 
     /// Fingerprint of the answers to choose from, in their order.
@@ -82,27 +85,27 @@ impl Measurer {
     /// A model over a dataset. Of several candidates of beta the best on this dataset is taken, unless one is given.
     ///
     /// # Errors
-    /// As [`measure`] and [`answer`].
-    pub fn measure(
+    /// As [`evaluate_retrieval`] and [`evaluate_vqa`].
+    pub fn evaluate(
         &self,
         model: (&Blip, &BoundModel),
         dataset: &Dataset,
         similarity_weight: Option<f64>,
         progress: &mut dyn Progress,
-    ) -> Result<Measurement> {
-        Ok(match self.feed.task {
-            Task::Retrieval => Measurement::Retrieval(measure(
+    ) -> Result<EvalResult> {
+        Ok(match self.data_module.task {
+            Task::Retrieval => EvalResult::Retrieval(evaluate_retrieval(
                 model,
                 dataset,
-                &self.feed,
+                &self.data_module,
                 &self.section,
                 similarity_weight,
                 progress,
             )?),
-            Task::Vqa => Measurement::Vqa(answer(
+            Task::Vqa => EvalResult::Vqa(evaluate_vqa(
                 model,
                 dataset,
-                &self.feed,
+                &self.data_module,
                 &self.candidates,
                 self.section.k_test,
                 progress,
@@ -118,7 +121,7 @@ impl Measurer {
         let known = |sample: &aurora_data::Sample| {
             sample.question.as_ref().is_some_and(|question| !question.answers.is_empty())
         };
-        match self.feed.task == Task::Vqa && !dataset.samples().any(known) {
+        match self.data_module.task == Task::Vqa && !dataset.samples().any(known) {
             true => Err(Error::NothingKnown { questions: dataset.len() }),
             false => Ok(()),
         }

@@ -4,10 +4,10 @@ use aurora_data::{Dataset, Padding};
 use aurora_layers::{Blip, BoundModel};
 use candle_core::{Device, Tensor};
 
-use super::feed::{Counted, Feed};
 use crate::config::EvaluationSection;
 use crate::error::Result;
 use crate::evaluation::{Gallery, GalleryBuilder};
+use crate::pipeline::data_module::{DataModule, ValidBatch};
 use crate::progress::Progress;
 use crate::recall::RetrievalReport;
 
@@ -16,7 +16,7 @@ const CHUNK: usize = 64;
 
 /// What a measurement found.
 #[derive(Debug, Clone)]
-pub struct Evaluation {
+pub struct RetrievalEval {
     /// Recall of the two stages together.
     pub report: RetrievalReport,
     /// Recall by similarity of features alone.
@@ -33,12 +33,12 @@ pub struct Evaluation {
 
 /// Pictures and texts of a dataset, each encoded once.
 #[derive(Debug)]
-pub struct Encoded {
+pub struct EncodedGallery {
     /// What they were encoded to.
     pub gallery: Gallery,
-    /// As in [`Evaluation::images`].
+    /// As in [`RetrievalEval::images`].
     pub images: Vec<usize>,
-    /// As in [`Evaluation::texts`].
+    /// As in [`RetrievalEval::texts`].
     pub texts: Vec<(usize, String)>,
 }
 
@@ -46,23 +46,23 @@ pub struct Encoded {
 ///
 /// # Errors
 /// A picture that does not decode and may not be left out, shapes that do not fit the model.
-pub fn encode(
+pub fn encode_gallery(
     blip: &Blip,
     bound: &BoundModel,
     dataset: &Dataset,
-    feed: &Feed,
+    data_module: &DataModule,
     progress: &mut dyn Progress,
-) -> Result<Encoded> {
-    let mut texts = dataset.texts(feed.keywords.into());
+) -> Result<EncodedGallery> {
+    let mut texts = dataset.texts(data_module.keywords.into());
     let total = (dataset.len() + texts.len()) as u64;
     let mut builder = GalleryBuilder::default();
     let mut done = 0;
     progress.on_part("encoding", done, total);
     let mut images = Vec::with_capacity(dataset.len());
-    for batch in feed.measuring(dataset)?.epoch(0)? {
+    for batch in data_module.eval_loader(dataset)?.epoch(0)? {
         let batch = batch?;
         done += batch.indices.len() as u64;
-        if let Some(batch) = Counted::new(batch, blip.device())? {
+        if let Some(batch) = ValidBatch::new(batch, blip.device())? {
             builder.images(blip, bound, batch.images()?)?;
             images.extend(&batch.indices);
         }
@@ -76,13 +76,14 @@ pub fn encode(
     }
     for chunk in texts.chunks(CHUNK) {
         let chunk: Vec<&str> = chunk.iter().map(|(_, text)| text.as_str()).collect();
-        let (ids, mask) = feed.tokens.encode_batch(&chunk, feed.max_tokens, Padding::Longest)?;
+        let (ids, mask) =
+            data_module.tokens.encode_batch(&chunk, data_module.max_tokens, Padding::Longest)?;
         let (ids, mask) = (ids.to_device(blip.device())?, mask.to_device(blip.device())?);
         builder.texts(blip, bound, &ids, &mask)?;
         done += chunk.len() as u64;
         progress.on_part("encoding", done, total);
     }
-    Ok(Encoded { gallery: builder.finish()?, images, texts })
+    Ok(EncodedGallery { gallery: builder.finish()?, images, texts })
 }
 
 /// The concepts of pictures and of texts: equal ids belong together.
@@ -104,16 +105,17 @@ pub fn concepts(
 /// validation data, and what it chose on test data.
 ///
 /// # Errors
-/// As [`encode`].
-pub fn measure(
+/// As [`encode_gallery`].
+pub fn evaluate_retrieval(
     (blip, bound): (&Blip, &BoundModel),
     dataset: &Dataset,
-    feed: &Feed,
+    data_module: &DataModule,
     section: &EvaluationSection,
     similarity_weight: Option<f64>,
     progress: &mut dyn Progress,
-) -> Result<Evaluation> {
-    let Encoded { gallery, images, texts } = encode(blip, bound, dataset, feed, progress)?;
+) -> Result<RetrievalEval> {
+    let EncodedGallery { gallery, images, texts } =
+        encode_gallery(blip, bound, dataset, data_module, progress)?;
     let (image_ids, text_ids) = concepts(dataset, &images, &texts)?;
     let similarity = gallery.similarity()?.to_device(&Device::Cpu)?;
     let by_similarity = RetrievalReport::from_similarity(&similarity, &image_ids, &text_ids)?;
@@ -132,5 +134,5 @@ pub fn measure(
         let (similarity_weight, report) = chosen.unwrap_or((0.0, by_similarity));
         (report, similarity_weight, reranked.scores(similarity_weight)?.t2i)
     };
-    Ok(Evaluation { report, by_similarity, similarity_weight, t2i, images, texts })
+    Ok(RetrievalEval { report, by_similarity, similarity_weight, t2i, images, texts })
 }
