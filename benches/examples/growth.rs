@@ -15,7 +15,7 @@ use aurora_train::config::{Config, RunConfig as _};
 use aurora_train::evaluation::GalleryBuilder;
 use aurora_train::progress::Silent;
 use aurora_train::queue::FeatureQueue;
-use aurora_train::retrieval::Pairs;
+use aurora_train::retrieval::ImageTextBatch;
 use aurora_train::trainer::Trainer;
 use candle_core::{DType, Device, Tensor};
 
@@ -108,7 +108,7 @@ fn step(backbone: &Backbone, batch: usize, queue: usize) -> Result<Box<dyn FnMut
     Ok(Box::new(move || {
         let concepts: Vec<i64> = (0..batch as i64).collect();
         let images = (&images).into();
-        let pairs = Pairs { images, token_ids: &ids, mask: &mask, ids: &concepts };
+        let pairs = ImageTextBatch { images, token_ids: &ids, mask: &mask, ids: &concepts };
         trainer.step(&pairs, number)?;
         number += 1;
         Ok(())

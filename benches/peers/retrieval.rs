@@ -7,10 +7,10 @@ use aurora_kernels::Precision;
 use aurora_layers::Tensors;
 use aurora_layers::peft::import_lora;
 use aurora_train::config::{Config, RunConfig as _};
+use aurora_train::ema::MomentumModel;
 use aurora_train::itm::HardNegatives;
-use aurora_train::momentum::Momentum;
 use aurora_train::queue::FeatureQueue;
-use aurora_train::retrieval::{Contrast, Pairs, contrastive, encode, matching};
+use aurora_train::retrieval::{ImageTextBatch, ItcContext, encode, itc, itm};
 use aurora_train::trainer::Trainer;
 use candle_core::{DType, Device, Tensor};
 
@@ -54,7 +54,7 @@ pub fn step(setting: &Setting) -> Result<Prepared> {
     let mut number = 0;
     let run = move || {
         let images = (&images).into();
-        let pairs = Pairs { images, token_ids: &texts.ids, mask: &texts.mask, ids: &ids };
+        let pairs = ImageTextBatch { images, token_ids: &texts.ids, mask: &texts.mask, ids: &ids };
         trainer.step(&pairs, number)?;
         number += 1;
         Ok(())
@@ -63,31 +63,31 @@ pub fn step(setting: &Setting) -> Result<Prepared> {
 }
 
 /// Both losses and their gradients with PyTorch's LoRA, the same queue and given negatives. The momentum model begins
-/// where the live one is, so its first average is the same in both halves.
+/// where the online one is, so its first average is the same in both halves.
 pub fn check(setting: &Setting) -> Result<Tensors> {
     let (backbone, inputs) = (setting.backbone()?, setting.inputs()?);
     let lora = import_lora(&setting.out.join("lora_all"), &backbone, &Device::Cpu)?;
-    let (live, variables) = lora.into_variables()?;
+    let (online, variables) = lora.into_variables()?;
     let blip = Arc::new(backbone.model()?);
     let texts = Texts::of(&inputs)?;
     let ids: Vec<i64> = (0..setting.batch as i64).collect();
     let images = named(&inputs, "pixel_values")?.into();
-    let pairs = Pairs { images, token_ids: &texts.ids, mask: &texts.mask, ids: &ids };
+    let pairs = ImageTextBatch { images, token_ids: &texts.ids, mask: &texts.mask, ids: &ids };
 
-    let (follower, mut view) = Momentum::new(&live, &blip, MOMENTUM)?.advance()?;
+    let (follower, mut view) = MomentumModel::new(&online, &blip, MOMENTUM)?.step()?;
     view.precision = setting.precision;
     let followed = encode(&follower, &view, &pairs)?;
-    let mut bound = live.bind(&blip, None)?;
+    let mut bound = online.bind(&blip, None)?;
     bound.precision = setting.precision;
     let encoded = encode(&blip, &bound, &pairs)?;
     let queue = FeatureQueue::from_state(&setting.read("queue")?)?.filled()?;
-    let contrast = Contrast {
+    let context = ItcContext {
         momentum: Some([&followed.image, &followed.text]),
         queue: Some(&queue),
         alpha: ALPHA,
         temperature: &Tensor::new(&[TEMPERATURE as f32], &Device::Cpu)?,
     };
-    let (itc, _) = contrastive(&encoded, &ids, &contrast)?;
+    let (itc, _) = itc(&encoded, &ids, &context)?;
     let rows =
         |name| -> Result<Vec<u32>> { Ok(named(&inputs, name)?.to_dtype(DType::U32)?.to_vec1()?) };
     let negatives = HardNegatives {
@@ -95,7 +95,7 @@ pub fn check(setting: &Setting) -> Result<Tensors> {
         image_for_text: rows("image_for_text")?,
         text_for_image: rows("text_for_image")?,
     };
-    let itm = matching(&blip, &bound, &pairs, &encoded, &negatives)?;
+    let itm = itm(&blip, &bound, &pairs, &encoded, &negatives)?;
     let grads = (&itc + &itm)?.backward()?;
     let mut found = Tensors::new();
     for (name, loss) in [("itc", itc), ("itm", itm)] {

@@ -2,7 +2,7 @@
 
 use aurora_layers::adapter::{Adapter, Lora};
 use aurora_layers::{LoraInit, Tensors};
-use aurora_train::momentum::Averages;
+use aurora_train::ema::Ema;
 use aurora_train::optimizer::{AdamW, AdamWOptions, Group, Parameter};
 use candle_core::{Device, Error, Result, Tensor, Var};
 
@@ -79,17 +79,17 @@ fn adamw(tensors: &Tensors) -> Result<impl FnMut() -> Result<()> + use<>> {
 }
 
 fn average(tensors: &Tensors) -> Result<impl FnMut() -> Result<()> + use<>> {
-    let mut averages = Averages::new(0.995);
+    let mut ema = Ema::new(0.995);
     let mut first = None;
-    for live in tensors.values() {
-        let start = (live + 1.0)?;
-        let view = averages.follow(&start, live).map_err(failed)?;
-        first.get_or_insert((view, values(live)?));
+    for online in tensors.values() {
+        let start = (online + 1.0)?;
+        let view = ema.track(&start, online).map_err(failed)?;
+        first.get_or_insert((view, values(online)?));
     }
-    averages.update().map_err(failed)?;
-    if let Some((view, live)) = first {
-        let want: Vec<f64> = live.iter().map(|live| live + 0.995).collect();
+    ema.update().map_err(failed)?;
+    if let Some((view, online)) = first {
+        let want: Vec<f64> = online.iter().map(|online| online + 0.995).collect();
         check("average", &view, &want)?;
     }
-    Ok(move || averages.update().map_err(failed))
+    Ok(move || ema.update().map_err(failed))
 }

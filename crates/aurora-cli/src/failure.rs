@@ -79,9 +79,9 @@ fn of_train(error: &TrainError) -> bool {
         | TrainError::Metrics { .. }
         | TrainError::NoTokenizer { .. }
         | TrainError::VocabSizeMismatch { .. }
-        | TrainError::OtherForm { .. }
+        | TrainError::ModelTaskMismatch { .. }
         | TrainError::NothingToTrain { .. }
-        | TrainError::NothingKnown { .. }
+        | TrainError::UnlabeledValidation { .. }
         | TrainError::NoNegative { .. }
         | TrainError::NoGroundTruth { .. }
         | TrainError::State { .. } => true,

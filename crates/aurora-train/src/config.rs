@@ -131,7 +131,7 @@ impl GradientCheckpointing {
     }
 }
 
-/// The precision of matrix products inside of the towers, on the CPU, in all passes of a run: live, momentum and
+/// The precision of matrix products inside of the towers, on the CPU, in all passes of a run: online, momentum and
 /// evaluation. What is trained, and all that is stored, is f32 either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -26,8 +26,8 @@ use crate::error::{Error, Result};
 use crate::itc::clamped_temperature;
 use crate::optimizer::Group;
 use crate::optimizer::step::OptimizerStep;
-use crate::retrieval::{Encoded, Pairs, matching_drawn};
-use crate::trainer::Trained;
+use crate::retrieval::{EncodedBatch, ImageTextBatch, itm_with_hard_negatives};
+use crate::trainer::StepOutput;
 
 impl ModelSizes {
     /// The configuration of a model of these sizes, with the layer norm constants of the original BLIP; `[ENC]` is the
@@ -64,7 +64,7 @@ impl ModelSizes {
 pub struct Pretrainer {
     config: PretrainConfig,
     model: BlipConfig,
-    live: AdaptedParams,
+    online: AdaptedParams,
     blip: Arc<Blip>,
     to_image_teacher: [Var; 2], // weight (components, width), bias (components)
     to_image_parts: [Var; 2],   // the same, of the patches
@@ -92,10 +92,10 @@ impl Pretrainer {
         }
         let frozen = Arc::new(backbone.model()?);
         let adapter_config = AdapterConfig::new(AdapterKind::Full, Variant::Paper, 0);
-        let (live, variables) =
+        let (online, variables) =
             AdaptedParams::init(adapter_config, &backbone, config.seed, device)?
                 .into_variables()?;
-        let blip = live.model(&frozen)?;
+        let blip = online.model(&frozen)?;
         let head = |name: &str, width: usize, teacher: &Tensor| -> Result<[Var; 2]> {
             let outputs = teacher.dim(D::Minus1)?;
             let weight =
@@ -135,7 +135,7 @@ impl Pretrainer {
         Ok(Self {
             config,
             model,
-            live,
+            online,
             blip,
             to_image_teacher,
             to_image_parts,
@@ -155,16 +155,16 @@ impl Pretrainer {
     /// # Errors
     /// What candle reports.
     pub fn backbone(&self) -> Result<Backbone> {
-        Ok(Backbone { config: self.model.clone(), tensors: self.live.snapshot()?.tensors })
+        Ok(Backbone { config: self.model.clone(), tensors: self.online.snapshot()?.tensors })
     }
 
     /// One step.
     ///
     /// # Errors
     /// Shapes that do not fit the model, a loss that is not a number, a parameter without gradient.
-    pub fn step(&mut self, batch: &DistillBatch, step: u64) -> Result<Trained> {
+    pub fn step(&mut self, batch: &DistillBatch, step: u64) -> Result<StepOutput> {
         let settings = self.config.pretrain.clone();
-        let bound = self.live.bind(&self.blip, None)?;
+        let bound = self.online.bind(&self.blip, None)?;
         let count = batch.ids.len();
         let image_states = self.blip.encode_image(&batch.images, &bound)?;
         let text_cls = self.blip.encode_text_cls(&batch.token_ids, &batch.mask, &bound)?;
@@ -216,12 +216,12 @@ impl Pretrainer {
             // on a part of the batch, since each of its pairs costs a pass of its own.
             let weight = if step >= settings.itm_from_step { settings.itm_weight } else { 0.0 };
             let rows = count.min(if weight > 0.0 { settings.itm_pairs } else { 8 });
-            let encoded = Encoded { image_states, text_cls, image, text, frames: None };
+            let encoded = EncodedBatch { image_states, text_cls, image, text, frames: None };
             let model = (&*self.blip, &bound);
             let key = (self.config.seed, step);
             let (token_ids, mask) = (&first(&batch.token_ids)?, &first(&batch.mask)?);
-            let pairs = Pairs { token_ids, mask, ..batch.pairs() };
-            let itm = matching_drawn(model, &pairs, &encoded, &scores, rows, key)?;
+            let pairs = ImageTextBatch { token_ids, mask, ..batch.pairs() };
+            let itm = itm_with_hard_negatives(model, &pairs, &encoded, &scores, rows, key)?;
             losses.push(("itm", itm, weight));
         }
         let mut loss = Tensor::zeros((), candle_core::DType::F32, scores.device())?;
@@ -236,7 +236,7 @@ impl Pretrainer {
             .map(|(name, part, _)| Ok((*name, value(part)?)))
             .collect::<Result<_>>()?;
         let stats = self.optimizer.step(&loss, step)?;
-        Ok(Trained { loss: value(&loss)?, parts: named, stats })
+        Ok(StepOutput { loss: value(&loss)?, parts: named, stats })
     }
 }
 

@@ -155,7 +155,7 @@ pub enum Error {
             _ => "give a model for retrieval, or set `task` to \"vqa\"",
         }
     )]
-    OtherForm {
+    ModelTaskMismatch {
         /// What the model is for.
         architecture: String,
         /// The task.
@@ -164,7 +164,7 @@ pub enum Error {
 
     /// Data of one task where another is asked for.
     #[error("{given} are given to a tuning whose task is {task}")]
-    OtherExamples {
+    BatchTaskMismatch {
         /// What is given.
         given: &'static str,
         /// The task.
@@ -176,7 +176,7 @@ pub enum Error {
         "none of the {questions} samples of `data.validation` has a question with an answer, so no checkpoint could be chosen: \
          give questions whose answers are known"
     )]
-    NothingKnown {
+    UnlabeledValidation {
         /// Samples there are.
         questions: usize,
     },

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::rerank::{Candidates, Reranked, rerank};
-use crate::retrieval::{Frames, Images, encode_images, frame_weights, image_keys};
+use crate::retrieval::{Frames, ImageBatch, encode_images, frame_weights, image_keys};
 
 /// Pairs of a fused pass that are computed together.
 const PAIRS_PER_CALL: usize = 512;
@@ -45,7 +45,7 @@ impl GalleryBuilder {
         &mut self,
         blip: &Blip,
         bound: &BoundModel,
-        images: impl Into<Images<'a>>,
+        images: impl Into<ImageBatch<'a>>,
     ) -> Result<()> {
         let encoded = encode_images(blip, bound, images)?;
         self.image.push(encoded.features.detach());

@@ -1,10 +1,10 @@
 //! The image-text contrastive loss (ITC), with momentum features, a queue and soft targets.
 //!
-//! The live feature of every picture is compared with the momentum features of all texts of the
+//! The online feature of every picture is compared with the momentum features of all texts of the
 //! batch and of the queue, and the other way round:
 //!
 //! ```text
-//! scores  = live image . [momentum text | text queue] / temperature
+//! scores  = online image . [momentum text | text queue] / temperature
 //! hard    = (ids equal) / number of equal ids in the row
 //! soft    = softmax(momentum image . [momentum text | text queue] / temperature)
 //! targets = alpha soft + (1 - alpha) hard
@@ -26,11 +26,11 @@ pub const TEMPERATURE_RANGE: [f64; 2] = [0.001, 0.5];
 /// What the loss is computed from. Features are (batch, dim), of unit length, f32.
 #[derive(Debug, Clone, Copy)]
 pub struct ItcInput<'a> {
-    /// Live features of the pictures.
+    /// Online features of the pictures.
     pub image: &'a Tensor,
-    /// Live features of the texts.
+    /// Online features of the texts.
     pub text: &'a Tensor,
-    /// Momentum features of pictures and texts. None: the live features stand on both sides, with
+    /// Momentum features of pictures and texts. None: the online features stand on both sides, with
     /// gradient, as in a model without a momentum copy.
     pub momentum: Option<[&'a Tensor; 2]>,
     /// Earlier features; none: negatives come from the batch alone.
@@ -48,7 +48,7 @@ pub struct ItcInput<'a> {
 pub struct ItcOutput {
     /// The loss, a scalar.
     pub loss: Tensor,
-    /// Live pictures by live texts over the temperature, (batch, batch), without gradient.
+    /// Online pictures by online texts over the temperature, (batch, batch), without gradient.
     pub similarity: Tensor,
 }
 
@@ -68,9 +68,9 @@ pub fn itc_loss(input: &ItcInput<'_>) -> Result<ItcOutput> {
         (image, image_side, text_side, input.queue.map(|q| &q.text)),
         (text, text_side, image_side, input.queue.map(|q| &q.image)),
     ];
-    for (live, query, keys, queue) in directions {
+    for (online, query, keys, queue) in directions {
         // The temperature divides the few features instead of the many scores.
-        scores.push(compare(&live.broadcast_div(&temperature)?, keys, queue)?); // (B, B + queue)
+        scores.push(compare(&online.broadcast_div(&temperature)?, keys, queue)?); // (B, B + queue)
         targets.push(if alpha == 0.0 {
             hard.dense(image)?
         } else {

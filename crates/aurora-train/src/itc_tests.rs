@@ -28,7 +28,7 @@ fn log_softmax(row: &[f64]) -> Vec<f64> {
 
 /// One direction, loop by loop.
 fn reference(
-    live: &Rows,
+    online: &Rows,
     momentum: &Rows,
     keys: &Rows,
     ids: &[i64],
@@ -42,8 +42,8 @@ fn reference(
             .collect()
     };
     let mut loss = 0.0;
-    for ((live, momentum), id) in live.iter().zip(momentum).zip(ids) {
-        let log_p = log_softmax(&scores(live));
+    for ((online, momentum), id) in online.iter().zip(momentum).zip(ids) {
+        let log_p = log_softmax(&scores(online));
         let soft = log_softmax(&scores(momentum));
         let equal = key_ids.iter().filter(|k| *k == id).count() as f64;
         for ((log_p, soft), key_id) in log_p.iter().zip(soft).zip(key_ids) {
@@ -95,7 +95,7 @@ proptest! {
     }
 }
 
-/// The loss of a fixed small batch, by its live features and temperature.
+/// The loss of a fixed small batch, by its online features and temperature.
 fn small(image: &Tensor, text: &Tensor, temperature: &Tensor, momentum: bool) -> ItcOutput {
     let [image_m, text_m] = ["im", "tm"].map(|w| tensor(&unit_rows(5, w, 3, 4), 4));
     let queue = QueueView {

@@ -1,5 +1,5 @@
 //! Pairs for image-text matching (ITM): every right pair, and for every text a wrong picture and
-//! for every picture a wrong text that look right to the live features.
+//! for every picture a wrong text that look right to the online features.
 //!
 //! A negative is drawn in proportion to the softmax of the similarities among those of another id.
 //! Each draw has its own random stream, named by seed, step and row, so it does not depend on the

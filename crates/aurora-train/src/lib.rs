@@ -3,12 +3,12 @@
 pub mod accuracy;
 pub mod config;
 pub mod distill;
+pub mod ema;
 pub mod error;
 pub mod evaluation;
 pub mod itc;
 pub mod itm;
 pub mod metrics;
-pub mod momentum;
 pub mod optimizer;
 pub mod pipeline;
 pub mod progress;

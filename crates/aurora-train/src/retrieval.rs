@@ -1,6 +1,6 @@
 //! One step of image-text retrieval: from a batch to its losses.
 //!
-//! `loss = ITC + ITM`. ITC compares live features with momentum features and the queue ([`crate::itc`]); ITM asks of
+//! `loss = ITC + ITM`. ITC compares online features with momentum features and the queue ([`crate::itc`]); ITM asks of
 //! right pairs and hard negatives ([`crate::itm`]) whether they belong together. The cross-attention keys and values of
 //! a picture are computed once and serve its right pair and every negative it is drawn for.
 
@@ -18,20 +18,20 @@ use crate::queue::QueueView;
 
 /// Pictures, or clips of which some may have fewer frames than others.
 #[derive(Debug, Clone, Copy)]
-pub struct Images<'a> {
+pub struct ImageBatch<'a> {
     /// Pictures (batch, 3, size, size) or clips (batch, frames, 3, size, size), normalised.
     pub pixels: &'a Tensor,
     /// Of clips, ones for frames and zeros for what fills a short clip up, (batch, frames); without it all are there.
     pub frame_mask: Option<&'a Tensor>,
 }
 
-impl<'a> From<&'a Tensor> for Images<'a> {
+impl<'a> From<&'a Tensor> for ImageBatch<'a> {
     fn from(pixels: &'a Tensor) -> Self {
         Self { pixels, frame_mask: None }
     }
 }
 
-impl Images<'_> {
+impl ImageBatch<'_> {
     /// Pictures, or frames of all clips.
     pub fn count(&self) -> usize {
         match *self.pixels.dims() {
@@ -44,9 +44,9 @@ impl Images<'_> {
 
 /// Pairs of pictures, or clips, and texts.
 #[derive(Debug, Clone, Copy)]
-pub struct Pairs<'a> {
+pub struct ImageTextBatch<'a> {
     /// Pictures or clips.
-    pub images: Images<'a>,
+    pub images: ImageBatch<'a>,
     /// Token ids (batch, length), u32.
     pub token_ids: &'a Tensor,
     /// Ones for tokens and zeros for padding, (batch, length).
@@ -57,7 +57,7 @@ pub struct Pairs<'a> {
 
 /// States and features of a batch, each tower on its own.
 #[derive(Debug, Clone)]
-pub struct Encoded {
+pub struct EncodedBatch {
     /// Picture tokens (batch, tokens, vision width); of a clip those of all frames.
     pub image_states: Tensor,
     /// The texts' own `[CLS]` states (batch, text width).
@@ -75,7 +75,7 @@ pub struct Encoded {
 pub struct Frames {
     /// Features of unit length of each frame (batch, frames, projection).
     pub features: Tensor,
-    /// As in [`Images::frame_mask`].
+    /// As in [`ImageBatch::frame_mask`].
     pub mask: Option<Tensor>,
 }
 
@@ -93,11 +93,11 @@ impl Frames {
 /// What a vision tower makes of pictures or clips.
 #[derive(Debug, Clone)]
 pub struct EncodedImages {
-    /// As in [`Encoded::image_states`].
+    /// As in [`EncodedBatch::image_states`].
     pub states: Tensor,
-    /// As in [`Encoded::image`].
+    /// As in [`EncodedBatch::image`].
     pub features: Tensor,
-    /// As in [`Encoded::frames`].
+    /// As in [`EncodedBatch::frames`].
     pub frames: Option<Frames>,
 }
 
@@ -108,9 +108,9 @@ pub struct EncodedImages {
 pub fn encode_images<'a>(
     blip: &Blip,
     bound: &BoundModel,
-    images: impl Into<Images<'a>>,
+    images: impl Into<ImageBatch<'a>>,
 ) -> Result<EncodedImages> {
-    let Images { pixels, frame_mask } = images.into();
+    let ImageBatch { pixels, frame_mask } = images.into();
     if pixels.rank() == 5 {
         let states = blip.encode_clips(pixels, bound)?;
         let features = bound.frame_features(&states)?;
@@ -125,7 +125,7 @@ pub fn encode_images<'a>(
 }
 
 /// The cross-attention keys and values of pictures or clips for the text encoder; what fills short clips up is not seen.
-/// States (batch, tokens, vision width), `frame_mask` as in [`Images`].
+/// States (batch, tokens, vision width), `frame_mask` as in [`ImageBatch`].
 ///
 /// # Errors
 /// Shapes that do not fit the model.
@@ -149,20 +149,24 @@ pub fn image_keys(
 ///
 /// # Errors
 /// Shapes that do not fit the model.
-pub fn encode(blip: &Blip, bound: &BoundModel, pairs: &Pairs) -> Result<Encoded> {
+pub fn encode(blip: &Blip, bound: &BoundModel, pairs: &ImageTextBatch) -> Result<EncodedBatch> {
     let EncodedImages { states, features, frames } = encode_images(blip, bound, pairs.images)?;
     let text_cls = blip.encode_text_cls(pairs.token_ids, pairs.mask, bound)?;
     let text = bound.text_cls_features(&text_cls)?;
-    Ok(Encoded { image_states: states, text_cls, image: features, text, frames })
+    Ok(EncodedBatch { image_states: states, text_cls, image: features, text, frames })
 }
 
 /// The features of a batch, (batch, projection) each, where nothing will look at the states: those of
-/// [`Encoded::image`] and [`Encoded::text`] for less work.
+/// [`EncodedBatch::image`] and [`EncodedBatch::text`] for less work.
 ///
 /// # Errors
 /// Shapes that do not fit the model.
-pub fn encode_features(blip: &Blip, bound: &BoundModel, pairs: &Pairs) -> Result<[Tensor; 2]> {
-    let Images { pixels, frame_mask } = pairs.images;
+pub fn encode_features(
+    blip: &Blip,
+    bound: &BoundModel,
+    pairs: &ImageTextBatch,
+) -> Result<[Tensor; 2]> {
+    let ImageBatch { pixels, frame_mask } = pairs.images;
     let image = match pixels.rank() {
         5 => bound.clip_cls_features(&blip.encode_clips_cls(pixels, bound)?, frame_mask)?,
         _ => bound.image_cls_features(&blip.encode_image_cls(pixels, bound)?)?,
@@ -190,7 +194,7 @@ pub(crate) fn frame_weights(
 
 /// What ITC needs beside the batch.
 #[derive(Debug, Clone, Copy)]
-pub struct Contrast<'a> {
+pub struct ItcContext<'a> {
     /// Momentum features of the batch's pictures and texts; none in a model without a momentum copy.
     pub momentum: Option<[&'a Tensor; 2]>,
     /// Earlier momentum features.
@@ -205,12 +209,8 @@ pub struct Contrast<'a> {
 ///
 /// # Errors
 /// As [`itc_loss`].
-pub fn contrastive(
-    encoded: &Encoded,
-    ids: &[i64],
-    contrast: &Contrast,
-) -> Result<(Tensor, Tensor)> {
-    let &Contrast { momentum, queue, alpha, temperature } = contrast;
+pub fn itc(encoded: &EncodedBatch, ids: &[i64], context: &ItcContext) -> Result<(Tensor, Tensor)> {
+    let &ItcContext { momentum, queue, alpha, temperature } = context;
     let input = ItcInput {
         image: &encoded.image,
         text: &encoded.text,
@@ -229,18 +229,18 @@ pub fn contrastive(
 /// do.
 ///
 /// # Errors
-/// As [`HardNegatives::draw`] and [`matching`].
-pub fn matching_drawn(
+/// As [`HardNegatives::draw`] and [`itm`].
+pub fn itm_with_hard_negatives(
     (blip, bound): (&Blip, &BoundModel),
-    pairs: &Pairs,
-    encoded: &Encoded,
+    pairs: &ImageTextBatch,
+    encoded: &EncodedBatch,
     similarity: &Tensor,
     rows: usize,
     (seed, step): (u64, u64),
 ) -> Result<Tensor> {
     let mut negatives = HardNegatives::draw(&similarity.detach(), pairs.ids, seed, step)?;
     negatives.truncate(rows);
-    matching(blip, bound, pairs, encoded, &negatives)
+    itm(blip, bound, pairs, encoded, &negatives)
 }
 
 /// The matching loss: two-way cross-entropy over the right pairs that have negatives and those negatives, three
@@ -252,11 +252,11 @@ pub fn matching_drawn(
 ///
 /// # Errors
 /// Shapes that do not fit the model.
-pub fn matching(
+pub fn itm(
     blip: &Blip,
     bound: &BoundModel,
-    pairs: &Pairs,
-    encoded: &Encoded,
+    pairs: &ImageTextBatch,
+    encoded: &EncodedBatch,
     negatives: &HardNegatives,
 ) -> Result<Tensor> {
     let chosen = ItmPairs::new(negatives);

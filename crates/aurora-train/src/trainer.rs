@@ -1,10 +1,10 @@
 //! Tuning: one step of a frozen backbone with trained additions, whatever the task.
 //!
 //! What a step minimises is its objective's; parameters, schedule and memory are everybody's. Retrieval has a state of
-//! its own beside the live model (`retrieval.rs`): momentum model, queue and temperature. `state.rs` is what all of it comes
+//! its own beside the online model (`retrieval.rs`): momentum model, queue and temperature. `state.rs` is what all of it comes
 //! to between two steps.
 
-mod live;
+mod online;
 mod retrieval;
 mod state;
 
@@ -16,15 +16,15 @@ use crate::config::{Config, LearningRates, Task};
 use crate::error::{Error, Result};
 use crate::optimizer::step::{OptimizerStep, StepStats};
 use crate::queue::FeatureQueue;
-use crate::retrieval::Pairs;
+use crate::retrieval::ImageTextBatch;
 use crate::vqa::{VqaBatch, answer_loss, encode_questions};
 
-use live::Live;
-use retrieval::{Followed, Retrieval};
+use online::OnlineModel;
+use retrieval::{DeferredUpdate, Retrieval};
 
 /// What a step measured.
 #[derive(Debug)]
-pub struct Trained {
+pub struct StepOutput {
     /// The loss that was minimised.
     pub loss: f64,
     /// Its parts by name.
@@ -35,29 +35,29 @@ pub struct Trained {
 
 /// What one step looks at.
 #[derive(Debug, Clone, Copy)]
-pub enum Examples<'a> {
+pub enum TaskBatch<'a> {
     /// For retrieval.
-    Pairs(Pairs<'a>),
+    Retrieval(ImageTextBatch<'a>),
     /// For question answering.
-    Questions(VqaBatch<'a>),
+    Vqa(VqaBatch<'a>),
 }
 
-impl<'a> From<&Pairs<'a>> for Examples<'a> {
-    fn from(pairs: &Pairs<'a>) -> Self {
-        Self::Pairs(*pairs)
+impl<'a> From<&ImageTextBatch<'a>> for TaskBatch<'a> {
+    fn from(pairs: &ImageTextBatch<'a>) -> Self {
+        Self::Retrieval(*pairs)
     }
 }
 
-impl<'a> From<&VqaBatch<'a>> for Examples<'a> {
-    fn from(asked: &VqaBatch<'a>) -> Self {
-        Self::Questions(*asked)
+impl<'a> From<&VqaBatch<'a>> for TaskBatch<'a> {
+    fn from(batch: &VqaBatch<'a>) -> Self {
+        Self::Vqa(*batch)
     }
 }
 
 /// A tuning under way.
 #[derive(Debug)]
 pub struct Trainer {
-    live: Live,
+    online: OnlineModel,
     objective: Objective,
     optimizer: OptimizerStep,
 }
@@ -73,7 +73,7 @@ enum Objective {
 struct Losses {
     total: Tensor,
     parts: Vec<(&'static str, f64)>,
-    followed: Option<Followed>,
+    deferred: Option<DeferredUpdate>,
 }
 
 /// The one value of a tensor.
@@ -93,12 +93,12 @@ impl Trainer {
             Task::Vqa => matches!(architecture, Architecture::QuestionAnswering(_)),
         };
         if !fits {
-            return Err(Error::OtherForm {
+            return Err(Error::ModelTaskMismatch {
                 architecture: architecture.to_string(),
                 task: config.task.name(),
             });
         }
-        let (live, variables) = Live::new(config, backbone, device)?;
+        let (online, variables) = OnlineModel::new(config, backbone, device)?;
         let mut parameters: Vec<(String, Var, &str)> = variables
             .into_iter()
             .filter_map(|(name, var)| {
@@ -108,7 +108,7 @@ impl Trainer {
             .collect();
         let objective = match config.task {
             Task::Retrieval => {
-                let retrieval = Retrieval::new(config, &live, device)?;
+                let retrieval = Retrieval::new(config, &online, device)?;
                 let temperature = retrieval.temperature_var();
                 parameters.extend(
                     temperature.map(|var| ("temperature".into(), var.clone(), "temperature")),
@@ -125,7 +125,7 @@ impl Trainer {
             config.learning_rates.groups(config.adapter.kind, config.optimizer.weight_decay);
         let optimizer =
             OptimizerStep::new(parameters, groups, &config.optimizer, &config.schedule)?;
-        Ok(Self { live, objective, optimizer })
+        Ok(Self { online, objective, optimizer })
     }
 
     /// Number of trainable values.
@@ -133,14 +133,14 @@ impl Trainer {
         self.optimizer.parameters()
     }
 
-    /// The frozen model that live and momentum model share.
+    /// The frozen model that online and momentum model share.
     pub fn frozen(&self) -> &Arc<Blip> {
-        &self.live.frozen
+        &self.online.frozen
     }
 
-    /// The live tensors; they change with every step.
-    pub fn live(&self) -> &AdaptedParams {
-        &self.live.tuned
+    /// The online tensors; they change with every step.
+    pub fn online(&self) -> &AdaptedParams {
+        &self.online.tuned
     }
 
     /// Puts a queue in the place of the one this tuning has, for instance that of a BLIP checkpoint.
@@ -150,9 +150,10 @@ impl Trainer {
     pub fn set_queue(&mut self, queue: FeatureQueue) -> Result<()> {
         match &mut self.objective {
             Objective::Retrieval(retrieval) => retrieval.set_queue(queue),
-            Objective::Vqa => {
-                Err(Error::OtherExamples { given: "a queue of features", task: Task::Vqa.name() })
-            }
+            Objective::Vqa => Err(Error::BatchTaskMismatch {
+                given: "a queue of features",
+                task: Task::Vqa.name(),
+            }),
         }
     }
 
@@ -161,7 +162,7 @@ impl Trainer {
     /// # Errors
     /// What candle reports.
     pub fn mean_relative_delta(&self) -> Result<f64> {
-        let Live { tuned, frozen, backbone, .. } = &self.live;
+        let OnlineModel { tuned, frozen, backbone, .. } = &self.online;
         Ok(tuned.mean_relative_delta(frozen, backbone)?)
     }
 
@@ -170,42 +171,42 @@ impl Trainer {
     /// # Errors
     /// Examples of another task, shapes that do not fit the model, a loss that is not a number, a parameter without
     /// gradient.
-    pub fn step<'a>(&mut self, examples: impl Into<Examples<'a>>, step: u64) -> Result<Trained> {
-        let examples = examples.into();
-        let Losses { total, parts, followed } = match (&self.objective, &examples) {
-            (Objective::Retrieval(retrieval), Examples::Pairs(pairs)) => {
-                retrieval.losses(&self.live, pairs, step)?
+    pub fn step<'a>(&mut self, batch: impl Into<TaskBatch<'a>>, step: u64) -> Result<StepOutput> {
+        let batch = batch.into();
+        let Losses { total, parts, deferred } = match (&self.objective, &batch) {
+            (Objective::Retrieval(retrieval), TaskBatch::Retrieval(pairs)) => {
+                retrieval.losses(&self.online, pairs, step)?
             }
-            (Objective::Vqa, Examples::Questions(asked)) => vqa_losses(&self.live, asked, step)?,
-            (Objective::Retrieval(_), Examples::Questions(_)) => {
-                return Err(Error::OtherExamples {
+            (Objective::Vqa, TaskBatch::Vqa(batch)) => vqa_losses(&self.online, batch, step)?,
+            (Objective::Retrieval(_), TaskBatch::Vqa(_)) => {
+                return Err(Error::BatchTaskMismatch {
                     given: "questions",
                     task: Task::Retrieval.name(),
                 });
             }
-            (Objective::Vqa, Examples::Pairs(_)) => {
-                return Err(Error::OtherExamples {
+            (Objective::Vqa, TaskBatch::Retrieval(_)) => {
+                return Err(Error::BatchTaskMismatch {
                     given: "pairs without questions",
                     task: Task::Vqa.name(),
                 });
             }
         };
         let stats = self.optimizer.step(&total, step)?;
-        if let (Objective::Retrieval(retrieval), Examples::Pairs(pairs), Some(followed)) =
-            (&mut self.objective, &examples, followed)
+        if let (Objective::Retrieval(retrieval), TaskBatch::Retrieval(pairs), Some(deferred)) =
+            (&mut self.objective, &batch, deferred)
         {
             // The loss looked at the queue's own memory, so only now.
-            retrieval.enqueue(&followed, pairs.ids)?;
-            self.live.tuned.update_context_bank(&followed.text_cls)?;
+            retrieval.enqueue(&deferred, pairs.ids)?;
+            self.online.tuned.update_context_bank(&deferred.text_cls)?;
         }
-        Ok(Trained { loss: value(&total)?, parts, stats })
+        Ok(StepOutput { loss: value(&total)?, parts, stats })
     }
 }
 
 /// The loss of answers; as in the reference code there is no momentum model.
-fn vqa_losses(live: &Live, asked: &VqaBatch, step: u64) -> Result<Losses> {
-    let bound = live.bind(&Examples::Questions(*asked), step)?;
-    let questions = encode_questions(&live.blip, &bound, asked.images, &asked.questions)?;
-    let total = answer_loss((&live.blip, &bound), &questions, &asked.answers)?;
-    Ok(Losses { total, parts: Vec::new(), followed: None })
+fn vqa_losses(online: &OnlineModel, batch: &VqaBatch, step: u64) -> Result<Losses> {
+    let bound = online.bind(&TaskBatch::Vqa(*batch), step)?;
+    let questions = encode_questions(&online.blip, &bound, batch.images, &batch.questions)?;
+    let total = answer_loss((&online.blip, &bound), &questions, &batch.answers)?;
+    Ok(Losses { total, parts: Vec::new(), deferred: None })
 }

@@ -9,7 +9,7 @@ use aurora_layers::{Blip, BoundModel, CrossAttention, EncoderKv, flatten_frames}
 use candle_core::{DType, Tensor};
 
 use crate::error::{Error, Result};
-use crate::retrieval::{Images, image_keys};
+use crate::retrieval::{ImageBatch, image_keys};
 
 /// Token ids (rows, length), u32, and ones for tokens and zeros for padding, (rows, length).
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +35,7 @@ pub struct Answers<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct VqaBatch<'a> {
     /// Pictures or clips.
-    pub images: Images<'a>,
+    pub images: ImageBatch<'a>,
     /// A question about each.
     pub questions: Texts<'a>,
     /// Their answers.
@@ -43,8 +43,8 @@ pub struct VqaBatch<'a> {
 }
 
 /// Pictures or clips as the questions about them look at them.
-fn seen_keys(blip: &Blip, bound: &BoundModel, images: Images) -> Result<EncoderKv> {
-    let Images { pixels, frame_mask } = images;
+fn seen_keys(blip: &Blip, bound: &BoundModel, images: ImageBatch) -> Result<EncoderKv> {
+    let ImageBatch { pixels, frame_mask } = images;
     let states = match pixels.rank() {
         5 => flatten_frames(&blip.encode_clips(pixels, bound)?)?,
         _ => blip.encode_image(pixels, bound)?,
@@ -60,7 +60,7 @@ fn seen_keys(blip: &Blip, bound: &BoundModel, images: Images) -> Result<EncoderK
 pub fn question_states<'a>(
     blip: &Blip,
     bound: &BoundModel,
-    images: impl Into<Images<'a>>,
+    images: impl Into<ImageBatch<'a>>,
     questions: &Texts,
 ) -> Result<Tensor> {
     let keys = seen_keys(blip, bound, images.into())?;
@@ -78,7 +78,7 @@ pub fn question_states<'a>(
 pub fn encode_questions<'a>(
     blip: &Blip,
     bound: &BoundModel,
-    images: impl Into<Images<'a>>,
+    images: impl Into<ImageBatch<'a>>,
     questions: &Texts,
 ) -> Result<EncoderKv> {
     let keys = seen_keys(blip, bound, images.into())?;

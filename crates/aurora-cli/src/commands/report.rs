@@ -6,7 +6,7 @@ use aurora_layers::AdapterKind;
 use aurora_train::accuracy::AccuracyReport;
 use aurora_train::config::{Config, RunConfig, Task};
 use aurora_train::pipeline::{
-    EvalResult, Inputs, Outcome, Prediction, RetrievalEval, VqaEval, concepts,
+    EvalResult, Inputs, Prediction, RetrievalEval, TuningResult, VqaEval, concepts,
 };
 use aurora_train::recall::{Recall, RetrievalReport};
 use aurora_train::rerank::NOT_RANKED;
@@ -30,7 +30,7 @@ pub fn write(
     title: &str,
     config: &Config,
     inputs: &Inputs,
-    outcome: &Outcome,
+    outcome: &TuningResult,
 ) -> Result<()> {
     let test = &inputs.splits.test;
     let mut page = ReportPage {
@@ -150,7 +150,7 @@ fn tested(config: &Config, pictures: usize) -> String {
     }
 }
 
-fn facts(config: &Config, outcome: &Outcome) -> Vec<Fact> {
+fn facts(config: &Config, outcome: &TuningResult) -> Vec<Fact> {
     let summary = &outcome.summary;
     let fact =
         |label: &str, value: String, note: String| Fact { label: label.to_owned(), value, note };

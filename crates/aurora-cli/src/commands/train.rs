@@ -5,7 +5,9 @@ use std::path::Path;
 use anyhow::Result;
 use aurora_train::config::Config;
 use aurora_train::metrics::TaskMetrics;
-use aurora_train::pipeline::{DataSplits, EvalResult, Inputs, Model, Outcome, Saved, resume, tune};
+use aurora_train::pipeline::{
+    DataSplits, EvalResult, Inputs, Model, Saved, TuningResult, resume, tune,
+};
 use aurora_train::run::RunFolder;
 use candle_core::Device;
 
@@ -85,7 +87,7 @@ pub(super) fn forget(run: &RunFolder) {
     let _ = std::fs::remove_dir(run.path());
 }
 
-fn print(out: &Path, inputs: &Inputs, outcome: &Outcome) -> Result<()> {
+fn print(out: &Path, inputs: &Inputs, outcome: &TuningResult) -> Result<()> {
     let summary = &outcome.summary;
     output::line("");
     match (&summary.baseline, &summary.tuned, &outcome.tuned) {

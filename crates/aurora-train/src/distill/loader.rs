@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use crate::config::PretrainConfig;
 use crate::distill::teachers::TeacherFeatures;
 use crate::error::{Error, Result};
-use crate::retrieval::Pairs;
+use crate::retrieval::ImageTextBatch;
 
 /// One step's pictures and texts with the teachers' features. The first `ids` of both belong together; pictures and
 /// texts past them stand alone.
@@ -36,8 +36,8 @@ pub struct DistillBatch {
 
 impl DistillBatch {
     /// The pairs, with the pictures and texts that stand alone behind them.
-    pub fn pairs(&self) -> Pairs<'_> {
-        Pairs {
+    pub fn pairs(&self) -> ImageTextBatch<'_> {
+        ImageTextBatch {
             images: (&self.images).into(),
             token_ids: &self.token_ids,
             mask: &self.mask,

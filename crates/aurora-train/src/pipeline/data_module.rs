@@ -12,8 +12,8 @@ use aurora_data::video::Sampling;
 
 use crate::config::{self, Config, Keywords, Task};
 use crate::error::Result;
-use crate::retrieval::{Images, Pairs};
-use crate::trainer::Examples;
+use crate::retrieval::{ImageBatch, ImageTextBatch};
+use crate::trainer::TaskBatch;
 use crate::vqa::{Answers, Texts, VqaBatch};
 
 /// Pictures, or frames, that are encoded together when a set is measured.
@@ -114,21 +114,21 @@ fn has_clips(dataset: &Dataset) -> bool {
 }
 
 /// The pictures or clips of a batch. Of clips that are all of full length nothing is masked.
-fn images(batch: &Batch) -> Result<Images<'_>> {
+fn images(batch: &Batch) -> Result<ImageBatch<'_>> {
     let full = match &batch.frame_mask {
         Some(mask) => mask.min_all()?.to_scalar::<f32>()? > 0.0,
         None => true,
     };
     let frame_mask = batch.frame_mask.as_ref().filter(|_| !full);
-    Ok(Images { pixels: &batch.images, frame_mask })
+    Ok(ImageBatch { pixels: &batch.images, frame_mask })
 }
 
 /// A training batch as its task sees it.
-pub(super) fn task_batch(batch: &Batch, task: Task) -> Result<Examples<'_>> {
+pub(super) fn task_batch(batch: &Batch, task: Task) -> Result<TaskBatch<'_>> {
     let images = images(batch)?;
     let texts = Texts { token_ids: &batch.input_ids, mask: &batch.attention_mask };
     match task {
-        Task::Retrieval => Ok(Examples::Pairs(Pairs {
+        Task::Retrieval => Ok(TaskBatch::Retrieval(ImageTextBatch {
             images,
             token_ids: texts.token_ids,
             mask: texts.mask,
@@ -142,7 +142,7 @@ pub(super) fn task_batch(batch: &Batch, task: Task) -> Result<Examples<'_>> {
                 })?;
             let answers = Texts { token_ids: input_ids, mask: attention_mask };
             let answers = Answers { texts: answers, questions, weights };
-            Ok(Examples::Questions(VqaBatch { images, questions: texts, answers }))
+            Ok(TaskBatch::Vqa(VqaBatch { images, questions: texts, answers }))
         }
     }
 }
@@ -173,7 +173,7 @@ impl ValidBatch {
         Ok(Some(Self { batch: batch.to_device(device)?, indices }))
     }
 
-    pub(super) fn images(&self) -> Result<Images<'_>> {
+    pub(super) fn images(&self) -> Result<ImageBatch<'_>> {
         images(&self.batch)
     }
 

@@ -116,13 +116,13 @@ impl Evaluator {
     /// That `dataset` can choose among checkpoints: with task vqa, that right answers are known.
     ///
     /// # Errors
-    /// [`Error::NothingKnown`].
+    /// [`Error::UnlabeledValidation`].
     pub fn check_validation(&self, dataset: &Dataset) -> Result<()> {
         let known = |sample: &aurora_data::Sample| {
             sample.question.as_ref().is_some_and(|question| !question.answers.is_empty())
         };
         match self.data_module.task == Task::Vqa && !dataset.samples().any(known) {
-            true => Err(Error::NothingKnown { questions: dataset.len() }),
+            true => Err(Error::UnlabeledValidation { questions: dataset.len() }),
             false => Ok(()),
         }
     }

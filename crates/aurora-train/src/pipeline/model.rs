@@ -103,7 +103,10 @@ fn begins_decoder(architecture: Architecture, section: &ModelSection, task: Task
         (Task::Retrieval, Architecture::Retrieval, _)
         | (Task::Vqa, Architecture::QuestionAnswering(_), _) => Ok(false),
         (Task::Vqa, Architecture::Retrieval, DecoderSource::FromEncoder) => Ok(true),
-        _ => Err(Error::OtherForm { architecture: architecture.to_string(), task: task.name() }),
+        _ => Err(Error::ModelTaskMismatch {
+            architecture: architecture.to_string(),
+            task: task.name(),
+        }),
     }
 }
 

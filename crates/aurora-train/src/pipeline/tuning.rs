@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::metrics::TaskMetrics;
 use crate::progress::{EvaluationReport, Progress, StepReport};
 use crate::run::{MetricsRecord, RunFolder, Summary};
-use crate::trainer::{Trained, Trainer};
+use crate::trainer::{StepOutput, Trainer};
 
 use saved::Grounds;
 pub use saved::Saved;
@@ -38,7 +38,7 @@ pub struct Inputs {
 
 /// What a tuning came to.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct TuningResult {
     /// As in `summary.json`.
     pub summary: Summary,
     /// The bare backbone on the test split.
@@ -111,7 +111,7 @@ pub fn tune(
     inputs: &Inputs,
     run: &RunFolder,
     progress: &mut dyn Progress,
-) -> Result<Outcome> {
+) -> Result<TuningResult> {
     run.write_config(&config.to_toml()?)?;
     listing_skipped(inputs, run, || {
         let mut state = Run::new(config, inputs, run)?;
@@ -130,7 +130,7 @@ pub fn resume(
     run: &RunFolder,
     saved: Saved,
     progress: &mut dyn Progress,
-) -> Result<Outcome> {
+) -> Result<TuningResult> {
     let mut state = Run::new(config, inputs, run)?;
     // Until here the folder stays as it is: what was left out of other data is not the run's.
     let (baseline, first) = state.take_up(saved, progress)?;
@@ -140,8 +140,8 @@ pub fn resume(
 fn listing_skipped(
     inputs: &Inputs,
     run: &RunFolder,
-    work: impl FnOnce() -> Result<Outcome>,
-) -> Result<Outcome> {
+    work: impl FnOnce() -> Result<TuningResult>,
+) -> Result<TuningResult> {
     let done = work();
     // Of a run that failed too: what was left out may be why.
     let written = run.write_skipped(&inputs.splits.skips.list());
@@ -186,11 +186,11 @@ impl<'a> Run<'a> {
         first: u64,
         baseline: EvalResult,
         progress: &mut dyn Progress,
-    ) -> Result<Outcome> {
+    ) -> Result<TuningResult> {
         self.train(first, &baseline, progress)?;
         let (similarity_weight, tuned) = match self.best.take() {
             Some(best) => (best.similarity_weight, best.tuned),
-            None => (baseline.similarity_weight(), self.trainer.live().snapshot()?),
+            None => (baseline.similarity_weight(), self.trainer.online().snapshot()?),
         };
         progress.message("measuring the best state on the test pairs");
         let tuned_eval = self.evaluate(&tuned, Split::Test(similarity_weight), progress)?;
@@ -214,7 +214,7 @@ impl<'a> Run<'a> {
         };
         run.write_summary(&summary)?;
         run.checkpoints().clear()?;
-        Ok(Outcome {
+        Ok(TuningResult {
             summary,
             baseline,
             tuned: tuned_eval,
@@ -231,7 +231,7 @@ impl<'a> Run<'a> {
     /// The backbone as it is: on the validation split, and on the test split with what that chose.
     fn measure_backbone(&self, progress: &mut dyn Progress) -> Result<[EvalResult; 2]> {
         progress.message("measuring the backbone as it is");
-        let adapter_config = heads_only(&self.trainer.live().adapter_config);
+        let adapter_config = heads_only(&self.trainer.online().adapter_config);
         let bare = AdaptedParams { adapter_config, tensors: Default::default() };
         let chosen = self.evaluate(&bare, Split::Validation, progress)?;
         let baseline = self.evaluate(&bare, Split::Test(chosen.similarity_weight()), progress)?;
@@ -304,12 +304,12 @@ impl<'a> Run<'a> {
 
     fn validate(&mut self, step: u64, progress: &mut dyn Progress) -> Result<()> {
         let start = Instant::now();
-        let found = self.evaluate(self.trainer.live(), Split::Validation, progress)?;
+        let found = self.evaluate(self.trainer.online(), Split::Validation, progress)?;
         let metrics = found.metrics();
         let primary = metrics.primary();
         let best = self.best.as_ref().is_none_or(|best| primary > best.primary);
         if best {
-            let tuned = self.trainer.live().snapshot()?;
+            let tuned = self.trainer.online().snapshot()?;
             self.best = Some(Best { primary, similarity_weight: found.similarity_weight(), tuned });
         }
         let seconds = start.elapsed().as_secs_f64();
@@ -337,7 +337,7 @@ fn heads_only(adapter_config: &AdapterConfig) -> AdapterConfig {
 }
 
 /// A step as a line of `metrics.jsonl`.
-pub(super) fn step_record(trained: &Trained, step: u64) -> MetricsRecord {
+pub(super) fn step_record(trained: &StepOutput, step: u64) -> MetricsRecord {
     let mut record = MetricsRecord::new("train", step).with("loss", trained.loss);
     for (name, value) in &trained.parts {
         record = record.with(name, *value);

@@ -1,7 +1,7 @@
 //! The state of a tuning between two steps, as tensors by name: all that the next step depends on.
 //!
 //! ```text
-//! live.NAME        what is trained or kept beside it
+//! online.NAME      what is trained or kept beside it
 //! optimizer.NAME   the optimiser's means and its step
 //! momentum.NAME    averages of what is trained (retrieval)
 //! queue.NAME       the feature queue, in the layout of BLIP checkpoints (retrieval)
@@ -27,8 +27,10 @@ impl Trainer {
     /// What candle reports.
     pub fn state(&self) -> Result<Tensors> {
         let mut state = Tensors::new();
-        let live = &self.live.tuned.tensors;
-        state.extend(live.iter().map(|(name, tensor)| (format!("live.{name}"), tensor.detach())));
+        let online = &self.online.tuned.tensors;
+        state.extend(
+            online.iter().map(|(name, tensor)| (format!("online.{name}"), tensor.detach())),
+        );
         state.extend(under("optimizer", self.optimizer.state()?));
         if let Objective::Retrieval(retrieval) = &self.objective {
             state.extend(retrieval.state()?);
@@ -62,18 +64,18 @@ impl Trainer {
         self.optimizer.load_state(&part(state, "optimizer"))?;
         for parameter in self.optimizer.named() {
             // The temperature is nobody's tensor but the objective's.
-            let name = match self.live.tuned.tensors.contains_key(&parameter.name) {
-                true => format!("live.{}", parameter.name),
+            let name = match self.online.tuned.tensors.contains_key(&parameter.name) {
+                true => format!("online.{}", parameter.name),
                 false => parameter.name.clone(),
             };
             if let Some(saved) = state.get(&name) {
                 parameter.var.set(&saved.to_device(parameter.var.device())?)?;
             }
         }
-        for (name, tensor) in &mut self.live.tuned.tensors {
+        for (name, tensor) in &mut self.online.tuned.tensors {
             // A bank of contexts is a new tensor after every step.
             if let (ParamGroup::Buffer, Some(saved)) =
-                (AdaptedParams::param_group(name), state.get(&format!("live.{name}")))
+                (AdaptedParams::param_group(name), state.get(&format!("online.{name}")))
             {
                 *tensor = saved.to_device(tensor.device())?;
             }
@@ -83,12 +85,12 @@ impl Trainer {
 
     /// What the steps keep for their backward passes, once the first has chosen.
     pub fn checkpointing(&self) -> Option<GradientCheckpointing> {
-        self.live.chosen()
+        self.online.fixed_checkpointing()
     }
 
     /// Keeps to that choice, whatever memory is left now. Of no effect once a step has chosen.
-    pub fn keep_to(&self, chosen: GradientCheckpointing) {
-        self.live.keep_to(chosen);
+    pub fn fix_checkpointing(&self, chosen: GradientCheckpointing) {
+        self.online.fix_checkpointing(chosen);
     }
 }
 

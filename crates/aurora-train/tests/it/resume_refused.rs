@@ -8,12 +8,12 @@ use aurora_data::{Dataset, Decode, Sample};
 use aurora_layers::checkpoint::read_tensors;
 use aurora_layers::{Backbone, Tensors, tensors};
 use aurora_train::config::{Config, Task};
-use aurora_train::pipeline::{Inputs, Outcome, Saved, resume};
+use aurora_train::pipeline::{Inputs, Saved, TuningResult, resume};
 use aurora_train::progress::Silent;
 use aurora_train::run::RunFolder;
 use candle_core::{DType, Device};
 
-fn attempt(path: &Path, config: &Config, inputs: &Inputs) -> aurora_train::Result<Outcome> {
+fn attempt(path: &Path, config: &Config, inputs: &Inputs) -> aurora_train::Result<TuningResult> {
     let run = RunFolder::open(path)?;
     let saved = Saved::newest(&run)?;
     resume(config, inputs, &run, saved, &mut Silent)
@@ -55,7 +55,7 @@ fn states_that_are_damaged_are_named() {
     };
     let names = [
         "best.aurora_lambda",
-        "live.aurora_lambda",
+        "online.aurora_lambda",
         "momentum.aurora_lambda",
         "optimizer.first.aurora_lambda",
         "optimizer.step",
@@ -67,8 +67,8 @@ fn states_that_are_damaged_are_named() {
         change(&|stored| drop(stored.remove(name).unwrap()));
         refused(&path, &config, &inputs, &["state.safetensors", &format!("missing: {name}")]);
     }
-    change(&|stored| drop(stored.insert("live.stray".into(), stored["temperature"].clone())));
-    refused(&path, &config, &inputs, &["state.safetensors", "unexpected: live.stray"]);
+    change(&|stored| drop(stored.insert("online.stray".into(), stored["temperature"].clone())));
+    refused(&path, &config, &inputs, &["state.safetensors", "unexpected: online.stray"]);
     change(&|stored| {
         let pointer = stored["queue.ptr_queue"].ones_like().unwrap();
         stored.insert("queue.ptr_queue".into(), (pointer * 10.0).unwrap());

@@ -8,7 +8,7 @@ use aurora_data::{Content, Dataset, Decode, OnError, Question, Sample, Skips, Vi
 use aurora_layers::load_adapter;
 use aurora_train::config::{Config, RunConfig, Task};
 use aurora_train::metrics::TaskMetrics;
-use aurora_train::pipeline::{EvalResult, Inputs, Outcome, tune};
+use aurora_train::pipeline::{EvalResult, Inputs, TuningResult, tune};
 use aurora_train::progress::Silent;
 use aurora_train::run::RunFolder;
 use candle_core::Device;
@@ -46,7 +46,7 @@ fn config(settings: &[&str]) -> Config {
     Config::resolve(None, &settings).unwrap()
 }
 
-fn run(folder: &Path, inputs: &Inputs, settings: &[&str]) -> Outcome {
+fn run(folder: &Path, inputs: &Inputs, settings: &[&str]) -> TuningResult {
     tune(&config(settings), inputs, &RunFolder::create(folder).unwrap(), &mut Silent).unwrap()
 }
 

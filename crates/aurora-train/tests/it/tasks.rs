@@ -6,12 +6,12 @@ use aurora_layers::{
     BoundModel, DecoderTokens, GenerationConfig, LoraInit, ParamGroup, TextConfig, Variant,
     VisionConfig,
 };
+use aurora_train::ema::MomentumModel;
 use aurora_train::evaluation::GalleryBuilder;
 use aurora_train::itm::HardNegatives;
-use aurora_train::momentum::Momentum;
 use aurora_train::optimizer::{AdamW, AdamWOptions, Group, Parameter};
 use aurora_train::progress::Silent;
-use aurora_train::retrieval::{Contrast, Images, Pairs, contrastive, encode, matching};
+use aurora_train::retrieval::{ImageBatch, ImageTextBatch, ItcContext, encode, itc, itm};
 use aurora_train::vqa::{
     Answers, Texts, answer_loss, caption_loss, encode_questions, rank_answers,
 };
@@ -50,7 +50,7 @@ const TOKENS: DecoderTokens =
 /// A tuning under way, every tensor of it trained with one rate.
 struct Tuning {
     blip: Arc<Blip>,
-    live: AdaptedParams,
+    online: AdaptedParams,
     optimizer: AdamW,
 }
 
@@ -67,7 +67,7 @@ impl Tuning {
             *tensor = (&*tensor * 8.0).unwrap();
         }
         let start = AdaptedParams::init(adapter_config, &backbone, 2, &Device::Cpu).unwrap();
-        let (live, variables) = start.into_variables().unwrap();
+        let (online, variables) = start.into_variables().unwrap();
         let parameters: Vec<Parameter> = variables
             .into_iter()
             .filter(|(name, _)| AdaptedParams::param_group(name) != ParamGroup::Buffer)
@@ -76,11 +76,11 @@ impl Tuning {
         let groups = vec![Group::new("all", 0.01, 0.0)];
         let optimizer = AdamW::new(parameters, groups, AdamWOptions::default()).unwrap();
         let frozen = Arc::new(backbone.model().unwrap());
-        Self { blip: live.model(&frozen).unwrap(), live, optimizer }
+        Self { blip: online.model(&frozen).unwrap(), online, optimizer }
     }
 
     fn bound(&self) -> BoundModel {
-        self.live.bind(&self.blip, None).unwrap()
+        self.online.bind(&self.blip, None).unwrap()
     }
 
     /// Steps; the first and the last loss. A tensor without gradient is an error of the optimiser's.
@@ -167,25 +167,30 @@ fn clips_are_found_and_ranks_share_a_batch() {
     let mut tuning = Tuning::new(Architecture::Retrieval, AdapterKind::Cp);
     let clips = pictures(&[4, 3, 3, 16, 16]);
     let (ids, mask) = texts(&[&[2, 5, 3], &[2, 6, 7, 3], &[2, 8, 3], &[2, 9, 10, 11, 3]]);
-    let pairs = Pairs { images: (&clips).into(), token_ids: &ids, mask: &mask, ids: &[0, 1, 2, 3] };
+    let pairs = ImageTextBatch {
+        images: (&clips).into(),
+        token_ids: &ids,
+        mask: &mask,
+        ids: &[0, 1, 2, 3],
+    };
     let temperature = Tensor::new(&[0.07f32], &Device::Cpu).unwrap();
-    let contrast = Contrast { momentum: None, queue: None, alpha: 0.0, temperature: &temperature };
+    let context = ItcContext { momentum: None, queue: None, alpha: 0.0, temperature: &temperature };
     let [before, after] = tuning.run(60, |blip, bound| {
         let encoded = encode(blip, bound, &pairs).unwrap();
-        let (itc, similarity) = contrastive(&encoded, pairs.ids, &contrast).unwrap();
+        let (itc, similarity) = itc(&encoded, pairs.ids, &context).unwrap();
         let negatives = HardNegatives::draw(&similarity.detach(), pairs.ids, 1, 0).unwrap();
-        (itc + matching(blip, bound, &pairs, &encoded, &negatives).unwrap()).unwrap()
+        (itc + itm(blip, bound, &pairs, &encoded, &negatives).unwrap()).unwrap()
     });
     assert!(after < 0.5 * before, "{before} to {after}");
 
     let (blip, bound) = (&*tuning.blip, tuning.bound());
     let encoded = encode(blip, &bound, &pairs).unwrap();
-    let (_, similarity) = contrastive(&encoded, pairs.ids, &contrast).unwrap();
+    let (_, similarity) = itc(&encoded, pairs.ids, &context).unwrap();
     // In variant paper a pair has one score, whether in training or in evaluation; and two ranks that draw their
     // negatives from all pairs have, on average, the loss of one.
     let loss = |own| {
         let drawn = HardNegatives::draw_rows(&similarity.detach(), pairs.ids, own, 1, 0).unwrap();
-        matching(blip, &bound, &pairs, &encoded, &drawn).unwrap().to_scalar::<f32>().unwrap()
+        itm(blip, &bound, &pairs, &encoded, &drawn).unwrap().to_scalar::<f32>().unwrap()
     };
     assert!((loss(0..4) - 0.5 * (loss(0..2) + loss(2..4))).abs() < 1e-5);
 
@@ -215,25 +220,25 @@ fn what_fills_a_short_clip_up_changes_nothing() {
     let filled = Tensor::cat(&[&short, &rest], 1).unwrap();
     let mask = Tensor::new(&[[1f32, 1.0, 0.0]; 3], &Device::Cpu).unwrap();
     let views = [
-        Images::from(&short),
-        Images { pixels: &filled, frame_mask: Some(&mask) },
+        ImageBatch::from(&short),
+        ImageBatch { pixels: &filled, frame_mask: Some(&mask) },
         (&filled).into(),
     ];
     let (ids, text_mask) = texts(&[&[2, 5, 3], &[2, 6, 7, 3], &[2, 8, 3]]);
     let temperature = Tensor::new(&[0.07f32], &Device::Cpu).unwrap();
-    let contrast = Contrast { momentum: None, queue: None, alpha: 0.0, temperature: &temperature };
+    let context = ItcContext { momentum: None, queue: None, alpha: 0.0, temperature: &temperature };
     let negatives =
         HardNegatives { first: 0, image_for_text: vec![1, 2, 0], text_for_image: vec![2, 0, 1] };
     let tuning = Tuning::new(Architecture::Retrieval, AdapterKind::Full);
     let [short_view, filled_view, unmasked_view] = views.map(|images| {
         let (blip, bound) = (&*tuning.blip, tuning.bound());
-        let pairs = Pairs { images, token_ids: &ids, mask: &text_mask, ids: &[0, 1, 2] };
+        let pairs = ImageTextBatch { images, token_ids: &ids, mask: &text_mask, ids: &[0, 1, 2] };
         let encoded = encode(blip, &bound, &pairs).unwrap();
-        let (itc, _) = contrastive(&encoded, pairs.ids, &contrast).unwrap();
-        let itm = matching(blip, &bound, &pairs, &encoded, &negatives).unwrap();
+        let (itc, _) = itc(&encoded, pairs.ids, &context).unwrap();
+        let itm = itm(blip, &bound, &pairs, &encoded, &negatives).unwrap();
         let grads = (itc + itm).unwrap().backward().unwrap();
         let name = "visual_encoder.blocks.0.attn.qkv.weight";
-        let gradient = grads.get(&tuning.live.tensors[name]).unwrap().clone();
+        let gradient = grads.get(&tuning.online.tensors[name]).unwrap().clone();
         let mut gallery = GalleryBuilder::default();
         gallery.images(blip, &bound, images).unwrap();
         gallery.texts(blip, &bound, &ids, &text_mask).unwrap();
@@ -267,15 +272,19 @@ fn what_fills_a_short_clip_up_changes_nothing() {
 fn every_kind_learns() {
     let images = pictures(&[4, 3, 16, 16]);
     let (ids, mask) = texts(&[&[2, 5, 3], &[2, 6, 7, 3], &[2, 8, 3], &[2, 9, 10, 11, 3]]);
-    let pairs =
-        Pairs { images: (&images).into(), token_ids: &ids, mask: &mask, ids: &[0, 1, 2, 3] };
+    let pairs = ImageTextBatch {
+        images: (&images).into(),
+        token_ids: &ids,
+        mask: &mask,
+        ids: &[0, 1, 2, 3],
+    };
     let temperature = Tensor::new(&[0.07f32], &Device::Cpu).unwrap();
-    let contrast = Contrast { momentum: None, queue: None, alpha: 0.0, temperature: &temperature };
+    let context = ItcContext { momentum: None, queue: None, alpha: 0.0, temperature: &temperature };
     let matches = |blip: &Blip, bound: &BoundModel| {
         let encoded = encode(blip, bound, &pairs).unwrap();
-        let (itc, similarity) = contrastive(&encoded, pairs.ids, &contrast).unwrap();
+        let (itc, similarity) = itc(&encoded, pairs.ids, &context).unwrap();
         let negatives = HardNegatives::draw(&similarity.detach(), pairs.ids, 1, 0).unwrap();
-        (itc + matching(blip, bound, &pairs, &encoded, &negatives).unwrap()).unwrap()
+        (itc + itm(blip, bound, &pairs, &encoded, &negatives).unwrap()).unwrap()
     };
     let answers = |blip: &Blip, bound: &BoundModel| {
         let texts = Texts { token_ids: &ids, mask: &mask };
@@ -311,12 +320,12 @@ fn the_momentum_model_has_no_backbone_of_its_own() {
     for kind in AdapterKind::ALL {
         let adapter_config = AdapterConfig::new(kind, Variant::Paper, 4);
         let start = AdaptedParams::init(adapter_config, &backbone, 2, &Device::Cpu).unwrap();
-        let (live, _) = start.into_variables().unwrap();
-        let momentum = Momentum::new(&live, &frozen, 0.9).unwrap();
-        let (blip, _) = momentum.advance().unwrap();
+        let (online, _) = start.into_variables().unwrap();
+        let momentum = MomentumModel::new(&online, &frozen, 0.9).unwrap();
+        let (blip, _) = momentum.step().unwrap();
         for (name, tensor) in blip.tensors() {
             let tuned = AdaptedParams::param_group(name) == ParamGroup::Backbone
-                && live.tensors.contains_key(name);
+                && online.tensors.contains_key(name);
             let shared = tensor.id() == backbone.tensors[name].id();
             assert_eq!(shared, !tuned, "{kind:?}: {name}");
         }

@@ -7,7 +7,7 @@ use crate::common::metrics;
 use aurora_data::{Dataset, Decode, Split, embedded};
 use aurora_layers::{AdapterKind, Backbone, load_adapter};
 use aurora_train::config::{Config, RunConfig};
-use aurora_train::pipeline::{DataSplits, Inputs, Outcome, tune};
+use aurora_train::pipeline::{DataSplits, Inputs, TuningResult, tune};
 use aurora_train::progress::Silent;
 use aurora_train::run::RunFolder;
 use candle_core::Device;
@@ -35,7 +35,7 @@ fn inputs() -> Inputs {
     }
 }
 
-fn run(folder: &Path, settings: &[&str]) -> Outcome {
+fn run(folder: &Path, settings: &[&str]) -> TuningResult {
     let base = [
         "data.batch_size=6",
         "schedule.steps=4",

@@ -71,7 +71,7 @@ impl Run<'_> {
         loaded.map_err(|error| saved.damaged(&error))?;
         // After the names, which tell more.
         saved.check_values(&fingerprint)?;
-        self.trainer.keep_to(about.recompute.into());
+        self.trainer.fix_checkpointing(about.recompute.into());
         self.inputs.splits.skips.take_up(&saved.skipped(self.config));
         self.earlier = about.seconds;
         let folder = self.folder.checkpoints().baseline();
@@ -91,11 +91,11 @@ impl Run<'_> {
 
     /// The best state so far, of tensors under their saved names, on the backbone's device.
     fn best_of(&self, saved: &Saved, tensors: Tensors) -> Result<Option<Best>> {
-        let live = self.trainer.live();
+        let online = self.trainer.online();
         let named =
             |(name, tensor): (&String, &Tensor)| (format!("{BEST}{name}"), tensor.shape().clone());
         let wanted: Vec<_> = match &saved.about.best {
-            Some(_) => live.tensors.iter().map(named).collect(),
+            Some(_) => online.tensors.iter().map(named).collect(),
             None => Vec::new(),
         };
         let file = saved.tensors_path().display().to_string();
@@ -109,7 +109,7 @@ impl Run<'_> {
             Ok((name, tensor.to_device(&device)?))
         });
         let tuned = AdaptedParams {
-            adapter_config: live.adapter_config.clone(),
+            adapter_config: online.adapter_config.clone(),
             tensors: moved.collect::<Result<_>>()?,
         };
         Ok(Some(Best { primary, similarity_weight, tuned }))

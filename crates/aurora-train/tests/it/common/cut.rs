@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use aurora_data::Skips;
 use aurora_train::config::{Config, RunConfig, Task};
-use aurora_train::pipeline::{Inputs, Outcome, Saved, resume, tune};
+use aurora_train::pipeline::{Inputs, Saved, TuningResult, resume, tune};
 use aurora_train::progress::{EvaluationReport, Progress, Silent, StepReport};
 use aurora_train::run::RunFolder;
 
@@ -70,7 +70,12 @@ pub fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T
 }
 
 /// Begins a run, or goes on with it, until it is cut off or at its end.
-pub fn go(folder: &Path, config: &Config, inputs: &Inputs, cut: Option<Cut>) -> Option<Outcome> {
+pub fn go(
+    folder: &Path,
+    config: &Config,
+    inputs: &Inputs,
+    cut: Option<Cut>,
+) -> Option<TuningResult> {
     let mut silent = Silent;
     let mut cut = cut;
     let progress: &mut dyn Progress = match &mut cut {

@@ -7,13 +7,13 @@ use aurora_layers::{
     AdaptedParams, AdapterConfig, AdapterKind, Blip, BoundModel, CrossAttention, Variant, cls,
     reference_checkpoint,
 };
+use aurora_train::ema::{Ema, MomentumModel};
 use aurora_train::evaluation::GalleryBuilder;
 use aurora_train::itm::HardNegatives;
-use aurora_train::momentum::{Averages, Momentum};
 use aurora_train::optimizer::{AdamW, AdamWOptions, Group, Parameter};
 use aurora_train::progress::Silent;
 use aurora_train::queue::FeatureQueue;
-use aurora_train::retrieval::{Contrast, Pairs, contrastive, encode, encode_features, matching};
+use aurora_train::retrieval::{ImageTextBatch, ItcContext, encode, encode_features, itc, itm};
 use candle_core::{DType, Tensor, Var};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,12 +24,12 @@ const STEP_LOSS: f32 = 1e-5;
 const STEP_PARAMETER: f32 = 2e-5;
 const DECAY: f64 = 0.995;
 
-/// The fixture's model, every live tensor a variable.
+/// The fixture's model, every online tensor a variable.
 pub struct Model {
     pub variables: BTreeMap<String, Var>,
     pub blip: Arc<Blip>,
     tuned: AdaptedParams,
-    momentum: Momentum,
+    momentum: MomentumModel,
     queue: FeatureQueue,
     temperature: Var,
     setting: Setting,
@@ -54,12 +54,12 @@ impl Model {
         let rank = weights["CP_C"].dims()[0];
         let mut adapter_config = AdapterConfig::new(AdapterKind::Tucker, Variant::Reference, rank);
         adapter_config.frame_aware = fixture.ends_with("frame_aware");
-        let live: Fixture = weights
+        let online: Fixture = weights
             .iter()
             .filter(|(name, _)| is_model_tensor(name) && live_name(name).is_none())
             .map(|(name, tensor)| (name.clone(), tensor.clone()))
             .collect();
-        let (variables, tensors) = variables(&live);
+        let (variables, tensors) = variables(&online);
         let (mut backbone, added) = split(&tensors, &adapter_config, &config);
         if setting.frozen {
             backbone.values_mut().for_each(|tensor| *tensor = tensor.detach());
@@ -69,21 +69,21 @@ impl Model {
             AdaptedParams::from_tensors(adapter_config.clone(), &config, "the fixture", added)
                 .unwrap();
 
-        // The momentum model of the reference code has a backbone of its own, averaged too; factors and core are passed live.
+        // The momentum model of the reference code has a backbone of its own, averaged too; factors and core are passed as they are.
         let stored: Fixture = weights
             .iter()
             .filter_map(|(name, tensor)| Some((live_name(name)?, tensor.clone())))
             .collect();
         let stored = reference_checkpoint::translate(&stored).unwrap();
-        let mut averages = Averages::new(DECAY);
-        let mut follow = |(name, live): (&String, &Tensor)| match stored.get(name) {
-            Some(start) => (name.clone(), averages.follow(start, live).unwrap()),
-            None => (name.clone(), live.detach()),
+        let mut ema = Ema::new(DECAY);
+        let mut track = |(name, online): (&String, &Tensor)| match stored.get(name) {
+            Some(start) => (name.clone(), ema.track(start, online).unwrap()),
+            None => (name.clone(), online.detach()),
         };
-        let averaged: Fixture = tensors.iter().map(&mut follow).collect();
+        let averaged: Fixture = tensors.iter().map(&mut track).collect();
         let (backbone, added) = split(&averaged, &adapter_config, &config);
-        let momentum = Momentum::from_parts(
-            averages,
+        let momentum = MomentumModel::from_parts(
+            ema,
             AdaptedParams::from_tensors(adapter_config, &config, "the fixture", added).unwrap(),
             Arc::new(Blip::new(&config, &backbone).unwrap()),
         );
@@ -120,8 +120,8 @@ impl Batch {
         }
     }
 
-    pub fn pairs(&self) -> Pairs<'_> {
-        Pairs {
+    pub fn pairs(&self) -> ImageTextBatch<'_> {
+        ImageTextBatch {
             images: (&self.images).into(),
             token_ids: &self.token_ids,
             mask: &self.mask,
@@ -152,19 +152,19 @@ pub fn losses(
 ) -> ([Tensor; 2], [Tensor; 2]) {
     let bound = model.bind();
     let encoded = encode(&model.blip, &bound, &batch.pairs()).unwrap();
-    let (momentum_blip, mut momentum_view) = model.momentum.advance().unwrap();
+    let (momentum_blip, mut momentum_view) = model.momentum.step().unwrap();
     momentum_view.precision = model.setting.precision;
     let [image, text] = encode_features(&momentum_blip, &momentum_view, &batch.pairs()).unwrap();
     // The reference code compares with every slot of its queue, empty ones included.
     let queue = model.queue.all();
-    let contrast = Contrast {
+    let context = ItcContext {
         momentum: Some([&image, &text]),
         queue: Some(&queue),
         alpha,
         temperature: model.temperature.as_tensor(),
     };
-    let (itc, _) = contrastive(&encoded, &batch.ids, &contrast).unwrap();
-    let itm = matching(&model.blip, &bound, &batch.pairs(), &encoded, negatives).unwrap();
+    let (itc, _) = itc(&encoded, &batch.ids, &context).unwrap();
+    let itm = itm(&model.blip, &bound, &batch.pairs(), &encoded, negatives).unwrap();
     ([itc, itm], [image, text])
 }
 
@@ -257,7 +257,7 @@ fn losses_gradients_and_queues(fixture: &str, setting: Setting) {
         &temperature.reshape(1).unwrap(),
     );
     let wanted = reference_checkpoint::translate(&wanted).unwrap();
-    assert_eq!(wanted.len(), model.variables.len(), "every live parameter is compared");
+    assert_eq!(wanted.len(), model.variables.len(), "every online parameter is compared");
     for (name, wanted) in wanted.iter().filter(|(name, _)| model.trains(name)) {
         let var = model.variables.get(name).unwrap_or_else(|| panic!("no variable {name}"));
         let found = grads.get(var).unwrap_or_else(|| panic!("no gradient for {name}"));

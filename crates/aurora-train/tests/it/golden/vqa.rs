@@ -29,13 +29,13 @@ fn vqa_in_setting(setting: Setting) {
     let rank = weights["CP_C"].dims()[0];
     let adapter_config = AdapterConfig::new(AdapterKind::Tucker, Variant::Reference, rank);
     // The head's weight is the table of words, and its bias is stored twice.
-    let live = weights
+    let online = weights
         .iter()
         .filter(|(name, _)| !name.ends_with("position_ids"))
         .filter(|(name, _)| !name.starts_with("text_decoder.cls.predictions.decoder."))
         .map(|(name, tensor)| (name.clone(), tensor.clone()))
         .collect();
-    let (variables, tensors) = variables(&live);
+    let (variables, tensors) = variables(&online);
     let (mut backbone, added) = split(&tensors, &adapter_config, &config);
     if setting.frozen {
         backbone.values_mut().for_each(|tensor| *tensor = tensor.detach());
@@ -66,7 +66,7 @@ fn vqa_in_setting(setting: Setting) {
     assert_close("loss", &loss.reshape(1).unwrap(), &io["loss"].reshape(1).unwrap(), LOSS);
     let grads = loss.backward().unwrap();
     let wanted = reference_checkpoint::translate(&part(&io, "grad.")).unwrap();
-    assert_eq!(wanted.len(), variables.len(), "every live parameter is compared");
+    assert_eq!(wanted.len(), variables.len(), "every online parameter is compared");
     let trains = |name: &str| !setting.frozen || tuned.tensors.contains_key(name);
     for (name, wanted) in wanted.iter().filter(|(name, _)| trains(name)) {
         let var = variables.get(name).unwrap_or_else(|| panic!("no variable {name}"));

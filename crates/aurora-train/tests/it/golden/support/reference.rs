@@ -68,9 +68,9 @@ pub fn split(
     (pick(Blip::param_shapes(config)), pick(adapter_config.param_shapes(config).unwrap()))
 }
 
-/// Every live tensor of a state dict as a variable under our name, and as the tensor behind it.
-pub fn variables(live: &Fixture) -> (BTreeMap<String, Var>, Fixture) {
-    let variables: BTreeMap<String, Var> = reference_checkpoint::translate(live)
+/// Every online tensor of a state dict as a variable under our name, and as the tensor behind it.
+pub fn variables(online: &Fixture) -> (BTreeMap<String, Var>, Fixture) {
+    let variables: BTreeMap<String, Var> = reference_checkpoint::translate(online)
         .unwrap()
         .into_iter()
         .map(|(name, tensor)| (name, Var::from_tensor(&tensor).unwrap()))

@@ -1,4 +1,4 @@
-//! The live model of a tuning: what every objective runs its passes through.
+//! The online model of a tuning: what every objective runs its passes through.
 
 use aurora_kernels::allocator::available_memory;
 use aurora_kernels::random::Stream;
@@ -8,13 +8,13 @@ use aurora_layers::{
 use candle_core::{Device, Tensor, Var};
 use std::sync::{Arc, OnceLock};
 
-use super::Examples;
+use super::TaskBatch;
 use crate::config::Config;
 use crate::error::Result;
 
-/// The live model.
+/// The online model.
 #[derive(Debug)]
-pub(super) struct Live {
+pub(super) struct OnlineModel {
     pub(super) config: Config,
     pub(super) frozen: Arc<Blip>,
     pub(super) backbone: Tensors,
@@ -24,7 +24,7 @@ pub(super) struct Live {
     checkpointing: OnceLock<GradientCheckpointing>,
 }
 
-impl Live {
+impl OnlineModel {
     /// The model at the start of a tuning, and its variables.
     pub(super) fn new(
         config: &Config,
@@ -36,7 +36,7 @@ impl Live {
             AdaptedParams::init(config.adapter.adapter_config(), backbone, config.seed, device)?;
         let (tuned, variables) = start.into_variables()?;
         let blip = tuned.model(&frozen)?;
-        let live = Self {
+        let online = Self {
             config: config.clone(),
             frozen,
             backbone: backbone.tensors.clone(),
@@ -44,11 +44,11 @@ impl Live {
             blip,
             checkpointing: OnceLock::new(),
         };
-        Ok((live, variables))
+        Ok((online, variables))
     }
 
     /// The model's view for one step, which its passes share.
-    pub(super) fn bind(&self, examples: &Examples, step: u64) -> Result<BoundModel> {
+    pub(super) fn bind(&self, batch: &TaskBatch, step: u64) -> Result<BoundModel> {
         let Config { seed, adapter, precision, .. } = &self.config;
         let device = self.blip.device();
         let mask = match adapter.rank_dropout > 0.0 && self.tuned.adapter_config.adapter().is_some()
@@ -57,39 +57,39 @@ impl Live {
             false => None,
         };
         let mut bound = self.tuned.bind(&self.blip, mask.as_ref())?;
-        bound.gradient_checkpointing = self.checkpointing(examples)?;
+        bound.gradient_checkpointing = self.checkpointing(batch)?;
         bound.precision = (*precision).into();
         Ok(bound)
     }
 
     /// What the passes keep, once that is chosen.
-    pub(super) fn chosen(&self) -> Option<GradientCheckpointing> {
+    pub(super) fn fixed_checkpointing(&self) -> Option<GradientCheckpointing> {
         self.checkpointing.get().copied()
     }
 
     /// Chooses beforehand.
-    pub(super) fn keep_to(&self, chosen: GradientCheckpointing) {
+    pub(super) fn fix_checkpointing(&self, chosen: GradientCheckpointing) {
         self.checkpointing.get_or_init(|| chosen);
     }
 
     /// What the passes of a step keep. Chosen at the first step and by its examples, before its graph takes memory.
-    fn checkpointing(&self, examples: &Examples) -> Result<GradientCheckpointing> {
+    fn checkpointing(&self, batch: &TaskBatch) -> Result<GradientCheckpointing> {
         if let Some(chosen) = self.checkpointing.get() {
             return Ok(*chosen);
         }
-        let work = match examples {
-            Examples::Pairs(pairs) => {
+        let work = match batch {
+            TaskBatch::Retrieval(pairs) => {
                 let retrieval = &self.config.retrieval;
                 let (texts, length) = pairs.token_ids.dims2()?;
                 let matched = retrieval.itm_weight > 0.0;
                 let rows = if matched { texts.min(retrieval.itm_pairs) } else { 0 };
                 BatchShape { pictures: pairs.images.count(), texts, length, pairs: 3 * rows }
             }
-            Examples::Questions(asked) => {
-                let (questions, length) = asked.questions.token_ids.dims2()?;
-                let (answers, longest) = asked.answers.texts.token_ids.dims2()?;
+            TaskBatch::Vqa(batch) => {
+                let (questions, length) = batch.questions.token_ids.dims2()?;
+                let (answers, longest) = batch.answers.texts.token_ids.dims2()?;
                 let length = length.max(longest);
-                let pictures = asked.images.count();
+                let pictures = batch.images.count();
                 BatchShape { pictures, texts: 0, length, pairs: questions + answers }
             }
         };

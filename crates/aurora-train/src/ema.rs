@@ -1,7 +1,7 @@
 //! Moving averages of trained tensors: the momentum model's half that is not shared.
 //!
-//! The momentum model is the live model over other tensors. What is frozen is one tensor in both; what is averaged has a
-//! second copy here. In variant reference the shared factors are passed live, as the reference code does.
+//! The momentum model is the online model over other tensors. What is frozen is one tensor in both; what is averaged has a
+//! second copy here. In variant reference the shared factors are passed as they are, as the reference code does.
 
 use aurora_layers::{
     AdaptedParams, Blip, BoundModel, GradientCheckpointing, ParamGroup, Tensors, Variant,
@@ -11,30 +11,30 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
-/// Pairs of an average and the live tensor it follows: `average <- decay average + (1 - decay) live`.
+/// Pairs of an average and the online tensor it follows: `average <- decay average + (1 - decay) online`.
 #[derive(Debug, Clone)]
-pub struct Averages {
+pub struct Ema {
     decay: f64,
     pairs: Vec<(Var, Tensor)>,
     /// For each pair, the tensor that shows its average.
     views: Vec<TensorId>,
 }
 
-impl Averages {
+impl Ema {
     /// No pairs yet.
     pub fn new(decay: f64) -> Self {
         Self { decay, pairs: Vec::new(), views: Vec::new() }
     }
 
-    /// Follow `live` from the value of `start`. The result shares the average's memory: it shows every update and
+    /// Track `online` from the value of `start`. The result shares the average's memory: it shows every update and
     /// takes no gradient.
     ///
     /// # Errors
     /// What candle reports when it cannot copy.
-    pub fn follow(&mut self, start: &Tensor, live: &Tensor) -> Result<Tensor> {
+    pub fn track(&mut self, start: &Tensor, online: &Tensor) -> Result<Tensor> {
         let average = Var::from_tensor(&start.detach().copy()?)?;
         let view = average.as_detached_tensor();
-        self.pairs.push((average, live.detach()));
+        self.pairs.push((average, online.detach()));
         self.views.push(view.id());
         Ok(view)
     }
@@ -45,27 +45,28 @@ impl Averages {
         self.pairs.get(index).map(|(average, _)| average)
     }
 
-    /// Move every average towards its live tensor.
+    /// Move every average towards its online tensor.
     ///
     /// # Errors
     /// What candle reports for tensors that changed shape.
     pub fn update(&self) -> Result<()> {
         #[cfg(feature = "cuda")]
         if self.pairs.first().is_some_and(|(average, _)| average.device().is_cuda()) {
-            let pairs: Vec<_> = self.pairs.iter().map(|(a, live)| (a.as_tensor(), live)).collect();
+            let pairs: Vec<_> =
+                self.pairs.iter().map(|(a, online)| (a.as_tensor(), online)).collect();
             return Ok(aurora_kernels::cuda::moving_average(&pairs, self.decay)?);
         }
-        for (average, live) in &self.pairs {
-            average.as_detached_tensor().inplace_op2(live, &Towards(self.decay))?;
+        for (average, online) in &self.pairs {
+            average.as_detached_tensor().inplace_op2(online, &EmaOp(self.decay))?;
         }
         Ok(())
     }
 }
 
-/// `average <- decay average + (1 - decay) live`, in place.
-struct Towards(f64);
+/// `average <- decay average + (1 - decay) online`, in place.
+struct EmaOp(f64);
 
-impl InplaceOp2 for Towards {
+impl InplaceOp2 for EmaOp {
     fn name(&self) -> &'static str {
         "moving average"
     }
@@ -74,28 +75,28 @@ impl InplaceOp2 for Towards {
         &self,
         average: &mut CpuStorage,
         layout: &Layout,
-        live: &CpuStorage,
-        live_layout: &Layout,
+        online: &CpuStorage,
+        online_layout: &Layout,
     ) -> candle_core::Result<()> {
-        let fits = layout.shape() == live_layout.shape();
+        let fits = layout.shape() == online_layout.shape();
         let (Some((start, end)), Some((from, to)), true) =
-            (layout.contiguous_offsets(), live_layout.contiguous_offsets(), fits)
+            (layout.contiguous_offsets(), online_layout.contiguous_offsets(), fits)
         else {
             return Err(candle_core::Error::msg(
                 "an average and what it follows are dense and of one shape",
             ));
         };
         let decay = self.0;
-        match (average, live) {
-            (CpuStorage::F32(average), CpuStorage::F32(live)) => {
+        match (average, online) {
+            (CpuStorage::F32(average), CpuStorage::F32(online)) => {
                 let (keep, take) = (decay as f32, (1.0 - decay) as f32);
-                for (average, live) in average[start..end].iter_mut().zip(&live[from..to]) {
-                    *average = *average * keep + live * take;
+                for (average, online) in average[start..end].iter_mut().zip(&online[from..to]) {
+                    *average = *average * keep + online * take;
                 }
             }
-            (CpuStorage::F64(average), CpuStorage::F64(live)) => {
-                for (average, live) in average[start..end].iter_mut().zip(&live[from..to]) {
-                    *average = *average * decay + live * (1.0 - decay);
+            (CpuStorage::F64(average), CpuStorage::F64(online)) => {
+                for (average, online) in average[start..end].iter_mut().zip(&online[from..to]) {
+                    *average = *average * decay + online * (1.0 - decay);
                 }
             }
             _ => {
@@ -110,35 +111,35 @@ impl InplaceOp2 for Towards {
 
 /// The momentum model of a tuning: the same backbone, averaged tuned tensors.
 #[derive(Debug, Clone)]
-pub struct Momentum {
-    averages: Averages,
+pub struct MomentumModel {
+    ema: Ema,
     tuned: AdaptedParams,
     blip: Arc<Blip>,
 }
 
-impl Momentum {
-    /// A momentum model that starts at the live one. `frozen` is the model of the backbone as it was read.
+impl MomentumModel {
+    /// A momentum model that starts at the online one. `frozen` is the model of the backbone as it was read.
     ///
     /// # Errors
     /// What candle reports when it cannot copy.
-    pub fn new(live: &AdaptedParams, frozen: &Arc<Blip>, decay: f64) -> Result<Self> {
-        let mut averages = Averages::new(decay);
-        let mut tuned = live.clone();
+    pub fn new(online: &AdaptedParams, frozen: &Arc<Blip>, decay: f64) -> Result<Self> {
+        let mut ema = Ema::new(decay);
+        let mut tuned = online.clone();
         for (name, tensor) in &mut tuned.tensors {
-            let shared = shared(name, live.adapter_config.variant)
+            let shared = shared(name, online.adapter_config.variant)
                 || AdaptedParams::param_group(name) == ParamGroup::Buffer;
             *tensor = match shared {
                 true => tensor.detach(),
-                false => averages.follow(tensor, tensor)?,
+                false => ema.track(tensor, tensor)?,
             };
         }
         let blip = tuned.model(frozen)?;
-        Ok(Self { averages, tuned, blip })
+        Ok(Self { ema, tuned, blip })
     }
 
     /// Parts that were put together elsewhere: `tuned` and `blip` over tensors of `averages`.
-    pub fn from_parts(averages: Averages, tuned: AdaptedParams, blip: Arc<Blip>) -> Self {
-        Self { averages, tuned, blip }
+    pub fn from_parts(ema: Ema, tuned: AdaptedParams, blip: Arc<Blip>) -> Self {
+        Self { ema, tuned, blip }
     }
 
     /// The averaged tensors, as they are now.
@@ -146,11 +147,11 @@ impl Momentum {
         &self.tuned
     }
 
-    /// The averages by name; what is shared with the live model is none. They share the memory of those in use.
+    /// The averages by name; what is shared with the online model is none. They share the memory of those in use.
     pub fn averaged(&self) -> Tensors {
         let tensors = self.tuned.tensors.iter();
         tensors
-            .filter(|(_, tensor)| self.averages.shown_by(tensor).is_some())
+            .filter(|(_, tensor)| self.ema.shown_by(tensor).is_some())
             .map(|(name, tensor)| (name.clone(), tensor.clone()))
             .collect()
     }
@@ -161,7 +162,7 @@ impl Momentum {
     /// A name that is missing, a tensor of another shape.
     pub fn set_averages(&self, values: &Tensors) -> Result<()> {
         for (name, tensor) in &self.tuned.tensors {
-            let Some(average) = self.averages.shown_by(tensor) else { continue };
+            let Some(average) = self.ema.shown_by(tensor) else { continue };
             let Some(value) = values.get(name) else {
                 let (what, missing) = ("momentum", vec![name.clone()]);
                 return Err(Error::State { what, missing, unexpected: Vec::new() });
@@ -171,20 +172,20 @@ impl Momentum {
         Ok(())
     }
 
-    /// Move towards the live tensors, then give the model and its view for this step. A merged weight of that view
+    /// Move towards the online tensors, then give the model and its view for this step. A merged weight of that view
     /// serves one block of one pass and is gone after it.
     ///
     /// # Errors
     /// What candle reports.
-    pub fn advance(&self) -> Result<(Arc<Blip>, BoundModel)> {
-        self.averages.update()?;
+    pub fn step(&self) -> Result<(Arc<Blip>, BoundModel)> {
+        self.ema.update()?;
         let mut bound = self.tuned.bind(&self.blip, None)?;
         bound.gradient_checkpointing = GradientCheckpointing::Block;
         Ok((self.blip.clone(), bound))
     }
 }
 
-/// Tensors that the reference code hands to the momentum towers live.
+/// Tensors that the reference code hands to the momentum towers as they are.
 fn shared(name: &str, variant: Variant) -> bool {
     variant == Variant::Reference
         && (name.starts_with("aurora_u.") || name.starts_with("aurora_v.") || name == "aurora_core")
@@ -196,12 +197,12 @@ mod tests {
     use candle_core::Device;
 
     #[test]
-    fn the_view_follows_the_live_tensor() {
-        let live = Var::new(&[1f32, 2.0], &Device::Cpu).unwrap();
-        let mut averages = Averages::new(0.75);
-        let view = averages.follow(live.as_tensor(), live.as_tensor()).unwrap();
-        live.set(&Tensor::new(&[5f32, 2.0], &Device::Cpu).unwrap()).unwrap();
-        averages.update().unwrap();
+    fn the_view_follows_the_online_tensor() {
+        let online = Var::new(&[1f32, 2.0], &Device::Cpu).unwrap();
+        let mut ema = Ema::new(0.75);
+        let view = ema.track(online.as_tensor(), online.as_tensor()).unwrap();
+        online.set(&Tensor::new(&[5f32, 2.0], &Device::Cpu).unwrap()).unwrap();
+        ema.update().unwrap();
         assert_eq!(view.to_vec1::<f32>().unwrap(), [2.0, 2.0]);
         assert!(!view.track_op());
     }
