@@ -14,7 +14,7 @@
 //! A folder that already holds a run is refused. In `metrics.jsonl` wall times stand under the one
 //! key `seconds`, the last of a line: two runs with one seed differ in nothing else.
 
-mod checkpoints;
+mod checkpoint_store;
 mod metrics;
 
 use std::fs;
@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::metrics::TaskMetrics;
 
-pub use checkpoints::Checkpoints;
+pub use checkpoint_store::CheckpointStore;
 pub use metrics::{MetricsLog, MetricsRecord};
 
 /// Names whose presence says that a folder holds a run.
@@ -69,8 +69,8 @@ impl RunFolder {
     }
 
     /// Its saved states.
-    pub fn checkpoints(&self) -> Checkpoints {
-        Checkpoints::new(Self { path: self.join("checkpoints") })
+    pub fn checkpoints(&self) -> CheckpointStore {
+        CheckpointStore::new(Self { path: self.join("checkpoints") })
     }
 
     /// Where it is.

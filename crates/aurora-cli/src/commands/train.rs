@@ -6,7 +6,7 @@ use anyhow::Result;
 use aurora_train::config::Config;
 use aurora_train::metrics::TaskMetrics;
 use aurora_train::pipeline::{
-    DataSplits, EvalResult, Inputs, Model, Saved, TuningResult, resume, tune,
+    DataSplits, EvalResult, Inputs, Model, TrainingCheckpoint, TuningResult, resume, tune,
 };
 use aurora_train::run::RunFolder;
 use candle_core::Device;
@@ -35,7 +35,7 @@ fn go_on(folder: &Path, args: &RunArgs) -> Result<()> {
     let own = Some(run.join("config.toml"));
     let settings = ConfigArgs { config: own, overrides: args.settings.overrides.clone() };
     let config: Config = resolve_on(&settings, &args.device)?;
-    let saved = Saved::newest(&run)?;
+    let saved = TrainingCheckpoint::newest(&run)?;
     saved.check(&config)?;
     let inputs = open(&config, &model::device(&config)?)?;
     let outcome = resume(&config, &inputs, &run, saved, &mut Display::new())?;

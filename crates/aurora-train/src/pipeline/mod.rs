@@ -18,4 +18,4 @@ pub use eval::{EvalResult, Evaluator};
 pub use model::{Model, TOKENIZER_FILES, tokenizer_beside};
 pub use pretraining::{Pretrained, pretrain};
 pub use sources::{DataSplits, open};
-pub use tuning::{Inputs, Saved, TuningResult, adapter_card, resume, tune};
+pub use tuning::{Inputs, TrainingCheckpoint, TuningResult, adapter_card, resume, tune};

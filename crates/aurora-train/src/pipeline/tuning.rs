@@ -1,8 +1,8 @@
-//! A tuning from start to finish, in one go or in several (`saved.rs`, `going_on.rs`).
+//! A tuning from start to finish, in one go or in several (`training_checkpoint.rs`, `resume.rs`).
 
 mod baseline;
-mod going_on;
-mod saved;
+mod resume;
+mod training_checkpoint;
 
 use aurora_data::{Loader, Tokens};
 use aurora_layers::{AdaptedParams, AdapterConfig, AdapterKind, Backbone, save_adapter};
@@ -20,8 +20,8 @@ use crate::progress::{EvaluationReport, Progress, StepReport};
 use crate::run::{MetricsRecord, RunFolder, Summary};
 use crate::trainer::{StepOutput, Trainer};
 
-use saved::Grounds;
-pub use saved::Saved;
+use training_checkpoint::InputFingerprints;
+pub use training_checkpoint::TrainingCheckpoint;
 
 /// What a tuning works on.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ struct Run<'a> {
     history: History,
     best: Option<Best>,
     /// What its states say of backbone and data, once one was saved or taken up.
-    grounds: Option<Grounds>,
+    fingerprints: Option<InputFingerprints>,
     begun: Instant,
     /// Wall time of the parts before this one.
     earlier: f64,
@@ -128,12 +128,12 @@ pub fn resume(
     config: &Config,
     inputs: &Inputs,
     run: &RunFolder,
-    saved: Saved,
+    saved: TrainingCheckpoint,
     progress: &mut dyn Progress,
 ) -> Result<TuningResult> {
     let mut state = Run::new(config, inputs, run)?;
     // Until here the folder stays as it is: what was left out of other data is not the run's.
-    let (baseline, first) = state.take_up(saved, progress)?;
+    let (baseline, first) = state.restore(saved, progress)?;
     listing_skipped(inputs, run, || state.finish(first, baseline, progress))
 }
 
@@ -174,7 +174,7 @@ impl<'a> Run<'a> {
             loader,
             history: History::new(folder)?,
             best: None,
-            grounds: None,
+            fingerprints: None,
             begun,
             earlier: 0.0,
         })

@@ -7,7 +7,7 @@ use crate::common::cut::{Cut, STEPS, config, cut_off, fresh, go, left, on_thread
 use crate::common::{drawings, inputs, metrics};
 use aurora_data::{Content, Dataset, Decode, OnError, Skips, Visual};
 use aurora_train::config::{Config, DataSection, Task};
-use aurora_train::pipeline::{Saved, resume};
+use aurora_train::pipeline::{TrainingCheckpoint, resume};
 use aurora_train::progress::Silent;
 use aurora_train::run::RunFolder;
 use proptest::prelude::*;
@@ -149,7 +149,7 @@ fn a_refusal_leaves_the_folder_alone() {
     let inputs = inputs(Task::Retrieval, drawings(10), Skips::new(OnError::Skip, 1));
     inputs.splits.skips.decide("elsewhere: 7", undecodable("elsewhere")).unwrap();
     let run = RunFolder::open(&path).unwrap();
-    let saved = Saved::newest(&run).unwrap();
+    let saved = TrainingCheckpoint::newest(&run).unwrap();
     let config = config(Task::Retrieval, &[]);
     let error = resume(&config, &inputs, &run, saved, &mut Silent).unwrap_err().to_string();
     assert!(error.contains("samples in the dataset was 11 and is 10"), "{error}");
@@ -165,15 +165,15 @@ fn a_run_keeps_to_what_its_first_step_chose() {
         serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
     };
     let mut state = read("step-4");
-    assert_eq!(state["recompute"], "none");
-    state["recompute"] = "block".into();
+    assert_eq!(state["gradient_checkpointing"], "none");
+    state["gradient_checkpointing"] = "block".into();
     state["seconds"] = 1e6.into();
     std::fs::write(path.join("checkpoints/step-4/state.json"), state.to_string()).unwrap();
     let config = config(Task::Retrieval, &[]);
     let cut = Some(Cut { after: 6, in_evaluation: false });
     assert!(go(&path, &config, &fresh(Task::Retrieval), cut).is_none());
     let state = read("step-5");
-    assert_eq!(state["recompute"], "block");
+    assert_eq!(state["gradient_checkpointing"], "block");
     assert!(state["seconds"].as_f64().unwrap() > 1e6);
     let outcome = go(&path, &config, &fresh(Task::Retrieval), None).unwrap();
     assert!(outcome.summary.seconds > 1e6);

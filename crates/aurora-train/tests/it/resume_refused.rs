@@ -8,14 +8,14 @@ use aurora_data::{Dataset, Decode, Sample};
 use aurora_layers::checkpoint::read_tensors;
 use aurora_layers::{Backbone, Tensors, tensors};
 use aurora_train::config::{Config, Task};
-use aurora_train::pipeline::{Inputs, Saved, TuningResult, resume};
+use aurora_train::pipeline::{Inputs, TrainingCheckpoint, TuningResult, resume};
 use aurora_train::progress::Silent;
 use aurora_train::run::RunFolder;
 use candle_core::{DType, Device};
 
 fn attempt(path: &Path, config: &Config, inputs: &Inputs) -> aurora_train::Result<TuningResult> {
     let run = RunFolder::open(path)?;
-    let saved = Saved::newest(&run)?;
+    let saved = TrainingCheckpoint::newest(&run)?;
     resume(config, inputs, &run, saved, &mut Silent)
 }
 
@@ -87,7 +87,7 @@ fn states_that_are_damaged_are_named() {
         (whole[..whole.len() / 2].to_owned(), ["state.json is cut", "step-4"]),
         (whole.replace("\"version\": 2", "\"version\": 3"), ["version 3", "from 2"]),
         (whole.replace("\"version\": 2,", ""), ["no version", "state.json"]),
-        (whole.replace("\"lines\"", "\"rows\""), ["state.json", "rows"]),
+        (whole.replace("\"metrics_lines\"", "\"rows\""), ["state.json", "rows"]),
         (whole.replace("\"step\": 4", "\"step\": 5"), ["state.json", "steps in the data"]),
         (
             whole.replace("\"device\": \"cpu\"", "\"device\": \"gpu\""),
@@ -98,10 +98,13 @@ fn states_that_are_damaged_are_named() {
             ["`data.answer_list`", "other answers"],
         ),
         (
-            whole.replace("\"vocabulary\": \"", "\"vocabulary\": \"0"),
+            whole.replace("\"tokenizer\": \"", "\"tokenizer\": \"0"),
             ["`model.tokenizer`", "other pieces"],
         ),
-        (whole.replace("\"lines\": 7", "\"lines\": 99"), ["metrics.jsonl", "99 lines"]),
+        (
+            whole.replace("\"metrics_lines\": 7", "\"metrics_lines\": 99"),
+            ["metrics.jsonl", "99 lines"],
+        ),
     ] {
         std::fs::write(&file, &text).unwrap();
         assert!(text != whole, "{parts:?}");

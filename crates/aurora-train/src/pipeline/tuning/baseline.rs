@@ -7,7 +7,7 @@ use aurora_layers::{Tensors, tensors};
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::saved::{damaged, read_json, write_json};
+use super::training_checkpoint::{damaged, read_json, write_json};
 use crate::accuracy::AccuracyReport;
 use crate::error::Result;
 use crate::pipeline::{EvalResult, Prediction, RetrievalEval, VqaEval};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use aurora_data::Skips;
 use aurora_train::config::{Config, RunConfig, Task};
-use aurora_train::pipeline::{Inputs, Saved, TuningResult, resume, tune};
+use aurora_train::pipeline::{Inputs, TrainingCheckpoint, TuningResult, resume, tune};
 use aurora_train::progress::{EvaluationReport, Progress, Silent, StepReport};
 use aurora_train::run::RunFolder;
 
@@ -86,7 +86,7 @@ pub fn go(
         false => tune(config, inputs, &RunFolder::create(folder).unwrap(), progress),
         true => {
             let run = RunFolder::open(folder).unwrap();
-            let saved = Saved::newest(&run).unwrap();
+            let saved = TrainingCheckpoint::newest(&run).unwrap();
             resume(config, inputs, &run, saved, progress)
         }
     }));

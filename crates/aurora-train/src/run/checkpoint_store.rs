@@ -14,11 +14,11 @@ const BASELINE: &str = "baseline";
 
 /// The saved states of a run.
 #[derive(Debug, Clone)]
-pub struct Checkpoints {
+pub struct CheckpointStore {
     folder: RunFolder,
 }
 
-impl Checkpoints {
+impl CheckpointStore {
     pub(super) fn new(folder: RunFolder) -> Self {
         Self { folder }
     }
@@ -124,7 +124,7 @@ fn to_disk(folder: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn left(checkpoints: &Checkpoints) -> Vec<String> {
+    fn left(checkpoints: &CheckpointStore) -> Vec<String> {
         let entries = fs::read_dir(checkpoints.folder.path()).unwrap();
         let mut names: Vec<String> =
             entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();

@@ -5,7 +5,9 @@ use aurora_layers::tensors::{Tensors, check, fingerprint};
 use aurora_layers::{AdaptedParams, GradientCheckpointing};
 use candle_core::Tensor;
 
-use super::saved::{self, About, AboutBest, Grounds, Saved, VERSION};
+use super::training_checkpoint::{
+    self, BestMeta, CheckpointMeta, InputFingerprints, TrainingCheckpoint, VERSION,
+};
 use super::{Best, EvalResult, History, Run, baseline};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -22,45 +24,49 @@ impl Run<'_> {
         }
         // The state counts on its lines.
         self.history.metrics.to_disk()?;
-        let grounds = match &self.grounds {
-            Some(grounds) => grounds.clone(),
-            None => self.grounds.insert(self.look_at_grounds()?).clone(),
+        let fingerprints = match &self.fingerprints {
+            Some(fingerprints) => fingerprints.clone(),
+            None => self.fingerprints.insert(self.fingerprint_inputs()?).clone(),
         };
         let best = self.best.as_ref();
         let mut state = self.trainer.state()?;
         let of_best = best.iter().flat_map(|best| &best.tuned.tensors);
         state.extend(of_best.map(|(name, tensor)| (format!("{BEST}{name}"), tensor.clone())));
-        let about = About {
+        let meta = CheckpointMeta {
             version: VERSION,
             step,
             seconds: self.seconds(),
-            lines: self.history.records.len(),
-            best: best.map(|best| AboutBest {
+            metrics_lines: self.history.records.len(),
+            best: best.map(|best| BestMeta {
                 primary: best.primary,
                 similarity_weight: best.similarity_weight,
             }),
-            recompute: self.trainer.checkpointing().unwrap_or(GradientCheckpointing::None).into(),
+            gradient_checkpointing: self
+                .trainer
+                .checkpointing()
+                .unwrap_or(GradientCheckpointing::None)
+                .into(),
             skipped: self.inputs.splits.skips.list(),
-            train: self.loader.state(step),
-            grounds,
+            loader_state: self.loader.state(step),
+            inputs: fingerprints,
             tensors: fingerprint(&state)?,
             config: serde_json::to_value(self.config)
                 .map_err(|e| Error::io("write", self.folder.path(), e.into()))?,
         };
         checkpoints.write(step, self.config.checkpoint.keep_last, |folder| {
-            saved::write(folder, &about, &state)
+            training_checkpoint::write(folder, &meta, &state)
         })
     }
 
     /// Takes a state up, before the first step: gives what the bare backbone was measured to, and the step to go on with.
-    pub(super) fn take_up(
+    pub(super) fn restore(
         &mut self,
-        saved: Saved,
+        saved: TrainingCheckpoint,
         progress: &mut dyn Progress,
     ) -> Result<(EvalResult, u64)> {
-        let about = &saved.about;
+        let meta = &saved.meta;
         saved.check(self.config)?;
-        self.stand_on(&saved)?;
+        self.verify_inputs(&saved)?;
         let tensors = saved.tensors()?;
         let fingerprint = fingerprint(&tensors)?;
         let (best, tensors): (Tensors, Tensors) =
@@ -71,9 +77,9 @@ impl Run<'_> {
         loaded.map_err(|error| saved.damaged(&error))?;
         // After the names, which tell more.
         saved.check_values(&fingerprint)?;
-        self.trainer.fix_checkpointing(about.recompute.into());
+        self.trainer.fix_checkpointing(meta.gradient_checkpointing.into());
         self.inputs.splits.skips.take_up(&saved.skipped(self.config));
-        self.earlier = about.seconds;
+        self.earlier = meta.seconds;
         let folder = self.folder.checkpoints().baseline();
         let baseline = match folder.exists() {
             true => baseline::read(&folder)?,
@@ -83,24 +89,24 @@ impl Run<'_> {
                 baseline
             }
         };
-        self.history = History::cut(self.folder, about.lines)?;
+        self.history = History::cut(self.folder, meta.metrics_lines)?;
         let steps = self.config.schedule.steps;
-        progress.message(&format!("going on after step {} of {steps}", about.step));
-        Ok((baseline, about.step))
+        progress.message(&format!("going on after step {} of {steps}", meta.step));
+        Ok((baseline, meta.step))
     }
 
     /// The best state so far, of tensors under their saved names, on the backbone's device.
-    fn best_of(&self, saved: &Saved, tensors: Tensors) -> Result<Option<Best>> {
+    fn best_of(&self, saved: &TrainingCheckpoint, tensors: Tensors) -> Result<Option<Best>> {
         let online = self.trainer.online();
         let named =
             |(name, tensor): (&String, &Tensor)| (format!("{BEST}{name}"), tensor.shape().clone());
-        let wanted: Vec<_> = match &saved.about.best {
+        let wanted: Vec<_> = match &saved.meta.best {
             Some(_) => online.tensors.iter().map(named).collect(),
             None => Vec::new(),
         };
         let file = saved.tensors_path().display().to_string();
         check(&file, &tensors, &wanted).map_err(|error| saved.damaged(&error.into()))?;
-        let Some(AboutBest { primary, similarity_weight }) = saved.about.best else {
+        let Some(BestMeta { primary, similarity_weight }) = saved.meta.best else {
             return Ok(None);
         };
         let device = self.inputs.backbone.device();
@@ -116,9 +122,9 @@ impl Run<'_> {
     }
 
     /// That the state is of this backbone and these data; where they lie may have changed.
-    fn stand_on(&mut self, saved: &Saved) -> Result<()> {
-        let then = &saved.about.grounds;
-        let now = self.look_at_grounds()?;
+    fn verify_inputs(&mut self, saved: &TrainingCheckpoint) -> Result<()> {
+        let then = &saved.meta.inputs;
+        let now = self.fingerprint_inputs()?;
         let name = &self.inputs.backbone_name;
         if now.backbone != then.backbone {
             return Err(saved.refuse(format!(
@@ -134,7 +140,7 @@ impl Run<'_> {
             )));
         }
         let lists = [
-            ("model.tokenizer", "pieces", &now.vocabulary, &then.vocabulary),
+            ("model.tokenizer", "pieces", &now.tokenizer, &then.tokenizer),
             ("data.answer_list", "answers to choose from", &now.answers, &then.answers),
         ];
         if let Some((key, what, ..)) = lists.into_iter().find(|(_, _, now, then)| now != then) {
@@ -148,7 +154,7 @@ impl Run<'_> {
         let (data_module, splits) = (self.evaluator.data_module(), &self.inputs.splits);
         same("data.validation", &data_module.eval_loader(&splits.validation)?, &then.validation)?;
         same("data.test", &data_module.eval_loader(&splits.test)?, &then.test)?;
-        let next = same("data.train", &self.loader, &saved.about.train)?;
+        let next = same("data.train", &self.loader, &saved.meta.loader_state)?;
         if next != saved.step() {
             return Err(saved.damaged(&Error::Count {
                 operation: "state.json",
@@ -157,18 +163,18 @@ impl Run<'_> {
                 expected: saved.step() as usize,
             }));
         }
-        self.grounds = Some(now);
+        self.fingerprints = Some(now);
         Ok(())
     }
 
-    fn look_at_grounds(&self) -> Result<Grounds> {
+    fn fingerprint_inputs(&self) -> Result<InputFingerprints> {
         let (data_module, splits) = (self.evaluator.data_module(), &self.inputs.splits);
         let backbone = &self.inputs.backbone;
         let device = if backbone.device().is_cpu() { "cpu" } else { "gpu" };
-        Ok(Grounds {
+        Ok(InputFingerprints {
             backbone: backbone.fingerprint()?,
             device: device.to_owned(),
-            vocabulary: self.inputs.tokens.fingerprint(),
+            tokenizer: self.inputs.tokens.fingerprint(),
             answers: self.evaluator.fingerprint(),
             validation: data_module.eval_loader(&splits.validation)?.state(0),
             test: data_module.eval_loader(&splits.test)?.state(0),

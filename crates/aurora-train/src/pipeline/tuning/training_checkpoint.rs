@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::run::RunFolder;
 
-const ABOUT: &str = "state.json";
+const META: &str = "state.json";
 const TENSORS: &str = "state.safetensors";
 
 /// The form of a state. One of another form is refused, since its tensors may mean something else.
@@ -22,31 +22,31 @@ pub(super) const VERSION: u64 = 2;
 
 /// A state to go on from. Its tensors are read when it is taken up.
 #[derive(Debug)]
-pub struct Saved {
+pub struct TrainingCheckpoint {
     folder: PathBuf,
-    pub(super) about: About,
+    pub(super) meta: CheckpointMeta,
 }
 
 /// What `state.json` says.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct About {
+pub(super) struct CheckpointMeta {
     pub(super) version: u64,
     /// Steps done.
     pub(super) step: u64,
     /// Wall time of the run so far.
     pub(super) seconds: f64,
     /// Lines of `metrics.jsonl`.
-    pub(super) lines: usize,
+    pub(super) metrics_lines: usize,
     /// The state that is best on validation so far.
-    pub(super) best: Option<AboutBest>,
+    pub(super) best: Option<BestMeta>,
     /// What the steps keep for their backward passes.
-    pub(super) recompute: Recompute,
+    pub(super) gradient_checkpointing: SavedCheckpointing,
     /// What was left out so far.
     pub(super) skipped: Vec<Skipped>,
     /// Where the run is in its training data.
-    pub(super) train: LoaderState,
-    pub(super) grounds: Grounds,
+    pub(super) loader_state: LoaderState,
+    pub(super) inputs: InputFingerprints,
     /// Fingerprint of `state.safetensors`.
     pub(super) tensors: String,
     /// The run's configuration.
@@ -56,13 +56,13 @@ pub(super) struct About {
 /// What a run stands on beside its configuration and its training data.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Grounds {
+pub(super) struct InputFingerprints {
     /// Fingerprint of the frozen weights.
     pub(super) backbone: String,
     /// Where the run computes: "cpu" or "gpu", which round differently.
     pub(super) device: String,
     /// Fingerprint of the vocabulary.
-    pub(super) vocabulary: String,
+    pub(super) tokenizer: String,
     /// Fingerprint of the answers to choose from; of none for retrieval.
     pub(super) answers: String,
     pub(super) validation: LoaderState,
@@ -71,7 +71,7 @@ pub(super) struct Grounds {
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct AboutBest {
+pub(super) struct BestMeta {
     pub(super) primary: f64,
     pub(super) similarity_weight: Option<f64>,
 }
@@ -79,12 +79,12 @@ pub(super) struct AboutBest {
 /// [`GradientCheckpointing`] in words.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Recompute {
+pub(super) enum SavedCheckpointing {
     None,
     Block,
 }
 
-impl From<GradientCheckpointing> for Recompute {
+impl From<GradientCheckpointing> for SavedCheckpointing {
     fn from(checkpointing: GradientCheckpointing) -> Self {
         match checkpointing {
             GradientCheckpointing::None => Self::None,
@@ -93,16 +93,16 @@ impl From<GradientCheckpointing> for Recompute {
     }
 }
 
-impl From<Recompute> for GradientCheckpointing {
-    fn from(recompute: Recompute) -> Self {
-        match recompute {
-            Recompute::None => Self::None,
-            Recompute::Block => Self::Block,
+impl From<SavedCheckpointing> for GradientCheckpointing {
+    fn from(gradient_checkpointing: SavedCheckpointing) -> Self {
+        match gradient_checkpointing {
+            SavedCheckpointing::None => Self::None,
+            SavedCheckpointing::Block => Self::Block,
         }
     }
 }
 
-impl Saved {
+impl TrainingCheckpoint {
     /// The newest state of a run.
     ///
     /// # Errors
@@ -111,24 +111,24 @@ impl Saved {
         let newest = run.checkpoints().newest()?;
         let folder = newest.ok_or_else(|| Error::NoCheckpoint { path: run.path().to_owned() })?;
         let damaged = |reason: String| damaged(&folder, &reason);
-        let value: Value = read_json(&folder, ABOUT)?;
+        let value: Value = read_json(&folder, META)?;
         match value.get("version").and_then(Value::as_u64) {
             Some(VERSION) => {}
             found => {
                 let found =
                     found.map_or("no version".to_owned(), |found| format!("version {found}"));
                 return Err(damaged(format!(
-                    "{ABOUT} has {found}, and this program goes on from {VERSION}"
+                    "{META} has {found}, and this program goes on from {VERSION}"
                 )));
             }
         }
-        let about = serde_json::from_value(value).map_err(|e| damaged(format!("{ABOUT}: {e}")))?;
-        Ok(Self { folder, about })
+        let meta = serde_json::from_value(value).map_err(|e| damaged(format!("{META}: {e}")))?;
+        Ok(Self { folder, meta })
     }
 
     /// Steps done.
     pub fn step(&self) -> u64 {
-        self.about.step
+        self.meta.step
     }
 
     /// That `config` is that of the run, as far as results depend on it.
@@ -136,7 +136,7 @@ impl Saved {
     /// # Errors
     /// [`Error::OtherConfig`], which names the key.
     pub fn check(&self, config: &Config) -> Result<()> {
-        match config.diff(&self.about.config) {
+        match config.diff(&self.meta.config) {
             Some(diff) => Err(Error::OtherConfig { folder: self.folder.clone(), diff }),
             None => Ok(()),
         }
@@ -152,7 +152,7 @@ impl Saved {
                 Some(one) => vec![one.clone()],
                 None => Vec::new(),
             };
-            let pairs = paths(self.about.config.get("data")).into_iter().zip(paths(Some(&now)));
+            let pairs = paths(self.meta.config.get("data")).into_iter().zip(paths(Some(&now)));
             moved.extend(pairs.filter_map(|(then, now)| match (then.as_str(), now.as_str()) {
                 (Some(then), Some(now)) if then != now => Some((then.to_owned(), now.to_owned())),
                 _ => None,
@@ -167,7 +167,7 @@ impl Saved {
                 reason: one.reason.replace(then, now),
             })
         };
-        let skipped = self.about.skipped.iter();
+        let skipped = self.meta.skipped.iter();
         skipped.map(|one| renamed(one).unwrap_or_else(|| one.clone())).collect()
     }
 
@@ -179,7 +179,7 @@ impl Saved {
 
     /// That tensors of the right names, shapes and types are those that were saved, to the bit.
     pub(super) fn check_values(&self, fingerprint: &str) -> Result<()> {
-        if fingerprint == self.about.tensors {
+        if fingerprint == self.meta.tensors {
             return Ok(());
         }
         Err(damaged(&self.folder, &format!("{TENSORS} has other values than were saved")))
@@ -201,9 +201,9 @@ impl Saved {
 }
 
 /// Writes a state into a folder.
-pub(super) fn write(folder: &Path, about: &About, state: &Tensors) -> Result<()> {
+pub(super) fn write(folder: &Path, meta: &CheckpointMeta, state: &Tensors) -> Result<()> {
     tensors::write(state, &folder.join(TENSORS))?;
-    write_json(folder, ABOUT, about)
+    write_json(folder, META, meta)
 }
 
 /// An error that a folder's content cannot be used, with the way out.
