@@ -17,10 +17,10 @@ fuzz_target!(|bytes: &[u8]| {
                 wanted.push(frames - 1);
             }
             let mut seen = 0;
-            let decoded = film.frames(&wanted, &mut |place, picture| {
+            let decoded = film.frames(&wanted, &mut |place, image| {
                 assert_eq!(place, seen);
                 seen += 1;
-                assert_eq!(picture.rgb().len(), 3 * picture.width() * picture.height());
+                assert_eq!(image.rgb().len(), 3 * image.width() * image.height());
                 Ok(())
             });
             match decoded {

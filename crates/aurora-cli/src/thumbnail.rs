@@ -3,7 +3,7 @@
 use std::io::Cursor;
 
 use anyhow::{Context, Result};
-use aurora_data::Picture;
+use aurora_data::Image;
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::webp::WebPEncoder;
 use image::imageops::{self, FilterType};
@@ -25,7 +25,7 @@ const QUALITY: u8 = 85;
 ///
 /// # Errors
 /// None in practice: any picture that was decoded can be encoded.
-pub fn thumbnail(picture: &Picture, name: &str) -> Result<page::Picture> {
+pub fn thumbnail(picture: &Image, name: &str) -> Result<page::Picture> {
     let (width, height) = (picture.width() as u32, picture.height() as u32);
     let pixels = RgbImage::from_raw(width, height, picture.rgb().to_vec())
         .context("a picture has three bytes for each pixel")?;
@@ -59,7 +59,7 @@ mod tests {
 
     fn shown(width: usize, height: usize) -> String {
         let pixels = (0..3 * width * height).map(|i| (i % 251) as u8).collect();
-        let picture = Picture::new(width, height, pixels).unwrap();
+        let picture = Image::new(width, height, pixels).unwrap();
         let mut html = Html::new();
         thumbnail(&picture, "p").unwrap().write(&mut html, "p");
         html.into_string()

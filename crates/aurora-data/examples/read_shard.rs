@@ -19,8 +19,8 @@ fn main() -> aurora_data::Result<()> {
         println!("  {split}: {}", dataset.split(split).len());
     }
     for index in 0..dataset.len().min(5) {
-        let (sample, picture) = (dataset.sample(index)?, dataset.picture(index)?);
-        let (width, height) = (picture.width(), picture.height());
+        let (sample, image) = (dataset.sample(index)?, dataset.image(index)?);
+        let (width, height) = (image.width(), image.height());
         println!("{} ({width} x {height}): {}", sample.key, sample.captions.join(" / "));
     }
 

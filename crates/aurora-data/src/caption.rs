@@ -4,11 +4,11 @@ use aurora_kernels::random::Stream;
 use serde::{Deserialize, Serialize};
 
 /// Words a caption of a picture keeps.
-pub const PICTURE_WORDS: usize = 30;
+pub const MAX_IMAGE_WORDS: usize = 30;
 /// Words a caption of a video keeps.
-pub const VIDEO_WORDS: usize = 40;
+pub const MAX_VIDEO_WORDS: usize = 40;
 /// Words a question keeps.
-pub const QUESTION_WORDS: usize = 50;
+pub const MAX_QUESTION_WORDS: usize = 50;
 
 /// The characters that the clean-up takes out.
 const REMOVED: &str = ".!\"()*#:;~";

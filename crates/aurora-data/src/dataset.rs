@@ -15,7 +15,7 @@ use crate::policy::Skips;
 use crate::source::{self, Options};
 use crate::transform::Transform;
 use crate::video::clip;
-use crate::{Content, Error, Picture, Result, Sample, Split, Visual};
+use crate::{Content, Error, Image, Result, Sample, Split, Visual};
 
 /// When pictures are decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,12 +32,12 @@ pub enum Decode {
 #[derive(Debug)]
 struct Item {
     sample: Sample,
-    picture: Option<Picture>,
+    image: Option<Image>,
     concept: i64,
 }
 
 impl Item {
-    fn decode(sample: &Sample) -> Result<Picture> {
+    fn decode(sample: &Sample) -> Result<Image> {
         let failed = |reason: String| Error::Decode {
             shard: sample.shard.to_string(),
             key: sample.key.clone(),
@@ -50,7 +50,7 @@ impl Item {
 /// Lets go of a picture's encoded bytes in memory, once it is decoded. Clips keep theirs: only
 /// their first frame is.
 fn release(visual: &mut Visual) {
-    if let Visual::Picture(content @ Content::Memory(_)) = visual {
+    if let Visual::Image(content @ Content::Memory(_)) = visual {
         *content = Content::default();
     }
 }
@@ -84,15 +84,15 @@ impl Dataset {
         if samples.is_empty() {
             return Err(empty("it was made of no samples"));
         }
-        let pictures: Vec<Option<Result<Picture>>> = match decode {
+        let images: Vec<Option<Result<Image>>> = match decode {
             Decode::OnUse => samples.iter().map(|_| None).collect(),
             Decode::AtLoad => samples.par_iter().map(|sample| Some(Item::decode(sample))).collect(),
         };
         let mut concepts: HashMap<String, i64> = HashMap::new();
         let mut items = Vec::with_capacity(samples.len());
-        for (number, (mut sample, picture)) in samples.into_iter().zip(pictures).enumerate() {
-            let picture = match picture.transpose() {
-                Ok(picture) => picture,
+        for (number, (mut sample, image)) in samples.into_iter().zip(images).enumerate() {
+            let image = match image.transpose() {
+                Ok(image) => image,
                 Err(error) => {
                     skips.decide(format!("{}: {}", sample.shard, sample.key), error)?;
                     continue;
@@ -105,10 +105,10 @@ impl Dataset {
             };
             let next = concepts.len() as i64;
             let concept = *concepts.entry(name).or_insert(next);
-            if picture.is_some() {
+            if image.is_some() {
                 release(&mut sample.visual);
             }
-            items.push(Item { sample, picture, concept });
+            items.push(Item { sample, image, concept });
         }
         if items.is_empty() {
             return Err(empty("no picture of it decodes"));
@@ -154,10 +154,10 @@ impl Dataset {
             .into_par_iter()
             .map(|index| {
                 let item = self.item(index)?;
-                let picture = self.picture(index)?.resize(size, None)?;
+                let image = self.image(index)?.resize(size, None)?;
                 let mut sample = item.sample.clone();
                 release(&mut sample.visual);
-                Ok(Item { sample, picture: Some(picture), concept: item.concept })
+                Ok(Item { sample, image: Some(image), concept: item.concept })
             })
             .collect::<Result<Vec<Item>>>()?;
         let rows = (0..items.len()).collect();
@@ -166,7 +166,7 @@ impl Dataset {
 
     /// Whether every picture is decoded and in memory.
     pub fn is_decoded(&self) -> bool {
-        self.rows.iter().all(|&row| self.items.get(row).is_some_and(|item| item.picture.is_some()))
+        self.rows.iter().all(|&row| self.items.get(row).is_some_and(|item| item.image.is_some()))
     }
 
     /// How many samples there are.
@@ -215,10 +215,10 @@ impl Dataset {
     ///
     /// # Errors
     /// When `index` is past the end or the picture does not decode.
-    pub fn picture(&self, index: usize) -> Result<Cow<'_, Picture>> {
+    pub fn image(&self, index: usize) -> Result<Cow<'_, Image>> {
         let item = self.item(index)?;
-        match &item.picture {
-            Some(picture) => Ok(Cow::Borrowed(picture)),
+        match &item.image {
+            Some(image) => Ok(Cow::Borrowed(image)),
             None => Item::decode(&item.sample).map(Cow::Owned),
         }
     }
@@ -273,7 +273,7 @@ impl Dataset {
         }
         out.par_chunks_mut(3 * size * size).zip(indices).try_for_each(|(out, &index)| {
             let mut stream = Stream::new(0, "augment", 0, index as u64);
-            transform.apply(&*self.picture(index)?, &mut stream, out)
+            transform.apply(&*self.image(index)?, &mut stream, out)
         })?;
         Ok(Tensor::from_vec(out, (indices.len(), 3, size, size), &Device::Cpu)?)
     }

@@ -97,7 +97,7 @@ pub enum Error {
     },
     /// A caption whose picture is not there.
     #[error("{shard}: caption {key} has no picture ({key}.webp, .png, .jpg or .jpeg)")]
-    NoPicture {
+    NoImage {
         /// The shard or folder.
         shard: String,
         /// The caption's key.
@@ -273,7 +273,7 @@ impl Error {
             Self::Read { .. }
                 | Self::NoCaption { .. }
                 | Self::NotAsked { .. }
-                | Self::NoPicture { .. }
+                | Self::NoImage { .. }
                 | Self::Duplicate { .. }
                 | Self::Record { .. }
                 | Self::Decode { .. }

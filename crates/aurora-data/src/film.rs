@@ -1,6 +1,6 @@
 //! What a file is, by its first bytes: a picture, or a film that holds several.
 
-use crate::picture::sniff;
+use crate::image::sniff;
 
 /// How many bytes decide. The chunk that makes a PNG an APNG comes after the colour profile, if
 /// there is one.
@@ -10,7 +10,7 @@ pub(crate) const HEAD: usize = 1 << 14;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// One picture.
-    Picture,
+    Image,
     /// Several frames: GIF, APNG, animated WebP or a video.
     Film,
 }
@@ -23,7 +23,7 @@ pub(crate) fn kind(head: &[u8]) -> Option<Kind> {
         || head.get(4..8) == Some(b"ftyp") // MP4, QuickTime
         || head.starts_with(&[0x1a, 0x45, 0xdf, 0xa3]) // Matroska, WebM
         || (head.starts_with(b"RIFF") && head.get(8..12) == Some(b"AVI "));
-    if animated || video { Some(Kind::Film) } else { sniff(head).map(|_| Kind::Picture) }
+    if animated || video { Some(Kind::Film) } else { sniff(head).map(|_| Kind::Image) }
 }
 
 /// Whether an extended WebP's flags say that it moves.
@@ -56,19 +56,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn films_are_told_from_pictures() {
+    fn films_are_told_from_images() {
         let chunk = |name: &[u8; 4], data: &[u8]| {
             [&(data.len() as u32).to_be_bytes()[..], name, data, &[0; 4]].concat()
         };
         let png = |chunks: &[Vec<u8>]| [b"\x89PNG\r\n\x1a\n".to_vec(), chunks.concat()].concat();
         let (ihdr, idat) = (chunk(b"IHDR", &[0; 13]), chunk(b"IDAT", b"acTL"));
-        assert_eq!(kind(&png(&[ihdr.clone(), idat.clone()])), Some(Kind::Picture));
+        assert_eq!(kind(&png(&[ihdr.clone(), idat.clone()])), Some(Kind::Image));
         let moving = png(&[ihdr.clone(), chunk(b"gAMA", &[0; 4]), chunk(b"acTL", &[0; 8]), idat]);
         assert_eq!(kind(&moving), Some(Kind::Film));
         let endless = png(&[ihdr, u32::MAX.to_be_bytes().to_vec(), b"iCCP".to_vec()]);
-        assert_eq!(kind(&endless), Some(Kind::Picture));
+        assert_eq!(kind(&endless), Some(Kind::Image));
         let webp = |flags: u8| [b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0", &[flags][..]].concat();
-        assert_eq!(kind(&webp(0x10)), Some(Kind::Picture));
+        assert_eq!(kind(&webp(0x10)), Some(Kind::Image));
         assert_eq!(kind(&webp(0x12)), Some(Kind::Film));
         assert_eq!(kind(b"GIF89a"), Some(Kind::Film));
         assert_eq!(kind(b"\0\0\0\x20ftypisom"), Some(Kind::Film));

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::film::{HEAD, Kind, kind};
 use crate::policy::Skips;
 use crate::sample::{Sample, Visual};
-use crate::shard::{PICTURES, with_words};
+use crate::shard::{IMAGE_EXTENSIONS, with_words};
 use crate::{Content, Error, Result};
 
 /// Whether the pictures of a folder need words.
@@ -48,13 +48,13 @@ pub fn read_with(path: &Path, captions: Captions, skips: &Skips) -> Result<Vec<S
     found.sort();
     let shard: Arc<str> = Arc::from(path.display().to_string());
     let mut out = Vec::new();
-    let mut pictured = BTreeSet::new();
-    let mut pictures = 0usize;
+    let mut with_words = BTreeSet::new();
+    let mut images = 0usize;
     for file in found.iter().filter(|file| !is_words(file)) {
         let made = visual(file).and_then(|visual| {
             let Some(visual) = visual else { return Ok(None) };
-            pictures += 1;
-            pictured.insert(words_name(file, ""));
+            images += 1;
+            with_words.insert(words_name(file, ""));
             sample(&shard, path, file, visual, captions).map(Some)
         });
         match made {
@@ -64,15 +64,15 @@ pub fn read_with(path: &Path, captions: Captions, skips: &Skips) -> Result<Vec<S
     }
     if captions == Captions::Required {
         let alone =
-            |file: &&PathBuf| is_words(file) && !pictured.contains(&file.with_extension(""));
+            |file: &&PathBuf| is_words(file) && !with_words.contains(&file.with_extension(""));
         for file in found.iter().filter(alone) {
             let key = file.strip_prefix(path).unwrap_or(file).with_extension("");
             let key = key.display().to_string();
-            let error = Error::NoPicture { shard: shard.to_string(), key };
+            let error = Error::NoImage { shard: shard.to_string(), key };
             skips.decide(file.display().to_string(), error)?;
         }
     }
-    if pictures == 0 {
+    if images == 0 {
         return Err(Error::EmptyFolder { path: path.to_path_buf() });
     }
     Ok(out)
@@ -106,12 +106,12 @@ fn visual(path: &Path) -> Result<Option<Visual>> {
         return frames(path).map(Some);
     }
     let content = Content::file(path)?;
-    let named = extension(path).is_some_and(|e| PICTURES.contains(&e.as_str()));
+    let named = extension(path).is_some_and(|e| IMAGE_EXTENSIONS.contains(&e.as_str()));
     Ok(match kind(&content.head(HEAD)?) {
         // A film without a picture's name counts where somebody has said something about it.
         Some(Kind::Film) if named || has_words(path) => Some(Visual::Film(content)),
-        Some(Kind::Picture) => Some(Visual::Picture(content)),
-        _ if named => Some(Visual::Picture(content)),
+        Some(Kind::Image) => Some(Visual::Image(content)),
+        _ if named => Some(Visual::Image(content)),
         _ => None,
     })
 }
@@ -123,7 +123,7 @@ fn visual(path: &Path) -> Result<Option<Visual>> {
 pub fn frames(folder: &Path) -> Result<Visual> {
     let mut found = Vec::new();
     for path in entries(folder)? {
-        let named = extension(&path).is_some_and(|e| PICTURES.contains(&e.as_str()));
+        let named = extension(&path).is_some_and(|e| IMAGE_EXTENSIONS.contains(&e.as_str()));
         if named && path.is_file() {
             found.push(path);
         }
@@ -203,8 +203,8 @@ fn has_words(path: &Path) -> bool {
 }
 
 /// The words beside a picture, if they are there.
-fn beside(picture: &Path, extension: &str) -> Result<Option<Vec<u8>>> {
-    let path = words_name(picture, extension);
+fn beside(image: &Path, extension: &str) -> Result<Option<Vec<u8>>> {
+    let path = words_name(image, extension);
     if !path.is_file() {
         return Ok(None);
     }

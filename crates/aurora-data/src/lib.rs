@@ -10,9 +10,9 @@ mod error;
 mod film;
 pub mod folder;
 pub mod formats;
+mod image;
 pub mod loader;
 mod parquet;
-mod picture;
 pub mod policy;
 mod question;
 mod sample;
@@ -23,6 +23,7 @@ pub mod transform;
 pub mod video;
 pub mod write;
 
+pub use self::image::{Crop, Image, MAX_PIXELS};
 pub use caption::Keywords;
 pub use content::Content;
 pub use dataset::{Dataset, Decode};
@@ -34,7 +35,6 @@ pub use loader::{
     Batch, BatchAnswers, Batches, LastBatch, Loader, LoaderOptions, LoaderState, Order, Purpose,
     Words,
 };
-pub use picture::{Crop, MAX_PIXELS, Picture};
 pub use policy::{OnError, Skipped, Skips};
 pub use question::{Answers, Question, QuestionId, Weighed};
 pub use sample::{Sample, Split, Visual};

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_about_no_single_picture_always_stops() {
+    fn what_is_about_no_single_image_always_stops() {
         let skips = Skips::new(OnError::Skip, 9);
         let error = Error::Empty { what: "all".into(), reason: "none".into() };
         assert!(skips.decide("all", error).is_err());

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::caption::{QUESTION_WORDS, clean_question};
+use crate::caption::{MAX_QUESTION_WORDS, clean_question};
 
 /// The name that a set of questions has for one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -44,7 +44,7 @@ impl Question {
     /// A question with its text cleaned and equal answers brought together; none if no word of it
     /// is left.
     pub fn new(id: Option<QuestionId>, text: &str, answers: Answers) -> Option<Self> {
-        let text = clean_question(text, QUESTION_WORDS);
+        let text = clean_question(text, MAX_QUESTION_WORDS);
         (!text.is_empty()).then(|| Self { id, text, answers: answers.weighed(), kind: None })
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::caption::{PICTURE_WORDS, VIDEO_WORDS, clean};
+use crate::caption::{MAX_IMAGE_WORDS, MAX_VIDEO_WORDS, clean};
 use crate::content::Content;
 use crate::question::{Answers, Question, QuestionId};
 
@@ -54,7 +54,7 @@ impl FromStr for Split {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Visual {
     /// One picture: WebP, PNG or JPEG.
-    Picture(Content),
+    Image(Content),
     /// The frames of a clip, in order, each a picture of its own.
     Frames(Vec<Content>),
     /// One file that holds several frames: GIF, APNG, animated WebP or a video.
@@ -65,14 +65,14 @@ impl Visual {
     /// The contents it consists of.
     pub fn contents(&self) -> &[Content] {
         match self {
-            Self::Picture(content) | Self::Film(content) => std::slice::from_ref(content),
+            Self::Image(content) | Self::Film(content) => std::slice::from_ref(content),
             Self::Frames(frames) => frames,
         }
     }
 
     /// Whether it is a clip.
     pub fn is_clip(&self) -> bool {
-        !matches!(self, Self::Picture(_))
+        !matches!(self, Self::Image(_))
     }
 
     /// How many encoded bytes there are.
@@ -157,7 +157,7 @@ impl Record {
         visual: Visual,
         text: &str,
     ) -> Sample {
-        let words = if visual.is_clip() { VIDEO_WORDS } else { PICTURE_WORDS };
+        let words = if visual.is_clip() { MAX_VIDEO_WORDS } else { MAX_IMAGE_WORDS };
         let tidy = |text: &str| Some(clean(text, words)).filter(|text| !text.is_empty());
         let captions = self.caption.iter().chain(self.captions.iter().flatten());
         let captions = captions.map(String::as_str).chain(text.lines()).filter_map(tidy).collect();

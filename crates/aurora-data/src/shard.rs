@@ -27,7 +27,7 @@ use crate::sample::{Record, Sample, Visual};
 use crate::{Error, Result};
 
 /// Extensions that mark a picture in a shard; which format it is, its content says.
-pub(crate) const PICTURES: &[&str] = &["webp", "png", "jpg", "jpeg"];
+pub(crate) const IMAGE_EXTENSIONS: &[&str] = &["webp", "png", "jpg", "jpeg"];
 
 /// Extensions that mark a film.
 pub(crate) const FILMS: &[&str] = &["gif", "apng", "mp4", "mov", "m4v", "webm", "mkv", "avi"];
@@ -220,7 +220,7 @@ fn pax_path(data: &[u8]) -> Option<String> {
 /// What was found under one key.
 #[derive(Default)]
 struct Parts {
-    picture: Option<Content>,
+    image: Option<Content>,
     film: Option<Content>,
     frames: BTreeMap<u64, Content>,
     json: Option<File>,
@@ -232,8 +232,8 @@ impl Parts {
     fn visuals(&mut self) -> Vec<Visual> {
         let frames: Vec<Content> = std::mem::take(&mut self.frames).into_values().collect();
         let frames = (!frames.is_empty()).then_some(Visual::Frames(frames));
-        let picture = self.picture.take().map(Visual::Picture);
-        picture.into_iter().chain(self.film.take().map(Visual::Film)).chain(frames).collect()
+        let image = self.image.take().map(Visual::Image);
+        image.into_iter().chain(self.film.take().map(Visual::Film)).chain(frames).collect()
     }
 }
 
@@ -285,7 +285,7 @@ fn put(
 ) -> Result<()> {
     let frame = frame_number(extension);
     let known = |extensions: &[&str]| extensions.contains(&extension);
-    if frame.is_none() && !known(&["json", "txt"]) && !known(PICTURES) && !known(FILMS) {
+    if frame.is_none() && !known(&["json", "txt"]) && !known(IMAGE_EXTENSIONS) && !known(FILMS) {
         return Ok(());
     }
     let part = parts.entry(key.to_string()).or_default();
@@ -299,7 +299,7 @@ fn put(
             let moves =
                 matches!(e, "webp" | "png") && kind(&content.head(HEAD)?) == Some(Kind::Film);
             let film = moves || known(FILMS);
-            let place = if film { &mut part.film } else { &mut part.picture };
+            let place = if film { &mut part.film } else { &mut part.image };
             place.replace(content).is_some()
         }
     };
@@ -331,7 +331,7 @@ fn sample(shard: &Arc<str>, tar: &Archive<'_>, key: String, mut part: Parts) -> 
     let visual = match (visuals.pop(), visuals.is_empty()) {
         (Some(visual), true) => visual,
         (Some(_), false) => return Err(Error::Duplicate { shard: shard.to_string(), key }),
-        (None, _) => return Err(Error::NoPicture { shard: shard.to_string(), key }),
+        (None, _) => return Err(Error::NoImage { shard: shard.to_string(), key }),
     };
     let read = |file: &Option<File>| match file {
         Some(file) => words(shard, &file.path, tar, file.range).map(Some),
@@ -351,7 +351,7 @@ fn sample(shard: &Arc<str>, tar: &Archive<'_>, key: String, mut part: Parts) -> 
 fn frame_number(extension: &str) -> Option<u64> {
     let (number, format) = extension.split_once('.')?;
     let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
-    (digits && PICTURES.contains(&format)).then(|| number.parse().ok())?
+    (digits && IMAGE_EXTENSIONS.contains(&format)).then(|| number.parse().ok())?
 }
 
 /// A sample from what there is to see and the words beside it.

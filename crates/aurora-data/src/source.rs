@@ -20,7 +20,7 @@ const ANNOTATIONS: &[&str] = &["json", "jsonl", "csv", "tsv"];
 pub struct Options {
     /// Folders that the paths in annotations begin at, looked through in this order; none: the
     /// folder that the annotations lie in.
-    pub pictures: Vec<PathBuf>,
+    pub image_roots: Vec<PathBuf>,
     /// The format of annotations.
     pub format: Format,
     /// Whether the pictures of a folder need words.

@@ -11,7 +11,7 @@ pub use released::Released;
 
 use aurora_kernels::random::Stream;
 
-use crate::{Error, Picture, Result};
+use crate::{Error, Image, Result};
 
 /// Mean of the red, green and blue channels, of 1, that BLIP's pictures are normalised with.
 pub const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
@@ -28,7 +28,7 @@ pub trait Transform: Send + Sync {
     ///
     /// # Errors
     /// When the picture cannot be scaled, or `out` has another length.
-    fn apply(&self, picture: &Picture, stream: &mut Stream, out: &mut [f32]) -> Result<()>;
+    fn apply(&self, image: &Image, stream: &mut Stream, out: &mut [f32]) -> Result<()>;
 }
 
 /// The transform of evaluation: bicubic to a square, no randomness.
@@ -43,23 +43,22 @@ impl Transform for Evaluation {
         self.size
     }
 
-    fn apply(&self, picture: &Picture, _stream: &mut Stream, out: &mut [f32]) -> Result<()> {
-        if (picture.width(), picture.height()) == (self.size, self.size) {
-            return normalise(picture, out);
+    fn apply(&self, image: &Image, _stream: &mut Stream, out: &mut [f32]) -> Result<()> {
+        if (image.width(), image.height()) == (self.size, self.size) {
+            return normalise(image, out);
         }
-        normalise(&picture.resize(self.size, None)?, out)
+        normalise(&image.resize(self.size, None)?, out)
     }
 }
 
 /// `(value / 255 - mean) / std`, channel by channel, as torchvision rounds it: a table, since a byte
 /// has 256 values.
-pub(crate) fn normalise(picture: &Picture, out: &mut [f32]) -> Result<()> {
-    let plane = picture.width() * picture.height();
+pub(crate) fn normalise(image: &Image, out: &mut [f32]) -> Result<()> {
+    let plane = image.width() * image.height();
     check(out, plane)?;
     let (red, rest) = out.split_at_mut(plane);
     let (green, blue) = rest.split_at_mut(plane);
-    for (((pixel, red), green), blue) in picture.rgb().chunks_exact(3).zip(red).zip(green).zip(blue)
-    {
+    for (((pixel, red), green), blue) in image.rgb().chunks_exact(3).zip(red).zip(green).zip(blue) {
         *red = NORMALISED[0][usize::from(pixel[0])];
         *green = NORMALISED[1][usize::from(pixel[1])];
         *blue = NORMALISED[2][usize::from(pixel[2])];

@@ -64,7 +64,7 @@ impl ReadingArgs {
     /// For the readers.
     pub fn options(&self) -> Options {
         Options {
-            pictures: self.pictures.clone(),
+            image_roots: self.pictures.clone(),
             format: self.format.0,
             captions: Captions::Required,
         }

@@ -249,7 +249,7 @@ fn answers(test: &Dataset, baseline: &VqaEval, tuned: &VqaEval) -> Result<Vec<An
                 weight => format!("{answer} ({:.0} %)", 100.0 * weight),
             });
             Ok(AnswerRow {
-                picture: thumbnail(&*test.picture(given.index)?, &sample.key)?,
+                picture: thumbnail(&*test.image(given.index)?, &sample.key)?,
                 question: question.text.clone(),
                 right: right.collect::<Vec<_>>().join(", "),
                 baseline: same.map(of).unwrap_or_default(),
@@ -278,7 +278,7 @@ fn side(
         let place = *evaluation.images.get(index).context("a picture of the test set")?;
         let sample = test.sample(place)?;
         let name = sample.captions.first().unwrap_or(&sample.key);
-        let picture = thumbnail(&*test.picture(place)?, name)?;
+        let picture = thumbnail(&*test.image(place)?, name)?;
         Ok(Hit { picture, score: f64::from(scores[index]), right: right(index) })
     });
     Ok((hits.collect::<Result<_>>()?, rank))

@@ -73,7 +73,7 @@ pub fn run(args: &SearchArgs) -> Result<()> {
             _ => sample.key.clone(),
         };
         page.hits.push(SearchHit {
-            picture: thumbnail(&*dataset.picture(hit.index)?, &name)?,
+            picture: thumbnail(&*dataset.image(hit.index)?, &name)?,
             caption,
             scores: vec![
                 ("score".to_owned(), hit.score),

@@ -36,7 +36,7 @@ impl CheckPage {
         html.text(format_args!(
             "{} pictures and {} clips with {} captions and {} questions; {} problems that would end \
              a training.",
-            count(report.pictures as u64),
+            count(report.images as u64),
             count(report.clips as u64),
             count(report.captions as u64),
             count(report.questions as u64),
@@ -46,11 +46,11 @@ impl CheckPage {
         self.write_parts(&mut html);
         let problems = report.problems.iter().map(ToString::to_string);
         write_list(&mut html, "Problems", problems);
-        let leaks = &report.same_picture.leaks;
+        let leaks = &report.same_image.leaks;
         write_list(&mut html, "The same picture in two splits", leaks.iter().map(members));
         let leaks = &report.same_caption.leaks;
         write_list(&mut html, "The same caption in two splits", leaks.iter().map(words));
-        let doubles = &report.same_picture.duplicates;
+        let doubles = &report.same_image.duplicates;
         write_list(&mut html, "Files that are there several times", doubles.iter().map(members));
         let doubles = &report.same_caption.duplicates;
         write_list(&mut html, "Captions of several pictures", doubles.iter().map(words));

@@ -41,7 +41,7 @@ fn pictures_and_clips_become_shards() {
     let samples = aurora_data::shard::read(&folder.path().join("films/shard-000000.tar")).unwrap();
     let aurora_data::Visual::Frames(frames) = &samples[0].visual else { panic!() };
     assert_eq!(frames.len(), 4);
-    let frame = aurora_data::Picture::decode(&frames[0].bytes().unwrap()).unwrap();
+    let frame = aurora_data::Image::decode(&frames[0].bytes().unwrap()).unwrap();
     assert_eq!(frame.rgb()[..3], [20, 10, 200]);
 }
 

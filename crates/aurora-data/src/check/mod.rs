@@ -1,7 +1,7 @@
 //! A look at everything before a training is: what there is, what is broken, what is there twice,
 //! and what of the words the vocabulary does not know.
 
-mod pictures;
+mod images;
 mod report;
 mod words;
 
@@ -56,14 +56,14 @@ pub fn check(
     progress("reading lists", paths.len() as u64, paths.len() as u64);
     problems.extend(skips.list());
     let parts: Vec<String> = samples.iter().map(|s| part_of(s, paths.len())).collect();
-    let seen = pictures::look(&samples, &parts, progress);
+    let seen = images::look(&samples, &parts, progress);
     problems.extend(seen.problems);
     problems.sort();
     let said = words::listen(&samples, &parts, tokens, limit, progress)?;
     let report = Report {
         paths: paths.iter().map(|path| path.display().to_string()).collect(),
         samples: samples.len(),
-        pictures: seen.pictures,
+        images: seen.images,
         clips: seen.clips,
         frames: seen.frames,
         captions: samples.iter().map(|s| s.captions.len()).sum(),
@@ -71,7 +71,7 @@ pub fn check(
         parts: count(&samples, &parts),
         problems,
         tiny: seen.tiny,
-        same_picture: seen.same,
+        same_image: seen.same,
         same_caption: said.same,
         sizes: seen.sizes,
         lengths: said.lengths,

@@ -14,7 +14,7 @@ pub struct Report {
     /// Rows of a training: pictures, clips or questions about them.
     pub samples: usize,
     /// Different files of pictures.
-    pub pictures: usize,
+    pub images: usize,
     /// Different clips.
     pub clips: usize,
     /// Frames of the clips that are folders of frames.
@@ -30,7 +30,7 @@ pub struct Report {
     /// Pictures with a side shorter than [`super::TINY`] pixels.
     pub tiny: Vec<Tiny>,
     /// Files of the same bytes.
-    pub same_picture: Sharing,
+    pub same_image: Sharing,
     /// Pictures with the same caption.
     pub same_caption: Sharing,
     /// Sizes of pictures.

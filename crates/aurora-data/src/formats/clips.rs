@@ -14,12 +14,12 @@
 //! once; the captions of one clip are positives of each other.
 
 use super::rows::Row;
-use super::{Entry, Pictures, required};
+use super::{Entry, ImageLookup, required};
 
-pub(super) fn entry(row: &Row, pictures: &Pictures) -> Result<Entry, String> {
+pub(super) fn entry(row: &Row, images: &ImageLookup) -> Result<Entry, String> {
     let clip = required(&row.clip_name, "clip_name", "MSR-VTT and DiDeMo")?;
     required(&row.caption, "caption", "MSR-VTT and DiDeMo")?;
-    let visual = pictures.clip(clip)?;
+    let visual = images.clip(clip)?;
     let mut record = row.record();
     record.concept.get_or_insert_with(|| clip.clone());
     Ok(Entry { key: clip.clone(), visual, record, together: false })

@@ -12,12 +12,12 @@
 //! makes the captions of one picture positives of each other. An evaluation row has all captions.
 
 use super::rows::Row;
-use super::{Entry, Pictures, required};
+use super::{Entry, ImageLookup, required};
 
-pub(super) fn entry(row: &Row, pictures: &Pictures) -> Result<Entry, String> {
+pub(super) fn entry(row: &Row, images: &ImageLookup) -> Result<Entry, String> {
     let image = required(&row.image, "image", "COCO")?;
     required(&row.caption, "caption", "COCO")?;
-    let visual = pictures.picture(&[image])?;
-    let record = row.record_of_picture();
+    let visual = images.image(&[image])?;
+    let record = row.image_record();
     Ok(Entry { key: image.clone(), visual, record, together: row.image_id.is_none() })
 }

@@ -11,13 +11,13 @@
 //! base name counts.
 
 use super::rows::Row;
-use super::{Entry, Pictures, required};
+use super::{Entry, ImageLookup, required};
 
-pub(super) fn entry(row: &Row, pictures: &Pictures) -> Result<Entry, String> {
+pub(super) fn entry(row: &Row, images: &ImageLookup) -> Result<Entry, String> {
     let image = required(&row.image, "image", "Flickr30K")?;
     required(&row.caption, "caption", "Flickr30K")?;
-    let visual = pictures.picture(&[base_name(image)])?;
-    let (key, record) = (base_name(image).to_string(), row.record_of_picture());
+    let visual = images.image(&[base_name(image)])?;
+    let (key, record) = (base_name(image).to_string(), row.image_record());
     Ok(Entry { key, visual, record, together: row.image_id.is_none() })
 }
 

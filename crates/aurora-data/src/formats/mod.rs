@@ -7,8 +7,8 @@
 mod clips;
 mod coco;
 mod flickr30k;
+mod image_lookup;
 mod msrvtt_qa;
-mod pictures;
 mod quotes;
 mod rows;
 mod table;
@@ -25,7 +25,7 @@ use crate::sample::Record;
 use crate::source::Options;
 use crate::{Error, Result, Sample, Split, Visual};
 
-use pictures::Pictures;
+use image_lookup::ImageLookup;
 pub(crate) use rows::Row;
 #[cfg(feature = "parquet")]
 pub(crate) use rows::{NAMES, names};
@@ -59,17 +59,17 @@ impl Format {
         &["auto", "coco", "flickr30k", "msrvtt", "didemo", "vqa", "msrvtt_qa", "table"];
 
     /// The format of a file by its first row.
-    fn of(row: &Row, pictures: &Pictures) -> Self {
+    fn of(row: &Row, images: &ImageLookup) -> Self {
         match row {
             Row { video_id: Some(_), question: Some(_), .. } => Self::MsrvttQa,
             Row { clip_name: Some(_), question: None, .. } => Self::Msrvtt,
             Row { image: Some(_), question: Some(_), .. } => Self::Vqa,
             Row { image: Some(image), image_id: Some(_), .. } => {
-                let flat = || pictures.is_there(flickr30k::base_name(image));
-                if !pictures.is_there(image) && flat() { Self::Flickr30k } else { Self::Coco }
+                let flat = || images.is_there(flickr30k::base_name(image));
+                if !images.is_there(image) && flat() { Self::Flickr30k } else { Self::Coco }
             }
             Row { image: Some(image), caption: Some(_), split: None, .. }
-                if !pictures.is_there(image) && pictures.is_there(flickr30k::base_name(image)) =>
+                if !images.is_there(image) && images.is_there(flickr30k::base_name(image)) =>
             {
                 Self::Flickr30k
             }
@@ -78,14 +78,14 @@ impl Format {
     }
 
     /// What a row of the format says.
-    fn entry(self, row: &Row, pictures: &Pictures) -> Result<Entry, String> {
+    fn entry(self, row: &Row, images: &ImageLookup) -> Result<Entry, String> {
         match self {
-            Self::Coco => coco::entry(row, pictures),
-            Self::Flickr30k => flickr30k::entry(row, pictures),
-            Self::Msrvtt | Self::Didemo => clips::entry(row, pictures),
-            Self::Vqa => vqa::entry(row, pictures),
-            Self::MsrvttQa => msrvtt_qa::entry(row, pictures),
-            Self::Auto | Self::Table => table::entry(row, pictures),
+            Self::Coco => coco::entry(row, images),
+            Self::Flickr30k => flickr30k::entry(row, images),
+            Self::Msrvtt | Self::Didemo => clips::entry(row, images),
+            Self::Vqa => vqa::entry(row, images),
+            Self::MsrvttQa => msrvtt_qa::entry(row, images),
+            Self::Auto | Self::Table => table::entry(row, images),
         }
     }
 }
@@ -109,7 +109,7 @@ struct Entry {
 pub fn read(path: &Path, options: &Options, skips: &Skips) -> Result<Vec<Sample>> {
     let rows = rows::read(path, skips)?;
     let beside = || path.parent().unwrap_or(Path::new("")).to_path_buf();
-    let roots = match options.pictures.as_slice() {
+    let roots = match options.image_roots.as_slice() {
         [] => vec![beside()],
         roots => roots.to_vec(),
     };
@@ -118,7 +118,7 @@ pub fn read(path: &Path, options: &Options, skips: &Skips) -> Result<Vec<Sample>
         let reason = format!("its pictures are to be in {}, which is no folder", root.display());
         return Err(Error::Annotations { file: path.to_path_buf(), line: None, reason });
     }
-    let pictures = Pictures::new(roots);
+    let images = ImageLookup::new(roots);
     let Some(first) = rows.first() else {
         return Err(Error::Empty {
             what: path.display().to_string(),
@@ -126,14 +126,14 @@ pub fn read(path: &Path, options: &Options, skips: &Skips) -> Result<Vec<Sample>
         });
     };
     let format = match options.format {
-        Format::Auto => Format::of(&first.row, &pictures),
+        Format::Auto => Format::of(&first.row, &images),
         given => given,
     };
     let shard: Arc<str> = path.display().to_string().into();
     let mut samples: Vec<Sample> = Vec::with_capacity(rows.len());
     let mut known: HashMap<(String, Option<Split>, Option<String>), usize> = HashMap::new();
     for rows::Placed { place, row } in &rows {
-        let made = format.entry(row, &pictures).and_then(|entry| {
+        let made = format.entry(row, &images).and_then(|entry| {
             let (together, key) = (entry.together, entry.key.clone());
             let sample = entry.record.into_sample((&shard, entry.key), entry.visual, "");
             if sample.captions.is_empty() && sample.question.is_none() {

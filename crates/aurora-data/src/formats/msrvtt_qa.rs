@@ -11,15 +11,15 @@
 //! which it is a name. Every question is a sample, and its one answer weighs 1.
 
 use super::rows::Row;
-use super::{Entry, Pictures, required};
+use super::{Entry, ImageLookup, required};
 use crate::QuestionId;
 
-pub(super) fn entry(row: &Row, pictures: &Pictures) -> Result<Entry, String> {
+pub(super) fn entry(row: &Row, images: &ImageLookup) -> Result<Entry, String> {
     required(&row.question, "question", "MSRVTT-QA")?;
     let clip = match required(&row.video_id, "video_id", "MSRVTT-QA")? {
         QuestionId::Number(number) => format!("video{number}"),
         QuestionId::Name(name) => name.clone(),
     };
-    let visual = pictures.clip(&clip)?;
+    let visual = images.clip(&clip)?;
     Ok(Entry { key: clip, visual, record: row.record(), together: false })
 }

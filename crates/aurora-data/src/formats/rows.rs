@@ -82,7 +82,7 @@ impl Row {
     }
 
     /// The same; rows of one `image_id` are positives of each other.
-    pub fn record_of_picture(&self) -> Record {
+    pub fn image_record(&self) -> Record {
         let mut record = self.record();
         if record.concept.is_none() {
             record.concept = self.image_id.as_ref().map(QuestionId::to_string);

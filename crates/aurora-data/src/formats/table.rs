@@ -16,9 +16,9 @@
 //! answers or keywords of a cell.
 
 use super::rows::Row;
-use super::{Entry, Pictures};
+use super::{Entry, ImageLookup};
 
-pub(super) fn entry(row: &Row, pictures: &Pictures) -> Result<Entry, String> {
+pub(super) fn entry(row: &Row, images: &ImageLookup) -> Result<Entry, String> {
     let Some(name) = row.image.as_ref().or(row.clip_name.as_ref()) else {
         return Err("it names no picture; put its path under `image`".to_string());
     };
@@ -28,9 +28,9 @@ pub(super) fn entry(row: &Row, pictures: &Pictures) -> Result<Entry, String> {
         ));
     }
     let visual = match &row.image {
-        Some(_) => pictures.anything(name)?,
-        None => pictures.clip(name)?,
+        Some(_) => images.anything(name)?,
+        None => images.clip(name)?,
     };
     let together = row.question.is_none() && row.image_id.is_none();
-    Ok(Entry { key: name.clone(), visual, record: row.record_of_picture(), together })
+    Ok(Entry { key: name.clone(), visual, record: row.image_record(), together })
 }

@@ -20,17 +20,17 @@
 use std::path::Path;
 
 use super::rows::{self, Row};
-use super::{Entry, Pictures, required};
+use super::{Entry, ImageLookup, required};
 use crate::question::{Answers, Weighed};
 use crate::{Error, Result};
 
 /// What an answer of Visual Genome weighs: nobody has confirmed it.
 pub const VISUAL_GENOME_WEIGHT: f32 = 0.2;
 
-pub(super) fn entry(row: &Row, pictures: &Pictures) -> Result<Entry, String> {
+pub(super) fn entry(row: &Row, images: &ImageLookup) -> Result<Entry, String> {
     let image = required(&row.image, "image", "VQA")?;
     required(&row.question, "question", "VQA")?;
-    let visual = pictures.picture(&[image])?;
+    let visual = images.image(&[image])?;
     let mut record = row.record();
     if row.dataset.as_deref() == Some("vg") {
         let weighed = |answer| Weighed { answer, weight: VISUAL_GENOME_WEIGHT };

@@ -92,17 +92,17 @@ impl Inner {
         };
         let frames = match options.clips {
             None => {
-                let picture = self.dataset.picture(index)?;
-                self.transform.apply(&picture, &mut stream("augment"), out)?;
+                let image = self.dataset.image(index)?;
+                self.transform.apply(&image, &mut stream("augment"), out)?;
                 1
             }
             Some(sampling) => {
                 let sampling = if training { sampling } else { sampling.evaluation() };
                 let length = self.frame_length();
-                let mut sink = |place: usize, picture: &crate::Picture| {
+                let mut sink = |place: usize, image: &crate::Image| {
                     let out = out.get_mut(place * length..(place + 1) * length);
                     // The same numbers for every frame, so that a clip is cut and turned as one.
-                    self.transform.apply(picture, &mut stream("augment"), out.unwrap_or_default())
+                    self.transform.apply(image, &mut stream("augment"), out.unwrap_or_default())
                 };
                 let frames =
                     self.dataset.frames(index, sampling, &mut stream("frames"), &mut sink)?;

@@ -10,7 +10,7 @@ use crate::formats::{NAMES, names};
 #[derive(Debug)]
 pub(super) struct Columns {
     /// The leaf of the pictures' bytes.
-    pub picture: usize,
+    pub image: usize,
     /// The leaf of the names that the pictures had.
     pub path: Option<usize>,
     /// What is said of each row.
@@ -40,8 +40,8 @@ const LEFT_OUT: &[&str] = &["image", "clip_name", "video_id", "dataset"];
 impl Columns {
     /// Finds them by type and name.
     pub fn choose(schema: &SchemaDescriptor, captions: Captions) -> Result<Self, String> {
-        let (picture, path) = picture(schema)?;
-        let own = schema.column(picture);
+        let (image, path) = image_column(schema)?;
+        let own = schema.column(image);
         let own = own.path().parts().first();
         let mut words = Vec::new();
         for (field, names) in NAMES.iter().filter(|(field, _)| !LEFT_OUT.contains(field)) {
@@ -61,13 +61,13 @@ impl Columns {
                 listed(schema),
             ));
         }
-        Ok(Self { picture, path, words })
+        Ok(Self { image, path, words })
     }
 }
 
 /// The pictures' bytes and, if it is there, the path beside them: the one column of `{bytes, path}`,
 /// among several the one of a picture's name; or plain bytes under such a name.
-fn picture(schema: &SchemaDescriptor) -> Result<(usize, Option<usize>), String> {
+fn image_column(schema: &SchemaDescriptor) -> Result<(usize, Option<usize>), String> {
     let leaf = |parts: &[&str]| {
         schema.columns().iter().position(|leaf| {
             let bytes = leaf.physical_type() == Type::BYTE_ARRAY && leaf.max_rep_level() == 0;

@@ -21,9 +21,9 @@ mod columns;
 #[cfg(feature = "parquet")]
 mod file;
 #[cfg(feature = "parquet")]
-mod pages;
+mod images;
 #[cfg(feature = "parquet")]
-mod pictures;
+mod pages;
 #[cfg(feature = "parquet")]
 mod rows;
 #[cfg(feature = "parquet")]

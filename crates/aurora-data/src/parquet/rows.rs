@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::columns::Columns;
 use super::file::ParquetFile;
-use super::pictures::Pictures;
+use super::images::ImageColumn;
 use super::words::{Cell, Cells, Room};
 use crate::content::Pack;
 use crate::error::quoting;
@@ -38,20 +38,20 @@ pub(crate) fn read(
     let columns = Columns::choose(schema, captions).map_err(bad)?;
     let mut filled = file.groups().filter(|(_, group)| group.num_rows() > 0).peekable();
     // In a file that has some, single rows without one are told when they are read.
-    if filled.peek().is_some() && filled.all(|(_, group)| is_empty(group, columns.picture)) {
+    if filled.peek().is_some() && filled.all(|(_, group)| is_empty(group, columns.image)) {
         return Err(bad(
             "its pictures are not in it, at most their paths: write the dataset with its pictures \
              embedded, or name the files in a captions.csv"
                 .to_string(),
         ));
     }
-    let pictures: Arc<dyn Pack> = Arc::new(Pictures::new(Arc::clone(&file), columns.picture));
+    let images: Arc<dyn Pack> = Arc::new(ImageColumn::new(Arc::clone(&file), columns.image));
     let shard: Arc<str> = path.display().to_string().into();
     let mut room = Room::new(file.len());
     let mut samples = Vec::new();
     for (number, (start, group)) in file.groups().enumerate() {
         let rows = group.num_rows().unsigned_abs();
-        let own = group.columns().get(columns.picture);
+        let own = group.columns().get(columns.image);
         // As far as is known before a page is unpacked.
         let len = own.map_or(1, |own| own.compressed_size().unsigned_abs() / rows.max(1)).max(1);
         let mut words = Vec::with_capacity(columns.words.len());
@@ -77,11 +77,11 @@ pub(crate) fn read(
                 done += 1;
                 let cells = read.iter_mut().map(|(field, cells)| (*field, cells.next()));
                 let key = key(row, paths.as_mut().and_then(Iterator::next));
-                let content = Content::Packed { pack: Arc::clone(&pictures), index: row, len };
+                let content = Content::Packed { pack: Arc::clone(&images), index: row, len };
                 let made = row_of(cells).and_then(|row| {
-                    let mut record = row.record_of_picture();
+                    let mut record = row.image_record();
                     record.split = record.split.or(split);
-                    let sample = record.into_sample((&shard, key), Visual::Picture(content), "");
+                    let sample = record.into_sample((&shard, key), Visual::Image(content), "");
                     let said = !sample.captions.is_empty() || sample.question.is_some();
                     if said || captions == Captions::Optional {
                         Ok(sample)

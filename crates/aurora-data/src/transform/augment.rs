@@ -3,7 +3,7 @@
 use aurora_kernels::random::Stream;
 
 use super::{Transform, check, line};
-use crate::{Picture, Result};
+use crate::{Image, Result};
 
 /// A random affine map (scale, shift, rotation, flip) on white, colour jitter, sometimes grey.
 ///
@@ -108,15 +108,15 @@ impl Transform for Augment {
         self.size
     }
 
-    fn apply(&self, picture: &Picture, stream: &mut Stream, out: &mut [f32]) -> Result<()> {
+    fn apply(&self, image: &Image, stream: &mut Stream, out: &mut [f32]) -> Result<()> {
         let size = self.size;
         let plane = size * size;
         check(out, plane)?;
-        let large = picture.width().max(picture.height()) * 2 > size * 3;
-        let scaled = if large { Some(picture.resize(size, None)?) } else { None };
-        let picture = scaled.as_ref().unwrap_or(picture);
-        let affine = Affine::draw(self, picture.width(), picture.height(), stream);
-        let sum = warp(picture, &affine, size, out);
+        let large = image.width().max(image.height()) * 2 > size * 3;
+        let scaled = if large { Some(image.resize(size, None)?) } else { None };
+        let image = scaled.as_ref().unwrap_or(image);
+        let affine = Affine::draw(self, image.width(), image.height(), stream);
+        let sum = warp(image, &affine, size, out);
 
         let colour = Colour::draw(self, sum / plane as f32, stream);
         let lines = [line(0), line(1), line(2)];
@@ -137,9 +137,9 @@ impl Transform for Augment {
 
 /// Samples `picture` under `affine` with four neighbours, white outside, into the three planes of
 /// `out` as 0 to 1. Returns the sum of the brightness.
-fn warp(picture: &Picture, affine: &Affine, size: usize, out: &mut [f32]) -> f32 {
-    let (width, height) = (picture.width(), picture.height());
-    let rgb = picture.rgb();
+fn warp(image: &Image, affine: &Affine, size: usize, out: &mut [f32]) -> f32 {
+    let (width, height) = (image.width(), image.height());
+    let rgb = image.rgb();
     let [a, b, c, d] = affine.matrix;
     let plane = size * size;
     let (red, rest) = out.split_at_mut(plane);

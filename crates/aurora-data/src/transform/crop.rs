@@ -2,7 +2,7 @@
 
 use aurora_kernels::random::Stream;
 
-use crate::picture::Crop;
+use crate::image::Crop;
 
 /// Least and largest ratio of width to height.
 const ASPECT: (f32, f32) = (3.0 / 4.0, 4.0 / 3.0);

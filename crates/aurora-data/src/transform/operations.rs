@@ -2,7 +2,7 @@
 
 use aurora_kernels::random::Stream;
 
-use crate::Picture;
+use crate::Image;
 
 /// What is outside a picture that is sheared, shifted or turned.
 const FILL: [u8; 3] = [128, 128, 128];
@@ -62,24 +62,24 @@ impl Operation {
     }
 
     /// Changes the picture.
-    pub fn apply(self, picture: &mut Picture) {
+    pub fn apply(self, image: &mut Image) {
         match self {
             Self::Identity => {}
-            Self::AutoContrast => auto_contrast(picture),
-            Self::Brightness(factor) => brightness(picture, factor),
-            Self::Sharpness(factor) => sharpness(picture, factor),
-            Self::Equalize => equalize(picture),
-            Self::ShearX(factor) => affine(picture, [1.0, -factor, 0.0, 0.0, 1.0, 0.0]),
-            Self::ShearY(factor) => affine(picture, [1.0, 0.0, 0.0, -factor, 1.0, 0.0]),
-            Self::TranslateX(pixels) => affine(picture, [1.0, 0.0, pixels, 0.0, 1.0, 0.0]),
-            Self::TranslateY(pixels) => affine(picture, [1.0, 0.0, 0.0, 0.0, 1.0, pixels]),
-            Self::Rotate(degrees) => rotate(picture, degrees),
+            Self::AutoContrast => auto_contrast(image),
+            Self::Brightness(factor) => brightness(image, factor),
+            Self::Sharpness(factor) => sharpness(image, factor),
+            Self::Equalize => equalize(image),
+            Self::ShearX(factor) => affine(image, [1.0, -factor, 0.0, 0.0, 1.0, 0.0]),
+            Self::ShearY(factor) => affine(image, [1.0, 0.0, 0.0, -factor, 1.0, 0.0]),
+            Self::TranslateX(pixels) => affine(image, [1.0, 0.0, pixels, 0.0, 1.0, 0.0]),
+            Self::TranslateY(pixels) => affine(image, [1.0, 0.0, 0.0, 0.0, 1.0, pixels]),
+            Self::Rotate(degrees) => rotate(image, degrees),
         }
     }
 }
 
-fn auto_contrast(picture: &mut Picture) {
-    per_channel(picture, |counts| {
+fn auto_contrast(image: &mut Image) {
+    per_channel(image, |counts| {
         let low = counts.iter().position(|&n| n > 0).unwrap_or(0);
         let high = counts.iter().rposition(|&n| n > 0).unwrap_or(255);
         if low >= high {
@@ -91,8 +91,8 @@ fn auto_contrast(picture: &mut Picture) {
     });
 }
 
-fn equalize(picture: &mut Picture) {
-    per_channel(picture, |counts| {
+fn equalize(image: &mut Image) {
+    per_channel(image, |counts| {
         let total: usize = counts.iter().sum();
         let last = counts.iter().rev().copied().find(|&n| n > 0).unwrap_or(0);
         let step = (total - last) / 255;
@@ -109,40 +109,40 @@ fn equalize(picture: &mut Picture) {
 }
 
 /// Replaces values by a table that is made of each channel's histogram.
-fn per_channel(picture: &mut Picture, table: impl Fn(&[usize; 256]) -> [u8; 256]) {
+fn per_channel(image: &mut Image, table: impl Fn(&[usize; 256]) -> [u8; 256]) {
     let mut counts = [[0usize; 256]; 3];
-    for pixel in picture.rgb().chunks_exact(3) {
+    for pixel in image.rgb().chunks_exact(3) {
         for (counts, &value) in counts.iter_mut().zip(pixel) {
             counts[usize::from(value)] += 1;
         }
     }
     let tables = counts.each_ref().map(table);
-    for pixel in picture.rgb_mut().chunks_exact_mut(3) {
+    for pixel in image.rgb_mut().chunks_exact_mut(3) {
         for (table, value) in tables.iter().zip(pixel) {
             *value = table[usize::from(*value)];
         }
     }
 }
 
-fn brightness(picture: &mut Picture, factor: f32) {
+fn brightness(image: &mut Image, factor: f32) {
     let table: [u8; 256] =
         std::array::from_fn(|value| (value as f32 * factor).clamp(0.0, 255.0) as u8);
-    for value in picture.rgb_mut() {
+    for value in image.rgb_mut() {
         *value = table[usize::from(*value)];
     }
 }
 
 /// The smoothed picture has weights 1, the middle 5, of 13, and whole numbers.
-fn sharpness(picture: &mut Picture, factor: f32) {
-    let (width, height) = (picture.width(), picture.height());
+fn sharpness(image: &mut Image, factor: f32) {
+    let (width, height) = (image.width(), image.height());
     if width < 3 || height < 3 {
         return;
     }
-    let old = picture.rgb().to_vec();
+    let old = image.rgb().to_vec();
     let row = 3 * width;
     for y in 1..height - 1 {
         let lines = [y - 1, y, y + 1].map(|line| &old[line * row..(line + 1) * row]);
-        let out = &mut picture.rgb_mut()[y * row..(y + 1) * row];
+        let out = &mut image.rgb_mut()[y * row..(y + 1) * row];
         for at in 3..row - 3 {
             let middle = u32::from(lines[1][at]);
             let sum = lines.iter().fold(4 * middle, |sum, line| {
@@ -155,16 +155,16 @@ fn sharpness(picture: &mut Picture, factor: f32) {
 }
 
 /// Moves to every output pixel (x, y) the source's (a x + b y + c, d x + e y + f).
-fn affine(picture: &mut Picture, [a, b, c, d, e, f]: [f32; 6]) {
-    let (width, height) = (picture.width(), picture.height());
-    let old = picture.rgb().to_vec();
+fn affine(image: &mut Image, [a, b, c, d, e, f]: [f32; 6]) {
+    let (width, height) = (image.width(), image.height());
+    let old = image.rgb().to_vec();
     let pixel = |x: i64, y: i64| -> [f32; 3] {
         let inside = x >= 0 && y >= 0 && (x as usize) < width && (y as usize) < height;
         let start = inside.then(|| (y as usize * width + x as usize) * 3);
         let pixel = start.and_then(|start| old.get(start..start + 3)).unwrap_or(&FILL);
         [pixel[0], pixel[1], pixel[2]].map(f32::from)
     };
-    for (y, line) in picture.rgb_mut().chunks_exact_mut(3 * width).enumerate() {
+    for (y, line) in image.rgb_mut().chunks_exact_mut(3 * width).enumerate() {
         let y = y as f32;
         for (x, out) in line.chunks_exact_mut(3).enumerate() {
             let x = x as f32;
@@ -182,8 +182,8 @@ fn affine(picture: &mut Picture, [a, b, c, d, e, f]: [f32; 6]) {
     }
 }
 
-fn rotate(picture: &mut Picture, degrees: f32) {
+fn rotate(image: &mut Image, degrees: f32) {
     let (sin, cos) = degrees.to_radians().sin_cos();
-    let (x, y) = ((picture.width() - 1) as f32 / 2.0, (picture.height() - 1) as f32 / 2.0);
-    affine(picture, [cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y]);
+    let (x, y) = ((image.width() - 1) as f32 / 2.0, (image.height() - 1) as f32 / 2.0);
+    affine(image, [cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y]);
 }

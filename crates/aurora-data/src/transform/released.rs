@@ -3,7 +3,7 @@
 use aurora_kernels::random::Stream;
 
 use super::{Operation, Transform, crop, normalise};
-use crate::{Picture, Result};
+use crate::{Image, Result};
 
 /// Random resized crop, mirror, RandAugment, normalisation.
 ///
@@ -35,18 +35,18 @@ impl Transform for Released {
         self.size
     }
 
-    fn apply(&self, picture: &Picture, stream: &mut Stream, out: &mut [f32]) -> Result<()> {
-        let crop = crop::random(picture.width(), picture.height(), self.area, stream);
-        let mut picture = picture.resize(self.size, Some(crop))?;
+    fn apply(&self, image: &Image, stream: &mut Stream, out: &mut [f32]) -> Result<()> {
+        let crop = crop::random(image.width(), image.height(), self.area, stream);
+        let mut image = image.resize(self.size, Some(crop))?;
         if stream.uniform() < 0.5 {
-            picture.mirror();
+            image.mirror();
         }
         for _ in 0..self.count {
             let number = stream.below(10);
             if stream.uniform() < 0.5 {
-                Operation::draw(number, self.level, stream).apply(&mut picture);
+                Operation::draw(number, self.level, stream).apply(&mut image);
             }
         }
-        normalise(&picture, out)
+        normalise(&image, out)
     }
 }

@@ -12,8 +12,8 @@ use image::codecs::webp::WebPDecoder;
 use image::{AnimationDecoder as _, DynamicImage, Frames, ImageDecoder, Limits};
 
 use super::{Form, Outline, Sink, check_size};
-use crate::Picture;
-use crate::picture::flatten;
+use crate::Image;
+use crate::image::flatten;
 
 /// Most pixels that are composited for one film: 16,000 frames of 1080 lines.
 const MOST_WORK: u64 = 1 << 35;
@@ -71,11 +71,11 @@ impl<'a> Animation<'a> {
                 continue;
             }
             left.next();
-            let picture = DynamicImage::ImageRgba8(frame.into_buffer());
-            let (width, height) = (picture.width() as usize, picture.height() as usize);
-            let picture = Picture::new(width, height, flatten(picture))
+            let image = DynamicImage::ImageRgba8(frame.into_buffer());
+            let (width, height) = (image.width() as usize, image.height() as usize);
+            let image = Image::new(width, height, flatten(image))
                 .ok_or_else(|| format!("frame {index} has no pixels"))?;
-            sink(place, picture)?;
+            sink(place, image)?;
             if left.peek().is_none() {
                 return Ok(());
             }

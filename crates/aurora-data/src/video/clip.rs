@@ -3,10 +3,10 @@
 use aurora_kernels::random::Stream;
 
 use super::{Film, Sampling};
-use crate::{Dataset, Error, Picture, Result, Sample, Visual};
+use crate::{Dataset, Error, Image, Result, Sample, Visual};
 
 /// What takes the frames, one after the other: the place of each in the clip, and the picture.
-pub type FrameSink<'s> = dyn FnMut(usize, &Picture) -> Result<()> + 's;
+pub type FrameSink<'s> = dyn FnMut(usize, &Image) -> Result<()> + 's;
 
 impl Dataset {
     /// Hands the frames that `sampling` takes of a sample to `sink`, in order, and says how many
@@ -26,15 +26,15 @@ impl Dataset {
     ) -> Result<usize> {
         let sample = self.sample(index)?;
         match &sample.visual {
-            Visual::Picture(_) => {
-                sink(0, &*self.picture(index)?)?;
+            Visual::Image(_) => {
+                sink(0, &*self.image(index)?)?;
                 Ok(1)
             }
             Visual::Frames(stored) => {
                 let wanted = pick_stored(stored.len(), sampling, stream);
                 for (place, &number) in wanted.iter().enumerate() {
                     let Some(frame) = stored.get(number) else { break };
-                    let decoded = Picture::decode(&frame.bytes()?)
+                    let decoded = Image::decode(&frame.bytes()?)
                         .map_err(|reason| broken(sample, format!("frame {number}: {reason}")))?;
                     sink(place, &decoded)?;
                 }
@@ -47,8 +47,8 @@ impl Dataset {
                 let wanted = sampling.pick(&outline.times, outline.end, stream);
                 // A film passes on no more than words; the sink's own error is kept beside them.
                 let mut refused = None;
-                let decoded = film.frames(&wanted, &mut |place, picture| {
-                    sink(place, &picture).map_err(|error| {
+                let decoded = film.frames(&wanted, &mut |place, image| {
+                    sink(place, &image).map_err(|error| {
                         let reason = error.to_string();
                         refused = Some(error);
                         reason
@@ -76,15 +76,15 @@ fn broken(sample: &Sample, reason: String) -> Error {
 }
 
 /// A picture, or the first frame of a clip.
-pub(crate) fn first(visual: &Visual) -> Result<Picture, String> {
+pub(crate) fn first(visual: &Visual) -> Result<Image, String> {
     let content = visual.contents().first().ok_or("it is a clip without a frame")?;
     let data = content.bytes().map_err(|e| e.to_string())?;
     if !matches!(visual, Visual::Film(_)) {
-        return Picture::decode(&data);
+        return Image::decode(&data);
     }
     let mut frame = None;
-    Film::open(&data)?.frames(&[0], &mut |_, picture| {
-        frame = Some(picture);
+    Film::open(&data)?.frames(&[0], &mut |_, image| {
+        frame = Some(image);
         Ok(())
     })?;
     frame.ok_or_else(|| "it has no frame".to_string())

@@ -17,7 +17,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
 use tempfile::NamedTempFile;
 
 use super::{Outline, Sink, check_size};
-use crate::Picture;
+use crate::Image;
 
 /// How long a child may be silent.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -111,9 +111,9 @@ impl Ffmpeg {
                 continue;
             }
             let rgb = child.bytes(bytes)?;
-            let picture = Picture::new(width as usize, height as usize, rgb)
+            let image = Image::new(width as usize, height as usize, rgb)
                 .ok_or("ffmpeg gave less than a frame")?;
-            sink(place, picture)?;
+            sink(place, image)?;
             place += 1;
         }
         Ok(())

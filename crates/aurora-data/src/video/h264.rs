@@ -14,7 +14,7 @@ use super::colour::{Coding, Plane};
 use super::mp4::{Sample, Track, track};
 use super::sps::Sps;
 use super::{Outline, Sink, check_size};
-use crate::Picture;
+use crate::Image;
 
 /// Kinds of NAL units.
 const IDR: u8 = 5;
@@ -173,23 +173,23 @@ impl Shown<'_> {
         ];
         let short = || "the decoder gave less than a frame".to_string();
         let rgb = self.coding.to_rgb(size, planes).ok_or_else(short)?;
-        let picture = turned(size, rgb, self.turns).ok_or_else(short)?;
-        sink(place, picture)
+        let image = turned(size, rgb, self.turns).ok_or_else(short)?;
+        sink(place, image)
     }
 }
 
 /// A picture after so many quarter turns clockwise.
-fn turned((width, height): (usize, usize), rgb: Vec<u8>, turns: u8) -> Option<Picture> {
+fn turned((width, height): (usize, usize), rgb: Vec<u8>, turns: u8) -> Option<Image> {
     if turns == 0 {
-        return Picture::new(width, height, rgb);
+        return Image::new(width, height, rgb);
     }
-    let picture = RgbImage::from_raw(width as u32, height as u32, rgb)?;
-    let picture = match turns {
-        1 => imageops::rotate90(&picture),
-        2 => imageops::rotate180(&picture),
-        _ => imageops::rotate270(&picture),
+    let image = RgbImage::from_raw(width as u32, height as u32, rgb)?;
+    let image = match turns {
+        1 => imageops::rotate90(&image),
+        2 => imageops::rotate180(&image),
+        _ => imageops::rotate270(&image),
     };
-    Picture::new(picture.width() as usize, picture.height() as usize, picture.into_raw())
+    Image::new(image.width() as usize, image.height() as usize, image.into_raw())
 }
 
 fn has_key_frame(data: &[u8], track: &Track, sample: &Sample) -> Result<bool, String> {

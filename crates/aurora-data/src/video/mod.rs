@@ -22,7 +22,7 @@ mod sampling;
 #[cfg(feature = "video-h264")]
 mod sps;
 
-use crate::Picture;
+use crate::Image;
 use crate::error::printable;
 use crate::film::{is_animated_png, is_animated_webp};
 
@@ -80,7 +80,7 @@ enum Source<'a> {
 }
 
 /// What [`Film::frames`] gives each frame to: its place among those wanted, and the picture.
-pub type Sink<'s> = dyn FnMut(usize, Picture) -> Result<(), String> + 's;
+pub type Sink<'s> = dyn FnMut(usize, Image) -> Result<(), String> + 's;
 
 fn form(data: &[u8]) -> Form {
     if data.starts_with(b"GIF87a") || data.starts_with(b"GIF89a") {
@@ -216,11 +216,11 @@ impl<'a> Film<'a> {
         &self,
         sampling: Sampling,
         stream: &mut aurora_kernels::random::Stream,
-    ) -> Result<Vec<Picture>, String> {
+    ) -> Result<Vec<Image>, String> {
         let wanted = sampling.pick(&self.outline.times, self.outline.end, stream);
         let mut out = Vec::with_capacity(wanted.len());
-        self.frames(&wanted, &mut |_, picture| {
-            out.push(picture);
+        self.frames(&wanted, &mut |_, image| {
+            out.push(image);
             Ok(())
         })?;
         Ok(out)

@@ -153,7 +153,7 @@ pub(super) fn work(samples: &[Sample], options: &ShardOptions) -> String {
     hash.update(format!("1 {shard_bytes} {size:?} {encoding:?} {video:?} {seed} {on_error:?}"));
     for sample in samples {
         let kind = match &sample.visual {
-            Visual::Picture(_) => "picture",
+            Visual::Image(_) => "picture",
             Visual::Frames(_) => "frames",
             Visual::Film(_) => "film",
         };

@@ -12,11 +12,11 @@ use serde::Serialize;
 
 use super::ShardOptions;
 use crate::film::{Kind, kind};
-use crate::picture::sniff;
+use crate::image::sniff;
 use crate::question::{QuestionId, Weighed};
 use crate::video::clip::pick_stored;
 use crate::video::{Film, Sampling};
-use crate::{Content, Error, Picture, Result, Sample, Split, Visual};
+use crate::{Content, Error, Image, Result, Sample, Split, Visual};
 
 /// How a picture is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -56,10 +56,10 @@ impl Encoding {
         }
     }
 
-    fn encode(self, picture: &Picture) -> Result<Vec<u8>, String> {
+    fn encode(self, image: &Image) -> Result<Vec<u8>, String> {
         let mut out = Cursor::new(Vec::new());
-        let (width, height) = (picture.width() as u32, picture.height() as u32);
-        let (rgb, colour) = (picture.rgb(), ExtendedColorType::Rgb8);
+        let (width, height) = (image.width() as u32, image.height() as u32);
+        let (rgb, colour) = (image.rgb(), ExtendedColorType::Rgb8);
         let done = match self {
             Self::Jpeg => {
                 JpegEncoder::new_with_quality(&mut out, 95).write_image(rgb, width, height, colour)
@@ -110,8 +110,8 @@ fn visual(
     stream: &mut Stream,
 ) -> Result<Vec<(String, Vec<u8>)>, String> {
     match visual {
-        Visual::Picture(content) => {
-            let (extension, data) = picture(content, options)?;
+        Visual::Image(content) => {
+            let (extension, data) = image_file(content, options)?;
             Ok(vec![(extension.to_string(), data)])
         }
         Visual::Frames(frames) => {
@@ -121,7 +121,7 @@ fn visual(
             let stored: Vec<_> = stored
                 .map(|(place, content)| {
                     let (extension, data) =
-                        picture(content, options).map_err(|e| format!("frame {place}: {e}"))?;
+                        image_file(content, options).map_err(|e| format!("frame {place}: {e}"))?;
                     Ok((frame_name(place, extension), data))
                 })
                 .collect::<Result<_, String>>()?;
@@ -158,16 +158,19 @@ fn frame_name(place: usize, extension: &str) -> String {
     format!("{place:04}.{extension}")
 }
 
-fn is_larger(picture: &Picture, size: usize) -> bool {
-    picture.width().max(picture.height()) > size
+fn is_larger(image: &Image, size: usize) -> bool {
+    image.width().max(image.height()) > size
 }
 
 /// A picture as it is, scaled, or where its file moves, its first frame: as it is, the reader of
 /// shards would take it for a film. One that is stored as it is has been decoded all the same: what
 /// is broken is found now, not in the middle of a training.
-fn picture(content: &Content, options: &ShardOptions) -> Result<(&'static str, Vec<u8>), String> {
+fn image_file(
+    content: &Content,
+    options: &ShardOptions,
+) -> Result<(&'static str, Vec<u8>), String> {
     let data = read(content)?;
-    let decoded = Picture::decode(&data)?;
+    let decoded = Image::decode(&data)?;
     if let Some(size) = options.size.filter(|&size| is_larger(&decoded, size)) {
         let scaled = decoded.resize(size, None).map_err(|e| e.to_string())?;
         return Ok((options.encoding.extension(), options.encoding.encode(&scaled)?));

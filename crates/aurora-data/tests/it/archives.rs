@@ -2,14 +2,14 @@
 
 use std::fs;
 
-use crate::common::{picture, tar};
+use crate::common::{encoded_image, tar};
 use aurora_data::{Error, shard};
 use image::ImageFormat::Png;
 
 /// Names and links with which an archive could reach out of its folder.
 #[test]
 fn archives_that_reach_out_are_refused() {
-    let png = picture(2, 2, [0; 3], Png);
+    let png = encoded_image(2, 2, [0; 3], Png);
     let folder = tempfile::tempdir().unwrap();
     let with_name = |name: &str| {
         // The builder refuses such names, so the header is written by hand.

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use aurora_data::{Picture, shard};
+use aurora_data::{Image, shard};
 
 /// The most memory that this process ever had, in bytes; none where the system does not say.
 fn peak() -> Option<u64> {
@@ -74,7 +74,7 @@ fn small_files_that_ask_for_much_are_refused_in_little_memory() {
         (png(13_000, 13_000, b"", &[0x78, 0x9c]), "cannot hold"),
     ];
     for (data, words) in refused {
-        let message = Picture::decode(&data).unwrap_err();
+        let message = Image::decode(&data).unwrap_err();
         println!("{message}");
         assert!(message.contains(words), "{message}");
     }
@@ -89,8 +89,8 @@ fn small_files_that_ask_for_much_are_refused_in_little_memory() {
         png(10, 10, &chunk(b"iCCP", &profile), &rows),
         png(10, 10, &chunk(b"zTXt", &profile), &rows),
     ] {
-        match Picture::decode(&data) {
-            Ok(picture) => assert_eq!(picture.rgb(), [0; 300]),
+        match Image::decode(&data) {
+            Ok(image) => assert_eq!(image.rgb(), [0; 300]),
             Err(message) => println!("{message}"),
         }
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use crate::common::picture;
+use crate::common::encoded_image;
 use aurora_data::check::{Report, check};
 use aurora_data::source::Options;
 use aurora_data::{Captions, embedded};
@@ -32,12 +32,12 @@ fn dirty() -> tempfile::TempDir {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, data).unwrap();
     };
-    let [a, b, c] = [1, 2, 3].map(|colour| picture(70, 60, [colour; 3], Png));
+    let [a, b, c] = [1, 2, 3].map(|colour| encoded_image(70, 60, [colour; 3], Png));
     write("a.png", &a);
     write("again.png", &a);
     write("b.png", &b);
     write("c.png", &c);
-    write("tiny.png", &picture(64, 8, [9; 3], Png));
+    write("tiny.png", &encoded_image(64, 8, [9; 3], Png));
     write("cut.png", &c[..c.len() / 2]);
     write("empty.png", b"");
     write("walk/0.png", &a);
@@ -68,7 +68,7 @@ fn everything_is_found() {
         assert!(problems.iter().any(|problem| problem.contains(part)), "{part}: {problems:?}");
     }
     assert!(problems.iter().any(|p| p.contains("captions.csv, line 10")), "{problems:?}");
-    assert_eq!((report.pictures, report.clips, report.frames), (6, 1, 2));
+    assert_eq!((report.images, report.clips, report.frames), (6, 1, 2));
     assert_eq!((report.samples, report.captions, report.questions), (7, 8, 0));
     assert_eq!((report.parts["train"].samples, report.parts["test"].samples), (5, 1));
 
@@ -80,9 +80,9 @@ fn everything_is_found() {
     // Five pictures that decode, and two frames.
     assert_eq!(report.sizes.shorter_side.iter().map(|bin| bin.count).sum::<usize>(), 7);
 
-    assert_eq!(report.same_picture.duplicates.len(), 1);
-    assert_eq!(report.same_picture.leaks.len(), 1);
-    let members = report.same_picture.leaks[0].members.join(" ");
+    assert_eq!(report.same_image.duplicates.len(), 1);
+    assert_eq!(report.same_image.leaks.len(), 1);
+    let members = report.same_image.leaks[0].members.join(" ");
     assert!(members.contains("train: ") && members.contains("again.png"), "{members}");
     assert_eq!(report.same_caption.leaks.len(), 1);
     assert_eq!(report.same_caption.leaks[0].shared, "a red apple");
@@ -116,14 +116,14 @@ fn words_are_counted_as_the_tokenizer_counts() {
 }
 
 #[test]
-fn the_embedded_pictures_are_clean() {
+fn the_embedded_images_are_clean() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("noto.tar.gz");
     fs::write(&path, embedded::NOTO).unwrap();
     let report = look(std::slice::from_ref(&path));
     assert!(!report.stops(), "{:?}", report.problems);
-    assert_eq!(report.pictures, 1585);
-    assert!(report.same_picture.leaks.is_empty() && report.same_caption.leaks.is_empty());
+    assert_eq!(report.images, 1585);
+    assert!(report.same_image.leaks.is_empty() && report.same_caption.leaks.is_empty());
     assert_eq!(report.unknown.unknown, 0);
     // Named beside another file, a shard without splits is a part of its own; cut, it is a problem.
     let cut = folder.path().join("cut.tar.gz");
@@ -136,7 +136,7 @@ fn the_embedded_pictures_are_clean() {
 #[test]
 fn files_without_splits_are_parts_and_paths_must_be_there() {
     let folder = tempfile::tempdir().unwrap();
-    let png = picture(40, 40, [5; 3], Png);
+    let png = encoded_image(40, 40, [5; 3], Png);
     let mut paths = Vec::new();
     for name in ["one", "two"] {
         fs::create_dir(folder.path().join(name)).unwrap();
@@ -146,7 +146,7 @@ fn files_without_splits_are_parts_and_paths_must_be_there() {
     }
     let report = look(&paths);
     assert_eq!(report.parts.len(), 2);
-    assert_eq!(report.same_picture.leaks.len(), 1);
+    assert_eq!(report.same_image.leaks.len(), 1);
     let missing = [folder.path().join("three")];
     let tokens = embedded::vocabulary().unwrap();
     let error = check(&missing, &Options::default(), (&tokens, 8), &|_, _, _| {}).unwrap_err();

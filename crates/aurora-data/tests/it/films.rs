@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use aurora_data::Picture;
+use aurora_data::Image;
 use aurora_data::video::{Decoder, Film, Sampling};
 use aurora_kernels::random::Stream;
 use proptest::prelude::*;
@@ -19,7 +19,7 @@ fn film(name: &str) -> Vec<u8> {
 }
 
 /// What is to be seen in a film: its frames and their times.
-fn expected(name: &str) -> (Vec<Picture>, Vec<f64>) {
+fn expected(name: &str) -> (Vec<Image>, Vec<f64>) {
     let said = std::fs::read(folder().join(format!("{name}.json"))).unwrap();
     let said: serde_json::Value = serde_json::from_slice(&said).unwrap();
     let number = |value: &serde_json::Value| value.as_f64().unwrap();
@@ -29,21 +29,21 @@ fn expected(name: &str) -> (Vec<Picture>, Vec<f64>) {
     let frames = said["sizes"].as_array().unwrap().iter().enumerate().map(|(index, size)| {
         let size = [0, 1].map(|side| size[side].as_u64().unwrap() as u32);
         let cell = image::imageops::crop_imm(&strip, 0, index as u32 * height, size[0], size[1]);
-        Picture::new(size[0] as usize, size[1] as usize, cell.to_image().into_raw()).unwrap()
+        Image::new(size[0] as usize, size[1] as usize, cell.to_image().into_raw()).unwrap()
     });
     (frames.collect(), times)
 }
 
 /// The largest difference of two pictures of one size.
-fn difference(a: &Picture, b: &Picture) -> u8 {
+fn difference(a: &Image, b: &Image) -> u8 {
     assert_eq!((a.width(), a.height()), (b.width(), b.height()));
     a.rgb().iter().zip(b.rgb()).map(|(a, b)| a.abs_diff(*b)).max().unwrap()
 }
 
-fn decode(film: &Film<'_>, wanted: &[usize]) -> Result<Vec<(usize, Picture)>, String> {
+fn decode(film: &Film<'_>, wanted: &[usize]) -> Result<Vec<(usize, Image)>, String> {
     let mut out = Vec::new();
-    film.frames(wanted, &mut |place, picture| {
-        out.push((place, picture));
+    film.frames(wanted, &mut |place, image| {
+        out.push((place, image));
         Ok(())
     })?;
     Ok(out)
@@ -66,9 +66,9 @@ fn check(name: &str, like: &str, decoder: Decoder, most: u8) {
     for wanted in wholes.into_iter().chain((0..times.len()).map(|index| vec![index])) {
         let seen = decode(&film, &wanted).unwrap();
         assert_eq!(seen.len(), wanted.len(), "{name}");
-        for ((place, picture), (at, index)) in seen.iter().zip(wanted.iter().enumerate()) {
+        for ((place, image), (at, index)) in seen.iter().zip(wanted.iter().enumerate()) {
             assert_eq!(*place, at);
-            let off = difference(picture, &frames[*index]);
+            let off = difference(image, &frames[*index]);
             assert!(off <= most, "{name}: frame {index} is off by {off}");
             worst = worst.max(off);
         }
@@ -90,7 +90,7 @@ const ANIMATIONS: [&str; 6] =
     ["solid.gif", "clear.gif", "clear.apng", "over.apng", "solid.webp", "clear.webp"];
 
 #[test]
-fn animated_pictures_are_what_pillow_sees() {
+fn animated_images_are_what_pillow_sees() {
     for name in ANIMATIONS {
         // A rounding of the blend at most; GIF has none.
         let most = if name.ends_with("gif") { 0 } else { 1 };

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::common::{answers, picture};
+use crate::common::{answers, encoded_image};
 use aurora_data::formats::vqa::{VISUAL_GENOME_WEIGHT, answer_list};
 use aurora_data::source::{self, Options};
 use aurora_data::{Format, QuestionId, Sample, Skips, Visual};
@@ -19,9 +19,9 @@ fn read(path: &Path, options: &Options) -> Vec<Sample> {
 }
 
 /// A folder in which every picture and clip is that the fixtures name.
-fn pictures() -> tempfile::TempDir {
+fn images() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let jpeg = picture(40, 40, [7; 3], Jpeg);
+    let jpeg = encoded_image(40, 40, [7; 3], Jpeg);
     for name in [
         "val2014/COCO_val2014_000000000042.jpg",
         "val2014/COCO_val2014_000000000073.jpg",
@@ -40,18 +40,18 @@ fn pictures() -> tempfile::TempDir {
 }
 
 fn options(folder: &tempfile::TempDir) -> Options {
-    Options { pictures: vec![folder.path().to_path_buf()], ..Options::default() }
+    Options { image_roots: vec![folder.path().to_path_buf()], ..Options::default() }
 }
 
 #[test]
 fn coco() {
-    let folder = pictures();
+    let folder = images();
     let train = read(&fixture("coco_karpathy_train.json"), &options(&folder));
     assert_eq!(train.len(), 3, "a training row is a sample");
     assert_eq!(train[0].captions, ["a dog runs, on the beach"]);
     assert_eq!(train[0].concept.as_deref(), Some("coco_42"));
     assert_eq!(train[0].concept, train[1].concept);
-    assert!(matches!(&train[2].visual, Visual::Picture(content) if content.len() > 100));
+    assert!(matches!(&train[2].visual, Visual::Image(content) if content.len() > 100));
     let test = read(&fixture("coco_karpathy_test.json"), &options(&folder));
     assert_eq!(test.len(), 1);
     assert_eq!(test[0].captions.len(), 5);
@@ -60,7 +60,7 @@ fn coco() {
 
 #[test]
 fn flickr30k_takes_the_base_name() {
-    let folder = pictures();
+    let folder = images();
     for format in [Format::Auto, Format::Flickr30k] {
         let options = Options { format, ..options(&folder) };
         let samples = read(&fixture("flickr30k_train.json"), &options);
@@ -81,7 +81,7 @@ fn flickr30k_takes_the_base_name() {
 
 #[test]
 fn clips_are_folders_of_frames_or_films() {
-    let folder = pictures();
+    let folder = images();
     let samples = read(&fixture("msrvtt_train.jsonl"), &options(&folder));
     assert_eq!(samples.len(), 3, "a row is a sample");
     assert_eq!(samples[1].captions, ["somebody stirs a pot"]);
@@ -96,7 +96,7 @@ fn clips_are_folders_of_frames_or_films() {
 
 #[test]
 fn vqa_weighs_answers() {
-    let folder = pictures();
+    let folder = images();
     let samples = read(&fixture("vqa_train.json"), &options(&folder));
     assert_eq!(samples.len(), 2);
     let question = samples[0].question.as_ref().unwrap();
@@ -115,7 +115,7 @@ fn vqa_weighs_answers() {
 
 #[test]
 fn msrvtt_qa_in_both_layouts() {
-    let folder = pictures();
+    let folder = images();
     let first = read(&fixture("msrvtt_qa_train.json"), &options(&folder));
     let second = read(&fixture("msrvtt_qa_clipbert.jsonl"), &options(&folder));
     for samples in [&first, &second] {

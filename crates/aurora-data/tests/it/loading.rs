@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::common::{picture, tar};
+use crate::common::{encoded_image, tar};
 use aurora_data::caption::{clean, clean_question, compose};
 use aurora_data::transform::{MEAN, STD};
 use aurora_data::{
-    Augment, Batch, Dataset, Decode, Error, Evaluation, Keywords, LastBatch, Loader, LoaderOptions,
-    Padding, Picture, Released, Split, Tokens, Transform, embedded, shard,
+    Augment, Batch, Dataset, Decode, Error, Evaluation, Image, Keywords, LastBatch, Loader,
+    LoaderOptions, Padding, Released, Split, Tokens, Transform, embedded, shard,
 };
 use aurora_kernels::random::Stream;
 use proptest::prelude::*;
@@ -76,7 +76,7 @@ fn tokens_are_framed_cut_and_padded() {
 
 #[test]
 fn evaluation_normalises_and_scales() {
-    let flat = Picture::new(50, 30, [255, 0, 128].repeat(1500)).unwrap();
+    let flat = Image::new(50, 30, [255, 0, 128].repeat(1500)).unwrap();
     let mut out = vec![0f32; 3 * 64];
     let mut stream = Stream::new(0, "augment", 0, 0);
     Evaluation { size: 8 }.apply(&flat, &mut stream, &mut out).unwrap();
@@ -95,7 +95,7 @@ fn evaluation_normalises_and_scales() {
 fn scaling_is_pils_bicubic() {
     let value = |x: usize, y: usize| ((37 * x + 59 * y) % 256) as u8;
     let rgb = (0..36).flat_map(|i| [value(i % 6, i / 6); 3]).collect();
-    let small = Picture::new(6, 6, rgb).unwrap().resize(3, None).unwrap();
+    let small = Image::new(6, 6, rgb).unwrap().resize(3, None).unwrap();
     let found: Vec<u8> = small.rgb().chunks(3).map(|p| p[0]).collect();
     let expected: [u8; 9] = [54, 131, 182, 168, 157, 78, 102, 99, 166];
     for (found, expected) in found.iter().zip(expected) {
@@ -106,14 +106,14 @@ fn scaling_is_pils_bicubic() {
 #[test]
 fn transforms_depend_on_their_stream_alone() {
     let dataset = noto();
-    let picture = dataset.picture(3).unwrap();
+    let image = dataset.image(3).unwrap();
     let transforms: [Box<dyn Transform>; 2] =
         [Box::new(Augment::new(96)), Box::new(Released::new(96))];
     for transform in transforms {
         let run = |index: u64| {
             let mut out = vec![0f32; 3 * 96 * 96];
             let mut stream = Stream::new(5, "augment", 2, index);
-            transform.apply(&picture, &mut stream, &mut out).unwrap();
+            transform.apply(&image, &mut stream, &mut out).unwrap();
             assert!(out.iter().all(|v| v.is_finite() && v.abs() < 4.0));
             out
         };
@@ -123,7 +123,7 @@ fn transforms_depend_on_their_stream_alone() {
 }
 
 #[test]
-fn without_randomness_augmentation_is_the_picture() {
+fn without_randomness_augmentation_is_the_image() {
     let still = Augment {
         size: 64,
         scale: (1.0, 1.0),
@@ -134,17 +134,17 @@ fn without_randomness_augmentation_is_the_picture() {
         grey: 0.0,
     };
     let dataset = noto();
-    let picture = dataset.picture(10).unwrap();
+    let image = dataset.image(10).unwrap();
     let (mut found, mut expected) = (vec![0f32; 3 * 64 * 64], vec![0f32; 3 * 64 * 64]);
     let mut stream = Stream::new(0, "augment", 0, 0);
-    still.apply(&picture, &mut stream, &mut found).unwrap();
-    Evaluation { size: 64 }.apply(&picture, &mut stream, &mut expected).unwrap();
+    still.apply(&image, &mut stream, &mut found).unwrap();
+    Evaluation { size: 64 }.apply(&image, &mut stream, &mut expected).unwrap();
     for (found, expected) in found.iter().zip(&expected) {
         assert!((found - expected).abs() < 1e-4, "{found} {expected}");
     }
     // A picture of one colour stays one colour where it is not white outside, grey has no colour.
     let grey = Augment { grey: 1.0, ..still };
-    grey.apply(&picture, &mut stream, &mut found).unwrap();
+    grey.apply(&image, &mut stream, &mut found).unwrap();
     for i in 0..64 * 64 {
         let [r, g, b] = [0, 1, 2].map(|c| found[c * 4096 + i] * STD[c] + MEAN[c]);
         assert!((r - g).abs() < 1e-4 && (g - b).abs() < 1e-4);
@@ -158,7 +158,7 @@ fn augmentation_is_fast() {
     let start = Instant::now();
     for index in 0..128 {
         let mut stream = Stream::new(0, "augment", 0, index);
-        augment.apply(&dataset.picture(index as usize).unwrap(), &mut stream, &mut out).unwrap();
+        augment.apply(&dataset.image(index as usize).unwrap(), &mut stream, &mut out).unwrap();
     }
     println!("128 pictures of 96 pixels: {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
 }
@@ -197,7 +197,7 @@ fn evaluation_keeps_the_order_and_the_last_batch() {
 
 #[test]
 fn an_error_of_a_thread_comes_in_its_place() {
-    let png = picture(2, 2, [0; 3], image::ImageFormat::Png);
+    let png = encoded_image(2, 2, [0; 3], image::ImageFormat::Png);
     let files: Vec<(String, Vec<u8>)> = (0..10)
         .flat_map(|i| {
             let data = if i == 5 { b"broken".to_vec() } else { png.clone() };
@@ -226,7 +226,7 @@ impl Transform for Bomb {
         4
     }
 
-    fn apply(&self, _: &Picture, _: &mut Stream, _: &mut [f32]) -> aurora_data::Result<()> {
+    fn apply(&self, _: &Image, _: &mut Stream, _: &mut [f32]) -> aurora_data::Result<()> {
         panic!("a transform of the test panics")
     }
 }
@@ -300,12 +300,12 @@ proptest! {
     /// Any picture of any size survives every transform.
     #[test]
     fn any_size_is_transformed(width in 1usize..80, height in 1usize..80, size in 1usize..40, seed: u64) {
-        let picture = Picture::new(width, height, vec![77; width * height * 3]).unwrap();
+        let image = Image::new(width, height, vec![77; width * height * 3]).unwrap();
         let mut out = vec![0f32; 3 * size * size];
         let transforms: [&dyn Transform; 3] =
             [&Evaluation { size }, &Augment::new(size), &Released::new(size)];
         for transform in transforms {
-            transform.apply(&picture, &mut Stream::new(seed, "augment", 0, 0), &mut out).unwrap();
+            transform.apply(&image, &mut Stream::new(seed, "augment", 0, 0), &mut out).unwrap();
             prop_assert!(out.iter().all(|v| v.is_finite()));
         }
     }

@@ -8,12 +8,12 @@ mod check;
 mod common;
 mod films;
 mod formats;
+mod images;
 mod loader;
 mod loading;
 mod packs;
 #[cfg(feature = "parquet")]
 mod parquet;
-mod pictures;
 mod shards;
 mod tables;
 mod tokens;

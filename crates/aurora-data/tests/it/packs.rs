@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
-use aurora_data::caption::{PICTURE_WORDS, clean};
+use aurora_data::caption::{MAX_IMAGE_WORDS, clean};
 use aurora_data::{Dataset, Decode, Keywords, Sample, Split, embedded};
 use sha2::{Digest, Sha256};
 
@@ -68,22 +68,22 @@ fn sizes() {
 }
 
 #[test]
-fn every_picture_decodes_and_every_caption_is_clean() {
+fn every_image_decodes_and_every_caption_is_clean() {
     for samples in [embedded::openclipart().unwrap(), embedded::noto().unwrap()] {
         for sample in &samples {
             assert_eq!(sample.captions.len(), 1, "{}", sample.key);
             for text in sample.captions.iter().chain(&sample.keywords) {
-                assert_eq!(&clean(text, PICTURE_WORDS), text);
+                assert_eq!(&clean(text, MAX_IMAGE_WORDS), text);
                 assert!(!text.is_empty());
             }
             assert!(sample.concept.is_some() && sample.split.is_some() && sample.source.is_some());
         }
         let dataset = Dataset::new(samples, Decode::AtLoad).unwrap();
         assert_eq!(dataset.texts(Keywords::Never).len(), dataset.len());
-        let side = dataset.picture(0).unwrap().width();
+        let side = dataset.image(0).unwrap().width();
         for index in 0..dataset.len() {
-            let picture = dataset.picture(index).unwrap();
-            assert_eq!((picture.width(), picture.height()), (side, side));
+            let image = dataset.image(index).unwrap();
+            assert_eq!((image.width(), image.height()), (side, side));
         }
     }
 }
@@ -134,11 +134,11 @@ fn no_openclipart_training_text_names_its_validation() {
 }
 
 #[test]
-fn splits_share_no_concept_and_no_caption_and_no_picture() {
+fn splits_share_no_concept_and_no_caption_and_no_image() {
     for samples in [embedded::openclipart().unwrap(), embedded::noto().unwrap()] {
         let mut concepts: HashMap<&str, Split> = HashMap::new();
         let mut captions: HashMap<&str, Split> = HashMap::new();
-        let mut pictures: HashMap<Vec<u8>, Split> = HashMap::new();
+        let mut images: HashMap<Vec<u8>, Split> = HashMap::new();
         for sample in &samples {
             let split = sample.split.unwrap();
             let concept = sample.concept.as_deref().unwrap();
@@ -146,7 +146,7 @@ fn splits_share_no_concept_and_no_caption_and_no_picture() {
             let caption = sample.captions[0].as_str();
             assert_eq!(*captions.entry(caption).or_insert(split), split, "{caption}");
             let sum = Sha256::digest(&*sample.visual.contents()[0].bytes().unwrap()).to_vec();
-            assert_eq!(*pictures.entry(sum).or_insert(split), split, "{caption}");
+            assert_eq!(*images.entry(sum).or_insert(split), split, "{caption}");
         }
     }
 }
@@ -176,7 +176,7 @@ fn persons_and_hours_are_on_one_side() {
 }
 
 #[test]
-fn the_manifest_covers_every_picture() {
+fn the_manifest_covers_every_image() {
     let mut rows: HashMap<(&str, &str), Vec<&str>> = HashMap::new();
     let mut lines = embedded::MANIFEST.lines();
     assert_eq!(lines.next().unwrap(), "shard\tkey\tpackage\tversion\tfile\tlicence\tsha256");
@@ -190,7 +190,7 @@ fn the_manifest_covers_every_picture() {
         ("openclipart.tar.gz", "public domain", embedded::openclipart().unwrap()),
         ("noto.tar.gz", "Apache-2.0", embedded::noto().unwrap()),
     ];
-    let mut pictures = 0;
+    let mut images = 0;
     for (shard, licence, samples) in &packs {
         for sample in samples {
             let row = &rows[&(*shard, sample.key.as_str())];
@@ -198,10 +198,10 @@ fn the_manifest_covers_every_picture() {
             let sum: String = sum.iter().map(|b| format!("{b:02x}")).collect();
             assert_eq!(row[6], sum, "{shard} {}", sample.key);
             assert_eq!(row[5], *licence);
-            pictures += 1;
+            images += 1;
         }
     }
-    assert_eq!(rows.len(), pictures);
+    assert_eq!(rows.len(), images);
     let texts = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/LICENSES");
     for name in ["Apache-2.0.txt", "Unicode-3.0.txt", "openclipart-copyright.txt", "README.md"] {
         assert!(texts.join(name).metadata().unwrap().len() > 500, "{name}");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write;
 
-use crate::common::{picture, tar};
+use crate::common::{encoded_image, tar};
 use aurora_data::{
     Captions, Content, Dataset, Decode, Error, OnError, QuestionId, Skips, Split, Visual, folder,
     shard,
@@ -12,7 +12,7 @@ use image::ImageFormat::{Jpeg, Png, WebP};
 use proptest::prelude::*;
 
 fn small() -> Vec<u8> {
-    let (png, jpeg) = (picture(4, 3, [9, 8, 7], Png), picture(5, 5, [1, 2, 3], Jpeg));
+    let (png, jpeg) = (encoded_image(4, 3, [9, 8, 7], Png), encoded_image(5, 5, [1, 2, 3], Jpeg));
     let json = br#"{"caption": "A (red) Fruit.", "keywords": ["Food"], "concept": "fruit", "split": "val", "extra": 1}"#;
     tar(&[("a.png", &png), ("b.jpg", &jpeg), ("a.json", json), ("b.txt", b"one\n\nTwo!\n")])
 }
@@ -27,7 +27,7 @@ fn a_shard_of_any_order_and_format() {
     assert_eq!(samples[1].captions, ["one", "two"]);
     assert_eq!(samples[1].concept, None);
     let dataset = Dataset::new(samples, Decode::AtLoad).unwrap();
-    assert_eq!(dataset.picture(0).unwrap().width(), 4);
+    assert_eq!(dataset.image(0).unwrap().width(), 4);
     assert_eq!(dataset.concepts(), [0, 1]);
 }
 
@@ -69,7 +69,7 @@ fn a_shard_on_disk_keeps_places_and_reads_later() {
 
 #[test]
 fn clips_and_questions_in_a_shard() {
-    let [a, b] = [1, 2].map(|c| picture(2, 2, [c; 3], Png));
+    let [a, b] = [1, 2].map(|c| encoded_image(2, 2, [c; 3], Png));
     let json =
         br#"{"question": "Who (is) it?", "question_id": 7, "answers": ["me", "me", "you", "me"]}"#;
     let bytes = tar(&[
@@ -98,7 +98,7 @@ fn clips_and_questions_in_a_shard() {
 fn what_is_there_twice_is_left_out_and_the_rest_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s.tar");
-    let [a, b] = [1, 2].map(|c| picture(2, 2, [c; 3], Png));
+    let [a, b] = [1, 2].map(|c| encoded_image(2, 2, [c; 3], Png));
     let words = br#"{"caption": "x"}"#;
     let files: [(&str, &[u8]); 9] = [
         ("1.png", &a),
@@ -123,7 +123,7 @@ fn what_is_there_twice_is_left_out_and_the_rest_is_not() {
 
 #[test]
 fn names_longer_than_a_header() {
-    let png = picture(2, 2, [0; 3], Png);
+    let png = encoded_image(2, 2, [0; 3], Png);
     let long = "folder/".repeat(30) + "name";
     let bytes =
         tar(&[(&format!("{long}.png"), &png), (&format!("{long}.json"), br#"{"caption":"x"}"#)]);
@@ -156,8 +156,8 @@ fn missing_and_truncated_shards_are_told() {
 }
 
 #[test]
-fn a_caption_or_a_picture_alone() {
-    let png = picture(2, 2, [0; 3], Png);
+fn a_caption_or_an_image_alone() {
+    let png = encoded_image(2, 2, [0; 3], Png);
     let text = |bytes: &[u8]| shard::parse("s.tar", bytes).unwrap_err().to_string();
     let lonely = text(&tar(&[("7.png", &png)]));
     assert!(lonely.contains("picture 7 has no caption"), "{lonely}");
@@ -170,7 +170,7 @@ fn a_caption_or_a_picture_alone() {
 
 #[test]
 fn bad_records_name_the_file() {
-    let png = picture(2, 2, [0; 3], Png);
+    let png = encoded_image(2, 2, [0; 3], Png);
     for json in [&b"{"[..], br#"{"caption": 3}"#, br#"{"caption": "x", "split": "all"}"#, b"\xff"] {
         let error = shard::parse("s.tar", &tar(&[("7.png", &png), ("7.json", json)])).unwrap_err();
         assert!(matches!(error, Error::Record { .. }), "{error}");
@@ -183,7 +183,7 @@ fn bad_records_name_the_file() {
 /// What a record says cannot move a terminal's cursor, and is quoted to an end.
 #[test]
 fn bad_records_are_quoted_printably() {
-    let png = picture(2, 2, [0; 3], Png);
+    let png = encoded_image(2, 2, [0; 3], Png);
     let json = format!(r#"{{"caption": "x", "split": "\u001b[2J{}"}}"#, "y".repeat(9000));
     let bytes = tar(&[("7.png", &png), ("7.json", json.as_bytes())]);
     let error = shard::parse("s.tar", &bytes).unwrap_err().to_string();
@@ -192,8 +192,8 @@ fn bad_records_are_quoted_printably() {
 }
 
 #[test]
-fn pictures_that_do_not_decode_name_shard_and_key() {
-    let mut cut = picture(40, 40, [200, 10, 10], Png);
+fn images_that_do_not_decode_name_shard_and_key() {
+    let mut cut = encoded_image(40, 40, [200, 10, 10], Png);
     cut.truncate(cut.len() / 2);
     for data in [&b"not a picture"[..], b"", b"\x89PNG\r\n\x1a\n", &cut] {
         let samples = shard::parse("s.tar", &tar(&[("7.png", data), ("7.txt", b"x")])).unwrap();
@@ -202,7 +202,7 @@ fn pictures_that_do_not_decode_name_shard_and_key() {
         let text = error.to_string();
         assert!(text.contains("s.tar") && text.contains("picture 7"), "{text}");
         let late = Dataset::new(samples, Decode::OnUse).unwrap();
-        assert!(matches!(late.picture(0), Err(Error::Decode { .. })));
+        assert!(matches!(late.image(0), Err(Error::Decode { .. })));
     }
 }
 
@@ -217,9 +217,9 @@ fn folders() {
 
     fs::create_dir(path.join("sub")).unwrap();
     fs::write(path.join("notes.md"), "nothing").unwrap();
-    fs::write(path.join("a.png"), picture(3, 3, [1; 3], WebP)).unwrap();
-    fs::write(path.join("sub/b.jpeg"), picture(3, 3, [1; 3], Jpeg)).unwrap();
-    fs::write(path.join("sub/without-extension"), picture(3, 3, [1; 3], Png)).unwrap();
+    fs::write(path.join("a.png"), encoded_image(3, 3, [1; 3], WebP)).unwrap();
+    fs::write(path.join("sub/b.jpeg"), encoded_image(3, 3, [1; 3], Jpeg)).unwrap();
+    fs::write(path.join("sub/without-extension"), encoded_image(3, 3, [1; 3], Png)).unwrap();
     fs::write(path.join("a.txt"), "a Dot").unwrap();
     let samples = folder::read(path, Captions::Optional).unwrap();
     let keys: Vec<&str> = samples.iter().map(|s| s.key.as_str()).collect();
@@ -244,7 +244,7 @@ fn folders_of_frames_with_words_beside_them() {
     let path = folder.path();
     fs::create_dir(path.join("walk.v2")).unwrap();
     for (number, colour) in [(10, 3), (9, 2), (1, 1)] {
-        let data = picture(2, 2, [colour; 3], Png);
+        let data = encoded_image(2, 2, [colour; 3], Png);
         fs::write(path.join(format!("walk.v2/f{number}.png")), data).unwrap();
     }
     fs::write(path.join("walk.v2.txt"), "a walk").unwrap();
@@ -269,7 +269,7 @@ fn links_in_a_circle_end() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     fs::create_dir(path.join("sub")).unwrap();
-    fs::write(path.join("sub/a.png"), picture(2, 2, [0; 3], Png)).unwrap();
+    fs::write(path.join("sub/a.png"), encoded_image(2, 2, [0; 3], Png)).unwrap();
     std::os::unix::fs::symlink(path, path.join("sub/again")).unwrap();
     std::os::unix::fs::symlink(path.join("self"), path.join("self")).unwrap();
     assert_eq!(folder::read(path, Captions::Optional).unwrap().len(), 1);

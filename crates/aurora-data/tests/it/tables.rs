@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::common::{answers, picture};
+use crate::common::{answers, encoded_image};
 use aurora_data::formats::vqa::answer_list;
 use aurora_data::source::{self, Options};
 use aurora_data::{
@@ -26,11 +26,11 @@ fn refused(path: &Path) -> String {
 /// A folder with one picture, `a.png`, a clip, `walk`, and a table.
 fn own(name: &str, table: &[u8]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("a.png"), picture(9, 9, [1; 3], Png)).unwrap();
+    fs::write(folder.path().join("a.png"), encoded_image(9, 9, [1; 3], Png)).unwrap();
     fs::create_dir(folder.path().join("walk")).unwrap();
     for number in ["2", "10"] {
         let path = folder.path().join(format!("walk/{number}.png"));
-        fs::write(path, picture(9, 9, [2; 3], Png)).unwrap();
+        fs::write(path, encoded_image(9, 9, [2; 3], Png)).unwrap();
     }
     fs::write(folder.path().join(name), table).unwrap();
     folder
@@ -243,7 +243,7 @@ fn skipping_in_folders_and_shards() {
     assert_eq!(samples.len(), 1);
     assert_eq!(skips.len(), 2, "{:?}", skips.list());
 
-    let png = picture(2, 2, [0; 3], Png);
+    let png = encoded_image(2, 2, [0; 3], Png);
     let files: [(&str, &[u8]); 4] =
         [("1.png", &png), ("1.txt", b"x"), ("2.png", &png), ("3.txt", b"y")];
     let path = folder.path().join("s.tar");
@@ -255,7 +255,7 @@ fn skipping_in_folders_and_shards() {
 
     // What does not decode is left out when the set is opened, where it is decoded then.
     let mut broken = samples[0].clone();
-    broken.visual = Visual::Picture(Content::Memory(Arc::from(*b"no picture")));
+    broken.visual = Visual::Image(Content::Memory(Arc::from(*b"no picture")));
     broken.key = "4".to_string();
     let both = vec![broken.clone(), samples[0].clone()];
     assert_eq!(Dataset::new_with(both, Decode::AtLoad, &skips).unwrap().len(), 1);

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use aurora_data::{Crop, Evaluation, Operation, Picture, Transform};
+use aurora_data::{Crop, Evaluation, Image, Operation, Transform};
 use aurora_kernels::random::Stream;
 
 /// Name and picture of every case.
-fn cases() -> Vec<(String, Picture)> {
+fn cases() -> Vec<(String, Image)> {
     let packed = flate2::read::GzDecoder::new(&include_bytes!("../transform/cases.tar.gz")[..]);
     let mut archive = tar::Archive::new(packed);
     let entries = archive.entries().unwrap().map(|entry| {
@@ -16,13 +16,13 @@ fn cases() -> Vec<(String, Picture)> {
             entry.path().unwrap().to_str().unwrap().strip_suffix(".webp").unwrap().to_string();
         let mut data = Vec::new();
         entry.read_to_end(&mut data).unwrap();
-        (name, Picture::decode(&data).unwrap())
+        (name, Image::decode(&data).unwrap())
     });
     entries.collect()
 }
 
 /// What we make of `source`, or of its 96 x 96 version, for a case of this name.
-fn made(words: &[&str], source: &Picture, scaled: &Picture) -> Picture {
+fn made(words: &[&str], source: &Image, scaled: &Image) -> Image {
     let number = |at: usize| -> f32 { words[at].parse().unwrap() };
     let whole = |at: usize| -> usize { words[at].parse().unwrap() };
     let operation = match words[0] {
@@ -32,9 +32,9 @@ fn made(words: &[&str], source: &Picture, scaled: &Picture) -> Picture {
             return source.resize(whole(5), Some(crop)).unwrap();
         }
         "flip" => {
-            let mut picture = scaled.clone();
-            picture.mirror();
-            return picture;
+            let mut image = scaled.clone();
+            image.mirror();
+            return image;
         }
         "auto_contrast" => Operation::AutoContrast,
         "equalize" => Operation::Equalize,
@@ -47,9 +47,9 @@ fn made(words: &[&str], source: &Picture, scaled: &Picture) -> Picture {
         "rotate" => Operation::Rotate(number(1)),
         other => panic!("no transform is called {other}"),
     };
-    let mut picture = scaled.clone();
-    operation.apply(&mut picture);
-    picture
+    let mut image = scaled.clone();
+    operation.apply(&mut image);
+    image
 }
 
 #[test]
@@ -74,13 +74,13 @@ fn scaling_and_operations_give_what_pillow_gives() {
             *row = (row.0, row.1 + 1, row.2 + usize::from(gap > 0), row.3.max(gap));
         }
     }
-    for (name, (pictures, values, differ, largest)) in &seen {
+    for (name, (images, values, differ, largest)) in &seen {
         println!(
-            "{name:14} {pictures:4} pictures {values:8} values, {differ:5} differ, at most {largest}/255"
+            "{name:14} {images:4} images {values:8} values, {differ:5} differ, at most {largest}/255"
         );
     }
-    for (name, (pictures, _, _, largest)) in seen {
-        assert!(pictures >= 20, "{name}");
+    for (name, (images, _, _, largest)) in seen {
+        assert!(images >= 20, "{name}");
         let allowed = match name {
             // Pillow cuts what it has sampled, we round it.
             "shear_x" | "shear_y" | "rotate" => 1,
@@ -95,17 +95,17 @@ fn normalisation_gives_what_torchvision_gives() {
     let expected: Vec<Vec<f32>> =
         serde_json::from_str(include_str!("../transform/normalised.json")).unwrap();
     let rgb = (0..=255).flat_map(|value| [value; 3]).collect();
-    let picture = Picture::new(16, 16, rgb).unwrap();
+    let image = Image::new(16, 16, rgb).unwrap();
     let mut out = vec![0f32; 3 * 256];
-    Evaluation { size: 16 }.apply(&picture, &mut Stream::new(0, "none", 0, 0), &mut out).unwrap();
+    Evaluation { size: 16 }.apply(&image, &mut Stream::new(0, "none", 0, 0), &mut out).unwrap();
     assert_eq!(out, expected.concat());
 }
 
 #[test]
 fn a_crop_has_to_lie_inside() {
-    let picture = Picture::new(6, 4, vec![9; 72]).unwrap();
+    let image = Image::new(6, 4, vec![9; 72]).unwrap();
     let crop = |left, top, width, height| Some(Crop { left, top, width, height });
-    assert!(picture.resize(3, crop(2, 1, 4, 3)).is_ok());
+    assert!(image.resize(3, crop(2, 1, 4, 3)).is_ok());
     for outside in [
         crop(3, 0, 4, 4),
         crop(0, 1, 6, 4),
@@ -113,9 +113,9 @@ fn a_crop_has_to_lie_inside() {
         crop(0, 0, 6, 0),
         crop(usize::MAX, 0, 2, 2),
     ] {
-        let message = picture.resize(3, outside).unwrap_err().to_string();
+        let message = image.resize(3, outside).unwrap_err().to_string();
         assert!(message.contains("6 x 4") && message.contains("not inside"), "{message}");
     }
-    let message = picture.resize(1 << 20, None).unwrap_err().to_string();
+    let message = image.resize(1 << 20, None).unwrap_err().to_string();
     assert!(message.contains("1 to 16384"), "{message}");
 }

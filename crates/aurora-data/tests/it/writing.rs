@@ -4,13 +4,13 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::common::picture;
+use crate::common::encoded_image;
 use aurora_data::caption::clean;
 use aurora_data::video::Sampling;
 use aurora_data::write::{Encoding, MANIFEST, Manifest, ShardOptions, Written, verify, write};
 use aurora_data::{
-    Answers, Content, Error, OnError, Picture, Question, QuestionId, Sample, Split, Visual,
-    Weighed, shard,
+    Answers, Content, Error, Image, OnError, Question, QuestionId, Sample, Split, Visual, Weighed,
+    shard,
 };
 use image::ImageFormat::{Jpeg, Png, WebP};
 use proptest::prelude::*;
@@ -38,11 +38,15 @@ fn sample(key: &str, visual: Visual) -> Sample {
     }
 }
 
-fn pictures(count: u8) -> Vec<Sample> {
+fn images(count: u8) -> Vec<Sample> {
     let make = |i: u8| {
-        let data =
-            picture(20 + u32::from(i), 30, [i, 100, 255 - i], [Jpeg, Png, WebP][i as usize % 3]);
-        sample(&format!("a/{i}"), Visual::Picture(memory(data)))
+        let data = encoded_image(
+            20 + u32::from(i),
+            30,
+            [i, 100, 255 - i],
+            [Jpeg, Png, WebP][i as usize % 3],
+        );
+        sample(&format!("a/{i}"), Visual::Image(memory(data)))
     };
     (0..count).map(make).collect()
 }
@@ -83,8 +87,8 @@ fn same(a: &Sample, b: &Sample) -> bool {
 #[test]
 fn every_kind_of_sample_is_read_back() {
     let folder = tempfile::tempdir().unwrap();
-    let frames = (0..12).map(|i| memory(picture(8, 8, [i; 3], Png))).collect();
-    let mut samples = pictures(3);
+    let frames = (0..12).map(|i| memory(encoded_image(8, 8, [i; 3], Png))).collect();
+    let mut samples = images(3);
     samples.push(sample("frames", Visual::Frames(frames)));
     for name in ["solid.gif", "clear.apng", "clear.webp", "reordered.mp4", "matroska.mkv"] {
         samples.push(sample(name, Visual::Film(film(name))));
@@ -108,19 +112,19 @@ fn every_kind_of_sample_is_read_back() {
 
 /// A GIF among pictures (in Parquet, or named .jpg) is its first frame there, and so it is in a shard.
 #[test]
-fn a_picture_that_moves_stays_a_picture() {
+fn an_image_that_moves_stays_an_image() {
     let folder = tempfile::tempdir().unwrap();
     let names = ["solid.gif", "clear.apng", "clear.webp"];
-    let samples = names.map(|name| sample(name, Visual::Picture(film(name))));
+    let samples = names.map(|name| sample(name, Visual::Image(film(name))));
     for (out, encoding) in [("jpg", Encoding::Jpeg), ("png", Encoding::Png)] {
         let out = folder.path().join(out);
         let options = ShardOptions { encoding, ..ShardOptions::default() };
         let written = run(&samples, &out, &options).unwrap();
         for (sample, back) in samples.iter().zip(read_all(&out, &written.manifest)) {
-            assert!(matches!(back.visual, Visual::Picture(_)), "{}", sample.key);
+            assert!(matches!(back.visual, Visual::Image(_)), "{}", sample.key);
             if encoding == Encoding::Png {
                 let [first, back] = [sample, &back].map(|sample| {
-                    Picture::decode(&sample.visual.contents()[0].bytes().unwrap()).unwrap()
+                    Image::decode(&sample.visual.contents()[0].bytes().unwrap()).unwrap()
                 });
                 assert_eq!((first.width(), first.rgb()), (back.width(), back.rgb()));
             }
@@ -136,7 +140,7 @@ fn films_become_frames() {
         sample("b", Visual::Film(film("clear.webp"))),
         sample(
             "c",
-            Visual::Frames((0..9).map(|i| memory(picture(8, 8, [i * 9; 3], Png))).collect()),
+            Visual::Frames((0..9).map(|i| memory(encoded_image(8, 8, [i * 9; 3], Png))).collect()),
         ),
     ];
     let options = ShardOptions {
@@ -152,38 +156,39 @@ fn films_become_frames() {
         assert_eq!(frames.len(), 3);
         let side = if clip.key.ends_with('2') { 8 } else { 16 };
         for frame in frames {
-            let frame = Picture::decode(&frame.bytes().unwrap()).unwrap();
+            let frame = Image::decode(&frame.bytes().unwrap()).unwrap();
             assert_eq!((frame.width(), frame.height()), (side, side));
         }
     }
     let Visual::Frames(frames) = &back[2].visual else { panic!() };
     let shades: Vec<u8> =
-        frames.iter().map(|f| Picture::decode(&f.bytes().unwrap()).unwrap().rgb()[0]).collect();
+        frames.iter().map(|f| Image::decode(&f.bytes().unwrap()).unwrap().rgb()[0]).collect();
     assert_eq!(shades, [9, 36, 63]);
 }
 
 #[test]
-fn larger_pictures_are_scaled_and_smaller_ones_left_alone() {
+fn larger_images_are_scaled_and_smaller_ones_left_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let (large, small) = (picture(100, 40, [200, 0, 0], Png), picture(32, 10, [0, 200, 0], Png));
+    let (large, small) =
+        (encoded_image(100, 40, [200, 0, 0], Png), encoded_image(32, 10, [0, 200, 0], Png));
     let samples = [
-        sample("large", Visual::Picture(memory(large))),
-        sample("small", Visual::Picture(memory(small.clone()))),
+        sample("large", Visual::Image(memory(large))),
+        sample("small", Visual::Image(memory(small.clone()))),
     ];
     let options = ShardOptions { size: Some(32), ..ShardOptions::default() };
     let written = run(&samples, folder.path(), &options).unwrap();
     let back = read_all(folder.path(), &written.manifest);
     let first = back[0].visual.contents()[0].bytes().unwrap().into_owned();
     assert!(first.starts_with(&[0xff, 0xd8]));
-    assert_eq!(Picture::decode(&first).unwrap().width(), 32);
-    assert_eq!(Picture::decode(&first).unwrap().height(), 32);
+    assert_eq!(Image::decode(&first).unwrap().width(), 32);
+    assert_eq!(Image::decode(&first).unwrap().height(), 32);
     assert_eq!(back[1].visual.contents()[0].bytes().unwrap(), small);
 }
 
 #[test]
 fn an_interrupted_run_goes_on_and_a_damaged_shard_is_written_anew() {
     let (whole, broken) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let samples = pictures(20);
+    let samples = images(20);
     let options = ShardOptions { shard_bytes: 8000, ..ShardOptions::default() };
     let written = run(&samples, whole.path(), &options).unwrap();
     let shards = written.manifest.shards.len();
@@ -226,24 +231,24 @@ fn a_folder_of_something_else_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path();
     fs::write(out.join("letter.txt"), "dear").unwrap();
-    let said = run(&pictures(2), out, &ShardOptions::default()).unwrap_err().to_string();
+    let said = run(&images(2), out, &ShardOptions::default()).unwrap_err().to_string();
     assert!(said.contains("letter.txt") && said.contains("empty"), "{said}");
     assert_eq!(bytes_of(out).len(), 1);
 
     let out = &out.join("shards");
-    run(&pictures(2), out, &ShardOptions::default()).unwrap();
+    run(&images(2), out, &ShardOptions::default()).unwrap();
     let before = bytes_of(out);
     for (samples, options) in [
-        (pictures(3), ShardOptions::default()),
-        (pictures(2), ShardOptions { size: Some(16), ..ShardOptions::default() }),
-        (pictures(2), ShardOptions { shard_bytes: 1, ..ShardOptions::default() }),
+        (images(3), ShardOptions::default()),
+        (images(2), ShardOptions { size: Some(16), ..ShardOptions::default() }),
+        (images(2), ShardOptions { shard_bytes: 1, ..ShardOptions::default() }),
     ] {
         let said = run(&samples, out, &options).unwrap_err().to_string();
         assert!(said.contains("other samples, or made with other options"), "{said}");
     }
     assert_eq!(bytes_of(out), before);
     fs::write(out.join(MANIFEST), b"{}").unwrap();
-    let said = run(&pictures(2), out, &ShardOptions::default()).unwrap_err().to_string();
+    let said = run(&images(2), out, &ShardOptions::default()).unwrap_err().to_string();
     assert!(said.contains("it is no manifest"), "{said}");
 }
 
@@ -252,7 +257,7 @@ fn a_folder_of_something_else_is_left_alone() {
 fn a_manifest_leads_nowhere() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("shards");
-    run(&pictures(2), &out, &ShardOptions::default()).unwrap();
+    run(&images(2), &out, &ShardOptions::default()).unwrap();
     fs::copy(out.join("shard-000000.tar"), folder.path().join("outside.tar")).unwrap();
     let text = fs::read_to_string(out.join(MANIFEST)).unwrap();
     fs::write(out.join(MANIFEST), text.replace("shard-000000.tar", "../outside.tar")).unwrap();
@@ -263,8 +268,8 @@ fn a_manifest_leads_nowhere() {
 #[test]
 fn broken_samples_stop_a_run_or_are_left_out_and_listed() {
     let samples = || {
-        let mut samples = pictures(6);
-        samples[1].visual = Visual::Picture(memory(b"no picture".to_vec()));
+        let mut samples = images(6);
+        samples[1].visual = Visual::Image(memory(b"no picture".to_vec()));
         samples[4].captions.clear();
         samples[5].visual = Visual::Film(memory(b"GIF89a".to_vec()));
         samples
@@ -315,9 +320,9 @@ prop_compose! {
         source in proptest::option::of(any::<String>()),
     ) -> Sample {
         let format = [Jpeg, Png, WebP][shade as usize % 3];
-        let data = |more: u8| memory(picture(width, 9, [shade, more, 7], format));
+        let data = |more: u8| memory(encoded_image(width, 9, [shade, more, 7], format));
         let visual = match kind {
-            0 => Visual::Picture(data(0)),
+            0 => Visual::Image(data(0)),
             1 => Visual::Frames((0..frames as u8).map(data).collect()),
             _ => Visual::Film(film("solid.gif")),
         };
@@ -362,7 +367,7 @@ proptest! {
 
         // A sample that cannot be read stops the run; mended, it goes on.
         let mut broken = samples.clone();
-        broken[cut.index(samples.len())].visual = Visual::Picture(Content::default());
+        broken[cut.index(samples.len())].visual = Visual::Image(Content::default());
         run(&broken, folders[2].path(), &options(2)).unwrap_err();
         let path = folders[2].path().join(MANIFEST);
         let mut manifest = Manifest::read(folders[2].path()).unwrap();

@@ -18,7 +18,7 @@ from PIL import ImageDraw
 HERE = Path(__file__).parent
 
 
-def picture(number):
+def encoded_image(number):
     drawn = Pillow.new("RGB", (40, 36), (40 * number, 200, 90))
     ImageDraw.Draw(drawn).ellipse((2 + number, 4, 30, 30), fill=(250, 10 * number, 20))
     out = io.BytesIO()
@@ -26,10 +26,10 @@ def picture(number):
     return out.getvalue()
 
 
-pictures = [picture(number) for number in range(6)]
-(HERE / "pictures").mkdir(exist_ok=True)
+pictures = [encoded_image(number) for number in range(6)]
+(HERE / "images").mkdir(exist_ok=True)
 for number, data in enumerate(pictures):
-    (HERE / "pictures" / f"{number}.png").write_bytes(data)
+    (HERE / "images" / f"{number}.png").write_bytes(data)
 
 rows = [
     {"image": {"bytes": data, "path": f"{number}.png"}, "text": f"picture number {number}", "label": number}

@@ -79,7 +79,7 @@ impl DataSection {
     /// How its files are read.
     pub fn reading(&self) -> source::Options {
         source::Options {
-            pictures: self.image_root.iter().map(PathBuf::from).collect(),
+            image_roots: self.image_root.iter().map(PathBuf::from).collect(),
             format: self.format,
             captions: Captions::Required,
         }

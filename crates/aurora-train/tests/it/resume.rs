@@ -99,7 +99,7 @@ fn skipped_samples_are_remembered() {
         let mut inputs = inputs(Task::Retrieval, drawings(5), Skips::new(OnError::Skip, 1));
         let mut samples = drawings(40);
         samples[index].key = "broken".into();
-        samples[index].visual = Visual::Picture(nothing.clone());
+        samples[index].visual = Visual::Image(nothing.clone());
         inputs.splits.train = Dataset::new(samples, Decode::OnUse).unwrap();
         inputs
     };

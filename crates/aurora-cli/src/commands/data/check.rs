@@ -69,7 +69,7 @@ fn shown(checked: &Checked) -> Result<Vec<Shown>> {
     for index in 0..dataset.len() {
         let sample = dataset.sample(index)?;
         // What does not decode stands in the list of problems.
-        let Ok(picture) = dataset.picture(index) else { continue };
+        let Ok(picture) = dataset.image(index) else { continue };
         let mut words = sample.captions.clone();
         if let Some(question) = &sample.question {
             let answers: Vec<&str> = question.answers.iter().map(|(a, _)| a.as_str()).collect();
@@ -91,12 +91,12 @@ fn print(report: &Report) {
     let lengths = &report.lengths;
     let mut table = Table::new(["found", "count"]);
     for (name, number) in [
-        ("pictures", report.pictures),
+        ("pictures", report.images),
         ("clips", report.clips),
         ("problems that would end a training", report.problems.len()),
-        ("the same picture in two splits", report.same_picture.leaks.len()),
+        ("the same picture in two splits", report.same_image.leaks.len()),
         ("the same caption in two splits", report.same_caption.leaks.len()),
-        ("files that are there several times", report.same_picture.duplicates.len()),
+        ("files that are there several times", report.same_image.duplicates.len()),
         ("captions of several pictures", report.same_caption.duplicates.len()),
     ] {
         table.row([name.to_owned(), count(number as u64)]);
@@ -130,7 +130,7 @@ fn print(report: &Report) {
         table.print();
     }
     list("problems", report.problems.iter().map(ToString::to_string));
-    list("the same picture in two splits", report.same_picture.leaks.iter().map(members));
+    list("the same picture in two splits", report.same_image.leaks.iter().map(members));
     let words = |group: &Group| format!("\"{}\": {}", quoting(&group.shared), members(group));
     list("the same caption in two splits", report.same_caption.leaks.iter().map(words));
 }

@@ -6,10 +6,10 @@ use aurora_data::Sample;
 use image::{ImageFormat, RgbImage};
 
 /// A picture of one colour, encoded.
-pub fn picture(width: u32, height: u32, colour: [u8; 3], format: ImageFormat) -> Vec<u8> {
-    let picture = RgbImage::from_pixel(width, height, image::Rgb(colour));
+pub fn encoded_image(width: u32, height: u32, colour: [u8; 3], format: ImageFormat) -> Vec<u8> {
+    let image = RgbImage::from_pixel(width, height, image::Rgb(colour));
     let mut out = Cursor::new(Vec::new());
-    picture.write_to(&mut out, format).unwrap();
+    image.write_to(&mut out, format).unwrap();
     out.into_inner()
 }
 

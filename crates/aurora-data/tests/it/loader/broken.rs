@@ -13,7 +13,7 @@ fn skipping(limit: usize) -> Arc<Skips> {
 }
 
 #[test]
-fn stop_names_shard_picture_and_reason() {
+fn stop_names_shard_image_and_reason() {
     let folder = tempfile::tempdir().unwrap();
     let dataset = shards(folder.path(), &[4, 4], |number| number == 6);
     for threads in [0, 3] {
@@ -144,8 +144,8 @@ fn a_file_that_becomes_shorter_is_named() {
 }
 
 #[test]
-fn a_picture_without_words_is_left_out_too() {
-    let png = crate::common::picture(2, 2, [9; 3], image::ImageFormat::Png);
+fn an_image_without_words_is_left_out_too() {
+    let png = crate::common::encoded_image(2, 2, [9; 3], image::ImageFormat::Png);
     let files = [
         ("a.png", png.as_slice()),
         ("a.txt", b"red"),

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use aurora_data::{
-    Augment, Dataset, Decode, Evaluation, Loader, LoaderOptions, Order, Padding, Picture,
-    Transform, embedded, shard,
+    Augment, Dataset, Decode, Evaluation, Image, Loader, LoaderOptions, Order, Padding, Transform,
+    embedded, shard,
 };
 use aurora_kernels::random::Stream;
 
@@ -22,12 +22,12 @@ impl Transform for Counting {
 
     fn apply(
         &self,
-        picture: &Picture,
+        image: &Image,
         stream: &mut Stream,
         out: &mut [f32],
     ) -> aurora_data::Result<()> {
         self.0.fetch_add(1, Ordering::SeqCst);
-        Evaluation { size: 8 }.apply(picture, stream, out)
+        Evaluation { size: 8 }.apply(image, stream, out)
     }
 }
 
@@ -75,7 +75,7 @@ fn resident() -> u64 {
 fn memory_is_flat_over_100_000_samples() {
     const SAMPLES: usize = 100_000;
     const SHARDS: usize = 20;
-    let pictures: Vec<Vec<u8>> = embedded::noto()
+    let images: Vec<Vec<u8>> = embedded::noto()
         .unwrap()
         .iter()
         .map(|sample| sample.visual.contents()[0].bytes().unwrap().into_owned())
@@ -90,16 +90,16 @@ fn memory_is_flat_over_100_000_samples() {
             .collect();
         let files: Vec<(&str, &[u8])> = in_shard
             .zip(&names)
-            .flat_map(|(i, [picture, text, words])| {
-                let data = pictures[i % pictures.len()].as_slice();
-                [(picture.as_str(), data), (text.as_str(), words.as_bytes())]
+            .flat_map(|(i, [image, text, words])| {
+                let data = images[i % images.len()].as_slice();
+                [(image.as_str(), data), (text.as_str(), words.as_bytes())]
             })
             .collect();
         let path = folder.path().join(format!("{number:03}.tar"));
         std::fs::write(&path, crate::common::tar(&files)).unwrap();
         samples.extend(shard::read(&path).unwrap());
     }
-    drop(pictures);
+    drop(images);
     let dataset = Dataset::new(samples, Decode::OnUse).unwrap();
     let options = LoaderOptions {
         order: Order::Window(10_000),

@@ -58,7 +58,7 @@ fn shards(folder: &Path, sizes: &[usize], broken: impl Fn(usize) -> bool) -> Dat
             let colour = [number as u8, (number / 7) as u8, 200];
             let png = match broken(number) {
                 true => b"\x89PNG\r\n\x1a\nbroken".to_vec(),
-                false => crate::common::picture(3, 2, colour, ImageFormat::Png),
+                false => crate::common::encoded_image(3, 2, colour, ImageFormat::Png),
             };
             files.push((format!("{number:05}.png"), png));
             files.push((format!("{number:05}.txt"), format!("red {number}\nblue {number}").into()));

@@ -175,7 +175,7 @@ fn a_window_goes_on_over_shards_of_the_same_sizes_alone() {
 fn other_concepts_are_another_dataset() {
     let dataset = |concept: &str| {
         let json = format!(r#"{{"caption": "red", "concept": "{concept}"}}"#);
-        let png = crate::common::picture(2, 2, [9; 3], image::ImageFormat::Png);
+        let png = crate::common::encoded_image(2, 2, [9; 3], image::ImageFormat::Png);
         let files = [("a.png", png.as_slice()), ("a.json", json.as_bytes())];
         let samples = aurora_data::shard::parse("s.tar", &crate::common::tar(&files)).unwrap();
         Dataset::new(samples, aurora_data::Decode::OnUse).unwrap()

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aurora_data::caption::{PICTURE_WORDS, QUESTION_WORDS, VIDEO_WORDS};
+use aurora_data::caption::{MAX_IMAGE_WORDS, MAX_QUESTION_WORDS, MAX_VIDEO_WORDS};
 use aurora_data::video::Sampling;
 use aurora_data::{
     Augment, Dataset, Decode, Loader, LoaderOptions, OnError, Purpose, Skips, Words, shard,
@@ -19,7 +19,7 @@ fn dataset(files: &[(&str, Vec<u8>)]) -> Dataset {
 }
 
 fn grey(value: u8) -> Vec<u8> {
-    common::picture(2, 2, [value; 3], ImageFormat::Png)
+    common::encoded_image(2, 2, [value; 3], ImageFormat::Png)
 }
 
 /// A GIF whose frames are grey of these values, a tenth of a second each.
@@ -27,9 +27,9 @@ fn gif(values: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut encoder = image::codecs::gif::GifEncoder::new(&mut out);
     for &value in values {
-        let picture = image::RgbaImage::from_pixel(2, 2, image::Rgba([value, value, value, 255]));
+        let image = image::RgbaImage::from_pixel(2, 2, image::Rgba([value, value, value, 255]));
         let delay = image::Delay::from_numer_denom_ms(100, 1);
-        encoder.encode_frame(image::Frame::from_parts(picture, 0, 0, delay)).unwrap();
+        encoder.encode_frame(image::Frame::from_parts(image, 0, 0, delay)).unwrap();
     }
     drop(encoder);
     out
@@ -124,10 +124,10 @@ fn random_frames_are_drawn_in_training_alone_and_are_functions_of_the_epoch() {
 #[test]
 fn a_clip_is_augmented_as_one() {
     let png = {
-        let picture =
+        let image =
             image::RgbImage::from_fn(9, 9, |x, y| image::Rgb([(x * 28) as u8, (y * 28) as u8, 7]));
         let mut out = std::io::Cursor::new(Vec::new());
-        picture.write_to(&mut out, ImageFormat::Png).unwrap();
+        image.write_to(&mut out, ImageFormat::Png).unwrap();
         out.into_inner()
     };
     let dataset =
@@ -267,6 +267,6 @@ fn words_are_cut_by_task() {
         move |step| loader.batch(step).unwrap().texts[0].split(' ').count()
     };
     let captions = words(Words::Captions);
-    assert_eq!((captions(0), captions(1)), (PICTURE_WORDS, VIDEO_WORDS));
-    assert_eq!((words(Words::Questions)(0), QUESTION_WORDS), (50, 50));
+    assert_eq!((captions(0), captions(1)), (MAX_IMAGE_WORDS, MAX_VIDEO_WORDS));
+    assert_eq!((words(Words::Questions)(0), MAX_QUESTION_WORDS), (50, 50));
 }

@@ -10,7 +10,7 @@ use image::ImageFormat::Png;
 use proptest::prelude::*;
 
 use super::made::{at, bytes, parquet, plain, read, repeated, rows};
-use crate::common::picture;
+use crate::common::encoded_image;
 
 #[test]
 fn what_is_wrong_with_a_file_is_told() {
@@ -24,7 +24,7 @@ fn what_is_wrong_with_a_file_is_told() {
     };
     refused(b"", &["does not begin with PAR1"]);
     refused(b"version https://git-lfs.github.com/spec/v1\n", &["Git LFS"]);
-    refused(&picture(9, 9, [1; 3], Png), &["no Parquet file"]);
+    refused(&encoded_image(9, 9, [1; 3], Png), &["no Parquet file"]);
     refused(&whole[..whole.len() / 2], &["it was cut off"]);
     let mut long = whole.clone();
     let at_length = long.len() - 8;
@@ -32,7 +32,7 @@ fn what_is_wrong_with_a_file_is_told() {
     refused(&long, &["its footer is said to have 4294967295 bytes"]);
     let mut none = rows(3);
     for row in &mut none {
-        row.picture = None;
+        row.image = None;
     }
     refused(&parquet(&none, 4, plain()), &["its pictures are not in it", "embedded"]);
     refused(&parquet(&[], 4, plain()), &["no row"]);

@@ -5,12 +5,12 @@ use aurora_data::source::{self, Options};
 use image::ImageFormat::Png;
 
 use super::made::{at, bytes, columns, read};
-use crate::common::picture;
+use crate::common::encoded_image;
 
 #[test]
 fn columns_are_found_by_type_and_name() {
     let folder = tempfile::tempdir().unwrap();
-    let png = picture(40, 40, [7; 3], Png);
+    let png = encoded_image(40, 40, [7; 3], Png);
     let group = |name: &str| format!("required group {name} {{ required binary bytes; }}");
     let text = |name: &str| format!("required binary {name} (STRING);");
     let open = |schema: &[String], cells: &[&[u8]]| {

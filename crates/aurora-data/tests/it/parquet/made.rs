@@ -12,7 +12,7 @@ use aurora_data::source::{self, Options};
 use aurora_data::{Captions, Result, Sample, Skips};
 use image::ImageFormat::Png;
 
-use crate::common::picture;
+use crate::common::encoded_image;
 
 pub fn options() -> Options {
     Options { captions: Captions::Required, ..Options::default() }
@@ -29,7 +29,7 @@ pub fn bytes(sample: &Sample) -> Result<Vec<u8>> {
 /// What one row of a file made here has.
 #[derive(Debug, Clone, Default)]
 pub struct Row {
-    pub picture: Option<Vec<u8>>,
+    pub image: Option<Vec<u8>>,
     pub path: Option<String>,
     pub captions: Vec<String>,
 }
@@ -54,10 +54,10 @@ pub fn parquet(rows: &[Row], in_group: usize, properties: WriterPropertiesBuilde
             column.close().unwrap();
         };
         let level = |there: bool| 1 + i16::from(there);
-        let pictures: Vec<ByteArray> =
-            rows.iter().filter_map(|row| Some(row.picture.clone()?.into())).collect();
-        let levels: Vec<i16> = rows.iter().map(|row| level(row.picture.is_some())).collect();
-        put(&pictures, &levels, None);
+        let images: Vec<ByteArray> =
+            rows.iter().filter_map(|row| Some(row.image.clone()?.into())).collect();
+        let levels: Vec<i16> = rows.iter().map(|row| level(row.image.is_some())).collect();
+        put(&images, &levels, None);
         let paths: Vec<ByteArray> =
             rows.iter().filter_map(|row| Some(row.path.as_deref()?.into())).collect();
         let levels: Vec<i16> = rows.iter().map(|row| level(row.path.is_some())).collect();
@@ -87,7 +87,7 @@ pub fn rows(count: usize) -> Vec<Row> {
         let mut captions = vec![format!("picture of number {number}")];
         captions.extend((number % 5 == 4).then(|| format!("number {number} again")));
         Row {
-            picture: Some(picture(40, 33, [colour, 9, 200], Png)),
+            image: Some(encoded_image(40, 33, [colour, 9, 200], Png)),
             path: (number % 3 != 2).then(|| format!("{number}.png")),
             captions,
         }
@@ -116,7 +116,7 @@ pub fn repeated(count: usize, text: &str, properties: WriterPropertiesBuilder) -
     let properties = Arc::new(properties.build());
     let mut file = SerializedFileWriter::new(Vec::new(), schema, properties).unwrap();
     let mut group = file.next_row_group().unwrap();
-    for value in [picture(9, 9, [1; 3], Png), text.as_bytes().to_vec()] {
+    for value in [encoded_image(9, 9, [1; 3], Png), text.as_bytes().to_vec()] {
         let mut column = group.next_column().unwrap().unwrap();
         let values = vec![ByteArray::from(value); count];
         column.typed::<ByteArrayType>().write_batch(&values, None, None).unwrap();

@@ -29,7 +29,7 @@ fn a_dataset_as_hugging_face_writes_it() {
     let samples = read(&fixture("datasets")).unwrap();
     assert_eq!(samples.len(), 6);
     for (number, sample) in samples.iter().enumerate() {
-        let file = fixture("pictures").join(format!("{number}.png"));
+        let file = fixture("images").join(format!("{number}.png"));
         assert_eq!(bytes(sample).unwrap(), fs::read(file).unwrap());
         assert_eq!(sample.captions, [format!("picture number {number}")]);
         let split = if number < 5 { Split::Train } else { Split::Validation };
@@ -65,7 +65,7 @@ fn a_file_with_questions_lists_and_nulls() {
     {
         match number {
             Some(number) => {
-                let file = fixture("pictures").join(format!("{number}.png"));
+                let file = fixture("images").join(format!("{number}.png"));
                 assert_eq!(bytes(sample).unwrap(), fs::read(file).unwrap());
             }
             None => {
@@ -108,7 +108,7 @@ fn every_layout_gives_the_same_in_any_order() {
             for number in (0..60).map(|n| n * 37 % 60).chain((0..60).map(|n| n * 23 % 60)) {
                 let (sample, row) = (&samples[number], &rows[number]);
                 let what = format!("{codec} {dictionary} {version:?} {page} {in_group}: {number}");
-                assert_eq!(Some(bytes(sample).unwrap()), row.picture, "{what}");
+                assert_eq!(Some(bytes(sample).unwrap()), row.image, "{what}");
                 assert_eq!(sample.captions, row.captions, "{what}");
                 assert_eq!(sample.split, None);
             }
@@ -120,7 +120,7 @@ fn every_layout_gives_the_same_in_any_order() {
 fn as_folder(rows: &[Row]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (number, row) in rows.iter().enumerate() {
-        at(&folder, &format!("{number:03}.png"), row.picture.as_ref().unwrap());
+        at(&folder, &format!("{number:03}.png"), row.image.as_ref().unwrap());
         at(&folder, &format!("{number:03}.txt"), row.captions.join("\n").as_bytes());
     }
     folder
@@ -162,16 +162,16 @@ fn a_look_finds_what_it_finds_in_a_folder() {
     at(&folder, "a.parquet", &parquet(&rows, 8, plain()));
     let (found, known) = (look(folder.path()), look(files.path()));
     assert!(!found.stops(), "{:?}", found.problems);
-    assert_eq!((found.samples, found.pictures, found.captions), (30, 30, 36));
-    assert_eq!((known.samples, known.pictures, known.captions), (30, 30, 36));
-    assert_eq!(found.same_picture.duplicates.len(), known.same_picture.duplicates.len());
-    assert_eq!(found.same_picture.duplicates.len(), 4);
+    assert_eq!((found.samples, found.images, found.captions), (30, 30, 36));
+    assert_eq!((known.samples, known.images, known.captions), (30, 30, 36));
+    assert_eq!(found.same_image.duplicates.len(), known.same_image.duplicates.len());
+    assert_eq!(found.same_image.duplicates.len(), 4);
     assert_eq!((found.sizes, found.lengths), (known.sizes, known.lengths));
 
     // What is broken is told by file and row, and the rest goes on.
     let mut broken = rows;
-    broken[3].picture = Some(b"no picture".to_vec());
-    broken[4].picture = None;
+    broken[3].image = Some(b"no picture".to_vec());
+    broken[4].image = None;
     broken[5].captions.clear();
     at(&folder, "a.parquet", &parquet(&broken, 8, plain()));
     let report = look(folder.path());
@@ -194,10 +194,10 @@ fn the_name_of_a_row_is_printable() {
 
 /// A whole row group without a picture is so many rows without one.
 #[test]
-fn rows_without_pictures_are_left_out_wherever_they_stand() {
+fn rows_without_images_are_left_out_wherever_they_stand() {
     let mut rows = rows(12);
     for row in &mut rows[4..8] {
-        row.picture = None;
+        row.image = None;
     }
     let folder = tempfile::tempdir().unwrap();
     let path = at(&folder, "a.parquet", &parquet(&rows, 4, plain()));
@@ -222,7 +222,7 @@ fn shards_are_made_of_it() {
     assert_eq!(written.manifest.written(), 20);
     let back = shard::read(&out.join("shard-000000.tar")).unwrap();
     for (sample, row) in back.iter().zip(&rows) {
-        assert_eq!(Some(bytes(sample).unwrap()), row.picture);
+        assert_eq!(Some(bytes(sample).unwrap()), row.image);
         assert_eq!((&sample.captions, sample.split), (&row.captions, Some(Split::Test)));
     }
 }

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
 
-use super::{MAX_PIXELS, Picture, jpeg};
+use super::{Image, MAX_PIXELS, jpeg};
 
 /// The longest side. JPEG has no longer one.
 const MAX_SIDE: u32 = 65_535;
@@ -34,12 +34,12 @@ pub(crate) fn sniff(data: &[u8]) -> Option<ImageFormat> {
 }
 
 /// Decodes a file of any format that [`sniff`] knows.
-pub(super) fn picture(data: &[u8]) -> Result<Picture, String> {
+pub(super) fn decode(data: &[u8]) -> Result<Image, String> {
     if data.is_empty() {
         return Err("the file has 0 bytes".to_string());
     }
     let decoded = match sniff(data) {
-        Some(ImageFormat::Jpeg) => jpeg::picture(data),
+        Some(ImageFormat::Jpeg) => jpeg::decode(data),
         Some(ImageFormat::WebP) if webp_is_cut(data) => Err(CUT.to_string()),
         Some(format) => with_image(data, format),
         None => Err("its first bytes are none of JPEG, PNG, WebP or GIF".to_string()),
@@ -65,7 +65,7 @@ fn webp_is_cut(data: &[u8]) -> bool {
 }
 
 /// PNG, WebP and GIF.
-fn with_image(data: &[u8], format: ImageFormat) -> Result<Picture, String> {
+fn with_image(data: &[u8], format: ImageFormat) -> Result<Image, String> {
     let mut reader = ImageReader::with_format(Cursor::new(data), format);
     let mut limits = image::Limits::no_limits();
     limits.max_alloc = Some(most_bytes(data, format)?);
@@ -77,7 +77,7 @@ fn with_image(data: &[u8], format: ImageFormat) -> Result<Picture, String> {
     // A broken EXIF block is no reason to refuse the picture.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let decoded = DynamicImage::from_decoder(decoder).map_err(failed)?;
-    turned(width, height, flatten(decoded), orientation)
+    oriented(width, height, flatten(decoded), orientation)
 }
 
 /// What the decoder may allocate: of a PNG, whose colour profile may inflate to any size, what its own
@@ -124,31 +124,31 @@ pub(super) fn check_size(width: u32, height: u32, bytes: Option<usize>) -> Resul
     Ok(())
 }
 
-/// A picture of `rgb`, turned and mirrored as the file says.
-pub(super) fn turned(
+/// A picture of `rgb`, oriented and mirrored as the file says.
+pub(super) fn oriented(
     width: u32,
     height: u32,
     rgb: Vec<u8>,
     orientation: Orientation,
-) -> Result<Picture, String> {
+) -> Result<Image, String> {
     let no_pixels = || "it has no pixels".to_string();
     if orientation == Orientation::NoTransforms {
-        return Picture::new(width as usize, height as usize, rgb).ok_or_else(no_pixels);
+        return Image::new(width as usize, height as usize, rgb).ok_or_else(no_pixels);
     }
     let stored = RgbImage::from_raw(width, height, rgb).ok_or_else(no_pixels)?;
     let mut upright = DynamicImage::ImageRgb8(stored);
     upright.apply_orientation(orientation);
     let (width, height) = (upright.width() as usize, upright.height() as usize);
-    Picture::new(width, height, upright.into_rgb8().into_raw()).ok_or_else(no_pixels)
+    Image::new(width, height, upright.into_rgb8().into_raw()).ok_or_else(no_pixels)
 }
 
 /// RGB bytes, on white where there is transparency.
-pub(crate) fn flatten(picture: DynamicImage) -> Vec<u8> {
-    if !picture.color().has_alpha() {
-        return picture.into_rgb8().into_raw();
+pub(crate) fn flatten(image: DynamicImage) -> Vec<u8> {
+    if !image.color().has_alpha() {
+        return image.into_rgb8().into_raw();
     }
     // In place: the picture may be large.
-    let mut bytes = picture.into_rgba8().into_raw();
+    let mut bytes = image.into_rgba8().into_raw();
     let pixels = bytes.len() / 4;
     for pixel in 0..pixels {
         let alpha = u32::from(bytes[4 * pixel + 3]);

@@ -13,14 +13,14 @@ use super::report::{Bin, Sharing, Sizes, Tiny, sharing};
 use crate::digest::hexadecimal;
 use crate::policy::Skipped;
 use crate::video::clip;
-use crate::{Content, Picture, Sample, Visual};
+use crate::{Content, Image, Sample, Visual};
 
 /// Borders between the columns of the histogram of shorter sides.
 const BORDERS: [usize; 8] = [0, TINY, 64, 128, 224, 384, 768, 1536];
 
 /// What the pictures came to.
 pub(super) struct Seen {
-    pub pictures: usize,
+    pub images: usize,
     pub clips: usize,
     pub frames: usize,
     pub problems: Vec<Skipped>,
@@ -127,7 +127,7 @@ pub(super) fn look(
         _ => 0,
     });
     Seen {
-        pictures: visuals.values().filter(|sample| !sample.visual.is_clip()).count(),
+        images: visuals.values().filter(|sample| !sample.visual.is_clip()).count(),
         clips: clips.count(),
         frames: frames.sum(),
         problems: looks.into_iter().filter_map(Result::err).collect(),
@@ -146,12 +146,12 @@ fn see(content: &Content, sample: &Sample) -> Result<Look, Skipped> {
     }
     let hash = hexadecimal(&Sha256::digest(&bytes));
     // Of a film the first frame tells whether this build can decode it.
-    let picture = match &sample.visual {
+    let image = match &sample.visual {
         film @ Visual::Film(_) => clip::first(film),
-        _ => Picture::decode(&bytes),
+        _ => Image::decode(&bytes),
     };
-    let picture = picture.map_err(broken)?;
-    Ok(Look { hash, size: (picture.width(), picture.height()) })
+    let image = image.map_err(broken)?;
+    Ok(Look { hash, size: (image.width(), image.height()) })
 }
 
 /// The name of a sample, for lists.

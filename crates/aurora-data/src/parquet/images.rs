@@ -27,7 +27,7 @@ const KEPT: u64 = 512 << 20;
 
 /// The column of pictures of a file.
 #[derive(Debug)]
-pub(super) struct Pictures {
+pub(super) struct ImageColumn {
     file: Arc<ParquetFile>,
     leaf: usize,
     /// Where the pages of each row group lie; looked up when the first of them is read.
@@ -38,7 +38,7 @@ pub(super) struct Pictures {
     turn: Mutex<()>,
 }
 
-impl Pictures {
+impl ImageColumn {
     pub fn new(file: Arc<ParquetFile>, leaf: usize) -> Self {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let groups = file.groups().map(|_| OnceLock::new()).collect();
@@ -46,7 +46,7 @@ impl Pictures {
         Self { file, leaf, groups, number, turn: Mutex::new(()) }
     }
 
-    fn picture(&self, row: u64) -> Result<Vec<u8>, String> {
+    fn image(&self, row: u64) -> Result<Vec<u8>, String> {
         let out = || format!("there is no row {}", row + 1);
         let (number, inside) = self.file.place(row).ok_or_else(out)?;
         let group = self.groups.get(number).ok_or_else(out)?;
@@ -205,20 +205,20 @@ fn places_of(file: &ParquetFile, page: &Page, values: &[Option<ByteArray>]) -> O
 /// Bytes of a length before a value.
 const LENGTH: u64 = 4;
 
-impl Pack for Pictures {
+impl Pack for ImageColumn {
     fn path(&self) -> &Path {
         self.file.path()
     }
 
     fn read(&self, index: u64) -> Result<Vec<u8>> {
-        self.picture(index).map_err(|reason| Error::Read {
+        self.image(index).map_err(|reason| Error::Read {
             path: self.path().to_path_buf(),
             source: io::Error::other(reason),
         })
     }
 }
 
-impl Drop for Pictures {
+impl Drop for ImageColumn {
     fn drop(&mut self) {
         kept().forget(self.number);
     }

@@ -1,6 +1,6 @@
-"""Makes `pictures.tar.gz`, the fixtures of `tests/it/pictures.rs`, with Pillow.
+"""Makes `images.tar.gz`, the fixtures of `tests/it/pictures.rs`, with Pillow.
 
-    python crates/aurora-data/tests/pictures/make.py
+    python crates/aurora-data/tests/images/make.py
 
 Every file stands beside what Pillow makes of it, `NAME.expected.webp`: turned as its EXIF orientation
 says, on white where it is transparent, as RGB. The picture is made of two drawings of the embedded pack.
@@ -136,7 +136,7 @@ def expected(data):
 
 if __name__ == "__main__":
     print("pillow", pillow)
-    with (gzip.GzipFile(HERE / "pictures.tar.gz", "wb", mtime=0) as packed,
+    with (gzip.GzipFile(HERE / "images.tar.gz", "wb", mtime=0) as packed,
           tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive):
         for name, data in pictures():
             result = saved(expected(data), "WEBP", lossless=True, quality=100, method=6, exact=True)

@@ -2,16 +2,16 @@
 
 #![no_main]
 
-use aurora_data::{MAX_PIXELS, Picture};
+use aurora_data::{MAX_PIXELS, Image};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    match Picture::decode(bytes) {
-        Ok(picture) => {
-            let (width, height) = (picture.width(), picture.height());
+    match Image::decode(bytes) {
+        Ok(image) => {
+            let (width, height) = (image.width(), image.height());
             assert!(width > 0 && height > 0 && (width * height) as u64 <= MAX_PIXELS);
-            assert_eq!(picture.rgb().len(), 3 * width * height);
-            let small = picture.resize(8, None).expect("a picture of any size is scaled");
+            assert_eq!(image.rgb().len(), 3 * width * height);
+            let small = image.resize(8, None).expect("a picture of any size is scaled");
             assert_eq!((small.width(), small.height()), (8, 8));
         }
         Err(message) => assert!(!message.is_empty() && !message.contains('\n'), "{message:?}"),

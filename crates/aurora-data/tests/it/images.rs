@@ -1,13 +1,13 @@
-//! Pictures as the world has them: fixtures of `tests/pictures/make.py`, whole and broken.
+//! Pictures as the world has them: fixtures of `tests/images/make.py`, whole and broken.
 
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use aurora_data::Picture;
+use aurora_data::Image;
 
 /// Every file by its name.
 fn files() -> BTreeMap<String, Vec<u8>> {
-    let packed = flate2::read::GzDecoder::new(&include_bytes!("../pictures/pictures.tar.gz")[..]);
+    let packed = flate2::read::GzDecoder::new(&include_bytes!("../images/images.tar.gz")[..]);
     let mut archive = tar::Archive::new(packed);
     let entries = archive.entries().unwrap().map(|entry| {
         let mut entry = entry.unwrap();
@@ -19,7 +19,7 @@ fn files() -> BTreeMap<String, Vec<u8>> {
 }
 
 /// The files that are no expectation of another.
-fn pictures() -> impl Iterator<Item = (String, Vec<u8>)> {
+fn images() -> impl Iterator<Item = (String, Vec<u8>)> {
     files().into_iter().filter(|(name, _)| !name.ends_with(".expected.webp"))
 }
 
@@ -28,10 +28,10 @@ fn every_kind_decodes_to_what_pillow_makes_of_it() {
     let files = files();
     let mut wrong = Vec::new();
     let mut count = 0;
-    for (name, data) in pictures() {
+    for (name, data) in images() {
         count += 1;
-        let expected = Picture::decode(&files[&format!("{name}.expected.webp")]).unwrap();
-        let found = Picture::decode(&data).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let expected = Image::decode(&files[&format!("{name}.expected.webp")]).unwrap();
+        let found = Image::decode(&data).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(
             (found.width(), found.height()),
             (expected.width(), expected.height()),
@@ -89,16 +89,16 @@ const BROKEN: [&str; 17] = [
 ];
 
 #[test]
-fn a_picture_that_is_cut_anywhere_is_an_error_or_whole() {
+fn an_image_that_is_cut_anywhere_is_an_error_or_whole() {
     let files = files();
     for name in BROKEN {
         let data = &files[name];
-        let whole = Picture::decode(data).unwrap();
+        let whole = Image::decode(data).unwrap();
         let mut decoded = 0;
         for length in 0..data.len() {
-            match Picture::decode(&data[..length]) {
-                Ok(picture) => {
-                    assert_eq!(picture, whole, "{name} cut to {length} of {} bytes", data.len());
+            match Image::decode(&data[..length]) {
+                Ok(image) => {
+                    assert_eq!(image, whole, "{name} cut to {length} of {} bytes", data.len());
                     decoded += 1;
                 }
                 Err(message) => {
@@ -119,9 +119,9 @@ fn no_flipped_byte_causes_a_panic() {
         for at in 0..data.len() {
             for flip in [0xff, 1 << (at % 8)] {
                 data[at] ^= flip;
-                match Picture::decode(&data) {
-                    Ok(picture) => {
-                        assert_eq!(picture.rgb().len(), 3 * picture.width() * picture.height());
+                match Image::decode(&data) {
+                    Ok(image) => {
+                        assert_eq!(image.rgb().len(), 3 * image.width() * image.height());
                         decoded += 1;
                     }
                     Err(message) => {
@@ -140,8 +140,8 @@ fn no_flipped_byte_causes_a_panic() {
 }
 
 #[test]
-fn what_is_no_picture_is_named() {
-    let message = |data: &[u8]| Picture::decode(data).unwrap_err();
+fn what_is_no_image_is_named() {
+    let message = |data: &[u8]| Image::decode(data).unwrap_err();
     assert_eq!(message(b""), "the file has 0 bytes");
     for data in [&b"<svg/>"[..], b"\0", &[0xff; 2], b"RIFF\0\0\0\0WAVEfmt "] {
         assert_eq!(message(data), "its first bytes are none of JPEG, PNG, WebP or GIF");
@@ -150,13 +150,13 @@ fn what_is_no_picture_is_named() {
 
 /// A file that ends early says so, whatever its format.
 #[test]
-fn a_cut_picture_is_called_cut() {
+fn a_cut_image_is_called_cut() {
     let files = files();
     for name in
         ["420.jpg", "progressive-420.jpg", "rgb.png", "interlaced.png", "lossless.webp", "one.gif"]
     {
         let data = &files[name];
-        let message = Picture::decode(&data[..data.len() / 2]).unwrap_err();
+        let message = Image::decode(&data[..data.len() / 2]).unwrap_err();
         println!("{name}: {message}");
         assert!(message.contains("cut off"), "{name}: {message}");
     }

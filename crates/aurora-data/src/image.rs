@@ -8,12 +8,12 @@ pub(crate) use decode::{flatten, sniff};
 
 use crate::{Error, Result};
 
-/// The most pixels that [`Picture::decode`] decodes; Pillow refuses a picture above the same number.
+/// The most pixels that [`Image::decode`] decodes; Pillow refuses a picture above the same number.
 pub const MAX_PIXELS: u64 = 178_956_970;
 
 /// A decoded picture: 8-bit RGB, row by row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Picture {
+pub struct Image {
     width: usize,
     height: usize,
     rgb: Vec<u8>,
@@ -33,7 +33,7 @@ pub struct Crop {
     pub height: usize,
 }
 
-impl Picture {
+impl Image {
     /// From `3 * width * height` bytes; none if there are not as many, or no pixel.
     pub fn new(width: usize, height: usize, rgb: Vec<u8>) -> Option<Self> {
         let bytes = width.checked_mul(height)?.checked_mul(3)?;
@@ -42,7 +42,7 @@ impl Picture {
 
     /// Decodes JPEG, PNG, WebP or GIF, told apart by content.
     ///
-    /// The picture is as one sees it: turned and mirrored as its EXIF orientation says, on white where
+    /// The picture is as one sees it: oriented and mirrored as its EXIF orientation says, on white where
     /// it is transparent, 8 bits of each colour whatever the file has (grey, palette, 16 bits, CMYK).
     /// Of an animation it is the first frame. Colour profiles are not applied.
     ///
@@ -50,7 +50,7 @@ impl Picture {
     /// What is wrong with the file: cut off, damaged, or larger than [`MAX_PIXELS`] or 65,535 pixels a
     /// side, which its header is asked before anything is allocated.
     pub fn decode(data: &[u8]) -> Result<Self, String> {
-        decode::picture(data)
+        decode::decode(data)
     }
 
     /// Width in pixels.

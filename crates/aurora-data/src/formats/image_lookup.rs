@@ -11,12 +11,12 @@ use crate::{Content, Visual, folder};
 
 /// The folders that names begin at. What was found under a name is remembered: a benchmark names
 /// each picture five or twenty times.
-pub(super) struct Pictures {
+pub(super) struct ImageLookup {
     roots: Vec<PathBuf>,
     found: RefCell<HashMap<String, Visual>>,
 }
 
-impl Pictures {
+impl ImageLookup {
     pub fn new(roots: Vec<PathBuf>) -> Self {
         Self { roots, found: RefCell::default() }
     }
@@ -27,12 +27,12 @@ impl Pictures {
     }
 
     /// The picture of the first of `names` that is there.
-    pub fn picture(&self, names: &[&str]) -> Result<Visual, String> {
+    pub fn image(&self, names: &[&str]) -> Result<Visual, String> {
         self.look(names, |path| {
             let name = path.to_string_lossy().to_lowercase();
             // Photographs are not opened to see what they are: there are a hundred thousand.
             if name.ends_with(".jpg") || name.ends_with(".jpeg") {
-                return Content::file(path).map(Visual::Picture).map_err(|e| e.to_string());
+                return Content::file(path).map(Visual::Image).map_err(|e| e.to_string());
             }
             seen(path)
         })
@@ -49,7 +49,7 @@ impl Pictures {
         let names: Vec<String> = std::iter::once(name.to_string()).chain(with).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         self.look(&names, |path| match seen(path)? {
-            Visual::Picture(_) => Err(format!("{} is a picture, not a clip", path.display())),
+            Visual::Image(_) => Err(format!("{} is a picture, not a clip", path.display())),
             clip => Ok(clip),
         })
     }
@@ -96,7 +96,7 @@ fn seen(path: &Path) -> Result<Visual, String> {
     }
     let content = Content::file(path).map_err(told)?;
     match kind(&content.head(HEAD).map_err(told)?) {
-        Some(Kind::Picture) => Ok(Visual::Picture(content)),
+        Some(Kind::Image) => Ok(Visual::Image(content)),
         Some(Kind::Film) => Ok(Visual::Film(content)),
         None if content.is_empty() => Err(format!("{} is empty", path.display())),
         None => Err(format!(

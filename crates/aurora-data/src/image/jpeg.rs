@@ -9,8 +9,8 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use super::Picture;
-use super::decode::{check_size, turned};
+use super::Image;
+use super::decode::{check_size, oriented};
 
 /// The marker at the beginning of a picture.
 const START: u8 = 0xd8;
@@ -19,7 +19,7 @@ const END: u8 = 0xd9;
 /// The marker before the numbers of a scan.
 const SCAN: u8 = 0xda;
 
-pub(super) fn picture(data: &[u8]) -> Result<Picture, String> {
+pub(super) fn decode(data: &[u8]) -> Result<Image, String> {
     find_end(data)?;
     let options = DecoderOptions::default()
         .set_strict_mode(true)
@@ -33,7 +33,7 @@ pub(super) fn picture(data: &[u8]) -> Result<Picture, String> {
     let mut rgb = vec![0; width * height * 3];
     decoder.decode_into(&mut rgb).map_err(|e| e.to_string())?;
     let orientation = decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif));
-    turned(width as u32, height as u32, rgb, orientation.unwrap_or(Orientation::NoTransforms))
+    oriented(width as u32, height as u32, rgb, orientation.unwrap_or(Orientation::NoTransforms))
 }
 
 /// That the file goes on to its end marker.
