@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::film::{HEAD, Kind, kind};
+use crate::media_type::{MediaType, SNIFF_BYTES, media_type};
 use crate::policy::Skips;
 use crate::sample::{Sample, Visual};
 use crate::shard::{IMAGE_EXTENSIONS, with_words};
@@ -107,10 +107,10 @@ fn visual(path: &Path) -> Result<Option<Visual>> {
     }
     let content = Content::file(path)?;
     let named = extension(path).is_some_and(|e| IMAGE_EXTENSIONS.contains(&e.as_str()));
-    Ok(match kind(&content.head(HEAD)?) {
+    Ok(match media_type(&content.head(SNIFF_BYTES)?) {
         // A film without a picture's name counts where somebody has said something about it.
-        Some(Kind::Film) if named || has_words(path) => Some(Visual::Film(content)),
-        Some(Kind::Image) => Some(Visual::Image(content)),
+        Some(MediaType::Video) if named || has_words(path) => Some(Visual::Video(content)),
+        Some(MediaType::Image) => Some(Visual::Image(content)),
         _ if named => Some(Visual::Image(content)),
         _ => None,
     })

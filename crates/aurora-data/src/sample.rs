@@ -58,14 +58,14 @@ pub enum Visual {
     /// The frames of a clip, in order, each a picture of its own.
     Frames(Vec<Content>),
     /// One file that holds several frames: GIF, APNG, animated WebP or a video.
-    Film(Content),
+    Video(Content),
 }
 
 impl Visual {
     /// The contents it consists of.
     pub fn contents(&self) -> &[Content] {
         match self {
-            Self::Image(content) | Self::Film(content) => std::slice::from_ref(content),
+            Self::Image(content) | Self::Video(content) => std::slice::from_ref(content),
             Self::Frames(frames) => frames,
         }
     }

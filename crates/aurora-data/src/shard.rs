@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use crate::content::{Content, SharedFile};
 use crate::error::{printable, quoting};
-use crate::film::{HEAD, Kind, kind};
+use crate::media_type::{MediaType, SNIFF_BYTES, media_type};
 use crate::policy::Skips;
 use crate::sample::{Record, Sample, Visual};
 use crate::{Error, Result};
@@ -30,7 +30,8 @@ use crate::{Error, Result};
 pub(crate) const IMAGE_EXTENSIONS: &[&str] = &["webp", "png", "jpg", "jpeg"];
 
 /// Extensions that mark a film.
-pub(crate) const FILMS: &[&str] = &["gif", "apng", "mp4", "mov", "m4v", "webm", "mkv", "avi"];
+pub(crate) const VIDEO_EXTENSIONS: &[&str] =
+    &["gif", "apng", "mp4", "mov", "m4v", "webm", "mkv", "avi"];
 
 /// Size of a tar block in bytes.
 const BLOCK: u64 = 512;
@@ -221,7 +222,7 @@ fn pax_path(data: &[u8]) -> Option<String> {
 #[derive(Default)]
 struct Parts {
     image: Option<Content>,
-    film: Option<Content>,
+    video: Option<Content>,
     frames: BTreeMap<u64, Content>,
     json: Option<File>,
     text: Option<File>,
@@ -233,7 +234,7 @@ impl Parts {
         let frames: Vec<Content> = std::mem::take(&mut self.frames).into_values().collect();
         let frames = (!frames.is_empty()).then_some(Visual::Frames(frames));
         let image = self.image.take().map(Visual::Image);
-        image.into_iter().chain(self.film.take().map(Visual::Film)).chain(frames).collect()
+        image.into_iter().chain(self.video.take().map(Visual::Video)).chain(frames).collect()
     }
 }
 
@@ -285,7 +286,11 @@ fn put(
 ) -> Result<()> {
     let frame = frame_number(extension);
     let known = |extensions: &[&str]| extensions.contains(&extension);
-    if frame.is_none() && !known(&["json", "txt"]) && !known(IMAGE_EXTENSIONS) && !known(FILMS) {
+    if frame.is_none()
+        && !known(&["json", "txt"])
+        && !known(IMAGE_EXTENSIONS)
+        && !known(VIDEO_EXTENSIONS)
+    {
         return Ok(());
     }
     let part = parts.entry(key.to_string()).or_default();
@@ -296,10 +301,10 @@ fn put(
         (_, Some(number)) => part.frames.insert(number, content).is_some(),
         (e, None) => {
             // A WebP or PNG may move, which its first bytes say.
-            let moves =
-                matches!(e, "webp" | "png") && kind(&content.head(HEAD)?) == Some(Kind::Film);
-            let film = moves || known(FILMS);
-            let place = if film { &mut part.film } else { &mut part.image };
+            let moves = matches!(e, "webp" | "png")
+                && media_type(&content.head(SNIFF_BYTES)?) == Some(MediaType::Video);
+            let video = moves || known(VIDEO_EXTENSIONS);
+            let place = if video { &mut part.video } else { &mut part.image };
             place.replace(content).is_some()
         }
     };

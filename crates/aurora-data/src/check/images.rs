@@ -147,7 +147,7 @@ fn see(content: &Content, sample: &Sample) -> Result<Look, Skipped> {
     let hash = hexadecimal(&Sha256::digest(&bytes));
     // Of a film the first frame tells whether this build can decode it.
     let image = match &sample.visual {
-        film @ Visual::Film(_) => clip::first(film),
+        video @ Visual::Video(_) => clip::first(video),
         _ => Image::decode(&bytes),
     };
     let image = image.map_err(broken)?;

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
 use super::listed;
-use crate::film::{HEAD, Kind, kind};
-use crate::shard::FILMS;
+use crate::media_type::{MediaType, SNIFF_BYTES, media_type};
+use crate::shard::VIDEO_EXTENSIONS;
 use crate::{Content, Visual, folder};
 
 /// The folders that names begin at. What was found under a name is remembered: a benchmark names
@@ -45,7 +45,7 @@ impl ImageLookup {
 
     /// The clip of this name: a folder, a file, or a file with an extension of videos.
     pub fn clip(&self, name: &str) -> Result<Visual, String> {
-        let with = FILMS.iter().map(|extension| format!("{name}.{extension}"));
+        let with = VIDEO_EXTENSIONS.iter().map(|extension| format!("{name}.{extension}"));
         let names: Vec<String> = std::iter::once(name.to_string()).chain(with).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         self.look(&names, |path| match seen(path)? {
@@ -95,9 +95,9 @@ fn seen(path: &Path) -> Result<Visual, String> {
         return folder::frames(path).map_err(told);
     }
     let content = Content::file(path).map_err(told)?;
-    match kind(&content.head(HEAD).map_err(told)?) {
-        Some(Kind::Image) => Ok(Visual::Image(content)),
-        Some(Kind::Film) => Ok(Visual::Film(content)),
+    match media_type(&content.head(SNIFF_BYTES).map_err(told)?) {
+        Some(MediaType::Image) => Ok(Visual::Image(content)),
+        Some(MediaType::Video) => Ok(Visual::Video(content)),
         None if content.is_empty() => Err(format!("{} is empty", path.display())),
         None => Err(format!(
             "{} is no picture or film: its first bytes are none of JPEG, PNG, WebP, GIF or a video",

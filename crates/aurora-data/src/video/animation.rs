@@ -11,12 +11,12 @@ use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::{AnimationDecoder as _, DynamicImage, Frames, ImageDecoder, Limits};
 
-use super::{Form, Outline, Sink, check_size};
+use super::{Container, Sink, VideoIndex, check_size};
 use crate::Image;
 use crate::image::flatten;
 
 /// Most pixels that are composited for one film: 16,000 frames of 1080 lines.
-const MOST_WORK: u64 = 1 << 35;
+const MAX_COMPOSITED_PIXELS: u64 = 1 << 35;
 
 /// A frame shown for less than this many seconds is shown for [`USUAL`], as browsers do.
 const LEAST: f64 = 0.02;
@@ -25,7 +25,7 @@ const USUAL: f64 = 0.1;
 /// An animated picture, still encoded.
 pub(super) struct Animation<'a> {
     data: &'a [u8],
-    form: Form,
+    container: Container,
 }
 
 /// What the walk over a file finds.
@@ -37,14 +37,14 @@ struct Walk {
 }
 
 impl<'a> Animation<'a> {
-    pub(super) fn open(data: &'a [u8], form: Form) -> Result<(Outline, Self), String> {
-        let walk = match form {
-            Form::Gif => gif(data)?,
-            Form::Apng => apng(data)?,
+    pub(super) fn open(data: &'a [u8], container: Container) -> Result<(VideoIndex, Self), String> {
+        let walk = match container {
+            Container::Gif => gif(data)?,
+            Container::Apng => apng(data)?,
             _ => webp(data)?,
         };
         let work = walk.width * walk.height * walk.delays.len() as u64;
-        if work > MOST_WORK {
+        if work > MAX_COMPOSITED_PIXELS {
             return Err(format!(
                 "{} frames of {} x {} are more than is composited of one animated picture; make a \
                  film of it, or store its frames in a folder",
@@ -59,7 +59,7 @@ impl<'a> Animation<'a> {
             times.push(end);
             end += if delay < LEAST { USUAL } else { delay };
         }
-        Ok((Outline { times, end }, Self { data, form }))
+        Ok((VideoIndex { times, end }, Self { data, container }))
     }
 
     pub(super) fn frames(&self, wanted: &[usize], sink: &mut Sink<'_>) -> Result<(), String> {
@@ -91,14 +91,14 @@ impl<'a> Animation<'a> {
     fn decoder(&self) -> image::ImageResult<Frames<'a>> {
         let data = Cursor::new(self.data);
         let mut limits = Limits::default();
-        limits.max_alloc = Some(super::MOST_PIXELS * 4 * 5);
-        Ok(match self.form {
-            Form::Gif => {
+        limits.max_alloc = Some(super::MAX_FRAME_PIXELS * 4 * 5);
+        Ok(match self.container {
+            Container::Gif => {
                 let mut decoder = GifDecoder::new(data)?;
                 decoder.set_limits(limits)?;
                 decoder.into_frames()
             }
-            Form::Apng => PngDecoder::with_limits(data, limits)?.apng()?.into_frames(),
+            Container::Apng => PngDecoder::with_limits(data, limits)?.apng()?.into_frames(),
             _ => {
                 let mut decoder = WebPDecoder::new(data)?;
                 // Without a colour of its own, the decoder never clears what a frame leaves behind.

@@ -2,7 +2,7 @@
 
 use aurora_kernels::random::Stream;
 
-use super::{Film, Sampling};
+use super::{Sampling, Video};
 use crate::{Dataset, Error, Image, Result, Sample, Visual};
 
 /// What takes the frames, one after the other: the place of each in the clip, and the picture.
@@ -40,14 +40,14 @@ impl Dataset {
                 }
                 some(sample, wanted.len())
             }
-            Visual::Film(film) => {
-                let bytes = film.bytes()?;
-                let film = Film::open(&bytes).map_err(|reason| broken(sample, reason))?;
-                let outline = film.outline();
-                let wanted = sampling.pick(&outline.times, outline.end, stream);
+            Visual::Video(video) => {
+                let bytes = video.bytes()?;
+                let video = Video::open(&bytes).map_err(|reason| broken(sample, reason))?;
+                let video_index = video.index();
+                let wanted = sampling.pick(&video_index.times, video_index.end, stream);
                 // A film passes on no more than words; the sink's own error is kept beside them.
                 let mut refused = None;
-                let decoded = film.frames(&wanted, &mut |place, image| {
+                let decoded = video.frames(&wanted, &mut |place, image| {
                     sink(place, &image).map_err(|error| {
                         let reason = error.to_string();
                         refused = Some(error);
@@ -79,11 +79,11 @@ fn broken(sample: &Sample, reason: String) -> Error {
 pub(crate) fn first(visual: &Visual) -> Result<Image, String> {
     let content = visual.contents().first().ok_or("it is a clip without a frame")?;
     let data = content.bytes().map_err(|e| e.to_string())?;
-    if !matches!(visual, Visual::Film(_)) {
+    if !matches!(visual, Visual::Video(_)) {
         return Image::decode(&data);
     }
     let mut frame = None;
-    Film::open(&data)?.frames(&[0], &mut |_, image| {
+    Video::open(&data)?.frames(&[0], &mut |_, image| {
         frame = Some(image);
         Ok(())
     })?;

@@ -16,14 +16,14 @@ use std::time::Duration;
 use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
 use tempfile::NamedTempFile;
 
-use super::{Outline, Sink, check_size};
+use super::{Sink, VideoIndex, check_size};
 use crate::Image;
 
 /// How long a child may be silent.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Most frames of a film: ten hours at 60 a second.
-const MOST_FRAMES: usize = 1 << 21;
+const MAX_FRAMES: usize = 1 << 21;
 
 /// What is kept of the words of a child.
 const WORDS: u64 = 2000;
@@ -36,19 +36,19 @@ pub(super) struct Ffmpeg {
 }
 
 impl Ffmpeg {
-    pub(super) fn open(data: &[u8]) -> Result<(Outline, Self), String> {
+    pub(super) fn open(data: &[u8]) -> Result<(VideoIndex, Self), String> {
         let failed = |e: std::io::Error| format!("cannot write it out for ffmpeg: {e}");
         let mut file =
-            tempfile::Builder::new().prefix("aurora-film-").tempfile().map_err(failed)?;
+            tempfile::Builder::new().prefix("aurora-video-").tempfile().map_err(failed)?;
         file.write_all(data).and_then(|()| file.flush()).map_err(failed)?;
         let this = Self { file };
-        let outline = this.outline()?;
-        Ok((outline, this))
+        let video_index = this.index()?;
+        Ok((video_index, this))
     }
 
     /// The times of all frames; ffprobe decodes the film for them, since a container may be wrong
     /// about how many there are.
-    fn outline(&self) -> Result<Outline, String> {
+    fn index(&self) -> Result<VideoIndex, String> {
         let entries = "frame=best_effort_timestamp_time,pkt_duration_time,duration_time";
         let arguments = ["-select_streams", "v:0", "-show_entries", entries, "-of", "csv=p=0"];
         let mut child = Running::start("ffprobe", &arguments, self.file.path(), &[])?;
@@ -66,15 +66,15 @@ impl Ffmpeg {
                 fields.flatten().find(|d| d.is_finite() && *d > 0.0).unwrap_or(last_duration);
             // A frame without a time comes right after the one before.
             times.push(time.map_or(before, |time: f64| time.max(before)));
-            if times.len() > MOST_FRAMES {
-                return Err(format!("it has more than {MOST_FRAMES} frames"));
+            if times.len() > MAX_FRAMES {
+                return Err(format!("it has more than {MAX_FRAMES} frames"));
             }
         }
         child.finish()?;
         let begin = times.first().copied().unwrap_or(0.0);
         times.iter_mut().for_each(|time| *time -= begin);
         let end = times.last().copied().unwrap_or(0.0) + last_duration;
-        Ok(Outline { times, end })
+        Ok(VideoIndex { times, end })
     }
 
     pub(super) fn frames(&self, wanted: &[usize], sink: &mut Sink<'_>) -> Result<(), String> {
@@ -135,13 +135,13 @@ impl Running {
     fn start(
         program: &'static str,
         before: &[&str],
-        film: &Path,
+        video: &Path,
         after: &[&str],
     ) -> Result<Self, String> {
         // `file:` keeps a name from being taken for an option or a protocol; the list keeps a
         // playlist from naming anything that is not a file.
         let mut input = std::ffi::OsString::from("file:");
-        input.push(film);
+        input.push(video);
         let spawned = Command::new(program)
             .args(["-v", "error", "-protocol_whitelist", "file"])
             .args(before)

@@ -10,10 +10,10 @@ use openh264::OpenH264API;
 use openh264::decoder::{DecodedYUV, Decoder, DecoderConfig, Flush};
 use openh264::formats::YUVSource as _;
 
-use super::colour::{Coding, Plane};
-use super::mp4::{Sample, Track, track};
+use super::mp4::{Track, TrackSample, track};
 use super::sps::Sps;
-use super::{Outline, Sink, check_size};
+use super::yuv::{Plane, YuvCoding};
+use super::{Sink, VideoIndex, check_size};
 use crate::Image;
 
 /// Kinds of NAL units.
@@ -24,11 +24,11 @@ const SPS: u8 = 7;
 pub(super) struct H264<'a> {
     data: &'a [u8],
     track: Track,
-    parts: Vec<Part>,
+    gops: Vec<Gop>,
 }
 
 /// From one key frame to the next.
-struct Part {
+struct Gop {
     /// Its samples in coding order, as a range of the track's.
     samples: std::ops::Range<usize>,
     /// Which frame of the film each is, in the order they are shown; none where the file's edit
@@ -37,7 +37,7 @@ struct Part {
 }
 
 impl<'a> H264<'a> {
-    pub(super) fn open(data: &'a [u8]) -> Result<(Outline, Self), String> {
+    pub(super) fn open(data: &'a [u8]) -> Result<(VideoIndex, Self), String> {
         let track = track(data)?;
         for description in &track.descriptions {
             for sps in &description.sequence_parameter_sets {
@@ -56,7 +56,7 @@ impl<'a> H264<'a> {
         }
         // What comes before the first key frame cannot be decoded and is not shown.
         let ends = starts.iter().skip(1).copied().chain([track.samples.len()]);
-        let (mut parts, mut times) = (Vec::new(), Vec::new());
+        let (mut gops, mut times) = (Vec::new(), Vec::new());
         for (start, end) in starts.iter().copied().zip(ends) {
             let mut order: Vec<i64> =
                 track.samples.get(start..end).unwrap_or_default().iter().map(|s| s.shown).collect();
@@ -69,20 +69,20 @@ impl<'a> H264<'a> {
                 })
             };
             let frames = order.into_iter().map(&mut frame).collect();
-            parts.push(Part { samples: start..end, frames });
+            gops.push(Gop { samples: start..end, frames });
         }
         let begin = times.first().copied().unwrap_or(0.0);
         times.iter_mut().for_each(|time| *time -= begin);
         let end = times.last().copied().unwrap_or(0.0) + track.duration / track.timescale;
-        Ok((Outline { times, end }, Self { data, track, parts }))
+        Ok((VideoIndex { times, end }, Self { data, track, gops }))
     }
 
     pub(super) fn frames(&self, wanted: &[usize], sink: &mut Sink<'_>) -> Result<(), String> {
-        for part in &self.parts {
+        for gop in &self.gops {
             let is_wanted =
                 |frame: &Option<usize>| frame.is_some_and(|f| wanted.binary_search(&f).is_ok());
-            if let Some(last) = part.frames.iter().rposition(is_wanted) {
-                self.decode(part, last, wanted, sink)?;
+            if let Some(last) = gop.frames.iter().rposition(is_wanted) {
+                self.decode(gop, last, wanted, sink)?;
             }
         }
         Ok(())
@@ -91,7 +91,7 @@ impl<'a> H264<'a> {
     /// Decodes a part up to the frame that is shown as number `last` of it.
     fn decode(
         &self,
-        part: &Part,
+        gop: &Gop,
         last: usize,
         wanted: &[usize],
         sink: &mut Sink<'_>,
@@ -101,14 +101,14 @@ impl<'a> H264<'a> {
         let mut decoder = Decoder::with_api_config(OpenH264API::from_source(), config)
             .map_err(|e| e.to_string())?;
         let mut shown =
-            Shown { part, wanted, coding: Coding::default(), turns: self.track.turns, count: 0 };
+            Shown { gop, wanted, coding: YuvCoding::default(), turns: self.track.turns, count: 0 };
         let mut stream = Vec::new();
-        for index in part.samples.clone() {
+        for index in gop.samples.clone() {
             let Some(sample) = self.track.samples.get(index) else { break };
             let Some(description) = self.track.descriptions.get(sample.description) else { break };
             let wrong = |reason: String| format!("frame {index} (in coding order): {reason}");
             stream.clear();
-            if index == part.samples.start {
+            if index == gop.samples.start {
                 let sets = &description.sequence_parameter_sets;
                 for set in sets.iter().chain(&description.picture_parameter_sets) {
                     append(&mut stream, set);
@@ -140,8 +140,8 @@ impl<'a> H264<'a> {
             return Err(format!(
                 "{} of the {} frames from frame {} on decode; it is damaged",
                 shown.count,
-                part.samples.len(),
-                part.samples.start
+                gop.samples.len(),
+                gop.samples.start
             ));
         }
         Ok(())
@@ -150,16 +150,16 @@ impl<'a> H264<'a> {
 
 /// Takes the frames of a part in the order they are shown.
 struct Shown<'p> {
-    part: &'p Part,
+    gop: &'p Gop,
     wanted: &'p [usize],
-    coding: Coding,
+    coding: YuvCoding,
     turns: u8,
     count: usize,
 }
 
 impl Shown<'_> {
     fn take(&mut self, frame: &DecodedYUV<'_>, sink: &mut Sink<'_>) -> Result<(), String> {
-        let number = self.part.frames.get(self.count).copied().flatten();
+        let number = self.gop.frames.get(self.count).copied().flatten();
         self.count += 1;
         let Some(place) = number.and_then(|number| self.wanted.binary_search(&number).ok()) else {
             return Ok(());
@@ -173,13 +173,13 @@ impl Shown<'_> {
         ];
         let short = || "the decoder gave less than a frame".to_string();
         let rgb = self.coding.to_rgb(size, planes).ok_or_else(short)?;
-        let image = turned(size, rgb, self.turns).ok_or_else(short)?;
+        let image = rotated(size, rgb, self.turns).ok_or_else(short)?;
         sink(place, image)
     }
 }
 
 /// A picture after so many quarter turns clockwise.
-fn turned((width, height): (usize, usize), rgb: Vec<u8>, turns: u8) -> Option<Image> {
+fn rotated((width, height): (usize, usize), rgb: Vec<u8>, turns: u8) -> Option<Image> {
     if turns == 0 {
         return Image::new(width, height, rgb);
     }
@@ -192,7 +192,7 @@ fn turned((width, height): (usize, usize), rgb: Vec<u8>, turns: u8) -> Option<Im
     Image::new(image.width() as usize, image.height() as usize, image.into_raw())
 }
 
-fn has_key_frame(data: &[u8], track: &Track, sample: &Sample) -> Result<bool, String> {
+fn has_key_frame(data: &[u8], track: &Track, sample: &TrackSample) -> Result<bool, String> {
     let Some(description) = track.descriptions.get(sample.description) else { return Ok(false) };
     for nal in nals(data, description, sample) {
         if nal?.first().is_some_and(|head| head & 31 == IDR) {
@@ -212,7 +212,7 @@ fn append(stream: &mut Vec<u8>, nal: &[u8]) {
 fn nals<'a>(
     data: &'a [u8],
     description: &Avcc,
-    sample: &Sample,
+    sample: &TrackSample,
 ) -> impl Iterator<Item = Result<&'a [u8], String>> + use<'a> {
     let size = usize::from(description.length_size);
     let mut rest = data.get(sample.start..sample.start + sample.length).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Films: from encoded bytes to the frames that are wanted of them.
 //!
-//! [`Film::open`] reads an outline, which is how many frames there are and when each is shown,
-//! without decoding a picture. [`Sampling`] chooses, and [`Film::frames`] decodes in order and hands
+//! [`Video::open`] reads an outline, which is how many frames there are and when each is shown,
+//! without decoding a picture. [`Sampling`] chooses, and [`Video::frames`] decodes in order and hands
 //! over what was chosen, one frame at a time: nothing but the decoder's own pictures and the frame
 //! at hand is in memory.
 //!
@@ -10,8 +10,6 @@
 
 mod animation;
 pub(crate) mod clip;
-#[cfg(feature = "video-h264")]
-mod colour;
 #[cfg(feature = "video-ffmpeg")]
 mod ffmpeg;
 #[cfg(feature = "video-h264")]
@@ -21,20 +19,22 @@ mod mp4;
 mod sampling;
 #[cfg(feature = "video-h264")]
 mod sps;
+#[cfg(feature = "video-h264")]
+mod yuv;
 
 use crate::Image;
 use crate::error::printable;
-use crate::film::{is_animated_png, is_animated_webp};
+use crate::media_type::{is_animated_png, is_animated_webp};
 
 pub use clip::FrameSink;
 pub use sampling::{Method, Sampling};
 
 /// Most pixels of a frame; above what H.264 allows and twice those of 4K.
-pub const MOST_PIXELS: u64 = 1 << 24;
+pub const MAX_FRAME_PIXELS: u64 = 1 << 24;
 
 /// The form a film is in, by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+enum Container {
     Gif,
     Apng,
     WebP,
@@ -57,7 +57,7 @@ pub enum Decoder {
 
 /// What is known of a film before a frame is decoded.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Outline {
+pub struct VideoIndex {
     /// The seconds from which each frame is shown, in order.
     pub times: Vec<f64>,
     /// When the last frame ends, in seconds.
@@ -65,13 +65,13 @@ pub struct Outline {
 }
 
 /// A film, still encoded.
-pub struct Film<'a> {
-    outline: Outline,
-    source: Source<'a>,
+pub struct Video<'a> {
+    index: VideoIndex,
+    backend: Backend<'a>,
 }
 
 /// What its frames are read from.
-enum Source<'a> {
+enum Backend<'a> {
     Animation(animation::Animation<'a>),
     #[cfg(feature = "video-h264")]
     H264(h264::H264<'a>),
@@ -79,24 +79,24 @@ enum Source<'a> {
     Ffmpeg(ffmpeg::Ffmpeg),
 }
 
-/// What [`Film::frames`] gives each frame to: its place among those wanted, and the picture.
+/// What [`Video::frames`] gives each frame to: its place among those wanted, and the picture.
 pub type Sink<'s> = dyn FnMut(usize, Image) -> Result<(), String> + 's;
 
-fn form(data: &[u8]) -> Form {
+fn container(data: &[u8]) -> Container {
     if data.starts_with(b"GIF87a") || data.starts_with(b"GIF89a") {
-        Form::Gif
+        Container::Gif
     } else if is_animated_png(data) {
-        Form::Apng
+        Container::Apng
     } else if is_animated_webp(data) {
-        Form::WebP
+        Container::WebP
     } else if matches!(data.get(4..8), Some(b"ftyp" | b"moov" | b"mdat" | b"wide")) {
-        Form::Mp4
+        Container::Mp4
     } else {
-        Form::Other
+        Container::Other
     }
 }
 
-impl<'a> Film<'a> {
+impl<'a> Video<'a> {
     /// Reads the outline of a film.
     ///
     /// # Errors
@@ -111,22 +111,22 @@ impl<'a> Film<'a> {
     /// As [`Self::open`].
     pub fn open_with(data: &'a [u8], decoder: Decoder) -> Result<Self, String> {
         // Decoders quote what they found in the file.
-        Self::outlined(data, decoder).map_err(|reason| printable(&reason).into_owned())
+        Self::indexed(data, decoder).map_err(|reason| printable(&reason).into_owned())
     }
 
-    fn outlined(data: &'a [u8], decoder: Decoder) -> Result<Self, String> {
+    fn indexed(data: &'a [u8], decoder: Decoder) -> Result<Self, String> {
         if data.is_empty() {
             return Err("it has no bytes".to_string());
         }
-        let form = form(data);
-        if let Form::Gif | Form::Apng | Form::WebP = form {
-            let (outline, animation) = animation::Animation::open(data, form)?;
-            return Self::checked(outline, Source::Animation(animation));
+        let container = container(data);
+        if let Container::Gif | Container::Apng | Container::WebP = container {
+            let (video_index, animation) = animation::Animation::open(data, container)?;
+            return Self::checked(video_index, Backend::Animation(animation));
         }
         let mut reason = "no decoder in this build reads it".to_string();
-        if form == Form::Mp4 && decoder != Decoder::Ffmpeg {
+        if container == Container::Mp4 && decoder != Decoder::Ffmpeg {
             match Self::h264(data) {
-                Ok(film) => return Ok(film),
+                Ok(video) => return Ok(video),
                 Err(said) => reason = said,
             }
         }
@@ -134,13 +134,13 @@ impl<'a> Film<'a> {
         if decoder != Decoder::H264 && cfg!(feature = "video-ffmpeg") {
             return Self::ffmpeg(data);
         }
-        Err(format!("{reason}{}", Self::way_out(form)))
+        Err(format!("{reason}{}", Self::way_out(container)))
     }
 
     #[cfg(feature = "video-h264")]
     fn h264(data: &'a [u8]) -> Result<Self, String> {
-        let (outline, h264) = h264::H264::open(data)?;
-        Self::checked(outline, Source::H264(h264))
+        let (video_index, h264) = h264::H264::open(data)?;
+        Self::checked(video_index, Backend::H264(h264))
     }
 
     #[cfg(not(feature = "video-h264"))]
@@ -150,8 +150,8 @@ impl<'a> Film<'a> {
 
     #[cfg(feature = "video-ffmpeg")]
     fn ffmpeg(data: &'a [u8]) -> Result<Self, String> {
-        let (outline, ffmpeg) = ffmpeg::Ffmpeg::open(data)?;
-        Self::checked(outline, Source::Ffmpeg(ffmpeg))
+        let (video_index, ffmpeg) = ffmpeg::Ffmpeg::open(data)?;
+        Self::checked(video_index, Backend::Ffmpeg(ffmpeg))
     }
 
     #[cfg(not(feature = "video-ffmpeg"))]
@@ -160,26 +160,26 @@ impl<'a> Film<'a> {
     }
 
     /// Which build reads a film that this one does not.
-    fn way_out(form: Form) -> &'static str {
-        match (form, cfg!(feature = "video-h264"), cfg!(feature = "video-ffmpeg")) {
+    fn way_out(container: Container) -> &'static str {
+        match (container, cfg!(feature = "video-h264"), cfg!(feature = "video-ffmpeg")) {
             (_, _, true) => "",
-            (Form::Mp4, false, _) => {
+            (Container::Mp4, false, _) => {
                 "; build with --features video-h264 (H.264 alone) or video-ffmpeg, or store its frames in a folder"
             }
             _ => "; build with --features video-ffmpeg, or store its frames in a folder",
         }
     }
 
-    fn checked(outline: Outline, source: Source<'a>) -> Result<Self, String> {
-        if outline.times.is_empty() {
+    fn checked(video_index: VideoIndex, backend: Backend<'a>) -> Result<Self, String> {
+        if video_index.times.is_empty() {
             return Err("it has no frame".to_string());
         }
-        Ok(Self { outline, source })
+        Ok(Self { index: video_index, backend })
     }
 
     /// How many frames it has, and when they are shown.
-    pub fn outline(&self) -> &Outline {
-        &self.outline
+    pub fn index(&self) -> &VideoIndex {
+        &self.index
     }
 
     /// Decodes the frames `wanted`, strictly increasing, and hands each to `sink` as it comes.
@@ -188,7 +188,7 @@ impl<'a> Film<'a> {
     /// # Errors
     /// In words: the frame that does not decode and why, or what `sink` said.
     pub fn frames(&self, wanted: &[usize], sink: &mut Sink<'_>) -> Result<(), String> {
-        let last = self.outline.times.len() - 1;
+        let last = self.index.times.len() - 1;
         let ordered = wanted.windows(2).all(|pair| pair[0] < pair[1]);
         if !ordered || wanted.last().is_some_and(|&index| index > last) {
             return Err(format!(
@@ -198,12 +198,12 @@ impl<'a> Film<'a> {
         if wanted.is_empty() {
             return Ok(());
         }
-        let decoded = match &self.source {
-            Source::Animation(animation) => animation.frames(wanted, sink),
+        let decoded = match &self.backend {
+            Backend::Animation(animation) => animation.frames(wanted, sink),
             #[cfg(feature = "video-h264")]
-            Source::H264(h264) => h264.frames(wanted, sink),
+            Backend::H264(h264) => h264.frames(wanted, sink),
             #[cfg(feature = "video-ffmpeg")]
-            Source::Ffmpeg(ffmpeg) => ffmpeg.frames(wanted, sink),
+            Backend::Ffmpeg(ffmpeg) => ffmpeg.frames(wanted, sink),
         };
         decoded.map_err(|reason| printable(&reason).into_owned())
     }
@@ -217,7 +217,7 @@ impl<'a> Film<'a> {
         sampling: Sampling,
         stream: &mut aurora_kernels::random::Stream,
     ) -> Result<Vec<Image>, String> {
-        let wanted = sampling.pick(&self.outline.times, self.outline.end, stream);
+        let wanted = sampling.pick(&self.index.times, self.index.end, stream);
         let mut out = Vec::with_capacity(wanted.len());
         self.frames(&wanted, &mut |_, image| {
             out.push(image);
@@ -232,9 +232,9 @@ fn check_size(width: u64, height: u64) -> Result<(), String> {
     if width == 0 || height == 0 {
         return Err("its frames have no pixels".to_string());
     }
-    if width.saturating_mul(height) > MOST_PIXELS {
+    if width.saturating_mul(height) > MAX_FRAME_PIXELS {
         return Err(format!(
-            "its frames are {width} x {height}; more than {MOST_PIXELS} pixels are not decoded"
+            "its frames are {width} x {height}; more than {MAX_FRAME_PIXELS} pixels are not decoded"
         ));
     }
     Ok(())

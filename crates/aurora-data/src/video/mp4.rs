@@ -9,7 +9,7 @@ use mp4_atom::{
 
 /// One encoded picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Sample {
+pub(super) struct TrackSample {
     /// Where it lies in the file.
     pub start: usize,
     /// Its bytes.
@@ -24,7 +24,7 @@ pub(super) struct Sample {
 #[derive(Debug)]
 pub(super) struct Track {
     /// In decoding order.
-    pub samples: Vec<Sample>,
+    pub samples: Vec<TrackSample>,
     /// Parameter sets and the size of NAL lengths, for each description.
     pub descriptions: Vec<Avcc>,
     /// Ticks a second.
@@ -112,7 +112,7 @@ fn name(codec: &Codec) -> String {
 }
 
 /// The samples by the tables of sizes, chunks and times.
-fn samples(data: &[u8], stbl: &Stbl, descriptions: usize) -> Result<Vec<Sample>, String> {
+fn samples(data: &[u8], stbl: &Stbl, descriptions: usize) -> Result<Vec<TrackSample>, String> {
     let sizes: Box<dyn Iterator<Item = u32> + '_> = match &stbl.stsz.samples {
         StszSamples::Different { sizes } => Box::new(sizes.iter().copied()),
         // A count alone takes no bytes, but its samples do.
@@ -148,7 +148,7 @@ fn samples(data: &[u8], stbl: &Stbl, descriptions: usize) -> Result<Vec<Sample>,
             )));
         }
         if size > 0 {
-            samples.push(Sample {
+            samples.push(TrackSample {
                 start: start as usize,
                 length: size as usize,
                 shown: decoded.saturating_add(offset),

@@ -1,12 +1,12 @@
 //! What a sequence parameter set of H.264 says of its pictures (ITU-T H.264, 7.3.2.1 and annex E).
 
-use super::colour::Coding;
+use super::yuv::YuvCoding;
 
 /// A sequence parameter set, as far as it matters here.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Sps {
     /// How brightness and colour are coded.
-    pub coding: Coding,
+    pub coding: YuvCoding,
     /// Size in pixels, before cropping.
     pub width: u64,
     /// See `width`.
@@ -84,13 +84,13 @@ fn parse(bits: &mut Bits<'_>) -> Option<Result<Sps, String>> {
         }
     }
     // Whatever is wrong behind this point leaves the usual coding in place.
-    let coding = colour(bits).unwrap_or_default();
+    let coding = yuv_coding(bits).unwrap_or_default();
     Some(Ok(Sps { coding, width, height: 16 * rows }))
 }
 
 /// The colour description of the usability information, if there is one.
-fn colour(bits: &mut Bits<'_>) -> Option<Coding> {
-    let mut coding = Coding::default();
+fn yuv_coding(bits: &mut Bits<'_>) -> Option<YuvCoding> {
+    let mut coding = YuvCoding::default();
     if !bits.flag()? {
         return Some(coding);
     }

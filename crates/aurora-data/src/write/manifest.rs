@@ -155,7 +155,7 @@ pub(super) fn work(samples: &[Sample], options: &ShardOptions) -> String {
         let kind = match &sample.visual {
             Visual::Image(_) => "picture",
             Visual::Frames(_) => "frames",
-            Visual::Film(_) => "film",
+            Visual::Video(_) => "film",
         };
         let lengths: Vec<u64> = sample.visual.contents().iter().map(crate::Content::len).collect();
         hash.update(format!("\n{kind} {lengths:?} "));

@@ -11,11 +11,11 @@ use image::{ExtendedColorType, ImageEncoder as _, ImageFormat};
 use serde::Serialize;
 
 use super::ShardOptions;
-use crate::film::{Kind, kind};
 use crate::image::sniff;
+use crate::media_type::{MediaType, media_type};
 use crate::question::{QuestionId, Weighed};
 use crate::video::clip::pick_stored;
-use crate::video::{Film, Sampling};
+use crate::video::{Sampling, Video};
 use crate::{Content, Error, Image, Result, Sample, Split, Visual};
 
 /// How a picture is encoded.
@@ -127,17 +127,17 @@ fn visual(
                 .collect::<Result<_, String>>()?;
             if stored.is_empty() { Err("it has no frame".to_string()) } else { Ok(stored) }
         }
-        Visual::Film(content) => {
+        Visual::Video(content) => {
             let data = read(content)?;
             let Some(sampling) = options.video else {
-                let extension = film_extension(&data);
+                let extension = video_extension(&data);
                 return Ok(vec![(extension.to_string(), data.into_owned())]);
             };
-            let film = Film::open(&data)?;
-            let outline = film.outline();
-            let wanted = sampling.pick(&outline.times, outline.end, stream);
+            let video = Video::open(&data)?;
+            let video_index = video.index();
+            let wanted = sampling.pick(&video_index.times, video_index.end, stream);
             let mut stored = Vec::with_capacity(wanted.len());
-            film.frames(&wanted, &mut |place, frame| {
+            video.frames(&wanted, &mut |place, frame| {
                 let frame = match options.size {
                     Some(size) if is_larger(&frame, size) => {
                         frame.resize(size, None).map_err(|e| e.to_string())?
@@ -175,7 +175,7 @@ fn image_file(
         let scaled = decoded.resize(size, None).map_err(|e| e.to_string())?;
         return Ok((options.encoding.extension(), options.encoding.encode(&scaled)?));
     }
-    if kind(&data) == Some(Kind::Film) {
+    if media_type(&data) == Some(MediaType::Video) {
         return Ok((options.encoding.extension(), options.encoding.encode(&decoded)?));
     }
     let extension = match sniff(&data) {
@@ -187,7 +187,7 @@ fn image_file(
 }
 
 /// The extension under which the reader of shards knows a film.
-fn film_extension(data: &[u8]) -> &'static str {
+fn video_extension(data: &[u8]) -> &'static str {
     match data {
         [b'G', b'I', b'F', ..] => "gif",
         [0x89, b'P', ..] => "apng",

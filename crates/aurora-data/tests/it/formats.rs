@@ -80,17 +80,17 @@ fn flickr30k_takes_the_base_name() {
 }
 
 #[test]
-fn clips_are_folders_of_frames_or_films() {
+fn clips_are_folders_of_frames_or_videos() {
     let folder = images();
     let samples = read(&fixture("msrvtt_train.jsonl"), &options(&folder));
     assert_eq!(samples.len(), 3, "a row is a sample");
     assert_eq!(samples[1].captions, ["somebody stirs a pot"]);
     assert_eq!(samples[0].concept, samples[1].concept);
     assert!(matches!(&samples[0].visual, Visual::Frames(frames) if frames.len() == 2));
-    assert!(matches!(&samples[2].visual, Visual::Film(_)));
+    assert!(matches!(&samples[2].visual, Visual::Video(_)));
     let options = Options { format: Format::Didemo, ..options(&folder) };
     let samples = read(&fixture("didemo_test.jsonl"), &options);
-    assert!(matches!(&samples[0].visual, Visual::Film(_)));
+    assert!(matches!(&samples[0].visual, Visual::Video(_)));
     assert_eq!(samples[0].captions[0].split(' ').count(), 40, "a paragraph keeps 40 words");
 }
 

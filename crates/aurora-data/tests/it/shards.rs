@@ -82,7 +82,7 @@ fn clips_and_questions_in_a_shard() {
     let samples = shard::parse("s.tar", &bytes).unwrap();
     let frames = [a, b.clone()].map(|data| Content::Memory(data.into()));
     assert_eq!(samples[0].visual, Visual::Frames(frames.to_vec()));
-    assert!(matches!(samples[1].visual, Visual::Film(_)));
+    assert!(matches!(samples[1].visual, Visual::Video(_)));
     let question = samples[1].question.as_ref().unwrap();
     assert_eq!(question.text, "who is it?");
     assert_eq!(question.id, Some(QuestionId::Number(7)));
@@ -260,7 +260,7 @@ fn folders_of_frames_with_words_beside_them() {
     assert_eq!(names, ["f1.png", "f9.png", "f10.png"]);
     fs::write(path.join("b.txt"), "it moves").unwrap();
     let samples = folder::read(path, Captions::Required).unwrap();
-    assert!(matches!(samples[0].visual, Visual::Film(_)));
+    assert!(matches!(samples[0].visual, Visual::Video(_)));
 }
 
 #[cfg(unix)]

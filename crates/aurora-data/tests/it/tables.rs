@@ -73,11 +73,11 @@ fn a_persons_own_table_in_three_forms() {
 }
 
 #[test]
-fn a_film_that_a_row_names() {
+fn a_video_that_a_row_names() {
     let folder = own("captions.csv", b"image,caption\nb.gif,it moves\n");
     fs::write(folder.path().join("b.gif"), b"GIF89a").unwrap();
     let options = Options { captions: Captions::Required, ..Options::default() };
-    assert!(matches!(read(folder.path(), &options)[0].visual, Visual::Film(_)));
+    assert!(matches!(read(folder.path(), &options)[0].visual, Visual::Video(_)));
 }
 
 /// MSR-VTT has captions; a person's own table may ask about clips, and be named as a file.

@@ -19,8 +19,8 @@ fn memory(data: Vec<u8>) -> Content {
     Content::Memory(Arc::from(data))
 }
 
-fn film(name: &str) -> Content {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/films").join(name);
+fn video(name: &str) -> Content {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/videos").join(name);
     memory(fs::read(path).unwrap())
 }
 
@@ -91,7 +91,7 @@ fn every_kind_of_sample_is_read_back() {
     let mut samples = images(3);
     samples.push(sample("frames", Visual::Frames(frames)));
     for name in ["solid.gif", "clear.apng", "clear.webp", "reordered.mp4", "matroska.mkv"] {
-        samples.push(sample(name, Visual::Film(film(name))));
+        samples.push(sample(name, Visual::Video(video(name))));
     }
     let answers = Answers::Annotators(["red", "red", "blue"].map(String::from).to_vec());
     let question = Question::new(Some(QuestionId::Number(7)), "What colour?", answers);
@@ -115,7 +115,7 @@ fn every_kind_of_sample_is_read_back() {
 fn an_image_that_moves_stays_an_image() {
     let folder = tempfile::tempdir().unwrap();
     let names = ["solid.gif", "clear.apng", "clear.webp"];
-    let samples = names.map(|name| sample(name, Visual::Image(film(name))));
+    let samples = names.map(|name| sample(name, Visual::Image(video(name))));
     for (out, encoding) in [("jpg", Encoding::Jpeg), ("png", Encoding::Png)] {
         let out = folder.path().join(out);
         let options = ShardOptions { encoding, ..ShardOptions::default() };
@@ -133,11 +133,11 @@ fn an_image_that_moves_stays_an_image() {
 }
 
 #[test]
-fn films_become_frames() {
+fn videos_become_frames() {
     let folder = tempfile::tempdir().unwrap();
     let samples = [
-        sample("a", Visual::Film(film("solid.gif"))),
-        sample("b", Visual::Film(film("clear.webp"))),
+        sample("a", Visual::Video(video("solid.gif"))),
+        sample("b", Visual::Video(video("clear.webp"))),
         sample(
             "c",
             Visual::Frames((0..9).map(|i| memory(encoded_image(8, 8, [i * 9; 3], Png))).collect()),
@@ -271,7 +271,7 @@ fn broken_samples_stop_a_run_or_are_left_out_and_listed() {
         let mut samples = images(6);
         samples[1].visual = Visual::Image(memory(b"no picture".to_vec()));
         samples[4].captions.clear();
-        samples[5].visual = Visual::Film(memory(b"GIF89a".to_vec()));
+        samples[5].visual = Visual::Video(memory(b"GIF89a".to_vec()));
         samples
     };
     let folder = tempfile::tempdir().unwrap();
@@ -324,7 +324,7 @@ prop_compose! {
         let visual = match kind {
             0 => Visual::Image(data(0)),
             1 => Visual::Frames((0..frames as u8).map(data).collect()),
-            _ => Visual::Film(film("solid.gif")),
+            _ => Visual::Video(video("solid.gif")),
         };
         let answers = weights.into_iter().map(|(answer, weight)| Weighed { answer, weight });
         let question = question.and_then(|text| {

@@ -67,7 +67,7 @@ def x264(*options):
     return "-c:v", "libx264", "-crf", "20", "-bitexact", "-map_metadata", "-1", *options
 
 
-def films():
+def videos():
     # Two groups of frames that are shown in another order than they are coded.
     ffmpeg(*source("64x48"), "-t", 2, *x264("-pix_fmt", "yuv420p", "-g", 12, "-bf", 3), HERE / "reordered.mp4")
     # What telephones write: no reordering, and a picture that lies on its side. Its size is no multiple of 16.
@@ -138,5 +138,5 @@ def animations():
         expect(film.replace(".", "_"), seen, times)
 
 
-films()
+videos()
 animations()

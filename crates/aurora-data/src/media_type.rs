@@ -4,26 +4,26 @@ use crate::image::sniff;
 
 /// How many bytes decide. The chunk that makes a PNG an APNG comes after the colour profile, if
 /// there is one.
-pub(crate) const HEAD: usize = 1 << 14;
+pub(crate) const SNIFF_BYTES: usize = 1 << 14;
 
 /// What can be seen in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum MediaType {
     /// One picture.
     Image,
     /// Several frames: GIF, APNG, animated WebP or a video.
-    Film,
+    Video,
 }
 
 /// What a file that begins with `head` shows, if it is one of the formats known here.
-pub(crate) fn kind(head: &[u8]) -> Option<Kind> {
+pub(crate) fn media_type(head: &[u8]) -> Option<MediaType> {
     let animated = is_animated_png(head) || is_animated_webp(head);
     let video = head.starts_with(b"GIF87a")
         || head.starts_with(b"GIF89a")
         || head.get(4..8) == Some(b"ftyp") // MP4, QuickTime
         || head.starts_with(&[0x1a, 0x45, 0xdf, 0xa3]) // Matroska, WebM
         || (head.starts_with(b"RIFF") && head.get(8..12) == Some(b"AVI "));
-    if animated || video { Some(Kind::Film) } else { sniff(head).map(|_| Kind::Image) }
+    if animated || video { Some(MediaType::Video) } else { sniff(head).map(|_| MediaType::Image) }
 }
 
 /// Whether an extended WebP's flags say that it moves.
@@ -56,23 +56,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn films_are_told_from_images() {
+    fn videos_are_told_from_images() {
         let chunk = |name: &[u8; 4], data: &[u8]| {
             [&(data.len() as u32).to_be_bytes()[..], name, data, &[0; 4]].concat()
         };
         let png = |chunks: &[Vec<u8>]| [b"\x89PNG\r\n\x1a\n".to_vec(), chunks.concat()].concat();
         let (ihdr, idat) = (chunk(b"IHDR", &[0; 13]), chunk(b"IDAT", b"acTL"));
-        assert_eq!(kind(&png(&[ihdr.clone(), idat.clone()])), Some(Kind::Image));
+        assert_eq!(media_type(&png(&[ihdr.clone(), idat.clone()])), Some(MediaType::Image));
         let moving = png(&[ihdr.clone(), chunk(b"gAMA", &[0; 4]), chunk(b"acTL", &[0; 8]), idat]);
-        assert_eq!(kind(&moving), Some(Kind::Film));
+        assert_eq!(media_type(&moving), Some(MediaType::Video));
         let endless = png(&[ihdr, u32::MAX.to_be_bytes().to_vec(), b"iCCP".to_vec()]);
-        assert_eq!(kind(&endless), Some(Kind::Image));
+        assert_eq!(media_type(&endless), Some(MediaType::Image));
         let webp = |flags: u8| [b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0", &[flags][..]].concat();
-        assert_eq!(kind(&webp(0x10)), Some(Kind::Image));
-        assert_eq!(kind(&webp(0x12)), Some(Kind::Film));
-        assert_eq!(kind(b"GIF89a"), Some(Kind::Film));
-        assert_eq!(kind(b"\0\0\0\x20ftypisom"), Some(Kind::Film));
-        assert_eq!(kind(b"RIFF\0\0\0\0WAVE"), None);
-        assert_eq!(kind(b""), None);
+        assert_eq!(media_type(&webp(0x10)), Some(MediaType::Image));
+        assert_eq!(media_type(&webp(0x12)), Some(MediaType::Video));
+        assert_eq!(media_type(b"GIF89a"), Some(MediaType::Video));
+        assert_eq!(media_type(b"\0\0\0\x20ftypisom"), Some(MediaType::Video));
+        assert_eq!(media_type(b"RIFF\0\0\0\0WAVE"), None);
+        assert_eq!(media_type(b""), None);
     }
 }

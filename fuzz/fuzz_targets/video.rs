@@ -3,21 +3,21 @@
 
 #![no_main]
 
-use aurora_data::video::Film;
+use aurora_data::video::Video;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     let fine = |message: &String| !message.is_empty() && !message.contains(char::is_control);
-    match Film::open(bytes) {
-        Ok(film) => {
-            let frames = film.outline().times.len();
+    match Video::open(bytes) {
+        Ok(video) => {
+            let frames = video.index().times.len();
             assert!(frames > 0);
             let mut wanted = vec![0];
             if (2..64).contains(&frames) {
                 wanted.push(frames - 1);
             }
             let mut seen = 0;
-            let decoded = film.frames(&wanted, &mut |place, image| {
+            let decoded = video.frames(&wanted, &mut |place, image| {
                 assert_eq!(place, seen);
                 seen += 1;
                 assert_eq!(image.rgb().len(), 3 * image.width() * image.height());

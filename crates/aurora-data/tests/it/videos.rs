@@ -1,4 +1,4 @@
-//! Films: that their frames are those that ffmpeg and Pillow see (`films/make.py` wrote both down),
+//! Films: that their frames are those that ffmpeg and Pillow see (`videos/make.py` wrote both down),
 //! and that whatever is wrong with one is said.
 
 #![allow(clippy::print_stdout, reason = "how far off frames are, and what was not run")]
@@ -6,15 +6,15 @@
 use std::path::{Path, PathBuf};
 
 use aurora_data::Image;
-use aurora_data::video::{Decoder, Film, Sampling};
+use aurora_data::video::{Decoder, Sampling, Video};
 use aurora_kernels::random::Stream;
 use proptest::prelude::*;
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/films")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/videos")
 }
 
-fn film(name: &str) -> Vec<u8> {
+fn video(name: &str) -> Vec<u8> {
     std::fs::read(folder().join(name)).unwrap()
 }
 
@@ -40,9 +40,9 @@ fn difference(a: &Image, b: &Image) -> u8 {
     a.rgb().iter().zip(b.rgb()).map(|(a, b)| a.abs_diff(*b)).max().unwrap()
 }
 
-fn decode(film: &Film<'_>, wanted: &[usize]) -> Result<Vec<(usize, Image)>, String> {
+fn decode(video: &Video<'_>, wanted: &[usize]) -> Result<Vec<(usize, Image)>, String> {
     let mut out = Vec::new();
-    film.frames(wanted, &mut |place, image| {
+    video.frames(wanted, &mut |place, image| {
         out.push((place, image));
         Ok(())
     })?;
@@ -51,20 +51,20 @@ fn decode(film: &Film<'_>, wanted: &[usize]) -> Result<Vec<(usize, Image)>, Stri
 
 /// Every frame alone, all of them, and every third are what they should be, within `most` of 255.
 fn check(name: &str, like: &str, decoder: Decoder, most: u8) {
-    let data = film(name);
-    let film = Film::open_with(&data, decoder).unwrap();
+    let data = video(name);
+    let video = Video::open_with(&data, decoder).unwrap();
     let (frames, times) = expected(like);
-    let outline = film.outline();
-    assert_eq!(outline.times.len(), times.len(), "{name}");
-    for (found, time) in outline.times.iter().zip(&times) {
+    let video_index = video.index();
+    assert_eq!(video_index.times.len(), times.len(), "{name}");
+    for (found, time) in video_index.times.iter().zip(&times) {
         assert!((found - time).abs() < 1e-4, "{name}: {found} {time}");
     }
-    assert!(outline.end > *outline.times.last().unwrap(), "{name}");
+    assert!(video_index.end > *video_index.times.last().unwrap(), "{name}");
     let mut worst = 0;
     let wholes: Vec<Vec<usize>> =
         vec![(0..times.len()).collect(), (0..times.len()).step_by(3).collect()];
     for wanted in wholes.into_iter().chain((0..times.len()).map(|index| vec![index])) {
-        let seen = decode(&film, &wanted).unwrap();
+        let seen = decode(&video, &wanted).unwrap();
         assert_eq!(seen.len(), wanted.len(), "{name}");
         for ((place, image), (at, index)) in seen.iter().zip(wanted.iter().enumerate()) {
             assert_eq!(*place, at);
@@ -78,12 +78,12 @@ fn check(name: &str, like: &str, decoder: Decoder, most: u8) {
 
 fn refused(data: &[u8]) -> String {
     // Animated pictures have one decoder; ffmpeg is not to be asked about what is none.
-    let film = match Film::open_with(data, Decoder::H264) {
+    let video = match Video::open_with(data, Decoder::H264) {
         Err(reason) => return reason,
-        Ok(film) => film,
+        Ok(video) => video,
     };
-    let all: Vec<usize> = (0..film.outline().times.len()).collect();
-    decode(&film, &all).unwrap_err()
+    let all: Vec<usize> = (0..video.index().times.len()).collect();
+    decode(&video, &all).unwrap_err()
 }
 
 const ANIMATIONS: [&str; 6] =
@@ -99,51 +99,51 @@ fn animated_images_are_what_pillow_sees() {
 }
 
 #[test]
-fn a_sampled_film_gives_as_many_frames_as_it_has() {
-    let data = film("solid.gif");
-    let film = Film::open(&data).unwrap();
+fn a_sampled_video_gives_as_many_frames_as_it_has() {
+    let data = video("solid.gif");
+    let video = Video::open(&data).unwrap();
     let mut stream = Stream::new(1, "frames", 0, 0);
-    assert_eq!(film.sample(Sampling::Uniform(2), &mut stream).unwrap().len(), 2);
-    assert_eq!(film.sample(Sampling::Random(8), &mut stream).unwrap().len(), 5);
+    assert_eq!(video.sample(Sampling::Uniform(2), &mut stream).unwrap().len(), 2);
+    assert_eq!(video.sample(Sampling::Random(8), &mut stream).unwrap().len(), 5);
     let (frames, _) = expected("solid_gif");
-    assert_eq!(film.sample(Sampling::Uniform(1), &mut stream).unwrap(), [frames[2].clone()]);
+    assert_eq!(video.sample(Sampling::Uniform(1), &mut stream).unwrap(), [frames[2].clone()]);
 }
 
 #[test]
 fn frames_out_of_order_or_past_the_end_are_refused() {
-    let data = film("solid.gif");
-    let film = Film::open(&data).unwrap();
+    let data = video("solid.gif");
+    let video = Video::open(&data).unwrap();
     for wanted in [&[1, 1][..], &[2, 1], &[5]] {
-        assert!(decode(&film, wanted).unwrap_err().contains("the last"), "{wanted:?}");
+        assert!(decode(&video, wanted).unwrap_err().contains("the last"), "{wanted:?}");
     }
-    assert!(decode(&film, &[]).unwrap().is_empty());
-    let said = film.frames(&[0], &mut |_, _| Err("enough".to_string())).unwrap_err();
+    assert!(decode(&video, &[]).unwrap().is_empty());
+    let said = video.frames(&[0], &mut |_, _| Err("enough".to_string())).unwrap_err();
     assert_eq!(said, "enough");
 }
 
 #[test]
-fn what_is_no_film_is_said() {
+fn what_is_no_video_is_said() {
     assert_eq!(refused(b""), "it has no bytes");
     assert!(refused(b"GIF89a").contains("it is cut"), "{}", refused(b"GIF89a"));
-    let text = Film::open_with(b"not a film at all", Decoder::H264).err().unwrap();
+    let text = Video::open_with(b"not a film at all", Decoder::H264).err().unwrap();
     assert!(text.starts_with("no decoder in this build reads it"), "{text}");
 }
 
 /// Headers that speak of more than any film has are refused before anything is allocated.
 #[test]
 fn bombs_are_refused_by_their_headers() {
-    let mut gif = film("solid.gif");
+    let mut gif = video("solid.gif");
     gif[6..10].copy_from_slice(&[0xff; 4]);
     assert!(refused(&gif).contains("65535 x 65535"), "{}", refused(&gif));
     // A frame that is larger than the screen.
-    let mut gif = film("solid.gif");
+    let mut gif = video("solid.gif");
     let frame = gif.windows(9).position(|w| w == [b',', 0, 0, 0, 0, 40, 0, 30, 0]).unwrap();
     gif[frame + 5..frame + 9].copy_from_slice(&[0xff; 4]);
     assert!(refused(&gif).contains("65535 x 65535"), "{}", refused(&gif));
-    let mut png = film("over.apng");
+    let mut png = video("over.apng");
     png[16..24].copy_from_slice(&[0, 0, 0xc3, 0x50, 0, 0, 0xc3, 0x50]);
     assert!(refused(&png).contains("50000 x 50000"), "{}", refused(&png));
-    let mut webp = film("solid.webp");
+    let mut webp = video("solid.webp");
     webp[24..30].copy_from_slice(&[0x4f, 0xc3, 0, 0x4f, 0xc3, 0]);
     assert!(refused(&webp).contains("50000 x 50000"), "{}", refused(&webp));
     // Few bytes a frame, and as many frames as one likes.
@@ -154,7 +154,7 @@ fn bombs_are_refused_by_their_headers() {
     gif.push(b';');
     assert!(refused(&gif).contains("3000 frames of 4096 x 4096"), "{}", refused(&gif));
     // Frames that are spoken of and not there.
-    let mut png = film("over.apng");
+    let mut png = video("over.apng");
     let control = png.windows(4).position(|w| w == b"acTL").unwrap();
     png[control + 4..control + 8].copy_from_slice(&[0xff; 4]);
     assert!(refused(&png).contains("4294967295 frames and has 5"), "{}", refused(&png));
@@ -164,7 +164,7 @@ fn bombs_are_refused_by_their_headers() {
 #[test]
 fn cut_animations_are_noticed() {
     for name in ANIMATIONS {
-        let whole = film(name);
+        let whole = video(name);
         for length in 0..whole.len() {
             let cut = &whole[..length];
             let said = refused(cut);
@@ -185,14 +185,14 @@ proptest! {
     fn damaged_animations_are_survived(
         which in 0..ANIMATIONS.len(), at: prop::sample::Index, bit in 0..8u32, more: prop::sample::Index,
     ) {
-        let mut data = film(ANIMATIONS[which]);
+        let mut data = video(ANIMATIONS[which]);
         for at in [at, more] {
             let at = at.index(data.len());
             data[at] ^= 1u8 << bit;
         }
-        if let Ok(film) = Film::open_with(&data, Decoder::H264) {
-            let all: Vec<usize> = (0..film.outline().times.len()).collect();
-            let _ = decode(&film, &all);
+        if let Ok(video) = Video::open_with(&data, Decoder::H264) {
+            let all: Vec<usize> = (0..video.index().times.len()).collect();
+            let _ = decode(&video, &all);
         }
     }
 }
@@ -201,12 +201,12 @@ proptest! {
 mod h264 {
     use super::*;
 
-    const FILMS: [&str; 7] =
+    const VIDEOS: [&str; 7] =
         ["reordered", "turned", "bt709", "full", "full601", "trimmed", "sizes"];
 
     #[test]
     fn frames_are_those_of_ffmpeg() {
-        for name in FILMS {
+        for name in VIDEOS {
             // Frames keep their own sizes; ffmpeg brings them all to the first's.
             let like = if name == "sizes" { "sizes_own" } else { name };
             check(&format!("{name}.mp4"), like, Decoder::H264, 2);
@@ -214,12 +214,12 @@ mod h264 {
     }
 
     fn said(data: &[u8]) -> String {
-        let film = match Film::open_with(data, Decoder::H264) {
+        let video = match Video::open_with(data, Decoder::H264) {
             Err(reason) => return reason,
-            Ok(film) => film,
+            Ok(video) => video,
         };
-        let all: Vec<usize> = (0..film.outline().times.len()).collect();
-        decode(&film, &all).err().unwrap_or_else(|| "nothing".to_string())
+        let all: Vec<usize> = (0..video.index().times.len()).collect();
+        decode(&video, &all).err().unwrap_or_else(|| "nothing".to_string())
     }
 
     /// Overwrites what follows the first place of `mark`.
@@ -230,14 +230,14 @@ mod h264 {
     }
 
     #[test]
-    fn what_is_wrong_with_a_film_is_said() {
-        let whole = film("reordered.mp4");
+    fn what_is_wrong_with_a_video_is_said() {
+        let whole = video("reordered.mp4");
         let changed = |mark: &[u8], skip: usize, bytes: &[u8]| {
             let mut data = whole.clone();
             put(&mut data, mark, skip, bytes);
             said(&data)
         };
-        assert!(said(&film("mpeg4.mp4")).contains("not H.264"), "{}", said(&film("mpeg4.mp4")));
+        assert!(said(&video("mpeg4.mp4")).contains("not H.264"), "{}", said(&video("mpeg4.mp4")));
         // Tables: a frame past the end of the file, more frames than bytes, chunks that are missing.
         let text = changed(b"stco", 8, &[0x7f, 0xff, 0xff, 0xff]);
         assert!(text.contains("past the end of the file"), "{text}");
@@ -263,8 +263,8 @@ mod h264 {
 
     /// The moov box lies at the end of these files, so a cut at any place takes it away.
     #[test]
-    fn cut_films_are_noticed() {
-        let whole = film("reordered.mp4");
+    fn cut_videos_are_noticed() {
+        let whole = video("reordered.mp4");
         for length in 0..whole.len() {
             let text = said(&whole[..length]);
             assert_ne!(text, "nothing", "{length}");
@@ -275,10 +275,10 @@ mod h264 {
         #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn damaged_films_are_survived(
-            which in 0..FILMS.len(), at: prop::sample::Index, bit in 0..8u32, more: prop::sample::Index,
+        fn damaged_videos_are_survived(
+            which in 0..VIDEOS.len(), at: prop::sample::Index, bit in 0..8u32, more: prop::sample::Index,
         ) {
-            let mut data = film(&format!("{}.mp4", FILMS[which]));
+            let mut data = video(&format!("{}.mp4", VIDEOS[which]));
             for at in [at, more] {
                 let at = at.index(data.len());
                 data[at] ^= 1u8 << bit;
@@ -320,7 +320,7 @@ mod ffmpeg {
     /// Long groups of frames, three kinds of reordering, both decoders beside each other.
     #[cfg(feature = "video-h264")]
     #[test]
-    fn long_films_are_the_same_by_both() {
+    fn long_videos_are_the_same_by_both() {
         if !is_there() {
             return;
         }
@@ -342,12 +342,12 @@ mod ffmpeg {
                 return;
             }
             let data = std::fs::read(path).unwrap();
-            let films =
-                [Decoder::H264, Decoder::Ffmpeg].map(|d| Film::open_with(&data, d).unwrap());
-            let count = films[0].outline().times.len();
-            assert_eq!((count, films[1].outline().times.len()), (275, 275), "{name}");
+            let videos =
+                [Decoder::H264, Decoder::Ffmpeg].map(|d| Video::open_with(&data, d).unwrap());
+            let count = videos[0].index().times.len();
+            assert_eq!((count, videos[1].index().times.len()), (275, 275), "{name}");
             let wanted: Vec<usize> = (0..count).collect();
-            let [ours, theirs] = films.map(|film| decode(&film, &wanted).unwrap());
+            let [ours, theirs] = videos.map(|video| decode(&video, &wanted).unwrap());
             for ((index, ours), (_, theirs)) in ours.iter().zip(&theirs) {
                 let off = difference(ours, theirs);
                 assert!(off <= 2, "{name}: frame {index} is off by {off}");
@@ -360,10 +360,10 @@ mod ffmpeg {
         if !is_there() {
             return;
         }
-        let open = |data: &[u8]| Film::open_with(data, Decoder::Ffmpeg).err().unwrap();
+        let open = |data: &[u8]| Video::open_with(data, Decoder::Ffmpeg).err().unwrap();
         let text = open(b"not a film at all");
         assert!(text.starts_with("ffprobe: ") && text.contains("Invalid data"), "{text}");
-        let whole = film("reordered.mp4");
+        let whole = video("reordered.mp4");
         let text = open(&whole[..whole.len() / 2]);
         assert!(text.contains("moov atom not found"), "{text}");
         // A playlist may not lead anywhere.

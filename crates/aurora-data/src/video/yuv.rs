@@ -4,14 +4,14 @@
 
 /// How a film codes colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Coding {
+pub(super) struct YuvCoding {
     /// The matrix by its number in H.264, table E-5; 2 where it is not said.
     pub matrix: u32,
     /// Whether 0 to 255 are used, not 16 to 235.
     pub full_range: bool,
 }
 
-impl Default for Coding {
+impl Default for YuvCoding {
     fn default() -> Self {
         Self { matrix: 2, full_range: false }
     }
@@ -43,7 +43,7 @@ struct Weights {
     blue: i32,
 }
 
-impl Coding {
+impl YuvCoding {
     fn weights(self) -> Weights {
         // The shares of red and blue in brightness.
         let (red, blue) = match self.matrix {
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     fn pixel(matrix: u32, full_range: bool, [y, u, v]: [u8; 3]) -> [u8; 3] {
-        Coding { matrix, full_range }.weights().pixel(y, u, v)
+        YuvCoding { matrix, full_range }.weights().pixel(y, u, v)
     }
 
     #[test]
@@ -150,7 +150,7 @@ mod tests {
     fn planes_that_are_too_short_are_noticed() {
         let plane = |bytes: &'static [u8], stride| Plane { bytes, stride };
         let chroma = plane(&[128; 4], 2);
-        let coding = Coding { matrix: 2, full_range: true };
+        let coding = YuvCoding { matrix: 2, full_range: true };
         let planes = [plane(&[7; 9], 3), chroma, chroma];
         assert_eq!(coding.to_rgb((3, 3), planes), Some(vec![7; 27]));
         assert_eq!(coding.to_rgb((3, 4), planes), None);
