@@ -115,7 +115,7 @@ fn compared(loader: &Loader, expected: &Path) -> Result<Value> {
 /// Reads every picture of a shard, in order.
 fn read_pictures(samples: &[Sample]) -> Result<u64> {
     let mut bytes = 0;
-    for content in samples.iter().flat_map(|sample| sample.visual.contents()) {
+    for content in samples.iter().flat_map(|sample| sample.media.contents()) {
         bytes += content.bytes()?.len() as u64;
     }
     Ok(bytes)

@@ -11,7 +11,7 @@ fuzz_target!(|bytes: &[u8]| {
             for sample in samples {
                 assert!(!sample.key.starts_with('/') && !sample.key.split('/').any(|part| part == ".."));
                 assert!(!sample.captions.is_empty() || sample.question.is_some());
-                assert!(sample.visual.len() <= 64 * bytes.len() as u64 + (64 << 20));
+                assert!(sample.media.len() <= 64 * bytes.len() as u64 + (64 << 20));
             }
         }
         Err(error) => {

@@ -15,7 +15,7 @@ use crate::policy::Skips;
 use crate::source::{self, Options};
 use crate::transform::Transform;
 use crate::video::clip;
-use crate::{Content, Error, Image, Result, Sample, Split, Visual};
+use crate::{ByteSource, Error, Image, Media, Result, Sample, Split};
 
 /// When pictures are decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,15 +43,15 @@ impl Item {
             key: sample.key.clone(),
             reason,
         };
-        clip::first(&sample.visual).map_err(failed)
+        clip::first(&sample.media).map_err(failed)
     }
 }
 
 /// Lets go of a picture's encoded bytes in memory, once it is decoded. Clips keep theirs: only
 /// their first frame is.
-fn release(visual: &mut Visual) {
-    if let Visual::Image(content @ Content::Memory(_)) = visual {
-        *content = Content::default();
+fn release(media: &mut Media) {
+    if let Media::Image(content @ ByteSource::Memory(_)) = media {
+        *content = ByteSource::default();
     }
 }
 
@@ -106,7 +106,7 @@ impl Dataset {
             let next = concepts.len() as i64;
             let concept = *concepts.entry(name).or_insert(next);
             if image.is_some() {
-                release(&mut sample.visual);
+                release(&mut sample.media);
             }
             items.push(Item { sample, image, concept });
         }
@@ -156,7 +156,7 @@ impl Dataset {
                 let item = self.item(index)?;
                 let image = self.image(index)?.resize(size, None)?;
                 let mut sample = item.sample.clone();
-                release(&mut sample.visual);
+                release(&mut sample.media);
                 Ok(Item { sample, image: Some(image), concept: item.concept })
             })
             .collect::<Result<Vec<Item>>>()?;

@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use crate::media_type::{MediaType, SNIFF_BYTES, media_type};
 use crate::policy::Skips;
-use crate::sample::{Sample, Visual};
+use crate::sample::{Media, Sample};
 use crate::shard::{IMAGE_EXTENSIONS, with_words};
-use crate::{Content, Error, Result};
+use crate::{ByteSource, Error, Result};
 
 /// Whether the pictures of a folder need words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,11 +51,11 @@ pub fn read_with(path: &Path, captions: Captions, skips: &Skips) -> Result<Vec<S
     let mut with_words = BTreeSet::new();
     let mut images = 0usize;
     for file in found.iter().filter(|file| !is_words(file)) {
-        let made = visual(file).and_then(|visual| {
-            let Some(visual) = visual else { return Ok(None) };
+        let made = media(file).and_then(|media| {
+            let Some(media) = media else { return Ok(None) };
             images += 1;
             with_words.insert(words_name(file, ""));
-            sample(&shard, path, file, visual, captions).map(Some)
+            sample(&shard, path, file, media, captions).map(Some)
         });
         match made {
             Ok(sample) => out.extend(sample),
@@ -83,7 +83,7 @@ fn sample(
     shard: &Arc<str>,
     root: &Path,
     file: &Path,
-    visual: Visual,
+    media: Media,
     captions: Captions,
 ) -> Result<Sample> {
     let relative = file.strip_prefix(root).unwrap_or(file);
@@ -92,7 +92,7 @@ fn sample(
     let (json, text) = (beside(file, "json")?, beside(file, "txt")?);
     let json_name = format!("{key}.json");
     let json = json.as_deref().map(|data| (json_name.as_str(), data));
-    let sample = with_words(shard, key, visual, json, text.as_deref())?;
+    let sample = with_words(shard, key, media, json, text.as_deref())?;
     let words = !sample.captions.is_empty() || sample.question.is_some();
     if captions == Captions::Required && !words {
         return Err(Error::NoCaption { shard: shard.to_string(), key: sample.key });
@@ -101,17 +101,17 @@ fn sample(
 }
 
 /// What a file or a clip's folder shows; none if it is neither picture nor film.
-fn visual(path: &Path) -> Result<Option<Visual>> {
+fn media(path: &Path) -> Result<Option<Media>> {
     if path.is_dir() {
         return frames(path).map(Some);
     }
-    let content = Content::file(path)?;
+    let content = ByteSource::file(path)?;
     let named = extension(path).is_some_and(|e| IMAGE_EXTENSIONS.contains(&e.as_str()));
     Ok(match media_type(&content.head(SNIFF_BYTES)?) {
         // A film without a picture's name counts where somebody has said something about it.
-        Some(MediaType::Video) if named || has_words(path) => Some(Visual::Video(content)),
-        Some(MediaType::Image) => Some(Visual::Image(content)),
-        _ if named => Some(Visual::Image(content)),
+        Some(MediaType::Video) if named || has_words(path) => Some(Media::Video(content)),
+        Some(MediaType::Image) => Some(Media::Image(content)),
+        _ if named => Some(Media::Image(content)),
         _ => None,
     })
 }
@@ -120,7 +120,7 @@ fn visual(path: &Path) -> Result<Option<Visual>> {
 ///
 /// # Errors
 /// When the folder cannot be read or holds no picture.
-pub fn frames(folder: &Path) -> Result<Visual> {
+pub fn frames(folder: &Path) -> Result<Media> {
     let mut found = Vec::new();
     for path in entries(folder)? {
         let named = extension(&path).is_some_and(|e| IMAGE_EXTENSIONS.contains(&e.as_str()));
@@ -138,7 +138,7 @@ pub fn frames(folder: &Path) -> Result<Visual> {
         let number: Option<u64> = stem.get(digits..).and_then(|number| number.parse().ok());
         (stem.get(..digits).unwrap_or_default().to_string(), number, stem)
     });
-    found.into_iter().map(Content::file).collect::<Result<_>>().map(Visual::Frames)
+    found.into_iter().map(ByteSource::file).collect::<Result<_>>().map(Media::Frames)
 }
 
 /// Every file below `folder`, and every folder in it that is a clip; what is hidden is left out.

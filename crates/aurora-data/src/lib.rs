@@ -1,8 +1,8 @@
 #![doc = include_str!("../README.md")]
 
+pub mod byte_source;
 pub mod caption;
 pub mod check;
-pub mod content;
 mod dataset;
 mod digest;
 pub mod embedded;
@@ -24,8 +24,8 @@ pub mod video;
 pub mod write;
 
 pub use self::image::{Crop, Image, MAX_PIXELS};
+pub use byte_source::ByteSource;
 pub use caption::Keywords;
-pub use content::Content;
 pub use dataset::{Dataset, Decode};
 pub use digest::fingerprint;
 pub use error::{Error, Result, printable, quoting};
@@ -37,6 +37,6 @@ pub use loader::{
 };
 pub use policy::{OnError, Skipped, Skips};
 pub use question::{Answers, Question, QuestionId, Weighed};
-pub use sample::{Sample, Split, Visual};
+pub use sample::{Media, Sample, Split};
 pub use tokens::{Padding, Special, Tokens};
 pub use transform::{Augment, Evaluation, Operation, Released, Transform};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::byte_source::ByteSource;
 use crate::caption::{MAX_IMAGE_WORDS, MAX_VIDEO_WORDS, clean};
-use crate::content::Content;
 use crate::question::{Answers, Question, QuestionId};
 
 /// One of the three parts of a dataset.
@@ -52,18 +52,18 @@ impl FromStr for Split {
 
 /// What there is to see, still encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Visual {
+pub enum Media {
     /// One picture: WebP, PNG or JPEG.
-    Image(Content),
+    Image(ByteSource),
     /// The frames of a clip, in order, each a picture of its own.
-    Frames(Vec<Content>),
+    Frames(Vec<ByteSource>),
     /// One file that holds several frames: GIF, APNG, animated WebP or a video.
-    Video(Content),
+    Video(ByteSource),
 }
 
-impl Visual {
+impl Media {
     /// The contents it consists of.
-    pub fn contents(&self) -> &[Content] {
+    pub fn contents(&self) -> &[ByteSource] {
         match self {
             Self::Image(content) | Self::Video(content) => std::slice::from_ref(content),
             Self::Frames(frames) => frames,
@@ -77,7 +77,7 @@ impl Visual {
 
     /// How many encoded bytes there are.
     pub fn len(&self) -> u64 {
-        self.contents().iter().map(Content::len).sum()
+        self.contents().iter().map(ByteSource::len).sum()
     }
 
     /// Whether there is nothing to see.
@@ -94,7 +94,7 @@ pub struct Sample {
     /// The picture's name in it: the path up to the first dot of the file name.
     pub key: String,
     /// The picture or clip.
-    pub visual: Visual,
+    pub media: Media,
     /// Captions, cleaned (see [`crate::caption::clean`]). A shard's picture has at least one, or a
     /// question; a folder's may have neither.
     pub captions: Vec<String>,
@@ -154,10 +154,10 @@ impl Record {
     pub fn into_sample(
         self,
         (shard, key): (&Arc<str>, String),
-        visual: Visual,
+        media: Media,
         text: &str,
     ) -> Sample {
-        let words = if visual.is_clip() { MAX_VIDEO_WORDS } else { MAX_IMAGE_WORDS };
+        let words = if media.is_clip() { MAX_VIDEO_WORDS } else { MAX_IMAGE_WORDS };
         let tidy = |text: &str| Some(clean(text, words)).filter(|text| !text.is_empty());
         let captions = self.caption.iter().chain(self.captions.iter().flatten());
         let captions = captions.map(String::as_str).chain(text.lines()).filter_map(tidy).collect();
@@ -165,7 +165,7 @@ impl Record {
         Sample {
             shard: Arc::clone(shard),
             key,
-            visual,
+            media,
             captions,
             question: self
                 .question

@@ -19,11 +19,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::content::{Content, SharedFile};
+use crate::byte_source::{ByteSource, SharedFile};
 use crate::error::{printable, quoting};
 use crate::media_type::{MediaType, SNIFF_BYTES, media_type};
 use crate::policy::Skips;
-use crate::sample::{Record, Sample, Visual};
+use crate::sample::{Media, Record, Sample};
 use crate::{Error, Result};
 
 /// Extensions that mark a picture in a shard; which format it is, its content says.
@@ -57,10 +57,10 @@ pub fn read_with(path: &Path, skips: &Skips) -> Result<Vec<Sample>> {
     let name = path.display().to_string();
     let start = file.read_at(0, file.len().min(2))?;
     if start.starts_with(&gzip::START) {
-        let bytes = Content::file(path)?;
+        let bytes = ByteSource::file(path)?;
         return parse_with(&name, &bytes.bytes()?, skips);
     }
-    let archive = Archive::File(Arc::new(file));
+    let archive = TarBytes::File(Arc::new(file));
     samples(&name, &archive, files(&name, &archive)?, skips)
 }
 
@@ -74,20 +74,20 @@ pub fn parse(name: &str, bytes: &[u8]) -> Result<Vec<Sample>> {
 
 fn parse_with(name: &str, bytes: &[u8], skips: &Skips) -> Result<Vec<Sample>> {
     let archive = if bytes.starts_with(&gzip::START) {
-        Archive::Memory(Cow::Owned(gzip::unpacked(name, bytes)?))
+        TarBytes::Memory(Cow::Owned(gzip::unpacked(name, bytes)?))
     } else {
-        Archive::Memory(Cow::Borrowed(bytes))
+        TarBytes::Memory(Cow::Borrowed(bytes))
     };
     samples(name, &archive, files(name, &archive)?, skips)
 }
 
 /// The bytes of a tar.
-enum Archive<'a> {
+enum TarBytes<'a> {
     Memory(Cow<'a, [u8]>),
     File(Arc<SharedFile>),
 }
 
-impl Archive<'_> {
+impl TarBytes<'_> {
     fn len(&self) -> u64 {
         match self {
             Self::Memory(bytes) => bytes.len() as u64,
@@ -105,12 +105,12 @@ impl Archive<'_> {
     }
 
     /// A range, to be read later if it can be.
-    fn content(&self, (offset, len): Range) -> Content {
+    fn content(&self, (offset, len): Range) -> ByteSource {
         match self {
             Self::Memory(bytes) => {
-                Content::Memory(slice(bytes, (offset, len)).unwrap_or_default().into())
+                ByteSource::Memory(slice(bytes, (offset, len)).unwrap_or_default().into())
             }
-            Self::File(file) => Content::Part { file: Arc::clone(file), offset, len },
+            Self::File(file) => ByteSource::Part { file: Arc::clone(file), offset, len },
         }
     }
 }
@@ -130,7 +130,7 @@ struct File {
 }
 
 /// Walks the archive. Names longer than a header holds come as GNU or pax entries before it.
-fn files(shard: &str, tar: &Archive<'_>) -> Result<Vec<File>> {
+fn files(shard: &str, tar: &TarBytes<'_>) -> Result<Vec<File>> {
     let truncated = |place: String, reason: &str| Error::Truncated {
         shard: shard.to_string(),
         place,
@@ -202,7 +202,12 @@ fn files(shard: &str, tar: &Archive<'_>) -> Result<Vec<File>> {
 }
 
 /// The bytes of an entry that is read whole: words, or a name.
-fn words<'a>(shard: &str, path: &str, tar: &'a Archive<'_>, range: Range) -> Result<Cow<'a, [u8]>> {
+fn words<'a>(
+    shard: &str,
+    path: &str,
+    tar: &'a TarBytes<'_>,
+    range: Range,
+) -> Result<Cow<'a, [u8]>> {
     let refuse =
         |reason: String| Error::Record { shard: shard.to_string(), file: path.to_string(), reason };
     if range.1 > WORDS {
@@ -221,25 +226,30 @@ fn pax_path(data: &[u8]) -> Option<String> {
 /// What was found under one key.
 #[derive(Default)]
 struct Parts {
-    image: Option<Content>,
-    video: Option<Content>,
-    frames: BTreeMap<u64, Content>,
+    image: Option<ByteSource>,
+    video: Option<ByteSource>,
+    frames: BTreeMap<u64, ByteSource>,
     json: Option<File>,
     text: Option<File>,
 }
 
 impl Parts {
     /// Everything that there is to see; it should be one thing.
-    fn visuals(&mut self) -> Vec<Visual> {
-        let frames: Vec<Content> = std::mem::take(&mut self.frames).into_values().collect();
-        let frames = (!frames.is_empty()).then_some(Visual::Frames(frames));
-        let image = self.image.take().map(Visual::Image);
-        image.into_iter().chain(self.video.take().map(Visual::Video)).chain(frames).collect()
+    fn all_media(&mut self) -> Vec<Media> {
+        let frames: Vec<ByteSource> = std::mem::take(&mut self.frames).into_values().collect();
+        let frames = (!frames.is_empty()).then_some(Media::Frames(frames));
+        let image = self.image.take().map(Media::Image);
+        image.into_iter().chain(self.video.take().map(Media::Video)).chain(frames).collect()
     }
 }
 
 /// Brings the files of each key together, in the order of the keys.
-fn samples(shard: &str, tar: &Archive<'_>, files: Vec<File>, skips: &Skips) -> Result<Vec<Sample>> {
+fn samples(
+    shard: &str,
+    tar: &TarBytes<'_>,
+    files: Vec<File>,
+    skips: &Skips,
+) -> Result<Vec<Sample>> {
     let mut parts: BTreeMap<String, Parts> = BTreeMap::new();
     let mut left_out: BTreeSet<String> = BTreeSet::new();
     for file in files {
@@ -279,7 +289,7 @@ fn samples(shard: &str, tar: &Archive<'_>, files: Vec<File>, skips: &Skips) -> R
 /// Puts a file to the others of its key.
 fn put(
     shard: &str,
-    tar: &Archive<'_>,
+    tar: &TarBytes<'_>,
     parts: &mut BTreeMap<String, Parts>,
     (key, extension): (&str, &str),
     file: File,
@@ -331,10 +341,10 @@ fn stays_inside(shard: &str, path: &str) -> Result<()> {
 }
 
 /// One sample of what was found under its key.
-fn sample(shard: &Arc<str>, tar: &Archive<'_>, key: String, mut part: Parts) -> Result<Sample> {
-    let mut visuals = part.visuals();
-    let visual = match (visuals.pop(), visuals.is_empty()) {
-        (Some(visual), true) => visual,
+fn sample(shard: &Arc<str>, tar: &TarBytes<'_>, key: String, mut part: Parts) -> Result<Sample> {
+    let mut all_media = part.all_media();
+    let media = match (all_media.pop(), all_media.is_empty()) {
+        (Some(media), true) => media,
         (Some(_), false) => return Err(Error::Duplicate { shard: shard.to_string(), key }),
         (None, _) => return Err(Error::NoImage { shard: shard.to_string(), key }),
     };
@@ -345,7 +355,7 @@ fn sample(shard: &Arc<str>, tar: &Archive<'_>, key: String, mut part: Parts) -> 
     let (json, text) = (read(&part.json)?, read(&part.text)?);
     let json_name = part.json.as_ref().map_or("", |file| file.path.as_str());
     let json = json.as_deref().map(|data| (json_name, data));
-    let sample = with_words(shard, key, visual, json, text.as_deref())?;
+    let sample = with_words(shard, key, media, json, text.as_deref())?;
     if sample.captions.is_empty() && sample.question.is_none() {
         return Err(Error::NoCaption { shard: shard.to_string(), key: sample.key });
     }
@@ -363,7 +373,7 @@ fn frame_number(extension: &str) -> Option<u64> {
 pub(crate) fn with_words(
     shard: &Arc<str>,
     key: String,
-    visual: Visual,
+    media: Media,
     json: Option<(&str, &[u8])>,
     text: Option<&[u8]>,
 ) -> Result<Sample> {
@@ -383,5 +393,5 @@ pub(crate) fn with_words(
             reason: e.to_string(),
         })?,
     };
-    Ok(record.into_sample((shard, key), visual, text))
+    Ok(record.into_sample((shard, key), media, text))
 }

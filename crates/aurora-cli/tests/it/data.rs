@@ -39,7 +39,7 @@ fn pictures_and_clips_become_shards() {
 
     works(folder.path(), "data shard clips --video --frames 4 --encoding webp --out films");
     let samples = aurora_data::shard::read(&folder.path().join("films/shard-000000.tar")).unwrap();
-    let aurora_data::Visual::Frames(frames) = &samples[0].visual else { panic!() };
+    let aurora_data::Media::Frames(frames) = &samples[0].media else { panic!() };
     assert_eq!(frames.len(), 4);
     let frame = aurora_data::Image::decode(&frames[0].bytes().unwrap()).unwrap();
     assert_eq!(frame.rgb()[..3], [20, 10, 200]);

@@ -13,7 +13,7 @@ use super::report::{Bin, Sharing, Sizes, Tiny, sharing};
 use crate::digest::hexadecimal;
 use crate::policy::Skipped;
 use crate::video::clip;
-use crate::{Content, Image, Sample, Visual};
+use crate::{ByteSource, Image, Media, Sample};
 
 /// Borders between the columns of the histogram of shorter sides.
 const BORDERS: [usize; 8] = [0, TINY, 64, 128, 224, 384, 768, 1536];
@@ -46,12 +46,12 @@ enum Key<'a> {
 }
 
 impl<'a> Key<'a> {
-    fn of(content: &'a Content) -> Self {
+    fn of(content: &'a ByteSource) -> Self {
         match content {
-            Content::Memory(data) => Self::Memory(Arc::as_ptr(data).cast()),
-            Content::File { path, .. } => Self::File(path),
-            Content::Part { file, offset, .. } => Self::Part(file.path(), *offset),
-            Content::Packed { pack, index, .. } => Self::Packed(pack.path(), *index),
+            ByteSource::Memory(data) => Self::Memory(Arc::as_ptr(data).cast()),
+            ByteSource::File { path, .. } => Self::File(path),
+            ByteSource::Part { file, offset, .. } => Self::Part(file.path(), *offset),
+            ByteSource::Packed { archive, index, .. } => Self::Packed(archive.path(), *index),
         }
     }
 }
@@ -63,12 +63,12 @@ pub(super) fn look(
     progress: &(dyn Fn(&str, u64, u64) + Sync),
 ) -> Seen {
     let mut numbers: HashMap<Key<'_>, usize> = HashMap::new();
-    let mut contents: Vec<(&Content, &Sample)> = Vec::new();
-    let mut visuals: HashMap<Vec<usize>, &Sample> = HashMap::new();
+    let mut contents: Vec<(&ByteSource, &Sample)> = Vec::new();
+    let mut all_media: HashMap<Vec<usize>, &Sample> = HashMap::new();
     let mut of_sample = Vec::with_capacity(samples.len());
     for sample in samples {
         let ids: Vec<usize> = sample
-            .visual
+            .media
             .contents()
             .iter()
             .map(|content| {
@@ -78,7 +78,7 @@ pub(super) fn look(
                 })
             })
             .collect();
-        visuals.entry(ids.clone()).or_insert(sample);
+        all_media.entry(ids.clone()).or_insert(sample);
         of_sample.push(ids);
     }
     let (done, total) = (AtomicU64::new(0), contents.len() as u64);
@@ -106,7 +106,7 @@ pub(super) fn look(
         }
     };
     let owners = of_sample.iter().zip(parts).filter_map(|(ids, part)| {
-        let first = visuals.get(ids)?;
+        let first = all_media.get(ids)?;
         Some((hash(ids)?, part.as_str(), name(first)))
     });
     let same = sharing(owners);
@@ -121,13 +121,13 @@ pub(super) fn look(
         .collect();
     tiny.sort();
     let sizes = sizes(looks.iter().filter_map(|look| Some(look.as_ref().ok()?.size)));
-    let clips = visuals.values().filter(|sample| sample.visual.is_clip());
-    let frames = clips.clone().map(|sample| match &sample.visual {
-        Visual::Frames(frames) => frames.len(),
+    let clips = all_media.values().filter(|sample| sample.media.is_clip());
+    let frames = clips.clone().map(|sample| match &sample.media {
+        Media::Frames(frames) => frames.len(),
         _ => 0,
     });
     Seen {
-        images: visuals.values().filter(|sample| !sample.visual.is_clip()).count(),
+        images: all_media.values().filter(|sample| !sample.media.is_clip()).count(),
         clips: clips.count(),
         frames: frames.sum(),
         problems: looks.into_iter().filter_map(Result::err).collect(),
@@ -138,7 +138,7 @@ pub(super) fn look(
 }
 
 /// Reads, hashes and decodes.
-fn see(content: &Content, sample: &Sample) -> Result<Look, Skipped> {
+fn see(content: &ByteSource, sample: &Sample) -> Result<Look, Skipped> {
     let broken = |reason: String| Skipped { what: place(content, sample), reason };
     let bytes = content.bytes().map_err(|e| broken(e.to_string()))?;
     if bytes.is_empty() {
@@ -146,8 +146,8 @@ fn see(content: &Content, sample: &Sample) -> Result<Look, Skipped> {
     }
     let hash = hexadecimal(&Sha256::digest(&bytes));
     // Of a film the first frame tells whether this build can decode it.
-    let image = match &sample.visual {
-        video @ Visual::Video(_) => clip::first(video),
+    let image = match &sample.media {
+        video @ Media::Video(_) => clip::first(video),
         _ => Image::decode(&bytes),
     };
     let image = image.map_err(broken)?;
@@ -160,9 +160,9 @@ fn name(sample: &Sample) -> String {
 }
 
 /// Where a content lies.
-fn place(content: &Content, sample: &Sample) -> String {
+fn place(content: &ByteSource, sample: &Sample) -> String {
     match content {
-        Content::File { path, .. } => path.display().to_string(),
+        ByteSource::File { path, .. } => path.display().to_string(),
         _ => name(sample),
     }
 }

@@ -19,8 +19,8 @@ use super::{Entry, ImageLookup, required};
 pub(super) fn entry(row: &Row, images: &ImageLookup) -> Result<Entry, String> {
     let clip = required(&row.clip_name, "clip_name", "MSR-VTT and DiDeMo")?;
     required(&row.caption, "caption", "MSR-VTT and DiDeMo")?;
-    let visual = images.clip(clip)?;
+    let media = images.clip(clip)?;
     let mut record = row.record();
     record.concept.get_or_insert_with(|| clip.clone());
-    Ok(Entry { key: clip.clone(), visual, record, together: false })
+    Ok(Entry { key: clip.clone(), media, record, together: false })
 }

@@ -17,7 +17,7 @@ use super::{Entry, ImageLookup, required};
 pub(super) fn entry(row: &Row, images: &ImageLookup) -> Result<Entry, String> {
     let image = required(&row.image, "image", "COCO")?;
     required(&row.caption, "caption", "COCO")?;
-    let visual = images.image(&[image])?;
+    let media = images.image(&[image])?;
     let record = row.image_record();
-    Ok(Entry { key: image.clone(), visual, record, together: row.image_id.is_none() })
+    Ok(Entry { key: image.clone(), media, record, together: row.image_id.is_none() })
 }

@@ -16,9 +16,9 @@ use super::{Entry, ImageLookup, required};
 pub(super) fn entry(row: &Row, images: &ImageLookup) -> Result<Entry, String> {
     let image = required(&row.image, "image", "Flickr30K")?;
     required(&row.caption, "caption", "Flickr30K")?;
-    let visual = images.image(&[base_name(image)])?;
+    let media = images.image(&[base_name(image)])?;
     let (key, record) = (base_name(image).to_string(), row.image_record());
-    Ok(Entry { key, visual, record, together: row.image_id.is_none() })
+    Ok(Entry { key, media, record, together: row.image_id.is_none() })
 }
 
 /// What follows the last slash.

@@ -7,13 +7,13 @@ use std::path::{Component, Path, PathBuf};
 use super::listed;
 use crate::media_type::{MediaType, SNIFF_BYTES, media_type};
 use crate::shard::VIDEO_EXTENSIONS;
-use crate::{Content, Visual, folder};
+use crate::{ByteSource, Media, folder};
 
 /// The folders that names begin at. What was found under a name is remembered: a benchmark names
 /// each picture five or twenty times.
 pub(super) struct ImageLookup {
     roots: Vec<PathBuf>,
-    found: RefCell<HashMap<String, Visual>>,
+    found: RefCell<HashMap<String, Media>>,
 }
 
 impl ImageLookup {
@@ -27,29 +27,29 @@ impl ImageLookup {
     }
 
     /// The picture of the first of `names` that is there.
-    pub fn image(&self, names: &[&str]) -> Result<Visual, String> {
+    pub fn image(&self, names: &[&str]) -> Result<Media, String> {
         self.look(names, |path| {
             let name = path.to_string_lossy().to_lowercase();
             // Photographs are not opened to see what they are: there are a hundred thousand.
             if name.ends_with(".jpg") || name.ends_with(".jpeg") {
-                return Content::file(path).map(Visual::Image).map_err(|e| e.to_string());
+                return ByteSource::file(path).map(Media::Image).map_err(|e| e.to_string());
             }
             seen(path)
         })
     }
 
     /// The picture, film or folder of frames of this name.
-    pub fn anything(&self, name: &str) -> Result<Visual, String> {
+    pub fn anything(&self, name: &str) -> Result<Media, String> {
         self.look(&[name], seen)
     }
 
     /// The clip of this name: a folder, a file, or a file with an extension of videos.
-    pub fn clip(&self, name: &str) -> Result<Visual, String> {
+    pub fn clip(&self, name: &str) -> Result<Media, String> {
         let with = VIDEO_EXTENSIONS.iter().map(|extension| format!("{name}.{extension}"));
         let names: Vec<String> = std::iter::once(name.to_string()).chain(with).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         self.look(&names, |path| match seen(path)? {
-            Visual::Image(_) => Err(format!("{} is a picture, not a clip", path.display())),
+            Media::Image(_) => Err(format!("{} is a picture, not a clip", path.display())),
             clip => Ok(clip),
         })
     }
@@ -58,11 +58,11 @@ impl ImageLookup {
     fn look(
         &self,
         names: &[&str],
-        see: impl Fn(&Path) -> Result<Visual, String>,
-    ) -> Result<Visual, String> {
+        see: impl Fn(&Path) -> Result<Media, String>,
+    ) -> Result<Media, String> {
         let name = names.first().copied().unwrap_or_default();
-        if let Some(visual) = self.found.borrow().get(name) {
-            return Ok(visual.clone());
+        if let Some(media) = self.found.borrow().get(name) {
+            return Ok(media.clone());
         }
         inside(name)?;
         let mut looked = Vec::new();
@@ -70,10 +70,10 @@ impl ImageLookup {
             for name in names {
                 let path = root.join(name);
                 if path.exists() {
-                    let visual = see(&path)?;
+                    let media = see(&path)?;
                     let key = names.first().copied().unwrap_or_default().to_string();
-                    self.found.borrow_mut().insert(key, visual.clone());
-                    return Ok(visual);
+                    self.found.borrow_mut().insert(key, media.clone());
+                    return Ok(media);
                 }
                 looked.push(path);
             }
@@ -89,15 +89,15 @@ impl ImageLookup {
 }
 
 /// What a path shows, by its first bytes.
-fn seen(path: &Path) -> Result<Visual, String> {
+fn seen(path: &Path) -> Result<Media, String> {
     let told = |e: crate::Error| e.to_string();
     if path.is_dir() {
         return folder::frames(path).map_err(told);
     }
-    let content = Content::file(path).map_err(told)?;
+    let content = ByteSource::file(path).map_err(told)?;
     match media_type(&content.head(SNIFF_BYTES).map_err(told)?) {
-        Some(MediaType::Image) => Ok(Visual::Image(content)),
-        Some(MediaType::Video) => Ok(Visual::Video(content)),
+        Some(MediaType::Image) => Ok(Media::Image(content)),
+        Some(MediaType::Video) => Ok(Media::Video(content)),
         None if content.is_empty() => Err(format!("{} is empty", path.display())),
         None => Err(format!(
             "{} is no picture or film: its first bytes are none of JPEG, PNG, WebP, GIF or a video",

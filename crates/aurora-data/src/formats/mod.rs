@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::policy::Skips;
 use crate::sample::Record;
 use crate::source::Options;
-use crate::{Error, Result, Sample, Split, Visual};
+use crate::{Error, Media, Result, Sample, Split};
 
 use image_lookup::ImageLookup;
 pub(crate) use rows::Row;
@@ -94,7 +94,7 @@ impl Format {
 struct Entry {
     /// The name of the picture or clip.
     key: String,
-    visual: Visual,
+    media: Media,
     record: Record,
     /// Whether rows of one picture are one sample with several captions.
     together: bool,
@@ -135,7 +135,7 @@ pub fn read(path: &Path, options: &Options, skips: &Skips) -> Result<Vec<Sample>
     for rows::Placed { place, row } in &rows {
         let made = format.entry(row, &images).and_then(|entry| {
             let (together, key) = (entry.together, entry.key.clone());
-            let sample = entry.record.into_sample((&shard, entry.key), entry.visual, "");
+            let sample = entry.record.into_sample((&shard, entry.key), entry.media, "");
             if sample.captions.is_empty() && sample.question.is_none() {
                 return Err(format!("nothing is said about {key}: no word is left of its caption"));
             }

@@ -20,6 +20,6 @@ pub(super) fn entry(row: &Row, images: &ImageLookup) -> Result<Entry, String> {
         QuestionId::Number(number) => format!("video{number}"),
         QuestionId::Name(name) => name.clone(),
     };
-    let visual = images.clip(&clip)?;
-    Ok(Entry { key: clip, visual, record: row.record(), together: false })
+    let media = images.clip(&clip)?;
+    Ok(Entry { key: clip, media, record: row.record(), together: false })
 }

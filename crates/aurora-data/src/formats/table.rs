@@ -27,10 +27,10 @@ pub(super) fn entry(row: &Row, images: &ImageLookup) -> Result<Entry, String> {
             "nothing is said about {name}; put words under `caption`, or `question` and `answer`"
         ));
     }
-    let visual = match &row.image {
+    let media = match &row.image {
         Some(_) => images.anything(name)?,
         None => images.clip(name)?,
     };
     let together = row.question.is_none() && row.image_id.is_none();
-    Ok(Entry { key: name.clone(), visual, record: row.image_record(), together })
+    Ok(Entry { key: name.clone(), media, record: row.image_record(), together })
 }

@@ -30,7 +30,7 @@ pub const VISUAL_GENOME_WEIGHT: f32 = 0.2;
 pub(super) fn entry(row: &Row, images: &ImageLookup) -> Result<Entry, String> {
     let image = required(&row.image, "image", "VQA")?;
     required(&row.question, "question", "VQA")?;
-    let visual = images.image(&[image])?;
+    let media = images.image(&[image])?;
     let mut record = row.record();
     if row.dataset.as_deref() == Some("vg") {
         let weighed = |answer| Weighed { answer, weight: VISUAL_GENOME_WEIGHT };
@@ -40,7 +40,7 @@ pub(super) fn entry(row: &Row, images: &ImageLookup) -> Result<Entry, String> {
             Answers::Weighed(answers) => answers,
         });
     }
-    Ok(Entry { key: image.clone(), visual, record, together: false })
+    Ok(Entry { key: image.clone(), media, record, together: false })
 }
 
 /// Reads the candidates that answers are chosen from: a JSON list of texts.

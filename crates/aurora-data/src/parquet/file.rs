@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use super::pages::{Pages, pages};
 use super::thrift::{I32, LIST, Reader, STRUCT, Stop};
-use crate::content::SharedFile;
+use crate::byte_source::SharedFile;
 use crate::{Error, Result};
 
 /// What a file begins and ends with.

@@ -18,7 +18,7 @@ use ::parquet::file::page_index::offset_index::PageLocation;
 
 use super::file::{ParquetFile, contained};
 use super::pages::{Page, Pages};
-use crate::content::Pack;
+use crate::byte_source::Archive;
 use crate::{Error, Result};
 
 /// Bytes of unpacked pages that are kept, over all files. The page at hand is kept even if it is
@@ -205,7 +205,7 @@ fn places_of(file: &ParquetFile, page: &Page, values: &[Option<ByteArray>]) -> O
 /// Bytes of a length before a value.
 const LENGTH: u64 = 4;
 
-impl Pack for ImageColumn {
+impl Archive for ImageColumn {
     fn path(&self) -> &Path {
         self.file.path()
     }

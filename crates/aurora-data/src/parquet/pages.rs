@@ -4,7 +4,7 @@ use ::parquet::basic::Compression;
 use ::parquet::file::metadata::ColumnChunkMetaData;
 
 use super::thrift::{I32, Reader, STRUCT, Stop};
-use crate::content::SharedFile;
+use crate::byte_source::SharedFile;
 
 /// Most bytes of a page when it is unpacked.
 const MOST_PAGE: u64 = 1 << 30;

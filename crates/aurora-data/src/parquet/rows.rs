@@ -10,12 +10,12 @@ use super::columns::Columns;
 use super::file::ParquetFile;
 use super::images::ImageColumn;
 use super::words::{Cell, Cells, Room};
-use crate::content::Pack;
+use crate::byte_source::Archive;
 use crate::error::quoting;
 use crate::folder::Captions;
 use crate::formats::Row;
 use crate::policy::Skips;
-use crate::{Content, Error, Result, Sample, Split, Visual};
+use crate::{ByteSource, Error, Media, Result, Sample, Split};
 
 /// Rows whose words are read at a time.
 const BATCH: u64 = 1024;
@@ -45,7 +45,7 @@ pub(crate) fn read(
                 .to_string(),
         ));
     }
-    let images: Arc<dyn Pack> = Arc::new(ImageColumn::new(Arc::clone(&file), columns.image));
+    let images: Arc<dyn Archive> = Arc::new(ImageColumn::new(Arc::clone(&file), columns.image));
     let shard: Arc<str> = path.display().to_string().into();
     let mut room = Room::new(file.len());
     let mut samples = Vec::new();
@@ -77,11 +77,11 @@ pub(crate) fn read(
                 done += 1;
                 let cells = read.iter_mut().map(|(field, cells)| (*field, cells.next()));
                 let key = key(row, paths.as_mut().and_then(Iterator::next));
-                let content = Content::Packed { pack: Arc::clone(&images), index: row, len };
+                let content = ByteSource::Packed { archive: Arc::clone(&images), index: row, len };
                 let made = row_of(cells).and_then(|row| {
                     let mut record = row.image_record();
                     record.split = record.split.or(split);
-                    let sample = record.into_sample((&shard, key), Visual::Image(content), "");
+                    let sample = record.into_sample((&shard, key), Media::Image(content), "");
                     let said = !sample.captions.is_empty() || sample.question.is_some();
                     if said || captions == Captions::Optional {
                         Ok(sample)

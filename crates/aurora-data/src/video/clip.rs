@@ -3,7 +3,7 @@
 use aurora_kernels::random::Stream;
 
 use super::{Sampling, Video};
-use crate::{Dataset, Error, Image, Result, Sample, Visual};
+use crate::{Dataset, Error, Image, Media, Result, Sample};
 
 /// What takes the frames, one after the other: the place of each in the clip, and the picture.
 pub type FrameSink<'s> = dyn FnMut(usize, &Image) -> Result<()> + 's;
@@ -25,12 +25,12 @@ impl Dataset {
         sink: &mut FrameSink<'_>,
     ) -> Result<usize> {
         let sample = self.sample(index)?;
-        match &sample.visual {
-            Visual::Image(_) => {
+        match &sample.media {
+            Media::Image(_) => {
                 sink(0, &*self.image(index)?)?;
                 Ok(1)
             }
-            Visual::Frames(stored) => {
+            Media::Frames(stored) => {
                 let wanted = pick_stored(stored.len(), sampling, stream);
                 for (place, &number) in wanted.iter().enumerate() {
                     let Some(frame) = stored.get(number) else { break };
@@ -40,7 +40,7 @@ impl Dataset {
                 }
                 some(sample, wanted.len())
             }
-            Visual::Video(video) => {
+            Media::Video(video) => {
                 let bytes = video.bytes()?;
                 let video = Video::open(&bytes).map_err(|reason| broken(sample, reason))?;
                 let video_index = video.index();
@@ -76,10 +76,10 @@ fn broken(sample: &Sample, reason: String) -> Error {
 }
 
 /// A picture, or the first frame of a clip.
-pub(crate) fn first(visual: &Visual) -> Result<Image, String> {
-    let content = visual.contents().first().ok_or("it is a clip without a frame")?;
+pub(crate) fn first(media: &Media) -> Result<Image, String> {
+    let content = media.contents().first().ok_or("it is a clip without a frame")?;
     let data = content.bytes().map_err(|e| e.to_string())?;
-    if !matches!(visual, Visual::Video(_)) {
+    if !matches!(media, Media::Video(_)) {
         return Image::decode(&data);
     }
     let mut frame = None;

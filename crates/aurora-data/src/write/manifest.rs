@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{ShardOptions, member, write_whole};
 use crate::digest::hexadecimal;
-use crate::{Error, Result, Sample, Skipped, Visual};
+use crate::{Error, Media, Result, Sample, Skipped};
 
 /// The manifest's name.
 pub const MANIFEST: &str = "manifest.json";
@@ -152,12 +152,13 @@ pub(super) fn work(samples: &[Sample], options: &ShardOptions) -> String {
     let ShardOptions { shard_bytes, size, encoding, video, seed, on_error, .. } = options;
     hash.update(format!("1 {shard_bytes} {size:?} {encoding:?} {video:?} {seed} {on_error:?}"));
     for sample in samples {
-        let kind = match &sample.visual {
-            Visual::Image(_) => "picture",
-            Visual::Frames(_) => "frames",
-            Visual::Video(_) => "film",
+        let kind = match &sample.media {
+            Media::Image(_) => "picture",
+            Media::Frames(_) => "frames",
+            Media::Video(_) => "film",
         };
-        let lengths: Vec<u64> = sample.visual.contents().iter().map(crate::Content::len).collect();
+        let lengths: Vec<u64> =
+            sample.media.contents().iter().map(crate::ByteSource::len).collect();
         hash.update(format!("\n{kind} {lengths:?} "));
         hash.update(member::record(sample));
     }

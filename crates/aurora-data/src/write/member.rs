@@ -16,7 +16,7 @@ use crate::media_type::{MediaType, media_type};
 use crate::question::{QuestionId, Weighed};
 use crate::video::clip::pick_stored;
 use crate::video::{Sampling, Video};
-use crate::{Content, Error, Image, Result, Sample, Split, Visual};
+use crate::{ByteSource, Error, Image, Media, Result, Sample, Split};
 
 /// How a picture is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -94,27 +94,27 @@ impl Members {
             reason,
         };
         let mut stream = Stream::new(options.seed, "frames", 0, number);
-        let mut files = visual(&sample.visual, options, &mut stream).map_err(failed)?;
+        let mut files = media_files(&sample.media, options, &mut stream).map_err(failed)?;
         files.push(("json".to_string(), record(sample)));
         Ok(Self { files })
     }
 }
 
-fn read(content: &Content) -> Result<std::borrow::Cow<'_, [u8]>, String> {
+fn read(content: &ByteSource) -> Result<std::borrow::Cow<'_, [u8]>, String> {
     content.bytes().map_err(|e| e.to_string())
 }
 
-fn visual(
-    visual: &Visual,
+fn media_files(
+    media: &Media,
     options: &ShardOptions,
     stream: &mut Stream,
 ) -> Result<Vec<(String, Vec<u8>)>, String> {
-    match visual {
-        Visual::Image(content) => {
+    match media {
+        Media::Image(content) => {
             let (extension, data) = image_file(content, options)?;
             Ok(vec![(extension.to_string(), data)])
         }
-        Visual::Frames(frames) => {
+        Media::Frames(frames) => {
             let sampling = options.video.unwrap_or(Sampling::Uniform(frames.len()));
             let picked = pick_stored(frames.len(), sampling, stream);
             let stored = picked.iter().filter_map(|&index| frames.get(index)).enumerate();
@@ -127,7 +127,7 @@ fn visual(
                 .collect::<Result<_, String>>()?;
             if stored.is_empty() { Err("it has no frame".to_string()) } else { Ok(stored) }
         }
-        Visual::Video(content) => {
+        Media::Video(content) => {
             let data = read(content)?;
             let Some(sampling) = options.video else {
                 let extension = video_extension(&data);
@@ -166,7 +166,7 @@ fn is_larger(image: &Image, size: usize) -> bool {
 /// shards would take it for a film. One that is stored as it is has been decoded all the same: what
 /// is broken is found now, not in the middle of a training.
 fn image_file(
-    content: &Content,
+    content: &ByteSource,
     options: &ShardOptions,
 ) -> Result<(&'static str, Vec<u8>), String> {
     let data = read(content)?;

@@ -5,9 +5,9 @@
 //! length and SHA-256, is replaced after each. A run that finds the manifest of the same work goes
 //! on behind the last shard that is what the manifest says.
 
-mod archive;
 mod manifest;
 mod member;
+mod shard_writer;
 
 use std::fs;
 use std::path::Path;
@@ -19,8 +19,8 @@ pub use member::Encoding;
 
 use crate::video::Sampling;
 use crate::{Error, OnError, Result, Sample, Skipped, Skips};
-use archive::Archive;
 use member::Members;
+use shard_writer::ShardWriter;
 
 /// How shards are written.
 #[derive(Debug, Clone, PartialEq)]
@@ -113,7 +113,7 @@ fn run(
         let skipped: usize = manifest.shards.iter().map(|shard| shard.skipped.len()).sum();
         let skips = Skips::new(options.on_error, options.limit.saturating_sub(skipped));
         let width = manifest.samples.to_string().len().max(6);
-        let mut shard: Option<Archive> = None;
+        let mut shard: Option<ShardWriter> = None;
         let mut told = 0;
         let rest = samples.get(next as usize..).unwrap_or_default();
         for chunk in rest.chunks(AHEAD * rayon::current_num_threads()) {
@@ -129,7 +129,7 @@ fn run(
                         skips.decide(format!("{}: {}", sample.shard, sample.key), error)?;
                     }
                     Ok(members) => {
-                        let bytes = archive::length(&members);
+                        let bytes = shard_writer::length(&members);
                         if let Some(full) =
                             shard.take_if(|shard| shard.bytes() + bytes > options.shard_bytes)
                         {
@@ -137,7 +137,7 @@ fn run(
                         }
                         let open = match &mut shard {
                             Some(open) => open,
-                            none => none.insert(Archive::create(out, manifest.shards.len())?),
+                            none => none.insert(ShardWriter::create(out, manifest.shards.len())?),
                         };
                         open.append(&format!("{next:0width$}"), &members)?;
                     }
@@ -165,14 +165,14 @@ fn run(
         manifest.complete = true;
         manifest.write(out)?;
     }
-    archive::remove_leftovers(out, manifest.shards.len())?;
+    shard_writer::remove_leftovers(out, manifest.shards.len())?;
     let replaced = known - kept;
     Ok(Written { manifest, kept, replaced })
 }
 
 /// Gives a shard its name and says so in the manifest.
 fn close(
-    shard: Archive,
+    shard: ShardWriter,
     next: u64,
     skips: &Skips,
     told: &mut usize,

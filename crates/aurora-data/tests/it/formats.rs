@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::common::{answers, encoded_image};
 use aurora_data::formats::vqa::{VISUAL_GENOME_WEIGHT, answer_list};
 use aurora_data::source::{self, Options};
-use aurora_data::{Format, QuestionId, Sample, Skips, Visual};
+use aurora_data::{Format, Media, QuestionId, Sample, Skips};
 use image::ImageFormat::Jpeg;
 
 fn fixture(name: &str) -> PathBuf {
@@ -51,7 +51,7 @@ fn coco() {
     assert_eq!(train[0].captions, ["a dog runs, on the beach"]);
     assert_eq!(train[0].concept.as_deref(), Some("coco_42"));
     assert_eq!(train[0].concept, train[1].concept);
-    assert!(matches!(&train[2].visual, Visual::Image(content) if content.len() > 100));
+    assert!(matches!(&train[2].media, Media::Image(content) if content.len() > 100));
     let test = read(&fixture("coco_karpathy_test.json"), &options(&folder));
     assert_eq!(test.len(), 1);
     assert_eq!(test[0].captions.len(), 5);
@@ -86,11 +86,11 @@ fn clips_are_folders_of_frames_or_videos() {
     assert_eq!(samples.len(), 3, "a row is a sample");
     assert_eq!(samples[1].captions, ["somebody stirs a pot"]);
     assert_eq!(samples[0].concept, samples[1].concept);
-    assert!(matches!(&samples[0].visual, Visual::Frames(frames) if frames.len() == 2));
-    assert!(matches!(&samples[2].visual, Visual::Video(_)));
+    assert!(matches!(&samples[0].media, Media::Frames(frames) if frames.len() == 2));
+    assert!(matches!(&samples[2].media, Media::Video(_)));
     let options = Options { format: Format::Didemo, ..options(&folder) };
     let samples = read(&fixture("didemo_test.jsonl"), &options);
-    assert!(matches!(&samples[0].visual, Visual::Video(_)));
+    assert!(matches!(&samples[0].media, Media::Video(_)));
     assert_eq!(samples[0].captions[0].split(' ').count(), 40, "a paragraph keeps 40 words");
 }
 

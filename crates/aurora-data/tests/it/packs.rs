@@ -145,7 +145,7 @@ fn splits_share_no_concept_and_no_caption_and_no_image() {
             assert_eq!(*concepts.entry(concept).or_insert(split), split, "{concept}");
             let caption = sample.captions[0].as_str();
             assert_eq!(*captions.entry(caption).or_insert(split), split, "{caption}");
-            let sum = Sha256::digest(&*sample.visual.contents()[0].bytes().unwrap()).to_vec();
+            let sum = Sha256::digest(&*sample.media.contents()[0].bytes().unwrap()).to_vec();
             assert_eq!(*images.entry(sum).or_insert(split), split, "{caption}");
         }
     }
@@ -194,7 +194,7 @@ fn the_manifest_covers_every_image() {
     for (shard, licence, samples) in &packs {
         for sample in samples {
             let row = &rows[&(*shard, sample.key.as_str())];
-            let sum = Sha256::digest(&*sample.visual.contents()[0].bytes().unwrap());
+            let sum = Sha256::digest(&*sample.media.contents()[0].bytes().unwrap());
             let sum: String = sum.iter().map(|b| format!("{b:02x}")).collect();
             assert_eq!(row[6], sum, "{shard} {}", sample.key);
             assert_eq!(row[5], *licence);

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use crate::common::{encoded_image, tar};
 use aurora_data::{
-    Captions, Content, Dataset, Decode, Error, OnError, QuestionId, Skips, Split, Visual, folder,
+    ByteSource, Captions, Dataset, Decode, Error, Media, OnError, QuestionId, Skips, Split, folder,
     shard,
 };
 use image::ImageFormat::{Jpeg, Png, WebP};
@@ -53,8 +53,8 @@ fn a_shard_on_disk_keeps_places_and_reads_later() {
     fs::write(&path, small()).unwrap();
     let (lazy, whole) = (shard::read(&path).unwrap(), shard::parse("s", &small()).unwrap());
     for (lazy, whole) in lazy.iter().zip(&whole) {
-        let [lazy, whole] = [lazy, whole].map(|s| &s.visual.contents()[0]);
-        assert!(matches!(lazy, Content::Part { .. }) && lazy.path() == Some(path.as_path()));
+        let [lazy, whole] = [lazy, whole].map(|s| &s.media.contents()[0]);
+        assert!(matches!(lazy, ByteSource::Part { .. }) && lazy.path() == Some(path.as_path()));
         assert_eq!(lazy.bytes().unwrap(), whole.bytes().unwrap());
         assert_eq!(lazy.head(8).unwrap(), whole.head(8).unwrap());
         assert_eq!(lazy.len(), whole.len());
@@ -63,7 +63,7 @@ fn a_shard_on_disk_keeps_places_and_reads_later() {
     fs::write(&path, &small()[..700]).unwrap();
     let error = shard::read(&path).unwrap_err();
     assert!(matches!(error, Error::Truncated { .. }), "{error}");
-    let error = lazy[1].visual.contents()[0].bytes().unwrap_err().to_string();
+    let error = lazy[1].media.contents()[0].bytes().unwrap_err().to_string();
     assert!(error.contains("has become shorter"), "{error}");
 }
 
@@ -80,9 +80,9 @@ fn clips_and_questions_in_a_shard() {
         ("moves.json", json),
     ]);
     let samples = shard::parse("s.tar", &bytes).unwrap();
-    let frames = [a, b.clone()].map(|data| Content::Memory(data.into()));
-    assert_eq!(samples[0].visual, Visual::Frames(frames.to_vec()));
-    assert!(matches!(samples[1].visual, Visual::Video(_)));
+    let frames = [a, b.clone()].map(|data| ByteSource::Memory(data.into()));
+    assert_eq!(samples[0].media, Media::Frames(frames.to_vec()));
+    assert!(matches!(samples[1].media, Media::Video(_)));
     let question = samples[1].question.as_ref().unwrap();
     assert_eq!(question.text, "who is it?");
     assert_eq!(question.id, Some(QuestionId::Number(7)));
@@ -252,7 +252,7 @@ fn folders_of_frames_with_words_beside_them() {
     let samples = folder::read(path, Captions::Required).unwrap();
     assert_eq!(samples.len(), 1, "a film without words is left alone");
     assert_eq!((samples[0].key.as_str(), &samples[0].captions[0][..]), ("walk.v2", "a walk"));
-    let Visual::Frames(frames) = &samples[0].visual else { panic!("frames") };
+    let Media::Frames(frames) = &samples[0].media else { panic!("frames") };
     let names: Vec<String> = frames
         .iter()
         .map(|f| f.path().unwrap().file_name().unwrap().display().to_string())
@@ -260,7 +260,7 @@ fn folders_of_frames_with_words_beside_them() {
     assert_eq!(names, ["f1.png", "f9.png", "f10.png"]);
     fs::write(path.join("b.txt"), "it moves").unwrap();
     let samples = folder::read(path, Captions::Required).unwrap();
-    assert!(matches!(samples[0].visual, Visual::Video(_)));
+    assert!(matches!(samples[0].media, Media::Video(_)));
 }
 
 #[cfg(unix)]

@@ -9,7 +9,7 @@ use crate::common::{answers, encoded_image};
 use aurora_data::formats::vqa::answer_list;
 use aurora_data::source::{self, Options};
 use aurora_data::{
-    Captions, Content, Dataset, Decode, Error, OnError, Sample, Skips, Split, Visual,
+    ByteSource, Captions, Dataset, Decode, Error, Media, OnError, Sample, Skips, Split,
 };
 use image::ImageFormat::Png;
 use proptest::prelude::*;
@@ -64,7 +64,7 @@ fn a_persons_own_table_in_three_forms() {
             (samples[0].split, samples[0].concept.as_deref()),
             (Some(Split::Validation), Some("c"))
         );
-        let Visual::Frames(frames) = &samples[1].visual else { panic!("{name}: frames") };
+        let Media::Frames(frames) = &samples[1].media else { panic!("{name}: frames") };
         assert!(frames[0].path().unwrap().ends_with("2.png"), "frames in the order of numbers");
         assert_eq!(answers(&samples[2]), [("this", 0.5), ("that", 0.5)]);
         assert_eq!(samples[2].question.as_ref().unwrap().kind.as_deref(), Some("other"));
@@ -77,7 +77,7 @@ fn a_video_that_a_row_names() {
     let folder = own("captions.csv", b"image,caption\nb.gif,it moves\n");
     fs::write(folder.path().join("b.gif"), b"GIF89a").unwrap();
     let options = Options { captions: Captions::Required, ..Options::default() };
-    assert!(matches!(read(folder.path(), &options)[0].visual, Visual::Video(_)));
+    assert!(matches!(read(folder.path(), &options)[0].media, Media::Video(_)));
 }
 
 /// MSR-VTT has captions; a person's own table may ask about clips, and be named as a file.
@@ -85,7 +85,7 @@ fn a_video_that_a_row_names() {
 fn questions_about_clips() {
     let folder = own("asked.csv", b"clip,question,answer\nwalk,what is it?,a walk\n");
     let samples = read(&folder.path().join("asked.csv"), &Options::default());
-    assert!(matches!(&samples[0].visual, Visual::Frames(frames) if frames.len() == 2));
+    assert!(matches!(&samples[0].media, Media::Frames(frames) if frames.len() == 2));
     assert_eq!(samples[0].question.as_ref().unwrap().text, "what is it?");
     assert_eq!(answers(&samples[0]), [("a walk", 1.0)]);
 }
@@ -255,7 +255,7 @@ fn skipping_in_folders_and_shards() {
 
     // What does not decode is left out when the set is opened, where it is decoded then.
     let mut broken = samples[0].clone();
-    broken.visual = Visual::Image(Content::Memory(Arc::from(*b"no picture")));
+    broken.media = Media::Image(ByteSource::Memory(Arc::from(*b"no picture")));
     broken.key = "4".to_string();
     let both = vec![broken.clone(), samples[0].clone()];
     assert_eq!(Dataset::new_with(both, Decode::AtLoad, &skips).unwrap().len(), 1);
@@ -315,7 +315,7 @@ proptest! {
         if let Ok(samples) = source::read(&path, &Options::default(), &skips) {
             prop_assert!(!samples.is_empty());
             for sample in samples {
-                for content in sample.visual.contents() {
+                for content in sample.media.contents() {
                     prop_assert!(content.path().unwrap().starts_with(folder.path()));
                 }
             }

@@ -9,26 +9,26 @@ use aurora_data::caption::clean;
 use aurora_data::video::Sampling;
 use aurora_data::write::{Encoding, MANIFEST, Manifest, ShardOptions, Written, verify, write};
 use aurora_data::{
-    Answers, Content, Error, Image, OnError, Question, QuestionId, Sample, Split, Visual, Weighed,
-    shard,
+    Answers, ByteSource, Error, Image, Media, OnError, Question, QuestionId, Sample, Split,
+    Weighed, shard,
 };
 use image::ImageFormat::{Jpeg, Png, WebP};
 use proptest::prelude::*;
 
-fn memory(data: Vec<u8>) -> Content {
-    Content::Memory(Arc::from(data))
+fn memory(data: Vec<u8>) -> ByteSource {
+    ByteSource::Memory(Arc::from(data))
 }
 
-fn video(name: &str) -> Content {
+fn video(name: &str) -> ByteSource {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/videos").join(name);
     memory(fs::read(path).unwrap())
 }
 
-fn sample(key: &str, visual: Visual) -> Sample {
+fn sample(key: &str, media: Media) -> Sample {
     Sample {
         shard: Arc::from("set"),
         key: key.to_string(),
-        visual,
+        media,
         captions: vec![clean(&format!("picture {key}"), 30)],
         question: None,
         keywords: Vec::new(),
@@ -46,7 +46,7 @@ fn images(count: u8) -> Vec<Sample> {
             [i, 100, 255 - i],
             [Jpeg, Png, WebP][i as usize % 3],
         );
-        sample(&format!("a/{i}"), Visual::Image(memory(data)))
+        sample(&format!("a/{i}"), Media::Image(memory(data)))
     };
     (0..count).map(make).collect()
 }
@@ -75,9 +75,9 @@ fn bytes_of(folder: &Path) -> Vec<(String, Vec<u8>)> {
 /// Everything but the name that a sample has in a shard.
 fn same(a: &Sample, b: &Sample) -> bool {
     let contents = |sample: &Sample| -> Vec<Vec<u8>> {
-        sample.visual.contents().iter().map(|c| c.bytes().unwrap().into_owned()).collect()
+        sample.media.contents().iter().map(|c| c.bytes().unwrap().into_owned()).collect()
     };
-    let kind = |sample: &Sample| std::mem::discriminant(&sample.visual);
+    let kind = |sample: &Sample| std::mem::discriminant(&sample.media);
     kind(a) == kind(b)
         && contents(a) == contents(b)
         && (&a.captions, &a.question, &a.keywords) == (&b.captions, &b.question, &b.keywords)
@@ -89,9 +89,9 @@ fn every_kind_of_sample_is_read_back() {
     let folder = tempfile::tempdir().unwrap();
     let frames = (0..12).map(|i| memory(encoded_image(8, 8, [i; 3], Png))).collect();
     let mut samples = images(3);
-    samples.push(sample("frames", Visual::Frames(frames)));
+    samples.push(sample("frames", Media::Frames(frames)));
     for name in ["solid.gif", "clear.apng", "clear.webp", "reordered.mp4", "matroska.mkv"] {
-        samples.push(sample(name, Visual::Video(video(name))));
+        samples.push(sample(name, Media::Video(video(name))));
     }
     let answers = Answers::Annotators(["red", "red", "blue"].map(String::from).to_vec());
     let question = Question::new(Some(QuestionId::Number(7)), "What colour?", answers);
@@ -115,16 +115,16 @@ fn every_kind_of_sample_is_read_back() {
 fn an_image_that_moves_stays_an_image() {
     let folder = tempfile::tempdir().unwrap();
     let names = ["solid.gif", "clear.apng", "clear.webp"];
-    let samples = names.map(|name| sample(name, Visual::Image(video(name))));
+    let samples = names.map(|name| sample(name, Media::Image(video(name))));
     for (out, encoding) in [("jpg", Encoding::Jpeg), ("png", Encoding::Png)] {
         let out = folder.path().join(out);
         let options = ShardOptions { encoding, ..ShardOptions::default() };
         let written = run(&samples, &out, &options).unwrap();
         for (sample, back) in samples.iter().zip(read_all(&out, &written.manifest)) {
-            assert!(matches!(back.visual, Visual::Image(_)), "{}", sample.key);
+            assert!(matches!(back.media, Media::Image(_)), "{}", sample.key);
             if encoding == Encoding::Png {
                 let [first, back] = [sample, &back].map(|sample| {
-                    Image::decode(&sample.visual.contents()[0].bytes().unwrap()).unwrap()
+                    Image::decode(&sample.media.contents()[0].bytes().unwrap()).unwrap()
                 });
                 assert_eq!((first.width(), first.rgb()), (back.width(), back.rgb()));
             }
@@ -136,11 +136,11 @@ fn an_image_that_moves_stays_an_image() {
 fn videos_become_frames() {
     let folder = tempfile::tempdir().unwrap();
     let samples = [
-        sample("a", Visual::Video(video("solid.gif"))),
-        sample("b", Visual::Video(video("clear.webp"))),
+        sample("a", Media::Video(video("solid.gif"))),
+        sample("b", Media::Video(video("clear.webp"))),
         sample(
             "c",
-            Visual::Frames((0..9).map(|i| memory(encoded_image(8, 8, [i * 9; 3], Png))).collect()),
+            Media::Frames((0..9).map(|i| memory(encoded_image(8, 8, [i * 9; 3], Png))).collect()),
         ),
     ];
     let options = ShardOptions {
@@ -152,7 +152,7 @@ fn videos_become_frames() {
     let written = run(&samples, folder.path(), &options).unwrap();
     let back = read_all(folder.path(), &written.manifest);
     for clip in &back {
-        let Visual::Frames(frames) = &clip.visual else { panic!("{:?}", clip.visual) };
+        let Media::Frames(frames) = &clip.media else { panic!("{:?}", clip.media) };
         assert_eq!(frames.len(), 3);
         let side = if clip.key.ends_with('2') { 8 } else { 16 };
         for frame in frames {
@@ -160,7 +160,7 @@ fn videos_become_frames() {
             assert_eq!((frame.width(), frame.height()), (side, side));
         }
     }
-    let Visual::Frames(frames) = &back[2].visual else { panic!() };
+    let Media::Frames(frames) = &back[2].media else { panic!() };
     let shades: Vec<u8> =
         frames.iter().map(|f| Image::decode(&f.bytes().unwrap()).unwrap().rgb()[0]).collect();
     assert_eq!(shades, [9, 36, 63]);
@@ -172,17 +172,17 @@ fn larger_images_are_scaled_and_smaller_ones_left_alone() {
     let (large, small) =
         (encoded_image(100, 40, [200, 0, 0], Png), encoded_image(32, 10, [0, 200, 0], Png));
     let samples = [
-        sample("large", Visual::Image(memory(large))),
-        sample("small", Visual::Image(memory(small.clone()))),
+        sample("large", Media::Image(memory(large))),
+        sample("small", Media::Image(memory(small.clone()))),
     ];
     let options = ShardOptions { size: Some(32), ..ShardOptions::default() };
     let written = run(&samples, folder.path(), &options).unwrap();
     let back = read_all(folder.path(), &written.manifest);
-    let first = back[0].visual.contents()[0].bytes().unwrap().into_owned();
+    let first = back[0].media.contents()[0].bytes().unwrap().into_owned();
     assert!(first.starts_with(&[0xff, 0xd8]));
     assert_eq!(Image::decode(&first).unwrap().width(), 32);
     assert_eq!(Image::decode(&first).unwrap().height(), 32);
-    assert_eq!(back[1].visual.contents()[0].bytes().unwrap(), small);
+    assert_eq!(back[1].media.contents()[0].bytes().unwrap(), small);
 }
 
 #[test]
@@ -269,9 +269,9 @@ fn a_manifest_leads_nowhere() {
 fn broken_samples_stop_a_run_or_are_left_out_and_listed() {
     let samples = || {
         let mut samples = images(6);
-        samples[1].visual = Visual::Image(memory(b"no picture".to_vec()));
+        samples[1].media = Media::Image(memory(b"no picture".to_vec()));
         samples[4].captions.clear();
-        samples[5].visual = Visual::Video(memory(b"GIF89a".to_vec()));
+        samples[5].media = Media::Video(memory(b"GIF89a".to_vec()));
         samples
     };
     let folder = tempfile::tempdir().unwrap();
@@ -321,10 +321,10 @@ prop_compose! {
     ) -> Sample {
         let format = [Jpeg, Png, WebP][shade as usize % 3];
         let data = |more: u8| memory(encoded_image(width, 9, [shade, more, 7], format));
-        let visual = match kind {
-            0 => Visual::Image(data(0)),
-            1 => Visual::Frames((0..frames as u8).map(data).collect()),
-            _ => Visual::Video(video("solid.gif")),
+        let media = match kind {
+            0 => Media::Image(data(0)),
+            1 => Media::Frames((0..frames as u8).map(data).collect()),
+            _ => Media::Video(video("solid.gif")),
         };
         let answers = weights.into_iter().map(|(answer, weight)| Weighed { answer, weight });
         let question = question.and_then(|text| {
@@ -335,7 +335,7 @@ prop_compose! {
             captions.push("something".to_string());
         }
         let split = [None, Some(Split::Train), Some(Split::Validation), Some(Split::Test)][split];
-        Sample { captions, keywords, question, concept, split, source, ..sample(&key, visual) }
+        Sample { captions, keywords, question, concept, split, source, ..sample(&key, media) }
     }
 }
 
@@ -367,7 +367,7 @@ proptest! {
 
         // A sample that cannot be read stops the run; mended, it goes on.
         let mut broken = samples.clone();
-        broken[cut.index(samples.len())].visual = Visual::Image(Content::default());
+        broken[cut.index(samples.len())].media = Media::Image(ByteSource::default());
         run(&broken, folders[2].path(), &options(2)).unwrap_err();
         let path = folders[2].path().join(MANIFEST);
         let mut manifest = Manifest::read(folders[2].path()).unwrap();

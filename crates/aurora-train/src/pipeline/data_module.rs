@@ -110,7 +110,7 @@ impl DataModule {
 }
 
 fn has_clips(dataset: &Dataset) -> bool {
-    dataset.samples().any(|sample| sample.visual.is_clip())
+    dataset.samples().any(|sample| sample.media.is_clip())
 }
 
 /// The pictures or clips of a batch. Of clips that are all of full length nothing is masked.

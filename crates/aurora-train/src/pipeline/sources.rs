@@ -61,7 +61,7 @@ pub fn open(
         let reason = format!("no sample is marked with split {split:?}");
         return Err(aurora_data::Error::Empty { what: names.as_slice().join(", "), reason }.into());
     }
-    let bytes: u64 = samples.iter().map(|sample| sample.visual.len()).sum();
+    let bytes: u64 = samples.iter().map(|sample| sample.media.len()).sum();
     // Decoded at once, a picture that does not decode is an error now and not after an hour of training.
     let decode = if bytes <= DECODE_AT_LOAD { Decode::AtLoad } else { Decode::OnUse };
     Ok(Dataset::new_with(samples, decode, skips)?)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::common::cut::{Cut, STEPS, config, cut_off, fresh, go, left, on_threads, uncut};
 use crate::common::{drawings, inputs, metrics};
-use aurora_data::{Content, Dataset, Decode, OnError, Skips, Visual};
+use aurora_data::{ByteSource, Dataset, Decode, Media, OnError, Skips};
 use aurora_train::config::{Config, DataSection, Task};
 use aurora_train::pipeline::{TrainingCheckpoint, resume};
 use aurora_train::progress::Silent;
@@ -93,13 +93,13 @@ fn undecodable(place: &str) -> aurora_data::Error {
 #[test]
 fn skipped_samples_are_remembered() {
     let folder = tempfile::tempdir().unwrap();
-    let nothing = Content::Memory(Arc::from(*b"no picture"));
+    let nothing = ByteSource::Memory(Arc::from(*b"no picture"));
     // Eight batches of four are less than an epoch.
     let broken = |index: usize| {
         let mut inputs = inputs(Task::Retrieval, drawings(5), Skips::new(OnError::Skip, 1));
         let mut samples = drawings(40);
         samples[index].key = "broken".into();
-        samples[index].visual = Visual::Image(nothing.clone());
+        samples[index].media = Media::Image(nothing.clone());
         inputs.splits.train = Dataset::new(samples, Decode::OnUse).unwrap();
         inputs
     };

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::common::{drawings, inputs, model, questions, retrieval_backbone};
-use aurora_data::{Content, Dataset, Decode, OnError, Question, Sample, Skips, Visual};
+use aurora_data::{ByteSource, Dataset, Decode, Media, OnError, Question, Sample, Skips};
 use aurora_layers::load_adapter;
 use aurora_train::config::{Config, RunConfig, Task};
 use aurora_train::metrics::TaskMetrics;
@@ -16,20 +16,20 @@ use candle_core::Device;
 /// Clips of one to three frames, each of a drawing and its neighbours.
 fn clips(count: usize) -> Vec<Sample> {
     let drawings = drawings(count + 2);
-    let content = |sample: &Sample| sample.visual.contents()[0].clone();
+    let content = |sample: &Sample| sample.media.contents()[0].clone();
     (0..count)
         .map(|first| {
             let frames = drawings[first..=first + first % 3].iter().map(content).collect();
-            Sample { visual: Visual::Frames(frames), ..drawings[first].clone() }
+            Sample { media: Media::Frames(frames), ..drawings[first].clone() }
         })
         .collect()
 }
 
 fn broken(mut sample: Sample) -> Sample {
-    let nothing = Content::Memory(Arc::from(*b"no picture"));
-    let first = sample.visual.contents()[0].clone();
+    let nothing = ByteSource::Memory(Arc::from(*b"no picture"));
+    let first = sample.media.contents()[0].clone();
     sample.key = "broken".into();
-    sample.visual = Visual::Frames(vec![first, nothing]);
+    sample.media = Media::Frames(vec![first, nothing]);
     sample
 }
 
@@ -158,7 +158,7 @@ fn questions_about_clips_and_a_list_of_answers() {
     let list = folder.path().join("answers.json");
     std::fs::write(&list, "[\"yes\", \"no\", \"Yes\"]").unwrap();
     let asked = questions(9).into_iter().zip(clips(9));
-    let asked = asked.map(|(sample, clip)| Sample { visual: clip.visual, ..sample }).collect();
+    let asked = asked.map(|(sample, clip)| Sample { media: clip.media, ..sample }).collect();
     let inputs = inputs(Task::Vqa, asked, Skips::default());
     let answers = format!("data.answer_list={}", list.display());
     let path = folder.path().join("run");

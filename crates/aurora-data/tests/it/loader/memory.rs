@@ -78,7 +78,7 @@ fn memory_is_flat_over_100_000_samples() {
     let images: Vec<Vec<u8>> = embedded::noto()
         .unwrap()
         .iter()
-        .map(|sample| sample.visual.contents()[0].bytes().unwrap().into_owned())
+        .map(|sample| sample.media.contents()[0].bytes().unwrap().into_owned())
         .collect();
     let folder = tempfile::tempdir().unwrap();
     let mut samples = Vec::new();

@@ -23,7 +23,7 @@ pub fn read(path: &Path) -> Result<Vec<Sample>> {
 }
 
 pub fn bytes(sample: &Sample) -> Result<Vec<u8>> {
-    sample.visual.contents()[0].bytes().map(std::borrow::Cow::into_owned)
+    sample.media.contents()[0].bytes().map(std::borrow::Cow::into_owned)
 }
 
 /// What one row of a file made here has.

@@ -1,9 +1,9 @@
 //! Encoded bytes, wherever they lie: in memory, in a file, or in a part of one.
 //!
-//! A [`Content`] is small whatever it stands for. Bytes in files are read when they are asked for,
+//! A [`ByteSource`] is small whatever it stands for. Bytes in files are read when they are asked for,
 //! so a dataset of a million pictures is a list of places. Parts of one file, such as the members
 //! of a shard, share its handle and are read by position: any number of threads may read at once.
-//! What is compressed together with others is an entry of a [`Pack`], which unpacks it.
+//! What is compressed together with others is an entry of an [`Archive`], which unpacks it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -24,7 +24,7 @@ static OPEN: AtomicUsize = AtomicUsize::new(0);
 
 /// Encoded bytes, or where they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
+pub enum ByteSource {
     /// In memory.
     Memory(Arc<[u8]>),
     /// A whole file.
@@ -46,7 +46,7 @@ pub enum Content {
     /// An entry of a file that has to be unpacked for it.
     Packed {
         /// The file, shared by its entries.
-        pack: Arc<dyn Pack>,
+        archive: Arc<dyn Archive>,
         /// Which entry.
         index: u64,
         /// About how long it is.
@@ -55,7 +55,7 @@ pub enum Content {
 }
 
 /// A file whose entries are compressed, several together.
-pub trait Pack: fmt::Debug + Send + Sync {
+pub trait Archive: fmt::Debug + Send + Sync {
     /// Where it is.
     fn path(&self) -> &Path;
 
@@ -66,23 +66,23 @@ pub trait Pack: fmt::Debug + Send + Sync {
     fn read(&self, index: u64) -> Result<Vec<u8>>;
 }
 
-impl PartialEq for dyn Pack {
+impl PartialEq for dyn Archive {
     /// Two readers of one path are the same file.
     fn eq(&self, other: &Self) -> bool {
         self.path() == other.path()
     }
 }
 
-impl Eq for dyn Pack {}
+impl Eq for dyn Archive {}
 
-impl Default for Content {
+impl Default for ByteSource {
     /// No bytes.
     fn default() -> Self {
         Self::Memory(Arc::from([]))
     }
 }
 
-impl Content {
+impl ByteSource {
     /// The content of a file that is there.
     ///
     /// # Errors
@@ -117,7 +117,7 @@ impl Content {
             Self::Memory(_) => None,
             Self::File { path, .. } => Some(path),
             Self::Part { file, .. } => Some(file.path()),
-            Self::Packed { pack, .. } => Some(pack.path()),
+            Self::Packed { archive, .. } => Some(archive.path()),
         }
     }
 
@@ -133,7 +133,7 @@ impl Content {
                 Err(source) => Err(Error::Read { path: path.to_path_buf(), source }),
             },
             Self::Part { file, offset, len } => file.read_at(*offset, *len).map(Cow::Owned),
-            Self::Packed { pack, index, .. } => pack.read(*index).map(Cow::Owned),
+            Self::Packed { archive, index, .. } => archive.read(*index).map(Cow::Owned),
         }
     }
 
@@ -157,8 +157,8 @@ impl Content {
             Self::Part { file, offset, len } => {
                 file.read_at(*offset, (*len).min(count as u64)).map(Cow::Owned)
             }
-            Self::Packed { pack, index, .. } => {
-                let mut data = pack.read(*index)?;
+            Self::Packed { archive, index, .. } => {
+                let mut data = archive.read(*index)?;
                 data.truncate(count);
                 Ok(Cow::Owned(data))
             }

@@ -15,7 +15,7 @@ use crate::{Error, Result};
 const BLOCK: u64 = 512;
 
 /// A shard under way.
-pub(super) struct Archive {
+pub(super) struct ShardWriter {
     name: String,
     folder: PathBuf,
     tar: tar::Builder<Hashed>,
@@ -73,7 +73,7 @@ pub(super) fn remove_leftovers(folder: &Path, shards: usize) -> Result<()> {
     Ok(())
 }
 
-impl Archive {
+impl ShardWriter {
     pub(super) fn create(folder: &Path, number: usize) -> Result<Self> {
         let name = name(number);
         let path = aside(folder, &name);
