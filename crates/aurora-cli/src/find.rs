@@ -2,7 +2,7 @@
 //! pictures, the matching head ranks those.
 
 use anyhow::{Context, Result};
-use aurora_data::{Dataset, Padding, Tokens, transform};
+use aurora_data::{Dataset, Padding, Tokenizer, transform};
 use aurora_train::evaluation::GalleryBuilder;
 use aurora_train::progress::Progress;
 use aurora_train::rerank::Candidates;
@@ -32,7 +32,7 @@ pub struct Found {
 pub fn find(
     model: &Ready,
     dataset: &Dataset,
-    tokens: &Tokens,
+    tokens: &Tokenizer,
     words: &str,
     candidates: usize,
     beta: f64,

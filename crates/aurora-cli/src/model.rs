@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
-use aurora_data::{Dataset, Split, Tokens};
+use aurora_data::{Dataset, Split, Tokenizer};
 use aurora_layers::checkpoint::PretrainedSource;
 use aurora_layers::{Backbone, Blip, BoundModel, load_adapter};
 use aurora_train::config::{Config, ModelSection, RunConfig, SimilarityWeight, Task};
@@ -24,7 +24,7 @@ use crate::{nano, output};
 pub fn open(section: &ModelSection, task: Task, device: &Device) -> Result<Model> {
     let name = &section.backbone;
     if name == nano::NAME {
-        let tokens = Tokens::new(nano::VOCABULARY)?;
+        let tokens = Tokenizer::new(nano::VOCABULARY)?;
         return Ok(Model::from_backbone(section, task, nano::backbone(device)?, tokens)?);
     }
     if !Path::new(name).exists() {

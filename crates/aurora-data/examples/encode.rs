@@ -9,7 +9,7 @@
 use std::io::{BufRead as _, BufWriter, Write as _};
 use std::path::Path;
 
-use aurora_data::Tokens;
+use aurora_data::Tokenizer;
 
 #[derive(serde::Deserialize)]
 struct Line {
@@ -27,11 +27,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         eprintln!("usage: encode VOCABULARY < texts.jsonl > ids.jsonl");
         std::process::exit(2);
     };
-    let tokens = Tokens::from_file(Path::new(&vocabulary))?;
+    let tokenizer = Tokenizer::from_file(Path::new(&vocabulary))?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     for line in std::io::stdin().lock().lines() {
         let Line { text, max } = serde_json::from_str(&line?)?;
-        serde_json::to_writer(&mut out, &tokens.encode(&text, max)?)?;
+        serde_json::to_writer(&mut out, &tokenizer.encode(&text, max)?)?;
         out.write_all(b"\n")?;
     }
     Ok(out.flush()?)

@@ -30,10 +30,10 @@ fn main() -> aurora_data::Result<()> {
     let texts: Vec<String> =
         dataset.texts(Keywords::All).into_iter().map(|(_, t)| t).take(5).collect();
     if !texts.is_empty() {
-        let tokens = embedded::vocabulary()?;
-        let (ids, mask) = tokens.encode_batch(&texts, 35, Padding::Longest)?; // (texts, length)
+        let tokenizer = embedded::vocabulary()?;
+        let (ids, mask) = tokenizer.encode_batch(&texts, 35, Padding::Longest)?; // (texts, length)
         println!("texts as tensors: {:?} {:?}", ids.dims(), mask.dims());
-        println!("the first: {:?} is {:?}", texts[0], tokens.encode(&texts[0], 35)?);
+        println!("the first: {:?} is {:?}", texts[0], tokenizer.encode(&texts[0], 35)?);
     }
     Ok(())
 }

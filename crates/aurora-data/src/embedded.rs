@@ -5,7 +5,7 @@
 //! split by concept. No training caption or keyword of either names an emoji that Noto holds for
 //! validation or test, and openclipart's training part names no concept of its own validation.
 
-use crate::{Result, Sample, Tokens, shard};
+use crate::{Result, Sample, Tokenizer, shard};
 
 /// Openclipart drawings, 96 pixels, as a gzipped tar shard.
 pub const OPENCLIPART: &[u8] = include_bytes!("../assets/openclipart.tar.gz");
@@ -35,7 +35,7 @@ pub fn noto() -> Result<Vec<Sample>> {
 /// The tokenizer of the embedded vocabulary.
 ///
 /// # Errors
-/// Those of [`Tokens::new`].
-pub fn vocabulary() -> Result<Tokens> {
-    Tokens::new(VOCABULARY)
+/// Those of [`Tokenizer::new`].
+pub fn vocabulary() -> Result<Tokenizer> {
+    Tokenizer::new(VOCABULARY)
 }

@@ -18,7 +18,7 @@ mod question;
 mod sample;
 pub mod shard;
 pub mod source;
-mod tokens;
+mod tokenizer;
 pub mod transform;
 pub mod video;
 pub mod write;
@@ -38,5 +38,5 @@ pub use loader::{
 pub use policy::{OnError, Skipped, Skips};
 pub use question::{Answers, Question, QuestionId, Weighed};
 pub use sample::{Media, Sample, Split};
-pub use tokens::{Padding, Special, Tokens};
+pub use tokenizer::{Padding, SpecialTokens, Tokenizer};
 pub use transform::{Augment, Evaluation, Operation, Released, Transform};

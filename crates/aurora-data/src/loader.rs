@@ -35,7 +35,7 @@ use plan::Plan;
 use state::Contents;
 
 use crate::transform::Transform;
-use crate::{Dataset, Error, OnError, Result, Skips, Tokens};
+use crate::{Dataset, Error, OnError, Result, Skips, Tokenizer};
 
 /// Makes batches of a dataset. Cheap to clone.
 #[derive(Clone)]
@@ -47,7 +47,7 @@ pub struct Loader {
 struct Inner {
     dataset: Dataset,
     transform: Arc<dyn Transform>,
-    tokens: Arc<Tokens>,
+    tokenizer: Arc<Tokenizer>,
     options: LoaderOptions,
     plan: Plan,
     skips: Arc<Skips>,
@@ -77,7 +77,7 @@ impl Loader {
     pub fn new(
         dataset: Dataset,
         transform: Arc<dyn Transform>,
-        tokens: Arc<Tokens>,
+        tokenizer: Arc<Tokenizer>,
         options: LoaderOptions,
     ) -> Result<Self> {
         options.check(dataset.len())?;
@@ -90,7 +90,7 @@ impl Loader {
         let runs = Arc::new(runs(&dataset));
         let (orders, contents) = (Arc::default(), Arc::default());
         let inner =
-            Inner { dataset, transform, tokens, options, plan, skips, runs, orders, contents };
+            Inner { dataset, transform, tokenizer, options, plan, skips, runs, orders, contents };
         Ok(Self { inner: Arc::new(inner) })
     }
 

@@ -12,7 +12,7 @@ pub use report::{Bin, Group, Lengths, Part, Report, ScriptWords, Sharing, Sizes,
 
 use crate::policy::{OnError, Skipped, Skips};
 use crate::source::{self, Options};
-use crate::{Result, Sample, Tokens};
+use crate::{Result, Sample, Tokenizer};
 
 /// Sides shorter than this are told: a patch of a vision tower is 16 pixels wide.
 pub const TINY: usize = 32;
@@ -37,7 +37,7 @@ pub struct Checked {
 pub fn check(
     paths: &[PathBuf],
     reading: &Options,
-    (tokens, limit): (&Tokens, usize),
+    (tokenizer, limit): (&Tokenizer, usize),
     progress: &(dyn Fn(&str, u64, u64) + Sync),
 ) -> Result<Checked> {
     if let Some(path) = paths.iter().find(|path| !path.exists()) {
@@ -59,7 +59,7 @@ pub fn check(
     let seen = images::look(&samples, &parts, progress);
     problems.extend(seen.problems);
     problems.sort();
-    let said = words::listen(&samples, &parts, tokens, limit, progress)?;
+    let said = words::listen(&samples, &parts, tokenizer, limit, progress)?;
     let report = Report {
         paths: paths.iter().map(|path| path.display().to_string()).collect(),
         samples: samples.len(),

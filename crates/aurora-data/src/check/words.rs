@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use unicode_script::{Script, UnicodeScript as _};
 
 use super::report::{Lengths, ScriptWords, Sharing, Unknown, sharing};
-use crate::{Result, Sample, Tokens};
+use crate::{Result, Sample, Tokenizer};
 
 /// What the words came to.
 pub(super) struct Said {
@@ -20,7 +20,7 @@ pub(super) struct Said {
 pub(super) fn listen(
     samples: &[Sample],
     parts: &[String],
-    tokens: &Tokens,
+    tokenizer: &Tokenizer,
     limit: usize,
     progress: &(dyn Fn(&str, u64, u64) + Sync),
 ) -> Result<Said> {
@@ -35,11 +35,11 @@ pub(super) fn listen(
     for word in texts().flat_map(str::split_whitespace) {
         *counts.entry(word).or_default() += 1;
     }
-    let unk = tokens.special().unk;
+    let unk = tokenizer.special().unk;
     let sizes: HashMap<&str, (usize, usize)> = counts
         .par_iter()
         .map(|(&word, _)| {
-            let ids = tokens.encode(word, usize::MAX)?;
+            let ids = tokenizer.encode(word, usize::MAX)?;
             let unknown = ids.iter().filter(|&&id| id == unk).count();
             Ok((word, (ids.len().saturating_sub(2), unknown))) // without [CLS] and [SEP]
         })

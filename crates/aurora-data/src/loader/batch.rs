@@ -2,8 +2,8 @@
 
 use candle_core::{Device, Tensor};
 
-use crate::tokens::Padding;
-use crate::{Result, Tokens};
+use crate::tokenizer::Padding;
+use crate::{Result, Tokenizer};
 
 /// What one step takes.
 #[derive(Debug, Clone)]
@@ -73,7 +73,7 @@ impl BatchAnswers {
     /// The answers of each row with their weights, or none if there is not one.
     pub(super) fn new<'a>(
         rows: impl IntoIterator<Item = (&'a [(String, f32)], bool)>,
-        tokens: &Tokens,
+        tokenizer: &Tokenizer,
         max_tokens: usize,
         padding: Padding,
     ) -> Result<Option<Self>> {
@@ -90,10 +90,10 @@ impl BatchAnswers {
         if texts.is_empty() {
             return Ok(None);
         }
-        let (ids, attention_mask) = tokens.encode_batch(&texts, max_tokens, padding)?;
+        let (ids, attention_mask) = tokenizer.encode_batch(&texts, max_tokens, padding)?;
         let (count, length) = ids.dims2()?;
         // What a decoder begins with, in the place of [CLS].
-        let begin = Tensor::full(tokens.special().dec, (count, 1), ids.device())?;
+        let begin = Tensor::full(tokenizer.special().dec, (count, 1), ids.device())?;
         let input_ids = Tensor::cat(&[&begin, &ids.narrow(1, 1, length - 1)?], 1)?;
         Ok(Some(Self { texts, input_ids, attention_mask, questions, counts, weights }))
     }

@@ -135,10 +135,10 @@ impl Inner {
         };
         let (longest, padding) = (self.options.max_tokens, self.options.padding);
         let answers = rows.iter().map(|row| (row.answers.as_slice(), row.counts));
-        let answers = BatchAnswers::new(answers, &self.tokens, longest, padding)?;
+        let answers = BatchAnswers::new(answers, &self.tokenizer, longest, padding)?;
         let texts: Vec<String> = rows.iter().map(|row| row.text.clone()).collect();
         let concepts = rows.iter().map(|row| self.dataset.concept(row.index));
-        let (input_ids, attention_mask) = self.tokens.encode_batch(&texts, longest, padding)?;
+        let (input_ids, attention_mask) = self.tokenizer.encode_batch(&texts, longest, padding)?;
         Ok(Batch {
             step,
             epoch,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::order::Order;
 use crate::caption::Keywords;
-use crate::tokens::Padding;
+use crate::tokenizer::Padding;
 use crate::video::Sampling;
 use crate::{Error, Result};
 

@@ -17,8 +17,8 @@ fn look(paths: &[PathBuf]) -> Report {
         assert!(done <= total);
         told.lock().unwrap().push(what.to_string());
     };
-    let tokens = embedded::vocabulary().unwrap();
-    let checked = check(paths, &reading, (&tokens, 8), &progress).unwrap();
+    let tokenizer = embedded::vocabulary().unwrap();
+    let checked = check(paths, &reading, (&tokenizer, 8), &progress).unwrap();
     assert!(told.lock().unwrap().iter().any(|what| what == "counting words"));
     assert_eq!(checked.samples.len(), checked.report.samples);
     checked.report
@@ -93,8 +93,8 @@ fn everything_is_found() {
 fn words_are_counted_as_the_tokenizer_counts() {
     let folder = dirty();
     let report = look(&[folder.path().to_path_buf()]);
-    let tokens = embedded::vocabulary().unwrap();
-    let length = |text: &str| tokens.encode(text, 1000).unwrap().len();
+    let tokenizer = embedded::vocabulary().unwrap();
+    let length = |text: &str| tokenizer.encode(text, 1000).unwrap().len();
     let long = length("one two three four five six seven eight nine");
     assert!(long > 8);
     assert_eq!(report.lengths.longest(), long);
@@ -148,7 +148,7 @@ fn files_without_splits_are_parts_and_paths_must_be_there() {
     assert_eq!(report.parts.len(), 2);
     assert_eq!(report.same_image.leaks.len(), 1);
     let missing = [folder.path().join("three")];
-    let tokens = embedded::vocabulary().unwrap();
-    let error = check(&missing, &Options::default(), (&tokens, 8), &|_, _, _| {}).unwrap_err();
+    let tokenizer = embedded::vocabulary().unwrap();
+    let error = check(&missing, &Options::default(), (&tokenizer, 8), &|_, _, _| {}).unwrap_err();
     assert!(error.to_string().contains("three"), "{error}");
 }

@@ -8,7 +8,7 @@ use aurora_data::caption::{clean, clean_question, compose};
 use aurora_data::transform::{MEAN, STD};
 use aurora_data::{
     Augment, Batch, Dataset, Decode, Error, Evaluation, Image, Keywords, LastBatch, Loader,
-    LoaderOptions, Padding, Released, Split, Tokens, Transform, embedded, shard,
+    LoaderOptions, Padding, Released, Split, Tokenizer, Transform, embedded, shard,
 };
 use aurora_kernels::random::Stream;
 use proptest::prelude::*;
@@ -17,7 +17,7 @@ fn noto() -> Dataset {
     Dataset::new(embedded::noto().unwrap(), Decode::AtLoad).unwrap()
 }
 
-fn tokens() -> Arc<Tokens> {
+fn tokenizer() -> Arc<Tokenizer> {
     Arc::new(embedded::vocabulary().unwrap())
 }
 
@@ -57,21 +57,24 @@ fn keywords_follow_the_caption() {
 
 #[test]
 fn tokens_are_framed_cut_and_padded() {
-    let tokens =
-        Tokens::new("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nred\napple\n##s\n,\n[DEC]\n[ENC]\n");
-    let tokens = tokens.unwrap();
-    assert_eq!(tokens.encode("Red äpple, APPLES", 20).unwrap(), [2, 5, 6, 8, 6, 7, 3]);
-    assert_eq!(tokens.encode("red green apples", 5).unwrap(), [2, 5, 1, 6, 3]);
-    let (ids, mask) = tokens.encode_batch(&["red", "red apples"], 9, Padding::Longest).unwrap();
+    let tokenizer =
+        Tokenizer::new("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nred\napple\n##s\n,\n[DEC]\n[ENC]\n");
+    let tokenizer = tokenizer.unwrap();
+    assert_eq!(tokenizer.encode("Red äpple, APPLES", 20).unwrap(), [2, 5, 6, 8, 6, 7, 3]);
+    assert_eq!(tokenizer.encode("red green apples", 5).unwrap(), [2, 5, 1, 6, 3]);
+    let (ids, mask) = tokenizer.encode_batch(&["red", "red apples"], 9, Padding::Longest).unwrap();
     assert_eq!(ids.to_vec2::<u32>().unwrap(), [[2, 5, 3, 0, 0], [2, 5, 6, 7, 3]]);
     assert_eq!(mask.to_vec2::<f32>().unwrap()[0], [1., 1., 1., 0., 0.]);
-    let (ids, _) = tokens.encode_batch(&["red"], 9, Padding::Fixed).unwrap();
+    let (ids, _) = tokenizer.encode_batch(&["red"], 9, Padding::Fixed).unwrap();
     assert_eq!(ids.dims(), [1, 9]);
-    assert_eq!(tokens.decode(&[2, 5, 6, 7, 3, 0]), "red apples");
-    assert!(matches!(tokens.encode("red", 2), Err(Error::TooShort { .. })));
-    assert!(matches!(Tokens::new("[PAD]\nred"), Err(Error::Vocabulary { .. })));
+    assert_eq!(tokenizer.decode(&[2, 5, 6, 7, 3, 0]), "red apples");
+    assert!(matches!(tokenizer.encode("red", 2), Err(Error::TooShort { .. })));
+    assert!(matches!(Tokenizer::new("[PAD]\nred"), Err(Error::Vocabulary { .. })));
     let nothing: [&str; 0] = [];
-    assert!(matches!(tokens.encode_batch(&nothing, 9, Padding::Longest), Err(Error::Empty { .. })));
+    assert!(matches!(
+        tokenizer.encode_batch(&nothing, 9, Padding::Longest),
+        Err(Error::Empty { .. })
+    ));
 }
 
 #[test]
@@ -168,7 +171,7 @@ fn training_epochs_cover_everything_in_another_order() {
     let options = LoaderOptions { last: LastBatch::Keep, ..LoaderOptions::training(200, 3) };
     let train = noto().split(Split::Train);
     let loader =
-        Loader::new(train.clone(), Arc::new(Evaluation { size: 8 }), tokens(), options).unwrap();
+        Loader::new(train.clone(), Arc::new(Evaluation { size: 8 }), tokenizer(), options).unwrap();
     let epoch = |number: u64| -> Vec<usize> {
         loader.epoch(number).unwrap().flat_map(|b| b.unwrap().indices).collect()
     };
@@ -186,7 +189,7 @@ fn training_epochs_cover_everything_in_another_order() {
 fn evaluation_keeps_the_order_and_the_last_batch() {
     let test = noto().split(Split::Test);
     let options = LoaderOptions::evaluation(100);
-    let loader = Loader::new(test, Arc::new(Evaluation { size: 8 }), tokens(), options).unwrap();
+    let loader = Loader::new(test, Arc::new(Evaluation { size: 8 }), tokenizer(), options).unwrap();
     let indices: Vec<usize> = loader.epoch(0).unwrap().flat_map(|b| b.unwrap().indices).collect();
     assert_eq!(indices, (0..353).collect::<Vec<_>>());
     let one = loader.dataset().images(&[7], &Evaluation { size: 8 }).unwrap();
@@ -210,7 +213,7 @@ fn an_error_of_a_thread_comes_in_its_place() {
         let dataset = Dataset::new(samples.clone(), Decode::OnUse).unwrap();
         let options = LoaderOptions { threads, ..LoaderOptions::evaluation(2) };
         let loader =
-            Loader::new(dataset, Arc::new(Evaluation { size: 4 }), tokens(), options).unwrap();
+            Loader::new(dataset, Arc::new(Evaluation { size: 4 }), tokenizer(), options).unwrap();
         let batches: Vec<_> = loader.epoch(0).unwrap().collect();
         assert_eq!(batches.len(), 3, "two batches, then the error, then nothing");
         let error = batches[2].as_ref().unwrap_err();
@@ -234,7 +237,7 @@ impl Transform for Bomb {
 #[test]
 fn a_panic_of_a_thread_is_an_error_not_a_wait() {
     let options = LoaderOptions::evaluation(2);
-    let loader = Loader::new(noto(), Arc::new(Bomb), tokens(), options).unwrap();
+    let loader = Loader::new(noto(), Arc::new(Bomb), tokenizer(), options).unwrap();
     let error = loader.epoch(0).unwrap().next().unwrap().unwrap_err();
     assert!(matches!(error, Error::Worker { step: 0, .. }), "{error}");
 }
@@ -243,7 +246,7 @@ fn a_panic_of_a_thread_is_an_error_not_a_wait() {
 fn dropping_early_ends_the_threads() {
     for threads in [1, 4] {
         let options = LoaderOptions { threads, prefetch: 1, ..LoaderOptions::training(8, 0) };
-        let loader = Loader::new(noto(), Arc::new(Augment::new(16)), tokens(), options).unwrap();
+        let loader = Loader::new(noto(), Arc::new(Augment::new(16)), tokenizer(), options).unwrap();
         let mut endless = loader.batches(0, None).unwrap();
         assert_eq!(endless.next().unwrap().unwrap().step, 0);
         drop(endless);
@@ -253,13 +256,13 @@ fn dropping_early_ends_the_threads() {
 #[test]
 fn options_that_cannot_work() {
     let make = |dataset: Dataset, options: LoaderOptions| {
-        let made = Loader::new(dataset, Arc::new(Evaluation { size: 8 }), tokens(), options);
+        let made = Loader::new(dataset, Arc::new(Evaluation { size: 8 }), tokenizer(), options);
         made.err().unwrap().to_string()
     };
     assert!(make(noto(), LoaderOptions::training(0, 0)).contains("batch_size = 0"));
     assert!(make(noto(), LoaderOptions::training(9999, 0)).contains("lower batch_size"));
     let nothing = Arc::new(Evaluation { size: 0 });
-    let made = Loader::new(noto(), nothing, tokens(), LoaderOptions::evaluation(4));
+    let made = Loader::new(noto(), nothing, tokenizer(), LoaderOptions::evaluation(4));
     assert!(made.err().unwrap().to_string().contains("size = 0"));
     let empty = noto().filter(|_| false);
     assert!(make(empty, LoaderOptions::evaluation(4)).contains("is empty"));
@@ -278,7 +281,7 @@ proptest! {
         let run = |threads, prefetch, first| -> Vec<_> {
             let options = LoaderOptions { threads, prefetch, ..LoaderOptions::training(batch, seed) };
             let augment = Arc::new(Augment::new(12));
-            let loader = Loader::new(dataset.clone(), augment, tokens(), options).unwrap();
+            let loader = Loader::new(dataset.clone(), augment, tokenizer(), options).unwrap();
             loader.batches(first, Some(24)).unwrap().map(|b| contents(&b.unwrap())).collect()
         };
         let expected = run(0, 0, 0);

@@ -215,12 +215,12 @@ fn the_vocabulary_is_whole() {
     assert_eq!(pieces.iter().collect::<HashSet<_>>().len(), 3600);
     assert_eq!(pieces[..5], ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]);
     assert_eq!(pieces[3598..], ["[DEC]", "[ENC]"]);
-    let tokens = embedded::vocabulary().unwrap();
-    let special = tokens.special();
+    let tokenizer = embedded::vocabulary().unwrap();
+    let special = tokenizer.special();
     assert_eq!((special.pad, special.dec, special.enc), (0, 3598, 3599));
     // Single characters are all there, so no English word is unknown.
     for sample in embedded::noto().unwrap() {
-        let ids = tokens.encode(&sample.captions[0], 40).unwrap();
+        let ids = tokenizer.encode(&sample.captions[0], 40).unwrap();
         assert!(!ids.contains(&special.unk), "{:?}", sample.captions);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use aurora_data::{Tokens, embedded};
+use aurora_data::{Tokenizer, embedded};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -22,46 +22,46 @@ struct Line {
 /// by `xtask/src/interop/tokens.py` with transformers 5.23.0.
 #[test]
 fn ids_are_those_of_the_python_tokenizer() {
-    let tokens = Tokens::from_file(&fixture("mixed.vocab.txt")).unwrap();
+    let tokenizer = Tokenizer::from_file(&fixture("mixed.vocab.txt")).unwrap();
     let lines = std::fs::read_to_string(fixture("mixed.jsonl")).unwrap();
     let lines: Vec<Line> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 300);
     for (at, Line { text, max, ids }) in lines.into_iter().enumerate() {
-        assert_eq!(tokens.encode(&text, max).unwrap(), ids, "line {}: {text:?}", at + 1);
+        assert_eq!(tokenizer.encode(&text, max).unwrap(), ids, "line {}: {text:?}", at + 1);
     }
 }
 
 #[test]
 fn a_word_of_more_than_100_characters_is_unknown() {
-    let tokens = embedded::vocabulary().unwrap();
-    let unk = tokens.special().unk;
+    let tokenizer = embedded::vocabulary().unwrap();
+    let unk = tokenizer.special().unk;
     for (count, unknown) in [(100, false), (101, true)] {
-        let found = tokens.encode(&"é".repeat(count), 512).unwrap();
+        let found = tokenizer.encode(&"é".repeat(count), 512).unwrap();
         assert_eq!(found.contains(&unk), unknown, "{count}");
     }
 }
 
 #[test]
 fn special_pieces_in_a_text_are_themselves() {
-    let tokens = embedded::vocabulary().unwrap();
-    let s = tokens.special();
-    let found = tokens.encode("[MASK][ENC] [DEC]", 512).unwrap();
+    let tokenizer = embedded::vocabulary().unwrap();
+    let s = tokenizer.special();
+    let found = tokenizer.encode("[MASK][ENC] [DEC]", 512).unwrap();
     assert_eq!(found, [s.cls, s.mask, s.enc, s.dec, s.sep]);
-    assert!(!tokens.encode("[mask] [Enc]", 512).unwrap().contains(&s.mask));
+    assert!(!tokenizer.encode("[mask] [Enc]", 512).unwrap().contains(&s.mask));
 }
 
 proptest! {
     #[test]
     fn any_text_is_framed_and_below_the_size(text in vec(any::<char>(), 0..60), max in 3usize..40) {
         let text = String::from_iter(text);
-        let tokens = embedded::vocabulary().unwrap();
-        let whole = tokens.encode(&text, usize::MAX).unwrap();
-        prop_assert_eq!(whole[0], tokens.special().cls);
-        prop_assert!(whole.iter().all(|id| (*id as usize) < tokens.vocab_size()));
+        let tokenizer = embedded::vocabulary().unwrap();
+        let whole = tokenizer.encode(&text, usize::MAX).unwrap();
+        prop_assert_eq!(whole[0], tokenizer.special().cls);
+        prop_assert!(whole.iter().all(|id| (*id as usize) < tokenizer.vocab_size()));
         // Cut texts keep their beginning and [SEP].
-        let cut = tokens.encode(&text, max).unwrap();
+        let cut = tokenizer.encode(&text, max).unwrap();
         prop_assert_eq!(cut.len(), whole.len().min(max));
-        prop_assert_eq!(cut.last(), Some(&tokens.special().sep));
+        prop_assert_eq!(cut.last(), Some(&tokenizer.special().sep));
         prop_assert_eq!(&cut[..cut.len() - 1], &whole[..cut.len() - 1]);
     }
 
@@ -70,7 +70,7 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(if json { "tokenizer.json" } else { "vocab.txt" });
         std::fs::write(&path, bytes).unwrap();
-        let message = Tokens::from_file(&path).unwrap_err().to_string();
+        let message = Tokenizer::from_file(&path).unwrap_err().to_string();
         prop_assert!(message.contains(&path.display().to_string()), "{}", message);
     }
 }
@@ -91,10 +91,10 @@ fn a_cut_tokenizer_json_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokenizer.json");
     std::fs::write(&path, &json).unwrap();
-    assert_eq!(Tokens::from_file(&path).unwrap().vocab_size(), 42); // [DEC], [ENC]
+    assert_eq!(Tokenizer::from_file(&path).unwrap().vocab_size(), 42); // [DEC], [ENC]
     for end in 0..json.len() {
         std::fs::write(&path, &json[..end]).unwrap();
-        let message = Tokens::from_file(&path).unwrap_err().to_string();
+        let message = Tokenizer::from_file(&path).unwrap_err().to_string();
         assert!(message.contains("tokenizer.json"), "{end}: {message}");
     }
 }

@@ -1,7 +1,7 @@
 //! Batches of the distillation: views with their captions, texts alone, pictures alone, and what the teachers
 //! say of each.
 
-use aurora_data::{Dataset, Decode, Keywords, Padding, Split, Tokens, embedded, transform};
+use aurora_data::{Dataset, Decode, Keywords, Padding, Split, Tokenizer, embedded, transform};
 use aurora_kernels::random::Stream;
 use candle_core::{DType, Device, Tensor};
 
@@ -70,7 +70,7 @@ impl DistillBatch {
 pub struct DistillLoader<'a> {
     config: &'a PretrainConfig,
     teachers: &'a TeacherFeatures,
-    tokens: &'a Tokens,
+    tokens: &'a Tokenizer,
     pack: Dataset,
     captioned: Vec<u32>, // rows of the views
     alone: Vec<u32>,
@@ -84,7 +84,7 @@ impl<'a> DistillLoader<'a> {
     pub fn new(
         config: &'a PretrainConfig,
         teachers: &'a TeacherFeatures,
-        tokens: &'a Tokens,
+        tokens: &'a Tokenizer,
     ) -> Result<Self> {
         let pack = Dataset::new(embedded::openclipart()?, Decode::OnUse)?;
         let count = |name, found, expected| {

@@ -2,7 +2,7 @@
 
 use aurora_data::{
     Augment, Batch, BatchAnswers, Dataset, Error as DataError, Loader, LoaderOptions, Released,
-    Skips, Tokens, Transform, Words, transform,
+    Skips, Tokenizer, Transform, Words, transform,
 };
 use aurora_layers::BlipConfig;
 use candle_core::{Device, Tensor};
@@ -23,7 +23,7 @@ const CHUNK: usize = 64;
 #[derive(Debug, Clone)]
 pub struct DataModule {
     /// The backbone's vocabulary.
-    pub tokens: Arc<Tokens>,
+    pub tokens: Arc<Tokenizer>,
     /// What is learned: which words of a sample are read.
     pub task: Task,
     /// Keywords in the captions that are measured.
@@ -45,7 +45,7 @@ impl DataModule {
     pub fn new(
         config: &Config,
         backbone: &BlipConfig,
-        tokens: &Arc<Tokens>,
+        tokens: &Arc<Tokenizer>,
         skips: &Arc<Skips>,
     ) -> Self {
         let data = &config.data;

@@ -1,6 +1,6 @@
 //! From a configuration's words for a model to a backbone with its vocabulary.
 
-use aurora_data::Tokens;
+use aurora_data::Tokenizer;
 use aurora_layers::checkpoint::{LoadReport, PretrainedSource};
 use aurora_layers::{Architecture, Backbone, DecoderTokens};
 use candle_core::Device;
@@ -21,7 +21,7 @@ pub struct Model {
     /// The frozen weights.
     pub backbone: Backbone,
     /// The tokenizer that the backbone was trained with.
-    pub tokens: Arc<Tokens>,
+    pub tokens: Arc<Tokenizer>,
     /// What became of every tensor of the file.
     pub report: LoadReport,
 }
@@ -44,7 +44,7 @@ impl Model {
             Some(file) => file.to_owned(),
             None => tokenizer_beside(path)?,
         };
-        let tokens = Tokens::from_file(&vocabulary)?;
+        let tokens = Tokenizer::from_file(&vocabulary)?;
         fits(&tokens, &vocabulary, pretrained.config.text.vocab_size)?;
         if task == Task::Vqa && section.decoder == DecoderSource::Checkpoint {
             pretrained = pretrained.for_vqa(decoder_tokens(&tokens));
@@ -67,14 +67,14 @@ impl Model {
         section: &ModelSection,
         task: Task,
         backbone: Backbone,
-        tokens: Tokens,
+        tokens: Tokenizer,
     ) -> Result<Self> {
         let backbone = match section.other_image_size() {
             Some(size) => backbone.with_image_size(size)?,
             None => backbone,
         };
         let (tokens, path) = match section.tokenizer_file() {
-            Some(file) => (Tokens::from_file(file)?, file),
+            Some(file) => (Tokenizer::from_file(file)?, file),
             None => (tokens, Path::new(&section.backbone)),
         };
         fits(&tokens, path, backbone.config.text.vocab_size)?;
@@ -88,7 +88,7 @@ impl Model {
 }
 
 /// The tokens that a decoder over this vocabulary writes with.
-fn decoder_tokens(tokens: &Tokens) -> DecoderTokens {
+fn decoder_tokens(tokens: &Tokenizer) -> DecoderTokens {
     let special = tokens.special();
     DecoderTokens {
         start_token_id: special.dec,
@@ -124,7 +124,7 @@ pub fn tokenizer_beside(backbone: &Path) -> Result<PathBuf> {
 }
 
 /// That every row of the word embeddings has its piece, and no piece is without a row.
-fn fits(tokens: &Tokens, path: &Path, rows: usize) -> Result<()> {
+fn fits(tokens: &Tokenizer, path: &Path, rows: usize) -> Result<()> {
     let pieces = tokens.vocab_size();
     if pieces == rows {
         return Ok(());

@@ -1,7 +1,7 @@
 //! A pretraining from start to finish.
 
 use aurora_data::video::Sampling;
-use aurora_data::{Captions, Dataset, Skips, Split, Tokens, embedded, source};
+use aurora_data::{Captions, Dataset, Skips, Split, Tokenizer, embedded, source};
 use aurora_layers::Backbone;
 use candle_core::{DType, Device};
 use std::path::Path;
@@ -123,7 +123,7 @@ fn evaluate(
     backbone: &Backbone,
     config: &PretrainConfig,
     dataset: &Dataset,
-    tokens: &Arc<Tokens>,
+    tokens: &Arc<Tokenizer>,
     similarity_weight: Option<f64>,
     progress: &mut dyn Progress,
 ) -> Result<RetrievalEval> {

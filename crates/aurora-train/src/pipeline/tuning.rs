@@ -4,7 +4,7 @@ mod baseline;
 mod resume;
 mod training_checkpoint;
 
-use aurora_data::{Loader, Tokens};
+use aurora_data::{Loader, Tokenizer};
 use aurora_layers::{AdaptedParams, AdapterConfig, AdapterKind, Backbone, save_adapter};
 use candle_core::Tensor;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub struct Inputs {
     /// What the adapter's configuration calls them.
     pub backbone_name: String,
     /// The backbone's vocabulary.
-    pub tokens: Arc<Tokens>,
+    pub tokens: Arc<Tokenizer>,
     /// The data.
     pub splits: DataSplits,
 }

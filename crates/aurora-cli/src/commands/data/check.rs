@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use aurora_data::check::{Checked, Group, Report, TINY, check};
-use aurora_data::{Dataset, Decode, Tokens, embedded, printable, quoting};
+use aurora_data::{Dataset, Decode, Tokenizer, embedded, printable, quoting};
 use aurora_train::progress::Progress;
 
 use crate::args::CheckArgs;
@@ -27,7 +27,7 @@ const SHOWN: usize = 24;
 /// would end a training, that.
 pub fn run(args: &CheckArgs) -> Result<()> {
     let tokens = match &args.vocabulary {
-        Some(file) => Tokens::from_file(file)?,
+        Some(file) => Tokenizer::from_file(file)?,
         None => embedded::vocabulary()?,
     };
     let reading = args.reading.options();

@@ -10,7 +10,7 @@ use aurora_data::{
 };
 use aurora_kernels::random::Stream;
 
-use super::{shards, tokens};
+use super::{shards, tokenizer};
 
 /// Counts the pictures that it has seen.
 struct Counting(AtomicUsize);
@@ -43,7 +43,7 @@ fn batches_ahead_are_bounded_by_number_and_by_bytes() {
     {
         let seen = Arc::new(Counting(AtomicUsize::new(0)));
         let options = LoaderOptions { threads, prefetch, memory, ..LoaderOptions::evaluation(2) };
-        let loader = Loader::new(dataset.clone(), seen.clone(), tokens(), options).unwrap();
+        let loader = Loader::new(dataset.clone(), seen.clone(), tokenizer(), options).unwrap();
         let mut batches = loader.batches(0, None).unwrap();
         for taken in 1..=4 {
             batches.next().unwrap().unwrap();
@@ -106,7 +106,7 @@ fn memory_is_flat_over_100_000_samples() {
         padding: Padding::Fixed,
         ..LoaderOptions::training(100, 1)
     };
-    let loader = Loader::new(dataset, Arc::new(Augment::new(96)), tokens(), options).unwrap();
+    let loader = Loader::new(dataset, Arc::new(Augment::new(96)), tokenizer(), options).unwrap();
     let (mut seen, mut readings) = (0, Vec::new());
     println!("{:>7} samples: {:5.1} MiB", 0, resident() as f64 / f64::from(1 << 20));
     for batch in loader.epoch(0).unwrap() {

@@ -9,16 +9,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aurora_data::{
-    Batch, Dataset, Decode, Evaluation, Loader, LoaderOptions, Tokens, embedded, shard,
+    Batch, Dataset, Decode, Evaluation, Loader, LoaderOptions, Tokenizer, embedded, shard,
 };
 use image::ImageFormat;
 
-fn tokens() -> Arc<Tokens> {
+fn tokenizer() -> Arc<Tokenizer> {
     Arc::new(embedded::vocabulary().unwrap())
 }
 
 fn loader(dataset: &Dataset, size: usize, options: LoaderOptions) -> Loader {
-    Loader::new(dataset.clone(), Arc::new(Evaluation { size }), tokens(), options).unwrap()
+    Loader::new(dataset.clone(), Arc::new(Evaluation { size }), tokenizer(), options).unwrap()
 }
 
 /// Everything of a batch that could differ.

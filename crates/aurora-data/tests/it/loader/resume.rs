@@ -8,10 +8,10 @@ use aurora_data::{
 };
 use proptest::prelude::*;
 
-use super::{Contents, contents, loader, shards, tokens};
+use super::{Contents, contents, loader, shards, tokenizer};
 
 fn drawn(dataset: &Dataset, options: LoaderOptions) -> Loader {
-    Loader::new(dataset.clone(), Arc::new(Augment::new(6)), tokens(), options).unwrap()
+    Loader::new(dataset.clone(), Arc::new(Augment::new(6)), tokenizer(), options).unwrap()
 }
 
 fn order() -> impl Strategy<Value = Order> {
@@ -211,7 +211,7 @@ fn options_of_ranks_that_cannot_work() {
     let dataset = shards(folder.path(), &[9], |_| false);
     let refusal = |options: LoaderOptions| {
         let transform = Arc::new(Augment::new(4));
-        let made = Loader::new(dataset.clone(), transform, tokens(), options);
+        let made = Loader::new(dataset.clone(), transform, tokenizer(), options);
         made.err().unwrap().to_string()
     };
     let training = || LoaderOptions::training(4, 0);

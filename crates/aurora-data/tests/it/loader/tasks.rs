@@ -9,7 +9,7 @@ use aurora_data::{
 };
 use image::ImageFormat;
 
-use super::{loader, tokens};
+use super::{loader, tokenizer};
 use crate::common;
 
 /// A shard of these files.
@@ -134,7 +134,7 @@ fn a_clip_is_augmented_as_one() {
         dataset(&[("a.000.png", png.clone()), ("a.001.png", png), ("a.txt", b"same".to_vec())]);
     let options =
         LoaderOptions { clips: Some(Sampling::Uniform(2)), ..LoaderOptions::training(1, 3) };
-    let loader = Loader::new(dataset, Arc::new(Augment::new(8)), tokens(), options).unwrap();
+    let loader = Loader::new(dataset, Arc::new(Augment::new(8)), tokenizer(), options).unwrap();
     let frames = |step| -> Vec<Vec<f32>> {
         loader.batch(step).unwrap().images.reshape((2, 192)).unwrap().to_vec2().unwrap()
     };
@@ -201,13 +201,13 @@ fn questions_come_with_their_answers() {
     assert_eq!(answers.weights, [0.75, 0.25, 0.2]);
     let ids: Vec<Vec<u32>> = answers.input_ids.to_vec2().unwrap();
     let mask: Vec<Vec<f32>> = answers.attention_mask.to_vec2().unwrap();
-    let tokens = tokens();
+    let tokenizer = tokenizer();
     for ((ids, mask), text) in ids.iter().zip(&mask).zip(["red", "blue", "yes"]) {
-        let mut expected = tokens.encode(text, 35).unwrap();
-        expected[0] = tokens.special().dec;
+        let mut expected = tokenizer.encode(text, 35).unwrap();
+        expected[0] = tokenizer.special().dec;
         let there = mask.iter().filter(|value| **value == 1.0).count();
         assert_eq!(ids[..there], expected);
-        assert!(ids[there..].iter().all(|id| *id == tokens.special().pad));
+        assert!(ids[there..].iter().all(|id| *id == tokenizer.special().pad));
     }
 
     // Without an answer nothing can be learned, and a caption is no question.

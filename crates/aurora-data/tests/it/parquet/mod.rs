@@ -132,12 +132,12 @@ fn batches_are_those_of_a_folder() {
     let (files, folder) = (as_folder(&rows), tempfile::tempdir().unwrap());
     let properties = plain().set_compression(Compression::SNAPPY);
     at(&folder, "train.parquet", &parquet(&rows, 9, properties));
-    let tokens = Arc::new(embedded::vocabulary().unwrap());
+    let tokenizer = Arc::new(embedded::vocabulary().unwrap());
     let batches = |path: &Path| {
         let dataset = Dataset::new(read(path).unwrap(), Decode::OnUse).unwrap();
         let options = LoaderOptions { threads: 3, ..LoaderOptions::training(8, 3) };
         let transform = Arc::new(Evaluation { size: 32 });
-        let loader = Loader::new(dataset, transform, Arc::clone(&tokens), options).unwrap();
+        let loader = Loader::new(dataset, transform, Arc::clone(&tokenizer), options).unwrap();
         let batches = loader.epoch(1).unwrap().map(|batch| {
             let batch = batch.unwrap();
             let images = batch.images.flatten_all().unwrap().to_vec1::<f32>().unwrap();
@@ -151,8 +151,8 @@ fn batches_are_those_of_a_folder() {
 }
 
 fn look(path: &Path) -> Report {
-    let tokens = embedded::vocabulary().unwrap();
-    check(&[path.to_path_buf()], &options(), (&tokens, 35), &|_, _, _| {}).unwrap().report
+    let tokenizer = embedded::vocabulary().unwrap();
+    check(&[path.to_path_buf()], &options(), (&tokenizer, 35), &|_, _, _| {}).unwrap().report
 }
 
 #[test]

@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
-use tokenizers::{AddedToken, Tokenizer};
+use tokenizers::{AddedToken, Tokenizer as HfTokenizer};
 
 use crate::{Error, Result};
 
@@ -24,7 +24,7 @@ pub enum Padding {
 
 /// Ids of the pieces with a meaning of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Special {
+pub struct SpecialTokens {
     /// `[PAD]`: fills a row.
     pub pad: u32,
     /// `[UNK]`: a word without pieces.
@@ -45,13 +45,13 @@ pub struct Special {
 /// and punctuation apart, then the longest piece first. A word of more than 100 characters, or without pieces, is
 /// `[UNK]`. A special piece that a text spells out (`[SEP]`) is that piece, as in Hugging Face's tokenizers.
 #[derive(Debug, Clone)]
-pub struct Tokens {
-    tokenizer: Tokenizer,
-    special: Special,
+pub struct Tokenizer {
+    tokenizer: HfTokenizer,
+    special: SpecialTokens,
     size: usize,
 }
 
-impl Tokens {
+impl Tokenizer {
     /// From a vocabulary, one piece a line; the line number less one is the id.
     ///
     /// # Errors
@@ -80,7 +80,7 @@ impl Tokens {
         let model = vocab
             .and_then(|vocab| WordPiece::builder().vocab(vocab).build())
             .map_err(|e| tokenize("", &e))?;
-        let mut tokenizer = Tokenizer::new(model);
+        let mut tokenizer = HfTokenizer::new(model);
         tokenizer
             .with_normalizer(Some(BertNormalizer::default()))
             .map_err(|e| tokenize("", &e))?
@@ -90,7 +90,7 @@ impl Tokens {
             .add_special_tokens(special.map(|piece| AddedToken::from(*piece, true)))
             .map_err(|e| tokenize("", &e))?;
         let id = |piece: &str| tokenizer.token_to_id(piece).unwrap_or_default(); // all are there
-        let special = Special {
+        let special = SpecialTokens {
             pad: id("[PAD]"),
             unk: id("[UNK]"),
             cls: id("[CLS]"),
@@ -103,7 +103,7 @@ impl Tokens {
     }
 
     /// The special ids.
-    pub fn special(&self) -> Special {
+    pub fn special(&self) -> SpecialTokens {
         self.special
     }
 
