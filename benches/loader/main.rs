@@ -92,7 +92,8 @@ fn run(work: &Work) -> Result<()> {
 
 fn loader(work: &Work) -> Result<Loader> {
     let samples = folder::read(&work.out.join("pictures"), Captions::Required)?;
-    let options = LoaderOptions { threads: work.threads, ..LoaderOptions::evaluation(work.batch) };
+    let options =
+        LoaderOptions { num_workers: work.threads, ..LoaderOptions::evaluation(work.batch) };
     let tokens = Arc::new(embedded::vocabulary()?);
     let transform = Arc::new(Evaluation { size: work.size });
     Ok(Loader::new(Dataset::new(samples, Decode::OnUse)?, transform, tokens, options)?)

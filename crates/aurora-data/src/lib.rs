@@ -32,8 +32,8 @@ pub use error::{Error, Result, printable, quoting};
 pub use folder::Captions;
 pub use formats::Format;
 pub use loader::{
-    Batch, BatchAnswers, Batches, LastBatch, Loader, LoaderOptions, LoaderState, Order, Purpose,
-    Words,
+    Batch, BatchAnswers, Batches, LastBatch, Loader, LoaderOptions, LoaderState, Mode, Shuffle,
+    TextField,
 };
 pub use policy::{OnError, Skipped, Skips};
 pub use question::{Answers, Question, QuestionId, Weighed};

@@ -6,28 +6,28 @@
 //! seen. A batch that cannot be made is an error in its place; dropping the iterator stops and
 //! joins the threads.
 //!
-//! There is one order of all samples for an epoch ([`Order`]), and the ranks of a run take their
+//! There is one order of all samples for an epoch ([`Shuffle`]), and the ranks of a run take their
 //! parts of it in turn, so that none needs to know what another does. Where a run is in its data
 //! is a [`LoaderState`].
 //!
 //! With a policy that leaves broken samples out ([`Loader::with_skips`]), another sample takes the
 //! place of one that cannot be used: the first good one of a row that is drawn for that place, so
 //! that batches stay full and functions of their numbers. In training it counts; in evaluation
-//! [`Batch::counts`] says that it does not.
+//! [`Batch::valid`] says that it does not.
 
 mod batch;
-mod making;
+mod collate;
 mod options;
-mod order;
 mod plan;
+mod shuffle;
 mod state;
 mod threads;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 pub use batch::{Batch, BatchAnswers};
-pub use options::{LastBatch, LoaderOptions, Purpose, Words};
-pub use order::Order;
+pub use options::{LastBatch, LoaderOptions, Mode, TextField};
+pub use shuffle::Shuffle;
 pub use state::LoaderState;
 pub use threads::Batches;
 
@@ -181,7 +181,7 @@ impl Inner {
         if let Some(kept) = kept.as_ref().filter(|kept| kept.epoch == epoch) {
             return Arc::clone(&kept.order);
         }
-        let order = self.options.order.of_epoch(&self.runs, self.options.seed, epoch);
+        let order = self.options.shuffle.epoch_order(&self.runs, self.options.seed, epoch);
         let order = Arc::new(order);
         *kept = Some(EpochOrder { epoch, order: Arc::clone(&order) });
         order

@@ -16,7 +16,7 @@ pub struct Batch {
     pub indices: Vec<usize>,
     /// Which rows count. The others fill the batch up, at the end of an epoch or in evaluation
     /// where a broken sample is left out: they have to be left out of every figure.
-    pub counts: Vec<bool>,
+    pub valid: Vec<bool>,
     /// Their concepts: equal ids are positives of each other.
     pub concepts: Vec<i64>,
     /// The captions or questions that were tokenized.

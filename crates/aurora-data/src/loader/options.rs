@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::order::Order;
+use super::shuffle::Shuffle;
 use crate::caption::Keywords;
 use crate::tokenizer::Padding;
 use crate::video::Sampling;
@@ -11,13 +11,13 @@ use crate::{Error, Result};
 /// What batches are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Purpose {
+pub enum Mode {
     /// Captions and frames are drawn. Where a policy leaves a broken sample out, another one takes
     /// its place and counts.
-    Training,
+    Train,
     /// The first caption, and frames without chance. What takes the place of a broken sample does
     /// not count.
-    Evaluation,
+    Eval,
 }
 
 /// What becomes of the samples that do not fill a batch at the end of an epoch.
@@ -36,7 +36,7 @@ pub enum LastBatch {
 /// Which words of a sample a batch has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Words {
+pub enum TextField {
     /// One of its captions.
     Captions,
     /// Its question; and its answers, without which there is no training.
@@ -54,27 +54,27 @@ pub struct LoaderOptions {
     /// Seed of order, augmentation, captions, keywords and frames.
     pub seed: u64,
     /// What the batches are for.
-    pub purpose: Purpose,
+    pub mode: Mode,
     /// The order of an epoch.
-    pub order: Order,
+    pub shuffle: Shuffle,
     /// What becomes of an epoch's rest.
-    pub last: LastBatch,
+    pub last_batch: LastBatch,
     /// Which of the processes that share the work this is, from 0.
     pub rank: usize,
-    /// How many processes share the work: each makes its own part of every `ranks * batch_size`
+    /// How many processes share the work: each makes its own part of every `world_size * batch_size`
     /// samples.
-    pub ranks: usize,
+    pub world_size: usize,
     /// Threads; with 0 the consumer makes its batches itself.
-    pub threads: usize,
+    pub num_workers: usize,
     /// Batches that may be ready or in the making beyond one a thread.
     pub prefetch: usize,
     /// Bytes of pixels that may be ready or in the making, where that is fewer batches. One batch
     /// always may.
-    pub memory: u64,
+    pub prefetch_bytes: u64,
     /// Which words a batch has.
-    pub words: Words,
+    pub text_field: TextField,
     /// Where batches are clips, which frames they have; a picture is a clip of one frame.
-    pub clips: Option<Sampling>,
+    pub video: Option<Sampling>,
     /// Most tokens of a text, `[CLS]` and `[SEP]` included.
     pub max_tokens: usize,
     /// What length texts are brought to.
@@ -90,16 +90,16 @@ impl LoaderOptions {
         Self {
             batch_size,
             seed,
-            purpose: Purpose::Training,
-            order: Order::Exact,
-            last: LastBatch::Drop,
+            mode: Mode::Train,
+            shuffle: Shuffle::Full,
+            last_batch: LastBatch::Drop,
             rank: 0,
-            ranks: 1,
-            threads: 2,
+            world_size: 1,
+            num_workers: 2,
             prefetch: 2,
-            memory: 1 << 30,
-            words: Words::Captions,
-            clips: None,
+            prefetch_bytes: 1 << 30,
+            text_field: TextField::Captions,
+            video: None,
             max_tokens: 35,
             padding: Padding::Longest,
             keywords: Keywords::Sample,
@@ -109,9 +109,9 @@ impl LoaderOptions {
     /// For evaluation: in order, every sample, the caption alone, two threads.
     pub fn evaluation(batch_size: usize) -> Self {
         Self {
-            purpose: Purpose::Evaluation,
-            order: Order::Sequential,
-            last: LastBatch::Keep,
+            mode: Mode::Eval,
+            shuffle: Shuffle::Sequential,
+            last_batch: LastBatch::Keep,
             keywords: Keywords::Never,
             ..Self::training(batch_size, 0)
         }
@@ -124,23 +124,31 @@ impl LoaderOptions {
         if !(1..=LARGEST).contains(&self.batch_size) {
             return refused("batch_size", self.batch_size.to_string(), "1 to 1048576");
         }
-        if self.rank >= self.ranks {
-            let value = format!("{} of {} ranks", self.rank, self.ranks);
+        if self.rank >= self.world_size {
+            let value = format!("{} of {} ranks", self.rank, self.world_size);
             return refused("rank", value, "from 0 to the number of ranks less one");
         }
-        let Some(together) = self.batch_size.checked_mul(self.ranks) else {
-            let value = format!("{} on each of {} ranks", self.batch_size, self.ranks);
+        let Some(together) = self.batch_size.checked_mul(self.world_size) else {
+            let value = format!("{} on each of {} ranks", self.batch_size, self.world_size);
             return refused("batch_size", value, "a number of samples that fits in memory");
         };
-        if self.last == LastBatch::Keep && self.ranks > 1 {
-            let value = format!("keep, with {} ranks", self.ranks);
-            return refused("last", value, "drop or pad, so that every rank has as many batches");
+        if self.last_batch == LastBatch::Keep && self.world_size > 1 {
+            let value = format!("keep, with {} ranks", self.world_size);
+            return refused(
+                "last_batch",
+                value,
+                "drop or pad, so that every rank has as many batches",
+            );
         }
-        if self.order == Order::Window(0) {
-            return refused("order", "a window of 0".to_string(), "a window of 1 or more samples");
+        if self.shuffle == Shuffle::Buffer(0) {
+            return refused(
+                "shuffle",
+                "a buffer of 0".to_string(),
+                "a buffer of 1 or more samples",
+            );
         }
-        if self.clips.is_some_and(|sampling| sampling.most() == 0) {
-            return refused("clips", "0 frames".to_string(), "1 frame or more");
+        if self.video.is_some_and(|sampling| sampling.most() == 0) {
+            return refused("video", "0 frames".to_string(), "1 frame or more");
         }
         if samples == 0 {
             return Err(Error::Empty {
@@ -148,13 +156,13 @@ impl LoaderOptions {
                 reason: "no sample is in the part that was asked for".to_string(),
             });
         }
-        if self.last == LastBatch::Drop && samples < together {
-            let ranks = match self.ranks {
+        if self.last_batch == LastBatch::Drop && samples < together {
+            let world_size = match self.world_size {
                 1 => String::new(),
-                ranks => format!(" on each of {ranks} ranks"),
+                world_size => format!(" on each of {world_size} ranks"),
             };
             let reason = format!(
-                "{samples} samples do not fill one batch of {}{ranks}; lower batch_size",
+                "{samples} samples do not fill one batch of {}{world_size}; lower batch_size",
                 self.batch_size
             );
             return Err(Error::Empty { what: "an epoch".to_string(), reason });
@@ -164,7 +172,7 @@ impl LoaderOptions {
 
     /// How many batches may be ready or in the making, each of `bytes`.
     pub(super) fn ahead(&self, bytes: u64) -> usize {
-        let fit = usize::try_from(self.memory / bytes.max(1)).unwrap_or(usize::MAX);
-        self.threads.saturating_add(self.prefetch).min(fit).max(1)
+        let fit = usize::try_from(self.prefetch_bytes / bytes.max(1)).unwrap_or(usize::MAX);
+        self.num_workers.saturating_add(self.prefetch).min(fit).max(1)
     }
 }

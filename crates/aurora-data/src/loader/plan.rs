@@ -3,38 +3,38 @@
 use super::options::{LastBatch, LoaderOptions};
 
 /// The cutting of every epoch. Of the epoch's order, batch n of all ranks together has the samples
-/// from n times `ranks * batch` on, and of those each rank its own `batch`.
+/// from n times `world_size * batch` on, and of those each rank its own `batch`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Plan {
     samples: usize,
     batch: usize,
     rank: usize,
-    ranks: usize,
-    last: LastBatch,
+    world_size: usize,
+    last_batch: LastBatch,
 }
 
 /// A row of a batch: a place in the epoch's order, and whether it counts or fills the batch up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Slot {
+pub(super) struct RowIndex {
     pub(super) place: usize,
-    pub(super) counts: bool,
+    pub(super) valid: bool,
 }
 
 impl Plan {
     /// The plan of options that were found to fit that many samples.
     pub(super) fn new(options: &LoaderOptions, samples: usize) -> Self {
-        let &LoaderOptions { batch_size: batch, rank, ranks, last, .. } = options;
-        Self { samples, batch, rank, ranks, last }
+        let &LoaderOptions { batch_size: batch, rank, world_size, last_batch, .. } = options;
+        Self { samples, batch, rank, world_size, last_batch }
     }
 
     /// Samples of one step of all ranks.
     pub(super) fn together(&self) -> usize {
-        self.batch * self.ranks
+        self.batch * self.world_size
     }
 
     /// Batches in one epoch, the same for every rank.
     pub(super) fn steps(&self) -> u64 {
-        let steps = match self.last {
+        let steps = match self.last_batch {
             LastBatch::Drop => self.samples / self.together(),
             LastBatch::Keep | LastBatch::Pad => self.samples.div_ceil(self.together()),
         };
@@ -48,12 +48,12 @@ impl Plan {
     }
 
     /// The rows of a step, within its epoch.
-    pub(super) fn rows(&self, step: u64) -> Vec<Slot> {
+    pub(super) fn rows(&self, step: u64) -> Vec<RowIndex> {
         let first = self.position(step).1 + self.rank * self.batch;
         let all = (first..first + self.batch)
-            .map(|place| Slot { place: place % self.samples, counts: place < self.samples });
-        match self.last {
-            LastBatch::Keep => all.filter(|slot| slot.counts).collect(),
+            .map(|place| RowIndex { place: place % self.samples, valid: place < self.samples });
+        match self.last_batch {
+            LastBatch::Keep => all.filter(|row_index| row_index.valid).collect(),
             LastBatch::Drop | LastBatch::Pad => all.collect(),
         }
     }
@@ -64,23 +64,38 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn plan(samples: usize, batch: usize, (rank, ranks): (usize, usize), last: LastBatch) -> Plan {
-        Plan { samples, batch, rank, ranks, last }
+    fn plan(
+        samples: usize,
+        batch: usize,
+        (rank, world_size): (usize, usize),
+        last_batch: LastBatch,
+    ) -> Plan {
+        Plan { samples, batch, rank, world_size, last_batch }
     }
 
     /// The places of an epoch that count, over all ranks, and how many rows there were.
-    fn epoch(samples: usize, batch: usize, ranks: usize, last: LastBatch) -> (Vec<usize>, usize) {
+    fn epoch(
+        samples: usize,
+        batch: usize,
+        world_size: usize,
+        last_batch: LastBatch,
+    ) -> (Vec<usize>, usize) {
         let (mut counting, mut rows) = (Vec::new(), 0);
-        let steps = plan(samples, batch, (0, ranks), last).steps();
-        for rank in 0..ranks {
-            let plan = plan(samples, batch, (rank, ranks), last);
+        let steps = plan(samples, batch, (0, world_size), last_batch).steps();
+        for rank in 0..world_size {
+            let plan = plan(samples, batch, (rank, world_size), last_batch);
             assert_eq!(plan.steps(), steps);
             for step in 2 * steps..3 * steps {
                 assert_eq!(plan.position(step).0, 2);
-                let slots = plan.rows(step);
-                assert!(last == LastBatch::Keep || slots.len() == batch);
-                rows += slots.len();
-                counting.extend(slots.iter().filter(|slot| slot.counts).map(|slot| slot.place));
+                let row_indices = plan.rows(step);
+                assert!(last_batch == LastBatch::Keep || row_indices.len() == batch);
+                rows += row_indices.len();
+                counting.extend(
+                    row_indices
+                        .iter()
+                        .filter(|row_index| row_index.valid)
+                        .map(|row_index| row_index.place),
+                );
             }
         }
         counting.sort_unstable();
@@ -91,7 +106,7 @@ mod tests {
     fn a_small_epoch_is_padded_from_its_beginning() {
         let places = |rank| -> Vec<(usize, bool)> {
             let plan = plan(5, 2, (rank, 2), LastBatch::Pad);
-            (0..plan.steps()).flat_map(|s| plan.rows(s)).map(|s| (s.place, s.counts)).collect()
+            (0..plan.steps()).flat_map(|s| plan.rows(s)).map(|s| (s.place, s.valid)).collect()
         };
         assert_eq!(places(0), [(0, true), (1, true), (4, true), (0, false)]);
         assert_eq!(places(1), [(2, true), (3, true), (1, false), (2, false)]);
@@ -103,9 +118,9 @@ mod tests {
         /// Over all ranks every sample counts once, or, where the rest is dropped, the first ones
         /// that fill batches do.
         #[test]
-        fn no_sample_is_lost_or_doubled(samples in 1usize..300, batch in 1usize..20, ranks in 1usize..9) {
-            let together = batch * ranks;
-            let (counting, rows) = epoch(samples, batch, ranks, LastBatch::Pad);
+        fn no_sample_is_lost_or_doubled(samples in 1usize..300, batch in 1usize..20, world_size in 1usize..9) {
+            let together = batch * world_size;
+            let (counting, rows) = epoch(samples, batch, world_size, LastBatch::Pad);
             prop_assert_eq!(counting, (0..samples).collect::<Vec<_>>());
             prop_assert_eq!(rows, samples.div_ceil(together) * together);
 
@@ -114,7 +129,7 @@ mod tests {
             prop_assert_eq!(rows, samples);
 
             if samples >= together {
-                let (counting, rows) = epoch(samples, batch, ranks, LastBatch::Drop);
+                let (counting, rows) = epoch(samples, batch, world_size, LastBatch::Drop);
                 prop_assert_eq!(counting, (0..samples / together * together).collect::<Vec<_>>());
                 prop_assert_eq!(rows, samples / together * together);
             }

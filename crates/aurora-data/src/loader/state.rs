@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::options::{LastBatch, LoaderOptions, Purpose, Words};
-use super::order::Order;
+use super::options::{LastBatch, LoaderOptions, Mode, TextField};
 use super::plan::Plan;
+use super::shuffle::Shuffle;
 use crate::caption::Keywords;
 use crate::digest::hexadecimal;
 use crate::{Dataset, Error, Result};
@@ -24,21 +24,21 @@ pub struct LoaderState {
     /// Seed of everything that is drawn.
     pub seed: u64,
     /// What the batches are for.
-    pub purpose: Purpose,
+    pub mode: Mode,
     /// The order of an epoch.
-    pub order: Order,
+    pub shuffle: Shuffle,
     /// What becomes of an epoch's rest.
-    pub last: LastBatch,
+    pub last_batch: LastBatch,
     /// Which words a batch has.
-    pub words: Words,
+    pub text_field: TextField,
     /// Which frames clips have, in words.
-    pub clips: Option<String>,
+    pub video: Option<String>,
     /// Whether keywords follow captions.
     pub keywords: Keywords,
     /// Samples in a batch.
     pub batch_size: usize,
     /// How many processes share the work.
-    pub ranks: usize,
+    pub world_size: usize,
     /// Samples of the dataset.
     pub samples: usize,
     /// SHA-256 of their names, words and concepts.
@@ -61,17 +61,17 @@ impl LoaderState {
         let (epoch, position) = plan.position(step);
         Self {
             seed: options.seed,
-            purpose: options.purpose,
-            order: options.order,
-            last: options.last,
-            words: options.words,
-            clips: options.clips.map(|sampling| sampling.to_string()),
+            mode: options.mode,
+            shuffle: options.shuffle,
+            last_batch: options.last_batch,
+            text_field: options.text_field,
+            video: options.video.map(|sampling| sampling.to_string()),
             keywords: options.keywords,
             batch_size: options.batch_size,
-            ranks: options.ranks,
+            world_size: options.world_size,
             samples: contents.samples,
             contents: contents.hash.clone(),
-            shards: matches!(options.order, Order::Window(_)).then(|| contents.shards.clone()),
+            shards: matches!(options.shuffle, Shuffle::Buffer(_)).then(|| contents.shards.clone()),
             epoch,
             position,
         }
@@ -84,15 +84,15 @@ impl LoaderState {
         differs("samples in the dataset", &self.samples, &here.samples)?;
         differs("contents of the dataset", &self.contents, &here.contents)?;
         differs("seed", &self.seed, &here.seed)?;
-        differs("purpose", &self.purpose, &here.purpose)?;
-        differs("order", &self.order, &here.order)?;
+        differs("mode", &self.mode, &here.mode)?;
+        differs("shuffle", &self.shuffle, &here.shuffle)?;
         differs("sizes of the shards", &self.shards, &here.shards)?;
-        differs("last", &self.last, &here.last)?;
-        differs("words", &self.words, &here.words)?;
-        differs("clips", &self.clips, &here.clips)?;
+        differs("last_batch", &self.last_batch, &here.last_batch)?;
+        differs("text_field", &self.text_field, &here.text_field)?;
+        differs("video", &self.video, &here.video)?;
         differs("keywords", &self.keywords, &here.keywords)?;
         differs("batch_size", &self.batch_size, &here.batch_size)?;
-        differs("ranks", &self.ranks, &here.ranks)?;
+        differs("world_size", &self.world_size, &here.world_size)?;
         let number = (self.position / plan.together()) as u64;
         let step = self.epoch.checked_mul(plan.steps()).and_then(|first| first.checked_add(number));
         let step = step.filter(|&step| plan.position(step) == (self.epoch, self.position));

@@ -1,7 +1,7 @@
 //! The threads behind a loader.
 //!
 //! A worker takes a permit, then the next step's number, makes the batch and sends it. There are
-//! `threads + prefetch` permits, or as many as batches fit in the memory allowed, and the consumer
+//! `num_workers + prefetch` permits, or as many as batches fit in the memory allowed, and the consumer
 //! gives one back for each batch it hands out, so no more batches than that exist at a time; since
 //! numbers are taken in order, the step the consumer waits for always has a permit.
 
@@ -37,7 +37,7 @@ struct Pool {
 
 impl Batches {
     pub(super) fn start(loader: Loader, first: u64, end: u64) -> Result<Self> {
-        let pool = if loader.inner.options.threads == 0 || first >= end {
+        let pool = if loader.inner.options.num_workers == 0 || first >= end {
             None
         } else {
             Some(Pool::start(&loader, first, end)?)
@@ -116,7 +116,7 @@ impl Pool {
         }
         let mut pool = Self { permits, results, early: BTreeMap::new(), workers: Vec::new() };
         // More threads than batches would only wait.
-        for number in 0..loader.inner.options.threads.min(ahead) {
+        for number in 0..loader.inner.options.num_workers.min(ahead) {
             let (loader, counter) = (loader.clone(), Arc::clone(&counter));
             let (permitted, send) = (permitted.clone(), send.clone());
             let worker = std::thread::Builder::new()

@@ -168,7 +168,7 @@ fn augmentation_is_fast() {
 
 #[test]
 fn training_epochs_cover_everything_in_another_order() {
-    let options = LoaderOptions { last: LastBatch::Keep, ..LoaderOptions::training(200, 3) };
+    let options = LoaderOptions { last_batch: LastBatch::Keep, ..LoaderOptions::training(200, 3) };
     let train = noto().split(Split::Train);
     let loader =
         Loader::new(train.clone(), Arc::new(Evaluation { size: 8 }), tokenizer(), options).unwrap();
@@ -209,9 +209,9 @@ fn an_error_of_a_thread_comes_in_its_place() {
         .collect();
     let files: Vec<(&str, &[u8])> = files.iter().map(|(n, d)| (n.as_str(), d.as_slice())).collect();
     let samples = shard::parse("s.tar", &tar(&files)).unwrap();
-    for threads in [0, 1, 3] {
+    for num_workers in [0, 1, 3] {
         let dataset = Dataset::new(samples.clone(), Decode::OnUse).unwrap();
-        let options = LoaderOptions { threads, ..LoaderOptions::evaluation(2) };
+        let options = LoaderOptions { num_workers, ..LoaderOptions::evaluation(2) };
         let loader =
             Loader::new(dataset, Arc::new(Evaluation { size: 4 }), tokenizer(), options).unwrap();
         let batches: Vec<_> = loader.epoch(0).unwrap().collect();
@@ -244,8 +244,8 @@ fn a_panic_of_a_thread_is_an_error_not_a_wait() {
 
 #[test]
 fn dropping_early_ends_the_threads() {
-    for threads in [1, 4] {
-        let options = LoaderOptions { threads, prefetch: 1, ..LoaderOptions::training(8, 0) };
+    for num_workers in [1, 4] {
+        let options = LoaderOptions { num_workers, prefetch: 1, ..LoaderOptions::training(8, 0) };
         let loader = Loader::new(noto(), Arc::new(Augment::new(16)), tokenizer(), options).unwrap();
         let mut endless = loader.batches(0, None).unwrap();
         assert_eq!(endless.next().unwrap().unwrap().step, 0);
@@ -275,18 +275,18 @@ proptest! {
     /// The batches do not depend on threads, prefetch or the step one starts at.
     #[test]
     fn any_number_of_threads_gives_the_same_batches(
-        threads in 1usize..6, prefetch in 0usize..4, seed: u64, first in 0u64..20, batch in 1usize..9,
+        num_workers in 1usize..6, prefetch in 0usize..4, seed: u64, first in 0u64..20, batch in 1usize..9,
     ) {
         let dataset = noto().filter(|s| s.key.ends_with('7'));
-        let run = |threads, prefetch, first| -> Vec<_> {
-            let options = LoaderOptions { threads, prefetch, ..LoaderOptions::training(batch, seed) };
+        let run = |num_workers, prefetch, first| -> Vec<_> {
+            let options = LoaderOptions { num_workers, prefetch, ..LoaderOptions::training(batch, seed) };
             let augment = Arc::new(Augment::new(12));
             let loader = Loader::new(dataset.clone(), augment, tokenizer(), options).unwrap();
             loader.batches(first, Some(24)).unwrap().map(|b| contents(&b.unwrap())).collect()
         };
         let expected = run(0, 0, 0);
         prop_assert_eq!(expected.len(), 24);
-        prop_assert_eq!(&run(threads, prefetch, first), &expected[first as usize..]);
+        prop_assert_eq!(&run(num_workers, prefetch, first), &expected[first as usize..]);
     }
 
     /// Cleaning twice is cleaning once, and nothing that is to go stays.

@@ -1,7 +1,7 @@
 //! Sections that tuning and pretraining share.
 
 use aurora_data::video::{Method, Sampling};
-use aurora_data::{Format, OnError, Order};
+use aurora_data::{Format, OnError};
 use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
@@ -208,10 +208,10 @@ impl DataSection {
     }
 
     /// The order of an epoch.
-    pub fn order(&self) -> Order {
+    pub fn order(&self) -> aurora_data::Shuffle {
         match self.shuffle {
-            ShuffleMode::Full => Order::Exact,
-            ShuffleMode::Buffer => Order::Window(self.shuffle_buffer),
+            ShuffleMode::Full => aurora_data::Shuffle::Full,
+            ShuffleMode::Buffer => aurora_data::Shuffle::Buffer(self.shuffle_buffer),
         }
     }
 }

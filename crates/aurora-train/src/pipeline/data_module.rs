@@ -2,7 +2,7 @@
 
 use aurora_data::{
     Augment, Batch, BatchAnswers, Dataset, Error as DataError, Loader, LoaderOptions, Released,
-    Skips, Tokenizer, Transform, Words, transform,
+    Skips, TextField, Tokenizer, Transform, transform,
 };
 use aurora_layers::BlipConfig;
 use candle_core::{Device, Tensor};
@@ -65,12 +65,12 @@ impl DataModule {
     fn options(&self, dataset: &Dataset, base: LoaderOptions) -> LoaderOptions {
         LoaderOptions {
             max_tokens: self.max_tokens,
-            words: match self.task {
-                Task::Retrieval => Words::Captions,
-                Task::Vqa => Words::Questions,
+            text_field: match self.task {
+                Task::Retrieval => TextField::Captions,
+                Task::Vqa => TextField::Questions,
             },
-            clips: has_clips(dataset).then_some(self.clips),
-            threads: if self.num_workers > 0 { self.num_workers } else { base.threads },
+            video: has_clips(dataset).then_some(self.clips),
+            num_workers: if self.num_workers > 0 { self.num_workers } else { base.num_workers },
             ..base
         }
     }
@@ -80,7 +80,7 @@ impl DataModule {
         let data = &config.data;
         let base = LoaderOptions {
             keywords: data.caption_keywords.into(),
-            order: data.order(),
+            shuffle: data.order(),
             ..LoaderOptions::training(data.batch_size, config.seed)
         };
         let options = self.options(dataset, base);
@@ -90,7 +90,7 @@ impl DataModule {
             config::Augment::None => (Arc::new(transform::Evaluation { size: self.size }), true),
         };
         // Drawings are small: scaled once to the model's size, they are only cut and turned afterwards.
-        let dataset = match small && options.clips.is_none() && dataset.is_decoded() {
+        let dataset = match small && options.video.is_none() && dataset.is_decoded() {
             true => dataset.resized(self.size)?,
             false => dataset.clone(),
         };
@@ -101,7 +101,7 @@ impl DataModule {
     /// The loader of measuring: every sample once, in order.
     pub(super) fn eval_loader(&self, dataset: &Dataset) -> Result<Loader> {
         let options = self.options(dataset, LoaderOptions::evaluation(CHUNK));
-        let frames = options.clips.map_or(1, |clips| clips.most().max(1));
+        let frames = options.video.map_or(1, |clips| clips.most().max(1));
         let options = LoaderOptions { batch_size: (CHUNK / frames).max(1), ..options };
         let transform = Arc::new(transform::Evaluation { size: self.size });
         let loader = Loader::new(dataset.clone(), transform, self.tokens.clone(), options)?;
@@ -157,15 +157,12 @@ pub(super) struct ValidBatch {
 impl ValidBatch {
     /// None where no row counts.
     pub(super) fn new(batch: Batch, device: &Device) -> Result<Option<Self>> {
-        let rows: Vec<u32> = (0u32..)
-            .zip(&batch.counts)
-            .filter(|(_, counts)| **counts)
-            .map(|(row, _)| row)
-            .collect();
+        let rows: Vec<u32> =
+            (0u32..).zip(&batch.valid).filter(|(_, counts)| **counts).map(|(row, _)| row).collect();
         if rows.is_empty() {
             return Ok(None);
         }
-        let batch = match rows.len() == batch.counts.len() {
+        let batch = match rows.len() == batch.valid.len() {
             true => batch,
             false => select(batch, &rows)?,
         };
@@ -190,7 +187,7 @@ fn select(batch: Batch, rows: &[u32]) -> Result<Batch> {
     let keep = |row: &u32| *row as usize;
     Ok(Batch {
         indices: rows.iter().filter_map(|row| batch.indices.get(keep(row)).copied()).collect(),
-        counts: vec![true; rows.len()],
+        valid: vec![true; rows.len()],
         concepts: rows.iter().filter_map(|row| batch.concepts.get(keep(row)).copied()).collect(),
         texts: rows.iter().filter_map(|row| batch.texts.get(keep(row)).cloned()).collect(),
         images: of(&batch.images)?,

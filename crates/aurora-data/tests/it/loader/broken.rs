@@ -16,8 +16,8 @@ fn skipping(limit: usize) -> Arc<Skips> {
 fn stop_names_shard_image_and_reason() {
     let folder = tempfile::tempdir().unwrap();
     let dataset = shards(folder.path(), &[4, 4], |number| number == 6);
-    for threads in [0, 3] {
-        let options = LoaderOptions { threads, ..LoaderOptions::evaluation(2) };
+    for num_workers in [0, 3] {
+        let options = LoaderOptions { num_workers, ..LoaderOptions::evaluation(2) };
         let batches: Vec<_> = loader(&dataset, 2, options).epoch(0).unwrap().collect();
         assert_eq!(batches.len(), 4);
         let message = batches[3].as_ref().unwrap_err().to_string();
@@ -30,8 +30,8 @@ fn stop_names_shard_image_and_reason() {
 fn after_an_error_the_state_is_at_the_batch_that_could_not_be_made() {
     let folder = tempfile::tempdir().unwrap();
     let dataset = shards(folder.path(), &[4, 4], |number| number == 6);
-    for threads in [0, 3] {
-        let options = LoaderOptions { threads, ..LoaderOptions::evaluation(2) };
+    for num_workers in [0, 3] {
+        let options = LoaderOptions { num_workers, ..LoaderOptions::evaluation(2) };
         let loader = loader(&dataset, 2, options);
         let mut batches = loader.batches(0, None).unwrap();
         assert_eq!(batches.by_ref().filter(Result::is_err).count(), 1);
@@ -50,7 +50,7 @@ proptest! {
     #[test]
     fn in_training_another_takes_the_place(
         size in 8usize..40, broken in proptest::collection::btree_set(0usize..40, 0..6),
-        batch in 1usize..5, seed: u64, threads in 1usize..4,
+        batch in 1usize..5, seed: u64, num_workers in 1usize..4,
     ) {
         let folder = tempfile::tempdir().unwrap();
         let broken: BTreeSet<usize> = broken.into_iter().filter(|&number| number < size).collect();
@@ -58,21 +58,21 @@ proptest! {
         let dirty = shards(folder.path(), &[size], |number| broken.contains(&number));
         let clean_folder = tempfile::tempdir().unwrap();
         let clean = shards(clean_folder.path(), &[size], |_| false);
-        let run = |dataset: &Dataset, threads, skips: &Arc<Skips>| -> Vec<Contents> {
-            let options = LoaderOptions { threads, last: LastBatch::Keep, ..LoaderOptions::training(batch, seed) };
+        let run = |dataset: &Dataset, num_workers, skips: &Arc<Skips>| -> Vec<Contents> {
+            let options = LoaderOptions { num_workers, last_batch: LastBatch::Keep, ..LoaderOptions::training(batch, seed) };
             let loader = loader(dataset, 2, options).with_skips(Arc::clone(skips));
             let end = 3 * loader.steps_per_epoch();
             loader.batches(0, Some(end)).unwrap().map(|b| contents(&b.unwrap())).collect()
         };
         let (once, again) = (skipping(broken.len()), skipping(broken.len()));
         let found = run(&dirty, 0, &once);
-        prop_assert_eq!(&run(&dirty, threads, &again), &found);
+        prop_assert_eq!(&run(&dirty, num_workers, &again), &found);
         let untouched = run(&clean, 0, &skipping(0));
         prop_assert_eq!(found.len(), untouched.len());
         for (found, untouched) in found.iter().zip(&untouched) {
             prop_assert_eq!(found.indices.len(), untouched.indices.len());
             prop_assert!(found.indices.iter().all(|index| !broken.contains(index)));
-            prop_assert!(found.counts.iter().all(|&counts| counts));
+            prop_assert!(found.valid.iter().all(|&valid| valid));
             for (row, index) in untouched.indices.iter().enumerate() {
                 if !broken.contains(index) {
                     prop_assert_eq!(found.indices[row], *index);
@@ -101,8 +101,8 @@ fn in_evaluation_a_broken_sample_does_not_count() {
     for batch in loader.epoch(0).unwrap() {
         let batch = batch.unwrap();
         assert_eq!(batch.images.dims(), [batch.indices.len(), 3, 2, 2]);
-        let rows = batch.indices.iter().zip(&batch.counts);
-        counted.extend(rows.filter(|(_, counts)| **counts).map(|(&index, _)| index));
+        let rows = batch.indices.iter().zip(&batch.valid);
+        counted.extend(rows.filter(|(_, valid)| **valid).map(|(&index, _)| index));
     }
     assert_eq!(counted, [0, 1, 4, 5, 6]);
     assert_eq!(skips.len(), 2);
@@ -113,8 +113,8 @@ fn in_evaluation_a_broken_sample_does_not_count() {
 fn past_the_limit_the_run_stops() {
     let folder = tempfile::tempdir().unwrap();
     let dataset = shards(folder.path(), &[12], |number| number % 3 == 0);
-    for threads in [0, 2] {
-        let options = LoaderOptions { threads, ..LoaderOptions::evaluation(2) };
+    for num_workers in [0, 2] {
+        let options = LoaderOptions { num_workers, ..LoaderOptions::evaluation(2) };
         let loader = loader(&dataset, 2, options).with_skips(skipping(3));
         let last = loader.epoch(0).unwrap().last().unwrap().unwrap_err();
         assert!(matches!(last, Error::TooManySkipped { skipped: 3, limit: 3, .. }), "{last}");
@@ -137,7 +137,8 @@ fn a_file_that_becomes_shorter_is_named() {
     let dataset = shards(folder.path(), &[3], |_| false);
     let path = folder.path().join("000.tar");
     std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1024).unwrap();
-    let loader = loader(&dataset, 2, LoaderOptions { threads: 0, ..LoaderOptions::evaluation(1) });
+    let loader =
+        loader(&dataset, 2, LoaderOptions { num_workers: 0, ..LoaderOptions::evaluation(1) });
     assert!(loader.batch(0).is_ok());
     let message = loader.batch(2).unwrap_err().to_string();
     assert!(message.contains("000.tar") && message.contains("shorter"), "{message}");

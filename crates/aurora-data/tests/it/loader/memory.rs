@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use aurora_data::{
-    Augment, Dataset, Decode, Evaluation, Image, Loader, LoaderOptions, Order, Padding, Transform,
-    embedded, shard,
+    Augment, Dataset, Decode, Evaluation, Image, Loader, LoaderOptions, Padding, Shuffle,
+    Transform, embedded, shard,
 };
 use aurora_kernels::random::Stream;
 
@@ -38,11 +38,12 @@ fn batches_ahead_are_bounded_by_number_and_by_bytes() {
     let dataset = shards(folder.path(), &[64], |_| false);
     let bytes = 2 * 3 * 8 * 8 * 4; // of a batch
     // Threads, prefetch, memory, and the batches that may then be there.
-    for (threads, prefetch, memory, ahead) in
+    for (num_workers, prefetch, prefetch_bytes, ahead) in
         [(2, 3, u64::MAX, 5), (4, 9, 3 * bytes, 3), (4, 9, 1, 1), (1, 0, u64::MAX, 1)]
     {
         let seen = Arc::new(Counting(AtomicUsize::new(0)));
-        let options = LoaderOptions { threads, prefetch, memory, ..LoaderOptions::evaluation(2) };
+        let options =
+            LoaderOptions { num_workers, prefetch, prefetch_bytes, ..LoaderOptions::evaluation(2) };
         let loader = Loader::new(dataset.clone(), seen.clone(), tokenizer(), options).unwrap();
         let mut batches = loader.batches(0, None).unwrap();
         for taken in 1..=4 {
@@ -54,7 +55,11 @@ fn batches_ahead_are_bounded_by_number_and_by_bytes() {
             }
             // Long enough for threads that nothing holds back to make far more.
             std::thread::sleep(Duration::from_millis(20));
-            assert_eq!(made(), 2 * (taken + ahead), "{threads} threads, {memory} bytes");
+            assert_eq!(
+                made(),
+                2 * (taken + ahead),
+                "{num_workers} threads, {prefetch_bytes} bytes"
+            );
         }
     }
 }
@@ -102,7 +107,7 @@ fn memory_is_flat_over_100_000_samples() {
     drop(images);
     let dataset = Dataset::new(samples, Decode::OnUse).unwrap();
     let options = LoaderOptions {
-        order: Order::Window(10_000),
+        shuffle: Shuffle::Buffer(10_000),
         padding: Padding::Fixed,
         ..LoaderOptions::training(100, 1)
     };

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use aurora_data::{
-    Augment, Dataset, Error, Keywords, LastBatch, Loader, LoaderOptions, LoaderState, Order,
-    Padding,
+    Augment, Dataset, Error, Keywords, LastBatch, Loader, LoaderOptions, LoaderState, Padding,
+    Shuffle,
 };
 use proptest::prelude::*;
 
@@ -14,11 +14,15 @@ fn drawn(dataset: &Dataset, options: LoaderOptions) -> Loader {
     Loader::new(dataset.clone(), Arc::new(Augment::new(6)), tokenizer(), options).unwrap()
 }
 
-fn order() -> impl Strategy<Value = Order> {
-    prop_oneof![Just(Order::Sequential), Just(Order::Exact), (1usize..40).prop_map(Order::Window)]
+fn shuffle() -> impl Strategy<Value = Shuffle> {
+    prop_oneof![
+        Just(Shuffle::Sequential),
+        Just(Shuffle::Full),
+        (1usize..40).prop_map(Shuffle::Buffer)
+    ]
 }
 
-fn last() -> impl Strategy<Value = LastBatch> {
+fn last_batch() -> impl Strategy<Value = LastBatch> {
     prop_oneof![Just(LastBatch::Drop), Just(LastBatch::Pad)]
 }
 
@@ -29,23 +33,23 @@ proptest! {
     /// remaining stream of every rank is the same to the bit: indices, texts, tokens and pixels.
     #[test]
     fn a_resumed_stream_is_the_rest_of_the_stream(
-        sizes in proptest::collection::vec(1usize..20, 1..5), order in order(), last in last(),
-        batch in 1usize..5, ranks in 1usize..4, seed: u64, cut in 0u64..40, after in 1u64..12,
-        threads in (0usize..4, 0usize..4), prefetch in (0usize..3, 0usize..3),
+        sizes in proptest::collection::vec(1usize..20, 1..5), shuffle in shuffle(), last_batch in last_batch(),
+        batch in 1usize..5, world_size in 1usize..4, seed: u64, cut in 0u64..40, after in 1u64..12,
+        num_workers in (0usize..4, 0usize..4), prefetch in (0usize..3, 0usize..3),
     ) {
         let folder = tempfile::tempdir().unwrap();
         let dataset = shards(folder.path(), &sizes, |_| false);
-        prop_assume!(last == LastBatch::Pad || dataset.len() >= batch * ranks);
-        for rank in 0..ranks {
-            let options = |threads, prefetch| LoaderOptions {
-                order, last, rank, ranks, threads, prefetch,
+        prop_assume!(last_batch == LastBatch::Pad || dataset.len() >= batch * world_size);
+        for rank in 0..world_size {
+            let options = |num_workers, prefetch| LoaderOptions {
+                shuffle, last_batch, rank, world_size, num_workers, prefetch,
                 ..LoaderOptions::training(batch, seed)
             };
             let whole = drawn(&dataset, options(0, 0));
             let expected: Vec<Contents> =
                 whole.batches(0, Some(cut + after)).unwrap().map(|b| contents(&b.unwrap())).collect();
 
-            let mut first = drawn(&dataset, options(threads.0, prefetch.0)).batches(0, None).unwrap();
+            let mut first = drawn(&dataset, options(num_workers.0, prefetch.0)).batches(0, None).unwrap();
             for expected in &expected[..cut as usize] {
                 prop_assert_eq!(&contents(&first.next().unwrap().unwrap()), expected);
             }
@@ -53,7 +57,7 @@ proptest! {
             drop(first);
 
             let state: LoaderState = serde_json::from_str(&saved).unwrap();
-            let second = drawn(&dataset, options(threads.1, prefetch.1));
+            let second = drawn(&dataset, options(num_workers.1, prefetch.1));
             let step = second.resume(&state).unwrap();
             prop_assert_eq!(step, cut);
             let rest: Vec<Contents> = second
@@ -66,23 +70,23 @@ proptest! {
     /// once), every rank has as many full batches, and the state is the same on each.
     #[test]
     fn ranks_share_an_epoch(
-        sizes in proptest::collection::vec(1usize..20, 1..5), order in order(), last in last(),
-        batch in 1usize..6, ranks in 1usize..6, seed: u64, epoch in 0u64..5,
+        sizes in proptest::collection::vec(1usize..20, 1..5), shuffle in shuffle(), last_batch in last_batch(),
+        batch in 1usize..6, world_size in 1usize..6, seed: u64, epoch in 0u64..5,
     ) {
         let folder = tempfile::tempdir().unwrap();
         let dataset = shards(folder.path(), &sizes, |_| false);
-        prop_assume!(last == LastBatch::Pad || dataset.len() >= batch * ranks);
+        prop_assume!(last_batch == LastBatch::Pad || dataset.len() >= batch * world_size);
         let mut seen = vec![0; dataset.len()];
         let mut states = Vec::new();
-        for rank in 0..ranks {
-            let options = LoaderOptions { order, last, rank, ranks, threads: 0, ..LoaderOptions::training(batch, seed) };
+        for rank in 0..world_size {
+            let options = LoaderOptions { shuffle, last_batch, rank, world_size, num_workers: 0, ..LoaderOptions::training(batch, seed) };
             let loader = loader(&dataset, 2, options);
             let mut batches = loader.epoch(epoch).unwrap();
             let mut count = 0;
             while let Some(made) = batches.next() {
                 let made = made.unwrap();
                 prop_assert_eq!(made.indices.len(), batch);
-                made.indices.iter().zip(&made.counts).filter(|(_, counts)| **counts).for_each(|(&index, _)| seen[index] += 1);
+                made.indices.iter().zip(&made.valid).filter(|(_, valid)| **valid).for_each(|(&index, _)| seen[index] += 1);
                 count += 1;
                 states.push((count, batches.state()));
             }
@@ -90,8 +94,8 @@ proptest! {
         }
         let total: usize = seen.iter().sum();
         prop_assert!(seen.iter().all(|&times| times <= 1));
-        let together = batch * ranks;
-        prop_assert_eq!(total, if last == LastBatch::Pad { dataset.len() } else { dataset.len() / together * together });
+        let together = batch * world_size;
+        prop_assert_eq!(total, if last_batch == LastBatch::Pad { dataset.len() } else { dataset.len() / together * together });
         for (count, state) in &states {
             prop_assert!(states.iter().filter(|(other, _)| other == count).all(|(_, other)| other == state));
         }
@@ -114,12 +118,15 @@ fn a_state_of_other_batches_is_refused_by_name() {
     let cases = [
         (LoaderOptions { seed: 8, ..options() }, "seed was 7 and is 8 now"),
         (LoaderOptions { batch_size: 5, ..options() }, "batch_size was 4 and is 5 now"),
-        (LoaderOptions { ranks: 2, ..options() }, "ranks was 1 and is 2 now"),
+        (LoaderOptions { world_size: 2, ..options() }, "world_size was 1 and is 2 now"),
         (
-            LoaderOptions { order: Order::Window(4), ..options() },
-            "order was Exact and is Window(4) now",
+            LoaderOptions { shuffle: Shuffle::Buffer(4), ..options() },
+            "shuffle was Full and is Buffer(4) now",
         ),
-        (LoaderOptions { last: LastBatch::Pad, ..options() }, "last was Drop and is Pad now"),
+        (
+            LoaderOptions { last_batch: LastBatch::Pad, ..options() },
+            "last_batch was Drop and is Pad now",
+        ),
         (
             LoaderOptions { keywords: Keywords::All, ..options() },
             "keywords was Sample and is All now",
@@ -145,9 +152,9 @@ fn a_state_of_other_batches_is_refused_by_name() {
 
     // What changes nothing about the batches' samples may change.
     let free = LoaderOptions {
-        threads: 5,
+        num_workers: 5,
         prefetch: 9,
-        memory: 1,
+        prefetch_bytes: 1,
         max_tokens: 9,
         padding: Padding::Fixed,
         ..options()
@@ -161,7 +168,7 @@ fn a_state_of_other_batches_is_refused_by_name() {
 fn a_window_goes_on_over_shards_of_the_same_sizes_alone() {
     let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let dataset = shards(folder.path(), &[9, 8], |_| false);
-    let options = || LoaderOptions { order: Order::Window(3), ..LoaderOptions::training(4, 7) };
+    let options = || LoaderOptions { shuffle: Shuffle::Buffer(3), ..LoaderOptions::training(4, 7) };
     let state = loader(&dataset, 2, options()).state(6);
     let cut = shards(other.path(), &[8, 9], |_| false);
     let message = loader(&cut, 2, options()).resume(&state).unwrap_err().to_string();
@@ -216,15 +223,18 @@ fn options_of_ranks_that_cannot_work() {
     };
     let training = || LoaderOptions::training(4, 0);
     let cases = [
-        (LoaderOptions { rank: 2, ranks: 2, ..training() }, "rank = 2 of 2 ranks"),
-        (LoaderOptions { ranks: 0, ..training() }, "rank = 0 of 0 ranks"),
+        (LoaderOptions { rank: 2, world_size: 2, ..training() }, "rank = 2 of 2 ranks"),
+        (LoaderOptions { world_size: 0, ..training() }, "rank = 0 of 0 ranks"),
         (
-            LoaderOptions { ranks: 3, ..training() },
+            LoaderOptions { world_size: 3, ..training() },
             "9 samples do not fill one batch of 4 on each of 3 ranks",
         ),
-        (LoaderOptions { ranks: 2, ..LoaderOptions::evaluation(4) }, "last = keep, with 2 ranks"),
-        (LoaderOptions { ranks: usize::MAX, ..training() }, "fits in memory"),
-        (LoaderOptions { order: Order::Window(0), ..training() }, "a window of 0"),
+        (
+            LoaderOptions { world_size: 2, ..LoaderOptions::evaluation(4) },
+            "last_batch = keep, with 2 ranks",
+        ),
+        (LoaderOptions { world_size: usize::MAX, ..training() }, "fits in memory"),
+        (LoaderOptions { shuffle: Shuffle::Buffer(0), ..training() }, "a buffer of 0"),
         (LoaderOptions { batch_size: 0, ..training() }, "batch_size = 0: 1 to 1048576"),
         (
             LoaderOptions { batch_size: usize::MAX, ..LoaderOptions::evaluation(1) },

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use aurora_data::caption::{MAX_IMAGE_WORDS, MAX_QUESTION_WORDS, MAX_VIDEO_WORDS};
 use aurora_data::video::Sampling;
 use aurora_data::{
-    Augment, Dataset, Decode, Loader, LoaderOptions, OnError, Purpose, Skips, Words, shard,
+    Augment, Dataset, Decode, Loader, LoaderOptions, Mode, OnError, Skips, TextField, shard,
 };
 use image::ImageFormat;
 
@@ -79,7 +79,7 @@ fn greys(batch: &aurora_data::Batch) -> (Vec<Vec<u8>>, Vec<Vec<f32>>) {
 fn clips_are_sampled_padded_and_masked() {
     let dataset = clips();
     let options =
-        LoaderOptions { clips: Some(Sampling::Uniform(4)), ..LoaderOptions::evaluation(4) };
+        LoaderOptions { video: Some(Sampling::Uniform(4)), ..LoaderOptions::evaluation(4) };
     let batch = loader(&dataset, 2, options).batch(0).unwrap();
     assert_eq!(batch.images.dims(), [4, 4, 3, 2, 2]);
     let (values, mask) = greys(&batch);
@@ -92,7 +92,7 @@ fn clips_are_sampled_padded_and_masked() {
 
     // Stored frames are so many a second already; a film's say when they are shown.
     let rate = Sampling::Rate { fps: 5.0, most: 4 };
-    let options = LoaderOptions { clips: Some(rate), ..LoaderOptions::evaluation(4) };
+    let options = LoaderOptions { video: Some(rate), ..LoaderOptions::evaluation(4) };
     let (values, _) = greys(&loader(&dataset, 2, options).batch(0).unwrap());
     assert_eq!(values, [vec![10, 20, 40, 50], vec![110, 100, 90], vec![70], vec![60, 62]]);
 }
@@ -100,24 +100,24 @@ fn clips_are_sampled_padded_and_masked() {
 #[test]
 fn random_frames_are_drawn_in_training_alone_and_are_functions_of_the_epoch() {
     let dataset = clips();
-    let options = |purpose, seed, threads| LoaderOptions {
-        purpose,
-        threads,
-        clips: Some(Sampling::Random(2)),
+    let options = |mode, seed, num_workers| LoaderOptions {
+        mode,
+        num_workers,
+        video: Some(Sampling::Random(2)),
         ..LoaderOptions { seed, ..LoaderOptions::evaluation(1) }
     };
-    let run = |purpose, seed, threads| -> Vec<Vec<u8>> {
-        let loader = loader(&dataset, 2, options(purpose, seed, threads));
+    let run = |mode, seed, num_workers| -> Vec<Vec<u8>> {
+        let loader = loader(&dataset, 2, options(mode, seed, num_workers));
         // The first clip of each of eight epochs.
         let batches = loader.batches(0, Some(32)).unwrap().step_by(4);
         batches.map(|batch| greys(&batch.unwrap()).0.remove(0)).collect()
     };
-    let training = run(Purpose::Training, 1, 0);
+    let training = run(Mode::Train, 1, 0);
     assert!(training.iter().all(|frames| frames.len() == 2 && frames[0] < frames[1]));
     assert!(training.iter().any(|frames| frames != &training[0]));
-    assert_eq!(training, run(Purpose::Training, 1, 3));
-    assert_ne!(training, run(Purpose::Training, 2, 3));
-    assert_eq!(run(Purpose::Evaluation, 1, 0), vec![vec![20, 40]; 8]);
+    assert_eq!(training, run(Mode::Train, 1, 3));
+    assert_ne!(training, run(Mode::Train, 2, 3));
+    assert_eq!(run(Mode::Eval, 1, 0), vec![vec![20, 40]; 8]);
 }
 
 /// All frames of a clip go through one drawing of the augmentation.
@@ -133,7 +133,7 @@ fn a_clip_is_augmented_as_one() {
     let dataset =
         dataset(&[("a.000.png", png.clone()), ("a.001.png", png), ("a.txt", b"same".to_vec())]);
     let options =
-        LoaderOptions { clips: Some(Sampling::Uniform(2)), ..LoaderOptions::training(1, 3) };
+        LoaderOptions { video: Some(Sampling::Uniform(2)), ..LoaderOptions::training(1, 3) };
     let loader = Loader::new(dataset, Arc::new(Augment::new(8)), tokenizer(), options).unwrap();
     let frames = |step| -> Vec<Vec<f32>> {
         loader.batch(step).unwrap().images.reshape((2, 192)).unwrap().to_vec2().unwrap()
@@ -153,7 +153,7 @@ fn a_broken_frame_is_named_and_its_clip_left_out() {
         ("b.txt", b"two".to_vec()),
     ]);
     let options =
-        LoaderOptions { clips: Some(Sampling::Uniform(2)), ..LoaderOptions::training(2, 0) };
+        LoaderOptions { video: Some(Sampling::Uniform(2)), ..LoaderOptions::training(2, 0) };
     let stops = loader(&dataset, 2, options.clone());
     let message = stops.batch(0).unwrap_err().to_string();
     assert!(message.contains("picture a does not decode: frame 1: "), "{message}");
@@ -185,13 +185,13 @@ fn questions() -> Dataset {
 
 #[test]
 fn questions_come_with_their_answers() {
-    let asked = |purpose| LoaderOptions {
-        words: Words::Questions,
-        purpose,
+    let asked = |mode| LoaderOptions {
+        text_field: TextField::Questions,
+        mode,
         ..LoaderOptions::evaluation(3)
     };
     let dataset = questions();
-    let batch = loader(&dataset, 2, asked(Purpose::Evaluation)).batch(0).unwrap();
+    let batch = loader(&dataset, 2, asked(Mode::Eval)).batch(0).unwrap();
     assert_eq!(batch.texts, ["what colour?", "is it a dog?", "who?"]);
     assert_eq!(batch.images.dims(), [3, 3, 2, 2]);
     assert_eq!(batch.input_ids.dims(), batch.attention_mask.dims());
@@ -211,9 +211,10 @@ fn questions_come_with_their_answers() {
     }
 
     // Without an answer nothing can be learned, and a caption is no question.
-    let message = loader(&dataset, 2, asked(Purpose::Training)).batch(0).unwrap_err().to_string();
+    let message = loader(&dataset, 2, asked(Mode::Train)).batch(0).unwrap_err().to_string();
     assert!(message.contains("picture c has no answer"), "{message}");
-    let captioned = LoaderOptions { words: Words::Questions, ..LoaderOptions::evaluation(1) };
+    let captioned =
+        LoaderOptions { text_field: TextField::Questions, ..LoaderOptions::evaluation(1) };
     let message = loader(&clips(), 2, captioned).batch(0).unwrap_err().to_string();
     assert!(message.contains("has no question; put \"question\""), "{message}");
 }
@@ -221,12 +222,12 @@ fn questions_come_with_their_answers() {
 #[test]
 fn answers_of_rows_that_do_not_count_weigh_nothing() {
     let options = LoaderOptions {
-        words: Words::Questions,
-        last: aurora_data::LastBatch::Pad,
+        text_field: TextField::Questions,
+        last_batch: aurora_data::LastBatch::Pad,
         ..LoaderOptions::evaluation(2)
     };
     let batch = loader(&questions(), 2, options).batch(1).unwrap();
-    assert_eq!((batch.indices, batch.counts), (vec![2, 0], vec![true, false]));
+    assert_eq!((batch.indices, batch.valid), (vec![2, 0], vec![true, false]));
     let answers = batch.answers.unwrap();
     assert_eq!(answers.counts, [0, 2]);
     assert_eq!(answers.weights, [0.0, 0.0]);
@@ -239,8 +240,8 @@ fn a_question_about_a_clip() {
         ("a.json", br#"{"question": "what happens?", "answers": "it brightens"}"#.to_vec()),
     ]);
     let options = LoaderOptions {
-        words: Words::Questions,
-        clips: Some(Sampling::Uniform(8)),
+        text_field: TextField::Questions,
+        video: Some(Sampling::Uniform(8)),
         ..LoaderOptions::training(1, 0)
     };
     let batch = loader(&dataset, 2, options).batch(0).unwrap();
@@ -262,11 +263,11 @@ fn words_are_cut_by_task() {
         ("b.txt", long.into_bytes()),
     ]);
     let words = |words| {
-        let options = LoaderOptions { words, ..LoaderOptions::evaluation(1) };
+        let options = LoaderOptions { text_field: words, ..LoaderOptions::evaluation(1) };
         let loader = loader(&dataset, 2, options);
         move |step| loader.batch(step).unwrap().texts[0].split(' ').count()
     };
-    let captions = words(Words::Captions);
+    let captions = words(TextField::Captions);
     assert_eq!((captions(0), captions(1)), (MAX_IMAGE_WORDS, MAX_VIDEO_WORDS));
-    assert_eq!((words(Words::Questions)(0), MAX_QUESTION_WORDS), (50, 50));
+    assert_eq!((words(TextField::Questions)(0), MAX_QUESTION_WORDS), (50, 50));
 }

@@ -135,7 +135,7 @@ fn batches_are_those_of_a_folder() {
     let tokenizer = Arc::new(embedded::vocabulary().unwrap());
     let batches = |path: &Path| {
         let dataset = Dataset::new(read(path).unwrap(), Decode::OnUse).unwrap();
-        let options = LoaderOptions { threads: 3, ..LoaderOptions::training(8, 3) };
+        let options = LoaderOptions { num_workers: 3, ..LoaderOptions::training(8, 3) };
         let transform = Arc::new(Evaluation { size: 32 });
         let loader = Loader::new(dataset, transform, Arc::clone(&tokenizer), options).unwrap();
         let batches = loader.epoch(1).unwrap().map(|batch| {

@@ -4,8 +4,8 @@ use aurora_kernels::random::Stream;
 use candle_core::{Device, Tensor};
 
 use super::batch::{Batch, BatchAnswers};
-use super::options::{Purpose, Words};
-use super::{Inner, plan::Slot};
+use super::options::{Mode, TextField};
+use super::{Inner, plan::RowIndex};
 use crate::{Error, Result, Sample};
 
 /// How often another sample is drawn for one that is broken. With half of all samples broken, one
@@ -15,7 +15,7 @@ const REPLACEMENTS: usize = 64;
 /// What a row has beside its pixels.
 struct Row {
     index: usize,
-    counts: bool,
+    valid: bool,
     text: String,
     answers: Vec<(String, f32)>,
     frames: usize,
@@ -24,7 +24,7 @@ struct Row {
 impl Inner {
     /// Frames of a clip; a picture is one.
     pub(super) fn frames(&self) -> usize {
-        self.options.clips.map_or(1, |sampling| sampling.most())
+        self.options.video.map_or(1, |sampling| sampling.most())
     }
 
     /// Numbers that the pixels of one row are.
@@ -40,30 +40,30 @@ impl Inner {
     pub(super) fn batch(&self, step: u64) -> Result<Batch> {
         let (epoch, _) = self.plan.position(step);
         let order = self.order(epoch);
-        let slots = self.plan.rows(step);
+        let row_indices = self.plan.rows(step);
         let length = self.row_length();
-        let mut pixels = vec![0f32; slots.len() * length];
-        let mut rows = Vec::with_capacity(slots.len());
-        for (&slot, out) in slots.iter().zip(pixels.chunks_exact_mut(length.max(1))) {
-            let Slot { place, counts } = slot;
+        let mut pixels = vec![0f32; row_indices.len() * length];
+        let mut rows = Vec::with_capacity(row_indices.len());
+        for (&row_index, out) in row_indices.iter().zip(pixels.chunks_exact_mut(length.max(1))) {
+            let RowIndex { place, valid } = row_index;
             let index = order.get(place).copied().unwrap_or(place);
-            rows.push(self.row(epoch, index, counts, out)?);
+            rows.push(self.row(epoch, index, valid, out)?);
         }
-        self.put_together(step, epoch, rows, pixels)
+        self.collate(step, epoch, rows, pixels)
     }
 
     /// A row of sample `index`, or of another one where that is broken and may be left out.
-    fn row(&self, epoch: u64, index: usize, mut counts: bool, out: &mut [f32]) -> Result<Row> {
+    fn row(&self, epoch: u64, index: usize, mut valid: bool, out: &mut [f32]) -> Result<Row> {
         let mut others = Stream::new(self.options.seed, "replacement", epoch, index as u64);
         let mut tried = index;
         for _ in 0..=REPLACEMENTS {
             let error = match self.filled(epoch, tried, out) {
-                Ok(row) => return Ok(Row { counts, ..row }),
+                Ok(row) => return Ok(Row { valid, ..row }),
                 Err(error) => error,
             };
             let sample = self.dataset.sample(tried)?;
             self.skips.decide(format!("{}: {}", sample.shard, sample.key), error)?;
-            counts &= self.options.purpose == Purpose::Training;
+            valid &= self.options.mode == Mode::Train;
             tried = others.below(self.dataset.len());
         }
         Err(Error::Empty {
@@ -77,20 +77,20 @@ impl Inner {
     /// The row of sample `index`, its pixels written to `out`.
     fn filled(&self, epoch: u64, index: usize, out: &mut [f32]) -> Result<Row> {
         let options = &self.options;
-        let training = options.purpose == Purpose::Training;
+        let training = options.mode == Mode::Train;
         let stream = |what| Stream::new(options.seed, what, epoch, index as u64);
         let sample = self.dataset.sample(index)?;
         // Words first: they cost nothing, and without them the picture is not needed.
-        let (text, answers) = match options.words {
-            Words::Captions => {
+        let (text, answers) = match options.text_field {
+            TextField::Captions => {
                 let mut stream = stream("caption");
                 let caption = if training { stream.below(sample.captions.len()) } else { 0 };
                 let keywords = options.keywords;
                 (self.dataset.caption(index, caption, keywords, &mut stream)?, Vec::new())
             }
-            Words::Questions => asked(sample, training)?,
+            TextField::Questions => asked(sample, training)?,
         };
-        let frames = match options.clips {
+        let frames = match options.video {
             None => {
                 let image = self.dataset.image(index)?;
                 self.transform.apply(&image, &mut stream("augment"), out)?;
@@ -111,18 +111,12 @@ impl Inner {
                 frames
             }
         };
-        Ok(Row { index, counts: true, text, answers, frames })
+        Ok(Row { index, valid: true, text, answers, frames })
     }
 
-    fn put_together(
-        &self,
-        step: u64,
-        epoch: u64,
-        rows: Vec<Row>,
-        pixels: Vec<f32>,
-    ) -> Result<Batch> {
+    fn collate(&self, step: u64, epoch: u64, rows: Vec<Row>, pixels: Vec<f32>) -> Result<Batch> {
         let (size, count, frames) = (self.transform.size(), rows.len(), self.frames());
-        let (images, frame_mask) = match self.options.clips {
+        let (images, frame_mask) = match self.options.video {
             None => (Tensor::from_vec(pixels, (count, 3, size, size), &Device::Cpu)?, None),
             Some(_) => {
                 let mut mask = vec![0f32; count * frames];
@@ -134,7 +128,7 @@ impl Inner {
             }
         };
         let (longest, padding) = (self.options.max_tokens, self.options.padding);
-        let answers = rows.iter().map(|row| (row.answers.as_slice(), row.counts));
+        let answers = rows.iter().map(|row| (row.answers.as_slice(), row.valid));
         let answers = BatchAnswers::new(answers, &self.tokenizer, longest, padding)?;
         let texts: Vec<String> = rows.iter().map(|row| row.text.clone()).collect();
         let concepts = rows.iter().map(|row| self.dataset.concept(row.index));
@@ -143,7 +137,7 @@ impl Inner {
             step,
             epoch,
             indices: rows.iter().map(|row| row.index).collect(),
-            counts: rows.iter().map(|row| row.counts).collect(),
+            valid: rows.iter().map(|row| row.valid).collect(),
             concepts: concepts.collect::<Result<_>>()?,
             texts,
             images,

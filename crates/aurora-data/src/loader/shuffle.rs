@@ -7,32 +7,32 @@ use serde::{Deserialize, Serialize};
 /// the seed and the epoch's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Order {
+pub enum Shuffle {
     /// As they are in the dataset, the same in every epoch.
     Sequential,
     /// Each order equally likely. For pictures in memory, or on a disk that does not mind being
     /// read here and there.
     #[default]
-    Exact,
+    Full,
     /// The shards in a random order, one after the other, and each sample drawn from the next so
     /// many that were not drawn yet. Shards are read nearly from their beginning to their end; the
     /// window should hold several of them for the samples to be well mixed.
-    Window(usize),
+    Buffer(usize),
 }
 
-impl Order {
+impl Shuffle {
     /// The order of one epoch of samples that lie in runs of these lengths, a run for each shard.
-    pub(super) fn of_epoch(self, runs: &[usize], seed: u64, epoch: u64) -> Vec<usize> {
+    pub(super) fn epoch_order(self, runs: &[usize], seed: u64, epoch: u64) -> Vec<usize> {
         let count = runs.iter().sum();
         let mut stream = Stream::new(seed, "order", epoch, 0);
         match self {
             Self::Sequential => (0..count).collect(),
-            Self::Exact => {
+            Self::Full => {
                 let mut order: Vec<usize> = (0..count).collect();
                 stream.shuffle(&mut order);
                 order
             }
-            Self::Window(window) => drawn(shard_by_shard(runs, &mut stream), window, &mut stream),
+            Self::Buffer(buffer) => drawn(shard_by_shard(runs, &mut stream), buffer, &mut stream),
         }
     }
 }
@@ -50,10 +50,10 @@ fn shard_by_shard(runs: &[usize], stream: &mut Stream) -> Vec<usize> {
 }
 
 /// Draws from a window over `samples` until nothing is left.
-fn drawn(samples: Vec<usize>, window: usize, stream: &mut Stream) -> Vec<usize> {
+fn drawn(samples: Vec<usize>, buffer: usize, stream: &mut Stream) -> Vec<usize> {
     let mut out = Vec::with_capacity(samples.len());
     let mut rest = samples.into_iter();
-    let mut open: Vec<usize> = rest.by_ref().take(window.max(1)).collect();
+    let mut open: Vec<usize> = rest.by_ref().take(buffer.max(1)).collect();
     while !open.is_empty() {
         let chosen = stream.below(open.len());
         out.push(open.swap_remove(chosen));
@@ -69,16 +69,16 @@ mod tests {
 
     #[test]
     fn orders_have_names() {
-        let json = |order: Order| serde_json::to_string(&order).unwrap();
-        assert_eq!(json(Order::Exact), "\"exact\"");
-        assert_eq!(json(Order::Window(64)), "{\"window\":64}");
-        assert_eq!(serde_json::from_str::<Order>("\"sequential\"").unwrap(), Order::Sequential);
+        let json = |order: Shuffle| serde_json::to_string(&order).unwrap();
+        assert_eq!(json(Shuffle::Full), "\"full\"");
+        assert_eq!(json(Shuffle::Buffer(64)), "{\"buffer\":64}");
+        assert_eq!(serde_json::from_str::<Shuffle>("\"sequential\"").unwrap(), Shuffle::Sequential);
     }
 
     #[test]
     fn a_window_of_one_keeps_shards_whole_and_mixes_their_order() {
         let orders: std::collections::BTreeSet<Vec<usize>> =
-            (0..64).map(|epoch| Order::Window(1).of_epoch(&[2, 1, 2], 5, epoch)).collect();
+            (0..64).map(|epoch| Shuffle::Buffer(1).epoch_order(&[2, 1, 2], 5, epoch)).collect();
         let all = [
             [0, 1, 2, 3, 4],
             [0, 1, 3, 4, 2],
@@ -95,7 +95,7 @@ mod tests {
     fn a_window_over_everything_is_fair() {
         let mut counts = std::collections::BTreeMap::new();
         for epoch in 0..6000 {
-            *counts.entry(Order::Window(3).of_epoch(&[3], 1, epoch)).or_insert(0) += 1;
+            *counts.entry(Shuffle::Buffer(3).epoch_order(&[3], 1, epoch)).or_insert(0) += 1;
         }
         // 1,000 each, with a standard deviation of 29.
         assert_eq!(counts.len(), 6);
@@ -109,18 +109,18 @@ mod tests {
         /// epochs unless it is sequential.
         #[test]
         fn an_order_is_a_permutation(
-            runs in proptest::collection::vec(0usize..40, 0..12), window in 1usize..60,
+            runs in proptest::collection::vec(0usize..40, 0..12), buffer in 1usize..60,
             seed: u64, epoch: u64,
         ) {
             let count: usize = runs.iter().sum();
-            for order in [Order::Sequential, Order::Exact, Order::Window(window)] {
-                let once = order.of_epoch(&runs, seed, epoch);
-                prop_assert_eq!(&once, &order.of_epoch(&runs, seed, epoch));
+            for order in [Shuffle::Sequential, Shuffle::Full, Shuffle::Buffer(buffer)] {
+                let once = order.epoch_order(&runs, seed, epoch);
+                prop_assert_eq!(&once, &order.epoch_order(&runs, seed, epoch));
                 let mut sorted = once.clone();
                 sorted.sort_unstable();
                 prop_assert_eq!(sorted, (0..count).collect::<Vec<_>>());
-                let next = order.of_epoch(&runs, seed, epoch.wrapping_add(1));
-                if order == Order::Exact && count > 30 {
+                let next = order.epoch_order(&runs, seed, epoch.wrapping_add(1));
+                if order == Shuffle::Full && count > 30 {
                     prop_assert_ne!(&once, &next);
                 }
             }
@@ -130,7 +130,7 @@ mod tests {
         /// k have been drawn, and no more shards at a time than n samples can lie in.
         #[test]
         fn a_window_reads_near_its_place(
-            runs in proptest::collection::vec(1usize..40, 1..12), window in 1usize..60, seed: u64,
+            runs in proptest::collection::vec(1usize..40, 1..12), buffer in 1usize..60, seed: u64,
         ) {
             let stream = &mut Stream::new(seed, "order", 3, 0);
             let read = shard_by_shard(&runs, stream);
@@ -138,8 +138,8 @@ mod tests {
             for (at, &sample) in read.iter().enumerate() {
                 place[sample] = at;
             }
-            for (at, sample) in Order::Window(window).of_epoch(&runs, seed, 3).into_iter().enumerate() {
-                prop_assert!(place[sample] < at + window, "{} is drawn at {at}", place[sample]);
+            for (at, sample) in Shuffle::Buffer(buffer).epoch_order(&runs, seed, 3).into_iter().enumerate() {
+                prop_assert!(place[sample] < at + buffer, "{} is drawn at {at}", place[sample]);
             }
             // The shards' order has each run in one piece.
             let mut starts = vec![0];
