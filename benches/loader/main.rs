@@ -18,7 +18,8 @@ use std::sync::Arc;
 use aurora_benches::roofline::processor;
 use aurora_benches::worker::{Result, program, say, serve};
 use aurora_data::{
-    Captions, Dataset, Decode, Evaluation, Loader, LoaderOptions, Sample, embedded, folder, shard,
+    Captions, Dataset, Decode, EvalTransform, Loader, LoaderOptions, Sample, embedded, folder,
+    shard,
 };
 use candle_core::Device;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -95,7 +96,7 @@ fn loader(work: &Work) -> Result<Loader> {
     let options =
         LoaderOptions { num_workers: work.threads, ..LoaderOptions::evaluation(work.batch) };
     let tokens = Arc::new(embedded::vocabulary()?);
-    let transform = Arc::new(Evaluation { size: work.size });
+    let transform = Arc::new(EvalTransform { size: work.size });
     Ok(Loader::new(Dataset::new(samples, Decode::OnUse)?, transform, tokens, options)?)
 }
 

@@ -40,7 +40,7 @@ pub fn find(
 ) -> Result<Vec<Found>> {
     let (blip, bound) = (model.blip.as_ref(), &model.bound);
     let config = blip.config();
-    let transform = transform::Evaluation { size: config.vision.image_size };
+    let transform = transform::EvalTransform { size: config.vision.image_size };
     let mut builder = GalleryBuilder::default();
     let indices: Vec<usize> = (0..dataset.len()).collect();
     let total = dataset.len() as u64;

@@ -7,7 +7,7 @@
 
 use std::path::PathBuf;
 
-use aurora_data::{Captions, Dataset, Decode, Evaluation, Keywords, Padding, Split, embedded};
+use aurora_data::{Captions, Dataset, Decode, EvalTransform, Keywords, Padding, Split, embedded};
 
 fn main() -> aurora_data::Result<()> {
     let dataset = match std::env::args_os().nth(1).map(PathBuf::from) {
@@ -25,7 +25,7 @@ fn main() -> aurora_data::Result<()> {
     }
 
     let indices: Vec<usize> = (0..dataset.len().min(5)).collect();
-    let images = dataset.images(&indices, &Evaluation { size: 96 })?; // (pictures, 3, 96, 96)
+    let images = dataset.images(&indices, &EvalTransform { size: 96 })?; // (pictures, 3, 96, 96)
     println!("pictures as a tensor: {:?} {:?}", images.dims(), images.dtype());
     let texts: Vec<String> =
         dataset.texts(Keywords::All).into_iter().map(|(_, t)| t).take(5).collect();

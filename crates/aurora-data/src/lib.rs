@@ -39,4 +39,4 @@ pub use policy::{OnError, Skipped, Skips};
 pub use question::{Answers, Question, QuestionId, Weighed};
 pub use sample::{Media, Sample, Split};
 pub use tokenizer::{Padding, SpecialTokens, Tokenizer};
-pub use transform::{Augment, Evaluation, Operation, Released, Transform};
+pub use transform::{AffineAugment, EvalTransform, Operation, RandAugmentTransform, Transform};

@@ -1,13 +1,13 @@
 //! From a picture to what a vision tower takes: (3, size, size) f32, normalised.
 
-mod augment;
+mod affine;
 mod crop;
 mod operations;
-mod released;
+mod randaugment;
 
-pub use augment::Augment;
+pub use affine::AffineAugment;
 pub use operations::Operation;
-pub use released::Released;
+pub use randaugment::RandAugmentTransform;
 
 use aurora_kernels::random::Stream;
 
@@ -33,41 +33,41 @@ pub trait Transform: Send + Sync {
 
 /// The transform of evaluation: bicubic to a square, no randomness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Evaluation {
+pub struct EvalTransform {
     /// The side of the square in pixels.
     pub size: usize,
 }
 
-impl Transform for Evaluation {
+impl Transform for EvalTransform {
     fn size(&self) -> usize {
         self.size
     }
 
     fn apply(&self, image: &Image, _stream: &mut Stream, out: &mut [f32]) -> Result<()> {
         if (image.width(), image.height()) == (self.size, self.size) {
-            return normalise(image, out);
+            return normalize(image, out);
         }
-        normalise(&image.resize(self.size, None)?, out)
+        normalize(&image.resize(self.size, None)?, out)
     }
 }
 
 /// `(value / 255 - mean) / std`, channel by channel, as torchvision rounds it: a table, since a byte
 /// has 256 values.
-pub(crate) fn normalise(image: &Image, out: &mut [f32]) -> Result<()> {
+pub(crate) fn normalize(image: &Image, out: &mut [f32]) -> Result<()> {
     let plane = image.width() * image.height();
     check(out, plane)?;
     let (red, rest) = out.split_at_mut(plane);
     let (green, blue) = rest.split_at_mut(plane);
     for (((pixel, red), green), blue) in image.rgb().chunks_exact(3).zip(red).zip(green).zip(blue) {
-        *red = NORMALISED[0][usize::from(pixel[0])];
-        *green = NORMALISED[1][usize::from(pixel[1])];
-        *blue = NORMALISED[2][usize::from(pixel[2])];
+        *red = NORMALIZED[0][usize::from(pixel[0])];
+        *green = NORMALIZED[1][usize::from(pixel[1])];
+        *blue = NORMALIZED[2][usize::from(pixel[2])];
     }
     Ok(())
 }
 
 /// What the values of each channel become.
-static NORMALISED: [[f32; 256]; 3] = {
+static NORMALIZED: [[f32; 256]; 3] = {
     let mut table = [[0.0; 256]; 3];
     let mut at = 0;
     while at < 3 * 256 {

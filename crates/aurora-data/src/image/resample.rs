@@ -38,19 +38,19 @@ impl Weights {
         let stretch = scale.max(1.0);
         let (reach, shrink) = (REACH * stretch, 1.0 / stretch);
         let bounds = |out: usize| {
-            let centre = (out as f64 + 0.5) * scale;
-            let first = (centre - reach + 0.5).max(0.0) as usize;
-            let end = ((centre + reach + 0.5) as usize).min(from);
-            (centre, first, end)
+            let center = (out as f64 + 0.5) * scale;
+            let first = (center - reach + 0.5).max(0.0) as usize;
+            let end = ((center + reach + 0.5) as usize).min(from);
+            (center, first, end)
         };
         let taps = (0..to).map(bounds).map(|(_, first, end)| end - first).max().unwrap_or(1);
         let mut weights = Self { taps, first: Vec::with_capacity(to), values: vec![0; to * taps] };
         let mut exact = vec![0f64; taps];
         for (out, values) in weights.values.chunks_exact_mut(taps).enumerate() {
-            let (centre, first, end) = bounds(out);
+            let (center, first, end) = bounds(out);
             let exact = &mut exact[..end - first];
             for (tap, value) in exact.iter_mut().enumerate() {
-                *value = cubic(((first + tap) as f64 - centre + 0.5) * shrink);
+                *value = cubic(((first + tap) as f64 - center + 0.5) * shrink);
             }
             let sum: f64 = exact.iter().sum();
             // At the far edge there may be fewer than `taps` pixels left: begin earlier, with zeros.

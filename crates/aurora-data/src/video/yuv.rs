@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn grey_stays_grey_and_the_ends_are_black_and_white() {
+    fn gray_stays_gray_and_the_ends_are_black_and_white() {
         for matrix in 0..12 {
             assert_eq!(pixel(matrix, false, [16, 128, 128]), [0; 3]);
             assert!(pixel(matrix, false, [235, 128, 128])[0] >= 254);
@@ -126,7 +126,7 @@ mod tests {
 
     /// Forward by the definition, back by the weights: within what eight bits and three cut-offs lose.
     #[test]
-    fn colours_come_back() {
+    fn colors_come_back() {
         for (matrix, red, blue) in [(1, 0.2126, 0.0722), (6, 0.299, 0.114), (9, 0.2627, 0.0593)] {
             for rgb in
                 [[200.0, 40.0, 90.0], [12.0, 250.0, 3.0], [0.0, 0.0, 255.0], [255.0, 255.0, 0.0]]

@@ -59,15 +59,15 @@ impl Encoding {
     fn encode(self, image: &Image) -> Result<Vec<u8>, String> {
         let mut out = Cursor::new(Vec::new());
         let (width, height) = (image.width() as u32, image.height() as u32);
-        let (rgb, colour) = (image.rgb(), ExtendedColorType::Rgb8);
+        let (rgb, color) = (image.rgb(), ExtendedColorType::Rgb8);
         let done = match self {
             Self::Jpeg => {
-                JpegEncoder::new_with_quality(&mut out, 95).write_image(rgb, width, height, colour)
+                JpegEncoder::new_with_quality(&mut out, 95).write_image(rgb, width, height, color)
             }
             Self::WebP => {
-                WebPEncoder::new_lossless(&mut out).write_image(rgb, width, height, colour)
+                WebPEncoder::new_lossless(&mut out).write_image(rgb, width, height, color)
             }
-            Self::Png => PngEncoder::new(&mut out).write_image(rgb, width, height, colour),
+            Self::Png => PngEncoder::new(&mut out).write_image(rgb, width, height, color),
         };
         done.map_err(|e| format!("it cannot be encoded: {e}"))?;
         Ok(out.into_inner())

@@ -32,7 +32,7 @@ fn dirty() -> tempfile::TempDir {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, data).unwrap();
     };
-    let [a, b, c] = [1, 2, 3].map(|colour| encoded_image(70, 60, [colour; 3], Png));
+    let [a, b, c] = [1, 2, 3].map(|color| encoded_image(70, 60, [color; 3], Png));
     write("a.png", &a);
     write("again.png", &a);
     write("b.png", &b);

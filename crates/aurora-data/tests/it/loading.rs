@@ -7,8 +7,9 @@ use crate::common::{encoded_image, tar};
 use aurora_data::caption::{clean, clean_question, compose};
 use aurora_data::transform::{MEAN, STD};
 use aurora_data::{
-    Augment, Batch, Dataset, Decode, Error, Evaluation, Image, Keywords, LastBatch, Loader,
-    LoaderOptions, Padding, Released, Split, Tokenizer, Transform, embedded, shard,
+    AffineAugment, Batch, Dataset, Decode, Error, EvalTransform, Image, Keywords, LastBatch,
+    Loader, LoaderOptions, Padding, RandAugmentTransform, Split, Tokenizer, Transform, embedded,
+    shard,
 };
 use aurora_kernels::random::Stream;
 use proptest::prelude::*;
@@ -78,19 +79,19 @@ fn tokens_are_framed_cut_and_padded() {
 }
 
 #[test]
-fn evaluation_normalises_and_scales() {
+fn evaluation_normalizes_and_scales() {
     let flat = Image::new(50, 30, [255, 0, 128].repeat(1500)).unwrap();
     let mut out = vec![0f32; 3 * 64];
     let mut stream = Stream::new(0, "augment", 0, 0);
-    Evaluation { size: 8 }.apply(&flat, &mut stream, &mut out).unwrap();
+    EvalTransform { size: 8 }.apply(&flat, &mut stream, &mut out).unwrap();
     for (channel, value) in [1.0, 0.0, 128.0 / 255.0].into_iter().enumerate() {
         let expected = (value - MEAN[channel]) / STD[channel];
         for found in &out[channel * 64..(channel + 1) * 64] {
             assert!((found - expected).abs() < 1e-5, "{found} {expected}");
         }
     }
-    assert!(Evaluation { size: 9 }.apply(&flat, &mut stream, &mut out).is_err());
-    assert!(Evaluation { size: 0 }.apply(&flat, &mut stream, &mut []).is_err());
+    assert!(EvalTransform { size: 9 }.apply(&flat, &mut stream, &mut out).is_err());
+    assert!(EvalTransform { size: 0 }.apply(&flat, &mut stream, &mut []).is_err());
 }
 
 /// Pillow 13's `resize((3, 3), BICUBIC)` of the 6 x 6 picture with value (37 x + 59 y) mod 256.
@@ -111,7 +112,7 @@ fn transforms_depend_on_their_stream_alone() {
     let dataset = noto();
     let image = dataset.image(3).unwrap();
     let transforms: [Box<dyn Transform>; 2] =
-        [Box::new(Augment::new(96)), Box::new(Released::new(96))];
+        [Box::new(AffineAugment::new(96)), Box::new(RandAugmentTransform::new(96))];
     for transform in transforms {
         let run = |index: u64| {
             let mut out = vec![0f32; 3 * 96 * 96];
@@ -127,27 +128,27 @@ fn transforms_depend_on_their_stream_alone() {
 
 #[test]
 fn without_randomness_augmentation_is_the_image() {
-    let still = Augment {
+    let still = AffineAugment {
         size: 64,
         scale: (1.0, 1.0),
         shift: 0.0,
         rotation: 0.0,
         flip: 0.0,
-        colour: 0.0,
-        grey: 0.0,
+        color: 0.0,
+        gray: 0.0,
     };
     let dataset = noto();
     let image = dataset.image(10).unwrap();
     let (mut found, mut expected) = (vec![0f32; 3 * 64 * 64], vec![0f32; 3 * 64 * 64]);
     let mut stream = Stream::new(0, "augment", 0, 0);
     still.apply(&image, &mut stream, &mut found).unwrap();
-    Evaluation { size: 64 }.apply(&image, &mut stream, &mut expected).unwrap();
+    EvalTransform { size: 64 }.apply(&image, &mut stream, &mut expected).unwrap();
     for (found, expected) in found.iter().zip(&expected) {
         assert!((found - expected).abs() < 1e-4, "{found} {expected}");
     }
     // A picture of one colour stays one colour where it is not white outside, grey has no colour.
-    let grey = Augment { grey: 1.0, ..still };
-    grey.apply(&image, &mut stream, &mut found).unwrap();
+    let gray = AffineAugment { gray: 1.0, ..still };
+    gray.apply(&image, &mut stream, &mut found).unwrap();
     for i in 0..64 * 64 {
         let [r, g, b] = [0, 1, 2].map(|c| found[c * 4096 + i] * STD[c] + MEAN[c]);
         assert!((r - g).abs() < 1e-4 && (g - b).abs() < 1e-4);
@@ -157,7 +158,7 @@ fn without_randomness_augmentation_is_the_image() {
 #[test]
 fn augmentation_is_fast() {
     let dataset = noto().resized(96).unwrap();
-    let (augment, mut out) = (Augment::new(96), vec![0f32; 3 * 96 * 96]);
+    let (augment, mut out) = (AffineAugment::new(96), vec![0f32; 3 * 96 * 96]);
     let start = Instant::now();
     for index in 0..128 {
         let mut stream = Stream::new(0, "augment", 0, index);
@@ -171,7 +172,8 @@ fn training_epochs_cover_everything_in_another_order() {
     let options = LoaderOptions { last_batch: LastBatch::Keep, ..LoaderOptions::training(200, 3) };
     let train = noto().split(Split::Train);
     let loader =
-        Loader::new(train.clone(), Arc::new(Evaluation { size: 8 }), tokenizer(), options).unwrap();
+        Loader::new(train.clone(), Arc::new(EvalTransform { size: 8 }), tokenizer(), options)
+            .unwrap();
     let epoch = |number: u64| -> Vec<usize> {
         loader.epoch(number).unwrap().flat_map(|b| b.unwrap().indices).collect()
     };
@@ -189,10 +191,11 @@ fn training_epochs_cover_everything_in_another_order() {
 fn evaluation_keeps_the_order_and_the_last_batch() {
     let test = noto().split(Split::Test);
     let options = LoaderOptions::evaluation(100);
-    let loader = Loader::new(test, Arc::new(Evaluation { size: 8 }), tokenizer(), options).unwrap();
+    let loader =
+        Loader::new(test, Arc::new(EvalTransform { size: 8 }), tokenizer(), options).unwrap();
     let indices: Vec<usize> = loader.epoch(0).unwrap().flat_map(|b| b.unwrap().indices).collect();
     assert_eq!(indices, (0..353).collect::<Vec<_>>());
-    let one = loader.dataset().images(&[7], &Evaluation { size: 8 }).unwrap();
+    let one = loader.dataset().images(&[7], &EvalTransform { size: 8 }).unwrap();
     let same = loader.batch(0).unwrap().images.get(7).unwrap();
     let difference = (one.get(0).unwrap() - same).unwrap().abs().unwrap().max_all().unwrap();
     assert_eq!(difference.to_scalar::<f32>().unwrap(), 0.0);
@@ -213,7 +216,8 @@ fn an_error_of_a_thread_comes_in_its_place() {
         let dataset = Dataset::new(samples.clone(), Decode::OnUse).unwrap();
         let options = LoaderOptions { num_workers, ..LoaderOptions::evaluation(2) };
         let loader =
-            Loader::new(dataset, Arc::new(Evaluation { size: 4 }), tokenizer(), options).unwrap();
+            Loader::new(dataset, Arc::new(EvalTransform { size: 4 }), tokenizer(), options)
+                .unwrap();
         let batches: Vec<_> = loader.epoch(0).unwrap().collect();
         assert_eq!(batches.len(), 3, "two batches, then the error, then nothing");
         let error = batches[2].as_ref().unwrap_err();
@@ -246,7 +250,8 @@ fn a_panic_of_a_thread_is_an_error_not_a_wait() {
 fn dropping_early_ends_the_threads() {
     for num_workers in [1, 4] {
         let options = LoaderOptions { num_workers, prefetch: 1, ..LoaderOptions::training(8, 0) };
-        let loader = Loader::new(noto(), Arc::new(Augment::new(16)), tokenizer(), options).unwrap();
+        let loader =
+            Loader::new(noto(), Arc::new(AffineAugment::new(16)), tokenizer(), options).unwrap();
         let mut endless = loader.batches(0, None).unwrap();
         assert_eq!(endless.next().unwrap().unwrap().step, 0);
         drop(endless);
@@ -256,12 +261,12 @@ fn dropping_early_ends_the_threads() {
 #[test]
 fn options_that_cannot_work() {
     let make = |dataset: Dataset, options: LoaderOptions| {
-        let made = Loader::new(dataset, Arc::new(Evaluation { size: 8 }), tokenizer(), options);
+        let made = Loader::new(dataset, Arc::new(EvalTransform { size: 8 }), tokenizer(), options);
         made.err().unwrap().to_string()
     };
     assert!(make(noto(), LoaderOptions::training(0, 0)).contains("batch_size = 0"));
     assert!(make(noto(), LoaderOptions::training(9999, 0)).contains("lower batch_size"));
-    let nothing = Arc::new(Evaluation { size: 0 });
+    let nothing = Arc::new(EvalTransform { size: 0 });
     let made = Loader::new(noto(), nothing, tokenizer(), LoaderOptions::evaluation(4));
     assert!(made.err().unwrap().to_string().contains("size = 0"));
     let empty = noto().filter(|_| false);
@@ -280,7 +285,7 @@ proptest! {
         let dataset = noto().filter(|s| s.key.ends_with('7'));
         let run = |num_workers, prefetch, first| -> Vec<_> {
             let options = LoaderOptions { num_workers, prefetch, ..LoaderOptions::training(batch, seed) };
-            let augment = Arc::new(Augment::new(12));
+            let augment = Arc::new(AffineAugment::new(12));
             let loader = Loader::new(dataset.clone(), augment, tokenizer(), options).unwrap();
             loader.batches(first, Some(24)).unwrap().map(|b| contents(&b.unwrap())).collect()
         };
@@ -306,7 +311,7 @@ proptest! {
         let image = Image::new(width, height, vec![77; width * height * 3]).unwrap();
         let mut out = vec![0f32; 3 * size * size];
         let transforms: [&dyn Transform; 3] =
-            [&Evaluation { size }, &Augment::new(size), &Released::new(size)];
+            [&EvalTransform { size }, &AffineAugment::new(size), &RandAugmentTransform::new(size)];
         for transform in transforms {
             transform.apply(&image, &mut Stream::new(seed, "augment", 0, 0), &mut out).unwrap();
             prop_assert!(out.iter().all(|v| v.is_finite()));

@@ -243,8 +243,8 @@ fn folders_of_frames_with_words_beside_them() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     fs::create_dir(path.join("walk.v2")).unwrap();
-    for (number, colour) in [(10, 3), (9, 2), (1, 1)] {
-        let data = encoded_image(2, 2, [colour; 3], Png);
+    for (number, color) in [(10, 3), (9, 2), (1, 1)] {
+        let data = encoded_image(2, 2, [color; 3], Png);
         fs::write(path.join(format!("walk.v2/f{number}.png")), data).unwrap();
     }
     fs::write(path.join("walk.v2.txt"), "a walk").unwrap();

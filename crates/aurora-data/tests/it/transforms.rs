@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use aurora_data::{Crop, Evaluation, Image, Operation, Transform};
+use aurora_data::{Crop, EvalTransform, Image, Operation, Transform};
 use aurora_kernels::random::Stream;
 
 /// Name and picture of every case.
@@ -91,13 +91,13 @@ fn scaling_and_operations_give_what_pillow_gives() {
 }
 
 #[test]
-fn normalisation_gives_what_torchvision_gives() {
+fn normalization_gives_what_torchvision_gives() {
     let expected: Vec<Vec<f32>> =
-        serde_json::from_str(include_str!("../transform/normalised.json")).unwrap();
+        serde_json::from_str(include_str!("../transform/normalized.json")).unwrap();
     let rgb = (0..=255).flat_map(|value| [value; 3]).collect();
     let image = Image::new(16, 16, rgb).unwrap();
     let mut out = vec![0f32; 3 * 256];
-    Evaluation { size: 16 }.apply(&image, &mut Stream::new(0, "none", 0, 0), &mut out).unwrap();
+    EvalTransform { size: 16 }.apply(&image, &mut Stream::new(0, "none", 0, 0), &mut out).unwrap();
     assert_eq!(out, expected.concat());
 }
 

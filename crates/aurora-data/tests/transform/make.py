@@ -2,7 +2,7 @@
 
     python crates/aurora-data/tests/transform/make.py
 
-Needs pillow, torch and torchvision; writes beside itself: `cases.tar.gz`, `crops.jsonl`, `normalised.json`.
+Needs pillow, torch and torchvision; writes beside itself: `cases.tar.gz`, `crops.jsonl`, `normalized.json`.
 The pictures are drawings of the two embedded packs, alone or put together to other sizes.
 """
 
@@ -157,16 +157,16 @@ def write_crops():
             out.write(json.dumps(record, separators=(",", ":")) + "\n")
 
 
-def write_normalised():
+def write_normalized():
     """All 256 values of each channel, as torchvision normalises them."""
     values = torch.arange(256, dtype=torch.uint8).view(1, 256, 1).expand(1, 256, 3).numpy()
     planes = F.normalize(F.to_tensor(values), MEAN, STD).view(3, 256)
     text = ",\n".join(json.dumps([float(f"{v:.9g}") for v in plane.tolist()]) for plane in planes)
-    (HERE / "normalised.json").write_text(f"[{text}]\n")
+    (HERE / "normalized.json").write_text(f"[{text}]\n")
 
 
 if __name__ == "__main__":
     print("pillow", pillow, "torchvision", torchvision.__version__)
     write_cases()
     write_crops()
-    write_normalised()
+    write_normalized()

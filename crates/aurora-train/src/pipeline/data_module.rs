@@ -1,8 +1,8 @@
 //! From datasets to batches: what the loaders of training and measuring share.
 
 use aurora_data::{
-    Augment, Batch, BatchAnswers, Dataset, Error as DataError, Loader, LoaderOptions, Released,
-    Skips, TextField, Tokenizer, Transform, transform,
+    AffineAugment, Batch, BatchAnswers, Dataset, Error as DataError, Loader, LoaderOptions,
+    RandAugmentTransform, Skips, TextField, Tokenizer, Transform, transform,
 };
 use aurora_layers::BlipConfig;
 use candle_core::{Device, Tensor};
@@ -85,9 +85,9 @@ impl DataModule {
         };
         let options = self.options(dataset, base);
         let (transform, small): (Arc<dyn Transform>, bool) = match data.augment {
-            config::Augment::Affine => (Arc::new(Augment::new(self.size)), true),
-            config::Augment::RandAugment => (Arc::new(Released::new(self.size)), false),
-            config::Augment::None => (Arc::new(transform::Evaluation { size: self.size }), true),
+            config::Augment::Affine => (Arc::new(AffineAugment::new(self.size)), true),
+            config::Augment::RandAugment => (Arc::new(RandAugmentTransform::new(self.size)), false),
+            config::Augment::None => (Arc::new(transform::EvalTransform { size: self.size }), true),
         };
         // Drawings are small: scaled once to the model's size, they are only cut and turned afterwards.
         let dataset = match small && options.video.is_none() && dataset.is_decoded() {
@@ -103,7 +103,7 @@ impl DataModule {
         let options = self.options(dataset, LoaderOptions::evaluation(CHUNK));
         let frames = options.video.map_or(1, |clips| clips.most().max(1));
         let options = LoaderOptions { batch_size: (CHUNK / frames).max(1), ..options };
-        let transform = Arc::new(transform::Evaluation { size: self.size });
+        let transform = Arc::new(transform::EvalTransform { size: self.size });
         let loader = Loader::new(dataset.clone(), transform, self.tokens.clone(), options)?;
         Ok(loader.with_skips(self.skips.clone()))
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use aurora_data::{
-    Augment, Dataset, Decode, Evaluation, Image, Loader, LoaderOptions, Padding, Shuffle,
+    AffineAugment, Dataset, Decode, EvalTransform, Image, Loader, LoaderOptions, Padding, Shuffle,
     Transform, embedded, shard,
 };
 use aurora_kernels::random::Stream;
@@ -27,7 +27,7 @@ impl Transform for Counting {
         out: &mut [f32],
     ) -> aurora_data::Result<()> {
         self.0.fetch_add(1, Ordering::SeqCst);
-        Evaluation { size: 8 }.apply(image, stream, out)
+        EvalTransform { size: 8 }.apply(image, stream, out)
     }
 }
 
@@ -111,7 +111,8 @@ fn memory_is_flat_over_100_000_samples() {
         padding: Padding::Fixed,
         ..LoaderOptions::training(100, 1)
     };
-    let loader = Loader::new(dataset, Arc::new(Augment::new(96)), tokenizer(), options).unwrap();
+    let loader =
+        Loader::new(dataset, Arc::new(AffineAugment::new(96)), tokenizer(), options).unwrap();
     let (mut seen, mut readings) = (0, Vec::new());
     println!("{:>7} samples: {:5.1} MiB", 0, resident() as f64 / f64::from(1 << 20));
     for batch in loader.epoch(0).unwrap() {

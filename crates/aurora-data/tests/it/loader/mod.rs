@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aurora_data::{
-    Batch, Dataset, Decode, Evaluation, Loader, LoaderOptions, Tokenizer, embedded, shard,
+    Batch, Dataset, Decode, EvalTransform, Loader, LoaderOptions, Tokenizer, embedded, shard,
 };
 use image::ImageFormat;
 
@@ -18,7 +18,7 @@ fn tokenizer() -> Arc<Tokenizer> {
 }
 
 fn loader(dataset: &Dataset, size: usize, options: LoaderOptions) -> Loader {
-    Loader::new(dataset.clone(), Arc::new(Evaluation { size }), tokenizer(), options).unwrap()
+    Loader::new(dataset.clone(), Arc::new(EvalTransform { size }), tokenizer(), options).unwrap()
 }
 
 /// Everything of a batch that could differ.
@@ -55,10 +55,10 @@ fn shards(folder: &Path, sizes: &[usize], broken: impl Fn(usize) -> bool) -> Dat
     for (shard_number, size) in sizes.iter().enumerate() {
         let mut files = Vec::new();
         for _ in 0..*size {
-            let colour = [number as u8, (number / 7) as u8, 200];
+            let color = [number as u8, (number / 7) as u8, 200];
             let png = match broken(number) {
                 true => b"\x89PNG\r\n\x1a\nbroken".to_vec(),
-                false => crate::common::encoded_image(3, 2, colour, ImageFormat::Png),
+                false => crate::common::encoded_image(3, 2, color, ImageFormat::Png),
             };
             files.push((format!("{number:05}.png"), png));
             files.push((format!("{number:05}.txt"), format!("red {number}\nblue {number}").into()));

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use aurora_data::{
-    Augment, Dataset, Error, Keywords, LastBatch, Loader, LoaderOptions, LoaderState, Padding,
-    Shuffle,
+    AffineAugment, Dataset, Error, Keywords, LastBatch, Loader, LoaderOptions, LoaderState,
+    Padding, Shuffle,
 };
 use proptest::prelude::*;
 
 use super::{Contents, contents, loader, shards, tokenizer};
 
 fn drawn(dataset: &Dataset, options: LoaderOptions) -> Loader {
-    Loader::new(dataset.clone(), Arc::new(Augment::new(6)), tokenizer(), options).unwrap()
+    Loader::new(dataset.clone(), Arc::new(AffineAugment::new(6)), tokenizer(), options).unwrap()
 }
 
 fn shuffle() -> impl Strategy<Value = Shuffle> {
@@ -217,7 +217,7 @@ fn options_of_ranks_that_cannot_work() {
     let folder = tempfile::tempdir().unwrap();
     let dataset = shards(folder.path(), &[9], |_| false);
     let refusal = |options: LoaderOptions| {
-        let transform = Arc::new(Augment::new(4));
+        let transform = Arc::new(AffineAugment::new(4));
         let made = Loader::new(dataset.clone(), transform, tokenizer(), options);
         made.err().unwrap().to_string()
     };

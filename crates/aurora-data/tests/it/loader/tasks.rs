@@ -5,7 +5,7 @@ use std::sync::Arc;
 use aurora_data::caption::{MAX_IMAGE_WORDS, MAX_QUESTION_WORDS, MAX_VIDEO_WORDS};
 use aurora_data::video::Sampling;
 use aurora_data::{
-    Augment, Dataset, Decode, Loader, LoaderOptions, Mode, OnError, Skips, TextField, shard,
+    AffineAugment, Dataset, Decode, Loader, LoaderOptions, Mode, OnError, Skips, TextField, shard,
 };
 use image::ImageFormat;
 
@@ -18,7 +18,7 @@ fn dataset(files: &[(&str, Vec<u8>)]) -> Dataset {
     Dataset::new(shard::parse("s.tar", &common::tar(&files)).unwrap(), Decode::OnUse).unwrap()
 }
 
-fn grey(value: u8) -> Vec<u8> {
+fn gray(value: u8) -> Vec<u8> {
     common::encoded_image(2, 2, [value; 3], ImageFormat::Png)
 }
 
@@ -45,29 +45,29 @@ fn clips() -> Dataset {
         ("a.003.png", 40),
         ("a.004.png", 50),
     ] {
-        files.push((name, grey(value)));
+        files.push((name, gray(value)));
     }
     files.push(("a.txt", b"going up".to_vec()));
     for (name, value) in [("b.000.png", 110), ("b.001.png", 100), ("b.002.png", 90)] {
-        files.push((name, grey(value)));
+        files.push((name, gray(value)));
     }
     files.push(("b.txt", b"going down".to_vec()));
-    files.extend([("c.png", grey(70)), ("c.txt", b"still".to_vec())]);
+    files.extend([("c.png", gray(70)), ("c.txt", b"still".to_vec())]);
     files.extend([("d.gif", gif(&[60, 61, 62, 63])), ("d.txt", b"a film".to_vec())]);
     dataset(&files)
 }
 
 /// The grey of every frame of every clip, and the mask.
-fn greys(batch: &aurora_data::Batch) -> (Vec<Vec<u8>>, Vec<Vec<f32>>) {
+fn grays(batch: &aurora_data::Batch) -> (Vec<Vec<u8>>, Vec<Vec<f32>>) {
     let (clips, frames, channels, height, width) = batch.images.dims5().unwrap();
     assert_eq!((channels, height, width), (3, 2, 2));
     let (mean, std) = (aurora_data::transform::MEAN[0], aurora_data::transform::STD[0]);
     let red = batch.images.reshape((clips, frames, 12)).unwrap().narrow(2, 0, 1).unwrap();
     let red: Vec<Vec<f32>> = red.squeeze(2).unwrap().to_vec2().unwrap();
     let mask: Vec<Vec<f32>> = batch.frame_mask.as_ref().unwrap().to_vec2().unwrap();
-    let grey = |value: &f32| ((value * std + mean) * 255.0).round() as u8;
+    let gray = |value: &f32| ((value * std + mean) * 255.0).round() as u8;
     let there = |(row, mask): (&Vec<f32>, &Vec<f32>)| -> Vec<u8> {
-        row.iter().zip(mask).filter(|(_, there)| **there == 1.0).map(|(v, _)| grey(v)).collect()
+        row.iter().zip(mask).filter(|(_, there)| **there == 1.0).map(|(v, _)| gray(v)).collect()
     };
     // What is masked is exactly zero.
     let padding = red.iter().flatten().zip(mask.iter().flatten()).filter(|(_, m)| **m == 0.0);
@@ -82,7 +82,7 @@ fn clips_are_sampled_padded_and_masked() {
         LoaderOptions { video: Some(Sampling::Uniform(4)), ..LoaderOptions::evaluation(4) };
     let batch = loader(&dataset, 2, options).batch(0).unwrap();
     assert_eq!(batch.images.dims(), [4, 4, 3, 2, 2]);
-    let (values, mask) = greys(&batch);
+    let (values, mask) = grays(&batch);
     assert_eq!(values[0], [10, 20, 40, 50]);
     assert_eq!(values[1], [110, 100, 90]);
     assert_eq!(values[2], [70]);
@@ -93,7 +93,7 @@ fn clips_are_sampled_padded_and_masked() {
     // Stored frames are so many a second already; a film's say when they are shown.
     let rate = Sampling::Rate { fps: 5.0, most: 4 };
     let options = LoaderOptions { video: Some(rate), ..LoaderOptions::evaluation(4) };
-    let (values, _) = greys(&loader(&dataset, 2, options).batch(0).unwrap());
+    let (values, _) = grays(&loader(&dataset, 2, options).batch(0).unwrap());
     assert_eq!(values, [vec![10, 20, 40, 50], vec![110, 100, 90], vec![70], vec![60, 62]]);
 }
 
@@ -110,7 +110,7 @@ fn random_frames_are_drawn_in_training_alone_and_are_functions_of_the_epoch() {
         let loader = loader(&dataset, 2, options(mode, seed, num_workers));
         // The first clip of each of eight epochs.
         let batches = loader.batches(0, Some(32)).unwrap().step_by(4);
-        batches.map(|batch| greys(&batch.unwrap()).0.remove(0)).collect()
+        batches.map(|batch| grays(&batch.unwrap()).0.remove(0)).collect()
     };
     let training = run(Mode::Train, 1, 0);
     assert!(training.iter().all(|frames| frames.len() == 2 && frames[0] < frames[1]));
@@ -134,7 +134,8 @@ fn a_clip_is_augmented_as_one() {
         dataset(&[("a.000.png", png.clone()), ("a.001.png", png), ("a.txt", b"same".to_vec())]);
     let options =
         LoaderOptions { video: Some(Sampling::Uniform(2)), ..LoaderOptions::training(1, 3) };
-    let loader = Loader::new(dataset, Arc::new(Augment::new(8)), tokenizer(), options).unwrap();
+    let loader =
+        Loader::new(dataset, Arc::new(AffineAugment::new(8)), tokenizer(), options).unwrap();
     let frames = |step| -> Vec<Vec<f32>> {
         loader.batch(step).unwrap().images.reshape((2, 192)).unwrap().to_vec2().unwrap()
     };
@@ -146,10 +147,10 @@ fn a_clip_is_augmented_as_one() {
 #[test]
 fn a_broken_frame_is_named_and_its_clip_left_out() {
     let dataset = dataset(&[
-        ("a.000.png", grey(1)),
+        ("a.000.png", gray(1)),
         ("a.001.png", b"\x89PNG\r\n\x1a\ncut".to_vec()),
         ("a.txt", b"one".to_vec()),
-        ("b.png", grey(5)),
+        ("b.png", gray(5)),
         ("b.txt", b"two".to_vec()),
     ]);
     let options =
@@ -160,25 +161,25 @@ fn a_broken_frame_is_named_and_its_clip_left_out() {
     let skips = Arc::new(Skips::new(OnError::Skip, 1));
     let batch = loader(&dataset, 2, options).with_skips(skips).batch(0).unwrap();
     // The frame that had been written before the broken one is gone.
-    assert_eq!(greys(&batch).0, [[5], [5]]);
+    assert_eq!(grays(&batch).0, [[5], [5]]);
 }
 
 fn questions() -> Dataset {
     let json = |text: &str| text.as_bytes().to_vec();
     dataset(&[
-        ("a.png", grey(10)),
+        ("a.png", gray(10)),
         (
             "a.json",
             json(
                 r#"{"question": "What colour?", "question_id": 7, "answers": ["red", "blue", "red", "red"]}"#,
             ),
         ),
-        ("b.png", grey(20)),
+        ("b.png", gray(20)),
         (
             "b.json",
             json(r#"{"question": "Is it a dog?", "answers": [{"answer": "yes", "weight": 0.2}]}"#),
         ),
-        ("c.png", grey(30)),
+        ("c.png", gray(30)),
         ("c.json", json(r#"{"question": "Who?", "answers": []}"#)),
     ])
 }
@@ -246,7 +247,7 @@ fn a_question_about_a_clip() {
     };
     let batch = loader(&dataset, 2, options).batch(0).unwrap();
     assert_eq!(batch.images.dims(), [1, 8, 3, 2, 2]);
-    assert_eq!(greys(&batch).0, [[1, 2, 3]]);
+    assert_eq!(grays(&batch).0, [[1, 2, 3]]);
     assert_eq!(batch.answers.unwrap().texts, ["it brightens"]);
 }
 
@@ -256,10 +257,10 @@ fn words_are_cut_by_task() {
     let long: String = (0..60).map(|n| format!("w{n} ")).collect();
     let question = format!(r#"{{"question": "{long}?", "answers": "yes", "caption": "{long}"}}"#);
     let dataset = dataset(&[
-        ("a.png", grey(1)),
+        ("a.png", gray(1)),
         ("a.json", question.into_bytes()),
-        ("b.000.png", grey(2)),
-        ("b.001.png", grey(3)),
+        ("b.000.png", gray(2)),
+        ("b.001.png", gray(3)),
         ("b.txt", long.into_bytes()),
     ]);
     let words = |words| {

@@ -83,11 +83,11 @@ pub fn parquet(rows: &[Row], in_group: usize, properties: WriterPropertiesBuilde
 /// Rows with pictures that differ; some are there twice, and every fifth has two captions.
 pub fn rows(count: usize) -> Vec<Row> {
     let row = |number: usize| {
-        let colour = (number - usize::from(number % 7 == 6)) as u8;
+        let color = (number - usize::from(number % 7 == 6)) as u8;
         let mut captions = vec![format!("picture of number {number}")];
         captions.extend((number % 5 == 4).then(|| format!("number {number} again")));
         Row {
-            image: Some(encoded_image(40, 33, [colour, 9, 200], Png)),
+            image: Some(encoded_image(40, 33, [color, 9, 200], Png)),
             path: (number % 3 != 2).then(|| format!("{number}.png")),
             captions,
         }

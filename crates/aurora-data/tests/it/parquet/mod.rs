@@ -15,7 +15,7 @@ use aurora_data::check::{Report, check};
 use aurora_data::source;
 use aurora_data::write::{ShardOptions, write};
 use aurora_data::{
-    Dataset, Decode, Evaluation, Loader, LoaderOptions, OnError, QuestionId, Skips, Split,
+    Dataset, Decode, EvalTransform, Loader, LoaderOptions, OnError, QuestionId, Skips, Split,
     embedded, shard,
 };
 use made::{Row, at, bytes, options, parquet, plain, read, rows};
@@ -136,7 +136,7 @@ fn batches_are_those_of_a_folder() {
     let batches = |path: &Path| {
         let dataset = Dataset::new(read(path).unwrap(), Decode::OnUse).unwrap();
         let options = LoaderOptions { num_workers: 3, ..LoaderOptions::training(8, 3) };
-        let transform = Arc::new(Evaluation { size: 32 });
+        let transform = Arc::new(EvalTransform { size: 32 });
         let loader = Loader::new(dataset, transform, Arc::clone(&tokenizer), options).unwrap();
         let batches = loader.epoch(1).unwrap().map(|batch| {
             let batch = batch.unwrap();

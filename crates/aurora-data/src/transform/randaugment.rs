@@ -2,7 +2,7 @@
 
 use aurora_kernels::random::Stream;
 
-use super::{Operation, Transform, crop, normalise};
+use super::{Operation, Transform, crop, normalize};
 use crate::{Image, Result};
 
 /// Random resized crop, mirror, RandAugment, normalisation.
@@ -12,7 +12,7 @@ use crate::{Image, Result};
 /// one half at strength `level` of 10. As in the reference code, brightness and sharpness scale as
 /// `1.8 level / 10 + 0.1`, so at level 5 both leave the picture as it is.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Released {
+pub struct RandAugmentTransform {
     /// The side of the square in pixels.
     pub size: usize,
     /// Smallest and largest share of the picture's area that a crop covers.
@@ -23,14 +23,14 @@ pub struct Released {
     pub level: f32,
 }
 
-impl Released {
+impl RandAugmentTransform {
     /// Area 0.5 to 1, RandAugment(2, 5).
     pub fn new(size: usize) -> Self {
         Self { size, area: (0.5, 1.0), count: 2, level: 5.0 }
     }
 }
 
-impl Transform for Released {
+impl Transform for RandAugmentTransform {
     fn size(&self) -> usize {
         self.size
     }
@@ -47,6 +47,6 @@ impl Transform for Released {
                 Operation::draw(number, self.level, stream).apply(&mut image);
             }
         }
-        normalise(&image, out)
+        normalize(&image, out)
     }
 }

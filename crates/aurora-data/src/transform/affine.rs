@@ -11,7 +11,7 @@ use crate::{Image, Result};
 /// neighbours is enough. Every random number is drawn whatever the options, so that switching one
 /// off leaves the others as they were.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Augment {
+pub struct AffineAugment {
     /// The side of the square in pixels.
     pub size: usize,
     /// Smallest and largest magnification.
@@ -22,14 +22,14 @@ pub struct Augment {
     pub rotation: f32,
     /// Probability of a mirror image.
     pub flip: f32,
-    /// Largest change of brightness, contrast and saturation: factors of 1 - colour to
-    /// 1 + colour.
-    pub colour: f32,
+    /// Largest change of brightness, contrast and saturation: factors of 1 - color to
+    /// 1 + color.
+    pub color: f32,
     /// Probability of a picture without colour.
-    pub grey: f32,
+    pub gray: f32,
 }
 
-impl Augment {
+impl AffineAugment {
     /// Scale 0.74 to 1.25, shift 12 %, rotation 14 degrees, half mirrored, colour 20 %, 8 % grey.
     pub fn new(size: usize) -> Self {
         Self {
@@ -38,8 +38,8 @@ impl Augment {
             shift: 0.12,
             rotation: 14.0,
             flip: 0.5,
-            colour: 0.2,
-            grey: 0.08,
+            color: 0.2,
+            gray: 0.08,
         }
     }
 }
@@ -51,7 +51,7 @@ struct Affine {
 }
 
 impl Affine {
-    fn draw(options: &Augment, width: usize, height: usize, stream: &mut Stream) -> Self {
+    fn draw(options: &AffineAugment, width: usize, height: usize, stream: &mut Stream) -> Self {
         let mut between = |low: f32, high: f32| low + (high - low) * stream.uniform() as f32;
         let scale = between(options.scale.0, options.scale.1).max(1e-3);
         let shift_x = between(-options.shift, options.shift);
@@ -64,18 +64,18 @@ impl Affine {
         let size = options.size as f32;
         let (step_x, step_y) = (width as f32 / size / scale, height as f32 / size / scale);
         let matrix = [mirror * cos * step_x, mirror * sin * step_x, -sin * step_y, cos * step_y];
-        let centre = [size / 2.0 + shift_x * size - 0.5, size / 2.0 + shift_y * size - 0.5];
+        let center = [size / 2.0 + shift_x * size - 0.5, size / 2.0 + shift_y * size - 0.5];
         let [a, b, c, d] = matrix;
         let offset = [
-            width as f32 / 2.0 - 0.5 - a * centre[0] - b * centre[1],
-            height as f32 / 2.0 - 0.5 - c * centre[0] - d * centre[1],
+            width as f32 / 2.0 - 0.5 - a * center[0] - b * center[1],
+            height as f32 / 2.0 - 0.5 - c * center[0] - d * center[1],
         ];
         Self { matrix, offset }
     }
 }
 
 /// `out = matrix * in + offset` on colours of 0 to 1.
-struct Colour {
+struct ColorJitter {
     matrix: [[f32; 3]; 3],
     offset: f32,
 }
@@ -83,13 +83,13 @@ struct Colour {
 /// Weights of red, green and blue in brightness (ITU-R BT.601).
 const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
 
-impl Colour {
+impl ColorJitter {
     /// Brightness, then contrast about `mean` (the picture's mean brightness), then saturation.
-    fn draw(options: &Augment, mean: f32, stream: &mut Stream) -> Self {
-        let mut factor = || 1.0 + options.colour * (2.0 * stream.uniform() as f32 - 1.0);
+    fn draw(options: &AffineAugment, mean: f32, stream: &mut Stream) -> Self {
+        let mut factor = || 1.0 + options.color * (2.0 * stream.uniform() as f32 - 1.0);
         let (brightness, contrast, saturation) = (factor(), factor(), factor());
-        let grey = (stream.uniform() as f32) < options.grey;
-        let saturation = if grey { 0.0 } else { saturation };
+        let gray = (stream.uniform() as f32) < options.gray;
+        let saturation = if gray { 0.0 } else { saturation };
         let gain = brightness * contrast;
         let mut matrix = [[0.0; 3]; 3];
         for (i, row) in matrix.iter_mut().enumerate() {
@@ -103,7 +103,7 @@ impl Colour {
     }
 }
 
-impl Transform for Augment {
+impl Transform for AffineAugment {
     fn size(&self) -> usize {
         self.size
     }
@@ -118,16 +118,16 @@ impl Transform for Augment {
         let affine = Affine::draw(self, image.width(), image.height(), stream);
         let sum = warp(image, &affine, size, out);
 
-        let colour = Colour::draw(self, sum / plane as f32, stream);
+        let color = ColorJitter::draw(self, sum / plane as f32, stream);
         let lines = [line(0), line(1), line(2)];
         let (red, rest) = out.split_at_mut(plane);
         let (green, blue) = rest.split_at_mut(plane);
         for ((red, green), blue) in red.iter_mut().zip(green).zip(blue) {
             let old = [*red, *green, *blue];
             for ((new, row), (scale, shift)) in
-                [red, green, blue].into_iter().zip(&colour.matrix).zip(lines)
+                [red, green, blue].into_iter().zip(&color.matrix).zip(lines)
             {
-                let mixed = row[0] * old[0] + row[1] * old[1] + row[2] * old[2] + colour.offset;
+                let mixed = row[0] * old[0] + row[1] * old[1] + row[2] * old[2] + color.offset;
                 *new = mixed.clamp(0.0, 1.0) * scale + shift;
             }
         }
