@@ -4,7 +4,7 @@
 #![no_main]
 
 use aurora_data::source::Options;
-use aurora_data::{Format, OnError, Skips, formats};
+use aurora_data::{Format, OnError, SkipLog, formats};
 use libfuzzer_sys::fuzz_target;
 
 const NAMES: [&str; 4] = ["some.json", "some.jsonl", "some.csv", "some.tsv"];
@@ -36,7 +36,7 @@ fuzz_target!(|bytes: &[u8]| {
         let format = FORMATS[first as usize / NAMES.len() % FORMATS.len()];
         let options = Options { format, ..Options::default() };
         let policy = if first & 0x80 == 0 { OnError::Stop } else { OnError::Skip };
-        match formats::read(&path, &options, &Skips::new(policy, 1000)) {
+        match formats::read(&path, &options, &SkipLog::new(policy, 1000)) {
             Ok(samples) => {
                 for sample in samples {
                     assert!(!sample.captions.is_empty() || sample.question.is_some());

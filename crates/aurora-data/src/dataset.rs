@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use crate::caption::{Keywords, compose};
 use crate::folder::Captions;
-use crate::policy::Skips;
+use crate::on_error::SkipLog;
 use crate::source::{self, Options};
 use crate::transform::Transform;
 use crate::video::clip;
@@ -69,14 +69,14 @@ impl Dataset {
     /// # Errors
     /// When there is no sample; with [`Decode::AtLoad`] when a picture does not decode.
     pub fn new(samples: Vec<Sample>, decode: Decode) -> Result<Self> {
-        Self::new_with(samples, decode, &Skips::default())
+        Self::new_with(samples, decode, &SkipLog::default())
     }
 
     /// The same; with [`Decode::AtLoad`], `skips` decides about pictures that do not decode.
     ///
     /// # Errors
     /// As [`Self::new`], with a policy that stops; when nothing is left.
-    pub fn new_with(samples: Vec<Sample>, decode: Decode, skips: &Skips) -> Result<Self> {
+    pub fn new_with(samples: Vec<Sample>, decode: Decode, skips: &SkipLog) -> Result<Self> {
         let empty = |reason: &str| Error::Empty {
             what: "the dataset".to_string(),
             reason: reason.to_string(),
@@ -94,7 +94,7 @@ impl Dataset {
             let image = match image.transpose() {
                 Ok(image) => image,
                 Err(error) => {
-                    skips.decide(format!("{}: {}", sample.shard, sample.key), error)?;
+                    skips.handle(format!("{}: {}", sample.shard, sample.key), error)?;
                     continue;
                 }
             };
@@ -125,7 +125,7 @@ impl Dataset {
         let options = Options { captions, ..Options::default() };
         let mut samples = Vec::new();
         for path in paths {
-            samples.extend(source::read(path.as_ref(), &options, &Skips::default())?);
+            samples.extend(source::read(path.as_ref(), &options, &SkipLog::default())?);
         }
         Self::new(samples, decode)
     }

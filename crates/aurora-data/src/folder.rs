@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::media_type::{MediaType, SNIFF_BYTES, media_type};
-use crate::policy::Skips;
+use crate::on_error::SkipLog;
 use crate::sample::{Media, Sample};
 use crate::shard::{IMAGE_EXTENSIONS, with_words};
 use crate::{ByteSource, Error, Result};
@@ -35,14 +35,14 @@ pub enum Captions {
 /// When the folder is not there or holds no picture, and with [`Captions::Required`] when a
 /// picture or a caption is alone.
 pub fn read(path: &Path, captions: Captions) -> Result<Vec<Sample>> {
-    read_with(path, captions, &Skips::default())
+    read_with(path, captions, &SkipLog::default())
 }
 
 /// The same; what is wrong with single pictures and words, `skips` decides about.
 ///
 /// # Errors
 /// As [`read`], with a policy that stops.
-pub fn read_with(path: &Path, captions: Captions, skips: &Skips) -> Result<Vec<Sample>> {
+pub fn read_with(path: &Path, captions: Captions, skips: &SkipLog) -> Result<Vec<Sample>> {
     let mut found = Vec::new();
     walk(path, &mut found)?;
     found.sort();
@@ -59,7 +59,7 @@ pub fn read_with(path: &Path, captions: Captions, skips: &Skips) -> Result<Vec<S
         });
         match made {
             Ok(sample) => out.extend(sample),
-            Err(error) => skips.decide(file.display().to_string(), error)?,
+            Err(error) => skips.handle(file.display().to_string(), error)?,
         }
     }
     if captions == Captions::Required {
@@ -69,7 +69,7 @@ pub fn read_with(path: &Path, captions: Captions, skips: &Skips) -> Result<Vec<S
             let key = file.strip_prefix(path).unwrap_or(file).with_extension("");
             let key = key.display().to_string();
             let error = Error::NoImage { shard: shard.to_string(), key };
-            skips.decide(file.display().to_string(), error)?;
+            skips.handle(file.display().to_string(), error)?;
         }
     }
     if images == 0 {

@@ -12,8 +12,8 @@ pub mod formats;
 mod image;
 pub mod loader;
 mod media_type;
+pub mod on_error;
 mod parquet;
-pub mod policy;
 mod question;
 mod sample;
 pub mod shard;
@@ -35,8 +35,8 @@ pub use loader::{
     Batch, BatchAnswers, Batches, LastBatch, Loader, LoaderOptions, LoaderState, Mode, Shuffle,
     TextField,
 };
-pub use policy::{OnError, Skipped, Skips};
-pub use question::{Answers, Question, QuestionId, Weighed};
+pub use on_error::{OnError, SkipLog, Skipped};
+pub use question::{AnswerSet, Question, QuestionId, WeightedAnswer};
 pub use sample::{Media, Sample, Split};
 pub use tokenizer::{Padding, SpecialTokens, Tokenizer};
 pub use transform::{AffineAugment, EvalTransform, Operation, RandAugmentTransform, Transform};

@@ -35,7 +35,7 @@ use plan::Plan;
 use state::Contents;
 
 use crate::transform::Transform;
-use crate::{Dataset, Error, OnError, Result, Skips, Tokenizer};
+use crate::{Dataset, Error, OnError, Result, SkipLog, Tokenizer};
 
 /// Makes batches of a dataset. Cheap to clone.
 #[derive(Clone)]
@@ -50,7 +50,7 @@ struct Inner {
     tokenizer: Arc<Tokenizer>,
     options: LoaderOptions,
     plan: Plan,
-    skips: Arc<Skips>,
+    skips: Arc<SkipLog>,
     /// How many samples of one shard follow each other, from the first sample on.
     runs: Arc<Vec<usize>>,
     orders: Arc<Orders>,
@@ -86,7 +86,7 @@ impl Loader {
             return Err(Error::Option { option, value, allowed: "a side of 1 pixel or more" });
         }
         let plan = Plan::new(&options, dataset.len());
-        let skips = Arc::new(Skips::new(OnError::Stop, 0));
+        let skips = Arc::new(SkipLog::new(OnError::Stop, 0));
         let runs = Arc::new(runs(&dataset));
         let (orders, contents) = (Arc::default(), Arc::default());
         let inner =
@@ -98,7 +98,7 @@ impl Loader {
     /// in the order of names; how far threads had got when the limit was passed is all that
     /// depends on them.
     #[must_use]
-    pub fn with_skips(self, skips: Arc<Skips>) -> Self {
+    pub fn with_skips(self, skips: Arc<SkipLog>) -> Self {
         let inner = Arc::unwrap_or_clone(self.inner);
         Self { inner: Arc::new(Inner { skips, ..inner }) }
     }
@@ -109,7 +109,7 @@ impl Loader {
     }
 
     /// The policy about broken samples, with what was left out.
-    pub fn skips(&self) -> &Skips {
+    pub fn skips(&self) -> &SkipLog {
         &self.inner.skips
     }
 

@@ -37,21 +37,26 @@ pub struct Question {
     pub answers: Vec<(String, f32)>,
     /// What kind of answer it has, in the words of the set, where that says so: VQAv2's `yes/no`,
     /// `number` and `other`.
-    pub kind: Option<String>,
+    pub answer_type: Option<String>,
 }
 
 impl Question {
     /// A question with its text cleaned and equal answers brought together; none if no word of it
     /// is left.
-    pub fn new(id: Option<QuestionId>, text: &str, answers: Answers) -> Option<Self> {
+    pub fn new(id: Option<QuestionId>, text: &str, answers: AnswerSet) -> Option<Self> {
         let text = clean_question(text, MAX_QUESTION_WORDS);
-        (!text.is_empty()).then(|| Self { id, text, answers: answers.weighed(), kind: None })
+        (!text.is_empty()).then(|| Self {
+            id,
+            text,
+            answers: answers.weighted(),
+            answer_type: None,
+        })
     }
 
     /// The same with a kind of answer; an empty one is none.
     #[must_use]
-    pub fn with_kind(self, kind: Option<String>) -> Self {
-        Self { kind: kind.filter(|kind| !kind.trim().is_empty()), ..self }
+    pub fn with_answer_type(self, answer_type: Option<String>) -> Self {
+        Self { answer_type: answer_type.filter(|kind| !kind.trim().is_empty()), ..self }
     }
 }
 
@@ -61,41 +66,41 @@ impl Question {
     untagged,
     expecting = "a text, a list of texts or a list of answers with their weights was expected"
 )]
-pub enum Answers {
+pub enum AnswerSet {
     /// One answer, which weighs 1.
     One(String),
     /// What each annotator said; an answer weighs the share of those who gave it.
     Annotators(Vec<String>),
     /// Answers whose weights are given.
-    Weighed(Vec<Weighed>),
+    Weighted(Vec<WeightedAnswer>),
 }
 
 /// An answer with its weight.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Weighed {
+pub struct WeightedAnswer {
     /// The answer.
     pub answer: String,
     /// What it weighs in the loss.
     pub weight: f32,
 }
 
-impl Default for Answers {
+impl Default for AnswerSet {
     fn default() -> Self {
         Self::Annotators(Vec::new())
     }
 }
 
-impl Answers {
+impl AnswerSet {
     /// The different answers, in the order in which they first occur, with their weights. Answers
     /// are compared as they stand, without white space around them; empty ones are left out.
-    fn weighed(self) -> Vec<(String, f32)> {
+    fn weighted(self) -> Vec<(String, f32)> {
         let said: Vec<(String, f32)> = match self {
             Self::One(answer) => vec![(answer, 1.0)],
             Self::Annotators(answers) => {
                 let share = 1.0 / answers.len().max(1) as f32;
                 answers.into_iter().map(|answer| (answer, share)).collect()
             }
-            Self::Weighed(answers) => answers.into_iter().map(|a| (a.answer, a.weight)).collect(),
+            Self::Weighted(answers) => answers.into_iter().map(|a| (a.answer, a.weight)).collect(),
         };
         let mut out: Vec<(String, f32)> = Vec::new();
         for (answer, weight) in said {
@@ -116,19 +121,19 @@ mod tests {
 
     #[test]
     fn answers_weigh_their_share() {
-        let parse = |json: &str| serde_json::from_str::<Answers>(json).unwrap().weighed();
+        let parse = |json: &str| serde_json::from_str::<AnswerSet>(json).unwrap().weighted();
         assert_eq!(parse(r#""red""#), [("red".to_string(), 1.0)]);
         let shares = parse(r#"["red", "blue", "red ", "red"]"#);
         assert_eq!(shares, [("red".to_string(), 0.75), ("blue".to_string(), 0.25)]);
         assert_eq!(parse(r#"[{"answer": "a", "weight": 0.2}]"#), [("a".to_string(), 0.2)]);
         assert_eq!(parse("[]"), []);
-        assert!(serde_json::from_str::<Answers>("[1]").is_err());
+        assert!(serde_json::from_str::<AnswerSet>("[1]").is_err());
     }
 
     #[test]
     fn questions_are_cleaned() {
-        let question = Question::new(None, "What's  (this)?", Answers::default()).unwrap();
+        let question = Question::new(None, "What's  (this)?", AnswerSet::default()).unwrap();
         assert_eq!(question.text, "what's this?");
-        assert_eq!(Question::new(None, " .. ", Answers::default()), None);
+        assert_eq!(Question::new(None, " .. ", AnswerSet::default()), None);
     }
 }

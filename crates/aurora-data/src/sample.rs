@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::byte_source::ByteSource;
 use crate::caption::{MAX_IMAGE_WORDS, MAX_VIDEO_WORDS, clean};
-use crate::question::{Answers, Question, QuestionId};
+use crate::question::{AnswerSet, Question, QuestionId};
 
 /// One of the three parts of a dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -137,7 +137,7 @@ pub(crate) struct Record {
     pub question: Option<String>,
     pub question_id: Option<QuestionId>,
     #[serde(default)]
-    pub answers: Answers,
+    pub answers: AnswerSet,
     pub answer_type: Option<String>,
     pub concept: Option<String>,
     pub split: Option<Split>,
@@ -170,7 +170,7 @@ impl Record {
             question: self
                 .question
                 .and_then(|text| Question::new(self.question_id, &text, answers))
-                .map(|question| question.with_kind(self.answer_type)),
+                .map(|question| question.with_answer_type(self.answer_type)),
             keywords: self.keywords.iter().filter_map(|k| tidy(k)).collect(),
             concept: self.concept,
             split: self.split,

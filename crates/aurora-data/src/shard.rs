@@ -22,7 +22,7 @@ use std::sync::Arc;
 use crate::byte_source::{ByteSource, SharedFile};
 use crate::error::{printable, quoting};
 use crate::media_type::{MediaType, SNIFF_BYTES, media_type};
-use crate::policy::Skips;
+use crate::on_error::SkipLog;
 use crate::sample::{Media, Record, Sample};
 use crate::{Error, Result};
 
@@ -44,7 +44,7 @@ const WORDS: u64 = 16 << 20;
 /// # Errors
 /// See [`Error`]: missing, truncated, not a tar, a picture or a caption alone, a bad record.
 pub fn read(path: &Path) -> Result<Vec<Sample>> {
-    read_with(path, &Skips::default())
+    read_with(path, &SkipLog::default())
 }
 
 /// The same; what is wrong with single pictures and words, `skips` decides about. A shard that is
@@ -52,7 +52,7 @@ pub fn read(path: &Path) -> Result<Vec<Sample>> {
 ///
 /// # Errors
 /// As [`read`], with a policy that stops.
-pub fn read_with(path: &Path, skips: &Skips) -> Result<Vec<Sample>> {
+pub fn read_with(path: &Path, skips: &SkipLog) -> Result<Vec<Sample>> {
     let file = SharedFile::new(path)?;
     let name = path.display().to_string();
     let start = file.read_at(0, file.len().min(2))?;
@@ -69,10 +69,10 @@ pub fn read_with(path: &Path, skips: &Skips) -> Result<Vec<Sample>> {
 /// # Errors
 /// As [`read`], without those of the disk.
 pub fn parse(name: &str, bytes: &[u8]) -> Result<Vec<Sample>> {
-    parse_with(name, bytes, &Skips::default())
+    parse_with(name, bytes, &SkipLog::default())
 }
 
-fn parse_with(name: &str, bytes: &[u8], skips: &Skips) -> Result<Vec<Sample>> {
+fn parse_with(name: &str, bytes: &[u8], skips: &SkipLog) -> Result<Vec<Sample>> {
     let archive = if bytes.starts_with(&gzip::START) {
         TarBytes::Memory(Cow::Owned(gzip::unpacked(name, bytes)?))
     } else {
@@ -248,13 +248,13 @@ fn samples(
     shard: &str,
     tar: &TarBytes<'_>,
     files: Vec<File>,
-    skips: &Skips,
+    skips: &SkipLog,
 ) -> Result<Vec<Sample>> {
     let mut parts: BTreeMap<String, Parts> = BTreeMap::new();
     let mut left_out: BTreeSet<String> = BTreeSet::new();
     for file in files {
         if let Err(error) = stays_inside(shard, &file.path) {
-            skips.decide(format!("{shard}: {}", file.path), error)?;
+            skips.handle(format!("{shard}: {}", file.path), error)?;
             continue;
         }
         let name_at = file.path.rfind('/').map_or(0, |i| i + 1);
@@ -267,7 +267,7 @@ fn samples(
         let key = format!("{folder}{stem}");
         let extension = extension.to_lowercase();
         if let Err(error) = put(shard, tar, &mut parts, (&key, &extension), file) {
-            skips.decide(format!("{shard}: {key}"), error)?;
+            skips.handle(format!("{shard}: {key}"), error)?;
             // Which of two files is meant, nobody knows; a third may still come.
             left_out.insert(key);
         }
@@ -280,7 +280,7 @@ fn samples(
     for (key, part) in parts.into_iter().filter(|(key, _)| !left_out.contains(key)) {
         match sample(&name, tar, key.clone(), part) {
             Ok(sample) => out.push(sample),
-            Err(error) => skips.decide(format!("{shard}: {key}"), error)?,
+            Err(error) => skips.handle(format!("{shard}: {key}"), error)?,
         }
     }
     Ok(out)

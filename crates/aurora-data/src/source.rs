@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::folder::{self, Captions};
 use crate::formats::{self, Format};
-use crate::policy::Skips;
+use crate::on_error::SkipLog;
 use crate::{Error, Result, Sample, parquet, shard};
 
 /// Names of the file that says what the pictures of a folder show.
@@ -33,7 +33,7 @@ pub struct Options {
 /// # Errors
 /// Those of [`shard::read`], [`folder::read`] and [`formats::read`]; a Parquet file that is damaged,
 /// or any where the feature `parquet` is off.
-pub fn read(path: &Path, options: &Options, skips: &Skips) -> Result<Vec<Sample>> {
+pub fn read(path: &Path, options: &Options, skips: &SkipLog) -> Result<Vec<Sample>> {
     let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
     if path.is_dir() {
         match table(path)? {

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::TINY;
 use super::report::{Bin, Sharing, Sizes, Tiny, sharing};
 use crate::digest::hexadecimal;
-use crate::policy::Skipped;
+use crate::on_error::Skipped;
 use crate::video::clip;
 use crate::{ByteSource, Image, Media, Sample};
 

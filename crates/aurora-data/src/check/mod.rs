@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 pub use report::{Bin, Group, Lengths, Part, Report, ScriptWords, Sharing, Sizes, Tiny, Unknown};
 
-use crate::policy::{OnError, Skipped, Skips};
+use crate::on_error::{OnError, SkipLog, Skipped};
 use crate::source::{self, Options};
 use crate::{Result, Sample, Tokenizer};
 
@@ -43,7 +43,7 @@ pub fn check(
     if let Some(path) = paths.iter().find(|path| !path.exists()) {
         return Err(crate::Error::Missing { path: path.clone() });
     }
-    let skips = Skips::new(OnError::Skip, usize::MAX);
+    let skips = SkipLog::new(OnError::Skip, usize::MAX);
     let (mut samples, mut problems) = (Vec::new(), Vec::new());
     for (done, path) in paths.iter().enumerate() {
         progress("reading lists", done as u64, paths.len() as u64);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::policy::Skipped;
+use crate::on_error::Skipped;
 
 /// Everything that was found.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::policy::Skips;
+use crate::on_error::SkipLog;
 use crate::sample::Record;
 use crate::source::Options;
 use crate::{Error, Media, Result, Sample, Split};
@@ -106,7 +106,7 @@ struct Entry {
 /// # Errors
 /// A file that cannot be read, is not UTF-8 or not of its format, with the line; with a policy that
 /// stops, the first row that cannot be used.
-pub fn read(path: &Path, options: &Options, skips: &Skips) -> Result<Vec<Sample>> {
+pub fn read(path: &Path, options: &Options, skips: &SkipLog) -> Result<Vec<Sample>> {
     let rows = rows::read(path, skips)?;
     let beside = || path.parent().unwrap_or(Path::new("")).to_path_buf();
     let roots = match options.image_roots.as_slice() {
@@ -146,7 +146,7 @@ pub fn read(path: &Path, options: &Options, skips: &Skips) -> Result<Vec<Sample>
             Err(reason) => {
                 let place = place.clone();
                 let what = format!("{}, {place}", path.display());
-                skips.decide(what, Error::row(path, place, &reason))?;
+                skips.handle(what, Error::row(path, place, &reason))?;
                 continue;
             }
         };

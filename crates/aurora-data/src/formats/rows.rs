@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::quotes;
-use crate::policy::Skips;
-use crate::question::{Answers, QuestionId};
+use crate::on_error::SkipLog;
+use crate::question::{AnswerSet, QuestionId};
 use crate::sample::{Record, Texts};
 use crate::{Error, Result, Split};
 
@@ -54,7 +54,7 @@ pub(crate) struct Row {
     #[serde(alias = "id")]
     pub question_id: Option<QuestionId>,
     #[serde(alias = "answers")]
-    pub answer: Option<Answers>,
+    pub answer: Option<AnswerSet>,
     pub answer_type: Option<String>,
     pub dataset: Option<String>,
     pub keywords: Option<Texts>,
@@ -103,7 +103,7 @@ pub(super) struct Placed {
 /// # Errors
 /// A file that cannot be read, is not UTF-8, or whose rows cannot be told apart; a single row that
 /// cannot be read, `skips` decides about where the next one can be.
-pub(super) fn read(path: &Path, skips: &Skips) -> Result<Vec<Placed>> {
+pub(super) fn read(path: &Path, skips: &SkipLog) -> Result<Vec<Placed>> {
     let text = text(path)?;
     let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
     match extension.as_deref() {
@@ -137,7 +137,7 @@ pub(super) fn text(path: &Path) -> Result<String> {
 }
 
 /// A JSON list. It is parsed as a whole where every row of it can be used: to part it takes longer.
-fn list(path: &Path, text: &str, skips: &Skips) -> Result<Vec<Placed>> {
+fn list(path: &Path, text: &str, skips: &SkipLog) -> Result<Vec<Placed>> {
     let place = |index: usize| format!("row {}", index + 1);
     if let Ok(rows) = serde_json::from_str::<Vec<Row>>(text) {
         let placed = |(index, row)| Placed { place: place(index), row };
@@ -213,7 +213,7 @@ impl<'a> Iterator for Members<'a> {
 }
 
 /// JSON lines.
-fn lines(path: &Path, text: &str, skips: &Skips) -> Result<Vec<Placed>> {
+fn lines(path: &Path, text: &str, skips: &SkipLog) -> Result<Vec<Placed>> {
     let mut out = Vec::new();
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let place = format!("line {}", index + 1);
@@ -261,7 +261,7 @@ impl Cells {
             caption: self.caption.map(|cell| Texts::Many(parts(cell))),
             question: self.question,
             question_id: self.question_id.map(id),
-            answer: self.answer.map(|cell| Answers::Annotators(parts(cell))),
+            answer: self.answer.map(|cell| AnswerSet::Annotators(parts(cell))),
             answer_type: self.answer_type,
             dataset: None,
             keywords: self.keywords.map(|cell| Texts::Many(parts(cell))),
@@ -276,7 +276,7 @@ impl Cells {
 }
 
 /// CSV or TSV. In TSV a quote is a letter like any other: there is nothing it would have to guard.
-fn separated(path: &Path, text: &str, between: u8, skips: &Skips) -> Result<Vec<Placed>> {
+fn separated(path: &Path, text: &str, between: u8, skips: &SkipLog) -> Result<Vec<Placed>> {
     let bad = |line, reason: String| Error::annotations(path, line, &reason);
     if between == b',' {
         quotes::check(text).map_err(|(line, reason)| bad(Some(line), reason))?;
@@ -341,9 +341,9 @@ fn separated(path: &Path, text: &str, between: u8, skips: &Skips) -> Result<Vec<
     }
 }
 
-fn refuse(path: &Path, place: String, reason: String, skips: &Skips) -> Result<()> {
+fn refuse(path: &Path, place: String, reason: String, skips: &SkipLog) -> Result<()> {
     let what = format!("{}, {place}", path.display());
-    skips.decide(what, Error::row(path, place, &reason))
+    skips.handle(what, Error::row(path, place, &reason))
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use std::path::Path;
 
 use super::rows::{self, Row};
 use super::{Entry, ImageLookup, required};
-use crate::question::{Answers, Weighed};
+use crate::question::{AnswerSet, WeightedAnswer};
 use crate::{Error, Result};
 
 /// What an answer of Visual Genome weighs: nobody has confirmed it.
@@ -33,11 +33,11 @@ pub(super) fn entry(row: &Row, images: &ImageLookup) -> Result<Entry, String> {
     let media = images.image(&[image])?;
     let mut record = row.record();
     if row.dataset.as_deref() == Some("vg") {
-        let weighed = |answer| Weighed { answer, weight: VISUAL_GENOME_WEIGHT };
-        record.answers = Answers::Weighed(match record.answers {
-            Answers::One(answer) => vec![weighed(answer)],
-            Answers::Annotators(answers) => answers.into_iter().map(weighed).collect(),
-            Answers::Weighed(answers) => answers,
+        let weighted = |answer| WeightedAnswer { answer, weight: VISUAL_GENOME_WEIGHT };
+        record.answers = AnswerSet::Weighted(match record.answers {
+            AnswerSet::One(answer) => vec![weighted(answer)],
+            AnswerSet::Annotators(answers) => answers.into_iter().map(weighted).collect(),
+            AnswerSet::Weighted(answers) => answers,
         });
     }
     Ok(Entry { key: image.clone(), media, record, together: false })

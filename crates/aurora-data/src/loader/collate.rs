@@ -62,7 +62,7 @@ impl Inner {
                 Err(error) => error,
             };
             let sample = self.dataset.sample(tried)?;
-            self.skips.decide(format!("{}: {}", sample.shard, sample.key), error)?;
+            self.skips.handle(format!("{}: {}", sample.shard, sample.key), error)?;
             valid &= self.options.mode == Mode::Train;
             tried = others.below(self.dataset.len());
         }

@@ -44,7 +44,7 @@ pub(crate) fn read(
     path: &Path,
     _split: Option<Split>,
     _captions: crate::Captions,
-    _skips: &crate::Skips,
+    _skips: &crate::SkipLog,
 ) -> Result<Vec<crate::Sample>> {
     Err(crate::Error::Annotations {
         file: path.to_path_buf(),

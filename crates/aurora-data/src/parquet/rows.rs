@@ -14,7 +14,7 @@ use crate::byte_source::Archive;
 use crate::error::quoting;
 use crate::folder::Captions;
 use crate::formats::Row;
-use crate::policy::Skips;
+use crate::on_error::SkipLog;
 use crate::{ByteSource, Error, Media, Result, Sample, Split};
 
 /// Rows whose words are read at a time.
@@ -30,7 +30,7 @@ pub(crate) fn read(
     path: &Path,
     split: Option<Split>,
     captions: Captions,
-    skips: &Skips,
+    skips: &SkipLog,
 ) -> Result<Vec<Sample>> {
     let file = Arc::new(ParquetFile::open(path)?);
     let bad = |reason: String| Error::annotations(path, None, &reason);
@@ -94,7 +94,7 @@ pub(crate) fn read(
                     Err(reason) => {
                         let place = format!("row {}", row + 1);
                         let what = format!("{}, {place}", path.display());
-                        skips.decide(what, Error::row(path, place, &reason))?;
+                        skips.handle(what, Error::row(path, place, &reason))?;
                     }
                 }
             }

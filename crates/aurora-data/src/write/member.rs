@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::ShardOptions;
 use crate::image::sniff;
 use crate::media_type::{MediaType, media_type};
-use crate::question::{QuestionId, Weighed};
+use crate::question::{QuestionId, WeightedAnswer};
 use crate::video::clip::pick_stored;
 use crate::video::{Sampling, Video};
 use crate::{ByteSource, Error, Image, Media, Result, Sample, Split};
@@ -210,7 +210,7 @@ struct Record<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     question_id: Option<&'a QuestionId>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    answers: Vec<Weighed>,
+    answers: Vec<WeightedAnswer>,
     #[serde(skip_serializing_if = "Option::is_none")]
     answer_type: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -227,15 +227,16 @@ struct Record<'a> {
 pub(super) fn record(sample: &Sample) -> Vec<u8> {
     let question = sample.question.as_ref();
     let answers = question.map_or(&[][..], |question| &question.answers);
-    let answers =
-        answers.iter().map(|(answer, weight)| Weighed { answer: answer.clone(), weight: *weight });
+    let answers = answers
+        .iter()
+        .map(|(answer, weight)| WeightedAnswer { answer: answer.clone(), weight: *weight });
     let record = Record {
         captions: &sample.captions,
         keywords: &sample.keywords,
         question: question.map(|question| question.text.as_str()),
         question_id: question.and_then(|question| question.id.as_ref()),
         answers: answers.collect(),
-        answer_type: question.and_then(|question| question.kind.as_deref()),
+        answer_type: question.and_then(|question| question.answer_type.as_deref()),
         concept: sample.concept.as_deref(),
         split: sample.split,
         source: sample.source.as_deref(),

@@ -18,7 +18,7 @@ pub use manifest::{MANIFEST, Manifest, ShardEntry};
 pub use member::Encoding;
 
 use crate::video::Sampling;
-use crate::{Error, OnError, Result, Sample, Skipped, Skips};
+use crate::{Error, OnError, Result, Sample, SkipLog, Skipped};
 use member::Members;
 use shard_writer::ShardWriter;
 
@@ -111,7 +111,7 @@ fn run(
     progress(next, manifest.samples);
     if !manifest.complete {
         let skipped: usize = manifest.shards.iter().map(|shard| shard.skipped.len()).sum();
-        let skips = Skips::new(options.on_error, options.limit.saturating_sub(skipped));
+        let skips = SkipLog::new(options.on_error, options.limit.saturating_sub(skipped));
         let width = manifest.samples.to_string().len().max(6);
         let mut shard: Option<ShardWriter> = None;
         let mut told = 0;
@@ -126,7 +126,7 @@ fn run(
             for (sample, members) in chunk.iter().zip(prepared) {
                 match members {
                     Err(error) => {
-                        skips.decide(format!("{}: {}", sample.shard, sample.key), error)?;
+                        skips.handle(format!("{}: {}", sample.shard, sample.key), error)?;
                     }
                     Ok(members) => {
                         let bytes = shard_writer::length(&members);
@@ -174,7 +174,7 @@ fn run(
 fn close(
     shard: ShardWriter,
     next: u64,
-    skips: &Skips,
+    skips: &SkipLog,
     told: &mut usize,
     manifest: &mut Manifest,
     out: &Path,
@@ -187,7 +187,7 @@ fn close(
 }
 
 /// What was left out since the last shard.
-fn new_skips(skips: &Skips, manifest: &Manifest, told: &mut usize) -> Vec<Skipped> {
+fn new_skips(skips: &SkipLog, manifest: &Manifest, told: &mut usize) -> Vec<Skipped> {
     if skips.len() == *told {
         return Vec::new();
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::common::{answers, encoded_image};
 use aurora_data::formats::vqa::{VISUAL_GENOME_WEIGHT, answer_list};
 use aurora_data::source::{self, Options};
-use aurora_data::{Format, Media, QuestionId, Sample, Skips};
+use aurora_data::{Format, Media, QuestionId, Sample, SkipLog};
 use image::ImageFormat::Jpeg;
 
 fn fixture(name: &str) -> PathBuf {
@@ -15,7 +15,7 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn read(path: &Path, options: &Options) -> Vec<Sample> {
-    source::read(path, options, &Skips::default()).unwrap()
+    source::read(path, options, &SkipLog::default()).unwrap()
 }
 
 /// A folder in which every picture and clip is that the fixtures name.
@@ -72,7 +72,7 @@ fn flickr30k_takes_the_base_name() {
     // As COCO the path would be taken whole, and the error says where it was looked for.
     let options = Options { format: Format::Coco, ..options(&folder) };
     let path = fixture("flickr30k_train.json");
-    let error = source::read(&path, &options, &Skips::default()).unwrap_err().to_string();
+    let error = source::read(&path, &options, &SkipLog::default()).unwrap_err().to_string();
     let looked = folder.path().join("flickr30k-images/1000092795.jpg");
     for part in ["flickr30k_train.json, row 1", &looked.display().to_string(), "data.image_root"] {
         assert!(error.contains(part), "{error}");
@@ -123,7 +123,7 @@ fn msrvtt_qa_in_both_layouts() {
         assert_eq!(samples[0].question.as_ref().unwrap().text, "what is a person doing?");
         assert_eq!(answers(&samples[0]), [("cook", 1.0)]);
     }
-    let kind = |samples: &[Sample]| samples[0].question.as_ref().unwrap().kind.clone();
+    let kind = |samples: &[Sample]| samples[0].question.as_ref().unwrap().answer_type.clone();
     assert_eq!((kind(&first), kind(&second)), (None, Some("what".to_string())));
     assert_eq!(first[0].question.as_ref().unwrap().id, Some(QuestionId::Number(5)));
 }

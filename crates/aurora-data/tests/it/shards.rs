@@ -5,8 +5,8 @@ use std::io::Write;
 
 use crate::common::{encoded_image, tar};
 use aurora_data::{
-    ByteSource, Captions, Dataset, Decode, Error, Media, OnError, QuestionId, Skips, Split, folder,
-    shard,
+    ByteSource, Captions, Dataset, Decode, Error, Media, OnError, QuestionId, SkipLog, Split,
+    folder, shard,
 };
 use image::ImageFormat::{Jpeg, Png, WebP};
 use proptest::prelude::*;
@@ -112,7 +112,7 @@ fn what_is_there_twice_is_left_out_and_the_rest_is_not() {
         ("3.txt", b"another"),
     ];
     fs::write(&path, tar(&files)).unwrap();
-    let skips = Skips::new(OnError::Skip, 9);
+    let skips = SkipLog::new(OnError::Skip, 9);
     let samples = shard::read_with(&path, &skips).unwrap();
     let keys: Vec<&str> = samples.iter().map(|sample| sample.key.as_str()).collect();
     assert_eq!(keys, ["2"]);

@@ -9,18 +9,18 @@ use crate::common::{answers, encoded_image};
 use aurora_data::formats::vqa::answer_list;
 use aurora_data::source::{self, Options};
 use aurora_data::{
-    ByteSource, Captions, Dataset, Decode, Error, Media, OnError, Sample, Skips, Split,
+    ByteSource, Captions, Dataset, Decode, Error, Media, OnError, Sample, SkipLog, Split,
 };
 use image::ImageFormat::Png;
 use proptest::prelude::*;
 
 fn read(path: &Path, options: &Options) -> Vec<Sample> {
-    source::read(path, options, &Skips::default()).unwrap()
+    source::read(path, options, &SkipLog::default()).unwrap()
 }
 
 fn refused(path: &Path) -> String {
     let options = Options { captions: Captions::Required, ..Options::default() };
-    source::read(path, &options, &Skips::default()).unwrap_err().to_string()
+    source::read(path, &options, &SkipLog::default()).unwrap_err().to_string()
 }
 
 /// A folder with one picture, `a.png`, a clip, `walk`, and a table.
@@ -67,7 +67,7 @@ fn a_persons_own_table_in_three_forms() {
         let Media::Frames(frames) = &samples[1].media else { panic!("{name}: frames") };
         assert!(frames[0].path().unwrap().ends_with("2.png"), "frames in the order of numbers");
         assert_eq!(answers(&samples[2]), [("this", 0.5), ("that", 0.5)]);
-        assert_eq!(samples[2].question.as_ref().unwrap().kind.as_deref(), Some("other"));
+        assert_eq!(samples[2].question.as_ref().unwrap().answer_type.as_deref(), Some("other"));
         assert_eq!(samples[0].question, None, "an empty cell asks nothing");
     }
 }
@@ -190,18 +190,18 @@ fn skipping_lists_and_stops_past_the_limit() {
     let table = b"image,caption\na.png,x\nb.png,y\n../c.png,z\na.png,x,y\nwalk,w\n";
     let folder = own("captions.csv", table);
     let options = Options { captions: Captions::Required, ..Options::default() };
-    let skips = Skips::new(OnError::Skip, 3);
+    let skips = SkipLog::new(OnError::Skip, 3);
     let samples = source::read(folder.path(), &options, &skips).unwrap();
     assert_eq!(samples.len(), 2);
     let lines: Vec<String> =
         skips.list().iter().map(|s| s.what.rsplit(' ').next().unwrap().to_string()).collect();
     assert_eq!(lines, ["3", "4", "5"]);
-    let skips = Skips::new(OnError::Skip, 2);
+    let skips = SkipLog::new(OnError::Skip, 2);
     let error = source::read(folder.path(), &options, &skips).unwrap_err();
     assert!(matches!(error, Error::TooManySkipped { .. }), "{error}");
     // A table that can be read in no part is an error all the same.
     let folder = own("captions.csv", b"image,caption\nb.png,x\n");
-    let error = source::read(folder.path(), &options, &Skips::new(OnError::Skip, 9)).unwrap_err();
+    let error = source::read(folder.path(), &options, &SkipLog::new(OnError::Skip, 9)).unwrap_err();
     assert!(error.to_string().contains("no row of it can be used"), "{error}");
 }
 
@@ -214,7 +214,7 @@ fn skipping_rows_of_a_json_list() {
     );
     let folder = own("list.json", list.as_bytes());
     let path = folder.path().join("list.json");
-    let skips = Skips::new(OnError::Skip, 9);
+    let skips = SkipLog::new(OnError::Skip, 9);
     let samples = source::read(&path, &Options::default(), &skips).unwrap();
     assert_eq!(samples.len(), 3);
     assert!(samples.iter().all(|sample| sample.captions == ["a, [ red ] {apple}"]));
@@ -229,7 +229,7 @@ fn skipping_rows_of_a_json_list() {
     for (line, part) in listed.iter().zip(says) {
         assert!(line.contains(part), "{line}");
     }
-    let error = source::read(&path, &Options::default(), &Skips::default()).unwrap_err();
+    let error = source::read(&path, &Options::default(), &SkipLog::default()).unwrap_err();
     assert!(matches!(&error, Error::Row { place, .. } if place == "row 2"), "{error}");
 }
 
@@ -238,7 +238,7 @@ fn skipping_in_folders_and_shards() {
     let folder = own("none.txt", b"a caption alone");
     fs::write(folder.path().join("walk.txt"), b"w").unwrap();
     let options = Options { captions: Captions::Required, ..Options::default() };
-    let skips = Skips::new(OnError::Skip, 9);
+    let skips = SkipLog::new(OnError::Skip, 9);
     let samples = source::read(folder.path(), &options, &skips).unwrap();
     assert_eq!(samples.len(), 1);
     assert_eq!(skips.len(), 2, "{:?}", skips.list());
@@ -248,7 +248,7 @@ fn skipping_in_folders_and_shards() {
         [("1.png", &png), ("1.txt", b"x"), ("2.png", &png), ("3.txt", b"y")];
     let path = folder.path().join("s.tar");
     fs::write(&path, crate::common::tar(&files)).unwrap();
-    let skips = Skips::new(OnError::Skip, 9);
+    let skips = SkipLog::new(OnError::Skip, 9);
     let samples = source::read(&path, &options, &skips).unwrap();
     assert_eq!(samples.len(), 1);
     assert_eq!(skips.len(), 2, "{:?}", skips.list());
@@ -311,7 +311,7 @@ proptest! {
         let folder = own("a.txt", b"x");
         let path = folder.path().join(format!("t.{extension}"));
         fs::write(&path, &bytes).unwrap();
-        let skips = Skips::new(if skip { OnError::Skip } else { OnError::Stop }, 5);
+        let skips = SkipLog::new(if skip { OnError::Skip } else { OnError::Stop }, 5);
         if let Ok(samples) = source::read(&path, &Options::default(), &skips) {
             prop_assert!(!samples.is_empty());
             for sample in samples {

@@ -9,8 +9,8 @@ use aurora_data::caption::clean;
 use aurora_data::video::Sampling;
 use aurora_data::write::{Encoding, MANIFEST, Manifest, ShardOptions, Written, verify, write};
 use aurora_data::{
-    Answers, ByteSource, Error, Image, Media, OnError, Question, QuestionId, Sample, Split,
-    Weighed, shard,
+    AnswerSet, ByteSource, Error, Image, Media, OnError, Question, QuestionId, Sample, Split,
+    WeightedAnswer, shard,
 };
 use image::ImageFormat::{Jpeg, Png, WebP};
 use proptest::prelude::*;
@@ -93,9 +93,10 @@ fn every_kind_of_sample_is_read_back() {
     for name in ["solid.gif", "clear.apng", "clear.webp", "reordered.mp4", "matroska.mkv"] {
         samples.push(sample(name, Media::Video(video(name))));
     }
-    let answers = Answers::Annotators(["red", "red", "blue"].map(String::from).to_vec());
+    let answers = AnswerSet::Annotators(["red", "red", "blue"].map(String::from).to_vec());
     let question = Question::new(Some(QuestionId::Number(7)), "What colour?", answers);
-    samples[0].question = question.map(|question| question.with_kind(Some("other".to_string())));
+    samples[0].question =
+        question.map(|question| question.with_answer_type(Some("other".to_string())));
     samples[1].concept = Some("../../etc".to_string());
     samples[1].split = Some(Split::Validation);
     samples[2].source = Some("somewhere\nelse".to_string());
@@ -326,9 +327,9 @@ prop_compose! {
             1 => Media::Frames((0..frames as u8).map(data).collect()),
             _ => Media::Video(video("solid.gif")),
         };
-        let answers = weights.into_iter().map(|(answer, weight)| Weighed { answer, weight });
+        let answers = weights.into_iter().map(|(answer, weight)| WeightedAnswer { answer, weight });
         let question = question.and_then(|text| {
-            Question::new(Some(QuestionId::Name(text.clone())), &text, Answers::Weighed(answers.collect()))
+            Question::new(Some(QuestionId::Name(text.clone())), &text, AnswerSet::Weighted(answers.collect()))
         });
         let mut captions = captions;
         if captions.is_empty() && question.is_none() {

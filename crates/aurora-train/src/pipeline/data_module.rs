@@ -2,7 +2,7 @@
 
 use aurora_data::{
     AffineAugment, Batch, BatchAnswers, Dataset, Error as DataError, Loader, LoaderOptions,
-    RandAugmentTransform, Skips, TextField, Tokenizer, Transform, transform,
+    RandAugmentTransform, SkipLog, TextField, Tokenizer, Transform, transform,
 };
 use aurora_layers::BlipConfig;
 use candle_core::{Device, Tensor};
@@ -37,7 +37,7 @@ pub struct DataModule {
     /// Loader threads, 0 for one per core.
     pub num_workers: usize,
     /// What becomes of a picture that is broken.
-    pub skips: Arc<Skips>,
+    pub skips: Arc<SkipLog>,
 }
 
 impl DataModule {
@@ -46,7 +46,7 @@ impl DataModule {
         config: &Config,
         backbone: &BlipConfig,
         tokens: &Arc<Tokenizer>,
-        skips: &Arc<Skips>,
+        skips: &Arc<SkipLog>,
     ) -> Self {
         let data = &config.data;
         Self {

@@ -1,7 +1,7 @@
 //! A pretraining from start to finish.
 
 use aurora_data::video::Sampling;
-use aurora_data::{Captions, Dataset, Skips, Split, Tokenizer, embedded, source};
+use aurora_data::{Captions, Dataset, SkipLog, Split, Tokenizer, embedded, source};
 use aurora_layers::Backbone;
 use candle_core::{DType, Device};
 use std::path::Path;
@@ -53,7 +53,7 @@ pub fn pretrain(
     let teachers = TeacherFeatures::read(Path::new(&config.pretrain.teachers), &Device::Cpu)?;
     let tokens = Arc::new(embedded::vocabulary()?);
     let reading = source::Options { captions: Captions::Required, ..source::Options::default() };
-    let open = |names, split| open(names, split, &reading, &Skips::default());
+    let open = |names, split| open(names, split, &reading, &SkipLog::default());
     let validation = open(&config.data.validation, Split::Validation)?;
     let test = open(&config.data.test, Split::Test)?;
     let mut model = Pretrainer::new(config, &teachers, device)?;

@@ -1,6 +1,6 @@
 //! From a configuration's words for data to datasets.
 
-use aurora_data::{Captions, Dataset, Decode, Sample, Skips, Split, embedded, source};
+use aurora_data::{Captions, Dataset, Decode, Sample, SkipLog, Split, embedded, source};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub struct DataSplits {
     /// Pairs that are looked at once.
     pub test: Dataset,
     /// What was left out, and what becomes of the next thing that is broken.
-    pub skips: Arc<Skips>,
+    pub skips: Arc<SkipLog>,
 }
 
 impl DataSplits {
@@ -47,7 +47,7 @@ pub fn open(
     names: &OneOrMany,
     split: Split,
     reading: &source::Options,
-    skips: &Skips,
+    skips: &SkipLog,
 ) -> Result<Dataset> {
     let mut samples = match names.as_slice() {
         [name] if name == "noto" => embedded::noto()?,
@@ -67,7 +67,7 @@ pub fn open(
     Ok(Dataset::new_with(samples, decode, skips)?)
 }
 
-fn read(paths: &[String], reading: &source::Options, skips: &Skips) -> Result<Vec<Sample>> {
+fn read(paths: &[String], reading: &source::Options, skips: &SkipLog) -> Result<Vec<Sample>> {
     let mut samples = Vec::new();
     for path in paths.iter().map(Path::new) {
         samples.extend(source::read(path, reading, skips)?);
@@ -86,8 +86,8 @@ impl DataSection {
     }
 
     /// Its policy, with nothing left out yet.
-    pub fn skips(&self) -> Skips {
-        Skips::new(self.on_error, self.max_skipped)
+    pub fn skips(&self) -> SkipLog {
+        SkipLog::new(self.on_error, self.max_skipped)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::common::cut::{Cut, STEPS, config, cut_off, fresh, go, left, on_threads, uncut};
 use crate::common::{drawings, inputs, metrics};
-use aurora_data::{ByteSource, Dataset, Decode, Media, OnError, Skips};
+use aurora_data::{ByteSource, Dataset, Decode, Media, OnError, SkipLog};
 use aurora_train::config::{Config, DataSection, Task};
 use aurora_train::pipeline::{TrainingCheckpoint, resume};
 use aurora_train::progress::Silent;
@@ -96,7 +96,7 @@ fn skipped_samples_are_remembered() {
     let nothing = ByteSource::Memory(Arc::from(*b"no picture"));
     // Eight batches of four are less than an epoch.
     let broken = |index: usize| {
-        let mut inputs = inputs(Task::Retrieval, drawings(5), Skips::new(OnError::Skip, 1));
+        let mut inputs = inputs(Task::Retrieval, drawings(5), SkipLog::new(OnError::Skip, 1));
         let mut samples = drawings(40);
         samples[index].key = "broken".into();
         samples[index].media = Media::Image(nothing.clone());
@@ -129,8 +129,8 @@ fn what_was_left_out_moves_with_the_data() {
     let path = folder.path().join("run");
     let began = config(Task::Retrieval, &["data.train=old/train", "data.augment=none"]);
     let lost = |place: &str| {
-        let inputs = inputs(Task::Retrieval, drawings(11), Skips::new(OnError::Skip, 1));
-        inputs.splits.skips.decide(format!("{place}: 7"), undecodable(place)).unwrap();
+        let inputs = inputs(Task::Retrieval, drawings(11), SkipLog::new(OnError::Skip, 1));
+        inputs.splits.skips.handle(format!("{place}: 7"), undecodable(place)).unwrap();
         inputs
     };
     let cut = Some(Cut { after: 5, in_evaluation: false });
@@ -146,8 +146,8 @@ fn what_was_left_out_moves_with_the_data() {
 #[test]
 fn a_refusal_leaves_the_folder_alone() {
     let (_folder, path) = cut_off();
-    let inputs = inputs(Task::Retrieval, drawings(10), Skips::new(OnError::Skip, 1));
-    inputs.splits.skips.decide("elsewhere: 7", undecodable("elsewhere")).unwrap();
+    let inputs = inputs(Task::Retrieval, drawings(10), SkipLog::new(OnError::Skip, 1));
+    inputs.splits.skips.handle("elsewhere: 7", undecodable("elsewhere")).unwrap();
     let run = RunFolder::open(&path).unwrap();
     let saved = TrainingCheckpoint::newest(&run).unwrap();
     let config = config(Task::Retrieval, &[]);

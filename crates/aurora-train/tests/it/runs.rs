@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::common::{drawings, inputs, model, questions, retrieval_backbone};
-use aurora_data::{ByteSource, Dataset, Decode, Media, OnError, Question, Sample, Skips};
+use aurora_data::{ByteSource, Dataset, Decode, Media, OnError, Question, Sample, SkipLog};
 use aurora_layers::load_adapter;
 use aurora_train::config::{Config, RunConfig, Task};
 use aurora_train::metrics::TaskMetrics;
@@ -59,7 +59,7 @@ fn clips_are_found_whatever_the_number_of_threads() {
     let folder = tempfile::tempdir().unwrap();
     let adapters = ["1", "3"].map(|threads| {
         let path = folder.path().join(threads);
-        let inputs = inputs(Task::Retrieval, clips(9), Skips::default());
+        let inputs = inputs(Task::Retrieval, clips(9), SkipLog::default());
         let threads = format!("data.num_workers={threads}");
         let settings = ["data.num_frames=2", "adapter.frame_aware=true", threads.as_str()];
         let outcome = run(&path, &inputs, &settings);
@@ -75,7 +75,7 @@ fn clips_are_found_whatever_the_number_of_threads() {
 #[test]
 fn heads_alone_learn_of_clips_as_of_pictures() {
     let folder = tempfile::tempdir().unwrap();
-    let inputs = inputs(Task::Retrieval, clips(9), Skips::default());
+    let inputs = inputs(Task::Retrieval, clips(9), SkipLog::default());
     let outcome =
         run(&folder.path().join("run"), &inputs, &["adapter.kind=heads", "data.num_frames=3"]);
     assert!(matches!(outcome.summary.tuned, TaskMetrics::Recall(_)));
@@ -87,13 +87,13 @@ fn broken_clips_are_left_out_and_listed() {
     let mut samples = clips(9);
     samples[4] = broken(samples[4].clone());
     let path = folder.path().join("stop");
-    let stops = inputs(Task::Retrieval, samples.clone(), Skips::default());
+    let stops = inputs(Task::Retrieval, samples.clone(), SkipLog::default());
     let error = tune(&config(&[]), &stops, &RunFolder::create(&path).unwrap(), &mut Silent);
     let message = error.unwrap_err().to_string();
     assert!(message.contains("broken") && message.contains("frame 1"), "{message}");
 
     let path = folder.path().join("skip");
-    let skips = inputs(Task::Retrieval, samples.clone(), Skips::new(OnError::Skip, 1));
+    let skips = inputs(Task::Retrieval, samples.clone(), SkipLog::new(OnError::Skip, 1));
     let outcome = run(&path, &skips, &[]);
     let EvalResult::Retrieval(found) = &outcome.tuned else { panic!("{outcome:?}") };
     assert_eq!(found.images, [0, 1, 2, 3, 5, 6, 7, 8]);
@@ -106,7 +106,7 @@ fn broken_clips_are_left_out_and_listed() {
 
     samples[5] = Sample { key: "other".into(), ..broken(samples[5].clone()) };
     let path = folder.path().join("limit");
-    let limited = inputs(Task::Retrieval, samples, Skips::new(OnError::Skip, 1));
+    let limited = inputs(Task::Retrieval, samples, SkipLog::new(OnError::Skip, 1));
     let error = tune(&config(&[]), &limited, &RunFolder::create(&path).unwrap(), &mut Silent);
     assert!(error.unwrap_err().to_string().contains("no more than 1"));
     assert_eq!(file(&path, "skipped.jsonl").lines().count(), 1);
@@ -115,7 +115,7 @@ fn broken_clips_are_left_out_and_listed() {
 #[test]
 fn questions_are_learned_and_answered() {
     let folder = tempfile::tempdir().unwrap();
-    let inputs = inputs(Task::Vqa, questions(12), Skips::default());
+    let inputs = inputs(Task::Vqa, questions(12), SkipLog::default());
     let settings = [
         "task=vqa",
         "adapter.kind=full",
@@ -159,7 +159,7 @@ fn questions_about_clips_and_a_list_of_answers() {
     std::fs::write(&list, "[\"yes\", \"no\", \"Yes\"]").unwrap();
     let asked = questions(9).into_iter().zip(clips(9));
     let asked = asked.map(|(sample, clip)| Sample { media: clip.media, ..sample }).collect();
-    let inputs = inputs(Task::Vqa, asked, Skips::default());
+    let inputs = inputs(Task::Vqa, asked, SkipLog::default());
     let answers = format!("data.answer_list={}", list.display());
     let path = folder.path().join("run");
     let outcome = run(&path, &inputs, &["task=vqa", "data.num_frames=2", answers.as_str()]);
@@ -174,7 +174,7 @@ fn questions_about_clips_and_a_list_of_answers() {
 #[test]
 fn nobody_knows_the_right_answers() {
     let folder = tempfile::tempdir().unwrap();
-    let mut inputs = inputs(Task::Vqa, questions(9), Skips::default());
+    let mut inputs = inputs(Task::Vqa, questions(9), SkipLog::default());
     let unanswered = questions(3).into_iter().map(|sample| {
         let question = sample.question.map(|asked| Question { answers: Vec::new(), ..asked });
         Sample { question, ..sample }
@@ -201,12 +201,12 @@ fn what_cannot_be_answered_is_said() {
         assert!(parts.iter().all(|part| message.contains(part)), "{message}");
     };
     has(&model(Task::Vqa, "checkpoint").unwrap_err().to_string(), &["retrieval", "model.decoder"]);
-    let asked = inputs(Task::Vqa, questions(9), Skips::default());
+    let asked = inputs(Task::Vqa, questions(9), SkipLog::default());
     has(&refused("form", &asked, &[]), &["question answering", "`task`", "retrieval"]);
     has(&refused("heads", &asked, &["task=vqa", "adapter.kind=heads"]), &["heads", "nothing"]);
-    let pairs = inputs(Task::Vqa, drawings(9), Skips::default());
+    let pairs = inputs(Task::Vqa, drawings(9), SkipLog::default());
     has(&refused("pairs", &pairs, &["task=vqa"]), &["list of answers", "data.train"]);
-    let mut unknown = inputs(Task::Vqa, questions(9), Skips::default());
+    let mut unknown = inputs(Task::Vqa, questions(9), SkipLog::default());
     unknown.splits.validation = Dataset::new(drawings(3), Decode::AtLoad).unwrap();
     has(&refused("unknown", &unknown, &["task=vqa"]), &["data.validation", "answer"]);
     let set = ["task=vqa", "evaluation.k_test=0"];

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use aurora_data::write::{ShardOptions, Written, write};
-use aurora_data::{Sample, Skips, source};
+use aurora_data::{Sample, SkipLog, source};
 use aurora_train::progress::Progress as _;
 
 use crate::args::ShardArgs;
@@ -36,7 +36,7 @@ pub fn run(args: &ShardArgs) -> Result<()> {
 /// Every sample of the inputs. What is left out of lists is told here, what is left out later stands in
 /// the manifest.
 fn read(args: &ShardArgs) -> Result<Vec<Sample>> {
-    let skips = Skips::new(args.policy.on_error.into(), args.policy.max_skipped);
+    let skips = SkipLog::new(args.policy.on_error.into(), args.policy.max_skipped);
     let mut samples = Vec::new();
     for input in &args.inputs {
         samples.extend(source::read(input, &args.reading.options(), &skips)?);

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use aurora_data::{Dataset, Decode, Error, LastBatch, LoaderOptions, OnError, Skips, shard};
+use aurora_data::{Dataset, Decode, Error, LastBatch, LoaderOptions, OnError, SkipLog, shard};
 use proptest::prelude::*;
 
 use super::{Contents, contents, loader, shards};
 
-fn skipping(limit: usize) -> Arc<Skips> {
-    Arc::new(Skips::new(OnError::Skip, limit))
+fn skipping(limit: usize) -> Arc<SkipLog> {
+    Arc::new(SkipLog::new(OnError::Skip, limit))
 }
 
 #[test]
@@ -58,7 +58,7 @@ proptest! {
         let dirty = shards(folder.path(), &[size], |number| broken.contains(&number));
         let clean_folder = tempfile::tempdir().unwrap();
         let clean = shards(clean_folder.path(), &[size], |_| false);
-        let run = |dataset: &Dataset, num_workers, skips: &Arc<Skips>| -> Vec<Contents> {
+        let run = |dataset: &Dataset, num_workers, skips: &Arc<SkipLog>| -> Vec<Contents> {
             let options = LoaderOptions { num_workers, last_batch: LastBatch::Keep, ..LoaderOptions::training(batch, seed) };
             let loader = loader(dataset, 2, options).with_skips(Arc::clone(skips));
             let end = 3 * loader.steps_per_epoch();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use aurora_data::caption::{MAX_IMAGE_WORDS, MAX_QUESTION_WORDS, MAX_VIDEO_WORDS};
 use aurora_data::video::Sampling;
 use aurora_data::{
-    AffineAugment, Dataset, Decode, Loader, LoaderOptions, Mode, OnError, Skips, TextField, shard,
+    AffineAugment, Dataset, Decode, Loader, LoaderOptions, Mode, OnError, SkipLog, TextField, shard,
 };
 use image::ImageFormat;
 
@@ -158,7 +158,7 @@ fn a_broken_frame_is_named_and_its_clip_left_out() {
     let stops = loader(&dataset, 2, options.clone());
     let message = stops.batch(0).unwrap_err().to_string();
     assert!(message.contains("picture a does not decode: frame 1: "), "{message}");
-    let skips = Arc::new(Skips::new(OnError::Skip, 1));
+    let skips = Arc::new(SkipLog::new(OnError::Skip, 1));
     let batch = loader(&dataset, 2, options).with_skips(skips).batch(0).unwrap();
     // The frame that had been written before the broken one is gone.
     assert_eq!(grays(&batch).0, [[5], [5]]);

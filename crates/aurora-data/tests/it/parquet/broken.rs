@@ -5,7 +5,7 @@ use std::path::Path;
 use ::parquet::basic::{Compression, Encoding, ZstdLevel};
 use ::parquet::file::properties::{WriterProperties, WriterVersion};
 use aurora_data::source::{self, Options};
-use aurora_data::{OnError, Skips};
+use aurora_data::{OnError, SkipLog};
 use image::ImageFormat::Png;
 use proptest::prelude::*;
 
@@ -121,7 +121,7 @@ proptest! {
         }
         let folder = tempfile::tempdir().unwrap();
         let path = at(&folder, "a.parquet", &data);
-        let skips = Skips::new(OnError::Skip, 9);
+        let skips = SkipLog::new(OnError::Skip, 9);
         if let Ok(samples) = source::read(&path, &Options::default(), &skips) {
             prop_assert!(samples.len() <= data.len());
             for sample in samples.iter().chain(samples.iter().rev()) {

@@ -9,7 +9,7 @@ use ::parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 use ::parquet::file::writer::SerializedFileWriter;
 use ::parquet::schema::parser::parse_message_type;
 use aurora_data::source::{self, Options};
-use aurora_data::{Captions, Result, Sample, Skips};
+use aurora_data::{Captions, Result, Sample, SkipLog};
 use image::ImageFormat::Png;
 
 use crate::common::encoded_image;
@@ -19,7 +19,7 @@ pub fn options() -> Options {
 }
 
 pub fn read(path: &Path) -> Result<Vec<Sample>> {
-    source::read(path, &options(), &Skips::default())
+    source::read(path, &options(), &SkipLog::default())
 }
 
 pub fn bytes(sample: &Sample) -> Result<Vec<u8>> {

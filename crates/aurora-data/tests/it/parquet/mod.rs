@@ -15,7 +15,7 @@ use aurora_data::check::{Report, check};
 use aurora_data::source;
 use aurora_data::write::{ShardOptions, write};
 use aurora_data::{
-    Dataset, Decode, EvalTransform, Loader, LoaderOptions, OnError, QuestionId, Skips, Split,
+    Dataset, Decode, EvalTransform, Loader, LoaderOptions, OnError, QuestionId, SkipLog, Split,
     embedded, shard,
 };
 use made::{Row, at, bytes, options, parquet, plain, read, rows};
@@ -45,7 +45,7 @@ fn a_dataset_as_hugging_face_writes_it() {
 #[test]
 fn a_file_with_questions_lists_and_nulls() {
     let path = fixture("pyarrow/rows.parquet");
-    let skips = Skips::new(OnError::Skip, 9);
+    let skips = SkipLog::new(OnError::Skip, 9);
     let samples = source::read(&path, &options(), &skips).unwrap();
     let left_out = skips.list();
     assert_eq!(left_out.len(), 0, "{left_out:?}");
@@ -205,7 +205,7 @@ fn rows_without_images_are_left_out_wherever_they_stand() {
     assert_eq!(samples.len(), 12);
     let error = bytes(&samples[5]).unwrap_err().to_string();
     assert!(error.contains("row 6 holds no picture"), "{error}");
-    let skips = Skips::new(OnError::Skip, 4);
+    let skips = SkipLog::new(OnError::Skip, 4);
     let kept = Dataset::new_with(samples.clone(), Decode::AtLoad, &skips).unwrap();
     assert_eq!((kept.len(), skips.len()), (8, 4), "{:?}", skips.list());
     assert!(Dataset::new(samples, Decode::AtLoad).is_err());

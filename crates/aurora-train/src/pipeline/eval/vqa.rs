@@ -137,7 +137,7 @@ pub fn evaluate_vqa(
                     let reachable =
                         right.iter().filter(|(a, _)| known.contains(&normalize_answer(a)));
                     let best = reachable.map(|(a, _)| score(a, right)).fold(0.0, f64::max);
-                    let said = question.and_then(|question| question.kind.as_deref());
+                    let said = question.and_then(|question| question.answer_type.as_deref());
                     report.add(scored, best, said.unwrap_or_else(|| kind(right)));
                 }
                 predictions.push(Prediction { index, answer, score: scored });

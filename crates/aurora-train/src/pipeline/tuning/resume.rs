@@ -78,7 +78,7 @@ impl Run<'_> {
         // After the names, which tell more.
         saved.check_values(&fingerprint)?;
         self.trainer.fix_checkpointing(meta.gradient_checkpointing.into());
-        self.inputs.splits.skips.take_up(&saved.skipped(self.config));
+        self.inputs.splits.skips.restore(&saved.skipped(self.config));
         self.earlier = meta.seconds;
         let folder = self.folder.checkpoints().baseline();
         let baseline = match folder.exists() {

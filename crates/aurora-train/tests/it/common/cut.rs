@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 
-use aurora_data::Skips;
+use aurora_data::SkipLog;
 use aurora_train::config::{Config, RunConfig, Task};
 use aurora_train::pipeline::{Inputs, TrainingCheckpoint, TuningResult, resume, tune};
 use aurora_train::progress::{EvaluationReport, Progress, Silent, StepReport};
@@ -40,7 +40,7 @@ pub fn fresh(task: Task) -> Inputs {
         Task::Retrieval => drawings(11),
         Task::Vqa => questions(11),
     };
-    inputs(task, samples, Skips::default())
+    inputs(task, samples, SkipLog::default())
 }
 
 /// Ends the process, as it were, once so many steps are done: between a step and what follows it.

@@ -5,7 +5,7 @@ pub mod cut;
 use std::path::Path;
 use std::sync::Arc;
 
-use aurora_data::{Answers, Dataset, Decode, Question, QuestionId, Sample, Skips, embedded};
+use aurora_data::{AnswerSet, Dataset, Decode, Question, QuestionId, Sample, SkipLog, embedded};
 use aurora_layers::{Architecture, Backbone, BlipConfig, TextConfig, VisionConfig};
 use aurora_train::config::{Config, ModelSection, RunConfig, Task};
 use aurora_train::pipeline::{DataSplits, Inputs, Model};
@@ -52,7 +52,7 @@ pub fn model(task: Task, decoder: &str) -> aurora_train::Result<Model> {
 }
 
 /// A run for a task whose three sets are these samples.
-pub fn inputs(task: Task, samples: Vec<Sample>, skips: Skips) -> Inputs {
+pub fn inputs(task: Task, samples: Vec<Sample>, skips: SkipLog) -> Inputs {
     let Model { name: backbone_name, backbone, tokens, .. } = model(task, "from_encoder").unwrap();
     let set = Dataset::new(samples, Decode::AtLoad).unwrap();
     let splits = DataSplits {
@@ -73,14 +73,15 @@ pub fn questions(count: usize) -> Vec<Sample> {
     let asked = |(index, sample): (usize, Sample)| {
         let eight_to_two = (0..10).map(|n| if n < 8 { "no" } else { "yes" }.to_owned()).collect();
         let (text, answers) = match index % 3 {
-            0 => ("is it red?", Answers::Annotators(vec!["yes".into(); 10])),
-            1 => ("is it blue?", Answers::Annotators(eight_to_two)),
-            _ => ("how many are there?", Answers::One("2".into())),
+            0 => ("is it red?", AnswerSet::Annotators(vec!["yes".into(); 10])),
+            1 => ("is it blue?", AnswerSet::Annotators(eight_to_two)),
+            _ => ("how many are there?", AnswerSet::One("2".into())),
         };
         let id = Some(QuestionId::Number(100 + index as u64));
         // Two of them are of a kind that the data has a word for.
         let kind = (index % 6 == 2).then(|| "count".to_owned());
-        let question = Question::new(id, text, answers).map(|question| question.with_kind(kind));
+        let question =
+            Question::new(id, text, answers).map(|question| question.with_answer_type(kind));
         Sample { question, ..sample }
     };
     drawings(count).into_iter().enumerate().map(asked).collect()

@@ -40,13 +40,13 @@ impl fmt::Display for Skipped {
 /// A policy with what it has left out so far. Shared by threads; what is left out in every epoch
 /// counts once.
 #[derive(Debug, Default)]
-pub struct Skips {
+pub struct SkipLog {
     policy: OnError,
     limit: usize,
     list: Mutex<BTreeMap<String, String>>,
 }
 
-impl Skips {
+impl SkipLog {
     /// A policy that leaves out at most `limit` things. ([`OnError::Stop`] leaves out none.)
     pub fn new(policy: OnError, limit: usize) -> Self {
         Self { policy, limit, list: Mutex::default() }
@@ -63,7 +63,7 @@ impl Skips {
     /// With [`OnError::Stop`], `error` itself. So too where it is about no single picture or
     /// record (see [`Error::is_of_one_sample`]). With [`OnError::Skip`], when more than the limit
     /// would be left out.
-    pub fn decide(&self, what: impl Into<String>, error: Error) -> Result<()> {
+    pub fn handle(&self, what: impl Into<String>, error: Error) -> Result<()> {
         if self.policy == OnError::Stop || !error.is_of_one_sample() {
             return Err(error);
         }
@@ -78,7 +78,7 @@ impl Skips {
     }
 
     /// Takes up what an earlier part of the same run left out: it counts, and is listed.
-    pub fn take_up(&self, skipped: &[Skipped]) {
+    pub fn restore(&self, skipped: &[Skipped]) {
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         list.extend(skipped.iter().map(|one| (one.what.clone(), one.reason.clone())));
     }
@@ -111,8 +111,8 @@ mod tests {
 
     #[test]
     fn stop_gives_the_error_back() {
-        let skips = Skips::new(OnError::Stop, 10);
-        let error = skips.decide("s: 1", broken("1")).unwrap_err();
+        let skips = SkipLog::new(OnError::Stop, 10);
+        let error = skips.handle("s: 1", broken("1")).unwrap_err();
         assert!(error.to_string().contains("picture 1 does not decode: cut"), "{error}");
         assert!(skips.is_empty());
     }
@@ -127,37 +127,37 @@ mod tests {
 
     #[test]
     fn skip_lists_each_once_and_stops_past_the_limit() {
-        let skips = Skips::new(OnError::Skip, 2);
+        let skips = SkipLog::new(OnError::Skip, 2);
         for key in ["2", "1", "2", "1"] {
-            skips.decide(format!("s: {key}"), broken(key)).unwrap();
+            skips.handle(format!("s: {key}"), broken(key)).unwrap();
         }
         let what: Vec<String> = skips.list().into_iter().map(|s| s.what).collect();
         assert_eq!(what, ["s: 1", "s: 2"]);
-        let error = skips.decide("s: 3", broken("3")).unwrap_err();
+        let error = skips.handle("s: 3", broken("3")).unwrap_err();
         assert!(matches!(error, Error::TooManySkipped { skipped: 2, limit: 2, .. }), "{error}");
         assert!(error.to_string().contains("picture 3"), "{error}");
-        skips.decide("s: 1", broken("1")).unwrap();
+        skips.handle("s: 1", broken("1")).unwrap();
     }
 
     #[test]
     fn what_was_left_out_before_counts() {
-        let skips = Skips::new(OnError::Skip, 2);
-        skips.decide("s: 1", broken("1")).unwrap();
+        let skips = SkipLog::new(OnError::Skip, 2);
+        skips.handle("s: 1", broken("1")).unwrap();
         let earlier = skips.list();
-        let skips = Skips::new(OnError::Skip, 2);
-        skips.decide("s: 2", broken("2")).unwrap();
-        skips.take_up(&earlier);
+        let skips = SkipLog::new(OnError::Skip, 2);
+        skips.handle("s: 2", broken("2")).unwrap();
+        skips.restore(&earlier);
         assert_eq!(skips.len(), 2);
         assert_eq!(skips.list()[0], earlier[0]);
-        assert!(skips.decide("s: 3", broken("3")).is_err());
-        skips.decide("s: 1", broken("1")).unwrap();
+        assert!(skips.handle("s: 3", broken("3")).is_err());
+        skips.handle("s: 1", broken("1")).unwrap();
     }
 
     #[test]
     fn what_is_about_no_single_image_always_stops() {
-        let skips = Skips::new(OnError::Skip, 9);
+        let skips = SkipLog::new(OnError::Skip, 9);
         let error = Error::Empty { what: "all".into(), reason: "none".into() };
-        assert!(skips.decide("all", error).is_err());
+        assert!(skips.handle("all", error).is_err());
         assert!(skips.is_empty());
     }
 }
