@@ -1,6 +1,6 @@
 //! What a look at data found: numbers, histograms, lists, and some of the pictures.
 
-use aurora_data::check::{Group, Report, TINY};
+use aurora_data::check::{DuplicateGroup, MIN_SIDE, Report};
 
 use super::html::{Html, Picture};
 use crate::output::{count, share};
@@ -98,7 +98,7 @@ impl CheckPage {
             (name, bin.count)
         });
         let title =
-            format!("Shorter sides of pictures in pixels; below {TINY} little is to be seen");
+            format!("Shorter sides of pictures in pixels; below {MIN_SIDE} little is to be seen");
         write_histogram(html, &title, "pixels", columns.collect());
     }
 
@@ -120,11 +120,11 @@ impl CheckPage {
     }
 }
 
-fn members(group: &Group) -> String {
+fn members(group: &DuplicateGroup) -> String {
     group.members.join(" = ")
 }
 
-fn words(group: &Group) -> String {
+fn words(group: &DuplicateGroup) -> String {
     format!("\u{201c}{}\u{201d}: {}", group.shared, members(group))
 }
 

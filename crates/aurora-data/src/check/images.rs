@@ -8,29 +8,29 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::TINY;
-use super::report::{Bin, Sharing, Sizes, Tiny, sharing};
+use super::MIN_SIDE;
+use super::report::{Bin, Duplicates, Sizes, SmallImage, find_duplicates};
 use crate::digest::hexadecimal;
 use crate::on_error::Skipped;
 use crate::video::clip;
 use crate::{ByteSource, Image, Media, Sample};
 
 /// Borders between the columns of the histogram of shorter sides.
-const BORDERS: [usize; 8] = [0, TINY, 64, 128, 224, 384, 768, 1536];
+const BORDERS: [usize; 8] = [0, MIN_SIDE, 64, 128, 224, 384, 768, 1536];
 
 /// What the pictures came to.
-pub(super) struct Seen {
+pub(super) struct ImageScan {
     pub images: usize,
     pub clips: usize,
     pub frames: usize,
     pub problems: Vec<Skipped>,
-    pub tiny: Vec<Tiny>,
-    pub same: Sharing,
+    pub tiny: Vec<SmallImage>,
+    pub same: Duplicates,
     pub sizes: Sizes,
 }
 
 /// A file, or a part of one, that was looked at.
-struct Look {
+struct ScannedImage {
     hash: String,
     /// Width and height in pixels.
     size: (usize, usize),
@@ -57,11 +57,11 @@ impl<'a> Key<'a> {
 }
 
 /// Reads every content that the samples name, each once.
-pub(super) fn look(
+pub(super) fn scan_images(
     samples: &[Sample],
     parts: &[String],
     progress: &(dyn Fn(&str, u64, u64) + Sync),
-) -> Seen {
+) -> ImageScan {
     let mut numbers: HashMap<Key<'_>, usize> = HashMap::new();
     let mut contents: Vec<(&ByteSource, &Sample)> = Vec::new();
     let mut all_media: HashMap<Vec<usize>, &Sample> = HashMap::new();
@@ -84,21 +84,22 @@ pub(super) fn look(
     let (done, total) = (AtomicU64::new(0), contents.len() as u64);
     // Threads take what comes next, not parts of the whole: what lies side by side in a file is
     // read at about the same time.
-    let mut looks: Vec<(usize, Result<Look, Skipped>)> = contents
+    let mut scanned: Vec<(usize, Result<ScannedImage, Skipped>)> = contents
         .iter()
         .enumerate()
         .par_bridge()
         .map(|(id, (content, sample))| {
-            let look = see(content, sample);
+            let image = scan_image(content, sample);
             progress("looking at pictures", done.fetch_add(1, Ordering::Relaxed) + 1, total);
-            (id, look)
+            (id, image)
         })
         .collect();
-    looks.sort_by_key(|(id, _)| *id);
-    let looks: Vec<Result<Look, Skipped>> = looks.into_iter().map(|(_, look)| look).collect();
+    scanned.sort_by_key(|(id, _)| *id);
+    let scanned: Vec<Result<ScannedImage, Skipped>> =
+        scanned.into_iter().map(|(_, image)| image).collect();
     let hash = |ids: &[usize]| {
         let hashes: Option<Vec<&str>> =
-            ids.iter().map(|&id| Some(looks.get(id)?.as_ref().ok()?.hash.as_str())).collect();
+            ids.iter().map(|&id| Some(scanned.get(id)?.as_ref().ok()?.hash.as_str())).collect();
         match hashes?.as_slice() {
             [] => None,
             [one] => Some((*one).to_string()),
@@ -109,28 +110,28 @@ pub(super) fn look(
         let first = all_media.get(ids)?;
         Some((hash(ids)?, part.as_str(), name(first)))
     });
-    let same = sharing(owners);
-    let mut tiny: Vec<Tiny> = looks
+    let same = find_duplicates(owners);
+    let mut tiny: Vec<SmallImage> = scanned
         .iter()
         .zip(&contents)
-        .filter_map(|(look, (content, sample))| {
-            let (width, height) = look.as_ref().ok()?.size;
-            let small = width.min(height) < TINY;
-            small.then(|| Tiny { what: place(content, sample), width, height })
+        .filter_map(|(image, (content, sample))| {
+            let (width, height) = image.as_ref().ok()?.size;
+            let small = width.min(height) < MIN_SIDE;
+            small.then(|| SmallImage { what: place(content, sample), width, height })
         })
         .collect();
     tiny.sort();
-    let sizes = sizes(looks.iter().filter_map(|look| Some(look.as_ref().ok()?.size)));
+    let sizes = sizes(scanned.iter().filter_map(|image| Some(image.as_ref().ok()?.size)));
     let clips = all_media.values().filter(|sample| sample.media.is_clip());
     let frames = clips.clone().map(|sample| match &sample.media {
         Media::Frames(frames) => frames.len(),
         _ => 0,
     });
-    Seen {
+    ImageScan {
         images: all_media.values().filter(|sample| !sample.media.is_clip()).count(),
         clips: clips.count(),
         frames: frames.sum(),
-        problems: looks.into_iter().filter_map(Result::err).collect(),
+        problems: scanned.into_iter().filter_map(Result::err).collect(),
         tiny,
         same,
         sizes,
@@ -138,7 +139,7 @@ pub(super) fn look(
 }
 
 /// Reads, hashes and decodes.
-fn see(content: &ByteSource, sample: &Sample) -> Result<Look, Skipped> {
+fn scan_image(content: &ByteSource, sample: &Sample) -> Result<ScannedImage, Skipped> {
     let broken = |reason: String| Skipped { what: place(content, sample), reason };
     let bytes = content.bytes().map_err(|e| broken(e.to_string()))?;
     if bytes.is_empty() {
@@ -151,7 +152,7 @@ fn see(content: &ByteSource, sample: &Sample) -> Result<Look, Skipped> {
         _ => Image::decode(&bytes),
     };
     let image = image.map_err(broken)?;
-    Ok(Look { hash, size: (image.width(), image.height()) })
+    Ok(ScannedImage { hash, size: (image.width(), image.height()) })
 }
 
 /// The name of a sample, for lists.

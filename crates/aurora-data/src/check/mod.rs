@@ -3,26 +3,29 @@
 
 mod images;
 mod report;
-mod words;
+mod texts;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-pub use report::{Bin, Group, Lengths, Part, Report, ScriptWords, Sharing, Sizes, Tiny, Unknown};
+pub use report::{
+    Bin, DuplicateGroup, Duplicates, Lengths, Report, ScriptWords, Sizes, SmallImage, SplitCounts,
+    UnknownTokens,
+};
 
 use crate::on_error::{OnError, SkipLog, Skipped};
 use crate::source::{self, Options};
 use crate::{Result, Sample, Tokenizer};
 
 /// Sides shorter than this are told: a patch of a vision tower is 16 pixels wide.
-pub const TINY: usize = 32;
+pub const MIN_SIDE: usize = 32;
 
 /// What a part is called whose samples are marked with no split.
 const NO_SPLIT: &str = "no split";
 
 /// What a look found, and what it was at.
 #[derive(Debug)]
-pub struct Checked {
+pub struct CheckOutcome {
     /// What was found.
     pub report: Report,
     /// Everything that could be read, in order.
@@ -39,7 +42,7 @@ pub fn check(
     reading: &Options,
     (tokenizer, limit): (&Tokenizer, usize),
     progress: &(dyn Fn(&str, u64, u64) + Sync),
-) -> Result<Checked> {
+) -> Result<CheckOutcome> {
     if let Some(path) = paths.iter().find(|path| !path.exists()) {
         return Err(crate::Error::Missing { path: path.clone() });
     }
@@ -56,10 +59,10 @@ pub fn check(
     progress("reading lists", paths.len() as u64, paths.len() as u64);
     problems.extend(skips.list());
     let parts: Vec<String> = samples.iter().map(|s| part_of(s, paths.len())).collect();
-    let seen = images::look(&samples, &parts, progress);
+    let seen = images::scan_images(&samples, &parts, progress);
     problems.extend(seen.problems);
     problems.sort();
-    let said = words::listen(&samples, &parts, tokenizer, limit, progress)?;
+    let said = texts::scan_texts(&samples, &parts, tokenizer, limit, progress)?;
     let report = Report {
         paths: paths.iter().map(|path| path.display().to_string()).collect(),
         samples: samples.len(),
@@ -77,7 +80,7 @@ pub fn check(
         lengths: said.lengths,
         unknown: said.unknown,
     };
-    Ok(Checked { report, samples })
+    Ok(CheckOutcome { report, samples })
 }
 
 /// The part that a sample is in: its split, or where several files were named, its file.
@@ -90,8 +93,8 @@ fn part_of(sample: &Sample, paths: usize) -> String {
 }
 
 /// What each part holds.
-fn count(samples: &[Sample], parts: &[String]) -> BTreeMap<String, Part> {
-    let mut out: BTreeMap<String, Part> = BTreeMap::new();
+fn count(samples: &[Sample], parts: &[String]) -> BTreeMap<String, SplitCounts> {
+    let mut out: BTreeMap<String, SplitCounts> = BTreeMap::new();
     for (sample, part) in samples.iter().zip(parts) {
         let part = out.entry(part.clone()).or_default();
         part.samples += 1;

@@ -24,21 +24,21 @@ pub struct Report {
     /// Questions.
     pub questions: usize,
     /// What each split holds; where no sample is marked and several files were named, each file.
-    pub parts: BTreeMap<String, Part>,
+    pub parts: BTreeMap<String, SplitCounts>,
     /// What cannot be used. Each would end a training whose policy is to stop.
     pub problems: Vec<Skipped>,
-    /// Pictures with a side shorter than [`super::TINY`] pixels.
-    pub tiny: Vec<Tiny>,
+    /// Pictures with a side shorter than [`super::MIN_SIDE`] pixels.
+    pub tiny: Vec<SmallImage>,
     /// Files of the same bytes.
-    pub same_image: Sharing,
+    pub same_image: Duplicates,
     /// Pictures with the same caption.
-    pub same_caption: Sharing,
+    pub same_caption: Duplicates,
     /// Sizes of pictures.
     pub sizes: Sizes,
     /// Lengths of captions and questions.
     pub lengths: Lengths,
     /// What the vocabulary does not know.
-    pub unknown: Unknown,
+    pub unknown: UnknownTokens,
 }
 
 impl Report {
@@ -50,7 +50,7 @@ impl Report {
 
 /// What a part holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Part {
+pub struct SplitCounts {
     /// Rows of a training.
     pub samples: usize,
     /// Captions.
@@ -61,7 +61,7 @@ pub struct Part {
 
 /// A picture that is too small to show much.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Tiny {
+pub struct SmallImage {
     /// Which.
     pub what: String,
     /// Width in pixels.
@@ -72,16 +72,16 @@ pub struct Tiny {
 
 /// What is there more than once.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Sharing {
+pub struct Duplicates {
     /// Inside of one part or across parts: who shares what.
-    pub duplicates: Vec<Group>,
+    pub duplicates: Vec<DuplicateGroup>,
     /// Across parts: what is learned in one is asked in another.
-    pub leaks: Vec<Group>,
+    pub leaks: Vec<DuplicateGroup>,
 }
 
 /// Those that share something.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Group {
+pub struct DuplicateGroup {
     /// What they share: a caption, or the SHA-256 of a file.
     pub shared: String,
     /// Who: for duplicates every one, for leaks the first of each part.
@@ -135,7 +135,7 @@ impl Lengths {
 
 /// What the vocabulary has no pieces for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Unknown {
+pub struct UnknownTokens {
     /// Tokens in all, `[CLS]` and `[SEP]` left out.
     pub tokens: usize,
     /// Those that are `[UNK]`.
@@ -158,7 +158,9 @@ pub struct ScriptWords {
 }
 
 /// Groups from who has what in which part: `(shared, part, member)`.
-pub(super) fn sharing<'a>(owners: impl Iterator<Item = (String, &'a str, String)>) -> Sharing {
+pub(super) fn find_duplicates<'a>(
+    owners: impl Iterator<Item = (String, &'a str, String)>,
+) -> Duplicates {
     let mut by_shared: BTreeMap<String, BTreeMap<String, &'a str>> = BTreeMap::new();
     let mut leaks: BTreeMap<String, BTreeMap<&'a str, String>> = BTreeMap::new();
     for (shared, part, member) in owners {
@@ -169,11 +171,11 @@ pub(super) fn sharing<'a>(owners: impl Iterator<Item = (String, &'a str, String)
     let duplicates = by_shared
         .into_iter()
         .filter(several)
-        .map(|(shared, members)| Group { shared, members: members.into_keys().collect() });
+        .map(|(shared, members)| DuplicateGroup { shared, members: members.into_keys().collect() });
     let across = |(_, parts): &(String, BTreeMap<&str, String>)| parts.len() > 1;
-    let leaks = leaks.into_iter().filter(across).map(|(shared, parts)| Group {
+    let leaks = leaks.into_iter().filter(across).map(|(shared, parts)| DuplicateGroup {
         shared,
         members: parts.into_iter().map(|(part, member)| format!("{part}: {member}")).collect(),
     });
-    Sharing { duplicates: duplicates.collect(), leaks: leaks.collect() }
+    Duplicates { duplicates: duplicates.collect(), leaks: leaks.collect() }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{ShardOptions, member, write_whole};
+use super::{ShardOptions, shard_members, write_whole};
 use crate::digest::hexadecimal;
 use crate::{Error, Media, Result, Sample, Skipped};
 
@@ -15,7 +15,7 @@ use crate::{Error, Media, Result, Sample, Skipped};
 pub const MANIFEST: &str = "manifest.json";
 
 /// Most bytes of a manifest: some hundred thousand shards.
-const MOST_BYTES: u64 = 64 << 20;
+const MAX_BYTES: u64 = 64 << 20;
 
 /// What a folder of shards holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -67,7 +67,7 @@ impl Manifest {
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(MANIFEST);
         let mut text = Vec::new();
-        let read = File::open(&path).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut text));
+        let read = File::open(&path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut text));
         match read {
             Err(source) if source.kind() == io::ErrorKind::NotFound => {
                 return Err(Error::Missing { path });
@@ -160,7 +160,7 @@ pub(super) fn work(samples: &[Sample], options: &ShardOptions) -> String {
         let lengths: Vec<u64> =
             sample.media.contents().iter().map(crate::ByteSource::len).collect();
         hash.update(format!("\n{kind} {lengths:?} "));
-        hash.update(member::record(sample));
+        hash.update(shard_members::record(sample));
     }
     hexadecimal(&hash.finalize())
 }

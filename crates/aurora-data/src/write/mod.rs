@@ -6,7 +6,7 @@
 //! on behind the last shard that is what the manifest says.
 
 mod manifest;
-mod member;
+mod shard_members;
 mod shard_writer;
 
 use std::fs;
@@ -15,11 +15,11 @@ use std::path::Path;
 use rayon::prelude::*;
 
 pub use manifest::{MANIFEST, Manifest, ShardEntry};
-pub use member::Encoding;
+pub use shard_members::Encoding;
 
 use crate::video::Sampling;
 use crate::{Error, OnError, Result, Sample, SkipLog, Skipped};
-use member::Members;
+use shard_members::ShardMembers;
 use shard_writer::ShardWriter;
 
 /// How shards are written.
@@ -61,7 +61,7 @@ impl Default for ShardOptions {
 
 /// What was done.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Written {
+pub struct WriteReport {
     /// The manifest as it stands in the folder.
     pub manifest: Manifest,
     /// Shards that were there already.
@@ -86,7 +86,7 @@ pub fn write(
     out: &Path,
     options: &ShardOptions,
     progress: &mut (dyn FnMut(u64, u64) + Send),
-) -> Result<Written> {
+) -> Result<WriteReport> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
     let pool = pool.map_err(|e| Error::Worker { step: 0, reason: e.to_string() })?;
     pool.install(|| run(samples, out, options, progress))
@@ -97,7 +97,7 @@ fn run(
     out: &Path,
     options: &ShardOptions,
     progress: &mut (dyn FnMut(u64, u64) + Send),
-) -> Result<Written> {
+) -> Result<WriteReport> {
     if samples.is_empty() {
         return Err(Error::Empty {
             what: "the set of samples".to_string(),
@@ -118,10 +118,10 @@ fn run(
         let rest = samples.get(next as usize..).unwrap_or_default();
         for chunk in rest.chunks(AHEAD * rayon::current_num_threads()) {
             let first = next;
-            let prepared: Vec<Result<Members>> = chunk
+            let prepared: Vec<Result<ShardMembers>> = chunk
                 .par_iter()
                 .enumerate()
-                .map(|(at, sample)| Members::prepare(sample, first + at as u64, options))
+                .map(|(at, sample)| ShardMembers::prepare(sample, first + at as u64, options))
                 .collect();
             for (sample, members) in chunk.iter().zip(prepared) {
                 match members {
@@ -167,7 +167,7 @@ fn run(
     }
     shard_writer::remove_leftovers(out, manifest.shards.len())?;
     let replaced = known - kept;
-    Ok(Written { manifest, kept, replaced })
+    Ok(WriteReport { manifest, kept, replaced })
 }
 
 /// Gives a shard its name and says so in the manifest.

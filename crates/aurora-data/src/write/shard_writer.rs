@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use super::manifest::ShardEntry;
-use super::member::Members;
+use super::shard_members::ShardMembers;
 use crate::digest::hexadecimal;
 use crate::{Error, Result};
 
@@ -52,7 +52,7 @@ fn aside(folder: &Path, name: &str) -> PathBuf {
 }
 
 /// What a sample takes in a shard.
-pub(super) fn length(members: &Members) -> u64 {
+pub(super) fn length(members: &ShardMembers) -> u64 {
     members.files.iter().map(|(_, data)| BLOCK + (data.len() as u64).next_multiple_of(BLOCK)).sum()
 }
 
@@ -94,7 +94,7 @@ impl ShardWriter {
     }
 
     /// Puts a sample in. Its key is a number, so no name of a user's gets near a path.
-    pub(super) fn append(&mut self, key: &str, members: &Members) -> Result<()> {
+    pub(super) fn append(&mut self, key: &str, members: &ShardMembers) -> Result<()> {
         for (extension, data) in &members.files {
             let mut header = tar::Header::new_ustar();
             header.set_size(data.len() as u64);

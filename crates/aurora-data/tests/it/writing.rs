@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::common::encoded_image;
 use aurora_data::caption::clean;
 use aurora_data::video::Sampling;
-use aurora_data::write::{Encoding, MANIFEST, Manifest, ShardOptions, Written, verify, write};
+use aurora_data::write::{Encoding, MANIFEST, Manifest, ShardOptions, WriteReport, verify, write};
 use aurora_data::{
     AnswerSet, ByteSource, Error, Image, Media, OnError, Question, QuestionId, Sample, Split,
     WeightedAnswer, shard,
@@ -51,7 +51,7 @@ fn images(count: u8) -> Vec<Sample> {
     (0..count).map(make).collect()
 }
 
-fn run(samples: &[Sample], out: &Path, options: &ShardOptions) -> aurora_data::Result<Written> {
+fn run(samples: &[Sample], out: &Path, options: &ShardOptions) -> aurora_data::Result<WriteReport> {
     write(samples, out, options, &mut |_, _| {})
 }
 

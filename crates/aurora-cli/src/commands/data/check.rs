@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
-use aurora_data::check::{Checked, Group, Report, TINY, check};
+use aurora_data::check::{CheckOutcome, DuplicateGroup, MIN_SIDE, Report, check};
 use aurora_data::{Dataset, Decode, Tokenizer, embedded, printable, quoting};
 use aurora_train::progress::Progress;
 
@@ -57,7 +57,7 @@ pub fn run(args: &CheckArgs) -> Result<()> {
 }
 
 /// Some of the pictures, spread over all of them, with their words.
-fn shown(checked: &Checked) -> Result<Vec<Shown>> {
+fn shown(checked: &CheckOutcome) -> Result<Vec<Shown>> {
     let samples = &checked.samples;
     let step = samples.len().div_ceil(SHOWN).max(1);
     let chosen: Vec<_> = samples.iter().step_by(step).cloned().collect();
@@ -101,7 +101,7 @@ fn print(report: &Report) {
     ] {
         table.row([name.to_owned(), count(number as u64)]);
     }
-    let tiny = format!("pictures with a side below {TINY} pixels");
+    let tiny = format!("pictures with a side below {MIN_SIDE} pixels");
     table.row([tiny, count(report.tiny.len() as u64)]);
     let cut = format!("texts longer than {} tokens", lengths.limit);
     let of_all = share(lengths.cut as u64, lengths.texts() as u64);
@@ -131,11 +131,12 @@ fn print(report: &Report) {
     }
     list("problems", report.problems.iter().map(ToString::to_string));
     list("the same picture in two splits", report.same_image.leaks.iter().map(members));
-    let words = |group: &Group| format!("\"{}\": {}", quoting(&group.shared), members(group));
+    let words =
+        |group: &DuplicateGroup| format!("\"{}\": {}", quoting(&group.shared), members(group));
     list("the same caption in two splits", report.same_caption.leaks.iter().map(words));
 }
 
-fn members(group: &Group) -> String {
+fn members(group: &DuplicateGroup) -> String {
     group.members.join(" = ")
 }
 

@@ -1,7 +1,7 @@
 //! `aurora data shard`: samples into tar shards.
 
 use anyhow::Result;
-use aurora_data::write::{ShardOptions, Written, write};
+use aurora_data::write::{ShardOptions, WriteReport, write};
 use aurora_data::{Sample, SkipLog, source};
 use aurora_train::progress::Progress as _;
 
@@ -47,7 +47,7 @@ fn read(args: &ShardArgs) -> Result<Vec<Sample>> {
     Ok(samples)
 }
 
-fn tell(args: &ShardArgs, Written { manifest, kept, replaced }: &Written) {
+fn tell(args: &ShardArgs, WriteReport { manifest, kept, replaced }: &WriteReport) {
     let bytes = manifest.shards.iter().map(|shard| shard.bytes).sum();
     output::line(&format!(
         "{}: {} samples in {} shards, {}",

@@ -6,24 +6,24 @@ use std::collections::{BTreeMap, HashMap};
 use rayon::prelude::*;
 use unicode_script::{Script, UnicodeScript as _};
 
-use super::report::{Lengths, ScriptWords, Sharing, Unknown, sharing};
+use super::report::{Duplicates, Lengths, ScriptWords, UnknownTokens, find_duplicates};
 use crate::{Result, Sample, Tokenizer};
 
 /// What the words came to.
-pub(super) struct Said {
-    pub same: Sharing,
+pub(super) struct TextScan {
+    pub same: Duplicates,
     pub lengths: Lengths,
-    pub unknown: Unknown,
+    pub unknown: UnknownTokens,
 }
 
 /// Counts tokens of every caption and question.
-pub(super) fn listen(
+pub(super) fn scan_texts(
     samples: &[Sample],
     parts: &[String],
     tokenizer: &Tokenizer,
     limit: usize,
     progress: &(dyn Fn(&str, u64, u64) + Sync),
-) -> Result<Said> {
+) -> Result<TextScan> {
     let texts = || {
         samples.iter().flat_map(|sample| {
             let question = sample.question.iter().map(|question| question.text.as_str());
@@ -60,14 +60,14 @@ pub(super) fn listen(
         };
         sample.captions.iter().map(owner)
     });
-    let same = sharing(owners);
+    let same = find_duplicates(owners);
     progress("counting words", 1, 1);
-    Ok(Said { same, lengths, unknown })
+    Ok(TextScan { same, lengths, unknown })
 }
 
 /// Words, tokens and unknown ones by script.
-fn by_script<'a>(words: impl Iterator<Item = (&'a str, usize, (usize, usize))>) -> Unknown {
-    let mut out = Unknown::default();
+fn by_script<'a>(words: impl Iterator<Item = (&'a str, usize, (usize, usize))>) -> UnknownTokens {
+    let mut out = UnknownTokens::default();
     let mut scripts: BTreeMap<&str, ScriptWords> = BTreeMap::new();
     for (word, count, (tokens, unknown)) in words {
         let name = script(word);

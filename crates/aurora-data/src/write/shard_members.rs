@@ -75,11 +75,11 @@ impl Encoding {
 }
 
 /// The files of a sample: what follows the key in each name, and the bytes.
-pub(super) struct Members {
+pub(super) struct ShardMembers {
     pub files: Vec<(String, Vec<u8>)>,
 }
 
-impl Members {
+impl ShardMembers {
     /// Reads sample `number` and makes of it what is stored.
     pub(super) fn prepare(sample: &Sample, number: u64, options: &ShardOptions) -> Result<Self> {
         if sample.captions.is_empty() && sample.question.is_none() {
@@ -200,7 +200,7 @@ fn video_extension(data: &[u8]) -> &'static str {
 
 /// The words of a sample as the reader of shards takes them.
 #[derive(Serialize)]
-struct Record<'a> {
+struct StoredRecord<'a> {
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     captions: &'a [String],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -230,7 +230,7 @@ pub(super) fn record(sample: &Sample) -> Vec<u8> {
     let answers = answers
         .iter()
         .map(|(answer, weight)| WeightedAnswer { answer: answer.clone(), weight: *weight });
-    let record = Record {
+    let record = StoredRecord {
         captions: &sample.captions,
         keywords: &sample.keywords,
         question: question.map(|question| question.text.as_str()),
