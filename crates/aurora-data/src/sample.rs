@@ -129,7 +129,7 @@ impl Texts {
 
 /// The JSON beside a picture. Other fields are allowed and ignored.
 #[derive(Debug, Default, Deserialize)]
-pub(crate) struct Record {
+pub(crate) struct SampleRecord {
     pub caption: Option<String>,
     pub captions: Option<Vec<String>>,
     #[serde(default)]
@@ -144,7 +144,7 @@ pub(crate) struct Record {
     pub source: Option<String>,
 }
 
-impl Record {
+impl SampleRecord {
     /// Parses the JSON; the error says what is wrong and where.
     pub fn parse(data: &[u8]) -> Result<Self, String> {
         serde_json::from_slice(data).map_err(|e| e.to_string())

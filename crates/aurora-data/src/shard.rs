@@ -23,7 +23,7 @@ use crate::byte_source::{ByteSource, SharedFile};
 use crate::error::{printable, quoting};
 use crate::media_type::{MediaType, SNIFF_BYTES, media_type};
 use crate::on_error::SkipLog;
-use crate::sample::{Media, Record, Sample};
+use crate::sample::{Media, Sample, SampleRecord};
 use crate::{Error, Result};
 
 /// Extensions that mark a picture in a shard; which format it is, its content says.
@@ -37,7 +37,7 @@ pub(crate) const VIDEO_EXTENSIONS: &[&str] =
 const BLOCK: u64 = 512;
 
 /// Most bytes of words beside a picture, and of a name that comes as an entry of its own.
-const WORDS: u64 = 16 << 20;
+const MAX_TEXT_BYTES: u64 = 16 << 20;
 
 /// Reads a shard from disk.
 ///
@@ -210,8 +210,8 @@ fn words<'a>(
 ) -> Result<Cow<'a, [u8]>> {
     let refuse =
         |reason: String| Error::Record { shard: shard.to_string(), file: path.to_string(), reason };
-    if range.1 > WORDS {
-        let most = WORDS >> 20;
+    if range.1 > MAX_TEXT_BYTES {
+        let most = MAX_TEXT_BYTES >> 20;
         return Err(refuse(format!("it has {} bytes, more than {most} MiB of words", range.1)));
     }
     tar.get(range)?.ok_or_else(|| refuse("it is cut".to_string()))
@@ -225,7 +225,7 @@ fn pax_path(data: &[u8]) -> Option<String> {
 
 /// What was found under one key.
 #[derive(Default)]
-struct Parts {
+struct SampleParts {
     image: Option<ByteSource>,
     video: Option<ByteSource>,
     frames: BTreeMap<u64, ByteSource>,
@@ -233,7 +233,7 @@ struct Parts {
     text: Option<File>,
 }
 
-impl Parts {
+impl SampleParts {
     /// Everything that there is to see; it should be one thing.
     fn all_media(&mut self) -> Vec<Media> {
         let frames: Vec<ByteSource> = std::mem::take(&mut self.frames).into_values().collect();
@@ -250,7 +250,7 @@ fn samples(
     files: Vec<File>,
     skips: &SkipLog,
 ) -> Result<Vec<Sample>> {
-    let mut parts: BTreeMap<String, Parts> = BTreeMap::new();
+    let mut parts: BTreeMap<String, SampleParts> = BTreeMap::new();
     let mut left_out: BTreeSet<String> = BTreeSet::new();
     for file in files {
         if let Err(error) = stays_inside(shard, &file.path) {
@@ -290,7 +290,7 @@ fn samples(
 fn put(
     shard: &str,
     tar: &TarBytes<'_>,
-    parts: &mut BTreeMap<String, Parts>,
+    parts: &mut BTreeMap<String, SampleParts>,
     (key, extension): (&str, &str),
     file: File,
 ) -> Result<()> {
@@ -341,7 +341,12 @@ fn stays_inside(shard: &str, path: &str) -> Result<()> {
 }
 
 /// One sample of what was found under its key.
-fn sample(shard: &Arc<str>, tar: &TarBytes<'_>, key: String, mut part: Parts) -> Result<Sample> {
+fn sample(
+    shard: &Arc<str>,
+    tar: &TarBytes<'_>,
+    key: String,
+    mut part: SampleParts,
+) -> Result<Sample> {
     let mut all_media = part.all_media();
     let media = match (all_media.pop(), all_media.is_empty()) {
         (Some(media), true) => media,
@@ -378,8 +383,8 @@ pub(crate) fn with_words(
     text: Option<&[u8]>,
 ) -> Result<Sample> {
     let record = match json {
-        None => Record::default(),
-        Some((file, data)) => Record::parse(data).map_err(|reason| Error::Record {
+        None => SampleRecord::default(),
+        Some((file, data)) => SampleRecord::parse(data).map_err(|reason| Error::Record {
             shard: shard.to_string(),
             file: file.to_string(),
             reason: quoting(&reason),

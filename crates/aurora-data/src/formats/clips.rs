@@ -13,10 +13,10 @@
 //! an extension of videos. A row is a sample of its own, so that an epoch passes every caption
 //! once; the captions of one clip are positives of each other.
 
-use super::rows::Row;
+use super::records::AnnotationRecord;
 use super::{Entry, ImageLookup, required};
 
-pub(super) fn entry(row: &Row, images: &ImageLookup) -> Result<Entry, String> {
+pub(super) fn entry(row: &AnnotationRecord, images: &ImageLookup) -> Result<Entry, String> {
     let clip = required(&row.clip_name, "clip_name", "MSR-VTT and DiDeMo")?;
     required(&row.caption, "caption", "MSR-VTT and DiDeMo")?;
     let media = images.clip(clip)?;

@@ -11,10 +11,10 @@
 //! A training row is a sample of its own, so that an epoch passes every caption once; `image_id`
 //! makes the captions of one picture positives of each other. An evaluation row has all captions.
 
-use super::rows::Row;
+use super::records::AnnotationRecord;
 use super::{Entry, ImageLookup, required};
 
-pub(super) fn entry(row: &Row, images: &ImageLookup) -> Result<Entry, String> {
+pub(super) fn entry(row: &AnnotationRecord, images: &ImageLookup) -> Result<Entry, String> {
     let image = required(&row.image, "image", "COCO")?;
     required(&row.caption, "caption", "COCO")?;
     let media = images.image(&[image])?;

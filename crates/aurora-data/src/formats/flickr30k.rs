@@ -10,10 +10,10 @@
 //! As COCO, except that the pictures lie in one folder, whatever folder `image` names: only its
 //! base name counts.
 
-use super::rows::Row;
+use super::records::AnnotationRecord;
 use super::{Entry, ImageLookup, required};
 
-pub(super) fn entry(row: &Row, images: &ImageLookup) -> Result<Entry, String> {
+pub(super) fn entry(row: &AnnotationRecord, images: &ImageLookup) -> Result<Entry, String> {
     let image = required(&row.image, "image", "Flickr30K")?;
     required(&row.caption, "caption", "Flickr30K")?;
     let media = images.image(&[base_name(image)])?;

@@ -6,12 +6,12 @@
 
 mod clips;
 mod coco;
+mod csv_quotes;
+mod custom_table;
 mod flickr30k;
 mod image_lookup;
 mod msrvtt_qa;
-mod quotes;
-mod rows;
-mod table;
+mod records;
 pub mod vqa;
 
 use std::collections::HashMap;
@@ -21,14 +21,14 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::on_error::SkipLog;
-use crate::sample::Record;
+use crate::sample::SampleRecord;
 use crate::source::Options;
 use crate::{Error, Media, Result, Sample, Split};
 
 use image_lookup::ImageLookup;
-pub(crate) use rows::Row;
+pub(crate) use records::AnnotationRecord;
 #[cfg(feature = "parquet")]
-pub(crate) use rows::{NAMES, names};
+pub(crate) use records::{NAMES, names};
 
 /// The format of a file of annotations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -59,16 +59,16 @@ impl Format {
         &["auto", "coco", "flickr30k", "msrvtt", "didemo", "vqa", "msrvtt_qa", "table"];
 
     /// The format of a file by its first row.
-    fn of(row: &Row, images: &ImageLookup) -> Self {
+    fn of(row: &AnnotationRecord, images: &ImageLookup) -> Self {
         match row {
-            Row { video_id: Some(_), question: Some(_), .. } => Self::MsrvttQa,
-            Row { clip_name: Some(_), question: None, .. } => Self::Msrvtt,
-            Row { image: Some(_), question: Some(_), .. } => Self::Vqa,
-            Row { image: Some(image), image_id: Some(_), .. } => {
+            AnnotationRecord { video_id: Some(_), question: Some(_), .. } => Self::MsrvttQa,
+            AnnotationRecord { clip_name: Some(_), question: None, .. } => Self::Msrvtt,
+            AnnotationRecord { image: Some(_), question: Some(_), .. } => Self::Vqa,
+            AnnotationRecord { image: Some(image), image_id: Some(_), .. } => {
                 let flat = || images.is_there(flickr30k::base_name(image));
                 if !images.is_there(image) && flat() { Self::Flickr30k } else { Self::Coco }
             }
-            Row { image: Some(image), caption: Some(_), split: None, .. }
+            AnnotationRecord { image: Some(image), caption: Some(_), split: None, .. }
                 if !images.is_there(image) && images.is_there(flickr30k::base_name(image)) =>
             {
                 Self::Flickr30k
@@ -78,14 +78,14 @@ impl Format {
     }
 
     /// What a row of the format says.
-    fn entry(self, row: &Row, images: &ImageLookup) -> Result<Entry, String> {
+    fn entry(self, row: &AnnotationRecord, images: &ImageLookup) -> Result<Entry, String> {
         match self {
             Self::Coco => coco::entry(row, images),
             Self::Flickr30k => flickr30k::entry(row, images),
             Self::Msrvtt | Self::Didemo => clips::entry(row, images),
             Self::Vqa => vqa::entry(row, images),
             Self::MsrvttQa => msrvtt_qa::entry(row, images),
-            Self::Auto | Self::Table => table::entry(row, images),
+            Self::Auto | Self::Table => custom_table::entry(row, images),
         }
     }
 }
@@ -95,7 +95,7 @@ struct Entry {
     /// The name of the picture or clip.
     key: String,
     media: Media,
-    record: Record,
+    record: SampleRecord,
     /// Whether rows of one picture are one sample with several captions.
     together: bool,
 }
@@ -107,7 +107,7 @@ struct Entry {
 /// A file that cannot be read, is not UTF-8 or not of its format, with the line; with a policy that
 /// stops, the first row that cannot be used.
 pub fn read(path: &Path, options: &Options, skips: &SkipLog) -> Result<Vec<Sample>> {
-    let rows = rows::read(path, skips)?;
+    let rows = records::read(path, skips)?;
     let beside = || path.parent().unwrap_or(Path::new("")).to_path_buf();
     let roots = match options.image_roots.as_slice() {
         [] => vec![beside()],
@@ -132,7 +132,7 @@ pub fn read(path: &Path, options: &Options, skips: &SkipLog) -> Result<Vec<Sampl
     let shard: Arc<str> = path.display().to_string().into();
     let mut samples: Vec<Sample> = Vec::with_capacity(rows.len());
     let mut known: HashMap<(String, Option<Split>, Option<String>), usize> = HashMap::new();
-    for rows::Placed { place, row } in &rows {
+    for records::PlacedRecord { place, row } in &rows {
         let made = format.entry(row, &images).and_then(|entry| {
             let (together, key) = (entry.together, entry.key.clone());
             let sample = entry.record.into_sample((&shard, entry.key), entry.media, "");

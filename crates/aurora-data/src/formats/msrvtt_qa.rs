@@ -10,11 +10,11 @@
 //! The first is the layout of its authors, in which a clip is a number; the second ClipBERT's, in
 //! which it is a name. Every question is a sample, and its one answer weighs 1.
 
-use super::rows::Row;
+use super::records::AnnotationRecord;
 use super::{Entry, ImageLookup, required};
 use crate::QuestionId;
 
-pub(super) fn entry(row: &Row, images: &ImageLookup) -> Result<Entry, String> {
+pub(super) fn entry(row: &AnnotationRecord, images: &ImageLookup) -> Result<Entry, String> {
     required(&row.question, "question", "MSRVTT-QA")?;
     let clip = match required(&row.video_id, "video_id", "MSRVTT-QA")? {
         QuestionId::Number(number) => format!("video{number}"),

@@ -19,7 +19,7 @@
 
 use std::path::Path;
 
-use super::rows::{self, Row};
+use super::records::{self, AnnotationRecord};
 use super::{Entry, ImageLookup, required};
 use crate::question::{AnswerSet, WeightedAnswer};
 use crate::{Error, Result};
@@ -27,7 +27,7 @@ use crate::{Error, Result};
 /// What an answer of Visual Genome weighs: nobody has confirmed it.
 pub const VISUAL_GENOME_WEIGHT: f32 = 0.2;
 
-pub(super) fn entry(row: &Row, images: &ImageLookup) -> Result<Entry, String> {
+pub(super) fn entry(row: &AnnotationRecord, images: &ImageLookup) -> Result<Entry, String> {
     let image = required(&row.image, "image", "VQA")?;
     required(&row.question, "question", "VQA")?;
     let media = images.image(&[image])?;
@@ -48,7 +48,7 @@ pub(super) fn entry(row: &Row, images: &ImageLookup) -> Result<Entry, String> {
 /// # Errors
 /// A file that cannot be read, is no such list, or holds no answer.
 pub fn answer_list(path: &Path) -> Result<Vec<String>> {
-    let text = rows::text(path)?;
+    let text = records::text(path)?;
     let bad = |line, reason: String| Error::annotations(path, line, &reason);
     let answers: Vec<String> = serde_json::from_str(&text).map_err(|e| {
         let reason = format!("{e}; a JSON list of answers was expected: [\"yes\", \"no\"]");

@@ -14,12 +14,12 @@ pub(super) struct Columns {
     /// The leaf of the names that the pictures had.
     pub path: Option<usize>,
     /// What is said of each row.
-    pub words: Vec<Word>,
+    pub words: Vec<TextColumn>,
 }
 
 /// A column of words.
 #[derive(Debug)]
-pub(super) struct Word {
+pub(super) struct TextColumn {
     /// The field of a row that it is.
     pub field: &'static str,
     /// Its leaf.
@@ -53,7 +53,7 @@ impl Columns {
             });
             words.extend(found);
         }
-        let said = |field| words.iter().any(|word: &Word| word.field == field);
+        let said = |field| words.iter().any(|word: &TextColumn| word.field == field);
         if captions == Captions::Required && !said("caption") && !said("question") {
             return Err(format!(
                 "nothing is said about its pictures: it has no column {}; it has {}",
@@ -113,7 +113,12 @@ fn image_column(schema: &SchemaDescriptor) -> Result<(usize, Option<usize>), Str
 }
 
 /// A column as one of words, if its name and type are right.
-fn word(field: &'static str, name: &str, leaf: usize, column: &ColumnDescriptor) -> Option<Word> {
+fn word(
+    field: &'static str,
+    name: &str,
+    leaf: usize,
+    column: &ColumnDescriptor,
+) -> Option<TextColumn> {
     let parts = column.path().parts();
     if parts.first()?.to_lowercase() != name {
         return None;
@@ -127,7 +132,7 @@ fn word(field: &'static str, name: &str, leaf: usize, column: &ColumnDescriptor)
         (1, length) => bytes && LISTS.contains(&field) && (length <= 3 || answers),
         _ => false,
     };
-    fits.then_some(Word { field, leaf, numbers: (!bytes).then_some(kind) })
+    fits.then_some(TextColumn { field, leaf, numbers: (!bytes).then_some(kind) })
 }
 
 /// The names of all columns.

@@ -24,12 +24,12 @@ use crate::{Error, Result};
 const MAGIC: &[u8] = b"PAR1";
 
 /// Columns inside of each other.
-const MOST_DEPTH: usize = 64;
+const MAX_DEPTH: usize = 64;
 
 /// A file whose footer was read.
 #[derive(Debug)]
 pub(super) struct ParquetFile {
-    source: Arc<Source>,
+    source: Arc<SharedReader>,
     metadata: ParquetMetaData,
     /// The number of the first row of each row group, and of the row behind the last.
     starts: Vec<u64>,
@@ -65,7 +65,7 @@ impl ParquetFile {
             })?;
             starts.push(next);
         }
-        Ok(Self { source: Arc::new(Source(Arc::new(shared))), metadata, starts })
+        Ok(Self { source: Arc::new(SharedReader(Arc::new(shared))), metadata, starts })
     }
 
     pub fn path(&self) -> &Path {
@@ -213,7 +213,7 @@ fn look_over(footer: &[u8]) -> Result<(), ()> {
                 Ok(children) if children < count - index => open.push(children),
                 _ => fine = false,
             }
-            fine &= open.len() <= MOST_DEPTH;
+            fine &= open.len() <= MAX_DEPTH;
             if !fine {
                 return Err(Stop::Bad);
             }
@@ -226,15 +226,15 @@ fn look_over(footer: &[u8]) -> Result<(), ()> {
 /// The file as the library reads it: by position, so that threads do not disturb each other, and
 /// never past its end.
 #[derive(Debug)]
-struct Source(Arc<SharedFile>);
+struct SharedReader(Arc<SharedFile>);
 
-impl Length for Source {
+impl Length for SharedReader {
     fn len(&self) -> u64 {
         self.0.len()
     }
 }
 
-impl ChunkReader for Source {
+impl ChunkReader for SharedReader {
     type T = BufReader<At>;
 
     fn get_read(&self, start: u64) -> Parsed<Self::T> {
@@ -302,7 +302,7 @@ mod tests {
         assert_eq!(look_over(&footer(&[1; 60])[..100]), Err(()), "cut");
         // A chain that is too deep to be gone down.
         let deep = |depth: usize| [vec![1; depth], vec![0]].concat();
-        assert_eq!(look_over(&footer(&deep(MOST_DEPTH - 1))), Ok(()));
+        assert_eq!(look_over(&footer(&deep(MAX_DEPTH - 1))), Ok(()));
         assert_eq!(look_over(&footer(&deep(100_000))), Err(()));
     }
 }

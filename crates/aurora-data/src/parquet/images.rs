@@ -31,7 +31,7 @@ pub(super) struct ImageColumn {
     file: Arc<ParquetFile>,
     leaf: usize,
     /// Where the pages of each row group lie; looked up when the first of them is read.
-    groups: Vec<OnceLock<Result<Group, String>>>,
+    groups: Vec<OnceLock<Result<RowGroupPages, String>>>,
     /// What the pages of this file are kept under.
     number: u64,
     /// Held while a page is unpacked, so that threads that want the same one wait for it.
@@ -50,7 +50,8 @@ impl ImageColumn {
         let out = || format!("there is no row {}", row + 1);
         let (number, inside) = self.file.place(row).ok_or_else(out)?;
         let group = self.groups.get(number).ok_or_else(out)?;
-        let group = group.get_or_init(|| Group::new(&self.file, number, self.leaf)).as_ref()?;
+        let group =
+            group.get_or_init(|| RowGroupPages::new(&self.file, number, self.leaf)).as_ref()?;
         let index = group.pages.pages.partition_point(|page| page.first <= inside);
         let index = index.checked_sub(1).ok_or_else(out)?;
         let page = group.pages.pages.get(index).ok_or_else(out)?;
@@ -79,7 +80,7 @@ impl ImageColumn {
     fn page<'a>(
         &self,
         number: usize,
-        group: &'a Group,
+        group: &'a RowGroupPages,
         index: usize,
         page: &Page,
     ) -> Result<Known<'a>, String> {
@@ -146,7 +147,7 @@ impl ImageColumn {
 
 /// What is known of a row group.
 #[derive(Debug)]
-struct Group {
+struct RowGroupPages {
     pages: Pages,
     /// Of each page that was read once, where its pictures lie, if they can be read by their place.
     places: Vec<OnceLock<Option<Places>>>,
@@ -163,7 +164,7 @@ enum Known<'a> {
 /// Offset and length of each picture; none where there is no picture.
 type Places = Vec<Option<(u64, u64)>>;
 
-impl Group {
+impl RowGroupPages {
     fn new(file: &ParquetFile, number: usize, leaf: usize) -> Result<Self, String> {
         let pages = file.pages(number, leaf)?;
         let places = pages.pages.iter().map(|_| OnceLock::new()).collect();

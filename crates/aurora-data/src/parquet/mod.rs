@@ -27,9 +27,9 @@ mod pages;
 #[cfg(feature = "parquet")]
 mod rows;
 #[cfg(feature = "parquet")]
-mod thrift;
+mod text_columns;
 #[cfg(feature = "parquet")]
-mod words;
+mod thrift;
 
 use std::path::{Path, PathBuf};
 

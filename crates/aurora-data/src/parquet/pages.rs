@@ -7,14 +7,14 @@ use super::thrift::{I32, Reader, STRUCT, Stop};
 use crate::byte_source::SharedFile;
 
 /// Most bytes of a page when it is unpacked.
-const MOST_PAGE: u64 = 1 << 30;
+const MAX_PAGE_BYTES: u64 = 1 << 30;
 
 /// Most bytes that a byte of Snappy stands for: its longest copies are 64 bytes for three.
 const SNAPPY: u64 = 22;
 
 /// Bytes read for a header at first, and at most.
 const HEADER: u64 = 1 << 12;
-const MOST_HEADER: u64 = 1 << 24;
+const MAX_HEADER_BYTES: u64 = 1 << 24;
 
 /// A page of values.
 #[derive(Debug, Clone)]
@@ -80,13 +80,13 @@ pub(super) fn pages(file: &SharedFile, column: &ColumnChunkMetaData) -> Result<P
         }
         let most = match column.compression() {
             Compression::UNCOMPRESSED => packed,
-            Compression::SNAPPY => MOST_PAGE.min(packed.saturating_mul(SNAPPY) + 64),
-            _ => MOST_PAGE,
+            Compression::SNAPPY => MAX_PAGE_BYTES.min(packed.saturating_mul(SNAPPY) + 64),
+            _ => MAX_PAGE_BYTES,
         };
         if unpacked > most {
             return Err(format!(
                 "the page at byte {at} has {packed} bytes, to be unpacked to {unpacked}: more than \
-                 they can hold, or than the {MOST_PAGE} that are allowed; write smaller pages"
+                 they can hold, or than the {MAX_PAGE_BYTES} that are allowed; write smaller pages"
             ));
         }
         let values = positive(header.values.unwrap_or(0))?;
@@ -150,7 +150,7 @@ fn header(file: &SharedFile, at: u64, end: u64) -> Result<(Header, u64), String>
         let mut reader = Reader::new(&bytes);
         match parse(&mut reader) {
             Ok(header) => return Ok((header, reader.consumed() as u64)),
-            Err(Stop::End) if window < (end - at).min(MOST_HEADER) => window *= 8,
+            Err(Stop::End) if window < (end - at).min(MAX_HEADER_BYTES) => window *= 8,
             Err(_) => return Err(format!("there is no page at byte {at}; the file is damaged")),
         }
     }

@@ -9,11 +9,11 @@ use serde_json::{Map, Value};
 use super::columns::Columns;
 use super::file::ParquetFile;
 use super::images::ImageColumn;
-use super::words::{Cell, Cells, Room};
+use super::text_columns::{Cell, ColumnCells, TextBudget};
 use crate::byte_source::Archive;
 use crate::error::quoting;
 use crate::folder::Captions;
-use crate::formats::Row;
+use crate::formats::AnnotationRecord;
 use crate::on_error::SkipLog;
 use crate::{ByteSource, Error, Media, Result, Sample, Split};
 
@@ -47,7 +47,7 @@ pub(crate) fn read(
     }
     let images: Arc<dyn Archive> = Arc::new(ImageColumn::new(Arc::clone(&file), columns.image));
     let shard: Arc<str> = path.display().to_string().into();
-    let mut room = Room::new(file.len());
+    let mut budget = TextBudget::new(file.len());
     let mut samples = Vec::new();
     for (number, (start, group)) in file.groups().enumerate() {
         let rows = group.num_rows().unsigned_abs();
@@ -56,17 +56,18 @@ pub(crate) fn read(
         let len = own.map_or(1, |own| own.compressed_size().unsigned_abs() / rows.max(1)).max(1);
         let mut words = Vec::with_capacity(columns.words.len());
         for word in &columns.words {
-            let cells = Cells::new(&file, number, rows, word.leaf, word.numbers);
+            let cells = ColumnCells::new(&file, number, rows, word.leaf, word.numbers);
             words.push((word.field, cells.map_err(bad)?));
         }
-        let names = columns.path.map(|leaf| Cells::new(&file, number, rows, leaf, None));
+        let names = columns.path.map(|leaf| ColumnCells::new(&file, number, rows, leaf, None));
         let mut names = names.transpose().map_err(bad)?;
         let mut done = 0;
         while done < rows {
             let count = BATCH.min(rows - done);
-            room.next_batch();
-            let mut next =
-                |cells: &mut Cells<'_>| cells.next(count as usize, &mut room).map(Vec::into_iter);
+            budget.next_batch();
+            let mut next = |cells: &mut ColumnCells<'_>| {
+                cells.next(count as usize, &mut budget).map(Vec::into_iter)
+            };
             let mut paths = names.as_mut().map(&mut next).transpose().map_err(bad)?;
             let mut read = Vec::with_capacity(words.len());
             for (field, cells) in &mut words {
@@ -125,7 +126,9 @@ fn key(row: u64, path: Option<Cell>) -> String {
 }
 
 /// A row of its cells, by the rules that other tables have.
-fn row_of<'a>(cells: impl Iterator<Item = (&'a str, Option<Cell>)>) -> Result<Row, String> {
+fn row_of<'a>(
+    cells: impl Iterator<Item = (&'a str, Option<Cell>)>,
+) -> Result<AnnotationRecord, String> {
     let mut row = Map::new();
     for (field, cell) in cells {
         match cell.transpose().map_err(|reason| format!("{field}: {reason}"))? {

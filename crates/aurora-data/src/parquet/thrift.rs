@@ -7,7 +7,7 @@ pub(super) const LIST: u8 = 9;
 pub(super) const STRUCT: u8 = 12;
 
 /// Structs and lists inside of each other; a page header has three.
-const MOST_DEPTH: usize = 32;
+const MAX_DEPTH: usize = 32;
 
 /// Why reading ends early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl<'a> Reader<'a> {
     }
 
     fn skip(&mut self, kind: u8, depth: usize) -> Result<(), Stop> {
-        if depth > MOST_DEPTH {
+        if depth > MAX_DEPTH {
             return Err(Stop::Bad);
         }
         match kind {

@@ -15,10 +15,10 @@
 //! several rows; every question is a sample. In CSV and TSV, `|` stands between several captions,
 //! answers or keywords of a cell.
 
-use super::rows::Row;
+use super::records::AnnotationRecord;
 use super::{Entry, ImageLookup};
 
-pub(super) fn entry(row: &Row, images: &ImageLookup) -> Result<Entry, String> {
+pub(super) fn entry(row: &AnnotationRecord, images: &ImageLookup) -> Result<Entry, String> {
     let Some(name) = row.image.as_ref().or(row.clip_name.as_ref()) else {
         return Err("it names no picture; put its path under `image`".to_string());
     };

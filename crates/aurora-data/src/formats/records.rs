@@ -6,10 +6,10 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::quotes;
+use super::csv_quotes;
 use crate::on_error::SkipLog;
 use crate::question::{AnswerSet, QuestionId};
-use crate::sample::{Record, Texts};
+use crate::sample::{SampleRecord, Texts};
 use crate::{Error, Result, Split};
 
 /// What stands between several values in a cell of CSV or TSV.
@@ -41,7 +41,7 @@ pub(crate) fn names(field: &str) -> &'static [&'static str] {
 
 /// A row of any format. Other fields are allowed and ignored; one that is there twice is refused.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-pub(crate) struct Row {
+pub(crate) struct AnnotationRecord {
     #[serde(alias = "picture", alias = "file_name", alias = "path")]
     pub image: Option<String>,
     #[serde(alias = "clip")]
@@ -63,11 +63,11 @@ pub(crate) struct Row {
     pub source: Option<String>,
 }
 
-impl Row {
+impl AnnotationRecord {
     /// What the row says.
-    pub fn record(&self) -> Record {
+    pub fn record(&self) -> SampleRecord {
         let texts = |texts: &Option<Texts>| texts.as_ref().map(|t| t.as_slice().to_vec());
-        Record {
+        SampleRecord {
             caption: None,
             captions: texts(&self.caption),
             keywords: texts(&self.keywords).unwrap_or_default(),
@@ -82,7 +82,7 @@ impl Row {
     }
 
     /// The same; rows of one `image_id` are positives of each other.
-    pub fn image_record(&self) -> Record {
+    pub fn image_record(&self) -> SampleRecord {
         let mut record = self.record();
         if record.concept.is_none() {
             record.concept = self.image_id.as_ref().map(QuestionId::to_string);
@@ -93,9 +93,9 @@ impl Row {
 
 /// A row with its place in the file, for messages.
 #[derive(Debug)]
-pub(super) struct Placed {
+pub(super) struct PlacedRecord {
     pub place: String,
-    pub row: Row,
+    pub row: AnnotationRecord,
 }
 
 /// Reads every row of a file.
@@ -103,7 +103,7 @@ pub(super) struct Placed {
 /// # Errors
 /// A file that cannot be read, is not UTF-8, or whose rows cannot be told apart; a single row that
 /// cannot be read, `skips` decides about where the next one can be.
-pub(super) fn read(path: &Path, skips: &SkipLog) -> Result<Vec<Placed>> {
+pub(super) fn read(path: &Path, skips: &SkipLog) -> Result<Vec<PlacedRecord>> {
     let text = text(path)?;
     let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
     match extension.as_deref() {
@@ -137,18 +137,18 @@ pub(super) fn text(path: &Path) -> Result<String> {
 }
 
 /// A JSON list. It is parsed as a whole where every row of it can be used: to part it takes longer.
-fn list(path: &Path, text: &str, skips: &SkipLog) -> Result<Vec<Placed>> {
+fn list(path: &Path, text: &str, skips: &SkipLog) -> Result<Vec<PlacedRecord>> {
     let place = |index: usize| format!("row {}", index + 1);
-    if let Ok(rows) = serde_json::from_str::<Vec<Row>>(text) {
-        let placed = |(index, row)| Placed { place: place(index), row };
+    if let Ok(rows) = serde_json::from_str::<Vec<AnnotationRecord>>(text) {
+        let placed = |(index, row)| PlacedRecord { place: place(index), row };
         return Ok(rows.into_iter().enumerate().map(placed).collect());
     }
-    let members = Members::of(text)
+    let members = ListItems::of(text)
         .map_err(|e| Error::annotations(path, Some(e.line() as u64), &e.to_string()))?;
     let mut out = Vec::new();
     for (index, (member, (line, column))) in members.enumerate() {
         match serde_json::from_str(member) {
-            Ok(row) => out.push(Placed { place: place(index), row }),
+            Ok(row) => out.push(PlacedRecord { place: place(index), row }),
             Err(e) => {
                 let column = e.column() + if e.line() == 1 { column } else { 0 };
                 let at = format!("line {}, column {column}", line + e.line() - 1);
@@ -169,13 +169,13 @@ fn unread(error: &serde_json::Error, at: &str) -> String {
 
 /// The members of a JSON list as they stand in the text, each with the line in which it begins,
 /// counted from 1, and the columns before it.
-struct Members<'a> {
+struct ListItems<'a> {
     rest: &'a str,
     line: usize,
     column: usize,
 }
 
-impl<'a> Members<'a> {
+impl<'a> ListItems<'a> {
     /// # Errors
     /// A text that is no JSON or no list, wherever in it that shows.
     fn of(text: &'a str) -> serde_json::Result<Self> {
@@ -198,7 +198,7 @@ impl<'a> Members<'a> {
     }
 }
 
-impl<'a> Iterator for Members<'a> {
+impl<'a> Iterator for ListItems<'a> {
     type Item = (&'a str, (usize, usize));
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -213,12 +213,12 @@ impl<'a> Iterator for Members<'a> {
 }
 
 /// JSON lines.
-fn lines(path: &Path, text: &str, skips: &SkipLog) -> Result<Vec<Placed>> {
+fn lines(path: &Path, text: &str, skips: &SkipLog) -> Result<Vec<PlacedRecord>> {
     let mut out = Vec::new();
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let place = format!("line {}", index + 1);
         match serde_json::from_str(line) {
-            Ok(row) => out.push(Placed { place, row }),
+            Ok(row) => out.push(PlacedRecord { place, row }),
             Err(e) => {
                 let reason = unread(&e, &format!("column {}", e.column()));
                 refuse(path, place, reason, skips)?;
@@ -230,7 +230,7 @@ fn lines(path: &Path, text: &str, skips: &SkipLog) -> Result<Vec<Placed>> {
 
 /// A row of a table, every cell a text. Its columns go by the fields' usual names here.
 #[derive(Debug, Default, Deserialize)]
-struct Cells {
+struct CsvCells {
     image: Option<String>,
     clip_name: Option<String>,
     image_id: Option<String>,
@@ -245,15 +245,15 @@ struct Cells {
     source: Option<String>,
 }
 
-impl Cells {
-    fn row(self) -> Result<Row, String> {
+impl CsvCells {
+    fn row(self) -> Result<AnnotationRecord, String> {
         let parts =
             |cell: String| cell.split(BETWEEN).map(|part| part.trim().to_string()).collect();
         let id = |cell: String| match cell.parse() {
             Ok(number) => QuestionId::Number(number),
             Err(_) => QuestionId::Name(cell),
         };
-        Ok(Row {
+        Ok(AnnotationRecord {
             image: self.image,
             clip_name: self.clip_name,
             video_id: None,
@@ -276,10 +276,10 @@ impl Cells {
 }
 
 /// CSV or TSV. In TSV a quote is a letter like any other: there is nothing it would have to guard.
-fn separated(path: &Path, text: &str, between: u8, skips: &SkipLog) -> Result<Vec<Placed>> {
+fn separated(path: &Path, text: &str, between: u8, skips: &SkipLog) -> Result<Vec<PlacedRecord>> {
     let bad = |line, reason: String| Error::annotations(path, line, &reason);
     if between == b',' {
-        quotes::check(text).map_err(|(line, reason)| bad(Some(line), reason))?;
+        csv_quotes::check(text).map_err(|(line, reason)| bad(Some(line), reason))?;
     }
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(between)
@@ -318,11 +318,11 @@ fn separated(path: &Path, text: &str, between: u8, skips: &SkipLog) -> Result<Ve
             Ok(true) => {
                 let place = place(record.position().map(csv::Position::line));
                 let row = record
-                    .deserialize::<Cells>(Some(&fields))
+                    .deserialize::<CsvCells>(Some(&fields))
                     .map_err(|e| e.to_string())
-                    .and_then(Cells::row);
+                    .and_then(CsvCells::row);
                 match row {
-                    Ok(row) => out.push(Placed { place, row }),
+                    Ok(row) => out.push(PlacedRecord { place, row }),
                     Err(reason) => refuse(path, place, reason, skips)?,
                 }
             }
@@ -357,10 +357,11 @@ mod tests {
             assert_eq!(names.first(), Some(field));
             let read = |name: &str| {
                 let value = if *field == "split" { "test" } else { "x" };
-                serde_json::from_str::<Row>(&format!("{{\"{name}\": \"{value}\"}}")).unwrap()
+                serde_json::from_str::<AnnotationRecord>(&format!("{{\"{name}\": \"{value}\"}}"))
+                    .unwrap()
             };
             for name in *names {
-                assert_ne!(read(name), Row::default(), "{name}");
+                assert_ne!(read(name), AnnotationRecord::default(), "{name}");
                 assert_eq!(read(name), read(field), "{name}");
             }
         }

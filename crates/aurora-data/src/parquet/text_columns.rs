@@ -9,42 +9,46 @@ use serde_json::Value;
 use super::file::{ParquetFile, contained};
 
 /// Most bytes of a text, as beside a picture in a shard.
-const MOST_TEXT: usize = 16 << 20;
+const MAX_TEXT_BYTES: usize = 16 << 20;
 
 /// Most bytes of the texts of a batch, over all columns. A text takes its own bytes here for every row
 /// that has it, and in the file once.
-const MOST_TEXTS: u64 = 256 << 20;
+const MAX_BATCH_TEXT_BYTES: u64 = 256 << 20;
 
 /// Most bytes of the texts of a file: so much, or so many times its own length. Beside a picture, a
 /// text is short.
-const MOST_IN_FILE: (u64, u64) = (1 << 30, 16);
+const MAX_FILE_TEXT_BYTES: (u64, u64) = (1 << 30, 16);
 
 /// What is left for texts.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct TextBudget {
     batch: u64,
     file: u64,
 }
 
-impl Room {
+impl TextBudget {
     /// Room for the texts of a file of `len` bytes.
     pub fn new(len: u64) -> Self {
-        let (least, times) = MOST_IN_FILE;
-        Self { batch: MOST_TEXTS, file: least.max(len.saturating_mul(times)) }
+        let (least, times) = MAX_FILE_TEXT_BYTES;
+        Self { batch: MAX_BATCH_TEXT_BYTES, file: least.max(len.saturating_mul(times)) }
     }
 
     /// Begins the next batch.
     pub fn next_batch(&mut self) {
-        self.batch = MOST_TEXTS;
+        self.batch = MAX_BATCH_TEXT_BYTES;
     }
 
     fn take(&mut self, bytes: u64) -> Parsed<()> {
         let left = self.batch.checked_sub(bytes).zip(self.file.checked_sub(bytes));
         let (batch, file) = left.ok_or_else(|| {
             let most = if bytes > self.batch {
-                format!("{} MiB in rows that are read together", MOST_TEXTS >> 20)
+                format!("{} MiB in rows that are read together", MAX_BATCH_TEXT_BYTES >> 20)
             } else {
-                format!("{} GiB, or {} times the file", MOST_IN_FILE.0 >> 30, MOST_IN_FILE.1)
+                format!(
+                    "{} GiB, or {} times the file",
+                    MAX_FILE_TEXT_BYTES.0 >> 30,
+                    MAX_FILE_TEXT_BYTES.1
+                )
             };
             ParquetError::General(format!(
                 "with its texts, the columns of words hold more than {most}; write the \
@@ -60,22 +64,22 @@ impl Room {
 pub(super) type Cell = Result<Value, String>;
 
 /// Reads a column of a row group on and on.
-pub(super) struct Cells<'a> {
+pub(super) struct ColumnCells<'a> {
     file: &'a ParquetFile,
     place: (usize, usize),
     list: bool,
     /// Rows that the library is asked for at once.
     step: usize,
-    column: Column,
+    column: TypedColumn,
 }
 
-enum Column {
+enum TypedColumn {
     Texts(ColumnReaderImpl<ByteArrayType>),
     Small(ColumnReaderImpl<Int32Type>),
     Large(ColumnReaderImpl<Int64Type>),
 }
 
-impl<'a> Cells<'a> {
+impl<'a> ColumnCells<'a> {
     /// # Errors
     /// Pages that cannot be where, and as long as, the file says.
     pub fn new(
@@ -89,14 +93,14 @@ impl<'a> Cells<'a> {
         // Elsewhere the library's texts are parts of a page, which it has anyway; here it makes each
         // anew, as long as its page at most.
         let prefixed = pages.pages.iter().filter(|page| page.prefixed);
-        let step = prefixed.map(|page| MOST_TEXTS / page.unpacked.max(1)).min();
+        let step = prefixed.map(|page| MAX_BATCH_TEXT_BYTES / page.unpacked.max(1)).min();
         let step = step.map_or(usize::MAX, |step| step.max(1) as usize);
         let place = (group, leaf);
         let column = contained(|| {
             Ok(match numbers {
-                None => Column::Texts(file.column(place, rows, None)?),
-                Some(Type::INT32) => Column::Small(file.column(place, rows, None)?),
-                Some(_) => Column::Large(file.column(place, rows, None)?),
+                None => TypedColumn::Texts(file.column(place, rows, None)?),
+                Some(Type::INT32) => TypedColumn::Small(file.column(place, rows, None)?),
+                Some(_) => TypedColumn::Large(file.column(place, rows, None)?),
             })
         });
         let column = column.map_err(|reason| file.fault(group, leaf, &reason))?;
@@ -107,21 +111,27 @@ impl<'a> Cells<'a> {
     ///
     /// # Errors
     /// A page that cannot be read, and texts for which there is no `room`, with the place.
-    pub fn next(&mut self, count: usize, room: &mut Room) -> Result<Vec<Cell>, String> {
+    pub fn next(&mut self, count: usize, budget: &mut TextBudget) -> Result<Vec<Cell>, String> {
         let rows = (count, self.step.min(count));
         let (list, leaf) = (self.list, self.file.leaf(self.place.1));
         let top = leaf.max_def_level();
         let cells = contained(|| match &mut self.column {
-            Column::Texts(column) => {
-                let room = |texts: &[ByteArray]| {
+            TypedColumn::Texts(column) => {
+                let budget = |texts: &[ByteArray]| {
                     let lengths = texts.iter().map(ByteArray::len);
                     // What is longer is refused by its row, and not copied.
-                    room.take(lengths.filter(|&len| len <= MOST_TEXT).map(|len| len as u64).sum())
+                    budget.take(
+                        lengths.filter(|&len| len <= MAX_TEXT_BYTES).map(|len| len as u64).sum(),
+                    )
                 };
-                cells(column, rows, (top, list), room, text)
+                cells(column, rows, (top, list), budget, text)
             }
-            Column::Small(column) => cells(column, rows, (top, list), |_| Ok(()), |n| Ok(n.into())),
-            Column::Large(column) => cells(column, rows, (top, list), |_| Ok(()), |n| Ok(n.into())),
+            TypedColumn::Small(column) => {
+                cells(column, rows, (top, list), |_| Ok(()), |n| Ok(n.into()))
+            }
+            TypedColumn::Large(column) => {
+                cells(column, rows, (top, list), |_| Ok(()), |n| Ok(n.into()))
+            }
         });
         let cells = cells.and_then(|cells| {
             let enough = cells.len() == count;
@@ -133,8 +143,8 @@ impl<'a> Cells<'a> {
 
 fn text(bytes: ByteArray) -> Cell {
     match bytes.as_utf8() {
-        Ok(text) if text.len() <= MOST_TEXT => Ok(Value::from(text)),
-        Ok(text) => Err(format!("a text has {} bytes, more than {MOST_TEXT}", text.len())),
+        Ok(text) if text.len() <= MAX_TEXT_BYTES => Ok(Value::from(text)),
+        Ok(text) => Err(format!("a text has {} bytes, more than {MAX_TEXT_BYTES}", text.len())),
         Err(_) => Err("a text is not UTF-8".to_string()),
     }
 }
@@ -145,7 +155,7 @@ fn cells<T: DataType>(
     column: &mut ColumnReaderImpl<T>,
     (count, step): (usize, usize),
     (top, list): (i16, bool),
-    mut room: impl FnMut(&[T::T]) -> Parsed<()>,
+    mut budget: impl FnMut(&[T::T]) -> Parsed<()>,
     of: impl Fn(T::T) -> Cell,
 ) -> Parsed<Vec<Cell>> {
     let mut out: Vec<Cell> = Vec::with_capacity(count);
@@ -154,7 +164,7 @@ fn cells<T: DataType>(
         let wanted = step.min(count - out.len());
         let (read, _, levels) =
             column.read_records(wanted, Some(&mut there), Some(&mut begins), &mut values)?;
-        room(&values)?;
+        budget(&values)?;
         let mut values = values.into_iter();
         for at in 0..levels {
             // Without optional columns there are no levels: everything is there.
@@ -187,16 +197,16 @@ mod tests {
     #[test]
     fn there_is_room_in_a_batch_and_in_a_file() {
         let said = |result: Parsed<()>| result.unwrap_err().to_string();
-        let mut room = Room::new(9);
-        room.take(MOST_TEXTS - 1).unwrap();
-        room.take(1).unwrap();
-        assert!(said(room.take(1)).contains("256 MiB in rows that are read together"));
+        let mut budget = TextBudget::new(9);
+        budget.take(MAX_BATCH_TEXT_BYTES - 1).unwrap();
+        budget.take(1).unwrap();
+        assert!(said(budget.take(1)).contains("256 MiB in rows that are read together"));
         for _ in 1..4 {
-            room.next_batch();
-            room.take(MOST_TEXTS).unwrap();
+            budget.next_batch();
+            budget.take(MAX_BATCH_TEXT_BYTES).unwrap();
         }
-        room.next_batch();
-        assert!(said(room.take(1)).contains("1 GiB, or 16 times the file"));
-        assert_eq!(Room::new(1 << 40).file, 1 << 44);
+        budget.next_batch();
+        assert!(said(budget.take(1)).contains("1 GiB, or 16 times the file"));
+        assert_eq!(TextBudget::new(1 << 40).file, 1 << 44);
     }
 }
