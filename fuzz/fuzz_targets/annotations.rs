@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use aurora_data::source::Options;
+use aurora_data::source::ReadOptions;
 use aurora_data::{Format, OnError, SkipLog, formats};
 use libfuzzer_sys::fuzz_target;
 
@@ -34,7 +34,7 @@ fuzz_target!(|bytes: &[u8]| {
         let path = folder.path().join(NAMES[first as usize % NAMES.len()]);
         std::fs::write(&path, bytes).expect("a file");
         let format = FORMATS[first as usize / NAMES.len() % FORMATS.len()];
-        let options = Options { format, ..Options::default() };
+        let options = ReadOptions { format, ..ReadOptions::default() };
         let policy = if first & 0x80 == 0 { OnError::Stop } else { OnError::Skip };
         match formats::read(&path, &options, &SkipLog::new(policy, 1000)) {
             Ok(samples) => {

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use crate::caption::{Keywords, compose};
 use crate::folder::Captions;
 use crate::on_error::SkipLog;
-use crate::source::{self, Options};
+use crate::source::{self, ReadOptions};
 use crate::transform::Transform;
 use crate::video::clip;
 use crate::{ByteSource, Error, Image, Media, Result, Sample, Split};
@@ -122,7 +122,7 @@ impl Dataset {
     /// # Errors
     /// Those of [`source::read`] and [`Self::new`].
     pub fn open<P: AsRef<Path>>(paths: &[P], captions: Captions, decode: Decode) -> Result<Self> {
-        let options = Options { captions, ..Options::default() };
+        let options = ReadOptions { captions, ..ReadOptions::default() };
         let mut samples = Vec::new();
         for path in paths {
             samples.extend(source::read(path.as_ref(), &options, &SkipLog::default())?);

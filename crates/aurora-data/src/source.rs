@@ -17,7 +17,7 @@ const ANNOTATIONS: &[&str] = &["json", "jsonl", "csv", "tsv"];
 
 /// How something is to be read.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub struct ReadOptions {
     /// Folders that the paths in annotations begin at, looked through in this order; none: the
     /// folder that the annotations lie in.
     pub image_roots: Vec<PathBuf>,
@@ -33,7 +33,7 @@ pub struct Options {
 /// # Errors
 /// Those of [`shard::read`], [`folder::read`] and [`formats::read`]; a Parquet file that is damaged,
 /// or any where the feature `parquet` is off.
-pub fn read(path: &Path, options: &Options, skips: &SkipLog) -> Result<Vec<Sample>> {
+pub fn read(path: &Path, options: &ReadOptions, skips: &SkipLog) -> Result<Vec<Sample>> {
     let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
     if path.is_dir() {
         match table(path)? {
@@ -42,7 +42,7 @@ pub fn read(path: &Path, options: &Options, skips: &SkipLog) -> Result<Vec<Sampl
                     Format::Auto => Format::Table,
                     given => given,
                 };
-                formats::read(&table, &Options { format, ..options.clone() }, skips)
+                formats::read(&table, &ReadOptions { format, ..options.clone() }, skips)
             }
             _ => match parquet::files(path)?.as_slice() {
                 [] => folder::read_with(path, options.captions, skips),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use aurora_data::source::Options;
+use aurora_data::source::ReadOptions;
 use aurora_data::video::Method;
 use aurora_data::write::Encoding;
 use aurora_data::{Captions, Format, OnError};
@@ -62,8 +62,8 @@ pub struct ReadingArgs {
 
 impl ReadingArgs {
     /// For the readers.
-    pub fn options(&self) -> Options {
-        Options {
+    pub fn options(&self) -> ReadOptions {
+        ReadOptions {
             image_roots: self.pictures.clone(),
             format: self.format.0,
             captions: Captions::Required,

@@ -14,7 +14,7 @@ pub use report::{
 };
 
 use crate::on_error::{OnError, SkipLog, Skipped};
-use crate::source::{self, Options};
+use crate::source::{self, ReadOptions};
 use crate::{Result, Sample, Tokenizer};
 
 /// Sides shorter than this are told: a patch of a vision tower is 16 pixels wide.
@@ -39,7 +39,7 @@ pub struct CheckOutcome {
 /// When a path is not there, or the tokenizer refuses a word. What is broken is in the report.
 pub fn check(
     paths: &[PathBuf],
-    reading: &Options,
+    reading: &ReadOptions,
     (tokenizer, limit): (&Tokenizer, usize),
     progress: &(dyn Fn(&str, u64, u64) + Sync),
 ) -> Result<CheckOutcome> {

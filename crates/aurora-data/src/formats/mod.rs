@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::on_error::SkipLog;
 use crate::sample::SampleRecord;
-use crate::source::Options;
+use crate::source::ReadOptions;
 use crate::{Error, Media, Result, Sample, Split};
 
 use image_lookup::ImageLookup;
@@ -106,7 +106,7 @@ struct Entry {
 /// # Errors
 /// A file that cannot be read, is not UTF-8 or not of its format, with the line; with a policy that
 /// stops, the first row that cannot be used.
-pub fn read(path: &Path, options: &Options, skips: &SkipLog) -> Result<Vec<Sample>> {
+pub fn read(path: &Path, options: &ReadOptions, skips: &SkipLog) -> Result<Vec<Sample>> {
     let rows = records::read(path, skips)?;
     let beside = || path.parent().unwrap_or(Path::new("")).to_path_buf();
     let roots = match options.image_roots.as_slice() {

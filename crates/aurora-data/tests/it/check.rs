@@ -6,12 +6,12 @@ use std::sync::Mutex;
 
 use crate::common::encoded_image;
 use aurora_data::check::{Report, check};
-use aurora_data::source::Options;
+use aurora_data::source::ReadOptions;
 use aurora_data::{Captions, embedded};
 use image::ImageFormat::Png;
 
 fn look(paths: &[PathBuf]) -> Report {
-    let reading = Options { captions: Captions::Required, ..Options::default() };
+    let reading = ReadOptions { captions: Captions::Required, ..ReadOptions::default() };
     let told = Mutex::new(Vec::new());
     let progress = |what: &str, done: u64, total: u64| {
         assert!(done <= total);
@@ -149,6 +149,7 @@ fn files_without_splits_are_parts_and_paths_must_be_there() {
     assert_eq!(report.same_image.leaks.len(), 1);
     let missing = [folder.path().join("three")];
     let tokenizer = embedded::vocabulary().unwrap();
-    let error = check(&missing, &Options::default(), (&tokenizer, 8), &|_, _, _| {}).unwrap_err();
+    let error =
+        check(&missing, &ReadOptions::default(), (&tokenizer, 8), &|_, _, _| {}).unwrap_err();
     assert!(error.to_string().contains("three"), "{error}");
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::common::{answers, encoded_image};
 use aurora_data::formats::vqa::{VISUAL_GENOME_WEIGHT, answer_list};
-use aurora_data::source::{self, Options};
+use aurora_data::source::{self, ReadOptions};
 use aurora_data::{Format, Media, QuestionId, Sample, SkipLog};
 use image::ImageFormat::Jpeg;
 
@@ -14,7 +14,7 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats").join(name)
 }
 
-fn read(path: &Path, options: &Options) -> Vec<Sample> {
+fn read(path: &Path, options: &ReadOptions) -> Vec<Sample> {
     source::read(path, options, &SkipLog::default()).unwrap()
 }
 
@@ -39,8 +39,8 @@ fn images() -> tempfile::TempDir {
     folder
 }
 
-fn options(folder: &tempfile::TempDir) -> Options {
-    Options { image_roots: vec![folder.path().to_path_buf()], ..Options::default() }
+fn options(folder: &tempfile::TempDir) -> ReadOptions {
+    ReadOptions { image_roots: vec![folder.path().to_path_buf()], ..ReadOptions::default() }
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn coco() {
 fn flickr30k_takes_the_base_name() {
     let folder = images();
     for format in [Format::Auto, Format::Flickr30k] {
-        let options = Options { format, ..options(&folder) };
+        let options = ReadOptions { format, ..options(&folder) };
         let samples = read(&fixture("flickr30k_train.json"), &options);
         assert_eq!(samples[0].key, "1000092795.jpg");
         assert_eq!(samples[0].concept.as_deref(), Some("0"));
@@ -70,7 +70,7 @@ fn flickr30k_takes_the_base_name() {
         assert_eq!(samples[0].captions.len(), 5);
     }
     // As COCO the path would be taken whole, and the error says where it was looked for.
-    let options = Options { format: Format::Coco, ..options(&folder) };
+    let options = ReadOptions { format: Format::Coco, ..options(&folder) };
     let path = fixture("flickr30k_train.json");
     let error = source::read(&path, &options, &SkipLog::default()).unwrap_err().to_string();
     let looked = folder.path().join("flickr30k-images/1000092795.jpg");
@@ -88,7 +88,7 @@ fn clips_are_folders_of_frames_or_videos() {
     assert_eq!(samples[0].concept, samples[1].concept);
     assert!(matches!(&samples[0].media, Media::Frames(frames) if frames.len() == 2));
     assert!(matches!(&samples[2].media, Media::Video(_)));
-    let options = Options { format: Format::Didemo, ..options(&folder) };
+    let options = ReadOptions { format: Format::Didemo, ..options(&folder) };
     let samples = read(&fixture("didemo_test.jsonl"), &options);
     assert!(matches!(&samples[0].media, Media::Video(_)));
     assert_eq!(samples[0].captions[0].split(' ').count(), 40, "a paragraph keeps 40 words");

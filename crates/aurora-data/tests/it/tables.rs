@@ -7,19 +7,19 @@ use std::sync::Arc;
 
 use crate::common::{answers, encoded_image};
 use aurora_data::formats::vqa::answer_list;
-use aurora_data::source::{self, Options};
+use aurora_data::source::{self, ReadOptions};
 use aurora_data::{
     ByteSource, Captions, Dataset, Decode, Error, Media, OnError, Sample, SkipLog, Split,
 };
 use image::ImageFormat::Png;
 use proptest::prelude::*;
 
-fn read(path: &Path, options: &Options) -> Vec<Sample> {
+fn read(path: &Path, options: &ReadOptions) -> Vec<Sample> {
     source::read(path, options, &SkipLog::default()).unwrap()
 }
 
 fn refused(path: &Path) -> String {
-    let options = Options { captions: Captions::Required, ..Options::default() };
+    let options = ReadOptions { captions: Captions::Required, ..ReadOptions::default() };
     source::read(path, &options, &SkipLog::default()).unwrap_err().to_string()
 }
 
@@ -55,7 +55,7 @@ fn a_persons_own_table_in_three_forms() {
     ];
     for (name, table) in forms {
         let folder = own(name, table);
-        let options = Options { captions: Captions::Required, ..Options::default() };
+        let options = ReadOptions { captions: Captions::Required, ..ReadOptions::default() };
         let samples = read(folder.path(), &options);
         assert_eq!(samples.len(), 3, "{name}");
         assert_eq!(samples[0].captions, ["one", "two", "three"], "{name}");
@@ -76,7 +76,7 @@ fn a_persons_own_table_in_three_forms() {
 fn a_video_that_a_row_names() {
     let folder = own("captions.csv", b"image,caption\nb.gif,it moves\n");
     fs::write(folder.path().join("b.gif"), b"GIF89a").unwrap();
-    let options = Options { captions: Captions::Required, ..Options::default() };
+    let options = ReadOptions { captions: Captions::Required, ..ReadOptions::default() };
     assert!(matches!(read(folder.path(), &options)[0].media, Media::Video(_)));
 }
 
@@ -84,7 +84,7 @@ fn a_video_that_a_row_names() {
 #[test]
 fn questions_about_clips() {
     let folder = own("asked.csv", b"clip,question,answer\nwalk,what is it?,a walk\n");
-    let samples = read(&folder.path().join("asked.csv"), &Options::default());
+    let samples = read(&folder.path().join("asked.csv"), &ReadOptions::default());
     assert!(matches!(&samples[0].media, Media::Frames(frames) if frames.len() == 2));
     assert_eq!(samples[0].question.as_ref().unwrap().text, "what is it?");
     assert_eq!(answers(&samples[0]), [("a walk", 1.0)]);
@@ -94,7 +94,7 @@ fn questions_about_clips() {
 fn long_captions_are_cut_and_quotes_in_tsv_are_letters() {
     let long = "word ".repeat(100_000);
     let folder = own("captions.tsv", format!("image\tcaption\na.png\ta 5\" {long}\n").as_bytes());
-    let options = Options { captions: Captions::Required, ..Options::default() };
+    let options = ReadOptions { captions: Captions::Required, ..ReadOptions::default() };
     let samples = read(folder.path(), &options);
     assert!(samples[0].captions[0].starts_with("a 5 word word"));
     assert_eq!(samples[0].captions[0].split(' ').count(), 30);
@@ -189,7 +189,7 @@ fn what_is_wrong_is_told_with_file_and_line() {
 fn skipping_lists_and_stops_past_the_limit() {
     let table = b"image,caption\na.png,x\nb.png,y\n../c.png,z\na.png,x,y\nwalk,w\n";
     let folder = own("captions.csv", table);
-    let options = Options { captions: Captions::Required, ..Options::default() };
+    let options = ReadOptions { captions: Captions::Required, ..ReadOptions::default() };
     let skips = SkipLog::new(OnError::Skip, 3);
     let samples = source::read(folder.path(), &options, &skips).unwrap();
     assert_eq!(samples.len(), 2);
@@ -215,7 +215,7 @@ fn skipping_rows_of_a_json_list() {
     let folder = own("list.json", list.as_bytes());
     let path = folder.path().join("list.json");
     let skips = SkipLog::new(OnError::Skip, 9);
-    let samples = source::read(&path, &Options::default(), &skips).unwrap();
+    let samples = source::read(&path, &ReadOptions::default(), &skips).unwrap();
     assert_eq!(samples.len(), 3);
     assert!(samples.iter().all(|sample| sample.captions == ["a, [ red ] {apple}"]));
     let listed: Vec<String> = skips.list().iter().map(ToString::to_string).collect();
@@ -229,7 +229,7 @@ fn skipping_rows_of_a_json_list() {
     for (line, part) in listed.iter().zip(says) {
         assert!(line.contains(part), "{line}");
     }
-    let error = source::read(&path, &Options::default(), &SkipLog::default()).unwrap_err();
+    let error = source::read(&path, &ReadOptions::default(), &SkipLog::default()).unwrap_err();
     assert!(matches!(&error, Error::Row { place, .. } if place == "row 2"), "{error}");
 }
 
@@ -237,7 +237,7 @@ fn skipping_rows_of_a_json_list() {
 fn skipping_in_folders_and_shards() {
     let folder = own("none.txt", b"a caption alone");
     fs::write(folder.path().join("walk.txt"), b"w").unwrap();
-    let options = Options { captions: Captions::Required, ..Options::default() };
+    let options = ReadOptions { captions: Captions::Required, ..ReadOptions::default() };
     let skips = SkipLog::new(OnError::Skip, 9);
     let samples = source::read(folder.path(), &options, &skips).unwrap();
     assert_eq!(samples.len(), 1);
@@ -312,7 +312,7 @@ proptest! {
         let path = folder.path().join(format!("t.{extension}"));
         fs::write(&path, &bytes).unwrap();
         let skips = SkipLog::new(if skip { OnError::Skip } else { OnError::Stop }, 5);
-        if let Ok(samples) = source::read(&path, &Options::default(), &skips) {
+        if let Ok(samples) = source::read(&path, &ReadOptions::default(), &skips) {
             prop_assert!(!samples.is_empty());
             for sample in samples {
                 for content in sample.media.contents() {

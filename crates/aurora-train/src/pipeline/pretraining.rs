@@ -52,7 +52,8 @@ pub fn pretrain(
     // Batches are drawn on the CPU and moved: the teachers' views are more than a step needs.
     let teachers = TeacherFeatures::read(Path::new(&config.pretrain.teachers), &Device::Cpu)?;
     let tokens = Arc::new(embedded::vocabulary()?);
-    let reading = source::Options { captions: Captions::Required, ..source::Options::default() };
+    let reading =
+        source::ReadOptions { captions: Captions::Required, ..source::ReadOptions::default() };
     let open = |names, split| open(names, split, &reading, &SkipLog::default());
     let validation = open(&config.data.validation, Split::Validation)?;
     let test = open(&config.data.test, Split::Test)?;

@@ -46,7 +46,7 @@ impl DataSplits {
 pub fn open(
     names: &OneOrMany,
     split: Split,
-    reading: &source::Options,
+    reading: &source::ReadOptions,
     skips: &SkipLog,
 ) -> Result<Dataset> {
     let mut samples = match names.as_slice() {
@@ -67,7 +67,7 @@ pub fn open(
     Ok(Dataset::new_with(samples, decode, skips)?)
 }
 
-fn read(paths: &[String], reading: &source::Options, skips: &SkipLog) -> Result<Vec<Sample>> {
+fn read(paths: &[String], reading: &source::ReadOptions, skips: &SkipLog) -> Result<Vec<Sample>> {
     let mut samples = Vec::new();
     for path in paths.iter().map(Path::new) {
         samples.extend(source::read(path, reading, skips)?);
@@ -77,8 +77,8 @@ fn read(paths: &[String], reading: &source::Options, skips: &SkipLog) -> Result<
 
 impl DataSection {
     /// How its files are read.
-    pub fn reading(&self) -> source::Options {
-        source::Options {
+    pub fn reading(&self) -> source::ReadOptions {
+        source::ReadOptions {
             image_roots: self.image_root.iter().map(PathBuf::from).collect(),
             format: self.format,
             captions: Captions::Required,

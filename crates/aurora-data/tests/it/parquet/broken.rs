@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ::parquet::basic::{Compression, Encoding, ZstdLevel};
 use ::parquet::file::properties::{WriterProperties, WriterVersion};
-use aurora_data::source::{self, Options};
+use aurora_data::source::{self, ReadOptions};
 use aurora_data::{OnError, SkipLog};
 use image::ImageFormat::Png;
 use proptest::prelude::*;
@@ -122,7 +122,7 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let path = at(&folder, "a.parquet", &data);
         let skips = SkipLog::new(OnError::Skip, 9);
-        if let Ok(samples) = source::read(&path, &Options::default(), &skips) {
+        if let Ok(samples) = source::read(&path, &ReadOptions::default(), &skips) {
             prop_assert!(samples.len() <= data.len());
             for sample in samples.iter().chain(samples.iter().rev()) {
                 let _ = bytes(sample);

@@ -1,7 +1,7 @@
 //! Which column is what.
 
 use aurora_data::SkipLog;
-use aurora_data::source::{self, Options};
+use aurora_data::source::{self, ReadOptions};
 use image::ImageFormat::Png;
 
 use super::made::{at, bytes, columns, read};
@@ -68,5 +68,5 @@ fn columns_are_found_by_type_and_name() {
     }
     // For searching, no words are needed.
     let path = at(&folder, "a.parquet", &columns(&group("image"), &[&png]));
-    assert_eq!(source::read(&path, &Options::default(), &SkipLog::default()).unwrap().len(), 1);
+    assert_eq!(source::read(&path, &ReadOptions::default(), &SkipLog::default()).unwrap().len(), 1);
 }

@@ -8,14 +8,14 @@ use ::parquet::data_type::{ByteArray, ByteArrayType};
 use ::parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 use ::parquet::file::writer::SerializedFileWriter;
 use ::parquet::schema::parser::parse_message_type;
-use aurora_data::source::{self, Options};
+use aurora_data::source::{self, ReadOptions};
 use aurora_data::{Captions, Result, Sample, SkipLog};
 use image::ImageFormat::Png;
 
 use crate::common::encoded_image;
 
-pub fn options() -> Options {
-    Options { captions: Captions::Required, ..Options::default() }
+pub fn options() -> ReadOptions {
+    ReadOptions { captions: Captions::Required, ..ReadOptions::default() }
 }
 
 pub fn read(path: &Path) -> Result<Vec<Sample>> {
