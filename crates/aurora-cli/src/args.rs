@@ -83,11 +83,11 @@ Examples:
 A lone config.json needs no weights. With settings, shows what a run with them would train.")]
     Inspect(InspectArgs),
 
-    /// Write an adapter in another library's form
+    /// Write an adapter in another library's format
     #[command(after_help = "\
 Examples:
-  aurora export runs/quickstart/adapter --as peft-lora --out exported --drop-gates
-  aurora export runs/mine/adapter --as peft-lora --backbone models/blip-itm-base-coco --out exported
+  aurora export runs/quickstart/adapter --format peft-lora --out exported --drop-gates
+  aurora export runs/mine/adapter --format peft-lora --backbone models/blip-itm-base-coco --out exported
 
 A LoRA has no place for gates and context: an adapter in which they have opened is refused unless
 --drop-gates leaves them out, which changes its outputs.")]
@@ -106,7 +106,7 @@ A checkpoint of the reference code has its backbone inside and needs none.")]
     #[command(after_help = "\
 Examples:
   aurora merge runs/quickstart/adapter --out merged
-  aurora merge runs/mine/adapter --backbone models/blip-itm-base-coco --as hugging-face --out merged
+  aurora merge runs/mine/adapter --backbone models/blip-itm-base-coco --format transformers --out merged
 
 Writes a backbone, and where the adapter has gates or context, which are no weights, an adapter/ in
 it that holds those alone.")]
@@ -270,16 +270,16 @@ pub struct BaseArgs {
     pub image_size: Option<usize>,
 }
 
-/// An adapter to be written in another form.
+/// An adapter to be written in another format.
 #[derive(Debug, Args)]
 pub struct ExportArgs {
     /// The adapter's folder
     #[arg(value_name = "ADAPTER")]
     pub adapter: PathBuf,
 
-    /// The form
-    #[arg(long = "as", value_name = "FORM")]
-    pub form: ExportForm,
+    /// The format
+    #[arg(long, value_name = "FORMAT")]
+    pub format: ExportFormat,
 
     /// Leave gates and context out, although they have opened
     #[arg(long)]
@@ -305,32 +305,32 @@ pub struct MergeArgs {
     #[command(flatten)]
     pub base: BaseArgs,
 
-    /// The form
-    #[arg(long = "as", value_name = "FORM", default_value = "aurora")]
-    pub form: BackboneForm,
+    /// The format
+    #[arg(long, value_name = "FORMAT", default_value = "aurora")]
+    pub format: BackboneFormat,
 
     /// The folder to write; it must be empty or not be there yet
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
 }
 
-/// Forms that a backbone can be written in.
+/// Formats that a backbone can be written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum BackboneForm {
+pub enum BackboneFormat {
     /// A backbone's folder of this program
     Aurora,
     /// A folder that transformers loads
-    HuggingFace,
+    Transformers,
 }
 
-/// Forms that an adapter can be exported in.
+/// Formats that an adapter can be exported in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ExportForm {
+pub enum ExportFormat {
     /// A LoRA folder of Hugging Face's PEFT
     PeftLora,
 }
 
-/// An adapter in another form.
+/// An adapter in another format.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
     /// A LoRA folder of PEFT's, or a checkpoint of the reference code

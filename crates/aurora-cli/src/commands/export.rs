@@ -1,4 +1,4 @@
-//! `aurora export`: an adapter in another library's form.
+//! `aurora export`: an adapter in another library's format.
 
 use anyhow::Result;
 use aurora_layers::peft::export_lora;
@@ -6,19 +6,19 @@ use aurora_layers::{AdapterConfig, AdapterFolder, load_adapter};
 use candle_core::Device;
 
 use super::shared::{check_empty, write_whole};
-use crate::args::{ExportArgs, ExportForm};
+use crate::args::{ExportArgs, ExportFormat};
 use crate::{model, output};
 
 /// Runs the command.
 ///
 /// # Errors
-/// An adapter that does not fit its backbone or that the form cannot hold, a folder that is not empty.
+/// An adapter that does not fit its backbone or that the format cannot hold, a folder that is not empty.
 pub fn run(args: &ExportArgs) -> Result<()> {
     check_empty(&args.out)?;
     let about = AdapterFolder::read(&args.adapter)?;
     let (name, backbone) = model::base(&args.base, &about.base_model_name_or_path)?;
     let tuned = load_adapter(&args.adapter, &backbone, &Device::Cpu)?;
-    let ExportForm::PeftLora = args.form;
+    let ExportFormat::PeftLora = args.format;
     export_lora(&args.out, &tuned, &backbone.config, &name, args.drop_gates)?;
     let dropped = args.drop_gates
         && (about.adapter_config.gated_query || about.adapter_config.context_slots > 0);
@@ -48,6 +48,6 @@ fn lora_card(adapter_config: &AdapterConfig, base: &str, dropped: bool) -> Strin
          ```python\nfrom peft import PeftModel\nfrom transformers import BlipForImageTextRetrieval\n\n\
          backbone = BlipForImageTextRetrieval.from_pretrained(\"PATH OF THE BACKBONE\")\n\
          model = PeftModel.from_pretrained(backbone, \"PATH OF THIS FOLDER\")\n```\n\n\
-         The backbone has to be the Hugging Face form of the same weights.\n"
+         The backbone has to be the Hugging Face format of the same weights.\n"
     )
 }

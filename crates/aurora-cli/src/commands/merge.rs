@@ -9,7 +9,7 @@ use aurora_train::pipeline::tokenizer_beside;
 use candle_core::{DType, Device};
 
 use super::shared::{check_empty, write_whole};
-use crate::args::{BackboneForm, MergeArgs};
+use crate::args::{BackboneFormat, MergeArgs};
 use crate::{model, nano, output};
 
 /// Runs the command.
@@ -24,9 +24,9 @@ pub fn run(args: &MergeArgs) -> Result<()> {
     let tuned = load_adapter(&args.adapter, &backbone, &Device::Cpu)?;
     let merged = merge(&backbone, &tuned)?;
     let called = out.display().to_string();
-    match args.form {
-        BackboneForm::Aurora => merged.write(out, DType::F32, &called)?,
-        BackboneForm::HuggingFace => merged.write_hugging_face(out, &called)?,
+    match args.format {
+        BackboneFormat::Aurora => merged.write(out, DType::F32, &called)?,
+        BackboneFormat::Transformers => merged.write_hugging_face(out, &called)?,
     }
     copy_vocabulary(&name, out)?;
     let replaced = merged.replaced().count();

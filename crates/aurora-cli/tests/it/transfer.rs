@@ -35,7 +35,7 @@ fn measured(folder: &Path, adapter: &str) -> Vec<String> {
     printed.lines().take_while(|line| !line.is_empty()).map(str::to_owned).collect()
 }
 
-const EXPORT: &str = "export {}/adapter --as peft-lora --backbone {}/backbone --out {}/lora";
+const EXPORT: &str = "export {}/adapter --format peft-lora --backbone {}/backbone --out {}/lora";
 
 #[test]
 fn an_adapter_goes_out_as_a_lora_and_comes_back() {
@@ -54,7 +54,7 @@ fn an_adapter_goes_out_as_a_lora_and_comes_back() {
     let named = path.join("backbone").display().to_string();
     save_adapter(&path.join("adapter"), &tuned, &tiny, &named, "card").unwrap();
     // The adapter says where its backbone is.
-    let printed = works(path, "export {}/adapter --as peft-lora --out {}/lora");
+    let printed = works(path, "export {}/adapter --format peft-lora --out {}/lora");
     assert!(printed.contains("a LoRA of PEFT"), "{printed}");
     for name in ["adapter_model.safetensors", "adapter_config.json", "README.md"] {
         assert!(path.join("lora").join(name).is_file(), "{name}");
@@ -92,23 +92,26 @@ fn open_gates_are_refused_unless_dropped() {
 fn bad_exports_are_refused() {
     let folder = start();
     let path = folder.path();
-    let as_lora = "export {}/adapter --as peft-lora";
+    let to_lora = "export {}/adapter --format peft-lora";
     for (args, parts) in [
-        ("export {}/adapter --as onnx --backbone {}/backbone --out {}/lora", ["onnx", "peft-lora"]),
-        ("export {}/nowhere --as peft-lora --out {}/lora", ["nowhere/adapter_config.json", ""]),
-        (&format!("{as_lora} --out {{}}/lora"), ["\"tiny\"", "--backbone"]),
         (
-            &format!("{as_lora} --backbone {{}}/nowhere --out {{}}/lora"),
+            "export {}/adapter --format onnx --backbone {}/backbone --out {}/lora",
+            ["onnx", "peft-lora"],
+        ),
+        ("export {}/nowhere --format peft-lora --out {}/lora", ["nowhere/adapter_config.json", ""]),
+        (&format!("{to_lora} --out {{}}/lora"), ["\"tiny\"", "--backbone"]),
+        (
+            &format!("{to_lora} --backbone {{}}/nowhere --out {{}}/lora"),
             ["nowhere", "no such file"],
         ),
-        (&format!("{as_lora} --backbone nano --out {{}}/lora"), ["adapter", "fingerprint"]),
-        (&format!("{as_lora} --backbone {{}}/backbone --out {{}}/data"), ["data", "--out"]),
+        (&format!("{to_lora} --backbone nano --out {{}}/lora"), ["adapter", "fingerprint"]),
+        (&format!("{to_lora} --backbone {{}}/backbone --out {{}}/data"), ["data", "--out"]),
         (
-            &format!("{as_lora} --backbone {{}}/backbone --out {{}}/data/p0.txt"),
+            &format!("{to_lora} --backbone {{}}/backbone --out {{}}/data/p0.txt"),
             ["p0.txt", "--out"],
         ),
         (
-            &format!("{as_lora} --backbone {{}}/backbone --image-size 30 --out {{}}/lora"),
+            &format!("{to_lora} --backbone {{}}/backbone --image-size 30 --out {{}}/lora"),
             ["image_size = 30", "24 or 32"],
         ),
     ] {
@@ -120,7 +123,7 @@ fn bad_exports_are_refused() {
     let tiny = backbone(&path.join("backbone"), 1);
     save_adapter(&path.join("heads"), &heads, &tiny, "tiny", "card").unwrap();
     let message =
-        refused(path, "export {}/heads --as peft-lora --backbone {}/backbone --out {}/lora");
+        refused(path, "export {}/heads --format peft-lora --backbone {}/backbone --out {}/lora");
     assert!(message.contains("adapter.kind"), "{message}");
 }
 
@@ -203,9 +206,9 @@ fn a_released_checkpoint_is_a_backbone_and_an_adapter() {
     let bare = works(folder.path(), &format!("eval {settings}"));
     let tuned = works(folder.path(), &format!("eval --adapter {{}}/adapter {settings}"));
     assert!(bare.contains("R@10") && tuned.contains("R@10"));
-    let message = refused(folder.path(), "export {}/adapter --as peft-lora --out {}/lora");
+    let message = refused(folder.path(), "export {}/adapter --format peft-lora --out {}/lora");
     assert!(message.contains("aurora_") && message.contains("drop the gates"), "{message}");
-    works(folder.path(), "export {}/adapter --as peft-lora --drop-gates --out {}/lora");
+    works(folder.path(), "export {}/adapter --format peft-lora --drop-gates --out {}/lora");
     let message = refused(folder.path(), "import {}/aurora.pth --backbone nano --out {}/back");
     assert!(message.contains("aurora.pth") && message.contains("inside"), "{message}");
     // Without the sizes beside it: heads do not show in shapes.
@@ -220,7 +223,7 @@ fn a_merged_backbone_measures_as_the_adapted_one() {
     let path = folder.path();
     open_gate(path);
     works(path, "merge {}/adapter --backbone {}/theirs --out {}/merged");
-    works(path, "merge {}/adapter --backbone {}/backbone --as hugging-face --out {}/written");
+    works(path, "merge {}/adapter --backbone {}/backbone --format transformers --out {}/written");
     let adapted = measured(path, "adapter");
     for merged in ["merged", "written"] {
         // The vocabulary came along, and the gates stand beside.
@@ -239,7 +242,10 @@ fn bad_merges_are_refused() {
     let narrow = adapter_of(AdapterKind::Bottleneck, &tiny);
     save_adapter(&path.join("narrow"), &narrow, &tiny, "tiny", "card").unwrap();
     for (args, parts) in [
-        ("{}/adapter --backbone {}/backbone --as onnx --out {}/merged", ["onnx", "hugging-face"]),
+        (
+            "{}/adapter --backbone {}/backbone --format onnx --out {}/merged",
+            ["onnx", "transformers"],
+        ),
         ("{}/adapter --backbone nano --out {}/merged", ["adapter", "fingerprint"]),
         ("{}/adapter --out {}/merged", ["\"tiny\"", "--backbone"]),
         ("{}/adapter --backbone {}/backbone --out {}/data", ["data", "--out"]),
