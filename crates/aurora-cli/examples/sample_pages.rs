@@ -157,7 +157,7 @@ fn search() -> Result<SearchPage> {
         });
     }
     Ok(SearchPage {
-        words: "a red <fruit>".to_owned(),
+        query: "a red <fruit>".to_owned(),
         model: "the embedded backbone with runs/quickstart/adapter".to_owned(),
         pictures: "the embedded Noto emoji".to_owned(),
         searched: 1585,

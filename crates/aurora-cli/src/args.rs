@@ -14,7 +14,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::de::DeserializeOwned;
 
 pub use check::CheckArgs;
-pub use data::{DataArgs, DataCommand, FormatArg, PolicyArg, PolicyArgs, ReadingArgs, ShardArgs};
+pub use data::{
+    AnnotationArgs, DataArgs, DataCommand, FormatArg, PolicyArg, PolicyArgs, ShardArgs,
+};
 pub use train::TrainArgs;
 
 /// Tune a vision-language model on your own pictures by training a small adapter.
@@ -66,7 +68,7 @@ Examples:
 Examples:
   aurora search \"a red fruit\"
   aurora search \"a red fruit\" --adapter runs/quickstart/adapter
-  aurora search \"a dog on a beach\" --pictures ~/Pictures --top 20 --out runs/dogs
+  aurora search \"a dog on a beach\" --images ~/Pictures --top-k 20 --out runs/dogs
 
 Writes search.html, which shows the pictures; open it in a browser.")]
     Search(SearchArgs),
@@ -198,8 +200,8 @@ pub struct EvalArgs {
 #[derive(Debug, Args)]
 pub struct SearchArgs {
     /// What to look for
-    #[arg(value_name = "WORDS")]
-    pub words: String,
+    #[arg(value_name = "QUERY")]
+    pub query: String,
 
     /// Settings.
     #[command(flatten)]
@@ -217,11 +219,11 @@ pub struct SearchArgs {
     ///
     /// Without it, the embedded emoji.
     #[arg(long, value_name = "DIR")]
-    pub pictures: Option<PathBuf>,
+    pub images: Option<PathBuf>,
 
     /// How many pictures to show
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub top: u32,
+    pub top_k: u32,
 
     /// The folder for search.html, which a later search replaces
     #[arg(long, value_name = "DIR", default_value = "runs/search")]

@@ -9,7 +9,7 @@ use aurora_train::rerank::Candidates;
 
 use crate::model::Ready;
 
-/// Pictures that are encoded, or matched with the words, together.
+/// Pictures that are encoded, or matched with the query, together.
 const CHUNK: usize = 64;
 
 /// A picture that was found.
@@ -19,13 +19,13 @@ pub struct Found {
     pub index: usize,
     /// What it was ranked by: `matching + beta similarity`.
     pub score: f64,
-    /// The logit of "these words belong to this picture".
+    /// The logit of "the query belongs to this picture".
     pub matching: f64,
-    /// Cosine of the picture's and the words' features.
+    /// Cosine of the picture's and the query's features.
     pub similarity: f64,
 }
 
-/// The best `candidates` pictures of `dataset` for `words`, best first.
+/// The best `candidates` pictures of `dataset` for `query`, best first.
 ///
 /// # Errors
 /// A picture that does not decode.
@@ -33,7 +33,7 @@ pub fn find(
     model: &Ready,
     dataset: &Dataset,
     tokens: &Tokenizer,
-    words: &str,
+    query: &str,
     candidates: usize,
     beta: f64,
     progress: &mut dyn Progress,
@@ -52,7 +52,7 @@ pub fn find(
         progress.on_part("looking at pictures", done, total);
     }
     let length = config.text.max_position_embeddings;
-    let (ids, mask) = tokens.encode_batch(&[words], length, Padding::Longest)?;
+    let (ids, mask) = tokens.encode_batch(&[query], length, Padding::Longest)?;
     let (ids, mask) = (ids.to_device(blip.device())?, mask.to_device(blip.device())?);
     builder.texts(blip, bound, &ids, &mask)?;
     let gallery = builder.finish()?;

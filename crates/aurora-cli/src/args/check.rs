@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::data::ReadingArgs;
+use super::data::AnnotationArgs;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   aurora data check my-pictures
-  aurora data check train.json val.json test.json --pictures coco --out checks/coco
+  aurora data check train.json val.json test.json --image-root coco --out checks/coco
   aurora data check shards/000.tar shards/001.tar --vocabulary models/blip/vocab.txt
 
 Exit code 0 where a training could use everything, 1 where something would end it unless
@@ -24,7 +24,7 @@ pub struct CheckArgs {
 
     /// Annotations.
     #[command(flatten)]
-    pub reading: ReadingArgs,
+    pub annotations: AnnotationArgs,
 
     /// The vocab.txt or tokenizer.json of the model that is to be tuned
     ///

@@ -48,23 +48,23 @@ of each shard.")]
 
 /// How annotations are read.
 #[derive(Debug, Args)]
-pub struct ReadingArgs {
+pub struct AnnotationArgs {
     /// Folder that the paths in annotations begin at; can be given several times
     ///
     /// Without it, the folder that the annotations lie in.
     #[arg(long, value_name = "DIR")]
-    pub pictures: Vec<PathBuf>,
+    pub image_root: Vec<PathBuf>,
 
     /// The format of annotations: auto, coco, flickr30k, msrvtt, didemo, vqa, msrvtt_qa or table
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
     pub format: FormatArg,
 }
 
-impl ReadingArgs {
+impl AnnotationArgs {
     /// For the readers.
     pub fn options(&self) -> ReadOptions {
         ReadOptions {
-            image_roots: self.pictures.clone(),
+            image_roots: self.image_root.clone(),
             format: self.format.0,
             captions: Captions::Required,
         }
@@ -122,7 +122,7 @@ pub struct ShardArgs {
 
     /// Annotations.
     #[command(flatten)]
-    pub reading: ReadingArgs,
+    pub annotations: AnnotationArgs,
 
     /// The folder to write; empty, not there yet, or left by an interrupted run of the same
     #[arg(long, value_name = "DIR")]

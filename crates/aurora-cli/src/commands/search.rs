@@ -19,15 +19,15 @@ use crate::thumbnail::thumbnail;
 /// # Errors
 /// Words that are none, pictures or an adapter that cannot be used.
 pub fn run(args: &SearchArgs) -> Result<()> {
-    if args.words.trim().is_empty() {
-        return Err(bad_input("there are no words to search for"));
+    if args.query.trim().is_empty() {
+        return Err(bad_input("the query is empty"));
     }
     let config: Config = resolve_on(&args.settings, &args.device)?;
     if config.task != Task::Retrieval {
         return Err(bad_input("a search is retrieval, and `task` is \"vqa\" here"));
     }
     let device = model::device(&config)?;
-    let (pictures, dataset) = match &args.pictures {
+    let (pictures, dataset) = match &args.images {
         Some(folder) => {
             let dataset = Dataset::open(&[folder], Captions::Optional, Decode::OnUse)?;
             (folder.display().to_string(), dataset)
@@ -42,19 +42,19 @@ pub fn run(args: &SearchArgs) -> Result<()> {
     let mut progress = Display::new();
     let evaluator = model::evaluator(&config, &model)?;
     let similarity_weight = ready.similarity_weight(&evaluator, &config, &mut progress)?;
-    let candidates = config.evaluation.k_test.max(args.top as usize);
+    let candidates = config.evaluation.k_test.max(args.top_k as usize);
     let found = find(
         &ready,
         &dataset,
         &model.tokens,
-        &args.words,
+        &args.query,
         candidates,
         similarity_weight,
         &mut progress,
     )?;
 
     let mut page = SearchPage {
-        words: args.words.clone(),
+        query: args.query.clone(),
         model: match &args.adapter {
             Some(folder) => format!("{} with {}", model.name, folder.display()),
             None => format!("{} without an adapter", model.name),
@@ -64,11 +64,11 @@ pub fn run(args: &SearchArgs) -> Result<()> {
         hits: Vec::new(),
     };
     let mut table = Table::new(["picture", "score", "match", "similarity"]);
-    for hit in found.iter().take(args.top as usize) {
+    for hit in found.iter().take(args.top_k as usize) {
         let sample = dataset.sample(hit.index)?;
         let caption = sample.captions.first().cloned().unwrap_or_default();
         // A number in a pack says nothing; a file's name does.
-        let name = match (&args.pictures, caption.is_empty()) {
+        let name = match (&args.images, caption.is_empty()) {
             (None, false) => caption.clone(),
             _ => sample.key.clone(),
         };

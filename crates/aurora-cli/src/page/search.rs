@@ -16,8 +16,8 @@ pub struct SearchHit {
 /// Everything the page of a search shows.
 #[derive(Debug, Clone, Default)]
 pub struct SearchPage {
-    /// The words that were searched for.
-    pub words: String,
+    /// The query.
+    pub query: String,
     /// Which model and adapter ranked the pictures.
     pub model: String,
     /// Where the pictures came from.
@@ -32,7 +32,7 @@ impl SearchPage {
     /// The complete HTML file.
     pub fn render(&self) -> String {
         let mut html = Html::new();
-        html.markup("<header>\n<p class=\"title\">Search</p>\n<h1>").foreign(&self.words);
+        html.markup("<header>\n<p class=\"title\">Search</p>\n<h1>").foreign(&self.query);
         html.markup("</h1>\n<p class=\"lede\">The best ").text(self.hits.len());
         html.markup(" of ").text(self.searched).markup(" pictures from ").foreign(&self.pictures);
         html.markup(", ranked by ").foreign(&self.model).markup(".</p>\n</header>\n");
@@ -44,7 +44,7 @@ impl SearchPage {
             write_hit(&mut html, index + 1, hit);
         }
         html.markup("</ol>\n");
-        super::document(&format!("Search: {}", self.words), &html)
+        super::document(&format!("Search: {}", self.query), &html)
     }
 }
 
@@ -69,10 +69,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_names_and_captions_are_escaped() {
+    fn queries_names_and_captions_are_escaped() {
         let hostile = "<img src=x onerror=alert(1)>&\"'";
         let page = SearchPage {
-            words: hostile.to_owned(),
+            query: hostile.to_owned(),
             model: hostile.to_owned(),
             pictures: hostile.to_owned(),
             searched: 7,

@@ -107,7 +107,7 @@ fn picture_that_does_not_decode() {
     has(&train_on(folder.path(), "{}/data"), &["p3", "does not decode"]);
     let message = refused(
         folder.path(),
-        "search cat --pictures {}/data --set model.backbone={}/backbone --out {}/found",
+        "search cat --images {}/data --set model.backbone={}/backbone --out {}/found",
     );
     has(&message, &["p3", "does not decode"]);
     assert!(!folder.path().join("found/search.html").exists());
@@ -120,7 +120,7 @@ fn empty_folder() {
     has(&train_on(folder.path(), "{}/data"), &["data", "no picture"]);
     let message = refused(
         folder.path(),
-        "search cat --pictures {}/data --set model.backbone={}/backbone --out {}/found",
+        "search cat --images {}/data --set model.backbone={}/backbone --out {}/found",
     );
     has(&message, &["data", "no picture"]);
 }
@@ -146,7 +146,7 @@ fn with_adapter(folder: &Path, parts: &[&str]) {
     let settings = "--adapter {}/adapter --set model.backbone={}/backbone";
     let data = tiny_run("{}/data");
     has(&refused(folder, &format!("eval {settings} {data}")), parts);
-    let search = format!("search cat --pictures {{}}/data --out {{}}/found {settings}");
+    let search = format!("search cat --images {{}}/data --out {{}}/found {settings}");
     has(&refused(folder, &search), parts);
 }
 
@@ -231,5 +231,5 @@ fn words_that_are_no_command() {
     let folder = tempfile::tempdir().unwrap();
     has(&refused(folder.path(), "tune"), &["tune"]);
     has(&refused(folder.path(), "inspect {}"), &["config.json", "adapter_config.json"]);
-    has(&refused(folder.path(), "search cat --top 0"), &["--top"]);
+    has(&refused(folder.path(), "search cat --top-k 0"), &["--top-k"]);
 }

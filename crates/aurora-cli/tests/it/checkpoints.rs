@@ -75,7 +75,7 @@ fn pictures_may_have_another_size() {
 #[test]
 fn the_embedded_backbone_takes_another_picture_size_too() {
     let folder = layouts();
-    let search = "search cat --pictures {}/data --set model.image_size=32 --top 1 --out {}/found";
+    let search = "search cat --images {}/data --set model.image_size=32 --top-k 1 --out {}/found";
     works(folder.path(), search);
 }
 
@@ -109,7 +109,7 @@ fn what_is_no_backbone_is_refused_with_what_would_be() {
         ("empty", ["empty", "config.json", ".pth"]),
         ("notes.txt", ["notes.txt", "no file of weights", ""]),
     ] {
-        for command in ["eval", "train --out {}/run", "search cat --pictures {}/data"] {
+        for command in ["eval", "train --out {}/run", "search cat --images {}/data"] {
             let message = refused(path, &format!("{command} {}", on(backbone)));
             for part in parts {
                 assert!(message.contains(part), "{command} {backbone}: {message}");

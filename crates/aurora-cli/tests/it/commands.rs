@@ -84,7 +84,7 @@ fn a_search_writes_a_page() {
     let tiny = backbone(&folder.path().join("backbone"), 1);
     adapter(&folder.path().join("adapter"), &tiny);
     pictures(&folder.path().join("data"));
-    let search = "search cat --pictures {}/data --set model.backbone={}/backbone --top 3";
+    let search = "search cat --images {}/data --set model.backbone={}/backbone --top-k 3";
     let printed = works(folder.path(), &format!("{search} --out {{}}/bare"));
     assert_eq!(
         printed.lines().filter(|line| line.starts_with('p') && line.contains('.')).count(),

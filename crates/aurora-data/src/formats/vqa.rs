@@ -1,7 +1,7 @@
 //! VQAv2, with Visual Genome or without.
 //!
 //! ```text
-//! vqa/                      pictures = ["vqa", "visual-genome"]
+//! vqa/                      image_root = ["vqa", "visual-genome"]
 //!   train2014/, val2014/, test2015/
 //!   annotations/vqa_train.json    [{"question_id": 1, "image": "val2014/..", "question": "..", "answer": ["..", ..], "dataset": "vqa"}]
 //!   annotations/vg_qa.json        [{"question_id": 2, "image": "VG_100K/2.jpg", "question": "..", "answer": "..", "dataset": "vg"}]

@@ -30,7 +30,7 @@ pub fn run(args: &CheckArgs) -> Result<()> {
         Some(file) => Tokenizer::from_file(file)?,
         None => embedded::vocabulary()?,
     };
-    let reading = args.reading.options();
+    let reading = args.annotations.options();
     let display = Mutex::new(Display::new());
     let progress = |what: &str, done: u64, total: u64| {
         display.lock().unwrap_or_else(PoisonError::into_inner).on_part(what, done, total);

@@ -39,7 +39,7 @@ fn read(args: &ShardArgs) -> Result<Vec<Sample>> {
     let skips = SkipLog::new(args.policy.on_error.into(), args.policy.max_skipped);
     let mut samples = Vec::new();
     for input in &args.inputs {
-        samples.extend(source::read(input, &args.reading.options(), &skips)?);
+        samples.extend(source::read(input, &args.annotations.options(), &skips)?);
     }
     for skipped in skips.list() {
         output::note(&format!("left out: {skipped}"));
