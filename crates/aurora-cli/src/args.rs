@@ -78,7 +78,7 @@ Writes search.html, which shows the pictures; open it in a browser.")]
 Examples:
   aurora inspect nano
   aurora inspect models/blip-itm-base-coco
-  aurora inspect models/model_base_retrieval_coco.pth --kind cp --rank 64
+  aurora inspect models/model_base_retrieval_coco.pth --adapter-kind cp --rank 64
   aurora inspect models/blip-itm-base-coco/config.json --set adapter.kind=lora
   aurora inspect runs/quickstart/adapter
 
@@ -239,14 +239,14 @@ pub struct InspectArgs {
 
     /// Show what this kind of adapter would train on the model, instead of every kind
     #[arg(long, value_name = "KIND", conflicts_with_all = ["config", "overrides"])]
-    pub kind: Option<KindArg>,
+    pub adapter_kind: Option<AdapterKindArg>,
 
-    /// The rank for --kind; without it, the one in the table of every kind
-    #[arg(long, value_name = "N", requires = "kind", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    /// The rank for --adapter-kind; without it, the one in the table of every kind
+    #[arg(long, value_name = "N", requires = "adapter_kind", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub rank: Option<u32>,
 
-    /// The variant for --kind: paper or reference
-    #[arg(long, requires = "kind", default_value = "paper")]
+    /// The variant for --adapter-kind: paper or reference
+    #[arg(long, requires = "adapter_kind", default_value = "paper")]
     pub variant: VariantArg,
 
     /// Settings of a run.
@@ -350,13 +350,13 @@ pub struct ImportArgs {
 
 /// A kind of adapter, by its name in configurations.
 #[derive(Debug, Clone, Copy)]
-pub struct KindArg(pub AdapterKind);
+pub struct AdapterKindArg(pub AdapterKind);
 
 /// A variant, by its name in configurations.
 #[derive(Debug, Clone, Copy)]
 pub struct VariantArg(pub Variant);
 
-impl FromStr for KindArg {
+impl FromStr for AdapterKindArg {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {

@@ -92,7 +92,7 @@ fn one_kind_counts_alike() {
         ("bottleneck --rank 128", "4,784,640"),
         ("vera --rank 256", "168,960"),
     ] {
-        let printed = inspect(&format!("{base} --kind {args}"));
+        let printed = inspect(&format!("{base} --adapter-kind {args}"));
         let table = printed.split("what an adapter would train").nth(1).unwrap();
         assert!(table.contains(&format!(" {count} ")), "{args}: {table}");
     }
@@ -205,10 +205,10 @@ fn what_cannot_be_looked_at_is_refused() {
         ("{}/notes.txt", ["notes.txt", "no file of weights"]),
         ("{}/other.json", ["other.json", "only \"blip\""]),
         ("{}/cut.safetensors", ["cut.safetensors", "not a whole safetensors file"]),
-        ("nano --kind lara", ["lara", "tensor_train"]),
-        ("nano --rank 8", ["--kind", ""]),
-        ("nano --kind cp --rank 0", ["--rank", ""]),
-        ("nano --kind cp --set seed=2", ["--kind", "cannot be used with"]),
+        ("nano --adapter-kind lara", ["lara", "tensor_train"]),
+        ("nano --rank 8", ["--adapter-kind", ""]),
+        ("nano --adapter-kind cp --rank 0", ["--rank", ""]),
+        ("nano --adapter-kind cp --set seed=2", ["--adapter-kind", "cannot be used with"]),
         ("nano --set adapter.knid=cp", ["adapter.knid", "adapter.kind"]),
     ] {
         let message = refused(path, &format!("inspect {args}"));

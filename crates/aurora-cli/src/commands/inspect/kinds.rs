@@ -8,7 +8,7 @@ use aurora_train::config::Config;
 
 use super::adapter::{described, param_group_name};
 use super::values;
-use crate::args::KindArg;
+use crate::args::AdapterKindArg;
 use crate::output::{self, Table};
 
 /// What was asked beside the path.
@@ -16,7 +16,7 @@ pub struct Asked {
     /// Every tensor.
     pub tensors: bool,
     /// One kind of adapter instead of all.
-    pub kind: Option<KindArg>,
+    pub kind: Option<AdapterKindArg>,
     /// Its rank instead of the usual one.
     pub rank: Option<usize>,
     /// Its variant.
@@ -47,7 +47,7 @@ const USUAL: [(AdapterKind, Variant, usize); 14] = [
 pub fn kind_table(config: &BlipConfig, asked: &Asked) -> Result<()> {
     let rows: Vec<(AdapterKind, Variant, usize)> = match asked.kind {
         None => USUAL.to_vec(),
-        Some(KindArg(kind)) => {
+        Some(AdapterKindArg(kind)) => {
             let usual = USUAL.iter().rev().find(|row| row.0 == kind).map_or(8, |row| row.2);
             vec![(kind, asked.variant, asked.rank.unwrap_or(usual))]
         }

@@ -33,7 +33,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     };
     let asked = Asked {
         tensors: args.tensors,
-        kind: args.kind,
+        kind: args.adapter_kind,
         rank: args.rank.map(|rank| rank as usize),
         variant: args.variant.0,
         run,
