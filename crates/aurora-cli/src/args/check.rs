@@ -10,7 +10,7 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   aurora data check my-pictures
   aurora data check train.json val.json test.json --image-root coco --out checks/coco
-  aurora data check shards/000.tar shards/001.tar --vocabulary models/blip/vocab.txt
+  aurora data check shards/000.tar shards/001.tar --tokenizer models/blip/vocab.txt
 
 Exit code 0 where a training could use everything, 1 where something would end it unless
 data.on_error is skip, 2 where nothing could be looked at.";
@@ -30,7 +30,7 @@ pub struct CheckArgs {
     ///
     /// Without it, the embedded model's.
     #[arg(long, value_name = "FILE")]
-    pub vocabulary: Option<PathBuf>,
+    pub tokenizer: Option<PathBuf>,
 
     /// Longest text in tokens that the model takes whole
     #[arg(long, value_name = "N", default_value_t = 35, value_parser = clap::value_parser!(u32).range(3..))]

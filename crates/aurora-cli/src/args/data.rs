@@ -15,7 +15,7 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   aurora data check my/pictures
   aurora data shard my/pictures --out shards
-  aurora data shard my/clips --video --frames 8 --size 224 --out shards";
+  aurora data shard my/clips --extract-frames --num-frames 8 --image-size 224 --out shards";
 
 /// The group.
 #[derive(Debug, Args)]
@@ -36,9 +36,9 @@ pub enum DataCommand {
     #[command(after_help = "\
 Examples:
   aurora data shard my/pictures --out shards
-  aurora data shard my/pictures my/more --size 384 --shard-size 128 --out shards
-  aurora data shard my/clips --video --frames 8 --size 224 --out shards
-  aurora data shard my/clips --video --frames 16 --sampling 2fps --on-error skip --out shards
+  aurora data shard my/pictures my/more --image-size 384 --max-shard-mb 128 --out shards
+  aurora data shard my/clips --extract-frames --num-frames 8 --image-size 224 --out shards
+  aurora data shard my/clips --extract-frames --num-frames 16 --frame-sampling 2fps --on-error skip --out shards
 
 A folder of pictures has a .txt beside each with its caption, or a .json; so has a folder of clips.
 An interrupted run goes on where it stopped when it is started again. manifest.json has the SHA-256
@@ -128,15 +128,15 @@ pub struct ShardArgs {
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
 
-    /// Size of a shard in MB
+    /// Largest size of a shard in MB
     #[arg(long, value_name = "MB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-    pub shard_size: u64,
+    pub max_shard_mb: u64,
 
     /// Scale pictures and frames that are larger to a square of this side, as an evaluation does
     ///
     /// Without it, the bytes of a picture stay as they are.
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(16..=4096))]
-    pub size: Option<u32>,
+    pub image_size: Option<u32>,
 
     /// How scaled pictures and frames of films are encoded: jpeg, webp or png
     ///
@@ -149,17 +149,17 @@ pub struct ShardArgs {
     /// GIF, APNG and animated WebP always; MP4 and others where the program was built with
     /// --features video-h264 or video-ffmpeg. Without it, films are stored as they are.
     #[arg(long)]
-    pub video: bool,
+    pub extract_frames: bool,
 
     /// Most frames of a clip
-    #[arg(long, value_name = "N", requires = "video", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub frames: u32,
+    #[arg(long, value_name = "N", requires = "extract_frames", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub num_frames: u32,
 
     /// Which frames: uniform (the middles of equal parts), random, or a rate such as 2fps
-    #[arg(long, value_name = "METHOD", requires = "video", default_value = "uniform")]
-    pub sampling: Method,
+    #[arg(long, value_name = "METHOD", requires = "extract_frames", default_value = "uniform")]
+    pub frame_sampling: Method,
 
-    /// Seed of --sampling random
+    /// Seed of --frame-sampling random
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
 

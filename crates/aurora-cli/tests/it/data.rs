@@ -30,14 +30,17 @@ fn folders(folder: &Path) {
 fn pictures_and_clips_become_shards() {
     let folder = tempfile::tempdir().unwrap();
     folders(folder.path());
-    let said = works(folder.path(), "data shard pictures --out shards --size 16");
+    let said = works(folder.path(), "data shard pictures --out shards --image-size 16");
     assert!(said.starts_with("shards: 6 samples in 1 shards"), "{said}");
     let samples = aurora_data::shard::read(&folder.path().join("shards/shard-000000.tar")).unwrap();
     assert_eq!(samples[5].captions, ["shade 5"]);
-    let said = works(folder.path(), "data shard pictures --out shards --size 16 --threads 1");
+    let said = works(folder.path(), "data shard pictures --out shards --image-size 16 --threads 1");
     assert!(said.contains("1 of the shards were there already"), "{said}");
 
-    works(folder.path(), "data shard clips --video --frames 4 --encoding webp --out films");
+    works(
+        folder.path(),
+        "data shard clips --extract-frames --num-frames 4 --encoding webp --out films",
+    );
     let samples = aurora_data::shard::read(&folder.path().join("films/shard-000000.tar")).unwrap();
     let aurora_data::Media::Frames(frames) = &samples[0].media else { panic!() };
     assert_eq!(frames.len(), 4);
@@ -60,14 +63,15 @@ fn what_cannot_be_sharded_is_said() {
     assert!(said.contains("5 samples in") && said.contains("1 samples were left out"), "{said}");
     std::fs::write(path.join("clips/film.mp4"), b"\0\0\0\x10ftypisom\0\0\0\0").unwrap();
     std::fs::write(path.join("clips/film.txt"), "a film").unwrap();
-    let text = refused(path, "data shard clips --video --out films");
+    let text = refused(path, "data shard clips --extract-frames --out films");
     assert!(text.contains("film does not decode"), "{text}");
 }
 
 #[test]
 fn options_say_what_they_take() {
     let folder = tempfile::tempdir().unwrap();
-    let text = refused(folder.path(), "data shard x --video --sampling middle --out y");
+    let text =
+        refused(folder.path(), "data shard x --extract-frames --frame-sampling middle --out y");
     assert!(text.contains("uniform, random"), "{text}");
     let text = refused(folder.path(), "data shard x --encoding bmp --out y");
     assert!(text.contains("one of jpeg, webp, png"), "{text}");

@@ -26,7 +26,7 @@ const SHOWN: usize = 24;
 /// A path that is not there, a vocabulary that cannot be used; and where something was found that
 /// would end a training, that.
 pub fn run(args: &CheckArgs) -> Result<()> {
-    let tokens = match &args.vocabulary {
+    let tokens = match &args.tokenizer {
         Some(file) => Tokenizer::from_file(file)?,
         None => embedded::vocabulary()?,
     };

@@ -16,10 +16,10 @@ use crate::progress::Display;
 pub fn run(args: &ShardArgs) -> Result<()> {
     let samples = read(args)?;
     let options = ShardOptions {
-        shard_bytes: args.shard_size * 1_000_000,
-        size: args.size.map(|size| size as usize),
+        shard_bytes: args.max_shard_mb * 1_000_000,
+        size: args.image_size.map(|size| size as usize),
         encoding: args.encoding,
-        video: args.video.then(|| args.sampling.of(args.frames as usize)),
+        video: args.extract_frames.then(|| args.frame_sampling.of(args.num_frames as usize)),
         seed: args.seed,
         on_error: args.policy.on_error.into(),
         limit: args.policy.max_skipped,
