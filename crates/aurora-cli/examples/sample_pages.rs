@@ -25,7 +25,7 @@ fn main() -> Result<()> {
 fn report() -> Result<ReportPage> {
     let baseline = Recall { image_to_text: [1.3, 5.2, 9.1], text_to_image: [1.7, 6.0, 10.6] };
     let tuned = Recall { image_to_text: [6.4, 17.0, 25.5], text_to_image: [5.9, 18.3, 27.7] };
-    let chance = Recall { image_to_text: [0.3, 1.6, 3.2], text_to_image: [0.3, 1.6, 3.2] };
+    let random_baseline = Recall { image_to_text: [0.3, 1.6, 3.2], text_to_image: [0.3, 1.6, 3.2] };
     let mut captions = Vec::new();
     for (index, caption) in
         ["a red circle", "a green square", "</li><script>a blue circle", "a very long caption that goes on about a yellow square, its corners, its sides and the paper that it was drawn on", "violet"]
@@ -47,7 +47,7 @@ fn report() -> Result<ReportPage> {
                 openclipart drawings, stayed frozen."
                 .to_owned(),
         test: "The 316 test pictures show things that no training picture showed.".to_owned(),
-        gain: Gain::Recall { baseline, tuned, chance: Some(chance) },
+        gain: Gain::Recall { baseline, tuned, random_baseline: Some(random_baseline) },
         facts: facts(),
         charts: charts(),
         captions,
@@ -151,8 +151,8 @@ fn search() -> Result<SearchPage> {
                 String::new()
             },
             scores: vec![
-                ("match".to_owned(), 0.9 - 0.05 * i as f64),
-                ("similarity".to_owned(), 0.4),
+                ("ITM logit".to_owned(), 0.9 - 0.05 * i as f64),
+                ("ITC similarity".to_owned(), 0.4),
             ],
         });
     }

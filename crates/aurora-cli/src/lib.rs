@@ -1,16 +1,16 @@
 #![doc = include_str!("../README.md")]
 
 pub mod args;
-pub mod chance;
 pub mod commands;
-pub mod curves;
-pub mod failure;
-pub mod find;
+pub mod embedded_backbone;
+pub mod exit_code;
 pub mod model;
-pub mod nano;
 pub mod output;
 pub mod page;
+pub mod plots;
 pub mod progress;
+pub mod random_baseline;
+pub mod search;
 pub mod thumbnail;
 
 use anyhow::Result;
@@ -19,7 +19,7 @@ use args::{Cli, Command};
 /// Does what the command line asks for.
 ///
 /// # Errors
-/// Whatever stops the command; [`failure::exit_code`] says whose fault it is.
+/// Whatever stops the command; [`exit_code::of`] says whose fault it is.
 pub fn run(cli: &Cli) -> Result<()> {
     match &cli.command {
         Command::Quickstart(args) => commands::quickstart::run(args),

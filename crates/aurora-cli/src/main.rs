@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use aurora_cli::{args::Cli, failure, output};
+use aurora_cli::{args::Cli, exit_code, output};
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -13,7 +13,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::error(&error);
-            ExitCode::from(failure::exit_code(&error))
+            ExitCode::from(exit_code::of(&error))
         }
     }
 }

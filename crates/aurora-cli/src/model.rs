@@ -13,8 +13,8 @@ use aurora_train::progress::Progress;
 use candle_core::Device;
 
 use crate::args::BaseArgs;
-use crate::failure::bad_input;
-use crate::{nano, output};
+use crate::exit_code::bad_input;
+use crate::{embedded_backbone, output};
 
 /// Opens `nano` or the backbone at a path on a device, for a task, and notes on standard error what became of its
 /// tensors.
@@ -23,9 +23,9 @@ use crate::{nano, output};
 /// A path where nothing is; a file that is missing, cut or contradicts the others; a backbone for another task.
 pub fn open(section: &ModelSection, task: Task, device: &Device) -> Result<Model> {
     let name = &section.backbone;
-    if name == nano::NAME {
-        let tokens = Tokenizer::new(nano::VOCABULARY)?;
-        return Ok(Model::from_backbone(section, task, nano::backbone(device)?, tokens)?);
+    if name == embedded_backbone::NAME {
+        let tokens = Tokenizer::new(embedded_backbone::VOCABULARY)?;
+        return Ok(Model::from_backbone(section, task, embedded_backbone::load(device)?, tokens)?);
     }
     if !Path::new(name).exists() {
         return Err(nothing_at("`model.backbone`", name));
@@ -41,8 +41,8 @@ pub fn open(section: &ModelSection, task: Task, device: &Device) -> Result<Model
 /// A path where nothing is; a file that is missing, cut or contradicts the others.
 pub fn base(args: &BaseArgs, named: &str) -> Result<(String, Backbone)> {
     let name = args.backbone.as_deref().unwrap_or(named);
-    if name == nano::NAME {
-        let backbone = nano::backbone(&Device::Cpu)?;
+    if name == embedded_backbone::NAME {
+        let backbone = embedded_backbone::load(&Device::Cpu)?;
         return Ok((
             name.to_owned(),
             match args.image_size {
@@ -86,19 +86,19 @@ pub fn nothing_at(what: &str, path: &str) -> anyhow::Error {
     bad_input(format!(
         "{what} is {path:?}, and there is no such file or folder; allowed: {:?}, a folder with \
          config.json and model.safetensors (ours or Hugging Face's), or a .pth file",
-        nano::NAME
+        embedded_backbone::NAME
     ))
 }
 
 /// A model that can encode and match.
-pub struct Ready {
+pub struct LoadedModel {
     /// The towers.
     pub blip: Arc<Blip>,
     /// What an adapter adds to them.
     pub bound: BoundModel,
 }
 
-impl Ready {
+impl LoadedModel {
     /// The model ready to encode, with an adapter if there is one.
     ///
     /// # Errors

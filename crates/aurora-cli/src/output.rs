@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-use crate::failure::is_out_of_device_memory;
+use crate::exit_code::is_out_of_device_memory;
 
 /// Prints a line of a result. A reader that has gone away is no error.
 pub fn line(text: &str) {

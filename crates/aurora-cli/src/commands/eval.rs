@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::shared::{accuracy_table, recall_table, resolve_on, skipped_line, write_whole};
 use crate::args::EvalArgs;
-use crate::model::{self, Ready};
+use crate::model::{self, LoadedModel};
 use crate::output;
 use crate::progress::Display;
 
@@ -55,13 +55,13 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let config: Config = resolve_on(&args.settings, &args.device)?;
     let device = model::device(&config)?;
     let model = model::open(&config.model, config.task, &device)?;
-    let ready = Ready::new(&model, args.adapter.as_deref())?;
+    let loaded = LoadedModel::new(&model, args.adapter.as_deref())?;
     let evaluator = model::evaluator(&config, &model)?;
     let (data, skips) = (&config.data, &evaluator.data_module().skips);
     let test = open(&data.test, Split::Test, &data.reading(), skips)?;
     let mut progress = Display::new();
-    let similarity_weight = ready.similarity_weight(&evaluator, &config, &mut progress)?;
-    let measured = ready.measure(&evaluator, &test, Some(similarity_weight), &mut progress)?;
+    let similarity_weight = loaded.similarity_weight(&evaluator, &config, &mut progress)?;
+    let measured = loaded.measure(&evaluator, &test, Some(similarity_weight), &mut progress)?;
     let (what, found) = match &measured {
         EvalResult::Retrieval(found) => {
             let lines =

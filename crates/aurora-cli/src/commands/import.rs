@@ -10,7 +10,7 @@ use candle_core::Device;
 
 use super::shared::check_empty;
 use crate::args::ImportArgs;
-use crate::failure::bad_input;
+use crate::exit_code::bad_input;
 use crate::{model, output};
 
 /// Runs the command.

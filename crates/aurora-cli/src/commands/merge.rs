@@ -10,7 +10,7 @@ use candle_core::{DType, Device};
 
 use super::shared::{check_empty, write_whole};
 use crate::args::{BackboneFormat, MergeArgs};
-use crate::{model, nano, output};
+use crate::{embedded_backbone, model, output};
 
 /// Runs the command.
 ///
@@ -45,8 +45,8 @@ pub fn run(args: &MergeArgs) -> Result<()> {
 
 /// The vocabulary belongs to the backbone: where it has one beside it, so does the merged one.
 fn copy_vocabulary(name: &str, out: &Path) -> Result<()> {
-    if name == nano::NAME {
-        return write_whole(&out.join("vocab.txt"), nano::VOCABULARY);
+    if name == embedded_backbone::NAME {
+        return write_whole(&out.join("vocab.txt"), embedded_backbone::VOCABULARY);
     }
     let Ok(from) = tokenizer_beside(Path::new(name)) else {
         output::note(&format!("{name} has no vocabulary beside it to copy"));

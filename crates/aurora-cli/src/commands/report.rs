@@ -12,10 +12,10 @@ use aurora_train::recall::{Recall, RetrievalReport};
 use aurora_train::rerank::NOT_RANKED;
 use aurora_train::run::RunFolder;
 
-use crate::chance::chance;
-use crate::curves::Metrics;
 use crate::output;
 use crate::page::{self, Accuracy, AnswerRow, CaptionRow, Fact, Gain, Hit, ReportPage};
+use crate::plots::Metrics;
+use crate::random_baseline::random_baseline;
 use crate::thumbnail::thumbnail;
 
 /// Captions, or questions, shown on the page.
@@ -47,7 +47,7 @@ pub fn write(
             page.gain = Gain::Recall {
                 baseline: of_report(&baseline.report),
                 tuned: of_report(&tuned.report),
-                chance: Some(chance_of(test, tuned)?),
+                random_baseline: Some(random_baseline_of(test, tuned)?),
             };
             page.captions = captions(test, baseline, tuned)?;
         }
@@ -66,9 +66,9 @@ pub fn write(
 }
 
 /// The recall that guessing would reach on the pictures and texts of a measurement.
-pub fn chance_of(test: &Dataset, found: &RetrievalEval) -> Result<page::Recall> {
+pub fn random_baseline_of(test: &Dataset, found: &RetrievalEval) -> Result<page::Recall> {
     let (images, texts) = concepts(test, &found.images, &found.texts)?;
-    Ok(chance(&images, &texts))
+    Ok(random_baseline(&images, &texts))
 }
 
 /// Accuracy as the page shows it, with a column for each of `kinds`.

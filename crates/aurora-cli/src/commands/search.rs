@@ -6,12 +6,12 @@ use aurora_train::config::{Config, Task};
 
 use super::shared::{resolve_on, write_whole};
 use crate::args::SearchArgs;
-use crate::failure::bad_input;
-use crate::find::find;
-use crate::model::{self, Ready};
+use crate::exit_code::bad_input;
+use crate::model::{self, LoadedModel};
 use crate::output::{self, Table};
 use crate::page::{SearchHit, SearchPage};
 use crate::progress::Display;
+use crate::search::search;
 use crate::thumbnail::thumbnail;
 
 /// Runs the command.
@@ -38,13 +38,13 @@ pub fn run(args: &SearchArgs) -> Result<()> {
         }
     };
     let model = model::open(&config.model, config.task, &device)?;
-    let ready = Ready::new(&model, args.adapter.as_deref())?;
+    let loaded = LoadedModel::new(&model, args.adapter.as_deref())?;
     let mut progress = Display::new();
     let evaluator = model::evaluator(&config, &model)?;
-    let similarity_weight = ready.similarity_weight(&evaluator, &config, &mut progress)?;
+    let similarity_weight = loaded.similarity_weight(&evaluator, &config, &mut progress)?;
     let candidates = config.evaluation.k_test.max(args.top_k as usize);
-    let found = find(
-        &ready,
+    let found = search(
+        &loaded,
         &dataset,
         &model.tokens,
         &args.query,
@@ -63,7 +63,7 @@ pub fn run(args: &SearchArgs) -> Result<()> {
         searched: dataset.len(),
         hits: Vec::new(),
     };
-    let mut table = Table::new(["picture", "score", "match", "similarity"]);
+    let mut table = Table::new(["picture", "score", "ITM logit", "ITC similarity"]);
     for hit in found.iter().take(args.top_k as usize) {
         let sample = dataset.sample(hit.index)?;
         let caption = sample.captions.first().cloned().unwrap_or_default();
@@ -77,11 +77,11 @@ pub fn run(args: &SearchArgs) -> Result<()> {
             caption,
             scores: vec![
                 ("score".to_owned(), hit.score),
-                ("match".to_owned(), hit.matching),
-                ("similarity".to_owned(), hit.similarity),
+                ("ITM logit".to_owned(), hit.itm_logit),
+                ("ITC similarity".to_owned(), hit.itc_similarity),
             ],
         });
-        let numbers = [hit.score, hit.matching, hit.similarity].map(|n| format!("{n:.3}"));
+        let numbers = [hit.score, hit.itm_logit, hit.itc_similarity].map(|n| format!("{n:.3}"));
         table.row(std::iter::once(name).chain(numbers));
     }
     table.print();

@@ -10,7 +10,7 @@ use aurora_train::metrics::TaskMetrics;
 use aurora_train::recall::RetrievalReport;
 
 use crate::args::{ConfigArgs, DeviceArgs};
-use crate::failure::bad_input;
+use crate::exit_code::bad_input;
 use crate::output::Table;
 
 /// The settings of a command: defaults, its file, its `--set`.

@@ -96,9 +96,14 @@ fn print(out: &Path, inputs: &Inputs, outcome: &TuningResult) -> Result<()> {
             TaskMetrics::Recall(tuned),
             EvalResult::Retrieval(found),
         ) => {
-            let chance = report::to_report(&report::chance_of(&inputs.splits.test, found)?);
-            recall_table(&[("by chance", &chance), ("baseline", baseline), ("tuned", tuned)])
-                .print();
+            let random_baseline =
+                report::to_report(&report::random_baseline_of(&inputs.splits.test, found)?);
+            recall_table(&[
+                ("by chance", &random_baseline),
+                ("baseline", baseline),
+                ("tuned", tuned),
+            ])
+            .print();
         }
         (baseline, tuned, _) => metrics_table(&[("baseline", baseline), ("tuned", tuned)]).print(),
     }

@@ -30,7 +30,7 @@ pub enum Gain {
         /// With the trained adapter.
         tuned: Recall,
         /// What guessing would reach, for proportion.
-        chance: Option<Recall>,
+        random_baseline: Option<Recall>,
     },
     /// Of question answering.
     Accuracy {
@@ -43,7 +43,11 @@ pub enum Gain {
 
 impl Default for Gain {
     fn default() -> Self {
-        Self::Recall { baseline: Recall::default(), tuned: Recall::default(), chance: None }
+        Self::Recall {
+            baseline: Recall::default(),
+            tuned: Recall::default(),
+            random_baseline: None,
+        }
     }
 }
 
@@ -144,8 +148,8 @@ impl ReportPage {
     }
 
     fn write_table(&self, html: &mut Html) {
-        let (baseline, tuned, chance) = match &self.gain {
-            Gain::Recall { baseline, tuned, chance } => (baseline, tuned, chance),
+        let (baseline, tuned, random_baseline) = match &self.gain {
+            Gain::Recall { baseline, tuned, random_baseline } => (baseline, tuned, random_baseline),
             Gain::Accuracy { baseline, tuned } => {
                 return write_table(html, baseline, tuned, &self.test);
             }
@@ -167,8 +171,8 @@ impl ReportPage {
             }
         }
         html.markup("</tr></thead><tbody>\n");
-        if let Some(chance) = chance {
-            write_recall(html, "quiet", "by chance", chance);
+        if let Some(random_baseline) = random_baseline {
+            write_recall(html, "quiet", "by chance", random_baseline);
         }
         write_recall(html, "plain", "baseline", baseline);
         write_recall(html, "strong", "tuned", tuned);
@@ -295,7 +299,7 @@ mod tests {
             gain: Gain::Recall {
                 baseline: recall(1.0),
                 tuned: recall(3.0),
-                chance: Some(recall(0.1)),
+                random_baseline: Some(recall(0.1)),
             },
             facts: vec![Fact {
                 label: HOSTILE.to_owned(),

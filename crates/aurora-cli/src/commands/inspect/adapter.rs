@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::stored::{Stored, part_table, tensor_table};
 use super::{read_json, values};
-use crate::nano;
+use crate::embedded_backbone;
 use crate::output;
 
 /// What stands before every name of an adapter's file.
@@ -54,9 +54,9 @@ fn ours(folder: &Path, every_tensor: bool) -> Result<()> {
 /// The backbone an adapter was made for, where it can be found, and its size.
 fn backbone_of(about: &AdapterFolder) -> Result<Option<(String, u64)>> {
     let name = &about.base_model_name_or_path;
-    let embedded = nano::backbone(&Device::Cpu)?;
+    let embedded = embedded_backbone::load(&Device::Cpu)?;
     if embedded.fingerprint()? == about.base_model_fingerprint {
-        return Ok(Some((nano::NAME.to_owned(), embedded.parameters() as u64)));
+        return Ok(Some((embedded_backbone::NAME.to_owned(), embedded.parameters() as u64)));
     }
     // Whether its weights are still the same would take reading them; loading does.
     let pretrained = PretrainedSource::open(Path::new(name)).ok();

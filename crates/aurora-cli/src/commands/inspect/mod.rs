@@ -16,8 +16,8 @@ use serde::de::DeserializeOwned;
 
 use crate::args::InspectArgs;
 use crate::commands::shared::{metrics_table, resolve, skipped_line};
-use crate::failure::bad_input;
-use crate::{nano, output};
+use crate::exit_code::bad_input;
+use crate::{embedded_backbone, output};
 use kinds::Asked;
 use stored::Stored;
 
@@ -39,7 +39,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
         run,
     };
     let path = args.path.as_path();
-    if path == Path::new(nano::NAME) && !path.exists() {
+    if path == Path::new(embedded_backbone::NAME) && !path.exists() {
         return embedded(&asked);
     }
     let has = |name: &str| path.join(name).is_file();
@@ -58,7 +58,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
              config.toml (a run); a .pth file, a lone config.json and `{}`, the backbone inside \
              the program, can be looked at too",
             path.display(),
-            nano::NAME
+            embedded_backbone::NAME
         )))
     }
 }
@@ -74,12 +74,16 @@ fn open(path: &Path, asked: &Asked) -> Result<PretrainedSource> {
 }
 
 fn embedded(asked: &Asked) -> Result<()> {
-    let path = Path::new(nano::NAME);
-    let config = BlipConfig::from_json(nano::CONFIG, &path.join("config.json"))?;
-    let weights = Checkpoint::from_bytes(nano::MODEL.to_vec(), &path.join("model.safetensors"))?;
+    let path = Path::new(embedded_backbone::NAME);
+    let config = BlipConfig::from_json(embedded_backbone::CONFIG, &path.join("config.json"))?;
+    let weights =
+        Checkpoint::from_bytes(embedded_backbone::MODEL.to_vec(), &path.join("model.safetensors"))?;
     let list = Stored::of_checkpoint(&weights);
-    let heading =
-        format!("{}: a BLIP backbone for {} (inside the program)", nano::NAME, config.architecture);
+    let heading = format!(
+        "{}: a BLIP backbone for {} (inside the program)",
+        embedded_backbone::NAME,
+        config.architecture
+    );
     backbone::print_listed(&heading, &config, &list, asked)
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::Value;
 
-use crate::failure::bad_input;
+use crate::exit_code::bad_input;
 use crate::page::{Chart, Highlight, Reference, Series};
 
 /// The lines of a `metrics.jsonl`.

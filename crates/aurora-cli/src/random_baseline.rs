@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::page::Recall;
 
 /// Expected recall of a random ranking, where equal ids are right for each other.
-pub fn chance(image_ids: &[i64], text_ids: &[i64]) -> Recall {
+pub fn random_baseline(image_ids: &[i64], text_ids: &[i64]) -> Recall {
     Recall {
         image_to_text: expected(image_ids, text_ids),
         text_to_image: expected(text_ids, image_ids),
@@ -44,8 +44,8 @@ mod tests {
     #[test]
     fn one_right_of_many_is_k_over_n() {
         let ids: Vec<i64> = (0..200).collect();
-        let chance = chance(&ids, &ids);
-        for (found, wanted) in chance.text_to_image.iter().zip([0.5, 2.5, 5.0]) {
+        let random_baseline = random_baseline(&ids, &ids);
+        for (found, wanted) in random_baseline.text_to_image.iter().zip([0.5, 2.5, 5.0]) {
             assert!((found - wanted).abs() < 1e-9);
         }
     }
@@ -53,10 +53,10 @@ mod tests {
     #[test]
     fn several_right_ones_help() {
         // Two right among four: the first is right with 1/2; two wrong ones cannot fill five places.
-        let chance = chance(&[1], &[1, 1, 2, 2]);
-        assert!((chance.image_to_text[0] - 50.0).abs() < 1e-9);
-        assert_eq!(chance.image_to_text[1], 100.0);
+        let random_baseline = random_baseline(&[1], &[1, 1, 2, 2]);
+        assert!((random_baseline.image_to_text[0] - 50.0).abs() < 1e-9);
+        assert_eq!(random_baseline.image_to_text[1], 100.0);
         // Texts of concept 2 have no picture to find.
-        assert!((chance.text_to_image[0] - 50.0).abs() < 1e-9);
+        assert!((random_baseline.text_to_image[0] - 50.0).abs() < 1e-9);
     }
 }

@@ -22,7 +22,7 @@ pub const VOCABULARY: &str = include_str!("../assets/nano/vocab.txt");
 ///
 /// # Errors
 /// None in a sound build; a test loads it.
-pub fn backbone(device: &Device) -> aurora_layers::Result<Backbone> {
+pub fn load(device: &Device) -> aurora_layers::Result<Backbone> {
     let path = Path::new(NAME).join("model.safetensors");
     Backbone::from_bytes(CONFIG, MODEL, &path, device)
 }
@@ -33,7 +33,7 @@ mod tests {
 
     #[test]
     fn the_embedded_backbone_is_whole() {
-        let backbone = backbone(&Device::Cpu).unwrap();
+        let backbone = load(&Device::Cpu).unwrap();
         assert_eq!(backbone.config.text.vocab_size, VOCABULARY.lines().count());
         assert!(backbone.model().is_ok());
         // Twelve megabytes is what the repository may grow by.

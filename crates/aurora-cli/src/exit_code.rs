@@ -1,4 +1,4 @@
-//! Whose fault an error is: the exit code tells a script whether to mend its input or to report a
+//! Exit codes by whose fault an error is: they tell a script whether to mend its input or to report a
 //! bug.
 
 use aurora_data::Error as DataError;
@@ -30,7 +30,7 @@ pub fn bad_input(message: impl Into<String>) -> anyhow::Error {
 }
 
 /// The exit code for an error: [`BAD_INPUT`] if one of its causes is about what was given.
-pub fn exit_code(error: &anyhow::Error) -> u8 {
+pub fn of(error: &anyhow::Error) -> u8 {
     if error.chain().any(is_about_input) { BAD_INPUT } else { INTERNAL }
 }
 
@@ -96,7 +96,7 @@ mod tests {
 
     fn code(error: impl Into<anyhow::Error>) -> u8 {
         let error = Err::<(), anyhow::Error>(error.into()).context("while doing something");
-        exit_code(&error.unwrap_err())
+        of(&error.unwrap_err())
     }
 
     #[test]

@@ -7,37 +7,37 @@ use aurora_train::evaluation::GalleryBuilder;
 use aurora_train::progress::Progress;
 use aurora_train::rerank::Candidates;
 
-use crate::model::Ready;
+use crate::model::LoadedModel;
 
 /// Pictures that are encoded, or matched with the query, together.
 const CHUNK: usize = 64;
 
 /// A picture that was found.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Found {
+pub struct SearchResult {
     /// Its index in the dataset.
     pub index: usize,
-    /// What it was ranked by: `matching + beta similarity`.
+    /// What it was ranked by: `itm_logit + beta * itc_similarity`.
     pub score: f64,
     /// The logit of "the query belongs to this picture".
-    pub matching: f64,
+    pub itm_logit: f64,
     /// Cosine of the picture's and the query's features.
-    pub similarity: f64,
+    pub itc_similarity: f64,
 }
 
 /// The best `candidates` pictures of `dataset` for `query`, best first.
 ///
 /// # Errors
 /// A picture that does not decode.
-pub fn find(
-    model: &Ready,
+pub fn search(
+    model: &LoadedModel,
     dataset: &Dataset,
     tokens: &Tokenizer,
     query: &str,
     candidates: usize,
     beta: f64,
     progress: &mut dyn Progress,
-) -> Result<Vec<Found>> {
+) -> Result<Vec<SearchResult>> {
     let (blip, bound) = (model.blip.as_ref(), &model.bound);
     let config = blip.config();
     let transform = transform::EvalTransform { size: config.vision.image_size };
@@ -57,9 +57,9 @@ pub fn find(
     builder.texts(blip, bound, &ids, &mask)?;
     let gallery = builder.finish()?;
 
-    let similarity: Vec<f32> = gallery.similarity()?.flatten_all()?.to_vec1()?; // (pictures)
+    let itc_similarity: Vec<f32> = gallery.similarity()?.flatten_all()?.to_vec1()?; // (pictures)
     let mut order = indices;
-    order.sort_by(|a, b| similarity[*b].total_cmp(&similarity[*a]).then(a.cmp(b)));
+    order.sort_by(|a, b| itc_similarity[*b].total_cmp(&itc_similarity[*a]).then(a.cmp(b)));
     order.truncate(candidates);
     let mut found = Vec::with_capacity(order.len());
     for chunk in order.chunks(CHUNK) {
@@ -67,10 +67,10 @@ pub fn find(
             chunk.iter().map(|&image| Candidates { image, texts: vec![0] }).collect();
         let logits = gallery.score(blip, bound, &work)?;
         for (&index, logits) in chunk.iter().zip(logits) {
-            let matching = f64::from(*logits.first().context("a logit for each picture")?);
-            let similarity = f64::from(similarity[index]);
-            let score = matching + beta * similarity;
-            found.push(Found { index, score, matching, similarity });
+            let itm_logit = f64::from(*logits.first().context("a logit for each picture")?);
+            let itc_similarity = f64::from(itc_similarity[index]);
+            let score = itm_logit + beta * itc_similarity;
+            found.push(SearchResult { index, score, itm_logit, itc_similarity });
         }
     }
     found.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.index.cmp(&b.index)));
