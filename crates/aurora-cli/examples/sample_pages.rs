@@ -9,8 +9,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use aurora_cli::page::{
-    CaptionRow, Chart, Fact, Gain, Highlight, Hit, Picture, Recall, Reference, ReportPage,
-    SearchHit, SearchPage, Series,
+    CaptionRow, Chart, EmbeddedImage, Fact, Gain, Highlight, Hit, RecallAtK, ReferenceLine,
+    ReportPage, SearchHit, SearchPage, Series,
 };
 use image::{ImageFormat, Rgb, RgbImage};
 
@@ -23,9 +23,10 @@ fn main() -> Result<()> {
 }
 
 fn report() -> Result<ReportPage> {
-    let baseline = Recall { image_to_text: [1.3, 5.2, 9.1], text_to_image: [1.7, 6.0, 10.6] };
-    let tuned = Recall { image_to_text: [6.4, 17.0, 25.5], text_to_image: [5.9, 18.3, 27.7] };
-    let random_baseline = Recall { image_to_text: [0.3, 1.6, 3.2], text_to_image: [0.3, 1.6, 3.2] };
+    let baseline = RecallAtK { image_to_text: [1.3, 5.2, 9.1], text_to_image: [1.7, 6.0, 10.6] };
+    let tuned = RecallAtK { image_to_text: [6.4, 17.0, 25.5], text_to_image: [5.9, 18.3, 27.7] };
+    let random_baseline =
+        RecallAtK { image_to_text: [0.3, 1.6, 3.2], text_to_image: [0.3, 1.6, 3.2] };
     let mut captions = Vec::new();
     for (index, caption) in
         ["a red circle", "a green square", "</li><script>a blue circle", "a very long caption that goes on about a yellow square, its corners, its sides and the paper that it was drawn on", "violet"]
@@ -104,7 +105,7 @@ fn charts() -> Vec<Chart> {
             y_label: "mean recall, %".to_owned(),
             highlight: validation.last().map(|at| Highlight { label: "kept".to_owned(), at: *at }),
             series: vec![series("validation", validation)],
-            reference: Some(Reference { label: "untuned".to_owned(), value: 6.0 }),
+            reference: Some(ReferenceLine { label: "untuned".to_owned(), value: 6.0 }),
         },
         Chart {
             title: "Change of the weights".to_owned(),
@@ -166,7 +167,7 @@ fn search() -> Result<SearchPage> {
 }
 
 /// A circle or a square in one of six colours.
-fn shape(index: usize) -> Result<Picture> {
+fn shape(index: usize) -> Result<EmbeddedImage> {
     const COLOURS: [[u8; 3]; 6] = [
         [214, 48, 49],
         [39, 148, 84],
@@ -185,5 +186,5 @@ fn shape(index: usize) -> Result<Picture> {
     let mut bytes = std::io::Cursor::new(Vec::new());
     picture.write_to(&mut bytes, ImageFormat::Png)?;
     let name = format!("{}-{index}.png", if circle { "circle" } else { "square" });
-    Picture::new(name, bytes.get_ref()).context("a PNG is a picture")
+    EmbeddedImage::new(name, bytes.get_ref()).context("a PNG is a picture")
 }

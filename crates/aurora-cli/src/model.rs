@@ -28,7 +28,7 @@ pub fn open(section: &ModelSection, task: Task, device: &Device) -> Result<Model
         return Ok(Model::from_backbone(section, task, embedded_backbone::load(device)?, tokens)?);
     }
     if !Path::new(name).exists() {
-        return Err(nothing_at("`model.backbone`", name));
+        return Err(missing_backbone("`model.backbone`", name));
     }
     let model = Model::open(section, task, device)?;
     output::note(&format!("{name}: {}", model.report.summary()));
@@ -39,7 +39,7 @@ pub fn open(section: &ModelSection, task: Task, device: &Device) -> Result<Model
 ///
 /// # Errors
 /// A path where nothing is; a file that is missing, cut or contradicts the others.
-pub fn base(args: &BaseArgs, named: &str) -> Result<(String, Backbone)> {
+pub fn open_backbone(args: &BaseArgs, named: &str) -> Result<(String, Backbone)> {
     let name = args.backbone.as_deref().unwrap_or(named);
     if name == embedded_backbone::NAME {
         let backbone = embedded_backbone::load(&Device::Cpu)?;
@@ -53,7 +53,7 @@ pub fn base(args: &BaseArgs, named: &str) -> Result<(String, Backbone)> {
     }
     if !Path::new(name).exists() {
         return Err(match &args.backbone {
-            Some(_) => nothing_at("`--backbone`", name),
+            Some(_) => missing_backbone("`--backbone`", name),
             None => bad_input(format!(
                 "the adapter's backbone is {name:?}, and there is no such file or folder here; say \
                  where it is with --backbone"
@@ -82,7 +82,7 @@ pub fn device(config: &impl RunConfig) -> Result<Device> {
 }
 
 /// The error for a backbone that is not there; `what` is where its path was given.
-pub fn nothing_at(what: &str, path: &str) -> anyhow::Error {
+pub fn missing_backbone(what: &str, path: &str) -> anyhow::Error {
     bad_input(format!(
         "{what} is {path:?}, and there is no such file or folder; allowed: {:?}, a folder with \
          config.json and model.safetensors (ours or Hugging Face's), or a .pth file",

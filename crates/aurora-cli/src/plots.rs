@@ -6,15 +6,15 @@ use anyhow::Result;
 use serde_json::Value;
 
 use crate::exit_code::bad_input;
-use crate::page::{Chart, Highlight, Reference, Series};
+use crate::page::{Chart, Highlight, ReferenceLine, Series};
 
 /// The lines of a `metrics.jsonl`.
 #[derive(Debug, Clone, Default)]
-pub struct Metrics {
+pub struct MetricsLog {
     records: Vec<Value>,
 }
 
-impl Metrics {
+impl MetricsLog {
     /// Reads the file.
     ///
     /// # Errors
@@ -97,7 +97,7 @@ impl Metrics {
             x_label: "step".to_owned(),
             y_label: if answers { "accuracy, %" } else { "mean recall, %" }.to_owned(),
             reference: untuned
-                .map(|point| Reference { label: "untuned".to_owned(), value: point.1 }),
+                .map(|point| ReferenceLine { label: "untuned".to_owned(), value: point.1 }),
             highlight: best
                 .filter(|_| points.len() > 1)
                 .map(|at| Highlight { label: format!("kept: step {}", at.0), at }),
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn points_are_of_one_event_and_numbers_only() {
-        let metrics = Metrics::parse(TEXT).unwrap();
+        let metrics = MetricsLog::parse(TEXT).unwrap();
         assert_eq!(metrics.points("train", "itc"), [(1.0, 4.0)]);
         assert_eq!(metrics.points("train", "itm"), [(1.0, 0.7), (2.0, 0.6)]);
         assert!(metrics.points("train", "mean_recall").is_empty());
@@ -157,12 +157,12 @@ mod tests {
 
     #[test]
     fn charts_without_records_are_left_out() {
-        let charts = Metrics::parse(TEXT).unwrap().charts();
+        let charts = MetricsLog::parse(TEXT).unwrap().charts();
         let titles: Vec<&str> = charts.iter().map(|chart| chart.title.as_str()).collect();
         assert_eq!(titles, ["Losses", "Recall on validation", "Learning rate"]);
         assert_eq!(charts[1].reference.as_ref().unwrap().value, 5.0);
         assert_eq!(charts[1].highlight.as_ref().unwrap().label, "kept: step 2");
-        assert!(Metrics::default().charts().is_empty());
+        assert!(MetricsLog::default().charts().is_empty());
     }
 
     #[test]
@@ -172,14 +172,14 @@ mod tests {
 {"event":"train","step":1,"loss":4.0}
 {"event":"validation","step":1,"accuracy":9.0}
 "#;
-        let charts = Metrics::parse(text).unwrap().charts();
+        let charts = MetricsLog::parse(text).unwrap().charts();
         let titles: Vec<&str> = charts.iter().map(|chart| chart.title.as_str()).collect();
         assert_eq!(titles, ["Losses", "Accuracy on validation"]);
     }
 
     #[test]
     fn a_bad_line_is_named() {
-        let error = Metrics::parse("{}\n{\"event\":").unwrap_err();
+        let error = MetricsLog::parse("{}\n{\"event\":").unwrap_err();
         assert_eq!(error.0, 2);
     }
 }

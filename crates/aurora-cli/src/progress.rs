@@ -21,14 +21,14 @@ const PART_EVERY: Duration = Duration::from_secs(10);
 const PART_WORTH_TELLING: Duration = Duration::from_secs(5);
 
 /// Bars or lines, as the place they go to allows.
-pub enum Display {
+pub enum ProgressDisplay {
     /// For people who watch.
     Bars(Bars),
     /// For logs.
     Lines(Lines<std::io::Stderr>),
 }
 
-impl Display {
+impl ProgressDisplay {
     /// Bars where standard error is a terminal, else lines.
     pub fn new() -> Self {
         if std::io::stderr().is_terminal() {
@@ -46,13 +46,13 @@ impl Display {
     }
 }
 
-impl Default for Display {
+impl Default for ProgressDisplay {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Progress for Display {
+impl Progress for ProgressDisplay {
     fn on_step(&mut self, report: &StepReport<'_>) {
         self.inner().on_step(report);
     }
@@ -72,12 +72,12 @@ impl Progress for Display {
 
 /// Smoothed time per step, from which throughput and time left follow.
 #[derive(Debug, Clone, Copy, Default)]
-struct Pace {
+struct Throughput {
     seconds: Option<f64>,
     pairs: f64,
 }
 
-impl Pace {
+impl Throughput {
     /// Takes in a step; the first ones, slower than the rest, are soon forgotten.
     fn update(&mut self, report: &StepReport<'_>) {
         let old = self.seconds.unwrap_or(report.seconds);
@@ -127,7 +127,7 @@ fn evaluation_words(report: &EvaluationReport<'_>) -> String {
 /// Progress bars on a terminal.
 #[derive(Debug, Default)]
 pub struct Bars {
-    pace: Pace,
+    throughput: Throughput,
     /// The bar of the steps, kept while evaluations show theirs.
     steps: Option<ProgressBar>,
     part: Option<ProgressBar>,
@@ -151,11 +151,11 @@ impl Bars {
 
 impl Progress for Bars {
     fn on_step(&mut self, report: &StepReport<'_>) {
-        self.pace.update(report);
+        self.throughput.update(report);
         let bar = self
             .steps
             .get_or_insert_with(|| Self::bar(report.steps, "step {pos}/{len} [{bar:30}] {msg}"));
-        bar.set_message(self.pace.words(report));
+        bar.set_message(self.throughput.words(report));
         bar.set_position(report.step);
         if report.step >= report.steps {
             bar.finish_and_clear();
@@ -191,14 +191,14 @@ impl Progress for Bars {
 #[derive(Debug)]
 pub struct Lines<W: Write> {
     out: W,
-    pace: Pace,
+    throughput: Throughput,
     part: Option<(String, Instant, Instant)>,
 }
 
 impl<W: Write> Lines<W> {
     /// Lines that go to `out`.
     pub fn new(out: W) -> Self {
-        Self { out, pace: Pace::default(), part: None }
+        Self { out, throughput: Throughput::default(), part: None }
     }
 
     fn say(&mut self, text: &str) {
@@ -209,11 +209,11 @@ impl<W: Write> Lines<W> {
 
 impl<W: Write> Progress for Lines<W> {
     fn on_step(&mut self, report: &StepReport<'_>) {
-        self.pace.update(report);
+        self.throughput.update(report);
         let line_of = |step: u64| step.saturating_mul(STEP_LINES - 1) / report.steps.max(1);
         let first_of_its_line = line_of(report.step) != line_of(report.step.saturating_sub(1));
         if report.step == 1 || first_of_its_line || report.step == report.steps {
-            let words = self.pace.words(report);
+            let words = self.throughput.words(report);
             self.say(&format!("step {}/{}: {words}", report.step, report.steps));
         }
     }

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use crate::page::Recall;
+use crate::page::RecallAtK;
 
 /// Expected recall of a random ranking, where equal ids are right for each other.
-pub fn random_baseline(image_ids: &[i64], text_ids: &[i64]) -> Recall {
-    Recall {
+pub fn random_baseline(image_ids: &[i64], text_ids: &[i64]) -> RecallAtK {
+    RecallAtK {
         image_to_text: expected(image_ids, text_ids),
         text_to_image: expected(text_ids, image_ids),
     }

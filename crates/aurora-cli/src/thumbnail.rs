@@ -12,11 +12,11 @@ use image::{ExtendedColorType, RgbImage};
 use crate::page;
 
 /// Longest side of a picture on a page, in pixels: sharp at the size it is shown, on dense screens.
-const LONGEST: u32 = 320;
+const MAX_SIDE: u32 = 320;
 
 /// Up to this side a picture is kept without loss: drawings of this size are small anyway, and
 /// JPEG frays their edges.
-const EXACT: u32 = 128;
+const LOSSLESS_SIDE: u32 = 128;
 
 /// JPEG quality of larger pictures.
 const QUALITY: u8 = 85;
@@ -25,30 +25,31 @@ const QUALITY: u8 = 85;
 ///
 /// # Errors
 /// None in practice: any picture that was decoded can be encoded.
-pub fn thumbnail(picture: &Image, name: &str) -> Result<page::Picture> {
+pub fn thumbnail(picture: &Image, name: &str) -> Result<page::EmbeddedImage> {
     let (width, height) = (picture.width() as u32, picture.height() as u32);
     let pixels = RgbImage::from_raw(width, height, picture.rgb().to_vec())
         .context("a picture has three bytes for each pixel")?;
     let mut bytes = Cursor::new(Vec::new());
-    if width.max(height) <= EXACT {
+    if width.max(height) <= LOSSLESS_SIDE {
         let encoder = WebPEncoder::new_lossless(&mut bytes);
         encoder.encode(pixels.as_raw(), width, height, ExtendedColorType::Rgb8)?;
     } else {
         let scaled = fit(pixels);
         JpegEncoder::new_with_quality(&mut bytes, QUALITY).encode_image(&scaled)?;
     }
-    page::Picture::new(name, bytes.get_ref()).context("an encoded picture is known by its bytes")
+    page::EmbeddedImage::new(name, bytes.get_ref())
+        .context("an encoded picture is known by its bytes")
 }
 
 /// The picture, shrunk until its longest side fits; its shape is kept.
 fn fit(pixels: RgbImage) -> RgbImage {
     let (width, height) = pixels.dimensions();
     let longest = width.max(height);
-    if longest <= LONGEST {
+    if longest <= MAX_SIDE {
         return pixels;
     }
     let scaled =
-        |side: u32| (u64::from(side) * u64::from(LONGEST) / u64::from(longest)).max(1) as u32;
+        |side: u32| (u64::from(side) * u64::from(MAX_SIDE) / u64::from(longest)).max(1) as u32;
     imageops::resize(&pixels, scaled(width), scaled(height), FilterType::Triangle)
 }
 

@@ -12,13 +12,13 @@ use super::shared::{accuracy_table, recall_table, resolve_on, skipped_line, writ
 use crate::args::EvalArgs;
 use crate::model::{self, LoadedModel};
 use crate::output;
-use crate::progress::Display;
+use crate::progress::ProgressDisplay;
 
 /// What `evaluation.json` says.
 #[derive(Debug, Serialize)]
-struct Measured {
+struct EvaluationJson {
     #[serde(flatten)]
-    found: Found,
+    found: EvalMetrics,
     /// Pictures that were searched, or questions that were asked.
     test_pairs: usize,
     /// The backbone's name or folder.
@@ -30,7 +30,7 @@ struct Measured {
 /// The part of it that is a task's own.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-enum Found {
+enum EvalMetrics {
     Retrieval {
         /// Recall of the two stages together, percent.
         recall: RetrievalReport,
@@ -59,7 +59,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let evaluator = model::evaluator(&config, &model)?;
     let (data, skips) = (&config.data, &evaluator.data_module().skips);
     let test = open(&data.test, Split::Test, &data.reading(), skips)?;
-    let mut progress = Display::new();
+    let mut progress = ProgressDisplay::new();
     let similarity_weight = loaded.similarity_weight(&evaluator, &config, &mut progress)?;
     let measured = loaded.measure(&evaluator, &test, Some(similarity_weight), &mut progress)?;
     let (what, found) = match &measured {
@@ -70,7 +70,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
             let (recall, by_similarity) = (found.report, found.by_similarity);
             (
                 "test pairs",
-                Found::Retrieval {
+                EvalMetrics::Retrieval {
                     recall,
                     by_similarity,
                     similarity_weight: found.similarity_weight,
@@ -80,7 +80,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         EvalResult::Vqa(found) => {
             accuracy_table(&[("answers", &found.report)]).print();
             let (accuracy, candidates) = (found.report.clone(), evaluator.candidates());
-            ("test questions", Found::Vqa { accuracy, candidates })
+            ("test questions", EvalMetrics::Vqa { accuracy, candidates })
         }
     };
     let adapter = args.adapter.as_ref().map(|folder| folder.display().to_string());
@@ -97,7 +97,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     }
     if let Some(out) = &args.out {
         let measured_here =
-            Measured { found, test_pairs: test.len(), backbone: model.name, adapter };
+            EvaluationJson { found, test_pairs: test.len(), backbone: model.name, adapter };
         let path = out.join("evaluation.json");
         let text = serde_json::to_string_pretty(&measured_here).context("evaluation.json")?;
         write_whole(&path, &(text + "\n"))?;

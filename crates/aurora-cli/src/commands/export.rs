@@ -16,7 +16,7 @@ use crate::{model, output};
 pub fn run(args: &ExportArgs) -> Result<()> {
     check_empty(&args.out)?;
     let about = AdapterFolder::read(&args.adapter)?;
-    let (name, backbone) = model::base(&args.base, &about.base_model_name_or_path)?;
+    let (name, backbone) = model::open_backbone(&args.base, &about.base_model_name_or_path)?;
     let tuned = load_adapter(&args.adapter, &backbone, &Device::Cpu)?;
     let ExportFormat::PeftLora = args.format;
     export_lora(&args.out, &tuned, &backbone.config, &name, args.drop_gates)?;

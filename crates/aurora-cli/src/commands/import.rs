@@ -54,7 +54,7 @@ fn lora(args: &ImportArgs) -> Result<(String, Backbone, AdaptedParams)> {
             path.display()
         )));
     };
-    let (name, backbone) = model::base(&args.base, name)?;
+    let (name, backbone) = model::open_backbone(&args.base, name)?;
     let tuned = import_lora(path, &backbone, &Device::Cpu);
     let no_fit = matches!(tuned, Err(Error::Mismatch { .. }));
     let tuned = match no_fit {

@@ -20,7 +20,7 @@ pub fn run(args: &MergeArgs) -> Result<()> {
     let out = args.out.as_path();
     check_empty(out)?;
     let about = AdapterFolder::read(&args.adapter)?;
-    let (name, backbone) = model::base(&args.base, &about.base_model_name_or_path)?;
+    let (name, backbone) = model::open_backbone(&args.base, &about.base_model_name_or_path)?;
     let tuned = load_adapter(&args.adapter, &backbone, &Device::Cpu)?;
     let merged = merge(&backbone, &tuned)?;
     let called = out.display().to_string();

@@ -8,11 +8,11 @@ use aurora_train::pipeline::pretrain;
 use aurora_train::run::RunFolder;
 
 use super::shared::{recall_table, resolve_on};
-use super::train::forget;
+use super::train::discard_unstarted;
 use crate::args::RunArgs;
 use crate::model;
 use crate::output;
-use crate::progress::Display;
+use crate::progress::ProgressDisplay;
 
 /// Runs the command.
 ///
@@ -23,8 +23,8 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let device = model::device(&config)?;
     let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join("pretrain"));
     let run = RunFolder::create(&out)?;
-    let done =
-        pretrain(&config, &device, &run, &mut Display::new()).inspect_err(|_| forget(&run))?;
+    let done = pretrain(&config, &device, &run, &mut ProgressDisplay::new())
+        .inspect_err(|_| discard_unstarted(&run))?;
     output::line("");
     recall_table(&[("validation", &done.validation.report), ("test", &done.test.report)]).print();
     output::line(&format!(

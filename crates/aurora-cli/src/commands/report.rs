@@ -13,16 +13,16 @@ use aurora_train::rerank::NOT_RANKED;
 use aurora_train::run::RunFolder;
 
 use crate::output;
-use crate::page::{self, Accuracy, AnswerRow, CaptionRow, Fact, Gain, Hit, ReportPage};
-use crate::plots::Metrics;
+use crate::page::{self, AccuracyByType, AnswerRow, CaptionRow, Fact, Gain, Hit, ReportPage};
+use crate::plots::MetricsLog;
 use crate::random_baseline::random_baseline;
 use crate::thumbnail::thumbnail;
 
 /// Captions, or questions, shown on the page.
-const CAPTIONS: usize = 12;
+const QUERIES_SHOWN: usize = 12;
 
 /// Pictures shown for each, before and after.
-const PICTURES: usize = 5;
+const HITS_SHOWN: usize = 5;
 
 /// Writes `report.html` into the run's folder.
 pub fn write(
@@ -38,15 +38,15 @@ pub fn write(
         tuned: tuned(config, inputs),
         test: tested(config, test.len()),
         facts: facts(config, outcome),
-        charts: Metrics::read(&run.join("metrics.jsonl"))?.charts(),
+        charts: MetricsLog::read(&run.join("metrics.jsonl"))?.charts(),
         config: config.to_toml()?,
         ..ReportPage::default()
     };
     match (&outcome.baseline, &outcome.tuned) {
         (EvalResult::Retrieval(baseline), EvalResult::Retrieval(tuned)) => {
             page.gain = Gain::Recall {
-                baseline: of_report(&baseline.report),
-                tuned: of_report(&tuned.report),
+                baseline: recall_at_k(&baseline.report),
+                tuned: recall_at_k(&tuned.report),
                 random_baseline: Some(random_baseline_of(test, tuned)?),
             };
             page.captions = captions(test, baseline, tuned)?;
@@ -54,8 +54,8 @@ pub fn write(
         (EvalResult::Vqa(baseline), EvalResult::Vqa(tuned)) => {
             let kinds = || baseline.report.by_type.keys().chain(tuned.report.by_type.keys());
             page.gain = Gain::Accuracy {
-                baseline: of_accuracy(&baseline.report, kinds()),
-                tuned: of_accuracy(&tuned.report, kinds()),
+                baseline: accuracy_by_type(&baseline.report, kinds()),
+                tuned: accuracy_by_type(&tuned.report, kinds()),
             };
             page.answers = answers(test, baseline, tuned)?;
         }
@@ -66,30 +66,33 @@ pub fn write(
 }
 
 /// The recall that guessing would reach on the pictures and texts of a measurement.
-pub fn random_baseline_of(test: &Dataset, found: &RetrievalEval) -> Result<page::Recall> {
+pub fn random_baseline_of(test: &Dataset, found: &RetrievalEval) -> Result<page::RecallAtK> {
     let (images, texts) = concepts(test, &found.images, &found.texts)?;
     Ok(random_baseline(&images, &texts))
 }
 
 /// Accuracy as the page shows it, with a column for each of `kinds`.
-fn of_accuracy<'a>(report: &AccuracyReport, kinds: impl Iterator<Item = &'a String>) -> Accuracy {
+fn accuracy_by_type<'a>(
+    report: &AccuracyReport,
+    kinds: impl Iterator<Item = &'a String>,
+) -> AccuracyByType {
     let kinds: std::collections::BTreeSet<&String> = kinds.collect();
     let of_kind = |kind: &String| report.by_type.get(kind).map(|found| found.accuracy);
     let [all, reachable] = report.known().map_or([None; 2], |known| known.map(Some));
-    Accuracy {
+    AccuracyByType {
         all,
-        by_kind: kinds.into_iter().map(|kind| (kind.clone(), of_kind(kind))).collect(),
+        by_type: kinds.into_iter().map(|kind| (kind.clone(), of_kind(kind))).collect(),
         reachable,
     }
 }
 
-fn of_report(report: &RetrievalReport) -> page::Recall {
+fn recall_at_k(report: &RetrievalReport) -> page::RecallAtK {
     let values = |recall: &Recall| [recall.r1, recall.r5, recall.r10];
-    page::Recall { image_to_text: values(&report.i2t), text_to_image: values(&report.t2i) }
+    page::RecallAtK { image_to_text: values(&report.i2t), text_to_image: values(&report.t2i) }
 }
 
 /// The same numbers in the type that tables are printed from.
-pub fn to_report(recall: &page::Recall) -> RetrievalReport {
+pub fn retrieval_report(recall: &page::RecallAtK) -> RetrievalReport {
     let values = |[r1, r5, r10]: [f64; 3]| Recall { r1, r5, r10 };
     RetrievalReport { i2t: values(recall.image_to_text), t2i: values(recall.text_to_image) }
 }
@@ -209,8 +212,8 @@ fn facts(config: &Config, outcome: &TuningResult) -> Vec<Fact> {
 }
 
 /// Which of so many are shown: a dozen, evenly spaced, not chosen by how they fared.
-fn spaced(count: usize) -> impl Iterator<Item = usize> {
-    let shown = CAPTIONS.min(count);
+fn evenly_spaced(count: usize) -> impl Iterator<Item = usize> {
+    let shown = QUERIES_SHOWN.min(count);
     (0..shown).map(move |row| row * count / shown)
 }
 
@@ -220,7 +223,7 @@ fn captions(
     baseline: &RetrievalEval,
     tuned: &RetrievalEval,
 ) -> Result<Vec<CaptionRow>> {
-    spaced(tuned.texts.len())
+    evenly_spaced(tuned.texts.len())
         .map(|at| {
             let (picture, caption) = tuned.texts.get(at).context("a caption of the test set")?;
             let concept = test.concept(*picture)?;
@@ -238,7 +241,7 @@ fn captions(
 /// Some questions with their answers.
 fn answers(test: &Dataset, baseline: &VqaEval, tuned: &VqaEval) -> Result<Vec<AnswerRow>> {
     let of = |given: &Prediction| (given.answer.clone(), given.score);
-    spaced(tuned.predictions.len())
+    evenly_spaced(tuned.predictions.len())
         .map(|at| {
             let given = tuned.predictions.get(at).context("an answer to a test question")?;
             let same = baseline.predictions.iter().find(|other| other.index == given.index);
@@ -274,7 +277,7 @@ fn side(
     let right = |index: usize| ids.get(index) == Some(&concept);
     let ranked = order.iter().take_while(|index| scores[**index] > NOT_RANKED);
     let rank = ranked.clone().position(|index| right(*index)).map(|place| place + 1);
-    let hits = ranked.take(PICTURES).map(|&index| {
+    let hits = ranked.take(HITS_SHOWN).map(|&index| {
         let place = *evaluation.images.get(index).context("a picture of the test set")?;
         let sample = test.sample(place)?;
         let name = sample.captions.first().unwrap_or(&sample.key);

@@ -10,7 +10,7 @@ use crate::exit_code::bad_input;
 use crate::model::{self, LoadedModel};
 use crate::output::{self, Table};
 use crate::page::{SearchHit, SearchPage};
-use crate::progress::Display;
+use crate::progress::ProgressDisplay;
 use crate::search::search;
 use crate::thumbnail::thumbnail;
 
@@ -39,7 +39,7 @@ pub fn run(args: &SearchArgs) -> Result<()> {
     };
     let model = model::open(&config.model, config.task, &device)?;
     let loaded = LoadedModel::new(&model, args.adapter.as_deref())?;
-    let mut progress = Display::new();
+    let mut progress = ProgressDisplay::new();
     let evaluator = model::evaluator(&config, &model)?;
     let similarity_weight = loaded.similarity_weight(&evaluator, &config, &mut progress)?;
     let candidates = config.evaluation.k_test.max(args.top_k as usize);

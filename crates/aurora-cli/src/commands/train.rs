@@ -16,7 +16,7 @@ use super::shared::{metrics_table, recall_table, resolve_on, skipped_line};
 use crate::args::{ConfigArgs, RunArgs, TrainArgs};
 use crate::model;
 use crate::output;
-use crate::progress::Display;
+use crate::progress::ProgressDisplay;
 
 /// Runs the command.
 ///
@@ -24,13 +24,13 @@ use crate::progress::Display;
 /// Settings, data or a folder that cannot be used.
 pub fn run(args: &TrainArgs) -> Result<()> {
     match &args.resume {
-        Some(folder) => go_on(folder, &args.run),
+        Some(folder) => resume_run(folder, &args.run),
         None => tuning(&args.run, "train"),
     }
 }
 
 /// Goes on with a run, whose folder stays as it is where that cannot be.
-fn go_on(folder: &Path, args: &RunArgs) -> Result<()> {
+fn resume_run(folder: &Path, args: &RunArgs) -> Result<()> {
     let run = RunFolder::open(folder)?;
     let own = Some(run.join("config.toml"));
     let settings = ConfigArgs { config: own, overrides: args.settings.overrides.clone() };
@@ -38,7 +38,7 @@ fn go_on(folder: &Path, args: &RunArgs) -> Result<()> {
     let saved = TrainingCheckpoint::newest(&run)?;
     saved.check(&config)?;
     let inputs = open(&config, &model::device(&config)?)?;
-    let outcome = resume(&config, &inputs, &run, saved, &mut Display::new())?;
+    let outcome = resume(&config, &inputs, &run, saved, &mut ProgressDisplay::new())?;
     report::write(&run, "aurora train", &config, &inputs, &outcome)?;
     print(folder, &inputs, &outcome)
 }
@@ -50,13 +50,13 @@ pub(super) fn tuning(args: &RunArgs, name: &str) -> Result<()> {
     let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(name));
     let run = RunFolder::create(&out)?;
     let done = open(&config, &device).and_then(|inputs| {
-        let outcome = tune(&config, &inputs, &run, &mut Display::new())?;
+        let outcome = tune(&config, &inputs, &run, &mut ProgressDisplay::new())?;
         Ok((inputs, outcome))
     });
     let (inputs, outcome) = match done {
         Ok(done) => done,
         Err(error) => {
-            forget(&run);
+            discard_unstarted(&run);
             return Err(error);
         }
     };
@@ -73,7 +73,7 @@ fn open(config: &Config, device: &Device) -> Result<Inputs> {
 
 /// A run that failed before its first step is no run: its folder can be used again once the input
 /// is mended. Later failures leave what there is, for looking into.
-pub(super) fn forget(run: &RunFolder) {
+pub(super) fn discard_unstarted(run: &RunFolder) {
     let metrics = run.join("metrics.jsonl");
     let begun = std::fs::read_to_string(&metrics)
         .is_ok_and(|text| text.lines().any(|line| line.contains("\"event\":\"train\"")));
@@ -97,7 +97,7 @@ fn print(out: &Path, inputs: &Inputs, outcome: &TuningResult) -> Result<()> {
             EvalResult::Retrieval(found),
         ) => {
             let random_baseline =
-                report::to_report(&report::random_baseline_of(&inputs.splits.test, found)?);
+                report::retrieval_report(&report::random_baseline_of(&inputs.splits.test, found)?);
             recall_table(&[
                 ("by chance", &random_baseline),
                 ("baseline", baseline),

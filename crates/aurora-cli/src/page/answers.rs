@@ -1,14 +1,14 @@
 //! What a report shows of question answering: accuracy before and after, and some answers.
 
-use super::html::{Html, Picture};
+use super::html::{EmbeddedImage, Html};
 
 /// Accuracy of a model in percent.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Accuracy {
+pub struct AccuracyByType {
     /// Over all questions; none where no right answer is known.
     pub all: Option<f64>,
     /// Over the questions of each kind, all models' kinds in one order; none where there is none.
-    pub by_kind: Vec<(String, Option<f64>)>,
+    pub by_type: Vec<(String, Option<f64>)>,
     /// What the best candidate each time would reach, if right answers are known.
     pub reachable: Option<f64>,
 }
@@ -17,7 +17,7 @@ pub struct Accuracy {
 #[derive(Debug, Clone)]
 pub struct AnswerRow {
     /// The picture, or the first frame of the clip.
-    pub picture: Picture,
+    pub picture: EmbeddedImage,
     /// The question.
     pub question: String,
     /// What is right; may be empty where nobody knows.
@@ -29,7 +29,12 @@ pub struct AnswerRow {
 }
 
 /// The table of accuracy.
-pub(super) fn write_table(html: &mut Html, baseline: &Accuracy, tuned: &Accuracy, test: &str) {
+pub(super) fn write_table(
+    html: &mut Html,
+    baseline: &AccuracyByType,
+    tuned: &AccuracyByType,
+    test: &str,
+) {
     html.markup("<section>\n<h2>Accuracy of baseline and tuned model</h2>\n")
         .markup("<p class=\"note\">The mean score of the answers to test questions, in percent. ")
         .markup("Reachable is what the best of the answers to choose from would score. ")
@@ -38,7 +43,7 @@ pub(super) fn write_table(html: &mut Html, baseline: &Accuracy, tuned: &Accuracy
         .markup("<div class=\"scroll\" tabindex=\"0\" role=\"region\" ")
         .markup("aria-label=\"Accuracy of baseline and tuned model\">")
         .markup("<table class=\"recall\"><thead>\n<tr><td></td>");
-    let kinds = tuned.by_kind.iter().map(|(kind, _)| kind.as_str());
+    let kinds = tuned.by_type.iter().map(|(kind, _)| kind.as_str());
     for heading in std::iter::once("all").chain(kinds).chain(["reachable"]) {
         html.element("th", &[("scope", &"col")], heading);
     }
@@ -48,9 +53,9 @@ pub(super) fn write_table(html: &mut Html, baseline: &Accuracy, tuned: &Accuracy
     html.markup("</tbody></table></div>\n</section>\n");
 }
 
-fn write_accuracy(html: &mut Html, class: &str, name: &str, accuracy: &Accuracy) {
+fn write_accuracy(html: &mut Html, class: &str, name: &str, accuracy: &AccuracyByType) {
     html.open("tr", &[("class", &class)]).element("th", &[("scope", &"row")], name);
-    let kinds = accuracy.by_kind.iter().map(|(_, value)| *value);
+    let kinds = accuracy.by_type.iter().map(|(_, value)| *value);
     let values = std::iter::once(accuracy.all).chain(kinds).chain([accuracy.reachable]);
     for value in values {
         html.markup("<td>");
@@ -110,7 +115,7 @@ mod tests {
 
     #[test]
     fn no_foreign_text_becomes_markup_and_right_answers_are_marked() {
-        let picture = Picture::new(HOSTILE, &[0xff, 0xd8, 0xff, 0xe0]).unwrap();
+        let picture = EmbeddedImage::new(HOSTILE, &[0xff, 0xd8, 0xff, 0xe0]).unwrap();
         let row = AnswerRow {
             picture,
             question: HOSTILE.to_owned(),
@@ -118,9 +123,9 @@ mod tests {
             baseline: (HOSTILE.to_owned(), Some(0.0)),
             tuned: (HOSTILE.to_owned(), Some(1.0)),
         };
-        let accuracy = Accuracy {
+        let accuracy = AccuracyByType {
             all: Some(12.345),
-            by_kind: vec![(HOSTILE.to_owned(), Some(1.0)), ("number".to_owned(), None)],
+            by_type: vec![(HOSTILE.to_owned(), Some(1.0)), ("number".to_owned(), None)],
             reachable: None,
         };
         let mut html = Html::new();

@@ -15,7 +15,7 @@ const BOTTOM: f64 = 40.0;
 
 /// More points than this per series are averaged in groups: a line of a thousand noisy losses
 /// hides its own trend and doubles the size of the page.
-const MOST_POINTS: usize = 120;
+const MAX_POINTS: usize = 120;
 
 /// Rows of the table under the drawing.
 const TABLE_ROWS: usize = 12;
@@ -31,7 +31,7 @@ pub struct Series {
 
 /// A horizontal line to measure the curves against, such as the level of chance.
 #[derive(Debug, Clone)]
-pub struct Reference {
+pub struct ReferenceLine {
     /// The words on the line.
     pub label: String,
     /// Its height in units of the y axis.
@@ -61,7 +61,7 @@ pub struct Chart {
     /// The curves.
     pub series: Vec<Series>,
     /// A line to compare with.
-    pub reference: Option<Reference>,
+    pub reference: Option<ReferenceLine>,
     /// A point to show.
     pub highlight: Option<Highlight>,
 }
@@ -69,7 +69,7 @@ pub struct Chart {
 impl Chart {
     /// Writes the chart as a `<figure>`; one without a finite point says so in words.
     pub fn write(&self, html: &mut Html) {
-        let series: Vec<Series> = self.series.iter().map(thinned).collect();
+        let series: Vec<Series> = self.series.iter().map(downsampled).collect();
         html.markup("<figure class=\"chart\">\n<figcaption>");
         html.element("h3", &[], &self.title);
         let group = self.series.iter().map(|s| group_size(s.points.len())).max().unwrap_or(1);
@@ -84,9 +84,9 @@ impl Chart {
             write_legend(html, &series);
         }
         html.markup("</figcaption>\n");
-        match self.frame(&series) {
-            Some(frame) => {
-                self.write_drawing(html, &series, &frame);
+        match self.area(&series) {
+            Some(area) => {
+                self.write_drawing(html, &series, &area);
                 self.write_table(html, &series);
             }
             None => {
@@ -97,33 +97,33 @@ impl Chart {
     }
 
     /// The axes that hold every point, the reference line and the highlight.
-    fn frame(&self, series: &[Series]) -> Option<Frame> {
+    fn area(&self, series: &[Series]) -> Option<PlotArea> {
         let points = series.iter().flat_map(|s| s.points.iter().copied());
         let points: Vec<(f64, f64)> = points.chain(self.highlight.iter().map(|h| h.at)).collect();
         let reference = self.reference.iter().map(|r| r.value).filter(|v| v.is_finite());
         let x = Axis::around(points.iter().map(|p| p.0), 6)?;
         let y = Axis::around(points.iter().map(|p| p.1).chain(reference), 5)?;
-        Some(Frame::new(x, y))
+        Some(PlotArea::new(x, y))
     }
 
-    fn write_drawing(&self, html: &mut Html, series: &[Series], frame: &Frame) {
+    fn write_drawing(&self, html: &mut Html, series: &[Series], area: &PlotArea) {
         let names: Vec<&str> = series.iter().map(|s| s.name.as_str()).collect();
         let label = format!("Line chart. {}: {}.", self.title, names.join(", "));
         let view = format!("0 0 {WIDTH} {HEIGHT}");
         html.open("svg", &[("viewBox", &view), ("role", &"img"), ("aria-label", &label)]);
         html.markup("\n");
-        self.write_axes(html, frame);
+        self.write_axes(html, area);
         if let Some(reference) = self.reference.as_ref().filter(|r| r.value.is_finite()) {
-            let y = frame.y(reference.value);
-            line(html, "reference", (frame.left, y), (WIDTH - RIGHT, y));
+            let y = area.y(reference.value);
+            line(html, "reference", (area.left, y), (WIDTH - RIGHT, y));
             let at = (WIDTH - RIGHT - 2.0, y - 4.0);
             words(html, "reference-label", "end", at, &reference.label);
         }
         for (index, series) in series.iter().enumerate() {
-            write_series(html, series, frame, class_of(index));
+            write_series(html, series, area, class_of(index));
         }
         if let Some(highlight) = &self.highlight {
-            let (x, y) = (frame.x(highlight.at.0), frame.y(highlight.at.1));
+            let (x, y) = (area.x(highlight.at.0), area.y(highlight.at.1));
             html.open(
                 "circle",
                 &[("class", &"highlight"), ("cx", &px(x)), ("cy", &px(y)), ("r", &"5.5")],
@@ -138,20 +138,20 @@ impl Chart {
         html.markup("</svg>\n");
     }
 
-    fn write_axes(&self, html: &mut Html, frame: &Frame) {
-        for tick in &frame.y.ticks {
-            let y = frame.y(*tick);
-            line(html, "grid", (frame.left, y), (WIDTH - RIGHT, y));
-            words(html, "tick", "end", (frame.left - 6.0, y + 4.0), frame.y.name(*tick));
+    fn write_axes(&self, html: &mut Html, area: &PlotArea) {
+        for tick in &area.y.ticks {
+            let y = area.y(*tick);
+            line(html, "grid", (area.left, y), (WIDTH - RIGHT, y));
+            words(html, "tick", "end", (area.left - 6.0, y + 4.0), area.y.name(*tick));
         }
         let floor = HEIGHT - BOTTOM;
-        for tick in &frame.x.ticks {
-            let x = frame.x(*tick);
+        for tick in &area.x.ticks {
+            let x = area.x(*tick);
             line(html, "axis", (x, floor), (x, floor + 4.0));
-            words(html, "tick", "middle", (x, floor + 17.0), frame.x.name(*tick));
+            words(html, "tick", "middle", (x, floor + 17.0), area.x.name(*tick));
         }
-        line(html, "axis", (frame.left, floor), (WIDTH - RIGHT, floor));
-        let middle = (frame.left + WIDTH - RIGHT) / 2.0;
+        line(html, "axis", (area.left, floor), (WIDTH - RIGHT, floor));
+        let middle = (area.left + WIDTH - RIGHT) / 2.0;
         words(html, "axis-label", "middle", (middle, HEIGHT - 5.0), &self.x_label);
         let height = px((TOP + floor) / 2.0);
         let turn = format!("translate(11 {height}) rotate(-90)");
@@ -195,11 +195,11 @@ fn write_legend(html: &mut Html, series: &[Series]) {
     html.markup("</ul>");
 }
 
-fn write_series(html: &mut Html, series: &Series, frame: &Frame, class: &'static str) {
+fn write_series(html: &mut Html, series: &Series, area: &PlotArea, class: &'static str) {
     let points: Vec<String> = series
         .points
         .iter()
-        .map(|(x, y)| format!("{},{}", px(frame.x(*x)), px(frame.y(*y))))
+        .map(|(x, y)| format!("{},{}", px(area.x(*x)), px(area.y(*y))))
         .collect();
     html.open("polyline", &[("class", &class), ("points", &points.join(" "))]);
     html.markup("</polyline>\n");
@@ -209,7 +209,7 @@ fn write_series(html: &mut Html, series: &Series, frame: &Frame, class: &'static
         let class = format!("{dot} {class}");
         html.open(
             "circle",
-            &[("class", &class), ("cx", &px(frame.x(*x))), ("cy", &px(frame.y(*y))), ("r", &"3")],
+            &[("class", &class), ("cx", &px(area.x(*x))), ("cy", &px(area.y(*y))), ("r", &"3")],
         );
         html.markup("<title>");
         html.text(format_args!("{}: {} at {}", series.name, number(*y), number(*x)));
@@ -245,11 +245,11 @@ fn words(html: &mut Html, class: &str, anchor: &str, at: (f64, f64), text: impl 
 }
 
 fn group_size(points: usize) -> usize {
-    points.div_ceil(MOST_POINTS).max(1)
+    points.div_ceil(MAX_POINTS).max(1)
 }
 
 /// The finite points of a series, averaged in groups where there are too many.
-fn thinned(series: &Series) -> Series {
+fn downsampled(series: &Series) -> Series {
     let finite = |p: &&(f64, f64)| p.0.is_finite() && p.1.is_finite();
     let points: Vec<(f64, f64)> = series.points.iter().filter(finite).copied().collect();
     let mean = |group: &[(f64, f64)]| {
@@ -265,13 +265,13 @@ fn thinned(series: &Series) -> Series {
 }
 
 /// The two axes and where the plot begins: names of ticks are as wide as their numbers are long.
-struct Frame {
+struct PlotArea {
     x: Axis,
     y: Axis,
     left: f64,
 }
 
-impl Frame {
+impl PlotArea {
     fn new(x: Axis, y: Axis) -> Self {
         let longest = y.ticks.iter().map(|t| y.name(*t).len()).max().unwrap_or(0);
         Self { x, y, left: 28.0 + 7.5 * longest as f64 }
@@ -309,7 +309,7 @@ mod tests {
         let points = vec![(0.0, 1.0), (1.0, f64::NAN), (2.0, f64::INFINITY), (3.0, 2.0)];
         let chart = Chart {
             series: vec![Series { name: "loss".to_owned(), points }],
-            reference: Some(Reference { label: "chance".to_owned(), value: f64::NAN }),
+            reference: Some(ReferenceLine { label: "chance".to_owned(), value: f64::NAN }),
             ..Chart::default()
         };
         let html = drawn(&chart);
@@ -320,8 +320,8 @@ mod tests {
     #[test]
     fn long_series_are_averaged_and_the_reader_is_told() {
         let points: Vec<(f64, f64)> = (0..1000).map(|i| (f64::from(i), f64::from(i % 2))).collect();
-        let thin = thinned(&Series { name: String::new(), points: points.clone() });
-        assert!(thin.points.len() <= MOST_POINTS);
+        let thin = downsampled(&Series { name: String::new(), points: points.clone() });
+        assert!(thin.points.len() <= MAX_POINTS);
         assert!(thin.points.iter().all(|(_, y)| (0.4..=0.6).contains(y)));
         let series = vec![Series { name: "loss".to_owned(), points }];
         assert!(drawn(&Chart { series, ..Chart::default() }).contains("mean of up to 9 records"));
@@ -329,12 +329,12 @@ mod tests {
 
     #[test]
     fn every_point_lies_inside_the_plot() {
-        let frame = Frame::new(
+        let area = PlotArea::new(
             Axis::around([3.0, 700.0].into_iter(), 6).unwrap(),
             Axis::around([0.1, 9.7].into_iter(), 5).unwrap(),
         );
-        assert!(frame.x(3.0) >= frame.left && frame.x(700.0) <= WIDTH - RIGHT);
-        assert!(frame.y(9.7) >= TOP && frame.y(0.1) <= HEIGHT - BOTTOM);
-        assert!(frame.y(9.7) < frame.y(0.1));
+        assert!(area.x(3.0) >= area.left && area.x(700.0) <= WIDTH - RIGHT);
+        assert!(area.y(9.7) >= TOP && area.y(0.1) <= HEIGHT - BOTTOM);
+        assert!(area.y(9.7) < area.y(0.1));
     }
 }

@@ -2,17 +2,17 @@
 
 use aurora_data::check::{DuplicateGroup, MIN_SIDE, Report};
 
-use super::html::{Html, Picture};
+use super::html::{EmbeddedImage, Html};
 use crate::output::{count, share};
 
 /// Lines of a list; check.json has all.
-const LISTED: usize = 100;
+const MAX_LISTED: usize = 100;
 
 /// A picture with what is said about it.
 #[derive(Debug, Clone)]
-pub struct Shown {
+pub struct CheckSample {
     /// The picture, under its name.
-    pub picture: Picture,
+    pub picture: EmbeddedImage,
     /// Captions, or a question with its answers.
     pub words: Vec<String>,
 }
@@ -23,7 +23,7 @@ pub struct CheckPage {
     /// What was found.
     pub report: Report,
     /// Some of the pictures.
-    pub shown: Vec<Shown>,
+    pub shown: Vec<CheckSample>,
 }
 
 impl CheckPage {
@@ -135,12 +135,12 @@ fn write_list(html: &mut Html, heading: &str, lines: impl ExactSizeIterator<Item
     }
     let all = lines.len();
     html.element("h2", &[], format_args!("{heading} ({})", count(all as u64))).markup("\n<ul>\n");
-    for line in lines.take(LISTED) {
+    for line in lines.take(MAX_LISTED) {
         html.markup("<li>").foreign(line).markup("</li>\n");
     }
     html.markup("</ul>\n");
-    if all > LISTED {
-        let more = count((all - LISTED) as u64);
+    if all > MAX_LISTED {
+        let more = count((all - MAX_LISTED) as u64);
         html.element("p", &[("class", &"note")], format_args!("{more} more are in check.json."));
     }
 }

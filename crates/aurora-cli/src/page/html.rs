@@ -110,14 +110,14 @@ fn escape_into(text: &str, out: &mut String) {
 
 /// An encoded picture to be carried inside a page.
 #[derive(Debug, Clone)]
-pub struct Picture {
+pub struct EmbeddedImage {
     /// What the page calls the picture: a file name or the name of an emoji.
     pub name: String,
     /// `data:image/..;base64,..`.
     uri: String,
 }
 
-impl Picture {
+impl EmbeddedImage {
     /// Wraps the bytes of a PNG, JPEG or WebP file; the type is read from the bytes themselves.
     /// `None` for anything else, which a browser might not show.
     pub fn new(name: impl Into<String>, bytes: &[u8]) -> Option<Self> {
@@ -197,11 +197,11 @@ mod tests {
 
     #[test]
     fn a_picture_is_known_by_its_bytes() {
-        assert!(Picture::new("a", b"<svg onload='x'>").is_none());
-        assert!(Picture::new("a", b"").is_none());
-        assert!(Picture::new("a", b"RIFF....WEBPVP8 ").is_some());
+        assert!(EmbeddedImage::new("a", b"<svg onload='x'>").is_none());
+        assert!(EmbeddedImage::new("a", b"").is_none());
+        assert!(EmbeddedImage::new("a", b"RIFF....WEBPVP8 ").is_some());
         let mut html = Html::new();
-        Picture::new("\"x", &[0xff, 0xd8, 0xff, 0xe0]).unwrap().write(&mut html, "<alt>");
+        EmbeddedImage::new("\"x", &[0xff, 0xd8, 0xff, 0xe0]).unwrap().write(&mut html, "<alt>");
         assert_eq!(
             html.as_str(),
             "<img src=\"data:image/jpeg;base64,/9j/4A==\" alt=\"&lt;alt&gt;\" \

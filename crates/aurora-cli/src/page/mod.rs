@@ -13,11 +13,11 @@ mod html;
 mod report;
 mod search;
 
-pub use answers::{Accuracy, AnswerRow};
-pub use chart::{Chart, Highlight, Reference, Series};
-pub use check::{CheckPage, Shown};
-pub use html::{Attributes, Html, Picture};
-pub use report::{CaptionRow, Fact, Gain, Hit, Recall, ReportPage};
+pub use answers::{AccuracyByType, AnswerRow};
+pub use chart::{Chart, Highlight, ReferenceLine, Series};
+pub use check::{CheckPage, CheckSample};
+pub use html::{Attributes, EmbeddedImage, Html};
+pub use report::{CaptionRow, Fact, Gain, Hit, RecallAtK, ReportPage};
 pub use search::{SearchHit, SearchPage};
 
 /// Wraps a page's body in the document all pages share.

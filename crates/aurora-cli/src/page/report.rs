@@ -1,19 +1,19 @@
 //! The report of a run: what was tuned, what it gained, how it went, and what it now finds.
 
-use super::answers::{Accuracy, AnswerRow, write_answers, write_table};
+use super::answers::{AccuracyByType, AnswerRow, write_answers, write_table};
 use super::chart::Chart;
-use super::html::{Html, Picture};
+use super::html::{EmbeddedImage, Html};
 
 /// Recall at 1, 5 and 10 in percent, both ways.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Recall {
+pub struct RecallAtK {
     /// From a picture to its captions.
     pub image_to_text: [f64; 3],
     /// From a caption to its pictures.
     pub text_to_image: [f64; 3],
 }
 
-impl Recall {
+impl RecallAtK {
     /// The mean of the six numbers, the figure a run is chosen by.
     pub fn mean(&self) -> f64 {
         self.image_to_text.iter().chain(&self.text_to_image).sum::<f64>() / 6.0
@@ -26,26 +26,26 @@ pub enum Gain {
     /// Of retrieval.
     Recall {
         /// The backbone as it came.
-        baseline: Recall,
+        baseline: RecallAtK,
         /// With the trained adapter.
-        tuned: Recall,
+        tuned: RecallAtK,
         /// What guessing would reach, for proportion.
-        random_baseline: Option<Recall>,
+        random_baseline: Option<RecallAtK>,
     },
     /// Of question answering.
     Accuracy {
         /// The backbone as it came.
-        baseline: Accuracy,
+        baseline: AccuracyByType,
         /// With the trained adapter.
-        tuned: Accuracy,
+        tuned: AccuracyByType,
     },
 }
 
 impl Default for Gain {
     fn default() -> Self {
         Self::Recall {
-            baseline: Recall::default(),
-            tuned: Recall::default(),
+            baseline: RecallAtK::default(),
+            tuned: RecallAtK::default(),
             random_baseline: None,
         }
     }
@@ -66,7 +66,7 @@ pub struct Fact {
 #[derive(Debug, Clone)]
 pub struct Hit {
     /// The picture itself.
-    pub picture: Picture,
+    pub picture: EmbeddedImage,
     /// The score it was ranked by.
     pub score: f64,
     /// Whether it is a picture of the caption's own concept.
@@ -241,7 +241,7 @@ fn headline(what: &str, baseline: f64, tuned: f64) -> String {
     text
 }
 
-fn write_recall(html: &mut Html, class: &str, name: &str, recall: &Recall) {
+fn write_recall(html: &mut Html, class: &str, name: &str, recall: &RecallAtK) {
     html.open("tr", &[("class", &class)]).element("th", &[("scope", &"row")], name);
     for value in recall.image_to_text.iter().chain(&recall.text_to_image) {
         html.markup("<td>").text(format_args!("{value:.1}")).markup("</td>");
@@ -279,15 +279,15 @@ mod tests {
 
     const HOSTILE: &str = "</title></pre><script>alert(\"1\")</script> ' onerror='x' \u{202e}abc";
 
-    fn recall(base: f64) -> Recall {
-        Recall {
+    fn recall(base: f64) -> RecallAtK {
+        RecallAtK {
             image_to_text: [base, 2.0 * base, 3.0 * base],
             text_to_image: [base, 2.0 * base, 3.0 * base],
         }
     }
 
     fn hit(right: bool) -> Hit {
-        let picture = Picture::new(HOSTILE, &[0xff, 0xd8, 0xff, 0xe0]).unwrap();
+        let picture = EmbeddedImage::new(HOSTILE, &[0xff, 0xd8, 0xff, 0xe0]).unwrap();
         Hit { picture, score: 0.25, right }
     }
 
@@ -315,7 +315,10 @@ mod tests {
                     name: HOSTILE.to_owned(),
                     points: vec![(0.0, 1.0), (1.0, 2.0)],
                 }],
-                reference: Some(super::super::Reference { label: HOSTILE.to_owned(), value: 1.0 }),
+                reference: Some(super::super::ReferenceLine {
+                    label: HOSTILE.to_owned(),
+                    value: 1.0,
+                }),
                 highlight: Some(super::super::Highlight {
                     label: HOSTILE.to_owned(),
                     at: (1.0, 2.0),

@@ -1,12 +1,12 @@
 //! The result of a search: the words and the pictures they found.
 
-use super::html::{Html, Picture};
+use super::html::{EmbeddedImage, Html};
 
 /// One picture that was found.
 #[derive(Debug, Clone)]
 pub struct SearchHit {
     /// The picture, under its own name.
-    pub picture: Picture,
+    pub picture: EmbeddedImage,
     /// Its caption where the pictures have captions, else empty.
     pub caption: String,
     /// Scores by name, the one it was ranked by first.
@@ -77,7 +77,7 @@ mod tests {
             pictures: hostile.to_owned(),
             searched: 7,
             hits: vec![SearchHit {
-                picture: Picture::new(hostile, &[0x89, b'P', b'N', b'G']).unwrap(),
+                picture: EmbeddedImage::new(hostile, &[0x89, b'P', b'N', b'G']).unwrap(),
                 caption: format!("{hostile} too"),
                 scores: vec![(hostile.to_owned(), 0.5)],
             }],

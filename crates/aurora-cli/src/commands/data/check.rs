@@ -10,15 +10,15 @@ use aurora_train::progress::Progress;
 use crate::args::CheckArgs;
 use crate::commands::shared::write_whole;
 use crate::output::{self, Table, count, share};
-use crate::page::{CheckPage, Shown};
-use crate::progress::Display;
+use crate::page::{CheckPage, CheckSample};
+use crate::progress::ProgressDisplay;
 use crate::thumbnail::thumbnail;
 
 /// Lines of a list on the terminal; the page and check.json have more.
-const LISTED: usize = 10;
+const MAX_LISTED: usize = 10;
 
 /// Pictures on the page.
-const SHOWN: usize = 24;
+const MAX_SHOWN: usize = 24;
 
 /// Runs the command.
 ///
@@ -31,7 +31,7 @@ pub fn run(args: &CheckArgs) -> Result<()> {
         None => embedded::vocabulary()?,
     };
     let reading = args.annotations.options();
-    let display = Mutex::new(Display::new());
+    let display = Mutex::new(ProgressDisplay::new());
     let progress = |what: &str, done: u64, total: u64| {
         display.lock().unwrap_or_else(PoisonError::into_inner).on_part(what, done, total);
     };
@@ -50,16 +50,16 @@ pub fn run(args: &CheckArgs) -> Result<()> {
     if report.stops() {
         bail!(
             "{} would end a training; mend them, or leave them out with data.on_error = \"skip\"",
-            said(report.problems.len(), "problem")
+            plural(report.problems.len(), "problem")
         );
     }
     Ok(())
 }
 
 /// Some of the pictures, spread over all of them, with their words.
-fn shown(checked: &CheckOutcome) -> Result<Vec<Shown>> {
+fn shown(checked: &CheckOutcome) -> Result<Vec<CheckSample>> {
     let samples = &checked.samples;
-    let step = samples.len().div_ceil(SHOWN).max(1);
+    let step = samples.len().div_ceil(MAX_SHOWN).max(1);
     let chosen: Vec<_> = samples.iter().step_by(step).cloned().collect();
     if chosen.is_empty() {
         return Ok(Vec::new());
@@ -75,7 +75,7 @@ fn shown(checked: &CheckOutcome) -> Result<Vec<Shown>> {
             let answers: Vec<&str> = question.answers.iter().map(|(a, _)| a.as_str()).collect();
             words.push(format!("{} {}", question.text, answers.join(" / ")));
         }
-        out.push(Shown { picture: thumbnail(&picture, &sample.key)?, words });
+        out.push(CheckSample { picture: thumbnail(&picture, &sample.key)?, words });
     }
     Ok(out)
 }
@@ -142,11 +142,11 @@ fn members(group: &DuplicateGroup) -> String {
 
 /// The first lines of a list, which quote data: none moves the cursor.
 fn list(heading: &str, lines: impl ExactSizeIterator<Item = String>) {
-    let more = lines.len().saturating_sub(LISTED);
+    let more = lines.len().saturating_sub(MAX_LISTED);
     if lines.len() > 0 {
         output::line(&format!("\n{heading}:"));
     }
-    for line in lines.take(LISTED) {
+    for line in lines.take(MAX_LISTED) {
         output::line(&format!("  {}", printable(&line)));
     }
     if more > 0 {
@@ -154,6 +154,6 @@ fn list(heading: &str, lines: impl ExactSizeIterator<Item = String>) {
     }
 }
 
-fn said(number: usize, noun: &str) -> String {
+fn plural(number: usize, noun: &str) -> String {
     format!("{} {noun}{}", count(number as u64), if number == 1 { "" } else { "s" })
 }

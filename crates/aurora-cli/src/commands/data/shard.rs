@@ -7,7 +7,7 @@ use aurora_train::progress::Progress as _;
 
 use crate::args::ShardArgs;
 use crate::output;
-use crate::progress::Display;
+use crate::progress::ProgressDisplay;
 
 /// Runs the command.
 ///
@@ -25,7 +25,7 @@ pub fn run(args: &ShardArgs) -> Result<()> {
         limit: args.policy.max_skipped,
         threads: args.threads,
     };
-    let mut display = Display::new();
+    let mut display = ProgressDisplay::new();
     let written = write(&samples, &args.out, &options, &mut |done, total| {
         display.on_part("samples", done, total);
     })?;

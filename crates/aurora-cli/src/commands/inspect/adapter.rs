@@ -8,7 +8,7 @@ use aurora_layers::{AdaptedParams, AdapterConfig, AdapterFolder, ParamGroup};
 use candle_core::Device;
 use serde_json::Value;
 
-use super::stored::{Stored, part_table, tensor_table};
+use super::tensor_table::{TensorEntry, part_table, tensor_table};
 use super::{read_json, values};
 use crate::embedded_backbone;
 use crate::output;
@@ -113,18 +113,18 @@ pub fn print_weights(path: &Path, every_tensor: bool) -> Result<()> {
 
 /// The table of parts of an adapter's file; gives the number of trained values.
 fn print_parts(path: &Path, every_tensor: bool) -> Result<u64> {
-    let list = Stored::of_checkpoint(&Checkpoint::open(path)?);
+    let list = TensorEntry::of_checkpoint(&Checkpoint::open(path)?);
     part_table(&list, part, |part| param_group_name(*part)).print();
     if every_tensor {
         output::line("");
         tensor_table(&list).print();
     }
-    let trained = list.iter().filter(|stored| part(stored) != ParamGroup::Buffer);
-    Ok(trained.map(Stored::values).sum())
+    let trained = list.iter().filter(|tensor| part(tensor) != ParamGroup::Buffer);
+    Ok(trained.map(TensorEntry::values).sum())
 }
 
-fn part(stored: &Stored) -> ParamGroup {
-    let name = stored.name.strip_prefix(PREFIX).unwrap_or(&stored.name);
+fn part(tensor: &TensorEntry) -> ParamGroup {
+    let name = tensor.name.strip_prefix(PREFIX).unwrap_or(&tensor.name);
     AdaptedParams::param_group(name.strip_prefix("model.").unwrap_or(name))
 }
 

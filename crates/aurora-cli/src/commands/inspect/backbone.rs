@@ -6,12 +6,12 @@ use anyhow::Result;
 use aurora_layers::checkpoint::{CheckpointFormat, PretrainedSource, ignored_reason};
 use aurora_layers::{Architecture, Blip, BlipConfig, HEADS, Site, reference_checkpoint, sites};
 
-use super::kinds::{Asked, kind_table, run_table};
-use super::stored::{Stored, part_table, tensor_table};
+use super::kinds::{InspectOptions, kind_table, run_table};
+use super::tensor_table::{TensorEntry, part_table, tensor_table};
 use crate::output::{self, Table};
 
 /// Prints a backbone on disk, or what a lone `config.json` describes.
-pub fn print(pretrained: &PretrainedSource, asked: &Asked) -> Result<()> {
+pub fn print(pretrained: &PretrainedSource, options: &InspectOptions) -> Result<()> {
     let name = pretrained.path.display();
     let from = match pretrained.format {
         CheckpointFormat::Aurora => "a folder of ours",
@@ -19,29 +19,29 @@ pub fn print(pretrained: &PretrainedSource, asked: &Asked) -> Result<()> {
         CheckpointFormat::Original => "a file of the original code, its sizes told by shapes",
     };
     let (list, from) = match &pretrained.checkpoint {
-        Some(checkpoint) => (Stored::of_checkpoint(checkpoint), from.to_owned()),
+        Some(checkpoint) => (TensorEntry::of_checkpoint(checkpoint), from.to_owned()),
         None => {
             let from = match pretrained.format {
                 CheckpointFormat::HuggingFace => "Hugging Face's configuration",
                 _ => "a configuration of ours",
             };
             (
-                Stored::of_config(&pretrained.config),
+                TensorEntry::of_config(&pretrained.config),
                 format!("{from} without weights, counted as f32"),
             )
         }
     };
     let heading =
         format!("{name}: a BLIP backbone for {} ({from})", pretrained.config.architecture);
-    print_listed(&heading, &pretrained.config, &list, asked)
+    print_listed(&heading, &pretrained.config, &list, options)
 }
 
 /// The same with tensors that came from elsewhere.
 pub fn print_listed(
     heading: &str,
     config: &BlipConfig,
-    list: &[Stored],
-    asked: &Asked,
+    list: &[TensorEntry],
+    options: &InspectOptions,
 ) -> Result<()> {
     output::line(&format!("{heading}\n"));
     size_table(config).print();
@@ -52,13 +52,14 @@ pub fn print_listed(
     let wanted: BTreeSet<String> =
         Blip::param_shapes(config).into_iter().map(|(name, _)| name).collect();
     let (own, beside): (Vec<_>, Vec<_>) =
-        list.iter().partition(|stored| wanted.contains(&stored.name));
-    part_table(own, |stored| tower_of(&stored.name), |tower| tower).print();
+        list.iter().partition(|tensor| wanted.contains(&tensor.name));
+    part_table(own, |tensor| tower_of(&tensor.name), |tower| tower).print();
     if !beside.is_empty() {
         output::line("\nbeside the model\n");
-        let reason = |stored: &Stored| match ignored_reason(&stored.name, &config.architecture) {
+        let reason = |tensor: &TensorEntry| match ignored_reason(&tensor.name, &config.architecture)
+        {
             Some(reason) => reason,
-            None if reference_checkpoint::is_adapter(&stored.name) => {
+            None if reference_checkpoint::is_adapter(&tensor.name) => {
                 "adapter of the reference code"
             }
             None => "unknown",
@@ -70,11 +71,11 @@ pub fn print_listed(
     output::line(&format!("\n{} maps can take a delta, in {slices} slices\n", sites.len()));
     site_table(&sites).print();
     output::line("");
-    match &asked.run {
+    match &options.run {
         Some(run) => run_table(config, run)?,
-        None => kind_table(config, asked)?,
+        None => kind_table(config, options)?,
     }
-    if asked.tensors {
+    if options.tensors {
         output::line("");
         tensor_table(list).print();
     }

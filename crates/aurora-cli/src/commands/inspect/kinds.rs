@@ -12,7 +12,7 @@ use crate::args::AdapterKindArg;
 use crate::output::{self, Table};
 
 /// What was asked beside the path.
-pub struct Asked {
+pub struct InspectOptions {
     /// Every tensor.
     pub tensors: bool,
     /// One kind of adapter instead of all.
@@ -26,7 +26,7 @@ pub struct Asked {
 }
 
 /// Kinds with the ranks they are usually compared at, in the order of the table.
-const USUAL: [(AdapterKind, Variant, usize); 14] = [
+const BASELINES: [(AdapterKind, Variant, usize); 14] = [
     (AdapterKind::Cp, Variant::Paper, 64),
     (AdapterKind::Tucker, Variant::Paper, 32),
     (AdapterKind::Tucker, Variant::Reference, 32),
@@ -44,12 +44,12 @@ const USUAL: [(AdapterKind, Variant, usize); 14] = [
 ];
 
 /// Prints what the kinds would train.
-pub fn kind_table(config: &BlipConfig, asked: &Asked) -> Result<()> {
-    let rows: Vec<(AdapterKind, Variant, usize)> = match asked.kind {
-        None => USUAL.to_vec(),
+pub fn kind_table(config: &BlipConfig, options: &InspectOptions) -> Result<()> {
+    let rows: Vec<(AdapterKind, Variant, usize)> = match options.kind {
+        None => BASELINES.to_vec(),
         Some(AdapterKindArg(kind)) => {
-            let usual = USUAL.iter().rev().find(|row| row.0 == kind).map_or(8, |row| row.2);
-            vec![(kind, asked.variant, asked.rank.unwrap_or(usual))]
+            let usual = BASELINES.iter().rev().find(|row| row.0 == kind).map_or(8, |row| row.2);
+            vec![(kind, options.variant, options.rank.unwrap_or(usual))]
         }
     };
     let whole = values(config);

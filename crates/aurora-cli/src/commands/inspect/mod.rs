@@ -3,7 +3,7 @@
 mod adapter;
 mod backbone;
 mod kinds;
-mod stored;
+mod tensor_table;
 
 use std::path::Path;
 
@@ -18,8 +18,8 @@ use crate::args::InspectArgs;
 use crate::commands::shared::{metrics_table, resolve, skipped_line};
 use crate::exit_code::bad_input;
 use crate::{embedded_backbone, output};
-use kinds::Asked;
-use stored::Stored;
+use kinds::InspectOptions;
+use tensor_table::TensorEntry;
 
 /// Runs the command.
 ///
@@ -31,7 +31,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
         true => Some(resolve(settings)?),
         false => None,
     };
-    let asked = Asked {
+    let options = InspectOptions {
         tensors: args.tensors,
         kind: args.adapter_kind,
         rank: args.rank.map(|rank| rank as usize),
@@ -40,17 +40,17 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     };
     let path = args.path.as_path();
     if path == Path::new(embedded_backbone::NAME) && !path.exists() {
-        return embedded(&asked);
+        return embedded(&options);
     }
     let has = |name: &str| path.join(name).is_file();
     if path.is_file() {
-        file(path, &asked)
+        file(path, &options)
     } else if has("adapter_config.json") {
-        adapter::print(path, asked.tensors)
+        adapter::print(path, options.tensors)
     } else if has("config.json") {
-        backbone::print(&open(path, &asked)?, &asked)
+        backbone::print(&open(path, &options)?, &options)
     } else if has("config.toml") {
-        run_folder(path, asked.tensors)
+        run_folder(path, options.tensors)
     } else {
         let what = if path.exists() { "holds" } else { "does not exist, so it holds" };
         Err(bad_input(format!(
@@ -64,47 +64,47 @@ pub fn run(args: &InspectArgs) -> Result<()> {
 }
 
 /// A backbone, for the picture size of the run that was asked about.
-fn open(path: &Path, asked: &Asked) -> Result<PretrainedSource> {
+fn open(path: &Path, options: &InspectOptions) -> Result<PretrainedSource> {
     let pretrained = PretrainedSource::open(path)?;
-    let size = asked.run.as_ref().and_then(|run| run.model.other_image_size());
+    let size = options.run.as_ref().and_then(|run| run.model.other_image_size());
     Ok(match size {
         Some(size) => pretrained.with_image_size(size)?,
         None => pretrained,
     })
 }
 
-fn embedded(asked: &Asked) -> Result<()> {
+fn embedded(options: &InspectOptions) -> Result<()> {
     let path = Path::new(embedded_backbone::NAME);
     let config = BlipConfig::from_json(embedded_backbone::CONFIG, &path.join("config.json"))?;
     let weights =
         Checkpoint::from_bytes(embedded_backbone::MODEL.to_vec(), &path.join("model.safetensors"))?;
-    let list = Stored::of_checkpoint(&weights);
+    let list = TensorEntry::of_checkpoint(&weights);
     let heading = format!(
         "{}: a BLIP backbone for {} (inside the program)",
         embedded_backbone::NAME,
         config.architecture
     );
-    backbone::print_listed(&heading, &config, &list, asked)
+    backbone::print_listed(&heading, &config, &list, options)
 }
 
 /// A file: of an adapter, whose folder says more, or of a backbone.
-fn file(path: &Path, asked: &Asked) -> Result<()> {
+fn file(path: &Path, options: &InspectOptions) -> Result<()> {
     let named = |name: &str| path.file_name().is_some_and(|found| found == name);
     let folder = path.parent().unwrap_or(Path::new("."));
     if named("adapter_config.json") {
-        return adapter::print(folder, asked.tensors);
+        return adapter::print(folder, options.tensors);
     }
     if path.extension().is_some_and(|end| end == "safetensors") {
         let checkpoint = Checkpoint::open(path)?;
         let is_adapter = checkpoint.names().any(|name| name.starts_with(adapter::PREFIX));
         if is_adapter && folder.join("adapter_config.json").is_file() {
-            return adapter::print(folder, asked.tensors);
+            return adapter::print(folder, options.tensors);
         }
         if is_adapter {
-            return adapter::print_weights(path, asked.tensors);
+            return adapter::print_weights(path, options.tensors);
         }
     }
-    backbone::print(&open(path, asked)?, asked)
+    backbone::print(&open(path, options)?, options)
 }
 
 /// Values of a backbone of these sizes.

@@ -9,7 +9,7 @@ use candle_core::DType;
 use crate::output::{self, Table};
 
 /// One tensor as it stands in a file.
-pub struct Stored {
+pub struct TensorEntry {
     /// Its original name.
     pub name: String,
     shape: Vec<usize>,
@@ -17,7 +17,7 @@ pub struct Stored {
     bytes: u64,
 }
 
-impl Stored {
+impl TensorEntry {
     fn new(name: &str, shape: &[usize], dtype: Option<DType>) -> Self {
         let values: usize = shape.iter().product();
         Self {
@@ -30,11 +30,11 @@ impl Stored {
 
     /// The tensors of a checkpoint, by name.
     pub fn of_checkpoint(checkpoint: &Checkpoint) -> Vec<Self> {
-        let stored = |name| {
+        let tensor = |name| {
             let (shape, dtype) = checkpoint.tensor_info(name)?;
             Some(Self::new(name, shape, dtype))
         };
-        checkpoint.names().filter_map(stored).collect()
+        checkpoint.names().filter_map(tensor).collect()
     }
 
     /// The tensors that a model of these sizes would have, as f32.
@@ -51,20 +51,20 @@ impl Stored {
 
 /// Tensors summed up under one heading.
 #[derive(Default)]
-struct Group {
+struct Subtotal {
     tensors: u64,
     values: u64,
     bytes: u64,
     dtypes: Vec<String>,
 }
 
-impl Group {
-    fn add(&mut self, stored: &Stored) {
+impl Subtotal {
+    fn add(&mut self, tensor: &TensorEntry) {
         self.tensors += 1;
-        self.values += stored.values();
-        self.bytes += stored.bytes;
-        if !self.dtypes.contains(&stored.dtype) {
-            self.dtypes.push(stored.dtype.clone());
+        self.values += tensor.values();
+        self.bytes += tensor.bytes;
+        if !self.dtypes.contains(&tensor.dtype) {
+            self.dtypes.push(tensor.dtype.clone());
         }
     }
 
@@ -82,15 +82,15 @@ impl Group {
 
 /// A table of parts in the order of their keys, each with its share of the total, which comes last.
 pub fn part_table<'a, K: Ord>(
-    list: impl IntoIterator<Item = &'a Stored>,
-    key: impl Fn(&Stored) -> K,
+    list: impl IntoIterator<Item = &'a TensorEntry>,
+    key: impl Fn(&TensorEntry) -> K,
     name: impl Fn(&K) -> &str,
 ) -> Table {
-    let mut groups: BTreeMap<K, Group> = BTreeMap::new();
-    let mut total = Group::default();
-    for stored in list {
-        groups.entry(key(stored)).or_default().add(stored);
-        total.add(stored);
+    let mut groups: BTreeMap<K, Subtotal> = BTreeMap::new();
+    let mut total = Subtotal::default();
+    for tensor in list {
+        groups.entry(key(tensor)).or_default().add(tensor);
+        total.add(tensor);
     }
     let mut table = Table::new(["part", "tensors", "parameters", "share", "type", "size"]);
     for (key, group) in &groups {
@@ -101,12 +101,12 @@ pub fn part_table<'a, K: Ord>(
 }
 
 /// A table of every tensor.
-pub fn tensor_table(list: &[Stored]) -> Table {
+pub fn tensor_table(list: &[TensorEntry]) -> Table {
     let mut table = Table::new(["tensor", "shape", "type", "parameters"]);
-    for stored in list {
-        let shape = format!("{:?}", stored.shape);
-        let values = output::count(stored.values());
-        table.row([stored.name.clone(), shape, stored.dtype.clone(), values]);
+    for tensor in list {
+        let shape = format!("{:?}", tensor.shape);
+        let values = output::count(tensor.values());
+        table.row([tensor.name.clone(), shape, tensor.dtype.clone(), values]);
     }
     table
 }
