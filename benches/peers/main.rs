@@ -48,7 +48,7 @@ struct Kind {
 
 #[derive(Debug, clap::Args)]
 struct Work {
-    row: Row,
+    row: Benchmark,
     /// Folder that `peer.py prepare` filled.
     out: PathBuf,
     #[arg(long)]
@@ -67,7 +67,7 @@ struct Work {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 #[value(rename_all = "snake_case")]
-enum Row {
+enum Benchmark {
     A,
     B,
     C,
@@ -146,24 +146,24 @@ fn run(command: &Command) -> Result<()> {
 
 fn check(work: &Work, setting: &Setting, expected: &Path) -> Result<()> {
     let found = match work.row {
-        Row::A => rows::check_vision_trained(setting)?,
-        Row::B => rows::check_vision_frozen(setting)?,
-        Row::C => retrieval::check(setting)?,
-        Row::DText => rows::check_rerank(setting, true)?,
-        Row::DPicture => rows::check_rerank(setting, false)?,
+        Benchmark::A => rows::check_vision_trained(setting)?,
+        Benchmark::B => rows::check_vision_frozen(setting)?,
+        Benchmark::C => retrieval::check(setting)?,
+        Benchmark::DText => rows::check_rerank(setting, true)?,
+        Benchmark::DPicture => rows::check_rerank(setting, false)?,
     };
     let (exact, allowed) = (work.exact.as_deref(), work.kind.precision.allowed());
     let lines = agreement::compare(&found, expected, exact, allowed)?;
     say(&json!({"agreement": lines}))
 }
 
-fn time(row: Row, setting: &Setting) -> Result<()> {
+fn time(row: Benchmark, setting: &Setting) -> Result<()> {
     let mut prepared = match row {
-        Row::A => rows::vision_trained(setting)?,
-        Row::B => rows::vision_frozen(setting)?,
-        Row::C => retrieval::step(setting)?,
-        Row::DText => rows::rerank(setting, true)?,
-        Row::DPicture => rows::rerank(setting, false)?,
+        Benchmark::A => rows::vision_trained(setting)?,
+        Benchmark::B => rows::vision_frozen(setting)?,
+        Benchmark::C => retrieval::step(setting)?,
+        Benchmark::DText => rows::rerank(setting, true)?,
+        Benchmark::DPicture => rows::rerank(setting, false)?,
     };
     let [operations, plain] = prepared.operations;
     let ready = json!({"operations": operations, "plain_operations": plain});

@@ -13,7 +13,7 @@ use std::process::Command;
 use anyhow::{Context as _, ensure};
 
 use crate::python::{self, Python};
-use crate::record;
+use crate::results_csv;
 use crate::teachers::call;
 use crate::worker::{self, Worker};
 
@@ -113,7 +113,7 @@ fn middle(sorted: &[f64]) -> f64 {
 pub fn run(args: &BenchLoaderArgs) -> anyhow::Result<()> {
     let root = crate::workspace_root();
     let results = root.join(&args.results);
-    record::read(&results, &COLUMNS)?;
+    results_csv::read(&results, &COLUMNS)?;
     ensure!(args.pairs > 0 && args.count > 0, "at least one pair and one picture");
     let python = Python::installed()?;
     let script = root.join("benches/loader/loader.py");
@@ -164,7 +164,7 @@ pub fn run(args: &BenchLoaderArgs) -> anyhow::Result<()> {
 
     let outcomes = [epochs, reading];
     let mut rows = Vec::new();
-    let (date, commit, rustc) = (record::date(), record::commit(), record::rustc());
+    let (date, commit, rustc) = (results_csv::date(), results_csv::commit(), results_csv::rustc());
     for outcome in &outcomes {
         for (number, pair) in (1..).zip(&outcome.pairs) {
             for (side, run) in outcome.sides.iter().zip(pair) {
@@ -187,7 +187,7 @@ pub fn run(args: &BenchLoaderArgs) -> anyhow::Result<()> {
             }
         }
     }
-    record::append(&results, &COLUMNS, &rows)?;
+    results_csv::append(&results, &COLUMNS, &rows)?;
     eprintln!("appended to {}", results.display());
     print!("{}", report(&outcomes));
     Ok(())

@@ -21,12 +21,12 @@ use clap::ValueEnum;
 use crate::python::{self, Python};
 use crate::teachers::call;
 use crate::worker::{self, Worker};
-use outcome::{Case, Checkpointing, Machine, Outcome, Pair, Row};
+use outcome::{Benchmark, Case, Checkpointing, Machine, Outcome, Pair};
 
 mod outcome;
 mod plot;
-mod record;
 mod report;
+mod results;
 
 /// Threads of each side.
 const THREADS: &str = "2";
@@ -38,8 +38,8 @@ const EXPECTED: &str = "expected";
 pub struct BenchPeersArgs {
     /// Rows: a, the vision tower trained; b, the same frozen, forward; c, a step of retrieval; d, pairs ranked by the
     /// matching head.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Row::value_variants().to_vec())]
-    rows: Vec<Row>,
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Benchmark::value_variants().to_vec())]
+    rows: Vec<Benchmark>,
     /// Sides of the pictures in pixels.
     #[arg(long, value_delimiter = ',', default_values_t = [224, 384])]
     sizes: Vec<usize>,
@@ -114,7 +114,7 @@ pub fn run(args: &BenchPeersArgs) -> anyhow::Result<()> {
         false => [root.join(&args.results), root.join(&args.plot)],
     };
     // Before hours are spent on what cannot be appended.
-    record::check(&results)?;
+    results::check(&results)?;
     let sides = Sides {
         python: Python::installed()?,
         script: root.join("benches/peers/peer.py"),
@@ -128,13 +128,13 @@ pub fn run(args: &BenchPeersArgs) -> anyhow::Result<()> {
     let mut failed = Vec::new();
     for case in &cases {
         if sides.agree(case)? {
-            record::append(&results, &machine, &sides.attention, &sides.time(case, pairs)?)?;
+            results::append(&results, &machine, &sides.attention, &sides.time(case, pairs)?)?;
             eprintln!("appended to {}", results.display());
         } else {
             failed.push(case.to_string());
         }
     }
-    let outcomes = record::latest(&results, &machine)?;
+    let outcomes = results::latest(&results, &machine)?;
     if !outcomes.is_empty() {
         fs::write(&plot, plot::svg(&outcomes))
             .with_context(|| format!("cannot write {}", plot.display()))?;
@@ -158,7 +158,7 @@ fn quick() -> Vec<Case> {
         precision: name(&Precision::F32),
         checkpoint: Checkpointing::None,
     };
-    [Row::B, Row::A].map(case).to_vec()
+    [Benchmark::B, Benchmark::A].map(case).to_vec()
 }
 
 /// Every combination, small ones first; what a row has no use for does not multiply it.
@@ -170,7 +170,7 @@ fn cases(args: &BenchPeersArgs) -> Vec<Case> {
                 for &batch in &args.batches {
                     let batch = row.candidates().unwrap_or(batch);
                     let ways = match row {
-                        Row::C => args.checkpoint.as_slice(),
+                        Benchmark::C => args.checkpoint.as_slice(),
                         _ => &[Checkpointing::None],
                     };
                     for &checkpoint in ways {

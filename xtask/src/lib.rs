@@ -26,7 +26,7 @@ pub mod pack;
 pub mod package;
 mod pip;
 mod python;
-mod record;
+mod results_csv;
 pub mod stubs;
 #[path = "../../crates/aurora-kernels/src/cuda/symbols.rs"]
 mod symbols;

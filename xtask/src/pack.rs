@@ -38,7 +38,7 @@ pub struct PackArgs {
 /// One of the three parts of a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Part {
+pub enum Split {
     /// Seen in pretraining or tuning.
     Train,
     /// Used to choose among runs.
@@ -57,7 +57,7 @@ pub struct Entry {
     /// Words that add to the caption.
     pub keywords: Vec<String>,
     /// Where it goes.
-    pub part: Part,
+    pub split: Split,
     /// The package's short name.
     pub source: &'static str,
     /// Path of the picture inside its package.
@@ -78,7 +78,7 @@ pub fn run(args: &PackArgs) -> anyhow::Result<()> {
     let emoji = noto::read(&sources, &pieces, &mut report)?;
     let noto = noto::split(emoji, args.seed, &mut report)?;
     let held_out: Vec<String> =
-        noto.iter().filter(|e| e.part != Part::Train).map(|e| e.concept.clone()).collect();
+        noto.iter().filter(|e| e.split != Split::Train).map(|e| e.concept.clone()).collect();
 
     let drawings = openclipart::read(&sources, &pieces, &mut report)?;
     let drawings = openclipart::without(drawings, &held_out, &mut report);

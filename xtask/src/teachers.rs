@@ -42,7 +42,7 @@ pub struct TeachersArgs {
 }
 
 #[derive(Deserialize)]
-struct Record {
+struct SampleMetadata {
     concept: String,
     caption: String,
     keywords: Vec<String>,
@@ -111,7 +111,7 @@ pub(crate) fn call(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn records(shard: &Path) -> anyhow::Result<Vec<Record>> {
+fn records(shard: &Path) -> anyhow::Result<Vec<SampleMetadata>> {
     let file = fs::File::open(shard).with_context(|| shard.display().to_string())?;
     let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(file));
     let mut out = Vec::new();
@@ -129,7 +129,7 @@ fn records(shard: &Path) -> anyhow::Result<Vec<Record>> {
 /// Text without a picture, one `kind<TAB>text` a line: keywords and captions with keywords of
 /// training pictures, the whole words of the vocabulary, and mixtures of one to eight of all these
 /// words, as a phrase or as a list. None names a held-out concept.
-fn strings(clipart: &[Record], held: &[Name], vocabulary: &str) -> Vec<String> {
+fn strings(clipart: &[SampleMetadata], held: &[Name], vocabulary: &str) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let mut out = Vec::new();
     let mut add = |kind: &str, text: &str| {

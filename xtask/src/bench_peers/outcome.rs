@@ -7,7 +7,7 @@ use clap::ValueEnum;
 /// What is timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 #[value(rename_all = "snake_case")]
-pub(super) enum Row {
+pub(super) enum Benchmark {
     A,
     B,
     C,
@@ -15,7 +15,7 @@ pub(super) enum Row {
     DPicture,
 }
 
-impl Row {
+impl Benchmark {
     /// As both programs call it.
     pub(super) fn argument(self) -> &'static str {
         match self {
@@ -52,7 +52,7 @@ impl Row {
 /// A row at one size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Case {
-    pub(super) row: Row,
+    pub(super) row: Benchmark,
     /// Side of the pictures.
     pub(super) size: usize,
     /// Pictures in a batch, or candidates.
@@ -75,15 +75,15 @@ impl Case {
     /// processor with AMX.
     pub(super) fn targets(&self) -> [Option<f64>; 2] {
         if self.precision == "bf16" {
-            return [Some(if self.row == Row::A { 0.8 } else { 1.0 }), None];
+            return [Some(if self.row == Benchmark::A { 0.8 } else { 1.0 }), None];
         }
         match (self.row, self.checkpoint, self.size) {
-            (Row::A, ..) => [Some(0.85), None],
-            (Row::B, ..) => [Some(1.0), None],
-            (Row::C, Checkpointing::None, _) => [Some(0.6), Some(0.5)],
-            (Row::C, Checkpointing::Block, _) => [None, Some(0.3)],
-            (Row::DText | Row::DPicture, _, 384) => [Some(0.25), None],
-            (Row::DText | Row::DPicture, ..) => [None; 2],
+            (Benchmark::A, ..) => [Some(0.85), None],
+            (Benchmark::B, ..) => [Some(1.0), None],
+            (Benchmark::C, Checkpointing::None, _) => [Some(0.6), Some(0.5)],
+            (Benchmark::C, Checkpointing::Block, _) => [None, Some(0.3)],
+            (Benchmark::DText | Benchmark::DPicture, _, 384) => [Some(0.25), None],
+            (Benchmark::DText | Benchmark::DPicture, ..) => [None; 2],
         }
     }
 }
@@ -190,7 +190,7 @@ pub(super) mod tests {
     use super::*;
 
     /// A case that was timed in three pairs, the second of which something disturbed.
-    pub(in crate::bench_peers) fn outcome(row: Row) -> Outcome {
+    pub(in crate::bench_peers) fn outcome(row: Benchmark) -> Outcome {
         let pair = |ours, theirs| Pair { ours, theirs };
         Outcome {
             case: Case {
@@ -213,7 +213,7 @@ pub(super) mod tests {
 
     #[test]
     fn ratios_are_taken_pair_by_pair() {
-        let outcome = outcome(Row::A);
+        let outcome = outcome(Benchmark::A);
         assert_eq!(outcome.seconds(), [1.0, 4.0]);
         assert_eq!(outcome.ratio(), [0.5, 0.25, 0.75]);
         assert_eq!(outcome.memory_ratio(), 0.5);

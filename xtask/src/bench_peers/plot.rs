@@ -90,13 +90,13 @@ pub(super) fn svg(outcomes: &[Outcome]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::outcome::Row;
+    use super::super::outcome::Benchmark;
     use super::super::outcome::tests::outcome;
     use super::*;
 
     #[test]
     fn every_case_has_two_bars_on_white_and_there_is_a_line_at_one() {
-        let text = svg(&[outcome(Row::A), outcome(Row::DText)]);
+        let text = svg(&[outcome(Benchmark::A), outcome(Benchmark::DText)]);
         let document = roxmltree::Document::parse(&text).unwrap();
         let named =
             |name: &'static str| document.descendants().filter(move |node| node.has_tag_name(name));

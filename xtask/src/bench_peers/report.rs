@@ -70,13 +70,13 @@ fn line(outcome: &Outcome) -> [String; HEAD.len()] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::outcome::Row;
+    use super::super::outcome::Benchmark;
     use super::super::outcome::tests::{machine, outcome};
     use super::*;
 
     #[test]
     fn a_line_has_medians_ratios_and_the_floor() {
-        let text = markdown(&machine(), &[outcome(Row::B)]);
+        let text = markdown(&machine(), &[outcome(Benchmark::B)]);
         let found = "| b. vision tower, frozen, forward | 224 | 4 | f32 | 3 | 1.000 | 4.000 | 0.50 (0.25 to 0.75) | 1.00 | \
                      2.00 | 0.50 | 100 | 50 % | 2.00 | 0.50 |\n";
         assert!(text.contains(found), "{text}");

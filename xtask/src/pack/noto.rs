@@ -9,7 +9,7 @@ use super::fetch::Sources;
 use super::report::Report;
 use super::split::{Concept, hold_out};
 use super::words::{Mentions, Name, singular, tidy, words};
-use super::{Entry, Part, picture};
+use super::{Entry, Split, picture};
 
 /// Concepts kept for the final test, and for choosing among runs.
 const TEST: usize = 353;
@@ -120,7 +120,7 @@ pub fn read(
             keywords: keywords(&found.default, &name, pieces),
             concept: name.clone(),
             caption: name,
-            part: Part::Train,
+            split: Split::Train,
             source: "noto",
             file,
             webp: picture::webp(&drawn)?,
@@ -171,19 +171,19 @@ pub fn split(mut all: Vec<Entry>, seed: u64, report: &mut Report) -> anyhow::Res
         all.iter().map(|e| Concept { name: e.concept.clone(), group: group(&e.concept) }).collect();
     let parts = hold_out(&concepts, &[TEST, VALIDATION], LIMIT, seed);
     for (entry, part) in all.iter_mut().zip(parts) {
-        entry.part = match part {
-            None => Part::Train,
-            Some(0) => Part::Test,
-            Some(_) => Part::Validation,
+        entry.split = match part {
+            None => Split::Train,
+            Some(0) => Split::Test,
+            Some(_) => Split::Validation,
         };
     }
     let held: Vec<Name> =
-        all.iter().filter(|e| e.part != Part::Train).map(|e| Name::new(&e.concept)).collect();
-    for entry in all.iter_mut().filter(|e| e.part == Part::Train) {
+        all.iter().filter(|e| e.split != Split::Train).map(|e| Name::new(&e.concept)).collect();
+    for entry in all.iter_mut().filter(|e| e.split == Split::Train) {
         strip_keywords(entry, &held, "noto", report);
     }
     for entry in &all {
-        report.add("noto", &format!("kept, {:?}", entry.part).to_lowercase(), &entry.caption);
+        report.add("noto", &format!("kept, {:?}", entry.split).to_lowercase(), &entry.caption);
     }
     Ok(all)
 }

@@ -12,7 +12,7 @@ use super::noto::strip_keywords;
 use super::report::Report;
 use super::split::{Concept, hold_out};
 use super::words::{Mentions, Name};
-use super::{Entry, Part, picture};
+use super::{Entry, Split, picture};
 
 /// Concepts kept to choose the pretraining by.
 const VALIDATION: usize = 170;
@@ -115,7 +115,7 @@ pub fn read(
                 concept: words.concept,
                 caption: words.caption,
                 keywords: words.keywords,
-                part: Part::Train,
+                split: Split::Train,
                 source: "openclipart",
                 file,
                 webp: picture::webp(&drawn)?,
@@ -202,17 +202,17 @@ pub fn split(
         .collect();
     let parts = hold_out(&concepts, &[VALIDATION], LIMIT, seed);
     for (drawing, part) in drawings.iter_mut().zip(parts) {
-        drawing.entry.part = if part.is_some() { Part::Validation } else { Part::Train };
+        drawing.entry.split = if part.is_some() { Split::Validation } else { Split::Train };
     }
     let validation: Vec<&Drawing> =
-        drawings.iter().filter(|d| d.entry.part == Part::Validation).collect();
+        drawings.iter().filter(|d| d.entry.split == Split::Validation).collect();
     let held: Vec<Name> = validation.iter().map(|d| Name::new(&d.entry.concept)).collect();
     let thumbnails: Vec<Vec<u8>> = validation.iter().map(|d| d.thumbnail.clone()).collect();
     let captions: HashSet<String> = validation.iter().map(|d| d.entry.caption.clone()).collect();
 
     let mut entries = Vec::new();
     for mut drawing in drawings {
-        if drawing.entry.part == Part::Train {
+        if drawing.entry.split == Split::Train {
             let twin = |t: &Vec<u8>| picture::difference(t, &drawing.thumbnail) < TWIN;
             if thumbnails.iter().any(twin) {
                 report.add(
@@ -234,7 +234,7 @@ pub fn split(
             }
             strip_keywords(&mut drawing.entry, &held, stage, report);
         }
-        let part = format!("kept, {:?}", drawing.entry.part).to_lowercase();
+        let part = format!("kept, {:?}", drawing.entry.split).to_lowercase();
         report.add(stage, &part, &drawing.entry.caption);
         entries.push(drawing.entry);
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, ensure};
 
 use super::words::words;
-use super::{Entry, Part};
+use super::{Entry, Split};
 
 /// Entries of the subset, the special ones included.
 pub const SIZE: usize = 3600;
@@ -80,7 +80,7 @@ pub fn choose(pieces: &Pieces, clipart: &[Entry]) -> Vec<String> {
         }
     }
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for entry in clipart.iter().filter(|e| e.part == Part::Train) {
+    for entry in clipart.iter().filter(|e| e.split == Split::Train) {
         for text in std::iter::once(&entry.caption).chain(&entry.keywords) {
             for piece in words(text).iter().filter_map(|w| pieces.pieces(w)).flatten() {
                 *counts.entry(piece).or_default() += 1;

@@ -10,17 +10,17 @@ use sha2::{Digest as _, Sha256};
 
 use super::fetch::{NOTO_VERSION, OPENCLIPART_VERSION, Sources, hex};
 use super::report::Report;
-use super::{Entry, Part};
+use super::{Entry, Split};
 
 /// Most that all assets together may take.
 const LIMIT: u64 = 10_000_000;
 
 #[derive(serde::Serialize)]
-struct Record<'a> {
+struct SampleMetadata<'a> {
     concept: &'a str,
     caption: &'a str,
     keywords: &'a [String],
-    split: Part,
+    split: Split,
     source: &'a str,
 }
 
@@ -62,11 +62,11 @@ fn shard(name: &str, entries: &[Entry], manifest: &mut String) -> anyhow::Result
     let mut tar = tar::Builder::new(gz);
     for (number, entry) in entries.iter().enumerate() {
         let key = format!("{number:06}");
-        let record = Record {
+        let record = SampleMetadata {
             concept: &entry.concept,
             caption: &entry.caption,
             keywords: &entry.keywords,
-            split: entry.part,
+            split: entry.split,
             source: entry.source,
         };
         for (extension, data) in

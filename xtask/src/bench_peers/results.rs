@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-use super::outcome::{Case, Checkpointing, Machine, Outcome, Pair, Row};
-use crate::record;
+use super::outcome::{Benchmark, Case, Checkpointing, Machine, Outcome, Pair};
+use crate::results_csv;
 
 /// The columns, in order. The ceiling is in 10^9 operations a second.
 const COLUMNS: [&str; 18] = [
@@ -35,7 +35,7 @@ const COLUMNS: [&str; 18] = [
 /// # Errors
 /// A file of another kind.
 pub(super) fn check(path: &Path) -> anyhow::Result<()> {
-    record::read(path, &COLUMNS).map(drop)
+    results_csv::read(path, &COLUMNS).map(drop)
 }
 
 /// Appends the pairs of a case, all of them or none.
@@ -48,7 +48,7 @@ pub(super) fn append(
     attention: &str,
     outcome: &Outcome,
 ) -> anyhow::Result<()> {
-    let (date, rustc, commit) = (record::date(), record::rustc(), record::commit());
+    let (date, rustc, commit) = (results_csv::date(), results_csv::rustc(), results_csv::commit());
     let mut rows = Vec::new();
     let case = &outcome.case;
     let note = format!("attention {attention}, checkpoint {}", super::name(&case.checkpoint));
@@ -79,7 +79,7 @@ pub(super) fn append(
             rows.push(row.map(str::to_owned));
         }
     }
-    record::append(path, &COLUMNS, &rows)
+    results_csv::append(path, &COLUMNS, &rows)
 }
 
 /// Of every case the newest that the record has of this machine, in the order of rows.
@@ -87,7 +87,7 @@ pub(super) fn append(
 /// # Errors
 /// A file that cannot be read; a line that this program did not write.
 pub(super) fn latest(path: &Path, machine: &Machine) -> anyhow::Result<Vec<Outcome>> {
-    let text = record::read(path, &COLUMNS)?;
+    let text = results_csv::read(path, &COLUMNS)?;
     let mut found: BTreeMap<String, (String, Outcome)> = BTreeMap::new();
     for (index, line) in csv::Reader::from_reader(text.as_slice()).records().enumerate() {
         let line = line.with_context(|| path.display().to_string())?;
@@ -131,7 +131,7 @@ fn read(line: &csv::StringRecord, machine: &Machine) -> anyhow::Result<Option<(S
         false => Checkpointing::None,
     };
     let case = Case {
-        row: Row::named(row).with_context(|| format!("there is no row {row}"))?,
+        row: Benchmark::named(row).with_context(|| format!("there is no row {row}"))?,
         size: number("size")? as usize,
         batch: number("batch")? as usize,
         precision: text("type")?.to_owned(),
@@ -160,7 +160,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("results/peers.csv");
         for _ in 0..2 {
-            append(&path, &machine(), "fused", &outcome(Row::A)).unwrap();
+            append(&path, &machine(), "fused", &outcome(Benchmark::A)).unwrap();
         }
         let mut reader = csv::Reader::from_path(&path).unwrap();
         assert_eq!(reader.headers().unwrap().len(), COLUMNS.len());
@@ -177,15 +177,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("peers.csv");
         assert!(latest(&path, &machine()).unwrap().is_empty());
-        for row in [Row::DText, Row::A, Row::C] {
+        for row in [Benchmark::DText, Benchmark::A, Benchmark::C] {
             append(&path, &machine(), "fused", &outcome(row)).unwrap();
         }
         // Another way of row c is another case; another machine's rows are left out.
-        let mut block = outcome(Row::C);
+        let mut block = outcome(Benchmark::C);
         block.case.checkpoint = Checkpointing::Block;
         append(&path, &machine(), "fused", &block).unwrap();
         let other = Machine { device: "another".to_owned(), ..machine() };
-        append(&path, &other, "fused", &outcome(Row::B)).unwrap();
+        append(&path, &other, "fused", &outcome(Benchmark::B)).unwrap();
         // An older one, as if written before.
         let text = fs::read_to_string(&path).unwrap();
         let older: String = text
@@ -194,7 +194,8 @@ mod tests {
             .map(|line| format!("2001-01-01T00:00:00Z{}\n", &line[20..]).replace(",1.0", ",5.0"))
             .collect();
         fs::write(&path, format!("{text}{older}")).unwrap();
-        let expected = [outcome(Row::A), outcome(Row::C), block, outcome(Row::DText)];
+        let expected =
+            [outcome(Benchmark::A), outcome(Benchmark::C), block, outcome(Benchmark::DText)];
         assert_eq!(latest(&path, &machine()).unwrap(), expected);
         fs::write(&path, text.replace(",224,", ",big,")).unwrap();
         let error = format!("{:#}", latest(&path, &machine()).unwrap_err());
