@@ -33,7 +33,7 @@ pub use adapter::AdapterSection;
 pub use checkpoint::{CheckpointSection, ConfigDiff, RESUMABLE_KEYS};
 pub use error::ConfigError;
 pub use pretrain::{ModelSizes, PretrainConfig, PretrainSection};
-pub use rates::{FactorRates, FullRates, HeadRates, LearningRates};
+pub use rates::LearningRates;
 pub use resolve::{RunConfig, describe};
 pub use sections::{
     Augment, DataSection, EvaluationSection, Keywords, OneOrMany, OptimizerSection,
@@ -66,8 +66,6 @@ pub struct Config {
     pub retrieval: RetrievalSection,
     /// How parameters are updated.
     pub optimizer: OptimizerSection,
-    /// Learning rates, by kind of adapter.
-    pub learning_rates: LearningRates,
     /// How long, and how the learning rate changes.
     pub schedule: ScheduleSection,
     /// What is kept of a run under way, to go on from.
@@ -329,6 +327,11 @@ impl RunConfig for Config {
 
     fn device(&self) -> &str {
         &self.device
+    }
+
+    fn complete(&mut self) -> Result<(), ConfigError> {
+        self.optimizer.lr = self.optimizer.lr.resolve(self.adapter.kind)?;
+        Ok(())
     }
 
     fn check(&self) -> Result<(), ConfigError> {

@@ -21,20 +21,22 @@ fn paths(value: &Value, at: &str, out: &mut Vec<String>) {
 }
 
 /// The table, the defaults and the types know the same keys, and every default has a line of documentation.
-fn agrees<C: RunConfig>(file: &str) {
-    let config = C::defaults().unwrap();
+fn agrees<C: RunConfig>(file: &str, bare: impl Fn(&mut C), filled: &[&str]) {
+    let mut config = C::defaults().unwrap();
+    bare(&mut config);
     let mut typed = Vec::new();
     paths(&Value::try_from(&config).unwrap(), "", &mut typed);
     let mut written = Vec::new();
     paths(&Value::Table(C::DEFAULTS.parse().unwrap()), "", &mut written);
-    let mut table: Vec<String> = C::fields().iter().map(|f| f.key.to_owned()).collect();
+    let fields = C::fields().into_iter().filter(|f| !filled.contains(&f.key));
+    let mut table: Vec<String> = fields.map(|f| f.key.to_owned()).collect();
     for keys in [&mut typed, &mut written, &mut table] {
         keys.sort();
     }
     assert_eq!(typed, table);
     assert_eq!(written, table);
     assert!(C::fields().iter().all(|f| f.doc.ends_with('.')));
-    // The committed file is what the program itself would write. To bring it up to date:
+    // The committed file is what the program itself would write of what is not filled in. To bring it up to date:
     // UPDATE_DEFAULTS=1 cargo test -p aurora-train --lib config
     let text = config.to_toml().unwrap();
     if std::env::var_os("UPDATE_DEFAULTS").is_some() {
@@ -47,8 +49,10 @@ fn agrees<C: RunConfig>(file: &str) {
 
 #[test]
 fn defaults_table_and_types_agree() {
-    agrees::<Config>("quickstart.toml");
-    agrees::<PretrainConfig>("pretrain.toml");
+    let rates: Vec<&str> = LearningRates::FIELDS.iter().map(|field| field.key).collect();
+    let bare = |config: &mut Config| config.optimizer.lr = LearningRates::default();
+    agrees("quickstart.toml", bare, &rates);
+    agrees("pretrain.toml", |_: &mut PretrainConfig| (), &[]);
     assert!(describe::<Config>().contains("adapter.rank: a whole number, 1 to 4096"));
 }
 
@@ -67,7 +71,7 @@ fn every_allowed_word_is_understood() {
 
 #[test]
 fn layers_go_over_each_other() {
-    let file = "seed = 5\n[adapter]\nrank = 8\n[learning_rates.cp]\nheads = 1\n";
+    let file = "seed = 5\n[adapter]\nrank = 8\n[optimizer.lr]\nheads = 1\n";
     let set = [
         "adapter.rank=16",
         "data.train=[\"a.tar\", \"b.tar\"]",
@@ -76,8 +80,8 @@ fn layers_go_over_each_other() {
     let config = Config::resolve_text(Some(("run.toml", file)), &set).unwrap();
     let defaults = Config::defaults().unwrap();
     assert_eq!((config.seed, config.adapter.rank), (5, 16));
-    assert_eq!(config.learning_rates.cp.heads, 1.0);
-    assert_eq!(config.learning_rates.cp.factors, defaults.learning_rates.cp.factors);
+    assert_eq!(config.optimizer.lr.heads, Some(1.0));
+    assert_eq!(config.optimizer.lr.factors, defaults.optimizer.lr.factors);
     assert_eq!(config.data.train.as_slice(), ["a.tar", "b.tar"]);
     assert_eq!(config.evaluation.similarity_weight.as_slice(), [0.0, 1.5]);
     assert_eq!(config.data.batch_size, defaults.data.batch_size);
@@ -112,8 +116,8 @@ fn unknown_keys_are_named_with_what_is_allowed() {
         ),
         "{e}"
     );
-    let e = error("", &["learning_rates.cp.head=1"]);
-    assert!(e.contains("--set learning_rates.cp.head=1") && e.contains("learning_rates.cp.heads"));
+    let e = error("", &["optimizer.lr.head=1"]);
+    assert!(e.contains("--set optimizer.lr.head=1") && e.contains("`optimizer.lr.heads`"));
     let e = error("[frobnicate]\nx = 1\n", &[]);
     assert!(e.contains("unknown key `frobnicate`;"), "{e}");
 }
@@ -151,11 +155,11 @@ fn values_out_of_range_say_what_is_allowed() {
         ("adapter.rank=0", "`adapter.rank` is 0, allowed: a whole number, 1 to 4096"),
         ("data.batch_size=1", "`data.batch_size` is 1, allowed: a whole number, 2 to"),
         (
-            "learning_rates.cp.factors=0",
-            "`learning_rates.cp.factors` is 0, allowed: a number, finite and above 0",
+            "optimizer.lr.factors=0",
+            "`optimizer.lr.factors` is 0, allowed: a number, finite and above 0",
         ),
-        ("learning_rates.full.heads=nan", "finite and above 0"),
-        ("learning_rates.heads.heads=inf", "finite and above 0"),
+        ("optimizer.lr.heads=nan", "finite and above 0"),
+        ("optimizer.lr.backbone=inf", "finite and above 0"),
         ("retrieval.alpha=1.5", "0 to 1"),
         ("retrieval.temperature=0.9", "0.001 to 0.5"),
         ("optimizer.betas=[0.9, 1.0]", "`optimizer.betas` is 1.0"),
@@ -207,7 +211,7 @@ fn a_written_configuration_repeats_the_run() {
 
 #[test]
 fn the_adapter_decides_what_is_trained() {
-    let rates = Config::defaults().unwrap().learning_rates;
+    let rates = LearningRates::default();
     let names = |kind| rates.groups(kind, 0.05).into_iter().map(|g| g.name).collect::<Vec<_>>();
     assert_eq!(names(AdapterKind::Cp), ["factors", "gates", "heads", "temperature", "backbone"]);
     assert_eq!(names(AdapterKind::Heads), ["heads", "temperature", "backbone"]);
@@ -230,6 +234,60 @@ fn the_adapter_decides_what_is_trained() {
         !off.adapter.adapter_config().gated_query
             && off.adapter.adapter_config().context_slots == 0
     );
+}
+
+/// The rates of every kind: factors, gates, heads, backbone.
+#[test]
+fn every_kind_has_its_own_learning_rates() {
+    let adapter = |factors, heads| [Some(factors), Some(1e-3), Some(heads), None];
+    let towers = |backbone| [None, None, Some(1e-3), Some(backbone)];
+    let table = [
+        ("cp", adapter(0.01, 0.003)),
+        ("tucker", adapter(0.003, 0.001)),
+        ("tensor_train", adapter(0.003, 0.001)),
+        ("lora", adapter(0.003, 0.001)),
+        ("dora", adapter(0.003, 0.001)),
+        ("vera", adapter(0.003, 0.001)),
+        ("ia3", adapter(0.01, 0.001)),
+        ("bottleneck", adapter(0.001, 0.001)),
+        ("norms", towers(0.001)),
+        ("biases", towers(0.001)),
+        ("heads", [None, None, Some(0.001), None]),
+        ("full", towers(3e-4)),
+    ];
+    assert_eq!(table.map(|row| row.0), AdapterKind::NAMES);
+    for (kind, expected) in table {
+        let config = Config::resolve(None, &[format!("adapter.kind={kind}")]).unwrap();
+        let LearningRates { factors, gates, heads, backbone } = config.optimizer.lr;
+        assert_eq!([factors, gates, heads, backbone], expected, "{kind}");
+        // What is written has the rows of the kind and no others, and they are what the optimiser gets.
+        let text = config.to_toml().unwrap();
+        let written = text.split("[optimizer.lr]").nth(1).unwrap().split("\n[").next().unwrap();
+        let groups = config.optimizer.lr.groups(config.adapter.kind, 0.05);
+        for (name, rate) in ["factors", "gates", "heads", "backbone"].into_iter().zip(expected) {
+            assert_eq!(written.contains(&format!("\n{name} = ")), rate.is_some(), "{kind}: {name}");
+            let used = groups.iter().find(|group| group.name == name);
+            let used = used.map(|group| group.learning_rate);
+            assert_eq!(used, if name == "backbone" { rate.or(heads) } else { rate }, "{kind}");
+        }
+        let again = Config::resolve_text(Some(("config.toml", &text)), &[] as &[&str]).unwrap();
+        assert_eq!(config, again);
+    }
+}
+
+#[test]
+fn a_learning_rate_that_the_kind_does_not_have_is_refused() {
+    let e = error("[optimizer.lr]\nbackbone = 1e-4\n", &["adapter.kind=lora"]);
+    for part in ["`optimizer.lr.backbone`", "\"lora\"", "are: factors, gates, heads"] {
+        assert!(e.contains(part), "{e}");
+    }
+    let e = error("", &["adapter.kind=heads", "optimizer.lr.gates=1"]);
+    assert!(e.contains("`optimizer.lr.gates`") && e.ends_with("are: heads"), "{e}");
+    let e = PretrainConfig::resolve(None, &["optimizer.lr.heads=1"]).unwrap_err().to_string();
+    assert!(e.contains("unknown key"), "{e}");
+    let one = Config::resolve(None, &["adapter.kind=full", "optimizer.lr.backbone=1"]).unwrap();
+    let LearningRates { heads, backbone, .. } = one.optimizer.lr;
+    assert_eq!((heads, backbone), (Some(1e-3), Some(1.0)));
 }
 
 #[test]

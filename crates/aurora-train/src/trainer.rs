@@ -121,8 +121,7 @@ impl Trainer {
             let kind = config.adapter.kind.name();
             return Err(Error::NothingToTrain { kind, architecture: architecture.to_string() });
         }
-        let groups =
-            config.learning_rates.groups(config.adapter.kind, config.optimizer.weight_decay);
+        let groups = config.optimizer.lr.groups(config.adapter.kind, config.optimizer.weight_decay);
         let optimizer =
             OptimizerStep::new(parameters, groups, &config.optimizer, &config.schedule)?;
         Ok(Self { online, objective, optimizer })

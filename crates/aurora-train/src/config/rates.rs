@@ -1,73 +1,32 @@
-//! Learning rates, by kind of adapter.
+//! `[optimizer.lr]`: learning rates of a tuning. Those that are not given depend on the kind of adapter.
 
 use aurora_layers::{AdapterKind, ParamGroup};
 use serde::{Deserialize, Serialize};
 
+use super::ConfigError;
 use super::schema::{Field, Range, ValueType};
 use crate::optimizer::Group;
 
-/// Learning rates of one kind of adapter, before the schedule's factor.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FactorRates {
-    /// Factors of the weight deltas.
-    pub factors: f64,
-    /// Gated query transformation and context gate.
-    pub gates: f64,
-    /// Heads.
-    pub heads: f64,
-}
-
-/// Learning rates of training the heads alone.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HeadRates {
-    /// Heads.
-    pub heads: f64,
-}
-
-/// Learning rates of tuning the backbone's own tensors, all or some.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FullRates {
-    /// What is tuned of the towers.
-    pub backbone: f64,
-    /// Heads.
-    pub heads: f64,
-}
-
-/// `[learning_rates.*]`: one section per kind of adapter, so that changing the kind alone gives
-/// each its own good rates.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// `[optimizer.lr]`: learning rates before the schedule's factor, one for each group of parameters that the kind of
+/// adapter has. In a configuration that was resolved these are all there, and no others.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LearningRates {
-    /// For `adapter.kind = "cp"`.
-    pub cp: FactorRates,
-    /// For `adapter.kind = "tucker"`.
-    pub tucker: FactorRates,
-    /// For `adapter.kind = "tensor_train"`.
-    pub tensor_train: FactorRates,
-    /// For `adapter.kind = "lora"`.
-    pub lora: FactorRates,
-    /// For `adapter.kind = "dora"`.
-    pub dora: FactorRates,
-    /// For `adapter.kind = "vera"`.
-    pub vera: FactorRates,
-    /// For `adapter.kind = "ia3"`.
-    pub ia3: FactorRates,
-    /// For `adapter.kind = "bottleneck"`.
-    pub bottleneck: FactorRates,
-    /// For `adapter.kind = "norms"`.
-    pub norms: FullRates,
-    /// For `adapter.kind = "biases"`.
-    pub biases: FullRates,
-    /// For `adapter.kind = "heads"`.
-    pub heads: HeadRates,
-    /// For `adapter.kind = "full"`.
-    pub full: FullRates,
+    /// Factors, cores and vectors of the adapter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub factors: Option<f64>,
+    /// Gated query transformation and context gate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gates: Option<f64>,
+    /// Heads, the temperature, and modules of the backbone that are saved beside them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heads: Option<f64>,
+    /// Tensors of the towers that the kind trains.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backbone: Option<f64>,
 }
 
-/// A row of the table.
+/// A row of the table of keys.
 const fn rate(key: &'static str, doc: &'static str) -> Field {
     Field { key, value_type: ValueType::Real(Range::POSITIVE), doc }
 }
@@ -75,72 +34,116 @@ const fn rate(key: &'static str, doc: &'static str) -> Field {
 impl LearningRates {
     /// Its keys.
     pub const FIELDS: &'static [Field] = &[
-        rate("learning_rates.cp.factors", "Factors of the deltas."),
-        rate("learning_rates.cp.gates", "Query gate and context gate."),
-        rate("learning_rates.cp.heads", "Projections and matching head."),
-        rate("learning_rates.tucker.factors", "Factors and core."),
-        rate("learning_rates.tucker.gates", "Query gate and context gate."),
-        rate("learning_rates.tucker.heads", "Projections and matching head."),
-        rate("learning_rates.tensor_train.factors", "Factors and cores."),
-        rate("learning_rates.tensor_train.gates", "Query gate and context gate."),
-        rate("learning_rates.tensor_train.heads", "Projections and matching head."),
-        rate("learning_rates.lora.factors", "Factors of the deltas."),
-        rate("learning_rates.lora.gates", "Query gate and context gate."),
-        rate("learning_rates.lora.heads", "Projections and matching head."),
-        rate("learning_rates.dora.factors", "Factors of the deltas and lengths of rows."),
-        rate("learning_rates.dora.gates", "Query gate and context gate."),
-        rate("learning_rates.dora.heads", "Projections and matching head."),
-        rate("learning_rates.vera.factors", "The two vectors."),
-        rate("learning_rates.vera.gates", "Query gate and context gate."),
-        rate("learning_rates.vera.heads", "Projections and matching head."),
-        rate("learning_rates.ia3.factors", "Factors of the outputs."),
-        rate("learning_rates.ia3.gates", "Query gate and context gate."),
-        rate("learning_rates.ia3.heads", "Projections and matching head."),
-        rate("learning_rates.bottleneck.factors", "Maps and norms of the bottlenecks."),
-        rate("learning_rates.bottleneck.gates", "Query gate and context gate."),
-        rate("learning_rates.bottleneck.heads", "Projections and matching head."),
-        rate("learning_rates.norms.backbone", "Layer norms of both towers."),
-        rate("learning_rates.norms.heads", "Projections and matching head."),
-        rate("learning_rates.biases.backbone", "Biases of both towers."),
-        rate("learning_rates.biases.heads", "Projections and matching head."),
-        rate("learning_rates.heads.heads", "Projections and matching head."),
-        rate("learning_rates.full.backbone", "Both towers."),
-        rate("learning_rates.full.heads", "Projections and matching head."),
+        rate(
+            "optimizer.lr.factors",
+            "Learning rate of what the adapter adds to the backbone; cp, tucker, tensor_train, lora, dora, vera, ia3 and bottleneck have it.",
+        ),
+        rate(
+            "optimizer.lr.gates",
+            "Learning rate of query gate and context gate; of the same kinds.",
+        ),
+        rate(
+            "optimizer.lr.heads",
+            "Learning rate of projections and matching head; every kind has it.",
+        ),
+        rate(
+            "optimizer.lr.backbone",
+            "Learning rate of what is trained of the towers; norms, biases and full have it.",
+        ),
     ];
+
+    /// The rates of a kind of adapter where none are given.
+    pub fn defaults(kind: AdapterKind) -> Self {
+        let adapter = |factors, heads| Self {
+            factors: Some(factors),
+            gates: Some(1e-3),
+            heads: Some(heads),
+            backbone: None,
+        };
+        let towers =
+            |backbone| Self { heads: Some(1e-3), backbone: Some(backbone), ..Self::default() };
+        match kind {
+            AdapterKind::Cp => adapter(1e-2, 3e-3),
+            AdapterKind::Tucker
+            | AdapterKind::TensorTrain
+            | AdapterKind::Lora
+            | AdapterKind::Dora
+            | AdapterKind::Vera => adapter(3e-3, 1e-3),
+            AdapterKind::Ia3 => adapter(1e-2, 1e-3),
+            AdapterKind::Bottleneck => adapter(1e-3, 1e-3),
+            AdapterKind::Norms | AdapterKind::Biases => towers(1e-3),
+            AdapterKind::Heads => Self { heads: Some(1e-3), ..Self::default() },
+            AdapterKind::Full => towers(3e-4),
+        }
+    }
+
+    /// Whether none is given.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The rates of a kind: those that are given, and its defaults for the rest.
+    ///
+    /// # Errors
+    /// [`ConfigError::Conflict`] where one is given that the kind does not have.
+    pub fn resolve(&self, kind: AdapterKind) -> Result<Self, ConfigError> {
+        let defaults = Self::defaults(kind);
+        let missing = |((name, given), (_, default)): (Row, Row)| {
+            (given.is_some() && default.is_none()).then_some(name)
+        };
+        if let Some(name) = self.rows().into_iter().zip(defaults.rows()).find_map(missing) {
+            let had = defaults.rows().into_iter().filter(|(_, rate)| rate.is_some());
+            let had: Vec<&str> = had.map(|(name, _)| name).collect();
+            return Err(ConfigError::Conflict(format!(
+                "`optimizer.lr.{name}` is given, and `adapter.kind` is {:?}, whose learning rates in [optimizer.lr] are: {}",
+                kind.name(),
+                had.join(", ")
+            )));
+        }
+        Ok(self.over(defaults))
+    }
+
+    /// Name and value of each.
+    fn rows(&self) -> [Row; 4] {
+        [
+            ("factors", self.factors),
+            ("gates", self.gates),
+            ("heads", self.heads),
+            ("backbone", self.backbone),
+        ]
+    }
+
+    /// `defaults`, but for those of them that are given here.
+    fn over(&self, defaults: Self) -> Self {
+        let over = |given: Option<f64>, default: Option<f64>| default.map(|d| given.unwrap_or(d));
+        Self {
+            factors: over(self.factors, defaults.factors),
+            gates: over(self.gates, defaults.gates),
+            heads: over(self.heads, defaults.heads),
+            backbone: over(self.backbone, defaults.backbone),
+        }
+    }
 
     /// The optimiser's groups for a kind of adapter, named by [`LearningRates::group`]. Weight
     /// decay acts on heads and backbone, except where norms or biases alone are tuned: it would
     /// pull norms away from one. Modules of the backbone that an adapter trains besides learn at the rate of its heads.
     pub fn groups(&self, kind: AdapterKind, weight_decay: f64) -> Vec<Group> {
-        let heads = |rate, backbone, decay| {
-            vec![
-                Group::new("heads", rate, weight_decay),
-                Group::new("temperature", rate, 0.0),
-                Group::new("backbone", backbone, decay),
-            ]
+        let Self { factors, gates, heads, backbone } = self.over(Self::defaults(kind));
+        let decay = match kind {
+            AdapterKind::Norms | AdapterKind::Biases => 0.0,
+            _ => weight_decay,
         };
-        let of = |rates: &FactorRates| {
-            let mut groups = vec![
-                Group::new("factors", rates.factors, 0.0),
-                Group::new("gates", rates.gates, 0.0),
-            ];
-            groups.extend(heads(rates.heads, rates.heads, weight_decay));
-            groups
-        };
-        match kind {
-            AdapterKind::Cp => of(&self.cp),
-            AdapterKind::Tucker => of(&self.tucker),
-            AdapterKind::TensorTrain => of(&self.tensor_train),
-            AdapterKind::Lora => of(&self.lora),
-            AdapterKind::Dora => of(&self.dora),
-            AdapterKind::Vera => of(&self.vera),
-            AdapterKind::Ia3 => of(&self.ia3),
-            AdapterKind::Bottleneck => of(&self.bottleneck),
-            AdapterKind::Norms => heads(self.norms.heads, self.norms.backbone, 0.0),
-            AdapterKind::Biases => heads(self.biases.heads, self.biases.backbone, 0.0),
-            AdapterKind::Heads => heads(self.heads.heads, self.heads.heads, weight_decay),
-            AdapterKind::Full => heads(self.full.heads, self.full.backbone, weight_decay),
-        }
+        let of = |name, rate: Option<f64>, decay| rate.map(|rate| Group::new(name, rate, decay));
+        [
+            of("factors", factors, 0.0),
+            of("gates", gates, 0.0),
+            of("heads", heads, weight_decay),
+            of("temperature", heads, 0.0),
+            of("backbone", backbone.or(heads), decay),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
     /// The group of a part of a tuned model; none for what is never trained.
@@ -154,3 +157,6 @@ impl LearningRates {
         }
     }
 }
+
+/// Name and value of a rate.
+type Row = (&'static str, Option<f64>);

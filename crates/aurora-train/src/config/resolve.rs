@@ -14,7 +14,7 @@ use super::schema::{Field, ValueType, children, is_section, nearest};
 /// A configuration that can be put together from layers: built-in defaults, then a file, then
 /// overrides, each over the one before.
 pub trait RunConfig: Serialize + DeserializeOwned {
-    /// The defaults, as TOML with every key.
+    /// The defaults, as TOML with every key but those that [`RunConfig::complete`] fills in.
     const DEFAULTS: &'static str;
 
     /// Every key, section by section.
@@ -34,6 +34,14 @@ pub trait RunConfig: Serialize + DeserializeOwned {
             value: format!("{:?}", self.device()),
             allowed: DeviceChoice::ALLOWED.to_owned(),
         })
+    }
+
+    /// Fills in values that depend on others.
+    ///
+    /// # Errors
+    /// [`ConfigError::Conflict`].
+    fn complete(&mut self) -> Result<(), ConfigError> {
+        Ok(())
     }
 
     /// Checks values against each other.
@@ -88,9 +96,10 @@ pub trait RunConfig: Serialize + DeserializeOwned {
             let layer = parse_override(&fields, text)?;
             overlay(&fields, &mut merged, layer, "", &format!("--set {text}"))?;
         }
-        let config: Self = Value::Table(merged).try_into().map_err(|e: toml::de::Error| {
+        let mut config: Self = Value::Table(merged).try_into().map_err(|e: toml::de::Error| {
             ConfigError::Syntax { origin: "the configuration".to_owned(), message: e.to_string() }
         })?;
+        config.complete()?;
         config.check()?;
         Ok(config)
     }

@@ -4,8 +4,8 @@ use aurora_data::video::{Method, Sampling};
 use aurora_data::{Format, OnError};
 use serde::{Deserialize, Serialize};
 
-use super::ConfigError;
 use super::schema::{Field, Range, StringRule, ValueType};
+use super::{ConfigError, LearningRates};
 use crate::optimizer::AdamWOptions;
 use crate::schedule::{Decay, Schedule};
 
@@ -228,6 +228,9 @@ pub struct OptimizerSection {
     pub eps: f64,
     /// Largest global norm of the gradient; 0 for no limit.
     pub max_grad_norm: f64,
+    /// Learning rates of a tuning; empty in a pretraining, which has one of its own.
+    #[serde(default, skip_serializing_if = "LearningRates::is_empty")]
+    pub lr: LearningRates,
 }
 
 impl OptimizerSection {

@@ -42,8 +42,8 @@ fn recipes_hold_the_released_hyper_parameters() {
         let path = folder().join(format!("{name}.toml"));
         let config = Config::resolve(Some(&path), &[] as &[&str]).unwrap();
         assert_eq!(config.data.format, format, "{name}");
-        let rates = &config.learning_rates.tucker;
-        assert_eq!([rates.factors, rates.gates, rates.heads], [rate; 3], "{name}");
+        let rates = &config.optimizer.lr;
+        assert_eq!([rates.factors, rates.gates, rates.heads], [Some(rate); 3], "{name}");
         assert_eq!((config.model.image_size, config.data.batch_size), (size, batch), "{name}");
         assert_eq!(config.evaluation.k_test, k_test, "{name}");
         let schedule = &config.schedule;

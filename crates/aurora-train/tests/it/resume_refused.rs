@@ -132,7 +132,7 @@ fn what_the_run_began_with_is_asked_for() {
     for (setting, parts) in [
         ("adapter.rank=8", ["`adapter.rank` was 4", "8 now"]),
         ("schedule.steps=80", ["`schedule.steps` was 8", "80 now"]),
-        ("learning_rates.cp.heads=0.5", ["`learning_rates.cp.heads`", "0.5 now"]),
+        ("optimizer.lr.heads=0.5", ["`optimizer.lr.heads`", "0.5 now"]),
         ("seed=2", ["`seed` was 1", "data.num_workers"]),
     ] {
         refused(&path, &config(Task::Retrieval, &[setting]), &inputs, &parts);

@@ -119,7 +119,7 @@ fn questions_are_learned_and_answered() {
     let settings = [
         "task=vqa",
         "adapter.kind=full",
-        "learning_rates.full.backbone=0.01",
+        "optimizer.lr.backbone=0.01",
         "schedule.steps=80",
         "schedule.eval_every=40",
         "data.batch_size=12",

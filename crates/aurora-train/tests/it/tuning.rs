@@ -95,7 +95,7 @@ fn bf16_learns_as_f32_does() {
         "data.augment=none",
         "data.caption_keywords=all",
     ];
-    let full = ["learning_rates.full.backbone=0.003", "learning_rates.full.heads=0.003"];
+    let full = ["optimizer.lr.backbone=0.003", "optimizer.lr.heads=0.003"];
     let cases: [(&str, &[&str], f64, f64); 2] =
         [("full", &full, 2.4e-1, 8e-2), ("cp", &[], 8e-3, 2.8e-3)];
     for (kind, rates, largest_allowed, mean_allowed) in cases {
