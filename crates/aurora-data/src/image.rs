@@ -6,7 +6,7 @@ mod resample;
 
 pub(crate) use decode::{flatten, sniff};
 
-use crate::{Error, Result};
+use crate::{DecodeError, Error, Result};
 
 /// The most pixels that [`Image::decode`] decodes; Pillow refuses a picture above the same number.
 pub const MAX_PIXELS: u64 = 178_956_970;
@@ -49,7 +49,7 @@ impl Image {
     /// # Errors
     /// What is wrong with the file: cut off, damaged, or larger than [`MAX_PIXELS`] or 65,535 pixels a
     /// side, which its header is asked before anything is allocated.
-    pub fn decode(data: &[u8]) -> Result<Self, String> {
+    pub fn decode(data: &[u8]) -> Result<Self, DecodeError> {
         decode::decode(data)
     }
 

@@ -149,7 +149,7 @@ fn scan_image(content: &ByteSource, sample: &Sample) -> Result<ScannedImage, Ski
     // Of a film the first frame tells whether this build can decode it.
     let image = match &sample.media {
         video @ Media::Video(_) => clip::first(video),
-        _ => Image::decode(&bytes),
+        _ => Image::decode(&bytes).map_err(String::from),
     };
     let image = image.map_err(broken)?;
     Ok(ScannedImage { hash, size: (image.width(), image.height()) })

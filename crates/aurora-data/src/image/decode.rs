@@ -6,6 +6,7 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
 
 use super::{Image, MAX_PIXELS, jpeg};
+use crate::{DecodeError, DecodeErrorKind};
 
 /// The longest side. JPEG has no longer one.
 const MAX_SIDE: u32 = 65_535;
@@ -34,18 +35,22 @@ pub(crate) fn sniff(data: &[u8]) -> Option<ImageFormat> {
 }
 
 /// Decodes a file of any format that [`sniff`] knows.
-pub(super) fn decode(data: &[u8]) -> Result<Image, String> {
+pub(super) fn decode(data: &[u8]) -> Result<Image, DecodeError> {
     if data.is_empty() {
-        return Err("the file has 0 bytes".to_string());
+        return Err(DecodeError::new(DecodeErrorKind::Empty, "the file has 0 bytes"));
     }
     let decoded = match sniff(data) {
         Some(ImageFormat::Jpeg) => jpeg::decode(data),
-        Some(ImageFormat::WebP) if webp_is_cut(data) => Err(CUT.to_string()),
+        Some(ImageFormat::WebP) if webp_is_cut(data) => Err(CUT.into()),
         Some(format) => with_image(data, format),
-        None => Err("its first bytes are none of JPEG, PNG, WebP or GIF".to_string()),
+        None => Err(DecodeError::new(
+            DecodeErrorKind::UnknownFormat,
+            "its first bytes are none of JPEG, PNG, WebP or GIF",
+        )),
     };
     // Decoders break lines in what they say.
-    decoded.map_err(|words| words.split_whitespace().collect::<Vec<_>>().join(" "))
+    let one_line = |words: String| words.split_whitespace().collect::<Vec<_>>().join(" ");
+    decoded.map_err(|error| error.map_message(one_line))
 }
 
 /// Whether the first block of pixels is longer than the file, which the decoder would call corrupt.
@@ -65,7 +70,7 @@ fn webp_is_cut(data: &[u8]) -> bool {
 }
 
 /// PNG, WebP and GIF.
-fn with_image(data: &[u8], format: ImageFormat) -> Result<Image, String> {
+fn with_image(data: &[u8], format: ImageFormat) -> Result<Image, DecodeError> {
     let mut reader = ImageReader::with_format(Cursor::new(data), format);
     let mut limits = image::Limits::no_limits();
     limits.max_alloc = Some(most_bytes(data, format)?);
@@ -82,7 +87,7 @@ fn with_image(data: &[u8], format: ImageFormat) -> Result<Image, String> {
 
 /// What the decoder may allocate: of a PNG, whose colour profile may inflate to any size, what its own
 /// pixels can need and some more; else what the largest picture needs at four bytes a pixel.
-fn most_bytes(data: &[u8], format: ImageFormat) -> Result<u64, String> {
+fn most_bytes(data: &[u8], format: ImageFormat) -> Result<u64, DecodeError> {
     const MORE: u64 = 8 << 20;
     let side = |at: usize| data.get(at..)?.first_chunk::<4>().map(|side| u32::from_be_bytes(*side));
     let (ImageFormat::Png, Some(width), Some(height)) = (format, side(16), side(20)) else {
@@ -105,21 +110,23 @@ fn failed(error: image::ImageError) -> String {
 
 /// Holds the size that a header states to the limits, before anything is allocated for it. `bytes` is
 /// the file's length where that bounds the pixels.
-pub(super) fn check_size(width: u32, height: u32, bytes: Option<usize>) -> Result<(), String> {
+pub(super) fn check_size(width: u32, height: u32, bytes: Option<usize>) -> Result<(), DecodeError> {
     let pixels = u64::from(width) * u64::from(height);
     if pixels == 0 {
-        return Err("it has no pixels".to_string());
+        return Err("it has no pixels".into());
     }
     if width > MAX_SIDE || height > MAX_SIDE || pixels > MAX_PIXELS {
-        return Err(format!(
+        let reason = format!(
             "its header says {width} x {height} pixels; at most {MAX_PIXELS} pixels and {MAX_SIDE} a side \
              are read: scale it down first"
-        ));
+        );
+        return Err(DecodeError::new(DecodeErrorKind::TooLarge, reason));
     }
     if let Some(bytes) = bytes.filter(|&bytes| pixels / PIXELS_A_BYTE > bytes as u64) {
         return Err(format!(
             "its header says {width} x {height} pixels, which {bytes} bytes cannot hold: it is cut off or damaged"
-        ));
+        )
+        .into());
     }
     Ok(())
 }
@@ -130,8 +137,8 @@ pub(super) fn oriented(
     height: u32,
     rgb: Vec<u8>,
     orientation: Orientation,
-) -> Result<Image, String> {
-    let no_pixels = || "it has no pixels".to_string();
+) -> Result<Image, DecodeError> {
+    let no_pixels = || "it has no pixels".into();
     if orientation == Orientation::NoTransforms {
         return Image::new(width as usize, height as usize, rgb).ok_or_else(no_pixels);
     }

@@ -11,6 +11,7 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::Image;
 use super::decode::{check_size, oriented};
+use crate::DecodeError;
 
 /// The marker at the beginning of a picture.
 const START: u8 = 0xd8;
@@ -19,7 +20,7 @@ const END: u8 = 0xd9;
 /// The marker before the numbers of a scan.
 const SCAN: u8 = 0xda;
 
-pub(super) fn decode(data: &[u8]) -> Result<Image, String> {
+pub(super) fn decode(data: &[u8]) -> Result<Image, DecodeError> {
     find_end(data)?;
     let options = DecoderOptions::default()
         .set_strict_mode(true)

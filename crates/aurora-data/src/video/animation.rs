@@ -12,8 +12,8 @@ use image::codecs::webp::WebPDecoder;
 use image::{AnimationDecoder as _, DynamicImage, Frames, ImageDecoder, Limits};
 
 use super::{Container, Sink, VideoIndex, check_size};
-use crate::Image;
 use crate::image::flatten;
+use crate::{DecodeError, DecodeErrorKind, Image};
 
 /// Most pixels that are composited for one film: 16,000 frames of 1080 lines.
 const MAX_COMPOSITED_PIXELS: u64 = 1 << 35;
@@ -37,7 +37,10 @@ struct Walk {
 }
 
 impl<'a> Animation<'a> {
-    pub(super) fn open(data: &'a [u8], container: Container) -> Result<(VideoIndex, Self), String> {
+    pub(super) fn open(
+        data: &'a [u8],
+        container: Container,
+    ) -> Result<(VideoIndex, Self), DecodeError> {
         let walk = match container {
             Container::Gif => gif(data)?,
             Container::Apng => apng(data)?,
@@ -45,13 +48,14 @@ impl<'a> Animation<'a> {
         };
         let work = walk.width * walk.height * walk.delays.len() as u64;
         if work > MAX_COMPOSITED_PIXELS {
-            return Err(format!(
+            let reason = format!(
                 "{} frames of {} x {} are more than is composited of one animated picture; make a \
                  film of it, or store its frames in a folder",
                 walk.delays.len(),
                 walk.width,
                 walk.height
-            ));
+            );
+            return Err(DecodeError::new(DecodeErrorKind::TooLarge, reason));
         }
         let mut end = 0.0;
         let mut times = Vec::with_capacity(walk.delays.len());
@@ -62,7 +66,7 @@ impl<'a> Animation<'a> {
         Ok((VideoIndex { times, end }, Self { data, container }))
     }
 
-    pub(super) fn frames(&self, wanted: &[usize], sink: &mut Sink<'_>) -> Result<(), String> {
+    pub(super) fn frames(&self, wanted: &[usize], sink: &mut Sink<'_>) -> Result<(), DecodeError> {
         let mut left = wanted.iter().copied().enumerate().peekable();
         for (index, frame) in self.decoder().map_err(|e| e.to_string())?.enumerate() {
             let frame = frame.map_err(|e| format!("frame {index}: {e}"))?;
@@ -83,7 +87,7 @@ impl<'a> Animation<'a> {
         match left.next() {
             None => Ok(()),
             Some((_, missing)) => {
-                Err(format!("it ends before frame {missing}, of which its blocks speak"))
+                Err(format!("it ends before frame {missing}, of which its blocks speak").into())
             }
         }
     }
@@ -159,7 +163,7 @@ fn table(packed: u8) -> usize {
     if packed & 0x80 == 0 { 0 } else { 3 << ((packed & 7) + 1) }
 }
 
-fn gif(data: &[u8]) -> Result<Walk, String> {
+fn gif(data: &[u8]) -> Result<Walk, DecodeError> {
     let mut bytes = Bytes { rest: data, frames: 0 };
     let screen = bytes.take(13)?;
     let (width, height) = (u16_le(screen, 6), u16_le(screen, 8));
@@ -192,7 +196,8 @@ fn gif(data: &[u8]) -> Result<Walk, String> {
                 return Err(format!(
                     "it is damaged: a block of kind {other:#04x} after frame {}, which no GIF has",
                     delays.len()
-                ));
+                )
+                .into());
             }
         }
     }
@@ -224,7 +229,7 @@ impl<'a> Iterator for PngChunks<'a> {
     }
 }
 
-fn apng(data: &[u8]) -> Result<Walk, String> {
+fn apng(data: &[u8]) -> Result<Walk, DecodeError> {
     let (mut width, mut height, mut said) = (0, 0, 0);
     let mut delays = Vec::new();
     let mut ended = false;
@@ -254,15 +259,15 @@ fn apng(data: &[u8]) -> Result<Walk, String> {
         }
     }
     if !ended {
-        return Err(cut(delays.len()));
+        return Err(cut(delays.len()).into());
     }
     if said != delays.len() as u64 {
-        return Err(format!("it says that it has {said} frames and has {}", delays.len()));
+        return Err(format!("it says that it has {said} frames and has {}", delays.len()).into());
     }
     Ok(Walk { width, height, delays })
 }
 
-fn webp(data: &[u8]) -> Result<Walk, String> {
+fn webp(data: &[u8]) -> Result<Walk, DecodeError> {
     let mut bytes = Bytes { rest: data, frames: 0 };
     bytes.take(12)?;
     let (mut width, mut height) = (0, 0);
@@ -290,7 +295,8 @@ fn webp(data: &[u8]) -> Result<Walk, String> {
                         "frame {} is a lossy part behind one that is cleared, which is not decoded \
                          rightly; store its frames in a folder",
                         delays.len()
-                    ));
+                    )
+                    .into());
                 }
                 cleared = content.get(15).is_some_and(|flags| flags & 1 != 0);
                 delays.push(u24_le(content, 12) as f64 / 1000.0);
@@ -301,7 +307,7 @@ fn webp(data: &[u8]) -> Result<Walk, String> {
     // What the file's own head says, so that a cut between two frames is noticed as well.
     let said = data.get(4..8).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
     if (data.len() as u64) < u64::from(said) + 8 {
-        return Err(cut(delays.len()));
+        return Err(cut(delays.len()).into());
     }
     Ok(Walk { width, height, delays })
 }

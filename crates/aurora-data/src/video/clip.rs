@@ -3,7 +3,7 @@
 use aurora_kernels::random::Stream;
 
 use super::{Sampling, Video};
-use crate::{Dataset, Error, Image, Media, Result, Sample};
+use crate::{Dataset, DecodeError, DecodeErrorKind, Error, Image, Media, Result, Sample};
 
 /// What takes the frames, one after the other: the place of each in the clip, and the picture.
 pub type FrameSink<'s> = dyn FnMut(usize, &Image) -> Result<()> + 's;
@@ -42,7 +42,7 @@ impl Dataset {
             }
             Media::Video(video) => {
                 let bytes = video.bytes()?;
-                let video = Video::open(&bytes).map_err(|reason| broken(sample, reason))?;
+                let video = Video::open(&bytes).map_err(|error| broken(sample, error.into()))?;
                 let video_index = video.index();
                 let wanted = sampling.pick(&video_index.times, video_index.end, stream);
                 // A film passes on no more than words; the sink's own error is kept beside them.
@@ -51,13 +51,13 @@ impl Dataset {
                     sink(place, &image).map_err(|error| {
                         let reason = error.to_string();
                         refused = Some(error);
-                        reason
+                        DecodeError::new(DecodeErrorKind::Sink, reason)
                     })
                 });
                 match (decoded, refused) {
                     (Ok(()), _) => some(sample, wanted.len()),
                     (Err(_), Some(error)) => Err(error),
-                    (Err(reason), None) => Err(broken(sample, reason)),
+                    (Err(error), None) => Err(broken(sample, error.into())),
                 }
             }
         }
@@ -80,7 +80,7 @@ pub(crate) fn first(media: &Media) -> Result<Image, String> {
     let content = media.contents().first().ok_or("it is a clip without a frame")?;
     let data = content.bytes().map_err(|e| e.to_string())?;
     if !matches!(media, Media::Video(_)) {
-        return Image::decode(&data);
+        return Ok(Image::decode(&data)?);
     }
     let mut frame = None;
     Video::open(&data)?.frames(&[0], &mut |_, image| {

@@ -17,7 +17,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
 use tempfile::NamedTempFile;
 
 use super::{Sink, VideoIndex, check_size};
-use crate::Image;
+use crate::{DecodeError, Image};
 
 /// How long a child may be silent.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -36,7 +36,7 @@ pub(super) struct Ffmpeg {
 }
 
 impl Ffmpeg {
-    pub(super) fn open(data: &[u8]) -> Result<(VideoIndex, Self), String> {
+    pub(super) fn open(data: &[u8]) -> Result<(VideoIndex, Self), DecodeError> {
         let failed = |e: std::io::Error| format!("cannot write it out for ffmpeg: {e}");
         let mut file =
             tempfile::Builder::new().prefix("aurora-video-").tempfile().map_err(failed)?;
@@ -77,11 +77,11 @@ impl Ffmpeg {
         Ok(VideoIndex { times, end })
     }
 
-    pub(super) fn frames(&self, wanted: &[usize], sink: &mut Sink<'_>) -> Result<(), String> {
+    pub(super) fn frames(&self, wanted: &[usize], sink: &mut Sink<'_>) -> Result<(), DecodeError> {
         let output = ["-map", "0:v:0", "-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24"];
         match self.frames_by(&["-fps_mode", "passthrough"], &output, wanted, sink) {
             // Before version 5.1 it had another name, which later versions lost.
-            Err(said) if said.contains("fps_mode") => {
+            Err(error) if error.to_string().contains("fps_mode") => {
                 self.frames_by(&["-vsync", "passthrough"], &output, wanted, sink)
             }
             done => done,
@@ -94,7 +94,7 @@ impl Ffmpeg {
         output: &[&str],
         wanted: &[usize],
         sink: &mut Sink<'_>,
-    ) -> Result<(), String> {
+    ) -> Result<(), DecodeError> {
         let after: Vec<&str> = output.iter().chain(every_frame).chain(&["-"]).copied().collect();
         let mut child = Running::start("ffmpeg", &["-nostdin"], self.file.path(), &after)?;
         let mut place = 0;
@@ -102,7 +102,7 @@ impl Ffmpeg {
             let Some(&next) = wanted.get(place) else { return Ok(()) };
             let Some((width, height)) = child.header()? else {
                 child.finish()?;
-                return Err(format!("ffmpeg ended before frame {next}"));
+                return Err(format!("ffmpeg ended before frame {next}").into());
             };
             check_size(width, height)?;
             let bytes = width * height * 3;

@@ -14,7 +14,7 @@ use super::mp4::{Track, TrackSample, track};
 use super::sps::Sps;
 use super::yuv::{Plane, YuvCoding};
 use super::{Sink, VideoIndex, check_size};
-use crate::Image;
+use crate::{DecodeError, Image};
 
 /// Kinds of NAL units.
 const IDR: u8 = 5;
@@ -37,7 +37,7 @@ struct Gop {
 }
 
 impl<'a> H264<'a> {
-    pub(super) fn open(data: &'a [u8]) -> Result<(VideoIndex, Self), String> {
+    pub(super) fn open(data: &'a [u8]) -> Result<(VideoIndex, Self), DecodeError> {
         let track = track(data)?;
         for description in &track.descriptions {
             for sps in &description.sequence_parameter_sets {
@@ -52,7 +52,7 @@ impl<'a> H264<'a> {
             }
         }
         if starts.is_empty() {
-            return Err("it has no key frame (IDR) to begin with".to_string());
+            return Err("it has no key frame (IDR) to begin with".into());
         }
         // What comes before the first key frame cannot be decoded and is not shown.
         let ends = starts.iter().skip(1).copied().chain([track.samples.len()]);
@@ -77,7 +77,7 @@ impl<'a> H264<'a> {
         Ok((VideoIndex { times, end }, Self { data, track, gops }))
     }
 
-    pub(super) fn frames(&self, wanted: &[usize], sink: &mut Sink<'_>) -> Result<(), String> {
+    pub(super) fn frames(&self, wanted: &[usize], sink: &mut Sink<'_>) -> Result<(), DecodeError> {
         for gop in &self.gops {
             let is_wanted =
                 |frame: &Option<usize>| frame.is_some_and(|f| wanted.binary_search(&f).is_ok());
@@ -95,7 +95,7 @@ impl<'a> H264<'a> {
         last: usize,
         wanted: &[usize],
         sink: &mut Sink<'_>,
-    ) -> Result<(), String> {
+    ) -> Result<(), DecodeError> {
         // Frames come out in their order only if the decoder is not told to hurry.
         let config = DecoderConfig::new().flush_after_decode(Flush::NoFlush);
         let mut decoder = Decoder::with_api_config(OpenH264API::from_source(), config)
@@ -121,7 +121,7 @@ impl<'a> H264<'a> {
                 let nal = nal.map_err(wrong)?;
                 if nal.first().is_some_and(|head| head & 31 == SPS) {
                     let sps = Sps::parse(nal).map_err(wrong)?;
-                    check_size(sps.width, sps.height).map_err(wrong)?;
+                    check_size(sps.width, sps.height).map_err(|error| error.map_message(wrong))?;
                     shown.coding = sps.coding;
                 }
                 append(&mut stream, nal);
@@ -142,7 +142,8 @@ impl<'a> H264<'a> {
                 shown.count,
                 gop.samples.len(),
                 gop.samples.start
-            ));
+            )
+            .into());
         }
         Ok(())
     }
@@ -158,7 +159,7 @@ struct Shown<'p> {
 }
 
 impl Shown<'_> {
-    fn take(&mut self, frame: &DecodedYUV<'_>, sink: &mut Sink<'_>) -> Result<(), String> {
+    fn take(&mut self, frame: &DecodedYUV<'_>, sink: &mut Sink<'_>) -> Result<(), DecodeError> {
         let number = self.gop.frames.get(self.count).copied().flatten();
         self.count += 1;
         let Some(place) = number.and_then(|number| self.wanted.binary_search(&number).ok()) else {

@@ -22,9 +22,9 @@ mod sps;
 #[cfg(feature = "video-h264")]
 mod yuv;
 
-use crate::Image;
 use crate::error::printable;
 use crate::media_type::{is_animated_png, is_animated_webp};
+use crate::{DecodeError, DecodeErrorKind, Image};
 
 pub use clip::FrameSink;
 pub use sampling::{Method, Sampling};
@@ -80,7 +80,7 @@ enum Backend<'a> {
 }
 
 /// What [`Video::frames`] gives each frame to: its place among those wanted, and the picture.
-pub type Sink<'s> = dyn FnMut(usize, Image) -> Result<(), String> + 's;
+pub type Sink<'s> = dyn FnMut(usize, Image) -> Result<(), DecodeError> + 's;
 
 fn container(data: &[u8]) -> Container {
     if data.starts_with(b"GIF87a") || data.starts_with(b"GIF89a") {
@@ -100,8 +100,8 @@ impl<'a> Video<'a> {
     /// Reads the outline of a film.
     ///
     /// # Errors
-    /// In words: what is wrong with it, or which feature would read it.
-    pub fn open(data: &'a [u8]) -> Result<Self, String> {
+    /// What is wrong with it, or which feature would read it.
+    pub fn open(data: &'a [u8]) -> Result<Self, DecodeError> {
         Self::open_with(data, Decoder::Any)
     }
 
@@ -109,54 +109,56 @@ impl<'a> Video<'a> {
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn open_with(data: &'a [u8], decoder: Decoder) -> Result<Self, String> {
-        // Decoders quote what they found in the file.
-        Self::indexed(data, decoder).map_err(|reason| printable(&reason).into_owned())
+    pub fn open_with(data: &'a [u8], decoder: Decoder) -> Result<Self, DecodeError> {
+        Self::indexed(data, decoder).map_err(in_one_line)
     }
 
-    fn indexed(data: &'a [u8], decoder: Decoder) -> Result<Self, String> {
+    fn indexed(data: &'a [u8], decoder: Decoder) -> Result<Self, DecodeError> {
         if data.is_empty() {
-            return Err("it has no bytes".to_string());
+            return Err(DecodeError::new(DecodeErrorKind::Empty, "it has no bytes"));
         }
         let container = container(data);
         if let Container::Gif | Container::Apng | Container::WebP = container {
             let (video_index, animation) = animation::Animation::open(data, container)?;
             return Self::checked(video_index, Backend::Animation(animation));
         }
-        let mut reason = "no decoder in this build reads it".to_string();
+        let reason = "no decoder in this build reads it";
+        let mut error = DecodeError::new(DecodeErrorKind::Unsupported, reason);
         if container == Container::Mp4 && decoder != Decoder::Ffmpeg {
             match Self::h264(data) {
                 Ok(video) => return Ok(video),
-                Err(said) => reason = said,
+                Err(said) => error = said,
             }
         }
         // What the one cannot read, a film cut short or of another codec, the other may.
         if decoder != Decoder::H264 && cfg!(feature = "video-ffmpeg") {
             return Self::ffmpeg(data);
         }
-        Err(format!("{reason}{}", Self::way_out(container)))
+        Err(error.map_message(|reason| reason + Self::way_out(container)))
     }
 
     #[cfg(feature = "video-h264")]
-    fn h264(data: &'a [u8]) -> Result<Self, String> {
+    fn h264(data: &'a [u8]) -> Result<Self, DecodeError> {
         let (video_index, h264) = h264::H264::open(data)?;
         Self::checked(video_index, Backend::H264(h264))
     }
 
     #[cfg(not(feature = "video-h264"))]
-    fn h264(_: &'a [u8]) -> Result<Self, String> {
-        Err("it is a film in MP4, which this build does not read".to_string())
+    fn h264(_: &'a [u8]) -> Result<Self, DecodeError> {
+        let reason = "it is a film in MP4, which this build does not read";
+        Err(DecodeError::new(DecodeErrorKind::Unsupported, reason))
     }
 
     #[cfg(feature = "video-ffmpeg")]
-    fn ffmpeg(data: &'a [u8]) -> Result<Self, String> {
+    fn ffmpeg(data: &'a [u8]) -> Result<Self, DecodeError> {
         let (video_index, ffmpeg) = ffmpeg::Ffmpeg::open(data)?;
         Self::checked(video_index, Backend::Ffmpeg(ffmpeg))
     }
 
     #[cfg(not(feature = "video-ffmpeg"))]
-    fn ffmpeg(_: &'a [u8]) -> Result<Self, String> {
-        Err("this build does not use ffmpeg".to_string())
+    fn ffmpeg(_: &'a [u8]) -> Result<Self, DecodeError> {
+        let reason = "this build does not use ffmpeg";
+        Err(DecodeError::new(DecodeErrorKind::Unsupported, reason))
     }
 
     /// Which build reads a film that this one does not.
@@ -170,9 +172,9 @@ impl<'a> Video<'a> {
         }
     }
 
-    fn checked(video_index: VideoIndex, backend: Backend<'a>) -> Result<Self, String> {
+    fn checked(video_index: VideoIndex, backend: Backend<'a>) -> Result<Self, DecodeError> {
         if video_index.times.is_empty() {
-            return Err("it has no frame".to_string());
+            return Err("it has no frame".into());
         }
         Ok(Self { index: video_index, backend })
     }
@@ -186,14 +188,14 @@ impl<'a> Video<'a> {
     /// Frames need not be of one size.
     ///
     /// # Errors
-    /// In words: the frame that does not decode and why, or what `sink` said.
-    pub fn frames(&self, wanted: &[usize], sink: &mut Sink<'_>) -> Result<(), String> {
+    /// The frame that does not decode and why, or what `sink` said.
+    pub fn frames(&self, wanted: &[usize], sink: &mut Sink<'_>) -> Result<(), DecodeError> {
         let last = self.index.times.len() - 1;
         let ordered = wanted.windows(2).all(|pair| pair[0] < pair[1]);
         if !ordered || wanted.last().is_some_and(|&index| index > last) {
-            return Err(format!(
-                "frames {wanted:?} are not in order, or past frame {last}, the last"
-            ));
+            let reason =
+                format!("frames {wanted:?} are not in order, or past frame {last}, the last");
+            return Err(DecodeError::new(DecodeErrorKind::FrameOutOfRange, reason));
         }
         if wanted.is_empty() {
             return Ok(());
@@ -205,7 +207,7 @@ impl<'a> Video<'a> {
             #[cfg(feature = "video-ffmpeg")]
             Backend::Ffmpeg(ffmpeg) => ffmpeg.frames(wanted, sink),
         };
-        decoded.map_err(|reason| printable(&reason).into_owned())
+        decoded.map_err(in_one_line)
     }
 
     /// The frames that `sampling` takes, in memory.
@@ -216,7 +218,7 @@ impl<'a> Video<'a> {
         &self,
         sampling: Sampling,
         stream: &mut aurora_kernels::random::Stream,
-    ) -> Result<Vec<Image>, String> {
+    ) -> Result<Vec<Image>, DecodeError> {
         let wanted = sampling.pick(&self.index.times, self.index.end, stream);
         let mut out = Vec::with_capacity(wanted.len());
         self.frames(&wanted, &mut |_, image| {
@@ -227,15 +229,21 @@ impl<'a> Video<'a> {
     }
 }
 
+/// Decoders quote what they found in the file.
+fn in_one_line(error: DecodeError) -> DecodeError {
+    error.map_message(|reason| printable(&reason).into_owned())
+}
+
 /// Refuses a size of which no frame is decoded, from the header and before anything is allocated.
-fn check_size(width: u64, height: u64) -> Result<(), String> {
+fn check_size(width: u64, height: u64) -> Result<(), DecodeError> {
     if width == 0 || height == 0 {
-        return Err("its frames have no pixels".to_string());
+        return Err("its frames have no pixels".into());
     }
     if width.saturating_mul(height) > MAX_FRAME_PIXELS {
-        return Err(format!(
+        let reason = format!(
             "its frames are {width} x {height}; more than {MAX_FRAME_PIXELS} pixels are not decoded"
-        ));
+        );
+        return Err(DecodeError::new(DecodeErrorKind::TooLarge, reason));
     }
     Ok(())
 }

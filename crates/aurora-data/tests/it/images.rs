@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use aurora_data::Image;
+use aurora_data::{DecodeErrorKind, Image};
 
 /// Every file by its name.
 fn files() -> BTreeMap<String, Vec<u8>> {
@@ -101,7 +101,8 @@ fn an_image_that_is_cut_anywhere_is_an_error_or_whole() {
                     assert_eq!(image, whole, "{name} cut to {length} of {} bytes", data.len());
                     decoded += 1;
                 }
-                Err(message) => {
+                Err(error) => {
+                    let message = error.to_string();
                     assert!(!message.is_empty() && !message.contains('\n'), "{name}: {message}")
                 }
             }
@@ -124,7 +125,8 @@ fn no_flipped_byte_causes_a_panic() {
                         assert_eq!(image.rgb().len(), 3 * image.width() * image.height());
                         decoded += 1;
                     }
-                    Err(message) => {
+                    Err(error) => {
+                        let message = error.to_string();
                         assert!(
                             !message.is_empty() && !message.contains('\n'),
                             "{name}: {message}"
@@ -141,10 +143,12 @@ fn no_flipped_byte_causes_a_panic() {
 
 #[test]
 fn what_is_no_image_is_named() {
-    let message = |data: &[u8]| Image::decode(data).unwrap_err();
-    assert_eq!(message(b""), "the file has 0 bytes");
+    let error = |data: &[u8]| Image::decode(data).unwrap_err();
+    assert_eq!(error(b"").kind(), DecodeErrorKind::Empty);
+    assert_eq!(error(b"").to_string(), "the file has 0 bytes");
     for data in [&b"<svg/>"[..], b"\0", &[0xff; 2], b"RIFF\0\0\0\0WAVEfmt "] {
-        assert_eq!(message(data), "its first bytes are none of JPEG, PNG, WebP or GIF");
+        assert_eq!(error(data).kind(), DecodeErrorKind::UnknownFormat);
+        assert_eq!(error(data).to_string(), "its first bytes are none of JPEG, PNG, WebP or GIF");
     }
 }
 
@@ -156,7 +160,7 @@ fn a_cut_image_is_called_cut() {
         ["420.jpg", "progressive-420.jpg", "rgb.png", "interlaced.png", "lossless.webp", "one.gif"]
     {
         let data = &files[name];
-        let message = Image::decode(&data[..data.len() / 2]).unwrap_err();
+        let message = Image::decode(&data[..data.len() / 2]).unwrap_err().to_string();
         println!("{name}: {message}");
         assert!(message.contains("cut off"), "{name}: {message}");
     }

@@ -5,8 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-use aurora_data::Image;
 use aurora_data::video::{Decoder, Sampling, Video};
+use aurora_data::{DecodeError, DecodeErrorKind, Image};
 use aurora_kernels::random::Stream;
 use proptest::prelude::*;
 
@@ -79,7 +79,7 @@ fn check(name: &str, like: &str, decoder: Decoder, most: u8) {
 fn refused(data: &[u8]) -> String {
     // Animated pictures have one decoder; ffmpeg is not to be asked about what is none.
     let video = match Video::open_with(data, Decoder::H264) {
-        Err(reason) => return reason,
+        Err(error) => return error.to_string(),
         Ok(video) => video,
     };
     let all: Vec<usize> = (0..video.index().times.len()).collect();
@@ -117,15 +117,18 @@ fn frames_out_of_order_or_past_the_end_are_refused() {
         assert!(decode(&video, wanted).unwrap_err().contains("the last"), "{wanted:?}");
     }
     assert!(decode(&video, &[]).unwrap().is_empty());
-    let said = video.frames(&[0], &mut |_, _| Err("enough".to_string())).unwrap_err();
-    assert_eq!(said, "enough");
+    let refused = video.frames(&[0, 9], &mut |_, _| Ok(())).unwrap_err();
+    assert_eq!(refused.kind(), DecodeErrorKind::FrameOutOfRange);
+    let enough = DecodeError::new(DecodeErrorKind::Sink, "enough");
+    let said = video.frames(&[0], &mut |_, _| Err(enough.clone())).unwrap_err();
+    assert_eq!(said, enough);
 }
 
 #[test]
 fn what_is_no_video_is_said() {
     assert_eq!(refused(b""), "it has no bytes");
     assert!(refused(b"GIF89a").contains("it is cut"), "{}", refused(b"GIF89a"));
-    let text = Video::open_with(b"not a film at all", Decoder::H264).err().unwrap();
+    let text = Video::open_with(b"not a film at all", Decoder::H264).err().unwrap().to_string();
     assert!(text.starts_with("no decoder in this build reads it"), "{text}");
 }
 
@@ -215,7 +218,7 @@ mod h264 {
 
     fn said(data: &[u8]) -> String {
         let video = match Video::open_with(data, Decoder::H264) {
-            Err(reason) => return reason,
+            Err(error) => return error.to_string(),
             Ok(video) => video,
         };
         let all: Vec<usize> = (0..video.index().times.len()).collect();
@@ -360,7 +363,7 @@ mod ffmpeg {
         if !is_there() {
             return;
         }
-        let open = |data: &[u8]| Video::open_with(data, Decoder::Ffmpeg).err().unwrap();
+        let open = |data: &[u8]| Video::open_with(data, Decoder::Ffmpeg).err().unwrap().to_string();
         let text = open(b"not a film at all");
         assert!(text.starts_with("ffprobe: ") && text.contains("Invalid data"), "{text}");
         let whole = video("reordered.mp4");
