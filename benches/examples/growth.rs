@@ -29,11 +29,13 @@ const ROUNDS: usize = 7;
 /// Tokens of a text.
 const LENGTH: usize = 13;
 const SIZES: &str = r#"{
-    "vision": {"image_size": 96, "patch_size": 16, "hidden_size": 192, "layers": 4, "heads": 3, "mlp_size": 768,
-               "layer_norm_eps": 1e-6},
-    "text": {"vocab_size": 3600, "hidden_size": 192, "layers": 4, "heads": 3, "mlp_size": 768, "max_positions": 20,
-             "layer_norm_eps": 1e-12, "enc_token_id": 3599},
-    "projection_size": 128
+    "model_type": "blip",
+    "image_text_hidden_size": 128,
+    "vision_config": {"image_size": 96, "patch_size": 16, "hidden_size": 192, "num_hidden_layers": 4,
+                      "num_attention_heads": 3, "intermediate_size": 768, "layer_norm_eps": 1e-6},
+    "text_config": {"vocab_size": 3600, "hidden_size": 192, "encoder_hidden_size": 192, "num_hidden_layers": 4,
+                    "num_attention_heads": 3, "intermediate_size": 768, "max_position_embeddings": 20,
+                    "layer_norm_eps": 1e-12}
 }"#;
 
 /// A measured curve.

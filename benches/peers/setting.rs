@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use aurora_benches::worker::Result;
 use aurora_kernels::Precision;
-use aurora_layers::checkpoint::{Checkpoint, hugging_face_config, read_tensors};
-use aurora_layers::{Backbone, Blip, BoundModel as View, Tensors};
+use aurora_layers::checkpoint::{Checkpoint, read_tensors};
+use aurora_layers::{Backbone, Blip, BlipConfig, BoundModel as View, Tensors};
 use candle_core::{DType, Device, Tensor};
 
 /// Rank of our adapters.
@@ -75,7 +75,7 @@ impl Setting {
     pub fn backbone(&self) -> Result<Backbone> {
         let folder = self.out.join(format!("model_{}", self.size));
         let path = folder.join("config.json");
-        let config = hugging_face_config(&std::fs::read_to_string(&path)?, &path)?;
+        let config = BlipConfig::from_json(&std::fs::read_to_string(&path)?, &path)?;
         Ok(Checkpoint::open(&folder)?.backbone(&config, &Device::Cpu)?.0)
     }
 

@@ -15,11 +15,12 @@ use crate::{BenchCase, Setting, check, normal, values};
 
 /// The sizes of BLIP-base.
 const BLIP_BASE: &str = r#"{
-    "vision": {"image_size": 384, "patch_size": 16, "hidden_size": 768, "layers": 12, "heads": 12, "mlp_size": 3072,
-        "layer_norm_eps": 1e-6},
-    "text": {"vocab_size": 30524, "hidden_size": 768, "layers": 12, "heads": 12, "mlp_size": 3072,
-        "max_positions": 512, "layer_norm_eps": 1e-12, "enc_token_id": 30523},
-    "projection_size": 256
+    "model_type": "blip",
+    "image_text_hidden_size": 256,
+    "vision_config": {"image_size": 384, "patch_size": 16, "hidden_size": 768, "num_hidden_layers": 12,
+        "num_attention_heads": 12, "intermediate_size": 3072, "layer_norm_eps": 1e-6},
+    "text_config": {"vocab_size": 30524, "hidden_size": 768, "encoder_hidden_size": 768, "num_hidden_layers": 12,
+        "num_attention_heads": 12, "intermediate_size": 3072, "max_position_embeddings": 512, "layer_norm_eps": 1e-12}
 }"#;
 
 /// The CP adapter of rank 64 over all sites of BLIP-base.

@@ -261,7 +261,7 @@ pub struct InspectArgs {
 /// The backbone of an adapter.
 #[derive(Debug, Args)]
 pub struct BaseArgs {
-    /// The backbone: a folder of ours or Hugging Face's, a .pth file, or `nano`
+    /// The backbone: a folder as transformers has it, a .pth file, or `nano`
     ///
     /// Without it, the one that the adapter names.
     #[arg(long, value_name = "PATH")]

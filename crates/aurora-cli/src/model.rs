@@ -85,7 +85,7 @@ pub fn device(config: &impl RunConfig) -> Result<Device> {
 pub fn missing_backbone(what: &str, path: &str) -> anyhow::Error {
     bad_input(format!(
         "{what} is {path:?}, and there is no such file or folder; allowed: {:?}, a folder with \
-         config.json and model.safetensors (ours or Hugging Face's), or a .pth file",
+         config.json and model.safetensors as transformers has them, or a .pth file",
         embedded_backbone::NAME
     ))
 }

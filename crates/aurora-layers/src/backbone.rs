@@ -1,4 +1,4 @@
-//! A backbone folder: `config.json`, `model.safetensors`, and beside them a vocabulary.
+//! A backbone folder as transformers has it: `config.json`, `model.safetensors`, and beside them a vocabulary.
 
 use crate::checkpoint::Checkpoint;
 use crate::decoder::Decoder;
@@ -80,28 +80,6 @@ impl Backbone {
         tensors.extend(Decoder::init_from_encoder(&config.text, &tensors, &device)?);
         tensors.retain(|name, _| !HEADS.iter().any(|head| name.starts_with(head)));
         Ok(Self { config, tensors })
-    }
-
-    /// Write the folder, weights as `dtype`.
-    pub fn write(&self, folder: &Path, dtype: DType) -> Result<()> {
-        std::fs::create_dir_all(folder).map_err(|source| Error::File {
-            action: "create",
-            path: folder.into(),
-            source,
-        })?;
-        let path = folder.join("config.json");
-        let text = serde_json::to_string_pretty(&self.config)
-            .map_err(|error| Error::Format { path: path.clone(), reason: error.to_string() })?;
-        std::fs::write(&path, text + "\n").map_err(|source| Error::File {
-            action: "write",
-            path,
-            source,
-        })?;
-        let stored = self
-            .tensors
-            .iter()
-            .map(|(name, tensor)| Ok((name.clone(), tensor.detach().to_dtype(dtype)?)));
-        tensors::write(&stored.collect::<Result<_>>()?, &folder.join("model.safetensors"))
     }
 
     /// The model over these tensors.

@@ -1,11 +1,9 @@
-//! The sizes of a BLIP model, as they stand in a backbone folder's `config.json`.
+//! The sizes of a BLIP model, under the names that Hugging Face's `config.json` gives them.
 
 use crate::{Error, Result};
-use serde::{Deserialize, Serialize};
 
 /// Sizes of the vision transformer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct VisionConfig {
     /// Side of the square picture, in pixels.
     pub image_size: usize,
@@ -14,13 +12,10 @@ pub struct VisionConfig {
     /// Width of the tower.
     pub hidden_size: usize,
     /// Number of blocks.
-    #[serde(rename = "layers")]
     pub num_hidden_layers: usize,
     /// Attention heads; divide `hidden_size`.
-    #[serde(rename = "heads")]
     pub num_attention_heads: usize,
     /// Width of the hidden layer of the MLP.
-    #[serde(rename = "mlp_size")]
     pub intermediate_size: usize,
     /// Epsilon of every layer norm (1e-6 in the original BLIP, 1e-5 in Hugging Face's configurations).
     pub layer_norm_eps: f64,
@@ -39,24 +34,19 @@ impl VisionConfig {
 }
 
 /// Sizes of the text transformer with cross-attention.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TextConfig {
     /// Word pieces, `[DEC]` and `[ENC]` included.
     pub vocab_size: usize,
     /// Width of the tower.
     pub hidden_size: usize,
     /// Number of layers; each has self-attention, cross-attention and an MLP.
-    #[serde(rename = "layers")]
     pub num_hidden_layers: usize,
     /// Attention heads; divide `hidden_size`.
-    #[serde(rename = "heads")]
     pub num_attention_heads: usize,
     /// Width of the hidden layer of the MLP.
-    #[serde(rename = "mlp_size")]
     pub intermediate_size: usize,
     /// Longest text, in tokens.
-    #[serde(rename = "max_positions")]
     pub max_position_embeddings: usize,
     /// Epsilon of every layer norm (1e-12 in BERT).
     pub layer_norm_eps: f64,
@@ -65,8 +55,7 @@ pub struct TextConfig {
 }
 
 /// The tokens that a text decoder begins, ends and fills texts with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecoderTokens {
     /// Stands first in every text it writes: `[DEC]`.
     pub start_token_id: u32,
@@ -77,8 +66,7 @@ pub struct DecoderTokens {
 }
 
 /// What a BLIP model is for, which decides what it has beside its vision tower.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Architecture {
     /// A text encoder that can look at pictures, two projections, a matching head.
     #[default]
@@ -102,10 +90,6 @@ impl Architecture {
             Self::QuestionAnswering(tokens) | Self::Captioning(tokens) => Some(tokens),
         }
     }
-
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
 }
 
 impl std::fmt::Display for Architecture {
@@ -119,18 +103,15 @@ impl std::fmt::Display for Architecture {
 }
 
 /// A BLIP model: a vision tower, and text towers and heads as its architecture says.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct BlipConfig {
     /// The vision tower.
     pub vision: VisionConfig,
     /// The text tower; where there are an encoder and a decoder, both.
     pub text: TextConfig,
     /// Width of the common space of the contrastive objective.
-    #[serde(rename = "projection_size")]
     pub projection_dim: usize,
-    /// What the model is for; retrieval where nothing is said.
-    #[serde(rename = "form", default, skip_serializing_if = "Architecture::is_default")]
+    /// What the model is for.
     pub architecture: Architecture,
 }
 
@@ -139,16 +120,6 @@ const LARGEST: usize = 1 << 20;
 const MOST_LAYERS: usize = 1024;
 
 impl BlipConfig {
-    /// Read from JSON text and check it.
-    pub fn from_json(text: &str, path: &std::path::Path) -> Result<Self> {
-        let config: Self = serde_json::from_str(text).map_err(|error| Error::Format {
-            path: path.into(),
-            reason: format!("not a model configuration: {error}"),
-        })?;
-        config.check()?;
-        Ok(config)
-    }
-
     /// Whether the sizes can make a model; the error names the field that cannot be.
     pub fn check(&self) -> Result<()> {
         let (vision, text) = (&self.vision, &self.text);
@@ -282,26 +253,5 @@ pub(crate) mod tests {
         assert!(message.contains("architecture.pad_token_id = 20"), "{message}");
         tokens.pad_token_id = 0;
         config(tokens).check().unwrap();
-    }
-
-    #[test]
-    fn survives_json() {
-        for config in [
-            tiny(),
-            tiny_with(Architecture::QuestionAnswering),
-            tiny_with(Architecture::Captioning),
-        ] {
-            let text = serde_json::to_string(&config).unwrap();
-            assert_eq!(BlipConfig::from_json(&text, "x".as_ref()).unwrap(), config);
-        }
-        let text = serde_json::to_string(&tiny()).unwrap();
-        assert!(!text.contains("architecture"), "a retrieval model's file stays as it was");
-        let wrong = text.replace("heads", "haeds");
-        assert!(
-            BlipConfig::from_json(&wrong, "c.json".as_ref())
-                .unwrap_err()
-                .to_string()
-                .contains("c.json")
-        );
     }
 }

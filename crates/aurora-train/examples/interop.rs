@@ -19,7 +19,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use aurora_kernels::random::Stream;
-use aurora_layers::checkpoint::{Checkpoint, hugging_face_config, read_tensors};
+use aurora_layers::checkpoint::{Checkpoint, read_tensors};
 use aurora_layers::peft::{export_lora, import_lora};
 use aurora_layers::{
     AdaptedParams, AdapterConfig, AdapterKind, Architecture, Backbone, Blip, BlipConfig,
@@ -101,7 +101,7 @@ fn read(model: &str, inputs: &str) -> Result<(Backbone, Tensors)> {
 /// A Hugging Face folder, its sizes changed.
 fn open(model: &str, change: impl FnOnce(&mut BlipConfig)) -> Result<Backbone> {
     let path = Path::new(model).join("config.json");
-    let mut config = hugging_face_config(&std::fs::read_to_string(&path)?, &path)?;
+    let mut config = BlipConfig::from_json(&std::fs::read_to_string(&path)?, &path)?;
     change(&mut config);
     let (backbone, report) = Checkpoint::open(Path::new(model))?.backbone(&config, &Device::Cpu)?;
     eprintln!("{model}: {report}");

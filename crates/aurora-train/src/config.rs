@@ -245,7 +245,7 @@ const FIELDS: &[Field] = &[
     Field {
         key: "model.backbone",
         value_type: ValueType::Text,
-        doc: "\"nano\", the embedded backbone, or another: a folder of ours or Hugging Face's, or a .pth file.",
+        doc: "\"nano\", the embedded backbone, or another: a folder as transformers has it, or a .pth file.",
     },
     Field {
         key: "model.tokenizer",

@@ -45,16 +45,14 @@ const COUNTS: [(&[&str], &str, &str); 12] = [
 
 #[test]
 fn every_kind_counts_what_is_published_on_blip_base() {
-    for form in ["blip_base", "hugging_face_retrieval"] {
-        let printed = inspect(&config(form));
-        assert_eq!(cells(&printed, &["total"])[1], "223,744,258");
-        assert!(printed.contains("in 216 slices"), "{printed}");
-        for (name, count, share) in COUNTS {
-            assert_eq!(cells(&printed, name)[..2], [count, share], "{form} {name:?}");
-        }
-        let tucker = cells(&printed, &["tucker,", "reference", "32"]);
-        assert_eq!(tucker[3..5], ["36,864", "125,696"]);
+    let printed = inspect(&config("hugging_face_retrieval"));
+    assert_eq!(cells(&printed, &["total"])[1], "223,744,258");
+    assert!(printed.contains("in 216 slices"), "{printed}");
+    for (name, count, share) in COUNTS {
+        assert_eq!(cells(&printed, name)[..2], [count, share], "{name:?}");
     }
+    let tucker = cells(&printed, &["tucker,", "reference", "32"]);
+    assert_eq!(tucker[3..5], ["36,864", "125,696"]);
 }
 
 #[test]
@@ -78,7 +76,7 @@ fn targets_are_told_before_they_are_trained() {
 
 #[test]
 fn one_kind_counts_alike() {
-    let base = config("blip_base");
+    let base = config("hugging_face_retrieval");
     for (args, count) in [
         ("cp --rank 64", "112,192"),
         ("tucker --rank 32 --variant reference", "88,832"),

@@ -173,15 +173,17 @@ fn reference() -> tempfile::TempDir {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../aurora-train/tests/golden");
     std::fs::copy(golden.join("retrieval_image.pth"), folder.path().join("aurora.pth")).unwrap();
     let config = serde_json::json!({
-        "vision": {
-            "image_size": 64, "patch_size": 16, "hidden_size": 32, "layers": 2, "heads": 4,
-            "mlp_size": 128, "layer_norm_eps": 1e-6,
+        "model_type": "blip",
+        "image_text_hidden_size": 16,
+        "vision_config": {
+            "image_size": 64, "patch_size": 16, "hidden_size": 32, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "intermediate_size": 128, "layer_norm_eps": 1e-6,
         },
-        "text": {
-            "vocab_size": 38, "hidden_size": 32, "layers": 2, "heads": 4, "mlp_size": 128,
-            "max_positions": 64, "layer_norm_eps": 1e-12, "enc_token_id": 37,
+        "text_config": {
+            "vocab_size": 38, "hidden_size": 32, "encoder_hidden_size": 32, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "intermediate_size": 128, "max_position_embeddings": 64,
+            "layer_norm_eps": 1e-12,
         },
-        "projection_size": 16,
     });
     std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
     let pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(str::to_owned).into_iter();

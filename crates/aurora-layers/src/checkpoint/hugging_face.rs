@@ -1,8 +1,9 @@
-//! The `config.json` of a Hugging Face BLIP folder.
+//! The `config.json` of a BLIP folder, in Hugging Face's layout: read and written.
 
 use std::path::Path;
 
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::{Architecture, BlipConfig, DecoderTokens, Error, Result, TextConfig, VisionConfig};
 
@@ -16,9 +17,20 @@ struct Folder {
     #[serde(default = "projection")]
     image_text_hidden_size: usize,
     #[serde(default)]
-    vision_config: Vision,
+    vision_config: Option<Vision>,
     #[serde(default)]
-    text_config: Text,
+    text_config: Option<Text>,
+}
+
+/// What the error says of JSON that is something else.
+const NOT_BLIP: &str =
+    "not a BLIP configuration: it has none of model_type \"blip\", vision_config and text_config";
+
+impl Folder {
+    /// Whether nothing says that this is a BLIP model.
+    fn is_nothing(&self) -> bool {
+        self.model_type.is_none() && self.vision_config.is_none() && self.text_config.is_none()
+    }
 }
 
 fn projection() -> usize {
@@ -68,6 +80,8 @@ struct Text {
     bos_token_id: u32,
     sep_token_id: u32,
     pad_token_id: u32,
+    /// Ours; transformers has no key for it, and takes the last token of the vocabulary.
+    enc_token_id: Option<u32>,
 }
 
 impl Default for Text {
@@ -86,6 +100,7 @@ impl Default for Text {
             bos_token_id: 30_522,
             sep_token_id: 102,
             pad_token_id: 0,
+            enc_token_id: None,
         }
     }
 }
@@ -96,7 +111,7 @@ const QUESTION_ANSWERING: &str = "BlipForQuestionAnswering";
 const CAPTIONING: &str = "BlipForConditionalGeneration";
 
 /// The model of transformers for this architecture.
-pub(super) fn class_name(architecture: &Architecture) -> &'static str {
+fn class_name(architecture: &Architecture) -> &'static str {
     match architecture {
         Architecture::Retrieval => RETRIEVAL,
         Architecture::QuestionAnswering(_) => QUESTION_ANSWERING,
@@ -104,8 +119,8 @@ pub(super) fn class_name(architecture: &Architecture) -> &'static str {
     }
 }
 
-fn architecture(folder: &Folder) -> std::result::Result<Architecture, String> {
-    let Text { bos_token_id, sep_token_id, pad_token_id, .. } = folder.text_config;
+fn architecture(folder: &Folder, text: &Text) -> std::result::Result<Architecture, String> {
+    let Text { bos_token_id, sep_token_id, pad_token_id, .. } = *text;
     let tokens =
         DecoderTokens { start_token_id: bos_token_id, end_token_id: sep_token_id, pad_token_id };
     match folder.architectures.first().map(String::as_str) {
@@ -118,59 +133,146 @@ fn architecture(folder: &Folder) -> std::result::Result<Architecture, String> {
     }
 }
 
-/// The sizes that a Hugging Face configuration describes.
-///
-/// # Errors
-/// Text that is no BLIP configuration, an activation other than GELU, sizes that contradict each other.
-pub fn config(text: &str, path: &Path) -> Result<BlipConfig> {
-    let wrong = |reason: String| Error::Format { path: path.into(), reason };
-    let folder: Folder = serde_json::from_str(text)
-        .map_err(|error| wrong(format!("not a Hugging Face BLIP configuration: {error}")))?;
-    if let Some(kind) = folder.model_type.as_deref().filter(|kind| *kind != "blip") {
-        return Err(wrong(format!("model_type is {kind:?}; only \"blip\" can be read")));
-    }
-    let architecture = architecture(&folder).map_err(wrong)?;
-    let Folder { vision_config: vision, text_config: text, image_text_hidden_size, .. } = folder;
-    for (field, found) in [
-        ("vision_config.hidden_act", &vision.hidden_act),
-        ("text_config.hidden_act", &text.hidden_act),
-    ] {
-        if found != "gelu" {
-            return Err(Error::config(field, found, "only \"gelu\" is known"));
+/// Where [ENC] stands in the vocabularies of published models: [DEC] and [ENC] are added in this order.
+fn last_token(vocab_size: usize) -> u32 {
+    vocab_size.saturating_sub(1) as u32
+}
+
+impl BlipConfig {
+    /// Reads a `config.json` as transformers has it and checks it. What is not in it has the values that transformers
+    /// gives it.
+    ///
+    /// # Errors
+    /// Text that is no BLIP configuration, an activation other than GELU, sizes that contradict each other.
+    pub fn from_json(text: &str, path: &Path) -> Result<Self> {
+        let wrong = |reason: String| Error::Format { path: path.into(), reason };
+        let mut folder: Folder = serde_json::from_str(text)
+            .map_err(|error| wrong(format!("not a Hugging Face BLIP configuration: {error}")))?;
+        if folder.is_nothing() {
+            return Err(wrong(NOT_BLIP.to_owned()));
         }
+        if let Some(kind) = folder.model_type.as_deref().filter(|kind| *kind != "blip") {
+            return Err(wrong(format!("model_type is {kind:?}; only \"blip\" can be read")));
+        }
+        let text = folder.text_config.take().unwrap_or_default();
+        let vision = folder.vision_config.take().unwrap_or_default();
+        let architecture = architecture(&folder, &text).map_err(wrong)?;
+        for (field, found) in [
+            ("vision_config.hidden_act", &vision.hidden_act),
+            ("text_config.hidden_act", &text.hidden_act),
+        ] {
+            if found != "gelu" {
+                return Err(Error::config(field, found, "only \"gelu\" is known"));
+            }
+        }
+        if text.encoder_hidden_size != vision.hidden_size {
+            let reason = format!("must equal vision_config.hidden_size = {}", vision.hidden_size);
+            return Err(Error::config(
+                "text_config.encoder_hidden_size",
+                text.encoder_hidden_size,
+                reason,
+            ));
+        }
+        let config = Self {
+            vision: VisionConfig {
+                image_size: vision.image_size,
+                patch_size: vision.patch_size,
+                hidden_size: vision.hidden_size,
+                num_hidden_layers: vision.num_hidden_layers,
+                num_attention_heads: vision.num_attention_heads,
+                intermediate_size: vision.intermediate_size,
+                layer_norm_eps: vision.layer_norm_eps,
+            },
+            text: TextConfig {
+                vocab_size: text.vocab_size,
+                hidden_size: text.hidden_size,
+                num_hidden_layers: text.num_hidden_layers,
+                num_attention_heads: text.num_attention_heads,
+                intermediate_size: text.intermediate_size,
+                max_position_embeddings: text.max_position_embeddings,
+                layer_norm_eps: text.layer_norm_eps,
+                enc_token_id: text.enc_token_id.unwrap_or(last_token(text.vocab_size)),
+            },
+            projection_dim: folder.image_text_hidden_size,
+            architecture,
+        };
+        config.check()?;
+        Ok(config)
     }
-    if text.encoder_hidden_size != vision.hidden_size {
-        let reason = format!("must equal vision_config.hidden_size = {}", vision.hidden_size);
-        return Err(Error::config(
-            "text_config.encoder_hidden_size",
-            text.encoder_hidden_size,
-            reason,
-        ));
+
+    /// The `config.json` that transformers reads, and [`Self::from_json`].
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let (vision, text) = (&self.vision, &self.text);
+        let mut text_config = json!({
+            // [DEC], which stands before [ENC].
+            "bos_token_id": text.enc_token_id.saturating_sub(1),
+            "encoder_hidden_size": vision.hidden_size,
+            "hidden_act": "gelu",
+            "hidden_size": text.hidden_size,
+            "intermediate_size": text.intermediate_size,
+            "is_decoder": true,
+            "layer_norm_eps": text.layer_norm_eps,
+            "max_position_embeddings": text.max_position_embeddings,
+            "model_type": "blip_text_model",
+            "num_attention_heads": text.num_attention_heads,
+            "num_hidden_layers": text.num_hidden_layers,
+            "vocab_size": text.vocab_size,
+        });
+        if text.enc_token_id != last_token(text.vocab_size) {
+            text_config["enc_token_id"] = text.enc_token_id.into();
+        }
+        if let Some(tokens) = self.architecture.decodes() {
+            text_config["bos_token_id"] = tokens.start_token_id.into();
+            text_config["eos_token_id"] = tokens.end_token_id.into();
+            text_config["sep_token_id"] = tokens.end_token_id.into();
+            text_config["pad_token_id"] = tokens.pad_token_id.into();
+        }
+        json!({
+            "architectures": [class_name(&self.architecture)],
+            "image_text_hidden_size": self.projection_dim,
+            "model_type": "blip",
+            "text_config": text_config,
+            // The word head of a decoder is its table of embeddings; it is not stored twice.
+            "tie_word_embeddings": true,
+            "vision_config": {
+                "hidden_act": "gelu",
+                "hidden_size": vision.hidden_size,
+                "image_size": vision.image_size,
+                "intermediate_size": vision.intermediate_size,
+                "layer_norm_eps": vision.layer_norm_eps,
+                "model_type": "blip_vision_model",
+                "num_attention_heads": vision.num_attention_heads,
+                "num_hidden_layers": vision.num_hidden_layers,
+                "patch_size": vision.patch_size,
+            },
+        })
     }
-    let config = BlipConfig {
-        vision: VisionConfig {
-            image_size: vision.image_size,
-            patch_size: vision.patch_size,
-            hidden_size: vision.hidden_size,
-            num_hidden_layers: vision.num_hidden_layers,
-            num_attention_heads: vision.num_attention_heads,
-            intermediate_size: vision.intermediate_size,
-            layer_norm_eps: vision.layer_norm_eps,
-        },
-        text: TextConfig {
-            vocab_size: text.vocab_size,
-            hidden_size: text.hidden_size,
-            num_hidden_layers: text.num_hidden_layers,
-            num_attention_heads: text.num_attention_heads,
-            intermediate_size: text.intermediate_size,
-            max_position_embeddings: text.max_position_embeddings,
-            layer_norm_eps: text.layer_norm_eps,
-            // [DEC] and [ENC] are added to the vocabulary in this order.
-            enc_token_id: text.vocab_size.saturating_sub(1) as u32,
-        },
-        projection_dim: image_text_hidden_size,
-        architecture,
-    };
-    config.check()?;
-    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::{tiny, tiny_with};
+
+    #[test]
+    fn survives_json() {
+        let mut other_token = tiny();
+        other_token.text.enc_token_id = 2;
+        for config in [
+            tiny(),
+            tiny_with(Architecture::QuestionAnswering),
+            tiny_with(Architecture::Captioning),
+            other_token,
+        ] {
+            let text = config.to_json().to_string();
+            assert_eq!(BlipConfig::from_json(&text, "x".as_ref()).unwrap(), config);
+        }
+        let text = tiny().to_json().to_string();
+        assert!(!text.contains("enc_token_id"), "transformers' own keys are enough");
+        let wrong = text.replace("vision_config", "vision").replace("text_config", "text");
+        let wrong = wrong.replace("model_type", "kind");
+        let message = BlipConfig::from_json(&wrong, "c.json".as_ref()).unwrap_err().to_string();
+        assert!(message.contains("c.json") && message.contains("vision_config"), "{message}");
+    }
 }

@@ -19,7 +19,6 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Shape, Tensor};
 
 pub use hf_names::{to_hugging_face, to_original};
-pub use hugging_face::config as hugging_face_config;
 pub use infer_config::HEAD_WIDTH;
 pub use pickle::{Pickle, PickleError};
 pub use pos_embed::resize as resize_positions;

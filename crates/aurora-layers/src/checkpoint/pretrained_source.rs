@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 
-use super::{Checkpoint, HEAD_WIDTH, LoadReport, POSITIONS, hugging_face_config, resize_positions};
+use super::{Checkpoint, HEAD_WIDTH, LoadReport, POSITIONS, resize_positions};
 use crate::tensors::get;
 use crate::{
     Architecture, Backbone, BlipConfig, DecoderTokens, Error, Result, reference_checkpoint,
@@ -14,15 +14,13 @@ use crate::{
 const ADAPTER: &str = "adapter of the reference code";
 
 /// What can be opened, in the words of the errors.
-const KINDS: &str = "a backbone is a folder with config.json and model.safetensors, ours or Hugging Face's, \
+const KINDS: &str = "a backbone is a folder with config.json and model.safetensors as transformers has them, \
                      or a .pth file";
 
 /// Who wrote a backbone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CheckpointFormat {
-    /// This project: `config.json` with `vision`, `text` and `projection_size`, BLIP's original names.
-    Aurora,
-    /// Hugging Face's transformers: `config.json` with `model_type` "blip".
+    /// Hugging Face's transformers, as ours: `config.json` with `model_type` "blip".
     HuggingFace,
     /// BLIP's or Aurora's PyTorch code: one file, its sizes told by the shapes in it.
     Original,
@@ -42,7 +40,7 @@ pub struct PretrainedSource {
 }
 
 impl PretrainedSource {
-    /// Opens a backbone's folder (ours or Hugging Face's; one file, shards or `pytorch_model.bin`), a `.pth` or
+    /// Opens a backbone's folder (one file, shards or `pytorch_model.bin`), a `.pth` or
     /// safetensors file, or a lone `config.json`. The sizes of a file are those of the `config.json` beside it, or what
     /// its shapes tell.
     ///
@@ -88,21 +86,8 @@ impl PretrainedSource {
             path: config.into(),
             source,
         })?;
-        let wrong = |reason: String| Error::Format { path: config.into(), reason };
-        let value: serde_json::Value = serde_json::from_str(&text)
-            .map_err(|error| wrong(format!("not a model configuration: {error}")))?;
-        let has = |keys: &[&str]| keys.iter().any(|key| value.get(key).is_some());
-        let (format, config) = if has(&["model_type", "vision_config", "text_config"]) {
-            (CheckpointFormat::HuggingFace, hugging_face_config(&text, config)?)
-        } else if has(&["vision", "text", "projection_size"]) {
-            (CheckpointFormat::Aurora, BlipConfig::from_json(&text, config)?)
-        } else {
-            return Err(wrong(
-                "not a BLIP configuration: neither ours (vision, text, projection_size) nor Hugging Face's \
-                 (model_type \"blip\", vision_config, text_config)"
-                    .to_owned(),
-            ));
-        };
+        let config = BlipConfig::from_json(&text, config)?;
+        let format = CheckpointFormat::HuggingFace;
         Ok(Self { path: path.into(), format, config, checkpoint })
     }
 
@@ -194,7 +179,10 @@ mod tests {
         let backbone = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
         backbone.write(folder.path(), DType::F32).unwrap();
         let pretrained = PretrainedSource::open(folder.path()).unwrap();
-        assert_eq!((pretrained.format, &pretrained.config), (CheckpointFormat::Aurora, &tiny()));
+        assert_eq!(
+            (pretrained.format, &pretrained.config),
+            (CheckpointFormat::HuggingFace, &tiny())
+        );
         let (read, report) = pretrained.read(&Device::Cpu).unwrap();
         assert_eq!(read.fingerprint().unwrap(), backbone.fingerprint().unwrap());
         assert!(report.complete() && report.reshaped.is_empty() && report.ignored.is_empty());
@@ -242,7 +230,7 @@ mod tests {
     fn a_configuration_alone_has_sizes_and_no_numbers() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.json");
-        std::fs::write(&path, serde_json::to_string(&tiny()).unwrap()).unwrap();
+        std::fs::write(&path, tiny().to_json().to_string()).unwrap();
         let pretrained = PretrainedSource::open(&path).unwrap();
         assert!(pretrained.checkpoint.is_none() && pretrained.config == tiny());
         let message = pretrained.read(&Device::Cpu).unwrap_err().to_string();
@@ -258,10 +246,10 @@ mod tests {
         assert!(refused(&folder.path().join("nothing")).contains("is not there"));
         assert!(refused(folder.path()).contains("holds no config.json"));
         for (text, wanted) in [
-            ("{\"a\": 1}", "neither ours"),
-            ("[1", "not a model configuration"),
+            ("{\"a\": 1}", "none of model_type"),
+            ("[1", "not a Hugging Face BLIP configuration"),
             ("{\"model_type\": \"bert\"}", "only \"blip\""),
-            ("{\"vision\": 1}", "not a model configuration"),
+            ("{\"vision\": 1}", "not a BLIP configuration"),
         ] {
             std::fs::write(&path, text).unwrap();
             let message = refused(&path);

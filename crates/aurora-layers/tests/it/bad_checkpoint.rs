@@ -1,7 +1,7 @@
 //! Checkpoints that are cut, contradict themselves or mean harm: an error that names file and tensor and the way out.
 
 use crate::common::{archive, file, legacy, safetensors, says, state_dict, tiny};
-use aurora_layers::checkpoint::{Checkpoint, HEAD_WIDTH, hugging_face_config};
+use aurora_layers::checkpoint::{Checkpoint, HEAD_WIDTH};
 use aurora_layers::{Backbone, BlipConfig, tensors};
 use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
@@ -254,9 +254,9 @@ fn configurations_that_contradict_the_weights() {
         assert!(message.len() < 4000, "{message}");
     }
     let (path, huge) = (Path::new("config.json"), r#"{"vision_config":{"hidden_size":1e18}}"#);
-    says(&hugging_face_config(huge, path).unwrap_err().to_string(), &["config.json"]);
+    says(&BlipConfig::from_json(huge, path).unwrap_err().to_string(), &["config.json"]);
     let huge = r#"{"vision_config":{"hidden_size":1000000000000},"text_config":{"encoder_hidden_size":1000000000000}}"#;
-    says(&hugging_face_config(huge, path).unwrap_err().to_string(), &["vision.hidden_size"]);
+    says(&BlipConfig::from_json(huge, path).unwrap_err().to_string(), &["vision.hidden_size"]);
 }
 
 #[test]

@@ -14,7 +14,6 @@ use crate::output::{self, Table};
 pub fn print(pretrained: &PretrainedSource, options: &InspectOptions) -> Result<()> {
     let name = pretrained.path.display();
     let from = match pretrained.format {
-        CheckpointFormat::Aurora => "a folder of ours",
         CheckpointFormat::HuggingFace => "Hugging Face's layout",
         CheckpointFormat::Original => "a file of the original code, its sizes told by shapes",
     };
@@ -23,7 +22,7 @@ pub fn print(pretrained: &PretrainedSource, options: &InspectOptions) -> Result<
         None => {
             let from = match pretrained.format {
                 CheckpointFormat::HuggingFace => "Hugging Face's configuration",
-                _ => "a configuration of ours",
+                CheckpointFormat::Original => from,
             };
             (
                 TensorEntry::of_config(&pretrained.config),

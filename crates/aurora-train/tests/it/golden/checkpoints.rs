@@ -1,8 +1,8 @@
 //! Checkpoints as others write them give the same weights, to the bit.
 
 use super::support::{Fixture, assert_close, folder, read};
-use aurora_layers::checkpoint::{Checkpoint, hugging_face_config};
-use aurora_layers::{Backbone, CrossAttention, GenerationConfig, cls};
+use aurora_layers::checkpoint::Checkpoint;
+use aurora_layers::{Backbone, BlipConfig, CrossAttention, GenerationConfig, cls};
 use aurora_train::vqa::{Texts, caption_loss, mean_text_loss, question_states};
 use candle_core::{DType, Device};
 
@@ -32,7 +32,7 @@ fn pth_legacy() {
 fn hf_itm() {
     let path = folder().join("hf/itm");
     let text = std::fs::read_to_string(path.join("config.json")).unwrap();
-    let mut config = hugging_face_config(&text, &path.join("config.json")).unwrap();
+    let mut config = BlipConfig::from_json(&text, &path.join("config.json")).unwrap();
     let fixture = read("hf/itm/io.safetensors");
     let ids = fixture["input_ids"].to_dtype(DType::U32).unwrap();
     let mask = fixture["attention_mask"].to_dtype(DType::F32).unwrap();
@@ -60,7 +60,7 @@ fn hf_itm() {
 fn hugging_face(folder_name: &str) -> (Backbone, Fixture) {
     let path = folder().join("hf").join(folder_name);
     let text = std::fs::read_to_string(path.join("config.json")).unwrap();
-    let config = hugging_face_config(&text, &path.join("config.json")).unwrap();
+    let config = BlipConfig::from_json(&text, &path.join("config.json")).unwrap();
     let checkpoint = Checkpoint::open(&path).unwrap();
     let (backbone, report) = checkpoint.backbone(&config, &Device::Cpu).unwrap();
     assert!(report.complete() && report.ignored.is_empty(), "{report}");

@@ -1,8 +1,8 @@
 //! Checkpoints written as others read them, sizes read from shapes, and reference checkpoints with their tuning.
 
 use super::support::{assert_close, folder, read};
-use aurora_layers::checkpoint::{Checkpoint, hugging_face_config};
-use aurora_layers::{AdapterKind, Architecture, Backbone, Variant};
+use aurora_layers::checkpoint::Checkpoint;
+use aurora_layers::{AdapterKind, Architecture, Backbone, BlipConfig, Variant};
 use candle_core::Device;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +10,8 @@ use std::path::Path;
 /// The backbone of a Hugging Face folder.
 fn hugging_face(path: &Path) -> Backbone {
     let config = path.join("config.json");
-    let config = hugging_face_config(&std::fs::read_to_string(&config).unwrap(), &config).unwrap();
+    let config =
+        BlipConfig::from_json(&std::fs::read_to_string(&config).unwrap(), &config).unwrap();
     Checkpoint::open(path).unwrap().backbone(&config, &Device::Cpu).unwrap().0
 }
 
