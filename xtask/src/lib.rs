@@ -18,6 +18,7 @@ pub mod bench_loader;
 pub mod bench_peers;
 pub mod bindings;
 pub mod build_kernels;
+pub mod ci;
 pub mod gpu_check;
 pub mod interop;
 pub mod mutate;
@@ -33,7 +34,6 @@ mod symbols;
 mod table;
 pub mod teachers;
 pub mod tidy;
-pub mod validate;
 mod worker;
 
 /// The root of the workspace: the parent of this package's folder.

@@ -16,8 +16,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run every check, cheapest first: format, tidy, clippy, tests, documentation.
-    Validate(xtask::validate::ValidateArgs),
+    /// Run every check that has to hold before a change lands; `--quick` for those between two edits.
+    Ci(xtask::ci::CiArgs),
     /// Check what the compiler does not: dependency direction, module documentation, stray prints,
     /// commands in the documentation, licences.
     Tidy(xtask::tidy::TidyArgs),
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
 
 fn run(command: &Command) -> anyhow::Result<()> {
     match command {
-        Command::Validate(arguments) => xtask::validate::run(arguments),
+        Command::Ci(arguments) => xtask::ci::run(arguments),
         Command::Tidy(arguments) => xtask::tidy::run(arguments),
         Command::BuildKernels(arguments) => xtask::build_kernels::run(arguments),
         Command::Bindings(arguments) => xtask::bindings::run(arguments),

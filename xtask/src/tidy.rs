@@ -17,6 +17,7 @@ mod sources;
 mod text;
 mod tree;
 
+pub(crate) use markdown::shell_words;
 pub use tree::{SourceFile, Tree};
 
 /// Arguments of `cargo xtask tidy`.

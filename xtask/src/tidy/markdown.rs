@@ -70,7 +70,7 @@ fn is_name(text: &str) -> bool {
 }
 
 /// Splits at blanks outside quotation marks, and drops the marks.
-fn shell_words(shell: &str) -> Vec<String> {
+pub(crate) fn shell_words(shell: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word = String::new();
     let mut quote = None;

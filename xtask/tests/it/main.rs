@@ -2,5 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may stop where its own set-up fails")]
 
+mod ci;
 mod tidy;
 mod workspace;
