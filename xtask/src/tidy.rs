@@ -7,6 +7,7 @@
 use anyhow::{Result, bail};
 
 mod commands;
+mod dependencies;
 mod direction;
 mod licences;
 mod links;
@@ -17,6 +18,7 @@ mod sources;
 mod text;
 mod tree;
 
+pub use dependencies::check_metadata;
 pub(crate) use markdown::shell_words;
 pub use tree::{SourceFile, Tree};
 
@@ -97,6 +99,7 @@ const RULES: &[Rule] = &[
     direction::data_uses_the_generator_only,
     metadata::crates_are_publishable,
     metadata::versions_stand_in_one_place,
+    dependencies::dependencies_are_allowed,
     sources::modules_say_what_they_are,
     sources::kernels_open_with_their_contract,
     sources::only_the_program_prints,

@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop where its own set-up fails")]
 
 mod ci;
+mod dependencies;
 mod tidy;
 mod workspace;
