@@ -17,8 +17,12 @@ type Run =
     unsafe extern "C" fn(Kernel, *const c_void, *const c_uint, c_uint, c_uint) -> *const c_char;
 
 static LIBRARY: LazyLock<Option<Library>> = LazyLock::new(|| {
+    let asked = |wanted| std::env::var("AURORA_EMULATOR").is_ok_and(|value| value == wanted);
+    if asked("off") {
+        return None;
+    }
     let Some(compiler) = build::compiler() else {
-        let required = std::env::var("AURORA_EMULATOR").is_ok_and(|value| value == "required");
+        let required = asked("required");
         assert!(
             !required,
             "no C++ compiler (CXX, g++, c++, clang++), and AURORA_EMULATOR=required"
@@ -43,7 +47,7 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// The emulator, or None where there is no C++ compiler.
+    /// The emulator, or None where there is no C++ compiler or `AURORA_EMULATOR=off`.
     pub fn new() -> Option<Self> {
         LIBRARY.as_ref().map(|_| Self { count: RefCell::new(0) })
     }
