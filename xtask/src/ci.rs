@@ -132,7 +132,7 @@ pub const STEPS: &[Step] = &[
         name: "golden",
         why: "the reference's numbers as on a processor without wide instructions; `tests` has them with",
         environment: &[("AURORA_ISA", "plain")],
-        command: Line::Fixed("cargo test -p aurora-train -p aurora-benches --test it golden"),
+        command: Line::Fixed("cargo test -p aurora-train -p aurora-benches --test it golden::"),
         quick: Quick::Left,
         output: None,
     },

@@ -19,6 +19,7 @@ mod sources;
 mod text;
 mod tree;
 mod words;
+mod workflows;
 
 pub use dependencies::check_metadata;
 pub(crate) use markdown::shell_words;
@@ -115,6 +116,7 @@ const RULES: &[Rule] = &[
     licences::embedded_data_stays_small,
     text::no_trailing_whitespace,
     text::no_registry_hosts,
+    workflows::workflows_are_plain_yaml,
 ];
 
 /// The rules on names, of which each has its own tests.

@@ -6,8 +6,9 @@
 
 use std::collections::BTreeSet;
 
-use super::markdown::{Quoted, commands};
+use super::markdown::{Quoted, commands, simple_commands};
 use super::rust_source::{body_end, code_only, words};
+use super::workflows::{is_workflow, scripts};
 use super::{Finding, Tree};
 
 /// Commands of cargo itself, and of the extensions that the documentation may suggest.
@@ -16,17 +17,29 @@ const CARGO: [&str; 19] = [
     "help", "install", "metadata", "package", "publish", "run", "test", "tree",
 ];
 
+/// The programs whose commands are looked at.
+const PROGRAMS: [&str; 2] = ["cargo", "aurora"];
+
 /// The default configurations, which have every key.
 const SETTINGS: &str = "crates/aurora-train/configs/";
 
-/// Every `cargo ...` and `aurora ...` in a Markdown file names a subcommand, package, target and
-/// option that exist.
+/// Every `cargo ...` and `aurora ...` in a Markdown file or a workflow names a subcommand, package,
+/// target and option that exist.
 pub fn quoted_commands_exist(tree: &Tree) -> Vec<Finding> {
     let aurora = Program::read(tree, "aurora", "crates/aurora-cli/src/");
     let xtask = Program::read(tree, "cargo xtask", "xtask/src/");
     let mut findings = Vec::new();
-    for (path, text) in tree.texts().filter(|(path, _)| path.ends_with(".md")) {
-        for Quoted { line, words } in commands(text, &["cargo", "aurora"]) {
+    for (path, text) in tree.texts() {
+        let quoted = if path.ends_with(".md") {
+            commands(text, &PROGRAMS)
+        } else if is_workflow(path) {
+            scripts(text)
+                .flat_map(|(line, shell)| simple_commands(line, shell, &PROGRAMS))
+                .collect()
+        } else {
+            continue;
+        };
+        for Quoted { line, words } in quoted {
             let verdict = match words[0].as_str() {
                 "aurora" => aurora.accepts(&words[1..]),
                 _ => cargo_accepts(tree, &words[1..], &aurora, &xtask),
@@ -66,6 +79,14 @@ fn cargo_accepts(
     let split = words.iter().position(|word| word == "--").unwrap_or(words.len());
     let (own, rest) = (&words[..split], words.get(split + 1..).unwrap_or(&[]));
     let package = value_of(own, &["-p", "--package"]);
+    let names = own.iter().zip(own.iter().skip(1)).filter(|(option, _)| *option == "--exclude");
+    for (_, name) in names {
+        if !tree.packages().any(|package| package.name() == name) {
+            return Err(format!(
+                "the workspace has no package {name}; see `members` in Cargo.toml"
+            ));
+        }
+    }
     let folder = match package {
         Some(name) => match tree.packages().find(|package| package.name() == name) {
             Some(found) => Some(format!("{}/", found.folder)),

@@ -41,7 +41,7 @@ pub fn commands(text: &str, programs: &[&str]) -> Vec<Quoted> {
 }
 
 /// The simple commands of one shell line, without prompt, variables set for them, and comments.
-fn simple_commands(line: usize, shell: &str, programs: &[&str]) -> Vec<Quoted> {
+pub(crate) fn simple_commands(line: usize, shell: &str, programs: &[&str]) -> Vec<Quoted> {
     let shell = shell.trim().strip_prefix("$ ").unwrap_or(shell.trim());
     let mut commands = Vec::new();
     let mut words: Vec<String> = Vec::new();

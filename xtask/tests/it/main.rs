@@ -5,4 +5,5 @@
 mod ci;
 mod dependencies;
 mod tidy;
+mod workflows;
 mod workspace;
