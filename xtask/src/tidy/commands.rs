@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use super::markdown::{Quoted, commands, simple_commands};
 use super::rust_source::{body_end, code_only, words};
+use super::tree::is_dated;
 use super::workflows::{is_workflow, scripts};
 use super::{Finding, Tree};
 
@@ -30,7 +31,7 @@ pub fn quoted_commands_exist(tree: &Tree) -> Vec<Finding> {
     let xtask = Program::read(tree, "cargo xtask", "xtask/src/");
     let mut findings = Vec::new();
     for (path, text) in tree.texts() {
-        let quoted = if path.ends_with(".md") {
+        let quoted = if path.ends_with(".md") && !is_dated(path) {
             commands(text, &PROGRAMS)
         } else if is_workflow(path) {
             scripts(text)

@@ -44,7 +44,7 @@ pub fn quoted_paths_exist(tree: &Tree) -> Vec<Finding> {
         ".cargo/",
     ];
     let mut findings = Vec::new();
-    for (path, text) in tree.texts().filter(|(path, _)| path.ends_with(".md")) {
+    for (path, text) in tree.current_markdown() {
         for (line, span) in spans(text) {
             let is_name = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
             if !span.chars().all(is_name) {
@@ -71,8 +71,8 @@ pub fn quoted_paths_exist(tree: &Tree) -> Vec<Finding> {
 pub fn named_types_exist(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     let documents: Vec<_> = tree
-        .texts()
-        .filter(|(path, _)| path.starts_with("docs/") && path.ends_with(".md"))
+        .current_markdown()
+        .filter(|(path, _)| path.starts_with("docs/"))
         .flat_map(|(path, text)| {
             spans(text).into_iter().map(move |(line, span)| (path, line, span))
         })

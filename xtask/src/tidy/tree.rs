@@ -53,6 +53,11 @@ impl Tree {
         self.texts().filter(|(path, _)| path.ends_with(".rs"))
     }
 
+    /// The Markdown files that speak of today: dated documents keep the names of their time.
+    pub fn current_markdown(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.texts().filter(|(path, _)| path.ends_with(".md") && !is_dated(path))
+    }
+
     /// The text of one file.
     pub fn text(&self, path: &str) -> Option<&str> {
         self.texts().find(|(other, _)| *other == path).map(|(_, text)| text)
@@ -166,6 +171,11 @@ fn leaves_out(pattern: &str, name: &str) -> bool {
         Some(suffix) => !suffix.is_empty() && name.ends_with(suffix),
         None => pattern == name,
     }
+}
+
+/// True for a document of the past, which keeps the names of its time.
+pub fn is_dated(path: &str) -> bool {
+    path.starts_with("docs/history/")
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use regex::Regex;
 
 use super::rust_source::{code_only, line_at};
+use super::tree::is_dated;
 use super::{Finding, Tree};
 
 const RULE: &str = "word";
@@ -56,7 +57,7 @@ fn is_covered(path: &str) -> bool {
     let at_root = !path.contains('/') && (path.ends_with(".md") || path.ends_with(".toml"));
     let ours = at_root || FOLDERS.iter().any(|folder| path.starts_with(folder));
     let data = path.split('/').any(|folder| matches!(folder, "assets" | "golden"));
-    ours && !data && !path.starts_with("docs/history/") && ![GLOSSARY, LIST].contains(&path)
+    ours && !data && !is_dated(path) && ![GLOSSARY, LIST].contains(&path)
 }
 
 /// A row of the list.
