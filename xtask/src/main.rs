@@ -44,6 +44,8 @@ enum Command {
     /// Time the loader beside a PyTorch DataLoader over the same files, run in turn on this machine, and the shard
     /// reader beside plain reading.
     BenchLoader(xtask::bench_loader::BenchLoaderArgs),
+    /// Name the derivations in docs/math to reread because their code has changed, or accept it.
+    Derivations(xtask::derivations::DerivationsArgs),
     /// Make a folder that checks and measures the kernels on a machine with a GPU and no Rust, and run
     /// here what can be.
     GpuCheck(xtask::gpu_check::GpuCheckArgs),
@@ -74,6 +76,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Interop(arguments) => xtask::interop::run(arguments),
         Command::BenchPeers(arguments) => xtask::bench_peers::run(arguments),
         Command::BenchLoader(arguments) => xtask::bench_loader::run(arguments),
+        Command::Derivations(arguments) => xtask::derivations::run(arguments),
         Command::Nvrtc(arguments) => xtask::nvrtc::run(arguments),
         Command::GpuCheck(arguments) => xtask::gpu_check::run(arguments),
         Command::CudaStubs(arguments) => xtask::stubs::run(arguments),

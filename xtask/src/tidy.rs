@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 
 mod commands;
 mod dependencies;
+pub(crate) mod derivations;
 mod direction;
 mod licences;
 mod links;
@@ -114,6 +115,7 @@ const RULES: &[Rule] = &[
     links::named_types_exist,
     licences::every_picture_has_a_licence,
     licences::embedded_data_stays_small,
+    derivations::derivations_were_reread,
     text::no_trailing_whitespace,
     text::no_registry_hosts,
     workflows::workflows_are_plain_yaml,

@@ -1,0 +1,109 @@
+//! The rules that tie documents to records and sources, in a small workspace.
+
+#![allow(clippy::unwrap_used, reason = "a test may stop where its own set-up fails")]
+
+use workspace::{Files, append, findings, found_after, replace, tidy_workspace};
+
+#[allow(dead_code, reason = "each test program uses a part")]
+mod workspace;
+
+const DERIVATION: &str = "docs/math/sum.md";
+const SOURCE: &str = "crates/aurora-layers/src/sum.rs";
+
+fn with_derivation(files: &mut Files, sources: &str, hash: &str) {
+    let code = "//! Sums.\n/// One.\nfn one(a: f32) -> f32 {\n    a + 1.0\n}\nfn other() {}\n";
+    files.insert(SOURCE.into(), code.into());
+    let text = format!("# Sum\n\n<!-- sources: {sources}; hash: {hash} -->\n");
+    files.insert(DERIVATION.into(), text.into_bytes());
+}
+
+/// The hash that `accept` writes for these sources.
+fn accepted(sources: &str) -> String {
+    let mut files = tidy_workspace();
+    with_derivation(&mut files, sources, "");
+    let folder = tempfile::tempdir().unwrap();
+    for (path, bytes) in &files {
+        let path = folder.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+    let run = |accept: &[&str]| {
+        use clap::Parser as _;
+        let root = folder.path().to_str().unwrap();
+        let line = ["x", "--root", root].into_iter().chain(accept.iter().copied());
+        xtask::derivations::run(&Line::parse_from(line).args)
+    };
+    assert!(run(&[]).unwrap_err().to_string().contains("1 derivations to reread"));
+    run(&["--accept"]).unwrap();
+    run(&[]).unwrap();
+    let text = std::fs::read_to_string(folder.path().join(DERIVATION)).unwrap();
+    let (_, hash) = text.split_once("hash: ").unwrap();
+    hash.split_whitespace().next().unwrap().to_owned()
+}
+
+#[derive(clap::Parser)]
+struct Line {
+    #[command(flatten)]
+    args: xtask::derivations::DerivationsArgs,
+}
+
+#[test]
+fn a_derivation_is_reread_when_its_code_changes() {
+    let finding = format!("derivation {DERIVATION}:3");
+    for (sources, change, fires) in [
+        (SOURCE.to_owned(), ("a + 1.0", "a + b"), true),
+        (SOURCE.to_owned(), ("fn other() {}", "fn other() { one(); }"), true),
+        (SOURCE.to_owned(), ("/// One.", "/// One more than `a`."), false),
+        (SOURCE.to_owned(), ("    a + 1.0", "    // Plainly.\n\n        a +  1.0"), false),
+        (format!("{SOURCE}#one"), ("a + 1.0", "a - 1.0"), true),
+        (format!("{SOURCE}#one"), ("fn other() {}", "fn other() { one(); }"), false),
+        (format!("{SOURCE}#one,other"), ("fn other() {}", "fn other() { one(); }"), true),
+    ] {
+        let hash = accepted(&sources);
+        let found = found_after(|files| {
+            with_derivation(files, &sources, &hash);
+            replace(files, SOURCE, change.0, change.1);
+        });
+        assert_eq!(
+            found,
+            if fires { vec![finding.clone()] } else { vec![] },
+            "{sources} {change:?}"
+        );
+    }
+}
+
+#[test]
+fn a_derivation_names_sources_that_exist() {
+    for (sources, word) in
+        [("crates/gone.rs", "no source"), (&*format!("{SOURCE}#gone"), "no item")]
+    {
+        let mut files = tidy_workspace();
+        with_derivation(&mut files, sources, "0");
+        let found = findings(&files);
+        assert!(found[0].to_string().contains(word), "{found:?}");
+    }
+    let bare = found_after(|f| drop(f.insert(DERIVATION.into(), "# Sum\n".into())));
+    assert_eq!(bare, [format!("derivation {DERIVATION}:1")]);
+}
+
+#[test]
+fn the_way_out_of_a_changed_source_is_named() {
+    let mut files = tidy_workspace();
+    with_derivation(&mut files, SOURCE, "0123456789abcdef");
+    let found = findings(&files)[0].to_string();
+    for part in ["docs/math/sum.md:3: error [derivation]", "reread", "derivations --accept"] {
+        assert!(found.contains(part), "{found}");
+    }
+}
+
+#[test]
+fn dated_documents_keep_the_names_of_their_time() {
+    let text = "# Diary\n\n`Gone::item`, `docs/gone.md`, `cargo xtask dream`\n";
+    let path = "docs/history/2026-01-01-diary.md";
+    assert_eq!(found_after(|f| drop(f.insert(path.into(), text.into()))), [""; 0]);
+    let found = found_after(|f| {
+        f.insert(path.into(), b"# Diary\n".to_vec());
+        append(f, path, "[x](gone.md)\n");
+    });
+    assert_eq!(found, [format!("link {path}:2")]);
+}
