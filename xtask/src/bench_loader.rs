@@ -14,6 +14,7 @@ use anyhow::{Context as _, ensure};
 
 use crate::python::{self, Python};
 use crate::results_csv;
+use crate::statistics::{median, spread};
 use crate::teachers::call;
 use crate::worker::{self, Worker};
 
@@ -76,33 +77,12 @@ struct Outcome {
 impl Outcome {
     /// Our rate by theirs, pair by pair: the median, the least, the most.
     fn ratio(&self) -> [f64; 3] {
-        let ratios = self.sorted(|[ours, theirs]| ours.rate() / theirs.rate());
-        [
-            middle(&ratios),
-            ratios.first().copied().unwrap_or(f64::NAN),
-            ratios.last().copied().unwrap_or(f64::NAN),
-        ]
+        spread(self.pairs.iter().map(|[ours, theirs]| ours.rate() / theirs.rate()))
     }
 
     /// The median rate of each side.
     fn rates(&self) -> [f64; 2] {
-        [0, 1].map(|side| middle(&self.sorted(|pair| pair[side].rate())))
-    }
-
-    fn sorted(&self, value: impl Fn(&[Run; 2]) -> f64) -> Vec<f64> {
-        let mut values: Vec<f64> = self.pairs.iter().map(value).collect();
-        values.sort_by(f64::total_cmp);
-        values
-    }
-}
-
-/// The middle of sorted values, of an even count the mean of the two in the middle.
-fn middle(sorted: &[f64]) -> f64 {
-    let half = sorted.len() / 2;
-    match sorted {
-        [] => f64::NAN,
-        all if all.len().is_multiple_of(2) => (all[half - 1] + all[half]) / 2.0,
-        all => all[half],
+        [0, 1].map(|side| median(self.pairs.iter().map(|pair| pair[side].rate())))
     }
 }
 
@@ -293,8 +273,6 @@ mod tests {
         let outcome = outcome("epoch", &[(1.0, 2.0), (10.0, 25.0), (2.0, 3.0)]);
         assert_eq!(outcome.ratio(), [2.0, 1.5, 2.5]);
         assert_eq!(outcome.rates(), [2e8, 400_000_000.0 / 3.0]);
-        assert_eq!(middle(&[1.0, 2.0, 4.0, 9.0]), 3.0);
-        assert!(middle(&[]).is_nan());
     }
 
     #[test]

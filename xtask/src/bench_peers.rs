@@ -27,6 +27,9 @@ mod outcome;
 mod plot;
 mod report;
 mod results;
+mod summary;
+
+pub(crate) use summary::summary;
 
 /// Threads of each side.
 const THREADS: &str = "2";

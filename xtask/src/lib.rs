@@ -28,7 +28,9 @@ pub mod pack;
 pub mod package;
 mod pip;
 mod python;
+pub mod results;
 mod results_csv;
+mod statistics;
 pub mod stubs;
 #[path = "../../crates/aurora-kernels/src/cuda/symbols.rs"]
 mod symbols;

@@ -44,6 +44,8 @@ enum Command {
     /// Time the loader beside a PyTorch DataLoader over the same files, run in turn on this machine, and the shard
     /// reader beside plain reading.
     BenchLoader(xtask::bench_loader::BenchLoaderArgs),
+    /// Make the tables of docs/results.md from the records in benches/results.
+    Results(xtask::results::ResultsArgs),
     /// Name the derivations in docs/math to reread because their code has changed, or accept it.
     Derivations(xtask::derivations::DerivationsArgs),
     /// Make a folder that checks and measures the kernels on a machine with a GPU and no Rust, and run
@@ -76,6 +78,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Interop(arguments) => xtask::interop::run(arguments),
         Command::BenchPeers(arguments) => xtask::bench_peers::run(arguments),
         Command::BenchLoader(arguments) => xtask::bench_loader::run(arguments),
+        Command::Results(arguments) => xtask::results::run(arguments),
         Command::Derivations(arguments) => xtask::derivations::run(arguments),
         Command::Nvrtc(arguments) => xtask::nvrtc::run(arguments),
         Command::GpuCheck(arguments) => xtask::gpu_check::run(arguments),

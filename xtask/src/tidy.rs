@@ -15,6 +15,7 @@ mod links;
 mod markdown;
 mod metadata;
 mod openings;
+mod results;
 mod rust_source;
 mod sources;
 mod text;
@@ -116,6 +117,7 @@ const RULES: &[Rule] = &[
     licences::every_picture_has_a_licence,
     licences::embedded_data_stays_small,
     derivations::derivations_were_reread,
+    results::results_equal_their_records,
     text::no_trailing_whitespace,
     text::no_registry_hosts,
     workflows::workflows_are_plain_yaml,

@@ -96,6 +96,44 @@ fn the_way_out_of_a_changed_source_is_named() {
     }
 }
 
+/// The committed page and its records.
+fn with_results(files: &mut Files) {
+    let root = xtask::workspace_root();
+    files.insert("docs/results.md".into(), std::fs::read(root.join("docs/results.md")).unwrap());
+    for entry in std::fs::read_dir(root.join("benches/results")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = format!("benches/results/{}", path.file_name().unwrap().to_str().unwrap());
+        files.insert(name, std::fs::read(path).unwrap());
+    }
+}
+
+/// What is found in a workspace with results, of that rule alone.
+fn results_after(edit: impl FnOnce(&mut Files)) -> Vec<String> {
+    let mut files = tidy_workspace();
+    with_results(&mut files);
+    edit(&mut files);
+    let found = findings(&files).into_iter().filter(|finding| finding.rule == "results");
+    found.map(|finding| finding.to_string()).collect()
+}
+
+#[test]
+fn a_changed_number_is_found_on_either_side() {
+    assert_eq!(results_after(|_| ()), [""; 0]);
+    let page = results_after(|f| replace(f, "docs/results.md", "| 16.6 |", "| 16.7 |"));
+    assert_eq!(page.len(), 1);
+    assert!(page[0].starts_with("docs/results.md:") && page[0].contains("16.6"), "{page:?}");
+    assert!(page[0].contains("cargo xtask results"), "{page:?}");
+
+    let recall = "benches/results/recall.csv";
+    let record = results_after(|f| replace(f, recall, "both,mean,16.6", "both,mean,16.9"));
+    assert!(record[0].starts_with("docs/results.md:") && record[0].contains("16.9"), "{record:?}");
+
+    let broken = results_after(|f| replace(f, recall, "both,mean,16.6", "both,mean,many"));
+    assert!(broken[0].starts_with(&format!("{recall}:")), "{broken:?}");
+    let gone = results_after(|f| drop(f.remove(recall)));
+    assert!(gone[0].starts_with(&format!("{recall}: ")), "{gone:?}");
+}
+
 #[test]
 fn dated_documents_keep_the_names_of_their_time() {
     let text = "# Diary\n\n`Gone::item`, `docs/gone.md`, `cargo xtask dream`\n";

@@ -4,6 +4,8 @@ use std::fmt;
 
 use clap::ValueEnum;
 
+use crate::statistics::{median, spread};
+
 /// What is timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 #[value(rename_all = "snake_case")]
@@ -152,9 +154,7 @@ impl Outcome {
 
     /// Ours by PyTorch's, pair by pair: the median, the least, the most. Below 1 ours is faster.
     pub(super) fn ratio(&self) -> [f64; 3] {
-        let ratios = || self.pairs.iter().map(|pair| pair.ours / pair.theirs);
-        let least = ratios().fold(f64::INFINITY, f64::min);
-        [median(ratios()), least, ratios().fold(0.0, f64::max)]
+        spread(self.pairs.iter().map(|pair| pair.ours / pair.theirs))
     }
 
     /// Our memory by PyTorch's.
@@ -170,18 +170,6 @@ impl Outcome {
     /// Our operations by PyTorch's: what the time ratio would be if both met the ceiling.
     pub(super) fn floor_ratio(&self) -> f64 {
         self.operations[0] as f64 / self.operations[1] as f64
-    }
-}
-
-/// The middle value, of an even count the mean of the two in the middle; not a number of none.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.as_slice() {
-        [] => f64::NAN,
-        all if all.len().is_multiple_of(2) => (all[middle - 1] + all[middle]) / 2.0,
-        all => all[middle],
     }
 }
 
@@ -218,11 +206,5 @@ pub(super) mod tests {
         assert_eq!(outcome.ratio(), [0.5, 0.25, 0.75]);
         assert_eq!(outcome.memory_ratio(), 0.5);
         assert_eq!((outcome.floor(), outcome.floor_ratio()), (0.5, 0.5));
-    }
-
-    #[test]
-    fn the_median_of_an_even_count_lies_between() {
-        assert_eq!(median([4.0, 1.0, 3.0, 2.0].into_iter()), 2.5);
-        assert!(median(std::iter::empty()).is_nan());
     }
 }

@@ -82,13 +82,53 @@ pub(super) fn append(
     results_csv::append(path, &COLUMNS, &rows)
 }
 
+/// The newest run of a case.
+#[derive(Debug)]
+pub(super) struct Newest {
+    pub(super) date: String,
+    pub(super) commit: String,
+    pub(super) outcome: Outcome,
+}
+
+/// The machines of a record, in the order of their first rows.
+///
+/// # Errors
+/// A file that cannot be read.
+pub(super) fn machines(path: &Path) -> anyhow::Result<Vec<Machine>> {
+    let text = results_csv::read(path, &COLUMNS)?;
+    let mut found = Vec::new();
+    for line in csv::Reader::from_reader(text.as_slice()).records() {
+        let line = line.with_context(|| path.display().to_string())?;
+        let [device, versions] = ["device", "peers"].map(|name| cell(&line, name));
+        let machine = Machine { device: device?.to_owned(), versions: versions?.to_owned() };
+        if !found.contains(&machine) {
+            found.push(machine);
+        }
+    }
+    Ok(found)
+}
+
+/// The text in a column.
+fn cell<'a>(line: &'a csv::StringRecord, name: &str) -> anyhow::Result<&'a str> {
+    let at = COLUMNS.iter().position(|column| *column == name);
+    at.and_then(|at| line.get(at)).with_context(|| format!("it has no {name}"))
+}
+
 /// Of every case the newest that the record has of this machine, in the order of rows.
 ///
 /// # Errors
 /// A file that cannot be read; a line that this program did not write.
 pub(super) fn latest(path: &Path, machine: &Machine) -> anyhow::Result<Vec<Outcome>> {
+    Ok(newest(path, machine)?.into_iter().map(|newest| newest.outcome).collect())
+}
+
+/// [`latest`] with dates and commits.
+///
+/// # Errors
+/// As [`latest`].
+pub(super) fn newest(path: &Path, machine: &Machine) -> anyhow::Result<Vec<Newest>> {
     let text = results_csv::read(path, &COLUMNS)?;
-    let mut found: BTreeMap<String, (String, Outcome)> = BTreeMap::new();
+    let mut found: BTreeMap<String, Newest> = BTreeMap::new();
     for (index, line) in csv::Reader::from_reader(text.as_slice()).records().enumerate() {
         let line = line.with_context(|| path.display().to_string())?;
         let whole = read(&line, machine);
@@ -96,16 +136,17 @@ pub(super) fn latest(path: &Path, machine: &Machine) -> anyhow::Result<Vec<Outco
         let Some((date, half)) = whole.with_context(place)? else { continue };
         let key = half.case.to_string();
         match found.get_mut(&key) {
-            Some((of, outcome)) if *of == date => outcome.join(half),
-            Some((of, _)) if *of > date => {}
+            Some(newest) if newest.date == date => newest.outcome.join(half),
+            Some(newest) if newest.date > date => {}
             _ => {
-                found.insert(key, (date, half));
+                let commit = cell(&line, "commit").with_context(place)?.to_owned();
+                found.insert(key, Newest { date, commit, outcome: half });
             }
         }
     }
-    let mut outcomes: Vec<Outcome> = found.into_values().map(|(_, outcome)| outcome).collect();
-    outcomes.sort_by_key(|outcome| {
-        let case = &outcome.case;
+    let mut outcomes: Vec<Newest> = found.into_values().collect();
+    outcomes.sort_by_key(|newest| {
+        let case = &newest.outcome.case;
         // f32 before bf16, as they are given.
         let order = case.precision != "f32";
         (order, case.row, case.size, case.batch, case.checkpoint)
@@ -115,10 +156,7 @@ pub(super) fn latest(path: &Path, machine: &Machine) -> anyhow::Result<Vec<Outco
 
 /// A line as an outcome that knows one side of one pair, with its date; none of another machine.
 fn read(line: &csv::StringRecord, machine: &Machine) -> anyhow::Result<Option<(String, Outcome)>> {
-    let text = |name: &str| -> anyhow::Result<&str> {
-        let at = COLUMNS.iter().position(|column| *column == name);
-        at.and_then(|at| line.get(at)).with_context(|| format!("it has no {name}"))
-    };
+    let text = |name: &str| cell(line, name);
     let number = |name: &str| -> anyhow::Result<f64> {
         text(name)?.parse().with_context(|| format!("its {name} is no number"))
     };
