@@ -19,6 +19,7 @@ pub mod bench_peers;
 pub mod bindings;
 pub mod build_kernels;
 pub mod ci;
+pub mod configuration;
 pub mod derivations;
 pub mod gpu_check;
 pub mod interop;

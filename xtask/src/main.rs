@@ -46,6 +46,8 @@ enum Command {
     BenchLoader(xtask::bench_loader::BenchLoaderArgs),
     /// Make the tables of docs/results.md from the records in benches/results.
     Results(xtask::results::ResultsArgs),
+    /// Write the tables of docs/configuration.md from the schema of the configuration.
+    Configuration(xtask::configuration::ConfigurationArgs),
     /// Name the derivations in docs/math to reread because their code has changed, or accept it.
     Derivations(xtask::derivations::DerivationsArgs),
     /// Make a folder that checks and measures the kernels on a machine with a GPU and no Rust, and run
@@ -79,6 +81,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::BenchPeers(arguments) => xtask::bench_peers::run(arguments),
         Command::BenchLoader(arguments) => xtask::bench_loader::run(arguments),
         Command::Results(arguments) => xtask::results::run(arguments),
+        Command::Configuration(arguments) => xtask::configuration::run(arguments),
         Command::Derivations(arguments) => xtask::derivations::run(arguments),
         Command::Nvrtc(arguments) => xtask::nvrtc::run(arguments),
         Command::GpuCheck(arguments) => xtask::gpu_check::run(arguments),

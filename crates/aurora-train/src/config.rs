@@ -360,3 +360,7 @@ impl<const N: usize> ConcatRefs for [&'static [Field]; N] {
 #[cfg(test)]
 #[path = "config_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "config_page_tests.rs"]
+mod page_tests;
