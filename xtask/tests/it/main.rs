@@ -4,6 +4,7 @@
 
 mod ci;
 mod dependencies;
+mod documents;
 mod tidy;
 mod workflows;
 mod workspace;

@@ -1,11 +1,6 @@
 //! The rules that tie documents to records and sources, in a small workspace.
 
-#![allow(clippy::unwrap_used, reason = "a test may stop where its own set-up fails")]
-
-use workspace::{Files, append, findings, found_after, replace, tidy_workspace};
-
-#[allow(dead_code, reason = "each test program uses a part")]
-mod workspace;
+use crate::workspace::{Files, append, findings, found_after, replace, tidy_workspace};
 
 const DERIVATION: &str = "docs/math/sum.md";
 const SOURCE: &str = "crates/aurora-layers/src/sum.rs";
