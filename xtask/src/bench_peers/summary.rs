@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::outcome::{Checkpointing, Outcome, Row};
+use super::outcome::{Benchmark, Checkpointing, Outcome};
 use super::results::{self, Newest};
 
 /// The summary of a record, machines with the newest runs first.
@@ -52,7 +52,7 @@ fn table(runs: &[&Newest]) -> String {
     for size in &sizes {
         head.extend([format!("{size} px: time (range)"), "memory".into(), "of ceiling, %".into()]);
     }
-    let mut passes: Vec<(Row, Checkpointing)> =
+    let mut passes: Vec<(Benchmark, Checkpointing)> =
         runs.iter().map(|run| &run.outcome.case).map(|case| (case.row, case.checkpoint)).collect();
     passes.sort_unstable();
     passes.dedup();
@@ -98,14 +98,14 @@ fn ratios(outcome: &Outcome) -> [String; 3] {
     ]
 }
 
-fn title(row: Row, checkpoint: Checkpointing) -> &'static str {
-    match (row, checkpoint) {
-        (Row::A, _) => "vision tower, adapted, forward and backward",
-        (Row::B, _) => "vision tower, frozen, forward",
-        (Row::C, Checkpointing::None) => "retrieval step",
-        (Row::C, Checkpointing::Block) => "retrieval step, gradient checkpointing (ours)",
-        (Row::DText, _) => "reranking, one text, 128 images",
-        (Row::DPicture, _) => "reranking, one image, 128 texts",
+fn title(benchmark: Benchmark, checkpoint: Checkpointing) -> &'static str {
+    match (benchmark, checkpoint) {
+        (Benchmark::A, _) => "vision tower, adapted, forward and backward",
+        (Benchmark::B, _) => "vision tower, frozen, forward",
+        (Benchmark::C, Checkpointing::None) => "retrieval step",
+        (Benchmark::C, Checkpointing::Block) => "retrieval step, gradient checkpointing (ours)",
+        (Benchmark::DText, _) => "reranking, one text, 128 images",
+        (Benchmark::DPicture, _) => "reranking, one image, 128 texts",
     }
 }
 
@@ -142,17 +142,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("peers.csv");
         for (row, size, batch, checkpoint) in [
-            (Row::C, 224, 4, Checkpointing::None),
-            (Row::C, 224, 8, Checkpointing::None),
-            (Row::C, 384, 4, Checkpointing::None),
-            (Row::C, 224, 4, Checkpointing::Block),
+            (Benchmark::C, 224, 4, Checkpointing::None),
+            (Benchmark::C, 224, 8, Checkpointing::None),
+            (Benchmark::C, 384, 4, Checkpointing::None),
+            (Benchmark::C, 224, 4, Checkpointing::Block),
         ] {
             let mut outcome = outcome(row);
             outcome.case.checkpoint = checkpoint;
             (outcome.case.size, outcome.case.batch) = (size, batch);
             results::append(&path, &machine(), "fused", &outcome).unwrap();
         }
-        let mut single = outcome(Row::A);
+        let mut single = outcome(Benchmark::A);
         single.pairs.truncate(1);
         results::append(&path, &machine(), "fused", &single).unwrap();
         let text = summary(&path).unwrap();
