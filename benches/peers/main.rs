@@ -72,7 +72,9 @@ enum Benchmark {
     B,
     C,
     DText,
-    DPicture,
+    /// By the name it has in recorded results.
+    #[value(name = "d_picture")]
+    DImage,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -150,7 +152,7 @@ fn check(work: &Work, setting: &Setting, expected: &Path) -> Result<()> {
         Benchmark::B => rows::check_vision_frozen(setting)?,
         Benchmark::C => retrieval::check(setting)?,
         Benchmark::DText => rows::check_rerank(setting, true)?,
-        Benchmark::DPicture => rows::check_rerank(setting, false)?,
+        Benchmark::DImage => rows::check_rerank(setting, false)?,
     };
     let (exact, allowed) = (work.exact.as_deref(), work.kind.precision.allowed());
     let lines = agreement::compare(&found, expected, exact, allowed)?;
@@ -163,7 +165,7 @@ fn time(row: Benchmark, setting: &Setting) -> Result<()> {
         Benchmark::B => rows::vision_frozen(setting)?,
         Benchmark::C => retrieval::step(setting)?,
         Benchmark::DText => rows::rerank(setting, true)?,
-        Benchmark::DPicture => rows::rerank(setting, false)?,
+        Benchmark::DImage => rows::rerank(setting, false)?,
     };
     let [operations, plain] = prepared.operations;
     let ready = json!({"operations": operations, "plain_operations": plain});

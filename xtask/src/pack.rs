@@ -10,7 +10,7 @@
 pub mod fetch;
 mod noto;
 pub mod openclipart;
-mod picture;
+mod raster;
 mod report;
 mod split;
 mod vocabulary;

@@ -14,7 +14,9 @@ pub(super) enum Benchmark {
     B,
     C,
     DText,
-    DPicture,
+    /// By the name it has in recorded results.
+    #[value(name = "d_picture")]
+    DImage,
 }
 
 impl Benchmark {
@@ -25,7 +27,7 @@ impl Benchmark {
             Self::B => "b",
             Self::C => "c",
             Self::DText => "d_text",
-            Self::DPicture => "d_picture",
+            Self::DImage => "d_picture",
         }
     }
 
@@ -41,13 +43,13 @@ impl Benchmark {
             Self::B => "b. vision tower, frozen, forward",
             Self::C => "c. retrieval step",
             Self::DText => "d. one text, 128 pictures",
-            Self::DPicture => "d. one picture, 128 texts",
+            Self::DImage => "d. one picture, 128 texts",
         }
     }
 
     /// How many candidates take the place of a batch.
     pub(super) fn candidates(self) -> Option<usize> {
-        matches!(self, Self::DText | Self::DPicture).then_some(128)
+        matches!(self, Self::DText | Self::DImage).then_some(128)
     }
 }
 
@@ -84,8 +86,8 @@ impl Case {
             (Benchmark::B, ..) => [Some(1.0), None],
             (Benchmark::C, Checkpointing::None, _) => [Some(0.6), Some(0.5)],
             (Benchmark::C, Checkpointing::Block, _) => [None, Some(0.3)],
-            (Benchmark::DText | Benchmark::DPicture, _, 384) => [Some(0.25), None],
-            (Benchmark::DText | Benchmark::DPicture, ..) => [None; 2],
+            (Benchmark::DText | Benchmark::DImage, _, 384) => [Some(0.25), None],
+            (Benchmark::DText | Benchmark::DImage, ..) => [None; 2],
         }
     }
 }

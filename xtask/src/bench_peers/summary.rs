@@ -105,7 +105,7 @@ fn title(benchmark: Benchmark, checkpoint: Checkpointing) -> &'static str {
         (Benchmark::C, Checkpointing::None) => "retrieval step",
         (Benchmark::C, Checkpointing::Block) => "retrieval step, gradient checkpointing (ours)",
         (Benchmark::DText, _) => "reranking, one text, 128 images",
-        (Benchmark::DPicture, _) => "reranking, one image, 128 texts",
+        (Benchmark::DImage, _) => "reranking, one image, 128 texts",
     }
 }
 

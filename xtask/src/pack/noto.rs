@@ -9,7 +9,7 @@ use super::fetch::Sources;
 use super::report::Report;
 use super::split::{Concept, hold_out};
 use super::words::{Mentions, Name, singular, tidy, words};
-use super::{Entry, Split, picture};
+use super::{Entry, Split, raster};
 
 /// Concepts kept for the final test, and for choosing among runs.
 const TEST: usize = 353;
@@ -115,7 +115,7 @@ pub fn read(
             continue;
         }
         let file = format!("img/google/64/{}", one.image);
-        let drawn = picture::square(&sources.noto.join(&file), 64, false)?;
+        let drawn = raster::square(&sources.noto.join(&file), 64, false)?;
         entries.push(Entry {
             keywords: keywords(&found.default, &name, pieces),
             concept: name.clone(),
@@ -123,7 +123,7 @@ pub fn read(
             split: Split::Train,
             source: "noto",
             file,
-            webp: picture::webp(&drawn)?,
+            webp: raster::webp(&drawn)?,
         });
     }
     Ok(entries)

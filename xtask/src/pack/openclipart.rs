@@ -12,7 +12,7 @@ use super::noto::strip_keywords;
 use super::report::Report;
 use super::split::{Concept, hold_out};
 use super::words::{Mentions, Name};
-use super::{Entry, Split, picture};
+use super::{Entry, Split, raster};
 
 /// Concepts kept to choose the pretraining by.
 const VALIDATION: usize = 170;
@@ -86,19 +86,19 @@ pub fn read(
         }
         let file = format!("{name}.png");
         let path = sources.clipart_png.join(&file);
-        let drawn = match picture::square(&path, 96, true) {
+        let drawn = match raster::square(&path, 96, true) {
             Ok(drawn) => drawn,
             Err(_) => {
                 report.add(stage, "dropped, no readable rendering", file);
                 continue;
             }
         };
-        let thumbnail = picture::thumbnail(&drawn);
-        if picture::ink(&thumbnail) < INK {
+        let thumbnail = raster::thumbnail(&drawn);
+        if raster::ink(&thumbnail) < INK {
             report.add(stage, "dropped, almost nothing drawn", file);
             continue;
         }
-        if same.iter().any(|&i| picture::difference(&drawings[i].thumbnail, &thumbnail) < SAME_TWIN)
+        if same.iter().any(|&i| raster::difference(&drawings[i].thumbnail, &thumbnail) < SAME_TWIN)
         {
             report.add(stage, "dropped, the same drawing with the same words", words.caption);
             continue;
@@ -118,7 +118,7 @@ pub fn read(
                 split: Split::Train,
                 source: "openclipart",
                 file,
-                webp: picture::webp(&drawn)?,
+                webp: raster::webp(&drawn)?,
             },
             mentions,
             thumbnail,
@@ -152,10 +152,10 @@ pub fn uncaptioned(
         if held_out.iter().any(|name| mentions.names(name)) {
             continue;
         }
-        let Ok(drawn) = picture::square(&sources.clipart_png.join(&file), 96, true) else {
+        let Ok(drawn) = raster::square(&sources.clipart_png.join(&file), 96, true) else {
             continue;
         };
-        if picture::ink(&picture::thumbnail(&drawn)) >= INK {
+        if raster::ink(&raster::thumbnail(&drawn)) >= INK {
             pixels.extend_from_slice(drawn.as_raw());
         }
     }
@@ -213,7 +213,7 @@ pub fn split(
     let mut entries = Vec::new();
     for mut drawing in drawings {
         if drawing.entry.split == Split::Train {
-            let twin = |t: &Vec<u8>| picture::difference(t, &drawing.thumbnail) < TWIN;
+            let twin = |t: &Vec<u8>| raster::difference(t, &drawing.thumbnail) < TWIN;
             if thumbnails.iter().any(twin) {
                 report.add(
                     stage,

@@ -14,11 +14,11 @@ from PIL import Image, ImageEnhance
 SIDE = 96
 
 
-def view(picture, number, seed):
+def view(pixels, number, seed):
     """View `number` of a picture (96, 96, 3) u8; number 0 is the picture itself."""
     if number == 0:
-        return picture
-    random = np.random.default_rng([seed, number, *picture.shape, int(picture.sum())])
+        return pixels
+    random = np.random.default_rng([seed, number, *pixels.shape, int(pixels.sum())])
     # Mostly the whole drawing, now and then a part of it.
     scale = random.uniform(0.7, 1.4) if random.random() < 0.8 else random.uniform(1.4, 2.2)
     reach = SIDE * 0.12 * max(1.0, scale)
@@ -30,7 +30,7 @@ def view(picture, number, seed):
     centre = np.full(2, SIDE / 2)
     offset = centre + shift - matrix @ centre
     affine = (*matrix[0], offset[0], *matrix[1], offset[1])
-    image = Image.fromarray(picture)
+    image = Image.fromarray(pixels)
     image = image.transform((SIDE, SIDE), Image.AFFINE, affine, Image.BILINEAR, fillcolor=(255,) * 3)
     for change in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         image = change(image).enhance(random.uniform(0.8, 1.2))

@@ -105,7 +105,7 @@ fn learns(architecture: Architecture, loss: impl Fn(&Blip, &BoundModel) -> Tenso
     full
 }
 
-fn pictures(shape: &[usize]) -> Tensor {
+fn random_images(shape: &[usize]) -> Tensor {
     Stream::new(3, "pictures", 0, 0).normal_tensor(shape, 1.0).unwrap()
 }
 
@@ -121,7 +121,7 @@ fn texts(rows: &[&[u32]]) -> (Tensor, Tensor) {
 
 #[test]
 fn questions_are_answered() {
-    let images = pictures(&[4, 3, 16, 16]);
+    let images = random_images(&[4, 3, 16, 16]);
     // Two questions, each about two pictures: the answer depends on both.
     let (ids, mask) = texts(&[&[2, 5, 6, 3], &[2, 7, 8, 9, 3], &[2, 5, 6, 3], &[2, 7, 8, 9, 3]]);
     let questions = Texts { token_ids: &ids, mask: &mask };
@@ -144,7 +144,7 @@ fn questions_are_answered() {
 
 #[test]
 fn pictures_are_captioned() {
-    let images = pictures(&[3, 3, 16, 16]);
+    let images = random_images(&[3, 3, 16, 16]);
     let (ids, mask) = texts(&[&[22, 5, 6, 10, 3], &[22, 5, 6, 11, 12, 3], &[22, 5, 6, 13, 3]]);
     let captions = Texts { token_ids: &ids, mask: &mask };
     let tuning = learns(Architecture::Captioning(TOKENS), |blip, bound| {
@@ -165,7 +165,7 @@ fn pictures_are_captioned() {
 #[test]
 fn clips_are_found_and_ranks_share_a_batch() {
     let mut tuning = Tuning::new(Architecture::Retrieval, AdapterKind::Cp);
-    let clips = pictures(&[4, 3, 3, 16, 16]);
+    let clips = random_images(&[4, 3, 3, 16, 16]);
     let (ids, mask) = texts(&[&[2, 5, 3], &[2, 6, 7, 3], &[2, 8, 3], &[2, 9, 10, 11, 3]]);
     let pairs = ImageTextBatch {
         images: (&clips).into(),
@@ -215,7 +215,7 @@ fn gap(a: &Tensor, b: &Tensor) -> f32 {
 /// one answer.
 #[test]
 fn what_fills_a_short_clip_up_changes_nothing() {
-    let short = pictures(&[3, 2, 3, 16, 16]);
+    let short = random_images(&[3, 2, 3, 16, 16]);
     let rest = Stream::new(8, "rest", 0, 0).normal_tensor((3, 1, 3, 16, 16), 1.0).unwrap();
     let filled = Tensor::cat(&[&short, &rest], 1).unwrap();
     let mask = Tensor::new(&[[1f32, 1.0, 0.0]; 3], &Device::Cpu).unwrap();
@@ -270,7 +270,7 @@ fn what_fills_a_short_clip_up_changes_nothing() {
 /// Matching with heads that stay as they are, and answering: what lowers the loss is the kind's own.
 #[test]
 fn every_kind_learns() {
-    let images = pictures(&[4, 3, 16, 16]);
+    let images = random_images(&[4, 3, 16, 16]);
     let (ids, mask) = texts(&[&[2, 5, 3], &[2, 6, 7, 3], &[2, 8, 3], &[2, 9, 10, 11, 3]]);
     let pairs = ImageTextBatch {
         images: (&images).into(),
