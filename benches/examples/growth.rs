@@ -1,4 +1,4 @@
-//! How the cost of a step grows with its batch and its queue, and that of an evaluation with its pictures and texts
+//! How the cost of a step grows with its batch and its queue, and that of an evaluation with its images and texts
 //! and with the candidates of a query: measured curves, with the straight line that fits each.
 //!
 //! `cargo run --release -p aurora-benches --example growth`, two threads by `RAYON_NUM_THREADS=2`. The model has the
@@ -117,7 +117,7 @@ fn step(backbone: &Backbone, batch: usize, queue: usize) -> Result<Box<dyn FnMut
     }))
 }
 
-/// Both stages over so many pictures and as many texts, with so many candidates for each query.
+/// Both stages over so many images and as many texts, with so many candidates for each query.
 fn evaluation(
     backbone: &Backbone,
     count: usize,
@@ -171,7 +171,7 @@ fn main() -> Result<()> {
         curve("a step of 16 pairs", "queue", &[57_600, 115_200, 230_400, 460_800], |queue| {
             step(&backbone, 16, queue)
         })?,
-        curve("an evaluation, k = 16", "pictures, and as many texts", &[64, 128, 256, 512], |n| {
+        curve("an evaluation, k = 16", "images, and as many texts", &[64, 128, 256, 512], |n| {
             evaluation(&backbone, n, 16)
         })?,
         curve("an evaluation of 128 by 128", "candidates, k", &[4, 8, 16, 32], |k| {

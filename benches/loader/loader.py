@@ -1,6 +1,6 @@
 """The PyTorch half of `cargo xtask bench-loader`: a DataLoader over Pillow and torchvision.
 
-    loader.py prepare PACK OUT --count 400     writes pictures and words, and a shard of them
+    loader.py prepare PACK OUT --count 400     writes images and words, and a shard of them
     loader.py work OUT ...                     an epoch: a line of JSON when ready, one for each line `run`
     loader.py work OUT ... --check FILE        instead, the first batch, which ours has to agree with
 """
@@ -22,7 +22,7 @@ from torchvision import transforms
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
-# Sides of the pictures, in turn: what cameras and the web make of 640 pixels.
+# Sides of the images, in turn: what cameras and the web make of 640 pixels.
 SIDES = [(640, 480), (480, 640), (640, 427), (640, 480)]
 TILE = 96
 
@@ -35,22 +35,22 @@ def say(**values):
 
 
 def collage(drawings, number):
-    """A picture full of drawings, other ones for every number."""
+    """An image full of drawings, other ones for every number."""
     width, height = SIDES[number % len(SIDES)]
-    picture = Image.new("RGB", (width, height), "white")
+    image = Image.new("RGB", (width, height), "white")
     drawing = number * 41
     for top in range(0, height, TILE):
         for left in range(0, width, TILE):
-            picture.paste(drawings[drawing % len(drawings)], (left, top))
+            image.paste(drawings[drawing % len(drawings)], (left, top))
             drawing += 1
-    return picture
+    return image
 
 
 def prepare(pack, out, count):
     with tarfile.open(pack) as tar:
         names = sorted(name for name in tar.getnames() if name.endswith(".webp"))
         drawings = [Image.open(tar.extractfile(name)).convert("RGB") for name in names]
-    folder = out / "pictures"
+    folder = out / "images"
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for number in range(count):
@@ -64,8 +64,8 @@ def prepare(pack, out, count):
     with tarfile.open(out / "shard.tar", "w", format=tarfile.USTAR_FORMAT) as shard:
         copy, size = 0, 0
         while size < SHARD_BYTES:
-            for name, picture, words in files:
-                for extension, data in [("jpg", picture), ("txt", words)]:
+            for name, image, words in files:
+                for extension, data in [("jpg", image), ("txt", words)]:
                     entry = tarfile.TarInfo(f"{copy:03}-{name}.{extension}")
                     entry.size = len(data)
                     shard.addfile(entry, io.BytesIO(data))
@@ -73,8 +73,8 @@ def prepare(pack, out, count):
             copy += 1
 
 
-class Pictures(torch.utils.data.Dataset):
-    """The pictures of a folder in the order of their names, each with its caption."""
+class Images(torch.utils.data.Dataset):
+    """The images of a folder in the order of their names, each with its caption."""
 
     def __init__(self, folder, size):
         self.files = sorted(folder.glob("*.jpg"))
@@ -91,15 +91,15 @@ class Pictures(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         file = self.files[index]
-        picture = self.transform(Image.open(file).convert("RGB"))
-        return picture, file.with_suffix(".txt").read_text()
+        image = self.transform(Image.open(file).convert("RGB"))
+        return image, file.with_suffix(".txt").read_text()
 
 
 def work(arguments):
-    pictures = Pictures(arguments.out / "pictures", arguments.size)
+    images = Images(arguments.out / "images", arguments.size)
     # Workers stay from epoch to epoch, so that starting them is in no run.
     loader = torch.utils.data.DataLoader(
-        pictures,
+        images,
         batch_size=arguments.batch,
         num_workers=arguments.threads,
         persistent_workers=arguments.threads > 0,

@@ -1,8 +1,8 @@
 //! Our half of `cargo xtask bench-loader`, beside PyTorch's (`loader.py`).
 //!
 //! ```text
-//! loader work epoch OUT ...            every picture decoded, scaled and normalised
-//! loader work shard OUT ...            every picture's bytes, of a shard that has been opened
+//! loader work epoch OUT ...            every image decoded, scaled and normalised
+//! loader work shard OUT ...            every image's bytes, of a shard that has been opened
 //! loader work plain OUT ...            the same file from its beginning to its end
 //! loader work epoch OUT ... --check F  instead, how far our first batch is from PyTorch's in the file F
 //! ```
@@ -85,14 +85,14 @@ fn run(work: &Work) -> Result<()> {
         (What::Shard, _) => {
             // What training does once and not in every epoch.
             let samples = shard::read(&shard)?;
-            serve(ready, || Ok(read_pictures(&samples)?.into()))
+            serve(ready, || Ok(read_images(&samples)?.into()))
         }
         (What::Plain, _) => serve(ready, || Ok(read_plain(&shard)?.into())),
     }
 }
 
 fn loader(work: &Work) -> Result<Loader> {
-    let samples = folder::read(&work.out.join("pictures"), Captions::Required)?;
+    let samples = folder::read(&work.out.join("images"), Captions::Required)?;
     let options =
         LoaderOptions { num_workers: work.threads, ..LoaderOptions::evaluation(work.batch) };
     let tokens = Arc::new(embedded::vocabulary()?);
@@ -114,8 +114,8 @@ fn compared(loader: &Loader, expected: &Path) -> Result<Value> {
     Ok(json!({"mean": mean, "largest": largest}))
 }
 
-/// Reads every picture of a shard, in order.
-fn read_pictures(samples: &[Sample]) -> Result<u64> {
+/// Reads every image of a shard, in order.
+fn read_images(samples: &[Sample]) -> Result<u64> {
     let mut bytes = 0;
     for content in samples.iter().flat_map(|sample| sample.media.contents()) {
         bytes += content.bytes()?.len() as u64;

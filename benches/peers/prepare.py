@@ -49,7 +49,7 @@ def texts(count, generator):
 
 
 def model(out, size):
-    """The folder of the backbone for pictures of `size` pixels."""
+    """The folder of the backbone for images of `size` pixels."""
     folder = out / f"model_{size}"
     if not (folder / "config.json").exists():
         fresh = BlipForImageTextRetrieval(config(size))
@@ -59,7 +59,7 @@ def model(out, size):
 
 
 def loras(out, size):
-    """Two LoRAs with no factor at zero; they fit every picture size."""
+    """Two LoRAs with no factor at zero; they fit every image size."""
     for name, options in LORAS.items():
         if (out / name / "adapter_config.json").exists():
             continue
@@ -71,7 +71,7 @@ def loras(out, size):
 
 
 def batch(out, size, count):
-    """A batch of pictures and texts, the direction that row a's loss measures the states in, given negatives."""
+    """A batch of images and texts, the direction that row a's loss measures the states in, given negatives."""
     path = out / f"inputs_{size}_{count}.safetensors"
     if path.exists():
         return
@@ -103,7 +103,7 @@ def queue(out):
 
 
 def candidates(out, size):
-    """Picture states and texts to be ranked: the first of one kind against all of the other."""
+    """Image states and texts to be ranked: the first of one kind against all of the other."""
     path = out / f"candidates_{size}.safetensors"
     if path.exists():
         return
@@ -114,7 +114,7 @@ def candidates(out, size):
 
 
 def prepare(out, sizes, batches):
-    """Every file that is missing for these picture sizes and batches."""
+    """Every file that is missing for these image sizes and batches."""
     out.mkdir(parents=True, exist_ok=True)
     queue(out)
     for size in sizes:

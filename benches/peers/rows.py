@@ -21,7 +21,7 @@ TEMPERATURE, ALPHA, MOMENTUM = 0.07, 0.4, 0.995
 
 @dataclass
 class Setting:
-    """One row: its files, picture size, pictures in a batch, element type."""
+    """One row: its files, image size, images in a batch, element type."""
 
     out: Path
     size: int
@@ -141,7 +141,7 @@ class Retrieval:
 
     @torch.no_grad()
     def draw(self, image, text):
-        """A hard negative for every picture and every text, in proportion to the softmax similarity."""
+        """A hard negative for every image and every text, in proportion to the softmax similarity."""
         similarity, other = image @ text.T / TEMPERATURE, ~torch.eq(self.ids.T, self.ids)
         rows = range(len(self.ids[0]))
         weights_i2t, weights_t2i = (softmax(part, dim=1) * other for part in (similarity, similarity.T))
@@ -190,7 +190,7 @@ def retrieval(setting):
 
 
 def rerank(setting, one_text):
-    """d: matching logits of one text with every candidate picture, or the other way round: what there is one of is
+    """d: matching logits of one text with every candidate image, or the other way round: what there is one of is
     repeated."""
     model, given = setting.backbone(), setting.read(f"candidates_{setting.size}")
     ids, mask, states = given["input_ids"], given["attention_mask"], given["image_states"]

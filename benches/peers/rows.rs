@@ -42,8 +42,8 @@ fn vision_step(
 /// a: CP on every site of the vision tower, no factor as it starts.
 pub fn vision_trained(setting: &Setting) -> Result<Prepared> {
     let (backbone, inputs) = (setting.backbone()?, setting.inputs()?);
-    let pictures = setting.batch as u64;
-    let operations = both(&backbone, |cost| cost.vision_trained(pictures));
+    let images = setting.batch as u64;
+    let operations = both(&backbone, |cost| cost.vision_trained(images));
     let mut adapter_config = AdapterConfig::new(AdapterKind::Cp, Variant::Paper, RANK);
     adapter_config.targets.towers = vec![Tower::Vision];
     (adapter_config.gated_query, adapter_config.context_slots) = (false, 0);
@@ -77,8 +77,8 @@ pub fn check_vision_trained(setting: &Setting) -> Result<Tensors> {
 /// b: the tower as the backbone has it.
 pub fn vision_frozen(setting: &Setting) -> Result<Prepared> {
     let (backbone, inputs) = (setting.backbone()?, setting.inputs()?);
-    let pictures = setting.batch as u64;
-    let operations = both(&backbone, |cost| cost.vision(pictures));
+    let images = setting.batch as u64;
+    let operations = both(&backbone, |cost| cost.vision(images));
     let blip = backbone.model()?;
     let bound = setting.bare(&blip)?;
     let run = move || {
@@ -118,13 +118,13 @@ fn gallery(
     Ok((builder.finish()?, work, lengths))
 }
 
-/// d: one text against every candidate picture, or one picture against every candidate text.
+/// d: one text against every candidate image, or one image against every candidate text.
 pub fn rerank(setting: &Setting, one_text: bool) -> Result<Prepared> {
     let backbone = setting.backbone()?;
     let blip = Arc::new(backbone.model()?);
     let (gallery, work, lengths) = gallery(setting, &blip, one_text)?;
-    let pictures = work.len() as u64;
-    let operations = both(&backbone, |cost| cost.rerank(&lengths, pictures));
+    let images = work.len() as u64;
+    let operations = both(&backbone, |cost| cost.rerank(&lengths, images));
     let bound = setting.bare(&blip)?;
     let run = move || {
         gallery.score(&blip, &bound, &work)?;

@@ -1,4 +1,4 @@
-//! What a row is given: the files that `peer.py prepare` wrote, for a picture size and a batch.
+//! What a row is given: the files that `peer.py prepare` wrote, for an image size and a batch.
 
 use std::path::PathBuf;
 
@@ -20,9 +20,9 @@ pub const PADDED: u64 = 35;
 pub struct Setting {
     /// Folder of the files.
     pub out: PathBuf,
-    /// Side of the pictures.
+    /// Side of the images.
     pub size: usize,
-    /// Pictures in a batch.
+    /// Images in a batch.
     pub batch: usize,
     /// Of our products.
     pub precision: Precision,
@@ -71,7 +71,7 @@ impl Texts {
 }
 
 impl Setting {
-    /// The model of the pictures' size.
+    /// The model of the images' size.
     pub fn backbone(&self) -> Result<Backbone> {
         let folder = self.out.join(format!("model_{}", self.size));
         let path = folder.join("config.json");
@@ -79,7 +79,7 @@ impl Setting {
         Ok(Checkpoint::open(&folder)?.backbone(&config, &Device::Cpu)?.0)
     }
 
-    /// A batch: pictures, texts, the direction of row a's loss, negatives.
+    /// A batch: images, texts, the direction of row a's loss, negatives.
     pub fn inputs(&self) -> Result<Tensors> {
         self.read(&format!("inputs_{}_{}", self.size, self.batch))
     }

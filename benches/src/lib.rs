@@ -6,7 +6,7 @@
 //! | variable | what it does |
 //! |---|---|
 //! | `AURORA_BENCH_DEVICE` | `cpu`, `gpu`, or `all`, which takes the GPU where there is one and says so where not |
-//! | `AURORA_BENCH_PICTURES` | pictures in a batch of BLIP-base, 2 (on a GPU 16); the small model takes 64 times as many |
+//! | `AURORA_BENCH_IMAGES` | images in a batch of BLIP-base, 2 (on a GPU 16); the small model takes 64 times as many |
 //! | `AURORA_BENCH_RECORD=1` | appends the measured cases to `benches/results/TARGET.csv`; otherwise a bench writes below `target/` alone |
 //! | `AURORA_BENCH_NOTE` | goes into the last column of what is appended |
 //! | `AURORA_BENCH_RESULTS` | another folder for the CSV files |

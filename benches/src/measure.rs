@@ -26,11 +26,11 @@ use crate::table::table;
 /// What a run of a target is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Setting {
-    /// Pictures in a batch of BLIP-base; the small model takes 64 times as many.
-    pub pictures: usize,
+    /// Images in a batch of BLIP-base; the small model takes 64 times as many.
+    pub images: usize,
 }
 
-/// Pictures in a batch on the processor: a case stays well under a second.
+/// Images in a batch on the processor: a case stays well under a second.
 const ON_CPU: usize = 2;
 /// On a GPU: what BLIP is tuned with on one.
 const ON_GPU: usize = 16;
@@ -38,17 +38,17 @@ const ON_GPU: usize = 16;
 const ELEMENTS: [Element; 2] = [Element::F32, Element::Bf16];
 
 impl Setting {
-    /// As the environment says, `AURORA_BENCH_PICTURES`, or this many.
+    /// As the environment says, `AURORA_BENCH_IMAGES`, or this many.
     ///
     /// # Errors
     /// A value that is no number above zero.
     pub fn from_environment(otherwise: usize) -> Result<Self> {
-        let Ok(text) = std::env::var("AURORA_BENCH_PICTURES") else {
-            return Ok(Self { pictures: otherwise });
+        let Ok(text) = std::env::var("AURORA_BENCH_IMAGES") else {
+            return Ok(Self { images: otherwise });
         };
         match text.parse() {
-            Ok(pictures) if pictures > 0 => Ok(Self { pictures }),
-            _ => candle_core::bail!("AURORA_BENCH_PICTURES={text}: a number above 0 is wanted"),
+            Ok(images) if images > 0 => Ok(Self { images }),
+            _ => candle_core::bail!("AURORA_BENCH_IMAGES={text}: a number above 0 is wanted"),
         }
     }
 }

@@ -9,13 +9,13 @@ use crate::cost::LinearShape;
 /// Which formulation a row is counted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// Deltas of this rank beside or in the frozen weights, whichever is less; keys and values once a picture, or never
+    /// Deltas of this rank beside or in the frozen weights, whichever is less; keys and values once an image, or never
     /// where their maps are folded into the words that look and that is less; the tokens of the texts and no padding.
     Ours {
         /// Components of a delta.
         rank: u64,
     },
-    /// Every delta of this rank beside its weight; keys and values once for each text that looks at a picture; texts
+    /// Every delta of this rank beside its weight; keys and values once for each text that looks at an image; texts
     /// padded to one length.
     Plain {
         /// Components of a delta.
@@ -98,53 +98,53 @@ impl ModelCost<'_> {
     }
 
     /// Scores and what they weigh, `products` matrix products for each pair of query and key.
-    fn vision_attention(&self, pictures: u64, products: u64) -> u64 {
+    fn vision_attention(&self, images: u64, products: u64) -> u64 {
         let (tokens, blocks) = (self.image_tokens(), self.config.vision.num_hidden_layers as u64);
-        blocks * pictures * products * 2 * tokens * tokens * self.vision_width()
+        blocks * images * products * 2 * tokens * tokens * self.vision_width()
     }
 
-    fn with_vision(&self, pictures: u64, count: impl Fn(Maps<'_>) -> u64) -> u64 {
+    fn with_vision(&self, images: u64, count: impl Fn(Maps<'_>) -> u64) -> u64 {
         count(Maps {
-            tokens: pictures * self.image_tokens(),
+            tokens: images * self.image_tokens(),
             blocks: self.config.vision.num_hidden_layers as u64,
             shapes: &self.vision_maps(),
         })
     }
 
     /// The vision tower, forward, nothing added.
-    pub fn vision(&self, pictures: u64) -> u64 {
+    pub fn vision(&self, images: u64) -> u64 {
         let vision = &self.config.vision;
         let patch = 3 * (vision.patch_size * vision.patch_size) as u64;
-        let patches = pictures * (self.image_tokens() - 1);
+        let patches = images * (self.image_tokens() - 1);
         2 * patches * patch * self.vision_width()
-            + self.with_vision(pictures, |maps| maps.products())
-            + self.vision_attention(pictures, 2)
+            + self.with_vision(images, |maps| maps.products())
+            + self.vision_attention(images, 2)
     }
 
     /// The vision tower with every site adapted, forward and backward: for a frozen linear layer the gradient of x alone, but
     /// for the first, whose x nothing is trained of.
-    pub fn vision_trained(&self, pictures: u64) -> u64 {
+    pub fn vision_trained(&self, images: u64) -> u64 {
         let width = self.vision_width();
         let first = if self.config.vision.num_hidden_layers == 0 { 0 } else { 3 * width * width };
-        self.vision(pictures) + self.with_vision(pictures, |maps| maps.products())
-            - 2 * pictures * self.image_tokens() * first
-            + self.vision_attention(pictures, 5)
-            + self.with_vision(pictures, |maps| maps.deltas(self.side, true))
+        self.vision(images) + self.with_vision(images, |maps| maps.products())
+            - 2 * images * self.image_tokens() * first
+            + self.vision_attention(images, 5)
+            + self.with_vision(images, |maps| maps.deltas(self.side, true))
     }
 
     /// The same with every block computed once more in the backward pass.
-    pub fn vision_recomputed(&self, pictures: u64) -> u64 {
-        self.vision_trained(pictures)
-            + self.with_vision(pictures, |maps| maps.products() + maps.deltas(self.side, false))
-            + self.vision_attention(pictures, 2)
+    pub fn vision_recomputed(&self, images: u64) -> u64 {
+        self.vision_trained(images)
+            + self.with_vision(images, |maps| maps.products() + maps.deltas(self.side, false))
+            + self.vision_attention(images, 2)
     }
 
     /// The vision tower of a momentum model, forward.
-    pub fn vision_followed(&self, pictures: u64) -> u64 {
-        self.vision(pictures) + self.with_vision(pictures, |maps| maps.deltas(self.side, false))
+    pub fn vision_followed(&self, images: u64) -> u64 {
+        self.vision(images) + self.with_vision(images, |maps| maps.deltas(self.side, false))
     }
 
-    /// Texts of these lengths, alone or looking at a picture whose keys are there, forward; with `passes` 2, the
+    /// Texts of these lengths, alone or looking at an image whose keys are there, forward; with `passes` 2, the
     /// gradients of what went into every frozen linear layer too.
     fn text(&self, lengths: &[u64], fused: bool, passes: u64) -> u64 {
         let (width, mlp) = (self.text_width(), self.config.text.intermediate_size as u64);
@@ -159,19 +159,14 @@ impl ModelCost<'_> {
             * self.lengths(lengths).into_iter().map(of_text).sum::<u64>()
     }
 
-    /// Cross-attention keys and values of so many pictures in every layer.
-    fn keys(&self, pictures: u64, passes: u64) -> u64 {
+    /// Cross-attention keys and values of so many images in every layer.
+    fn keys(&self, images: u64, passes: u64) -> u64 {
         let maps = 2 * self.vision_width() * self.text_width();
-        self.config.text.num_hidden_layers as u64
-            * passes
-            * 2
-            * pictures
-            * self.image_tokens()
-            * maps
+        self.config.text.num_hidden_layers as u64 * passes * 2 * images * self.image_tokens() * maps
     }
 
     /// Deltas on the maps of texts (query, key and value of self-attention; alone or with the query that looks at
-    /// pictures).
+    /// images).
     fn text_deltas(&self, lengths: &[u64], fused: bool, trained: bool) -> u64 {
         let width = self.text_width();
         Maps {
@@ -182,19 +177,19 @@ impl ModelCost<'_> {
         .deltas(self.side, trained)
     }
 
-    fn key_deltas(&self, pictures: u64) -> u64 {
+    fn key_deltas(&self, images: u64) -> u64 {
         Maps {
-            tokens: pictures * self.image_tokens(),
+            tokens: images * self.image_tokens(),
             blocks: self.config.text.num_hidden_layers as u64,
             shapes: &[(self.vision_width(), self.text_width()); 2],
         }
         .deltas(self.side, true)
     }
 
-    /// Pictures whose keys and values are computed, for `texts` that look at `pictures`.
-    fn looked_at(&self, pictures: u64, texts: u64) -> u64 {
+    /// Images whose keys and values are computed, for `texts` that look at `images`.
+    fn looked_at(&self, images: u64, texts: u64) -> u64 {
         match self.side {
-            Side::Ours { .. } => pictures,
+            Side::Ours { .. } => images,
             Side::Plain { .. } => texts,
         }
     }
@@ -213,20 +208,20 @@ impl ModelCost<'_> {
         // Live and followed features by the queue, both ways, and the gradient of the live ones.
         let columns = batch + queue;
         let contrast = 6 * 2 * batch * columns * self.config.projection_dim as u64;
-        let pictures = self.looked_at(batch, 3 * batch);
+        let images = self.looked_at(batch, 3 * batch);
         let matching = self.text(&three, true, 2)
             + self.text_deltas(&three, true, true)
-            + self.keys(pictures, 2)
-            + self.key_deltas(pictures);
+            + self.keys(images, 2)
+            + self.key_deltas(images);
         towers + contrast + matching
     }
 
-    /// Texts of these lengths that look at pictures, whose keys and values are there, forward, nothing added.
+    /// Texts of these lengths that look at images, whose keys and values are there, forward, nothing added.
     pub fn fuse(&self, lengths: &[u64]) -> u64 {
         self.text(lengths, true, 1)
     }
 
-    /// What cross-attention costs more where no keys and values are formed: queries and outputs are as wide as a picture's
+    /// What cross-attention costs more where no keys and values are formed: queries and outputs are as wide as an image's
     /// states, once for each head.
     fn absorbed(&self, lengths: &[u64]) -> u64 {
         let (seen, states) = (self.image_tokens(), self.vision_width());
@@ -237,9 +232,9 @@ impl ModelCost<'_> {
             * each
     }
 
-    /// Matching logits of texts of these lengths, one for each, that look at so many pictures, whose states are there.
-    pub fn rerank(&self, lengths: &[u64], pictures: u64) -> u64 {
-        let keys = self.keys(self.looked_at(pictures, lengths.len() as u64), 1);
+    /// Matching logits of texts of these lengths, one for each, that look at so many images, whose states are there.
+    pub fn rerank(&self, lengths: &[u64], images: u64) -> u64 {
+        let keys = self.keys(self.looked_at(images, lengths.len() as u64), 1);
         self.fuse(lengths)
             + match self.side {
                 Side::Ours { .. } => keys.min(self.absorbed(lengths)),
@@ -289,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_vit_base_computes_what_is_known_of_it() {
-        // 17.6 and 55.5 giga multiply-adds a picture.
+        // 17.6 and 55.5 giga multiply-adds an image.
         for (size, known) in [(224, 35.1), (384, 111.0)] {
             let config = base(size);
             let found = giga(ModelCost { config: &config, side: OURS }.vision(1));
@@ -319,14 +314,14 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_one_picture_are_computed_once_or_for_every_text() {
+    fn keys_of_one_image_are_computed_once_or_for_every_text() {
         let config = base(224);
         let [ours, plain] = [OURS, PLAIN].map(|side| ModelCost { config: &config, side });
         let lengths = vec![35; 128];
         let keys = 12 * 2 * 197 * 2 * 768 * 768;
         assert_eq!(plain.rerank(&lengths, 1) - ours.rerank(&lengths, 1), 127 * keys);
         let short = vec![13; 128];
-        // Every picture has words of its own, too few for keys and values: for the 13 tokens of one,
+        // Every image has words of its own, too few for keys and values: for the 13 tokens of one,
         // 4 * 768 * (12 * 197 + 768) operations each in a layer, less those of plain attention.
         let absorbed = 128 * 12 * 13 * (4 * 768 * (12 * 197 + 768) - 4 * 197 * 768);
         assert_eq!(ours.rerank(&short, 128) - ours.fuse(&short), absorbed);

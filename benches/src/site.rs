@@ -1,11 +1,11 @@
-//! Shapes, named after the sites of models: BLIP-base with pictures of 384 and 224 pixels (`vit_b16_384`,
+//! Shapes, named after the sites of models: BLIP-base with images of 384 and 224 pixels (`vit_b16_384`,
 //! `vit_b16_224`) and texts of 35 tokens, and the small model that the quickstart tunes (`nano`: 192 wide, three heads,
-//! 37 tokens a picture, 16 a text), of which a batch has 64 times as many.
+//! 37 tokens an image, 16 a text), of which a batch has 64 times as many.
 
 use crate::cost::{AttentionShape, LinearShape};
 use crate::measure::Setting;
 
-/// Pictures of the small model for each of BLIP-base.
+/// Images of the small model for each of BLIP-base.
 const NANO: usize = 64;
 
 /// A linear layer of a model.
@@ -13,14 +13,14 @@ const NANO: usize = 64;
 pub struct LinearSite {
     /// Model and map.
     pub name: &'static str,
-    /// Tokens for each picture of the setting.
+    /// Tokens for each image of the setting.
     tokens: usize,
     input: usize,
     output: usize,
     rank: usize,
 }
 
-/// The maps of a vision block at both picture sizes, of a text layer, and of the small model.
+/// The maps of a vision block at both image sizes, of a text layer, and of the small model.
 pub const LINEAR: [LinearSite; 10] = [
     base("vit_b16_384.qkv", 577, 768, 2304),
     base("vit_b16_384.fc2", 577, 3072, 768),
@@ -46,7 +46,7 @@ impl LinearSite {
     /// Its sizes in a batch.
     pub fn shape(self, setting: &Setting) -> LinearShape {
         LinearShape {
-            tokens: (self.tokens * setting.pictures) as u64,
+            tokens: (self.tokens * setting.images) as u64,
             input: self.input as u64,
             output: self.output as u64,
             rank: self.rank as u64,
@@ -59,7 +59,7 @@ impl LinearSite {
 pub struct AttentionSite {
     /// Model and attention.
     pub name: &'static str,
-    /// Rows of keys for each picture of the setting.
+    /// Rows of keys for each image of the setting.
     rows: usize,
     /// Rows of queries for each row of keys.
     share: usize,
@@ -70,8 +70,8 @@ pub struct AttentionSite {
     width: usize,
 }
 
-/// Self-attention of both towers, texts over pictures (each with a right text and two hard negatives), re-ranking (a text
-/// with 8 candidate pictures for each picture of the setting), and the small model's.
+/// Self-attention of both towers, texts over images (each with a right text and two hard negatives), re-ranking (a text
+/// with 8 candidate images for each image of the setting), and the small model's.
 pub const ATTENTION: [AttentionSite; 8] = [
     attention("vit_b16_384.self", 1, 1, 577, 577),
     attention("vit_b16_224.self", 1, 1, 197, 197),
@@ -83,10 +83,10 @@ pub const ATTENTION: [AttentionSite; 8] = [
     AttentionSite { heads: 3, width: 192, ..attention("nano.text.cross", NANO, 3, 16, 37) },
 ];
 
-/// Candidates of a text of typical length, 13 tokens, 8 for each picture of the setting.
+/// Candidates of a text of typical length, 13 tokens, 8 for each image of the setting.
 pub const ABSORBED: AttentionSite = attention("rerank.13_tokens", 8, 1, 13, 577);
 
-/// Texts that look at a picture, each with a right one and two hard negatives.
+/// Texts that look at an image, each with a right one and two hard negatives.
 pub const TEXTS: usize = 3;
 /// Their tokens.
 pub const TOKENS: usize = 13;
@@ -106,7 +106,7 @@ const fn attention(
 impl AttentionSite {
     /// Its sizes in a batch.
     pub fn shape(self, setting: &Setting) -> AttentionShape {
-        let keys = (self.rows * setting.pictures) as u64;
+        let keys = (self.rows * setting.images) as u64;
         AttentionShape {
             queries: keys * self.share as u64,
             keys,
@@ -141,8 +141,8 @@ pub const GELU: [RowsSite; 2] = [
     RowsSite { name: "nano.mlp", rows: NANO * 37, width: 768 },
 ];
 
-/// What the contrastive loss takes: a row for each picture, its candidates the batch and a queue. BLIP's batch is 16
-/// pictures on one device.
+/// What the contrastive loss takes: a row for each image, its candidates the batch and a queue. BLIP's batch is 16
+/// images on one device.
 pub const LOSS: [RowsSite; 2] = [
     RowsSite { name: "queue_57600", rows: 8, width: 57_600 + 16 },
     RowsSite { name: "nano.queue_2048", rows: NANO, width: 2048 + 128 },
@@ -157,7 +157,7 @@ pub const GATE: [RowsSite; 2] = [
 impl RowsSite {
     /// Rows in a batch.
     pub fn rows(self, setting: &Setting) -> usize {
-        self.rows * setting.pictures
+        self.rows * setting.images
     }
 }
 
@@ -181,10 +181,10 @@ mod tests {
 
     #[test]
     fn a_batch_multiplies_tokens_alone() {
-        let [two, four] = [2, 4].map(|pictures| LINEAR[0].shape(&Setting { pictures }));
+        let [two, four] = [2, 4].map(|images| LINEAR[0].shape(&Setting { images }));
         assert_eq!(two, LinearShape { tokens: 1154, input: 768, output: 2304, rank: 64 });
         assert_eq!(four, LinearShape { tokens: 2308, ..two });
-        let cross = ATTENTION[3].shape(&Setting { pictures: 2 });
+        let cross = ATTENTION[3].shape(&Setting { images: 2 });
         assert_eq!((cross.queries, cross.keys), (6, 2));
     }
 }

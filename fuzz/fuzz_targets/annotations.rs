@@ -20,10 +20,10 @@ const FORMATS: [Format; 8] = [
 ];
 
 thread_local! {
-    /// A folder with one picture, which rows may name.
+    /// A folder with one image, which rows may name.
     static FOLDER: tempfile::TempDir = {
         let folder = tempfile::tempdir().expect("a folder");
-        std::fs::write(folder.path().join("a.jpg"), [0xff, 0xd8, 0xff]).expect("a picture");
+        std::fs::write(folder.path().join("a.jpg"), [0xff, 0xd8, 0xff]).expect("an image");
         folder
     };
 }

@@ -1,4 +1,4 @@
-//! Any bytes as a picture: an error in one line, or a picture that can be scaled.
+//! Any bytes as an image: an error in one line, or an image that can be scaled.
 
 #![no_main]
 
@@ -11,7 +11,7 @@ fuzz_target!(|bytes: &[u8]| {
             let (width, height) = (image.width(), image.height());
             assert!(width > 0 && height > 0 && (width * height) as u64 <= MAX_PIXELS);
             assert_eq!(image.rgb().len(), 3 * width * height);
-            let small = image.resize(8, None).expect("a picture of any size is scaled");
+            let small = image.resize(8, None).expect("an image of any size is scaled");
             assert_eq!((small.width(), small.height()), (8, 8));
         }
         Err(error) => {

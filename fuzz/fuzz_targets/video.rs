@@ -1,5 +1,5 @@
-//! Any bytes as a film, animated or H.264 in MP4: an error in one line, or an outline whose first and last frames are
-//! pictures or are refused alike.
+//! Any bytes as a video, animated or H.264 in MP4: an error in one line, or an outline whose first and last frames are
+//! images or are refused alike.
 
 #![no_main]
 

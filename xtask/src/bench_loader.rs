@@ -4,7 +4,7 @@
 //! and a shard of them. Both sides then read them from the folder, decode, scale to a square, normalise and put batches
 //! together, ours on threads and PyTorch's in as many worker processes (Pillow and torchvision). Once their first batches
 //! have been found equal up to what JPEG decoders may differ in, both stay alive and are told in turn to go through all
-//! files. The pictures of the shard, opened once, are read by the shard reader, and the file by a loop that does nothing
+//! files. The images of the shard, opened once, are read by the shard reader, and the file by a loop that does nothing
 //! but read, in turn too, after the system was asked to forget what it keeps of the file. CI does not run this.
 
 use std::path::{Path, PathBuf};
@@ -27,13 +27,13 @@ pub struct BenchLoaderArgs {
     /// Side of the squares in pixels.
     #[arg(long, default_value_t = 384)]
     size: usize,
-    /// Pictures in a batch.
+    /// Images in a batch.
     #[arg(long, default_value_t = 32)]
     batch: usize,
     /// Threads of ours, worker processes of PyTorch's.
     #[arg(long, default_value_t = 2)]
     threads: usize,
-    /// Pictures, of which an epoch is one run.
+    /// Images, of which an epoch is one run.
     #[arg(long, default_value_t = 400)]
     count: usize,
     /// Pairs of runs that count.
@@ -53,7 +53,7 @@ const COLUMNS: [&str; 14] = [
     "side", "pair", "seconds", "count",
 ];
 
-/// One run: how long it took, and how many pictures or bytes it was.
+/// One run: how long it took, and how many images or bytes it was.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Run {
     seconds: f64,
@@ -94,11 +94,11 @@ pub fn run(args: &BenchLoaderArgs) -> anyhow::Result<()> {
     let root = crate::workspace_root();
     let results = root.join(&args.results);
     results_csv::read(&results, &COLUMNS)?;
-    ensure!(args.pairs > 0 && args.count > 0, "at least one pair and one picture");
+    ensure!(args.pairs > 0 && args.count > 0, "at least one pair and one image");
     let python = Python::installed()?;
     let script = root.join("benches/loader/loader.py");
     let out = root.join(&args.out);
-    // Pictures of an earlier run with another count would be read too.
+    // Images of an earlier run with another count would be read too.
     crate::empty_folder(&out)?;
     let ours = build(&root)?;
     eprintln!("files in {}", out.display());
@@ -245,7 +245,7 @@ fn report(outcomes: &[Outcome]) -> String {
     for outcome in outcomes {
         let [ours, theirs] = outcome.rates();
         let [median, least, most] = outcome.ratio();
-        let (scale, unit) = if outcome.row == "shard" { (1e-6, "MB") } else { (1.0, "pictures") };
+        let (scale, unit) = if outcome.row == "shard" { (1e-6, "MB") } else { (1.0, "images") };
         out.push_str(&format!(
             "| {} | {:.0} {unit} | {} | {:.0} {unit} | {median:.2} ({least:.2} to {most:.2}) |\n",
             outcome.row,
@@ -279,9 +279,7 @@ mod tests {
     fn a_report_has_a_line_for_each_row() {
         let report = report(&[outcome("epoch", &[(1e6, 2e6)]), outcome("shard", &[(1.0, 0.5)])]);
         assert!(
-            report.contains(
-                "| epoch | 400 pictures | pytorch | 200 pictures | 2.00 (2.00 to 2.00) |"
-            ),
+            report.contains("| epoch | 400 images | pytorch | 200 images | 2.00 (2.00 to 2.00) |"),
             "{report}"
         );
         assert!(

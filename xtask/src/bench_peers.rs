@@ -43,10 +43,10 @@ pub struct BenchPeersArgs {
     /// matching head.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Benchmark::value_variants().to_vec())]
     rows: Vec<Benchmark>,
-    /// Sides of the pictures in pixels.
+    /// Sides of the images in pixels.
     #[arg(long, value_delimiter = ',', default_values_t = [224, 384])]
     sizes: Vec<usize>,
-    /// Pictures in a batch; rows of d have 128 candidates instead.
+    /// Images in a batch; rows of d have 128 candidates instead.
     #[arg(long, value_delimiter = ',', default_values_t = [4, 8])]
     batches: Vec<usize>,
     /// Element types; PyTorch's bf16 is the CPU's autocast.
@@ -61,7 +61,7 @@ pub struct BenchPeersArgs {
     /// PyTorch's attention: its fused kernel, or as transformers writes it out.
     #[arg(long, value_enum, default_value_t = Attention::Fused)]
     attention: Attention,
-    /// Rows a and b at 224 pixels, 4 pictures, f32, 3 pairs; record and plot go below the folder of --out.
+    /// Rows a and b at 224 pixels, 4 images, f32, 3 pairs; record and plot go below the folder of --out.
     #[arg(long)]
     quick: bool,
     /// Folder that takes models and inputs, some gigabytes.

@@ -30,7 +30,7 @@ enum Command {
     Mutate(xtask::mutate::MutateArgs),
     /// Pack the publishable crates without building them and print the size of each.
     Package(xtask::package::PackageArgs),
-    /// Rebuild the pictures and the vocabulary that aurora-data embeds, from the packages they come
+    /// Rebuild the images and the vocabulary that aurora-data embeds, from the packages they come
     /// from.
     Pack(xtask::pack::PackArgs),
     /// Compute the features that the pretraining regresses to, from two networks in Python packages.

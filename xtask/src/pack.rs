@@ -1,9 +1,9 @@
-//! `cargo xtask pack`: rebuilds the pictures and the vocabulary that `aurora-data` embeds.
+//! `cargo xtask pack`: rebuilds the images and the vocabulary that `aurora-data` embeds.
 //!
 //! Sources are five ordinary packages (see `pack/fetch.rs`), pinned by hash. Everything after the
 //! download is a pure function of their bytes and of `--seed`, so a rebuild that differs from the
 //! committed assets is a change in this code. The stages: read the Noto emoji and split them by
-//! concept; read openclipart, clean its captions, drop every picture that names a held-out
+//! concept; read openclipart, clean its captions, drop every image that names a held-out
 //! emoji, split the rest by concept; write shards, vocabulary, manifest and licences; print what
 //! was dropped and why.
 
@@ -47,10 +47,10 @@ pub enum Split {
     Test,
 }
 
-/// A picture with its words, before it has a place in a shard.
+/// An image with its words, before it has a place in a shard.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// What the picture shows, the unit the splits are made by.
+    /// What the image shows, the unit the splits are made by.
     pub concept: String,
     /// The caption, already in the form `aurora_data::caption::clean` leaves alone.
     pub caption: String,
@@ -60,7 +60,7 @@ pub struct Entry {
     pub split: Split,
     /// The package's short name.
     pub source: &'static str,
-    /// Path of the picture inside its package.
+    /// Path of the image inside its package.
     pub file: String,
     /// The encoded WebP.
     pub webp: Vec<u8>,

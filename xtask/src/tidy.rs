@@ -114,7 +114,7 @@ const RULES: &[Rule] = &[
     links::relative_links_lead_somewhere,
     links::quoted_paths_exist,
     links::named_types_exist,
-    licences::every_picture_has_a_licence,
+    licences::every_image_has_a_licence,
     licences::embedded_data_stays_small,
     derivations::derivations_were_reread,
     results::results_equal_their_records,

@@ -1,4 +1,4 @@
-//! Few words that look at pictures: the maps to keys and values folded into queries and outputs, and applied.
+//! Few words that look at images: the maps to keys and values folded into queries and outputs, and applied.
 
 use aurora_kernels::{
     AbsorbedKv, AttentionOptions, Precision, absorbed_attention, attention, linear, reference,

@@ -19,7 +19,7 @@ use crate::{BenchCase, Setting, check, check_within, normal, values};
 const LAYERS: usize = 2;
 const RANK: usize = 64;
 
-/// BLIP-base for pictures of 224 pixels, with few layers and words.
+/// BLIP-base for images of 224 pixels, with few layers and words.
 fn config() -> BlipConfig {
     BlipConfig {
         vision: VisionConfig {
@@ -54,7 +54,7 @@ pub fn cases(setting: &Setting) -> Vec<BenchCase> {
     cases
 }
 
-/// A pass over pictures with every linear layer adapted, forward and backward, merged weights formed on the way.
+/// A pass over images with every linear layer adapted, forward and backward, merged weights formed on the way.
 struct Blocks {
     blip: Arc<Blip>,
     tuned: AdaptedParams,
@@ -63,7 +63,7 @@ struct Blocks {
 }
 
 impl Blocks {
-    fn new(backbone: &Backbone, pictures: usize) -> Result<Self> {
+    fn new(backbone: &Backbone, images: usize) -> Result<Self> {
         let blip = Arc::new(backbone.model().map_err(other)?);
         let adapter_config = AdapterConfig::new(AdapterKind::Cp, Variant::Paper, RANK);
         let mut tuned =
@@ -74,7 +74,7 @@ impl Blocks {
         }
         let (tuned, variables) = tuned.into_variables().map_err(other)?;
         let size = backbone.config.vision.image_size;
-        Ok(Self { blip, tuned, variables, images: normal(0, &[pictures, 3, size, size])? })
+        Ok(Self { blip, tuned, variables, images: normal(0, &[images, 3, size, size])? })
     }
 
     /// The gradients of what is trained.
@@ -88,22 +88,22 @@ impl Blocks {
 }
 
 fn blocks(setting: &Setting, backbone: &Shared<Backbone>) -> Vec<BenchCase> {
-    let pictures = setting.pictures;
+    let images = setting.images;
     let of = backbone.clone();
-    let shared = Shared::new(move || Blocks::new(&*of.get()?, pictures));
+    let shared = Shared::new(move || Blocks::new(&*of.get()?, images));
     let case = |(name, gradient_checkpointing): (&str, GradientCheckpointing)| {
-        let text = format!("{LAYERS} blocks, {pictures}x197x768 R={RANK}");
+        let text = format!("{LAYERS} blocks, {images}x197x768 R={RANK}");
         let of = shared.clone();
         let cost = move |e| {
             let config = config();
             let cost = ModelCost { config: &config, side: Side::Ours { rank: RANK as u64 } };
             let operations = match gradient_checkpointing {
-                GradientCheckpointing::None => cost.vision_trained(pictures as u64),
-                GradientCheckpointing::Block => cost.vision_recomputed(pictures as u64),
+                GradientCheckpointing::None => cost.vision_trained(images as u64),
+                GradientCheckpointing::Block => cost.vision_recomputed(images as u64),
             };
-            // The maps' weights and the pictures; what is kept of blocks is not counted.
+            // The maps' weights and the images; what is kept of blocks is not counted.
             let weights = LAYERS * 12 * 768 * 768;
-            Cost { operations, bytes: e * (weights + pictures * 3 * 224 * 224) as u64 }
+            Cost { operations, bytes: e * (weights + images * 3 * 224 * 224) as u64 }
         };
         BenchCase::new("vit_b16_224.blocks", name, text, cost).on_cpu(move || {
             let of = of.get()?;
@@ -129,7 +129,7 @@ fn blocks(setting: &Setting, backbone: &Shared<Backbone>) -> Vec<BenchCase> {
         .into()
 }
 
-/// Texts that look at pictures whose keys and values are there.
+/// Texts that look at images whose keys and values are there.
 struct Texts {
     blip: Blip,
     keys: EncoderKv,
@@ -139,17 +139,17 @@ struct Texts {
 }
 
 impl Texts {
-    fn new(backbone: &Backbone, pictures: usize) -> Result<Self> {
+    fn new(backbone: &Backbone, images: usize) -> Result<Self> {
         let blip = backbone.model().map_err(other)?;
-        let states = normal(0, &[pictures, backbone.config.vision.tokens(), 768])?;
+        let states = normal(0, &[images, backbone.config.vision.tokens(), 768])?;
         let keys = blip.encode_kv(&states, &blip.bind_frozen().map_err(other)?).map_err(other)?;
-        let texts = TEXTS * pictures;
+        let texts = TEXTS * images;
         let ids: Vec<u32> = (0..texts * PADDED).map(|place| place as u32 * 37 % 999).collect();
         let row: Vec<f32> = (0..PADDED).map(|at| f32::from(u8::from(at < TOKENS))).collect();
         Ok(Self {
             blip,
             keys,
-            rows: (0..texts).map(|text| (text % pictures) as u32).collect(),
+            rows: (0..texts).map(|text| (text % images) as u32).collect(),
             ids: Tensor::from_vec(ids, (texts, PADDED), &Device::Cpu)?,
             mask: Tensor::from_vec(row.repeat(texts), (texts, PADDED), &Device::Cpu)?,
         })
@@ -167,19 +167,19 @@ impl Texts {
 }
 
 fn texts(setting: &Setting, backbone: &Shared<Backbone>) -> Vec<BenchCase> {
-    let pictures = setting.pictures;
+    let images = setting.images;
     let of = backbone.clone();
-    let shared = Shared::new(move || Texts::new(&*of.get()?, pictures));
+    let shared = Shared::new(move || Texts::new(&*of.get()?, images));
     let case = |(name, packed): (&str, bool)| {
-        let texts = TEXTS * pictures;
-        let text = format!("{LAYERS} layers, {texts}x{TOKENS} of {PADDED} on {pictures}x197 D=768");
+        let texts = TEXTS * images;
+        let text = format!("{LAYERS} layers, {texts}x{TOKENS} of {PADDED} on {images}x197 D=768");
         let of = shared.clone();
         let cost = move |e| {
             let (rank, padded) = (0, PADDED as u64);
             let side = if packed { Side::Ours { rank } } else { Side::Plain { rank, padded } };
             let operations =
                 ModelCost { config: &config(), side }.fuse(&vec![TOKENS as u64; texts]);
-            let (weights, keys) = (LAYERS * 14 * 768 * 768, LAYERS * 2 * pictures * 197 * 768);
+            let (weights, keys) = (LAYERS * 14 * 768 * 768, LAYERS * 2 * images * 197 * 768);
             Cost { operations, bytes: e * (weights + keys + texts * TOKENS * 768) as u64 }
         };
         BenchCase::new("text.fuse", name, text, cost).on_cpu(move || {

@@ -47,7 +47,7 @@ fn report() -> Result<ReportPage> {
             "A CP adapter of rank 16 was tuned on 1,200 Noto emoji; the backbone, pretrained on \
                 openclipart drawings, stayed frozen."
                 .to_owned(),
-        test: "The 316 test pictures show things that no training picture showed.".to_owned(),
+        test: "The 316 test images show things that no training image showed.".to_owned(),
         gain: Gain::Recall { baseline, tuned, random_baseline: Some(random_baseline) },
         facts: facts(),
         charts: charts(),
@@ -135,8 +135,8 @@ fn charts() -> Vec<Chart> {
 fn hits(shift: usize, right: usize) -> Result<Vec<Hit>> {
     (0..5)
         .map(|i| {
-            let picture = shape(shift * 5 + i)?;
-            Ok(Hit { picture, score: 0.61 - 0.05 * i as f64, right: i == right })
+            let image = shape(shift * 5 + i)?;
+            Ok(Hit { image, score: 0.61 - 0.05 * i as f64, right: i == right })
         })
         .collect()
 }
@@ -145,7 +145,7 @@ fn search() -> Result<SearchPage> {
     let mut hits = Vec::new();
     for i in 0..12usize {
         hits.push(SearchHit {
-            picture: shape(i)?,
+            image: shape(i)?,
             caption: if i.is_multiple_of(2) {
                 "a drawing of a shape".to_owned()
             } else {
@@ -160,7 +160,7 @@ fn search() -> Result<SearchPage> {
     Ok(SearchPage {
         query: "a red <fruit>".to_owned(),
         model: "the embedded backbone with runs/quickstart/adapter".to_owned(),
-        pictures: "the embedded Noto emoji".to_owned(),
+        images: "the embedded Noto emoji".to_owned(),
         searched: 1585,
         hits,
     })
@@ -178,13 +178,13 @@ fn shape(index: usize) -> Result<EmbeddedImage> {
     ];
     let colour = Rgb(COLOURS[index % COLOURS.len()]);
     let circle = index.is_multiple_of(2);
-    let picture = RgbImage::from_fn(96, 96, |x, y| {
+    let image = RgbImage::from_fn(96, 96, |x, y| {
         let (dx, dy) = (x as i32 - 48, y as i32 - 48);
         let inside = if circle { dx * dx + dy * dy < 1500 } else { dx.abs().max(dy.abs()) < 34 };
         if inside { colour } else { Rgb([255, 255, 255]) }
     });
     let mut bytes = std::io::Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, ImageFormat::Png)?;
+    image.write_to(&mut bytes, ImageFormat::Png)?;
     let name = format!("{}-{index}.png", if circle { "circle" } else { "square" });
-    EmbeddedImage::new(name, bytes.get_ref()).context("a PNG is a picture")
+    EmbeddedImage::new(name, bytes.get_ref()).context("a PNG is an image")
 }

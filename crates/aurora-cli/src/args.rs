@@ -19,9 +19,9 @@ pub use data::{
 };
 pub use train::TrainArgs;
 
-/// Tune a vision-language model on your own pictures by training a small adapter.
+/// Tune a vision-language model on your own images by training a small adapter.
 ///
-/// Everything runs offline, and on the CPU unless the program was built for GPUs: a small pretrained model and captioned pictures are
+/// Everything runs offline, and on the CPU unless the program was built for GPUs: a small pretrained model and captioned images are
 /// inside the program. Start with `aurora quickstart`.
 #[derive(Debug, Parser)]
 #[command(name = "aurora", version, propagate_version = true, max_term_width = 100)]
@@ -44,7 +44,7 @@ Examples:
 Writes config.toml, metrics.jsonl, adapter/, summary.json and report.html.")]
     Quickstart(RunArgs),
 
-    /// Tune a model on your own captioned pictures or clips, or on questions about them
+    /// Tune a model on your own captioned images or clips, or on questions about them
     #[command(after_help = train::EXAMPLES, after_long_help = with_keys::<Config>(train::EXAMPLES))]
     Train(TrainArgs),
 
@@ -63,14 +63,14 @@ Examples:
   aurora eval --config my.toml --adapter runs/mine/adapter --out runs/mine-eval")]
     Eval(EvalArgs),
 
-    /// Find pictures by words and write a page that shows them
+    /// Find images by words and write a page that shows them
     #[command(after_help = "\
 Examples:
   aurora search \"a red fruit\"
   aurora search \"a red fruit\" --adapter runs/quickstart/adapter
   aurora search \"a dog on a beach\" --images ~/Pictures --top-k 20 --out runs/dogs
 
-Writes search.html, which shows the pictures; open it in a browser.")]
+Writes search.html, which shows the images; open it in a browser.")]
     Search(SearchArgs),
 
     /// Show what a model, an adapter or a run folder holds
@@ -114,7 +114,7 @@ Writes a backbone, and where the adapter has gates or context, which are no weig
 it that holds those alone.")]
     Merge(MergeArgs),
 
-    /// Make your own pictures, clips and words ready
+    /// Make your own images, clips and words ready
     #[command(after_help = data::EXAMPLES)]
     Data(DataArgs),
 }
@@ -215,13 +215,13 @@ pub struct SearchArgs {
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
 
-    /// A folder of PNG, JPEG and WebP pictures, its subfolders included
+    /// A folder of PNG, JPEG and WebP images, its subfolders included
     ///
     /// Without it, the embedded emoji.
     #[arg(long, value_name = "DIR")]
     pub images: Option<PathBuf>,
 
-    /// How many pictures to show
+    /// How many images to show
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub top_k: u32,
 
@@ -267,7 +267,7 @@ pub struct BaseArgs {
     #[arg(long, value_name = "PATH")]
     pub backbone: Option<String>,
 
-    /// Side of the pictures that the adapter was trained on, where it is not the backbone's own
+    /// Side of the images that the adapter was trained on, where it is not the backbone's own
     #[arg(long, value_name = "PIXELS")]
     pub image_size: Option<usize>,
 }

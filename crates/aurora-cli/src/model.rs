@@ -118,7 +118,7 @@ impl LoadedModel {
     /// A dataset at the run's task, as a run measures it.
     ///
     /// # Errors
-    /// A picture that does not decode, a caption or question that is missing.
+    /// An image that does not decode, a caption or question that is missing.
     pub fn measure(
         &self,
         evaluator: &Evaluator,

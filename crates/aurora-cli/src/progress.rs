@@ -108,7 +108,7 @@ impl Throughput {
 fn evaluation_words(report: &EvaluationReport<'_>) -> String {
     let parts = match report.metrics {
         TaskMetrics::Recall(RetrievalReport { i2t, t2i }) => format!(
-            "R@1/5/10 to text {:.1} {:.1} {:.1}, to picture {:.1} {:.1} {:.1}",
+            "R@1/5/10 to text {:.1} {:.1} {:.1}, to image {:.1} {:.1} {:.1}",
             i2t.r1, i2t.r5, i2t.r10, t2i.r1, t2i.r5, t2i.r10
         ),
         TaskMetrics::Accuracy(accuracy) => format!("{} questions", count(accuracy.questions)),
@@ -303,7 +303,7 @@ mod tests {
         });
         assert_eq!(
             written(lines),
-            ["step 5 validation: mean recall 2.00 % (R@1/5/10 to text 1.0 2.0 3.0, to picture \
+            ["step 5 validation: mean recall 2.00 % (R@1/5/10 to text 1.0 2.0 3.0, to image \
               1.0 2.0 3.0) in 1.5 s, best so far"]
         );
     }
@@ -326,7 +326,7 @@ mod tests {
     fn quick_parts_are_silent() {
         let mut lines = Lines::new(Vec::new());
         for i in 0..=100 {
-            lines.on_part("pictures", i, 100);
+            lines.on_part("images", i, 100);
         }
         lines.on_part("nothing", 0, 0);
         assert!(written(lines).is_empty());

@@ -56,7 +56,7 @@ mod tests {
         let random_baseline = random_baseline(&[1], &[1, 1, 2, 2]);
         assert!((random_baseline.image_to_text[0] - 50.0).abs() < 1e-9);
         assert_eq!(random_baseline.image_to_text[1], 100.0);
-        // Texts of concept 2 have no picture to find.
+        // Texts of concept 2 have no image to find.
         assert!((random_baseline.text_to_image[0] - 50.0).abs() < 1e-9);
     }
 }

@@ -1,5 +1,5 @@
-//! Pictures for words, in two stages: the similarity of features picks candidates among all
-//! pictures, the matching head ranks those.
+//! Images for words, in two stages: the similarity of features picks candidates among all
+//! images, the matching head ranks those.
 
 use anyhow::{Context, Result};
 use aurora_data::{Dataset, Padding, Tokenizer, transform};
@@ -9,26 +9,26 @@ use aurora_train::rerank::Candidates;
 
 use crate::model::LoadedModel;
 
-/// Pictures that are encoded, or matched with the query, together.
+/// Images that are encoded, or matched with the query, together.
 const CHUNK: usize = 64;
 
-/// A picture that was found.
+/// An image that was found.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SearchResult {
     /// Its index in the dataset.
     pub index: usize,
     /// What it was ranked by: `itm_logit + beta * itc_similarity`.
     pub score: f64,
-    /// The logit of "the query belongs to this picture".
+    /// The logit of "the query belongs to this image".
     pub itm_logit: f64,
-    /// Cosine of the picture's and the query's features.
+    /// Cosine of the image's and the query's features.
     pub itc_similarity: f64,
 }
 
-/// The best `candidates` pictures of `dataset` for `query`, best first.
+/// The best `candidates` images of `dataset` for `query`, best first.
 ///
 /// # Errors
-/// A picture that does not decode.
+/// An image that does not decode.
 pub fn search(
     model: &LoadedModel,
     dataset: &Dataset,
@@ -44,12 +44,12 @@ pub fn search(
     let mut builder = GalleryBuilder::default();
     let indices: Vec<usize> = (0..dataset.len()).collect();
     let total = dataset.len() as u64;
-    progress.on_part("looking at pictures", 0, total);
+    progress.on_part("looking at images", 0, total);
     for chunk in indices.chunks(CHUNK) {
         let images = dataset.images(chunk, &transform)?.to_device(blip.device())?;
         builder.images(blip, bound, &images)?;
         let done = chunk.last().map_or(total, |last| *last as u64 + 1);
-        progress.on_part("looking at pictures", done, total);
+        progress.on_part("looking at images", done, total);
     }
     let length = config.text.max_position_embeddings;
     let (ids, mask) = tokens.encode_batch(&[query], length, Padding::Longest)?;
@@ -57,7 +57,7 @@ pub fn search(
     builder.texts(blip, bound, &ids, &mask)?;
     let gallery = builder.finish()?;
 
-    let itc_similarity: Vec<f32> = gallery.similarity()?.flatten_all()?.to_vec1()?; // (pictures)
+    let itc_similarity: Vec<f32> = gallery.similarity()?.flatten_all()?.to_vec1()?; // (images)
     let mut order = indices;
     order.sort_by(|a, b| itc_similarity[*b].total_cmp(&itc_similarity[*a]).then(a.cmp(b)));
     order.truncate(candidates);
@@ -67,7 +67,7 @@ pub fn search(
             chunk.iter().map(|&image| Candidates { image, texts: vec![0] }).collect();
         let logits = gallery.score(blip, bound, &work)?;
         for (&index, logits) in chunk.iter().zip(logits) {
-            let itm_logit = f64::from(*logits.first().context("a logit for each picture")?);
+            let itm_logit = f64::from(*logits.first().context("a logit for each image")?);
             let itc_similarity = f64::from(itc_similarity[index]);
             let score = itm_logit + beta * itc_similarity;
             found.push(SearchResult { index, score, itm_logit, itc_similarity });

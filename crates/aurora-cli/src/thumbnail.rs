@@ -1,4 +1,4 @@
-//! Small encoded copies of pictures, for pages.
+//! Small encoded copies of images, for pages.
 
 use std::io::Cursor;
 
@@ -11,24 +11,24 @@ use image::{ExtendedColorType, RgbImage};
 
 use crate::page;
 
-/// Longest side of a picture on a page, in pixels: sharp at the size it is shown, on dense screens.
+/// Longest side of an image on a page, in pixels: sharp at the size it is shown, on dense screens.
 const MAX_SIDE: u32 = 320;
 
-/// Up to this side a picture is kept without loss: drawings of this size are small anyway, and
+/// Up to this side an image is kept without loss: drawings of this size are small anyway, and
 /// JPEG frays their edges.
 const LOSSLESS_SIDE: u32 = 128;
 
-/// JPEG quality of larger pictures.
+/// JPEG quality of larger images.
 const QUALITY: u8 = 85;
 
-/// A copy of `picture` to be shown on a page under `name`.
+/// A copy of `image` to be shown on a page under `name`.
 ///
 /// # Errors
-/// None in practice: any picture that was decoded can be encoded.
-pub fn thumbnail(picture: &Image, name: &str) -> Result<page::EmbeddedImage> {
-    let (width, height) = (picture.width() as u32, picture.height() as u32);
-    let pixels = RgbImage::from_raw(width, height, picture.rgb().to_vec())
-        .context("a picture has three bytes for each pixel")?;
+/// None in practice: any image that was decoded can be encoded.
+pub fn thumbnail(image: &Image, name: &str) -> Result<page::EmbeddedImage> {
+    let (width, height) = (image.width() as u32, image.height() as u32);
+    let pixels = RgbImage::from_raw(width, height, image.rgb().to_vec())
+        .context("an image has three bytes for each pixel")?;
     let mut bytes = Cursor::new(Vec::new());
     if width.max(height) <= LOSSLESS_SIDE {
         let encoder = WebPEncoder::new_lossless(&mut bytes);
@@ -38,10 +38,10 @@ pub fn thumbnail(picture: &Image, name: &str) -> Result<page::EmbeddedImage> {
         JpegEncoder::new_with_quality(&mut bytes, QUALITY).encode_image(&scaled)?;
     }
     page::EmbeddedImage::new(name, bytes.get_ref())
-        .context("an encoded picture is known by its bytes")
+        .context("an encoded image is known by its bytes")
 }
 
-/// The picture, shrunk until its longest side fits; its shape is kept.
+/// The image, shrunk until its longest side fits; its shape is kept.
 fn fit(pixels: RgbImage) -> RgbImage {
     let (width, height) = pixels.dimensions();
     let longest = width.max(height);
@@ -60,20 +60,20 @@ mod tests {
 
     fn shown(width: usize, height: usize) -> String {
         let pixels = (0..3 * width * height).map(|i| (i % 251) as u8).collect();
-        let picture = Image::new(width, height, pixels).unwrap();
+        let image = Image::new(width, height, pixels).unwrap();
         let mut html = Html::new();
-        thumbnail(&picture, "p").unwrap().write(&mut html, "p");
+        thumbnail(&image, "p").unwrap().write(&mut html, "p");
         html.into_string()
     }
 
     #[test]
-    fn small_pictures_keep_every_pixel() {
+    fn small_images_keep_every_pixel() {
         assert!(shown(64, 64).contains("data:image/webp;base64,"));
         assert!(shown(1, 1).contains("data:image/webp;base64,"));
     }
 
     #[test]
-    fn large_pictures_shrink() {
+    fn large_images_shrink() {
         let page = shown(2000, 10);
         assert!(page.contains("data:image/jpeg;base64,"));
         assert!(page.len() < 20_000, "{}", page.len());

@@ -1,6 +1,6 @@
 //! Prints what a shard or folder holds, and what a model would be given of it.
 //!
-//! `cargo run --release -p aurora-data --example read_shard -- pictures.tar`; without an argument
+//! `cargo run --release -p aurora-data --example read_shard -- images.tar`; without an argument
 //! it reads the embedded emoji.
 
 #![allow(clippy::print_stdout, reason = "an example that prints")]
@@ -14,7 +14,7 @@ fn main() -> aurora_data::Result<()> {
         Some(path) => Dataset::open(&[path], Captions::Optional, Decode::AtLoad)?,
         None => Dataset::new(embedded::noto()?, Decode::AtLoad)?,
     };
-    println!("{} pictures", dataset.len());
+    println!("{} images", dataset.len());
     for split in [Split::Train, Split::Validation, Split::Test] {
         println!("  {split}: {}", dataset.split(split).len());
     }
@@ -25,8 +25,8 @@ fn main() -> aurora_data::Result<()> {
     }
 
     let indices: Vec<usize> = (0..dataset.len().min(5)).collect();
-    let images = dataset.images(&indices, &EvalTransform { size: 96 })?; // (pictures, 3, 96, 96)
-    println!("pictures as a tensor: {:?} {:?}", images.dims(), images.dtype());
+    let images = dataset.images(&indices, &EvalTransform { size: 96 })?; // (images, 3, 96, 96)
+    println!("images as a tensor: {:?} {:?}", images.dims(), images.dtype());
     let texts: Vec<String> =
         dataset.texts(Keywords::All).into_iter().map(|(_, t)| t).take(5).collect();
     if !texts.is_empty() {

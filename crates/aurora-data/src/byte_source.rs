@@ -1,7 +1,7 @@
 //! Encoded bytes, wherever they lie: in memory, in a file, or in a part of one.
 //!
 //! A [`ByteSource`] is small whatever it stands for. Bytes in files are read when they are asked for,
-//! so a dataset of a million pictures is a list of places. Parts of one file, such as the members
+//! so a dataset of a million images is a list of places. Parts of one file, such as the members
 //! of a shard, share its handle and are read by position: any number of threads may read at once.
 //! What is compressed together with others is an entry of an [`Archive`], which unpacks it.
 

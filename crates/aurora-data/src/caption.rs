@@ -3,7 +3,7 @@
 use aurora_kernels::random::Stream;
 use serde::{Deserialize, Serialize};
 
-/// Words a caption of a picture keeps.
+/// Words a caption of an image keeps.
 pub const MAX_IMAGE_WORDS: usize = 30;
 /// Words a caption of a video keeps.
 pub const MAX_VIDEO_WORDS: usize = 40;

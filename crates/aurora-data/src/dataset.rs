@@ -1,4 +1,4 @@
-//! Pictures and captions ready to be drawn into batches.
+//! Images and captions ready to be drawn into batches.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -17,10 +17,10 @@ use crate::transform::Transform;
 use crate::video::clip;
 use crate::{ByteSource, Error, Image, Media, Result, Sample, Split};
 
-/// When pictures are decoded.
+/// When images are decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Decode {
-    /// All at once, in parallel, when the dataset is made: a picture that does not decode is an
+    /// All at once, in parallel, when the dataset is made: an image that does not decode is an
     /// error then. For what fits in memory.
     #[default]
     AtLoad,
@@ -28,7 +28,7 @@ pub enum Decode {
     OnUse,
 }
 
-/// A sample, its picture perhaps decoded.
+/// A sample, its image perhaps decoded.
 #[derive(Debug)]
 struct Item {
     sample: Sample,
@@ -47,7 +47,7 @@ impl Item {
     }
 }
 
-/// Lets go of a picture's encoded bytes in memory, once it is decoded. Clips keep theirs: only
+/// Lets go of an image's encoded bytes in memory, once it is decoded. Clips keep theirs: only
 /// their first frame is.
 fn release(media: &mut Media) {
     if let Media::Image(content @ ByteSource::Memory(_)) = media {
@@ -55,7 +55,7 @@ fn release(media: &mut Media) {
     }
 }
 
-/// An ordered list of captioned pictures. Cheap to clone; parts of it share the pictures.
+/// An ordered list of captioned images. Cheap to clone; parts of it share the images.
 #[derive(Debug, Clone)]
 pub struct Dataset {
     items: Arc<Vec<Item>>,
@@ -64,15 +64,15 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// From samples. Pictures of one concept get one id; one without a concept has its own.
+    /// From samples. Images of one concept get one id; one without a concept has its own.
     ///
     /// # Errors
-    /// When there is no sample; with [`Decode::AtLoad`] when a picture does not decode.
+    /// When there is no sample; with [`Decode::AtLoad`] when an image does not decode.
     pub fn new(samples: Vec<Sample>, decode: Decode) -> Result<Self> {
         Self::new_with(samples, decode, &SkipLog::default())
     }
 
-    /// The same; with [`Decode::AtLoad`], `skips` decides about pictures that do not decode.
+    /// The same; with [`Decode::AtLoad`], `skips` decides about images that do not decode.
     ///
     /// # Errors
     /// As [`Self::new`], with a policy that stops; when nothing is left.
@@ -111,7 +111,7 @@ impl Dataset {
             items.push(Item { sample, image, concept });
         }
         if items.is_empty() {
-            return Err(empty("no picture of it decodes"));
+            return Err(empty("no image of it decodes"));
         }
         let rows = (0..items.len()).collect();
         Ok(Self { items: Arc::new(items), rows: Arc::new(rows) })
@@ -144,11 +144,11 @@ impl Dataset {
         Self { items: Arc::clone(&self.items), rows: Arc::new(rows) }
     }
 
-    /// The dataset with every picture decoded and scaled to a square once, so that the
+    /// The dataset with every image decoded and scaled to a square once, so that the
     /// transforms have nothing to scale.
     ///
     /// # Errors
-    /// When a picture does not decode or `size` is 0.
+    /// When an image does not decode or `size` is 0.
     pub fn resized(&self, size: usize) -> Result<Self> {
         let items = (0..self.len())
             .into_par_iter()
@@ -164,7 +164,7 @@ impl Dataset {
         Ok(Self { items: Arc::new(items), rows: Arc::new(rows) })
     }
 
-    /// Whether every picture is decoded and in memory.
+    /// Whether every image is decoded and in memory.
     pub fn is_decoded(&self) -> bool {
         self.rows.iter().all(|&row| self.items.get(row).is_some_and(|item| item.image.is_some()))
     }
@@ -184,7 +184,7 @@ impl Dataset {
         item.ok_or(Error::OutOfRange { index, count: self.len() })
     }
 
-    /// A sample. Where the picture was decoded at load, its encoded bytes are gone from memory.
+    /// A sample. Where the image was decoded at load, its encoded bytes are gone from memory.
     ///
     /// # Errors
     /// When `index` is past the end.
@@ -211,10 +211,10 @@ impl Dataset {
         items.map(|item| item.concept).collect()
     }
 
-    /// A decoded picture; of a clip, its first frame.
+    /// A decoded image; of a clip, its first frame.
     ///
     /// # Errors
-    /// When `index` is past the end or the picture does not decode.
+    /// When `index` is past the end or the image does not decode.
     pub fn image(&self, index: usize) -> Result<Cow<'_, Image>> {
         let item = self.item(index)?;
         match &item.image {
@@ -257,18 +257,18 @@ impl Dataset {
         out
     }
 
-    /// The pictures of `indices` as (batch, 3, size, size) f32, normalised; computed in parallel.
+    /// The images of `indices` as (batch, 3, size, size) f32, normalised; computed in parallel.
     /// Meant for transforms that draw no random numbers.
     ///
     /// # Errors
-    /// When an index is past the end or a picture does not decode.
+    /// When an index is past the end or an image does not decode.
     pub fn images(&self, indices: &[usize], transform: &dyn Transform) -> Result<Tensor> {
         let size = transform.size();
         let mut out = vec![0f32; indices.len() * 3 * size * size];
         if out.is_empty() {
             return Err(Error::Empty {
-                what: "the batch of pictures".to_string(),
-                reason: format!("{} pictures of {size} pixels were asked for", indices.len()),
+                what: "the batch of images".to_string(),
+                reason: format!("{} images of {size} pixels were asked for", indices.len()),
             });
         }
         out.par_chunks_mut(3 * size * size).zip(indices).try_for_each(|(out, &index)| {

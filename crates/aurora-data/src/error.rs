@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 /// The result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// An error that names the shard or folder, the picture, and what was expected of it.
+/// An error that names the shard or folder, the image, and what was expected of it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     // What the disk says.
     /// No such shard or folder.
-    #[error("no shard, folder or annotations at {}; a shard is a .tar or .tar.gz file, a folder holds PNG, JPEG or WebP pictures, annotations are .json, .jsonl, .csv or .tsv", path.display())]
+    #[error("no shard, folder or annotations at {}; a shard is a .tar or .tar.gz file, a folder holds PNG, JPEG or WebP images, annotations are .json, .jsonl, .csv or .tsv", path.display())]
     Missing {
         /// The path as given.
         path: PathBuf,
@@ -41,8 +41,8 @@ pub enum Error {
         /// What is wrong, and the way out.
         reason: String,
     },
-    /// A folder without one picture in it.
-    #[error("{} holds no picture (looked below it for PNG, JPEG and WebP files, by content)", path.display())]
+    /// A folder without one image in it.
+    #[error("{} holds no image (looked below it for PNG, JPEG and WebP files, by content)", path.display())]
     EmptyFolder {
         /// The folder.
         path: PathBuf,
@@ -67,51 +67,51 @@ pub enum Error {
         /// What was missing.
         reason: String,
     },
-    /// A shard without one picture.
-    #[error("shard {shard} holds no picture")]
+    /// A shard without one image.
+    #[error("shard {shard} holds no image")]
     EmptyShard {
         /// The shard.
         shard: String,
     },
-    /// A picture that nothing says anything about.
+    /// An image that nothing says anything about.
     #[error(
-        "{shard}: picture {key} has no caption; put it in {key}.json (\"caption\" or \"captions\") or {key}.txt (one a line)"
+        "{shard}: image {key} has no caption; put it in {key}.json (\"caption\" or \"captions\") or {key}.txt (one a line)"
     )]
     NoCaption {
         /// The shard or folder.
         shard: String,
-        /// The picture's key.
+        /// The image's key.
         key: String,
     },
-    /// A picture without the question, or the question without the answer, that a task is about.
+    /// An image without the question, or the question without the answer, that a task is about.
     #[error(
-        "{shard}: picture {key} has no {what}; put \"question\" and \"answers\" in {key}.json, or take another split"
+        "{shard}: image {key} has no {what}; put \"question\" and \"answers\" in {key}.json, or take another split"
     )]
     NotAsked {
         /// The shard or folder.
         shard: String,
-        /// The picture's key.
+        /// The image's key.
         key: String,
         /// The question, or its answers.
         what: &'static str,
     },
-    /// A caption whose picture is not there.
-    #[error("{shard}: caption {key} has no picture ({key}.webp, .png, .jpg or .jpeg)")]
+    /// A caption whose image is not there.
+    #[error("{shard}: caption {key} has no image ({key}.webp, .png, .jpg or .jpeg)")]
     NoImage {
         /// The shard or folder.
         shard: String,
         /// The caption's key.
         key: String,
     },
-    /// Two pictures of one key.
-    #[error("{shard}: picture {key} is there twice")]
+    /// Two images of one key.
+    #[error("{shard}: image {key} is there twice")]
     Duplicate {
         /// The shard or folder.
         shard: String,
         /// The key.
         key: String,
     },
-    /// The words beside a picture are not as they should be.
+    /// The words beside an image are not as they should be.
     #[error("{shard}: {file} cannot be used: {reason}")]
     Record {
         /// The shard or folder.
@@ -121,12 +121,12 @@ pub enum Error {
         /// What is wrong, and where.
         reason: String,
     },
-    /// A picture that is none.
-    #[error("{shard}: picture {key} does not decode: {reason}")]
+    /// An image that is none.
+    #[error("{shard}: image {key} does not decode: {reason}")]
     Decode {
         /// The shard or folder.
         shard: String,
-        /// The picture's key.
+        /// The image's key.
         key: String,
         /// What the decoder said.
         reason: String,
@@ -154,7 +154,7 @@ pub enum Error {
     },
     /// More than the policy allows was left out.
     #[error(
-        "{skipped} broken pictures or records were left out already, and no more than {limit} may be; the next: {last}"
+        "{skipped} broken images or records were left out already, and no more than {limit} may be; the next: {last}"
     )]
     TooManySkipped {
         /// How many were left out.
@@ -230,8 +230,8 @@ pub enum Error {
         /// What it may be.
         allowed: &'static str,
     },
-    /// A picture could not be scaled.
-    #[error("cannot scale a {width} x {height} picture to {size} x {size}: {reason}")]
+    /// An image could not be scaled.
+    #[error("cannot scale a {width} x {height} image to {size} x {size}: {reason}")]
     Resize {
         /// Width in pixels.
         width: usize,
@@ -266,7 +266,7 @@ impl Error {
         Self::Row { file: file.to_path_buf(), place, reason: quoting(reason) }
     }
 
-    /// Whether the error is about one picture or record, without which the rest can be used.
+    /// Whether the error is about one image or record, without which the rest can be used.
     pub fn is_of_one_sample(&self) -> bool {
         matches!(
             self,

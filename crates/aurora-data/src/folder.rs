@@ -1,7 +1,7 @@
-//! A folder of pictures, such as a person has it.
+//! A folder of images, such as a person has it.
 //!
-//! Words stand in a `.txt` (one caption a line) or `.json` beside each picture. A folder with such
-//! a file beside it is a clip, and the pictures in it are its frames: `walk.txt` says what the
+//! Words stand in a `.txt` (one caption a line) or `.json` beside each image. A folder with such
+//! a file beside it is a clip, and the images in it are its frames: `walk.txt` says what the
 //! frames in `walk/` show.
 
 use std::collections::BTreeSet;
@@ -15,30 +15,30 @@ use crate::sample::{Media, Sample};
 use crate::shard::{IMAGE_EXTENSIONS, with_words};
 use crate::{ByteSource, Error, Result};
 
-/// Whether the pictures of a folder need words.
+/// Whether the images of a folder need words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Captions {
-    /// Words are taken where a `.json` or `.txt` of the picture's name lies beside it. For
+    /// Words are taken where a `.json` or `.txt` of the image's name lies beside it. For
     /// searching.
     #[default]
     Optional,
-    /// Every picture has words, and every `.json` and `.txt` a picture. For training.
+    /// Every image has words, and every `.json` and `.txt` an image. For training.
     Required,
 }
 
-/// Reads every PNG, JPEG and WebP picture below `path`, in the order of their paths. A file with a
-/// picture's extension or a picture's first bytes counts as one, and a film (GIF, APNG, animated
-/// WebP, video) where there are words beside it; everything else is left alone. The pictures
+/// Reads every PNG, JPEG and WebP image below `path`, in the order of their paths. A file with an
+/// image's extension or an image's first bytes counts as one, and a video (GIF, APNG, animated
+/// WebP, MP4) where there are words beside it; everything else is left alone. The images
 /// themselves are read when they are asked for.
 ///
 /// # Errors
-/// When the folder is not there or holds no picture, and with [`Captions::Required`] when a
-/// picture or a caption is alone.
+/// When the folder is not there or holds no image, and with [`Captions::Required`] when an
+/// image or a caption is alone.
 pub fn read(path: &Path, captions: Captions) -> Result<Vec<Sample>> {
     read_with(path, captions, &SkipLog::default())
 }
 
-/// The same; what is wrong with single pictures and words, `skips` decides about.
+/// The same; what is wrong with single images and words, `skips` decides about.
 ///
 /// # Errors
 /// As [`read`], with a policy that stops.
@@ -78,7 +78,7 @@ pub fn read_with(path: &Path, captions: Captions, skips: &SkipLog) -> Result<Vec
     Ok(out)
 }
 
-/// A picture or clip with the words beside it.
+/// An image or clip with the words beside it.
 fn sample(
     shard: &Arc<str>,
     root: &Path,
@@ -100,7 +100,7 @@ fn sample(
     Ok(sample)
 }
 
-/// What a file or a clip's folder shows; none if it is neither picture nor film.
+/// What a file or a clip's folder shows; none if it is neither image nor video.
 fn media(path: &Path) -> Result<Option<Media>> {
     if path.is_dir() {
         return frames(path).map(Some);
@@ -108,7 +108,7 @@ fn media(path: &Path) -> Result<Option<Media>> {
     let content = ByteSource::file(path)?;
     let named = extension(path).is_some_and(|e| IMAGE_EXTENSIONS.contains(&e.as_str()));
     Ok(match media_type(&content.head(SNIFF_BYTES)?) {
-        // A film without a picture's name counts where somebody has said something about it.
+        // A video without an image's name counts where somebody has said something about it.
         Some(MediaType::Video) if named || has_words(path) => Some(Media::Video(content)),
         Some(MediaType::Image) => Some(Media::Image(content)),
         _ if named => Some(Media::Image(content)),
@@ -116,10 +116,10 @@ fn media(path: &Path) -> Result<Option<Media>> {
     })
 }
 
-/// The pictures in a folder as the frames of a clip, in the order of the numbers in their names.
+/// The images in a folder as the frames of a clip, in the order of the numbers in their names.
 ///
 /// # Errors
-/// When the folder cannot be read or holds no picture.
+/// When the folder cannot be read or holds no image.
 pub fn frames(folder: &Path) -> Result<Media> {
     let mut found = Vec::new();
     for path in entries(folder)? {
@@ -183,7 +183,7 @@ fn is_words(path: &Path) -> bool {
     matches!(extension(path).as_deref(), Some("json" | "txt"))
 }
 
-/// The name of the words beside a picture or a clip's folder. A folder's name has no extension,
+/// The name of the words beside an image or a clip's folder. A folder's name has no extension,
 /// whatever dots are in it.
 fn words_name(path: &Path, extension: &str) -> PathBuf {
     match (path.is_dir(), path.file_name(), extension) {
@@ -202,7 +202,7 @@ fn has_words(path: &Path) -> bool {
     ["txt", "json"].iter().any(|extension| words_name(path, extension).is_file())
 }
 
-/// The words beside a picture, if they are there.
+/// The words beside an image, if they are there.
 fn beside(image: &Path, extension: &str) -> Result<Option<Vec<u8>>> {
     let path = words_name(image, extension);
     if !path.is_file() {

@@ -1,4 +1,4 @@
-//! Decoded pictures.
+//! Decoded images.
 
 mod decode;
 mod jpeg;
@@ -8,10 +8,10 @@ pub(crate) use decode::{flatten, sniff};
 
 use crate::{DecodeError, Error, Result};
 
-/// The most pixels that [`Image::decode`] decodes; Pillow refuses a picture above the same number.
+/// The most pixels that [`Image::decode`] decodes; Pillow refuses an image above the same number.
 pub const MAX_PIXELS: u64 = 178_956_970;
 
-/// A decoded picture: 8-bit RGB, row by row.
+/// A decoded image: 8-bit RGB, row by row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     width: usize,
@@ -19,7 +19,7 @@ pub struct Image {
     rgb: Vec<u8>,
 }
 
-/// The part of a picture that is cut out before it is scaled, in pixels. What lies outside has no
+/// The part of an image that is cut out before it is scaled, in pixels. What lies outside has no
 /// part in the result, not even at its edge (torchvision's `resized_crop`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Crop {
@@ -42,7 +42,7 @@ impl Image {
 
     /// Decodes JPEG, PNG, WebP or GIF, told apart by content.
     ///
-    /// The picture is as one sees it: oriented and mirrored as its EXIF orientation says, on white where
+    /// The image is as one sees it: oriented and mirrored as its EXIF orientation says, on white where
     /// it is transparent, 8 bits of each colour whatever the file has (grey, palette, 16 bits, CMYK).
     /// Of an animation it is the first frame. Colour profiles are not applied.
     ///
@@ -83,7 +83,7 @@ impl Image {
     /// filter widened when shrinking, as Pillow does it. The aspect ratio is not kept.
     ///
     /// # Errors
-    /// When `size` is 0 or the crop is not inside the picture.
+    /// When `size` is 0 or the crop is not inside the image.
     pub fn resize(&self, size: usize, crop: Option<Crop>) -> Result<Self> {
         let failed =
             |reason: String| Error::Resize { width: self.width, height: self.height, size, reason };
@@ -97,7 +97,7 @@ impl Image {
         };
         if !inside(crop.left, crop.width, self.width) || !inside(crop.top, crop.height, self.height)
         {
-            return Err(failed(format!("{crop:?} is not inside the picture")));
+            return Err(failed(format!("{crop:?} is not inside the image")));
         }
         if crop == whole && (self.width, self.height) == (size, size) {
             return Ok(self.clone());

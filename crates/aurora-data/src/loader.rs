@@ -121,7 +121,7 @@ impl Loader {
     /// Batch number `step`, made here and now.
     ///
     /// # Errors
-    /// When a picture does not decode, or a sample has no caption, and the policy is to stop.
+    /// When an image does not decode, or a sample has no caption, and the policy is to stop.
     pub fn batch(&self, step: u64) -> Result<Batch> {
         self.inner.batch(step)
     }

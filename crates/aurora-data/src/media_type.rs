@@ -1,4 +1,4 @@
-//! What a file is, by its first bytes: a picture, or a film that holds several.
+//! What a file is, by its first bytes: an image, or a video that holds several.
 
 use crate::image::sniff;
 
@@ -9,7 +9,7 @@ pub(crate) const SNIFF_BYTES: usize = 1 << 14;
 /// What can be seen in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MediaType {
-    /// One picture.
+    /// One image.
     Image,
     /// Several frames: GIF, APNG, animated WebP or a video.
     Video,

@@ -1,4 +1,4 @@
-//! What becomes of a run when one of its pictures or records is broken or missing.
+//! What becomes of a run when one of its images or records is broken or missing.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// What to do about a picture or record that cannot be used.
+/// What to do about an image or record that cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnError {
@@ -22,7 +22,7 @@ pub enum OnError {
 /// Something that was left out.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Skipped {
-    /// Which picture or record: shard and key, or file and line.
+    /// Which image or record: shard and key, or file and line.
     pub what: String,
     /// Why it cannot be used.
     pub reason: String,
@@ -60,7 +60,7 @@ impl SkipLog {
     /// Decides about `error`, which `what` met with: to go on without it is `Ok`.
     ///
     /// # Errors
-    /// With [`OnError::Stop`], `error` itself. So too where it is about no single picture or
+    /// With [`OnError::Stop`], `error` itself. So too where it is about no single image or
     /// record (see [`Error::is_of_one_sample`]). With [`OnError::Skip`], when more than the limit
     /// would be left out.
     pub fn handle(&self, what: impl Into<String>, error: Error) -> Result<()> {
@@ -113,7 +113,7 @@ mod tests {
     fn stop_gives_the_error_back() {
         let skips = SkipLog::new(OnError::Stop, 10);
         let error = skips.handle("s: 1", broken("1")).unwrap_err();
-        assert!(error.to_string().contains("picture 1 does not decode: cut"), "{error}");
+        assert!(error.to_string().contains("image 1 does not decode: cut"), "{error}");
         assert!(skips.is_empty());
     }
 
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(what, ["s: 1", "s: 2"]);
         let error = skips.handle("s: 3", broken("3")).unwrap_err();
         assert!(matches!(error, Error::TooManySkipped { skipped: 2, limit: 2, .. }), "{error}");
-        assert!(error.to_string().contains("picture 3"), "{error}");
+        assert!(error.to_string().contains("image 3"), "{error}");
         skips.handle("s: 1", broken("1")).unwrap();
     }
 

@@ -1,4 +1,4 @@
-//! Questions about pictures, and how much each of their answers weighs.
+//! Questions about images, and how much each of their answers weighs.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ impl fmt::Display for QuestionId {
     }
 }
 
-/// A question about a picture or clip.
+/// A question about an image or clip.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Question {
     /// Its name, for the answers that are handed in.

@@ -1,4 +1,4 @@
-//! One picture with what is said about it, as it lies in a shard or folder.
+//! One image with what is said about it, as it lies in a shard or folder.
 
 use std::fmt;
 use std::str::FromStr;
@@ -53,9 +53,9 @@ impl FromStr for Split {
 /// What there is to see, still encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Media {
-    /// One picture: WebP, PNG or JPEG.
+    /// One image: WebP, PNG or JPEG.
     Image(ByteSource),
-    /// The frames of a clip, in order, each a picture of its own.
+    /// The frames of a clip, in order, each an image of its own.
     Frames(Vec<ByteSource>),
     /// One file that holds several frames: GIF, APNG, animated WebP or a video.
     Video(ByteSource),
@@ -86,23 +86,23 @@ impl Media {
     }
 }
 
-/// A picture or clip, still encoded, with its words.
+/// An image or clip, still encoded, with its words.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     /// Name of the shard or folder, for messages.
     pub shard: Arc<str>,
-    /// The picture's name in it: the path up to the first dot of the file name.
+    /// The image's name in it: the path up to the first dot of the file name.
     pub key: String,
-    /// The picture or clip.
+    /// The image or clip.
     pub media: Media,
-    /// Captions, cleaned (see [`crate::caption::clean`]). A shard's picture has at least one, or a
+    /// Captions, cleaned (see [`crate::caption::clean`]). A shard's image has at least one, or a
     /// question; a folder's may have neither.
     pub captions: Vec<String>,
     /// A question about it.
     pub question: Option<Question>,
     /// Words that add to the captions.
     pub keywords: Vec<String>,
-    /// What the picture shows; pictures of one concept are positives of each other.
+    /// What the image shows; images of one concept are positives of each other.
     pub concept: Option<String>,
     /// The part it belongs to.
     pub split: Option<Split>,
@@ -127,7 +127,7 @@ impl Texts {
     }
 }
 
-/// The JSON beside a picture. Other fields are allowed and ignored.
+/// The JSON beside an image. Other fields are allowed and ignored.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct SampleRecord {
     pub caption: Option<String>,

@@ -1,15 +1,15 @@
 //! Tar shards in the WebDataset layout: files that share a key are one sample.
 //!
-//! `000123.webp` (or `.png`, `.jpg`, `.jpeg`) is the picture, `000123.json` or `000123.txt` its
+//! `000123.webp` (or `.png`, `.jpg`, `.jpeg`) is the image, `000123.json` or `000123.txt` its
 //! words: JSON with `caption` or `captions` and, if there are, `keywords`, `question` with
 //! `question_id`, `answers` and `answer_type`, `concept`, `split` and `source`; text with one
-//! caption a line. A clip is a film (`000123.gif`, `.mp4`, an animated WebP or PNG) or its frames:
+//! caption a line. A clip is a video (`000123.gif`, `.mp4`, an animated WebP or PNG) or its frames:
 //! `000123.000.jpg`, `000123.001.jpg`, in the order of their numbers. Order does not matter, other
 //! files are left alone, and the archive may be gzipped. A shard is checked whole before anything
-//! of it is used: an entry that is cut, an archive without its end, a picture without words and
-//! words without a picture are errors that name the place.
+//! of it is used: an entry that is cut, an archive without its end, an image without words and
+//! words without an image are errors that name the place.
 //!
-//! Of a shard that is not compressed only headers and words are read here. Its pictures stay where
+//! Of a shard that is not compressed only headers and words are read here. Its images stay where
 //! they are until they are asked for, so that a shard may be larger than memory.
 
 mod gzip;
@@ -26,28 +26,28 @@ use crate::on_error::SkipLog;
 use crate::sample::{Media, Sample, SampleRecord};
 use crate::{Error, Result};
 
-/// Extensions that mark a picture in a shard; which format it is, its content says.
+/// Extensions that mark an image in a shard; which format it is, its content says.
 pub(crate) const IMAGE_EXTENSIONS: &[&str] = &["webp", "png", "jpg", "jpeg"];
 
-/// Extensions that mark a film.
+/// Extensions that mark a video.
 pub(crate) const VIDEO_EXTENSIONS: &[&str] =
     &["gif", "apng", "mp4", "mov", "m4v", "webm", "mkv", "avi"];
 
 /// Size of a tar block in bytes.
 const BLOCK: u64 = 512;
 
-/// Most bytes of words beside a picture, and of a name that comes as an entry of its own.
+/// Most bytes of words beside an image, and of a name that comes as an entry of its own.
 const MAX_TEXT_BYTES: u64 = 16 << 20;
 
 /// Reads a shard from disk.
 ///
 /// # Errors
-/// See [`Error`]: missing, truncated, not a tar, a picture or a caption alone, a bad record.
+/// See [`Error`]: missing, truncated, not a tar, an image or a caption alone, a bad record.
 pub fn read(path: &Path) -> Result<Vec<Sample>> {
     read_with(path, &SkipLog::default())
 }
 
-/// The same; what is wrong with single pictures and words, `skips` decides about. A shard that is
+/// The same; what is wrong with single images and words, `skips` decides about. A shard that is
 /// cut is an error whatever it says.
 ///
 /// # Errors

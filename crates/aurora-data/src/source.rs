@@ -1,5 +1,5 @@
-//! Whatever pictures and words come in: a shard, a folder, a file of annotations beside pictures,
-//! or a dataset of Parquet files with the pictures in them.
+//! Whatever images and words come in: a shard, a folder, a file of annotations beside images,
+//! or a dataset of Parquet files with the images in them.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use crate::formats::{self, Format};
 use crate::on_error::SkipLog;
 use crate::{Error, Result, Sample, parquet, shard};
 
-/// Names of the file that says what the pictures of a folder show.
+/// Names of the file that says what the images of a folder show.
 pub const TABLES: &[&str] =
     &["captions.jsonl", "captions.csv", "captions.tsv", "metadata.jsonl", "metadata.csv"];
 
@@ -23,12 +23,12 @@ pub struct ReadOptions {
     pub image_roots: Vec<PathBuf>,
     /// The format of annotations.
     pub format: Format,
-    /// Whether the pictures of a folder need words.
+    /// Whether the images of a folder need words.
     pub captions: Captions,
 }
 
 /// Reads a tar shard, a folder, a file of annotations or a dataset of Parquet files. What is wrong
-/// with single pictures and rows, `skips` decides about.
+/// with single images and rows, `skips` decides about.
 ///
 /// # Errors
 /// Those of [`shard::read`], [`folder::read`] and [`formats::read`]; a Parquet file that is damaged,

@@ -37,7 +37,7 @@ pub struct SpecialTokens {
     pub mask: u32,
     /// `[DEC]`: begins a text to be decoded.
     pub dec: u32,
-    /// `[ENC]`: begins a text to be fused with a picture.
+    /// `[ENC]`: begins a text to be fused with an image.
     pub enc: u32,
 }
 

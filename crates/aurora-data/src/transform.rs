@@ -1,4 +1,4 @@
-//! From a picture to what a vision tower takes: (3, size, size) f32, normalised.
+//! From an image to what a vision tower takes: (3, size, size) f32, normalised.
 
 mod affine;
 mod crop;
@@ -13,12 +13,12 @@ use aurora_kernels::random::Stream;
 
 use crate::{Error, Image, Result};
 
-/// Mean of the red, green and blue channels, of 1, that BLIP's pictures are normalised with.
+/// Mean of the red, green and blue channels, of 1, that BLIP's images are normalised with.
 pub const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// Standard deviation of the red, green and blue channels, of 1.
 pub const STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
-/// Turns a picture into a normalised square.
+/// Turns an image into a normalised square.
 pub trait Transform: Send + Sync {
     /// The side of the square in pixels.
     fn size(&self) -> usize;
@@ -27,7 +27,7 @@ pub trait Transform: Send + Sync {
     /// `stream`.
     ///
     /// # Errors
-    /// When the picture cannot be scaled, or `out` has another length.
+    /// When the image cannot be scaled, or `out` has another length.
     fn apply(&self, image: &Image, stream: &mut Stream, out: &mut [f32]) -> Result<()>;
 }
 

@@ -1,4 +1,4 @@
-//! Cutting pictures into patches.
+//! Cutting images into patches.
 
 use candle_core::{Result, Tensor};
 
@@ -10,7 +10,7 @@ use crate::Error;
 /// No gradient flows to the pixels.
 ///
 /// # Errors
-/// A picture whose sides are not multiples of `patch`.
+/// An image whose sides are not multiples of `patch`.
 pub fn patchify(images: &Tensor, patch: usize) -> Result<Tensor> {
     let (batch, channels, height, width) = images.dims4()?;
     if patch == 0 || height % patch != 0 || width % patch != 0 {

@@ -8,13 +8,13 @@ const VALUE: u64 = 4;
 /// What one step of retrieval looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchShape {
-    /// Pictures, or frames of all clips.
-    pub pictures: usize,
+    /// Images, or frames of all clips.
+    pub images: usize,
     /// Texts that are read alone.
     pub texts: usize,
     /// Tokens of a text, padding included.
     pub length: usize,
-    /// Texts that are read looking at a picture.
+    /// Texts that are read looking at an image.
     pub pairs: usize,
 }
 
@@ -41,9 +41,9 @@ impl BatchShape {
         let alone = 14 * text.hidden_size + 2 * text.intermediate_size;
         // Cross-attention: queries (2), attention (2), output, sum and norm (3). A gate: two branches of two, two sums.
         let fused = alone + (if adapter_config.gated_query { 13 } else { 7 }) * text.hidden_size;
-        let picture_tokens = self.pictures * vision.tokens();
-        let states = count(picture_tokens, vision.num_hidden_layers, block)
-            + count(picture_tokens, text.num_hidden_layers, 2 * text.hidden_size) // keys and values for the texts
+        let image_tokens = self.images * vision.tokens();
+        let states = count(image_tokens, vision.num_hidden_layers, block)
+            + count(image_tokens, text.num_hidden_layers, 2 * text.hidden_size) // keys and values for the texts
             + count(self.texts * self.length, text.num_hidden_layers, alone)
             + count(self.pairs * self.length, text.num_hidden_layers, fused);
         let has_delta = !matches!(adapter_config.kind, AdapterKind::Ia3 | AdapterKind::Bottleneck);
@@ -79,7 +79,7 @@ mod tests {
     fn loss(backbone: &Backbone, bound: &BoundModel, work: &BatchShape) -> Tensor {
         let (blip, device) = (backbone.model().unwrap(), &Device::Cpu);
         let side = backbone.config.vision.image_size;
-        let images = Tensor::ones((work.pictures, 3, side, side), DType::F32, device).unwrap();
+        let images = Tensor::ones((work.images, 3, side, side), DType::F32, device).unwrap();
         let states = blip.encode_image(&images, bound).unwrap();
         let text = |rows: usize| {
             let ids = Tensor::zeros((rows, work.length), DType::U32, device).unwrap();
@@ -89,7 +89,7 @@ mod tests {
             (ids, Tensor::from_vec(mask, (rows, work.length), device).unwrap())
         };
         let keys = blip.encode_kv(&states, bound).unwrap();
-        let rows: Vec<u32> = (0..work.pairs).map(|pair| (pair % work.pictures) as u32).collect();
+        let rows: Vec<u32> = (0..work.pairs).map(|pair| (pair % work.images) as u32).collect();
         let ((ids, mask), (pair_ids, pair_mask)) = (text(work.texts), text(work.pairs));
         let alone = blip.encode_text_cls(&ids, &mask, bound).unwrap();
         let seen = CrossAttention::new(&keys).rows(rows);
@@ -105,8 +105,8 @@ mod tests {
         (config.vision.num_hidden_layers, config.text.num_hidden_layers) = (4, 4);
         let backbone = Backbone::random(config.clone(), 1, &Device::Cpu).unwrap();
         for work in [
-            BatchShape { pictures: 6, texts: 6, length: 6, pairs: 6 },
-            BatchShape { pictures: 2, texts: 9, length: 8, pairs: 27 },
+            BatchShape { images: 6, texts: 6, length: 6, pairs: 6 },
+            BatchShape { images: 2, texts: 9, length: 8, pairs: 27 },
         ] {
             let adapter_config = AdapterConfig::new(AdapterKind::Cp, Variant::Paper, 2);
             let tuned =
@@ -131,7 +131,7 @@ mod tests {
     fn of_blip_base() {
         let mut config = blip_base();
         (config.vision.image_size, config.vision.patch_size) = (384, 16);
-        let work = BatchShape { pictures: 16, texts: 0, length: 30, pairs: 0 };
+        let work = BatchShape { images: 16, texts: 0, length: 30, pairs: 0 };
         let mut adapter_config = AdapterConfig::new(AdapterKind::Bottleneck, Variant::Paper, 2);
         let states = 16 * 577 * 12 * (18 * 768 + 2 * 768) * 4;
         assert_eq!(work.graph_bytes(&config, &adapter_config).unwrap(), states);

@@ -47,7 +47,7 @@ pub struct BoundModel {
     pub(crate) frame_aware: FrameAware,
     /// How deltas are computed: side by side with the frozen map, or formed once into its weight.
     pub mode: DeltaMode,
-    /// The precision of the products inside of the towers, of linear maps, of attention inside of pictures and of
+    /// The precision of the products inside of the towers, of linear maps, of attention inside of images and of
     /// attention whose maps are folded in. Heads, other attention and all else are f32.
     pub precision: Precision,
     /// What the passes keep for a backward pass, and how long merged weights live.
@@ -138,7 +138,7 @@ impl Blip {
         self.decoder.as_ref().ok_or_else(|| lacking("text decoder"))
     }
 
-    /// Pictures (batch, 3, size, size), normalised, to token states (batch, tokens, vision width).
+    /// Images (batch, 3, size, size), normalised, to token states (batch, tokens, vision width).
     pub fn encode_image(&self, images: &Tensor, bound: &BoundModel) -> Result<Tensor> {
         self.vision.forward(images, bound)
     }
@@ -168,13 +168,13 @@ impl Blip {
         self.encoder()?.forward(ids, inputs, bound)
     }
 
-    /// The cross-attention keys and values of pictures for the text encoder, from their token states: once per picture,
+    /// The cross-attention keys and values of images for the text encoder, from their token states: once per image,
     /// however many texts look at it.
     pub fn encode_kv(&self, image_states: &Tensor, bound: &BoundModel) -> Result<EncoderKv> {
         self.encoder()?.encode_kv(image_states, None, bound)
     }
 
-    /// The same for pictures that few words look at: no keys and values are computed, every layer folds the maps to
+    /// The same for images that few words look at: no keys and values are computed, every layer folds the maps to
     /// them into its queries and outputs. For passes without gradient, on the CPU, without weights of frames. Cheaper
     /// where [`Self::prefers_absorbed`] says so.
     ///
@@ -185,13 +185,13 @@ impl Blip {
     }
 
     /// Whether [`Self::lazy_kv`] takes fewer operations than [`Self::encode_kv`] where `tokens` tokens of texts
-    /// look at `pictures` pictures: each token costs as much as it has heads, each picture as much as it has columns.
-    pub fn prefers_absorbed(&self, tokens: usize, pictures: usize) -> bool {
+    /// look at `images` images: each token costs as much as it has heads, each image as much as it has columns.
+    pub fn prefers_absorbed(&self, tokens: usize, images: usize) -> bool {
         let text = &self.config.text;
-        text.num_attention_heads * tokens < text.hidden_size * pictures
+        text.num_attention_heads * tokens < text.hidden_size * images
     }
 
-    /// Texts looking at pictures: ids and mask (batch, length) to (batch, length, text width). The first token of
+    /// Texts looking at images: ids and mask (batch, length) to (batch, length, text width). The first token of
     /// every text is read as `[ENC]`. Padding has states too, as in [`Self::encode_text`].
     pub fn fuse(
         &self,
@@ -240,7 +240,7 @@ impl Blip {
         self.encoder()?.forward(&ids, inputs, bound)
     }
 
-    /// The cross-attention keys and values of what the decoder looks at: the token states of pictures, or those of
+    /// The cross-attention keys and values of what the decoder looks at: the token states of images, or those of
     /// questions where `mask` (questions, tokens) is one.
     pub fn encode_decoder_kv(
         &self,
@@ -325,7 +325,7 @@ impl BoundModel {
         self.heads.as_ref().ok_or_else(|| lacking("projections and matching head"))
     }
 
-    /// Picture token states to features of unit length: (batch, tokens, vision width) to (batch, projection).
+    /// Image token states to features of unit length: (batch, tokens, vision width) to (batch, projection).
     pub fn image_features(&self, states: &Tensor) -> Result<Tensor> {
         self.image_cls_features(&cls(states)?)
     }

@@ -5,7 +5,7 @@ use crate::{Error, Result};
 /// Sizes of the vision transformer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VisionConfig {
-    /// Side of the square picture, in pixels.
+    /// Side of the square image, in pixels.
     pub image_size: usize,
     /// Side of a square patch, in pixels; divides `image_size`.
     pub patch_size: usize,
@@ -50,7 +50,7 @@ pub struct TextConfig {
     pub max_position_embeddings: usize,
     /// Epsilon of every layer norm (1e-12 in BERT).
     pub layer_norm_eps: f64,
-    /// The token that stands first in a text that is fused with a picture.
+    /// The token that stands first in a text that is fused with an image.
     pub enc_token_id: u32,
 }
 
@@ -68,12 +68,12 @@ pub struct DecoderTokens {
 /// What a BLIP model is for, which decides what it has beside its vision tower.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Architecture {
-    /// A text encoder that can look at pictures, two projections, a matching head.
+    /// A text encoder that can look at images, two projections, a matching head.
     #[default]
     Retrieval,
-    /// A text encoder that looks at pictures, and a decoder that looks at the question's states.
+    /// A text encoder that looks at images, and a decoder that looks at the question's states.
     QuestionAnswering(DecoderTokens),
-    /// A decoder that looks at pictures.
+    /// A decoder that looks at images.
     Captioning(DecoderTokens),
 }
 

@@ -5,20 +5,20 @@ use aurora_kernels::AttentionOptions;
 use candle_core::{DType, Tensor};
 use std::sync::Arc;
 
-/// The keys and values of a batch of pictures (or questions) for every fusion layer, computed once and shared by every
+/// The keys and values of a batch of images (or questions) for every fusion layer, computed once and shared by every
 /// text that looks at them.
 #[derive(Debug, Clone)]
 pub struct EncoderKv {
     pub(crate) layers: Vec<KvSource>,
-    pub(crate) mask: Option<Tensor>, // (pictures, picture tokens), added to scores
+    pub(crate) mask: Option<Tensor>, // (images, image tokens), added to scores
 }
 
 /// What a fusion layer looks at.
 #[derive(Debug, Clone)]
 pub(crate) enum KvSource {
-    /// Keys and values: (pictures, picture tokens, width).
+    /// Keys and values: (images, image tokens, width).
     Projected(Tensor, Tensor),
-    /// What they would be made of, the layer's maps folded into queries and outputs: (pictures, picture tokens, width
+    /// What they would be made of, the layer's maps folded into queries and outputs: (images, image tokens, width
     /// of what is seen).
     Lazy(Tensor),
 }
@@ -32,12 +32,12 @@ impl KvSource {
 }
 
 impl EncoderKv {
-    /// Number of pictures.
-    pub fn pictures(&self) -> usize {
+    /// Number of images.
+    pub fn images(&self) -> usize {
         self.layers.first().map_or(0, |source| source.tensor().dims()[0])
     }
 
-    /// The same with nothing to be seen where `mask` (pictures, picture tokens) is zero. Not for
+    /// The same with nothing to be seen where `mask` (images, image tokens) is zero. Not for
     /// [`crate::Blip::lazy_kv`], which hides nothing.
     pub fn with_mask(mut self, mask: &Tensor) -> Result<Self> {
         if let Some(source) = self.layers.first() {
@@ -56,12 +56,12 @@ pub struct CrossAttention<'a> {
 }
 
 impl<'a> CrossAttention<'a> {
-    /// Text b looks at picture b.
+    /// Text b looks at image b.
     pub fn new(keys: &'a EncoderKv) -> Self {
         Self { keys, rows: None, key_scale: None }
     }
 
-    /// Text b looks at picture `rows[b]`.
+    /// Text b looks at image `rows[b]`.
     pub fn rows(mut self, rows: impl Into<Arc<[u32]>>) -> Self {
         self.rows = Some(rows.into());
         self

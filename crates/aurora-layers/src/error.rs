@@ -45,7 +45,7 @@ pub enum Error {
     /// An adapter was made for other base weights.
     #[error(
         "the adapter in {path} was made for a backbone with fingerprint {expected}, but this backbone has {found}; \
-         load it on the backbone, and for the picture size, that it was trained with"
+         load it on the backbone, and for the image size, that it was trained with"
     )]
     OtherBackbone {
         /// The adapter folder.

@@ -31,7 +31,7 @@ struct Draft {
     row: u32,
 }
 
-/// The drafts for one picture (or question).
+/// The drafts for one image (or question).
 #[derive(Debug, Default)]
 struct Beam {
     live: Vec<Draft>,
@@ -39,7 +39,7 @@ struct Beam {
 }
 
 impl Blip {
-    /// Writes a text for each picture (or question) of `keys`, which come from [`Blip::encode_decoder_kv`].
+    /// Writes a text for each image (or question) of `keys`, which come from [`Blip::encode_decoder_kv`].
     ///
     /// Every text begins with `[DEC]` and the ids of `prompt`; the result is what follows, without the end token.
     ///
@@ -59,7 +59,7 @@ impl Blip {
                 return Err(Error::config(field, value, "must be at least 1"));
             }
         }
-        let texts = keys.pictures();
+        let texts = keys.images();
         let device = self.decoder()?.tower.words().device().clone();
         let opening: Vec<u32> =
             std::iter::once(tokens.start_token_id).chain(prompt.iter().copied()).collect();
@@ -180,16 +180,16 @@ fn best_words(scores: &[f32], count: usize) -> Vec<u32> {
     words
 }
 
-/// The rows of the next pass: for each live draft its row in the last pass, its newest word, and its picture.
+/// The rows of the next pass: for each live draft its row in the last pass, its newest word, and its image.
 fn rows(beams: &mut [Beam]) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
-    let (mut parents, mut words, mut pictures) = (Vec::new(), Vec::new(), Vec::new());
-    for (picture, beam) in (0u32..).zip(beams) {
+    let (mut parents, mut words, mut images) = (Vec::new(), Vec::new(), Vec::new());
+    for (image, beam) in (0u32..).zip(beams) {
         for draft in &mut beam.live {
             parents.push(draft.row);
             words.push(draft.words.last().copied().unwrap_or_default());
-            pictures.push(picture);
+            images.push(image);
             draft.row = parents.len() as u32 - 1;
         }
     }
-    (parents, words, pictures)
+    (parents, words, images)
 }

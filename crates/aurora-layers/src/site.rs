@@ -38,7 +38,7 @@ impl Tower {
     }
 }
 
-/// The text towers of a model, each with the width of what its cross-attention looks at: picture tokens, or, for the
+/// The text towers of a model, each with the width of what its cross-attention looks at: image tokens, or, for the
 /// decoder of a question answering model, the question's states.
 pub(crate) fn text_towers(config: &BlipConfig) -> Vec<(Tower, usize)> {
     let (vision, text) = (config.vision.hidden_size, config.text.hidden_size);

@@ -1,4 +1,4 @@
-//! The text transformer: BERT layers, each with an optional cross-attention to a picture's tokens.
+//! The text transformer: BERT layers, each with an optional cross-attention to an image's tokens.
 
 use crate::cross_attention::{EncoderKv, KvSource, Pooling, TextInputs, additive};
 use crate::gradient_checkpoint::{GradientCheckpointing, MapTensors, TensorMapper, checkpointed};
@@ -30,7 +30,7 @@ struct Layer {
     norm: LayerNorm,
 }
 
-/// A text tower of BLIP: as encoder (text alone), as fusion encoder (text looking at a picture), as decoder.
+/// A text tower of BLIP: as encoder (text alone), as fusion encoder (text looking at an image), as decoder.
 #[derive(Debug, Clone)]
 pub(crate) struct TextTower {
     config: TextConfig,
@@ -174,8 +174,8 @@ impl TextTower {
         &self.words
     }
 
-    /// The cross-attention keys and values of what is looked at: states (pictures, tokens, seen width), all of it or
-    /// where `mask` (pictures, tokens) is one.
+    /// The cross-attention keys and values of what is looked at: states (images, tokens, seen width), all of it or
+    /// where `mask` (images, tokens) is one.
     pub(crate) fn encode_kv(
         &self,
         states: &Tensor,
@@ -381,7 +381,7 @@ impl Layer {
     }
 }
 
-/// The first token's state of each text or picture: (batch, tokens, width) to (batch, width).
+/// The first token's state of each text or image: (batch, tokens, width) to (batch, width).
 pub fn cls(states: &Tensor) -> Result<Tensor> {
     Ok(states.narrow(D::Minus2, 0, 1)?.squeeze(D::Minus2)?.contiguous()?)
 }

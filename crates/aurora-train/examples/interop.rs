@@ -9,8 +9,8 @@
 //! MODEL is a Hugging Face folder. INPUTS is a safetensors file with `pixel_values` (batch, 3, size, size) f32, of any
 //! size that the patches divide, and `input_ids`, `attention_mask` (batch, length) i64; for question answering also
 //! `decoder_input_ids`, `decoder_attention_mask` of the answers. OUTPUTS gets what the model is for: `vision` (batch,
-//! tokens, width), the picture states; `itc` (batch, batch), cosines of every picture with every text; `itm` (batch, 2),
-//! the logits of picture and text b belonging together; `logits` (batch, length, words); `loss` (1), the mean over
+//! tokens, width), the image states; `itc` (batch, batch), cosines of every image with every text; `itm` (batch, 2),
+//! the logits of image and text b belonging together; `logits` (batch, length, words); `loss` (1), the mean over
 //! words; `generated` (batch, 8) i64, greedily, padded with `[PAD]`.
 
 #![allow(clippy::print_stderr, reason = "an example that is run by hand")]
@@ -90,7 +90,7 @@ fn write(model: &str, folder: &str) -> Result<()> {
     Ok(backbone.write_hugging_face(Path::new(folder), Some(SHARD))?)
 }
 
-/// The model for pictures of the inputs' size, and the inputs.
+/// The model for images of the inputs' size, and the inputs.
 fn read(model: &str, inputs: &str) -> Result<(Backbone, Tensors)> {
     let inputs = read_tensors(Path::new(inputs), DType::F32, &Device::Cpu)?;
     let size = named(&inputs, "pixel_values")?.dim(3)?;

@@ -1,7 +1,7 @@
-//! Learns a projection of picture features onto text features with the contrastive loss, a feature
+//! Learns a projection of image features onto text features with the contrastive loss, a feature
 //! queue and AdamW, and measures recall before and after, without any model.
 //!
-//! Texts are random vectors; a picture is its text through a fixed random map, plus noise. Run it
+//! Texts are random vectors; an image is its text through a fixed random map, plus noise. Run it
 //! with `cargo run --release -p aurora-train --example projection`.
 #![allow(clippy::print_stdout)] // It is there to show something.
 
@@ -17,7 +17,7 @@ use candle_core::{Device, Tensor, Var};
 const PAIRS: usize = 600;
 const TRAINED: usize = 400;
 const BATCH: usize = 50;
-const PICTURE: usize = 48;
+const IMAGE: usize = 48;
 const TEXT: usize = 32;
 const SEED: u64 = 1;
 
@@ -26,11 +26,11 @@ fn unit(features: &Tensor) -> Result<Tensor> {
     Ok(features.broadcast_div(&norm)?)
 }
 
-fn report(pictures: &Tensor, texts: &Tensor, map: &Tensor) -> Result<RetrievalReport> {
+fn report(images: &Tensor, texts: &Tensor, map: &Tensor) -> Result<RetrievalReport> {
     // Pairs that were not trained on.
     let held_out = |t: &Tensor| t.narrow(0, TRAINED, PAIRS - TRAINED);
-    let pictures = unit(&held_out(pictures)?.matmul(map)?)?; // (200, TEXT)
-    let similarity = pictures.matmul(&held_out(texts)?.t()?)?; // (200, 200)
+    let images = unit(&held_out(images)?.matmul(map)?)?; // (200, TEXT)
+    let similarity = images.matmul(&held_out(texts)?.t()?)?; // (200, 200)
     let ids: Vec<i64> = (TRAINED as i64..PAIRS as i64).collect();
     RetrievalReport::from_similarity(&similarity, &ids, &ids)
 }
@@ -41,10 +41,10 @@ fn main() -> Result<()> {
         Stream::new(SEED, what, 0, 0).normal_tensor((rows, columns), std)
     };
     let texts = unit(&draw("texts", PAIRS, TEXT, 1.0)?)?;
-    let hidden = draw("hidden map", TEXT, PICTURE, 1.0)?;
-    let pictures = (texts.matmul(&hidden)? + draw("noise", PAIRS, PICTURE, 2.0)?)?;
+    let hidden = draw("hidden map", TEXT, IMAGE, 1.0)?;
+    let images = (texts.matmul(&hidden)? + draw("noise", PAIRS, IMAGE, 2.0)?)?;
 
-    let map = Var::from_tensor(&draw("start", PICTURE, TEXT, 0.1)?)?;
+    let map = Var::from_tensor(&draw("start", IMAGE, TEXT, 0.1)?)?;
     let parameters = vec![Parameter::new("map", map.clone(), "heads")];
     let groups = vec![Group::new("heads", 1e-2, 0.01)];
     let mut optimizer = AdamW::new(parameters, groups, AdamWOptions::default())?;
@@ -58,11 +58,11 @@ fn main() -> Result<()> {
     let mut queue = FeatureQueue::new(TEXT, 200, &device)?;
     let temperature = Tensor::new(0.07f32, &device)?;
 
-    let before = report(&pictures, &texts, &map)?;
+    let before = report(&images, &texts, &map)?;
     for step in 0..schedule.steps {
         let start = step as usize * BATCH % TRAINED;
         let ids: Vec<i64> = (start as i64..(start + BATCH) as i64).collect();
-        let image = unit(&pictures.narrow(0, start, BATCH)?.matmul(&map)?)?; // (BATCH, TEXT)
+        let image = unit(&images.narrow(0, start, BATCH)?.matmul(&map)?)?; // (BATCH, TEXT)
         let text = texts.narrow(0, start, BATCH)?;
         let view = queue.filled()?;
         let output = itc_loss(&ItcInput {
@@ -82,9 +82,9 @@ fn main() -> Result<()> {
             println!("step {step}: loss {:.3}, norm {norm:.3}", output.loss.to_scalar::<f32>()?);
         }
     }
-    let after = report(&pictures, &texts, &map)?;
+    let after = report(&images, &texts, &map)?;
     for (name, report) in [("before", before), ("after", after)] {
-        println!("{name}: R@1 {:.1} % by picture, {:.1} % by text", report.i2t.r1, report.t2i.r1);
+        println!("{name}: R@1 {:.1} % by image, {:.1} % by text", report.i2t.r1, report.t2i.r1);
     }
     Ok(())
 }

@@ -78,9 +78,9 @@ pub struct Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Task {
-    /// Pictures or clips are found by texts, and texts by them.
+    /// Images or clips are found by texts, and texts by them.
     Retrieval,
-    /// Questions about pictures or clips are answered.
+    /// Questions about images or clips are answered.
     Vqa,
 }
 
@@ -157,7 +157,7 @@ pub struct ModelSection {
     pub backbone: String,
     /// `auto`, what lies beside the weights, or a file.
     pub tokenizer: String,
-    /// Side of the pictures in pixels, 0 for the backbone's own.
+    /// Side of the images in pixels, 0 for the backbone's own.
     pub image_size: usize,
     /// Where question answering takes its decoder from.
     pub decoder: DecoderSource,
@@ -174,7 +174,7 @@ pub enum DecoderSource {
 }
 
 impl ModelSection {
-    /// The backbone at this path as it is: its own vocabulary, its own picture size.
+    /// The backbone at this path as it is: its own vocabulary, its own image size.
     pub fn of(backbone: &str) -> Self {
         Self {
             backbone: backbone.to_owned(),
@@ -189,7 +189,7 @@ impl ModelSection {
         (self.tokenizer != AUTO).then(|| Path::new(&self.tokenizer))
     }
 
-    /// The side of the pictures, where it is not the backbone's own.
+    /// The side of the images, where it is not the backbone's own.
     pub fn other_image_size(&self) -> Option<usize> {
         (self.image_size > 0).then_some(self.image_size)
     }
@@ -229,7 +229,7 @@ const FIELDS: &[Field] = &[
     Field {
         key: "task",
         value_type: ValueType::Choice(Task::NAMES),
-        doc: "What is learned: retrieval (pictures or clips by texts and the other way round) or vqa (questions about them).",
+        doc: "What is learned: retrieval (images or clips by texts and the other way round) or vqa (questions about them).",
     },
     Field { key: "device", value_type: schema::DEVICE, doc: schema::DEVICE_DOC },
     Field {
@@ -255,7 +255,7 @@ const FIELDS: &[Field] = &[
     Field {
         key: "model.image_size",
         value_type: ValueType::Count(0, 4096),
-        doc: "Side of the pictures in pixels, 0 for the backbone's own; position embeddings are resized to fit.",
+        doc: "Side of the images in pixels, 0 for the backbone's own; position embeddings are resized to fit.",
     },
     Field {
         key: "model.decoder",

@@ -1,10 +1,10 @@
-//! Pretraining of a small backbone, from random weights, on pictures and captions and two teachers.
+//! Pretraining of a small backbone, from random weights, on images and captions and two teachers.
 //!
-//! Contrastive learning from scratch on a few thousand pictures stays near chance. Regressing both towers to the
+//! Contrastive learning from scratch on a few thousand images stays near chance. Regressing both towers to the
 //! features of teachers that have seen more makes it work: `loss = ITC + ITM + image_cosine (1 - cos(image, teacher)) +
 //! image_nce InfoNCE(image, teacher) + patch_distill_weight (1 - cos(patch, teacher's part)) + text_cosine (1 - cos(text,
 //! teacher)) + joint_weight (1 - cos(feature, place in the joint space))`, the last for both towers, where the contrastive
-//! targets are soft by the text teacher's similarities, and pictures and texts that stand alone join the regressions.
+//! targets are soft by the text teacher's similarities, and images and texts that stand alone join the regressions.
 //! The maps to the teachers' own spaces are thrown away afterwards.
 
 pub mod loader;
@@ -172,7 +172,7 @@ impl Pretrainer {
         let toward = |x: &Tensor, [weight, bias]: &[Var; 2]| -> Result<Tensor> {
             normalize(&linear(x, weight.as_tensor(), Some(bias.as_tensor()))?).map_err(Into::into)
         };
-        let image_guess = toward(&cls(&image_states)?, &self.to_image_teacher)?; // (pictures, components)
+        let image_guess = toward(&cls(&image_states)?, &self.to_image_teacher)?; // (images, components)
         let text_guess = toward(&text_cls, &self.to_text_teacher)?; // (texts, 384)
         let image_cosine = one_minus_cosine(&image_guess, &batch.image_teacher)?;
         let text_cosine = one_minus_cosine(&text_guess, &batch.text_teacher)?;
@@ -181,10 +181,10 @@ impl Pretrainer {
         let own = Tensor::arange(0u32, batch.images.dim(0)? as u32, batch.images.device())?;
         let image_nce = cross_entropy(&sharp, &own)?;
         let patches = image_states.narrow(1, 1, image_states.dim(1)? - 1)?.contiguous()?;
-        let parts = toward(&patches, &self.to_image_parts)?; // (pictures, parts, components)
+        let parts = toward(&patches, &self.to_image_parts)?; // (images, parts, components)
         let image_local = one_minus_cosine(&parts, &normalize(&batch.image_local)?)?;
 
-        let image = bound.image_features(&image_states)?; // (pictures, joint)
+        let image = bound.image_features(&image_states)?; // (images, joint)
         let text = bound.text_cls_features(&text_cls)?; // (texts, joint)
         let joint = (one_minus_cosine(&image, &batch.image_joint)?
             + one_minus_cosine(&text, &batch.text_joint)?)?;
@@ -244,7 +244,7 @@ fn one_minus_cosine(guess: &Tensor, teacher: &Tensor) -> Result<Tensor> {
     Ok((1.0 - (guess * teacher)?.sum(D::Minus1)?.mean_all()?)?)
 }
 
-/// That the teachers spoke of pictures and a joint space of this model's sizes.
+/// That the teachers spoke of images and a joint space of this model's sizes.
 fn fits(config: &PretrainConfig, teachers: &TeacherFeatures) -> Result<()> {
     let model = &config.model;
     let wanted = [

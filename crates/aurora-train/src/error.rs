@@ -15,7 +15,7 @@ pub enum Error {
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
 
-    /// Pictures or captions could not be read.
+    /// Images or captions could not be read.
     #[error(transparent)]
     Data(#[from] aurora_data::Error),
 
@@ -303,13 +303,13 @@ pub enum Error {
     /// A query without anything right to find.
     #[error("recall: {kind} {index} (id {id}) has no {other} with its id, so it cannot be found")]
     NoGroundTruth {
-        /// "picture" or "text".
+        /// "image" or "text".
         kind: &'static str,
         /// Position of the query.
         index: usize,
         /// Its id.
         id: i64,
-        /// What is searched for: "text" or "picture".
+        /// What is searched for: "text" or "image".
         other: &'static str,
     },
 }

@@ -11,20 +11,20 @@ use crate::retrieval::{Frames, ImageBatch, encode_images, frame_weights, image_k
 /// Pairs of a fused pass that are computed together.
 const PAIRS_PER_CALL: usize = 512;
 
-/// The pictures and texts of an evaluation, encoded once.
+/// The images and texts of an evaluation, encoded once.
 #[derive(Debug)]
 pub struct Gallery {
     image_states: Vec<Tensor>,    // each (1, tokens, vision width)
     frames: Vec<Frames>,          // of clips, each of one
     text_cls: Vec<Tensor>,        // each (1, text width)
     texts: Vec<(Tensor, Tensor)>, // token ids and mask, each (1, length)
-    /// Picture features (pictures, projection).
+    /// Image features (images, projection).
     pub image: Tensor,
     /// Text features (texts, projection).
     pub text: Tensor,
 }
 
-/// Collects encoded pictures and texts, batch by batch.
+/// Collects encoded images and texts, batch by batch.
 #[derive(Debug, Default)]
 pub struct GalleryBuilder {
     image_states: Vec<Tensor>,
@@ -36,7 +36,7 @@ pub struct GalleryBuilder {
 }
 
 impl GalleryBuilder {
-    /// Add pictures (batch, 3, size, size), or clips (batch, frames, 3, size, size), all of as many frames, those that
+    /// Add images (batch, 3, size, size), or clips (batch, frames, 3, size, size), all of as many frames, those that
     /// only fill a short clip up included; either all clips come with a mask of frames or none.
     ///
     /// # Errors
@@ -60,7 +60,7 @@ impl GalleryBuilder {
         Ok(())
     }
 
-    /// Add pictures whose token states (batch, tokens, vision width) are there already, from a pass before or from a
+    /// Add images whose token states (batch, tokens, vision width) are there already, from a pass before or from a
     /// file.
     ///
     /// # Errors
@@ -112,7 +112,7 @@ impl GalleryBuilder {
 }
 
 impl Gallery {
-    /// Similarity of features, (pictures, texts).
+    /// Similarity of features, (images, texts).
     ///
     /// # Errors
     /// What candle reports.
@@ -120,7 +120,7 @@ impl Gallery {
         Ok(self.image.matmul(&self.text.t()?)?)
     }
 
-    /// Matching logits ("they belong together") of the `k_test` most similar candidates of every picture and text.
+    /// Matching logits ("they belong together") of the `k_test` most similar candidates of every image and text.
     ///
     /// # Errors
     /// Shapes that do not fit the model, values that are not numbers.
@@ -143,7 +143,7 @@ impl Gallery {
         rerank(&self.similarity()?, k_test, PAIRS_PER_CALL, &mut scorer)
     }
 
-    /// The frames of so many clips, one after the other; none of pictures.
+    /// The frames of so many clips, one after the other; none of images.
     fn frames(&self, clips: impl Iterator<Item = usize>) -> Result<Option<Frames>> {
         if self.frames.is_empty() {
             return Ok(None);
@@ -158,7 +158,7 @@ impl Gallery {
         Ok(Some(Frames { features: Tensor::cat(&features, 0)?, mask }))
     }
 
-    /// What each candidate text multiplies the keys of its clip by, (pairs, keys); none of pictures.
+    /// What each candidate text multiplies the keys of its clip by, (pairs, keys); none of images.
     fn frame_weights(&self, bound: &BoundModel, work: &[Candidates]) -> Result<Option<Tensor>> {
         if self.frames.is_empty() || !bound.needs_frame_features(false) {
             return Ok(None);
@@ -174,7 +174,7 @@ impl Gallery {
         frame_weights(bound, false, &text, frames.as_ref(), keys)
     }
 
-    /// Matching logits of pictures with their candidate texts; keys and values once a picture, or not at all where so
+    /// Matching logits of images with their candidate texts; keys and values once an image, or not at all where so
     /// few words look at each that the other way round is cheaper.
     ///
     /// # Errors
@@ -186,7 +186,7 @@ impl Gallery {
         work: &[Candidates],
     ) -> Result<Vec<Vec<f32>>> {
         let states = work.iter().map(|item| &self.image_states[item.image]).collect::<Vec<_>>();
-        let states = Tensor::cat(&states, 0)?; // (pictures, tokens, vision width)
+        let states = Tensor::cat(&states, 0)?; // (images, tokens, vision width)
         let texts: Vec<usize> = work.iter().flat_map(|item| item.texts.iter().copied()).collect();
         let rows: Vec<u32> = (0u32..)
             .zip(work)

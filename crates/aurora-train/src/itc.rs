@@ -1,6 +1,6 @@
 //! The image-text contrastive loss (ITC), with momentum features, a queue and soft targets.
 //!
-//! The online feature of every picture is compared with the momentum features of all texts of the
+//! The online feature of every image is compared with the momentum features of all texts of the
 //! batch and of the queue, and the other way round:
 //!
 //! ```text
@@ -26,11 +26,11 @@ pub const TEMPERATURE_RANGE: [f64; 2] = [0.001, 0.5];
 /// What the loss is computed from. Features are (batch, dim), of unit length, f32.
 #[derive(Debug, Clone, Copy)]
 pub struct ItcInput<'a> {
-    /// Online features of the pictures.
+    /// Online features of the images.
     pub image: &'a Tensor,
     /// Online features of the texts.
     pub text: &'a Tensor,
-    /// Momentum features of pictures and texts. None: the online features stand on both sides, with
+    /// Momentum features of images and texts. None: the online features stand on both sides, with
     /// gradient, as in a model without a momentum copy.
     pub momentum: Option<[&'a Tensor; 2]>,
     /// Earlier features; none: negatives come from the batch alone.
@@ -48,7 +48,7 @@ pub struct ItcInput<'a> {
 pub struct ItcOutput {
     /// The loss, a scalar.
     pub loss: Tensor,
-    /// Online pictures by online texts over the temperature, (batch, batch), without gradient.
+    /// Online images by online texts over the temperature, (batch, batch), without gradient.
     pub similarity: Tensor,
 }
 

@@ -1,5 +1,5 @@
-//! Pairs for image-text matching (ITM): every right pair, and for every text a wrong picture and
-//! for every picture a wrong text that look right to the online features.
+//! Pairs for image-text matching (ITM): every right pair, and for every text a wrong image and
+//! for every image a wrong text that look right to the online features.
 //!
 //! A negative is drawn in proportion to the softmax of the similarities among those of another id.
 //! Each draw has its own random stream, named by seed, step and row, so it does not depend on the
@@ -16,17 +16,17 @@ use std::ops::Range;
 pub struct HardNegatives {
     /// Row of the first of these pairs: 0, but for the later ranks of a batch that is spread over several.
     pub first: u32,
-    /// For each text the row of its wrong picture.
+    /// For each text the row of its wrong image.
     pub image_for_text: Vec<u32>,
-    /// For each picture the row of its wrong text.
+    /// For each image the row of its wrong text.
     pub text_for_image: Vec<u32>,
 }
 
-/// The 3 B pairs that ITM classifies, as rows of the batch's pictures and texts: first the right
-/// pairs, then every text with its wrong picture, then every picture with its wrong text.
+/// The 3 B pairs that ITM classifies, as rows of the batch's images and texts: first the right
+/// pairs, then every text with its wrong image, then every image with its wrong text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ItmPairs {
-    /// Row of the picture of each pair.
+    /// Row of the image of each pair.
     pub image_rows: Vec<u32>,
     /// Row of the text of each pair.
     pub text_rows: Vec<u32>,
@@ -35,9 +35,9 @@ pub struct ItmPairs {
 }
 
 impl HardNegatives {
-    /// Draws one wrong picture per text and one wrong text per picture.
+    /// Draws one wrong image per text and one wrong text per image.
     ///
-    /// `similarity` (pictures, texts) is the logit of a softmax, that is, divided by the
+    /// `similarity` (images, texts) is the logit of a softmax, that is, divided by the
     /// temperature; pairs with equal `ids` are never negatives of each other.
     ///
     /// # Errors
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn the_harder_is_drawn_more_often_by_the_softmax() {
-        // Text 0 sees pictures 1 and 2 with logits 0 and ln 3: a quarter and three quarters.
+        // Text 0 sees images 1 and 2 with logits 0 and ln 3: a quarter and three quarters.
         let similarity = matrix(&[9.0, 0.0, 0.0, 0.0, 9.0, 0.0, 3f32.ln(), 0.0, 9.0], 3);
         let mut hits = 0;
         for step in 0..4000 {

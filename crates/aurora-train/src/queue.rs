@@ -1,6 +1,6 @@
 //! The momentum feature queue: features of earlier batches as further negatives for ITC.
 //!
-//! A ring of `size` slots holds the momentum features of pictures and texts and the id of each
+//! A ring of `size` slots holds the momentum features of images and texts and the id of each
 //! pair. Once it is full the oldest pair is overwritten. A slot that was never filled has id
 //! [`EMPTY`] and zero features; [`FeatureQueue::filled`] leaves such slots out. The reference code
 //! starts with random unit features in them and lets them take part as negatives;
@@ -16,7 +16,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
 
-/// The id of a slot that holds no pair; no picture or text may have it.
+/// The id of a slot that holds no pair; no image or text may have it.
 pub const EMPTY: i64 = -100;
 
 /// Names of the saved tensors, as in BLIP checkpoints.
@@ -26,7 +26,7 @@ const NAMES: [&str; 4] = ["image_queue", "text_queue", "idx_queue", "ptr_queue"]
 /// memory: they change with the next batch that is enqueued.
 #[derive(Debug, Clone)]
 pub struct QueueView {
-    /// Momentum features of pictures, (slots, dim).
+    /// Momentum features of images, (slots, dim).
     pub image: Tensor,
     /// Momentum features of texts, (slots, dim).
     pub text: Tensor,
@@ -200,7 +200,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Features of pairs `ids`, (n, 2): (id, -id) for pictures, twice that for texts.
+    /// Features of pairs `ids`, (n, 2): (id, -id) for images, twice that for texts.
     fn features(ids: &[i64]) -> (Tensor, Tensor) {
         let values: Vec<f32> = ids.iter().flat_map(|&id| [id as f32, -id as f32]).collect();
         let image = Tensor::from_vec(values, (ids.len(), 2), &Device::Cpu).unwrap();

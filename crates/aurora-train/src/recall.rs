@@ -1,7 +1,7 @@
-//! Recall at 1, 5 and 10, from pictures to texts and from texts to pictures.
+//! Recall at 1, 5 and 10, from images to texts and from texts to images.
 //!
-//! What is right is given by ids: a text is right for a picture when their ids are equal, so a
-//! picture may have several captions and a caption several pictures. A query counts as found at K
+//! What is right is given by ids: a text is right for an image when their ids are equal, so an
+//! image may have several captions and a caption several images. A query counts as found at K
 //! when one of its right candidates is among the first K.
 //!
 //! Ties are broken against us: a wrong candidate with the score of the best right one stands
@@ -45,30 +45,30 @@ impl Recall {
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RetrievalReport {
-    /// Texts found by picture.
+    /// Texts found by image.
     pub i2t: Recall,
-    /// Pictures found by text.
+    /// Images found by text.
     pub t2i: Recall,
 }
 
 impl RetrievalReport {
-    /// Ranks by `score_i2t` (pictures, texts) and `score_t2i` (texts, pictures), higher is better.
+    /// Ranks by `score_i2t` (images, texts) and `score_t2i` (texts, images), higher is better.
     ///
     /// # Errors
-    /// Shapes that are not (pictures, texts) and (texts, pictures), a score that is not a number,
-    /// a picture or a text with nothing right to find.
+    /// Shapes that are not (images, texts) and (texts, images), a score that is not a number,
+    /// an image or a text with nothing right to find.
     pub fn new(
         score_i2t: &Tensor,
         score_t2i: &Tensor,
         image_ids: &[i64],
         text_ids: &[i64],
     ) -> Result<Self> {
-        let i2t = ranks("score_i2t", score_i2t, image_ids, text_ids, ["picture", "text"])?;
-        let t2i = ranks("score_t2i", score_t2i, text_ids, image_ids, ["text", "picture"])?;
+        let i2t = ranks("score_i2t", score_i2t, image_ids, text_ids, ["image", "text"])?;
+        let t2i = ranks("score_t2i", score_t2i, text_ids, image_ids, ["text", "image"])?;
         Ok(Self { i2t: Recall::from_ranks(&i2t), t2i: Recall::from_ranks(&t2i) })
     }
 
-    /// As [`RetrievalReport::new`], with one matrix (pictures, texts) for both directions.
+    /// As [`RetrievalReport::new`], with one matrix (images, texts) for both directions.
     ///
     /// # Errors
     /// As [`RetrievalReport::new`].
@@ -138,13 +138,13 @@ mod tests {
     }
 
     #[test]
-    fn several_captions_of_one_picture() {
-        // Two pictures, two captions each.
+    fn several_captions_of_one_image() {
+        // Two images, two captions each.
         let scores = matrix(&[0.1, 0.9, 0.5, 0.4, 0.8, 0.7, 0.2, 0.3], 2);
         let report = RetrievalReport::from_similarity(&scores, &[7, 8], &[7, 7, 8, 8]).unwrap();
-        // Picture 0: caption 1 is first. Picture 1: captions 0 and 1 stand before caption 3.
+        // Image 0: caption 1 is first. Image 1: captions 0 and 1 stand before caption 3.
         assert_eq!(report.i2t, Recall { r1: 50.0, r5: 100.0, r10: 100.0 });
-        // Texts: 0 -> picture 1 first (wrong), 1 -> 0 right, 2 -> 0 wrong, 3 -> 0 wrong.
+        // Texts: 0 -> image 1 first (wrong), 1 -> 0 right, 2 -> 0 wrong, 3 -> 0 wrong.
         assert_eq!(report.t2i, Recall { r1: 25.0, r5: 100.0, r10: 100.0 });
         assert!((report.mean() - (250.0 / 3.0 + 225.0 / 3.0) / 2.0).abs() < 1e-9);
     }
@@ -163,10 +163,10 @@ mod tests {
         let e = RetrievalReport::from_similarity(&scores, &[3], &[3]).unwrap_err().to_string();
         assert!(e.contains("[1, 2]") && e.contains("[1, 1]"), "{e}");
         let e = RetrievalReport::from_similarity(&scores, &[3], &[3, 4]).unwrap_err().to_string();
-        assert!(e.contains("text 1 (id 4) has no picture"), "{e}");
+        assert!(e.contains("text 1 (id 4) has no image"), "{e}");
         let scores = matrix(&[1.0, f32::NAN], 1);
         let e = RetrievalReport::from_similarity(&scores, &[3], &[3, 3]).unwrap_err().to_string();
-        assert!(e.contains("score_i2t of picture 0"), "{e}");
+        assert!(e.contains("score_i2t of image 0"), "{e}");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Two-stage evaluation: the contrastive similarity picks candidates, the matching head ranks them.
 //!
-//! Every picture gets its `k_test` most similar texts and every text its `k_test` most similar
-//! pictures. A pair that both ask for is scored once, and the pairs are handed out picture by
-//! picture, so that a scorer can compute a picture's keys and values for the cross-attention once
+//! Every image gets its `k_test` most similar texts and every text its `k_test` most similar
+//! images. A pair that both ask for is scored once, and the pairs are handed out image by
+//! image, so that a scorer can compute an image's keys and values for the cross-attention once
 //! and use them for all of its texts. The matching logits are kept apart from the similarity:
 //! `score = logit + similarity_weight similarity` can be formed for several similarity_weight without a second pass.
 
@@ -14,18 +14,18 @@ use crate::recall::RetrievalReport;
 /// Score of a pair that was not among the candidates, as in the reference code.
 pub const NOT_RANKED: f32 = -100.0;
 
-/// A picture and the texts it is to be matched with.
+/// An image and the texts it is to be matched with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidates {
-    /// Index of the picture.
+    /// Index of the image.
     pub image: usize,
     /// Indices of the texts, rising.
     pub texts: Vec<usize>,
 }
 
-/// Something that can tell how well pictures and texts match.
+/// Something that can tell how well images and texts match.
 pub trait PairScorer {
-    /// For each item of `work` the matching logits of its picture with its texts, in order.
+    /// For each item of `work` the matching logits of its image with its texts, in order.
     ///
     /// # Errors
     /// Whatever the model reports.
@@ -52,17 +52,17 @@ pub struct Reranked {
 /// Scores both ways, [`NOT_RANKED`] where a pair was not a candidate.
 #[derive(Debug, Clone)]
 pub struct Scores {
-    /// (pictures, texts).
+    /// (images, texts).
     pub i2t: Tensor,
-    /// (texts, pictures).
+    /// (texts, images).
     pub t2i: Tensor,
 }
 
-/// Scores the candidates of `similarity` (pictures, texts).
+/// Scores the candidates of `similarity` (images, texts).
 ///
 /// `k_test` is clamped to the number of candidates there are; equal similarities are taken in
 /// order of index. `pairs_per_call` bounds the pairs handed to one call of the scorer; the texts
-/// of one picture always go together.
+/// of one image always go together.
 ///
 /// # Errors
 /// A similarity that is not a matrix of numbers, what the scorer reports, a scorer that returns
@@ -78,13 +78,12 @@ pub fn rerank(
             operation: "rerank",
             name: "similarity".to_owned(),
             found: similarity.dims().to_vec(),
-            expected: "(pictures, texts)".to_owned(),
+            expected: "(images, texts)".to_owned(),
         });
     };
     let similarity: Vec<f32> = similarity.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
     if let Some(place) = similarity.iter().position(|s| s.is_nan()) {
-        let what =
-            format!("the similarity of picture {} and text {}", place / texts, place % texts);
+        let what = format!("the similarity of image {} and text {}", place / texts, place % texts);
         return Err(Error::NotFinite { what, value: f64::NAN });
     }
     let by_image: Vec<Vec<usize>> =
@@ -93,8 +92,8 @@ pub fn rerank(
         (0..texts).map(|t| top(images, k_test, |i| similarity[i * texts + t])).collect();
 
     let mut wanted = by_image.clone();
-    for (text, pictures) in by_text.iter().enumerate() {
-        for &image in pictures {
+    for (text, images) in by_text.iter().enumerate() {
+        for &image in images {
             wanted[image].push(text);
         }
     }
@@ -109,12 +108,12 @@ pub fn rerank(
             }
             Err(Error::Count { operation, name, found, expected })
         };
-        count("rerank", "pictures scored", scored.len(), work.len())?;
+        count("rerank", "images scored", scored.len(), work.len())?;
         for (candidates, scored) in work.drain(..).zip(scored) {
-            count("rerank", "logits for a picture", scored.len(), candidates.texts.len())?;
+            count("rerank", "logits for an image", scored.len(), candidates.texts.len())?;
             for (&text, logit) in candidates.texts.iter().zip(scored) {
                 if logit.is_nan() {
-                    let what = format!("the logit of picture {} and text {text}", candidates.image);
+                    let what = format!("the logit of image {} and text {text}", candidates.image);
                     return Err(Error::NotFinite { what, value: f64::NAN });
                 }
                 logits[candidates.image * texts + text] = logit;

@@ -8,7 +8,7 @@ fn matrix(values: &[f32], rows: usize) -> Tensor {
     Tensor::from_slice(values, (rows, values.len() / rows), &Device::Cpu).unwrap()
 }
 
-/// Looks logits up in a table (pictures, texts) and counts calls.
+/// Looks logits up in a table (images, texts) and counts calls.
 struct Table {
     logits: Vec<f32>,
     texts: usize,
@@ -126,13 +126,13 @@ fn a_scorer_is_held_to_its_word() {
     let similarity = matrix(&[1.0, 0.0, 0.0, 1.0], 2);
     let mut short = |work: &[Candidates]| Ok(vec![vec![0.0]; work.len()]);
     let e = rerank(&similarity, 2, 10, &mut short).unwrap_err().to_string();
-    assert!(e.contains("1 logits for a picture, expected 2"), "{e}");
+    assert!(e.contains("1 logits for an image, expected 2"), "{e}");
     let mut nan = |work: &[Candidates]| Ok(vec![vec![f32::NAN; 2]; work.len()]);
     let e = rerank(&similarity, 2, 10, &mut nan).unwrap_err().to_string();
-    assert!(e.contains("picture 0 and text 0"), "{e}");
+    assert!(e.contains("image 0 and text 0"), "{e}");
     let bad = matrix(&[1.0, f32::NAN], 1);
     let e = rerank(&bad, 2, 10, &mut short).unwrap_err().to_string();
-    assert!(e.contains("picture 0 and text 1"), "{e}");
+    assert!(e.contains("image 0 and text 1"), "{e}");
 }
 
 proptest! {

@@ -2,7 +2,7 @@
 //!
 //! `loss = ITC + ITM`. ITC compares online features with momentum features and the queue ([`crate::itc`]); ITM asks of
 //! right pairs and hard negatives ([`crate::itm`]) whether they belong together. The cross-attention keys and values of
-//! a picture are computed once and serve its right pair and every negative it is drawn for.
+//! an image are computed once and serve its right pair and every negative it is drawn for.
 
 use aurora_kernels::cross_entropy;
 use aurora_layers::{
@@ -16,10 +16,10 @@ use crate::itc::{ItcInput, itc_loss};
 use crate::itm::{HardNegatives, ItmPairs};
 use crate::queue::QueueView;
 
-/// Pictures, or clips of which some may have fewer frames than others.
+/// Images, or clips of which some may have fewer frames than others.
 #[derive(Debug, Clone, Copy)]
 pub struct ImageBatch<'a> {
-    /// Pictures (batch, 3, size, size) or clips (batch, frames, 3, size, size), normalised.
+    /// Images (batch, 3, size, size) or clips (batch, frames, 3, size, size), normalised.
     pub pixels: &'a Tensor,
     /// Of clips, ones for frames and zeros for what fills a short clip up, (batch, frames); without it all are there.
     pub frame_mask: Option<&'a Tensor>,
@@ -32,20 +32,20 @@ impl<'a> From<&'a Tensor> for ImageBatch<'a> {
 }
 
 impl ImageBatch<'_> {
-    /// Pictures, or frames of all clips.
+    /// Images, or frames of all clips.
     pub fn count(&self) -> usize {
         match *self.pixels.dims() {
             [clips, frames, _, _, _] => clips * frames,
-            [pictures, ..] => pictures,
+            [images, ..] => images,
             [] => 0,
         }
     }
 }
 
-/// Pairs of pictures, or clips, and texts.
+/// Pairs of images, or clips, and texts.
 #[derive(Debug, Clone, Copy)]
 pub struct ImageTextBatch<'a> {
-    /// Pictures or clips.
+    /// Images or clips.
     pub images: ImageBatch<'a>,
     /// Token ids (batch, length), u32.
     pub token_ids: &'a Tensor,
@@ -58,11 +58,11 @@ pub struct ImageTextBatch<'a> {
 /// States and features of a batch, each tower on its own.
 #[derive(Debug, Clone)]
 pub struct EncodedBatch {
-    /// Picture tokens (batch, tokens, vision width); of a clip those of all frames.
+    /// Image tokens (batch, tokens, vision width); of a clip those of all frames.
     pub image_states: Tensor,
     /// The texts' own `[CLS]` states (batch, text width).
     pub text_cls: Tensor,
-    /// Picture features of unit length (batch, projection).
+    /// Image features of unit length (batch, projection).
     pub image: Tensor,
     /// Text features of unit length (batch, projection).
     pub text: Tensor,
@@ -90,7 +90,7 @@ impl Frames {
     }
 }
 
-/// What a vision tower makes of pictures or clips.
+/// What a vision tower makes of images or clips.
 #[derive(Debug, Clone)]
 pub struct EncodedImages {
     /// As in [`EncodedBatch::image_states`].
@@ -101,7 +101,7 @@ pub struct EncodedImages {
     pub frames: Option<Frames>,
 }
 
-/// Pictures or clips through the vision tower.
+/// Images or clips through the vision tower.
 ///
 /// # Errors
 /// Shapes that do not fit the model.
@@ -124,7 +124,7 @@ pub fn encode_images<'a>(
     Ok(EncodedImages { features: bound.image_features(&states)?, states, frames: None })
 }
 
-/// The cross-attention keys and values of pictures or clips for the text encoder; what fills short clips up is not seen.
+/// The cross-attention keys and values of images or clips for the text encoder; what fills short clips up is not seen.
 /// States (batch, tokens, vision width), `frame_mask` as in [`ImageBatch`].
 ///
 /// # Errors
@@ -177,7 +177,7 @@ pub fn encode_features(
 
 /// What frame-aware attention multiplies the keys of each pair's clip by: text features (pairs, projection), the frames
 /// of each pair's clip, `keys` tokens in a clip. None where frames are not
-/// weighed: for pictures, without frame-aware attention, and outside of training in variant reference.
+/// weighed: for images, without frame-aware attention, and outside of training in variant reference.
 pub(crate) fn frame_weights(
     bound: &BoundModel,
     training: bool,
@@ -195,7 +195,7 @@ pub(crate) fn frame_weights(
 /// What ITC needs beside the batch.
 #[derive(Debug, Clone, Copy)]
 pub struct ItcContext<'a> {
-    /// Momentum features of the batch's pictures and texts; none in a model without a momentum copy.
+    /// Momentum features of the batch's images and texts; none in a model without a momentum copy.
     pub momentum: Option<[&'a Tensor; 2]>,
     /// Earlier momentum features.
     pub queue: Option<&'a QueueView>,

@@ -6,7 +6,7 @@
 //! checkpoints/    while the run is under way: saved states to go on from
 //! adapter/        the best adapter
 //! summary.json    baseline, tuned and what it took
-//! skipped.jsonl   pictures and rows that were left out, where some were
+//! skipped.jsonl   images and rows that were left out, where some were
 //! answers.json    task vqa: how the tuned model answers the test questions
 //! ```
 //!
@@ -178,9 +178,9 @@ pub struct Summary {
     pub adapter_bytes: u64,
     /// Seed of the run.
     pub seed: u64,
-    /// Samples of the test split: pictures or clips with their texts, or questions.
+    /// Samples of the test split: images or clips with their texts, or questions.
     pub test_pairs: u64,
-    /// Pictures, clips and rows that were left out as `data.on_error` says.
+    /// Images, clips and rows that were left out as `data.on_error` says.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub skipped: u64,
     /// Wall time of the whole run.

@@ -1,4 +1,4 @@
-//! Visual question answering: the question is encoded with the picture, the answer is decoded from the question.
+//! Visual question answering: the question is encoded with the image, the answer is decoded from the question.
 //!
 //! Training adds up the language-model losses of the answers, each with its weight; an answer is found by ranking
 //! candidates (first by their first word, then in full) or written word by word. The question's states become keys and
@@ -31,10 +31,10 @@ pub struct Answers<'a> {
     pub weights: &'a [f32],
 }
 
-/// Questions about pictures with their answers: what a step of training looks at.
+/// Questions about images with their answers: what a step of training looks at.
 #[derive(Debug, Clone, Copy)]
 pub struct VqaBatch<'a> {
-    /// Pictures or clips.
+    /// Images or clips.
     pub images: ImageBatch<'a>,
     /// A question about each.
     pub questions: Texts<'a>,
@@ -42,7 +42,7 @@ pub struct VqaBatch<'a> {
     pub answers: Answers<'a>,
 }
 
-/// Pictures or clips as the questions about them look at them.
+/// Images or clips as the questions about them look at them.
 fn seen_keys(blip: &Blip, bound: &BoundModel, images: ImageBatch) -> Result<EncoderKv> {
     let ImageBatch { pixels, frame_mask } = images;
     let states = match pixels.rank() {
@@ -52,7 +52,7 @@ fn seen_keys(blip: &Blip, bound: &BoundModel, images: ImageBatch) -> Result<Enco
     image_keys(blip, bound, &states, frame_mask)
 }
 
-/// The states of questions about pictures or clips, (batch, length, text width): one question a picture. Of a clip a
+/// The states of questions about images or clips, (batch, length, text width): one question an image. Of a clip a
 /// question sees the tokens of all frames alike.
 ///
 /// # Errors
@@ -68,7 +68,7 @@ pub fn question_states<'a>(
     Ok(blip.fuse(token_ids, mask, &CrossAttention::new(&keys), bound)?)
 }
 
-/// Questions about pictures as the decoder looks at them: [`question_states`] without their padding.
+/// Questions about images as the decoder looks at them: [`question_states`] without their padding.
 ///
 /// The original code hides the padding in training and ranking but not when it writes answers; transformers never
 /// does. For their numbers give [`Blip::encode_decoder_kv`] the states without a mask.
@@ -147,7 +147,7 @@ pub fn answer_loss(
     let losses = text_losses((blip, bound), &answers.texts, &seen, 0.0)?;
     let weights = Tensor::from_slice(answers.weights, count, losses.device())?;
     let weights = weights.to_dtype(losses.dtype())?;
-    Ok(((losses * weights)?.sum_all()? / questions.pictures() as f64)?)
+    Ok(((losses * weights)?.sum_all()? / questions.images() as f64)?)
 }
 
 /// For each question the index of the best of `candidates`.
@@ -173,7 +173,7 @@ pub fn rank_answers(
         });
     }
     let device = candidates.token_ids.device();
-    let asked = questions.pictures();
+    let asked = questions.images();
     // What follows [DEC] after each question.
     let start = candidates.token_ids.narrow(0, 0, 1)?.narrow(1, 0, 1)?.repeat((asked, 1))?;
     let mask = Tensor::ones((asked, 1), DType::F32, device)?;
@@ -204,7 +204,7 @@ pub fn rank_answers(
     Ok(best)
 }
 
-/// The captioning loss: the mean over the words of all captions of the pictures they belong to, caption b of picture b.
+/// The captioning loss: the mean over the words of all captions of the images they belong to, caption b of image b.
 ///
 /// # Errors
 /// Shapes that do not fit the model.

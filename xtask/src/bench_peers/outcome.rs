@@ -42,8 +42,8 @@ impl Benchmark {
             Self::A => "a. vision tower, every site adapted, forward and backward",
             Self::B => "b. vision tower, frozen, forward",
             Self::C => "c. retrieval step",
-            Self::DText => "d. one text, 128 pictures",
-            Self::DImage => "d. one picture, 128 texts",
+            Self::DText => "d. one text, 128 images",
+            Self::DImage => "d. one image, 128 texts",
         }
     }
 
@@ -57,9 +57,9 @@ impl Benchmark {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Case {
     pub(super) row: Benchmark,
-    /// Side of the pictures.
+    /// Side of the images.
     pub(super) size: usize,
-    /// Pictures in a batch, or candidates.
+    /// Images in a batch, or candidates.
     pub(super) batch: usize,
     /// Element type.
     pub(super) precision: String,

@@ -69,7 +69,7 @@ def outputs(model, given):
 
 
 def with_enc(given):
-    """The same inputs, their texts beginning with [ENC], as the original code has them where they look at pictures."""
+    """The same inputs, their texts beginning with [ENC], as the original code has them where they look at images."""
     ids = given["input_ids"].clone()
     ids[:, 0] = ENC
     return {**given, "input_ids": ids}

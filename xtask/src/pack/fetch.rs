@@ -48,7 +48,7 @@ const WORDS: Package = Package {
 
 /// Version of the openclipart packages, as the manifest gives it.
 pub const OPENCLIPART_VERSION: &str = "1:0.18+dfsg-19";
-/// Version of the package of Noto pictures.
+/// Version of the package of Noto images.
 pub const NOTO_VERSION: &str = "16.0.0";
 
 /// Where the unpacked packages lie.

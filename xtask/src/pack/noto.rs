@@ -96,7 +96,7 @@ pub fn read(
     let mut seen = HashSet::new();
     for one in emoji {
         if !one.has_img_google {
-            report.add("noto", "dropped, no Noto picture", one.unified);
+            report.add("noto", "dropped, no Noto image", one.unified);
             continue;
         }
         let text: String = one

@@ -16,9 +16,9 @@ use super::{Entry, Split, raster};
 
 /// Concepts kept to choose the pretraining by.
 const VALIDATION: usize = 170;
-/// Most pictures one validation concept may take along.
+/// Most images one validation concept may take along.
 const LIMIT: usize = 4;
-/// Pictures that may share one concept.
+/// Images that may share one concept.
 const SAME: usize = 8;
 /// Thumbnails closer than this (mean absolute difference, 0 to 255) are the same drawing.
 const TWIN: f32 = 3.0;
@@ -30,7 +30,7 @@ const INK: f32 = 0.012;
 /// A drawing with its words, and what the leak checks look at.
 pub struct Drawing {
     entry: Entry,
-    /// Everything said about the picture: caption, file name, raw keywords.
+    /// Everything said about the image: caption, file name, raw keywords.
     mentions: Mentions,
     thumbnail: Vec<u8>,
 }
@@ -81,7 +81,7 @@ pub fn read(
         };
         let same = concepts.entry(words.concept.clone()).or_default();
         if same.len() >= SAME {
-            report.add(stage, "dropped, enough pictures of the same words", words.caption);
+            report.add(stage, "dropped, enough images of the same words", words.caption);
             continue;
         }
         let file = format!("{name}.png");
@@ -195,7 +195,7 @@ pub fn split(
     report: &mut Report,
 ) -> anyhow::Result<Vec<Entry>> {
     let stage = "openclipart split";
-    // One concept a picture, grouped by the concept: follower counts are counts of pictures.
+    // One concept an image, grouped by the concept: follower counts are counts of images.
     let concepts: Vec<Concept> = drawings
         .iter()
         .map(|d| Concept { name: d.entry.concept.clone(), group: d.entry.concept.clone() })
@@ -215,11 +215,7 @@ pub fn split(
         if drawing.entry.split == Split::Train {
             let twin = |t: &Vec<u8>| raster::difference(t, &drawing.thumbnail) < TWIN;
             if thumbnails.iter().any(twin) {
-                report.add(
-                    stage,
-                    "dropped, looks like a validation picture",
-                    drawing.entry.caption,
-                );
+                report.add(stage, "dropped, looks like a validation image", drawing.entry.caption);
                 continue;
             }
             let caption = Mentions::of(&drawing.entry.caption);

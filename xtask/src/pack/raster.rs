@@ -1,24 +1,24 @@
-//! Pictures: on white, square, small, WebP.
+//! Images: on white, square, small, WebP.
 
 use std::path::Path;
 
 use anyhow::Context as _;
 use image::{RgbImage, imageops};
 
-/// WebP quality of every picture in the packs.
+/// WebP quality of every image in the packs.
 const QUALITY: f32 = 85.0;
 
-/// Reads a picture, puts it on white and fits it in a square of `side` pixels, centred. With
+/// Reads an image, puts it on white and fits it in a square of `side` pixels, centred. With
 /// `trim`, the white around what is drawn goes first.
 pub fn square(path: &Path, side: u32, trim: bool) -> anyhow::Result<RgbImage> {
-    let picture = image::ImageReader::open(path)?
+    let image = image::ImageReader::open(path)?
         .with_guessed_format()?
         .decode()
         .with_context(|| path.display().to_string())?
         .to_rgba8();
-    let (width, height) = picture.dimensions();
+    let (width, height) = image.dimensions();
     let mut flat = RgbImage::new(width, height);
-    for (out, pixel) in flat.pixels_mut().zip(picture.pixels()) {
+    for (out, pixel) in flat.pixels_mut().zip(image.pixels()) {
         let [r, g, b, a] = pixel.0.map(u32::from);
         out.0 = [r, g, b].map(|c| ((c * a + 255 * (255 - a) + 127) / 255) as u8);
     }
@@ -38,41 +38,41 @@ pub fn square(path: &Path, side: u32, trim: bool) -> anyhow::Result<RgbImage> {
 }
 
 /// The part that is not white, with a margin of one part in thirty-two.
-fn trimmed(picture: RgbImage) -> RgbImage {
+fn trimmed(image: RgbImage) -> RgbImage {
     let (mut left, mut top, mut right, mut bottom) = (u32::MAX, u32::MAX, 0, 0);
-    for (x, y, pixel) in picture.enumerate_pixels() {
+    for (x, y, pixel) in image.enumerate_pixels() {
         if pixel.0.iter().any(|&c| c < 245) {
             (left, top) = (left.min(x), top.min(y));
             (right, bottom) = (right.max(x + 1), bottom.max(y + 1));
         }
     }
     if left >= right || top >= bottom {
-        return picture;
+        return image;
     }
     let margin = ((right - left).max(bottom - top) / 32).max(1);
     let (left, top) = (left.saturating_sub(margin), top.saturating_sub(margin));
-    let right = (right + margin).min(picture.width());
-    let bottom = (bottom + margin).min(picture.height());
-    imageops::crop_imm(&picture, left, top, right - left, bottom - top).to_image()
+    let right = (right + margin).min(image.width());
+    let bottom = (bottom + margin).min(image.height());
+    imageops::crop_imm(&image, left, top, right - left, bottom - top).to_image()
 }
 
 /// Lossy WebP.
-pub fn webp(picture: &RgbImage) -> anyhow::Result<Vec<u8>> {
+pub fn webp(image: &RgbImage) -> anyhow::Result<Vec<u8>> {
     let mut config =
         webp::WebPConfig::new().map_err(|()| anyhow::anyhow!("libwebp has another version"))?;
     config.quality = QUALITY;
     config.method = 6;
     config.use_sharp_yuv = 1;
-    let encoder = webp::Encoder::from_rgb(picture.as_raw(), picture.width(), picture.height());
+    let encoder = webp::Encoder::from_rgb(image.as_raw(), image.width(), image.height());
     let memory = encoder
         .encode_advanced(&config)
-        .map_err(|e| anyhow::anyhow!("libwebp refused a picture: {e:?}"))?;
+        .map_err(|e| anyhow::anyhow!("libwebp refused an image: {e:?}"))?;
     Ok(memory.to_vec())
 }
 
-/// A 12 x 12 thumbnail, for comparing pictures.
-pub fn thumbnail(picture: &RgbImage) -> Vec<u8> {
-    imageops::thumbnail(picture, 12, 12).into_raw()
+/// A 12 x 12 thumbnail, for comparing images.
+pub fn thumbnail(image: &RgbImage) -> Vec<u8> {
+    imageops::thumbnail(image, 12, 12).into_raw()
 }
 
 /// Mean absolute difference of two thumbnails, 0 to 255.
@@ -81,7 +81,7 @@ pub fn difference(a: &[u8], b: &[u8]) -> f32 {
     sum as f32 / a.len().max(1) as f32
 }
 
-/// Share of a picture's thumbnail that is drawn on, 0 to 1.
+/// Share of an image's thumbnail that is drawn on, 0 to 1.
 pub fn ink(thumbnail: &[u8]) -> f32 {
     let sum: u32 = thumbnail.iter().map(|&c| u32::from(255 - c)).sum();
     sum as f32 / 255.0 / thumbnail.len().max(1) as f32

@@ -39,7 +39,7 @@ pub fn assets(
         let bytes = shard(name, entries, &mut manifest)?;
         report.add(
             "written",
-            &format!("{name}, {} pictures, {} bytes", entries.len(), bytes.len()),
+            &format!("{name}, {} images, {} bytes", entries.len(), bytes.len()),
             "",
         );
         fs::write(out.join(name), bytes)?;

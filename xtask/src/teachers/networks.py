@@ -104,12 +104,12 @@ def lite0(weights):
     return jax.jit(forward)
 
 
-def parts(forward, pictures, batch=32):
-    """(N, 6, 6, 1280) of N pictures (side, side, 3) u8: at 192 pixels the network sees a part of
+def parts(forward, images, batch=32):
+    """(N, 6, 6, 1280) of N images (side, side, 3) u8: at 192 pixels the network sees a part of
     each 32, as many as a vision transformer has patches at 96 pixels and 16 a patch."""
     out = []
-    for start in range(0, len(pictures), batch):
-        chunk = pictures[start:start + batch]
+    for start in range(0, len(images), batch):
+        chunk = images[start:start + batch]
         sized = [Image.fromarray(p).resize((192, 192), Image.BICUBIC) for p in chunk]
         x = np.zeros((batch, 192, 192, 3), np.float32)
         x[: len(chunk)] = np.stack([np.asarray(p, np.float32) for p in sized])

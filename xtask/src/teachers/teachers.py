@@ -1,11 +1,11 @@
-"""What two frozen teachers say of the openclipart pack: of views of its pictures, of its captions.
+"""What two frozen teachers say of the openclipart pack: of views of its images, of its captions.
 
 Run by `cargo xtask teachers`, which makes the environment and the arguments.
 
 Writes teachers.safetensors, every real tensor in f16:
-  views            (V, 96, 96, 3) u8, see views.py: first the captioned training pictures, then
-                   the pictures without caption
-  view_rows        (V) row of the picture in the pack, -1 without caption
+  views            (V, 96, 96, 3) u8, see views.py: first the captioned training images, then
+                   the images without caption
+  view_rows        (V) row of the image in the pack, -1 without caption
   image            (V, 256) EfficientNet-Lite0, pooled 1280 features, PCA, unit length
   image_local      (V, 36, 128) the same before pooling, PCA, row by row
   image_joint      (V, 128) where a ridge map fitted on the training pairs places the view in the
@@ -65,21 +65,21 @@ def recall(scores, k):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--assets", type=Path, required=True)
-    parser.add_argument("--pictures", type=Path, required=True, help="u8 pixels without captions")
+    parser.add_argument("--images", type=Path, required=True, help="u8 pixels without captions")
     parser.add_argument("--lite0", type=Path, required=True)
     parser.add_argument("--minilm", type=Path, required=True)
     parser.add_argument("--strings", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--views", type=int, default=6, help="of each captioned picture")
-    parser.add_argument("--views-alone", type=int, default=3, help="of each other picture")
+    parser.add_argument("--views", type=int, default=6, help="of each captioned image")
+    parser.add_argument("--views-alone", type=int, default=3, help="of each other image")
     parser.add_argument("--penalty", type=float, default=1.0, help="of the ridge map")
     parser.add_argument("--word-width", type=int, default=192)
     parser.add_argument("--word-std", type=float, default=0.04)
     arguments = parser.parse_args()
 
     start = time.time()
-    keys, records, pictures = [], [], []
+    keys, records, images = [], [], []
     with tarfile.open(fileobj=gzip.open(arguments.assets / "openclipart.tar.gz")) as tar:
         for member in tar:
             key, extension = member.name.split(".")
@@ -88,24 +88,24 @@ def main():
                 keys.append(key)
                 records.append(json.loads(data))
             else:
-                pictures.append(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
-    assert len(records) == len(pictures), (len(records), len(pictures))
+                images.append(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+    assert len(records) == len(images), (len(records), len(images))
     train = [i for i, record in enumerate(records) if record["split"] == "train"]
     validation = [i for i, record in enumerate(records) if record["split"] == "validation"]
-    alone = np.fromfile(arguments.pictures, np.uint8).reshape(-1, SIDE, SIDE, 3)
+    alone = np.fromfile(arguments.images, np.uint8).reshape(-1, SIDE, SIDE, 3)
 
-    # Directions of the parts, from a third of the pictures; then every view.
+    # Directions of the parts, from a third of the images; then every view.
     forward = lite0(read_legacy(arguments.lite0))
-    found = parts(forward, [pictures[i] for i in train[::3]]).reshape(-1, 1280)
+    found = parts(forward, [images[i] for i in train[::3]]).reshape(-1, 1280)
     mean, directions = components(found, 128)
-    shown = [pictures[i] for i in train] + list(alone)
+    shown = [images[i] for i in train] + list(alone)
     counts = [arguments.views] * len(train) + [arguments.views_alone] * len(alone)
     progress = lambda done, total: print(f"  {done} of {total} views, {time.time() - start:.0f} s", flush=True)
     views, pooled, local = all_views(
         shown, counts, arguments.seed, arguments.lite0, mean, directions, progress)
     rows = np.repeat([*train, *[-1] * len(alone)], counts)
-    clean = np.cumsum([0, *counts])[: len(train)]  # view 0 of each captioned picture
-    held = parts(forward, [pictures[i] for i in validation]).mean((1, 2))
+    clean = np.cumsum([0, *counts])[: len(train)]  # view 0 of each captioned image
+    held = parts(forward, [images[i] for i in validation]).mean((1, 2))
     mean, directions = components(pooled[clean], 256)
     image = unit((pooled - mean) @ directions.T)
 
@@ -122,16 +122,16 @@ def main():
     text, text_all, extra = (text_features(t, encode, forward) for t in (captions, everything, strings))
     print(f"{len(captions)} captions and {len(strings)} strings through MiniLM, {time.time() - start:.0f} s")
 
-    # The joint space, and a picture's place in it: roots of the features, which are rectified and
+    # The joint space, and an image's place in it: roots of the features, which are rectified and
     # have long tails, then ridge regression.
     text_mean, text_directions = components(text_all[train], 128)
     place = lambda texts: unit((texts - text_mean) @ text_directions.T)
     to_text = ridge(np.sqrt(pooled[clean]), text_all[train] - text_mean, arguments.penalty)
     image_joint = unit(to_text(np.sqrt(pooled)) @ text_directions.T)
     scores = unit(to_text(np.sqrt(held)) @ text_directions.T) @ place(text_all[validation]).T
-    print(f"ridge map, {len(validation)} unseen pictures (chance R@10 {1000 / len(validation):.1f}): "
-          f"picture to text R@1 {recall(scores, 1):.1f} R@10 {recall(scores, 10):.1f}, "
-          f"text to picture R@1 {recall(scores.T, 1):.1f} R@10 {recall(scores.T, 10):.1f}")
+    print(f"ridge map, {len(validation)} unseen images (chance R@10 {1000 / len(validation):.1f}): "
+          f"image to text R@1 {recall(scores, 1):.1f} R@10 {recall(scores, 10):.1f}, "
+          f"text to image R@1 {recall(scores.T, 1):.1f} R@10 {recall(scores.T, 10):.1f}")
 
     index = {piece: i for i, piece in enumerate(pieces)}
     ours = (arguments.assets / "vocab.txt").read_text().split()

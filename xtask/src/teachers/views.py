@@ -1,8 +1,8 @@
-"""Views: pictures turned, shifted, scaled, coloured and blurred at random, and what the picture
+"""Views: images turned, shifted, scaled, coloured and blurred at random, and what the image
 teacher says of exactly what is seen. A student that is shown a view and told the teacher's answer
-for it learns the teacher's function; one answer for all views of a picture would teach it less.
+for it learns the teacher's function; one answer for all views of an image would teach it less.
 
-Every random number depends on the seed, the picture and the number of the view alone."""
+Every random number depends on the seed, the image and the number of the view alone."""
 
 import concurrent.futures
 import multiprocessing
@@ -15,7 +15,7 @@ SIDE = 96
 
 
 def view(pixels, number, seed):
-    """View `number` of a picture (96, 96, 3) u8; number 0 is the picture itself."""
+    """View `number` of an image (96, 96, 3) u8; number 0 is the image itself."""
     if number == 0:
         return pixels
     random = np.random.default_rng([seed, number, *pixels.shape, int(pixels.sum())])
@@ -44,11 +44,11 @@ def view(pixels, number, seed):
 
 def work(arguments):
     """One process's share: (views, pooled, local) with the parts projected on `directions`."""
-    pictures, counts, seed, lite0, mean, directions = arguments
+    images, counts, seed, lite0, mean, directions = arguments
     from networks import lite0 as network, parts, read_legacy
 
     forward = network(read_legacy(lite0))
-    seen = [view(p, n, seed) for p, count in zip(pictures, counts) for n in range(count)]
+    seen = [view(p, n, seed) for p, count in zip(images, counts) for n in range(count)]
     pooled, local = [], []
     for start in range(0, len(seen), 256):
         found = parts(forward, seen[start:start + 256])  # (256, 6, 6, 1280)
@@ -58,12 +58,12 @@ def work(arguments):
     return np.stack(seen), np.concatenate(pooled), np.concatenate(local)
 
 
-def all_views(pictures, counts, seed, lite0, mean, directions, progress):
-    """Views of all pictures in order, `counts[i]` of picture i, computed by every core."""
+def all_views(images, counts, seed, lite0, mean, directions, progress):
+    """Views of all images in order, `counts[i]` of image i, computed by every core."""
     # Small shares, so that progress shows and memory stays bounded; one thread a process.
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-    shares = [slice(start, start + 250) for start in range(0, len(pictures), 250)]
-    jobs = [(pictures[s], counts[s], seed, lite0, mean, directions) for s in shares]
+    shares = [slice(start, start + 250) for start in range(0, len(images), 250)]
+    jobs = [(images[s], counts[s], seed, lite0, mean, directions) for s in shares]
     done = []
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), spawn) as pool:

@@ -1,4 +1,4 @@
-//! Rules on committed data: where each picture comes from and on what terms stands in the
+//! Rules on committed data: where each image comes from and on what terms stands in the
 //! manifest, and all of it together stays small.
 
 use std::collections::BTreeMap;
@@ -16,10 +16,10 @@ use super::{Finding, Tree};
 const ASSETS: &str = "crates/aurora-data/assets";
 const MANIFEST: &str = "crates/aurora-data/assets/manifest.tsv";
 
-/// The manifest's columns. One row says where one picture of one shard comes from.
+/// The manifest's columns. One row says where one image of one shard comes from.
 const COLUMNS: [&str; 7] = ["shard", "key", "package", "version", "file", "licence", "sha256"];
 
-/// Licences whose pictures may be committed: redistribution is free, and naming the source, which
+/// Licences whose images may be committed: redistribution is free, and naming the source, which
 /// the manifest does, is all they ask.
 const ALLOWED: [&str; 4] = ["public domain", "CC0-1.0", "Apache-2.0", "MIT"];
 
@@ -39,18 +39,19 @@ pub fn embedded_data_stays_small(tree: &Tree) -> Vec<Finding> {
     over.collect()
 }
 
-/// Every picture in a shard has one row with its hash and an allowed licence, and every row its
-/// picture.
-pub fn every_picture_has_a_licence(tree: &Tree) -> Vec<Finding> {
+/// Every image in a shard has one row with its hash and an allowed licence, and every row its
+/// image.
+pub fn every_image_has_a_licence(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let mut pictures = BTreeMap::new();
+    let mut images = BTreeMap::new();
     let inside = format!("{ASSETS}/");
     for file in tree.files() {
         let shard = file.path.strip_prefix(&inside).filter(|name| is_shard(name));
         let Some(shard) = shard else { continue };
-        match read_pictures(&tree.on_disk(&file.path)) {
-            Ok(found) => pictures
-                .extend(found.into_iter().map(|(key, hash)| ((shard.to_owned(), key), hash))),
+        match read_images(&tree.on_disk(&file.path)) {
+            Ok(found) => {
+                images.extend(found.into_iter().map(|(key, hash)| ((shard.to_owned(), key), hash)))
+            }
             Err(error) => {
                 let message =
                     format!("cannot read the shard: {error:#}; rebuild it with `cargo xtask pack`");
@@ -59,16 +60,16 @@ pub fn every_picture_has_a_licence(tree: &Tree) -> Vec<Finding> {
         }
     }
     let Some(manifest) = tree.text(MANIFEST) else {
-        if !pictures.is_empty() {
+        if !images.is_empty() {
             let message = format!(
-                "missing, and {} pictures stand beside it; `cargo xtask pack` writes it",
-                pictures.len()
+                "missing, and {} images stand beside it; `cargo xtask pack` writes it",
+                images.len()
             );
             findings.push(Finding::error("licence", MANIFEST, 0, message));
         }
         return findings;
     };
-    check_rows(manifest, pictures, &mut findings);
+    check_rows(manifest, images, &mut findings);
     findings
 }
 
@@ -77,10 +78,10 @@ fn is_shard(name: &str) -> bool {
     name.ends_with(".tar") || name.ends_with(".tar.gz")
 }
 
-/// Compares the manifest with the pictures' hashes by shard and key.
+/// Compares the manifest with the images' hashes by shard and key.
 fn check_rows(
     manifest: &str,
-    mut pictures: BTreeMap<(String, String), String>,
+    mut images: BTreeMap<(String, String), String>,
     findings: &mut Vec<Finding>,
 ) {
     let mut error = |line: usize, message: String| {
@@ -109,12 +110,12 @@ fn check_rows(
             error(
                 line,
                 format!(
-                    "{shard}: {key} stands under `{licence}`; leave the picture out \
+                    "{shard}: {key} stands under `{licence}`; leave the image out \
                     (allowed: {allowed})"
                 ),
             );
         }
-        match pictures.remove(&(shard.to_owned(), key.to_owned())) {
+        match images.remove(&(shard.to_owned(), key.to_owned())) {
             Some(actual) if actual == sha256 => {}
             Some(actual) => error(
                 line,
@@ -122,42 +123,42 @@ fn check_rows(
             ),
             None => error(
                 line,
-                format!("{shard} holds no picture {key}, or a row above took it; delete the row"),
+                format!("{shard} holds no image {key}, or a row above took it; delete the row"),
             ),
         }
     }
-    for (shard, key) in pictures.keys() {
+    for (shard, key) in images.keys() {
         error(
             0,
             format!(
-                "{shard}: {key} has no row; give its source and licence, or leave the picture out"
+                "{shard}: {key} has no row; give its source and licence, or leave the image out"
             ),
         );
     }
 }
 
-/// The key (file name without its extension) and SHA-256, in hexadecimal, of every picture in a tar
+/// The key (file name without its extension) and SHA-256, in hexadecimal, of every image in a tar
 /// file.
-fn read_pictures(path: &Path) -> Result<Vec<(String, String)>> {
+fn read_images(path: &Path) -> Result<Vec<(String, String)>> {
     let file = File::open(path).context("open")?;
     let bytes: Box<dyn Read> = match path.extension() {
         Some(end) if end == "gz" => Box::new(GzDecoder::new(file)),
         _ => Box::new(file),
     };
     let mut archive = tar::Archive::new(bytes);
-    let mut pictures = Vec::new();
+    let mut images = Vec::new();
     for entry in archive.entries()? {
         let mut entry = entry?;
         let name = entry.path()?.to_string_lossy().into_owned();
-        let picture =
+        let image =
             name.rsplit_once('.').filter(|(_, end)| ["webp", "png", "jpg", "jpeg"].contains(end));
-        if let Some((key, _)) = picture {
+        if let Some((key, _)) = image {
             let mut bytes = Vec::new();
             entry.read_to_end(&mut bytes).with_context(|| name.clone())?;
             let hash: String =
                 Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-            pictures.push((key.to_owned(), hash));
+            images.push((key.to_owned(), hash));
         }
     }
-    Ok(pictures)
+    Ok(images)
 }

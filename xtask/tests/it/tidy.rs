@@ -256,7 +256,7 @@ fn a_document_names_types_that_exist() {
 }
 
 #[test]
-fn the_manifest_covers_every_picture_and_nothing_else() {
+fn the_manifest_covers_every_image_and_nothing_else() {
     let other_licence = found_after(|files| replace(files, MANIFEST, "Apache-2.0", "CC-BY-SA-4.0"));
     assert_eq!(other_licence, [format!("licence {MANIFEST}:2")]);
 
@@ -282,8 +282,8 @@ fn the_manifest_covers_every_picture_and_nothing_else() {
     // A compressed shard is looked into as well.
     let compressed = format!("{SHARD}.gz");
     let not_listed = found_after(|f| {
-        let picture: &[u8] = b"other";
-        f.insert(compressed.clone(), gzip(&shard(&[("pear.png", picture)])));
+        let image: &[u8] = b"other";
+        f.insert(compressed.clone(), gzip(&shard(&[("pear.png", image)])));
     });
     assert_eq!(not_listed, [format!("licence {MANIFEST}:0")]);
 

@@ -8,7 +8,7 @@ use super::data::AnnotationArgs;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  aurora data check my-pictures
+  aurora data check my-images
   aurora data check train.json val.json test.json --image-root coco --out checks/coco
   aurora data check shards/000.tar shards/001.tar --tokenizer models/blip/vocab.txt
 

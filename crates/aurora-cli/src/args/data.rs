@@ -1,4 +1,4 @@
-//! `aurora data`: what can be done with pictures, clips and words before a training.
+//! `aurora data`: what can be done with images, clips and words before a training.
 
 use std::path::PathBuf;
 
@@ -13,8 +13,8 @@ use super::check::{self, CheckArgs};
 /// Examples of the group.
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  aurora data check my/pictures
-  aurora data shard my/pictures --out shards
+  aurora data check my/images
+  aurora data shard my/images --out shards
   aurora data shard my/clips --extract-frames --num-frames 8 --image-size 224 --out shards";
 
 /// The group.
@@ -32,15 +32,15 @@ pub enum DataCommand {
     #[command(after_help = check::EXAMPLES)]
     Check(CheckArgs),
 
-    /// Write pictures or clips with their words into tar shards
+    /// Write images or clips with their words into tar shards
     #[command(after_help = "\
 Examples:
-  aurora data shard my/pictures --out shards
-  aurora data shard my/pictures my/more --image-size 384 --max-shard-mb 128 --out shards
+  aurora data shard my/images --out shards
+  aurora data shard my/images my/more --image-size 384 --max-shard-mb 128 --out shards
   aurora data shard my/clips --extract-frames --num-frames 8 --image-size 224 --out shards
   aurora data shard my/clips --extract-frames --num-frames 16 --frame-sampling 2fps --on-error skip --out shards
 
-A folder of pictures has a .txt beside each with its caption, or a .json; so has a folder of clips.
+A folder of images has a .txt beside each with its caption, or a .json; so has a folder of clips.
 An interrupted run goes on where it stopped when it is started again. manifest.json has the SHA-256
 of each shard.")]
     Shard(ShardArgs),
@@ -86,7 +86,7 @@ impl std::str::FromStr for FormatArg {
 /// What becomes of what is broken.
 #[derive(Debug, Args)]
 pub struct PolicyArgs {
-    /// What becomes of a picture or record that cannot be used: stop, or skip and list it
+    /// What becomes of an image or record that cannot be used: stop, or skip and list it
     #[arg(long, value_name = "POLICY", default_value = "stop")]
     pub on_error: PolicyArg,
 
@@ -116,7 +116,7 @@ impl From<PolicyArg> for OnError {
 /// Shards to be written.
 #[derive(Debug, Args)]
 pub struct ShardArgs {
-    /// Folders of pictures or clips, shards, and files of annotations
+    /// Folders of images or clips, shards, and files of annotations
     #[arg(value_name = "INPUT", required = true)]
     pub inputs: Vec<PathBuf>,
 
@@ -132,22 +132,22 @@ pub struct ShardArgs {
     #[arg(long, value_name = "MB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub max_shard_mb: u64,
 
-    /// Scale pictures and frames that are larger to a square of this side, as an evaluation does
+    /// Scale images and frames that are larger to a square of this side, as an evaluation does
     ///
-    /// Without it, the bytes of a picture stay as they are.
+    /// Without it, the bytes of an image stay as they are.
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(16..=4096))]
     pub image_size: Option<u32>,
 
-    /// How scaled pictures and frames of films are encoded: jpeg, webp or png
+    /// How scaled images and frames of videos are encoded: jpeg, webp or png
     ///
     /// WebP and PNG are without loss.
     #[arg(long, value_name = "FORMAT", default_value = "jpeg")]
     pub encoding: Encoding,
 
-    /// Decode each film once and store frames of it
+    /// Decode each video once and store frames of it
     ///
     /// GIF, APNG and animated WebP always; MP4 and others where the program was built with
-    /// --features video-h264 or video-ffmpeg. Without it, films are stored as they are.
+    /// --features video-h264 or video-ffmpeg. Without it, videos are stored as they are.
     #[arg(long)]
     pub extract_frames: bool,
 

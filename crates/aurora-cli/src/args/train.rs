@@ -10,12 +10,12 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   aurora train --config my.toml --out runs/mine
   aurora train --config my.toml --set schedule.steps=200 --out runs/short
-  aurora train --set data.train=my/pictures --set data.validation=my/more --set data.test=my/rest
+  aurora train --set data.train=my/images --set data.validation=my/more --set data.test=my/rest
   aurora train --config my.toml --set task=vqa --set model.decoder=from_encoder --out runs/answers
   aurora train --resume runs/mine
 
-my.toml says which model and which pictures; settings it leaves out keep their defaults. A folder of
-pictures has a .txt beside each with its caption, or a .json. Writes the same files as quickstart.
+my.toml says which model and which images; settings it leaves out keep their defaults. A folder of
+images has a .txt beside each with its caption, or a .json. Writes the same files as quickstart.
 A run that was cut off goes on from the state that it saved last, every checkpoint.every steps.
 `aurora train --help` lists every setting.";
 

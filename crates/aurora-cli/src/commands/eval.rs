@@ -19,7 +19,7 @@ use crate::progress::ProgressDisplay;
 struct EvaluationJson {
     #[serde(flatten)]
     found: EvalMetrics,
-    /// Pictures that were searched, or questions that were asked.
+    /// Images that were searched, or questions that were asked.
     test_pairs: usize,
     /// The backbone's name or folder.
     backbone: String,

@@ -1,4 +1,4 @@
-//! `aurora quickstart`: a tuning of the embedded model on the embedded pictures.
+//! `aurora quickstart`: a tuning of the embedded model on the embedded images.
 
 use anyhow::Result;
 

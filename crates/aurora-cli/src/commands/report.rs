@@ -21,7 +21,7 @@ use crate::thumbnail::thumbnail;
 /// Captions, or questions, shown on the page.
 const QUERIES_SHOWN: usize = 12;
 
-/// Pictures shown for each, before and after.
+/// Images shown for each, before and after.
 const HITS_SHOWN: usize = 5;
 
 /// Writes `report.html` into the run's folder.
@@ -65,7 +65,7 @@ pub fn write(
     Ok(())
 }
 
-/// The recall that guessing would reach on the pictures and texts of a measurement.
+/// The recall that guessing would reach on the images and texts of a measurement.
 pub fn random_baseline_of(test: &Dataset, found: &RetrievalEval) -> Result<page::RecallAtK> {
     let (images, texts) = concepts(test, &found.images, &found.texts)?;
     Ok(random_baseline(&images, &texts))
@@ -125,8 +125,8 @@ fn tuned(config: &Config, inputs: &Inputs) -> String {
         _ => ", whose own weights stayed frozen",
     };
     let examples = match config.task {
-        Task::Retrieval => "captioned pictures",
-        Task::Vqa => "questions about pictures",
+        Task::Retrieval => "captioned images",
+        Task::Vqa => "questions about images",
     };
     format!(
         "{what} {verb} trained for the backbone {}{frozen}, on {} {examples} ({}) in {} \
@@ -139,16 +139,16 @@ fn tuned(config: &Config, inputs: &Inputs) -> String {
     )
 }
 
-fn tested(config: &Config, pictures: usize) -> String {
+fn tested(config: &Config, images: usize) -> String {
     let names = config.data.test.as_slice().join(", ");
-    let count = output::count(pictures as u64);
+    let count = output::count(images as u64);
     // True of the embedded set's own split, and only of that.
     let own_split = config.data.train == config.data.test;
     if names == "noto" && own_split {
-        return format!("Tested on {count} emoji of things that no training picture shows.");
+        return format!("Tested on {count} emoji of things that no training image shows.");
     }
     match config.task {
-        Task::Retrieval => format!("Tested on {count} pictures ({names})."),
+        Task::Retrieval => format!("Tested on {count} images ({names})."),
         Task::Vqa => format!("Tested on {count} questions ({names})."),
     }
 }
@@ -205,7 +205,7 @@ fn facts(config: &Config, outcome: &TuningResult) -> Vec<Fact> {
         facts.push(fact(
             "Left out",
             output::count(summary.skipped),
-            "broken pictures or rows; skipped.jsonl lists them".to_owned(),
+            "broken images or rows; skipped.jsonl lists them".to_owned(),
         ));
     }
     facts
@@ -225,10 +225,10 @@ fn captions(
 ) -> Result<Vec<CaptionRow>> {
     evenly_spaced(tuned.texts.len())
         .map(|at| {
-            let (picture, caption) = tuned.texts.get(at).context("a caption of the test set")?;
-            let concept = test.concept(*picture)?;
+            let (image, caption) = tuned.texts.get(at).context("a caption of the test set")?;
+            let concept = test.concept(*image)?;
             let side = |evaluation: &RetrievalEval| {
-                // A broken picture may have been left out of one of the two.
+                // A broken image may have been left out of one of the two.
                 let place = evaluation.texts.iter().position(|text| text == &tuned.texts[at]);
                 side(test, concept, evaluation, place.context("a caption of the test set")?)
             };
@@ -252,7 +252,7 @@ fn answers(test: &Dataset, baseline: &VqaEval, tuned: &VqaEval) -> Result<Vec<An
                 weight => format!("{answer} ({:.0} %)", 100.0 * weight),
             });
             Ok(AnswerRow {
-                picture: thumbnail(&*test.image(given.index)?, &sample.key)?,
+                image: thumbnail(&*test.image(given.index)?, &sample.key)?,
                 question: question.text.clone(),
                 right: right.collect::<Vec<_>>().join(", "),
                 baseline: same.map(of).unwrap_or_default(),
@@ -262,7 +262,7 @@ fn answers(test: &Dataset, baseline: &VqaEval, tuned: &VqaEval) -> Result<Vec<An
         .collect()
 }
 
-/// The best pictures for text `at`, and the rank of the first right one if it was ranked.
+/// The best images for text `at`, and the rank of the first right one if it was ranked.
 fn side(
     test: &Dataset,
     concept: i64,
@@ -278,11 +278,11 @@ fn side(
     let ranked = order.iter().take_while(|index| scores[**index] > NOT_RANKED);
     let rank = ranked.clone().position(|index| right(*index)).map(|place| place + 1);
     let hits = ranked.take(HITS_SHOWN).map(|&index| {
-        let place = *evaluation.images.get(index).context("a picture of the test set")?;
+        let place = *evaluation.images.get(index).context("an image of the test set")?;
         let sample = test.sample(place)?;
         let name = sample.captions.first().unwrap_or(&sample.key);
-        let picture = thumbnail(&*test.image(place)?, name)?;
-        Ok(Hit { picture, score: f64::from(scores[index]), right: right(index) })
+        let image = thumbnail(&*test.image(place)?, name)?;
+        Ok(Hit { image, score: f64::from(scores[index]), right: right(index) })
     });
     Ok((hits.collect::<Result<_>>()?, rank))
 }

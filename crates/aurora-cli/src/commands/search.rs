@@ -1,4 +1,4 @@
-//! `aurora search`: pictures for words, as a list and as a page.
+//! `aurora search`: images for words, as a list and as a page.
 
 use anyhow::Result;
 use aurora_data::{Captions, Dataset, Decode, embedded};
@@ -17,7 +17,7 @@ use crate::thumbnail::thumbnail;
 /// Runs the command.
 ///
 /// # Errors
-/// Words that are none, pictures or an adapter that cannot be used.
+/// Words that are none, images or an adapter that cannot be used.
 pub fn run(args: &SearchArgs) -> Result<()> {
     if args.query.trim().is_empty() {
         return Err(bad_input("the query is empty"));
@@ -27,7 +27,7 @@ pub fn run(args: &SearchArgs) -> Result<()> {
         return Err(bad_input("a search is retrieval, and `task` is \"vqa\" here"));
     }
     let device = model::device(&config)?;
-    let (pictures, dataset) = match &args.images {
+    let (images, dataset) = match &args.images {
         Some(folder) => {
             let dataset = Dataset::open(&[folder], Captions::Optional, Decode::OnUse)?;
             (folder.display().to_string(), dataset)
@@ -59,11 +59,11 @@ pub fn run(args: &SearchArgs) -> Result<()> {
             Some(folder) => format!("{} with {}", model.name, folder.display()),
             None => format!("{} without an adapter", model.name),
         },
-        pictures,
+        images,
         searched: dataset.len(),
         hits: Vec::new(),
     };
-    let mut table = Table::new(["picture", "score", "ITM logit", "ITC similarity"]);
+    let mut table = Table::new(["image", "score", "ITM logit", "ITC similarity"]);
     for hit in found.iter().take(args.top_k as usize) {
         let sample = dataset.sample(hit.index)?;
         let caption = sample.captions.first().cloned().unwrap_or_default();
@@ -73,7 +73,7 @@ pub fn run(args: &SearchArgs) -> Result<()> {
             _ => sample.key.clone(),
         };
         page.hits.push(SearchHit {
-            picture: thumbnail(&*dataset.image(hit.index)?, &name)?,
+            image: thumbnail(&*dataset.image(hit.index)?, &name)?,
             caption,
             scores: vec![
                 ("score".to_owned(), hit.score),

@@ -59,7 +59,7 @@ pub fn recall_table(lines: &[(&str, &RetrievalReport)]) -> Table {
         "to text R@1",
         "R@5",
         "R@10",
-        "to picture R@1",
+        "to image R@1",
         "R@5",
         "R@10",
         "mean",
@@ -108,12 +108,12 @@ pub fn metrics_table(lines: &[(&str, &TaskMetrics)]) -> Table {
     }
 }
 
-/// What is said of pictures and rows that were left out, and where they are listed.
+/// What is said of images and rows that were left out, and where they are listed.
 pub fn skipped_line(skipped: u64, list: Option<&Path>) -> Option<String> {
     let (count, was) = match skipped {
         0 => return None,
-        1 => ("1 picture or row".to_owned(), "was"),
-        many => (format!("{} pictures or rows", crate::output::count(many)), "were"),
+        1 => ("1 image or row".to_owned(), "was"),
+        many => (format!("{} images or rows", crate::output::count(many)), "were"),
     };
     let list =
         list.map_or(String::new(), |path| format!("; they are listed in {}", path.display()));

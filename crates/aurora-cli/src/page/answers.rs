@@ -16,8 +16,8 @@ pub struct AccuracyByType {
 /// A test question with its answers.
 #[derive(Debug, Clone)]
 pub struct AnswerRow {
-    /// The picture, or the first frame of the clip.
-    pub picture: EmbeddedImage,
+    /// The image, or the first frame of the clip.
+    pub image: EmbeddedImage,
     /// The question.
     pub question: String,
     /// What is right; may be empty where nobody knows.
@@ -68,7 +68,7 @@ fn write_accuracy(html: &mut Html, class: &str, name: &str, accuracy: &AccuracyB
     html.markup("</tr>\n");
 }
 
-/// Some questions with their pictures and answers.
+/// Some questions with their images and answers.
 pub(super) fn write_answers(html: &mut Html, rows: &[AnswerRow]) {
     if rows.is_empty() {
         return;
@@ -79,7 +79,7 @@ pub(super) fn write_answers(html: &mut Html, rows: &[AnswerRow]) {
     for row in rows {
         html.markup("<article class=\"caption\">\n<h3>").foreign(&row.question);
         html.markup("</h3>\n<ol class=\"hits\">\n<li>");
-        row.picture.write(html, format_args!("{}", row.picture.name));
+        row.image.write(html, format_args!("{}", row.image.name));
         html.markup("</li>\n</ol>\n<div class=\"sides\">\n");
         write_answer(html, "baseline", &row.baseline);
         write_answer(html, "tuned", &row.tuned);
@@ -115,9 +115,9 @@ mod tests {
 
     #[test]
     fn no_foreign_text_becomes_markup_and_right_answers_are_marked() {
-        let picture = EmbeddedImage::new(HOSTILE, &[0xff, 0xd8, 0xff, 0xe0]).unwrap();
+        let image = EmbeddedImage::new(HOSTILE, &[0xff, 0xd8, 0xff, 0xe0]).unwrap();
         let row = AnswerRow {
-            picture,
+            image,
             question: HOSTILE.to_owned(),
             right: HOSTILE.to_owned(),
             baseline: (HOSTILE.to_owned(), Some(0.0)),

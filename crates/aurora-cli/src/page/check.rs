@@ -1,4 +1,4 @@
-//! What a look at data found: numbers, histograms, lists, and some of the pictures.
+//! What a look at data found: numbers, histograms, lists, and some of the images.
 
 use aurora_data::check::{DuplicateGroup, MIN_SIDE, Report};
 
@@ -8,11 +8,11 @@ use crate::output::{count, share};
 /// Lines of a list; check.json has all.
 const MAX_LISTED: usize = 100;
 
-/// A picture with what is said about it.
+/// An image with what is said about it.
 #[derive(Debug, Clone)]
 pub struct CheckSample {
-    /// The picture, under its name.
-    pub picture: EmbeddedImage,
+    /// The image, under its name.
+    pub image: EmbeddedImage,
     /// Captions, or a question with its answers.
     pub words: Vec<String>,
 }
@@ -22,7 +22,7 @@ pub struct CheckSample {
 pub struct CheckPage {
     /// What was found.
     pub report: Report,
-    /// Some of the pictures.
+    /// Some of the images.
     pub shown: Vec<CheckSample>,
 }
 
@@ -34,7 +34,7 @@ impl CheckPage {
         html.markup("<header>\n<p class=\"title\">Data</p>\n<h1>");
         html.foreign(report.paths.join(", ")).markup("</h1>\n<p class=\"lede\">");
         html.text(format_args!(
-            "{} pictures and {} clips with {} captions and {} questions; {} problems that would end \
+            "{} images and {} clips with {} captions and {} questions; {} problems that would end \
              a training.",
             count(report.images as u64),
             count(report.clips as u64),
@@ -47,22 +47,22 @@ impl CheckPage {
         let problems = report.problems.iter().map(ToString::to_string);
         write_list(&mut html, "Problems", problems);
         let leaks = &report.same_image.leaks;
-        write_list(&mut html, "The same picture in two splits", leaks.iter().map(members));
+        write_list(&mut html, "The same image in two splits", leaks.iter().map(members));
         let leaks = &report.same_caption.leaks;
         write_list(&mut html, "The same caption in two splits", leaks.iter().map(words));
         let doubles = &report.same_image.duplicates;
         write_list(&mut html, "Files that are there several times", doubles.iter().map(members));
         let doubles = &report.same_caption.duplicates;
-        write_list(&mut html, "Captions of several pictures", doubles.iter().map(words));
+        write_list(&mut html, "Captions of several images", doubles.iter().map(words));
         let tiny = report.tiny.iter().map(|t| format!("{}: {} x {}", t.what, t.width, t.height));
-        write_list(&mut html, "Tiny pictures", tiny);
+        write_list(&mut html, "Tiny images", tiny);
         self.write_histograms(&mut html);
         self.write_scripts(&mut html);
-        html.markup("<h2>Some of the pictures</h2>\n<ol class=\"found\">\n");
+        html.markup("<h2>Some of the images</h2>\n<ol class=\"found\">\n");
         for shown in &self.shown {
             html.markup("<li>");
-            shown.picture.write(&mut html, shown.words.join("; "));
-            html.markup("<p class=\"name\">").foreign(&shown.picture.name).markup("</p>");
+            shown.image.write(&mut html, shown.words.join("; "));
+            html.markup("<p class=\"name\">").foreign(&shown.image.name).markup("</p>");
             for words in &shown.words {
                 html.markup("<p class=\"note\">").foreign(words).markup("</p>");
             }
@@ -98,7 +98,7 @@ impl CheckPage {
             (name, bin.count)
         });
         let title =
-            format!("Shorter sides of pictures in pixels; below {MIN_SIDE} little is to be seen");
+            format!("Shorter sides of images in pixels; below {MIN_SIDE} little is to be seen");
         write_histogram(html, &title, "pixels", columns.collect());
     }
 

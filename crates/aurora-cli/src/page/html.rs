@@ -108,10 +108,10 @@ fn escape_into(text: &str, out: &mut String) {
     }
 }
 
-/// An encoded picture to be carried inside a page.
+/// An encoded image to be carried inside a page.
 #[derive(Debug, Clone)]
 pub struct EmbeddedImage {
-    /// What the page calls the picture: a file name or the name of an emoji.
+    /// What the page calls the image: a file name or the name of an emoji.
     pub name: String,
     /// `data:image/..;base64,..`.
     uri: String,
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_is_known_by_its_bytes() {
+    fn an_image_is_known_by_its_bytes() {
         assert!(EmbeddedImage::new("a", b"<svg onload='x'>").is_none());
         assert!(EmbeddedImage::new("a", b"").is_none());
         assert!(EmbeddedImage::new("a", b"RIFF....WEBPVP8 ").is_some());

@@ -1,7 +1,7 @@
 //! Self-contained HTML pages: the report of a run, the result of a search and a look at data.
 //!
 //! A page is one file that can be mailed or opened years later: the style sheet, the charts
-//! (drawn here as SVG) and the pictures (data URIs) are all inside it, there is no script, and a
+//! (drawn here as SVG) and the images (data URIs) are all inside it, there is no script, and a
 //! content security policy tells the browser to fetch nothing. The input types are plain data, so
 //! pages are made and tested without a model.
 

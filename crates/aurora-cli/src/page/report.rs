@@ -7,9 +7,9 @@ use super::html::{EmbeddedImage, Html};
 /// Recall at 1, 5 and 10 in percent, both ways.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct RecallAtK {
-    /// From a picture to its captions.
+    /// From an image to its captions.
     pub image_to_text: [f64; 3],
-    /// From a caption to its pictures.
+    /// From a caption to its images.
     pub text_to_image: [f64; 3],
 }
 
@@ -62,29 +62,29 @@ pub struct Fact {
     pub note: String,
 }
 
-/// One retrieved picture.
+/// One retrieved image.
 #[derive(Debug, Clone)]
 pub struct Hit {
-    /// The picture itself.
-    pub picture: EmbeddedImage,
+    /// The image itself.
+    pub image: EmbeddedImage,
     /// The score it was ranked by.
     pub score: f64,
-    /// Whether it is a picture of the caption's own concept.
+    /// Whether it is an image of the caption's own concept.
     pub right: bool,
 }
 
-/// A test caption with the pictures it retrieved, best first.
+/// A test caption with the images it retrieved, best first.
 #[derive(Debug, Clone)]
 pub struct CaptionRow {
     /// The caption.
     pub caption: String,
-    /// The pictures ranked first before tuning.
+    /// The images ranked first before tuning.
     pub baseline: Vec<Hit>,
-    /// The pictures ranked first after tuning.
+    /// The images ranked first after tuning.
     pub tuned: Vec<Hit>,
-    /// Rank (from 1) of the best right picture before tuning, if it was ranked.
+    /// Rank (from 1) of the best right image before tuning, if it was ranked.
     pub rank_baseline: Option<usize>,
-    /// Rank (from 1) of the best right picture after tuning, if it was ranked.
+    /// Rank (from 1) of the best right image after tuning, if it was ranked.
     pub rank_tuned: Option<usize>,
 }
 
@@ -93,7 +93,7 @@ pub struct CaptionRow {
 pub struct ReportPage {
     /// The name of the run, in the browser's tab and above the headline.
     pub title: String,
-    /// One or two sentences: which model, which adapter, which pictures.
+    /// One or two sentences: which model, which adapter, which images.
     pub tuned: String,
     /// What was tested on: one sentence. May be empty.
     pub test: String,
@@ -162,8 +162,8 @@ impl ReportPage {
             .markup("<div class=\"scroll\" tabindex=\"0\" role=\"region\" ")
             .markup("aria-label=\"Recall of baseline and tuned model\">")
             .markup("<table class=\"recall\"><thead>\n<tr><td></td>")
-            .markup("<th colspan=\"3\" scope=\"colgroup\">picture to text</th>")
-            .markup("<th colspan=\"3\" scope=\"colgroup\">text to picture</th>")
+            .markup("<th colspan=\"3\" scope=\"colgroup\">image to text</th>")
+            .markup("<th colspan=\"3\" scope=\"colgroup\">text to image</th>")
             .markup("<th rowspan=\"2\" scope=\"col\" class=\"mean\">mean</th></tr>\n<tr><td></td>");
         for _ in 0..2 {
             for k in ["R@1", "R@5", "R@10"] {
@@ -211,10 +211,8 @@ impl ReportPage {
             return;
         }
         html.markup("<section>\n<h2>What test captions find</h2>\n")
-            .markup(
-                "<p class=\"note\">The best pictures for a caption, best first, with the score ",
-            )
-            .markup("they were ranked by. A right picture has a double frame and a ")
+            .markup("<p class=\"note\">The best images for a caption, best first, with the score ")
+            .markup("they were ranked by. A right image has a double frame and a ")
             .markup("<span class=\"badge\">✓</span> mark.</p>\n");
         for row in &self.captions {
             html.markup("<article class=\"caption\">\n<h3>").foreign(&row.caption);
@@ -254,8 +252,8 @@ fn write_hits(html: &mut Html, side: &'static str, hits: &[Hit], rank: Option<us
     html.open("div", &[("class", &"side")]).element("h4", &[], side);
     html.markup("<p class=\"note\">");
     match rank {
-        Some(rank) => html.markup("right picture at rank ").text(rank),
-        None => html.markup("right picture not among the candidates"),
+        Some(rank) => html.markup("right image at rank ").text(rank),
+        None => html.markup("right image not among the candidates"),
     };
     html.markup("</p>");
     html.markup("<ol class=\"hits\">\n");
@@ -263,7 +261,7 @@ fn write_hits(html: &mut Html, side: &'static str, hits: &[Hit], rank: Option<us
         let rank = index + 1;
         html.open("li", &[("class", if hit.right { &"right" } else { &"wrong" })]);
         let verdict = if hit.right { "right" } else { "not the right one" };
-        hit.picture.write(html, format_args!("Rank {rank}: {}, {verdict}", hit.picture.name));
+        hit.image.write(html, format_args!("Rank {rank}: {}, {verdict}", hit.image.name));
         if hit.right {
             html.markup("<span class=\"badge\" aria-hidden=\"true\">✓</span>");
         }
@@ -287,8 +285,8 @@ mod tests {
     }
 
     fn hit(right: bool) -> Hit {
-        let picture = EmbeddedImage::new(HOSTILE, &[0xff, 0xd8, 0xff, 0xe0]).unwrap();
-        Hit { picture, score: 0.25, right }
+        let image = EmbeddedImage::new(HOSTILE, &[0xff, 0xd8, 0xff, 0xe0]).unwrap();
+        Hit { image, score: 0.25, right }
     }
 
     fn hostile_page() -> ReportPage {
@@ -357,12 +355,12 @@ mod tests {
     }
 
     #[test]
-    fn right_pictures_are_told_by_more_than_colour() {
+    fn right_images_are_told_by_more_than_colour() {
         let page = hostile_page().render();
         assert_eq!(page.matches("<li class=\"right\">").count(), 2);
         assert_eq!(page.matches("aria-hidden=\"true\">✓").count(), 2);
         assert_eq!(page.matches(", right\"").count(), 2);
-        assert!(page.contains("right picture at rank 2"));
+        assert!(page.contains("right image at rank 2"));
     }
 
     #[test]

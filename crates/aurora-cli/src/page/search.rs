@@ -1,13 +1,13 @@
-//! The result of a search: the words and the pictures they found.
+//! The result of a search: the words and the images they found.
 
 use super::html::{EmbeddedImage, Html};
 
-/// One picture that was found.
+/// One image that was found.
 #[derive(Debug, Clone)]
 pub struct SearchHit {
-    /// The picture, under its own name.
-    pub picture: EmbeddedImage,
-    /// Its caption where the pictures have captions, else empty.
+    /// The image, under its own name.
+    pub image: EmbeddedImage,
+    /// Its caption where the images have captions, else empty.
     pub caption: String,
     /// Scores by name, the one it was ranked by first.
     pub scores: Vec<(String, f64)>,
@@ -18,13 +18,13 @@ pub struct SearchHit {
 pub struct SearchPage {
     /// The query.
     pub query: String,
-    /// Which model and adapter ranked the pictures.
+    /// Which model and adapter ranked the images.
     pub model: String,
-    /// Where the pictures came from.
-    pub pictures: String,
-    /// How many pictures were looked through.
+    /// Where the images came from.
+    pub images: String,
+    /// How many images were looked through.
     pub searched: usize,
-    /// The best pictures, best first.
+    /// The best images, best first.
     pub hits: Vec<SearchHit>,
 }
 
@@ -34,10 +34,10 @@ impl SearchPage {
         let mut html = Html::new();
         html.markup("<header>\n<p class=\"title\">Search</p>\n<h1>").foreign(&self.query);
         html.markup("</h1>\n<p class=\"lede\">The best ").text(self.hits.len());
-        html.markup(" of ").text(self.searched).markup(" pictures from ").foreign(&self.pictures);
+        html.markup(" of ").text(self.searched).markup(" images from ").foreign(&self.images);
         html.markup(", ranked by ").foreign(&self.model).markup(".</p>\n</header>\n");
         if self.hits.is_empty() {
-            html.markup("<p class=\"empty\">No picture was found.</p>\n");
+            html.markup("<p class=\"empty\">No image was found.</p>\n");
         }
         html.markup("<ol class=\"found\">\n");
         for (index, hit) in self.hits.iter().enumerate() {
@@ -50,11 +50,11 @@ impl SearchPage {
 
 fn write_hit(html: &mut Html, rank: usize, hit: &SearchHit) {
     html.markup("<li>");
-    let words = if hit.caption.is_empty() { &hit.picture.name } else { &hit.caption };
-    hit.picture.write(html, format_args!("Rank {rank}: {words}"));
+    let words = if hit.caption.is_empty() { &hit.image.name } else { &hit.caption };
+    hit.image.write(html, format_args!("Rank {rank}: {words}"));
     html.element("span", &[("class", &"rank")], rank);
-    html.markup("<p class=\"name\">").foreign(&hit.picture.name).markup("</p>");
-    if !hit.caption.is_empty() && hit.caption != hit.picture.name {
+    html.markup("<p class=\"name\">").foreign(&hit.image.name).markup("</p>");
+    if !hit.caption.is_empty() && hit.caption != hit.image.name {
         html.markup("<p class=\"note\">").foreign(&hit.caption).markup("</p>");
     }
     html.markup("<p class=\"score\">");
@@ -74,10 +74,10 @@ mod tests {
         let page = SearchPage {
             query: hostile.to_owned(),
             model: hostile.to_owned(),
-            pictures: hostile.to_owned(),
+            images: hostile.to_owned(),
             searched: 7,
             hits: vec![SearchHit {
-                picture: EmbeddedImage::new(hostile, &[0x89, b'P', b'N', b'G']).unwrap(),
+                image: EmbeddedImage::new(hostile, &[0x89, b'P', b'N', b'G']).unwrap(),
                 caption: format!("{hostile} too"),
                 scores: vec![(hostile.to_owned(), 0.5)],
             }],
@@ -85,11 +85,11 @@ mod tests {
         .render();
         assert!(!page.contains("<img src=x"));
         assert_eq!(page.matches("<img ").count(), 1);
-        assert!(page.contains("The best 1 of 7 pictures"));
+        assert!(page.contains("The best 1 of 7 images"));
     }
 
     #[test]
     fn nothing_found_is_said() {
-        assert!(SearchPage::default().render().contains("No picture was found."));
+        assert!(SearchPage::default().render().contains("No image was found."));
     }
 }

@@ -7,7 +7,7 @@ use aurora_layers::checkpoint::read_tensors;
 use aurora_layers::{AdapterFolder, Tensors, tensors};
 use candle_core::{DType, Device};
 
-use crate::fixture::{adapter, backbone, pictures, png, refused, tiny_run};
+use crate::fixture::{adapter, backbone, images, png, refused, tiny_run};
 
 fn has(message: &str, parts: &[&str]) {
     for part in parts {
@@ -100,9 +100,9 @@ fn truncated_shard() {
 }
 
 #[test]
-fn picture_that_does_not_decode() {
+fn image_that_does_not_decode() {
     let folder = tempfile::tempdir().unwrap();
-    let data = pictures(&folder.path().join("data"));
+    let data = images(&folder.path().join("data"));
     std::fs::write(data.join("p3.png"), &png(3)[..40]).unwrap();
     has(&train_on(folder.path(), "{}/data"), &["p3", "does not decode"]);
     let message = refused(
@@ -117,26 +117,26 @@ fn picture_that_does_not_decode() {
 fn empty_folder() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("data")).unwrap();
-    has(&train_on(folder.path(), "{}/data"), &["data", "no picture"]);
+    has(&train_on(folder.path(), "{}/data"), &["data", "no image"]);
     let message = refused(
         folder.path(),
         "search cat --images {}/data --set model.backbone={}/backbone --out {}/found",
     );
-    has(&message, &["data", "no picture"]);
+    has(&message, &["data", "no image"]);
 }
 
 #[test]
-fn caption_without_a_picture() {
+fn caption_without_an_image() {
     let folder = tempfile::tempdir().unwrap();
-    let data = pictures(&folder.path().join("data"));
+    let data = images(&folder.path().join("data"));
     std::fs::remove_file(data.join("p5.png")).unwrap();
-    has(&train_on(folder.path(), "{}/data"), &["p5", "has no picture"]);
+    has(&train_on(folder.path(), "{}/data"), &["p5", "has no image"]);
 }
 
 #[test]
-fn picture_without_a_caption() {
+fn image_without_a_caption() {
     let folder = tempfile::tempdir().unwrap();
-    let data = pictures(&folder.path().join("data"));
+    let data = images(&folder.path().join("data"));
     std::fs::remove_file(data.join("p5.txt")).unwrap();
     has(&train_on(folder.path(), "{}/data"), &["p5", "has no caption"]);
 }
@@ -152,7 +152,7 @@ fn with_adapter(folder: &Path, parts: &[&str]) {
 
 fn adapted(change: impl FnOnce(&mut Tensors)) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    pictures(&folder.path().join("data"));
+    images(&folder.path().join("data"));
     let backbone = backbone(&folder.path().join("backbone"), 1);
     adapter(&folder.path().join("adapter"), &backbone);
     let path = AdapterFolder::weights_path(&folder.path().join("adapter"));

@@ -2,20 +2,20 @@
 
 use std::fs;
 
-use crate::fixture::{aurora, pictures, refused, works};
+use crate::fixture::{aurora, images, refused, works};
 
 #[test]
 fn a_clean_folder_is_clean() {
     let folder = tempfile::tempdir().unwrap();
-    pictures(&folder.path().join("data"));
+    images(&folder.path().join("data"));
     let printed = works(folder.path(), "data check {}/data --out {}/look");
-    for part in ["no split", "pictures", "problems that would end a training", "check.html"] {
+    for part in ["no split", "images", "problems that would end a training", "check.html"] {
         assert!(printed.contains(part), "{part}: {printed}");
     }
     let report: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(folder.path().join("look/check.json")).unwrap())
             .unwrap();
-    assert_eq!(report["pictures"], 8);
+    assert_eq!(report["images"], 8);
     assert_eq!(report["captions"], 8);
     assert!(report["problems"].as_array().unwrap().is_empty());
     let page = fs::read_to_string(folder.path().join("look/check.html")).unwrap();
@@ -29,8 +29,8 @@ fn a_clean_folder_is_clean() {
 #[test]
 fn what_would_end_a_training_is_exit_code_1() {
     let folder = tempfile::tempdir().unwrap();
-    pictures(&folder.path().join("data"));
-    fs::write(folder.path().join("data/broken.png"), b"no picture").unwrap();
+    images(&folder.path().join("data"));
+    fs::write(folder.path().join("data/broken.png"), b"no image").unwrap();
     fs::write(folder.path().join("data/broken.txt"), b"<b>words</b>").unwrap();
     let output = aurora(folder.path(), "data check {}/data --out {}/look");
     assert_eq!(output.status.code(), Some(1));
@@ -47,7 +47,7 @@ fn what_would_end_a_training_is_exit_code_1() {
 fn captions_are_printed_printably() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    pictures(&data);
+    images(&data);
     let row = |name: &str, split: &str| {
         format!(r#"{{"image": "{name}", "caption": "a \u001b[2J word", "split": "{split}"}}"#)
     };

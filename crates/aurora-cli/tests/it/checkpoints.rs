@@ -5,14 +5,14 @@ use std::path::Path;
 use aurora_layers::Backbone;
 use candle_core::{DType, Device};
 
-use crate::fixture::{aurora, backbone, hugging_face, pictures, refused, sizes, tiny_run, works};
+use crate::fixture::{aurora, backbone, hugging_face, images, refused, sizes, tiny_run, works};
 
-/// The same weights as our folder, as Hugging Face's, and pictures.
+/// The same weights as our folder, as Hugging Face's, and images.
 fn layouts() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let ours = backbone(&folder.path().join("backbone"), 1);
     hugging_face(&folder.path().join("theirs"), &ours);
-    pictures(&folder.path().join("data"));
+    images(&folder.path().join("data"));
     folder
 }
 
@@ -58,7 +58,7 @@ fn an_adapter_fits_the_same_weights_in_every_layout() {
 }
 
 #[test]
-fn pictures_may_have_another_size() {
+fn images_may_have_another_size() {
     let folder = layouts();
     let larger = format!("{} --set model.image_size=32", on("theirs"));
     works(folder.path(), &format!("train --out {{}}/run {larger}"));
@@ -66,14 +66,14 @@ fn pictures_may_have_another_size() {
     let notes = notes(folder.path(), &format!("{eval} {larger}"));
     assert!(notes.contains("pos_embed [1, 5, 16] to [1, 17, 16]"), "{notes}");
     let message = refused(folder.path(), &format!("{eval} {}", on("theirs")));
-    assert!(message.contains("fingerprint") && message.contains("picture size"), "{message}");
+    assert!(message.contains("fingerprint") && message.contains("image size"), "{message}");
     let odd = format!("eval {} --set model.image_size=30", on("theirs"));
     let message = refused(folder.path(), &odd);
     assert!(message.contains("image_size = 30") && message.contains("24 or 32"), "{message}");
 }
 
 #[test]
-fn the_embedded_backbone_takes_another_picture_size_too() {
+fn the_embedded_backbone_takes_another_image_size_too() {
     let folder = layouts();
     let search = "search cat --images {}/data --set model.image_size=32 --top-k 1 --out {}/found";
     works(folder.path(), search);

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use crate::fixture::{adapter, backbone, pictures, tiny_run, works};
+use crate::fixture::{adapter, backbone, images, tiny_run, works};
 
 fn trained() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     backbone(&folder.path().join("backbone"), 1);
-    pictures(&folder.path().join("data"));
+    images(&folder.path().join("data"));
     works(folder.path(), &format!("train --out {{}}/run {}", tiny_run("{}/data")));
     folder
 }
@@ -83,7 +83,7 @@ fn a_search_writes_a_page() {
     let folder = tempfile::tempdir().unwrap();
     let tiny = backbone(&folder.path().join("backbone"), 1);
     adapter(&folder.path().join("adapter"), &tiny);
-    pictures(&folder.path().join("data"));
+    images(&folder.path().join("data"));
     let search = "search cat --images {}/data --set model.backbone={}/backbone --top-k 3";
     let printed = works(folder.path(), &format!("{search} --out {{}}/bare"));
     assert_eq!(
@@ -92,7 +92,7 @@ fn a_search_writes_a_page() {
     );
     works(folder.path(), &format!("{search} --out {{}}/found --adapter {{}}/adapter"));
     let page = text(&folder.path().join("found/search.html"));
-    assert!(page.contains("The best 3 of 8 pictures"));
+    assert!(page.contains("The best 3 of 8 images"));
     assert_eq!(page.matches("<img ").count(), 3);
     // A second search replaces the page.
     works(folder.path(), &format!("{search} --out {{}}/found"));

@@ -1,4 +1,4 @@
-//! A tiny backbone and tiny pictures, so that whole commands take a second.
+//! A tiny backbone and tiny images, so that whole commands take a second.
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -133,16 +133,16 @@ pub fn adapter(folder: &Path, backbone: &Backbone) {
 /// A PNG in one colour with a square in another.
 pub fn png(index: usize) -> Vec<u8> {
     let colour = |shift: usize| Rgb([0, 1, 2].map(|c| (index * 37 + shift * 91 + c * 53) as u8));
-    let picture = RgbImage::from_fn(24, 20, |x, y| colour(usize::from(x > 6 && y > 5)));
+    let image = RgbImage::from_fn(24, 20, |x, y| colour(usize::from(x > 6 && y > 5)));
     let mut bytes = Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, ImageFormat::Png).unwrap();
+    image.write_to(&mut bytes, ImageFormat::Png).unwrap();
     bytes.into_inner()
 }
 
 const WORDS: [&str; 8] = ["cat", "dog", "red apple", "car", "tree", "house", "star", "fish"];
 
-/// Writes a folder of eight pictures with captions beside them.
-pub fn pictures(folder: &Path) -> PathBuf {
+/// Writes a folder of eight images with captions beside them.
+pub fn images(folder: &Path) -> PathBuf {
     std::fs::create_dir_all(folder).unwrap();
     for (index, words) in WORDS.iter().enumerate() {
         std::fs::write(folder.join(format!("p{index}.png")), png(index)).unwrap();
@@ -151,7 +151,7 @@ pub fn pictures(folder: &Path) -> PathBuf {
     folder.to_owned()
 }
 
-/// Settings of a run on a tiny backbone in `backbone/` and the pictures of `data`, two steps long.
+/// Settings of a run on a tiny backbone in `backbone/` and the images of `data`, two steps long.
 pub fn tiny_run(data: &str) -> String {
     format!(
         "--set model.backbone={{}}/backbone --set data.train={data} --set data.validation={data} \

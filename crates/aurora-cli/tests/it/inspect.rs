@@ -116,7 +116,7 @@ fn settings_count_what_their_run_would_train() {
 fn a_run_trains_what_was_counted() {
     let folder = tempfile::tempdir().unwrap();
     backbone(&folder.path().join("backbone"), 1);
-    crate::fixture::pictures(&folder.path().join("data"));
+    crate::fixture::images(&folder.path().join("data"));
     let settings = tiny_run("{}/data");
     let counted = works(folder.path(), &format!("inspect {{}}/backbone {settings}"));
     let table = counted.split("would train").nth(1).unwrap();

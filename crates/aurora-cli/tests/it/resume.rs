@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::fixture::{backbone, pictures, refused, tiny_run, works};
+use crate::fixture::{backbone, images, refused, tiny_run, works};
 
 const LONG: &str = "--set schedule.steps=120 --set schedule.eval_every=30 --set checkpoint.every=7";
 
@@ -40,7 +40,7 @@ fn a_run_that_is_killed_twice_ends_as_one_that_never_was() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     backbone(&path.join("backbone"), 1);
-    pictures(&path.join("data"));
+    images(&path.join("data"));
     let settings = format!("{} {LONG}", tiny_run("{}/data"));
     let whole = works(path, &format!("train --out {{}}/whole {settings}"));
     killed(path, &format!("train --out {{}}/run {settings}"), 14);
@@ -92,7 +92,7 @@ fn what_cannot_be_gone_on_with_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     backbone(&path.join("backbone"), 1);
-    pictures(&path.join("data"));
+    images(&path.join("data"));
     let has = |args: &str, parts: &[&str]| {
         let message = refused(path, &format!("train --resume {{}}/run {args}"));
         for part in parts {

@@ -1,11 +1,11 @@
-//! `aurora train` and `aurora eval` at tasks beside the retrieval of pictures, and over broken pictures.
+//! `aurora train` and `aurora eval` at tasks beside the retrieval of images, and over broken images.
 
 use std::path::Path;
 
 use image::codecs::gif::GifEncoder;
 use image::{Delay, Frame, Rgba, RgbaImage};
 
-use crate::fixture::{backbone, pictures, refused, tiny_run, works};
+use crate::fixture::{backbone, images, refused, tiny_run, works};
 
 fn text(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
@@ -15,9 +15,9 @@ fn json(path: &Path) -> serde_json::Value {
     serde_json::from_str(&text(path)).unwrap()
 }
 
-/// Eight pictures with a question about each, half of them answered by "yes" and half by ten annotators.
+/// Eight images with a question about each, half of them answered by "yes" and half by ten annotators.
 fn questions(folder: &Path) {
-    pictures(folder);
+    images(folder);
     for index in 0..8 {
         std::fs::remove_file(folder.join(format!("p{index}.txt"))).unwrap();
         let answers = match index % 2 {
@@ -76,8 +76,8 @@ fn clips_are_trained_and_measured() {
     std::fs::create_dir_all(path.join("clips")).unwrap();
     for clip in 0..6u8 {
         let frame = |shade: u8| {
-            let picture = RgbaImage::from_pixel(20, 20, Rgba([shade * 20, clip * 40, 200, 255]));
-            Frame::from_parts(picture, 0, 0, Delay::from_numer_denom_ms(100, 1))
+            let image = RgbaImage::from_pixel(20, 20, Rgba([shade * 20, clip * 40, 200, 255]));
+            Frame::from_parts(image, 0, 0, Delay::from_numer_denom_ms(100, 1))
         };
         let file = std::fs::File::create(path.join(format!("clips/c{clip}.gif"))).unwrap();
         // Of different lengths, so that some are filled up.
@@ -95,18 +95,18 @@ fn clips_are_trained_and_measured() {
 }
 
 #[test]
-fn broken_pictures_are_left_out_and_told() {
+fn broken_images_are_left_out_and_told() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     backbone(&path.join("backbone"), 1);
-    pictures(&path.join("data"));
+    images(&path.join("data"));
     std::fs::write(path.join("data/p3.png"), b"\x89PNG\r\n\x1a\n and no more").unwrap();
     let settings = tiny_run("{}/data");
     let message = refused(path, &format!("train --out {{}}/run {settings}"));
     assert!(message.contains("p3"), "{message}");
     let settings = format!("{settings} --set data.on_error=skip");
     let said = works(path, &format!("train --out {{}}/run {settings}"));
-    assert!(said.contains("1 picture or row was left out"), "{said}");
+    assert!(said.contains("1 image or row was left out"), "{said}");
     let listed = text(&path.join("run/skipped.jsonl"));
     assert!(listed.lines().count() == 1 && listed.contains("p3"), "{listed}");
     let summary = json(&path.join("run/summary.json"));

@@ -7,7 +7,7 @@ use aurora_layers::{AdapterFolder, AdapterKind, save_adapter, tensors};
 use candle_core::{DType, Device, Tensor};
 
 use crate::fixture::{
-    adapter, adapter_of, backbone, hugging_face, pictures, refused, tiny_run, works,
+    adapter, adapter_of, backbone, hugging_face, images, refused, tiny_run, works,
 };
 
 /// A tiny backbone, ours and Hugging Face's, with an adapter at its start, whose gates are closed.
@@ -16,7 +16,7 @@ fn start() -> tempfile::TempDir {
     let tiny = backbone(&folder.path().join("backbone"), 1);
     hugging_face(&folder.path().join("theirs"), &tiny);
     adapter(&folder.path().join("adapter"), &tiny);
-    pictures(&folder.path().join("data"));
+    images(&folder.path().join("data"));
     folder
 }
 
@@ -43,7 +43,7 @@ fn an_adapter_goes_out_as_a_lora_and_comes_back() {
     let path = folder.path();
     let tiny = backbone(&path.join("backbone"), 1);
     hugging_face(&path.join("theirs"), &tiny);
-    pictures(&path.join("data"));
+    images(&path.join("data"));
     // Factors that add something, so that a lost one would show.
     let mut tuned = adapter_of(AdapterKind::Lora, &tiny);
     for (name, tensor) in &mut tuned.tensors {
@@ -191,7 +191,7 @@ fn reference() -> tempfile::TempDir {
     let pieces = pieces.chain(letters).chain(('a'..='e').map(|letter| format!("##{letter}")));
     let words: Vec<String> = pieces.chain(["[DEC]", "[ENC]"].map(str::to_owned)).collect();
     std::fs::write(folder.path().join("vocab.txt"), words.join("\n") + "\n").unwrap();
-    pictures(&folder.path().join("data"));
+    images(&folder.path().join("data"));
     folder
 }
 

@@ -1,4 +1,4 @@
-//! The pictures' half of a look: every file is read, hashed and decoded once.
+//! The images' half of a look: every file is read, hashed and decoded once.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,7 +18,7 @@ use crate::{ByteSource, Image, Media, Sample};
 /// Borders between the columns of the histogram of shorter sides.
 const BORDERS: [usize; 8] = [0, MIN_SIDE, 64, 128, 224, 384, 768, 1536];
 
-/// What the pictures came to.
+/// What the images came to.
 pub(super) struct ImageScan {
     pub images: usize,
     pub clips: usize,
@@ -90,7 +90,7 @@ pub(super) fn scan_images(
         .par_bridge()
         .map(|(id, (content, sample))| {
             let image = scan_image(content, sample);
-            progress("looking at pictures", done.fetch_add(1, Ordering::Relaxed) + 1, total);
+            progress("looking at images", done.fetch_add(1, Ordering::Relaxed) + 1, total);
             (id, image)
         })
         .collect();
@@ -146,7 +146,7 @@ fn scan_image(content: &ByteSource, sample: &Sample) -> Result<ScannedImage, Ski
         return Err(broken("it is empty".to_string()));
     }
     let hash = hexadecimal(&Sha256::digest(&bytes));
-    // Of a film the first frame tells whether this build can decode it.
+    // Of a video the first frame tells whether this build can decode it.
     let image = match &sample.media {
         video @ Media::Video(_) => clip::first(video),
         _ => Image::decode(&bytes).map_err(String::from),

@@ -32,7 +32,7 @@ pub struct CheckOutcome {
     pub samples: Vec<Sample>,
 }
 
-/// Reads everything that `paths` name, every picture included, in parallel. `progress` is told what
+/// Reads everything that `paths` name, every image included, in parallel. `progress` is told what
 /// is being done, how much of it is, and how much there is; it is called from several threads.
 ///
 /// # Errors

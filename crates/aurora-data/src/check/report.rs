@@ -11,9 +11,9 @@ use crate::on_error::Skipped;
 pub struct Report {
     /// What was looked at.
     pub paths: Vec<String>,
-    /// Rows of a training: pictures, clips or questions about them.
+    /// Rows of a training: images, clips or questions about them.
     pub samples: usize,
-    /// Different files of pictures.
+    /// Different files of images.
     pub images: usize,
     /// Different clips.
     pub clips: usize,
@@ -27,13 +27,13 @@ pub struct Report {
     pub parts: BTreeMap<String, SplitCounts>,
     /// What cannot be used. Each would end a training whose policy is to stop.
     pub problems: Vec<Skipped>,
-    /// Pictures with a side shorter than [`super::MIN_SIDE`] pixels.
+    /// Images with a side shorter than [`super::MIN_SIDE`] pixels.
     pub tiny: Vec<SmallImage>,
     /// Files of the same bytes.
     pub same_image: Duplicates,
-    /// Pictures with the same caption.
+    /// Images with the same caption.
     pub same_caption: Duplicates,
-    /// Sizes of pictures.
+    /// Sizes of images.
     pub sizes: Sizes,
     /// Lengths of captions and questions.
     pub lengths: Lengths,
@@ -59,7 +59,7 @@ pub struct SplitCounts {
     pub questions: usize,
 }
 
-/// A picture that is too small to show much.
+/// An image that is too small to show much.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct SmallImage {
     /// Which.
@@ -88,10 +88,10 @@ pub struct DuplicateGroup {
     pub members: Vec<String>,
 }
 
-/// Sizes of pictures.
+/// Sizes of images.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Sizes {
-    /// Pictures by their shorter side.
+    /// Images by their shorter side.
     pub shorter_side: Vec<Bin>,
     /// The smallest shorter side.
     pub smallest: usize,

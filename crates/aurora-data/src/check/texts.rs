@@ -53,7 +53,7 @@ pub(super) fn scan_texts(
         lengths.cut += usize::from(length > limit);
     }
     let unknown = by_script(counts.iter().map(|(&word, &count)| (word, count, size(word))));
-    // By key: several questions or captions of one picture are no pictures that share words.
+    // By key: several questions or captions of one image are no images that share words.
     let owners = samples.iter().zip(parts).flat_map(|(sample, part)| {
         let owner = move |caption: &String| {
             (caption.clone(), part.as_str(), format!("{}: {}", sample.shard, sample.key))

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A training row is a sample of its own, so that an epoch passes every caption once; `image_id`
-//! makes the captions of one picture positives of each other. An evaluation row has all captions.
+//! makes the captions of one image positives of each other. An evaluation row has all captions.
 
 use super::records::AnnotationRecord;
 use super::{Entry, ImageLookup, required};

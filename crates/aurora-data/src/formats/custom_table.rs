@@ -1,17 +1,17 @@
 //! A person's own table: one row for each caption or question.
 //!
 //! ```text
-//! my-pictures/
+//! my-images/
 //!   captions.csv        image,caption,split
 //!   red/apple.jpg       red/apple.jpg,a red apple,train
 //!   walk/000.jpg ...    walk,somebody walks,train
 //! ```
 //!
-//! `image` (or `picture`, `file_name`, `path`, `clip`) names a picture, a film (GIF, APNG, animated
-//! WebP, video) or a folder; a folder that a row names is a clip, and the pictures in it are its
+//! `image` (or `picture`, `file_name`, `path`, `clip`) names an image, a video (GIF, APNG, animated
+//! WebP, MP4) or a folder; a folder that a row names is a clip, and the images in it are its
 //! frames, in the order of their numbers. Beside it stand `caption` or `captions`, or `question`
 //! with `answer` or `answers`, `answer_type` and `question_id`, and whatever is wanted of `split`, `concept`,
-//! `keywords` and `source`. Captions of one picture are brought together, from a list or from
+//! `keywords` and `source`. Captions of one image are brought together, from a list or from
 //! several rows; every question is a sample. In CSV and TSV, `|` stands between several captions,
 //! answers or keywords of a cell.
 
@@ -20,7 +20,7 @@ use super::{Entry, ImageLookup};
 
 pub(super) fn entry(row: &AnnotationRecord, images: &ImageLookup) -> Result<Entry, String> {
     let Some(name) = row.image.as_ref().or(row.clip_name.as_ref()) else {
-        return Err("it names no picture; put its path under `image`".to_string());
+        return Err("it names no image; put its path under `image`".to_string());
     };
     if row.caption.is_none() && row.question.is_none() {
         return Err(format!(

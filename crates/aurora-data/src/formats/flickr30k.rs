@@ -7,7 +7,7 @@
 //!   annotations/flickr30k_test.json    [{"image": "flickr30k-images/1007129816.jpg", "caption": ["..", ".." (five)]}]
 //! ```
 //!
-//! As COCO, except that the pictures lie in one folder, whatever folder `image` names: only its
+//! As COCO, except that the images lie in one folder, whatever folder `image` names: only its
 //! base name counts.
 
 use super::records::AnnotationRecord;

@@ -1,4 +1,4 @@
-//! From the name in a row to the picture or clip: where it is looked for, and where never.
+//! From the name in a row to the image or clip: where it is looked for, and where never.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use crate::shard::VIDEO_EXTENSIONS;
 use crate::{ByteSource, Media, folder};
 
 /// The folders that names begin at. What was found under a name is remembered: a benchmark names
-/// each picture five or twenty times.
+/// each image five or twenty times.
 pub(super) struct ImageLookup {
     roots: Vec<PathBuf>,
     found: RefCell<HashMap<String, Media>>,
@@ -26,7 +26,7 @@ impl ImageLookup {
         inside(name).is_ok() && self.roots.iter().any(|root| root.join(name).exists())
     }
 
-    /// The picture of the first of `names` that is there.
+    /// The image of the first of `names` that is there.
     pub fn image(&self, names: &[&str]) -> Result<Media, String> {
         self.look(names, |path| {
             let name = path.to_string_lossy().to_lowercase();
@@ -38,7 +38,7 @@ impl ImageLookup {
         })
     }
 
-    /// The picture, film or folder of frames of this name.
+    /// The image, video or folder of frames of this name.
     pub fn anything(&self, name: &str) -> Result<Media, String> {
         self.look(&[name], seen)
     }
@@ -49,7 +49,7 @@ impl ImageLookup {
         let names: Vec<String> = std::iter::once(name.to_string()).chain(with).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         self.look(&names, |path| match seen(path)? {
-            Media::Image(_) => Err(format!("{} is a picture, not a clip", path.display())),
+            Media::Image(_) => Err(format!("{} is an image, not a clip", path.display())),
             clip => Ok(clip),
         })
     }
@@ -100,7 +100,7 @@ fn seen(path: &Path) -> Result<Media, String> {
         Some(MediaType::Video) => Ok(Media::Video(content)),
         None if content.is_empty() => Err(format!("{} is empty", path.display())),
         None => Err(format!(
-            "{} is no picture or film: its first bytes are none of JPEG, PNG, WebP, GIF or a video",
+            "{} is no image or video: its first bytes are none of JPEG, PNG, WebP, GIF or a video",
             path.display()
         )),
     }
@@ -109,10 +109,10 @@ fn seen(path: &Path) -> Result<Media, String> {
 /// That a name stays below the folder it begins at.
 fn inside(name: &str) -> Result<(), String> {
     let refused = |why: &str| {
-        Err(format!("the path {name:?} {why}; paths begin at the folder of the pictures"))
+        Err(format!("the path {name:?} {why}; paths begin at the folder of the images"))
     };
     if name.trim().is_empty() {
-        return Err("the name of the picture is empty".to_string());
+        return Err("the name of the image is empty".to_string());
     }
     for component in Path::new(name).components() {
         match component {

@@ -1,4 +1,4 @@
-//! Annotations: files that say what is to be seen in pictures and clips that lie elsewhere.
+//! Annotations: files that say what is to be seen in images and clips that lie elsewhere.
 //!
 //! The six benchmarks are read in the form in which they are published, one file below this folder
 //! for each form, and a person's own table (`table`) in any of JSON, JSON lines, CSV and TSV.
@@ -92,15 +92,15 @@ impl Format {
 
 /// What one row says.
 struct Entry {
-    /// The name of the picture or clip.
+    /// The name of the image or clip.
     key: String,
     media: Media,
     record: SampleRecord,
-    /// Whether rows of one picture are one sample with several captions.
+    /// Whether rows of one image are one sample with several captions.
     together: bool,
 }
 
-/// Reads a file of annotations. Rows that cannot be used, and rows whose picture is not there,
+/// Reads a file of annotations. Rows that cannot be used, and rows whose image is not there,
 /// `skips` decides about.
 ///
 /// # Errors
@@ -115,7 +115,7 @@ pub fn read(path: &Path, options: &ReadOptions, skips: &SkipLog) -> Result<Vec<S
     };
     let is_none = |root: &&PathBuf| !root.as_os_str().is_empty() && !root.is_dir();
     if let Some(root) = roots.iter().find(is_none) {
-        let reason = format!("its pictures are to be in {}, which is no folder", root.display());
+        let reason = format!("its images are to be in {}, which is no folder", root.display());
         return Err(Error::Annotations { file: path.to_path_buf(), line: None, reason });
     }
     let images = ImageLookup::new(roots);

@@ -1,4 +1,4 @@
-//! From a file's bytes to a picture.
+//! From a file's bytes to an image.
 
 use std::io::Cursor;
 
@@ -79,14 +79,14 @@ fn with_image(data: &[u8], format: ImageFormat) -> Result<Image, DecodeError> {
     let (width, height) = decoder.dimensions();
     let bytes = if format == ImageFormat::WebP { None } else { Some(data.len()) };
     check_size(width, height, bytes)?;
-    // A broken EXIF block is no reason to refuse the picture.
+    // A broken EXIF block is no reason to refuse the image.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let decoded = DynamicImage::from_decoder(decoder).map_err(failed)?;
     oriented(width, height, flatten(decoded), orientation)
 }
 
 /// What the decoder may allocate: of a PNG, whose colour profile may inflate to any size, what its own
-/// pixels can need and some more; else what the largest picture needs at four bytes a pixel.
+/// pixels can need and some more; else what the largest image needs at four bytes a pixel.
 fn most_bytes(data: &[u8], format: ImageFormat) -> Result<u64, DecodeError> {
     const MORE: u64 = 8 << 20;
     let side = |at: usize| data.get(at..)?.first_chunk::<4>().map(|side| u32::from_be_bytes(*side));
@@ -100,7 +100,7 @@ fn most_bytes(data: &[u8], format: ImageFormat) -> Result<u64, DecodeError> {
 /// A decoder's error in our words where it is about length or memory.
 fn failed(error: image::ImageError) -> String {
     if matches!(error, image::ImageError::Limits(_)) {
-        return "it asks for more memory than a picture of its size takes: it is damaged"
+        return "it asks for more memory than an image of its size takes: it is damaged"
             .to_string();
     }
     // Each decoder wraps the end of a file in its own way; their words agree.
@@ -131,7 +131,7 @@ pub(super) fn check_size(width: u32, height: u32, bytes: Option<usize>) -> Resul
     Ok(())
 }
 
-/// A picture of `rgb`, oriented and mirrored as the file says.
+/// An image of `rgb`, oriented and mirrored as the file says.
 pub(super) fn oriented(
     width: u32,
     height: u32,
@@ -154,7 +154,7 @@ pub(crate) fn flatten(image: DynamicImage) -> Vec<u8> {
     if !image.color().has_alpha() {
         return image.into_rgb8().into_raw();
     }
-    // In place: the picture may be large.
+    // In place: the image may be large.
     let mut bytes = image.into_rgba8().into_raw();
     let pixels = bytes.len() / 4;
     for pixel in 0..pixels {

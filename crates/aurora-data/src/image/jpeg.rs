@@ -1,6 +1,6 @@
-//! JPEG, the format that most pictures have.
+//! JPEG, the format that most images have.
 //!
-//! zune-jpeg is told to be strict, but even so it fills the rest of a picture with grey when the file
+//! zune-jpeg is told to be strict, but even so it fills the rest of an image with grey when the file
 //! ends in its last rows. So the file is walked first, marker by marker, to see that it has an end.
 
 use image::metadata::Orientation;
@@ -13,7 +13,7 @@ use super::Image;
 use super::decode::{check_size, oriented};
 use crate::DecodeError;
 
-/// The marker at the beginning of a picture.
+/// The marker at the beginning of an image.
 const START: u8 = 0xd8;
 /// The marker at its end.
 const END: u8 = 0xd9;

@@ -82,7 +82,7 @@ fn whole(sum: i32) -> u8 {
     (sum >> BITS).clamp(0, 255) as u8
 }
 
-/// Scales `crop` of a picture whose rows have `width` pixels to a square.
+/// Scales `crop` of an image whose rows have `width` pixels to a square.
 pub(super) fn square(rgb: &[u8], width: usize, crop: Crop, size: usize) -> Vec<u8> {
     let source = Rows {
         bytes: &rgb[3 * (crop.top * width + crop.left)..],
@@ -100,7 +100,7 @@ fn down_first(from: &Rows<'_>, size: usize) -> bool {
     height > size && height - size > 2 * (width - size)
 }
 
-/// Rows of pixels, part of a picture.
+/// Rows of pixels, part of an image.
 struct Rows<'a> {
     /// Begins with the first pixel.
     bytes: &'a [u8],
@@ -111,7 +111,7 @@ struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// All of a picture.
+    /// All of an image.
     fn all(bytes: &'a [u8], width: usize, height: usize) -> Self {
         Self { bytes, step: 3 * width, width, height }
     }

@@ -22,7 +22,7 @@ struct Row {
 }
 
 impl Inner {
-    /// Frames of a clip; a picture is one.
+    /// Frames of a clip; an image is one.
     pub(super) fn frames(&self) -> usize {
         self.options.video.map_or(1, |sampling| sampling.most())
     }
@@ -80,7 +80,7 @@ impl Inner {
         let training = options.mode == Mode::Train;
         let stream = |what| Stream::new(options.seed, what, epoch, index as u64);
         let sample = self.dataset.sample(index)?;
-        // Words first: they cost nothing, and without them the picture is not needed.
+        // Words first: they cost nothing, and without them the image is not needed.
         let (text, answers) = match options.text_field {
             TextField::Captions => {
                 let mut stream = stream("caption");

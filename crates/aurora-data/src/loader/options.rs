@@ -43,7 +43,7 @@ pub enum TextField {
     Questions,
 }
 
-/// The largest batch: one of a million small pictures fills any memory.
+/// The largest batch: one of a million small images fills any memory.
 const LARGEST: usize = 1 << 20;
 
 /// How batches are made.
@@ -73,7 +73,7 @@ pub struct LoaderOptions {
     pub prefetch_bytes: u64,
     /// Which words a batch has.
     pub text_field: TextField,
-    /// Where batches are clips, which frames they have; a picture is a clip of one frame.
+    /// Where batches are clips, which frames they have; an image is a clip of one frame.
     pub video: Option<Sampling>,
     /// Most tokens of a text, `[CLS]` and `[SEP]` included.
     pub max_tokens: usize,

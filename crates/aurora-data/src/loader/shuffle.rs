@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub enum Shuffle {
     /// As they are in the dataset, the same in every epoch.
     Sequential,
-    /// Each order equally likely. For pictures in memory, or on a disk that does not mind being
+    /// Each order equally likely. For images in memory, or on a disk that does not mind being
     /// read here and there.
     #[default]
     Full,

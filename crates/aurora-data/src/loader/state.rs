@@ -120,7 +120,7 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    /// Keys, captions, keywords, concepts, questions and answers in order; not the pictures, which
+    /// Keys, captions, keywords, concepts, questions and answers in order; not the images, which
     /// would have to be read, and not the shards' names, which may move. How many samples follow
     /// each other in one shard, `runs`, is apart from that, since not every order depends on it.
     pub(super) fn of(dataset: &Dataset, runs: &[usize]) -> Self {

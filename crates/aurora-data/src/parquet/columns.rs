@@ -9,9 +9,9 @@ use crate::formats::{NAMES, names};
 /// The columns of a file that are read.
 #[derive(Debug)]
 pub(super) struct Columns {
-    /// The leaf of the pictures' bytes.
+    /// The leaf of the images' bytes.
     pub image: usize,
-    /// The leaf of the names that the pictures had.
+    /// The leaf of the names that the images had.
     pub path: Option<usize>,
     /// What is said of each row.
     pub words: Vec<TextColumn>,
@@ -34,7 +34,7 @@ const LISTS: &[&str] = &["caption", "answer", "keywords"];
 /// Fields whose cells may be numbers.
 const NUMBERS: &[&str] = &["question_id", "image_id"];
 
-/// Fields that have another meaning where pictures are embedded, or none.
+/// Fields that have another meaning where images are embedded, or none.
 const LEFT_OUT: &[&str] = &["image", "clip_name", "video_id", "dataset"];
 
 impl Columns {
@@ -56,7 +56,7 @@ impl Columns {
         let said = |field| words.iter().any(|word: &TextColumn| word.field == field);
         if captions == Captions::Required && !said("caption") && !said("question") {
             return Err(format!(
-                "nothing is said about its pictures: it has no column {}; it has {}",
+                "nothing is said about its images: it has no column {}; it has {}",
                 [names("caption"), names("question")].concat().join(" or "),
                 listed(schema),
             ));
@@ -65,8 +65,8 @@ impl Columns {
     }
 }
 
-/// The pictures' bytes and, if it is there, the path beside them: the one column of `{bytes, path}`,
-/// among several the one of a picture's name; or plain bytes under such a name.
+/// The images' bytes and, if it is there, the path beside them: the one column of `{bytes, path}`,
+/// among several the one of an image's name; or plain bytes under such a name.
 fn image_column(schema: &SchemaDescriptor) -> Result<(usize, Option<usize>), String> {
     let leaf = |parts: &[&str]| {
         schema.columns().iter().position(|leaf| {
@@ -85,13 +85,13 @@ fn image_column(schema: &SchemaDescriptor) -> Result<(usize, Option<usize>), Str
         [one] => *one,
         [] => {
             let plain = usual.iter().find_map(|name| leaf(&[name]));
-            // A text of that name is the path of a picture.
+            // A text of that name is the path of an image.
             let plain =
                 plain.filter(|&at| schema.column(at).converted_type() != ConvertedType::UTF8);
             return plain.map(|at| (at, None)).ok_or_else(|| {
                 format!(
-                    "it has no pictures: no column is {{bytes, path}}, as Hugging Face's datasets \
-                     writes pictures, and none named {} holds bytes; it has {}",
+                    "it has no images: no column is {{bytes, path}}, as Hugging Face's datasets \
+                     writes images, and none named {} holds bytes; it has {}",
                     usual.join(" or "),
                     listed(schema)
                 )
@@ -102,7 +102,7 @@ fn image_column(schema: &SchemaDescriptor) -> Result<(usize, Option<usize>), Str
             _ => {
                 let all: Vec<&str> = several.iter().map(|(name, _)| *name).collect();
                 return Err(format!(
-                    "several columns hold pictures: {}; rename the one that counts to `image`, or \
+                    "several columns hold images: {}; rename the one that counts to `image`, or \
                      write the dataset without the others",
                     all.join(", ")
                 ));

@@ -53,7 +53,7 @@ impl ParquetFile {
         for group in metadata.row_groups() {
             let before = starts.last().copied().unwrap_or(0);
             let rows = u64::try_from(group.num_rows()).ok();
-            // A row has a picture, and so more than a byte.
+            // A row has an image, and so more than a byte.
             let next = rows.and_then(|rows| before.checked_add(rows));
             let next = next.filter(|&next| next <= shared.len()).ok_or_else(|| {
                 bad(format!(

@@ -1,8 +1,8 @@
-//! The pictures of a file: a row's bytes, when they are asked for.
+//! The images of a file: a row's bytes, when they are asked for.
 //!
-//! In a page that is not compressed, as the datasets library writes pictures, every picture stands
-//! as it is: where, is found out when the page is first read, and from then on a picture is read
-//! by its place. In other pages a picture cannot be read by itself: what was compressed together is
+//! In a page that is not compressed, as the datasets library writes images, every image stands
+//! as it is: where, is found out when the page is first read, and from then on an image is read
+//! by its place. In other pages an image cannot be read by itself: what was compressed together is
 //! unpacked together. Pages that were unpacked lately are kept, so that who reads rows in their
 //! order unpacks each page once. Writers differ in how much they put into a page: a megabyte, or
 //! a whole row group.
@@ -25,7 +25,7 @@ use crate::{Error, Result};
 /// larger.
 const KEPT: u64 = 512 << 20;
 
-/// The column of pictures of a file.
+/// The column of images of a file.
 #[derive(Debug)]
 pub(super) struct ImageColumn {
     file: Arc<ParquetFile>,
@@ -69,8 +69,8 @@ impl ImageColumn {
         };
         found.ok_or_else(|| {
             format!(
-                "row {} holds no picture, perhaps the path of one: write the dataset with its \
-                 pictures embedded, or name the files in a captions.csv",
+                "row {} holds no image, perhaps the path of one: write the dataset with its \
+                 images embedded, or name the files in a captions.csv",
                 row + 1
             )
         })
@@ -149,19 +149,19 @@ impl ImageColumn {
 #[derive(Debug)]
 struct RowGroupPages {
     pages: Pages,
-    /// Of each page that was read once, where its pictures lie, if they can be read by their place.
+    /// Of each page that was read once, where its images lie, if they can be read by their place.
     places: Vec<OnceLock<Option<Places>>>,
 }
 
 /// A page that was read.
 enum Known<'a> {
-    /// Its pictures lie in the file as they are.
+    /// Its images lie in the file as they are.
     Lying(&'a Places),
     /// They had to be unpacked.
     Unpacked(Values),
 }
 
-/// Offset and length of each picture; none where there is no picture.
+/// Offset and length of each image; none where there is no image.
 type Places = Vec<Option<(u64, u64)>>;
 
 impl RowGroupPages {

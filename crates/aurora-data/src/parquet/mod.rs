@@ -1,4 +1,4 @@
-//! Parquet with embedded pictures, as Hugging Face's datasets library writes it.
+//! Parquet with embedded images, as Hugging Face's datasets library writes it.
 //!
 //! ```text
 //! my-dataset/                                   or the files in the folder itself, or one file
@@ -7,13 +7,13 @@
 //!   data/validation-00000-of-00001.parquet
 //! ```
 //!
-//! Pictures are in a column of `{bytes, path}`, the only one or the one named `image`, or in a
+//! Images are in a column of `{bytes, path}`, the only one or the one named `image`, or in a
 //! column of bytes named `image`. Words are in columns named as in a table (see
 //! [`crate::formats`]), `caption`, `captions` or `text` for what it shows, as a text or a list of
 //! texts. The split is a column, or stands in the file's name, or in that of the folder it lies in.
 //! Every row is a sample.
 //!
-//! When a file is opened, its footer and its words are read. A picture is read when it is asked
+//! When a file is opened, its footer and its words are read. An image is read when it is asked
 //! for, with the page that it was compressed in.
 
 #[cfg(feature = "parquet")]

@@ -115,7 +115,7 @@ pub(super) fn pages(file: &SharedFile, column: &ColumnChunkMetaData) -> Result<P
             "its pages hold {first} values instead of {said}; the file is damaged"
         ));
     }
-    // A value may take less than a byte, where many are equal; so many of them are no pictures.
+    // A value may take less than a byte, where many are equal; so many of them are no images.
     if first > file.len() {
         return Err(format!("it has {first} values in a file of {} bytes", file.len()));
     }

@@ -20,11 +20,11 @@ use crate::{ByteSource, Error, Media, Result, Sample, Split};
 /// Rows whose words are read at a time.
 const BATCH: u64 = 1024;
 
-/// Reads the words of every row of a file, and where its picture is. Rows without a split of their
+/// Reads the words of every row of a file, and where its image is. Rows without a split of their
 /// own are of `split`. Rows that cannot be used, `skips` decides about.
 ///
 /// # Errors
-/// A file that is damaged, has no pictures or, where they are needed, no words; with a policy that
+/// A file that is damaged, has no images or, where they are needed, no words; with a policy that
 /// stops, the first row that cannot be used.
 pub(crate) fn read(
     path: &Path,
@@ -40,7 +40,7 @@ pub(crate) fn read(
     // In a file that has some, single rows without one are told when they are read.
     if filled.peek().is_some() && filled.all(|(_, group)| is_empty(group, columns.image)) {
         return Err(bad(
-            "its pictures are not in it, at most their paths: write the dataset with its pictures \
+            "its images are not in it, at most their paths: write the dataset with its images \
              embedded, or name the files in a captions.csv"
                 .to_string(),
         ));
@@ -87,7 +87,7 @@ pub(crate) fn read(
                     if said || captions == Captions::Optional {
                         Ok(sample)
                     } else {
-                        Err("nothing is said about its picture: no word is left".to_string())
+                        Err("nothing is said about its image: no word is left".to_string())
                     }
                 });
                 match made {
@@ -114,7 +114,7 @@ fn is_empty(group: &RowGroupMetaData, leaf: usize) -> bool {
     nulls == Some(group.num_rows().unsigned_abs())
 }
 
-/// The name of a sample: the number of its row, and that of the picture's file where it is kept.
+/// The name of a sample: the number of its row, and that of the image's file where it is kept.
 /// (Files of different folders have the same name there.) It stands in messages, so it is printable.
 fn key(row: u64, path: Option<Cell>) -> String {
     match path {

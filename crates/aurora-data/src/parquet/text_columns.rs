@@ -8,14 +8,14 @@ use serde_json::Value;
 
 use super::file::{ParquetFile, contained};
 
-/// Most bytes of a text, as beside a picture in a shard.
+/// Most bytes of a text, as beside an image in a shard.
 const MAX_TEXT_BYTES: usize = 16 << 20;
 
 /// Most bytes of the texts of a batch, over all columns. A text takes its own bytes here for every row
 /// that has it, and in the file once.
 const MAX_BATCH_TEXT_BYTES: u64 = 256 << 20;
 
-/// Most bytes of the texts of a file: so much, or so many times its own length. Beside a picture, a
+/// Most bytes of the texts of a file: so much, or so many times its own length. Beside an image, a
 /// text is short.
 const MAX_FILE_TEXT_BYTES: (u64, u64) = (1 << 30, 16);
 

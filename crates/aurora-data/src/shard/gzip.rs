@@ -9,14 +9,14 @@ use crate::{Error, Result};
 /// The first bytes of what is gzipped.
 pub(super) const START: [u8; 2] = [0x1f, 0x8b];
 
-/// Pictures are compressed already, so a gzipped shard grows by its words and by what pads its entries; what grows by
+/// Images are compressed already, so a gzipped shard grows by its words and by what pads its entries; what grows by
 /// more is made to fill memory.
 const UNPACKED: (u64, u64) = (64 << 20, 32);
 
 /// The tar in it.
 ///
 /// # Errors
-/// A stream that is damaged or cut, or grows as no pictures do.
+/// A stream that is damaged or cut, or grows as no images do.
 pub(super) fn unpacked(name: &str, bytes: &[u8]) -> Result<Vec<u8>> {
     let most = UNPACKED.0 + UNPACKED.1 * bytes.len() as u64;
     let mut tar = Vec::new();
@@ -28,7 +28,7 @@ pub(super) fn unpacked(name: &str, bytes: &[u8]) -> Result<Vec<u8>> {
     })?;
     if tar.len() as u64 > most {
         let reason = format!(
-            "its {} bytes unpack to more than {most}, which no pictures do; unpack it with gunzip if it is right",
+            "its {} bytes unpack to more than {most}, which no images do; unpack it with gunzip if it is right",
             bytes.len()
         );
         return Err(Error::NotTar { shard: name.to_string(), reason });

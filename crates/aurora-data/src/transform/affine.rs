@@ -7,7 +7,7 @@ use crate::{Image, Result};
 
 /// A random affine map (scale, shift, rotation, flip) on white, colour jitter, sometimes grey.
 ///
-/// Pictures much larger than the output are scaled to it first, so that sampling with four
+/// Images much larger than the output are scaled to it first, so that sampling with four
 /// neighbours is enough. Every random number is drawn whatever the options, so that switching one
 /// off leaves the others as they were.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,7 +25,7 @@ pub struct AffineAugment {
     /// Largest change of brightness, contrast and saturation: factors of 1 - color to
     /// 1 + color.
     pub color: f32,
-    /// Probability of a picture without colour.
+    /// Probability of an image without colour.
     pub gray: f32,
 }
 
@@ -84,7 +84,7 @@ struct ColorJitter {
 const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
 
 impl ColorJitter {
-    /// Brightness, then contrast about `mean` (the picture's mean brightness), then saturation.
+    /// Brightness, then contrast about `mean` (the image's mean brightness), then saturation.
     fn draw(options: &AffineAugment, mean: f32, stream: &mut Stream) -> Self {
         let mut factor = || 1.0 + options.color * (2.0 * stream.uniform() as f32 - 1.0);
         let (brightness, contrast, saturation) = (factor(), factor(), factor());
@@ -135,7 +135,7 @@ impl Transform for AffineAugment {
     }
 }
 
-/// Samples `picture` under `affine` with four neighbours, white outside, into the three planes of
+/// Samples `image` under `affine` with four neighbours, white outside, into the three planes of
 /// `out` as 0 to 1. Returns the sum of the brightness.
 fn warp(image: &Image, affine: &Affine, size: usize, out: &mut [f32]) -> f32 {
     let (width, height) = (image.width(), image.height());

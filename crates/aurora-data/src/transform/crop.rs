@@ -6,7 +6,7 @@ use crate::image::Crop;
 
 /// Least and largest ratio of width to height.
 const ASPECT: (f32, f32) = (3.0 / 4.0, 4.0 / 3.0);
-/// Boxes that are tried before the middle of the picture is taken.
+/// Boxes that are tried before the middle of the image is taken.
 const TRIES: usize = 10;
 
 /// Where a crop's random numbers come from.
@@ -27,7 +27,7 @@ impl Draws for Stream {
     }
 }
 
-/// A box of a random share of the picture's area and a random aspect, at a random place; the
+/// A box of a random share of the image's area and a random aspect, at a random place; the
 /// largest one in the middle that has an aspect of the range if none of ten fits. Numbers are drawn
 /// in torchvision's order and reckoned in its precisions.
 pub(super) fn random(

@@ -1,10 +1,10 @@
-//! The picture operations of RandAugment, on 8-bit RGB.
+//! The image operations of RandAugment, on 8-bit RGB.
 
 use aurora_kernels::random::Stream;
 
 use crate::Image;
 
-/// What is outside a picture that is sheared, shifted or turned.
+/// What is outside an image that is sheared, shifted or turned.
 const FILL: [u8; 3] = [128, 128, 128];
 /// The level that stands for the strongest change.
 const STRONGEST: f32 = 10.0;
@@ -12,17 +12,17 @@ const STRONGEST: f32 = 10.0;
 /// One of the ten operations of the released list, with its strength.
 ///
 /// Colours come out as Pillow has them: `ImageOps.autocontrast` and `equalize`, `ImageEnhance`. The
-/// maps sample with four neighbours, of which those outside the picture are grey, as the reference code
+/// maps sample with four neighbours, of which those outside the image are grey, as the reference code
 /// (OpenCV) does it; Pillow takes the nearest pixel inside for them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Operation {
-    /// The picture as it is.
+    /// The image as it is.
     Identity,
     /// Stretches each channel to the whole range. A channel of one value stays.
     AutoContrast,
     /// Multiplies every value by the factor.
     Brightness(f32),
-    /// Blends a smoothed picture (factor 0) with the picture (1); more is sharper. The outermost
+    /// Blends a smoothed image (factor 0) with the image (1); more is sharper. The outermost
     /// pixels stay.
     Sharpness(f32),
     /// Flattens the histogram of each channel: a value becomes the share of pixels below it.
@@ -61,7 +61,7 @@ impl Operation {
         }
     }
 
-    /// Changes the picture.
+    /// Changes the image.
     pub fn apply(self, image: &mut Image) {
         match self {
             Self::Identity => {}
@@ -132,7 +132,7 @@ fn brightness(image: &mut Image, factor: f32) {
     }
 }
 
-/// The smoothed picture has weights 1, the middle 5, of 13, and whole numbers.
+/// The smoothed image has weights 1, the middle 5, of 13, and whole numbers.
 fn sharpness(image: &mut Image, factor: f32) {
     let (width, height) = (image.width(), image.height());
     if width < 3 || height < 3 {

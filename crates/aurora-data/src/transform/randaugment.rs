@@ -7,15 +7,15 @@ use crate::{Image, Result};
 
 /// Random resized crop, mirror, RandAugment, normalisation.
 ///
-/// The crop covers `area` of the picture with an aspect ratio of 3/4 to 4/3 and is scaled bicubic.
+/// The crop covers `area` of the image with an aspect ratio of 3/4 to 4/3 and is scaled bicubic.
 /// RandAugment draws `count` of the ten [`Operation`]s with replacement; each is done with probability
 /// one half at strength `level` of 10. As in the reference code, brightness and sharpness scale as
-/// `1.8 level / 10 + 0.1`, so at level 5 both leave the picture as it is.
+/// `1.8 level / 10 + 0.1`, so at level 5 both leave the image as it is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RandAugmentTransform {
     /// The side of the square in pixels.
     pub size: usize,
-    /// Smallest and largest share of the picture's area that a crop covers.
+    /// Smallest and largest share of the image's area that a crop covers.
     pub area: (f32, f32),
     /// Operations drawn.
     pub count: usize,

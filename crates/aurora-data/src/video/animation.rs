@@ -1,4 +1,4 @@
-//! Animated pictures: GIF, PNG and WebP.
+//! Animated images: GIF, PNG and WebP.
 //!
 //! The outline comes from walking the file's blocks, which tells a file that was cut and one that
 //! claims more than it holds without decoding anything. The frames come from the crate `image`,
@@ -15,14 +15,14 @@ use super::{Container, Sink, VideoIndex, check_size};
 use crate::image::flatten;
 use crate::{DecodeError, DecodeErrorKind, Image};
 
-/// Most pixels that are composited for one film: 16,000 frames of 1080 lines.
+/// Most pixels that are composited for one video: 16,000 frames of 1080 lines.
 const MAX_COMPOSITED_PIXELS: u64 = 1 << 35;
 
 /// A frame shown for less than this many seconds is shown for [`USUAL`], as browsers do.
 const LEAST: f64 = 0.02;
 const USUAL: f64 = 0.1;
 
-/// An animated picture, still encoded.
+/// An animated image, still encoded.
 pub(super) struct Animation<'a> {
     data: &'a [u8],
     container: Container,
@@ -49,8 +49,8 @@ impl<'a> Animation<'a> {
         let work = walk.width * walk.height * walk.delays.len() as u64;
         if work > MAX_COMPOSITED_PIXELS {
             let reason = format!(
-                "{} frames of {} x {} are more than is composited of one animated picture; make a \
-                 film of it, or store its frames in a folder",
+                "{} frames of {} x {} are more than is composited of one animated image; make a \
+                 video of it, or store its frames in a folder",
                 walk.delays.len(),
                 walk.width,
                 walk.height

@@ -1,9 +1,9 @@
-//! Any film, by the programs ffmpeg and ffprobe.
+//! Any video, by the programs ffmpeg and ffprobe.
 //!
 //! They run as children, are given a list of arguments and no shell, and may read the one file
 //! alone. Frames come through a pipe as raw RGB behind a PPM header each, so that a frame says its
-//! size itself: ffmpeg turns films that are stored on their side. Where the size changes within a
-//! film, ffmpeg scales every frame to the size of the first. A child that takes longer than
+//! size itself: ffmpeg turns videos that are stored on their side. Where the size changes within a
+//! video, ffmpeg scales every frame to the size of the first. A child that takes longer than
 //! [`PATIENCE`] without a frame is ended.
 
 use std::io::{BufRead, BufReader, Read, Write as _};
@@ -22,15 +22,15 @@ use crate::{DecodeError, Image};
 /// How long a child may be silent.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Most frames of a film: ten hours at 60 a second.
+/// Most frames of a video: ten hours at 60 a second.
 const MAX_FRAMES: usize = 1 << 21;
 
 /// What is kept of the words of a child.
 const WORDS: u64 = 2000;
 
-/// A film in a file that ffmpeg reads.
+/// A video in a file that ffmpeg reads.
 pub(super) struct Ffmpeg {
-    /// The film is written out, for it may lie in a shard and ffmpeg has to seek in it. The file goes
+    /// The video is written out, for it may lie in a shard and ffmpeg has to seek in it. The file goes
     /// away with this.
     file: NamedTempFile,
 }
@@ -46,7 +46,7 @@ impl Ffmpeg {
         Ok((video_index, this))
     }
 
-    /// The times of all frames; ffprobe decodes the film for them, since a container may be wrong
+    /// The times of all frames; ffprobe decodes the video for them, since a container may be wrong
     /// about how many there are.
     fn index(&self) -> Result<VideoIndex, String> {
         let entries = "frame=best_effort_timestamp_time,pkt_duration_time,duration_time";

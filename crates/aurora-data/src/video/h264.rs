@@ -1,6 +1,6 @@
 //! H.264 in MP4, decoded by OpenH264.
 //!
-//! A film is cut at its key frames (IDR). Within such a part frames are shown in the order of their
+//! A video is cut at its key frames (IDR). Within such a part frames are shown in the order of their
 //! times, and no frame of one part is shown between those of another, so only the parts that hold a
 //! wanted frame are decoded, each by a decoder of its own.
 
@@ -20,7 +20,7 @@ use crate::{DecodeError, Image};
 const IDR: u8 = 5;
 const SPS: u8 = 7;
 
-/// An H.264 film, still encoded.
+/// An H.264 video, still encoded.
 pub(super) struct H264<'a> {
     data: &'a [u8],
     track: Track,
@@ -31,7 +31,7 @@ pub(super) struct H264<'a> {
 struct Gop {
     /// Its samples in coding order, as a range of the track's.
     samples: std::ops::Range<usize>,
-    /// Which frame of the film each is, in the order they are shown; none where the file's edit
+    /// Which frame of the video each is, in the order they are shown; none where the file's edit
     /// list leaves it out.
     frames: Vec<Option<usize>>,
 }
@@ -179,7 +179,7 @@ impl Shown<'_> {
     }
 }
 
-/// A picture after so many quarter turns clockwise.
+/// An image after so many quarter turns clockwise.
 fn rotated((width, height): (usize, usize), rgb: Vec<u8>, turns: u8) -> Option<Image> {
     if turns == 0 {
         return Image::new(width, height, rgb);

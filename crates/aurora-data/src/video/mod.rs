@@ -1,8 +1,8 @@
-//! Films: from encoded bytes to the frames that are wanted of them.
+//! Videos: from encoded bytes to the frames that are wanted of them.
 //!
 //! [`Video::open`] reads an outline, which is how many frames there are and when each is shown,
-//! without decoding a picture. [`Sampling`] chooses, and [`Video::frames`] decodes in order and hands
-//! over what was chosen, one frame at a time: nothing but the decoder's own pictures and the frame
+//! without decoding an image. [`Sampling`] chooses, and [`Video::frames`] decodes in order and hands
+//! over what was chosen, one frame at a time: nothing but the decoder's own images and the frame
 //! at hand is in memory.
 //!
 //! GIF, animated PNG and animated WebP are read by every build. H.264 in MP4 needs the feature
@@ -32,7 +32,7 @@ pub use sampling::{Method, Sampling};
 /// Most pixels of a frame; above what H.264 allows and twice those of 4K.
 pub const MAX_FRAME_PIXELS: u64 = 1 << 24;
 
-/// The form a film is in, by its first bytes.
+/// The form a video is in, by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Container {
     Gif,
@@ -43,7 +43,7 @@ enum Container {
     Other,
 }
 
-/// Who decodes what is not an animated picture.
+/// Who decodes what is not an animated image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Decoder {
     /// What this build has; for MP4 first what needs no other program.
@@ -55,7 +55,7 @@ pub enum Decoder {
     Ffmpeg,
 }
 
-/// What is known of a film before a frame is decoded.
+/// What is known of a video before a frame is decoded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VideoIndex {
     /// The seconds from which each frame is shown, in order.
@@ -64,7 +64,7 @@ pub struct VideoIndex {
     pub end: f64,
 }
 
-/// A film, still encoded.
+/// A video, still encoded.
 pub struct Video<'a> {
     index: VideoIndex,
     backend: Backend<'a>,
@@ -79,7 +79,7 @@ enum Backend<'a> {
     Ffmpeg(ffmpeg::Ffmpeg),
 }
 
-/// What [`Video::frames`] gives each frame to: its place among those wanted, and the picture.
+/// What [`Video::frames`] gives each frame to: its place among those wanted, and the image.
 pub type Sink<'s> = dyn FnMut(usize, Image) -> Result<(), DecodeError> + 's;
 
 fn container(data: &[u8]) -> Container {
@@ -97,7 +97,7 @@ fn container(data: &[u8]) -> Container {
 }
 
 impl<'a> Video<'a> {
-    /// Reads the outline of a film.
+    /// Reads the outline of a video.
     ///
     /// # Errors
     /// What is wrong with it, or which feature would read it.
@@ -105,7 +105,7 @@ impl<'a> Video<'a> {
         Self::open_with(data, Decoder::Any)
     }
 
-    /// As [`Self::open`], by a decoder of choice. Animated pictures have one only.
+    /// As [`Self::open`], by a decoder of choice. Animated images have one only.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -130,7 +130,7 @@ impl<'a> Video<'a> {
                 Err(said) => error = said,
             }
         }
-        // What the one cannot read, a film cut short or of another codec, the other may.
+        // What the one cannot read, a video cut short or of another codec, the other may.
         if decoder != Decoder::H264 && cfg!(feature = "video-ffmpeg") {
             return Self::ffmpeg(data);
         }
@@ -145,7 +145,7 @@ impl<'a> Video<'a> {
 
     #[cfg(not(feature = "video-h264"))]
     fn h264(_: &'a [u8]) -> Result<Self, DecodeError> {
-        let reason = "it is a film in MP4, which this build does not read";
+        let reason = "it is a video in MP4, which this build does not read";
         Err(DecodeError::new(DecodeErrorKind::Unsupported, reason))
     }
 
@@ -161,7 +161,7 @@ impl<'a> Video<'a> {
         Err(DecodeError::new(DecodeErrorKind::Unsupported, reason))
     }
 
-    /// Which build reads a film that this one does not.
+    /// Which build reads a video that this one does not.
     fn way_out(container: Container) -> &'static str {
         match (container, cfg!(feature = "video-h264"), cfg!(feature = "video-ffmpeg")) {
             (_, _, true) => "",

@@ -7,7 +7,7 @@ use mp4_atom::{
     Atom as _, Avcc, Codec, Decode as _, FourCC, Header, Moov, Stbl, StszSamples, Trak,
 };
 
-/// One encoded picture.
+/// One encoded image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TrackSample {
     /// Where it lies in the file.

@@ -1,4 +1,4 @@
-//! Which frames of a film are taken.
+//! Which frames of a video are taken.
 
 use std::fmt;
 use std::str::FromStr;
@@ -19,16 +19,16 @@ pub enum Sampling {
     Rate {
         /// Frames a second.
         fps: f64,
-        /// No more than this; of a longer film the first ones.
+        /// No more than this; of a longer video the first ones.
         most: usize,
     },
 }
 
 impl Sampling {
-    /// The frames to take of a film whose frame `i` is shown from `times[i]` seconds on, and whose
-    /// last is shown until `end`: strictly increasing, none where the film has none.
+    /// The frames to take of a video whose frame `i` is shown from `times[i]` seconds on, and whose
+    /// last is shown until `end`: strictly increasing, none where the video has none.
     ///
-    /// A film with no more frames than were asked for gives all it has. `stream` is used by
+    /// A video with no more frames than were asked for gives all it has. `stream` is used by
     /// [`Self::Random`] only.
     pub fn pick(&self, times: &[f64], end: f64, stream: &mut Stream) -> Vec<usize> {
         let frames = times.len();
@@ -74,7 +74,7 @@ fn random_sorted(frames: usize, count: usize, stream: &mut Stream) -> Vec<usize>
     chosen.into_iter().collect()
 }
 
-/// At moments 0, 1/fps, 2/fps, ... after the first frame, the frame that is shown. A film with
+/// At moments 0, 1/fps, 2/fps, ... after the first frame, the frame that is shown. A video with
 /// fewer frames a second than that gives each once.
 fn by_rate(times: &[f64], end: f64, fps: f64, most: usize) -> Vec<usize> {
     let Some(&first) = times.first() else { return Vec::new() };
@@ -206,7 +206,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         /// Whatever is asked: in order, none twice, all there, no more than asked for, and as many
-        /// as asked for where the film has them.
+        /// as asked for where the video has them.
         #[test]
         fn picked_frames_are_in_order_and_there(
             frames in 0usize..400, count in 0usize..40, seed: u64, fps in 0.01..200.0f64,

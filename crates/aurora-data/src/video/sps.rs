@@ -1,4 +1,4 @@
-//! What a sequence parameter set of H.264 says of its pictures (ITU-T H.264, 7.3.2.1 and annex E).
+//! What a sequence parameter set of H.264 says of its images (ITU-T H.264, 7.3.2.1 and annex E).
 
 use super::yuv::YuvCoding;
 

@@ -27,12 +27,12 @@ use shard_writer::ShardWriter;
 pub struct ShardOptions {
     /// A shard is closed before it grows beyond this many bytes, unless one sample alone does.
     pub shard_bytes: u64,
-    /// Pictures with a longer side than this are scaled to a square of it, as an evaluation does;
-    /// without it, the bytes of a picture stay as they are.
+    /// Images with a longer side than this are scaled to a square of it, as an evaluation does;
+    /// without it, the bytes of an image stay as they are.
     pub size: Option<usize>,
-    /// How pictures that were scaled, and frames of films, are encoded.
+    /// How images that were scaled, and frames of videos, are encoded.
     pub encoding: Encoding,
-    /// Which frames of a film are stored; without it, films stay films.
+    /// Which frames of a video are stored; without it, videos stay videos.
     pub video: Option<Sampling>,
     /// Seed of [`Sampling::Random`].
     pub seed: u64,

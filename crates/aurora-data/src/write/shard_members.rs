@@ -1,4 +1,4 @@
-//! What a sample becomes in a shard: its pictures and its record.
+//! What a sample becomes in a shard: its images and its record.
 
 use std::io::Cursor;
 use std::str::FromStr;
@@ -18,7 +18,7 @@ use crate::video::clip::pick_stored;
 use crate::video::{Sampling, Video};
 use crate::{ByteSource, Error, Image, Media, Result, Sample, Split};
 
-/// How a picture is encoded.
+/// How an image is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Encoding {
     /// JPEG of quality 95: small, and off by a little.
@@ -162,8 +162,8 @@ fn is_larger(image: &Image, size: usize) -> bool {
     image.width().max(image.height()) > size
 }
 
-/// A picture as it is, scaled, or where its file moves, its first frame: as it is, the reader of
-/// shards would take it for a film. One that is stored as it is has been decoded all the same: what
+/// An image as it is, scaled, or where its file moves, its first frame: as it is, the reader of
+/// shards would take it for a video. One that is stored as it is has been decoded all the same: what
 /// is broken is found now, not in the middle of a training.
 fn image_file(
     content: &ByteSource,
@@ -186,7 +186,7 @@ fn image_file(
     Ok((extension, data.into_owned()))
 }
 
-/// The extension under which the reader of shards knows a film.
+/// The extension under which the reader of shards knows a video.
 fn video_extension(data: &[u8]) -> &'static str {
     match data {
         [b'G', b'I', b'F', ..] => "gif",

@@ -1,9 +1,9 @@
-"""Makes `images.tar.gz`, the fixtures of `tests/it/pictures.rs`, with Pillow.
+"""Makes `images.tar.gz`, the fixtures of `tests/it/images.rs`, with Pillow.
 
     python crates/aurora-data/tests/images/make.py
 
 Every file stands beside what Pillow makes of it, `NAME.expected.webp`: turned as its EXIF orientation
-says, on white where it is transparent, as RGB. The picture is made of two drawings of the embedded pack.
+says, on white where it is transparent, as RGB. The image is made of two drawings of the embedded pack.
 """
 
 import gzip
@@ -27,14 +27,14 @@ def drawing():
         picks = random.Random(6).sample(names, 2)
         canvas = Image.new("RGB", (WIDTH, HEIGHT))
         for number, name in enumerate(picks):
-            picture = Image.open(io.BytesIO(archive.extractfile(name).read())).convert("RGB")
-            canvas.paste(picture.resize((31, 43), Image.Resampling.BICUBIC), (30 * number, 0))
+            image = Image.open(io.BytesIO(archive.extractfile(name).read())).convert("RGB")
+            canvas.paste(image.resize((31, 43), Image.Resampling.BICUBIC), (30 * number, 0))
         return canvas
 
 
-def saved(picture, kind, **options):
+def saved(image, kind, **options):
     out = io.BytesIO()
-    picture.save(out, kind, **options)
+    image.save(out, kind, **options)
     return out.getvalue()
 
 
@@ -49,26 +49,26 @@ def png(width, height, depth, colour, rows, interlace=0, extra=b""):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
-def interlaced(picture):
+def interlaced(image):
     passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
     rows = []
     for left, top, across, down in passes:
-        for y in range(top, picture.height, down):
-            rows.append(b"".join(bytes(picture.getpixel((x, y))) for x in range(left, picture.width, across)))
-    return png(picture.width, picture.height, 8, 2, rows, interlace=1)
+        for y in range(top, image.height, down):
+            rows.append(b"".join(bytes(image.getpixel((x, y))) for x in range(left, image.width, across)))
+    return png(image.width, image.height, 8, 2, rows, interlace=1)
 
 
-def deep(picture):
-    """16 bits a channel: the high byte is the picture's, the low byte runs."""
-    size = len(picture.getbands())
-    data = picture.tobytes()
+def deep(image):
+    """16 bits a channel: the high byte is the image's, the low byte runs."""
+    size = len(image.getbands())
+    data = image.tobytes()
     wide = b"".join(bytes([v, (7 * i) % 256]) for i, v in enumerate(data))
-    step = picture.width * size * 2
+    step = image.width * size * 2
     rows = [wide[at:at + step] for at in range(0, len(wide), step)]
-    return png(picture.width, picture.height, 16, 0 if size == 1 else 2, rows)
+    return png(image.width, image.height, 16, 0 if size == 1 else 2, rows)
 
 
-def pictures():
+def images():
     rgb = drawing()
     grey = rgb.convert("L")
     alpha = rgb.copy()
@@ -123,22 +123,22 @@ def pictures():
 
 
 def expected(data):
-    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
-    if picture.mode == "I;16":
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    if image.mode == "I;16":
         # What `convert` does to 16-bit grey has changed between versions: the high byte.
-        picture = picture.point(lambda v: v / 256).convert("L")
-    if picture.has_transparency_data:
-        rgba = picture.convert("RGBA")
+        image = image.point(lambda v: v / 256).convert("L")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
-        picture = Image.alpha_composite(white, rgba)
-    return picture.convert("RGB")
+        image = Image.alpha_composite(white, rgba)
+    return image.convert("RGB")
 
 
 if __name__ == "__main__":
     print("pillow", pillow)
     with (gzip.GzipFile(HERE / "images.tar.gz", "wb", mtime=0) as packed,
           tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive):
-        for name, data in pictures():
+        for name, data in images():
             result = saved(expected(data), "WEBP", lossless=True, quality=100, method=6, exact=True)
             for name, data in [(name, data), (f"{name}.expected.webp", result)]:
                 entry = tarfile.TarInfo(name)

@@ -49,7 +49,7 @@ fn dirty() -> tempfile::TempDir {
                 b.png,a red apple,train\n\
                 c.png,\u{5c0f}\u{72ac} \u{43a}\u{43e}\u{442},validation\n\
                 tiny.png,a line,train\n\
-                cut.png,half a picture,train\n\
+                cut.png,half an image,train\n\
                 empty.png,nothing,train\n\
                 gone.png,gone,train\n\
                 walk,a walk,train\n";
@@ -77,7 +77,7 @@ fn everything_is_found() {
     assert_eq!(report.sizes.smallest, 8);
     assert_eq!(report.sizes.largest, 70);
     assert_eq!(report.sizes.shorter_side[0].count, 1);
-    // Five pictures that decode, and two frames.
+    // Five images that decode, and two frames.
     assert_eq!(report.sizes.shorter_side.iter().map(|bin| bin.count).sum::<usize>(), 7);
 
     assert_eq!(report.same_image.duplicates.len(), 1);

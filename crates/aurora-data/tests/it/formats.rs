@@ -18,7 +18,7 @@ fn read(path: &Path, options: &ReadOptions) -> Vec<Sample> {
     source::read(path, options, &SkipLog::default()).unwrap()
 }
 
-/// A folder in which every picture and clip is that the fixtures name.
+/// A folder in which every image and clip is that the fixtures name.
 fn images() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let jpeg = encoded_image(40, 40, [7; 3], Jpeg);

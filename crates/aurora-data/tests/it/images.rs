@@ -1,4 +1,4 @@
-//! Pictures as the world has them: fixtures of `tests/images/make.py`, whole and broken.
+//! Images as the world has them: fixtures of `tests/images/make.py`, whole and broken.
 
 use std::collections::BTreeMap;
 use std::io::Read;

@@ -94,7 +94,7 @@ fn evaluation_normalizes_and_scales() {
     assert!(EvalTransform { size: 0 }.apply(&flat, &mut stream, &mut []).is_err());
 }
 
-/// Pillow 13's `resize((3, 3), BICUBIC)` of the 6 x 6 picture with value (37 x + 59 y) mod 256.
+/// Pillow 13's `resize((3, 3), BICUBIC)` of the 6 x 6 image with value (37 x + 59 y) mod 256.
 #[test]
 fn scaling_is_pils_bicubic() {
     let value = |x: usize, y: usize| ((37 * x + 59 * y) % 256) as u8;
@@ -146,7 +146,7 @@ fn without_randomness_augmentation_is_the_image() {
     for (found, expected) in found.iter().zip(&expected) {
         assert!((found - expected).abs() < 1e-4, "{found} {expected}");
     }
-    // A picture of one colour stays one colour where it is not white outside, grey has no colour.
+    // An image of one colour stays one colour where it is not white outside, grey has no colour.
     let gray = AffineAugment { gray: 1.0, ..still };
     gray.apply(&image, &mut stream, &mut found).unwrap();
     for i in 0..64 * 64 {
@@ -164,7 +164,7 @@ fn augmentation_is_fast() {
         let mut stream = Stream::new(0, "augment", 0, index);
         augment.apply(&dataset.image(index as usize).unwrap(), &mut stream, &mut out).unwrap();
     }
-    println!("128 pictures of 96 pixels: {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
+    println!("128 images of 96 pixels: {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn an_error_of_a_thread_comes_in_its_place() {
         let batches: Vec<_> = loader.epoch(0).unwrap().collect();
         assert_eq!(batches.len(), 3, "two batches, then the error, then nothing");
         let error = batches[2].as_ref().unwrap_err();
-        assert!(error.to_string().contains("picture 5 does not decode"), "{error}");
+        assert!(error.to_string().contains("image 5 does not decode"), "{error}");
     }
 }
 
@@ -305,7 +305,7 @@ proptest! {
         prop_assert_eq!(clean_question(&question, words), question);
     }
 
-    /// Any picture of any size survives every transform.
+    /// Any image of any size survives every transform.
     #[test]
     fn any_size_is_transformed(width in 1usize..80, height in 1usize..80, size in 1usize..40, seed: u64) {
         let image = Image::new(width, height, vec![77; width * height * 3]).unwrap();

@@ -1,4 +1,4 @@
-//! The committed pictures: splits, leaks, licences. The leak check is written anew here rather than
+//! The committed images: splits, leaks, licences. The leak check is written anew here rather than
 //! shared with the command that makes the packs.
 
 use std::collections::{BTreeSet, HashMap, HashSet};

@@ -139,7 +139,7 @@ fn missing_and_truncated_shards_are_told() {
 
     let whole = small();
     let path = folder.path().join("cut.tar");
-    // In the first header, in the first picture, after an entry, before the end of the archive.
+    // In the first header, in the first image, after an entry, before the end of the archive.
     let cuts = [
         (100, "at its beginning"),
         (520, "in a.png: 8 of its"),
@@ -160,12 +160,12 @@ fn a_caption_or_an_image_alone() {
     let png = encoded_image(2, 2, [0; 3], Png);
     let text = |bytes: &[u8]| shard::parse("s.tar", bytes).unwrap_err().to_string();
     let lonely = text(&tar(&[("7.png", &png)]));
-    assert!(lonely.contains("picture 7 has no caption"), "{lonely}");
+    assert!(lonely.contains("image 7 has no caption"), "{lonely}");
     let lonely = text(&tar(&[("7.png", &png), ("7.json", br#"{"caption": " . "}"#)]));
-    assert!(lonely.contains("picture 7 has no caption"), "{lonely}");
+    assert!(lonely.contains("image 7 has no caption"), "{lonely}");
     let lonely = text(&tar(&[("7.png", &png), ("7.txt", b"x"), ("8.txt", b"a word")]));
-    assert!(lonely.contains("caption 8 has no picture"), "{lonely}");
-    assert!(text(&tar(&[])).contains("holds no picture"));
+    assert!(lonely.contains("caption 8 has no image"), "{lonely}");
+    assert!(text(&tar(&[])).contains("holds no image"));
 }
 
 #[test]
@@ -195,12 +195,12 @@ fn bad_records_are_quoted_printably() {
 fn images_that_do_not_decode_name_shard_and_key() {
     let mut cut = encoded_image(40, 40, [200, 10, 10], Png);
     cut.truncate(cut.len() / 2);
-    for data in [&b"not a picture"[..], b"", b"\x89PNG\r\n\x1a\n", &cut] {
+    for data in [&b"not an image"[..], b"", b"\x89PNG\r\n\x1a\n", &cut] {
         let samples = shard::parse("s.tar", &tar(&[("7.png", data), ("7.txt", b"x")])).unwrap();
         let error = Dataset::new(samples.clone(), Decode::AtLoad).unwrap_err();
         assert!(matches!(error, Error::Decode { .. }), "{error}");
         let text = error.to_string();
-        assert!(text.contains("s.tar") && text.contains("picture 7"), "{text}");
+        assert!(text.contains("s.tar") && text.contains("image 7"), "{text}");
         let late = Dataset::new(samples, Decode::OnUse).unwrap();
         assert!(matches!(late.image(0), Err(Error::Decode { .. })));
     }
@@ -233,9 +233,9 @@ fn folders() {
     fs::write(path.join("sub/b.txt"), "b").unwrap();
     fs::write(path.join("sub/without-extension.txt"), "c").unwrap();
     assert_eq!(folder::read(path, Captions::Required).unwrap().len(), 3);
-    fs::write(path.join("z.txt"), "no picture").unwrap();
+    fs::write(path.join("z.txt"), "no image").unwrap();
     let error = folder::read(path, Captions::Required).unwrap_err();
-    assert!(error.to_string().contains("caption z has no picture"), "{error}");
+    assert!(error.to_string().contains("caption z has no image"), "{error}");
 }
 
 #[test]
@@ -250,7 +250,7 @@ fn folders_of_frames_with_words_beside_them() {
     fs::write(path.join("walk.v2.txt"), "a walk").unwrap();
     fs::write(path.join("b.gif"), b"GIF89a").unwrap();
     let samples = folder::read(path, Captions::Required).unwrap();
-    assert_eq!(samples.len(), 1, "a film without words is left alone");
+    assert_eq!(samples.len(), 1, "a video without words is left alone");
     assert_eq!((samples[0].key.as_str(), &samples[0].captions[0][..]), ("walk.v2", "a walk"));
     let Media::Frames(frames) = &samples[0].media else { panic!("frames") };
     let names: Vec<String> = frames

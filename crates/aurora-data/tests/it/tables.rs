@@ -23,7 +23,7 @@ fn refused(path: &Path) -> String {
     source::read(path, &options, &SkipLog::default()).unwrap_err().to_string()
 }
 
-/// A folder with one picture, `a.png`, a clip, `walk`, and a table.
+/// A folder with one image, `a.png`, a clip, `walk`, and a table.
 fn own(name: &str, table: &[u8]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.png"), encoded_image(9, 9, [1; 3], Png)).unwrap();
@@ -109,7 +109,7 @@ fn what_is_wrong_is_told_with_file_and_line() {
             &["captions.csv, line 2", "leads out of its folder"],
         ),
         ("captions.csv", b"image,caption\n/etc/passwd,x\n", &["line 2", "is absolute"]),
-        ("captions.csv", b"image,caption\n,x\n", &["line 2", "names no picture"]),
+        ("captions.csv", b"image,caption\n,x\n", &["line 2", "names no image"]),
         (
             "captions.csv",
             b"image,caption\nb.png,x\n",
@@ -152,13 +152,13 @@ fn what_is_wrong_is_told_with_file_and_line() {
             &["line 1", "a text or a list of texts"],
         ),
         ("captions.jsonl", br#"{"image": "a.png"}"#, &["line 1", "nothing is said about a.png"]),
-        ("captions.jsonl", br#"{"caption": "x"}"#, &["line 1", "names no picture"]),
+        ("captions.jsonl", br#"{"caption": "x"}"#, &["line 1", "names no image"]),
         (
             "captions.jsonl",
             br#"{"image": "captions.jsonl", "caption": "x"}"#,
-            &["is no picture or film"],
+            &["is no image or video"],
         ),
-        ("captions.jsonl", br#"{"clip": "a.png", "caption": "x"}"#, &["a picture, not a clip"]),
+        ("captions.jsonl", br#"{"clip": "a.png", "caption": "x"}"#, &["an image, not a clip"]),
         (
             "captions.jsonl",
             b"[{\"image\": \"a.png\",\n\"caption\": 3}]",
@@ -255,13 +255,13 @@ fn skipping_in_folders_and_shards() {
 
     // What does not decode is left out when the set is opened, where it is decoded then.
     let mut broken = samples[0].clone();
-    broken.media = Media::Image(ByteSource::Memory(Arc::from(*b"no picture")));
+    broken.media = Media::Image(ByteSource::Memory(Arc::from(*b"no image")));
     broken.key = "4".to_string();
     let both = vec![broken.clone(), samples[0].clone()];
     assert_eq!(Dataset::new_with(both, Decode::AtLoad, &skips).unwrap().len(), 1);
     assert!(skips.list().iter().any(|s| s.what.ends_with(": 4")), "{:?}", skips.list());
     let error = Dataset::new_with(vec![broken], Decode::AtLoad, &skips).unwrap_err();
-    assert!(error.to_string().contains("no picture of it decodes"), "{error}");
+    assert!(error.to_string().contains("no image of it decodes"), "{error}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::io::Read;
 use aurora_data::{Crop, EvalTransform, Image, Operation, Transform};
 use aurora_kernels::random::Stream;
 
-/// Name and picture of every case.
+/// Name and image of every case.
 fn cases() -> Vec<(String, Image)> {
     let packed = flate2::read::GzDecoder::new(&include_bytes!("../transform/cases.tar.gz")[..]);
     let mut archive = tar::Archive::new(packed);
@@ -56,7 +56,7 @@ fn made(words: &[&str], source: &Image, scaled: &Image) -> Image {
 fn scaling_and_operations_give_what_pillow_gives() {
     let cases = cases();
     let named = |name: &str| &cases.iter().find(|(n, _)| n == name).unwrap().1;
-    // Of each transform: pictures, values compared, values that differ, the largest difference.
+    // Of each transform: images, values compared, values that differ, the largest difference.
     let mut seen: BTreeMap<&str, (usize, usize, usize, u8)> = BTreeMap::new();
     for (name, expected) in cases.iter().filter(|(name, _)| !name.ends_with("/source")) {
         let (number, rest) = name.split_once('/').unwrap();

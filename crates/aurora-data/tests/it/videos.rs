@@ -1,4 +1,4 @@
-//! Films: that their frames are those that ffmpeg and Pillow see (`videos/make.py` wrote both down),
+//! Videos: that their frames are those that ffmpeg and Pillow see (`videos/make.py` wrote both down),
 //! and that whatever is wrong with one is said.
 
 #![allow(clippy::print_stdout, reason = "how far off frames are, and what was not run")]
@@ -18,7 +18,7 @@ fn video(name: &str) -> Vec<u8> {
     std::fs::read(folder().join(name)).unwrap()
 }
 
-/// What is to be seen in a film: its frames and their times.
+/// What is to be seen in a video: its frames and their times.
 fn expected(name: &str) -> (Vec<Image>, Vec<f64>) {
     let said = std::fs::read(folder().join(format!("{name}.json"))).unwrap();
     let said: serde_json::Value = serde_json::from_slice(&said).unwrap();
@@ -34,7 +34,7 @@ fn expected(name: &str) -> (Vec<Image>, Vec<f64>) {
     (frames.collect(), times)
 }
 
-/// The largest difference of two pictures of one size.
+/// The largest difference of two images of one size.
 fn difference(a: &Image, b: &Image) -> u8 {
     assert_eq!((a.width(), a.height()), (b.width(), b.height()));
     a.rgb().iter().zip(b.rgb()).map(|(a, b)| a.abs_diff(*b)).max().unwrap()
@@ -77,7 +77,7 @@ fn check(name: &str, like: &str, decoder: Decoder, most: u8) {
 }
 
 fn refused(data: &[u8]) -> String {
-    // Animated pictures have one decoder; ffmpeg is not to be asked about what is none.
+    // Animated images have one decoder; ffmpeg is not to be asked about what is none.
     let video = match Video::open_with(data, Decoder::H264) {
         Err(error) => return error.to_string(),
         Ok(video) => video,
@@ -128,11 +128,11 @@ fn frames_out_of_order_or_past_the_end_are_refused() {
 fn what_is_no_video_is_said() {
     assert_eq!(refused(b""), "it has no bytes");
     assert!(refused(b"GIF89a").contains("it is cut"), "{}", refused(b"GIF89a"));
-    let text = Video::open_with(b"not a film at all", Decoder::H264).err().unwrap().to_string();
+    let text = Video::open_with(b"not a video at all", Decoder::H264).err().unwrap().to_string();
     assert!(text.starts_with("no decoder in this build reads it"), "{text}");
 }
 
-/// Headers that speak of more than any film has are refused before anything is allocated.
+/// Headers that speak of more than any video has are refused before anything is allocated.
 #[test]
 fn bombs_are_refused_by_their_headers() {
     let mut gif = video("solid.gif");
@@ -163,7 +163,7 @@ fn bombs_are_refused_by_their_headers() {
     assert!(refused(&png).contains("4294967295 frames and has 5"), "{}", refused(&png));
 }
 
-/// Wherever an animated picture is cut, that is noticed.
+/// Wherever an animated image is cut, that is noticed.
 #[test]
 fn cut_animations_are_noticed() {
     for name in ANIMATIONS {
@@ -183,7 +183,7 @@ fn cut_animations_are_noticed() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Damaged films may be noticed or not, but never end in a panic.
+    /// Damaged videos may be noticed or not, but never end in a panic.
     #[test]
     fn damaged_animations_are_survived(
         which in 0..ANIMATIONS.len(), at: prop::sample::Index, bit in 0..8u32, more: prop::sample::Index,
@@ -364,7 +364,7 @@ mod ffmpeg {
             return;
         }
         let open = |data: &[u8]| Video::open_with(data, Decoder::Ffmpeg).err().unwrap().to_string();
-        let text = open(b"not a film at all");
+        let text = open(b"not a video at all");
         assert!(text.starts_with("ffprobe: ") && text.contains("Invalid data"), "{text}");
         let whole = video("reordered.mp4");
         let text = open(&whole[..whole.len() / 2]);

@@ -29,7 +29,7 @@ fn sample(key: &str, media: Media) -> Sample {
         shard: Arc::from("set"),
         key: key.to_string(),
         media,
-        captions: vec![clean(&format!("picture {key}"), 30)],
+        captions: vec![clean(&format!("image {key}"), 30)],
         question: None,
         keywords: Vec::new(),
         concept: None,
@@ -111,7 +111,7 @@ fn every_kind_of_sample_is_read_back() {
     assert_eq!(verify(folder.path()).unwrap(), written.manifest);
 }
 
-/// A GIF among pictures (in Parquet, or named .jpg) is its first frame there, and so it is in a shard.
+/// A GIF among images (in Parquet, or named .jpg) is its first frame there, and so it is in a shard.
 #[test]
 fn an_image_that_moves_stays_an_image() {
     let folder = tempfile::tempdir().unwrap();
@@ -270,7 +270,7 @@ fn a_manifest_leads_nowhere() {
 fn broken_samples_stop_a_run_or_are_left_out_and_listed() {
     let samples = || {
         let mut samples = images(6);
-        samples[1].media = Media::Image(memory(b"no picture".to_vec()));
+        samples[1].media = Media::Image(memory(b"no image".to_vec()));
         samples[4].captions.clear();
         samples[5].media = Media::Video(memory(b"GIF89a".to_vec()));
         samples

@@ -2,7 +2,7 @@
 
     python3 make.py
 
-Needs datasets, pyarrow and Pillow. `pictures` has the pictures as files; the rest embeds the same bytes:
+Needs datasets, pyarrow and Pillow. `images` has the images as files; the rest embeds the same bytes:
 `datasets` as Hugging Face's library writes a dataset by default, `pyarrow` with what else its writer can do.
 """
 
@@ -26,14 +26,14 @@ def encoded_image(number):
     return out.getvalue()
 
 
-pictures = [encoded_image(number) for number in range(6)]
+images = [encoded_image(number) for number in range(6)]
 (HERE / "images").mkdir(exist_ok=True)
-for number, data in enumerate(pictures):
+for number, data in enumerate(images):
     (HERE / "images" / f"{number}.png").write_bytes(data)
 
 rows = [
     {"image": {"bytes": data, "path": f"{number}.png"}, "text": f"picture number {number}", "label": number}
-    for number, data in enumerate(pictures)
+    for number, data in enumerate(images)
 ]
 features = Features({"image": Image(), "text": Value("string"), "label": Value("int64")})
 data = HERE / "datasets" / "data"
@@ -45,12 +45,12 @@ for name, part in [
 ]:
     Dataset.from_list(part, features=features).to_parquet(data / f"{name}.parquet")
 
-# Dictionaries of pictures that repeat, second pages, lists with nulls, questions, a split in a column.
+# Dictionaries of images that repeat, second pages, lists with nulls, questions, a split in a column.
 order = [0, 1, 0, 2, None, 1]
 table = pa.table(
     {
         "image": pa.array(
-            [None if at is None else {"bytes": pictures[at], "path": None} for at in order],
+            [None if at is None else {"bytes": images[at], "path": None} for at in order],
             pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
         ),
         "captions": pa.array(

@@ -3,7 +3,7 @@
     python crates/aurora-data/tests/transform/make.py
 
 Needs pillow, torch and torchvision; writes beside itself: `cases.tar.gz`, `crops.jsonl`, `normalized.json`.
-The pictures are drawings of the two embedded packs, alone or put together to other sizes.
+The images are drawings of the two embedded packs, alone or put together to other sizes.
 """
 
 import gzip
@@ -25,7 +25,7 @@ ASSETS = HERE.parent.parent / "assets"
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 GREY = (128, 128, 128)
 
-# Sizes of the pictures that are put together.
+# Sizes of the images that are put together.
 SIZES = [(480, 360), (431, 287), (287, 431), (520, 96), (96, 400), (600, 150), (225, 224),
          (384, 250), (383, 200), (223, 97), (50, 37), (17, 130), (150, 151)]
 
@@ -37,7 +37,7 @@ def pack(name):
                 yield Image.open(io.BytesIO(archive.extractfile(entry).read())).convert("RGB")
 
 
-def pictures():
+def images():
     draw = random.Random(6)
     drawings = list(pack("openclipart"))
     emoji = list(pack("noto"))
@@ -51,54 +51,54 @@ def pictures():
         yield canvas
 
 
-def sampled(picture, step):
-    """Every `step`-th pixel, as a picture of one row."""
-    pixels = list(picture.get_flattened_data())[::step]
+def sampled(image, step):
+    """Every `step`-th pixel, as an image of one row."""
+    pixels = list(image.get_flattened_data())[::step]
     row = Image.new("RGB", (len(pixels), 1))
     row.putdata(pixels)
     return row
 
 
-def affine(picture, matrix):
-    """Pillow's bilinear map, on a picture that goes on in grey. `matrix` takes pixel numbers to pixel numbers."""
+def affine(image, matrix):
+    """Pillow's bilinear map, on an image that goes on in grey. `matrix` takes pixel numbers to pixel numbers."""
     margin = 64
-    wide = ImageOps.expand(picture, margin, GREY)
+    wide = ImageOps.expand(image, margin, GREY)
     a, b, c, d, e, f = matrix
     # Pillow's coordinates have the middle of the first pixel at 1/2, and the margin moves the origin.
     origin = margin + 0.5
     c += origin - a * origin - b * origin
     f += origin - d * origin - e * origin
     moved = wide.transform(wide.size, Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.BILINEAR)
-    return moved.crop((margin, margin, margin + picture.width, margin + picture.height))
+    return moved.crop((margin, margin, margin + image.width, margin + image.height))
 
 
-def rotate(picture, degrees):
+def rotate(image, degrees):
     margin = 64
-    wide = ImageOps.expand(picture, margin, GREY)
+    wide = ImageOps.expand(image, margin, GREY)
     turned = F.rotate(wide, degrees, InterpolationMode.BILINEAR, fill=GREY)
-    return turned.crop((margin, margin, margin + picture.width, margin + picture.height))
+    return turned.crop((margin, margin, margin + image.width, margin + image.height))
 
 
-def operations(picture):
-    yield "auto_contrast", F.autocontrast(picture)
-    yield "equalize", F.equalize(picture)
-    yield "flip", F.hflip(picture)
+def operations(image):
+    yield "auto_contrast", F.autocontrast(image)
+    yield "equalize", F.equalize(image)
+    yield "flip", F.hflip(image)
     for factor in (0.1, 0.55, 1.0, 1.45, 1.9):
-        yield f"brightness {factor}", ImageEnhance.Brightness(picture).enhance(factor)
-        yield f"sharpness {factor}", ImageEnhance.Sharpness(picture).enhance(factor)
+        yield f"brightness {factor}", ImageEnhance.Brightness(image).enhance(factor)
+        yield f"sharpness {factor}", ImageEnhance.Sharpness(image).enhance(factor)
     for shear in (0.15, -0.15, 0.3):
-        yield f"shear_x {shear}", affine(picture, (1, -shear, 0, 0, 1, 0))
-        yield f"shear_y {shear}", affine(picture, (1, 0, 0, -shear, 1, 0))
+        yield f"shear_x {shear}", affine(image, (1, -shear, 0, 0, 1, 0))
+        yield f"shear_y {shear}", affine(image, (1, 0, 0, -shear, 1, 0))
     for offset in (5, -5, 10):
-        yield f"translate_x {offset}", affine(picture, (1, 0, offset, 0, 1, 0))
-        yield f"translate_y {offset}", affine(picture, (1, 0, 0, 0, 1, offset))
+        yield f"translate_x {offset}", affine(image, (1, 0, offset, 0, 1, 0))
+        yield f"translate_y {offset}", affine(image, (1, 0, 0, 0, 1, offset))
     for degrees in (15, -15, 30):
-        yield f"rotate {degrees}", rotate(picture, degrees)
+        yield f"rotate {degrees}", rotate(image, degrees)
 
 
 def cases():
     draw = random.Random(66)
-    for number, source in enumerate(pictures()):
+    for number, source in enumerate(images()):
         yield f"{number}/source", source
         scaled = {size: F.resize(source, [size, size], InterpolationMode.BICUBIC) for size in (96, 224, 384)}
         yield f"{number}/resize 96", scaled[96]
@@ -119,9 +119,9 @@ def cases():
 def write_cases():
     compressed = gzip.GzipFile(HERE / "cases.tar.gz", "wb", mtime=0)
     with compressed, tarfile.open(fileobj=compressed, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for name, picture in cases():
+        for name, image in cases():
             data = io.BytesIO()
-            picture.save(data, "WEBP", lossless=True, quality=100, method=6, exact=True)
+            image.save(data, "WEBP", lossless=True, quality=100, method=6, exact=True)
             entry = tarfile.TarInfo(f"{name}.webp")
             entry.size = data.tell()
             data.seek(0)
@@ -151,8 +151,8 @@ def write_crops():
     with open(HERE / "crops.jsonl", "w") as out:
         for width, height in sizes * 12:
             record.update(width=width, height=height, uniform=[], below=[])
-            picture = torch.empty(3, height, width)
-            top, left, tall, wide = RandomResizedCrop.get_params(picture, [0.5, 1.0], [3 / 4, 4 / 3])
+            image = torch.empty(3, height, width)
+            top, left, tall, wide = RandomResizedCrop.get_params(image, [0.5, 1.0], [3 / 4, 4 / 3])
             record["crop"] = [left, top, wide, tall]
             out.write(json.dumps(record, separators=(",", ":")) + "\n")
 

@@ -1,8 +1,8 @@
-"""Makes the films beside this file, and what ffmpeg and Pillow see in them.
+"""Makes the videos beside this file, and what ffmpeg and Pillow see in them.
 
     python3 make.py
 
-Needs ffmpeg and ffprobe on PATH and Pillow. For each film NAME.EXT there is NAME.png, its frames one
+Needs ffmpeg and ffprobe on PATH and Pillow. For each video NAME.EXT there is NAME.png, its frames one
 below the other, each in the upper left corner of its cell, and NAME.json with their sizes and times.
 """
 
@@ -25,7 +25,7 @@ def ffmpeg(*arguments):
 
 
 def expect(name, frames, times):
-    """Writes what is to be seen in a film."""
+    """Writes what is to be seen in a video."""
     width = max(frame.width for frame in frames)
     height = max(frame.height for frame in frames)
     strip = Image.new("RGB", (width, height * len(frames)))
@@ -48,8 +48,8 @@ def seen_by_ffmpeg(path):
     return frames
 
 
-def expect_ffmpeg(film):
-    path = HERE / film
+def expect_ffmpeg(video):
+    path = HERE / video
     frames = seen_by_ffmpeg(path)
     listed = run(
         "ffprobe", "-v", "error", "-select_streams", "v:0", "-show_entries",
@@ -70,7 +70,7 @@ def x264(*options):
 def videos():
     # Two groups of frames that are shown in another order than they are coded.
     ffmpeg(*source("64x48"), "-t", 2, *x264("-pix_fmt", "yuv420p", "-g", 12, "-bf", 3), HERE / "reordered.mp4")
-    # What telephones write: no reordering, and a picture that lies on its side. Its size is no multiple of 16.
+    # What telephones write: no reordering, and an image that lies on its side. Its size is no multiple of 16.
     ffmpeg(*source("70x50"), "-t", 0.5, *x264("-profile:v", "baseline", "-pix_fmt", "yuv420p"), HERE / "upright.mp4")
     ffmpeg("-i", HERE / "upright.mp4", "-c", "copy", "-metadata:s:v", "rotate=90", HERE / "turned.mp4")
     (HERE / "upright.mp4").unlink()
@@ -95,13 +95,13 @@ def videos():
     ffmpeg("-framerate", 12, "-f", "h264", "-i", both, "-c", "copy", HERE / "sizes.mp4")
     both.unlink()
     expect("sizes_own", frames, [round(index / 12, 6) for index in range(len(frames))])
-    for film in ["reordered", "turned", "bt709", "full", "full601", "trimmed", "sizes"]:
-        expect_ffmpeg(f"{film}.mp4")
-    # Films that only ffmpeg reads.
+    for video in ["reordered", "turned", "bt709", "full", "full601", "trimmed", "sizes"]:
+        expect_ffmpeg(f"{video}.mp4")
+    # Videos that only ffmpeg reads.
     ffmpeg(*source("32x32"), "-t", 0.5, "-c:v", "mpeg4", "-bitexact", HERE / "mpeg4.mp4")
     ffmpeg("-i", HERE / "bt709.mp4", "-c", "copy", "-bitexact", HERE / "matroska.mkv")
-    for film in ["mpeg4.mp4", "matroska.mkv"]:
-        expect_ffmpeg(film)
+    for video in ["mpeg4.mp4", "matroska.mkv"]:
+        expect_ffmpeg(video)
 
 
 def animations():
@@ -125,9 +125,9 @@ def animations():
     (HERE / "over.png").rename(HERE / "over.apng")
     frames[0].save(HERE / "clear.webp", append_images=frames[1:], lossless=True, exact=True, **shared)
     solid[0].save(HERE / "solid.webp", append_images=solid[1:], lossless=True, **shared)
-    for film in ["solid.gif", "clear.gif", "clear.apng", "over.apng", "clear.webp", "solid.webp"]:
+    for video in ["solid.gif", "clear.gif", "clear.apng", "over.apng", "clear.webp", "solid.webp"]:
         seen, times, time = [], [], 0
-        with Image.open(HERE / film) as image:
+        with Image.open(HERE / video) as image:
             for frame in ImageSequence.Iterator(image):
                 frame.load()
                 white = Image.new("RGBA", frame.size, (255, 255, 255, 255))
@@ -135,7 +135,7 @@ def animations():
                 seen.append(white.convert("RGB"))
                 times.append(time / 1000)
                 time += frame.info["duration"]
-        expect(film.replace(".", "_"), seen, times)
+        expect(video.replace(".", "_"), seen, times)
 
 
 videos()

@@ -28,7 +28,7 @@ impl Checkpoint {
         let [_, tokens, _] = self.sizes(POSITIONS, "(1, 1 + patches, width)")?;
         let grid = tokens.saturating_sub(1).isqrt();
         if grid == 0 || grid * grid + 1 != tokens {
-            let reason = "is not one more than the patches of a square picture";
+            let reason = "is not one more than the patches of a square image";
             return Err(Error::config(&format!("{POSITIONS}: tokens"), tokens, reason));
         }
         let mlp = |name: &str| -> Result<usize> {

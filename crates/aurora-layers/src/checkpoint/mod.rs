@@ -32,7 +32,7 @@ use crate::tensors::{self, Tensors};
 use crate::{Architecture, Backbone, Blip, BlipConfig, Error, HEADS, Result};
 use byte_source::ByteSource;
 
-/// The position embeddings of pictures, the one tensor that may have another shape than is wanted.
+/// The position embeddings of images, the one tensor that may have another shape than is wanted.
 const POSITIONS: &str = "visual_encoder.pos_embed";
 
 /// A checkpoint: which tensors it has, under their original names. Their numbers stay where they are until they are
@@ -283,7 +283,7 @@ impl Checkpoint {
     }
 
     /// The model of these sizes and this architecture, all weights as f32 whatever they are stored as. Position embeddings of
-    /// another picture size are resized. Peak memory is that of the model and of little beside it.
+    /// another image size are resized. Peak memory is that of the model and of little beside it.
     ///
     /// # Errors
     /// A report that lists everything missing, unexpected or of another shape; a weight that is not a finite number; a

@@ -1,4 +1,4 @@
-//! Position embeddings for another picture size.
+//! Position embeddings for another image size.
 
 use candle_core::{DType, Tensor};
 

@@ -91,7 +91,7 @@ impl PretrainedSource {
         Ok(Self { path: path.into(), format, config, checkpoint })
     }
 
-    /// The same for pictures of another size, in pixels: position embeddings are resized when the tensors are read.
+    /// The same for images of another size, in pixels: position embeddings are resized when the tensors are read.
     ///
     /// # Errors
     /// A size that patches do not tile.
@@ -135,7 +135,7 @@ impl PretrainedSource {
 }
 
 impl Backbone {
-    /// The same backbone for pictures of another size, in pixels: the position embeddings are resized.
+    /// The same backbone for images of another size, in pixels: the position embeddings are resized.
     ///
     /// # Errors
     /// A size that patches do not tile.
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn another_picture_size_is_the_same_on_the_way_in_and_afterwards() {
+    fn another_image_size_is_the_same_on_the_way_in_and_afterwards() {
         let folder = tempfile::tempdir().unwrap();
         let backbone = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();
         backbone.write(folder.path(), DType::F32).unwrap();

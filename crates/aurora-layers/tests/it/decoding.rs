@@ -37,7 +37,7 @@ fn config(words: usize) -> BlipConfig {
     }
 }
 
-/// A captioning model whose words differ, with the keys of two random pictures.
+/// A captioning model whose words differ, with the keys of two random images.
 fn model(words: usize, seed: u64) -> (Backbone, Tensor) {
     let mut backbone = Backbone::random(config(words), seed, &Device::Cpu).unwrap();
     for (name, tensor) in &mut backbone.tensors {
@@ -54,7 +54,7 @@ fn keys(blip: &Blip, images: &Tensor, bound: &BoundModel) -> EncoderKv {
     blip.encode_decoder_kv(&states, None, bound).unwrap()
 }
 
-/// Log-likelihoods of the words that follow `ids` for picture `row`, all computed anew.
+/// Log-likelihoods of the words that follow `ids` for image `row`, all computed anew.
 fn next(blip: &Blip, keys: &EncoderKv, row: u32, ids: &[u32], bound: &BoundModel) -> Vec<f64> {
     let length = ids.len();
     let ids = Tensor::from_slice(ids, (1, length), &Device::Cpu).unwrap();
@@ -89,7 +89,7 @@ fn kept_keys_change_nothing() {
                     assert_eq!(written.len(), step);
                     break;
                 }
-                assert_eq!(written[step], best, "seed {seed}, picture {row}, word {step}");
+                assert_eq!(written[step], best, "seed {seed}, image {row}, word {step}");
                 ids.push(best);
             }
         }
@@ -128,7 +128,7 @@ fn a_wide_beam_finds_the_best_text() {
                     }
                 }
             }
-            assert_eq!(*written, best.1, "seed {seed}, picture {row}");
+            assert_eq!(*written, best.1, "seed {seed}, image {row}");
         }
     }
 }

@@ -17,7 +17,7 @@ const CASE: &str = "AURORA_TEST_CASE";
 const SEGMENTS: &str = "AURORA_TEST_SEGMENTS";
 const REPORT: &str = "AURORA_TEST_REPORT";
 
-/// A case: width, side of a picture in patches, pictures.
+/// A case: width, side of an image in patches, images.
 ///
 /// Many tokens in a narrow model: 18 * 64 values of each of 2,056 tokens are 9 MiB a block. Few tokens in a wide one:
 /// the merged weights of a block are 12 MiB.
@@ -62,7 +62,7 @@ fn status(key: &str) -> u64 {
 #[ignore = "the other half of the test below, which starts it in a process of its own"]
 fn step_in_a_process_of_its_own() {
     let Some(case) = std::env::var_os(CASE) else { return };
-    let &(_, width, side, pictures) = CASES.iter().find(|(name, ..)| *case == **name).unwrap();
+    let &(_, width, side, images) = CASES.iter().find(|(name, ..)| *case == **name).unwrap();
     let backbone = Backbone::random(config(width, side), 1, &Device::Cpu).unwrap();
     let blip = backbone.model().unwrap();
     let adapter_config = AdapterConfig::new(AdapterKind::Cp, Variant::Paper, 2);
@@ -74,7 +74,7 @@ fn step_in_a_process_of_its_own() {
         bound.gradient_checkpointing = GradientCheckpointing::Block;
     }
     let mut stream = Stream::new(1, "images", 0, 0);
-    let images = stream.normal_tensor((pictures, 3, 4 * side, 4 * side), 1.0).unwrap();
+    let images = stream.normal_tensor((images, 3, 4 * side, 4 * side), 1.0).unwrap();
     // The peak is counted from here on.
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
     let before = status("VmRSS:");

@@ -16,7 +16,7 @@ fn mergeable() -> impl Iterator<Item = AdapterConfig> {
     every_spec().into_iter().filter(|adapter_config| adapter_config.kind != AdapterKind::Bottleneck)
 }
 
-/// Pictures, texts and fusion of the adapted model.
+/// Images, texts and fusion of the adapted model.
 fn adapted(backbone: &Backbone, tuned: &AdaptedParams) -> Vec<Tensor> {
     let blip = tuned.model(&Arc::new(backbone.model().unwrap())).unwrap();
     outputs(&blip, &tuned.bind(&blip, None).unwrap())

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 /// Rounding of f64 over two layers, of gradients too.
 const ROUNDING: f64 = 1e-11;
 
-/// What the passes to `[CLS]` give, (rows, width): pictures, texts, pairs.
+/// What the passes to `[CLS]` give, (rows, width): images, texts, pairs.
 fn short(blip: &Blip, bound: &BoundModel, inputs: &Inputs) -> [Tensor; 3] {
     let Inputs { images, ids, mask } = inputs;
     let keys = blip.encode_kv(&blip.encode_image(images, bound).unwrap(), bound).unwrap();
@@ -218,7 +218,7 @@ fn maps_folded_into_queries_give_what_keys_and_values_give() {
         let (found, wanted) = (fuse(&folded), fuse(&keys));
         let off = largest(&(&found - &wanted).unwrap());
         assert!(off <= ROUNDING * largest(&wanted), "{what}: {off:e}");
-        assert_eq!(folded.pictures(), keys.pictures());
+        assert_eq!(folded.images(), keys.images());
     }
 }
 

@@ -115,7 +115,7 @@ fn the_context_term_alone_does_not_tell_right_pairs_from_wrong_ones() {
     let bound = tuned.bind(&blip, None).unwrap();
     let inputs = inputs();
     let own = cls(&blip.encode_text(&inputs.ids, &inputs.mask, &bound).unwrap()).unwrap();
-    // Right pairs of texts 0, 1, 2; wrong pairs of the same texts with other pictures.
+    // Right pairs of texts 0, 1, 2; wrong pairs of the same texts with other images.
     let rows = Tensor::new(&[0u32, 1, 2, 0, 1, 2], &Device::Cpu).unwrap();
     let text_cls = own.index_select(&rows, 0).unwrap();
     let nothing = Tensor::zeros((6, 32), DType::F32, &Device::Cpu).unwrap();

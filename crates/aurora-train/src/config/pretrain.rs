@@ -35,7 +35,7 @@ pub struct PretrainConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSizes {
-    /// Side of a picture in pixels.
+    /// Side of an image in pixels.
     pub image_size: usize,
     /// Side of a patch in pixels.
     pub patch_size: usize,
@@ -72,13 +72,13 @@ pub struct PretrainSection {
     pub temperature: f64,
     /// Folder with the teachers' weights.
     pub teachers: String,
-    /// Weight of the cosine regression to the picture teacher.
+    /// Weight of the cosine regression to the image teacher.
     pub image_cosine: f64,
-    /// Weight of the InfoNCE between pictures and the picture teacher's features.
+    /// Weight of the InfoNCE between images and the image teacher's features.
     pub image_nce: f64,
     /// Its temperature.
     pub image_nce_temperature: f64,
-    /// Weight of the cosine regression of the patches to the picture teacher's parts.
+    /// Weight of the cosine regression of the patches to the image teacher's parts.
     pub patch_distill_weight: f64,
     /// Weight of the cosine regression to the text teacher.
     pub text_cosine: f64,
@@ -88,7 +88,7 @@ pub struct PretrainSection {
     pub soft_target_weight: f64,
     /// Temperature of those similarities.
     pub soft_temperature: f64,
-    /// Pictures without a caption in each step, beside the `batch` pairs.
+    /// Images without a caption in each step, beside the `batch` pairs.
     pub image_only: usize,
     /// Text-only strings in each step.
     pub text_only: usize,
@@ -129,7 +129,7 @@ const FIELDS: &[Field] = &[
         doc: "Seed of everything random: one seed, one result.",
     },
     Field { key: "device", value_type: super::schema::DEVICE, doc: super::schema::DEVICE_DOC },
-    Field { key: "model.image_size", value_type: SIZE, doc: "Side of a picture in pixels." },
+    Field { key: "model.image_size", value_type: SIZE, doc: "Side of an image in pixels." },
     Field { key: "model.patch_size", value_type: SIZE, doc: "Side of a patch in pixels." },
     Field { key: "model.vision_layers", value_type: SIZE, doc: "Blocks of the vision tower." },
     Field { key: "model.vision_hidden_size", value_type: SIZE, doc: "Width of the vision tower." },
@@ -199,12 +199,12 @@ const FIELDS: &[Field] = &[
     Field {
         key: "pretrain.image_cosine",
         value_type: WEIGHT,
-        doc: "Weight of the cosine regression to the picture teacher.",
+        doc: "Weight of the cosine regression to the image teacher.",
     },
     Field {
         key: "pretrain.image_nce",
         value_type: WEIGHT,
-        doc: "Weight of the InfoNCE between pictures and the picture teacher's features.",
+        doc: "Weight of the InfoNCE between images and the image teacher's features.",
     },
     Field {
         key: "pretrain.image_nce_temperature",
@@ -214,7 +214,7 @@ const FIELDS: &[Field] = &[
     Field {
         key: "pretrain.patch_distill_weight",
         value_type: WEIGHT,
-        doc: "Weight of the cosine regression of the patches to the picture teacher's parts.",
+        doc: "Weight of the cosine regression of the patches to the image teacher's parts.",
     },
     Field {
         key: "pretrain.text_cosine",
@@ -239,7 +239,7 @@ const FIELDS: &[Field] = &[
     Field {
         key: "pretrain.image_only",
         value_type: ValueType::Count(0, 1 << 20),
-        doc: "Pictures without a caption in each step, beside the pairs.",
+        doc: "Images without a caption in each step, beside the pairs.",
     },
     Field {
         key: "pretrain.text_only",

@@ -41,7 +41,7 @@ pub enum Keywords {
     All,
 }
 
-/// How training pictures are varied.
+/// How training images are varied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Augment {
@@ -63,7 +63,7 @@ pub enum ShuffleMode {
     Buffer,
 }
 
-/// `[data]`: pictures, captions and how they are read.
+/// `[data]`: images, captions and how they are read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSection {
@@ -77,7 +77,7 @@ pub struct DataSection {
     pub image_root: Vec<String>,
     /// Format of the annotations.
     pub format: Format,
-    /// What becomes of a picture or row that cannot be used.
+    /// What becomes of an image or row that cannot be used.
     pub on_error: OnError,
     /// How many may be left out.
     pub max_skipped: usize,
@@ -97,7 +97,7 @@ pub struct DataSection {
     pub shuffle: ShuffleMode,
     /// Samples in the buffer of [`ShuffleMode::Buffer`].
     pub shuffle_buffer: usize,
-    /// How training pictures are varied.
+    /// How training images are varied.
     pub augment: Augment,
     /// Loader threads, 0 for one per core.
     pub num_workers: usize,
@@ -111,7 +111,7 @@ impl DataSection {
         Field {
             key: "data.train",
             value_type: ValueType::Texts,
-            doc: "Training pairs: \"noto\", \"openclipart\", a folder of pictures with captions, tar shards, or annotations (.json, .jsonl, .csv, .tsv).",
+            doc: "Training pairs: \"noto\", \"openclipart\", a folder of images with captions, tar shards, or annotations (.json, .jsonl, .csv, .tsv).",
         },
         Field {
             key: "data.validation",
@@ -139,7 +139,7 @@ impl DataSection {
         Field {
             key: "data.on_error",
             value_type: ValueType::Choice(&["stop", "skip"]),
-            doc: "A picture or row that is broken or missing: stop names it and ends, skip leaves it out and counts it.",
+            doc: "An image or row that is broken or missing: stop names it and ends, skip leaves it out and counts it.",
         },
         Field {
             key: "data.max_skipped",
@@ -192,7 +192,7 @@ impl DataSection {
         Field {
             key: "data.augment",
             value_type: ValueType::Choice(&["affine", "randaugment", "none"]),
-            doc: "Variation of training pictures: affine (drawings), randaugment (photographs: crop, flip, RandAugment), none.",
+            doc: "Variation of training images: affine (drawings), randaugment (photographs: crop, flip, RandAugment), none.",
         },
         Field {
             key: "data.num_workers",

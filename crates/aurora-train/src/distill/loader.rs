@@ -1,4 +1,4 @@
-//! Batches of the distillation: views with their captions, texts alone, pictures alone, and what the teachers
+//! Batches of the distillation: views with their captions, texts alone, images alone, and what the teachers
 //! say of each.
 
 use aurora_data::{Dataset, Decode, Keywords, Padding, Split, Tokenizer, embedded, transform};
@@ -10,11 +10,11 @@ use crate::distill::teachers::TeacherFeatures;
 use crate::error::{Error, Result};
 use crate::retrieval::ImageTextBatch;
 
-/// One step's pictures and texts with the teachers' features. The first `ids` of both belong together; pictures and
+/// One step's images and texts with the teachers' features. The first `ids` of both belong together; images and
 /// texts past them stand alone.
 #[derive(Debug, Clone)]
 pub struct DistillBatch {
-    /// Pictures (pictures, 3, size, size), normalised.
+    /// Images (images, 3, size, size), normalised.
     pub images: Tensor,
     /// Token ids (texts, length), u32, some masked.
     pub token_ids: Tensor,
@@ -22,11 +22,11 @@ pub struct DistillBatch {
     pub mask: Tensor,
     /// What each pair shows.
     pub ids: Vec<i64>,
-    /// The picture teacher's features (pictures, components).
+    /// The image teacher's features (images, components).
     pub image_teacher: Tensor,
-    /// The same of the pictures' parts (pictures, parts, components).
+    /// The same of the images' parts (images, parts, components).
     pub image_local: Tensor,
-    /// Places of the pictures in the joint space (pictures, joint).
+    /// Places of the images in the joint space (images, joint).
     pub image_joint: Tensor,
     /// The text teacher's features (texts, 384).
     pub text_teacher: Tensor,
@@ -35,7 +35,7 @@ pub struct DistillBatch {
 }
 
 impl DistillBatch {
-    /// The pairs, with the pictures and texts that stand alone behind them.
+    /// The pairs, with the images and texts that stand alone behind them.
     pub fn pairs(&self) -> ImageTextBatch<'_> {
         ImageTextBatch {
             images: (&self.images).into(),
@@ -80,7 +80,7 @@ impl<'a> DistillLoader<'a> {
     /// Views with and without captions from the teachers' folder, captions from the embedded pack.
     ///
     /// # Errors
-    /// Teachers made for another pack, or with a view of a picture that is held out.
+    /// Teachers made for another pack, or with a view of an image that is held out.
     pub fn new(
         config: &'a PretrainConfig,
         teachers: &'a TeacherFeatures,
@@ -208,7 +208,7 @@ fn epoch_sampler(items: &[u32], (seed, purpose): (u64, &str), step: u64, count: 
     drawn
 }
 
-/// Pixels (pictures, size, size, 3) u8 to (pictures, 3, size, size) f32, normalised as [`transform`] does.
+/// Pixels (images, size, size, 3) u8 to (images, 3, size, size) f32, normalised as [`transform`] does.
 fn normalised(pixels: &Tensor) -> Result<Tensor> {
     let device = pixels.device();
     let mean = Tensor::new(&transform::MEAN, device)?;

@@ -1,10 +1,10 @@
-//! What two frozen teachers say, for pretraining: EfficientNet-Lite0 of pictures, MiniLM of texts.
+//! What two frozen teachers say, for pretraining: EfficientNet-Lite0 of images, MiniLM of texts.
 //!
 //! `cargo xtask teachers` writes the folder: `teachers.safetensors`, and `strings.tsv` with the text-only strings. A
-//! *view* is a picture of openclipart turned, shifted, scaled and coloured at random, with what the picture teacher
-//! says of exactly that view. The *joint space* is where a picture and its caption should meet: the principal
-//! components of the text teacher's features of the training captions; a picture's place in it is what a ridge map
-//! from the picture teacher's features, fitted on the training pairs, says.
+//! *view* is an image of openclipart turned, shifted, scaled and coloured at random, with what the image teacher
+//! says of exactly that view. The *joint space* is where an image and its caption should meet: the principal
+//! components of the text teacher's features of the training captions; an image's place in it is what a ridge map
+//! from the image teacher's features, fitted on the training pairs, says.
 
 use aurora_layers::checkpoint::read_tensors;
 use aurora_layers::normalize;
@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 pub struct TeacherFeatures {
     /// Pixels of the views (views, size, size, 3), u8.
     pub views: Tensor,
-    /// Row of each view's picture in the openclipart pack (all splits); -1 for a picture without a caption.
+    /// Row of each view's image in the openclipart pack (all splits); -1 for an image without a caption.
     pub view_rows: Vec<i64>,
     /// Views (views, components), unit length.
     pub image: Tensor,
@@ -30,9 +30,9 @@ pub struct TeacherFeatures {
     pub joint_mean: Tensor,
     /// Directions of the joint space in the text teacher's features (joint, 384).
     pub joint_directions: Tensor,
-    /// Captions (pictures, 384), unit length, in the order of the pack.
+    /// Captions (images, 384), unit length, in the order of the pack.
     pub text: Tensor,
-    /// Captions followed by their keywords, (pictures, 384), unit length.
+    /// Captions followed by their keywords, (images, 384), unit length.
     pub text_all: Tensor,
     /// Text-only strings, (strings, 384), unit length.
     pub strings: Tensor,

@@ -16,7 +16,7 @@ use crate::retrieval::{ImageBatch, ImageTextBatch};
 use crate::trainer::TaskBatch;
 use crate::vqa::{Answers, Texts, VqaBatch};
 
-/// Pictures, or frames, that are encoded together when a set is measured.
+/// Images, or frames, that are encoded together when a set is measured.
 const CHUNK: usize = 64;
 
 /// How a run sees its data.
@@ -30,13 +30,13 @@ pub struct DataModule {
     pub keywords: Keywords,
     /// Which frames are taken of a clip.
     pub clips: Sampling,
-    /// Side of the pictures.
+    /// Side of the images.
     pub size: usize,
     /// Longest text, in tokens.
     pub max_tokens: usize,
     /// Loader threads, 0 for one per core.
     pub num_workers: usize,
-    /// What becomes of a picture that is broken.
+    /// What becomes of an image that is broken.
     pub skips: Arc<SkipLog>,
 }
 
@@ -113,7 +113,7 @@ fn has_clips(dataset: &Dataset) -> bool {
     dataset.samples().any(|sample| sample.media.is_clip())
 }
 
-/// The pictures or clips of a batch. Of clips that are all of full length nothing is masked.
+/// The images or clips of a batch. Of clips that are all of full length nothing is masked.
 fn images(batch: &Batch) -> Result<ImageBatch<'_>> {
     let full = match &batch.frame_mask {
         Some(mask) => mask.min_all()?.to_scalar::<f32>()? > 0.0,

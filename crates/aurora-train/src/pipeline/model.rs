@@ -28,7 +28,7 @@ pub struct Model {
 
 impl Model {
     /// Opens the backbone at the path that the section gives, of any kind that [`PretrainedSource`] knows, for a task and the
-    /// section's picture size and with its vocabulary, its weights on `device`.
+    /// section's image size and with its vocabulary, its weights on `device`.
     ///
     /// # Errors
     /// A file that is missing, cut or contradicts the others; a vocabulary that is nowhere or of another size; a
@@ -58,11 +58,11 @@ impl Model {
         Ok(Self { name: section.backbone.clone(), backbone, tokens: Arc::new(tokens), report })
     }
 
-    /// A backbone that came from elsewhere, for a task and the section's picture size; `tokens` are its own vocabulary,
+    /// A backbone that came from elsewhere, for a task and the section's image size; `tokens` are its own vocabulary,
     /// which the section may replace.
     ///
     /// # Errors
-    /// A picture size that patches do not tile, a vocabulary of another size, a backbone that is for another task.
+    /// An image size that patches do not tile, a vocabulary of another size, a backbone that is for another task.
     pub fn from_backbone(
         section: &ModelSection,
         task: Task,

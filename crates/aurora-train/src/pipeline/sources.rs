@@ -27,7 +27,7 @@ impl DataSplits {
     /// Open what a configuration names.
     ///
     /// # Errors
-    /// A file that is missing or cut, a picture that does not decode or has no caption, an empty folder: each names it.
+    /// A file that is missing or cut, an image that does not decode or has no caption, an empty folder: each names it.
     pub fn open(section: &DataSection) -> Result<Self> {
         let skips = Arc::new(section.skips());
         let open = |names, split| open(names, split, &section.reading(), &skips);
@@ -39,7 +39,7 @@ impl DataSplits {
 }
 
 /// A dataset by its name: an embedded set's split, or files, of which the samples marked with that split are taken
-/// where any sample is marked at all. What is wrong with single pictures or rows, `skips` decides about.
+/// where any sample is marked at all. What is wrong with single images or rows, `skips` decides about.
 ///
 /// # Errors
 /// As [`DataSplits::open`].
@@ -62,7 +62,7 @@ pub fn open(
         return Err(aurora_data::Error::Empty { what: names.as_slice().join(", "), reason }.into());
     }
     let bytes: u64 = samples.iter().map(|sample| sample.media.len()).sum();
-    // Decoded at once, a picture that does not decode is an error now and not after an hour of training.
+    // Decoded at once, an image that does not decode is an error now and not after an hour of training.
     let decode = if bytes <= DECODE_AT_LOAD { Decode::AtLoad } else { Decode::OnUse };
     Ok(Dataset::new_with(samples, decode, skips)?)
 }

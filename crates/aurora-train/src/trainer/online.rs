@@ -83,14 +83,14 @@ impl OnlineModel {
                 let (texts, length) = pairs.token_ids.dims2()?;
                 let matched = retrieval.itm_weight > 0.0;
                 let rows = if matched { texts.min(retrieval.itm_pairs) } else { 0 };
-                BatchShape { pictures: pairs.images.count(), texts, length, pairs: 3 * rows }
+                BatchShape { images: pairs.images.count(), texts, length, pairs: 3 * rows }
             }
             TaskBatch::Vqa(batch) => {
                 let (questions, length) = batch.questions.token_ids.dims2()?;
                 let (answers, longest) = batch.answers.texts.token_ids.dims2()?;
                 let length = length.max(longest);
-                let pictures = batch.images.count();
-                BatchShape { pictures, texts: 0, length, pairs: questions + answers }
+                let images = batch.images.count();
+                BatchShape { images, texts: 0, length, pairs: questions + answers }
             }
         };
         let graph = work.graph_bytes(self.frozen.config(), &self.tuned.adapter_config)?;

@@ -28,7 +28,7 @@ pub(super) struct Retrieval {
 
 /// What a step leaves for those to come.
 pub(super) struct DeferredUpdate {
-    /// Momentum features of pictures and texts.
+    /// Momentum features of images and texts.
     features: [Tensor; 2],
     /// The texts' own `[CLS]`.
     pub(super) text_cls: Tensor,
@@ -119,7 +119,7 @@ impl Retrieval {
         self.queue.enqueue(image, text, ids)
     }
 
-    /// The momentum model's features of the batch, pictures and texts; where nothing below the heads is trained, a
+    /// The momentum model's features of the batch, images and texts; where nothing below the heads is trained, a
     /// view of the heads that will make them of the online model's states.
     fn momentum_features(
         &self,
@@ -135,7 +135,7 @@ impl Retrieval {
     }
 }
 
-/// The features of pictures or clips that the heads of `view` make of the online model's states.
+/// The features of images or clips that the heads of `view` make of the online model's states.
 fn image_features(view: &BoundModel, online: &EncodedBatch) -> Result<Tensor> {
     let Some(Frames { features, mask }) = &online.frames else {
         return Ok(view.image_features(&online.image_states)?);

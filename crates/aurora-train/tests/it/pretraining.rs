@@ -20,7 +20,7 @@ fn unit(purpose: &str, shape: &[usize]) -> Tensor {
     random.broadcast_div(&norm).unwrap().to_dtype(DType::F16).unwrap()
 }
 
-/// Teachers of twelve views, three of them of pictures without a caption.
+/// Teachers of twelve views, three of them of images without a caption.
 fn teachers(folder: &Path, change: impl FnOnce(&mut Tensors)) {
     let pack = embedded::openclipart().unwrap();
     let train = pack.iter().zip(0i64..).filter(|(sample, _)| sample.split == Some(Split::Train));

@@ -12,7 +12,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes")
 }
 
-/// Name, format, learning rate, epochs, side of pictures, batch, candidates of the matching head.
+/// Name, format, learning rate, epochs, side of images, batch, candidates of the matching head.
 const REFERENCE: [(&str, Format, f64, u64, usize, usize, usize); 6] = [
     ("coco", Format::Coco, 1e-5, 6, 384, 16, 256),
     ("didemo", Format::Didemo, 1e-4, 5, 224, 8, 128),

@@ -93,7 +93,7 @@ fn undecodable(place: &str) -> aurora_data::Error {
 #[test]
 fn skipped_samples_are_remembered() {
     let folder = tempfile::tempdir().unwrap();
-    let nothing = ByteSource::Memory(Arc::from(*b"no picture"));
+    let nothing = ByteSource::Memory(Arc::from(*b"no image"));
     // Eight batches of four are less than an epoch.
     let broken = |index: usize| {
         let mut inputs = inputs(Task::Retrieval, drawings(5), SkipLog::new(OnError::Skip, 1));

@@ -1,4 +1,4 @@
-//! Whole runs of tasks beside the retrieval of pictures, on data that is made here: clips, and questions with answers.
+//! Whole runs of tasks beside the retrieval of images, on data that is made here: clips, and questions with answers.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ fn clips(count: usize) -> Vec<Sample> {
 }
 
 fn broken(mut sample: Sample) -> Sample {
-    let nothing = ByteSource::Memory(Arc::from(*b"no picture"));
+    let nothing = ByteSource::Memory(Arc::from(*b"no image"));
     let first = sample.media.contents()[0].clone();
     sample.key = "broken".into();
     sample.media = Media::Frames(vec![first, nothing]);
@@ -73,7 +73,7 @@ fn clips_are_found_whatever_the_number_of_threads() {
 }
 
 #[test]
-fn heads_alone_learn_of_clips_as_of_pictures() {
+fn heads_alone_learn_of_clips_as_of_images() {
     let folder = tempfile::tempdir().unwrap();
     let inputs = inputs(Task::Retrieval, clips(9), SkipLog::default());
     let outcome =

@@ -122,7 +122,7 @@ fn texts(rows: &[&[u32]]) -> (Tensor, Tensor) {
 #[test]
 fn questions_are_answered() {
     let images = random_images(&[4, 3, 16, 16]);
-    // Two questions, each about two pictures: the answer depends on both.
+    // Two questions, each about two images: the answer depends on both.
     let (ids, mask) = texts(&[&[2, 5, 6, 3], &[2, 7, 8, 9, 3], &[2, 5, 6, 3], &[2, 7, 8, 9, 3]]);
     let questions = Texts { token_ids: &ids, mask: &mask };
     let (ids, mask) = texts(&[&[22, 10, 3], &[22, 11, 12, 3], &[22, 13, 3], &[22, 14, 15, 16, 3]]);
@@ -143,7 +143,7 @@ fn questions_are_answered() {
 }
 
 #[test]
-fn pictures_are_captioned() {
+fn images_are_captioned() {
     let images = random_images(&[3, 3, 16, 16]);
     let (ids, mask) = texts(&[&[22, 5, 6, 10, 3], &[22, 5, 6, 11, 12, 3], &[22, 5, 6, 13, 3]]);
     let captions = Texts { token_ids: &ids, mask: &mask };

@@ -1,4 +1,4 @@
-//! Whole tunings of a tiny random backbone on a few embedded pictures: every kind runs, and a seed repeats a run.
+//! Whole tunings of a tiny random backbone on a few embedded images: every kind runs, and a seed repeats a run.
 
 use std::path::Path;
 use std::sync::Arc;

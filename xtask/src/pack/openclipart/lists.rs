@@ -173,7 +173,7 @@ pub const FOREIGN: &[&str] = &[
     "villa",
 ];
 
-/// Keywords that sort files and say nothing of the picture.
+/// Keywords that sort files and say nothing of the image.
 pub const SORTING: &[&str] = &[
     "hash",
     "unsorted",

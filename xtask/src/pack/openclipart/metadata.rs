@@ -41,7 +41,7 @@ pub fn read(path: &Path) -> Result<Metadata, &'static str> {
         n.attributes().any(|a| a.name() == "href" && !a.value().trim_start().starts_with("data:"))
     });
     if linked {
-        return Err("links to a picture that is not there");
+        return Err("links to an image that is not there");
     }
     let child = |name: &str| work.children().find(|n| n.tag_name().name() == name);
     let authors = ["creator", "rights"]

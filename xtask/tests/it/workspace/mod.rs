@@ -60,14 +60,14 @@ pub fn tidy_workspace() -> Files {
             "//! What it is. println! in a comment.\nconst A: &str = \"print!\";\n",
         );
     }
-    let picture = b"RIFF\0".to_vec();
-    let row = format!("a.tar\tapple\tp\t1\tapple.png\tApache-2.0\t{}", sha256(&picture));
+    let image = b"RIFF\0".to_vec();
+    let row = format!("a.tar\tapple\tp\t1\tapple.png\tApache-2.0\t{}", sha256(&image));
     put(MANIFEST, &format!("shard\tkey\tpackage\tversion\tfile\tlicence\tsha256\n{row}\n"));
-    files.insert(SHARD.to_owned(), shard(&[("apple.webp", &picture), ("apple.txt", b"an apple")]));
+    files.insert(SHARD.to_owned(), shard(&[("apple.webp", &image), ("apple.txt", b"an apple")]));
     files
 }
 
-/// Where the manifest of the pictures stands.
+/// Where the manifest of the images stands.
 pub const MANIFEST: &str = "crates/aurora-data/assets/manifest.tsv";
 /// Where the one shard stands.
 pub const SHARD: &str = "crates/aurora-data/assets/a.tar";

@@ -17,7 +17,7 @@ use crate::thumbnail::thumbnail;
 /// Lines of a list on the terminal; the page and check.json have more.
 const MAX_LISTED: usize = 10;
 
-/// Pictures on the page.
+/// Images on the page.
 const MAX_SHOWN: usize = 24;
 
 /// Runs the command.
@@ -56,7 +56,7 @@ pub fn run(args: &CheckArgs) -> Result<()> {
     Ok(())
 }
 
-/// Some of the pictures, spread over all of them, with their words.
+/// Some of the images, spread over all of them, with their words.
 fn shown(checked: &CheckOutcome) -> Result<Vec<CheckSample>> {
     let samples = &checked.samples;
     let step = samples.len().div_ceil(MAX_SHOWN).max(1);
@@ -69,13 +69,13 @@ fn shown(checked: &CheckOutcome) -> Result<Vec<CheckSample>> {
     for index in 0..dataset.len() {
         let sample = dataset.sample(index)?;
         // What does not decode stands in the list of problems.
-        let Ok(picture) = dataset.image(index) else { continue };
+        let Ok(image) = dataset.image(index) else { continue };
         let mut words = sample.captions.clone();
         if let Some(question) = &sample.question {
             let answers: Vec<&str> = question.answers.iter().map(|(a, _)| a.as_str()).collect();
             words.push(format!("{} {}", question.text, answers.join(" / ")));
         }
-        out.push(CheckSample { picture: thumbnail(&picture, &sample.key)?, words });
+        out.push(CheckSample { image: thumbnail(&image, &sample.key)?, words });
     }
     Ok(out)
 }
@@ -91,17 +91,17 @@ fn print(report: &Report) {
     let lengths = &report.lengths;
     let mut table = Table::new(["found", "count"]);
     for (name, number) in [
-        ("pictures", report.images),
+        ("images", report.images),
         ("clips", report.clips),
         ("problems that would end a training", report.problems.len()),
-        ("the same picture in two splits", report.same_image.leaks.len()),
+        ("the same image in two splits", report.same_image.leaks.len()),
         ("the same caption in two splits", report.same_caption.leaks.len()),
         ("files that are there several times", report.same_image.duplicates.len()),
-        ("captions of several pictures", report.same_caption.duplicates.len()),
+        ("captions of several images", report.same_caption.duplicates.len()),
     ] {
         table.row([name.to_owned(), count(number as u64)]);
     }
-    let tiny = format!("pictures with a side below {MIN_SIDE} pixels");
+    let tiny = format!("images with a side below {MIN_SIDE} pixels");
     table.row([tiny, count(report.tiny.len() as u64)]);
     let cut = format!("texts longer than {} tokens", lengths.limit);
     let of_all = share(lengths.cut as u64, lengths.texts() as u64);
@@ -130,7 +130,7 @@ fn print(report: &Report) {
         table.print();
     }
     list("problems", report.problems.iter().map(ToString::to_string));
-    list("the same picture in two splits", report.same_image.leaks.iter().map(members));
+    list("the same image in two splits", report.same_image.leaks.iter().map(members));
     let words =
         |group: &DuplicateGroup| format!("\"{}\": {}", quoting(&group.shared), members(group));
     list("the same caption in two splits", report.same_caption.leaks.iter().map(words));

@@ -63,7 +63,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     }
 }
 
-/// A backbone, for the picture size of the run that was asked about.
+/// A backbone, for the image size of the run that was asked about.
 fn open(path: &Path, options: &InspectOptions) -> Result<PretrainedSource> {
     let pretrained = PretrainedSource::open(path)?;
     let size = options.run.as_ref().and_then(|run| run.model.other_image_size());

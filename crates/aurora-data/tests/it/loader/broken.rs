@@ -21,11 +21,11 @@ fn stop_names_shard_image_and_reason() {
         let batches: Vec<_> = loader(&dataset, 2, options).epoch(0).unwrap().collect();
         assert_eq!(batches.len(), 4);
         let message = batches[3].as_ref().unwrap_err().to_string();
-        assert!(message.contains("001.tar: picture 00006 does not decode: "), "{message}");
+        assert!(message.contains("001.tar: image 00006 does not decode: "), "{message}");
     }
 }
 
-/// Whoever saves the state then, mends the picture and goes on misses nothing.
+/// Whoever saves the state then, mends the image and goes on misses nothing.
 #[test]
 fn after_an_error_the_state_is_at_the_batch_that_could_not_be_made() {
     let folder = tempfile::tempdir().unwrap();
@@ -159,5 +159,5 @@ fn an_image_without_words_is_left_out_too() {
     let options = LoaderOptions::training(2, 0);
     let loader = loader(&dataset, 2, options).with_skips(Arc::clone(&skips));
     assert_eq!(loader.batch(0).unwrap().indices, [0, 0]);
-    assert!(skips.list()[0].reason.contains("picture b has no caption"));
+    assert!(skips.list()[0].reason.contains("image b has no caption"));
 }

@@ -12,7 +12,7 @@ use aurora_kernels::random::Stream;
 
 use super::{shards, tokenizer};
 
-/// Counts the pictures that it has seen.
+/// Counts the images that it has seen.
 struct Counting(AtomicUsize);
 
 impl Transform for Counting {
@@ -31,7 +31,7 @@ impl Transform for Counting {
     }
 }
 
-/// A consumer that waits finds no more pictures made than the number and the bytes allow.
+/// A consumer that waits finds no more images made than the number and the bytes allow.
 #[test]
 fn batches_ahead_are_bounded_by_number_and_by_bytes() {
     let folder = tempfile::tempdir().unwrap();
@@ -72,7 +72,7 @@ fn resident() -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
-/// 100,000 pictures from shards on disk, drawn through a window: memory stays where it was after
+/// 100,000 images from shards on disk, drawn through a window: memory stays where it was after
 /// the first tenth.
 #[test]
 #[ignore = "takes a minute in a release build: cargo test --release -p aurora-data --test it loader:: -- --ignored --nocapture"]
@@ -91,7 +91,7 @@ fn memory_is_flat_over_100_000_samples() {
         let in_shard = number * SAMPLES / SHARDS..(number + 1) * SAMPLES / SHARDS;
         let names: Vec<[String; 3]> = in_shard
             .clone()
-            .map(|i| [format!("{i:06}.webp"), format!("{i:06}.txt"), format!("picture {i}")])
+            .map(|i| [format!("{i:06}.webp"), format!("{i:06}.txt"), format!("image {i}")])
             .collect();
         let files: Vec<(&str, &[u8])> = in_shard
             .zip(&names)
@@ -123,7 +123,7 @@ fn memory_is_flat_over_100_000_samples() {
         }
     }
     assert_eq!(readings.len(), 10);
-    // A batch of pixels is 11 MB and a decoded picture 12 KiB: a hundredth of the pictures that
+    // A batch of pixels is 11 MB and a decoded image 12 KiB: a hundredth of the images that
     // stayed would show.
     let growth = readings.iter().max().unwrap().saturating_sub(readings[0]);
     assert!(growth < 8 << 20, "{growth} bytes more than after the first 10,000");

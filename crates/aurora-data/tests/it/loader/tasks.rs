@@ -35,7 +35,7 @@ fn gif(values: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A clip of five frames, one of three, a still picture and a film of four.
+/// A clip of five frames, one of three, a still image and a video of four.
 fn clips() -> Dataset {
     let mut files = Vec::new();
     for (name, value) in [
@@ -53,7 +53,7 @@ fn clips() -> Dataset {
     }
     files.push(("b.txt", b"going down".to_vec()));
     files.extend([("c.png", gray(70)), ("c.txt", b"still".to_vec())]);
-    files.extend([("d.gif", gif(&[60, 61, 62, 63])), ("d.txt", b"a film".to_vec())]);
+    files.extend([("d.gif", gif(&[60, 61, 62, 63])), ("d.txt", b"a video".to_vec())]);
     dataset(&files)
 }
 
@@ -88,9 +88,9 @@ fn clips_are_sampled_padded_and_masked() {
     assert_eq!(values[2], [70]);
     assert_eq!(values[3], [60, 61, 62, 63]);
     assert_eq!(mask, [[1., 1., 1., 1.], [1., 1., 1., 0.], [1., 0., 0., 0.], [1., 1., 1., 1.]]);
-    assert_eq!(batch.texts, ["going up", "going down", "still", "a film"]);
+    assert_eq!(batch.texts, ["going up", "going down", "still", "a video"]);
 
-    // Stored frames are so many a second already; a film's say when they are shown.
+    // Stored frames are so many a second already; a video's say when they are shown.
     let rate = Sampling::Rate { fps: 5.0, most: 4 };
     let options = LoaderOptions { video: Some(rate), ..LoaderOptions::evaluation(4) };
     let (values, _) = grays(&loader(&dataset, 2, options).batch(0).unwrap());
@@ -157,7 +157,7 @@ fn a_broken_frame_is_named_and_its_clip_left_out() {
         LoaderOptions { video: Some(Sampling::Uniform(2)), ..LoaderOptions::training(2, 0) };
     let stops = loader(&dataset, 2, options.clone());
     let message = stops.batch(0).unwrap_err().to_string();
-    assert!(message.contains("picture a does not decode: frame 1: "), "{message}");
+    assert!(message.contains("image a does not decode: frame 1: "), "{message}");
     let skips = Arc::new(SkipLog::new(OnError::Skip, 1));
     let batch = loader(&dataset, 2, options).with_skips(skips).batch(0).unwrap();
     // The frame that had been written before the broken one is gone.
@@ -213,7 +213,7 @@ fn questions_come_with_their_answers() {
 
     // Without an answer nothing can be learned, and a caption is no question.
     let message = loader(&dataset, 2, asked(Mode::Train)).batch(0).unwrap_err().to_string();
-    assert!(message.contains("picture c has no answer"), "{message}");
+    assert!(message.contains("image c has no answer"), "{message}");
     let captioned =
         LoaderOptions { text_field: TextField::Questions, ..LoaderOptions::evaluation(1) };
     let message = loader(&clips(), 2, captioned).batch(0).unwrap_err().to_string();

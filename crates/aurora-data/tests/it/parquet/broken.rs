@@ -34,7 +34,7 @@ fn what_is_wrong_with_a_file_is_told() {
     for row in &mut none {
         row.image = None;
     }
-    refused(&parquet(&none, 4, plain()), &["its pictures are not in it", "embedded"]);
+    refused(&parquet(&none, 4, plain()), &["its images are not in it", "embedded"]);
     refused(&parquet(&[], 4, plain()), &["no row"]);
     let error = read(Path::new("gone.parquet")).unwrap_err().to_string();
     assert!(error.contains("gone.parquet"), "{error}");
@@ -94,7 +94,7 @@ proptest! {
         prop_assert!(read(&path).is_err());
     }
 
-    /// A file with some bits turned over is read or refused, and so is each picture of it.
+    /// A file with some bits turned over is read or refused, and so is each image of it.
     #[test]
     fn damaged_files_never_panic(
         turned in proptest::collection::vec((any::<prop::sample::Index>(), 0u8..8), 1..4),

@@ -29,7 +29,7 @@ fn columns_are_found_by_type_and_name() {
     let plain = "required binary picture;".to_string();
     let samples = open(&[plain, text("caption")], &[&png, b"x"]).unwrap();
     assert_eq!(bytes(&samples[0]).unwrap(), png);
-    // The usual name of a field goes before its others, and a column of words is no picture.
+    // The usual name of a field goes before its others, and a column of words is no image.
     let samples =
         open(&[text("text"), group("p"), text("caption")], &[b"second", &png, b"first"]).unwrap();
     assert_eq!(samples[0].captions, ["first"]);
@@ -38,12 +38,12 @@ fn columns_are_found_by_type_and_name() {
         (
             vec![group("one"), group("two"), text("text")],
             vec![&b"a"[..], b"b", b"c"],
-            vec!["several columns hold pictures: one, two", "`image`"],
+            vec!["several columns hold images: one, two", "`image`"],
         ),
         (
             vec![text("image"), text("text")],
             vec![&b"a.png"[..], b"c"],
-            vec!["it has no pictures", "{bytes, path}", "it has image, text"],
+            vec!["it has no images", "{bytes, path}", "it has image, text"],
         ),
         (
             vec![group("image"), text("words")],

@@ -80,11 +80,11 @@ pub fn parquet(rows: &[Row], in_group: usize, properties: WriterPropertiesBuilde
     file.into_inner().unwrap()
 }
 
-/// Rows with pictures that differ; some are there twice, and every fifth has two captions.
+/// Rows with images that differ; some are there twice, and every fifth has two captions.
 pub fn rows(count: usize) -> Vec<Row> {
     let row = |number: usize| {
         let color = (number - usize::from(number % 7 == 6)) as u8;
-        let mut captions = vec![format!("picture of number {number}")];
+        let mut captions = vec![format!("image of number {number}")];
         captions.extend((number % 5 == 4).then(|| format!("number {number} again")));
         Row {
             image: Some(encoded_image(40, 33, [color, 9, 200], Png)),
@@ -106,7 +106,7 @@ pub fn at(folder: &tempfile::TempDir, name: &str, data: &[u8]) -> PathBuf {
     path
 }
 
-/// A file of `count` rows with one picture and one text.
+/// A file of `count` rows with one image and one text.
 pub fn repeated(count: usize, text: &str, properties: WriterPropertiesBuilder) -> Vec<u8> {
     let schema = "message schema {
         required group image { required binary bytes; }

@@ -1,4 +1,4 @@
-//! Parquet with embedded pictures: files by Hugging Face's datasets and by pyarrow (`make.py`), and
+//! Parquet with embedded images: files by Hugging Face's datasets and by pyarrow (`make.py`), and
 //! files of every layout by the library's own writer.
 
 mod broken;
@@ -70,7 +70,7 @@ fn a_file_with_questions_lists_and_nulls() {
             }
             None => {
                 let error = bytes(sample).unwrap_err().to_string();
-                for part in ["rows.parquet", "row 5 holds no picture", "embedded"] {
+                for part in ["rows.parquet", "row 5 holds no image", "embedded"] {
                     assert!(error.contains(part), "{error}");
                 }
             }
@@ -79,7 +79,7 @@ fn a_file_with_questions_lists_and_nulls() {
 }
 
 /// Every layout that writers choose: how it is compressed, with dictionaries or without, pages of a
-/// few pictures or one for all, row groups of any size.
+/// few images or one for all, row groups of any size.
 #[test]
 fn every_layout_gives_the_same_in_any_order() {
     let rows = rows(60);
@@ -116,7 +116,7 @@ fn every_layout_gives_the_same_in_any_order() {
     }
 }
 
-/// The same pictures and words as files.
+/// The same images and words as files.
 fn as_folder(rows: &[Row]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (number, row) in rows.iter().enumerate() {
@@ -170,7 +170,7 @@ fn a_look_finds_what_it_finds_in_a_folder() {
 
     // What is broken is told by file and row, and the rest goes on.
     let mut broken = rows;
-    broken[3].image = Some(b"no picture".to_vec());
+    broken[3].image = Some(b"no image".to_vec());
     broken[4].image = None;
     broken[5].captions.clear();
     at(&folder, "a.parquet", &parquet(&broken, 8, plain()));
@@ -192,7 +192,7 @@ fn the_name_of_a_row_is_printable() {
     assert!(key.starts_with("row 1 (\\u{1b}[2J\\nxx") && key.len() < 1000, "{key}");
 }
 
-/// A whole row group without a picture is so many rows without one.
+/// A whole row group without an image is so many rows without one.
 #[test]
 fn rows_without_images_are_left_out_wherever_they_stand() {
     let mut rows = rows(12);
@@ -204,7 +204,7 @@ fn rows_without_images_are_left_out_wherever_they_stand() {
     let samples = read(&path).unwrap();
     assert_eq!(samples.len(), 12);
     let error = bytes(&samples[5]).unwrap_err().to_string();
-    assert!(error.contains("row 6 holds no picture"), "{error}");
+    assert!(error.contains("row 6 holds no image"), "{error}");
     let skips = SkipLog::new(OnError::Skip, 4);
     let kept = Dataset::new_with(samples.clone(), Decode::AtLoad, &skips).unwrap();
     assert_eq!((kept.len(), skips.len()), (8, 4), "{:?}", skips.list());

@@ -283,7 +283,7 @@ fn empty() -> (CpFactorGradientPlan, FactorGradientBuffers) {
     (plan, memory)
 }
 
-/// BLIP-base, 16 pictures of 384 px: 11 splits of 24 tiles, 289 blocks of tokens.
+/// BLIP-base, 16 images of 384 px: 11 splits of 24 tiles, 289 blocks of tokens.
 #[test]
 fn blocks_of_blip_base() {
     let (plan, memory) = empty();

@@ -84,7 +84,7 @@ pub fn answering() -> BlipConfig {
     BlipConfig { architecture: Architecture::QuestionAnswering(tokens), ..config() }
 }
 
-/// Everything a model of [`answering`] says: pictures, questions that look at them, what answers may come next.
+/// Everything a model of [`answering`] says: images, questions that look at them, what answers may come next.
 pub fn answers(blip: &Blip, bound: &BoundModel) -> Vec<Tensor> {
     let inputs = inputs();
     let images = blip.encode_image(&inputs.images, bound).unwrap();

@@ -23,15 +23,15 @@ pub struct RetrievalEval {
     pub by_similarity: RetrievalReport,
     /// Weight of the similarity beside the matching logit.
     pub similarity_weight: f64,
-    /// Scores (texts, pictures) of the two stages together, for showing what is found.
+    /// Scores (texts, images) of the two stages together, for showing what is found.
     pub t2i: Tensor,
-    /// The index in the dataset of each picture of the scores: all but those that were left out.
+    /// The index in the dataset of each image of the scores: all but those that were left out.
     pub images: Vec<usize>,
-    /// Each text of the scores, with the index in the dataset of its picture.
+    /// Each text of the scores, with the index in the dataset of its image.
     pub texts: Vec<(usize, String)>,
 }
 
-/// Pictures and texts of a dataset, each encoded once.
+/// Images and texts of a dataset, each encoded once.
 #[derive(Debug)]
 pub struct EncodedGallery {
     /// What they were encoded to.
@@ -42,10 +42,10 @@ pub struct EncodedGallery {
     pub texts: Vec<(usize, String)>,
 }
 
-/// Encode a dataset: every picture or clip once, every caption once.
+/// Encode a dataset: every image or clip once, every caption once.
 ///
 /// # Errors
-/// A picture that does not decode and may not be left out, shapes that do not fit the model.
+/// An image that does not decode and may not be left out, shapes that do not fit the model.
 pub fn encode_gallery(
     blip: &Blip,
     bound: &BoundModel,
@@ -86,7 +86,7 @@ pub fn encode_gallery(
     Ok(EncodedGallery { gallery: builder.finish()?, images, texts })
 }
 
-/// The concepts of pictures and of texts: equal ids belong together.
+/// The concepts of images and of texts: equal ids belong together.
 ///
 /// # Errors
 /// An index past the end of the dataset.

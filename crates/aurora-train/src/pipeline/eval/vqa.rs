@@ -100,7 +100,7 @@ pub fn answer_candidates(
 /// Answers the questions of a dataset from `candidates`: the `k` whose first word is likeliest are compared in full.
 ///
 /// # Errors
-/// A picture that does not decode and may not be left out, a sample without a question, shapes that do not fit the
+/// An image that does not decode and may not be left out, a sample without a question, shapes that do not fit the
 /// model.
 pub fn evaluate_vqa(
     (blip, bound): (&Blip, &BoundModel),

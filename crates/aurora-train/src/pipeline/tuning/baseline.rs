@@ -74,7 +74,7 @@ pub(super) fn read(folder: &Path) -> Result<EvalResult> {
     })
 }
 
-/// The scores (texts, pictures).
+/// The scores (texts, images).
 fn scores(folder: &Path, shape: (usize, usize)) -> Result<Tensor> {
     let path = folder.join(SCORES);
     let read = read_tensors(&path, DType::F32, &Device::Cpu);

@@ -1,4 +1,4 @@
-//! Retrieval of pictures and of clips in variant reference: forward pass, both losses, every gradient, queues, six
+//! Retrieval of images and of clips in variant reference: forward pass, both losses, every gradient, queues, six
 //! optimiser steps, two-stage evaluation.
 
 use super::support::reference::{Setting, config, split, variables};

@@ -65,16 +65,16 @@ fn causal_text() {
     }
 }
 
-/// The picture tower at 224 pixels, a head of it.
+/// The image tower at 224 pixels, a head of it.
 #[test]
-fn a_picture_of_197_patches() {
+fn an_image_of_197_patches() {
     let Some(executor) = executor() else { return };
     every_type(&*executor, &shape([1, 197, 197, 1, 64]), &PLAIN);
 }
 
-/// Two texts of 35 words on one picture of 577 patches and one on another, patches scaled.
+/// Two texts of 35 words on one image of 577 patches and one on another, patches scaled.
 #[test]
-fn texts_on_pictures_of_577_patches() {
+fn texts_on_images_of_577_patches() {
     let Some(executor) = executor() else { return };
     let shape = Shape { keys: 2, kv_rows: Some(vec![1, 0, 1]), ..shape([3, 35, 577, 1, 64]) };
     every_type(&*executor, &shape, &Options { scale: true, ..PLAIN });
