@@ -1,4 +1,4 @@
-//! What memory bounds: layer normalisation and the activation.
+//! What memory bounds: layer normalization and the activation.
 
 use std::process::ExitCode;
 

@@ -55,7 +55,7 @@ def prepare(pack, out, count):
     files = []
     for number in range(count):
         encoded = io.BytesIO()
-        # As most JPEGs are: half the resolution for colour.
+        # As most JPEGs are: half the resolution for color.
         collage(drawings, number).save(encoded, "JPEG", quality=90, subsampling="4:2:0")
         words = f"a collage with number {number}".encode()
         files.append((f"{number:05}", encoded.getvalue(), words))

@@ -1,7 +1,7 @@
 //! Our half of `cargo xtask bench-loader`, beside PyTorch's (`loader.py`).
 //!
 //! ```text
-//! loader work epoch OUT ...            every image decoded, scaled and normalised
+//! loader work epoch OUT ...            every image decoded, scaled and normalized
 //! loader work shard OUT ...            every image's bytes, of a shard that has been opened
 //! loader work plain OUT ...            the same file from its beginning to its end
 //! loader work epoch OUT ... --check F  instead, how far our first batch is from PyTorch's in the file F
@@ -100,14 +100,14 @@ fn loader(work: &Work) -> Result<Loader> {
     Ok(Loader::new(Dataset::new(samples, Decode::OnUse)?, transform, tokens, options)?)
 }
 
-/// How far our first batch is from PyTorch's, in 255ths of the range of a colour.
+/// How far our first batch is from PyTorch's, in 255ths of the range of a color.
 fn compared(loader: &Loader, expected: &Path) -> Result<Value> {
     let theirs = candle_core::safetensors::load(expected, &Device::Cpu)?;
     let theirs = theirs.get("images").ok_or("no images in PyTorch's file")?;
     let ours = loader.batch(0)?.images;
     let difference = (ours - theirs)?.abs()?;
-    let colours: Vec<f32> = difference.mean(3)?.mean(2)?.mean(0)?.to_vec1()?;
-    let scaled = colours.iter().zip(aurora_data::transform::STD).map(|(value, std)| value * std);
+    let colors: Vec<f32> = difference.mean(3)?.mean(2)?.mean(0)?.to_vec1()?;
+    let scaled = colors.iter().zip(aurora_data::transform::STD).map(|(value, std)| value * std);
     let mean = scaled.sum::<f32>() / 3.0 * 255.0;
     let largest =
         difference.max_all()?.to_scalar::<f32>()? * aurora_data::transform::STD[2] * 255.0;

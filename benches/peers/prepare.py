@@ -29,7 +29,7 @@ def config(size):
                       vision_config=dict(image_size=size, num_attention_heads=12))
 
 
-def randomise(parameters, generator, deviation):
+def randomize(parameters, generator, deviation):
     """No weight as it starts: norms away from one, biases and factors away from zero, so that nothing hides."""
     with torch.no_grad():
         for value in parameters:
@@ -53,7 +53,7 @@ def model(out, size):
     folder = out / f"model_{size}"
     if not (folder / "config.json").exists():
         fresh = BlipForImageTextRetrieval(config(size))
-        randomise(fresh.parameters(), torch.Generator().manual_seed(1), 0.03)
+        randomize(fresh.parameters(), torch.Generator().manual_seed(1), 0.03)
         fresh.save_pretrained(folder)
     return folder
 
@@ -66,7 +66,7 @@ def loras(out, size):
         base = BlipForImageTextRetrieval.from_pretrained(model(out, size))
         tuned = get_peft_model(base, LoraConfig(r=RANK, lora_alpha=RANK, **options))
         factors = [value for key, value in tuned.named_parameters() if "lora_" in key]
-        randomise(factors, torch.Generator().manual_seed(2), 0.02)
+        randomize(factors, torch.Generator().manual_seed(2), 0.02)
         tuned.save_pretrained(out / name)
 
 

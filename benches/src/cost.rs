@@ -8,7 +8,7 @@
 
 use std::ops::{Add, Mul};
 
-/// Bytes of an f32: of sums, gradients of factors and optimiser state, whatever the tensors are stored as.
+/// Bytes of an f32: of sums, gradients of factors and optimizer state, whatever the tensors are stored as.
 const F32: u64 = 4;
 
 /// The work of one run of a row.
@@ -216,7 +216,7 @@ impl AttentionShape {
     }
 }
 
-/// Layer normalisation of `rows` rows: 8 operations an element (sum, variance, scale and shift).
+/// Layer normalization of `rows` rows: 8 operations an element (sum, variance, scale and shift).
 pub fn layer_norm(rows: u64, width: u64, element: u64) -> Cost {
     let all = rows * width;
     Cost { operations: 8 * all, bytes: element * (2 * all + 2 * width) }

@@ -127,7 +127,7 @@ pub struct RowsSite {
     pub width: usize,
 }
 
-/// What layer normalisation takes.
+/// What layer normalization takes.
 pub const NORM: [RowsSite; 4] = [
     RowsSite { name: "vit_b16_384.norm1", rows: 577, width: 768 },
     RowsSite { name: "text.norm", rows: 35, width: 768 },

@@ -35,7 +35,7 @@ struct ForwardShared : Scratch<T, N> {
     Term terms[2][N];
 };
 
-// Scores to unnormalised probabilities, against the largest score so far; what was summed up before
+// Scores to unnormalized probabilities, against the largest score so far; what was summed up before
 // is rescaled. `top` and `sum` are those of rows group and group + 8 (sum: of this lane's columns).
 template <int D, int N>
 __device__ __forceinline__ void soften(float (&s)[N / 8][4], float (&o)[D / 8][4], float (&top)[2],

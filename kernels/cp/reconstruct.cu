@@ -14,7 +14,7 @@
 // rounded for the next. f32 is summed by multiplications and additions throughout.
 //
 // W never passes through shared memory. The columns of a product are dealt out so that a lane's
-// sums of one row are eight neighbours, 16 bytes: a lane reads W and writes W_eff with one access
+// sums of one row are eight neighbors, 16 bytes: a lane reads W and writes W_eff with one access
 // each for them, and the next slice's W is under way while this one's product is formed. So the
 // loop over slices has no barrier at all up to 64 components; with more, each slice reads its
 // tiles of U and V anew, 64 components at a time.
@@ -103,7 +103,7 @@ __device__ __forceinline__ void stage_rounded(T *to, const float *data, int widt
 
 // The tile's rows of U, rounded. Within 32 of them, row 8 p + 2 t + e goes to 8 t + 2 p + e: column
 // 2 p + e of a warp's t-th product is then the tile's column 8 p + 2 t + e, and the lane that has
-// columns 2 p and 2 p + 1 of four products has eight neighbours. V as it is, in f32.
+// columns 2 p and 2 p + 1 of four products has eight neighbors. V as it is, in f32.
 template <class T, bool with_core>
 __device__ __forceinline__ void stage_tiles(Tiles16<T, with_core> &tiles, const CpReconstruct &p,
                                             const Work &work, int chunk) {
@@ -257,7 +257,7 @@ struct alignas(16) Tiles32 {
     float u[kChunk][kInputs];
 };
 
-// Rows of a factor from `row` on, a component a row. Neighbours write neighbouring banks; what
+// Rows of a factor from `row` on, a component a row. Neighbors write neighboring banks; what
 // is read comes from the L1 after the first component of a row.
 template <int rows>
 __device__ __forceinline__ void stage_factor(float (&to)[kChunk][rows], const float *data, int width,

@@ -4,7 +4,7 @@
 // kWarpRows of them, and walks over tiles of the other side. All matrices in registers lie as a
 // 16 x 8 accumulator of the tensor cores does, whatever the type: with lane = 4 group + pair,
 // c[n][r] is row group + 8 (r / 2) of the warp's rows, column 8 n + 2 pair + r % 2. So a row lies in
-// four neighbouring lanes, and softmax, masks and gradients are written once for all types; only
+// four neighboring lanes, and softmax, masks and gradients are written once for all types; only
 // the two products differ (matrix instructions for 16 bits, FMA for f32).
 #pragma once
 

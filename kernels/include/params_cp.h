@@ -16,7 +16,7 @@ typedef struct CpSlice {
     long long merged_stride;
 } CpSlice;
 
-/* Factors, and the slices (neighbours in the table) that share them. */
+/* Factors, and the slices (neighbors in the table) that share them. */
 typedef struct CpPair {
     /* (in, rank), dense, f32. */
     const float *u;

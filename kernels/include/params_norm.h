@@ -1,8 +1,8 @@
-/* Parameters of layer normalisation, biases and GELU: norm/. See launch_params.h. */
+/* Parameters of layer normalization, biases and GELU: norm/. See launch_params.h. */
 #ifndef AURORA_PARAMS_NORM_H
 #define AURORA_PARAMS_NORM_H
 
-/* Layer normalisation of x, or of x + residual: see norm/layer_norm.cu. */
+/* Layer normalization of x, or of x + residual: see norm/layer_norm.cu. */
 typedef struct LayerNormForward {
     /* (rows, columns), rows x_stride elements apart. */
     const void *x;
@@ -14,7 +14,7 @@ typedef struct LayerNormForward {
     const void *bias;
     /* (rows, columns), dense. */
     void *y;
-    /* x + residual as it was normalised, (rows, columns), dense; null where not wanted. */
+    /* x + residual as it was normalized, (rows, columns), dense; null where not wanted. */
     void *sum;
     /* Mean of each row, (rows), f32; null where no backward pass will come. */
     float *mean;
@@ -30,9 +30,9 @@ typedef struct LayerNormForward {
     float eps;
 } LayerNormForward;
 
-/* Gradient of x and residual of a layer normalisation: see norm/layer_norm.cu. */
+/* Gradient of x and residual of a layer normalization: see norm/layer_norm.cu. */
 typedef struct LayerNormBackward {
-    /* What was normalised, (rows, columns), rows x_stride elements apart: x, or sum. */
+    /* What was normalized, (rows, columns), rows x_stride elements apart: x, or sum. */
     const void *x;
     /* (columns). */
     const void *weight;
@@ -56,9 +56,9 @@ typedef struct LayerNormBackward {
     int unused;
 } LayerNormBackward;
 
-/* Gradients of weight and bias of a layer normalisation, part by part: see norm/layer_norm.cu. */
+/* Gradients of weight and bias of a layer normalization, part by part: see norm/layer_norm.cu. */
 typedef struct LayerNormParameters {
-    /* What was normalised, (rows, columns), rows x_stride elements apart: x, or sum. */
+    /* What was normalized, (rows, columns), rows x_stride elements apart: x, or sum. */
     const void *x;
     /* Gradient of y, (rows, columns), dense. */
     const void *dy;

@@ -1,4 +1,4 @@
-// Layer normalisation over the last dimension, of x or of x + residual.
+// Layer normalization over the last dimension, of x or of x + residual.
 //
 // Forward: y = (s - mean) rstd weight + bias, s = x + residual (rounded to the element type where
 // it is also stored), mean and variance of the row of s itself, rstd = 1 / sqrt(variance + eps).

@@ -3,7 +3,7 @@
 // With gradient g, parameter p, moments m and v, and the step's constants c of the tensor's group:
 //   p <- p shrink,  m <- m + blend1 (g - m),  v <- v beta2 + (blend2 g) g,
 //   p <- p - (step_size m) / (sqrt(v) / root_correction2 + eps),
-// each operation rounded on its own (no fused multiply-add) in the order of the CPU optimiser, so
+// each operation rounded on its own (no fused multiply-add) in the order of the CPU optimizer, so
 // that both have the same bits.
 //
 // p, m and v are f32, dense and updated in place; g has the element type of the kernel. Where they

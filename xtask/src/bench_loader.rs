@@ -1,7 +1,7 @@
 //! `cargo xtask bench-loader`: the loader beside PyTorch's DataLoader, and the shard reader beside plain reading.
 //!
 //! `benches/loader/loader.py` makes the files: JPEGs of about 640 x 480, collages of the embedded openclipart drawings,
-//! and a shard of them. Both sides then read them from the folder, decode, scale to a square, normalise and put batches
+//! and a shard of them. Both sides then read them from the folder, decode, scale to a square, normalize and put batches
 //! together, ours on threads and PyTorch's in as many worker processes (Pillow and torchvision). Once their first batches
 //! have been found equal up to what JPEG decoders may differ in, both stay alive and are told in turn to go through all
 //! files. The images of the shard, opened once, are read by the shard reader, and the file by a loop that does nothing
@@ -18,7 +18,7 @@ use crate::statistics::{median, spread};
 use crate::teachers::call;
 use crate::worker::{self, Worker};
 
-/// How far the first batches may be apart on average, in steps of the 256 of a colour.
+/// How far the first batches may be apart on average, in steps of the 256 of a color.
 const ALLOWED: f64 = 1.0;
 
 /// Arguments of `cargo xtask bench-loader`.

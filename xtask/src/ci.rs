@@ -87,7 +87,7 @@ pub const STEPS: &[Step] = &[
     },
     Step {
         name: "tidy",
-        why: "rules of our own; licences, bans and sources of the dependencies (deny.toml)",
+        why: "rules of our own; licenses, bans and sources of the dependencies (deny.toml)",
         environment: &[],
         command: Line::Fixed("cargo xtask tidy"),
         quick: Quick::Same,

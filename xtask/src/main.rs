@@ -19,7 +19,7 @@ enum Command {
     /// Run every check that has to hold before a change lands; `--quick` for those between two edits.
     Ci(xtask::ci::CiArgs),
     /// Check what the compiler does not: dependency direction, module documentation, stray prints,
-    /// commands in the documentation, licences.
+    /// commands in the documentation, licenses.
     Tidy(xtask::tidy::TidyArgs),
     /// Compile the CUDA kernels, with the machine's nvcc or the pinned one from pip, into
     /// target/kernels.

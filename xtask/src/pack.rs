@@ -4,7 +4,7 @@
 //! download is a pure function of their bytes and of `--seed`, so a rebuild that differs from the
 //! committed assets is a change in this code. The stages: read the Noto emoji and split them by
 //! concept; read openclipart, clean its captions, drop every image that names a held-out
-//! emoji, split the rest by concept; write shards, vocabulary, manifest and licences; print what
+//! emoji, split the rest by concept; write shards, vocabulary, manifest and licenses; print what
 //! was dropped and why.
 
 pub mod fetch;

@@ -10,7 +10,7 @@ mod commands;
 mod dependencies;
 pub(crate) mod derivations;
 mod direction;
-mod licences;
+mod licenses;
 mod links;
 mod markdown;
 mod metadata;
@@ -114,8 +114,8 @@ const RULES: &[Rule] = &[
     links::relative_links_lead_somewhere,
     links::quoted_paths_exist,
     links::named_types_exist,
-    licences::every_image_has_a_licence,
-    licences::embedded_data_stays_small,
+    licenses::every_image_has_a_license,
+    licenses::embedded_data_stays_small,
     derivations::derivations_were_reread,
     results::results_equal_their_records,
     text::no_trailing_whitespace,

@@ -1,4 +1,4 @@
-//! Layer normalisation and the activation: what memory bounds.
+//! Layer normalization and the activation: what memory bounds.
 
 use aurora_kernels::{gelu, layer_norm, reference};
 use candle_core::Var;
@@ -80,7 +80,7 @@ pub(super) fn gelu_slopes(x: &[f64]) -> Vec<f64> {
     x.iter().zip(reference::gelu(x)).map(|(x, y)| y / x + x * density(*x)).collect()
 }
 
-/// dx of one row from a gradient of ones: with n the normalised row,
+/// dx of one row from a gradient of ones: with n the normalized row,
 /// `rstd (weight - mean(weight) - n mean(weight n))`.
 pub(super) fn layer_norm_of_ones(x: &[f64], weight: &[f64]) -> Vec<f64> {
     let width = x.len() as f64;

@@ -1,4 +1,4 @@
-//! Layer normalisation and the activation on a GPU.
+//! Layer normalization and the activation on a GPU.
 
 use aurora_kernels::cuda::plan::{
     GeluBackwardBuffers, GeluPlan, LayerNormBackwardBuffers, LayerNormForwardBuffers, LayerNormPlan,

@@ -69,13 +69,13 @@ fn adamw(tensors: &Tensors) -> Result<impl FnMut() -> Result<()> + use<>> {
     let sums: Vec<Tensor> = vars.iter().map(|var| var.sum_all()).collect::<Result<_>>()?;
     let grads = Tensor::stack(&sums, 0)?.sum_all()?.backward()?;
     let groups = vec![Group::new("factors", RATE, 0.05)];
-    let mut optimiser = AdamW::new(parameters, groups, AdamWOptions::default()).map_err(failed)?;
+    let mut optimizer = AdamW::new(parameters, groups, AdamWOptions::default()).map_err(failed)?;
     let before = values(&vars[0])?;
-    optimiser.step(&grads, 1.0).map_err(failed)?;
+    optimizer.step(&grads, 1.0).map_err(failed)?;
     // The first step from a gradient of one: both means are one after their correction.
     let want: Vec<f64> = before.iter().map(|p| p * (1.0 - RATE * 0.05) - RATE).collect();
     check("adamw", &vars[0], &want)?;
-    Ok(move || optimiser.step(&grads, 1.0).map_err(failed))
+    Ok(move || optimizer.step(&grads, 1.0).map_err(failed))
 }
 
 fn average(tensors: &Tensors) -> Result<impl FnMut() -> Result<()> + use<>> {

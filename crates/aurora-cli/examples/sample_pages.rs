@@ -166,9 +166,9 @@ fn search() -> Result<SearchPage> {
     })
 }
 
-/// A circle or a square in one of six colours.
+/// A circle or a square in one of six colors.
 fn shape(index: usize) -> Result<EmbeddedImage> {
-    const COLOURS: [[u8; 3]; 6] = [
+    const COLORS: [[u8; 3]; 6] = [
         [214, 48, 49],
         [39, 148, 84],
         [52, 101, 205],
@@ -176,12 +176,12 @@ fn shape(index: usize) -> Result<EmbeddedImage> {
         [130, 66, 178],
         [90, 90, 90],
     ];
-    let colour = Rgb(COLOURS[index % COLOURS.len()]);
+    let color = Rgb(COLORS[index % COLORS.len()]);
     let circle = index.is_multiple_of(2);
     let image = RgbImage::from_fn(96, 96, |x, y| {
         let (dx, dy) = (x as i32 - 48, y as i32 - 48);
         let inside = if circle { dx * dx + dy * dy < 1500 } else { dx.abs().max(dy.abs()) < 34 };
-        if inside { colour } else { Rgb([255, 255, 255]) }
+        if inside { color } else { Rgb([255, 255, 255]) }
     });
     let mut bytes = std::io::Cursor::new(Vec::new());
     image.write_to(&mut bytes, ImageFormat::Png)?;

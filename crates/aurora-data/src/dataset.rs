@@ -257,7 +257,7 @@ impl Dataset {
         out
     }
 
-    /// The images of `indices` as (batch, 3, size, size) f32, normalised; computed in parallel.
+    /// The images of `indices` as (batch, 3, size, size) f32, normalized; computed in parallel.
     /// Meant for transforms that draw no random numbers.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The images and the vocabulary that come with this crate.
 //!
-//! `assets/manifest.tsv` gives package, version, file, licence and hash of every image,
-//! `assets/LICENSES` the licences' texts; `cargo xtask pack` rebuilds all of it. Both packs are
+//! `assets/manifest.tsv` gives package, version, file, license and hash of every image,
+//! `assets/LICENSES` the licenses' texts; `cargo xtask pack` rebuilds all of it. Both packs are
 //! split by concept. No training caption or keyword of either names an emoji that Noto holds for
 //! validation or test, and openclipart's training part names no concept of its own validation.
 
@@ -13,7 +13,7 @@ pub const OPENCLIPART: &[u8] = include_bytes!("../assets/openclipart.tar.gz");
 pub const NOTO: &[u8] = include_bytes!("../assets/noto.tar.gz");
 /// 3,600 word pieces of bert-base-uncased, one a line.
 pub const VOCABULARY: &str = include_str!("../assets/vocab.txt");
-/// Source and licence of every image, tab-separated with a heading.
+/// Source and license of every image, tab-separated with a heading.
 pub const MANIFEST: &str = include_str!("../assets/manifest.tsv");
 
 /// Public domain drawings with cleaned titles: training and validation.

@@ -43,8 +43,8 @@ impl Image {
     /// Decodes JPEG, PNG, WebP or GIF, told apart by content.
     ///
     /// The image is as one sees it: oriented and mirrored as its EXIF orientation says, on white where
-    /// it is transparent, 8 bits of each colour whatever the file has (grey, palette, 16 bits, CMYK).
-    /// Of an animation it is the first frame. Colour profiles are not applied.
+    /// it is transparent, 8 bits of each color whatever the file has (grey, palette, 16 bits, CMYK).
+    /// Of an animation it is the first frame. Color profiles are not applied.
     ///
     /// # Errors
     /// What is wrong with the file: cut off, damaged, or larger than [`MAX_PIXELS`] or 65,535 pixels a

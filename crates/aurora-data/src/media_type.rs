@@ -2,7 +2,7 @@
 
 use crate::image::sniff;
 
-/// How many bytes decide. The chunk that makes a PNG an APNG comes after the colour profile, if
+/// How many bytes decide. The chunk that makes a PNG an APNG comes after the color profile, if
 /// there is one.
 pub(crate) const SNIFF_BYTES: usize = 1 << 14;
 

@@ -1,4 +1,4 @@
-//! From an image to what a vision tower takes: (3, size, size) f32, normalised.
+//! From an image to what a vision tower takes: (3, size, size) f32, normalized.
 
 mod affine;
 mod crop;
@@ -13,12 +13,12 @@ use aurora_kernels::random::Stream;
 
 use crate::{Error, Image, Result};
 
-/// Mean of the red, green and blue channels, of 1, that BLIP's images are normalised with.
+/// Mean of the red, green and blue channels, of 1, that BLIP's images are normalized with.
 pub const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// Standard deviation of the red, green and blue channels, of 1.
 pub const STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
-/// Turns an image into a normalised square.
+/// Turns an image into a normalized square.
 pub trait Transform: Send + Sync {
     /// The side of the square in pixels.
     fn size(&self) -> usize;
@@ -78,7 +78,7 @@ static NORMALIZED: [[f32; 256]; 3] = {
     table
 };
 
-/// Scale and shift of one channel: a value of 0 to 1 is normalised as `value * scale + shift`.
+/// Scale and shift of one channel: a value of 0 to 1 is normalized as `value * scale + shift`.
 pub(crate) fn line(channel: usize) -> (f32, f32) {
     let (mean, std) = (MEAN[channel % 3], STD[channel % 3]);
     (1.0 / std, -mean / std)

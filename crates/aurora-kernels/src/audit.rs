@@ -4,7 +4,7 @@ use candle_core::{Tensor, backprop::GradStore};
 
 /// Names of the tensors that have no gradient in `grads`, in the order given.
 ///
-/// An optimiser that skips such a tensor trains on without a word; a trainer should stop and
+/// An optimizer that skips such a tensor trains on without a word; a trainer should stop and
 /// show these names instead.
 pub fn missing_gradients<'a, N: AsRef<str>>(
     grads: &GradStore,

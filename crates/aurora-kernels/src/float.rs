@@ -7,7 +7,7 @@ use candle_core::WithDType;
 
 use crate::simd::SimdVector;
 
-/// An element of a tensor: f32, with functions written so that loops over them vectorise, or
+/// An element of a tensor: f32, with functions written so that loops over them vectorize, or
 /// f64, with the accurate functions of the mathematics library.
 ///
 /// `HAS_FMA` tells code compiled for processors with fused multiply-add from the rest; without

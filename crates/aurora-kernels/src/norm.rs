@@ -1,4 +1,4 @@
-//! Layer normalisation.
+//! Layer normalization.
 
 use std::mem::MaybeUninit;
 
@@ -19,7 +19,7 @@ use crate::view::{
     tensor_from_vec,
 };
 
-/// Layer normalisation over the last dimension of `x` (.., d), scaled by `weight` (d) and shifted
+/// Layer normalization over the last dimension of `x` (.., d), scaled by `weight` (d) and shifted
 /// by `bias` (d): `(x - mean) / sqrt(variance + eps) * weight + bias`, with the variance of the
 /// row itself (divided by d).
 ///

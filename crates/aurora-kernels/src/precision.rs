@@ -55,7 +55,7 @@ mod tests {
     use half::bf16;
     use proptest::prelude::*;
 
-    /// Bits of what `half` makes of it, and of what the loops make of it, in a slice long enough to be vectorised.
+    /// Bits of what `half` makes of it, and of what the loops make of it, in a slice long enough to be vectorized.
     fn check(bits: u32) {
         let x = f32::from_bits(bits);
         let wanted = bf16::from_f32(x).to_f32().to_bits();
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn ties_subnormals_infinities_and_what_is_no_number() {
-        // Every upper half of a number, a tie and its neighbours below: all ties, subnormals and NaNs among them.
+        // Every upper half of a number, a tie and its neighbors below: all ties, subnormals and NaNs among them.
         for upper in 0..=u32::from(u16::MAX) {
             for lower in [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff] {
                 check(upper << 16 | lower);

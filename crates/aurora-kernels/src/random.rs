@@ -46,7 +46,7 @@ impl Stream {
 
     /// A whole number below `n`, each equally likely; 0 when `n` is 0.
     ///
-    /// Multiply and shift, with the few products that would favour some results drawn again.
+    /// Multiply and shift, with the few products that would favor some results drawn again.
     pub fn below(&mut self, n: usize) -> usize {
         let n = n as u64;
         if n == 0 {

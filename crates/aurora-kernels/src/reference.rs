@@ -26,7 +26,7 @@ pub fn merged_weight(weight: &[f64], a: &[f64], b: &[f64], input: usize) -> Vec<
     sum
 }
 
-/// Layer normalisation of rows as long as `weight`.
+/// Layer normalization of rows as long as `weight`.
 pub fn layer_norm(x: &[f64], weight: &[f64], bias: &[f64], eps: f64) -> Vec<f64> {
     let width = weight.len();
     let mut y = Vec::new();

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Variant {
-    /// The paper's method: zero-initialised gates, context for every pair in training and evaluation.
+    /// The paper's method: zero-initialized gates, context for every pair in training and evaluation.
     Paper,
     /// The arithmetic of the reference code.
     Reference,
@@ -90,7 +90,7 @@ impl AdapterKind {
     }
 }
 
-/// How the factors of a LoRA are initialised.
+/// How the factors of a LoRA are initialized.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LoraInit {
@@ -123,7 +123,7 @@ pub struct AdapterConfig {
     /// That strength over the root of the rank instead of the rank.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub use_rslora: bool,
-    /// How LoRA's factors are initialised.
+    /// How LoRA's factors are initialized.
     #[serde(default, skip_serializing_if = "LoraInit::is_zero")]
     pub init: LoraInit,
     /// On which maps the adapter is put; of `norms`, `biases` and `full`, which modules are trained.
@@ -305,7 +305,7 @@ impl AdapterConfig {
             return Err(Error::config("rank", 0, "must be at least 1"));
         }
         if self.init == LoraInit::Pissa && self.kind != AdapterKind::Lora {
-            let reason = format!("is an initialisation of lora, not of {}", self.kind.name());
+            let reason = format!("is an initialization of lora, not of {}", self.kind.name());
             return Err(Error::config("init", "pissa", reason));
         }
         Ok(())

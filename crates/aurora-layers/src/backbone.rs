@@ -45,7 +45,7 @@ impl Backbone {
         Ok(weights.backbone(&config, device)?.0)
     }
 
-    /// A backbone with random weights, as pretraining starts from: truncation-free BERT and ViT initialisation
+    /// A backbone with random weights, as pretraining starts from: truncation-free BERT and ViT initialization
     /// (normal 0.02, norms one, biases zero).
     pub fn random(config: BlipConfig, seed: u64, device: &Device) -> Result<Self> {
         config.check()?;

@@ -138,7 +138,7 @@ impl Blip {
         self.decoder.as_ref().ok_or_else(|| lacking("text decoder"))
     }
 
-    /// Images (batch, 3, size, size), normalised, to token states (batch, tokens, vision width).
+    /// Images (batch, 3, size, size), normalized, to token states (batch, tokens, vision width).
     pub fn encode_image(&self, images: &Tensor, bound: &BoundModel) -> Result<Tensor> {
         self.vision.forward(images, bound)
     }

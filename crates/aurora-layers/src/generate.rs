@@ -12,7 +12,7 @@ pub struct GenerationConfig {
     pub max_new_tokens: usize,
     /// Texts that are followed side by side; 1 always takes the likeliest next word.
     pub num_beams: usize,
-    /// Texts are compared by log-likelihood / words^penalty: 0 favours short ones, more than 1 long ones.
+    /// Texts are compared by log-likelihood / words^penalty: 0 favors short ones, more than 1 long ones.
     pub length_penalty: f64,
 }
 

@@ -24,7 +24,7 @@ pub(crate) enum FrameAware {
 }
 
 impl Blip {
-    /// Clips (clips, frames, 3, size, size), normalised, to states (clips, frames, tokens, vision width).
+    /// Clips (clips, frames, 3, size, size), normalized, to states (clips, frames, tokens, vision width).
     pub fn encode_clips(&self, clips: &Tensor, bound: &BoundModel) -> Result<Tensor> {
         let (count, frames, ..) = clips.dims5()?;
         let states = self.encode_image(&clips.flatten(0, 1)?, bound)?;

@@ -88,7 +88,7 @@ impl VisionTower {
         })
     }
 
-    /// Images (batch, 3, size, size), normalised, to token states (batch, tokens, width); token 0 is `[CLS]`.
+    /// Images (batch, 3, size, size), normalized, to token states (batch, tokens, width); token 0 is `[CLS]`.
     pub(crate) fn forward(&self, images: &Tensor, bound: &BoundModel) -> Result<Tensor> {
         self.pass(images, false, bound)
     }

@@ -260,7 +260,7 @@ fn every_kind_has_its_own_learning_rates() {
         let config = Config::resolve(None, &[format!("adapter.kind={kind}")]).unwrap();
         let LearningRates { factors, gates, heads, backbone } = config.optimizer.lr;
         assert_eq!([factors, gates, heads, backbone], expected, "{kind}");
-        // What is written has the rows of the kind and no others, and they are what the optimiser gets.
+        // What is written has the rows of the kind and no others, and they are what the optimizer gets.
         let text = config.to_toml().unwrap();
         let written = text.split("[optimizer.lr]").nth(1).unwrap().split("\n[").next().unwrap();
         let groups = config.optimizer.lr.groups(config.adapter.kind, 0.05);

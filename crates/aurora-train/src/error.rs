@@ -217,7 +217,7 @@ pub enum Error {
         value: f64,
     },
 
-    /// A parameter that names a group the optimiser does not have.
+    /// A parameter that names a group the optimizer does not have.
     #[error("parameter {parameter} is in group {group:?}, but the groups are {groups:?}")]
     UnknownGroup {
         /// Name of the parameter.

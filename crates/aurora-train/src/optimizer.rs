@@ -89,7 +89,7 @@ impl Default for AdamWOptions {
     }
 }
 
-/// The optimiser: parameters, their groups and their state.
+/// The optimizer: parameters, their groups and their state.
 #[derive(Debug)]
 pub struct AdamW {
     options: AdamWOptions,
@@ -106,7 +106,7 @@ pub struct AdamW {
 }
 
 impl AdamW {
-    /// An optimiser at step 0.
+    /// An optimizer at step 0.
     ///
     /// # Errors
     /// A name given twice, a parameter whose group does not exist, a parameter that is not f32.
@@ -261,17 +261,17 @@ impl AdamW {
         let unexpected: Vec<String> =
             state.keys().filter(|n| !names.contains(*n)).cloned().collect();
         if !missing.is_empty() || !unexpected.is_empty() {
-            return Err(Error::State { what: "optimiser", missing, unexpected });
+            return Err(Error::State { what: "optimizer", missing, unexpected });
         }
         let mut loaded = Vec::with_capacity(self.parameters.len());
         for parameter in &self.parameters {
             let read = |prefix: &str| -> Result<Vec<f32>> {
                 let name = format!("{prefix}.{}", parameter.name);
                 let tensor = &state[&name];
-                require_f32("load optimiser state", &name, tensor)?;
+                require_f32("load optimizer state", &name, tensor)?;
                 if tensor.dims() != parameter.var.dims() {
                     return Err(Error::Shape {
-                        operation: "load optimiser state",
+                        operation: "load optimizer state",
                         name,
                         found: tensor.dims().to_vec(),
                         expected: format!("{:?}", parameter.var.dims()),
@@ -343,10 +343,10 @@ fn audited<'a>(grads: &'a GradStore, parameters: &[Parameter]) -> Result<Vec<&'a
     for parameter in parameters {
         let Some(gradient) = grads.get(&parameter.var) else { continue };
         let name = || format!("the gradient of {}", parameter.name);
-        require_f32("optimiser", &name(), gradient)?;
+        require_f32("optimizer", &name(), gradient)?;
         if gradient.dims() != parameter.var.dims() {
             return Err(Error::Shape {
-                operation: "optimiser",
+                operation: "optimizer",
                 name: name(),
                 found: gradient.dims().to_vec(),
                 expected: format!("{:?}", parameter.var.dims()),

@@ -2,14 +2,14 @@
 
 use crate::metrics::TaskMetrics;
 
-/// What is known after an optimiser step.
+/// What is known after an optimizer step.
 #[derive(Debug, Clone, Copy)]
 pub struct StepReport<'a> {
     /// Steps done, this one included.
     pub step: u64,
     /// Steps of the whole run.
     pub steps: u64,
-    /// The loss that was minimised.
+    /// The loss that was minimized.
     pub loss: f64,
     /// Its parts and other values of this step, by name.
     pub values: &'a [(&'a str, f64)],
@@ -38,7 +38,7 @@ pub struct EvaluationReport<'a> {
 
 /// Listens to a run. Every method does nothing unless it is overridden.
 pub trait Progress {
-    /// An optimiser step is done.
+    /// An optimizer step is done.
     fn on_step(&mut self, report: &StepReport<'_>) {
         let _ = report;
     }

@@ -19,7 +19,7 @@ use crate::queue::QueueView;
 /// Images, or clips of which some may have fewer frames than others.
 #[derive(Debug, Clone, Copy)]
 pub struct ImageBatch<'a> {
-    /// Images (batch, 3, size, size) or clips (batch, frames, 3, size, size), normalised.
+    /// Images (batch, 3, size, size) or clips (batch, frames, 3, size, size), normalized.
     pub pixels: &'a Tensor,
     /// Of clips, ones for frames and zeros for what fills a short clip up, (batch, frames); without it all are there.
     pub frame_mask: Option<&'a Tensor>,

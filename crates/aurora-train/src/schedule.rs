@@ -34,7 +34,7 @@ pub enum Decay {
 pub struct Schedule {
     /// How the rate falls.
     pub decay: Decay,
-    /// Optimiser steps of the whole run.
+    /// Optimizer steps of the whole run.
     pub steps: u64,
     /// Steps of linear warm-up at the start.
     pub warmup_steps: u64,

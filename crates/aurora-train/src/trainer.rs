@@ -1,6 +1,6 @@
 //! Tuning: one step of a frozen backbone with trained additions, whatever the task.
 //!
-//! What a step minimises is its objective's; parameters, schedule and memory are everybody's. Retrieval has a state of
+//! What a step minimizes is its objective's; parameters, schedule and memory are everybody's. Retrieval has a state of
 //! its own beside the online model (`retrieval.rs`): momentum model, queue and temperature. `state.rs` is what all of it comes
 //! to between two steps.
 
@@ -25,7 +25,7 @@ use retrieval::{DeferredUpdate, Retrieval};
 /// What a step measured.
 #[derive(Debug)]
 pub struct StepOutput {
-    /// The loss that was minimised.
+    /// The loss that was minimized.
     pub loss: f64,
     /// Its parts by name.
     pub parts: Vec<(&'static str, f64)>,
@@ -62,7 +62,7 @@ pub struct Trainer {
     optimizer: OptimizerStep,
 }
 
-/// What is minimised, with what it needs from one step to the next.
+/// What is minimized, with what it needs from one step to the next.
 #[derive(Debug)]
 enum Objective {
     Retrieval(Box<Retrieval>),

@@ -10,7 +10,7 @@ const WIDTH: f64 = 480.0;
 const CASE: f64 = 34.0;
 const TOP: f64 = 46.0;
 const BOTTOM: f64 = 34.0;
-const COLOURS: [&str; 2] = ["#1f77b4", "#e08a1e"];
+const COLORS: [&str; 2] = ["#1f77b4", "#e08a1e"];
 
 /// An SVG on white, so that it can be read in dark viewers too.
 pub(super) fn svg(outcomes: &[Outcome]) -> String {
@@ -30,11 +30,11 @@ pub(super) fn svg(outcomes: &[Outcome]) -> String {
 <rect width="{right}" height="{height}" fill="#ffffff"/>
 <text x="{LABELS}" y="18" fill="#222222" font-size="13">ours / PyTorch (less is better)</text>"##
     );
-    for (index, (name, colour)) in ["time", "peak memory"].iter().zip(COLOURS).enumerate() {
+    for (index, (name, color)) in ["time", "peak memory"].iter().zip(COLORS).enumerate() {
         let left = LABELS + 90.0 * index as f64;
         let _ = writeln!(
             out,
-            r##"<rect x="{left}" y="26" width="10" height="10" fill="{colour}"/><text x="{}" y="35" fill="#222222">{name}</text>"##,
+            r##"<rect x="{left}" y="26" width="10" height="10" fill="{color}"/><text x="{}" y="35" fill="#222222">{name}</text>"##,
             left + 15.0
         );
     }
@@ -47,10 +47,10 @@ pub(super) fn svg(outcomes: &[Outcome]) -> String {
     let mut tick = 0.0;
     while tick <= end {
         let at = x(tick);
-        let (colour, width) = if tick == 1.0 { ("#c02020", 2) } else { ("#dddddd", 1) };
+        let (color, width) = if tick == 1.0 { ("#c02020", 2) } else { ("#dddddd", 1) };
         let _ = writeln!(
             out,
-            r##"<line x1="{at:.1}" x2="{at:.1}" y1="{TOP}" y2="{foot}" stroke="{colour}" stroke-width="{width}"/><text x="{at:.1}" y="{}" fill="#222222" text-anchor="middle">{tick}</text>"##,
+            r##"<line x1="{at:.1}" x2="{at:.1}" y1="{TOP}" y2="{foot}" stroke="{color}" stroke-width="{width}"/><text x="{at:.1}" y="{}" fill="#222222" text-anchor="middle">{tick}</text>"##,
             foot + 16.0
         );
         tick += 0.5;
@@ -64,11 +64,11 @@ pub(super) fn svg(outcomes: &[Outcome]) -> String {
             top + 21.0,
             outcome.case
         );
-        for (bar, (ratio, colour)) in ratios(outcome).into_iter().zip(COLOURS).enumerate() {
+        for (bar, (ratio, color)) in ratios(outcome).into_iter().zip(COLORS).enumerate() {
             let y = top + 5.0 + 12.0 * bar as f64;
             let _ = writeln!(
                 out,
-                r##"<rect x="{LABELS}" y="{y}" width="{:.1}" height="11" fill="{colour}"/><text x="{:.1}" y="{}" fill="#222222">{ratio:.2}</text>"##,
+                r##"<rect x="{LABELS}" y="{y}" width="{:.1}" height="11" fill="{color}"/><text x="{:.1}" y="{}" fill="#222222">{ratio:.2}</text>"##,
                 x(ratio) - LABELS,
                 x(ratio) + 4.0,
                 y + 9.5
@@ -100,10 +100,9 @@ mod tests {
         let document = roxmltree::Document::parse(&text).unwrap();
         let named =
             |name: &'static str| document.descendants().filter(move |node| node.has_tag_name(name));
-        let of =
-            |colour: &str| named("rect").filter(|r| r.attribute("fill") == Some(colour)).count();
+        let of = |color: &str| named("rect").filter(|r| r.attribute("fill") == Some(color)).count();
         // A key, and a bar for each.
-        assert_eq!(COLOURS.map(of), [3, 3]);
+        assert_eq!(COLORS.map(of), [3, 3]);
         assert_eq!(of("#ffffff"), 1);
         let one = named("line").filter(|line| line.attribute("stroke") == Some("#c02020"));
         let at: Vec<&str> = one.filter_map(|line| line.attribute("x1")).collect();

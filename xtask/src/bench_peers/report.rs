@@ -22,7 +22,7 @@ const HEAD: [&str; 15] = [
     "floor ratio",
 ];
 
-/// A sentence on what was measured, then a line for each case. A ratio below 1 is in our favour.
+/// A sentence on what was measured, then a line for each case. A ratio below 1 is in our favor.
 pub(super) fn markdown(machine: &Machine, outcomes: &[Outcome]) -> String {
     // Writing to a string cannot fail.
     let mut text = String::new();

@@ -3,7 +3,7 @@
 `peers.py RESULTS` reads the rows, their shapes and types from the CSV files there and writes
 `peers.csv`. Every run is timed by device events with the L2 flushed before it; the median counts.
 Each row is computed as PyTorch does it best: SDPA with the same scale and no mask, addmm for low-rank
-products, fused optimiser steps. Gradients are those that our row computes and no others; what PyTorch has
+products, fused optimizer steps. Gradients are those that our row computes and no others; what PyTorch has
 to prepare once (rows of keys repeated for the queries that share them) is not timed.
 """
 

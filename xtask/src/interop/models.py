@@ -32,7 +32,7 @@ LORAS = {
 }
 
 
-def randomised(model, seed):
+def randomized(model, seed):
     """No weight as it starts: norms away from one, biases away from zero, so that nothing hides behind either."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -92,7 +92,7 @@ GREEDY = dict(max_new_tokens=WORDS, do_sample=False, num_beams=1, interpolate_po
 
 
 def make_vqa(out):
-    model = randomised(BlipForQuestionAnswering(config()), 2)
+    model = randomized(BlipForQuestionAnswering(config()), 2)
     model.save_pretrained(out / "vqa")
     given, answers = inputs(224, 3, 16, 5), inputs(32, 3, 9, 6)
     ids, mask = answers["input_ids"], answers["attention_mask"]
@@ -106,7 +106,7 @@ def make_vqa(out):
 
 
 def make_captioning(out):
-    model = randomised(BlipForConditionalGeneration(config()), 3)
+    model = randomized(BlipForConditionalGeneration(config()), 3)
     model.save_pretrained(out / "captioning")
     given = inputs(224, 3, 12, 8)
     given["input_ids"][:, 0] = DEC
@@ -139,7 +139,7 @@ def train(model, steps):
 
 
 def make(out):
-    model = randomised(BlipForImageTextRetrieval(config()), 1)
+    model = randomized(BlipForImageTextRetrieval(config()), 1)
     model.save_pretrained(out / "retrieval")
     for size in (384, 224):
         given = inputs(size, 3, 20, size)

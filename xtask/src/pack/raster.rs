@@ -8,7 +8,7 @@ use image::{RgbImage, imageops};
 /// WebP quality of every image in the packs.
 const QUALITY: f32 = 85.0;
 
-/// Reads an image, puts it on white and fits it in a square of `side` pixels, centred. With
+/// Reads an image, puts it on white and fits it in a square of `side` pixels, centered. With
 /// `trim`, the white around what is drawn goes first.
 pub fn square(path: &Path, side: u32, trim: bool) -> anyhow::Result<RgbImage> {
     let image = image::ImageReader::open(path)?

@@ -80,7 +80,7 @@ pub fn content(text: &str) -> BTreeSet<String> {
     if some.is_empty() { all.into_iter().collect() } else { some }
 }
 
-/// Everything a text could be read as naming: its singular words, and neighbours written
+/// Everything a text could be read as naming: its singular words, and neighbors written
 /// together ("light bulb" also as "lightbulb").
 #[derive(Debug, Clone, Default)]
 pub struct Mentions {
@@ -89,7 +89,7 @@ pub struct Mentions {
 }
 
 impl Mentions {
-    /// Adds one text; neighbours are joined within a text only.
+    /// Adds one text; neighbors are joined within a text only.
     pub fn add(&mut self, text: &str) {
         let all: Vec<String> = words(text).iter().map(|w| singular(w)).collect();
         for pair in all.windows(2) {

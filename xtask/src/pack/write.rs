@@ -1,4 +1,4 @@
-//! The files: shards, vocabulary, manifest, licences. The same input gives the same bytes.
+//! The files: shards, vocabulary, manifest, licenses. The same input gives the same bytes.
 
 use std::fs;
 use std::io::Write as _;
@@ -46,7 +46,7 @@ pub fn assets(
     }
     fs::write(out.join("manifest.tsv"), manifest)?;
     fs::write(out.join("vocab.txt"), words.join("\n") + "\n")?;
-    licences(&out.join("LICENSES"), sources)?;
+    licenses(&out.join("LICENSES"), sources)?;
     let total: u64 = super::fetch::files(out)?
         .iter()
         .map(|f| fs::metadata(f).map(|m| m.len()))
@@ -94,7 +94,7 @@ fn shard(name: &str, entries: &[Entry], manifest: &mut String) -> anyhow::Result
 }
 
 /// The texts that the sources ship, and a note that says which belongs to what.
-fn licences(out: &Path, sources: &Sources) -> anyhow::Result<()> {
+fn licenses(out: &Path, sources: &Sources) -> anyhow::Result<()> {
     let copy = |from: &Path, to: &str| {
         fs::copy(from, out.join(to)).with_context(|| from.display().to_string())
     };

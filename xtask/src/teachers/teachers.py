@@ -48,7 +48,7 @@ def unit(rows):
 
 
 def ridge(x, y, penalty):
-    """A linear map from x to y, both centred; the penalty counts in mean variances of x."""
+    """A linear map from x to y, both centered; the penalty counts in mean variances of x."""
     mean = x.mean(0)
     x = x - mean
     variance = x.var()

@@ -1,4 +1,4 @@
-"""Views: images turned, shifted, scaled, coloured and blurred at random, and what the image
+"""Views: images turned, shifted, scaled, colored and blurred at random, and what the image
 teacher says of exactly what is seen. A student that is shown a view and told the teacher's answer
 for it learns the teacher's function; one answer for all views of an image would teach it less.
 
@@ -27,8 +27,8 @@ def view(pixels, number, seed):
     mirror = random.choice([-1, 1])
     cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
     matrix = np.array([[mirror * cos, mirror * sin], [-sin, cos]])  # output to source
-    centre = np.full(2, SIDE / 2)
-    offset = centre + shift - matrix @ centre
+    center = np.full(2, SIDE / 2)
+    offset = center + shift - matrix @ center
     affine = (*matrix[0], offset[0], *matrix[1], offset[1])
     image = Image.fromarray(pixels)
     image = image.transform((SIDE, SIDE), Image.AFFINE, affine, Image.BILINEAR, fillcolor=(255,) * 3)

@@ -1,6 +1,6 @@
 //! A rule on the dependencies: `deny.toml` holds, as far as cargo's own metadata can tell.
 //!
-//! cargo-deny costs minutes to install, so the licences, bans and sources that its file states are
+//! cargo-deny costs minutes to install, so the licenses, bans and sources that its file states are
 //! checked here, from `cargo metadata`: of every package that the lock file can bring in, on any
 //! platform. Advisories need the network and are cargo-deny's.
 
@@ -73,7 +73,7 @@ pub fn check_metadata(policy: &str, lock: &str, metadata: &str) -> Vec<Finding> 
             return vec![Finding::error(RULE, LOCK, 0, message)];
         }
     };
-    let mut findings = licences(&policy, &graph);
+    let mut findings = licenses(&policy, &graph);
     findings.extend(bans(&policy, &graph));
     findings.extend(wildcards(&policy, &graph));
     findings.extend(duplicates(&policy, &graph));
@@ -102,13 +102,13 @@ fn line_of(lock: &str, package: &Package) -> usize {
     lines.windows(2).position(|pair| pair == [name.as_str(), &version]).map_or(0, |at| at + 1)
 }
 
-fn licences<'a>(policy: &Policy, graph: &'a Graph) -> Vec<Found<'a>> {
+fn licenses<'a>(policy: &Policy, graph: &'a Graph) -> Vec<Found<'a>> {
     let judge = |package: &Package| -> Result<(), String> {
         let clarified = policy.licenses.clarify.iter().find(|one| one.package == package.name);
         let stated = clarified.map(|one| &one.expression).or(package.license.as_ref());
         let Some(stated) = stated else {
             return Err(
-                "states no licence as an SPDX expression; look at its files and say what it \
+                "states no license as an SPDX expression; look at its files and say what it \
                 is under [[licenses.clarify]]"
                     .to_owned(),
             );
@@ -121,7 +121,7 @@ fn licences<'a>(policy: &Policy, graph: &'a Graph) -> Vec<Found<'a>> {
         let allowed: Vec<Licensee> = exceptions
             .flat_map(|one| &one.allow)
             .chain(&policy.licenses.allow)
-            .filter_map(|licence| Licensee::parse(licence).ok())
+            .filter_map(|license| Licensee::parse(license).ok())
             .collect();
         expression
             .evaluate_with_failures(|wanted| allowed.iter().any(|one| one.satisfies(wanted)))

@@ -67,7 +67,7 @@ fn with(key: &str, value: &str) -> Option<String> {
 }
 
 #[test]
-fn a_licence_is_an_expression() {
+fn a_license_is_an_expression() {
     for allowed in [
         "MIT",
         "MIT/Apache-2.0",
@@ -96,13 +96,13 @@ fn a_licence_is_an_expression() {
 }
 
 #[test]
-fn a_licence_may_be_excepted_or_clarified_and_not_missing() {
+fn a_license_may_be_excepted_or_clarified_and_not_missing() {
     let tiny = graph(|leaf| (leaf["name"], leaf["license"]) = (json!("tiny"), json!("CC0-1.0")));
     assert_eq!(said(POLICY, &tiny), None);
     let silent = graph(|leaf| (leaf["name"], leaf["license"]) = (json!("silent"), Value::Null));
     assert_eq!(said(POLICY, &silent), None);
     let unknown = said(POLICY, &graph(|leaf| leaf["license"] = Value::Null)).unwrap();
-    assert!(unknown.contains("states no licence"), "{unknown}");
+    assert!(unknown.contains("states no license"), "{unknown}");
 }
 
 #[test]
@@ -177,14 +177,14 @@ fn what_the_check_does_not_understand_is_an_error() {
     assert_eq!(torn.len(), 1, "{torn:?}");
 }
 
-/// A workspace on disk, of which cargo itself is asked: one crate by its name, another by its licence.
+/// A workspace on disk, of which cargo itself is asked: one crate by its name, another by its license.
 #[test]
 fn a_planted_crate_is_refused() {
-    let planted = |name: &str, licence: &str| {
-        let manifest = |name: &str, licence: &str, more: &str| {
+    let planted = |name: &str, license: &str| {
+        let manifest = |name: &str, license: &str, more: &str| {
             format!(
                 "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\
-                 license = \"{licence}\"\npublish = false\n{more}"
+                 license = \"{license}\"\npublish = false\n{more}"
             )
         };
         let uses = format!("[workspace]\n[dependencies]\n{name} = {{ path = \"vendored\" }}\n");
@@ -198,7 +198,7 @@ fn a_planted_crate_is_refused() {
             ("Cargo.toml", manifest("own", "MIT", &uses)),
             ("Cargo.lock", lock),
             ("src/lib.rs", "//! Nothing.\n".to_owned()),
-            ("vendored/Cargo.toml", manifest(name, licence, "")),
+            ("vendored/Cargo.toml", manifest(name, license, "")),
             ("vendored/src/lib.rs", "//! Nothing.\n".to_owned()),
         ]
         .into_iter()

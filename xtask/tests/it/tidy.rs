@@ -257,27 +257,27 @@ fn a_document_names_types_that_exist() {
 
 #[test]
 fn the_manifest_covers_every_image_and_nothing_else() {
-    let other_licence = found_after(|files| replace(files, MANIFEST, "Apache-2.0", "CC-BY-SA-4.0"));
-    assert_eq!(other_licence, [format!("licence {MANIFEST}:2")]);
+    let other_license = found_after(|files| replace(files, MANIFEST, "Apache-2.0", "CC-BY-SA-4.0"));
+    assert_eq!(other_license, [format!("license {MANIFEST}:2")]);
 
     let other_bytes =
         found_after(|f| drop(f.insert(SHARD.into(), shard(&[("apple.webp", b"other")]))));
-    assert_eq!(other_bytes, [format!("licence {MANIFEST}:2")]);
+    assert_eq!(other_bytes, [format!("license {MANIFEST}:2")]);
 
     let without_row = found_after(|f| replace(f, MANIFEST, "a.tar\tapple", "a.tar\tpear"));
-    assert_eq!(without_row, [format!("licence {MANIFEST}:2"), format!("licence {MANIFEST}:0")]);
+    assert_eq!(without_row, [format!("license {MANIFEST}:2"), format!("license {MANIFEST}:0")]);
 
     let empty_cell = found_after(|f| replace(f, MANIFEST, "\tp\t1\t", "\t\t1\t"));
-    assert_eq!(empty_cell, [format!("licence {MANIFEST}:2")]);
+    assert_eq!(empty_cell, [format!("license {MANIFEST}:2")]);
 
     let other_header = found_after(|f| replace(f, MANIFEST, "shard\t", "tar\t"));
-    assert_eq!(other_header, [format!("licence {MANIFEST}:1")]);
+    assert_eq!(other_header, [format!("license {MANIFEST}:1")]);
 
     let short_row = found_after(|f| append(f, MANIFEST, "a.tar\tpear\n"));
-    assert_eq!(short_row, [format!("licence {MANIFEST}:3")]);
+    assert_eq!(short_row, [format!("license {MANIFEST}:3")]);
 
     let no_manifest = found_after(|f| drop(f.remove(MANIFEST)));
-    assert_eq!(no_manifest, [format!("licence {MANIFEST}:0")]);
+    assert_eq!(no_manifest, [format!("license {MANIFEST}:0")]);
 
     // A compressed shard is looked into as well.
     let compressed = format!("{SHARD}.gz");
@@ -285,10 +285,10 @@ fn the_manifest_covers_every_image_and_nothing_else() {
         let image: &[u8] = b"other";
         f.insert(compressed.clone(), gzip(&shard(&[("pear.png", image)])));
     });
-    assert_eq!(not_listed, [format!("licence {MANIFEST}:0")]);
+    assert_eq!(not_listed, [format!("license {MANIFEST}:0")]);
 
     let torn = found_after(|f| f.get_mut(SHARD).unwrap().truncate(700));
-    assert!(torn.contains(&format!("licence {SHARD}:0")), "{torn:?}");
+    assert!(torn.contains(&format!("license {SHARD}:0")), "{torn:?}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Line charts as inline SVG: axes at round numbers, a legend by colour and dash, a title on hover
+//! Line charts as inline SVG: axes at round numbers, a legend by color and dash, a title on hover
 //! for every point, and the same numbers as a table for those who cannot see the drawing.
 
 use std::fmt::Display;

@@ -51,7 +51,7 @@ impl Default for Gain {
     }
 }
 
-/// One labelled fact about the run.
+/// One labeled fact about the run.
 #[derive(Debug, Clone)]
 pub struct Fact {
     /// What is stated, such as `Trainable parameters`.
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn right_images_are_told_by_more_than_colour() {
+    fn right_images_are_told_by_more_than_color() {
         let page = hostile_page().render();
         assert_eq!(page.matches("<li class=\"right\">").count(), 2);
         assert_eq!(page.matches("aria-hidden=\"true\">✓").count(), 2);

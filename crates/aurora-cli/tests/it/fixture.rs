@@ -130,10 +130,10 @@ pub fn adapter(folder: &Path, backbone: &Backbone) {
     save_adapter(folder, &tuned, backbone, "tiny", "card").unwrap();
 }
 
-/// A PNG in one colour with a square in another.
+/// A PNG in one color with a square in another.
 pub fn png(index: usize) -> Vec<u8> {
-    let colour = |shift: usize| Rgb([0, 1, 2].map(|c| (index * 37 + shift * 91 + c * 53) as u8));
-    let image = RgbImage::from_fn(24, 20, |x, y| colour(usize::from(x > 6 && y > 5)));
+    let color = |shift: usize| Rgb([0, 1, 2].map(|c| (index * 37 + shift * 91 + c * 53) as u8));
+    let image = RgbImage::from_fn(24, 20, |x, y| color(usize::from(x > 6 && y > 5)));
     let mut bytes = Cursor::new(Vec::new());
     image.write_to(&mut bytes, ImageFormat::Png).unwrap();
     bytes.into_inner()

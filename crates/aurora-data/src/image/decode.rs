@@ -13,7 +13,7 @@ const MAX_SIDE: u32 = 65_535;
 
 /// More pixels than a byte of JPEG, PNG or GIF can stand for (a JPEG has a bit or more for 1024
 /// pixels, a PNG's deflate gives 1032 bytes of 8 pixels for one), so that a header of a few bytes
-/// makes nobody allocate. WebP has no such bound: one colour takes the same few bytes at any size.
+/// makes nobody allocate. WebP has no such bound: one color takes the same few bytes at any size.
 const PIXELS_A_BYTE: u64 = 1 << 14;
 
 /// What is said of a file that ends too early.
@@ -85,7 +85,7 @@ fn with_image(data: &[u8], format: ImageFormat) -> Result<Image, DecodeError> {
     oriented(width, height, flatten(decoded), orientation)
 }
 
-/// What the decoder may allocate: of a PNG, whose colour profile may inflate to any size, what its own
+/// What the decoder may allocate: of a PNG, whose color profile may inflate to any size, what its own
 /// pixels can need and some more; else what the largest image needs at four bytes a pixel.
 fn most_bytes(data: &[u8], format: ImageFormat) -> Result<u64, DecodeError> {
     const MORE: u64 = 8 << 20;

@@ -21,7 +21,7 @@ pub struct Batch {
     pub concepts: Vec<i64>,
     /// The captions or questions that were tokenized.
     pub texts: Vec<String>,
-    /// Images, (batch, 3, size, size), or clips, (batch, frames, 3, size, size): f32, normalised.
+    /// Images, (batch, 3, size, size), or clips, (batch, frames, 3, size, size): f32, normalized.
     pub images: Tensor,
     /// Of clips, (batch, frames) f32: 1 where there is a frame, 0 behind the last of a short clip.
     pub frame_mask: Option<Tensor>,

@@ -1,14 +1,14 @@
-//! The augmentation for small sets of drawings: affine and colour, cheap enough for one core.
+//! The augmentation for small sets of drawings: affine and color, cheap enough for one core.
 
 use aurora_kernels::random::Stream;
 
 use super::{Transform, check, line};
 use crate::{Image, Result};
 
-/// A random affine map (scale, shift, rotation, flip) on white, colour jitter, sometimes grey.
+/// A random affine map (scale, shift, rotation, flip) on white, color jitter, sometimes grey.
 ///
 /// Images much larger than the output are scaled to it first, so that sampling with four
-/// neighbours is enough. Every random number is drawn whatever the options, so that switching one
+/// neighbors is enough. Every random number is drawn whatever the options, so that switching one
 /// off leaves the others as they were.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AffineAugment {
@@ -25,12 +25,12 @@ pub struct AffineAugment {
     /// Largest change of brightness, contrast and saturation: factors of 1 - color to
     /// 1 + color.
     pub color: f32,
-    /// Probability of an image without colour.
+    /// Probability of an image without color.
     pub gray: f32,
 }
 
 impl AffineAugment {
-    /// Scale 0.74 to 1.25, shift 12 %, rotation 14 degrees, half mirrored, colour 20 %, 8 % grey.
+    /// Scale 0.74 to 1.25, shift 12 %, rotation 14 degrees, half mirrored, color 20 %, 8 % grey.
     pub fn new(size: usize) -> Self {
         Self {
             size,
@@ -74,7 +74,7 @@ impl Affine {
     }
 }
 
-/// `out = matrix * in + offset` on colours of 0 to 1.
+/// `out = matrix * in + offset` on colors of 0 to 1.
 struct ColorJitter {
     matrix: [[f32; 3]; 3],
     offset: f32,
@@ -135,7 +135,7 @@ impl Transform for AffineAugment {
     }
 }
 
-/// Samples `image` under `affine` with four neighbours, white outside, into the three planes of
+/// Samples `image` under `affine` with four neighbors, white outside, into the three planes of
 /// `out` as 0 to 1. Returns the sum of the brightness.
 fn warp(image: &Image, affine: &Affine, size: usize, out: &mut [f32]) -> f32 {
     let (width, height) = (image.width(), image.height());

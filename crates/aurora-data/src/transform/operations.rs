@@ -11,8 +11,8 @@ const STRONGEST: f32 = 10.0;
 
 /// One of the ten operations of the released list, with its strength.
 ///
-/// Colours come out as Pillow has them: `ImageOps.autocontrast` and `equalize`, `ImageEnhance`. The
-/// maps sample with four neighbours, of which those outside the image are grey, as the reference code
+/// Colors come out as Pillow has them: `ImageOps.autocontrast` and `equalize`, `ImageEnhance`. The
+/// maps sample with four neighbors, of which those outside the image are grey, as the reference code
 /// (OpenCV) does it; Pillow takes the nearest pixel inside for them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Operation {

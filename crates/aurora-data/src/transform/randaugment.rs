@@ -5,7 +5,7 @@ use aurora_kernels::random::Stream;
 use super::{Operation, Transform, crop, normalize};
 use crate::{Image, Result};
 
-/// Random resized crop, mirror, RandAugment, normalisation.
+/// Random resized crop, mirror, RandAugment, normalization.
 ///
 /// The crop covers `area` of the image with an aspect ratio of 3/4 to 4/3 and is scaled bicubic.
 /// RandAugment draws `count` of the ten [`Operation`]s with replacement; each is done with probability

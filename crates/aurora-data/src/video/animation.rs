@@ -105,7 +105,7 @@ impl<'a> Animation<'a> {
             Container::Apng => PngDecoder::with_limits(data, limits)?.apng()?.into_frames(),
             _ => {
                 let mut decoder = WebPDecoder::new(data)?;
-                // Without a colour of its own, the decoder never clears what a frame leaves behind.
+                // Without a color of its own, the decoder never clears what a frame leaves behind.
                 decoder.set_background_color(image::Rgba([0; 4]))?;
                 decoder.set_limits(limits)?;
                 decoder.into_frames()
@@ -158,7 +158,7 @@ fn u32_be(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 4).map_or(0, |b| u64::from(u32::from_be_bytes([b[0], b[1], b[2], b[3]])))
 }
 
-/// The bytes of a colour table whose presence and size a packed byte tells.
+/// The bytes of a color table whose presence and size a packed byte tells.
 fn table(packed: u8) -> usize {
     if packed & 0x80 == 0 { 0 } else { 3 << ((packed & 7) + 1) }
 }

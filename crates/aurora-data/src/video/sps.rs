@@ -5,7 +5,7 @@ use super::yuv::YuvCoding;
 /// A sequence parameter set, as far as it matters here.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Sps {
-    /// How brightness and colour are coded.
+    /// How brightness and color are coded.
     pub coding: YuvCoding,
     /// Size in pixels, before cropping.
     pub width: u64,
@@ -88,7 +88,7 @@ fn parse(bits: &mut Bits<'_>) -> Option<Result<Sps, String>> {
     Some(Ok(Sps { coding, width, height: 16 * rows }))
 }
 
-/// The colour description of the usability information, if there is one.
+/// The color description of the usability information, if there is one.
 fn yuv_coding(bits: &mut Bits<'_>) -> Option<YuvCoding> {
     let mut coding = YuvCoding::default();
     if !bits.flag()? {

@@ -1,8 +1,8 @@
-//! From brightness and colour difference to red, green and blue, as ffmpeg does it unasked: each
-//! colour sample for a square of four pixels, BT.601 where the video does not say which, and every
+//! From brightness and color difference to red, green and blue, as ffmpeg does it unasked: each
+//! color sample for a square of four pixels, BT.601 where the video does not say which, and every
 //! product cut off to a whole number on its own, which makes pixels darker by up to 3 of 255.
 
-/// How a video codes colour.
+/// How a video codes color.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct YuvCoding {
     /// The matrix by its number in H.264, table E-5; 2 where it is not said.

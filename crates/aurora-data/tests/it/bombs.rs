@@ -78,7 +78,7 @@ fn small_files_that_ask_for_much_are_refused_in_little_memory() {
         println!("{message}");
         assert!(message.contains(words), "{message}");
     }
-    // Half a gigabyte where a hundred bytes belong, and as a colour profile and a text beside them.
+    // Half a gigabyte where a hundred bytes belong, and as a color profile and a text beside them.
     let rows = {
         let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
         encoder.write_all(&[0; 110]).unwrap();

@@ -44,12 +44,12 @@ fn every_kind_decodes_to_what_pillow_makes_of_it() {
             "{name:24} {differ:5} of {} values differ, at most {largest}/255",
             found.rgb().len()
         );
-        // Two decoders of lossy formats may round an inverse transform and a colour conversion
+        // Two decoders of lossy formats may round an inverse transform and a color conversion
         // differently; alpha is blended with one rounding by us and two by Pillow, and of 16 bits Pillow
         // takes the upper 8, which we round.
         let lossy = name.ends_with(".jpg") || name.starts_with("lossy");
         let rounded = ["alpha", "rgba", "16"].iter().any(|part| name.contains(part));
-        // Where colours have half the rows and columns, libjpeg rounds between two of them once and
+        // Where colors have half the rows and columns, libjpeg rounds between two of them once and
         // zune-jpeg twice.
         let halved = ["420", "restart"].iter().any(|part| name.contains(part));
         let allowed = if halved {

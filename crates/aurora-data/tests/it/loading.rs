@@ -146,7 +146,7 @@ fn without_randomness_augmentation_is_the_image() {
     for (found, expected) in found.iter().zip(&expected) {
         assert!((found - expected).abs() < 1e-4, "{found} {expected}");
     }
-    // An image of one colour stays one colour where it is not white outside, grey has no colour.
+    // An image of one color stays one color where it is not white outside, grey has no color.
     let gray = AffineAugment { gray: 1.0, ..still };
     gray.apply(&image, &mut stream, &mut found).unwrap();
     for i in 0..64 * 64 {

@@ -1,4 +1,4 @@
-//! The committed images: splits, leaks, licences. The leak check is written anew here rather than
+//! The committed images: splits, leaks, licenses. The leak check is written anew here rather than
 //! shared with the command that makes the packs.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -191,13 +191,13 @@ fn the_manifest_covers_every_image() {
         ("noto.tar.gz", "Apache-2.0", embedded::noto().unwrap()),
     ];
     let mut images = 0;
-    for (shard, licence, samples) in &packs {
+    for (shard, license, samples) in &packs {
         for sample in samples {
             let row = &rows[&(*shard, sample.key.as_str())];
             let sum = Sha256::digest(&*sample.media.contents()[0].bytes().unwrap());
             let sum: String = sum.iter().map(|b| format!("{b:02x}")).collect();
             assert_eq!(row[6], sum, "{shard} {}", sample.key);
-            assert_eq!(row[5], *licence);
+            assert_eq!(row[5], *license);
             images += 1;
         }
     }

@@ -94,7 +94,7 @@ fn every_kind_of_sample_is_read_back() {
         samples.push(sample(name, Media::Video(video(name))));
     }
     let answers = AnswerSet::Annotators(["red", "red", "blue"].map(String::from).to_vec());
-    let question = Question::new(Some(QuestionId::Number(7)), "What colour?", answers);
+    let question = Question::new(Some(QuestionId::Number(7)), "What color?", answers);
     samples[0].question =
         question.map(|question| question.with_answer_type(Some("other".to_string())));
     samples[1].concept = Some("../../etc".to_string());

@@ -158,7 +158,7 @@ def write_crops():
 
 
 def write_normalized():
-    """All 256 values of each channel, as torchvision normalises them."""
+    """All 256 values of each channel, as torchvision normalizes them."""
     values = torch.arange(256, dtype=torch.uint8).view(1, 256, 1).expand(1, 256, 3).numpy()
     planes = F.normalize(F.to_tensor(values), MEAN, STD).view(3, 256)
     text = ",\n".join(json.dumps([float(f"{v:.9g}") for v in plane.tolist()]) for plane in planes)

@@ -491,7 +491,7 @@ const _: () = {
     ["Offset of field: CpSlice::merged_stride"]
         [::core::mem::offset_of!(CpSlice, merged_stride) - 32usize];
 };
-/// Factors, and the slices (neighbours in the table) that share them.
+/// Factors, and the slices (neighbors in the table) that share them.
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct CpPair {
@@ -878,7 +878,7 @@ const _: () = {
     ["Offset of field: LossMean::mean"][::core::mem::offset_of!(LossMean, mean) - 8usize];
     ["Offset of field: LossMean::rows"][::core::mem::offset_of!(LossMean, rows) - 16usize];
 };
-/// Layer normalisation of x, or of x + residual: see norm/layer_norm.cu.
+/// Layer normalization of x, or of x + residual: see norm/layer_norm.cu.
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct LayerNormForward {
@@ -892,7 +892,7 @@ pub struct LayerNormForward {
     pub bias: *const ::core::ffi::c_void,
     /// (rows, columns), dense.
     pub y: *mut ::core::ffi::c_void,
-    /// x + residual as it was normalised, (rows, columns), dense; null where not wanted.
+    /// x + residual as it was normalized, (rows, columns), dense; null where not wanted.
     pub sum: *mut ::core::ffi::c_void,
     /// Mean of each row, (rows), f32; null where no backward pass will come.
     pub mean: *mut f32,
@@ -935,11 +935,11 @@ const _: () = {
     ["Offset of field: LayerNormForward::eps"]
         [::core::mem::offset_of!(LayerNormForward, eps) - 84usize];
 };
-/// Gradient of x and residual of a layer normalisation: see norm/layer_norm.cu.
+/// Gradient of x and residual of a layer normalization: see norm/layer_norm.cu.
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct LayerNormBackward {
-    /// What was normalised, (rows, columns), rows x_stride elements apart: x, or sum.
+    /// What was normalized, (rows, columns), rows x_stride elements apart: x, or sum.
     pub x: *const ::core::ffi::c_void,
     /// (columns).
     pub weight: *const ::core::ffi::c_void,
@@ -989,11 +989,11 @@ const _: () = {
     ["Offset of field: LayerNormBackward::unused"]
         [::core::mem::offset_of!(LayerNormBackward, unused) - 76usize];
 };
-/// Gradients of weight and bias of a layer normalisation, part by part: see norm/layer_norm.cu.
+/// Gradients of weight and bias of a layer normalization, part by part: see norm/layer_norm.cu.
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct LayerNormParameters {
-    /// What was normalised, (rows, columns), rows x_stride elements apart: x, or sum.
+    /// What was normalized, (rows, columns), rows x_stride elements apart: x, or sum.
     pub x: *const ::core::ffi::c_void,
     /// Gradient of y, (rows, columns), dense.
     pub dy: *const ::core::ffi::c_void,

@@ -169,7 +169,7 @@ fn bf16_at_the_edges_of_blocks() {
     }
 }
 
-/// A factor that lies inside of a wider matrix is rounded without its neighbours being touched.
+/// A factor that lies inside of a wider matrix is rounded without its neighbors being touched.
 #[test]
 fn bf16_of_a_part_of_a_wider_matrix() {
     let (m, k, n, stride) = (7, 50, 33, 61);

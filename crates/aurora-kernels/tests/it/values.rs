@@ -114,7 +114,7 @@ fn a_zero_delta_changes_no_bit() {
 }
 
 #[test]
-fn normalised_rows() {
+fn normalized_rows() {
     for (rows, width) in [(1, 1), (3, 5), (200, 192)] {
         let (x, xs) = single(&(normal(4, 0, &[rows, width]) + 3.0).unwrap());
         let (w, ws) = single(&normal(4, 1, &[width]));
@@ -271,7 +271,7 @@ fn absorbed_attention_is_attention_over_the_maps_outputs() {
         (1, 1, 1, 3, 1, 1, 5),
         (3, 5, 2, 4, 2, 7, 9),
         (40, 13, 4, 16, 40, 37, 24),
-        // Neighbours that look at the same states.
+        // Neighbors that look at the same states.
         (70, 3, 2, 8, 1, 9, 12),
     ] {
         let width = heads * head;

@@ -22,7 +22,7 @@ pub struct Lora {
     /// Whether `scale = alpha / sqrt(rank)` (rsLoRA: the strength does not fade as the rank grows) and not
     /// `alpha / rank`.
     pub use_rslora: bool,
-    /// How A and B are initialised.
+    /// How A and B are initialized.
     pub init: LoraInit,
 }
 

@@ -39,7 +39,7 @@ pub(super) struct TensorView<'a> {
     pub span: usize,
     /// Sizes of the dimensions.
     pub shape: &'a [usize],
-    /// Numbers between neighbours of each dimension, where rows do not simply follow each other.
+    /// Numbers between neighbors of each dimension, where rows do not simply follow each other.
     pub stride: Option<&'a [usize]>,
 }
 

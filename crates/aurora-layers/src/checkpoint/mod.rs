@@ -172,7 +172,7 @@ impl Checkpoint {
         }
         let path = source.path().to_path_buf();
         let start = source.bytes(0, source.length().min(4) as usize)?;
-        let file = if Pth::recognises(&start) {
+        let file = if Pth::recognizes(&start) {
             File::Pth(Pth::read(source)?)
         } else {
             File::Safetensors(Shards::read(vec![source])?)

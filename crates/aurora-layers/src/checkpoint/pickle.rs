@@ -78,7 +78,7 @@ pub struct StridedTensor {
     pub offset: usize,
     /// Sizes of the dimensions.
     pub shape: Vec<usize>,
-    /// Numbers between neighbours of each dimension.
+    /// Numbers between neighbors of each dimension.
     pub stride: Vec<usize>,
 }
 

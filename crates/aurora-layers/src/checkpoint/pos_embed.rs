@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 
 use crate::Result;
 
-/// Weight of a neighbour at this distance in bicubic interpolation: Keys' kernel with a = -0.75, as PyTorch has it.
+/// Weight of a neighbor at this distance in bicubic interpolation: Keys' kernel with a = -0.75, as PyTorch has it.
 fn cubic(distance: f64) -> f64 {
     const A: f64 = -0.75;
     let x = distance.abs();
@@ -17,17 +17,17 @@ fn cubic(distance: f64) -> f64 {
     }
 }
 
-/// The four neighbours of each of `to` places on an axis of `from`, with their weights. Corners are not aligned; beyond
+/// The four neighbors of each of `to` places on an axis of `from`, with their weights. Corners are not aligned; beyond
 /// the edge the edge counts again.
-fn neighbours(from: usize, to: usize) -> Vec<[(usize, f64); 4]> {
+fn neighbors(from: usize, to: usize) -> Vec<[(usize, f64); 4]> {
     let scale = from as f64 / to as f64;
     (0..to)
         .map(|place| {
             let at = (place as f64 + 0.5) * scale - 0.5;
             let floor = at.floor();
             [-1.0, 0.0, 1.0, 2.0].map(|step| {
-                let neighbour = (floor + step).clamp(0.0, from as f64 - 1.0);
-                (neighbour as usize, cubic(at - floor - step))
+                let neighbor = (floor + step).clamp(0.0, from as f64 - 1.0);
+                (neighbor as usize, cubic(at - floor - step))
             })
         })
         .collect()
@@ -44,7 +44,7 @@ pub fn resize(embeddings: &Tensor, from: usize, to: usize) -> Result<Tensor> {
     let width = embeddings.dim(2)?;
     let values: Vec<f32> = embeddings.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
     let (first, square) = values.split_at(width);
-    let places = neighbours(from, to);
+    let places = neighbors(from, to);
     let mut out = first.to_vec();
     out.reserve(to * to * width);
     for rows in &places {
@@ -74,11 +74,11 @@ mod tests {
     fn weights_are_pytorchs_and_add_up() {
         // Worked out by hand from the kernel at a quarter between two places.
         let quarter = [-0.105_468_75, 0.878_906_25, 0.261_718_75, -0.035_156_25];
-        let four = neighbours(8, 16)[5]; // at 2.25
+        let four = neighbors(8, 16)[5]; // at 2.25
         assert_eq!(four.map(|(place, _)| place), [1, 2, 3, 4]);
         assert_eq!(four.map(|(_, weight)| weight), quarter);
         for (from, to) in [(4, 7), (7, 4), (24, 14), (3, 3)] {
-            for four in neighbours(from, to) {
+            for four in neighbors(from, to) {
                 assert!((four.iter().map(|(_, w)| w).sum::<f64>() - 1.0).abs() < 1e-12);
             }
         }
@@ -92,7 +92,7 @@ mod tests {
         let out: Vec<f32> =
             resize(&values, 8, 16).unwrap().flatten_all().unwrap().to_vec1().unwrap();
         assert_eq!((out[0], out.len()), (9.0, 257));
-        let places = neighbours(8, 16);
+        let places = neighbors(8, 16);
         let along = |place: usize| places[place].iter().map(|&(p, w)| p as f64 * w).sum::<f64>();
         for (row, column) in [(0, 0), (5, 6), (15, 2), (9, 15)] {
             let expected = (along(row) * along(column)) as f32; // a product of the two axes stays one

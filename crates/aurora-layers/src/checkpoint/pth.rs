@@ -41,7 +41,7 @@ pub struct Pth {
     source: ByteSource,
     tensors: BTreeMap<String, StridedTensor>,
     storages: Storages,
-    /// Entries beside the weights: optimiser state, epoch, entries that are no tensor.
+    /// Entries beside the weights: optimizer state, epoch, entries that are no tensor.
     pub ignored: Vec<String>,
 }
 
@@ -50,7 +50,7 @@ type Storages = HashMap<String, Range<u64>>;
 
 impl Pth {
     /// Whether a file that begins with these bytes is of this kind.
-    pub fn recognises(start: &[u8]) -> bool {
+    pub fn recognizes(start: &[u8]) -> bool {
         start.starts_with(ZIP)
             || (start.first() == Some(&0x80) && start.get(1).is_some_and(|v| (2..=5).contains(v)))
     }

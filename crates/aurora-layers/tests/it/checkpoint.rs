@@ -18,7 +18,7 @@ fn open(folder: &Path, bytes: &[u8]) -> Result<Pth, String> {
 }
 
 #[test]
-fn strides_are_honoured() {
+fn strides_are_honored() {
     let folder = tempfile::tempdir().unwrap();
     let pth = open(folder.path(), &legacy(&one_tensor(), &[0., 1., 2., 3., 4., 5.])).unwrap();
     let tensor = pth.tensor("w", &candle_core::Device::Cpu).unwrap();

@@ -86,7 +86,7 @@ fn flavour_released_keeps_its_gates_beside() {
 }
 
 #[test]
-fn targets_and_further_modules_are_honoured() {
+fn targets_and_further_modules_are_honored() {
     let backbone = backbone();
     let mut adapter_config = AdapterConfig::new(AdapterKind::Dora, Variant::Paper, 4);
     adapter_config.targets.towers = vec![Tower::Vision];

@@ -21,7 +21,7 @@ pub struct AdapterSection {
     pub alpha: f64,
     /// That strength over the root of the rank.
     pub use_rslora: bool,
-    /// How LoRA's factors are initialised.
+    /// How LoRA's factors are initialized.
     pub init: LoraInit,
     /// Gated query transformation.
     pub gated_query: bool,
@@ -87,7 +87,7 @@ impl AdapterSection {
         Field {
             key: "adapter.init",
             value_type: ValueType::Choice(&["zero", "pissa"]),
-            doc: "Initialisation of lora: zero, or pissa, from the largest singular values of the frozen weights.",
+            doc: "Initialization of lora: zero, or pissa, from the largest singular values of the frozen weights.",
         },
         Field {
             key: "adapter.gated_query",

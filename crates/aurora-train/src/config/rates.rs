@@ -124,7 +124,7 @@ impl LearningRates {
         }
     }
 
-    /// The optimiser's groups for a kind of adapter, named by [`LearningRates::group`]. Weight
+    /// The optimizer's groups for a kind of adapter, named by [`LearningRates::group`]. Weight
     /// decay acts on heads and backbone, except where norms or biases alone are tuned: it would
     /// pull norms away from one. Modules of the backbone that an adapter trains besides learn at the rate of its heads.
     pub fn groups(&self, kind: AdapterKind, weight_decay: f64) -> Vec<Group> {

@@ -45,7 +45,7 @@ pub enum Keywords {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Augment {
-    /// Scale, shift, turn, flip and colour, gently: for drawings.
+    /// Scale, shift, turn, flip and color, gently: for drawings.
     Affine,
     /// The reference code's: random crop, flip and RandAugment: for photographs.
     RandAugment,
@@ -273,7 +273,7 @@ impl OptimizerSection {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleSection {
-    /// Optimiser steps.
+    /// Optimizer steps.
     pub steps: u64,
     /// Steps of linear warm-up, part of `steps`.
     pub warmup_steps: u64,
@@ -293,7 +293,7 @@ impl ScheduleSection {
         Field {
             key: "schedule.steps",
             value_type: ValueType::Count(1, i64::MAX),
-            doc: "Optimiser steps of the run.",
+            doc: "Optimizer steps of the run.",
         },
         Field {
             key: "schedule.warmup_steps",

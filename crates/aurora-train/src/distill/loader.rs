@@ -14,7 +14,7 @@ use crate::retrieval::ImageTextBatch;
 /// texts past them stand alone.
 #[derive(Debug, Clone)]
 pub struct DistillBatch {
-    /// Images (images, 3, size, size), normalised.
+    /// Images (images, 3, size, size), normalized.
     pub images: Tensor,
     /// Token ids (texts, length), u32, some masked.
     pub token_ids: Tensor,
@@ -164,7 +164,7 @@ impl<'a> DistillLoader<'a> {
         let count = views.len();
         let views = Tensor::from_vec(views, count, device)?;
         Ok(DistillBatch {
-            images: normalised(&teachers.views.index_select(&views, 0)?)?,
+            images: normalized(&teachers.views.index_select(&views, 0)?)?,
             token_ids: self.mask_tokens(&token_ids, step)?,
             mask,
             ids,
@@ -208,8 +208,8 @@ fn epoch_sampler(items: &[u32], (seed, purpose): (u64, &str), step: u64, count: 
     drawn
 }
 
-/// Pixels (images, size, size, 3) u8 to (images, 3, size, size) f32, normalised as [`transform`] does.
-fn normalised(pixels: &Tensor) -> Result<Tensor> {
+/// Pixels (images, size, size, 3) u8 to (images, 3, size, size) f32, normalized as [`transform`] does.
+fn normalized(pixels: &Tensor) -> Result<Tensor> {
     let device = pixels.device();
     let mean = Tensor::new(&transform::MEAN, device)?;
     let std = Tensor::new(&transform::STD, device)?;
@@ -242,11 +242,11 @@ mod tests {
     }
 
     #[test]
-    fn pixels_are_normalised_channel_by_channel() {
+    fn pixels_are_normalized_channel_by_channel() {
         let pixels =
             Tensor::from_vec(vec![0u8, 255, 51], (1, 1, 1, 3), &candle_core::Device::Cpu).unwrap();
         let found: Vec<f32> =
-            normalised(&pixels).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+            normalized(&pixels).unwrap().flatten_all().unwrap().to_vec1().unwrap();
         for (channel, value) in [0f32, 1.0, 0.2].into_iter().enumerate() {
             let expected = (value - transform::MEAN[channel]) / transform::STD[channel];
             assert!((found[channel] - expected).abs() < 1e-6, "{found:?}");

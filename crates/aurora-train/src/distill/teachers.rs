@@ -1,7 +1,7 @@
 //! What two frozen teachers say, for pretraining: EfficientNet-Lite0 of images, MiniLM of texts.
 //!
 //! `cargo xtask teachers` writes the folder: `teachers.safetensors`, and `strings.tsv` with the text-only strings. A
-//! *view* is an image of openclipart turned, shifted, scaled and coloured at random, with what the image teacher
+//! *view* is an image of openclipart turned, shifted, scaled and colored at random, with what the image teacher
 //! says of exactly that view. The *joint space* is where an image and its caption should meet: the principal
 //! components of the text teacher's features of the training captions; an image's place in it is what a ridge map
 //! from the image teacher's features, fitted on the training pairs, says.
@@ -112,8 +112,8 @@ impl TeacherFeatures {
     /// # Errors
     /// Features of another width.
     pub fn joint(&self, text: &Tensor) -> Result<Tensor> {
-        let centred = text.broadcast_sub(&self.joint_mean)?;
-        let along = centred.matmul(&self.joint_directions.t()?)?; // (texts, joint)
+        let centered = text.broadcast_sub(&self.joint_mean)?;
+        let along = centered.matmul(&self.joint_directions.t()?)?; // (texts, joint)
         Ok(normalize(&along)?)
     }
 }

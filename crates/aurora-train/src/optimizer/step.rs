@@ -57,7 +57,7 @@ impl OptimizerStep {
         self.optimizer.parameters()
     }
 
-    /// What the optimiser keeps between steps, as [`AdamW::state`] has it.
+    /// What the optimizer keeps between steps, as [`AdamW::state`] has it.
     ///
     /// # Errors
     /// What candle reports.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! online.NAME      what is trained or kept beside it
-//! optimizer.NAME   the optimiser's means and its step
+//! optimizer.NAME   the optimizer's means and its step
 //! momentum.NAME    averages of what is trained (retrieval)
 //! queue.NAME       the feature queue, in the layout of BLIP checkpoints (retrieval)
 //! temperature      where it is trained (retrieval)

@@ -13,7 +13,7 @@ use aurora_train::progress::Silent;
 use aurora_train::run::RunFolder;
 use candle_core::Device;
 
-/// Clips of one to three frames, each of a drawing and its neighbours.
+/// Clips of one to three frames, each of a drawing and its neighbors.
 fn clips(count: usize) -> Vec<Sample> {
     let drawings = drawings(count + 2);
     let content = |sample: &Sample| sample.media.contents()[0].clone();

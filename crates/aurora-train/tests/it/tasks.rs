@@ -83,7 +83,7 @@ impl Tuning {
         self.online.bind(&self.blip, None).unwrap()
     }
 
-    /// Steps; the first and the last loss. A tensor without gradient is an error of the optimiser's.
+    /// Steps; the first and the last loss. A tensor without gradient is an error of the optimizer's.
     fn run(&mut self, steps: usize, loss: impl Fn(&Blip, &BoundModel) -> Tensor) -> [f32; 2] {
         let mut ends = [f32::NAN; 2];
         for step in 0..steps {

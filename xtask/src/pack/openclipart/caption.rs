@@ -69,7 +69,7 @@ pub fn compose(
     let caption = with_description(&title, &metadata.description, common, pieces);
     let concept = concept(&title);
     if concept.is_empty() {
-        return Err("nothing but a number or a colour in the title");
+        return Err("nothing but a number or a color in the title");
     }
     let keywords = keywords(&metadata.keywords, &caption, pieces);
     Ok(Words { concept, caption, keywords })
@@ -178,7 +178,7 @@ fn with_description(title: &str, description: &str, common: Common, pieces: &Pie
     }
 }
 
-/// What a title is about: its content words, in order and without number, colour or side.
+/// What a title is about: its content words, in order and without number, color or side.
 fn concept(title: &str) -> String {
     let mut kept: Vec<String> = Vec::new();
     for word in words(title) {

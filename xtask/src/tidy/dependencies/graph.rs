@@ -20,7 +20,7 @@ pub struct Package {
     pub version: String,
     /// Cargo's name for the two.
     pub id: String,
-    /// What it states as its licence.
+    /// What it states as its license.
     pub license: Option<String>,
     /// Where it comes from; `None` for a path.
     pub source: Option<String>,

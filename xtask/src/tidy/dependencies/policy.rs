@@ -11,7 +11,7 @@ use super::{Finding, POLICY, RULE};
 pub struct Policy {
     #[serde(default)]
     graph: GraphTable,
-    /// Which licences a dependency may have.
+    /// Which licenses a dependency may have.
     pub licenses: Licenses,
     /// Which crates may not be there.
     pub bans: Bans,
@@ -32,38 +32,38 @@ struct GraphTable {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Licenses {
-    /// Licences for every crate.
+    /// Licenses for every crate.
     pub allow: Vec<String>,
     /// More of them for one crate.
     #[serde(default)]
     pub exceptions: Vec<Exception>,
-    /// Licences of crates that do not state theirs.
+    /// Licenses of crates that do not state theirs.
     #[serde(default)]
     pub clarify: Vec<Clarified>,
-    /// How alike a licence's file has to be: cargo-deny alone reads files.
+    /// How alike a license's file has to be: cargo-deny alone reads files.
     #[serde(default, rename = "confidence-threshold")]
     _confidence_threshold: f64,
 }
 
-/// More licences for one crate.
+/// More licenses for one crate.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Exception {
-    /// The licences.
+    /// The licenses.
     pub allow: Vec<String>,
     /// The crate.
     #[serde(rename = "crate")]
     pub package: String,
 }
 
-/// What a crate's licence is, according to us.
+/// What a crate's license is, according to us.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Clarified {
     /// The crate.
     #[serde(rename = "crate")]
     pub package: String,
-    /// Its licence.
+    /// Its license.
     pub expression: String,
     /// The files that say so: cargo-deny compares their hashes.
     #[serde(default, rename = "license-files")]
@@ -152,13 +152,13 @@ impl Policy {
         self.graph.all_features
     }
 
-    /// Entries that can never hold, because they are no licence, or name a version of a crate.
+    /// Entries that can never hold, because they are no license, or name a version of a crate.
     pub fn mistakes(&self) -> Vec<Finding> {
         let exceptions = self.licenses.exceptions.iter().flat_map(|one| &one.allow);
-        let licences = self.licenses.allow.iter().chain(exceptions);
-        let unknown = licences
-            .filter(|licence| Licensee::parse(licence).is_err())
-            .map(|licence| format!("`{licence}` is no SPDX licence"));
+        let licenses = self.licenses.allow.iter().chain(exceptions);
+        let unknown = licenses
+            .filter(|license| Licensee::parse(license).is_err())
+            .map(|license| format!("`{license}` is no SPDX license"));
         let clarified = self.licenses.clarify.iter().filter_map(|one| {
             Expression::parse_mode(&one.expression, ParseMode::LAX).err()?;
             Some(format!("`{}` is no SPDX expression", one.expression))

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use aurora_data::Sample;
 use image::{ImageFormat, RgbImage};
 
-/// An image of one colour, encoded.
+/// An image of one color, encoded.
 pub fn encoded_image(width: u32, height: u32, color: [u8; 3], format: ImageFormat) -> Vec<u8> {
     let image = RgbImage::from_pixel(width, height, image::Rgb(color));
     let mut out = Cursor::new(Vec::new());

@@ -46,7 +46,7 @@ fn contents(batch: &Batch) -> Contents {
     }
 }
 
-/// A dataset of small images of different colours with two captions each, in shards of these
+/// A dataset of small images of different colors with two captions each, in shards of these
 /// sizes below `folder`, read from there whenever one is used. Images for which `broken` says
 /// yes do not decode.
 fn shards(folder: &Path, sizes: &[usize], broken: impl Fn(usize) -> bool) -> Dataset {

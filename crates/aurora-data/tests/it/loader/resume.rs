@@ -188,8 +188,8 @@ fn other_concepts_are_another_dataset() {
         Dataset::new(samples, aurora_data::Decode::OnUse).unwrap()
     };
     let options = || LoaderOptions::training(1, 0);
-    let state = loader(&dataset("colour"), 2, options()).state(1);
-    assert_eq!(loader(&dataset("colour"), 2, options()).resume(&state).unwrap(), 1);
+    let state = loader(&dataset("color"), 2, options()).state(1);
+    assert_eq!(loader(&dataset("color"), 2, options()).resume(&state).unwrap(), 1);
     let error = loader(&dataset("shape"), 2, options()).resume(&state).unwrap_err();
     assert!(error.to_string().contains("contents of the dataset was"), "{error}");
 }

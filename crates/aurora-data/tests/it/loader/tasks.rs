@@ -171,7 +171,7 @@ fn questions() -> Dataset {
         (
             "a.json",
             json(
-                r#"{"question": "What colour?", "question_id": 7, "answers": ["red", "blue", "red", "red"]}"#,
+                r#"{"question": "What color?", "question_id": 7, "answers": ["red", "blue", "red", "red"]}"#,
             ),
         ),
         ("b.png", gray(20)),
@@ -193,7 +193,7 @@ fn questions_come_with_their_answers() {
     };
     let dataset = questions();
     let batch = loader(&dataset, 2, asked(Mode::Eval)).batch(0).unwrap();
-    assert_eq!(batch.texts, ["what colour?", "is it a dog?", "who?"]);
+    assert_eq!(batch.texts, ["what color?", "is it a dog?", "who?"]);
     assert_eq!(batch.images.dims(), [3, 3, 2, 2]);
     assert_eq!(batch.input_ids.dims(), batch.attention_mask.dims());
     let answers = batch.answers.unwrap();

@@ -1,4 +1,4 @@
-//! Layer normalisation on a GPU.
+//! Layer normalization on a GPU.
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CudaStorage, Result, Shape, Tensor};
@@ -24,7 +24,7 @@ fn plan(x: Operand<'_>, x_stride: usize, eps: f64) -> Result<LayerNormPlan> {
     Ok(LayerNormPlan { element, rows, columns, x_stride, eps: eps as f32 })
 }
 
-/// The normalised rows of x (.., d), and what the backward pass needs.
+/// The normalized rows of x (.., d), and what the backward pass needs.
 pub(crate) fn forward(
     [x, weight, bias]: [Operand<'_>; 3],
     eps: f64,

@@ -104,7 +104,7 @@ impl AdamWState {
         let launch = self.plan.step(work.at(&tensors), work.at(&blocks))?;
         // SAFETY: every tensor has the length that the plan was made for: parameters do not change
         // theirs, and a gradient has its parameter's. What is changed in place belongs to the
-        // optimiser and to the parameters that it was given to move.
+        // optimizer and to the parameters that it was given to move.
         unsafe { work.run(launch) }
     }
 }

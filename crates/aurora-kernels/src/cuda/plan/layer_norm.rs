@@ -13,7 +13,7 @@ const THREADS: u32 = 128;
 /// A warp takes a row.
 const ROWS_OF_BLOCK: usize = THREADS as usize / 32;
 
-/// Layer normalisation of rows.
+/// Layer normalization of rows.
 #[derive(Debug, Clone, Copy)]
 pub struct LayerNormPlan {
     /// Of all tensors but the mean and rstd, which are f32.
@@ -31,7 +31,7 @@ pub struct LayerNormPlan {
 /// Where the forward pass reads and writes; see `LayerNormForward` for the shapes.
 #[derive(Debug, Clone, Copy)]
 pub struct LayerNormForwardBuffers {
-    /// What is normalised.
+    /// What is normalized.
     pub x: DevicePointer,
     /// Added to x first, or null.
     pub residual: DevicePointer,
@@ -53,7 +53,7 @@ pub struct LayerNormForwardBuffers {
 /// the shapes.
 #[derive(Debug, Clone, Copy)]
 pub struct LayerNormBackwardBuffers {
-    /// What was normalised: x, or the sum that the forward pass wrote.
+    /// What was normalized: x, or the sum that the forward pass wrote.
     pub x: DevicePointer,
     /// Scale.
     pub weight: DevicePointer,

@@ -1,4 +1,4 @@
-//! Tiles of bf16 pairs: two neighbours in depth of one row, or one column, side by side in four bytes.
+//! Tiles of bf16 pairs: two neighbors in depth of one row, or one column, side by side in four bytes.
 
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;

@@ -12,7 +12,7 @@ pub struct Far {
     reserved: *mut c_void,
     pieces: usize,
     bytes: usize,
-    /// Bytes between the beginnings of neighbours.
+    /// Bytes between the beginnings of neighbors.
     pub distance: usize,
 }
 

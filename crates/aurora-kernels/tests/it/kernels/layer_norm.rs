@@ -1,4 +1,4 @@
-//! Layer normalisation against f64.
+//! Layer normalization against f64.
 
 use aurora_kernels::cuda::plan::{
     LayerNormBackwardBuffers, LayerNormForwardBuffers, LayerNormPlan,
@@ -16,7 +16,7 @@ use crate::kernels::support::{
 
 const EPS: f32 = 1e-6;
 
-/// y and the sum that was normalised, from rows of x `stride` apart.
+/// y and the sum that was normalized, from rows of x `stride` apart.
 fn reference(
     element: Element,
     [x, residual, weight, bias]: [&[f64]; 4],
@@ -211,18 +211,18 @@ fn backward_case(
 fn the_gradient_is_that_of_differences() {
     let columns = 7;
     let [x, weight, bias, dy] = [0, 1, 2, 3].map(|index| normal(Element::F32, index, columns));
-    let normalised = |x: &[f64], weight: &[f64], bias: &[f64]| -> (Vec<f64>, f64, f64) {
+    let normalized = |x: &[f64], weight: &[f64], bias: &[f64]| -> (Vec<f64>, f64, f64) {
         let mean = x.iter().sum::<f64>() / columns as f64;
         let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / columns as f64;
         let rstd = 1.0 / (variance + f64::from(EPS)).sqrt();
         let y = x.iter().zip(weight).zip(bias).map(|((x, w), b)| (x - mean) * rstd * w + b);
         (y.collect(), mean, rstd)
     };
-    let (_, mean, rstd) = normalised(&x, &weight, &bias);
+    let (_, mean, rstd) = normalized(&x, &weight, &bias);
     let [dx, dweight] = row_gradient(&x, &weight, &dy, mean, rstd);
-    assert_gradient("dx", |x| weighed(&normalised(x, &weight, &bias).0, &dy), &x, &dx);
-    assert_gradient("dweight", |w| weighed(&normalised(&x, w, &bias).0, &dy), &weight, &dweight);
-    assert_gradient("dbias", |b| weighed(&normalised(&x, &weight, b).0, &dy), &bias, &dy);
+    assert_gradient("dx", |x| weighed(&normalized(x, &weight, &bias).0, &dy), &x, &dx);
+    assert_gradient("dweight", |w| weighed(&normalized(&x, w, &bias).0, &dy), &weight, &dweight);
+    assert_gradient("dbias", |b| weighed(&normalized(&x, &weight, b).0, &dy), &bias, &dy);
 }
 
 #[test]

@@ -168,7 +168,7 @@ pub fn assert_close(
     }
 }
 
-/// Half the distance between neighbours around one: how far rounding may move a number, relative to it.
+/// Half the distance between neighbors around one: how far rounding may move a number, relative to it.
 pub fn unit(element: Element) -> f64 {
     match element {
         Element::F32 => 2f64.powi(-24),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Id, Pickle, PickleError, Storage, StridedTensor, Value};
 
-/// Most instructions that are followed. A state dict takes some forty for a tensor, an optimiser's state thrice that; each
+/// Most instructions that are followed. A state dict takes some forty for a tensor, an optimizer's state thrice that; each
 /// instruction may take a hundred bytes of memory.
 const MOST_INSTRUCTIONS: usize = 1 << 21;
 

@@ -1,5 +1,5 @@
 //! Retrieval of images and of clips in variant reference: forward pass, both losses, every gradient, queues, six
-//! optimiser steps, two-stage evaluation.
+//! optimizer steps, two-stage evaluation.
 
 use super::support::reference::{Setting, config, split, variables};
 use super::support::{Fixture, assert_close, assert_gradient, integers, part, read, scalar};

@@ -19,7 +19,7 @@ const MANIFEST: &str = "crates/aurora-data/assets/manifest.tsv";
 /// The manifest's columns. One row says where one image of one shard comes from.
 const COLUMNS: [&str; 7] = ["shard", "key", "package", "version", "file", "licence", "sha256"];
 
-/// Licences whose images may be committed: redistribution is free, and naming the source, which
+/// Licenses whose images may be committed: redistribution is free, and naming the source, which
 /// the manifest does, is all they ask.
 const ALLOWED: [&str; 4] = ["public domain", "CC0-1.0", "Apache-2.0", "MIT"];
 
@@ -39,9 +39,9 @@ pub fn embedded_data_stays_small(tree: &Tree) -> Vec<Finding> {
     over.collect()
 }
 
-/// Every image in a shard has one row with its hash and an allowed licence, and every row its
+/// Every image in a shard has one row with its hash and an allowed license, and every row its
 /// image.
-pub fn every_image_has_a_licence(tree: &Tree) -> Vec<Finding> {
+pub fn every_image_has_a_license(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut images = BTreeMap::new();
     let inside = format!("{ASSETS}/");
@@ -55,7 +55,7 @@ pub fn every_image_has_a_licence(tree: &Tree) -> Vec<Finding> {
             Err(error) => {
                 let message =
                     format!("cannot read the shard: {error:#}; rebuild it with `cargo xtask pack`");
-                findings.push(Finding::error("licence", &file.path, 0, message));
+                findings.push(Finding::error("license", &file.path, 0, message));
             }
         }
     }
@@ -65,7 +65,7 @@ pub fn every_image_has_a_licence(tree: &Tree) -> Vec<Finding> {
                 "missing, and {} images stand beside it; `cargo xtask pack` writes it",
                 images.len()
             );
-            findings.push(Finding::error("licence", MANIFEST, 0, message));
+            findings.push(Finding::error("license", MANIFEST, 0, message));
         }
         return findings;
     };
@@ -85,7 +85,7 @@ fn check_rows(
     findings: &mut Vec<Finding>,
 ) {
     let mut error = |line: usize, message: String| {
-        findings.push(Finding::error("licence", MANIFEST, line, message))
+        findings.push(Finding::error("license", MANIFEST, line, message))
     };
     let mut lines = manifest.lines().enumerate().map(|(index, line)| (index + 1, line));
     if lines.next().is_none_or(|(_, header)| header.split('\t').ne(COLUMNS)) {
@@ -97,7 +97,7 @@ fn check_rows(
     }
     for (line, row) in lines {
         let cells: Vec<&str> = row.split('\t').collect();
-        let Ok([shard, key, _, _, _, licence, sha256]) = <[&str; 7]>::try_from(cells.as_slice())
+        let Ok([shard, key, _, _, _, license, sha256]) = <[&str; 7]>::try_from(cells.as_slice())
         else {
             error(line, format!("{} cells where {} are wanted", cells.len(), COLUMNS.len()));
             continue;
@@ -105,12 +105,12 @@ fn check_rows(
         if let Some(empty) = cells.iter().position(|cell| cell.trim().is_empty()) {
             error(line, format!("the cell `{}` is empty", COLUMNS[empty]));
         }
-        if !ALLOWED.contains(&licence) {
+        if !ALLOWED.contains(&license) {
             let allowed = ALLOWED.join(", ");
             error(
                 line,
                 format!(
-                    "{shard}: {key} stands under `{licence}`; leave the image out \
+                    "{shard}: {key} stands under `{license}`; leave the image out \
                     (allowed: {allowed})"
                 ),
             );
@@ -131,7 +131,7 @@ fn check_rows(
         error(
             0,
             format!(
-                "{shard}: {key} has no row; give its source and licence, or leave the image out"
+                "{shard}: {key} has no row; give its source and license, or leave the image out"
             ),
         );
     }
