@@ -69,7 +69,7 @@ fn a_merged_model_answers_as_the_adapted_one() {
 }
 
 #[test]
-fn flavour_released_keeps_its_gates_beside() {
+fn variant_released_keeps_its_gates_beside() {
     let backbone = backbone();
     let adapter_config = AdapterConfig::new(AdapterKind::Tucker, Variant::Reference, 4);
     let tuned = moved(&backbone, adapter_config, 0.1);
