@@ -29,7 +29,7 @@ fn tables<C: RunConfig>(out: &mut String, title: &str) {
             Value::Float(x) if *x != 0.0 && x.abs() < 1e-3 => format!("{x:e}"),
             other => other.to_string(),
         };
-        let cells = [field.kind.describe(), format!("`{default}`"), field.meaning.to_owned()];
+        let cells = [field.value_type.describe(), format!("`{default}`"), field.doc.to_owned()];
         let [kind, default, meaning] = cells.map(|cell| cell.replace('|', "\\|"));
         let _ = writeln!(out, "| `{}` | {kind} | {default} | {meaning} |", field.key);
     }
