@@ -46,7 +46,7 @@ pub enum AdapterKind {
     Norms,
     /// Biases of the backbone, those of the heads too.
     Biases,
-    /// Heads alone, no weight delta: the linear-probe baseline.
+    /// Heads alone, no weight delta: the baseline every adapter has to beat.
     Heads,
     /// Full fine-tuning: every weight of the backbone.
     Full,
