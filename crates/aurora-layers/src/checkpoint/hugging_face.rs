@@ -132,7 +132,7 @@ fn architecture(folder: &Folder, text: &Text) -> std::result::Result<Architectur
     }
 }
 
-/// Id of [ENC] in published vocabularies, whose last tokens are [DEC] and [ENC], in this order.
+/// Id of `[ENC]` in published vocabularies, whose last tokens are `[DEC]` and `[ENC]`, in this order.
 fn last_token(vocab_size: usize) -> u32 {
     vocab_size.saturating_sub(1) as u32
 }
