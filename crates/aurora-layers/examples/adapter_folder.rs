@@ -1,4 +1,4 @@
-//! Put an adapter on a backbone, save it, load it again, and see it refuse another backbone.
+//! Adapter folder: save an adapter, load it again, and see it refuse another backbone.
 
 #![allow(clippy::print_stdout)] // an example shows what it did
 

@@ -1,30 +1,30 @@
-//! How much memory the graph of a training step takes, counted from shapes.
+//! Activation memory of a training step, counted from shapes.
 
 use crate::{AdapterConfig, AdapterKind, BlipConfig, Result};
 
 /// Bytes of an f32.
 const VALUE: u64 = 4;
 
-/// What one step of retrieval looks at.
+/// Batch shape of one retrieval training step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchShape {
-    /// Images, or frames of all clips.
+    /// Number of images, or of frames over all clips.
     pub images: usize,
-    /// Texts that are read alone.
+    /// Number of texts encoded alone.
     pub texts: usize,
-    /// Tokens of a text, padding included.
+    /// Tokens per text, padding included.
     pub length: usize,
-    /// Texts that are read looking at an image.
+    /// Number of image-text pairs in the fusion encoder.
     pub pairs: usize,
 }
 
 impl BatchShape {
-    /// Bytes that the graph of a step keeps with [`crate::GradientCheckpointing::None`], from above: outputs of all operations
-    /// as if no text were shorter than the longest, and the merged weight of every map that `adapter_config` adds a delta to.
-    /// Zero where nothing below the heads is trained.
+    /// Upper bound, in bytes, on the graph of a step with [`crate::GradientCheckpointing::None`]: the outputs of all
+    /// operations, every text counted at full length, and the merged weight of every site that `adapter_config` adds a
+    /// delta to. Zero where nothing below the heads is trained.
     ///
     /// # Errors
-    /// Targets that fit nothing.
+    /// Targets that match nothing.
     pub fn graph_bytes(&self, config: &BlipConfig, adapter_config: &AdapterConfig) -> Result<u64> {
         if adapter_config.is_heads_alone() {
             return Ok(0);
@@ -33,13 +33,14 @@ impl BatchShape {
         let count = |tokens: usize, layers: usize, each: usize| {
             [tokens, layers, each].iter().map(|&factor| factor as u64).product::<u64>()
         };
-        // Of a vision block: two norms (2), queries, keys and values (3), attention, projection and sum (3), the MLP's
-        // output and sum (2); expansion and GELU.
+        // Vision block: two norms (2), queries, keys and values (3), attention, projection and residual sum (3), the
+        // MLP's output and residual sum (2), each of the hidden size; fc1 and GELU, each of the intermediate size.
         let block = 10 * vision.hidden_size + 2 * vision.intermediate_size;
-        // Of a text alone: queries, keys and values, packed and spread (6), attention, spread and packed (2), output,
-        // sum and norm (3); the same three of the MLP; expansion and GELU.
+        // Text layer alone: queries, keys and values, unpadded and scattered (6), attention, scattered and unpadded
+        // (2), output, residual sum and norm (3); the same three of the MLP; fc1 and GELU.
         let alone = 14 * text.hidden_size + 2 * text.intermediate_size;
-        // Cross-attention: queries (2), attention (2), output, sum and norm (3). A gate: two branches of two, two sums.
+        // Cross-attention: queries (2), attention (2), output, residual sum and norm (3). Gate: two branches of two,
+        // two sums.
         let fused = alone + (if adapter_config.gated_query { 13 } else { 7 }) * text.hidden_size;
         let image_tokens = self.images * vision.tokens();
         let states = count(image_tokens, vision.num_hidden_layers, block)
@@ -63,7 +64,7 @@ mod tests {
     use candle_core::{DType, Device, Tensor};
     use std::collections::BTreeMap;
 
-    /// Bytes of everything that the graph of a tensor holds on to, each piece of memory once.
+    /// Bytes that the graph of a tensor holds, each storage counted once.
     fn held(loss: &Tensor) -> u64 {
         let mut sizes = BTreeMap::new();
         for node in loss.sorted_nodes().into_iter().filter(|node| !node.is_variable()) {
@@ -83,7 +84,7 @@ mod tests {
         let states = blip.encode_image(&images, bound).unwrap();
         let text = |rows: usize| {
             let ids = Tensor::zeros((rows, work.length), DType::U32, device).unwrap();
-            // The last word of the first text is missing, so that texts are packed.
+            // The last token of the first text is missing, so that texts are unpadded.
             let mask = (0..rows * work.length).map(|at| f32::from(at + 1 != work.length));
             let mask: Vec<f32> = mask.collect();
             (ids, Tensor::from_vec(mask, (rows, work.length), device).unwrap())
@@ -98,7 +99,7 @@ mod tests {
         ((&sums[0] + &sums[1]).unwrap() + &sums[2]).unwrap()
     }
 
-    /// The formula against the graph itself; with gradient checkpointing the graph is small.
+    /// The bound holds against the graph itself; with gradient checkpointing the graph is small.
     #[test]
     fn is_what_the_graph_holds() {
         let mut config = crate::config::tests::tiny();
@@ -126,7 +127,7 @@ mod tests {
         }
     }
 
-    /// BLIP-base, by hand: 18 * 768 values a token and vision block.
+    /// BLIP-base, by hand: 18 * 768 values per token and vision block.
     #[test]
     fn of_blip_base() {
         let mut config = blip_base();

@@ -1,4 +1,4 @@
-//! Everything that tuning adds to a frozen backbone: adapter factors, gates, context, and the heads it trains.
+//! Adapted parameters: adapter factors, gates, context and the trained heads, kept apart from the frozen backbone.
 
 use crate::adapter::{Lora, Vera, init_tensors};
 use crate::adapter_config::{HEADS, Variant};
@@ -11,33 +11,33 @@ use serde::{Deserialize, Serialize};
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-/// What a tuned tensor is, which decides its learning rate and whether it learns at all.
+/// Parameter group of a tuned tensor: it decides the learning rate, and whether the tensor is trained at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ParamGroup {
-    /// A factor of the weight deltas.
+    /// Factors of the weight deltas.
     Factor,
-    /// Gated query transformation or the context's gate.
+    /// Gated query transformation, and the gate of the context.
     Gate,
-    /// A head of the backbone.
+    /// Heads of the backbone.
     Head,
-    /// A tensor of the backbone below the heads.
+    /// Tensors of the backbone below the heads.
     Backbone,
-    /// Kept with the adapter, never trained.
+    /// Buffers: saved with the adapter, never trained.
     Buffer,
 }
 
-/// The tensors of a tuning by name, with the specification that says how they are used.
+/// Tensors of an adapter by name, with the configuration that says how they are used.
 #[derive(Debug, Clone)]
 pub struct AdaptedParams {
-    /// What the tensors are for.
+    /// Configuration of the adapter.
     pub adapter_config: AdapterConfig,
     /// Factors, gates, context and heads.
     pub tensors: Tensors,
 }
 
 impl AdaptedParams {
-    /// The start of a tuning: factors by their rules, heads as the backbone has them. In variant paper the tuned
+    /// Initial parameters: factors by their initialization, heads as in the backbone. In variant paper the adapted
     /// model equals the backbone to the bit.
     pub fn init(
         adapter_config: AdapterConfig,
@@ -61,7 +61,7 @@ impl AdaptedParams {
         Ok(Self { adapter_config, tensors })
     }
 
-    /// Tensors that came from elsewhere, checked strictly against what the specification wants.
+    /// Parameters from given tensors, checked strictly against the names and shapes of the configuration.
     pub fn from_tensors(
         adapter_config: AdapterConfig,
         config: &BlipConfig,
@@ -72,7 +72,7 @@ impl AdaptedParams {
         Ok(Self { adapter_config, tensors })
     }
 
-    /// What the tensor of this name is.
+    /// Parameter group of the tensor with this name.
     pub fn param_group(name: &str) -> ParamGroup {
         if name == context::BANK || Vera::shared(name) || Lora::is_init(name) {
             ParamGroup::Buffer
@@ -87,7 +87,7 @@ impl AdaptedParams {
         }
     }
 
-    /// The backbone's own tensors below the heads that are part of this tuning.
+    /// Tensors of the backbone below the heads that this adapter trains.
     fn of_backbone<'a>(&'a self, blip: &'a Blip) -> impl Iterator<Item = (&'a String, &'a Tensor)> {
         let own = |name: &str| Self::param_group(name) == ParamGroup::Backbone;
         self.tensors
@@ -95,8 +95,8 @@ impl AdaptedParams {
             .filter(move |(name, _)| own(name) && blip.tensors().contains_key(name.as_str()))
     }
 
-    /// The model these tensors are for: the `frozen` one, shared, or one that differs from it in those tensors of the
-    /// backbone which this tuning has of its own, and shares all others.
+    /// Model for these parameters: `frozen` itself, shared, or a model with this adapter's own backbone tensors in
+    /// place of the frozen ones, all others shared.
     pub fn model(&self, frozen: &Arc<Blip>) -> Result<Arc<Blip>> {
         let mut own = self.of_backbone(frozen).peekable();
         if own.peek().is_none() {
@@ -107,9 +107,9 @@ impl AdaptedParams {
         Ok(Arc::new(Blip::new(frozen.config(), &tensors)?))
     }
 
-    /// The model's view of these tensors as they are now: form it once per step, share it between all passes.
+    /// Binds the parameters, as they are now, to the model: once per step, shared by all passes.
     ///
-    /// `rank_mask` (rank), when given, scales the rank components: dropout of components, one draw a step.
+    /// `rank_mask` (rank) scales the rank components: dropout of components, one draw per step.
     pub fn bind(&self, blip: &Blip, rank_mask: Option<&Tensor>) -> Result<BoundModel> {
         let mut bound = blip.bind_frozen()?;
         bound.heads = self.heads(blip)?;
@@ -144,7 +144,7 @@ impl AdaptedParams {
         Ok(bound)
     }
 
-    /// The model's heads, if it has any, with those of this tuning in place of its own.
+    /// Heads of the model, if it has any, with those of this adapter in place of its own.
     fn heads(&self, blip: &Blip) -> Result<Option<Heads>> {
         let mut tensors = Tensors::new();
         for (name, _) in crate::heads::param_shapes(blip.config()) {
@@ -154,7 +154,7 @@ impl AdaptedParams {
         Heads::new(blip.config(), &tensors)
     }
 
-    /// The same tuning over variables: everything but buffers is copied into a variable of its own, to be trained.
+    /// Trainable parameters: every tensor but buffers is copied into a variable of its own.
     pub fn into_variables(self) -> Result<(Self, Vec<(String, Var)>)> {
         let mut variables = Vec::new();
         let mut tensors = Tensors::new();
@@ -171,7 +171,7 @@ impl AdaptedParams {
         Ok((Self { adapter_config: self.adapter_config, tensors }, variables))
     }
 
-    /// The tensors as they are now, in memory of their own, without graph: a checkpoint.
+    /// Snapshot of the parameters: a copy in memory of its own, without graph.
     pub fn snapshot(&self) -> Result<Self> {
         let copied =
             self.tensors.iter().map(|(name, tensor)| Ok((name.clone(), tensor.detach().copy()?)));
@@ -181,7 +181,7 @@ impl AdaptedParams {
         })
     }
 
-    /// The same tensors without graph, their memory shared: for passes that nobody differentiates.
+    /// Parameters without graph, memory shared: for passes without gradient.
     pub fn detached(&self) -> Self {
         Self {
             adapter_config: self.adapter_config.clone(),
@@ -189,8 +189,8 @@ impl AdaptedParams {
         }
     }
 
-    /// The context bank after a training step has seen these text `[CLS]` vectors (texts, width); nothing where there
-    /// is no bank. The new bank is a new tensor under the same name.
+    /// Updates the context bank with the text `[CLS]` vectors (texts, width) of a training step; without a bank it does
+    /// nothing. The new bank is a new tensor under the same name.
     pub fn update_context_bank(&mut self, text_cls: &Tensor) -> Result<()> {
         if let Some(bank) = self.tensors.get_mut(context::BANK) {
             *bank = context::update(bank, text_cls)?;
@@ -198,8 +198,8 @@ impl AdaptedParams {
         Ok(())
     }
 
-    /// Mean over the sites of |dW| / |W| (Frobenius): how far the tuning has moved the maps it may move. 0 where no
-    /// weight of a site is tuned.
+    /// Mean over the sites of |dW| / |W| (Frobenius norms): how far the adapter has moved its weights. 0 where no
+    /// site's weight is tuned.
     pub fn mean_relative_delta(&self, blip: &Blip, backbone: &Tensors) -> Result<f64> {
         let norm = |tensor: &Tensor| -> Result<f64> {
             let squares = tensor.detach().sqr()?.sum_all()?.to_dtype(candle_core::DType::F64)?;

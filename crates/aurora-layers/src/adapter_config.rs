@@ -1,4 +1,4 @@
-//! What a tuning consists of: its kind, where it is put, and what stands beside it.
+//! Adapter configuration: kind, target modules, gates, context and modules to save.
 
 use crate::adapter::{
     Adapter, Bottleneck, Cp, Dora, Ia3, Init, Lora, MlpLayout, ParamSpec, TensorTrain, Tucker, Vera,
@@ -11,48 +11,49 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// Which reading of the method: they differ in the delta, the gate and the context (see `docs/architecture.md`).
+/// Variant of the method; variants differ in the delta, the gate and the context (see `docs/architecture.md`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Variant {
-    /// The paper's method: zero-initialized gates, context for every pair in training and evaluation.
+    /// The paper's method (Wang et al. 2023, arXiv:2305.08381): zero-initialized gates, context for every pair in
+    /// training and evaluation.
     Paper,
-    /// The arithmetic of the reference code.
+    /// The arithmetic of the reference PyTorch code.
     Reference,
 }
 
-/// What is trained.
+/// Adapter kind: which parameters are added or trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AdapterKind {
-    /// CP factors on every site.
+    /// CP decomposition shared by all sites.
     Cp,
-    /// Tucker factors on every site.
+    /// Tucker decomposition shared by all sites.
     Tucker,
-    /// A small core for each slice between two shared factors.
+    /// Tensor train: a small core per slice between two shared factors.
     TensorTrain,
-    /// Two factors for each site.
+    /// LoRA: two factors per site.
     Lora,
-    /// Two factors for each site, and the length of each row of its weight.
+    /// DoRA: a LoRA per site, and the norm of each row of its weight.
     Dora,
-    /// Two vectors for each site around shared random matrices.
+    /// VeRA: two vectors per site around shared random matrices.
     Vera,
-    /// A factor on each output of a site.
+    /// IA3: a scale on each output of a site.
     Ia3,
-    /// A narrow map beside the MLP of each block.
+    /// Bottleneck adapter parallel to the MLP of each block.
     Bottleneck,
-    /// The layer norms of the backbone.
+    /// Layer norms of the backbone.
     Norms,
-    /// The biases of the backbone, those of the heads too.
+    /// Biases of the backbone, those of the heads too.
     Biases,
-    /// The heads alone, no weight delta: the baseline every adapter has to beat.
+    /// Heads alone, no weight delta: the baseline every adapter has to beat.
     Heads,
-    /// Every weight of the backbone: the other end of the scale.
+    /// Full fine-tuning: every weight of the backbone.
     Full,
 }
 
 impl AdapterKind {
-    /// Every kind.
+    /// All kinds.
     pub const ALL: [Self; 12] = [
         Self::Cp,
         Self::Tucker,
@@ -68,7 +69,7 @@ impl AdapterKind {
         Self::Full,
     ];
 
-    /// Their names in configurations and adapter folders, in the same order.
+    /// Names of all kinds in configurations and adapter folders, in the order of [`Self::ALL`].
     pub const NAMES: [&str; 12] = [
         "cp",
         "tucker",
@@ -84,20 +85,20 @@ impl AdapterKind {
         "full",
     ];
 
-    /// Its name in configurations and adapter folders.
+    /// Name in configurations and adapter folders.
     pub fn name(self) -> &'static str {
         Self::NAMES[self as usize]
     }
 }
 
-/// How the factors of a LoRA are initialized.
+/// Initialization of LoRA's factors.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LoraInit {
-    /// A at random, B zero.
+    /// A random, B zero.
     #[default]
     Zero,
-    /// Both from the largest singular values of the frozen weight (PiSSA).
+    /// PiSSA: both from the largest singular values of the frozen weight (Meng et al. 2024, arXiv:2404.02948).
     Pissa,
 }
 
@@ -107,50 +108,50 @@ impl LoraInit {
     }
 }
 
-/// What a tuning adds and trains; stands in `adapter_config.json`.
+/// Adapter configuration, as written in `adapter_config.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AdapterConfig {
-    /// The kind of weight delta.
+    /// Adapter kind.
     #[serde(rename = "adapter_type")]
     pub kind: AdapterKind,
-    /// The reading of the method.
+    /// Variant of the method.
     pub variant: Variant,
-    /// Rank of the factors, width of a bottleneck; of no meaning for kinds without.
+    /// Rank of the factors, or width of a bottleneck; unused by kinds without either.
     pub rank: usize,
-    /// Strength of LoRA and DoRA; the rank where nothing is said, which makes its scale 1.
+    /// Alpha of LoRA and DoRA; absent means the rank, which makes the scale 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alpha: Option<f64>,
-    /// That strength over the root of the rank instead of the rank.
+    /// rsLoRA: scale `alpha / sqrt(rank)` instead of `alpha / rank` (Kalajdzievski 2023, arXiv:2312.03732).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub use_rslora: bool,
-    /// How LoRA's factors are initialized.
+    /// Initialization of LoRA's factors.
     #[serde(default, skip_serializing_if = "LoraInit::is_zero")]
     pub init: LoraInit,
-    /// On which maps the adapter is put; of `norms`, `biases` and `full`, which modules are trained.
+    /// Target modules: the sites with a delta; for `norms`, `biases` and `full` the trained modules.
     #[serde(default, skip_serializing_if = "TargetModules::is_all")]
     pub targets: TargetModules,
     /// Gated query transformation in the fusion layers.
     pub gated_query: bool,
-    /// Informative context enhancement: slots of the bank of text vectors (variant reference: any but 0 turns it on); of
-    /// no meaning for models that match no pairs.
+    /// Informative context enhancement: slots of the bank of text vectors (variant reference: any but 0 turns it on);
+    /// unused by models without a matching head.
     pub context_slots: usize,
     /// Frame-aware attention: each text weighs the frames of a clip (variant reference: in training only).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub frame_aware: bool,
-    /// Heads, and paths of further modules of the backbone, that are trained and saved with the adapter.
+    /// Heads and further modules of the backbone, by path, that are trained and saved with the adapter.
     pub modules_to_save: Vec<String>,
 }
 
-/// The heads of a retrieval model.
+/// Heads of a retrieval model.
 pub const HEADS: [&str; 3] = ["vision_proj", "text_proj", "itm_head"];
 
-/// Path of the module a tensor of the backbone belongs to.
+/// Path of the module that a tensor of the backbone belongs to.
 fn module(name: &str) -> &str {
     name.strip_suffix(".weight").or(name.strip_suffix(".bias")).unwrap_or(name)
 }
 
 impl AdapterConfig {
-    /// The defaults of a kind: variant paper trains all heads, reference only those the reference code trains.
+    /// Default configuration of a kind: variant paper trains all heads, reference only those the reference code trains.
     pub fn new(kind: AdapterKind, variant: Variant, rank: usize) -> Self {
         let adapts = matches!(kind, AdapterKind::Cp | AdapterKind::Tucker);
         let modules = match variant {
@@ -172,7 +173,7 @@ impl AdapterConfig {
         }
     }
 
-    /// The rule of what is added to frozen maps, if this kind adds anything.
+    /// Adapter rule of this kind; none for kinds that add nothing to the frozen layers.
     pub fn adapter(&self) -> Option<Box<dyn Adapter>> {
         let rank = self.rank;
         let mlp_layout = match self.variant {
@@ -200,7 +201,7 @@ impl AdapterConfig {
         })
     }
 
-    /// Whether tensors of the backbone's own are trained by this kind, and whether the one of this name may be.
+    /// True if this kind trains the backbone tensor of this name, targets aside.
     fn trains(&self, name: &str) -> bool {
         match self.kind {
             AdapterKind::Full => true,
@@ -210,14 +211,14 @@ impl AdapterConfig {
         }
     }
 
-    /// Whether nothing but heads is trained: all states below them are the backbone's.
+    /// True if only heads are trained, so that all states below them are the backbone's.
     pub fn is_heads_alone(&self) -> bool {
         let head = |module: &String| HEADS.contains(&module.as_str());
         self.kind == AdapterKind::Heads && self.modules_to_save.iter().all(head)
     }
 
-    /// What is tuned of a backbone of these sizes, and what its targets leave out: a dry run. Paths are those of sites;
-    /// for kinds that train the backbone's own tensors, those of modules.
+    /// Dry run of the targets on a backbone of these sizes: the selected and the skipped paths. They are paths of
+    /// sites; for kinds that train the backbone's own tensors, of modules.
     ///
     /// # Errors
     /// As [`TargetModules::select_paths`]; targets of a kind that has none.
@@ -235,7 +236,7 @@ impl AdapterConfig {
         self.targets.select_paths(modules)
     }
 
-    /// The sites the adapter is put on; none without one.
+    /// Sites with a delta; none for kinds without an adapter rule.
     pub(crate) fn sites(&self, config: &BlipConfig) -> Result<Vec<Site>> {
         match self.adapter() {
             None => Ok(Vec::new()),
@@ -243,12 +244,12 @@ impl AdapterConfig {
         }
     }
 
-    /// Whether there is a context: it enhances what the matching head reads, which retrieval alone has.
+    /// True if there is a context: it feeds the matching head, which only retrieval models have.
     pub(crate) fn has_context(&self, config: &BlipConfig) -> bool {
         self.context_slots > 0 && config.architecture == Architecture::Retrieval
     }
 
-    /// Every tensor that gates and context add to a backbone of these sizes.
+    /// Specs of the gates' and the context's tensors on a backbone of these sizes.
     pub(crate) fn gate_and_context_specs(&self, config: &BlipConfig) -> Vec<ParamSpec> {
         let mut specs = Vec::new();
         let width = config.text.hidden_size;
@@ -279,10 +280,10 @@ impl AdapterConfig {
         specs
     }
 
-    /// Names and shapes of every tensor an adapter of this specification has on a backbone of these sizes.
+    /// Names and shapes of all tensors of this adapter on a backbone of these sizes.
     ///
     /// # Errors
-    /// A specification that contradicts itself; targets or modules that match nothing.
+    /// A configuration that contradicts itself; targets or modules that match nothing.
     pub fn param_shapes(&self, config: &BlipConfig) -> Result<Vec<(String, candle_core::Shape)>> {
         self.check()?;
         let mut specs = match self.adapter() {
@@ -295,7 +296,7 @@ impl AdapterConfig {
         Ok(shapes)
     }
 
-    /// Whether the rank means something to this kind.
+    /// True if this kind uses the rank.
     pub fn is_ranked(&self) -> bool {
         self.adapter().is_some() && self.kind != AdapterKind::Ia3
     }
@@ -311,7 +312,7 @@ impl AdapterConfig {
         Ok(())
     }
 
-    /// Names and shapes of the backbone's own tensors that are trained: by the kind, and by modules_to_save.
+    /// Names and shapes of the backbone tensors that are trained, by the kind or by `modules_to_save`.
     fn backbone_param_shapes(
         &self,
         config: &BlipConfig,
@@ -321,7 +322,7 @@ impl AdapterConfig {
             Some(_) => BTreeSet::new(),
         };
         let all = Blip::param_shapes(config);
-        // A head is no mistake where a model has none: only retrieval has heads.
+        // A head in modules_to_save is no error for a model without heads: only retrieval has them.
         let further = |saved: &&String| !HEADS.contains(&saved.as_str());
         for saved in self.modules_to_save.iter().filter(further) {
             if !all.iter().any(|(name, _)| below(name, saved)) {

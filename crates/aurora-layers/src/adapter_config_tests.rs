@@ -1,10 +1,10 @@
-//! What each kind trains, and what a specification refuses.
+//! Trained tensors of each kind, and configurations that are refused.
 
 use super::*;
 use crate::adapter::tests::{blip_base, vision_large};
 use crate::config::tests::tiny;
 
-/// Number of values a kind trains of a backbone, without heads unless they are the kind's own.
+/// Number of values a kind trains, heads excluded unless they are the kind's own.
 fn trained(kind: AdapterKind, config: &BlipConfig) -> usize {
     let adapter_config = AdapterConfig {
         modules_to_save: Vec::new(),
@@ -36,7 +36,7 @@ fn norms_and_biases_of_towers_of_different_width() {
     assert_eq!(trained(AdapterKind::Biases, &config), biases);
 }
 
-/// 360 slices in 168 sites, with 1024 and 768 wide inputs and outputs.
+/// 360 slices in 168 sites, with inputs and outputs of width 1024 and 768.
 #[test]
 fn factors_of_towers_of_different_width() {
     let config = vision_large();
@@ -110,7 +110,7 @@ fn pissa_is_a_start_of_lora() {
     assert!(message.contains("start = pissa: is a start of lora, not of dora"), "{message}");
 }
 
-/// Every kind on a model that answers: its decoder has sites of its own, and it has no heads.
+/// Every kind on a question answering model: its decoder has sites of its own, and it has no heads.
 #[test]
 fn every_kind_starts_on_a_decoder() {
     let config = crate::config::tests::tiny_with(crate::Architecture::QuestionAnswering);

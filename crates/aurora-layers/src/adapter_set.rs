@@ -1,16 +1,19 @@
-//! Several named adapters on one backbone.
+//! Adapter set: several named adapters on one backbone.
 
 use crate::tensors::check;
 use crate::{AdaptedParams, Blip, BoundModel, Error, Result};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Adapters by name over one frozen model, of which at most one is active. The model is shared: an adapter costs its
-/// own tensors.
+/// Named adapters over one frozen model, at most one of them active. The model is shared: an adapter costs its own
+/// tensors only.
 ///
 /// ```
-/// # fn example(backbone: &aurora_layers::Backbone, emoji: aurora_layers::AdaptedParams, photographs: aurora_layers::AdaptedParams)
-/// # -> aurora_layers::Result<()> {
+/// # fn example(
+/// #     backbone: &aurora_layers::Backbone,
+/// #     emoji: aurora_layers::AdaptedParams,
+/// #     photographs: aurora_layers::AdaptedParams,
+/// # ) -> aurora_layers::Result<()> {
 /// use aurora_layers::AdapterSet;
 /// use std::sync::Arc;
 ///
@@ -20,7 +23,7 @@ use std::sync::Arc;
 /// set.activate("emoji")?;
 /// let (blip, bound) = set.bind()?;
 /// # let _ = (blip, bound);
-/// set.disable(); // the backbone as it is
+/// set.disable(); // the frozen backbone
 /// # Ok(())
 /// # }
 /// ```
@@ -32,12 +35,12 @@ pub struct AdapterSet {
 }
 
 impl AdapterSet {
-    /// No adapters yet.
+    /// Empty set over a frozen model.
     pub fn new(frozen: Arc<Blip>) -> Self {
         Self { frozen, adapters: BTreeMap::new(), active: None }
     }
 
-    /// Take an adapter in under a name; it is not active yet.
+    /// Adds an adapter under a name, not yet active.
     ///
     /// # Errors
     /// A name that is taken; tensors that do not fit the model.
@@ -54,7 +57,7 @@ impl AdapterSet {
         Ok(())
     }
 
-    /// Give an adapter back. If it was active, none is active afterwards.
+    /// Removes an adapter and returns it. If it was active, none is active afterwards.
     ///
     /// # Errors
     /// A name that no adapter has.
@@ -64,7 +67,7 @@ impl AdapterSet {
         Ok(tuned)
     }
 
-    /// Make an adapter the active one, in place of the one that is.
+    /// Activates an adapter in place of the active one.
     ///
     /// # Errors
     /// A name that no adapter has.
@@ -74,7 +77,7 @@ impl AdapterSet {
         Ok(())
     }
 
-    /// Make no adapter active: the backbone as it is.
+    /// Deactivates the active adapter: the model is the frozen backbone.
     pub fn disable(&mut self) {
         self.active = None;
     }
@@ -84,12 +87,12 @@ impl AdapterSet {
         self.active.as_deref()
     }
 
-    /// Names of all adapters, in order.
+    /// Names of all adapters, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.adapters.keys().map(String::as_str)
     }
 
-    /// The adapter of a name.
+    /// Adapter of this name.
     ///
     /// # Errors
     /// A name that no adapter has.
@@ -97,10 +100,10 @@ impl AdapterSet {
         self.adapters.get(name).ok_or_else(|| self.error(name, "is no adapter"))
     }
 
-    /// The model with the active adapter, and the view to call it with: form it once, use it for many passes.
+    /// Model and bound parameters of the active adapter: bind once, use for many passes.
     ///
     /// # Errors
-    /// What candle reports.
+    /// Errors of candle.
     pub fn bind(&self) -> Result<(Arc<Blip>, BoundModel)> {
         let Some(name) = &self.active else {
             return Ok((self.frozen.clone(), self.frozen.bind_frozen()?));

@@ -1,4 +1,4 @@
-//! A backbone folder as transformers has it: `config.json`, `model.safetensors`, and beside them a vocabulary.
+//! Backbone folder in the layout of transformers: `config.json`, `model.safetensors`, and beside them a vocabulary.
 
 use crate::checkpoint::Checkpoint;
 use crate::decoder::Decoder;
@@ -9,20 +9,20 @@ use aurora_kernels::random::Stream;
 use candle_core::{DType, Device, Tensor};
 use std::path::Path;
 
-/// The frozen weights of a BLIP model and their sizes.
+/// Backbone: the frozen weights of a BLIP model and its configuration.
 #[derive(Debug, Clone)]
 pub struct Backbone {
-    /// The sizes.
+    /// Configuration of the model.
     pub config: BlipConfig,
-    /// The tensors under their original BLIP names, f32.
+    /// Tensors under their original BLIP names, f32.
     pub tensors: Tensors,
 }
 
 impl Backbone {
-    /// Read a backbone folder. Weights stored as f16 or bf16 take the memory of f32 once read.
+    /// Reads a backbone folder. Weights stored as f16 or bf16 become f32.
     ///
     /// # Errors
-    /// Names the file that is missing, cut or contradicts the configuration.
+    /// A file that is missing, truncated or contradicts the configuration, by name.
     pub fn read(folder: &Path, device: &Device) -> Result<Self> {
         let config = folder.join("config.json");
         let text = std::fs::read_to_string(&config).map_err(|source| Error::File {
@@ -35,7 +35,7 @@ impl Backbone {
         Ok(weights.backbone(&config, device)?.0)
     }
 
-    /// The same from memory; `path` only names the source in errors.
+    /// Backbone from bytes in memory; `path` only names the source in errors.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -45,8 +45,8 @@ impl Backbone {
         Ok(weights.backbone(&config, device)?.0)
     }
 
-    /// A backbone with random weights, as pretraining starts from: truncation-free BERT and ViT initialization
-    /// (normal 0.02, norms one, biases zero).
+    /// Random backbone, as pretraining starts from: initialization of BERT and ViT without truncation (normal 0.02,
+    /// norms one, biases zero).
     pub fn random(config: BlipConfig, seed: u64, device: &Device) -> Result<Self> {
         config.check()?;
         let mut tensors = Tensors::new();
@@ -63,11 +63,11 @@ impl Backbone {
         Ok(Self { config, tensors })
     }
 
-    /// A model for question answering whose decoder starts from the text encoder of this one, made for retrieval, and
-    /// has learned nothing yet; the heads of retrieval are gone. The same backbone always gives the same model.
+    /// Question answering model whose untrained decoder is initialized from the text encoder of this retrieval model;
+    /// the heads of retrieval are dropped. Deterministic.
     ///
     /// # Errors
-    /// A backbone of another architecture, tokens outside of its vocabulary.
+    /// A backbone of another architecture; tokens outside of its vocabulary.
     pub fn init_decoder_from_encoder(self, tokens: DecoderTokens) -> Result<Self> {
         let Self { mut config, mut tensors } = self;
         if config.architecture != Architecture::Retrieval {
@@ -82,22 +82,22 @@ impl Backbone {
         Ok(Self { config, tensors })
     }
 
-    /// The model over these tensors.
+    /// Model over these tensors.
     pub fn model(&self) -> Result<Blip> {
         Blip::new(&self.config, &self.tensors)
     }
 
-    /// Where the weights are.
+    /// Device of the weights.
     pub fn device(&self) -> Device {
         self.tensors.values().next().map_or(Device::Cpu, |tensor| tensor.device().clone())
     }
 
-    /// Number of values.
+    /// Number of parameters.
     pub fn parameters(&self) -> usize {
         self.tensors.values().map(|tensor| tensor.elem_count()).sum()
     }
 
-    /// Identifies the weights, whatever type they are stored in.
+    /// Fingerprint of the weights, independent of the type they are stored in.
     pub fn fingerprint(&self) -> Result<String> {
         tensors::fingerprint(&self.tensors)
     }

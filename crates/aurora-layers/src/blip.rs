@@ -1,4 +1,5 @@
-//! BLIP: a vision tower, text towers and heads over frozen tensors, and the passes through them.
+//! BLIP (Li et al. 2022, arXiv:2201.12086): vision tower, text towers and heads over frozen tensors, and their forward
+//! passes.
 
 use crate::adapter::{LayerDelta, ParallelAdapter};
 use crate::context::{Context, attend, batch_mean};
@@ -18,10 +19,10 @@ use aurora_kernels::{DeltaMode, Precision};
 use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
 
-/// A BLIP model. It holds the backbone's tensors as they were given: plain ones are frozen and cost nothing in a
-/// backward pass, variables are trained.
+/// BLIP model. It holds the backbone's tensors as given: plain tensors are frozen and cost nothing in a backward pass,
+/// variables are trained.
 ///
-/// Which parts it has depends on its [`crate::Architecture`]; a pass through a part it lacks is an error that says so.
+/// Its [`crate::Architecture`] decides which parts it has; a pass through a missing part is an error that says so.
 #[derive(Debug, Clone)]
 pub struct Blip {
     config: BlipConfig,
@@ -32,10 +33,9 @@ pub struct Blip {
     sites: Vec<Site>,
 }
 
-/// What tuning adds to a backbone, as one step sees it: changes by site, bottlenecks by block, gates by layer, context
-/// and heads.
+/// Adapter bound to a model for one step: deltas by site, bottlenecks by block, gates by layer, context and heads.
 ///
-/// Made by [`crate::AdaptedParams::bind`], or by [`Blip::bind_frozen`] for the backbone as it is. Changes form their effective
+/// Made by [`crate::AdaptedParams::bind`], or by [`Blip::bind_frozen`] for the backbone alone. Deltas form their merged
 /// weights at first use and share them between all passes of the step.
 #[derive(Debug)]
 pub struct BoundModel {
@@ -45,12 +45,12 @@ pub struct BoundModel {
     pub(crate) context: Option<Context>,
     pub(crate) heads: Option<Heads>,
     pub(crate) frame_aware: FrameAware,
-    /// How deltas are computed: side by side with the frozen map, or formed once into its weight.
+    /// Delta mode: factors applied beside the frozen layer, or merged once into its weight.
     pub mode: DeltaMode,
-    /// The precision of the products inside of the towers, of linear maps, of attention inside of images and of
-    /// attention whose maps are folded in. Heads, other attention and all else are f32.
+    /// Precision of the GEMMs inside the towers: linear layers, vision self-attention and absorbed attention. Heads,
+    /// other attention and all else are f32.
     pub precision: Precision,
-    /// What the passes keep for a backward pass, and how long merged weights live.
+    /// Gradient checkpointing: the activations kept for the backward pass, and the lifetime of merged weights.
     pub gradient_checkpointing: GradientCheckpointing,
 }
 
@@ -74,7 +74,7 @@ impl Blip {
         shapes
     }
 
-    /// Put the model together. Nothing is copied.
+    /// Builds the model over the tensors, without copies.
     ///
     /// # Errors
     /// [`crate::Error::Config`] for impossible sizes; [`crate::Error::Mismatch`] that lists every missing, unexpected
@@ -95,27 +95,27 @@ impl Blip {
         })
     }
 
-    /// The sizes.
+    /// Configuration of the model.
     pub fn config(&self) -> &BlipConfig {
         &self.config
     }
 
-    /// Where its weights are; a pass takes its inputs there.
+    /// Device of the weights; passes take their inputs there.
     pub fn device(&self) -> &Device {
         self.tensors.values().next().map_or(&Device::Cpu, Tensor::device)
     }
 
-    /// The frozen maps that can take a delta.
+    /// Sites: the frozen linear layers that can take a delta.
     pub fn sites(&self) -> &[Site] {
         &self.sites
     }
 
-    /// The tensors it was put together from.
+    /// Tensors the model is built over.
     pub fn tensors(&self) -> &Tensors {
         &self.tensors
     }
 
-    /// The backbone without anything added.
+    /// Bound model without adapter: the frozen backbone.
     pub fn bind_frozen(&self) -> Result<BoundModel> {
         Ok(BoundModel {
             deltas: BTreeMap::new(),
@@ -138,25 +138,25 @@ impl Blip {
         self.decoder.as_ref().ok_or_else(|| lacking("text decoder"))
     }
 
-    /// Images (batch, 3, size, size), normalized, to token states (batch, tokens, vision width).
+    /// Image encoder: images (batch, 3, size, size), normalized, to token states (batch, tokens, vision width).
     pub fn encode_image(&self, images: &Tensor, bound: &BoundModel) -> Result<Tensor> {
         self.vision.forward(images, bound)
     }
 
-    /// The `[CLS]` states of [`Self::encode_image`] alone, (batch, vision width), for less work.
+    /// Image encoder, `[CLS]` states only: (batch, vision width). Cheaper than [`Self::encode_image`].
     pub fn encode_image_cls(&self, images: &Tensor, bound: &BoundModel) -> Result<Tensor> {
         self.vision.forward_cls(images, bound)
     }
 
-    /// Texts alone: ids (batch, length) u32 and mask (batch, length) of ones and zeros to (batch, length, text width).
-    /// Padding has states too, those that other implementations give it.
+    /// Text encoder: ids (batch, length) u32 and mask (batch, length) of ones and zeros to states (batch, length, text
+    /// width). Padding has states too, as in other implementations.
     pub fn encode_text(&self, ids: &Tensor, mask: &Tensor, bound: &BoundModel) -> Result<Tensor> {
         let inputs = TextInputs { mask: Some(mask), ..TextInputs::default() };
         self.encoder()?.forward(ids, inputs, bound)
     }
 
-    /// The `[CLS]` states of [`Self::encode_text`] alone, (batch, text width). Padding costs next to nothing, and the
-    /// last layer is computed for `[CLS]` only.
+    /// Text encoder, `[CLS]` states only: (batch, text width). Padding costs next to nothing, and the last layer is
+    /// computed for `[CLS]` only.
     pub fn encode_text_cls(
         &self,
         ids: &Tensor,
@@ -168,31 +168,31 @@ impl Blip {
         self.encoder()?.forward(ids, inputs, bound)
     }
 
-    /// The cross-attention keys and values of images for the text encoder, from their token states: once per image,
-    /// however many texts look at it.
+    /// Cross-attention keys and values of images for the text encoder, from their token states: once per image, however
+    /// many texts attend to it.
     pub fn encode_kv(&self, image_states: &Tensor, bound: &BoundModel) -> Result<EncoderKv> {
         self.encoder()?.encode_kv(image_states, None, bound)
     }
 
-    /// The same for images that few words look at: no keys and values are computed, every layer folds the maps to
-    /// them into its queries and outputs. For passes without gradient, on the CPU, without weights of frames. Cheaper
+    /// Lazy keys and values, for images with few text tokens: none are computed, every layer absorbs its key and value
+    /// projections into queries and outputs. For passes without gradient, on the CPU, without frame weights. Cheaper
     /// where [`Self::prefers_absorbed`] says so.
     ///
     /// # Errors
-    /// A model without a text encoder. A pass that looks at them refuses whatever wants a gradient.
+    /// A model without a text encoder. A pass that attends to them refuses any tensor that wants a gradient.
     pub fn lazy_kv(&self, image_states: &Tensor) -> Result<EncoderKv> {
         Ok(self.encoder()?.lazy_kv(image_states))
     }
 
-    /// Whether [`Self::lazy_kv`] takes fewer operations than [`Self::encode_kv`] where `tokens` tokens of texts
-    /// look at `images` images: each token costs as much as it has heads, each image as much as it has columns.
+    /// True if [`Self::lazy_kv`] takes fewer operations than [`Self::encode_kv`] for `tokens` text tokens attending to
+    /// `images` images: a token costs as much as it has heads, an image as much as it has columns.
     pub fn prefers_absorbed(&self, tokens: usize, images: usize) -> bool {
         let text = &self.config.text;
         text.num_attention_heads * tokens < text.hidden_size * images
     }
 
-    /// Texts looking at images: ids and mask (batch, length) to (batch, length, text width). The first token of
-    /// every text is read as `[ENC]`. Padding has states too, as in [`Self::encode_text`].
+    /// Fusion encoder: texts with cross-attention to images, ids and mask (batch, length) to (batch, length, text
+    /// width). The first token of every text is read as `[ENC]`. Padding has states too, as in [`Self::encode_text`].
     pub fn fuse(
         &self,
         ids: &Tensor,
@@ -203,7 +203,7 @@ impl Blip {
         self.fuse_to(Pooling::All, ids, mask, seen, bound)
     }
 
-    /// The same with zeros at padding, (batch, length, text width), so that padding costs next to nothing.
+    /// Fusion encoder, zeros at padding: (batch, length, text width). Padding costs next to nothing.
     pub fn fuse_tokens(
         &self,
         ids: &Tensor,
@@ -214,8 +214,8 @@ impl Blip {
         self.fuse_to(Pooling::Tokens, ids, mask, seen, bound)
     }
 
-    /// The states of `[ENC]` alone, which stand for the pairs: (batch, text width). Saves what
-    /// [`Self::encode_text_cls`] saves.
+    /// Fusion encoder, `[ENC]` states only, one per pair: (batch, text width). Saves what [`Self::encode_text_cls`]
+    /// saves.
     pub fn fuse_cls(
         &self,
         ids: &Tensor,
@@ -240,8 +240,8 @@ impl Blip {
         self.encoder()?.forward(&ids, inputs, bound)
     }
 
-    /// The cross-attention keys and values of what the decoder looks at: the token states of images, or those of
-    /// questions where `mask` (questions, tokens) is one.
+    /// Cross-attention keys and values for the decoder: from the token states of images, or from those of questions
+    /// where `mask` (questions, tokens) is one.
     pub fn encode_decoder_kv(
         &self,
         states: &Tensor,
@@ -251,9 +251,8 @@ impl Blip {
         self.decoder()?.tower.encode_kv(states, mask, bound)
     }
 
-    /// Texts as the decoder reads them, each word seeing those before it: ids and mask (batch, length) to states
-    /// (batch, length, text width). The first token of every text is read as `[DEC]`. Padding has states too, as in
-    /// [`Self::encode_text`].
+    /// Text decoder with causal attention: ids and mask (batch, length) to states (batch, length, text width). The
+    /// first token of every text is read as `[DEC]`. Padding has states too, as in [`Self::encode_text`].
     pub fn decode(
         &self,
         ids: &Tensor,
@@ -264,7 +263,7 @@ impl Blip {
         self.decode_to(Pooling::All, ids, mask, seen, bound)
     }
 
-    /// The same with zeros at padding, (batch, length, text width), so that padding costs next to nothing.
+    /// Text decoder, zeros at padding: (batch, length, text width). Padding costs next to nothing.
     pub fn decode_tokens(
         &self,
         ids: &Tensor,
@@ -290,7 +289,7 @@ impl Blip {
         decoder.tower.forward(&ids, inputs, bound)
     }
 
-    /// The next words (texts, new words) of texts that are known so far: states (texts, new words, text width).
+    /// Decoder step with KV cache: ids of the new tokens (texts, new tokens) to states (texts, new tokens, text width).
     pub(crate) fn decode_next(
         &self,
         ids: &Tensor,
@@ -304,13 +303,13 @@ impl Blip {
         self.decoder()?.tower.forward(ids, inputs, bound)
     }
 
-    /// The decoder's states (.., text width) to logits of the word that comes next, (.., vocabulary).
+    /// Language modeling head: decoder states (.., text width) to logits of the next token (.., vocabulary).
     pub fn predict_words(&self, states: &Tensor) -> Result<Tensor> {
         self.decoder()?.predict(states)
     }
 }
 
-/// The ids (batch, length) with this token in the first place.
+/// Ids (batch, length) with `token` in the first column.
 fn with_first(ids: &Tensor, token: u32) -> Result<Tensor> {
     let (batch, length) = ids.dims2()?;
     let first = Tensor::full(token, (batch, 1), ids.device())?.to_dtype(ids.dtype())?;
@@ -325,36 +324,36 @@ impl BoundModel {
         self.heads.as_ref().ok_or_else(|| lacking("projections and matching head"))
     }
 
-    /// Image token states to features of unit length: (batch, tokens, vision width) to (batch, projection).
+    /// Image features of unit length: token states (batch, tokens, vision width) to (batch, projection).
     pub fn image_features(&self, states: &Tensor) -> Result<Tensor> {
         self.image_cls_features(&cls(states)?)
     }
 
-    /// The same from their `[CLS]` states alone, (batch, vision width).
+    /// Image features of unit length from `[CLS]` states (batch, vision width).
     pub fn image_cls_features(&self, image_cls: &Tensor) -> Result<Tensor> {
         normalize(&self.heads()?.vision_proj.forward(image_cls, Precision::F32)?)
     }
 
-    /// Text token states to features of unit length: (batch, length, text width) to (batch, projection).
+    /// Text features of unit length: token states (batch, length, text width) to (batch, projection).
     pub fn text_features(&self, states: &Tensor) -> Result<Tensor> {
         self.text_cls_features(&cls(states)?)
     }
 
-    /// The same from their `[CLS]` states alone, (batch, text width).
+    /// Text features of unit length from `[CLS]` states (batch, text width).
     pub fn text_cls_features(&self, text_cls: &Tensor) -> Result<Tensor> {
         normalize(&self.heads()?.text_proj.forward(text_cls, Precision::F32)?)
     }
 
-    /// Fused `[CLS]` vectors (pairs, text width) to matching logits (pairs, 2); column 1 says "they belong together".
+    /// ITM logits: fused `[CLS]` states (pairs, text width) to (pairs, 2); column 1 is the logit of a match.
     pub fn match_logits(&self, fused_cls: &Tensor) -> Result<Tensor> {
         self.heads()?.itm_head.forward(fused_cls, Precision::F32)
     }
 
-    /// Informative context enhancement: add to the fused `[CLS]` of each pair what the `[CLS]` of its text, encoded
-    /// alone, calls up. Both are (pairs, text width).
+    /// Informative context enhancement: adds to the fused `[CLS]` of each pair the context of its text's own `[CLS]`,
+    /// from the text encoder. Both are (pairs, text width).
     ///
-    /// In variant paper the rule is the same for every pair, in training and evaluation. The reference rule adds the
-    /// batch mean to the first `positives` pairs; pass 0 outside training.
+    /// In variant paper the rule is the same for every pair, in training and evaluation. The reference rule adds a
+    /// tenth of the batch mean to the first `positives` pairs; pass 0 outside training.
     pub fn add_context(
         &self,
         fused_cls: &Tensor,
@@ -379,7 +378,7 @@ impl BoundModel {
         }
     }
 
-    /// Whether [`BoundModel::add_context`] reads the texts' own `[CLS]`.
+    /// True if [`BoundModel::add_context`] reads the texts' own `[CLS]`.
     pub fn has_context(&self) -> bool {
         self.context.is_some()
     }

@@ -1,8 +1,8 @@
-//! The sizes of a BLIP model, under the names that Hugging Face's `config.json` gives them.
+//! BLIP configuration, its sizes under the names of Hugging Face's `config.json`.
 
 use crate::{Error, Result};
 
-/// Sizes of the vision transformer.
+/// Configuration of the vision transformer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VisionConfig {
     /// Side of the square image, in pixels.
@@ -22,21 +22,21 @@ pub struct VisionConfig {
 }
 
 impl VisionConfig {
-    /// Number of patches along one side.
+    /// Patches along one side.
     pub fn grid(&self) -> usize {
         self.image_size / self.patch_size
     }
 
-    /// Number of tokens: the patches and `[CLS]`.
+    /// Number of tokens: patches and `[CLS]`.
     pub fn tokens(&self) -> usize {
         self.grid() * self.grid() + 1
     }
 }
 
-/// Sizes of the text transformer with cross-attention.
+/// Configuration of the text transformer with cross-attention.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TextConfig {
-    /// Word pieces, `[DEC]` and `[ENC]` included.
+    /// Vocabulary size in word pieces, `[DEC]` and `[ENC]` included.
     pub vocab_size: usize,
     /// Width of the tower.
     pub hidden_size: usize,
@@ -50,40 +50,40 @@ pub struct TextConfig {
     pub max_position_embeddings: usize,
     /// Epsilon of every layer norm (1e-12 in BERT).
     pub layer_norm_eps: f64,
-    /// The token that stands first in a text that is fused with an image.
+    /// `[ENC]`: first token of a text in the fusion encoder.
     pub enc_token_id: u32,
 }
 
-/// The tokens that a text decoder begins, ends and fills texts with.
+/// Special tokens of a text decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecoderTokens {
-    /// Stands first in every text it writes: `[DEC]`.
+    /// First token of every text: `[DEC]`.
     pub start_token_id: u32,
-    /// Ends a text: `[SEP]`.
+    /// End of a text: `[SEP]`.
     pub end_token_id: u32,
-    /// Fills what follows: `[PAD]`.
+    /// Padding: `[PAD]`.
     pub pad_token_id: u32,
 }
 
-/// What a BLIP model is for, which decides what it has beside its vision tower.
+/// Architecture of a BLIP model: the parts beside its vision tower.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Architecture {
-    /// A text encoder that can look at images, two projections, a matching head.
+    /// Text encoder with cross-attention to images, two projections, a matching head.
     #[default]
     Retrieval,
-    /// A text encoder that looks at images, and a decoder that looks at the question's states.
+    /// Text encoder with cross-attention to images, and a decoder with cross-attention to the question's states.
     QuestionAnswering(DecoderTokens),
-    /// A decoder that looks at images.
+    /// Decoder with cross-attention to images.
     Captioning(DecoderTokens),
 }
 
 impl Architecture {
-    /// Whether there is a text encoder.
+    /// True if there is a text encoder.
     pub fn encodes(&self) -> bool {
         !matches!(self, Self::Captioning(_))
     }
 
-    /// The tokens of the text decoder, if there is one.
+    /// Tokens of the text decoder, if there is one.
     pub fn decodes(&self) -> Option<&DecoderTokens> {
         match self {
             Self::Retrieval => None,
@@ -102,25 +102,25 @@ impl std::fmt::Display for Architecture {
     }
 }
 
-/// A BLIP model: a vision tower, and text towers and heads as its architecture says.
+/// Configuration of a BLIP model: a vision tower, and the text towers and heads of its architecture.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BlipConfig {
-    /// The vision tower.
+    /// Vision tower.
     pub vision: VisionConfig,
-    /// The text tower; where there are an encoder and a decoder, both.
+    /// Text towers: encoder and decoder share one configuration.
     pub text: TextConfig,
-    /// Width of the common space of the contrastive objective.
+    /// Width of the joint embedding space of the contrastive objective.
     pub projection_dim: usize,
-    /// What the model is for.
+    /// Architecture.
     pub architecture: Architecture,
 }
 
-/// Bounds far above any model, so that sizes can be multiplied and layers listed whatever a file says.
+/// Upper bounds far above any model: sizes can be multiplied and layers listed, whatever a file says.
 const LARGEST: usize = 1 << 20;
 const MOST_LAYERS: usize = 1024;
 
 impl BlipConfig {
-    /// Whether the sizes can make a model; the error names the field that cannot be.
+    /// Checks that the sizes make a model; the error names the field that does not.
     pub fn check(&self) -> Result<()> {
         let (vision, text) = (&self.vision, &self.text);
         for (field, value) in [
@@ -200,7 +200,7 @@ impl BlipConfig {
 pub(crate) mod tests {
     use super::*;
 
-    /// A model small enough for a unit test, its two towers of different widths.
+    /// Model small enough for a unit test, its two towers of different widths.
     pub(crate) fn tiny() -> BlipConfig {
         BlipConfig {
             vision: VisionConfig {
@@ -227,7 +227,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// The same with a decoder.
+    /// [`tiny`] with a decoder.
     pub(crate) fn tiny_with(
         architecture: impl FnOnce(DecoderTokens) -> Architecture,
     ) -> BlipConfig {

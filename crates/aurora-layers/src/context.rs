@@ -1,27 +1,28 @@
-//! Informative context enhancement: a little of what other texts say, added to the fused `[CLS]`.
+//! Informative context enhancement: a context vector from other texts, added to the fused `[CLS]` (Wang et al. 2023,
+//! arXiv:2305.08381).
 
 use crate::tensors::{Tensors, get};
 use crate::{Result, Variant};
 use candle_core::{D, DType, Tensor};
 
-/// Share of the batch mean in the reference code.
+/// Weight of the batch mean in the reference code.
 const REFERENCE_SHARE: f64 = 0.1;
-/// Share of its old value that a slot of the bank keeps when texts are assigned to it.
+/// Momentum of a bank slot: the share of its old value that it keeps when texts are assigned to it.
 const BANK_MOMENTUM: f64 = 0.99;
 /// Name of the learned gate, a scalar.
 pub(crate) const GATE: &str = "aurora_context.gate";
 /// Name of the bank of text `[CLS]` vectors, (slots, width); a buffer, never trained.
 pub(crate) const BANK: &str = "aurora_context.bank";
 
-/// The context term of a model, ready to apply.
+/// Context term of a model, ready to apply.
 #[derive(Debug, Clone)]
 pub(crate) enum Context {
-    /// Attention over a bank of text vectors, gated; the same for every pair, in training and evaluation.
+    /// Gated attention over a bank of text vectors; the same for every pair, in training and evaluation.
     Bank {
         gate: Tensor, // tanh(a), (1)
         bank: Tensor, // (slots, width)
     },
-    /// The reference rule: the batch mean, for the positive pairs of a training step only.
+    /// Reference rule: the batch mean, for the positive pairs of a training step only.
     BatchMean,
 }
 
@@ -36,12 +37,11 @@ impl Context {
     }
 }
 
-/// What the `[CLS]` of a text, alone, adds to the `[CLS]` of the pairs it stands in: (texts, width) to (texts, width).
-///
-/// `softmax(q M^T / sqrt(width)) M`, with M the bank.
+/// Attention of text `[CLS]` vectors q (texts, width) over the bank M: `softmax(q M^T / sqrt(width)) M`, (texts,
+/// width).
 pub(crate) fn attend(text_cls: &Tensor, bank: &Tensor) -> Result<Tensor> {
     let width = text_cls.dim(D::Minus1)? as f64;
-    // The bank's own [CLS] vectors carry no gradient, and neither does the query: only the gate learns.
+    // The bank carries no gradient, and neither does the query: only the gate learns.
     let scores = (text_cls.detach().matmul(&bank.t()?)? / width.sqrt())?; // (texts, slots)
     let top = scores.max_keepdim(D::Minus1)?;
     let weights = scores.broadcast_sub(&top)?.exp()?;
@@ -49,13 +49,13 @@ pub(crate) fn attend(text_cls: &Tensor, bank: &Tensor) -> Result<Tensor> {
     Ok(weights.matmul(bank)?)
 }
 
-/// The context of the reference code for positive pairs: 0.1 x the mean `[CLS]` of the batch's texts, (width).
+/// Reference context of positive pairs: 0.1 x the mean `[CLS]` of the batch's texts, (width).
 pub(crate) fn batch_mean(text_cls: &Tensor) -> Result<Tensor> {
     Ok((text_cls.mean(0)? * REFERENCE_SHARE)?)
 }
 
-/// The bank after a batch of text `[CLS]` vectors: each text goes to an empty (all zero) slot while there is one, else
-/// to the slot nearest to it, which moves a hundredth of the way to the mean of its texts.
+/// Bank after a batch of text `[CLS]` vectors: each text fills an empty (all zero) slot while there is one, else it
+/// goes to the nearest slot, which moves a hundredth of the way to the mean of its texts.
 pub(crate) fn update(bank: &Tensor, text_cls: &Tensor) -> Result<Tensor> {
     let mut slots = bank.to_dtype(DType::F32)?.to_vec2::<f32>()?;
     let texts = text_cls.detach().to_dtype(DType::F32)?.to_vec2::<f32>()?;

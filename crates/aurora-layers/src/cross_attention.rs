@@ -1,25 +1,25 @@
-//! How texts are read: what they look at, what hides, and which of their states are wanted.
+//! Cross-attention inputs, KV cache and output pooling of the text transformer.
 
 use crate::Result;
 use aurora_kernels::AttentionOptions;
 use candle_core::{DType, Tensor};
 use std::sync::Arc;
 
-/// The keys and values of a batch of images (or questions) for every fusion layer, computed once and shared by every
-/// text that looks at them.
+/// Cross-attention keys and values of a batch of images (or questions) for every fusion layer, computed once and shared
+/// by every text that attends to them.
 #[derive(Debug, Clone)]
 pub struct EncoderKv {
     pub(crate) layers: Vec<KvSource>,
     pub(crate) mask: Option<Tensor>, // (images, image tokens), added to scores
 }
 
-/// What a fusion layer looks at.
+/// Source of a fusion layer's keys and values.
 #[derive(Debug, Clone)]
 pub(crate) enum KvSource {
-    /// Keys and values: (images, image tokens, width).
+    /// Projected keys and values: (images, image tokens, width).
     Projected(Tensor, Tensor),
-    /// What they would be made of, the layer's maps folded into queries and outputs: (images, image tokens, width
-    /// of what is seen).
+    /// Encoder states (images, image tokens, encoder width); the layer absorbs its key and value projections into
+    /// queries and outputs.
     Lazy(Tensor),
 }
 
@@ -37,8 +37,8 @@ impl EncoderKv {
         self.layers.first().map_or(0, |source| source.tensor().dims()[0])
     }
 
-    /// The same with nothing to be seen where `mask` (images, image tokens) is zero. Not for
-    /// [`crate::Blip::lazy_kv`], which hides nothing.
+    /// Masks the keys where `mask` (images, image tokens) is zero. Not for [`crate::Blip::lazy_kv`], whose attention
+    /// takes no mask.
     pub fn with_mask(mut self, mask: &Tensor) -> Result<Self> {
         if let Some(source) = self.layers.first() {
             self.mask = Some(additive(mask, source.tensor().dtype())?);
@@ -47,7 +47,7 @@ impl EncoderKv {
     }
 }
 
-/// What each text looks at, and how.
+/// Cross-attention of a batch of texts: encoder states, their assignment to texts, and key weights.
 #[derive(Debug, Clone)]
 pub struct CrossAttention<'a> {
     pub(crate) keys: &'a EncoderKv,
@@ -56,18 +56,18 @@ pub struct CrossAttention<'a> {
 }
 
 impl<'a> CrossAttention<'a> {
-    /// Text b looks at image b.
+    /// Text b attends to image b.
     pub fn new(keys: &'a EncoderKv) -> Self {
         Self { keys, rows: None, key_scale: None }
     }
 
-    /// Text b looks at image `rows[b]`.
+    /// Text b attends to image `rows[b]`.
     pub fn rows(mut self, rows: impl Into<Arc<[u32]>>) -> Self {
         self.rows = Some(rows.into());
         self
     }
 
-    /// Each text weighs the keys of what it looks at: (texts, keys). No gradient goes through it.
+    /// Key weights of each text: (texts, keys), without gradient.
     pub fn with_key_scale(mut self, key_scale: Option<Tensor>) -> Self {
         self.key_scale = key_scale;
         self
@@ -85,19 +85,19 @@ impl<'a> CrossAttention<'a> {
     }
 }
 
-/// The keys and values of a text so far, layer by layer: what a decoder keeps so that each new word costs one word.
+/// KV cache of a decoder: self-attention keys and values of the tokens so far, per layer.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct KvCache {
     layers: Vec<(Tensor, Tensor)>, // key, value: (texts, words so far, width)
 }
 
 impl KvCache {
-    /// Number of words it knows.
+    /// Number of cached tokens.
     pub(crate) fn words(&self) -> usize {
         self.layers.first().map_or(0, |(key, _)| key.dims()[1])
     }
 
-    /// The texts of these rows, in this order.
+    /// Rows of the cache, in this order: for beam search.
     pub(crate) fn select(&self, rows: &Tensor) -> Result<Self> {
         let select = |(key, value): &(Tensor, Tensor)| {
             Ok((key.index_select(rows, 0)?, value.index_select(rows, 0)?))
@@ -105,7 +105,7 @@ impl KvCache {
         Ok(Self { layers: self.layers.iter().map(select).collect::<Result<_>>()? })
     }
 
-    /// The keys and values of a layer with the new words behind; they are kept.
+    /// Appends the new tokens' keys and values of a layer; returns all of them.
     pub(crate) fn extend(
         &mut self,
         layer: usize,
@@ -121,34 +121,34 @@ impl KvCache {
     }
 }
 
-/// How a text is read.
+/// Inputs of a text tower beside the token ids.
 #[derive(Debug, Default)]
 pub(crate) struct TextInputs<'a> {
-    /// Ones for tokens and zeros for padding, (batch, length); without it there is no padding.
+    /// Padding mask (batch, length): one for tokens, zero for padding; none without padding.
     pub(crate) mask: Option<&'a Tensor>,
-    /// Whether a word sees only those before it and itself, as in a decoder.
+    /// Causal self-attention, as in a decoder.
     pub(crate) causal: bool,
-    /// What the texts look at; with it the gated query transformation applies.
+    /// Cross-attention; with it the gated query transformation applies.
     pub(crate) seen: Option<&'a CrossAttention<'a>>,
-    /// The words before these, to which these are added.
+    /// KV cache of the tokens before these, extended by them.
     pub(crate) cache: Option<&'a mut KvCache>,
-    /// What is asked for.
+    /// Pooling of the output states.
     pub(crate) pooling: Pooling,
 }
 
-/// Which states of texts leave a tower. What is not asked for is computed no further than those need it.
+/// Output pooling: the states that leave a tower. Others are computed only as far as these need them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Pooling {
-    /// Of all places, padding read like tokens, as other implementations do: (batch, length, width).
+    /// States of all positions, padding computed like tokens as in other implementations: (batch, length, width).
     #[default]
     All,
-    /// Of all tokens, zeros for padding: (batch, length, width).
+    /// States of tokens, zeros at padding: (batch, length, width).
     Tokens,
-    /// Of the first token: (batch, width).
+    /// State of the first token: (batch, width).
     Cls,
 }
 
-/// BERT's additive mask of ones and zeros: nothing for a token, -10,000 for padding.
+/// Additive attention mask of BERT: 0 for a token, -10,000 for padding.
 pub(crate) fn additive(mask: &Tensor, dtype: DType) -> Result<Tensor> {
     Ok(mask.to_dtype(DType::F32)?.affine(10_000.0, -10_000.0)?.to_dtype(dtype)?)
 }

@@ -1,4 +1,4 @@
-//! The text decoder: a text tower that sees only what came before, and a head that says what comes next.
+//! Text decoder: a text tower with causal attention and a language modeling head.
 
 use crate::layers::{LayerNorm, Linear, ParamShapes, is_norm};
 use crate::site::Tower;
@@ -10,8 +10,8 @@ use candle_core::{DType, Device, Tensor};
 
 const PREDICTIONS: &str = "text_decoder.cls.predictions";
 
-/// Tensors that checkpoints may have beside ours, with the name of what each is a copy of: the head's weight is the
-/// table of word embeddings, and its bias is kept twice.
+/// Tied tensors that checkpoints may store twice, each with the tensor it copies: the head's weight is the word
+/// embedding table, and its bias is stored twice.
 pub(crate) const TIED: [(&str, &str); 2] = [
     (
         "text_decoder.cls.predictions.decoder.weight",
@@ -20,7 +20,7 @@ pub(crate) const TIED: [(&str, &str); 2] = [
     ("text_decoder.cls.predictions.decoder.bias", "text_decoder.cls.predictions.bias"),
 ];
 
-/// A text decoder with its word head.
+/// Text decoder with its language modeling head.
 #[derive(Debug, Clone)]
 pub(crate) struct Decoder {
     pub(crate) tower: TextTower,
@@ -31,7 +31,7 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
-    /// `seen` is the width of what its cross-attention looks at.
+    /// `seen` is the width of the encoder states that cross-attention reads.
     pub(crate) fn param_shapes(config: &TextConfig, seen: usize) -> ParamShapes {
         let width = config.hidden_size;
         let mut shapes = TextTower::param_shapes(config, Tower::Decoder, seen);
@@ -61,9 +61,9 @@ impl Decoder {
         })
     }
 
-    /// The tensors of a decoder that has learned nothing yet, made of those of a text encoder: embeddings, self-attention
-    /// and MLP are the encoder's. So is the cross-attention's start, from the self-attention, because it looks at a
-    /// text's states too. The word head lets states through as they are, to the table of word embeddings.
+    /// Untrained decoder tensors from a text encoder's: embeddings, self-attention and MLP are copies. Cross-attention
+    /// is copied from self-attention, because it reads the states of a text too. In the head's transform the weight is
+    /// the identity, the norm's weight one, and all else zero.
     pub(crate) fn init_from_encoder(
         config: &TextConfig,
         encoder: &Tensors,
@@ -90,7 +90,7 @@ impl Decoder {
         made.collect()
     }
 
-    /// States (.., width) to logits of the next word (.., vocabulary), over the table of word embeddings.
+    /// Logits of the next token (.., vocabulary) from states (.., width), over the word embedding table.
     pub(crate) fn predict(&self, states: &Tensor) -> Result<Tensor> {
         let hidden = self.norm.forward(&gelu(&self.transform.forward(states, Precision::F32)?)?)?;
         Ok(aurora_kernels::linear(&hidden, self.tower.words(), Some(&self.bias))?)

@@ -1,4 +1,5 @@
-//! Gated query transformation: how much of the text path enters each fusion layer's output.
+//! Gated query transformation: gated affine branches of a fusion layer's self- and cross-attention output, added to the
+//! layer's output (Wang et al. 2023, arXiv:2305.08381).
 
 use crate::gradient_checkpoint::{MapTensors, TensorMapper};
 use crate::site::{text_layer, text_towers};
@@ -6,10 +7,10 @@ use crate::tensors::{Tensors, get};
 use crate::{BlipConfig, Result, Variant};
 use candle_core::Tensor;
 
-/// Factor of both branches in the reference code, which has no gate.
+/// Scale of both branches in the reference code, which has no gate.
 const REFERENCE_SCALE: f64 = 0.1;
 
-/// The affine branches of one fusion layer, ready to apply.
+/// Affine branches of one fusion layer, ready to apply.
 #[derive(Debug, Clone)]
 pub(crate) struct Gate {
     own: Branch,
@@ -18,18 +19,18 @@ pub(crate) struct Gate {
 
 #[derive(Debug, Clone)]
 struct Branch {
-    /// tanh(a) in variant paper (1); none in variant reference.
+    /// tanh(a), (1), in variant paper; none in variant reference.
     gate: Option<Tensor>,
     scale: Tensor, // (width)
     shift: Tensor, // (width)
 }
 
-/// Names of the six (reference: four) tensors of the fusion layer of that path.
+/// Name of a gate tensor of the fusion layer at this path: six per layer, four in variant reference.
 pub(crate) fn name(layer: &str, branch: &str, part: &str) -> String {
     format!("{layer}.aurora_{part}_{branch}")
 }
 
-/// Paths of the layers that can have a gate: those with a cross-attention.
+/// Paths of the layers that can have a gate: those with cross-attention.
 pub(crate) fn layers(config: &BlipConfig) -> Vec<String> {
     let layers =
         |(tower, _)| (0..config.text.num_hidden_layers).map(move |layer| text_layer(tower, layer));
@@ -49,7 +50,8 @@ impl Gate {
         Ok(Self { own: branch("self")?, cross: branch("cross")? })
     }
 
-    /// `out + gate_s (scale_s * h_self + shift_s) + gate_c (scale_c * h_cross + shift_c)`, all (tokens, width).
+    /// `out + gate_s (scale_s * h_self + shift_s) + gate_c (scale_c * h_cross + shift_c)`, all (tokens, width). In
+    /// variant reference both gates are 0.1.
     pub(crate) fn apply(&self, out: &Tensor, h_self: &Tensor, h_cross: &Tensor) -> Result<Tensor> {
         Ok(((out + self.own.apply(h_self)?)? + self.cross.apply(h_cross)?)?)
     }
@@ -78,12 +80,12 @@ impl Branch {
     }
 }
 
-/// Whether a tensor of this name is what opens a gate, in variant paper.
+/// True if a tensor of this name is the gate of a branch, in variant paper.
 pub(crate) fn is_gate(name: &str) -> bool {
     name.rsplit('.').next().is_some_and(|last| last.starts_with("aurora_gate_"))
 }
 
-/// Whether a tensor of this name belongs to a gate.
+/// True if a tensor of this name belongs to a gate.
 pub(crate) fn is_name(name: &str) -> bool {
     let last = name.rsplit('.').next().unwrap_or_default();
     ["gate", "scale", "shift"].iter().any(|part| last.starts_with(&format!("aurora_{part}_")))

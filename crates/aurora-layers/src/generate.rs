@@ -1,29 +1,29 @@
-//! Writing a text word by word: greedily, or with a beam. What was read stays as keys and values, so that each new
-//! word costs one word.
+//! Text generation: greedy or beam search with a KV cache, so that each new token costs one token.
 
 use crate::cross_attention::{CrossAttention, EncoderKv, KvCache};
 use crate::{Blip, BoundModel, DecoderTokens, Error, Result};
 use candle_core::{DType, Device, Tensor};
 
-/// How a decoder writes.
+/// Generation settings of a decoder.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GenerationConfig {
-    /// Most new words, the end token among them.
+    /// Maximum number of new tokens, the end token included.
     pub max_new_tokens: usize,
-    /// Texts that are followed side by side; 1 always takes the likeliest next word.
+    /// Beam width; 1 is greedy search.
     pub num_beams: usize,
-    /// Texts are compared by log-likelihood / words^penalty: 0 favors short ones, more than 1 long ones.
+    /// Exponent of the length in the score, log-likelihood / tokens^penalty, as in transformers: 0 favors short texts,
+    /// more than 1 long ones.
     pub length_penalty: f64,
 }
 
 impl GenerationConfig {
-    /// The likeliest next word each time.
+    /// Greedy search: the likeliest token at each step.
     pub fn greedy(max_new_tokens: usize) -> Self {
         Self { max_new_tokens, num_beams: 1, length_penalty: 1.0 }
     }
 }
 
-/// A text under way: what was written after the prompt, its log-likelihood, and its row in the last pass.
+/// Hypothesis: tokens after the prompt, log-likelihood, and row in the last pass.
 #[derive(Debug, Clone)]
 struct Draft {
     words: Vec<u32>,
@@ -31,7 +31,7 @@ struct Draft {
     row: u32,
 }
 
-/// The drafts for one image (or question).
+/// Beam of one image (or question).
 #[derive(Debug, Default)]
 struct Beam {
     live: Vec<Draft>,
@@ -39,12 +39,13 @@ struct Beam {
 }
 
 impl Blip {
-    /// Writes a text for each image (or question) of `keys`, which come from [`Blip::encode_decoder_kv`].
+    /// Generates a text for each image (or question) of `keys`, which come from [`Blip::encode_decoder_kv`].
     ///
-    /// Every text begins with `[DEC]` and the ids of `prompt`; the result is what follows, without the end token.
+    /// Every text begins with `[DEC]` and the ids of `prompt`; the result is the ids that follow, without the end
+    /// token.
     ///
     /// # Errors
-    /// A model without decoder, no words or beams, a prompt that leaves no room for `max_new_tokens` words.
+    /// A model without decoder; no tokens or beams; a prompt that leaves no room for `max_new_tokens` tokens.
     pub fn generate(
         &self,
         prompt: &[u32],
@@ -93,7 +94,7 @@ impl Blip {
         Ok(beams.into_iter().map(best).collect())
     }
 
-    /// Log-likelihoods of what follows the last state of each row, (rows, vocabulary).
+    /// Log-likelihoods of the next token after the last state of each row, (rows, vocabulary).
     fn last_scores(&self, states: &Tensor) -> Result<Vec<Vec<f32>>> {
         let (_, length, _) = states.dims3()?;
         let logits = self.predict_words(&states.narrow(1, length - 1, 1)?.squeeze(1)?)?;
@@ -109,8 +110,8 @@ impl Blip {
 }
 
 impl Beam {
-    /// One word more on every draft: the best `beams` continuations stay, those that end are set aside. A beam that
-    /// nothing can improve any more has no live draft left.
+    /// Extends every hypothesis by one token: the best `num_beams` continuations stay, those that end are set aside. A
+    /// beam that cannot improve any more has no live hypothesis left.
     fn advance(
         &mut self,
         scores: &[Vec<f32>],
@@ -118,7 +119,7 @@ impl Beam {
         how: &GenerationConfig,
         last: bool,
     ) {
-        // Twice as many as beams, since a draft has one way to end.
+        // Twice the beam width, since a hypothesis has one way to end.
         let mut next: Vec<(f64, usize, u32)> = Vec::new();
         for (index, draft) in self.live.iter().enumerate() {
             let row = &scores[draft.row as usize];
@@ -155,7 +156,7 @@ impl Beam {
         self.live = live;
     }
 
-    /// Sets a text of this many words aside; only the best `beams` are kept.
+    /// Sets a finished text of `length` tokens aside; only the best `num_beams` are kept.
     fn finish(&mut self, score: f64, length: usize, words: Vec<u32>, how: &GenerationConfig) {
         self.finished.push((by_length(score, length, how), words));
         self.finished.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -167,7 +168,7 @@ fn by_length(score: f64, words: usize, how: &GenerationConfig) -> f64 {
     score / (words.max(1) as f64).powf(how.length_penalty)
 }
 
-/// The `count` words with the highest scores, best first, equal ones by id.
+/// Top-k tokens: the `count` with the highest scores, best first, ties by id.
 fn best_words(scores: &[f32], count: usize) -> Vec<u32> {
     let mut words: Vec<u32> = (0..scores.len() as u32).collect();
     let order =
@@ -180,7 +181,7 @@ fn best_words(scores: &[f32], count: usize) -> Vec<u32> {
     words
 }
 
-/// The rows of the next pass: for each live draft its row in the last pass, its newest word, and its image.
+/// Rows of the next pass: for each live hypothesis its row in the last pass, its newest token, and its image.
 fn rows(beams: &mut [Beam]) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
     let (mut parents, mut words, mut images) = (Vec::new(), Vec::new(), Vec::new());
     for (image, beam) in (0u32..).zip(beams) {

@@ -1,8 +1,9 @@
-//! Gradient checkpointing: blocks that a training step computes twice instead of keeping what is inside of them.
+//! Gradient checkpointing: a block's activations are recomputed in the backward pass instead of kept (Chen et al. 2016,
+//! arXiv:1604.06174).
 //!
-//! Of a checkpointed block only the inputs are kept: the states that enter the block and the small tensors that are trained in
-//! it. Its merged weights `W + dW` are formed inside, by a view of its own, and gone at its end, both times. So at
-//! no moment the activations or the merged weights of more than one block are there.
+//! A checkpointed block keeps only its inputs: the states that enter it and the small tensors trained in it. Its merged
+//! weights `W + dW` are formed inside, by a bound model of its own, and freed at its end, in both passes. So the
+//! activations and merged weights of at most one block exist at a time.
 
 use crate::adapter::{LayerDelta, ParallelAdapter};
 use crate::gate::Gate;
@@ -12,27 +13,28 @@ use aurora_kernels::recompute;
 use candle_core::Tensor;
 use std::collections::BTreeMap;
 
-/// What passes with a graph keep for the backward pass.
+/// Gradient checkpointing of passes with a graph.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum GradientCheckpointing {
-    /// Everything, and every merged weight for as long as the [`BoundModel`] lives: least work.
+    /// Everything is kept, every merged weight for the lifetime of the [`BoundModel`]: least work.
     #[default]
     None,
-    /// What enters each vision block and each text layer; the rest is computed once more in the backward pass. Without
-    /// a graph too a merged weight goes at the end of its block.
+    /// Only the inputs of each vision block and text layer are kept; the rest is recomputed in the backward pass.
+    /// Without a graph too, a merged weight is freed at the end of its block.
     Block,
 }
 
-/// What to put in a tensor's place.
+/// Replacement of a tensor by another.
 pub(crate) type TensorMapper<'a> = dyn FnMut(&Tensor) -> Result<Tensor> + 'a;
 
-/// A part of a model that can be put together anew with other tensors in the places of its own.
+/// Part of a model that can be rebuilt over other tensors.
 pub(crate) trait MapTensors: Sized {
-    /// The same over what `mapper` says, which is asked about every tensor, always in the same order.
+    /// Rebuilds the part over the tensors that `mapper` returns; it is called for every tensor, always in the same
+    /// order.
     fn map_tensors(&self, mapper: &mut TensorMapper) -> Result<Self>;
 }
 
-/// What of a view one block uses.
+/// Parts of a bound model that one block uses.
 impl MapTensors for BoundModel {
     fn map_tensors(&self, mapper: &mut TensorMapper) -> Result<Self> {
         fn all<T: MapTensors>(
@@ -50,9 +52,8 @@ impl MapTensors for BoundModel {
 }
 
 impl BoundModel {
-    /// The part of it that a pass uses in the block of this path: changes of the maps whose paths go on with one of
-    /// `maps`, and what belongs to texts that look at something where the pass is `fused`. It shares no effective
-    /// weights with the whole.
+    /// Part that a pass uses in the block at this path: deltas of the layers whose paths continue with one of `maps`,
+    /// and the gate and fusion bottleneck where the pass is `fused`. It shares no merged weights with the whole.
     pub(crate) fn of_block(&self, block: &str, maps: &[&str], fused: bool) -> Result<Self> {
         let inside = format!("{block}.");
         let used = |path: &str| {
@@ -72,7 +73,7 @@ impl BoundModel {
         Ok(self.of_maps(deltas, parallel, gates))
     }
 
-    /// A view of nothing but these, for passes inside of a block that are like those of `self`.
+    /// Bound model of these parts alone, for passes inside a block with the settings of `self`.
     fn of_maps(
         &self,
         deltas: BTreeMap<String, LayerDelta>,
@@ -93,7 +94,7 @@ impl BoundModel {
     }
 }
 
-/// `run`, the pass of a block over `inputs` and the block's `part` of a view, as one node of the graph where that can be.
+/// Runs a block over `inputs` as one node of the graph, where possible; `part` is the block's part of the bound model.
 pub(crate) fn as_one_node<B: MapTensors>(
     block: &B,
     part: &BoundModel,
@@ -108,7 +109,7 @@ pub(crate) fn as_one_node<B: MapTensors>(
     aurora_kernels::as_one_node(&inputs, run)
 }
 
-/// Adds the tracked tensors of a block and of its part of a view to `inputs`, and gives both anew.
+/// Appends the tracked tensors of a block and of its part of the bound model to `inputs`; returns both rebuilt.
 fn collect_tracked<B: MapTensors>(
     block: &B,
     part: &BoundModel,
@@ -123,7 +124,7 @@ fn collect_tracked<B: MapTensors>(
     Ok((block.map_tensors(&mut note)?, part.map_tensors(&mut note)?))
 }
 
-/// Whether some tensor of a part wants a gradient.
+/// True if some tensor of a part wants a gradient.
 pub(crate) fn is_tracked(part: &impl MapTensors) -> Result<bool> {
     let mut tracked = false;
     part.map_tensors(&mut |tensor| {
@@ -133,8 +134,8 @@ pub(crate) fn is_tracked(part: &impl MapTensors) -> Result<bool> {
     Ok(tracked)
 }
 
-/// `run` of a block, of `inputs` and of the block's part of a view, as a checkpointed block. All trained tensors of the block and
-/// of its part get their gradients, the backbone's own included.
+/// Runs a block as a checkpointed block. All trained tensors of the block and of its part of the bound model get their
+/// gradients, the backbone's own included.
 pub(crate) fn checkpointed<B, F>(
     block: &B,
     bound: BoundModel,
@@ -164,7 +165,7 @@ where
     })
 }
 
-/// For tests that look into a graph: a node shows nothing of what it holds.
+/// Blocks as many nodes, for tests that inspect a graph: a single node shows nothing of what it holds.
 #[cfg(test)]
 pub(crate) mod ungrouped {
     use std::cell::Cell;
@@ -177,7 +178,7 @@ pub(crate) mod ungrouped {
         WANTED.get()
     }
 
-    /// `run` with blocks as graphs of many nodes.
+    /// Runs `run` with blocks as graphs of many nodes.
     pub(crate) fn run<R>(run: impl FnOnce() -> R) -> R {
         WANTED.set(true);
         let result = run();

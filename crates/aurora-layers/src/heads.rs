@@ -1,4 +1,4 @@
-//! The heads of retrieval: projections to the common space, and the matching head.
+//! Retrieval heads: projections to the joint embedding space, and the matching head.
 
 use crate::layers::{Linear, ParamShapes};
 use crate::tensors::Tensors;
@@ -13,7 +13,7 @@ pub(crate) struct Heads {
     pub(crate) itm_head: Linear,
 }
 
-/// Names and shapes of the heads' tensors; none but a retrieval model has any.
+/// Names and shapes of the heads' tensors; only a retrieval model has any.
 pub(crate) fn param_shapes(config: &BlipConfig) -> ParamShapes {
     if config.architecture != Architecture::Retrieval {
         return ParamShapes::new();
@@ -42,7 +42,7 @@ impl Heads {
     }
 }
 
-/// Rows scaled to unit length: (rows, width) to (rows, width). A zero row stays zero.
+/// L2 normalization of rows: (rows, width) to (rows, width). A zero row stays zero.
 pub fn normalize(x: &Tensor) -> Result<Tensor> {
     let norm = x.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?.maximum(1e-12)?;
     Ok(x.broadcast_div(&norm)?)

@@ -1,9 +1,9 @@
-//! Texts on disk: JSON that says what it should have been, and files that are whole or not there.
+//! JSON and text files: typed reads, atomic writes.
 
 use crate::{Error, Result};
 use std::path::Path;
 
-/// Read a JSON file; `what` it should be is named in the error when it is something else.
+/// Reads a JSON file; the error says that it is not `what` when it does not parse.
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path, what: &str) -> Result<T> {
     let text = std::fs::read_to_string(path).map_err(|source| Error::File {
         action: "read",
@@ -16,7 +16,7 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path, what: &str)
     })
 }
 
-/// Write a text aside and rename it into place.
+/// Writes a text file atomically: aside first, then renamed into place.
 pub(crate) fn write_text(path: &Path, text: &str) -> Result<()> {
     let aside = path.with_extension("partial");
     let written = std::fs::write(&aside, text).and_then(|()| std::fs::rename(&aside, path));

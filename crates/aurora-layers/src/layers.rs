@@ -1,4 +1,4 @@
-//! The two layers everything else is made of: an adaptable linear map and a layer norm.
+//! Layers: linear with an optional delta, and layer norm.
 
 use crate::gradient_checkpoint::{MapTensors, TensorMapper, is_tracked};
 use crate::tensors::{Tensors, get};
@@ -6,10 +6,10 @@ use crate::{BoundModel, Error, Result};
 use aurora_kernels::{Epilogue, linear_with};
 use candle_core::{Shape, Tensor};
 
-/// A list of tensor names and the shapes a model wants for them.
+/// Names and shapes of a model's tensors.
 pub(crate) type ParamShapes = Vec<(String, Shape)>;
 
-/// A linear map `y = x W^T + b` at a named place of the backbone.
+/// Linear layer `y = x W^T + b` at a path of the backbone.
 #[derive(Debug, Clone)]
 pub(crate) struct Linear {
     path: String,
@@ -30,12 +30,12 @@ impl Linear {
         Ok(Self { path: path.into(), weight, bias: get(tensors, &format!("{path}.bias"))? })
     }
 
-    /// The map alone, for places that are no sites.
+    /// Linear layer without delta, for layers that are no sites.
     pub(crate) fn forward(&self, x: &Tensor, options: impl Into<Epilogue>) -> Result<Tensor> {
         Ok(linear_with(x, &self.weight, Some(&self.bias), &options.into())?)
     }
 
-    /// The map alone, and a residual added.
+    /// Linear layer without delta, plus a residual.
     pub(crate) fn forward_residual(
         &self,
         x: &Tensor,
@@ -45,17 +45,17 @@ impl Linear {
         self.forward(x, Epilogue { residual: Some(residual.clone()), ..bound.precision.into() })
     }
 
-    /// The map alone, and a GELU of its outputs.
+    /// Linear layer without delta, then GELU.
     pub(crate) fn forward_gelu(&self, x: &Tensor, bound: &BoundModel) -> Result<Tensor> {
         self.forward(x, Epilogue { gelu: true, ..bound.precision.into() })
     }
 
-    /// The map as `bound` changes it, if it does.
+    /// Linear layer with the delta that `bound` has for it, if any.
     pub(crate) fn adapted_forward(&self, x: &Tensor, bound: &BoundModel) -> Result<Tensor> {
         self.adapted_forward_with(x, bound.precision.into(), bound)
     }
 
-    /// The same, and a residual added.
+    /// Linear layer with delta, plus a residual.
     pub(crate) fn adapted_forward_residual(
         &self,
         x: &Tensor,
@@ -66,7 +66,7 @@ impl Linear {
         self.adapted_forward_with(x, Epilogue { residual, ..bound.precision.into() }, bound)
     }
 
-    /// The same, and a GELU of its outputs.
+    /// Linear layer with delta, then GELU.
     pub(crate) fn adapted_forward_gelu(&self, x: &Tensor, bound: &BoundModel) -> Result<Tensor> {
         self.adapted_forward_with(x, Epilogue { gelu: true, ..bound.precision.into() }, bound)
     }
@@ -85,8 +85,10 @@ impl Linear {
         }
     }
 
-    /// Weight (out, in) and bias (out) of the map as `bound` changes it, for passes without graph. A tensor that
-    /// wants a gradient is refused: it would get none.
+    /// Merged weight (out, in) and bias (out) of the layer with its delta, for passes without graph.
+    ///
+    /// # Errors
+    /// A tensor that wants a gradient: it would get none.
     pub(crate) fn merged(&self, bound: &BoundModel) -> Result<(Tensor, Tensor)> {
         let layer_delta = bound.deltas.get(&self.path);
         if is_tracked(self)? || layer_delta.map(is_tracked).transpose()?.unwrap_or(false) {
@@ -100,7 +102,7 @@ impl Linear {
         }
     }
 
-    /// Of the map as `bound` changes it the outputs from `first` on, `count` of them: (.., count).
+    /// Outputs `first..first + count` of the linear layer with delta: (.., count).
     pub(crate) fn adapted_forward_rows(
         &self,
         x: &Tensor,
@@ -129,12 +131,12 @@ impl MapTensors for Linear {
     }
 }
 
-/// Whether a tensor of this name belongs to a layer norm.
+/// True if a tensor of this name belongs to a layer norm.
 pub(crate) fn is_norm(name: &str) -> bool {
     name.contains("norm") || name.contains("LayerNorm")
 }
 
-/// A layer norm over the last dimension.
+/// Layer norm over the last dimension (Ba et al. 2016, arXiv:1607.06450).
 #[derive(Debug, Clone)]
 pub(crate) struct LayerNorm {
     weight: Tensor,

@@ -1,10 +1,10 @@
-//! An adapter put into the weights of its backbone, and taken out again.
+//! Merging an adapter into the weights of its backbone, and unmerging it.
 //!
-//! Deltas, output scales, heads and the backbone's own tuned tensors become part of the weights, and cost nothing any
-//! more. Gates and context are no weights; they stay beside, as a tuning of the merged backbone.
+//! Deltas, output scales, heads and the backbone's own tuned tensors become part of the weights and cost nothing
+//! afterwards. Gates and context are no weights: they stay in a residual adapter of the merged backbone.
 //!
 //! Weights are merged in f32, whatever the type they were read from. Writing them as f16 or bf16 rounds the sum: a
-//! delta below about 2^-11 (bf16: 2^-8) of its weight is lost there, and taking it out again needs the originals.
+//! delta below about 2^-11 (bf16: 2^-8) of its weight is lost, and unmerging needs the originals.
 
 use crate::tensors::{Tensors, get};
 use crate::{
@@ -13,24 +13,24 @@ use crate::{
 use candle_core::DType;
 use std::path::Path;
 
-/// Name of the adapter folder inside the folder of a merged backbone, for gates and context.
+/// Name of the residual adapter folder inside the folder of a merged backbone, for gates and context.
 pub const RESIDUAL_ADAPTER: &str = "adapter";
 
-/// A backbone with an adapter in its weights.
+/// Backbone with an adapter merged into its weights.
 #[derive(Debug, Clone)]
 pub struct Merged {
-    /// The merged weights. Tensors that the adapter does not change are those of the original, not copies.
+    /// Merged weights. Tensors that the adapter does not change are those of the original, not copies.
     pub backbone: Backbone,
-    /// Gates and context, which work on the merged backbone as they did on the original; without any of them, a
-    /// tuning that adds nothing.
+    /// Residual adapter: gates and context, which work on the merged backbone as on the original. Without any of them
+    /// it adds nothing.
     pub residual: AdaptedParams,
-    /// What merging replaced.
+    /// Tensors that merging replaced.
     originals: Tensors,
-    /// The fingerprint of the original.
+    /// Fingerprint of the original.
     fingerprint: String,
 }
 
-/// Put an adapter into the weights of the backbone it was trained on.
+/// Merges an adapter into the weights of the backbone it was trained on.
 ///
 /// # Errors
 /// A kind that is no change of weights; tensors that do not fit the backbone.
@@ -72,7 +72,7 @@ pub fn merge(backbone: &Backbone, tuned: &AdaptedParams) -> Result<Merged> {
     })
 }
 
-/// Gates and context alone.
+/// Residual adapter: gates and context alone.
 fn residual_adapter(tuned: &AdaptedParams, backbone: &Backbone) -> Result<AdaptedParams> {
     let adapter_config = AdapterConfig {
         gated_query: tuned.adapter_config.gated_query,
@@ -88,7 +88,7 @@ fn residual_adapter(tuned: &AdaptedParams, backbone: &Backbone) -> Result<Adapte
 }
 
 impl Merged {
-    /// The backbone as it was, to the byte: the tensors that merging replaced, and those it left.
+    /// Unmerged backbone, equal to the original to the byte.
     ///
     /// # Errors
     /// Weights that were changed after merging, by their fingerprint.
@@ -111,7 +111,7 @@ impl Merged {
         self.originals.keys().map(String::as_str)
     }
 
-    /// Whether there are gates, a context or frame-aware attention, so that the merged backbone alone is not the whole
+    /// True if there are gates, a context or frame-aware attention: the merged backbone alone is then not the whole
     /// model.
     pub fn has_residual(&self) -> bool {
         let adapter_config = &self.residual.adapter_config;
@@ -120,32 +120,32 @@ impl Merged {
             || adapter_config.frame_aware
     }
 
-    /// Write a backbone folder with weights as `dtype`; where there are gates or a context, an adapter folder
-    /// [`RESIDUAL_ADAPTER`] in it that loads on the backbone as it is read back. `base` names it for people.
-    /// A vocabulary that stands beside the original's weights is not copied.
+    /// Writes a backbone folder with weights as `dtype`. A residual adapter goes to its folder [`RESIDUAL_ADAPTER`],
+    /// for the backbone as it is read back. `base` names that backbone for people. A vocabulary beside the original's
+    /// weights is not copied.
     ///
     /// # Errors
-    /// What writing reports.
+    /// Errors of writing.
     pub fn write(&self, folder: &Path, dtype: DType, base: &str) -> Result<()> {
         self.backbone.write(folder, dtype)?;
         self.write_beside(folder, dtype, base)
     }
 
-    /// The same as a Hugging Face folder, weights as f32 in one file.
+    /// Writes the merged backbone as a Hugging Face folder, f32 weights in one file, like [`Self::write`].
     ///
     /// # Errors
-    /// What writing reports.
+    /// Errors of writing.
     pub fn write_hugging_face(&self, folder: &Path, base: &str) -> Result<()> {
         self.backbone.write_hugging_face(folder, None)?;
         self.write_beside(folder, DType::F32, base)
     }
 
-    /// Gates and context, if there are any, for the backbone as it is stored in this folder.
+    /// Writes the residual adapter, if there is one, for the backbone as it is stored in this folder.
     fn write_beside(&self, folder: &Path, dtype: DType, base: &str) -> Result<()> {
         if !self.has_residual() {
             return Ok(());
         }
-        // The fingerprint has to be that of the values as they were rounded.
+        // The fingerprint has to be that of the rounded values.
         let rounded = self.backbone.tensors.iter().map(|(name, tensor)| {
             Ok((name.clone(), tensor.detach().to_dtype(dtype)?.to_dtype(DType::F32)?))
         });

@@ -1,11 +1,11 @@
-//! How many values a tuning trains, from sizes alone.
+//! Parameter count of an adapter, from sizes alone.
 
 use std::collections::BTreeMap;
 
 use crate::{AdaptedParams, AdapterConfig, BlipConfig, ParamGroup, Result};
 
 impl AdapterConfig {
-    /// Trained values of each part on a backbone of these sizes; what is kept without being trained does not count.
+    /// Trained values per parameter group on a backbone of these sizes; buffers do not count.
     ///
     /// # Errors
     /// As [`AdapterConfig::param_shapes`].

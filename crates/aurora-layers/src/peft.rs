@@ -1,7 +1,7 @@
-//! LoRA folders of Hugging Face's PEFT library, out and in.
+//! Import and export of LoRA folders of Hugging Face's PEFT library.
 //!
-//! Every weight delta of ours is a product of two factors, so it is a LoRA of the same rank, exactly. What LoRA has no
-//! place for are gates and context: an export refuses an adapter whose gates have opened, unless told to drop them.
+//! A weight delta that is a product of two factors is a LoRA of the same rank, exactly. Gates and context have no place
+//! in a LoRA: an export refuses an adapter whose gates have opened, unless told to drop them.
 
 mod config;
 
@@ -24,11 +24,11 @@ use config::LoraConfig;
 
 const PREFIX: &str = "base_model.model.";
 
-/// Write a tuning as a PEFT LoRA folder for the Hugging Face model of the same weights. Exact: `lora_alpha` equals the
-/// rank, so the scale is 1.
+/// Exports an adapter as a PEFT LoRA folder for the Hugging Face model of the same weights. Exact: `lora_alpha` equals
+/// the rank, so the scale is 1.
 ///
 /// # Errors
-/// A kind without factors; gates that are open, unless `drop_gates`; what writing reports.
+/// A kind without factors; gates that are open, unless `drop_gates`; errors of writing.
 pub fn export_lora(
     folder: &Path,
     tuned: &AdaptedParams,
@@ -93,7 +93,7 @@ pub fn export_lora(
     write_text(&path, &(text + "\n"))
 }
 
-/// That gates and context add nothing.
+/// Checks that gates and context add nothing.
 fn closed(tuned: &AdaptedParams) -> Result<()> {
     let opens = |name: &str| match tuned.adapter_config.variant {
         Variant::Paper => gate::is_gate(name) || name == crate::context::GATE,
@@ -115,12 +115,12 @@ fn closed(tuned: &AdaptedParams) -> Result<()> {
     Ok(())
 }
 
-/// Read a PEFT LoRA folder for a BLIP backbone. Factors of different ranks are padded with zeros and scales are folded
-/// into B. Where some sites have no LoRA, the targets are those that have one.
+/// Imports a PEFT LoRA folder for a BLIP backbone. Factors of different ranks are padded with zeros and scales are
+/// folded into B. Where some sites have no LoRA, the targets are those that have one.
 ///
 /// # Errors
-/// What LoRA of PEFT can say and this cannot do (DoRA, trained biases, transposed layers); names that are no site's;
-/// factors of a shape that is not the site's.
+/// Options of PEFT that are not supported (DoRA, trained biases, transposed layers); names of no site; factors of
+/// another shape than the site's.
 pub fn import_lora(folder: &Path, backbone: &Backbone, device: &Device) -> Result<AdaptedParams> {
     let path = folder.join(CONFIG);
     let config = LoraConfig::read(&path)?;
@@ -129,7 +129,7 @@ pub fn import_lora(folder: &Path, backbone: &Backbone, device: &Device) -> Resul
     let mut factors: BTreeMap<String, Tensor> = BTreeMap::new();
     for (name, tensor) in stored {
         let short = name.strip_prefix(PREFIX).unwrap_or(&name);
-        // The adapter's name may stand before the last part.
+        // The adapter's name may stand before the last component.
         let short = short.replace(".default.", ".").replace(".modules_to_save.", ".");
         factors.insert(to_original(&short), tensor);
     }
@@ -172,7 +172,7 @@ pub fn import_lora(folder: &Path, backbone: &Backbone, device: &Device) -> Resul
     if targets.len() < all.len() {
         adapter_config.targets.target_modules = targets;
     }
-    // Heads, other modules of the backbone, and whatever has no place, which the check names.
+    // Heads, other modules of the backbone, and unknown tensors, which the check reports.
     for (name, tensor) in factors {
         let path = name.strip_suffix(".weight").or(name.strip_suffix(".bias")).unwrap_or(&name);
         let known = backbone.tensors.contains_key(&name)
@@ -199,7 +199,7 @@ mod tests {
     use crate::config::tests::tiny;
     use crate::io::read_json;
 
-    /// A tuning whose factors are random and whose gates are as they start.
+    /// Adapter with random factors and initial gates.
     fn moved(kind: AdapterKind) -> (Backbone, AdaptedParams) {
         moved_to(AdapterConfig::new(kind, Variant::Paper, 4))
     }
@@ -246,7 +246,7 @@ mod tests {
         }
     }
 
-    /// What only some sites have, and what has moved from a start that is subtracted, comes back as it was.
+    /// Targets, further modules and a PiSSA initialization survive the round trip.
     #[test]
     fn targets_further_modules_and_pissa_survive() {
         let mut adapter_config = AdapterConfig::new(AdapterKind::Lora, Variant::Paper, 2);

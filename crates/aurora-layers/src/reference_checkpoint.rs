@@ -1,23 +1,23 @@
-//! Names of the reference PyTorch code (`CP_*`), and how its tensors map to ours.
+//! Tensor names of the reference PyTorch code (`CP_*`), and their translation to ours.
 //!
-//! The mapping is linear (renaming, transposing, splitting), so it serves weights and gradients alike.
+//! The translation is linear (renaming, transposing, splitting), so it serves weights and gradients alike.
 
 use crate::adapter::{u_name, v_name};
 use crate::tensors::Tensors;
 use crate::{Error, Result};
 use candle_core::Tensor;
 
-/// Name of the core.
+/// Name of the reference code's core.
 pub(crate) const CORE: &str = "CP_C";
 
-/// Whether a tensor of this name belongs to the adapter of a reference checkpoint. Momentum copies do not.
+/// True if a tensor of this name belongs to the adapter of a reference checkpoint. Momentum copies do not.
 pub fn is_adapter(name: &str) -> bool {
     let part = |part: &str| part.starts_with("CP_") || part.ends_with("_CP");
     let momentum = name.split('.').next().is_some_and(|first| first.ends_with("_m"));
     !momentum && name.split('.').any(part)
 }
 
-/// Translate a state dict of the reference code. Names without `CP_` or `_CP` pass unchanged.
+/// Translates a state dict of the reference code. Names without `CP_` or `_CP` pass unchanged.
 pub fn translate(reference: &Tensors) -> Result<Tensors> {
     let mut ours = Tensors::new();
     for (name, tensor) in reference {
@@ -32,7 +32,7 @@ pub fn translate(reference: &Tensors) -> Result<Tensors> {
     Ok(ours)
 }
 
-/// The columns `from..from + slices` of a (rank, columns) tensor as modes (slices, rank).
+/// Columns `from..from + slices` of a (rank, columns) tensor as modes (slices, rank).
 fn modes(path: &str, tensor: &Tensor, from: usize, slices: usize) -> Result<(String, Tensor)> {
     Ok((format!("{path}.aurora_modes"), tensor.narrow(1, from, slices)?.t()?))
 }

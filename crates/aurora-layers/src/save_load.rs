@@ -1,4 +1,4 @@
-//! An adapter folder, in PEFT's layout: `adapter_model.safetensors`, `adapter_config.json`, `README.md`.
+//! Adapter folder in PEFT's layout: `adapter_model.safetensors`, `adapter_config.json`, `README.md`.
 
 use crate::checkpoint::read_tensors;
 use crate::io::{read_json, write_text};
@@ -12,22 +12,22 @@ pub(crate) const WEIGHTS: &str = "adapter_model.safetensors";
 pub(crate) const CONFIG: &str = "adapter_config.json";
 const PEFT_TYPE: &str = "AURORA";
 
-/// What `adapter_config.json` says.
+/// Content of `adapter_config.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AdapterFolder {
     /// Always "AURORA".
     pub peft_type: String,
-    /// What the adapter adds.
+    /// Configuration of the adapter.
     #[serde(flatten)]
     pub adapter_config: AdapterConfig,
-    /// Name or folder of the backbone.
+    /// Name or folder of the backbone, for people.
     pub base_model_name_or_path: String,
-    /// Identifies the backbone's weights; loading on others is refused.
+    /// Fingerprint of the backbone's weights; loading on others is refused.
     pub base_model_fingerprint: String,
 }
 
 impl AdapterFolder {
-    /// Read the description of an adapter without its weights.
+    /// Reads `adapter_config.json`, without the weights.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(CONFIG);
         let config: Self = read_json(&path, "an adapter configuration")?;
@@ -39,7 +39,7 @@ impl AdapterFolder {
         Ok(config)
     }
 
-    /// The tensors as they stand in the folder, under the names that [`AdaptedParams`] knows.
+    /// Tensors of the folder, under the names of [`AdaptedParams`].
     pub fn read_tensors(folder: &Path, device: &Device) -> Result<Tensors> {
         let path = folder.join(WEIGHTS);
         let stored = read_tensors(&path, DType::F32, device)?;
@@ -62,7 +62,7 @@ impl AdapterFolder {
             .collect()
     }
 
-    /// Where the weights of an adapter folder are.
+    /// Path of the weights in an adapter folder.
     pub fn weights_path(folder: &Path) -> PathBuf {
         folder.join(WEIGHTS)
     }
@@ -76,9 +76,9 @@ fn stored_name(name: &str) -> String {
     }
 }
 
-/// Write an adapter folder. `base` names the backbone for people, `card` is the text of its `README.md`.
+/// Writes an adapter folder. `base` names the backbone for people, `card` is the text of its `README.md`.
 ///
-/// Every file is written aside and renamed; the configuration comes last, so a folder that has one is whole.
+/// Every file is written aside and renamed; the configuration comes last, so a folder that has one is complete.
 pub fn save_adapter(
     folder: &Path,
     tuned: &AdaptedParams,
@@ -106,7 +106,7 @@ pub fn save_adapter(
     write_text(&path, &format!("{text}\n"))
 }
 
-/// Load an adapter onto the backbone it was made for.
+/// Loads an adapter onto the backbone it was made for.
 ///
 /// # Errors
 /// [`Error::OtherBackbone`] for another backbone; [`Error::Mismatch`] that lists every missing, unexpected or

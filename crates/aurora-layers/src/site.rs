@@ -1,25 +1,25 @@
-//! Sites: the frozen linear maps of a backbone that can take a weight delta.
+//! Sites: the frozen linear layers of a backbone that can take a weight delta.
 
 use crate::{Architecture, BlipConfig};
 use serde::{Deserialize, Serialize};
 
-/// Which part of the model a site stands in.
+/// Tower of the model that a site belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tower {
-    /// The vision transformer.
+    /// Vision transformer.
     Vision,
-    /// The text encoder.
+    /// Text encoder.
     Text,
-    /// The text decoder.
+    /// Text decoder.
     Decoder,
 }
 
 impl Tower {
-    /// Every tower.
+    /// All towers.
     pub const ALL: [Self; 3] = [Self::Vision, Self::Text, Self::Decoder];
 
-    /// Its name in configurations.
+    /// Name in configurations.
     pub fn name(self) -> &'static str {
         match self {
             Self::Vision => "vision",
@@ -28,7 +28,7 @@ impl Tower {
         }
     }
 
-    /// What the names of a text tower's tensors begin with.
+    /// Prefix of the names of the tower's tensors.
     pub(crate) fn prefix(self) -> &'static str {
         match self {
             Self::Vision => "visual_encoder",
@@ -38,8 +38,8 @@ impl Tower {
     }
 }
 
-/// The text towers of a model, each with the width of what its cross-attention looks at: image tokens, or, for the
-/// decoder of a question answering model, the question's states.
+/// Text towers of a model, each with the width of the states its cross-attention reads: image tokens, or the question's
+/// states for the decoder of a question answering model.
 pub(crate) fn text_towers(config: &BlipConfig) -> Vec<(Tower, usize)> {
     let (vision, text) = (config.vision.hidden_size, config.text.hidden_size);
     match config.architecture {
@@ -49,46 +49,46 @@ pub(crate) fn text_towers(config: &BlipConfig) -> Vec<(Tower, usize)> {
     }
 }
 
-/// Name of a layer of a text tower.
+/// Path of a layer of a text tower.
 pub(crate) fn text_layer(tower: Tower, layer: usize) -> String {
     format!("{}.encoder.layer.{layer}", tower.prefix())
 }
 
-/// What a site computes.
+/// Role of a site in its block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// Query, key and value in one map, three slices stacked along the output.
+    /// Query, key and value in one linear layer, three slices stacked along the output.
     Qkv,
-    /// The map after vision self-attention.
+    /// Output projection of vision self-attention.
     AttnOut,
-    /// First map of an MLP, its slices stacked along the output.
+    /// First linear layer of an MLP, its slices stacked along the output.
     Fc1,
-    /// Second map of an MLP, its slices laid side by side along the input.
+    /// Second linear layer of an MLP, its slices side by side along the input.
     Fc2,
-    /// Query of text attention.
+    /// Query projection of text attention.
     Query,
-    /// Key of text attention.
+    /// Key projection of text attention.
     Key,
-    /// Value of text attention.
+    /// Value projection of text attention.
     Value,
 }
 
-/// One frozen linear map `y = x W^T + b` that can take a delta.
+/// Site: a frozen linear layer `y = x W^T + b` that can take a delta.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Site {
-    /// Name of the map, without `.weight`.
+    /// Path of the layer, without `.weight`.
     pub path: String,
-    /// The tower it stands in.
+    /// Tower.
     pub tower: Tower,
-    /// Index of its block or layer.
+    /// Index of its block or layer, from 0.
     pub layer: usize,
-    /// What it computes.
+    /// Role in the block.
     pub role: Role,
     /// Width of x.
     pub in_dim: usize,
     /// Width of y.
     pub out_dim: usize,
-    /// Number of equal slices the map is cut into: along the input for [`Role::Fc2`], else along the output.
+    /// Number of equal slices of the weight: along the input for [`Role::Fc2`], else along the output.
     pub slices: usize,
 }
 
@@ -98,7 +98,7 @@ impl Site {
         if self.role == Role::Fc2 { self.in_dim / self.slices } else { self.in_dim }
     }
 
-    /// Path of the block or layer it stands in.
+    /// Path of its block or layer.
     pub fn block(&self) -> &str {
         let index = format!(".{}.", self.layer);
         self.path.find(&index).map_or(&self.path, |at| &self.path[..at + index.len() - 1])
@@ -110,7 +110,7 @@ impl Site {
     }
 }
 
-/// Every site of a BLIP model, in the order of the forward pass: per vision block qkv, projection and both MLP maps;
+/// All sites of a BLIP model, in the order of the forward pass: per vision block qkv, projection and both MLP layers;
 /// per layer of each text tower query, key and value of self-attention and of cross-attention.
 ///
 /// An MLP whose width is no multiple of the tower's is one slice.

@@ -1,4 +1,4 @@
-//! Targets: on which maps of a backbone an adapter is put.
+//! Target modules: the sites of a backbone that get a delta.
 
 use crate::{Error, Result, Site, Tower};
 use regex::Regex;
@@ -6,24 +6,24 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// Which maps are tuned: those that every list and the pattern let through, and no exclusion takes out. What is empty
-/// lets everything through.
+/// Target selection: a path is selected if every list and the pattern match it and no exclusion does. An empty list or
+/// pattern matches everything.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TargetModules {
-    /// Ends of paths, whole components: `attn.qkv`, `query`, `layer.3.attention.self.key`.
+    /// Path suffixes of whole components: `attn.qkv`, `query`, `layer.3.attention.self.key`.
     pub target_modules: Vec<String>,
-    /// A regular expression that the whole path has to match; empty for any path.
+    /// Regular expression that has to match the whole path; empty for any path.
     pub pattern: String,
-    /// Blocks and layers, each tower's counted from 0.
+    /// Indices of blocks and layers, each tower's counted from 0.
     pub layers_to_transform: Vec<LayerRange>,
     /// Towers.
     pub towers: Vec<Tower>,
-    /// Ends of paths that are left out.
+    /// Path suffixes that are excluded.
     pub exclude_modules: Vec<String>,
 }
 
-/// Layers from the first to the last, both included; written `3-5`, or `3` for one.
+/// Range of layers, both ends included; written `3-5`, or `3` for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct LayerRange {
@@ -32,12 +32,12 @@ pub struct LayerRange {
 }
 
 impl LayerRange {
-    /// From `first` to `last`, both included; none if they stand the wrong way round.
+    /// Range from `first` to `last`, both included; none if `first` is greater.
     pub fn new(first: usize, last: usize) -> Option<Self> {
         (first <= last).then_some(Self { first, last })
     }
 
-    /// From its written form.
+    /// Parses `3-5` or `3`.
     pub fn parse(text: &str) -> Option<Self> {
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         Self::new(first.trim().parse().ok()?, last.trim().parse().ok()?)
@@ -67,12 +67,12 @@ impl fmt::Display for LayerRange {
     }
 }
 
-/// What targets choose of what there is: the result of a dry run. Shown with `{}`, it is a line for each path.
+/// Target report, the result of a dry run. `{}` prints a line per path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TargetReport {
-    /// Paths of the maps that are tuned, in the order they were given.
+    /// Selected paths, in the order they were given.
     pub selected: Vec<String>,
-    /// Paths of the others, each with the reason.
+    /// Skipped paths, each with the reason.
     pub skipped: Vec<(String, String)>,
 }
 
@@ -85,9 +85,9 @@ impl fmt::Display for TargetReport {
     }
 }
 
-/// Tower and layer of the map at a path, as far as the path has them.
+/// Tower and layer of a path, as far as it has them.
 fn place(path: &str) -> (Option<Tower>, Option<usize>) {
-    // A decoder's word head stands beside its tower, under the same first component.
+    // A decoder's language modeling head stands beside its tower, under the same first component.
     let first = |path: &str| path.split('.').next().unwrap_or_default().to_owned();
     let tower = Tower::ALL.into_iter().find(|tower| first(tower.prefix()) == first(path));
     let layer = path.split_once(".blocks.").or_else(|| path.split_once(".layer."));
@@ -95,19 +95,19 @@ fn place(path: &str) -> (Option<Tower>, Option<usize>) {
     (tower, layer)
 }
 
-/// Whether `path` is `prefix` or something inside it, by whole components.
+/// True if `path` is `prefix` or inside it, by whole components.
 pub(crate) fn below(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// Whether `path` ends with `suffix`, by whole components.
+/// True if `path` ends with `suffix`, by whole components.
 fn ends(path: &str, suffix: &str) -> bool {
     path.strip_suffix(suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 type Test = Box<dyn Fn(&str) -> bool>;
 
-/// One list of the targets: its key, and its entries with what each lets through.
+/// Target list: its key, and a predicate per entry.
 struct Rule {
     key: &'static str,
     entries: Vec<(String, Test)>,
@@ -126,7 +126,7 @@ impl Rule {
         Self { key, entries: entries.iter().map(entry).collect() }
     }
 
-    /// Numbers of the entries that let a path through.
+    /// Indices of the entries that match a path.
     fn hits(&self, path: &str) -> Vec<usize> {
         (0..self.entries.len()).filter(|&entry| self.entries[entry].1(path)).collect()
     }
@@ -137,17 +137,17 @@ impl Rule {
 }
 
 impl TargetModules {
-    /// Whether everything is let through.
+    /// True if everything is selected.
     pub fn is_all(&self) -> bool {
         *self == Self::default()
     }
 
-    /// What is wrong with a pattern, if anything.
+    /// Error of a pattern that does not compile.
     pub fn pattern_error(pattern: &str) -> Option<String> {
         compile(pattern).err().map(|error| error.to_string())
     }
 
-    /// Which of these sites are tuned.
+    /// Selects among sites.
     ///
     /// # Errors
     /// As [`TargetModules::select_paths`].
@@ -155,11 +155,11 @@ impl TargetModules {
         self.select_paths(sites.iter().map(|site| site.path.as_str()))
     }
 
-    /// The same for any paths.
+    /// Selects among paths.
     ///
     /// # Errors
-    /// A pattern that is no regular expression; an entry that lets nothing through which the other lists let through,
-    /// by name, with what there is; an exclusion that takes nothing out; nothing left.
+    /// A pattern that is no regular expression; an entry that matches nothing the other lists let through, by name,
+    /// with what there is; an exclusion that excludes nothing; an empty selection.
     pub fn select_paths<'a>(
         &self,
         paths: impl IntoIterator<Item = &'a str>,
@@ -212,7 +212,7 @@ impl TargetModules {
         }
     }
 
-    /// The sites that are tuned.
+    /// Selected sites.
     pub(crate) fn sites(&self, sites: &[Site]) -> Result<Vec<Site>> {
         if self.is_all() {
             return Ok(sites.to_vec());
@@ -245,12 +245,12 @@ impl TargetModules {
     }
 }
 
-/// The pattern as one that has to match from end to end.
+/// Compiles the pattern, anchored at both ends.
 fn compile(pattern: &str) -> std::result::Result<Regex, regex::Error> {
     Regex::new(&format!("^(?:{pattern})$"))
 }
 
-/// An entry that chooses nothing, with what there is to choose from: paths with N for the layer.
+/// Error of an entry that selects nothing. It lists the paths there are, with N for the layer.
 fn nothing(key: &str, entry: &str, reason: &str, paths: &[&str]) -> Error {
     let mut forms: Vec<String> = Vec::new();
     let mut last: Vec<(Tower, usize)> = Vec::new();

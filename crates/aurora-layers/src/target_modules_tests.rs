@@ -1,4 +1,4 @@
-//! What targets choose, and what they say when they choose nothing.
+//! Target selection, and the errors of targets that select nothing.
 
 use super::*;
 use crate::Architecture;
@@ -46,7 +46,7 @@ fn every_list_narrows_the_choice() {
     assert_eq!(chosen(&pattern).len(), 8);
     let excluded = TargetModules { exclude_modules: strings(&["key"]), ..pattern };
     assert_eq!(chosen(&excluded).len(), 4);
-    // A whole path is an end of itself alone.
+    // A whole path is a suffix of itself alone.
     let one = TargetModules {
         target_modules: strings(&["visual_encoder.blocks.0.attn.qkv"]),
         ..TargetModules::default()
@@ -92,7 +92,7 @@ fn an_entry_that_matches_nothing_is_named_with_what_there_is() {
             TargetModules { target_modules: strings(&["query", "qvk"]), ..all.clone() },
             ["targets.target_modules = qvk: matches nothing", "visual_encoder.blocks.N.attn.qkv"],
         ),
-        // Half a component is no end.
+        // Half a component is no suffix.
         (
             TargetModules { target_modules: strings(&["uery"]), ..all.clone() },
             ["uery: matches nothing", "there are"],
@@ -158,7 +158,7 @@ fn layer_ranges_read_back_as_they_are_written() {
 }
 
 proptest! {
-    /// Whatever the targets, every site is either chosen or left out, or there is an error.
+    /// Property: for any targets every site is selected or skipped, or there is an error.
     #[test]
     fn nothing_is_lost(
         modules in prop::collection::vec("[a-z.0-9]{0,8}", 0..3),

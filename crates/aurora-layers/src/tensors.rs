@@ -1,4 +1,4 @@
-//! Named tensors: writing them, and the strict check of a set against what a model wants.
+//! Named tensors: writing, fingerprint, and the strict check of names and shapes.
 
 use crate::{Error, Result};
 use candle_core::{DType, Device, Shape, Storage, Tensor, WithDType};
@@ -10,12 +10,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::Path;
 
-/// Tensors by name, in the order of their names.
+/// Tensors by name, sorted.
 pub type Tensors = BTreeMap<String, Tensor>;
 
-/// Write a safetensors file aside and rename it into place, so that no reader ever meets half a file.
+/// Writes a safetensors file atomically: aside first, then renamed into place.
 ///
-/// The bytes depend on the names, shapes and values alone.
+/// The bytes depend on names, shapes and values alone.
 ///
 /// # Errors
 /// [`Error::File`] when it cannot be written.
@@ -24,7 +24,7 @@ pub fn write(tensors: &Tensors, path: &Path) -> Result<()> {
     write_named(named, None, path)
 }
 
-/// The same for tensors of any owner, with a note in the header: a key and its value.
+/// Writes a safetensors file of borrowed or owned tensors, with one metadata entry (key, value) in the header.
 pub(crate) fn write_named(
     mut tensors: Vec<(&str, &Tensor)>,
     note: Option<(&str, &str)>,
@@ -32,7 +32,7 @@ pub(crate) fn write_named(
 ) -> Result<()> {
     let failed = |source| Error::File { action: "write", path: path.into(), source };
     let wrong = |reason: String| Error::Format { path: path.into(), reason };
-    // Wide numbers come first, so that all are aligned.
+    // Wide types come first, so that all are aligned.
     tensors.sort_by_key(|(name, tensor)| (Reverse(stored_type(tensor)), *name));
     let (mut infos, mut end) = (Vec::new(), 0);
     for (name, tensor) in &tensors {
@@ -68,10 +68,10 @@ fn stored_type(tensor: &Tensor) -> Dtype {
     }
 }
 
-/// Values handed over at once, so that no second copy of a tensor is made to write or to hash it.
+/// Values per chunk when a tensor is written or hashed, so that it is not copied whole.
 const PIECE: usize = 1 << 16;
 
-/// The values of a tensor as little-endian bytes, row after row, a piece at a time.
+/// Values of a tensor as little-endian bytes, row-major, in chunks.
 fn pieces(tensor: &Tensor, take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
     match stored_type(tensor) {
         Dtype::F16 => pieces_of(tensor, half::f16::to_le_bytes, take),
@@ -99,7 +99,7 @@ fn pieces_of<T: WithDType, const N: usize>(
     })
 }
 
-/// What `read` makes of the values of a tensor, row after row; nothing is copied where they already lie so.
+/// Calls `read` with the values of a tensor, row-major; a contiguous CPU tensor is not copied.
 fn values<T: WithDType, R>(tensor: &Tensor, read: impl FnOnce(&[T]) -> Result<R>) -> Result<R> {
     let tensor = tensor.to_device(&Device::Cpu)?.contiguous()?;
     let (storage, layout) = tensor.storage_and_layout();
@@ -110,18 +110,18 @@ fn values<T: WithDType, R>(tensor: &Tensor, read: impl FnOnce(&[T]) -> Result<R>
     }
 }
 
-/// Place of the first value of an f32 tensor that is so, counted row after row.
+/// Row-major index of the first value of an f32 tensor that satisfies `is_so`.
 pub(crate) fn position(tensor: &Tensor, is_so: impl Fn(f32) -> bool) -> Result<Option<usize>> {
     values(tensor, |values: &[f32]| Ok(values.iter().position(|&value| is_so(value))))
 }
 
-/// Whether two f32 tensors have one shape and the same values.
+/// True if two f32 tensors have the same shape and values.
 pub(crate) fn same(a: &Tensor, b: &Tensor) -> Result<bool> {
     let equal = |a: &[f32]| values(b, |b: &[f32]| Ok(a == b));
     Ok(a.shape() == b.shape() && values(a, equal)?)
 }
 
-/// Names for an error: the first dozen, and how many more.
+/// Names for an error: the first dozen, and the number of the others.
 pub(crate) fn listed(names: &[String]) -> String {
     let shown = names.iter().take(12).cloned().collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(12) {
@@ -130,7 +130,7 @@ pub(crate) fn listed(names: &[String]) -> String {
     }
 }
 
-/// Compare `tensors` with the names and shapes that are wanted; the error lists every difference.
+/// Checks `tensors` against the names and shapes that are wanted; the error lists every difference.
 pub fn check(what: &str, tensors: &Tensors, wanted: &[(String, Shape)]) -> Result<()> {
     let mut problems = Vec::new();
     let mut list = |title: &str, names: Vec<String>| {
@@ -155,7 +155,7 @@ pub fn check(what: &str, tensors: &Tensors, wanted: &[(String, Shape)]) -> Resul
     Err(Error::Mismatch { what: what.into(), report: problems.join("; ") })
 }
 
-/// The tensor of that name; [`check`] has made sure that it is there.
+/// Tensor of this name; [`check`] has made sure that it is there.
 pub(crate) fn get(tensors: &Tensors, name: &str) -> Result<Tensor> {
     tensors.get(name).cloned().ok_or_else(|| Error::Mismatch {
         what: "the set of tensors".into(),
@@ -163,7 +163,7 @@ pub(crate) fn get(tensors: &Tensors, name: &str) -> Result<Tensor> {
     })
 }
 
-/// SHA-256 over names, shapes and f32 values: the same for the same weights, however they are stored.
+/// Fingerprint: SHA-256 over names, shapes and f32 values, independent of the type they are stored in.
 pub fn fingerprint(tensors: &Tensors) -> Result<String> {
     let mut hash = Sha256::new();
     for (name, tensor) in tensors {
@@ -180,7 +180,7 @@ pub fn fingerprint(tensors: &Tensors) -> Result<String> {
     Ok(hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// The same tensors cut from the graph: they share their values, take no gradient and cost none.
+/// Tensors detached from the graph: values shared, no gradient.
 pub fn detached(tensors: &Tensors) -> Tensors {
     tensors.iter().map(|(name, tensor)| (name.clone(), tensor.detach())).collect()
 }

@@ -1,4 +1,5 @@
-//! The text transformer: BERT layers, each with an optional cross-attention to an image's tokens.
+//! Text transformer: BERT layers (Devlin et al. 2018, arXiv:1810.04805), each with an optional cross-attention to an
+//! image's tokens.
 
 use crate::cross_attention::{EncoderKv, KvSource, Pooling, TextInputs, additive};
 use crate::gradient_checkpoint::{GradientCheckpointing, MapTensors, TensorMapper, checkpointed};
@@ -10,7 +11,7 @@ use crate::{BoundModel, Result, TextConfig};
 use aurora_kernels::{AbsorbedKv, AttentionOptions, absorbed_attention, attention};
 use candle_core::{D, Tensor};
 
-/// Query, key and value maps, the output map and the norm after the residual.
+/// Attention: query, key, value and output projections, and the norm after the residual.
 #[derive(Debug, Clone)]
 struct Attention {
     query: Linear,
@@ -30,7 +31,7 @@ struct Layer {
     norm: LayerNorm,
 }
 
-/// A text tower of BLIP: as encoder (text alone), as fusion encoder (text looking at an image), as decoder.
+/// Text tower of BLIP: text encoder, fusion encoder (with cross-attention to an image), or decoder.
 #[derive(Debug, Clone)]
 pub(crate) struct TextTower {
     config: TextConfig,
@@ -40,15 +41,15 @@ pub(crate) struct TextTower {
     layers: Vec<Layer>,
 }
 
-/// What a layer has to know of the pass it is in.
+/// Settings of one pass, shared by all layers.
 #[derive(Debug, Clone)]
 struct Pass {
     heads: usize,
-    /// Where the tokens stand.
+    /// Positions of the tokens in the padded batch.
     unpadding: Unpadding,
-    /// Whether only the first token of each text goes on.
+    /// True in the last layer of [`Pooling::Cls`]: only the first token of each text is computed.
     cls_alone: bool,
-    /// How texts look at themselves, and at what they see.
+    /// Options of self-attention; `cross` are those of cross-attention.
     own: AttentionOptions,
     cross: Option<AttentionOptions>,
 }
@@ -89,13 +90,13 @@ impl Attention {
         Ok((self.key.adapted_forward(context, bound)?, self.value.adapted_forward(context, bound)?))
     }
 
-    /// Keys and values of what is seen.
+    /// Cross-attention keys and values of encoder states.
     fn encode_kv(&self, states: &Tensor, bound: &BoundModel) -> Result<KvSource> {
         let (key, value) = self.keys(states, bound)?;
         Ok(KvSource::Projected(key, value))
     }
 
-    /// Tokens x (tokens, width) to the same.
+    /// Attention block with residual and norm: x (tokens, width) to (tokens, width).
     fn forward(
         &self,
         x: &Tensor,
@@ -123,7 +124,7 @@ impl Attention {
 }
 
 impl TextTower {
-    /// `seen` is the width of what its cross-attention looks at.
+    /// `seen` is the width of the states that cross-attention reads.
     pub(crate) fn param_shapes(config: &TextConfig, tower: Tower, seen: usize) -> ParamShapes {
         let (width, mlp) = (config.hidden_size, config.intermediate_size);
         let embeddings = format!("{}.embeddings", tower.prefix());
@@ -169,13 +170,13 @@ impl TextTower {
         })
     }
 
-    /// The word embeddings, (vocabulary, width).
+    /// Word embedding table, (vocabulary, width).
     pub(crate) fn words(&self) -> &Tensor {
         &self.words
     }
 
-    /// The cross-attention keys and values of what is looked at: states (images, tokens, seen width), all of it or
-    /// where `mask` (images, tokens) is one.
+    /// Cross-attention keys and values of states (images, tokens, seen width), masked where `mask` (images, tokens) is
+    /// zero.
     pub(crate) fn encode_kv(
         &self,
         states: &Tensor,
@@ -187,13 +188,13 @@ impl TextTower {
         Ok(EncoderKv { layers: layers.collect::<Result<_>>()?, mask })
     }
 
-    /// The same without computing keys and values: each layer folds its maps into queries and outputs.
+    /// Lazy keys and values: each layer absorbs its key and value projections into queries and outputs.
     pub(crate) fn lazy_kv(&self, states: &Tensor) -> EncoderKv {
         let source = KvSource::Lazy(states.clone());
         EncoderKv { layers: vec![source; self.layers.len()], mask: None }
     }
 
-    /// Token ids (batch, length), u32, to the states that `inputs` ask for.
+    /// Forward pass: token ids (batch, length), u32, to the states that `inputs.pooling` asks for.
     pub(crate) fn forward(
         &self,
         ids: &Tensor,
@@ -228,13 +229,14 @@ impl TextTower {
         let mut x = self.embed(ids, before, &unpadding)?; // (tokens, width)
         let mask = mask.map(|mask| mask.narrow(1, 0, unpadding.length()));
         let key_mask = mask.transpose()?.map(|mask| additive(&mask, x.dtype())).transpose()?;
-        // Attention of a few words gains nothing by bf16, and gradients of keys are small differences of large numbers.
+        // Attention over few tokens gains nothing from bf16, and gradients of keys are small differences of large
+        // numbers.
         let own = AttentionOptions { key_mask, causal, ..AttentionOptions::default() };
         let cross = seen.map(|seen| seen.options()).transpose()?;
         let heads = self.config.num_attention_heads;
         let mut pass = Pass { heads, unpadding, cls_alone: false, own, cross };
         for (index, layer) in self.layers.iter().enumerate() {
-            // A causal mask counts queries from the last, so there the first is not taken out before the end.
+            // A causal mask counts queries from the last one, so there the first token is not taken out early.
             pass.cls_alone = pooling == Pooling::Cls && !causal && index + 1 == self.layers.len();
             let seen = seen.map(|seen| &seen.keys.layers[index]);
             x = match (&mut cache, bound.gradient_checkpointing, seen) {
@@ -261,7 +263,7 @@ impl TextTower {
         }
     }
 
-    /// Words and positions of the tokens of ids (batch, length), `before` words after the start: (tokens, width).
+    /// Word and position embeddings of ids (batch, length) at positions from `before` on: (tokens, width).
     fn embed(&self, ids: &Tensor, before: usize, unpadding: &Unpadding) -> Result<Tensor> {
         let ids = ids.narrow(1, 0, unpadding.length())?;
         let words = self.words.index_select(&unpadding.unpad(&ids)?.contiguous()?, 0)?; // (tokens, width)
@@ -288,14 +290,14 @@ impl MapTensors for Layer {
 }
 
 impl Layer {
-    /// Keys and values of the self-attention over tokens x (tokens, width): (batch, length, width).
+    /// Self-attention keys and values of x (tokens, width): (batch, length, width).
     fn keys(&self, x: &Tensor, pass: &Pass, bound: &BoundModel) -> Result<(Tensor, Tensor)> {
         let (key, value) = self.own.keys(x, bound)?;
         Ok((pass.unpadding.scatter(&key)?, pass.unpadding.scatter(&value)?))
     }
 
-    /// Tokens x (tokens, width) to the same, or to those that go on, looking at `keys` of their texts and at what is
-    /// `seen`.
+    /// Layer: x (tokens, width) to (tokens, width), or to (batch, width) with `cls_alone`. Self-attention reads `keys`,
+    /// cross-attention `seen`.
     fn forward(
         &self,
         x: &Tensor,
@@ -322,7 +324,7 @@ impl Layer {
         }
     }
 
-    /// The same as a checkpointed block, with the keys of the texts computed inside of it.
+    /// Layer as a checkpointed block; the self-attention keys and values are computed inside.
     fn checkpointed(
         &self,
         x: Tensor,
@@ -349,7 +351,7 @@ impl Layer {
         checkpointed(self, part, inputs, run(pass.clone()))
     }
 
-    /// What leaves a layer of a text alone: the MLP over the self-attention's output, and a bottleneck.
+    /// Output of a layer without fusion: the MLP over the self-attention output, plus a bottleneck.
     fn alone(&self, h_self: &Tensor, bound: &BoundModel) -> Result<Tensor> {
         let out = self.mlp(h_self, bound)?;
         match bound.parallel.get(&self.path) {
@@ -358,8 +360,7 @@ impl Layer {
         }
     }
 
-    /// What leaves a fusion layer: the MLP over the cross-attention's output, a bottleneck, and what the gate lets
-    /// through.
+    /// Output of a fusion layer: the MLP over the cross-attention output, plus a bottleneck and the gated branches.
     fn fused(&self, h_self: &Tensor, h_cross: &Tensor, bound: &BoundModel) -> Result<Tensor> {
         let mut out = self.mlp(h_cross, bound)?;
         if let Some(parallel) = bound.parallel.get(&self.path) {
@@ -381,7 +382,7 @@ impl Layer {
     }
 }
 
-/// The first token's state of each text or image: (batch, tokens, width) to (batch, width).
+/// State of the first token of each text or image: (batch, tokens, width) to (batch, width).
 pub fn cls(states: &Tensor) -> Result<Tensor> {
     Ok(states.narrow(D::Minus2, 0, 1)?.squeeze(D::Minus2)?.contiguous()?)
 }

@@ -1,14 +1,13 @@
-//! Texts without their padding: which rows are tokens, and where they stand.
+//! Unpadding: the tokens of a batch of texts as one packed tensor, as `unpad_input` of flash-attention.
 //!
-//! All work of a text tower but attention is done token by token, so it is done on the tokens alone, one below the
-//! other: (tokens, width). Attention wants texts side by side; for it the tokens are spread over a grid (batch, length)
-//! whose free places repeat some token. Nothing comes of those: as keys the mask hides them, as queries they are thrown
-//! away.
+//! All operations of a text tower but attention work token by token, so they run on the packed tokens alone, (tokens,
+//! width). For attention the tokens are scattered into a grid (batch, length) whose padding positions repeat some
+//! token. These are inert: masked as keys, dropped as queries.
 
 use crate::Result;
 use candle_core::{DType, Tensor};
 
-/// How the tokens of a batch of texts lie in a grid (batch, length).
+/// Layout of a batch of texts in a grid (batch, length).
 #[derive(Debug, Clone)]
 pub(crate) struct Unpadding {
     batch: usize,
@@ -16,7 +15,7 @@ pub(crate) struct Unpadding {
     pad_indices: Option<PadIndices>,
 }
 
-/// The grid of texts of which some have padding.
+/// Index tensors of a grid with padding.
 #[derive(Debug, Clone)]
 struct PadIndices {
     indices: Tensor, // (tokens), where in the grid each token stands
@@ -26,13 +25,13 @@ struct PadIndices {
 }
 
 impl Unpadding {
-    /// Texts of one length: every place of the grid is a token.
+    /// Layout of texts of one length: every position of the grid is a token.
     pub(crate) fn dense(batch: usize, length: usize) -> Self {
         Self { batch, length, pad_indices: None }
     }
 
-    /// The texts of a mask (batch, length) of ones for tokens and zeros for padding, in any pattern. The grid is as
-    /// long as the longest text. Where the first place of a text is padding, nothing is left out.
+    /// Layout from a mask (batch, length), one for tokens and zero for padding, in any pattern. The grid is as long as
+    /// the longest text. If any text begins with padding, nothing is left out.
     pub(crate) fn from_mask(mask: &Tensor) -> Result<Self> {
         let (batch, full) = mask.dims2()?;
         let rows: Vec<Vec<f32>> = mask.to_dtype(DType::F32)?.to_vec2()?;
@@ -51,7 +50,7 @@ impl Unpadding {
                     indices.push((text * length + column) as u32);
                     columns.push(column as u32);
                 }
-                // At padding the token before it: one is there, since the first place is a token.
+                // Padding repeats the token before it; there is one, since the first position is a token.
                 tokens.push(indices.len() as u32 - 1);
             }
         }
@@ -70,17 +69,17 @@ impl Unpadding {
         self.batch
     }
 
-    /// Columns of the grid.
+    /// Length of the grid.
     pub(crate) fn length(&self) -> usize {
         self.length
     }
 
-    /// The column of each token, (tokens); none where every place is one.
+    /// Column of each token, (tokens); none where every position is a token.
     pub(crate) fn columns(&self) -> Option<&Tensor> {
         self.pad_indices.as_ref().map(|pad_indices| &pad_indices.columns)
     }
 
-    /// The tokens of a grid (batch, length, ..): (tokens, ..).
+    /// Packs a grid (batch, length, ..) into its tokens (tokens, ..).
     pub(crate) fn unpad(&self, grid: &Tensor) -> Result<Tensor> {
         let rows = grid.flatten(0, 1)?;
         match &self.pad_indices {
@@ -89,7 +88,7 @@ impl Unpadding {
         }
     }
 
-    /// Tokens (tokens, width) in their places of the grid (batch, length, width), any of them in the free ones.
+    /// Scatters tokens (tokens, width) into the grid (batch, length, width); padding positions repeat some token.
     pub(crate) fn scatter(&self, tokens: &Tensor) -> Result<Tensor> {
         let shape = (self.batch, self.length, ());
         match &self.pad_indices {
@@ -98,7 +97,7 @@ impl Unpadding {
         }
     }
 
-    /// Of tokens (tokens, width) the first of each text: (batch, width).
+    /// First token of each text: tokens (tokens, width) to (batch, width).
     pub(crate) fn first(&self, tokens: &Tensor) -> Result<Tensor> {
         match &self.pad_indices {
             None => crate::cls(&self.scatter(tokens)?),
@@ -106,8 +105,7 @@ impl Unpadding {
         }
     }
 
-    /// Tokens (tokens, width) in their places of (batch, `length`, width), which may be longer than the grid; zeros in
-    /// the free ones.
+    /// Pads tokens (tokens, width) to (batch, `length`, width), which may be longer than the grid; zeros at padding.
     pub(crate) fn pad(&self, tokens: &Tensor, length: usize) -> Result<Tensor> {
         let Some(pad_indices) = &self.pad_indices else { return self.scatter(tokens) };
         let (_, width) = tokens.dims2()?;

@@ -1,8 +1,8 @@
-//! Clips: frames go through the vision tower one by one, fused attention sees the tokens of all of them.
+//! Video clips: frames pass the vision tower one by one; cross-attention reads the tokens of all of them.
 //!
-//! The states of clips are (clips, frames, tokens, width); token 0 of every frame is its `[CLS]`. A clip with fewer frames
-//! than the longest is filled up, and a mask (clips, frames) of ones and zeros says which frames are there: the others
-//! have no part in a feature, are not seen, and get no gradient.
+//! The states of clips are (clips, frames, tokens, width); token 0 of every frame is its `[CLS]`. A clip with fewer
+//! frames than the longest is padded; a mask (clips, frames) is one for frames and zero for padding. Padding frames are
+//! inert: masked as keys, excluded from means, zero gradient.
 
 use crate::cross_attention::additive;
 use crate::heads::normalize;
@@ -11,20 +11,21 @@ use crate::{Blip, BoundModel, Result};
 use aurora_kernels::Precision;
 use candle_core::{D, Tensor};
 
-/// What the similarities of a text with the frames are divided by before the softmax over the frames.
+/// Temperature of the softmax over the frames: similarities are divided by it.
 const TEMPERATURE: f64 = 4.0;
 
-/// When frame-aware attention weighs the frames of a clip.
+/// Mode of frame-aware attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FrameAware {
     Never,
-    /// As in the reference code: on in training, off in evaluation.
+    /// In training only, as in the reference code.
     InTraining,
     Always,
 }
 
 impl Blip {
-    /// Clips (clips, frames, 3, size, size), normalized, to states (clips, frames, tokens, vision width).
+    /// Video encoder: clips (clips, frames, 3, size, size), normalized, to states (clips, frames, tokens, vision
+    /// width).
     pub fn encode_clips(&self, clips: &Tensor, bound: &BoundModel) -> Result<Tensor> {
         let (count, frames, ..) = clips.dims5()?;
         let states = self.encode_image(&clips.flatten(0, 1)?, bound)?;
@@ -32,7 +33,8 @@ impl Blip {
         Ok(states.reshape((count, frames, tokens, width))?)
     }
 
-    /// The `[CLS]` states of the frames alone, (clips, frames, vision width), for less work.
+    /// Video encoder, `[CLS]` states of the frames only: (clips, frames, vision width). Cheaper than
+    /// [`Self::encode_clips`].
     pub fn encode_clips_cls(&self, clips: &Tensor, bound: &BoundModel) -> Result<Tensor> {
         let (count, frames, ..) = clips.dims5()?;
         let states = self.encode_image_cls(&clips.flatten(0, 1)?, bound)?;
@@ -40,26 +42,24 @@ impl Blip {
     }
 }
 
-/// The states of clips as fused attention takes them, all frames one after the other: (clips, frames * tokens, width).
+/// States of clips as cross-attention takes them, frame after frame: (clips, frames * tokens, width).
 pub fn flatten_frames(states: &Tensor) -> Result<Tensor> {
     Ok(states.flatten(1, 2)?)
 }
 
-/// Which of those tokens are of frames that are there: a mask of frames (clips, frames) to one of tokens (clips, frames
-/// * tokens), for [`crate::EncoderKv::with_mask`].
+/// Token mask (clips, frames * tokens) from a frame mask (clips, frames), for [`crate::EncoderKv::with_mask`].
 pub fn flatten_frame_mask(mask: &Tensor, tokens: usize) -> Result<Tensor> {
     let (clips, frames) = mask.dims2()?;
     Ok(mask.unsqueeze(2)?.broadcast_as((clips, frames, tokens))?.contiguous()?.flatten(1, 2)?)
 }
 
 impl BoundModel {
-    /// States of clips to features of unit length, of the mean of the `[CLS]` of the frames that are there: (clips,
-    /// projection).
+    /// Clip features of unit length, from the mean `[CLS]` of the unmasked frames: (clips, projection).
     pub fn clip_features(&self, states: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
         self.clip_cls_features(&cls(states)?, mask)
     }
 
-    /// The same from the `[CLS]` states of the frames alone, (clips, frames, vision width).
+    /// Clip features of unit length from the `[CLS]` states of the frames (clips, frames, vision width).
     pub fn clip_cls_features(&self, frame_cls: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
         let mean = match mask {
             None => frame_cls.mean(1)?,
@@ -72,12 +72,12 @@ impl BoundModel {
         normalize(&self.heads()?.vision_proj.forward(&mean, Precision::F32)?)
     }
 
-    /// States of clips to features of unit length of every frame: (clips, frames, projection).
+    /// Frame features of unit length: states of clips to (clips, frames, projection).
     pub fn frame_features(&self, states: &Tensor) -> Result<Tensor> {
         normalize(&self.heads()?.vision_proj.forward(&cls(states)?, Precision::F32)?)
     }
 
-    /// Whether a pass with frame-aware attention needs the features of frames.
+    /// True if a pass with frame-aware attention needs frame features.
     pub fn needs_frame_features(&self, training: bool) -> bool {
         match self.frame_aware {
             FrameAware::Never => false,
@@ -87,12 +87,12 @@ impl BoundModel {
     }
 }
 
-/// Frame-aware attention: what each text multiplies the keys of its clip's frames by, for [`crate::CrossAttention::with_key_scale`].
+/// Frame-aware attention: key weights of each text, for [`crate::CrossAttention::with_key_scale`].
 ///
-/// Text features (pairs, projection), features of the frames of each text's clip (pairs, frames, projection), both of
-/// unit length, and which of those frames are there (pairs, frames); every frame has `tokens` tokens. Frame t gets
-/// `frames softmax_t(similarity / 4)`, its `[CLS]` 1, over the frames that are there. Result: (pairs, frames * tokens),
-/// without gradient.
+/// Takes text features (pairs, projection), features of the frames of each text's clip (pairs, frames, projection),
+/// both of unit length, and the frame mask (pairs, frames); every frame has `tokens` tokens. The tokens of frame t get
+/// `frames softmax_t(similarity / 4)`, its `[CLS]` 1; softmax and count are over unmasked frames. Returns (pairs,
+/// frames * tokens), without gradient.
 pub fn frame_attention_scale(
     text: &Tensor,
     frames: &Tensor,

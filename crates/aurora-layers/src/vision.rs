@@ -1,4 +1,4 @@
-//! The vision transformer: patches, position embeddings, pre-norm blocks.
+//! Vision transformer: patches, position embeddings, pre-norm blocks.
 
 use crate::gradient_checkpoint::{
     GradientCheckpointing, MapTensors, TensorMapper, as_one_node, checkpointed,
@@ -10,7 +10,7 @@ use crate::{BoundModel, Result, VisionConfig};
 use aurora_kernels::{AttentionOptions, attention, linear_with, patchify, self_attention};
 use candle_core::Tensor;
 
-/// A pre-norm block.
+/// Pre-norm block.
 #[derive(Debug, Clone)]
 struct Block {
     path: String,
@@ -22,7 +22,7 @@ struct Block {
     fc2: Linear,
 }
 
-/// The vision tower of BLIP (ViT with a `[CLS]` token).
+/// Vision tower of BLIP (ViT with a `[CLS]` token).
 #[derive(Debug, Clone)]
 pub(crate) struct VisionTower {
     config: VisionConfig,
@@ -74,7 +74,7 @@ impl VisionTower {
                 path,
             })
         };
-        // A convolution whose stride is its kernel is a linear map of each patch.
+        // A convolution whose stride is its kernel size is a linear layer on each patch.
         let patch_weight =
             get(tensors, "visual_encoder.patch_embed.proj.weight")?.flatten_from(1)?;
         Ok(Self {
@@ -93,8 +93,7 @@ impl VisionTower {
         self.pass(images, false, bound)
     }
 
-    /// The same to the state of `[CLS]` alone, (batch, width): of the last block the other tokens need no more than
-    /// their keys and values.
+    /// Images to `[CLS]` states, (batch, width): in the last block the other tokens contribute only keys and values.
     pub(crate) fn forward_cls(&self, images: &Tensor, bound: &BoundModel) -> Result<Tensor> {
         cls(&self.pass(images, true, bound)?)
     }
@@ -146,7 +145,7 @@ impl MapTensors for Block {
 }
 
 impl Block {
-    /// Token states (batch, tokens, width) to the next; with `cls_alone` to that of `[CLS]`, (batch, 1, width).
+    /// Block: token states (batch, tokens, width) to the next; with `cls_alone` to those of `[CLS]`, (batch, 1, width).
     fn forward(
         &self,
         x: &Tensor,
@@ -168,7 +167,7 @@ impl Block {
         }
     }
 
-    /// Attention of all tokens, before the projection: (batch, tokens, width).
+    /// Self-attention of all tokens, before the projection: (batch, tokens, width).
     fn mix(&self, normed: &Tensor, heads: usize, bound: &BoundModel) -> Result<Tensor> {
         let qkv = self.qkv.adapted_forward(normed, bound)?; // (batch, tokens, 3 * width)
         let precision = bound.precision;
@@ -176,7 +175,7 @@ impl Block {
         Ok(self_attention(&qkv, heads, &options)?)
     }
 
-    /// Attention of `[CLS]` over all tokens, before the projection: (batch, 1, width).
+    /// Self-attention of `[CLS]` over all tokens, before the projection: (batch, 1, width).
     fn mix_cls(&self, normed: &Tensor, heads: usize, bound: &BoundModel) -> Result<Tensor> {
         let (_, _, width) = normed.dims3()?;
         let query = normed.narrow(1, 0, 1)?;

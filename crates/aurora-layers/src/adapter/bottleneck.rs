@@ -1,6 +1,7 @@
-//! Bottleneck: a narrow nonlinear map beside the MLP of every block, in the form of UniAdapter.
+//! Bottleneck adapter parallel to the MLP of every block (He et al. 2022, arXiv:2110.04366), in the form of UniAdapter
+//! (Lu et al. 2023, arXiv:2302.06605).
 //!
-//! One narrowing map of a layer serves all towers of that width; each tower, and fusion, has a widening map of its own:
+//! All towers of one width share a layer's down projection; each tower, and fusion, has an up projection of its own:
 //!
 //! ```text
 //! z(x)       = relu(down(norm(x)))
@@ -10,8 +11,8 @@
 //! ```
 //!
 //! A decoder has its own `up` and fusion, under its own name. The bottleneck is no change of a weight, so it cannot be
-//! merged. UniAdapter starts `up_fusion` at random and lets its norm pass it on; here that norm starts with a weight of
-//! zero, so that the tuned model starts as the backbone.
+//! merged. UniAdapter initializes `up_fusion` at random and lets its norm pass it on; here the weight of that norm
+//! starts at zero, so that the adapted model starts as the backbone.
 
 use super::{Adapter, Init, ParamSpec};
 use crate::gradient_checkpoint::{MapTensors, TensorMapper};
@@ -23,24 +24,24 @@ use aurora_kernels::Precision;
 use candle_core::Tensor;
 use std::collections::BTreeMap;
 
-/// Share of the bottleneck's output that is added.
+/// Scale of the bottleneck's output.
 const SCALE: f64 = 0.1;
-/// Epsilon of its norms.
+/// Epsilon of the bottleneck's layer norms.
 const EPS: f64 = 1e-5;
 
-/// The bottleneck adapter.
+/// Bottleneck adapter.
 #[derive(Debug, Clone)]
 pub struct Bottleneck {
-    /// Width of the narrow layer.
+    /// Width of the bottleneck.
     pub rank: usize,
 }
 
-/// Where the bottleneck of one block stands.
+/// Place of a block's bottleneck, and its up projections.
 struct Place {
     tower: Tower,
     layer: usize,
     width: usize,
-    /// Whether it has a map for the block's own states, and one for fused states.
+    /// True if there is an up projection for the block's own states; `fusion` the same for fused states.
     own: bool,
     fusion: bool,
 }
@@ -71,8 +72,8 @@ impl Place {
     }
 }
 
-/// The blocks these sites stand in, by path. A block has a bottleneck when one of its sites is there; cross-attention
-/// sites stand for fusion, all others for the block itself.
+/// Blocks of these sites, by path. A block has a bottleneck if it has a site; cross-attention sites stand for fusion,
+/// all others for the block itself.
 fn places(sites: &[Site]) -> BTreeMap<String, Place> {
     let mut places = BTreeMap::new();
     for site in sites {
@@ -99,7 +100,7 @@ impl Adapter for Bottleneck {
     fn param_specs(&self, sites: &[Site]) -> Result<Vec<ParamSpec>> {
         let mut specs: BTreeMap<String, ParamSpec> = BTreeMap::new();
         let mut add = |path: String, weight: Option<(usize, usize)>, width: usize, init: Init| {
-            // A map has a weight (out, in), a norm one of its width.
+            // A linear layer has a weight (out, in), a norm one of its width.
             let shape = weight.map_or(width.into(), candle_core::Shape::from);
             for spec in [
                 ParamSpec::new(format!("{path}.weight"), shape, init),
@@ -108,7 +109,7 @@ impl Adapter for Bottleneck {
                 specs.insert(spec.name.clone(), spec);
             }
         };
-        // PyTorch's start of a linear map.
+        // PyTorch's default initialization of a linear layer.
         let uniform = |fan_in: usize| Init::Uniform((fan_in as f64).sqrt().recip());
         for place in places(sites).values() {
             let (width, rank) = (place.width, self.rank);
@@ -147,7 +148,7 @@ impl Adapter for Bottleneck {
     }
 }
 
-/// The bottleneck of one block, ready to apply.
+/// Parallel adapter: the bottleneck of one block, ready to apply.
 #[derive(Debug, Clone)]
 pub struct ParallelAdapter {
     norm: LayerNorm,
@@ -161,13 +162,13 @@ impl ParallelAdapter {
         Ok(self.down.forward(&self.norm.forward(x)?, precision)?.relu()?) // (.., rank)
     }
 
-    /// The part of it that a pass uses: one of a text that looks at something, or another; none where that is nothing.
+    /// Part that a pass uses: with the fusion projection or without; none if nothing is left.
     pub(crate) fn part(&self, fused: bool) -> Option<Self> {
         let part = Self { fused: self.fused.clone().filter(|_| fused), ..self.clone() };
         (part.own.is_some() || part.fused.is_some()).then_some(part)
     }
 
-    /// `out` and what the block's own states `x` add to it, both (.., width).
+    /// Adds the bottleneck of the block's own states `x` to `out`, both (.., width).
     pub(crate) fn add_self(&self, out: Tensor, x: &Tensor, precision: Precision) -> Result<Tensor> {
         match &self.own {
             None => Ok(out),
@@ -175,7 +176,7 @@ impl ParallelAdapter {
         }
     }
 
-    /// `out` and what the fused states `h_cross` add to it, both (.., width).
+    /// Adds the bottleneck of the fused states `h_cross` to `out`, both (.., width).
     pub(crate) fn add_cross(
         &self,
         out: Tensor,
@@ -225,7 +226,7 @@ mod tests {
         assert_eq!(count(&Bottleneck { rank: r }, &crate::sites(&vision_large())), vision + text);
     }
 
-    /// The formulas at the top of this file, in f64 and with loops.
+    /// Forward pass against the formulas at the top of this file, in f64 and with loops.
     #[test]
     fn forward_is_the_formula() {
         let adapter = Bottleneck { rank: 3 };
@@ -282,7 +283,7 @@ mod tests {
         }
     }
 
-    /// Of everything a text layer's bottleneck trains and reads, against central differences.
+    /// Gradients of all tensors and inputs of a text layer's bottleneck, against central differences.
     #[test]
     fn gradients() {
         let adapter = Bottleneck { rank: 3 };

@@ -1,4 +1,5 @@
-//! CP decomposition ("mode approximation"), variant paper: `dW_n = V diag(lambda * p_n) U^T`.
+//! CP decomposition ("mode approximation"), variant paper: `dW_n = V diag(lambda * p_n) U^T` (Wang et al. 2023,
+//! arXiv:2305.08381).
 
 use super::{Adapter, Init, ParamSpec, modes_name, u_name, v_name, widths};
 use crate::site::Role;
@@ -6,14 +7,14 @@ use crate::tensors::{Tensors, get};
 use crate::{Result, Site};
 use aurora_kernels::{LowRank, khatri_rao, transpose_contiguous};
 
-/// Name of the weights of the rank components, (rank).
+/// Name of lambda, the weights of the rank components, (rank).
 const LAMBDA: &str = "aurora_lambda";
 
-/// The CP adapter: U (in, rank), V (out, rank) and lambda (rank) shared by every slice of every layer and tower,
-/// a vector p_n (rank) for each slice. Where widths differ there is a U for each input and a V for each output width.
+/// CP adapter: U (in, rank), V (out, rank) and lambda (rank) shared by every slice of every layer and tower, a vector
+/// p_n (rank) per slice. Where widths differ there is a U for each input and a V for each output width.
 #[derive(Debug, Clone)]
 pub struct Cp {
-    /// Number of rank-one components.
+    /// Rank: number of rank-one components.
     pub rank: usize,
 }
 
@@ -28,7 +29,7 @@ impl Adapter for Cp {
             ));
         }
         for width in widths(sites, false) {
-            // Zero, so that the tuned model starts as the backbone.
+            // Zero, so that the adapted model starts as the backbone.
             specs.push(ParamSpec::new(v_name(width), (width, self.rank), Init::Zeros));
         }
         for site in sites {
@@ -59,7 +60,7 @@ mod tests {
     use crate::adapter::tests::{assert_slices, blip_base, random};
     use crate::config::tests::tiny;
 
-    /// `V diag(lambda * p_n) U^T`, slice by slice, as the formula says.
+    /// `V diag(lambda * p_n) U^T`, slice by slice.
     #[test]
     fn delta_is_the_formula_slice_by_slice() {
         let adapter = Cp { rank: 3 };

@@ -1,27 +1,27 @@
-//! DoRA: `W' = m (W + dW) / |W + dW|`, the length of each row of a LoRA-tuned weight as a parameter of its own.
+//! DoRA: `W' = m (W + dW) / |W + dW|`, the row norms of a LoRA-tuned weight as parameters of their own (Liu et al.
+//! 2024, arXiv:2402.09353).
 
 use super::{Adapter, Init, LayerDelta, Lora, OutputScale, ParamSpec, init_tensors};
 use crate::tensors::{Tensors, get};
 use crate::{Result, Site};
 use candle_core::{D, Device, Tensor};
 
-/// The DoRA adapter: the factors of a LoRA, and of every site the length m of each output's row, which starts as the
-/// frozen weight has it.
+/// DoRA adapter: the factors of a LoRA, and per site the magnitudes m of the weight's rows, initialized as the row
+/// norms of the frozen weight.
 ///
-/// As in the paper (Liu et al. 2024, section 4.3) the norm in the denominator is a constant to the gradient.
+/// The norm in the denominator is a constant to the gradient, as in section 4.3 of the paper.
 #[derive(Debug, Clone)]
 pub struct Dora {
-    /// The delta's direction.
+    /// LoRA that gives the direction.
     pub lora: Lora,
 }
 
-/// Name of a site's row lengths m, (out); PEFT's.
+/// Name of a site's magnitudes m, (out); PEFT's.
 fn magnitude_name(site: &Site) -> String {
     format!("{}.lora_magnitude_vector", site.path)
 }
 
-/// The length of each row, (out, in) to (out). Rows of zeros have the smallest length there is, so that nothing is
-/// divided by zero.
+/// Row norms, (out, in) to (out). Rows of zeros have the smallest positive norm, so that nothing is divided by zero.
 fn row_lengths(weight: &Tensor) -> Result<Tensor> {
     let squares = weight.detach().contiguous()?.sqr()?.sum(D::Minus1)?;
     Ok(squares.sqrt()?.maximum(f64::from(f32::MIN_POSITIVE))?)
@@ -108,7 +108,8 @@ mod tests {
 
     #[test]
     fn towers_may_differ_in_width() {
-        // LoRA's r (in + out) and out, site by site: 24 blocks of 1024 beside 12 layers of 768 that look at 1024.
+        // LoRA's r (in + out) and out, site by site: 24 blocks of 1024 beside 12 layers of 768 whose cross-attention
+        // reads 1024.
         let vision = 24 * (8 * (16 * 1024) + 9 * 1024);
         let text = 12 * (8 * (10 * 768 + 2 * 1024) + 6 * 768);
         assert_eq!(count(&dora(8), &crate::sites(&vision_large())), vision + text);

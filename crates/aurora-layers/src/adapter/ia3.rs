@@ -1,11 +1,11 @@
-//! IA3: each output of a site is multiplied by a learned number.
+//! IA3: a learned scale on each output of a site (Liu et al. 2022, arXiv:2205.05638).
 
 use super::{Adapter, Init, LayerDelta, OutputScale, ParamSpec};
 use crate::tensors::{Tensors, get};
 use crate::{Result, Site};
 use candle_core::Tensor;
 
-/// The IA3 adapter: `y = l * (x W^T + b)`, with a vector l (out) for each site, all ones at the start.
+/// IA3 adapter: `y = l * (x W^T + b)`, with a vector l (out) per site, initialized to ones.
 #[derive(Debug, Clone)]
 pub struct Ia3;
 

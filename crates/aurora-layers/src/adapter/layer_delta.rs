@@ -1,19 +1,19 @@
-//! What an adapter makes of a site's frozen map.
+//! Layer delta: the change an adapter makes to a site's frozen linear layer.
 
 use crate::Result;
 use crate::gradient_checkpoint::{MapTensors, TensorMapper};
 use aurora_kernels::{DeltaMode, Epilogue, LowRank, adapted_linear_with, linear_with};
 use candle_core::Tensor;
 
-/// A site's map as it is tuned: `y = s * (x (W + dW)^T) + b`, or with the bias inside the scale. Either part may be
-/// missing; with neither the map is the frozen one.
+/// Layer delta of a site: `y = s * (x (W + dW)^T) + b`, or with the bias inside the scale. Either part may be missing;
+/// with neither the layer is the frozen one.
 ///
-/// One value stands for one state of the adapter, say one training step.
+/// One value stands for one state of the adapter, such as one training step.
 #[derive(Debug, Default)]
 pub struct LayerDelta {
-    /// The delta of the weight, dW.
+    /// Delta of the weight, dW.
     pub delta: Option<LowRank>,
-    /// What the outputs are multiplied by.
+    /// Scale of the outputs.
     pub scale: Option<OutputScale>,
 }
 
@@ -33,17 +33,17 @@ impl MapTensors for LayerDelta {
     }
 }
 
-/// A factor on each output of a map.
+/// Output scale of a linear layer.
 #[derive(Debug, Clone)]
 pub struct OutputScale {
-    /// The factors s, (out).
+    /// Scale factors s, (out).
     pub factors: Tensor,
-    /// Whether they act on the bias as well.
+    /// True if they scale the bias too.
     pub bias: bool,
 }
 
 impl LayerDelta {
-    /// The tuned map of `x` (.., in) with the frozen `weight` (out, in) and `bias` (out): (.., out).
+    /// Adapted linear layer: `x` (.., in) with the frozen `weight` (out, in) and `bias` (out) to (.., out).
     pub(crate) fn apply(
         &self,
         x: &Tensor,
@@ -61,14 +61,14 @@ impl LayerDelta {
         };
         let mut y = map(&options.precision.into())?.broadcast_mul(factors)?;
         if !*with_bias {
-            // The bias has been scaled with the rest. What that took away is given back as a difference, and not by
-            // adding the bias at the end, so that a scale of one changes no bit.
+            // The bias has been scaled with the rest. The difference is added back, instead of adding the bias at the
+            // end, so that a scale of one changes no bit.
             y = y.broadcast_add(&(bias - bias.mul(factors)?)?)?;
         }
         Ok(options.apply(y)?)
     }
 
-    /// The part of it that makes the outputs from `first` on, `count` of them.
+    /// Part of the delta that makes the outputs `first..first + count`.
     pub(crate) fn outputs(&self, first: usize, count: usize) -> Result<Self> {
         let rows = |tensor: &Tensor| tensor.narrow(0, first, count);
         let delta = self.delta.as_ref();
@@ -80,8 +80,7 @@ impl LayerDelta {
         Ok(Self { delta: delta.transpose()?, scale: scale.transpose()? })
     }
 
-    /// The weight (out, in) and bias (out) of a plain map that computes the same, without graph. What does not change
-    /// is shared, not copied.
+    /// Merged weight (out, in) and bias (out), without graph. Unchanged tensors are shared, not copied.
     pub(crate) fn merged(&self, weight: &Tensor, bias: &Tensor) -> Result<(Tensor, Tensor)> {
         let summed = match &self.delta {
             None => weight.detach(),
@@ -95,8 +94,8 @@ impl LayerDelta {
         Ok((weight, if *with_bias { bias.detach().mul(&factors)? } else { bias.detach() }))
     }
 
-    /// The same with its rank components multiplied by `mask` (rank). Where a delta is made of several sets of the same
-    /// components, one after the other, the mask acts on each.
+    /// Scales the rank components by `mask` (rank). Where a delta consists of several sets of the same components, one
+    /// after the other, the mask acts on each.
     pub(crate) fn masked(self, mask: &Tensor) -> Result<Self> {
         let Some(delta) = self.delta else { return Ok(self) };
         let sets = delta.rank() / mask.elem_count().max(1);
@@ -138,7 +137,7 @@ mod tests {
     }
 
     /// Gradients of `sum(weights * y)` by x and by the adapter's tensors, against central differences of `formula`,
-    /// which is given them by name and returns y, (3, out), row by row.
+    /// which takes the tensors by name and returns y, (3, out), row-major.
     fn check(adapter: &dyn Adapter, formula: impl Fn(&[(String, Vec<f64>)]) -> Vec<f64>) {
         let (weight, bias) = (normal("w", &[SITE.0, SITE.1]), normal("b", &[SITE.0]));
         let mut inputs =
@@ -203,7 +202,7 @@ mod tests {
         });
     }
 
-    /// With the norm held at its value where the gradient is taken, as the rule says.
+    /// Gradients with the norm held at its value where the gradient is taken, as the formula says.
     #[test]
     fn gradients_of_dora() {
         let adapter = Dora { lora: Lora { alpha: 3.0, ..Lora::new(2) } };
@@ -228,7 +227,7 @@ mod tests {
         });
     }
 
-    /// One number a component; a delta of two sets of components has each of them twice.
+    /// The mask has one number per component; a delta of two sets of components has each component twice.
     #[test]
     fn a_mask_acts_on_every_set_of_components() {
         let device = &Device::Cpu;

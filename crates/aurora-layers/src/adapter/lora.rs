@@ -1,8 +1,9 @@
-//! LoRA: `dW = scale B A`, two factors for each site.
+//! LoRA: `dW = scale B A`, two factors per site (Hu et al. 2021, arXiv:2106.09685).
 //!
-//! With the start of PiSSA, A and B begin as the largest singular values and vectors of the frozen weight, and the delta
-//! is what they have moved since: `dW = scale (B A - B0 A0)`. The frozen weight stays whole and shared; A0 and B0 are
-//! kept beside. Written as `(B - B0) A + B0 (A - A0)` the delta is of twice the rank and zero to the bit at the start.
+//! With PiSSA initialization (Meng et al. 2024, arXiv:2404.02948) A and B start from the largest singular values and
+//! vectors of the frozen weight, and the delta is their change: `dW = scale (B A - B0 A0)`. The frozen weight stays
+//! whole and shared; A0 and B0 are stored beside. Written as `(B - B0) A + B0 (A - A0)` the delta has twice the rank
+//! and is zero to the bit at initialization.
 
 use super::svd::largest;
 use super::{Adapter, Init, ParamSpec, init_tensors};
@@ -12,17 +13,17 @@ use aurora_kernels::LowRank;
 use aurora_kernels::random::Stream;
 use candle_core::{DType, Device, Tensor};
 
-/// The LoRA adapter: A (rank, in) and B (out, rank) of every site, under PEFT's names.
+/// LoRA adapter: A (rank, in) and B (out, rank) of every site, under PEFT's names.
 #[derive(Debug, Clone)]
 pub struct Lora {
     /// Rank of the factors.
     pub rank: usize,
-    /// Strength; divided by the rank, or by its root.
+    /// Alpha, divided by the rank or by its root.
     pub alpha: f64,
-    /// Whether `scale = alpha / sqrt(rank)` (rsLoRA: the strength does not fade as the rank grows) and not
-    /// `alpha / rank`.
+    /// rsLoRA: `scale = alpha / sqrt(rank)`, which does not fade as the rank grows, instead of `alpha / rank`
+    /// (Kalajdzievski 2023, arXiv:2312.03732).
     pub use_rslora: bool,
-    /// How A and B are initialized.
+    /// Initialization of A and B.
     pub init: LoraInit,
 }
 
@@ -39,23 +40,23 @@ fn b_name(site: &Site) -> String {
     format!("{}.lora_B.weight", site.path)
 }
 
-/// Names of what A and B started as, where that is subtracted.
+/// Names of a site's A0 and B0, the initial factors of PiSSA.
 fn init_names(site: &Site) -> (String, String) {
     (format!("{}.lora_A.init", site.path), format!("{}.lora_B.init", site.path))
 }
 
 impl Lora {
-    /// Whether a tensor of this name is what a factor started as.
+    /// True if a tensor of this name is an initial factor of PiSSA.
     pub(crate) fn is_init(name: &str) -> bool {
         name.ends_with(".lora_A.init") || name.ends_with(".lora_B.init")
     }
 
-    /// Scale 1, so that `dW = B A`.
+    /// LoRA with scale 1, so that `dW = B A`.
     pub fn new(rank: usize) -> Self {
         Self { rank, alpha: rank as f64, use_rslora: false, init: LoraInit::Zero }
     }
 
-    /// What multiplies B A.
+    /// Scale of B A.
     pub fn scale(&self) -> f64 {
         let rank = self.rank as f64;
         self.alpha / if self.use_rslora { rank.sqrt() } else { rank }
@@ -76,8 +77,8 @@ impl Lora {
         Ok(LowRank::new(a, (b * self.scale())?)?)
     }
 
-    /// A and B of a site from the largest singular values of its weight: `scale B A` is the nearest to the weight that
-    /// a product of this rank can be.
+    /// PiSSA initialization of a site: A and B from the largest singular values of its weight, so that `scale B A` is
+    /// the best approximation of the weight of this rank.
     fn principal(&self, site: &Site, weight: &Tensor, seed: u64) -> Result<(Tensor, Tensor)> {
         let most = site.in_dim.min(site.out_dim);
         if self.rank > most {
@@ -98,7 +99,7 @@ impl Adapter for Lora {
     fn param_specs(&self, sites: &[Site]) -> Result<Vec<ParamSpec>> {
         let mut specs = Vec::new();
         for site in sites {
-            // PyTorch's uniform Kaiming with a = sqrt(5), which PEFT starts A with: variance 1 / (3 in).
+            // PyTorch's uniform Kaiming with a = sqrt(5), as PEFT initializes A: variance 1 / (3 in).
             let bound = (site.in_dim as f64).sqrt().recip();
             let (a, b) = ((self.rank, site.in_dim), (site.out_dim, self.rank));
             specs.push(ParamSpec::new(a_name(site), a, Init::Uniform(bound)));
@@ -168,8 +169,8 @@ mod tests {
         }
     }
 
-    /// The start is the best approximation of its rank, the delta is zero to the bit, and later it is
-    /// `scale (B A - B0 A0)`.
+    /// The initial product is the best approximation of its rank, the delta is zero to the bit, and later it is `scale
+    /// (B A - B0 A0)`.
     #[test]
     fn pissa_starts_from_the_weight_and_moves_from_there() {
         let adapter = Lora { alpha: 6.0, init: LoraInit::Pissa, ..Lora::new(3) };

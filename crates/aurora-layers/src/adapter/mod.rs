@@ -1,8 +1,8 @@
-//! Adapters: what is trained instead of a frozen map's weight.
+//! Adapters: rules that make a frozen layer's delta from named tensors.
 //!
-//! An adapter is a rule, not a store: it says which named tensors it wants and what they make of a site's map. The
-//! tensors live in [`crate::AdaptedParams`], so the live model, its moving average and a file on disk are all the same rule over
-//! different tensors.
+//! An adapter is a rule, not a store: it says which named tensors it has and how they change a site's layer. The
+//! tensors live in [`crate::AdaptedParams`], so the online model, its moving average and a file on disk are one rule
+//! over different tensors.
 
 mod bottleneck;
 mod cp;
@@ -34,7 +34,7 @@ use aurora_kernels::random::Stream;
 use candle_core::{Device, Shape, Tensor};
 use std::collections::BTreeMap;
 
-/// How a tensor starts.
+/// Initialization of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Init {
     /// All zero.
@@ -49,14 +49,14 @@ pub enum Init {
     Uniform(f64),
 }
 
-/// A tensor an adapter wants.
+/// Specification of an adapter's tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParamSpec {
-    /// Its name in the adapter file, without PEFT's `base_model.` prefix.
+    /// Name in the adapter file, without PEFT's `base_model.` prefix.
     pub name: String,
-    /// Its shape.
+    /// Shape.
     pub shape: Shape,
-    /// How it starts.
+    /// Initialization.
     pub init: Init,
 }
 
@@ -65,7 +65,7 @@ impl ParamSpec {
         Self { name: name.into(), shape: shape.into(), init }
     }
 
-    /// The tensor at its start; values depend on `seed` and the spec's name alone.
+    /// Initial tensor; its values depend on `seed` and the spec's name alone.
     pub(crate) fn init_tensor(&self, seed: u64, device: &Device) -> Result<Tensor> {
         let mut stream = Stream::new(seed, &self.name, 0, 0);
         let shape = self.shape.clone();
@@ -82,20 +82,23 @@ impl ParamSpec {
     }
 }
 
-/// The tensors of these specs at their start.
+/// Initial tensors of these specs.
 pub(crate) fn init_tensors(specs: &[ParamSpec], seed: u64, device: &Device) -> Result<Tensors> {
     specs.iter().map(|spec| Ok((spec.name.clone(), spec.init_tensor(seed, device)?))).collect()
 }
 
-/// A rule that turns named tensors into changes of frozen maps.
+/// Adapter: a rule that turns named tensors into deltas of frozen layers.
+///
+/// [`crate::AdapterConfig`] reaches the implementations in this module only; a type of another crate cannot be bound to
+/// a model.
 pub trait Adapter: Send + Sync {
-    /// The tensors it wants for these sites.
+    /// Specs of the adapter's tensors for these sites.
     ///
     /// # Errors
     /// [`crate::Error::Config`] when a site cannot take this kind of change.
     fn param_specs(&self, sites: &[Site]) -> Result<Vec<ParamSpec>>;
 
-    /// The tensors at their start, for sites of this `backbone`: as their specs say, where nothing is read from it.
+    /// Initial tensors for sites of this `backbone`: from their specs, unless the adapter starts from the weights.
     fn init_params(
         &self,
         sites: &[Site],
@@ -107,20 +110,20 @@ pub trait Adapter: Send + Sync {
         init_tensors(&self.param_specs(sites)?, seed, device)
     }
 
-    /// The factors of a site's delta, `dW = b a` with a (rank, in) and b (out, rank), for adapters that add one to the
-    /// weight and do nothing else to the map. Differentiable with respect to the adapter's tensors.
+    /// Factors of a site's delta, `dW = b a` with a (rank, in) and b (out, rank), for adapters that add a delta to the
+    /// weight and change nothing else. Differentiable with respect to the adapter's tensors.
     fn low_rank(&self, site: &Site, tensors: &Tensors) -> Result<Option<LowRank>> {
         let _ = (site, tensors);
         Ok(None)
     }
 
-    /// What becomes of a site with the frozen `weight` (out, in), differentiable with respect to the adapter's tensors.
+    /// Layer delta of a site with the frozen `weight` (out, in), differentiable with respect to the adapter's tensors.
     fn layer_delta(&self, site: &Site, weight: &Tensor, tensors: &Tensors) -> Result<LayerDelta> {
         let _ = weight;
         Ok(LayerDelta { delta: self.low_rank(site, tensors)?, scale: None })
     }
 
-    /// What stands beside whole blocks, by the block's path, for an adapter that is no change of a weight.
+    /// Parallel adapters by the path of their block, for an adapter that is no change of a weight.
     fn parallel(
         &self,
         sites: &[Site],
@@ -130,7 +133,7 @@ pub trait Adapter: Send + Sync {
         Ok(BTreeMap::new())
     }
 
-    /// The difference of the tuned and the frozen `weight`, (out, in), without graph: how far an adapter has moved.
+    /// Difference of the merged and the frozen `weight`, (out, in), without graph.
     fn delta(&self, site: &Site, weight: &Tensor, tensors: &Tensors) -> Result<Tensor> {
         if let Some(factors) = self.low_rank(site, tensors)? {
             return Ok(factors.b().matmul(factors.a())?.detach());
@@ -141,12 +144,12 @@ pub trait Adapter: Send + Sync {
     }
 }
 
-/// Name of the per-site vectors, one row a slice: (slices, rank).
+/// Name of a site's modes p_n, one row per slice: (slices, rank).
 pub(crate) fn modes_name(site: &Site) -> String {
     format!("{}.aurora_modes", site.path)
 }
 
-/// Widths of the slices' inputs (`true`) or outputs, each once, ascending: there is one shared factor for each.
+/// Widths of the slices' inputs (`true`) or outputs, each once, ascending: there is one shared factor per width.
 pub(crate) fn widths(sites: &[Site], inputs: bool) -> Vec<usize> {
     let width = |site: &Site| if inputs { site.slice_in() } else { site.slice_out() };
     let mut widths: Vec<usize> = sites.iter().map(width).collect();
@@ -190,7 +193,7 @@ pub(crate) mod tests {
         config
     }
 
-    /// The towers of BLIP with ViT-L: a vision tower of 1024 beside a text tower of 768.
+    /// Towers of BLIP with ViT-L: a vision tower of width 1024 beside a text tower of 768.
     pub(crate) fn vision_large() -> BlipConfig {
         let mut config = blip_base();
         config.vision = crate::VisionConfig {
@@ -207,14 +210,14 @@ pub(crate) mod tests {
         adapter.param_specs(sites).unwrap().iter().map(|spec| spec.shape.elem_count()).sum()
     }
 
-    /// The delta of a weight of zeros: that of any weight, for adapters that only add.
+    /// Delta on a weight of zeros: that on any weight, for adapters that only add.
     pub(crate) fn delta(adapter: &dyn Adapter, site: &Site, tensors: &Tensors) -> Tensor {
         let shape = (site.out_dim, site.in_dim);
         let zeros = Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
         adapter.delta(site, &zeros, tensors).unwrap()
     }
 
-    /// Every tensor of an adapter at random, none zero, so that nothing hides behind a start.
+    /// Random tensors of an adapter, none zero, so that no initialization hides an error.
     pub(crate) fn random(adapter: &dyn Adapter, sites: &[Site]) -> Tensors {
         let specs = adapter.param_specs(sites).unwrap();
         let start = |spec: ParamSpec| {
@@ -224,7 +227,7 @@ pub(crate) mod tests {
         specs.into_iter().map(start).collect()
     }
 
-    /// That every slice of every site's delta is what `expected` says, (slice out, slice in).
+    /// Checks that every slice of every site's delta is `expected`, (slice out, slice in).
     pub(crate) fn assert_slices(
         adapter: &dyn Adapter,
         sites: &[Site],

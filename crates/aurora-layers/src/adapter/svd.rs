@@ -1,27 +1,28 @@
-//! The largest singular values of a matrix, by subspace iteration from a random start.
+//! Truncated SVD by subspace iteration from a random start.
 
 use crate::Result;
 use aurora_kernels::random::Stream;
 use candle_core::{DType, Device, Tensor};
 
-/// Directions that are iterated beyond those that are wanted: they make the wanted ones settle sooner.
+/// Oversampling: directions iterated beyond the wanted ones, so that those converge sooner.
 const BEYOND: usize = 8;
-/// Rounds at most. Where singular values lie close together the last directions may still turn among themselves.
+/// Maximum number of iterations. Where singular values lie close together the last directions may still rotate among
+/// themselves.
 const ROUNDS: usize = 60;
-/// Iteration ends when a round adds less than this share to the sum of the wanted squares.
+/// Tolerance: iteration ends when a round adds less than this share to the sum of the wanted squares.
 const ENOUGH: f64 = 1e-13;
 
-/// The largest singular values of a matrix and their vectors, `W ~ left diag(values) right`, in f64.
+/// Largest singular values of a matrix and their vectors, `W ~ left diag(values) right`, in f64.
 pub(crate) struct Largest {
     pub(crate) left: Tensor, // (rows, count)
     pub(crate) values: Vec<f64>,
     pub(crate) right: Tensor, // (count, columns)
 }
 
-/// The `count` largest of `matrix` (rows, columns), largest first; `count` is at most the smaller side. Depends on the
-/// matrix and the stream alone.
+/// Truncated SVD: the `count` largest singular values of `matrix` (rows, columns), largest first; `count` is at most
+/// the smaller side. Depends on the matrix and the stream alone.
 pub(crate) fn largest(matrix: &Tensor, count: usize, stream: &mut Stream) -> Result<Largest> {
-    // On the CPU wherever the matrix is: the directions are made orthogonal one after the other.
+    // On the CPU wherever the matrix is: orthogonalization is sequential.
     let device = matrix.device().clone();
     let matrix = matrix.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?.contiguous()?;
     let (rows, columns) = matrix.dims2()?;
@@ -56,8 +57,8 @@ pub(crate) fn largest(matrix: &Tensor, count: usize, stream: &mut Stream) -> Res
     }
 }
 
-/// Rows of unit length, at right angles to each other, that span the same: Gram-Schmidt, twice, because once leaves
-/// rounding. A row that adds nothing to those above it becomes zero.
+/// Orthonormal basis of the rows by Gram-Schmidt, run twice, because one pass leaves rounding. A row that is dependent
+/// on those above it becomes zero.
 fn orthonormal(rows: &Tensor) -> Result<Tensor> {
     let mut done: Vec<Vec<f64>> = Vec::new();
     for mut row in rows.to_vec2::<f64>()? {
@@ -80,7 +81,7 @@ fn dot(x: &[f64], y: &[f64]) -> f64 {
     x.iter().zip(y).map(|(x, y)| x * y).sum()
 }
 
-/// Eigenvalues of a symmetric matrix, largest first, and their vectors as rows: Jacobi's rotations.
+/// Eigendecomposition of a symmetric matrix by Jacobi rotations: values, largest first, and vectors as rows.
 fn eigen(mut matrix: Vec<Vec<f64>>) -> (Vec<f64>, Vec<Vec<f64>>) {
     let size = matrix.len();
     let unit = |at: usize| (0..size).map(|i| if i == at { 1.0 } else { 0.0 }).collect();
@@ -105,7 +106,7 @@ fn eigen(mut matrix: Vec<Vec<f64>>) -> (Vec<f64>, Vec<Vec<f64>>) {
     (values, order.into_iter().map(|i| std::mem::take(&mut vectors[i])).collect())
 }
 
-/// Turn directions p and q so that the element between them becomes zero.
+/// Jacobi rotation of directions p and q that makes the element between them zero.
 fn rotate(matrix: &mut [Vec<f64>], vectors: &mut [Vec<f64>], p: usize, q: usize) {
     if matrix[p][q] == 0.0 {
         return;
@@ -130,7 +131,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Every singular value, by one-sided Jacobi rotations of the columns: another way, without squaring.
+    /// All singular values, by one-sided Jacobi rotations of the columns: an independent method, without squaring.
     fn all_singular_values(matrix: &[Vec<f64>]) -> Vec<f64> {
         let columns = matrix[0].len();
         let mut by_column: Vec<Vec<f64>> =
@@ -169,7 +170,7 @@ mod tests {
         tensor.sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt()
     }
 
-    /// Singular values agree with the full decomposition, and what is left over is as small as it can be.
+    /// Singular values agree with the full decomposition, and the residual is the smallest possible.
     fn check(matrix: &Tensor, count: usize, seed: u64) {
         let found = largest(matrix, count, &mut Stream::new(seed, "svd", 0, 0)).unwrap();
         let all = all_singular_values(&matrix.to_vec2::<f64>().unwrap());

@@ -1,4 +1,4 @@
-//! Tensor-train: `dW_n = U S_n V^T`, a small full core for each slice between two shared factors.
+//! Tensor train: `dW_n = V S_n U^T`, a small full core per slice between two shared factors.
 
 use super::{Adapter, Init, ParamSpec, u_name, v_name, widths};
 use crate::site::Role;
@@ -7,10 +7,10 @@ use crate::{Result, Site};
 use aurora_kernels::LowRank;
 use candle_core::Tensor;
 
-/// The tensor-train adapter: V (in, rank) and U (out, rank) shared by every slice, a core S_n (rank, rank) for each.
+/// Tensor-train adapter: U (in, rank) and V (out, rank) shared by every slice, a core S_n (rank, rank) per slice.
 #[derive(Debug, Clone)]
 pub struct TensorTrain {
-    /// Both ranks of the train.
+    /// Rank of the train, the same at both ends of a core.
     pub rank: usize,
 }
 
@@ -28,7 +28,7 @@ impl Adapter for TensorTrain {
             specs.push(ParamSpec::new(u_name(width), (width, rank), Init::Normal(std)));
         }
         for width in widths(sites, false) {
-            // Zero, so that the tuned model starts as the backbone.
+            // Zero, so that the adapted model starts as the backbone.
             specs.push(ParamSpec::new(v_name(width), (width, rank), Init::Zeros));
         }
         for site in sites {
@@ -52,7 +52,7 @@ impl Adapter for TensorTrain {
             Ok(tensor.reshape((slices * width, rank))?)
         };
         let (a, b) = match site.role {
-            // Slices side by side along the input: each has its own S_n V^T.
+            // Slices side by side along the input: each has its own S_n U^T.
             Role::Fc2 => {
                 let by_slice = input.unsqueeze(0)?.broadcast_matmul(&cores.transpose(1, 2)?)?; // (slices, in, rank)
                 (rows(by_slice)?.t()?, output)

@@ -1,4 +1,5 @@
-//! Tucker decomposition, variant reference: `dW_n = V (C x3 p_n)^T U^T` with a full core C shared by all slices.
+//! Tucker decomposition, variant reference: `dW_n = V (C x3 p_n)^T U^T` with a full core C shared by all slices, as in
+//! the reference PyTorch code.
 
 use super::{Adapter, Init, ParamSpec, modes_name, u_name, v_name, widths};
 use crate::site::Role;
@@ -10,7 +11,7 @@ use candle_core::Tensor;
 /// Name of the core, (rank, rank, rank).
 pub(crate) const CORE: &str = "aurora_core";
 
-/// How the slices of an MLP map read the contracted core.
+/// Layout of the contracted core in MLP sites.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MlpLayout {
     /// Slice n reads `C x3 p_n`, as the slices of attention do.
@@ -21,19 +22,19 @@ pub enum MlpLayout {
     Interleaved,
 }
 
-/// The Tucker adapter: U (in, rank), V (out, rank) and the core C (rank, rank, rank) shared by every slice, a vector
-/// p_n (rank) for each slice; `G_n[i, j] = sum_k C[i, j, k] p_n[k]` and `y = x W^T + b + ((x U) G_n) V^T`.
+/// Tucker adapter: U (in, rank), V (out, rank) and the core C (rank, rank, rank) shared by every slice, a vector p_n
+/// (rank) per slice; `G_n[i, j] = sum_k C[i, j, k] p_n[k]` and `y = x W^T + b + ((x U) G_n) V^T`.
 #[derive(Debug, Clone)]
 pub struct Tucker {
     /// Size of each side of the core.
     pub rank: usize,
-    /// How MLP slices read the core.
+    /// Layout of the core in MLP sites.
     pub mlp_layout: MlpLayout,
 }
 
 impl Tucker {
-    /// The matrices of a site side by side: (rank, slices * rank). Slice a's is G_a, for outputs stacked; for
-    /// [`Role::Fc2`] it is N_a transposed.
+    /// Contracted cores of a site side by side: (rank, slices * rank). Slice n's is G_n where outputs are stacked; for
+    /// [`Role::Fc2`] it is G_n transposed.
     fn cores(&self, site: &Site, tensors: &Tensors) -> Result<Tensor> {
         let (rank, slices) = (self.rank, site.slices);
         let core = get(tensors, CORE)?.reshape((rank * rank, rank))?;
@@ -70,8 +71,8 @@ impl Adapter for Tucker {
             specs.push(ParamSpec::new(v_name(width), (width, rank), Init::Zeros));
         }
         for site in sites {
-            // Xavier's bound for the matrix the reference code keeps: 4 columns for a vision attention, 8 for an MLP,
-            // one for a map of the text tower.
+            // Xavier's bound for the matrix of the reference code: 4 columns for a vision attention, 8 for an MLP, one
+            // for a layer of the text tower.
             let columns = match site.role {
                 Role::Qkv | Role::AttnOut => 4,
                 Role::Fc1 | Role::Fc2 => 2 * site.slices,
@@ -105,7 +106,7 @@ mod tests {
     use crate::adapter::tests::{blip_base, delta, random};
     use crate::config::tests::tiny;
 
-    /// The index formulas of the method, written out with loops.
+    /// Index formulas of the method, with loops.
     fn expected(site: &Site, rank: usize, layout: MlpLayout, tensors: &Tensors) -> Vec<Vec<f64>> {
         let values = |name: &str| -> Vec<f64> {
             tensors[name]

@@ -1,17 +1,17 @@
-//! VeRA: `dW = diag(b) B diag(d) A`, where A and B are random, frozen and shared by every site, and each site trains the
-//! two vectors.
+//! VeRA: `dW = diag(b) B diag(d) A` with random frozen A and B shared by every site, and trained b and d per site
+//! (Kopiczko et al. 2024, arXiv:2310.11454).
 
 use super::{Adapter, Init, ParamSpec};
 use crate::tensors::{Tensors, get};
 use crate::{Result, Site};
 use aurora_kernels::LowRank;
 
-/// The VeRA adapter.
+/// VeRA adapter.
 #[derive(Debug, Clone)]
 pub struct Vera {
-    /// Rows of A and columns of B.
+    /// Rank: rows of A and columns of B.
     pub rank: usize,
-    /// Start of every entry of d.
+    /// Initial value of every entry of d.
     pub d_initial: f64,
 }
 
@@ -31,7 +31,7 @@ fn b_name(site: &Site) -> String {
 }
 
 impl Vera {
-    /// Whether a tensor of this name is one of the two frozen matrices.
+    /// True if a tensor of this name is A or B.
     pub(crate) fn shared(name: &str) -> bool {
         [A, B].contains(&name)
     }
@@ -41,7 +41,7 @@ impl Adapter for Vera {
     fn param_specs(&self, sites: &[Site]) -> Result<Vec<ParamSpec>> {
         let inputs = sites.iter().map(|site| site.in_dim).max().unwrap_or(0);
         let outputs = sites.iter().map(|site| site.out_dim).max().unwrap_or(0);
-        // Uniform Kaiming over the inputs of each matrix, as the paper starts them.
+        // Uniform Kaiming over the inputs of each matrix, as in the paper.
         let bound = |fan_in: usize| Init::Uniform((6.0 / fan_in.max(1) as f64).sqrt());
         let mut specs = vec![
             ParamSpec::new(A, (self.rank, inputs), bound(inputs)),

@@ -1,7 +1,7 @@
-//! Bytes read piece by piece, straight into the tensors they become.
+//! Byte source: a checkpoint's bytes, read in chunks straight into tensors.
 //!
-//! Files are not mapped: the pages of a map count as this process's memory beside the tensors copied out of them, and a
-//! file that another process shortens under a map ends the program.
+//! Files are not memory-mapped: mapped pages count as this process's memory beside the tensors copied out of them, and
+//! a file that another process truncates ends the program.
 
 use std::fs::File;
 use std::io::{Cursor, Read, Seek, SeekFrom};
@@ -13,16 +13,16 @@ use half::{bf16, f16};
 
 use crate::{Error, Result};
 
-/// Bytes read at once, a multiple of the size of every number.
+/// Chunk size in bytes, a multiple of the size of every number.
 const PIECE: usize = 1 << 18;
 
-/// What can be read at any place.
+/// Seekable stream of a byte source.
 pub(super) trait Stream: Read + Seek + Send + std::fmt::Debug {}
 
 impl Stream for File {}
 impl Stream for Cursor<Vec<u8>> {}
 
-/// A file, or bytes in memory.
+/// File, or bytes in memory.
 #[derive(Debug)]
 pub(crate) struct ByteSource {
     path: PathBuf,
@@ -30,21 +30,21 @@ pub(crate) struct ByteSource {
     stream: Mutex<Box<dyn Stream>>,
 }
 
-/// Where the numbers of a tensor are.
+/// Location and layout of a tensor's numbers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TensorView<'a> {
-    /// Byte of the first number.
+    /// Byte offset of the first number.
     pub at: u64,
-    /// Numbers from the first to the last, those between rows included.
+    /// Count of numbers from the first to the last, gaps between rows included.
     pub span: usize,
-    /// Sizes of the dimensions.
+    /// Shape.
     pub shape: &'a [usize],
-    /// Numbers between neighbors of each dimension, where rows do not simply follow each other.
+    /// Strides in numbers; none for a contiguous tensor.
     pub stride: Option<&'a [usize]>,
 }
 
 impl ByteSource {
-    /// A file on disk.
+    /// Opens a file.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let failed = |source| Error::File { action: "read", path: path.into(), source };
         let file = File::open(path).map_err(failed)?;
@@ -55,34 +55,34 @@ impl ByteSource {
         Ok(Self { path: path.into(), length: about.len(), stream: Mutex::new(Box::new(file)) })
     }
 
-    /// Bytes in memory; `path` only names them in errors.
+    /// Source over bytes in memory; `path` only names them in errors.
     pub(super) fn from_bytes(bytes: Vec<u8>, path: &Path) -> Self {
         let length = bytes.len() as u64;
         Self { path: path.into(), length, stream: Mutex::new(Box::new(Cursor::new(bytes))) }
     }
 
-    /// The file, or what it is called.
+    /// Path of the file, or the name of the bytes.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Bytes of it.
+    /// Length in bytes.
     pub(super) fn length(&self) -> u64 {
         self.length
     }
 
-    /// For a reader that seeks by itself; nothing else can be read meanwhile.
+    /// Stream for a reader that seeks by itself; it locks the source.
     pub(super) fn stream(&self) -> MutexGuard<'_, Box<dyn Stream>> {
-        // Whoever reads seeks first, so a reader that panicked has left nothing half done.
+        // Readers seek first, so a reader that panicked leaves no broken state.
         self.stream.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An error that names the file.
+    /// Format error that names the file.
     pub(super) fn wrong(&self, reason: impl Into<String>) -> Error {
         Error::Format { path: self.path.clone(), reason: reason.into() }
     }
 
-    /// The `count` bytes from `at`, all of which have to be there.
+    /// Reads the `count` bytes from `at`, all of which have to be there.
     pub(super) fn bytes(&self, at: u64, count: usize) -> Result<Vec<u8>> {
         self.within(at, count as u64)?;
         let mut bytes = vec![0; count];
@@ -106,7 +106,7 @@ impl ByteSource {
         read.map_err(|source| Error::File { action: "read", path: self.path.clone(), source })
     }
 
-    /// The tensor in a window, in the type it is stored in. Its numbers are the only copy that is made.
+    /// Reads the tensor of a view, in the type it is stored in. Its numbers are copied once.
     pub(super) fn tensor(
         &self,
         view: TensorView<'_>,
@@ -151,7 +151,7 @@ impl ByteSource {
     }
 }
 
-/// Values with rows one after another, from values at these strides.
+/// Values in row-major order, from values at these strides.
 fn in_order<T: Copy>(values: &[T], shape: &[usize], stride: &[usize]) -> Vec<T> {
     let count = shape.iter().product();
     let mut ordered = Vec::with_capacity(count);

@@ -1,8 +1,8 @@
-//! The two ways to name BLIP's tensors: as in the original code (ours too), and as in Hugging Face's.
+//! Tensor names of BLIP: the original code's, which are ours too, and Hugging Face's.
 //!
-//! Only the vision tower differs; text towers, projections and the matching head have one name.
+//! Only the vision tower differs; text towers, projections and the matching head have the same names.
 
-/// Parts of the vision tower: (original, Hugging Face).
+/// Name parts of the vision tower: (original, Hugging Face).
 const VISION: &[(&str, &str)] = &[
     ("visual_encoder.cls_token", "vision_model.embeddings.class_embedding"),
     ("visual_encoder.pos_embed", "vision_model.embeddings.position_embedding"),
@@ -10,7 +10,7 @@ const VISION: &[(&str, &str)] = &[
     ("visual_encoder.norm", "vision_model.post_layernorm"),
 ];
 
-/// Parts of a block of it.
+/// Name parts of a vision block: (original, Hugging Face).
 const BLOCK: &[(&str, &str)] = &[
     ("norm1", "layer_norm1"),
     ("norm2", "layer_norm2"),
@@ -22,12 +22,12 @@ const BLOCK: &[(&str, &str)] = &[
 
 const BLOCKS: (&str, &str) = ("visual_encoder.blocks.", "vision_model.encoder.layers.");
 
-/// The original name of a Hugging Face name; a name of no vision tensor is the same in both.
+/// Original name of a Hugging Face name; names outside the vision tower are equal.
 pub fn to_original(name: &str) -> String {
     translate(name, |pair| (pair.1, pair.0))
 }
 
-/// The Hugging Face name of an original name.
+/// Hugging Face name of an original name.
 pub fn to_hugging_face(name: &str) -> String {
     translate(name, |pair| (pair.0, pair.1))
 }

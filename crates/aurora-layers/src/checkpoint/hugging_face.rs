@@ -1,4 +1,4 @@
-//! The `config.json` of a BLIP folder, in Hugging Face's layout: read and written.
+//! `config.json` of a BLIP folder in Hugging Face's layout: read and written.
 
 use std::path::Path;
 
@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{Architecture, BlipConfig, DecoderTokens, Error, Result, TextConfig, VisionConfig};
 
-/// What is read of it. Absent keys have the values that transformers gives them; keys about training and generation
-/// are many and are left alone.
+/// Keys that are read. Absent keys have the defaults of transformers; keys about training and generation are ignored.
 #[derive(Debug, Deserialize)]
 struct Folder {
     model_type: Option<String>,
@@ -22,12 +21,12 @@ struct Folder {
     text_config: Option<Text>,
 }
 
-/// What the error says of JSON that is something else.
+/// Error for JSON that is no BLIP configuration.
 const NOT_BLIP: &str =
     "not a BLIP configuration: it has none of model_type \"blip\", vision_config and text_config";
 
 impl Folder {
-    /// Whether nothing says that this is a BLIP model.
+    /// True if nothing says that this is a BLIP model.
     fn is_nothing(&self) -> bool {
         self.model_type.is_none() && self.vision_config.is_none() && self.text_config.is_none()
     }
@@ -80,7 +79,7 @@ struct Text {
     bos_token_id: u32,
     sep_token_id: u32,
     pad_token_id: u32,
-    /// Ours; transformers has no key for it, and takes the last token of the vocabulary.
+    /// Our own key: transformers has none, and takes the last token of the vocabulary.
     enc_token_id: Option<u32>,
 }
 
@@ -92,7 +91,7 @@ impl Default for Text {
             encoder_hidden_size: 768,
             intermediate_size: 3072,
             num_hidden_layers: 12,
-            // Not the 12 of every published checkpoint: those say so themselves.
+            // The default of transformers, not the 12 that every published checkpoint states.
             num_attention_heads: 8,
             max_position_embeddings: 512,
             hidden_act: "gelu".to_owned(),
@@ -105,12 +104,12 @@ impl Default for Text {
     }
 }
 
-/// The models of transformers that can be read, as they stand in `architectures`.
+/// Model classes of transformers that can be read, as named in `architectures`.
 const RETRIEVAL: &str = "BlipForImageTextRetrieval";
 const QUESTION_ANSWERING: &str = "BlipForQuestionAnswering";
 const CAPTIONING: &str = "BlipForConditionalGeneration";
 
-/// The model of transformers for this architecture.
+/// Model class of transformers for an architecture.
 fn class_name(architecture: &Architecture) -> &'static str {
     match architecture {
         Architecture::Retrieval => RETRIEVAL,
@@ -133,14 +132,13 @@ fn architecture(folder: &Folder, text: &Text) -> std::result::Result<Architectur
     }
 }
 
-/// Where [ENC] stands in the vocabularies of published models: [DEC] and [ENC] are added in this order.
+/// Id of `[ENC]` in published vocabularies, whose last tokens are `[DEC]` and `[ENC]`, in this order.
 fn last_token(vocab_size: usize) -> u32 {
     vocab_size.saturating_sub(1) as u32
 }
 
 impl BlipConfig {
-    /// Reads a `config.json` as transformers has it and checks it. What is not in it has the values that transformers
-    /// gives it.
+    /// Parses and checks a `config.json` of transformers. Absent keys have the defaults of transformers.
     ///
     /// # Errors
     /// Text that is no BLIP configuration, an activation other than GELU, sizes that contradict each other.
@@ -200,12 +198,12 @@ impl BlipConfig {
         Ok(config)
     }
 
-    /// The `config.json` that transformers reads, and [`Self::from_json`].
+    /// `config.json` that transformers and [`Self::from_json`] read.
     #[must_use]
     pub fn to_json(&self) -> Value {
         let (vision, text) = (&self.vision, &self.text);
         let mut text_config = json!({
-            // [DEC], which stands before [ENC].
+            // [DEC], which is the token before [ENC].
             "bos_token_id": text.enc_token_id.saturating_sub(1),
             "encoder_hidden_size": vision.hidden_size,
             "hidden_act": "gelu",
@@ -233,7 +231,7 @@ impl BlipConfig {
             "image_text_hidden_size": self.projection_dim,
             "model_type": "blip",
             "text_config": text_config,
-            // The word head of a decoder is its table of embeddings; it is not stored twice.
+            // The language modeling head is tied to the embedding table; it is not stored twice.
             "tie_word_embeddings": true,
             "vision_config": {
                 "hidden_act": "gelu",

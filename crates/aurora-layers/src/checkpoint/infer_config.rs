@@ -1,4 +1,4 @@
-//! The sizes of a model from the shapes of its weights, for checkpoints that come without a configuration.
+//! Model configuration inferred from tensor shapes, for checkpoints without a configuration.
 
 use super::{Checkpoint, POSITIONS};
 use crate::{Architecture, BlipConfig, DecoderTokens, Error, Result, TextConfig, VisionConfig};
@@ -9,16 +9,16 @@ pub const HEAD_WIDTH: usize = 64;
 const PATCHES: &str = "visual_encoder.patch_embed.proj.weight";
 const HEAD: &str = "vision_proj.weight";
 
-/// Ends a text in BERT's vocabulary: `[SEP]`.
+/// `[SEP]` of BERT's vocabulary: end of a text.
 const SEP: u32 = 102;
 
 impl Checkpoint {
-    /// The sizes that the shapes of the tensors tell of.
+    /// Infers the configuration from the shapes of the tensors.
     ///
-    /// How many heads share a width does not show in any shape: every head is taken to be `head_width` wide,
-    /// [`HEAD_WIDTH`] in all published models. Epsilons are those of the original code, 1e-6 and 1e-12. A checkpoint
-    /// with the heads of retrieval is read as that, one without as question answering, and one without a text encoder
-    /// too as captioning; decoders write with BERT's tokens.
+    /// The number of heads shows in no shape: every head is taken to be `head_width` wide, [`HEAD_WIDTH`] in all
+    /// published models. Epsilons are those of the original code, 1e-6 and 1e-12. A checkpoint with the heads of
+    /// retrieval is a retrieval model, one without them question answering, and one without a text encoder too
+    /// captioning; decoders get BERT's tokens.
     ///
     /// # Errors
     /// A tensor that is missing or of a shape that no BLIP has, by name; a width that `head_width` does not divide. The
@@ -101,7 +101,7 @@ impl Checkpoint {
         })
     }
 
-    /// Layers that are there one after another from the first.
+    /// Number of consecutive layers, from the first.
     fn layers(&self, before: &str, after: &str) -> usize {
         (0..)
             .take_while(|layer| self.tensor_info(&format!("{before}{layer}{after}")).is_some())

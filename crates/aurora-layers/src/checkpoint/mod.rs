@@ -1,4 +1,4 @@
-//! Checkpoints as others write them: Hugging Face folders and PyTorch's `.pth`, into a [`Backbone`].
+//! Checkpoints of other libraries, Hugging Face folders and PyTorch's `.pth`, read into a [`Backbone`].
 
 mod byte_source;
 mod hf_names;
@@ -32,11 +32,10 @@ use crate::tensors::{self, Tensors};
 use crate::{Architecture, Backbone, Blip, BlipConfig, Error, HEADS, Result};
 use byte_source::ByteSource;
 
-/// The position embeddings of images, the one tensor that may have another shape than is wanted.
+/// Name of the vision position embeddings, the one tensor whose shape may differ.
 const POSITIONS: &str = "visual_encoder.pos_embed";
 
-/// A checkpoint: which tensors it has, under their original names. Their numbers stay where they are until they are
-/// asked for.
+/// Checkpoint: its tensors under their original names, read only on request.
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
@@ -50,10 +49,10 @@ enum File {
     Safetensors(Shards),
 }
 
-/// What became of every tensor of a checkpoint and of every tensor of the model.
+/// Load report: the outcome for every tensor of the checkpoint and of the model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadReport {
-    /// Tensors taken as they are.
+    /// Number of tensors taken unchanged.
     pub loaded: usize,
     /// Tensors of the model that the checkpoint lacks.
     pub missing: Vec<String>,
@@ -61,20 +60,19 @@ pub struct LoadReport {
     pub unexpected: Vec<String>,
     /// Tensors of the model that the checkpoint has in another shape, with both shapes.
     pub misshapen: Vec<String>,
-    /// Tensors brought to another shape, with both shapes.
+    /// Tensors resized, with both shapes.
     pub reshaped: Vec<String>,
-    /// Tensors left alone, and entries of a `.pth` that are none, with the reason.
+    /// Tensors ignored, and entries of a `.pth` that are no tensors, with the reason.
     pub ignored: Vec<(String, &'static str)>,
 }
 
 impl LoadReport {
-    /// Whether the model can be put together.
+    /// True if the model can be built.
     pub fn complete(&self) -> bool {
         self.missing.is_empty() && self.unexpected.is_empty() && self.misshapen.is_empty()
     }
 
-    /// What is worth a line when all went well: how many tensors, what was reshaped, and how many were left alone for
-    /// each reason.
+    /// One-line summary of a complete load: number of tensors, those reshaped, and the ignored ones per reason.
     pub fn summary(&self) -> String {
         let mut text = format!("{} tensors read", self.loaded);
         if !self.reshaped.is_empty() {
@@ -121,7 +119,7 @@ const QUEUE: &str = "momentum queue";
 const TEMPERATURE: &str = "temperature of training";
 const NOT_A_TENSOR: &str = "beside the weights";
 
-/// What training keeps beside a model.
+/// Reason to ignore a tensor of the training state; none for other tensors.
 fn training(name: &str) -> Option<&'static str> {
     match name {
         "image_queue" | "text_queue" | "idx_queue" | "ptr_queue" | "queue_ptr" => Some(QUEUE),
@@ -130,7 +128,8 @@ fn training(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Why a tensor that a model of this architecture has no place for is no surprise; none where it is one. `name` is the original.
+/// Reason to ignore a tensor that a model of this architecture does not have; none where it is unexpected. `name` is
+/// the original name.
 pub fn ignored_reason(name: &str, architecture: &Architecture) -> Option<&'static str> {
     let first = name.split('.').next().unwrap_or_default();
     match name {
@@ -147,10 +146,10 @@ pub fn ignored_reason(name: &str, architecture: &Architecture) -> Option<&'stati
 }
 
 impl Checkpoint {
-    /// Opens a `.pth`, a safetensors file or a Hugging Face folder; nothing is read but the description.
+    /// Opens a `.pth`, a safetensors file or a Hugging Face folder; only its description is read.
     ///
     /// # Errors
-    /// A file that is missing, cut, or of another kind; a tensor that is there under two names.
+    /// A file that is missing, truncated or of another kind; a tensor that is there under two names.
     pub fn open(path: &Path) -> Result<Self> {
         if path.is_dir() {
             return Self::new(path, File::Safetensors(Shards::open(path)?));
@@ -158,7 +157,7 @@ impl Checkpoint {
         Self::read(ByteSource::open(path)?)
     }
 
-    /// The same from memory; `path` only names the bytes in errors.
+    /// Checkpoint from bytes in memory; `path` only names them in errors.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -196,7 +195,7 @@ impl Checkpoint {
         Ok(Self { path: path.into(), file, stored })
     }
 
-    /// The file or folder, or what the bytes are called.
+    /// Path of the file or folder, or the name of the bytes.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -206,7 +205,8 @@ impl Checkpoint {
         self.stored.keys().map(String::as_str)
     }
 
-    /// Shape of a tensor by its original name, and the type it is stored in where candle has that type; nothing is read.
+    /// Shape of a tensor by its original name, and its stored type where candle has that type; its numbers are not
+    /// read.
     pub fn tensor_info(&self, name: &str) -> Option<(&[usize], Option<DType>)> {
         let stored = self.stored.get(name)?;
         match &self.file {
@@ -215,7 +215,7 @@ impl Checkpoint {
         }
     }
 
-    /// A tensor by its original name, in the type it is stored in.
+    /// Reads a tensor by its original name, in the type it is stored in.
     ///
     /// # Errors
     /// A name that is not there, a type that no weight has.
@@ -227,7 +227,7 @@ impl Checkpoint {
         }
     }
 
-    /// All tensors under their original names, floats as f32.
+    /// Reads all tensors under their original names, floats as f32.
     ///
     /// # Errors
     /// As [`Self::tensor`].
@@ -241,7 +241,7 @@ impl Checkpoint {
         self.stored.keys().map(read).collect()
     }
 
-    /// A weight as f32, every value of it a finite number.
+    /// Reads a weight as f32 and checks that every value is finite.
     pub(crate) fn weight(&self, name: &str, device: &Device) -> Result<Tensor> {
         let tensor = self.tensor(name, device)?.to_dtype(DType::F32)?;
         let Some(flat) = tensors::position(&tensor, |value| !value.is_finite())? else {
@@ -266,11 +266,11 @@ impl Checkpoint {
         Err(Error::config(&format!("{name}{index:?}"), value, reason))
     }
 
-    /// What training keeps beside the model: momentum copies, queues and the temperature, under original names. Empty
-    /// where the checkpoint has none.
+    /// Training state of the checkpoint: momentum copies, queues and the temperature, under original names. Empty where
+    /// there is none.
     ///
     /// # Errors
-    /// As [`Self::tensor`]; a float that is no finite number.
+    /// As [`Self::tensor`]; a float that is not finite.
     pub fn training_state(&self, device: &Device) -> Result<Tensors> {
         let read = |name: &str| {
             let is_float =
@@ -282,17 +282,17 @@ impl Checkpoint {
         self.names().filter(|name| training(name).is_some()).map(read).collect()
     }
 
-    /// The model of these sizes and this architecture, all weights as f32 whatever they are stored as. Position embeddings of
-    /// another image size are resized. Peak memory is that of the model and of little beside it.
+    /// Reads the model of this configuration, all weights as f32 whatever they are stored as. Position embeddings of
+    /// another image size are resized. Peak memory is little more than that of the model.
     ///
     /// # Errors
     /// A report that lists everything missing, unexpected or of another shape; a weight that is not a finite number; a
-    /// copy of a shared tensor that is not the same.
+    /// copy of a tied tensor that differs from it.
     pub fn backbone(&self, config: &BlipConfig, device: &Device) -> Result<(Backbone, LoadReport)> {
         self.backbone_with_extra(config, device, |_| false)
     }
 
-    /// The backbone of a checkpoint that has other tensors too, which are somebody else's.
+    /// Reads the backbone of a checkpoint whose `extra` tensors belong to somebody else.
     pub(crate) fn backbone_with_extra(
         &self,
         config: &BlipConfig,
@@ -304,7 +304,7 @@ impl Checkpoint {
         let grid = config.vision.grid();
         let mut report = LoadReport::default();
         let mut resized_from = None;
-        // Everything is compared before anything is read.
+        // All names and shapes are compared before any tensor is read.
         for (name, shape) in &wanted {
             let Some((found, dtype)) = self.tensor_info(name) else {
                 report.missing.push(name.clone());
@@ -360,7 +360,7 @@ impl Checkpoint {
     }
 }
 
-/// The grid of position embeddings that have the wanted width and another number of places.
+/// Side of the grid of position embeddings that have the wanted width and another number of positions.
 fn other_grid(name: &str, found: &[usize], wanted: &[usize], grid: usize) -> Option<usize> {
     let (&[1, tokens, width], &[1, _, wanted_width]) = (found, wanted) else { return None };
     let from = tokens.checked_sub(1)?.isqrt();

@@ -1,95 +1,95 @@
-//! Pickles, parsed and never executed.
+//! Pickle parser for tensors; it never executes anything.
 //!
-//! A pickle is a program for a stack machine. This machine knows the instructions that build plain data, and of the
-//! functions a pickle may name only those that PyTorch writes for tensors: they become entries of a table, and nothing
-//! is ever called. Any other call is an error that says which. Instructions are those of Python's `pickletools`.
+//! A pickle is a program for a stack machine. This machine knows the opcodes that build plain data, and of the
+//! functions a pickle may name only those that PyTorch writes for tensors: they become entries of a table and are never
+//! called. Any other call is an error that names it. Opcodes are those of Python's `pickletools`.
 //!
-//! Values lie in one flat table, so no depth of nesting is too deep, and what a pickle can repeat at little cost to
-//! itself (texts, storages, names) is shared or bounded: memory stays within a few hundred times the pickle's length,
-//! and within a few hundred megabytes.
+//! Values lie in one flat table, so nesting has no depth limit. Anything a pickle can repeat cheaply (texts, storages,
+//! names) is shared or bounded: memory stays within a few hundred times the pickle's length, and within a few hundred
+//! megabytes.
 
 mod machine;
 
 use std::sync::Arc;
 
-/// Why a pickle cannot be read, and where.
+/// Error of a pickle that cannot be read, with its position.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("pickle, byte {offset}: {reason}")]
 pub struct PickleError {
-    /// Byte of the instruction from the start of the pickle.
+    /// Offset of the instruction from the start of the pickle, in bytes.
     pub offset: usize,
-    /// What is wrong with it.
+    /// Reason.
     pub reason: String,
-    /// Whether the bytes end before the pickle does.
+    /// True if the bytes end before the pickle does.
     pub cut: bool,
 }
 
-/// A value by its place in [`Pickle::values`]; a value that occurs twice is stored once.
+/// Index of a value in [`Pickle::values`]; a value that occurs twice is stored once.
 pub type Id = usize;
 
-/// Something a pickle says.
+/// Value of a pickle.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    /// Nothing.
+    /// `None`.
     None,
-    /// A truth value.
+    /// Boolean.
     Bool(bool),
-    /// A whole number.
+    /// Integer.
     Int(i64),
-    /// A whole number of more than 64 bits, little-endian two's complement.
+    /// Integer of more than 64 bits, little-endian two's complement.
     Long(Vec<u8>),
-    /// A real number.
+    /// Floating-point number.
     Float(f64),
-    /// A text.
+    /// String.
     Text(Arc<str>),
     /// Bytes.
     Bytes(Vec<u8>),
-    /// A tuple.
+    /// Tuple.
     Tuple(Vec<Id>),
-    /// A list.
+    /// List.
     List(Vec<Id>),
-    /// A dictionary, ordered or not.
+    /// Dictionary, ordered or not.
     Dict(Vec<(Id, Id)>),
-    /// The name of a function or class, "module name".
+    /// Name of a function or class, "module name".
     Global(String),
-    /// A storage of numbers kept outside of the pickle.
+    /// Storage outside of the pickle.
     Storage(Arc<Storage>),
-    /// A tensor over a storage.
+    /// Tensor over a storage.
     Tensor(Arc<StridedTensor>),
 }
 
-/// A run of numbers kept outside of the pickle.
+/// Storage: a run of numbers outside of the pickle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Storage {
-    /// Its name.
+    /// Key that names it.
     pub key: Arc<str>,
-    /// The type as PyTorch names it, `FloatStorage`.
+    /// Type name of PyTorch, such as `FloatStorage`.
     pub kind: String,
-    /// Numbers in it.
+    /// Count of numbers.
     pub count: usize,
 }
 
-/// A tensor as a window on a storage.
+/// Strided tensor: a view of a storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StridedTensor {
-    /// Where its numbers are.
+    /// Storage of its numbers.
     pub storage: Arc<Storage>,
-    /// First number.
+    /// Index of the first number.
     pub offset: usize,
-    /// Sizes of the dimensions.
+    /// Shape.
     pub shape: Vec<usize>,
-    /// Numbers between neighbors of each dimension.
+    /// Strides, in numbers.
     pub stride: Vec<usize>,
 }
 
-/// A parsed pickle.
+/// Parsed pickle.
 #[derive(Debug)]
 pub struct Pickle {
-    /// Everything it built.
+    /// All values it built.
     pub values: Vec<Value>,
-    /// What it ends with.
+    /// Value it returns.
     pub root: Id,
-    /// Bytes it took.
+    /// Length in bytes.
     pub length: usize,
 }
 
@@ -97,17 +97,18 @@ impl Pickle {
     /// Parses the pickle at the start of `bytes`.
     ///
     /// # Errors
-    /// A pickle that is cut, that does what no pickle of tensors does, or that calls something that is no tensor.
+    /// A pickle that is truncated, uses an opcode that pickles of tensors do not need, or calls something that is no
+    /// tensor.
     pub fn parse(bytes: &[u8]) -> Result<Self, PickleError> {
         machine::run(bytes)
     }
 
-    /// The value with that id. Ids of a pickle are always in it.
+    /// Value with this id. Ids of a pickle are always in it.
     pub fn value(&self, id: Id) -> &Value {
         self.values.get(id).unwrap_or(&Value::None)
     }
 
-    /// The value of a text key in a dictionary.
+    /// Value of a string key in a dictionary.
     pub fn entry(&self, dict: Id, key: &str) -> Option<Id> {
         let Value::Dict(entries) = self.value(dict) else { return None };
         let is = |id: Id| matches!(self.value(id), Value::Text(text) if **text == *key);

@@ -1,10 +1,10 @@
-//! Position embeddings for another image size.
+//! Position embeddings resized for another image size.
 
 use candle_core::{DType, Tensor};
 
 use crate::Result;
 
-/// Weight of a neighbor at this distance in bicubic interpolation: Keys' kernel with a = -0.75, as PyTorch has it.
+/// Bicubic weight of a neighbor at this distance: Keys' kernel with a = -0.75, as in PyTorch.
 fn cubic(distance: f64) -> f64 {
     const A: f64 = -0.75;
     let x = distance.abs();
@@ -17,8 +17,8 @@ fn cubic(distance: f64) -> f64 {
     }
 }
 
-/// The four neighbors of each of `to` places on an axis of `from`, with their weights. Corners are not aligned; beyond
-/// the edge the edge counts again.
+/// Four neighbors of each of `to` positions on an axis of `from`, with their weights. As PyTorch without aligned
+/// corners; beyond the edge the edge is repeated.
 fn neighbors(from: usize, to: usize) -> Vec<[(usize, f64); 4]> {
     let scale = from as f64 / to as f64;
     (0..to)
@@ -33,10 +33,10 @@ fn neighbors(from: usize, to: usize) -> Vec<[(usize, f64); 4]> {
         .collect()
 }
 
-/// Embeddings (1, 1 + from x from, width) as (1, 1 + to x to, width): `[CLS]` as it is, the square bicubic.
+/// Resizes embeddings (1, 1 + from x from, width) to (1, 1 + to x to, width): `[CLS]` unchanged, the grid bicubic.
 ///
 /// # Errors
-/// What candle reports.
+/// Errors of candle.
 pub fn resize(embeddings: &Tensor, from: usize, to: usize) -> Result<Tensor> {
     if from == to {
         return Ok(embeddings.clone());
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn weights_are_pytorchs_and_add_up() {
-        // Worked out by hand from the kernel at a quarter between two places.
+        // By hand, from the kernel at a quarter between two positions.
         let quarter = [-0.105_468_75, 0.878_906_25, 0.261_718_75, -0.035_156_25];
         let four = neighbors(8, 16)[5]; // at 2.25
         assert_eq!(four.map(|(place, _)| place), [1, 2, 3, 4]);

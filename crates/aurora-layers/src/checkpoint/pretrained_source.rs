@@ -1,4 +1,4 @@
-//! A backbone by its path, whichever of the known kinds it is.
+//! Pretrained source: a backbone at a path, in any of the known formats.
 
 use std::path::{Path, PathBuf};
 
@@ -10,42 +10,41 @@ use crate::{
     Architecture, Backbone, BlipConfig, DecoderTokens, Error, Result, reference_checkpoint,
 };
 
-/// Why tensors that a reference checkpoint has beside its backbone are left alone.
+/// Reason to ignore tensors that a reference checkpoint has beside its backbone.
 const ADAPTER: &str = "adapter of the reference code";
 
-/// What can be opened, in the words of the errors.
+/// Known formats, in the words of the errors.
 const KINDS: &str = "a backbone is a folder with config.json and model.safetensors as transformers has them, \
                      or a .pth file";
 
-/// Who wrote a backbone.
+/// Format of a backbone, by the code that wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CheckpointFormat {
     /// Hugging Face's transformers, as ours: `config.json` with `model_type` "blip".
     HuggingFace,
-    /// BLIP's or Aurora's PyTorch code: one file, its sizes told by the shapes in it.
+    /// PyTorch code of BLIP or Aurora: one file, its sizes inferred from shapes.
     Original,
 }
 
-/// A backbone on disk: its sizes are known, its numbers are not read yet.
+/// Pretrained backbone on disk: its configuration is known, its tensors are not read yet.
 #[derive(Debug)]
 pub struct PretrainedSource {
-    /// The path that was opened.
+    /// Path that was opened.
     pub path: PathBuf,
-    /// Who wrote it.
+    /// Format.
     pub format: CheckpointFormat,
-    /// The sizes.
+    /// Configuration of the model.
     pub config: BlipConfig,
-    /// The tensors; none where the path is a `config.json`, which describes a model without having it.
+    /// Checkpoint; none where the path is a `config.json`, which describes a model without its weights.
     pub checkpoint: Option<Checkpoint>,
 }
 
 impl PretrainedSource {
-    /// Opens a backbone's folder (one file, shards or `pytorch_model.bin`), a `.pth` or
-    /// safetensors file, or a lone `config.json`. The sizes of a file are those of the `config.json` beside it, or what
-    /// its shapes tell.
+    /// Opens a backbone's folder (one file, shards or `pytorch_model.bin`), a `.pth` or safetensors file, or a lone
+    /// `config.json`. The sizes of a file are those of the `config.json` beside it, or inferred from its shapes.
     ///
     /// # Errors
-    /// A path that is none of these, a configuration that cannot be, a file that is cut: each names the file.
+    /// A path that is none of these, an invalid configuration, a file that is truncated: each names the file.
     pub fn open(path: &Path) -> Result<Self> {
         let wrong = |reason: String| Error::Format { path: path.into(), reason };
         let config = match (path.is_dir(), path.is_file()) {
@@ -91,7 +90,7 @@ impl PretrainedSource {
         Ok(Self { path: path.into(), format, config, checkpoint })
     }
 
-    /// The same for images of another size, in pixels: position embeddings are resized when the tensors are read.
+    /// Changes the image size, in pixels: position embeddings are resized when the tensors are read.
     ///
     /// # Errors
     /// A size that patches do not tile.
@@ -100,8 +99,8 @@ impl PretrainedSource {
         Ok(self)
     }
 
-    /// The same as a model for question answering, where it was taken for one for retrieval and the checkpoint has a
-    /// decoder too, as those of BLIP's pretraining have.
+    /// Turns the source into one for question answering, if it was taken for retrieval and the checkpoint has a decoder
+    /// too, as those of BLIP's pretraining have.
     #[must_use]
     pub fn for_vqa(mut self, tokens: DecoderTokens) -> Self {
         let word = "text_decoder.bert.embeddings.word_embeddings.weight";
@@ -113,7 +112,7 @@ impl PretrainedSource {
         self
     }
 
-    /// Reads the numbers. What a checkpoint of the reference code has beside its backbone, its adapter, is left alone;
+    /// Reads the backbone. The adapter in a checkpoint of the reference code is ignored;
     /// [`Checkpoint::backbone_and_adapter`] reads both.
     ///
     /// # Errors
@@ -135,7 +134,7 @@ impl PretrainedSource {
 }
 
 impl Backbone {
-    /// The same backbone for images of another size, in pixels: the position embeddings are resized.
+    /// Resizes the position embeddings for another image size, in pixels.
     ///
     /// # Errors
     /// A size that patches do not tile.
@@ -186,7 +185,7 @@ mod tests {
         let (read, report) = pretrained.read(&Device::Cpu).unwrap();
         assert_eq!(read.fingerprint().unwrap(), backbone.fingerprint().unwrap());
         assert!(report.complete() && report.reshaped.is_empty() && report.ignored.is_empty());
-        // The weights' own path will do: the configuration lies beside it.
+        // The weights' own path is enough: the configuration lies beside it.
         let pretrained = PretrainedSource::open(&folder.path().join("model.safetensors")).unwrap();
         assert_eq!(pretrained.config, tiny());
     }
@@ -235,7 +234,7 @@ mod tests {
         assert!(pretrained.checkpoint.is_none() && pretrained.config == tiny());
         let message = pretrained.read(&Device::Cpu).unwrap_err().to_string();
         assert!(message.contains("config.json") && message.contains("weights"), "{message}");
-        // In a folder, weights are expected.
+        // A folder has to have weights.
         assert!(refused(folder.path()).contains("model.safetensors"));
     }
 

@@ -1,8 +1,8 @@
-//! PyTorch's `.pth`: a pickle that describes tensors, and their numbers beside it.
+//! PyTorch's `.pth`: a pickle that describes tensors, and their storages beside it.
 //!
-//! Two containers: since PyTorch 1.6 a zip archive whose members are stored as they are, before that pickles one after
-//! another with the storages behind them. Of either only the description is read at first. A tensor's numbers are read
-//! when it is asked for, and one that is stored in another order than its own is put in order then.
+//! Two containers: since PyTorch 1.6 a zip archive of uncompressed members, before that pickles one after another with
+//! the storages behind them. Opening a file reads the description only. A tensor is read on request, and made
+//! contiguous then.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::BufReader;
@@ -15,27 +15,28 @@ use super::byte_source::{ByteSource, TensorView};
 use super::pickle::{Id, Pickle, PickleError, StridedTensor, Value};
 use crate::Result;
 
-/// What a zip archive begins with.
+/// Magic bytes of a zip archive.
 const ZIP: &[u8] = b"PK\x03\x04";
 
-/// `0x1950a86a20f9469cfc6c`, which a file of the old kind begins with, as a pickle holds it.
+/// Magic number of the legacy container, `0x1950a86a20f9469cfc6c`, as a pickle holds it.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 
-/// Keys under which training scripts keep the weights beside other things.
+/// Keys under which training scripts store the weights.
 const WEIGHTS: &[&str] = &["model", "state_dict", "model_state_dict"];
 
-/// Longest description of tensors that is read, in bytes; a thousand tensors take a quarter of a million.
+/// Maximum length of the description of the tensors, in bytes; a thousand tensors take a quarter of a million.
 const LONGEST_DESCRIPTION: u64 = 1 << 26;
 
-/// Bytes of an old file that are read to see whether its description ends in them.
+/// Bytes of a legacy file that are read first, in case its description ends within them.
 const FIRST_LOOK: u64 = 1 << 20;
 
-/// Longest name of a tensor, in bytes. A memory of names could otherwise repeat a long one at no cost to the file.
+/// Maximum length of a tensor's name, in bytes. The pickle's memo could otherwise repeat a long one at no cost to the
+/// file.
 const LONGEST_NAME: usize = 256;
 
 const BIG_ENDIAN: &str = "written on a big-endian machine; load and save it again on another";
 
-/// A `.pth` file: which tensors it has and where their numbers are.
+/// `.pth` file: its tensors and where their numbers are.
 #[derive(Debug)]
 pub struct Pth {
     source: ByteSource,
@@ -45,11 +46,11 @@ pub struct Pth {
     pub ignored: Vec<String>,
 }
 
-/// The bytes of the file that each storage takes.
+/// Byte range of each storage in the file.
 type Storages = HashMap<String, Range<u64>>;
 
 impl Pth {
-    /// Whether a file that begins with these bytes is of this kind.
+    /// True if a file that begins with these bytes is a `.pth`.
     pub fn recognizes(start: &[u8]) -> bool {
         start.starts_with(ZIP)
             || (start.first() == Some(&0x80) && start.get(1).is_some_and(|v| (2..=5).contains(v)))
@@ -58,12 +59,12 @@ impl Pth {
     /// Opens a file and reads its description.
     ///
     /// # Errors
-    /// A file that is cut, no archive of PyTorch's, or whose pickle calls something that is no tensor.
+    /// A file that is truncated, no archive of PyTorch's, or whose pickle calls something that is no tensor.
     pub fn open(path: &Path) -> Result<Self> {
         Self::read(ByteSource::open(path)?)
     }
 
-    /// The same from memory; `path` only names the bytes in errors.
+    /// File from bytes in memory; `path` only names them in errors.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -85,12 +86,12 @@ impl Pth {
         Ok(pth)
     }
 
-    /// Names and shapes.
+    /// Names and shapes of the tensors.
     pub fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
         self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice()))
     }
 
-    /// The file.
+    /// Path of the file.
     pub(super) fn path(&self) -> &Path {
         self.source.path()
     }
@@ -101,7 +102,7 @@ impl Pth {
         Some((&tensor.shape, dtype(&tensor.storage.kind)))
     }
 
-    /// A tensor in the type it is stored in, its numbers in order.
+    /// Reads a tensor in the type it is stored in, contiguous.
     ///
     /// # Errors
     /// A name that is not there, a type that no weight has.
@@ -113,7 +114,7 @@ impl Pth {
         self.source.tensor(view, dtype, device)
     }
 
-    /// Type and place of a tensor, all of whose numbers are in its storage.
+    /// Type and view of a tensor, checked to lie within its storage.
     fn view<'a>(&self, name: &str, tensor: &'a StridedTensor) -> Result<(DType, TensorView<'a>)> {
         let wrong = |reason: String| self.source.wrong(format!("{name}: {reason}"));
         let StridedTensor { storage, offset, shape, stride } = tensor;
@@ -157,7 +158,7 @@ impl Pth {
     }
 }
 
-/// The type that PyTorch gives this name.
+/// Type with this name in PyTorch.
 fn dtype(kind: &str) -> Option<DType> {
     Some(match kind {
         "FloatStorage" => DType::F32,
@@ -171,7 +172,7 @@ fn dtype(kind: &str) -> Option<DType> {
     })
 }
 
-/// Whether rows follow each other without gaps. Dimensions of one do not count.
+/// True if the layout is contiguous. Dimensions of one do not count.
 fn in_order(shape: &[usize], stride: &[usize]) -> bool {
     let mut expected = 1;
     for (&length, &stride) in shape.iter().zip(stride).rev() {
@@ -183,7 +184,7 @@ fn in_order(shape: &[usize], stride: &[usize]) -> bool {
     true
 }
 
-/// What a file of either kind holds.
+/// Content of a container of either kind.
 type Container = (Pickle, Storages);
 
 fn zip(source: &ByteSource) -> Result<Container> {
@@ -254,7 +255,7 @@ fn zip(source: &ByteSource) -> Result<Container> {
 }
 
 fn legacy(source: &ByteSource) -> Result<Container> {
-    // How long the pickles are shows only when they are read: a file that seems to end in the middle of them is read on.
+    // The pickles' length shows only when they are read: if the bytes read so far end inside them, more are read.
     let whole = source.length().min(LONGEST_DESCRIPTION);
     let mut length = whole.min(FIRST_LOOK);
     loop {
@@ -272,7 +273,7 @@ fn legacy(source: &ByteSource) -> Result<Container> {
     }
 }
 
-/// The description of the tensors, the list of storages, and the byte where the storages begin.
+/// Description of the tensors, the list of storages, and the byte offset of the storages.
 fn legacy_pickles(bytes: &[u8]) -> std::result::Result<(Pickle, Pickle, usize), PickleError> {
     let mut at = 0;
     let mut next = |what: &str| -> std::result::Result<(Pickle, usize), PickleError> {
@@ -302,7 +303,7 @@ fn legacy_pickles(bytes: &[u8]) -> std::result::Result<(Pickle, Pickle, usize), 
     Ok((pickle, keys, end))
 }
 
-/// Storages follow the pickles in the order of the list, each behind its count of numbers.
+/// Byte ranges of the storages, which follow the pickles in the order of the list, each behind its count of numbers.
 fn legacy_storages(
     source: &ByteSource,
     pickle: &Pickle,
@@ -353,7 +354,7 @@ fn storage_size(value: &Value) -> Option<(&str, u64)> {
 
 type StateDict = (BTreeMap<String, StridedTensor>, Vec<String>);
 
-/// The tensors of the root, or of its entry that holds the weights, by name.
+/// Tensors by name, from the root or from its entry that holds the weights.
 fn state_dict(pickle: &Pickle) -> std::result::Result<StateDict, String> {
     let mut ignored = Vec::new();
     let mut root = pickle.root;
@@ -383,7 +384,7 @@ fn state_dict(pickle: &Pickle) -> std::result::Result<StateDict, String> {
     Ok((tensors, ignored))
 }
 
-/// The entries of a dictionary that have a name.
+/// Entries of a dictionary that have a name.
 fn names(pickle: &Pickle, dict: Id) -> std::result::Result<Vec<(String, Id)>, String> {
     let Value::Dict(entries) = pickle.value(dict) else { return Ok(Vec::new()) };
     let mut names = Vec::new();

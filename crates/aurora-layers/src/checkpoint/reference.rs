@@ -1,4 +1,4 @@
-//! Checkpoints of the reference PyTorch code: a backbone and its tuning in one file.
+//! Checkpoints of the reference PyTorch code: a backbone and its adapter in one file.
 
 use candle_core::Device;
 
@@ -10,10 +10,11 @@ use crate::{
 };
 
 impl Checkpoint {
-    /// A checkpoint of the reference code as the backbone it was tuned from, with the tuning: variant reference, the rank
-    /// that the core has, gates where there are any. Trained heads are in both.
+    /// Reads a checkpoint of the reference code as backbone and adapter: variant reference, the rank of the core, gates
+    /// where there are any. Trained heads are in both.
     ///
-    /// The reference code does not say whether informative context enhancement was on; it is here, as in its training.
+    /// The reference code does not store whether informative context enhancement was on; here it is on, as in its
+    /// training.
     ///
     /// # Errors
     /// A checkpoint without an adapter or without its core; what [`Checkpoint::backbone`] reports; factors that are

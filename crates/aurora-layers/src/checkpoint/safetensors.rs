@@ -12,20 +12,20 @@ use super::byte_source::{ByteSource, TensorView};
 use crate::io::read_json;
 use crate::{Error, Result, Tensors};
 
-/// What a file and an index are called in a folder.
+/// File name of the weights in a folder; `INDEX` is that of the index.
 pub(super) const FILE: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 
-/// Longest header that is read, in bytes; a thousand tensors take a tenth of a million.
+/// Maximum length of a header, in bytes; a thousand tensors take a tenth of a million.
 const LONGEST_HEADER: u64 = 100_000_000;
 
-/// The index of a sharded checkpoint.
+/// Index of a sharded checkpoint.
 #[derive(Debug, Deserialize)]
 struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// A tensor of a file.
+/// Tensor of a file.
 #[derive(Debug)]
 struct Entry {
     file: usize,
@@ -34,7 +34,7 @@ struct Entry {
     shape: Vec<usize>,
 }
 
-/// Tensors in one or more safetensors files.
+/// Tensors of one or more safetensors files.
 #[derive(Debug)]
 pub struct Shards {
     files: Vec<ByteSource>,
@@ -42,11 +42,11 @@ pub struct Shards {
 }
 
 impl Shards {
-    /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` names, in a folder; or one file.
+    /// Opens `model.safetensors` in a folder, or the shards that `model.safetensors.index.json` names; or one file.
     ///
     /// # Errors
-    /// A file that is missing or cut, a header longer than the file, tensors that overlap or leave a hole, an index that
-    /// names a file outside of the folder or a tensor that its shard does not have, a tensor in two shards.
+    /// A file that is missing or truncated, a header longer than the file, tensors that overlap or leave a hole, an
+    /// index that names a file outside of the folder or a tensor that its shard does not have, a tensor in two shards.
     pub fn open(path: &Path) -> Result<Self> {
         if !path.is_dir() {
             return Self::read(vec![ByteSource::open(path)?]);
@@ -98,7 +98,7 @@ impl Shards {
         Ok(shards)
     }
 
-    /// One file from memory; `path` only names it in errors.
+    /// File from bytes in memory; `path` only names it in errors.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -126,12 +126,12 @@ impl Shards {
         Ok(Self { files, tensors })
     }
 
-    /// Names and shapes.
+    /// Names and shapes of the tensors.
     pub fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
         self.tensors.iter().map(|(name, entry)| (name.as_str(), entry.shape.as_slice()))
     }
 
-    /// The file that a tensor is in.
+    /// Path of the file that a tensor is in.
     pub(super) fn path(&self, name: &str) -> Option<&Path> {
         self.tensors.get(name).and_then(|entry| self.files.get(entry.file)).map(ByteSource::path)
     }
@@ -142,7 +142,7 @@ impl Shards {
         Some((&entry.shape, dtype(entry.stored)))
     }
 
-    /// A tensor in the type it is stored in.
+    /// Reads a tensor in the type it is stored in.
     ///
     /// # Errors
     /// A name that is not there, a type that no weight has.
@@ -164,10 +164,10 @@ impl Shards {
     }
 }
 
-/// The tensors of a safetensors file, floats as `dtype`, on `device`.
+/// Reads the tensors of a safetensors file, floats as `dtype`, to `device`.
 ///
 /// # Errors
-/// As [`Shards::open`]; a type that candle has not.
+/// As [`Shards::open`]; a type that candle does not have.
 pub fn read_tensors(path: &Path, dtype: DType, device: &Device) -> Result<Tensors> {
     let file = Shards::open(path)?;
     let tensor = |name: &str| -> Result<(String, Tensor)> {
@@ -192,7 +192,7 @@ fn dtype(stored: Dtype) -> Option<DType> {
     })
 }
 
-/// The header of a file, and the byte where its numbers begin. Tensors follow each other without gaps to the end.
+/// Header of a file, and the byte offset of its numbers. Tensors fill the file without gaps to the end.
 fn header(source: &ByteSource) -> Result<(u64, Metadata)> {
     let length = source.length();
     let again = "not a whole safetensors file";

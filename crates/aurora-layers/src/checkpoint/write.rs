@@ -1,4 +1,4 @@
-//! A backbone as a folder that transformers loads: its names, its configuration, one file or shards.
+//! Writing a backbone as a folder of transformers: its names, its configuration, one file or shards.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::tensors::write_named;
 use crate::{Backbone, Error, Result};
 
 impl Backbone {
-    /// Writes the folder that transformers loads, weights as `dtype`: `config.json` and `model.safetensors`.
+    /// Writes a folder that transformers loads, weights as `dtype`: `config.json` and `model.safetensors`.
     ///
     /// # Errors
     /// A file that cannot be written.
@@ -21,8 +21,8 @@ impl Backbone {
         self.write_shards(folder, dtype, u64::MAX)
     }
 
-    /// The same in f32, and where the weights take more than `largest_shard` bytes in shards of at most that with an
-    /// index. A tensor larger than that is a shard of its own.
+    /// Writes the folder in f32; weights of more than `largest_shard` bytes go to shards of at most that, with an
+    /// index. A larger tensor is a shard of its own.
     ///
     /// # Errors
     /// As [`Self::write`].
@@ -30,7 +30,7 @@ impl Backbone {
         self.write_shards(folder, DType::F32, largest_shard.unwrap_or(u64::MAX))
     }
 
-    /// Every file is written aside and renamed. A configuration or weights that are there already are replaced.
+    /// Writes every file aside and renames it. An existing configuration and existing weights are replaced.
     fn write_shards(&self, folder: &Path, dtype: DType, largest_shard: u64) -> Result<()> {
         let failed =
             |action| move |source| Error::File { action, path: folder.to_path_buf(), source };
@@ -56,7 +56,7 @@ impl Backbone {
             write_named(named, note, &folder.join(&file))?;
             places.extend(names(shard).into_iter().map(|name| (name, file.clone())));
         }
-        // A reader takes the index where there is one: what is left of another way of writing must not be found.
+        // Readers prefer the index where there is one, so leftovers of the other layout must go.
         let stale = if shards.len() == 1 {
             INDEX
         } else {
@@ -95,7 +95,7 @@ fn bytes(tensor: &Tensor) -> u64 {
     (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64
 }
 
-/// Runs of tensors of at most `largest` bytes each, or of one tensor.
+/// Shards: runs of tensors of at most `largest` bytes each, or of one tensor.
 fn split(tensors: &[(String, Tensor)], largest: u64) -> Vec<&[(String, Tensor)]> {
     let (mut shards, mut first, mut size) = (Vec::new(), 0, 0);
     for (at, (_, tensor)) in tensors.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The `adapter_config.json` of a LoRA, as PEFT writes it.
+//! `adapter_config.json` of a LoRA, as PEFT writes it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::io::read_json;
 use crate::{Error, Result};
 
-/// The part that decides what the numbers mean. Ranks are those of the tensors.
+/// Keys that decide the meaning of the numbers. Ranks are those of the tensors.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct LoraConfig {
     pub(super) peft_type: String,
@@ -44,7 +44,7 @@ pub(super) struct LoraConfig {
     pub(super) rest: BTreeMap<String, Value>,
 }
 
-/// What "no biases are trained" is called.
+/// Value of `bias` for untrained biases.
 pub(super) fn none() -> String {
     "none".to_owned()
 }
@@ -63,14 +63,14 @@ const REFUSED: &[&str] = &[
     "use_qalora",
 ];
 
-/// Starts of `init_lora_weights` under which PEFT changes the frozen weights too.
+/// Values of `init_lora_weights` under which PEFT changes the frozen weights too.
 const CHANGES_WEIGHTS: &[&str] = &["corda", "loftq", "lora_ga", "olora", "pissa"];
 
 impl LoraConfig {
-    /// Reads the description of a plain LoRA.
+    /// Reads the configuration of a plain LoRA.
     ///
     /// # Errors
-    /// A file that cannot be read or is none; options under which the tensors mean something else.
+    /// A file that cannot be read or parsed; options under which the tensors mean something else.
     pub(super) fn read(path: &Path) -> Result<Self> {
         let config: Self = read_json(path, "a LoRA configuration of PEFT")?;
         let wrong = |reason: String| Err(Error::Format { path: path.into(), reason });
@@ -105,16 +105,16 @@ impl LoraConfig {
         Ok(config)
     }
 
-    /// The strength of a module, by its Hugging Face name.
+    /// Alpha of a module, by its Hugging Face name.
     pub(super) fn alpha(&self, module: &str) -> f64 {
         let found = self.alpha_pattern.0.iter().find(|(pattern, _)| pattern.is_match(module));
         found.map_or(self.lora_alpha, |(_, alpha)| *alpha)
     }
 }
 
-/// Values for the modules that a pattern names, in the order of the file; the first that matches counts.
+/// Values by pattern of module names, in the order of the file; the first match counts.
 ///
-/// PEFT takes a pattern as a regular expression for the whole name or for what follows one of its dots.
+/// PEFT takes a pattern as a regular expression for the whole name or for the part after one of its dots.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Patterns(Vec<(Regex, f64)>);
 
@@ -156,7 +156,7 @@ mod tests {
         LoraConfig::read(&path)
     }
 
-    /// What peft 0.21.2's `get_pattern_key` finds.
+    /// Same matches as `get_pattern_key` of peft 0.21.2.
     #[test]
     fn the_first_pattern_that_matches_a_whole_part_of_the_name_counts() {
         let config = read(

@@ -1,4 +1,4 @@
-//! Checkpoints that are cut, contradict themselves or mean harm: an error that names file and tensor and the way out.
+//! Malformed and hostile checkpoints: an error that names file and tensor and the way out.
 
 use crate::common::{archive, file, legacy, safetensors, says, state_dict, tiny};
 use aurora_layers::checkpoint::{Checkpoint, HEAD_WIDTH};
@@ -99,7 +99,7 @@ fn headers_of_safetensors_that_cannot_be() {
     }
 }
 
-/// A folder of two shards, "a" in the first and "b" in the second, under this index.
+/// Folder of two shards, "a" in the first and "b" in the second, under this index.
 fn sharded(folder: &Path, index: &str) {
     let one = |name: &str| {
         let header = format!(r#"{{"{name}":{{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}}}"#);
@@ -172,7 +172,7 @@ fn archives_that_torch_does_not_write() {
     }
 }
 
-/// A folder as transformers writes it, its tensors changed.
+/// Folder in the layout of transformers, with changed tensors.
 fn folder_with(change: impl FnOnce(&mut tensors::Tensors)) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut backbone = Backbone::random(tiny(), 1, &Device::Cpu).unwrap();

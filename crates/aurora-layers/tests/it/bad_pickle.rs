@@ -1,9 +1,9 @@
-//! Pickles that mean harm: nothing is executed, nothing grows without bound, and the error says what to do.
+//! Hostile pickles: nothing is executed, nothing grows without bound, and the error says what to do.
 
 use crate::common::{Writer, file, legacy, says};
 use aurora_layers::checkpoint::Checkpoint;
 
-/// What a file of the old kind around this description is refused for.
+/// Error of a legacy file around this description.
 fn refused_pickle(described: &[u8]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = file(folder.path(), "some.pth", &legacy(described, &[0.0; 6]));
@@ -52,7 +52,7 @@ fn pickles_that_ask_for_too_much() {
     let storage = |count: i64| ("FloatStorage", "0", count);
     let (huge, text) = (i64::MAX, "x".repeat(100_000));
     let nested = Writer::new().op(&b"]".repeat(200_000)).op(&b"a".repeat(199_999)).op(b".").0;
-    // A list that is stored once and recalled again and again costs two bytes a time.
+    // A list that is stored once and recalled again and again costs two bytes each time.
     let recalled = Writer::new().op(b"]q\x00").op(&b"h\x00".repeat(3_000_000)).op(b".").0;
     let rank = vec![1i64; 100];
     for (described, parts) in [

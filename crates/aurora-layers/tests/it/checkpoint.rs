@@ -1,11 +1,11 @@
-//! Readers of other people's files: whatever is in them, a clear error or the right numbers, never a panic.
+//! Property tests of the checkpoint readers: whatever is in a file, a clear error or the right numbers, never a panic.
 
 use crate::common::{Writer, legacy};
 use aurora_layers::checkpoint::{Checkpoint, Pickle, Pth};
 use proptest::prelude::*;
 use std::path::Path;
 
-/// A (2, 3) tensor, its columns together in memory.
+/// (2, 3) tensor in column-major order.
 fn one_tensor() -> Vec<u8> {
     let storage = ("FloatStorage", "0", 6);
     Writer::new().op(b"}").text("w").tensor(storage, &[2, 3], &[1, 2]).op(b"s.").0

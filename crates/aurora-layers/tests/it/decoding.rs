@@ -1,4 +1,4 @@
-//! The decoder writes what its likelihoods say, and what it keeps between words changes nothing.
+//! Generation: the decoder writes the likeliest texts, and the KV cache changes nothing.
 
 use aurora_kernels::random::Stream;
 use aurora_layers::{
@@ -37,7 +37,7 @@ fn config(words: usize) -> BlipConfig {
     }
 }
 
-/// A captioning model whose words differ, with the keys of two random images.
+/// Captioning model, its weights scaled up so that tokens differ in likelihood, and two random images.
 fn model(words: usize, seed: u64) -> (Backbone, Tensor) {
     let mut backbone = Backbone::random(config(words), seed, &Device::Cpu).unwrap();
     for (name, tensor) in &mut backbone.tensors {
@@ -54,7 +54,7 @@ fn keys(blip: &Blip, images: &Tensor, bound: &BoundModel) -> EncoderKv {
     blip.encode_decoder_kv(&states, None, bound).unwrap()
 }
 
-/// Log-likelihoods of the words that follow `ids` for image `row`, all computed anew.
+/// Log-likelihoods of the tokens after `ids` for image `row`, computed without cache.
 fn next(blip: &Blip, keys: &EncoderKv, row: u32, ids: &[u32], bound: &BoundModel) -> Vec<f64> {
     let length = ids.len();
     let ids = Tensor::from_slice(ids, (1, length), &Device::Cpu).unwrap();
@@ -96,7 +96,7 @@ fn kept_keys_change_nothing() {
     }
 }
 
-/// With room for every draft a beam is an exhaustive search.
+/// With a beam as wide as all hypotheses, beam search is exhaustive.
 #[test]
 fn a_wide_beam_finds_the_best_text() {
     let (words, max_new_tokens) = (6u32, 3);

@@ -1,4 +1,4 @@
-//! Blocks that are computed twice give what kept ones give, for every kind of tuning.
+//! Checkpointed blocks give the outputs and gradients of kept ones, for every kind of adapter.
 
 use crate::small::trained::{assert_same, backbone, gradients, loss, specs, trained};
 use crate::small::{Inputs, answering, config, inputs};
@@ -8,12 +8,12 @@ use aurora_layers::{
 };
 use candle_core::{DType, Tensor};
 
-/// The small inputs in the model's element type.
+/// Small inputs in the model's element type.
 fn inputs_for(blip: &Blip) -> Inputs {
     inputs().of(blip.tensors()["visual_encoder.cls_token"].dtype())
 }
 
-/// A step of retrieval: both towers, texts alone and fused, `[CLS]` and all tokens.
+/// Retrieval step: both towers, text and fusion encoder, `[CLS]` and all tokens.
 fn retrieval(blip: &Blip, bound: &BoundModel) -> Tensor {
     let Inputs { images, ids, mask } = inputs_for(blip);
     let states = blip.encode_image(&images, bound).unwrap();
@@ -30,7 +30,7 @@ fn retrieval(blip: &Blip, bound: &BoundModel) -> Tensor {
     parts.iter().map(loss).reduce(|sum, part| (sum + part).unwrap()).unwrap()
 }
 
-/// A step of answering: the decoder looks at what the encoder made of questions.
+/// Question answering step: the decoder's cross-attention reads the encoder's question states.
 fn answer(blip: &Blip, bound: &BoundModel) -> Tensor {
     let Inputs { images, ids, mask } = inputs_for(blip);
     let states = blip.encode_image(&images, bound).unwrap();
@@ -44,11 +44,11 @@ fn answer(blip: &Blip, bound: &BoundModel) -> Tensor {
 
 type Step = fn(&Blip, &BoundModel) -> Tensor;
 
-/// Values to the bit, and gradients to `tolerance`: where sites share factors, their gradients are added up in another
-/// order.
+/// Outputs equal to the bit, and gradients to `tolerance`: where sites share factors, their gradients are summed in
+/// another order.
 fn assert_segments_change_nothing(config: BlipConfig, step: Step, dtype: DType, tolerance: f64) {
     let backbone = backbone(config, dtype);
-    // With heads alone nothing that a segment could differentiate is trained.
+    // With heads alone nothing in a checkpointed block is trained.
     for adapter_config in
         specs().into_iter().filter(|adapter_config| adapter_config.kind != AdapterKind::Heads)
     {
@@ -68,7 +68,8 @@ fn assert_segments_change_nothing(config: BlipConfig, step: Step, dtype: DType, 
                 adapter_config.kind, adapter_config.variant
             );
             assert_eq!(found.0, wanted.0, "{what}");
-            // That the same ones have a gradient is part of it: a missing one has to be found with gradient checkpointing too.
+            // The set of tensors with a gradient is compared too: a missing gradient has to be found with gradient
+            // checkpointing as well.
             assert_same(&what, &found.1, &wanted.1, tolerance);
         }
     }
@@ -86,7 +87,7 @@ fn segments_of_answering_change_nothing() {
     assert_segments_change_nothing(answering(), answer, DType::F64, 1e-13);
 }
 
-/// With the fused pass left out its maps, gates and bottlenecks have no gradient, with gradient checkpointing as elsewhere.
+/// Without the fused pass its layers, gates and bottlenecks get no gradient, with gradient checkpointing and without.
 #[test]
 fn what_a_pass_does_not_use_gets_no_gradient() {
     let backbone = backbone(config(), DType::F32);

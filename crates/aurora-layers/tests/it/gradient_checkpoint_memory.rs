@@ -1,5 +1,5 @@
-//! with gradient checkpointing neither the activations nor the merged weights of all blocks are there at once: most memory of a
-//! step, measured in processes of their own.
+//! Peak memory of a step with gradient checkpointing, measured in processes of their own: neither the activations nor
+//! the merged weights of all blocks exist at once.
 
 #![cfg(target_os = "linux")]
 
@@ -12,15 +12,15 @@ use aurora_layers::{
 use candle_core::Device;
 use std::process::Command;
 
-/// The child's orders: which case, whether with gradient checkpointing, and where to write what the step took.
+/// Environment of the child process: the case, whether with gradient checkpointing, and the file for the peak.
 const CASE: &str = "AURORA_TEST_CASE";
 const SEGMENTS: &str = "AURORA_TEST_SEGMENTS";
 const REPORT: &str = "AURORA_TEST_REPORT";
 
-/// A case: width, side of an image in patches, images.
+/// Case: width, side of an image in patches, images.
 ///
-/// Many tokens in a narrow model: 18 * 64 values of each of 2,056 tokens are 9 MiB a block. Few tokens in a wide one:
-/// the merged weights of a block are 12 MiB.
+/// Many tokens in a narrow model: 18 * 64 values for each of 2,056 tokens are 9 MiB per block. Few tokens in a wide
+/// one: the merged weights of a block are 12 MiB.
 const CASES: [(&str, usize, usize, usize); 2] =
     [("activations", 64, 16, 8), ("merged weights", 512, 2, 1)];
 const BLOCKS: usize = 8;
@@ -51,7 +51,7 @@ fn config(width: usize, side: usize) -> BlipConfig {
     }
 }
 
-/// A line of `/proc/self/status`, in bytes.
+/// Line of `/proc/self/status`, in bytes.
 fn status(key: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with(key)).unwrap();

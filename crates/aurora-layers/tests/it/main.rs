@@ -1,4 +1,4 @@
-//! Models, adapters and checkpoints, a module a subject.
+//! Models, adapters and checkpoints, one module per subject.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 

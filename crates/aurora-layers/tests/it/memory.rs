@@ -1,4 +1,4 @@
-//! Loading a checkpoint takes the memory of the model and little beside it: no second copy of the weights.
+//! Peak memory of loading a checkpoint: that of the model and little more, no second copy of the weights.
 
 #![cfg(target_os = "linux")]
 
@@ -10,7 +10,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::process::Command;
 
-/// The child's orders: what to load, where to write what it took, and the sizes.
+/// Environment of the child process: the file to load, the file for the results, and the sizes.
 const FILE: &str = "AURORA_TEST_CHECKPOINT";
 const LAYERS: &str = "AURORA_TEST_LAYERS";
 const REPORT: &str = "AURORA_TEST_REPORT";
@@ -28,7 +28,7 @@ fn config(layers: usize) -> BlipConfig {
             layer_norm_eps: 1e-5,
         },
         text: TextConfig {
-            // Less words than layers: at a small scale one embedding would be most of the file.
+            // Vocabulary in proportion to the layers: at a small scale one embedding would be most of the file.
             vocab_size: 30_524 * layers / 12,
             hidden_size: 768,
             num_hidden_layers: layers,
@@ -53,7 +53,7 @@ fn numbers(out: &mut impl Write, count: usize) {
     }
 }
 
-/// Names and shapes of a file, and how many values they have.
+/// Names and shapes of a file, and its number of values.
 fn wanted(layers: usize) -> (Vec<(String, Vec<i64>)>, usize) {
     let wanted = Blip::param_shapes(&config(layers));
     let count = wanted.iter().map(|(_, shape)| shape.elem_count()).sum();
@@ -90,7 +90,7 @@ fn write_pth(path: &Path, layers: usize) {
     out.finish().unwrap();
 }
 
-/// Most resident memory of this process so far, in bytes.
+/// Peak resident memory of this process so far, in bytes.
 fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();

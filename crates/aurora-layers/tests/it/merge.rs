@@ -1,4 +1,4 @@
-//! Merged weights compute what the adapted model does, and come apart again to the byte.
+//! Merged weights compute what the adapted model computes, and unmerge to the byte.
 
 use crate::small::{answering, answers, bits, config, every_spec, moved, outputs, relative};
 use aurora_layers::merge::{Merged, RESIDUAL_ADAPTER, merge};
@@ -16,13 +16,13 @@ fn mergeable() -> impl Iterator<Item = AdapterConfig> {
     every_spec().into_iter().filter(|adapter_config| adapter_config.kind != AdapterKind::Bottleneck)
 }
 
-/// Images, texts and fusion of the adapted model.
+/// Image, text and fusion outputs of the adapted model.
 fn adapted(backbone: &Backbone, tuned: &AdaptedParams) -> Vec<Tensor> {
     let blip = tuned.model(&Arc::new(backbone.model().unwrap())).unwrap();
     outputs(&blip, &tuned.bind(&blip, None).unwrap())
 }
 
-/// The same of the merged one, with what stands beside.
+/// Outputs of the merged model with its residual adapter.
 fn merged_outputs(backbone: &Backbone, residual: &AdaptedParams) -> Vec<Tensor> {
     let blip = backbone.model().unwrap();
     outputs(&blip, &residual.bind(&blip, None).unwrap())
@@ -118,7 +118,7 @@ fn unmerged_is_the_original_to_the_byte() {
         assert_eq!(back.tensors.len(), backbone.tensors.len());
         for (name, tensor) in &backbone.tensors {
             assert_eq!(bits(&back.tensors[name]), bits(tensor), "{kind:?} {name}");
-            // What merging does not change is not copied.
+            // Tensors that merging does not change are shared.
             let kept = merged.backbone.tensors[name].id() == tensor.id();
             assert_eq!(
                 kept,
@@ -159,7 +159,7 @@ fn a_merged_folder_reads_back_with_what_stands_beside() {
     let tuned = moved(&backbone, adapter_config, 0.1);
     let merged = merge(&backbone, &tuned).unwrap();
     let wanted = adapted(&backbone, &tuned);
-    // f32 is exact; f16 and bf16 round the weights, and what stands beside fits all the same.
+    // f32 is exact; f16 and bf16 round the weights, and the residual adapter fits all the same.
     for (dtype, allowed) in [(DType::F32, 1e-5), (DType::F16, 0.02), (DType::BF16, 0.2)] {
         let folder = tempfile::tempdir().unwrap();
         merged.write(folder.path(), dtype, "small").unwrap();
@@ -175,7 +175,7 @@ fn a_merged_folder_reads_back_with_what_stands_beside() {
             assert!(off < allowed, "{dtype:?}: {off}");
         }
     }
-    // Without gates and context there is nothing beside.
+    // Without gates and context there is no residual adapter.
     let adapter_config = AdapterConfig::new(AdapterKind::Lora, Variant::Paper, 4);
     let merged = merge(&backbone, &moved(&backbone, adapter_config, 0.1)).unwrap();
     let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,4 @@
-//! Passes that leave out what is not asked for say what the full passes say: those to `[CLS]` alone, and those without
-//! padding.
+//! Pooled passes equal the full passes: `[CLS]` only, and without padding.
 
 use crate::small::trained::{
     assert_same, backbone, gradients, largest, loss, normal, specs, trained,
@@ -14,7 +13,7 @@ use proptest::prelude::*;
 /// Rounding of f64 over two layers, of gradients too.
 const ROUNDING: f64 = 1e-11;
 
-/// What the passes to `[CLS]` give, (rows, width): images, texts, pairs.
+/// Outputs of the `[CLS]` passes, (rows, width): images, texts, pairs.
 fn short(blip: &Blip, bound: &BoundModel, inputs: &Inputs) -> [Tensor; 3] {
     let Inputs { images, ids, mask } = inputs;
     let keys = blip.encode_kv(&blip.encode_image(images, bound).unwrap(), bound).unwrap();
@@ -26,7 +25,7 @@ fn short(blip: &Blip, bound: &BoundModel, inputs: &Inputs) -> [Tensor; 3] {
     ]
 }
 
-/// The same of the full passes.
+/// `[CLS]` states of the full passes.
 fn full(blip: &Blip, bound: &BoundModel, inputs: &Inputs) -> [Tensor; 3] {
     let Inputs { images, ids, mask } = inputs;
     let states = blip.encode_image(images, bound).unwrap();
@@ -70,7 +69,7 @@ fn passes_to_cls_equal_full_passes_gradients_too() {
     }
 }
 
-/// The texts of these lengths, padded to `length` with random words, and the mask that says so.
+/// Texts of these lengths, padded to `length` with random tokens, and their mask.
 fn padded(lengths: &[usize], length: usize) -> Inputs {
     let mut stream = Stream::new(lengths.len() as u64, "padded", length as u64, 0);
     let (mut ids, mut mask) = (vec![], vec![]);
@@ -107,7 +106,7 @@ fn padding_changes_nothing(kind: AdapterKind, lengths: &[usize]) {
     let questions = normal("questions", (lengths.len(), 17, 32), DType::F64);
     let decoder_kv = blip.encode_decoder_kv(&questions, None, &bound).unwrap();
     let rows: Vec<u32> = (0..lengths.len() as u32).rev().collect();
-    // Each text weighs the keys of what it sees in a way of its own.
+    // Each text has key weights of its own.
     let scale = normal("key scale", (lengths.len(), 17), DType::F64);
 
     let seen =
@@ -137,7 +136,7 @@ fn padding_changes_nothing(kind: AdapterKind, lengths: &[usize]) {
         let parts: Vec<&Tensor> = one_by_one.iter().map(|passes| &passes[pass]).collect();
         let wanted = Tensor::cat(&parts, 0).unwrap();
         assert_eq!(found.dims(), wanted.dims());
-        // Zeros at padding are zeros exactly.
+        // States at padding are exactly zero.
         if found.rank() == 3 {
             let padding =
                 (1.0 - mask).unwrap().unsqueeze(D::Minus1).unwrap().to_dtype(DType::F64).unwrap();
@@ -175,7 +174,7 @@ fn a_mask_may_have_holes() {
     let states = blip.encode_image(&images, &bound).unwrap();
     let keys = blip.encode_kv(&states, &bound).unwrap();
     for first in [1f32, 0.0] {
-        // With the first place hidden nothing is left out; that has to work all the same.
+        // With padding in the first position nothing is left out; that has to work all the same.
         let mask = [first, 0., 1., 1., 0., 1., 0.].repeat(3);
         let mask = Tensor::from_vec(mask, (3, 7), &Device::Cpu).unwrap();
         let found = blip.fuse_cls(&ids, &mask, &CrossAttention::new(&keys), &bound).unwrap();
@@ -185,7 +184,7 @@ fn a_mask_may_have_holes() {
     }
 }
 
-/// Tokens are never lost without a word.
+/// A mask of another shape is an error, so that no token is lost silently.
 #[test]
 fn a_mask_of_another_shape_is_refused() {
     let backbone = backbone(config(), DType::F32);
@@ -197,7 +196,7 @@ fn a_mask_of_another_shape_is_refused() {
     }
 }
 
-/// Every kind of adapter has its change of the key and value maps folded in too.
+/// Absorbed attention with the deltas of every kind of adapter on the key and value projections.
 #[test]
 fn maps_folded_into_queries_give_what_keys_and_values_give() {
     let backbone = backbone(config(), DType::F64);
@@ -222,12 +221,12 @@ fn maps_folded_into_queries_give_what_keys_and_values_give() {
     }
 }
 
-/// A folded map has no gradient, and nothing that is trained loses its own without a word.
+/// An absorbed layer has no gradient, so absorption refuses trained tensors.
 #[test]
 fn folding_refuses_what_is_trained() {
     let backbone = backbone(config(), DType::F32);
     let Inputs { images, ids, mask } = inputs().of(DType::F32);
-    // Trained are maps of texts; those to keys and values alone; the backbone's own.
+    // Trained: the backbone's own tensors; all sites; the value projections of cross-attention alone.
     let whole = AdapterConfig::new(AdapterKind::Full, Variant::Paper, 4);
     let cp = AdapterConfig::new(AdapterKind::Cp, Variant::Paper, 4);
     let mut values = AdapterConfig::new(AdapterKind::Lora, Variant::Paper, 4);
@@ -241,7 +240,7 @@ fn folding_refuses_what_is_trained() {
         let error = blip.fuse_cls(&ids, &mask, &CrossAttention::new(&keys), &bound).unwrap_err();
         assert!(error.to_string().contains("gradient"), "{:?}: {error}", adapter_config.kind);
     }
-    // Neither are states that want one.
+    // States that want a gradient are refused too.
     let blip = backbone.model().unwrap();
     let bare = blip.bind_frozen().unwrap();
     let states = Var::from_tensor(&blip.encode_image(&images, &bare).unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! Before its first step a tuning of variant paper changes nothing, and its parts are fair.
+//! Step zero: an adapter of variant paper changes nothing before its first step, and its context term is fair.
 
 use crate::small::{
     answering, answers, bits, config, every_spec, inputs, moved, outputs, relative,
@@ -82,7 +82,7 @@ fn a_moved_adapter_gives_the_same_in_both_modes() {
     }
 }
 
-/// What is not tuned is the backbone's own tensor, not a copy.
+/// Untuned tensors are the backbone's own, not copies.
 #[test]
 fn the_frozen_rest_is_shared() {
     let backbone = Backbone::random(config(), 1, &Device::Cpu).unwrap();
@@ -105,8 +105,8 @@ fn the_frozen_rest_is_shared() {
     }
 }
 
-/// With the fused states left out, the matching head sees only the context term. The same texts stand in right and in
-/// wrong pairs, so what it sees of a right pair it sees of a wrong one too: no threshold on it can be better than chance.
+/// Without the fused states the matching head sees only the context term. The same texts stand in right and wrong
+/// pairs, and the term is equal for both: no threshold on it is better than chance.
 #[test]
 fn the_context_term_alone_does_not_tell_right_pairs_from_wrong_ones() {
     let backbone = Backbone::random(config(), 1, &Device::Cpu).unwrap();

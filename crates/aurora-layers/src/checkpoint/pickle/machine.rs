@@ -1,21 +1,21 @@
-//! The stack machine that reads a pickle.
+//! Stack machine of the pickle parser.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Id, Pickle, PickleError, Storage, StridedTensor, Value};
 
-/// Most instructions that are followed. A state dict takes some forty for a tensor, an optimizer's state thrice that; each
-/// instruction may take a hundred bytes of memory.
+/// Maximum number of instructions. A state dict takes some forty per tensor, an optimizer's state three times that;
+/// each instruction may take a hundred bytes of memory.
 const MOST_INSTRUCTIONS: usize = 1 << 21;
 
-/// Longest line, and longest name of a function, in bytes.
+/// Maximum length of a line and of a function's name, in bytes.
 const LONGEST_LINE: usize = 256;
 
-/// Most dimensions of a tensor.
+/// Maximum number of dimensions of a tensor.
 const MOST_DIMENSIONS: usize = 16;
 
-/// Reads the pickle at the start of `bytes`.
+/// Runs the pickle at the start of `bytes`.
 pub(super) fn run(bytes: &[u8]) -> Result<Pickle, PickleError> {
     let (values, stack, marks, memo) = (Vec::new(), Vec::new(), Vec::new(), HashMap::new());
     Machine { bytes, at: 0, started: 0, values, stack, marks, memo }.run()
@@ -189,7 +189,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// What would be a call in Python: a persistent id becomes a storage, a rebuilt tensor a tensor.
+    /// Handles a call of Python's: a persistent id becomes a storage, a rebuilt tensor a tensor.
     fn call(&mut self, instruction: u8) -> Step<()> {
         let argument = self.pop()?;
         if instruction == b'Q' {
@@ -199,7 +199,7 @@ impl Machine<'_> {
         }
         let target = self.peek()?;
         if instruction == b'b' {
-            // The state of an object: state dicts carry module versions this way.
+            // State of an object: state dicts carry module versions this way.
             return match self.get(target) {
                 Value::Dict(_) => Ok(()),
                 _ => self.fail("sets the state of an object that is no dictionary"),
@@ -340,7 +340,7 @@ impl Machine<'_> {
                     Err(_) => return self.fail("a text that is not UTF-8"),
                 }
             }
-            // Strings of Python 2: what was text there is text here.
+            // Byte strings of Python 2, which become text.
             b'T' | b'U' => {
                 let length = self.length(instruction == b'U', false)?;
                 Value::Text(String::from_utf8_lossy(self.take(length)?).into())
@@ -358,7 +358,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// A length of one, four or eight bytes.
+    /// Reads a length of one, four or eight bytes.
     fn length(&mut self, short: bool, long: bool) -> Step<usize> {
         let length = if short {
             u64::from(u8::from_le_bytes(self.array()?))
@@ -371,7 +371,7 @@ impl Machine<'_> {
     }
 }
 
-/// A little-endian two's complement number of any length.
+/// Little-endian two's complement number of any length.
 fn long(bytes: &[u8]) -> Value {
     if bytes.len() > 8 {
         return Value::Long(bytes.to_vec());

@@ -1,4 +1,4 @@
-//! Files of weights put together by hand, and a model small enough for them.
+//! Checkpoint files assembled by hand, and a model small enough for them.
 
 use aurora_layers::{Architecture, BlipConfig, TextConfig, VisionConfig};
 use std::io::Write as _;
@@ -26,7 +26,7 @@ impl Writer {
         self.op(b"c").op(name.as_bytes()).op(b"\n")
     }
 
-    /// A whole number of eight bytes.
+    /// Integer of eight bytes.
     pub fn int(self, number: i64) -> Self {
         self.op(b"\x8a\x08").op(&number.to_le_bytes())
     }
@@ -54,12 +54,12 @@ impl Writer {
     }
 }
 
-/// Strides of rows one after another.
+/// Row-major strides of a shape.
 pub fn strides(shape: &[i64]) -> Vec<i64> {
     (0..shape.len()).map(|axis| shape[axis + 1..].iter().product()).collect()
 }
 
-/// The pickle of a state dict of floats, the numbers of each tensor in a storage of its own: "0", "1", ...
+/// Pickle of a state dict of floats, each tensor in a storage of its own: "0", "1", ...
 pub fn state_dict(tensors: &[(String, Vec<i64>)]) -> Vec<u8> {
     let mut writer = Writer::new().op(b"}");
     for (place, (name, shape)) in tensors.iter().enumerate() {
@@ -76,7 +76,7 @@ fn long_one(value: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A whole `.pth` of the old kind around a description and one storage, "0".
+/// Legacy `.pth` around a description and one storage, "0".
 pub fn legacy(described: &[u8], numbers: &[f32]) -> Vec<u8> {
     let mut file = long_one(&[0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19]);
     file.extend(long_one(&1001u16.to_le_bytes()));
@@ -88,7 +88,7 @@ pub fn legacy(described: &[u8], numbers: &[f32]) -> Vec<u8> {
     file
 }
 
-/// A `.pth` of the new kind: an archive of these members.
+/// Zip `.pth` with these members.
 pub fn archive(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     for (name, bytes) in members {
@@ -102,27 +102,27 @@ pub fn stored() -> zip::write::SimpleFileOptions {
     zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored)
 }
 
-/// A safetensors file from the text of its header and its numbers.
+/// Safetensors file from the text of its header and its numbers.
 pub fn safetensors(header: &str, numbers: &[u8]) -> Vec<u8> {
     let length = (header.len() as u64).to_le_bytes();
     [&length, header.as_bytes(), numbers].concat()
 }
 
-/// The message has every one of these parts.
+/// Asserts that the message has every one of these parts.
 pub fn says(message: &str, parts: &[&str]) {
     for part in parts {
         assert!(message.contains(part), "no {part:?} in: {message}");
     }
 }
 
-/// Writes a file and gives its path.
+/// Writes a file and returns its path.
 pub fn file(folder: &Path, name: &str, bytes: &[u8]) -> std::path::PathBuf {
     let path = folder.join(name);
     std::fs::write(&path, bytes).unwrap();
     path
 }
 
-/// Two towers of different widths.
+/// Model of two towers of different widths.
 pub fn tiny() -> BlipConfig {
     BlipConfig {
         vision: VisionConfig {

@@ -1,4 +1,4 @@
-//! A small backbone, inputs for it, and everything it says about them.
+//! Small backbone, inputs for it, and all of its outputs.
 
 pub mod trained;
 
@@ -59,7 +59,7 @@ pub fn inputs() -> Inputs {
     }
 }
 
-/// Every output of the model, with the context term as evaluation adds it.
+/// All outputs of the model, with the context term as in evaluation.
 pub fn outputs(blip: &Blip, bound: &BoundModel) -> Vec<Tensor> {
     let inputs = inputs();
     let images = blip.encode_image(&inputs.images, bound).unwrap();
@@ -78,13 +78,13 @@ pub fn outputs(blip: &Blip, bound: &BoundModel) -> Vec<Tensor> {
     ]
 }
 
-/// The same sizes with a decoder that answers questions.
+/// Question answering model of the same sizes.
 pub fn answering() -> BlipConfig {
     let tokens = DecoderTokens { start_token_id: 38, end_token_id: 3, pad_token_id: 0 };
     BlipConfig { architecture: Architecture::QuestionAnswering(tokens), ..config() }
 }
 
-/// Everything a model of [`answering`] says: images, questions that look at them, what answers may come next.
+/// All outputs of a model of [`answering`]: images, questions, logits of the answers.
 pub fn answers(blip: &Blip, bound: &BoundModel) -> Vec<Tensor> {
     let inputs = inputs();
     let images = blip.encode_image(&inputs.images, bound).unwrap();
@@ -102,7 +102,7 @@ pub fn bits(tensor: &Tensor) -> Vec<u32> {
     tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
 }
 
-/// A tuning whose every tensor has moved away from its start, by normal numbers of this size.
+/// Adapter whose every tensor has moved from its initialization by normal numbers of this size.
 pub fn moved(backbone: &Backbone, adapter_config: AdapterConfig, size: f64) -> AdaptedParams {
     let mut tuned = AdaptedParams::init(adapter_config, backbone, 3, &Device::Cpu).unwrap();
     for (name, tensor) in &mut tuned.tensors {
@@ -112,7 +112,7 @@ pub fn moved(backbone: &Backbone, adapter_config: AdapterConfig, size: f64) -> A
     tuned
 }
 
-/// A tuning of every kind, and of LoRA with each start.
+/// Adapter configurations of every kind, and of LoRA with each initialization.
 pub fn every_spec() -> Vec<AdapterConfig> {
     let mut specs: Vec<AdapterConfig> =
         AdapterKind::ALL.map(|kind| AdapterConfig::new(kind, Variant::Paper, 4)).into();
@@ -121,7 +121,7 @@ pub fn every_spec() -> Vec<AdapterConfig> {
     specs
 }
 
-/// The largest difference over the largest value.
+/// Relative difference: the largest difference over the largest value.
 pub fn relative(found: &Tensor, wanted: &Tensor) -> f32 {
     let largest =
         |tensor: &Tensor| tensor.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();

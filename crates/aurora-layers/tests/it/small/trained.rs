@@ -1,4 +1,4 @@
-//! A small model under training, in f32 or f64, and its gradients.
+//! Small model under training, in f32 or f64, and its gradients.
 
 use super::{every_spec, moved};
 use aurora_kernels::random::Stream;
@@ -25,13 +25,13 @@ pub fn normal(name: &str, shape: impl Into<Shape>, dtype: DType) -> Tensor {
     Stream::new(2, name, 0, 0).normal_tensor(shape, 1.0).unwrap().to_dtype(dtype).unwrap()
 }
 
-/// A tuning of every kind and of both variants.
+/// Adapter configurations of every kind and of both variants.
 pub fn specs() -> Vec<AdapterConfig> {
     let reference = AdapterConfig::new(AdapterKind::Tucker, Variant::Reference, 4);
     every_spec().into_iter().chain([reference]).collect()
 }
 
-/// A tuning over variables, moved from its start, with its model.
+/// Adapter over variables, moved from its initialization, with its model.
 pub fn trained(
     backbone: &Backbone,
     adapter_config: AdapterConfig,
@@ -46,13 +46,13 @@ pub fn trained(
     (tuned.model(&frozen).unwrap(), tuned, variables)
 }
 
-/// A number that depends on every value of a tensor, unevenly.
+/// Loss that depends on every value of a tensor, unevenly.
 pub fn loss(tensor: &Tensor) -> Tensor {
     let weights = normal("towards", tensor.shape(), tensor.dtype());
     (tensor * weights).unwrap().sum_all().unwrap()
 }
 
-/// The gradients that there are, by name.
+/// Gradients by name, of the variables that have one.
 pub fn gradients(loss: &Tensor, variables: &[(String, Var)]) -> BTreeMap<String, Tensor> {
     let store = loss.backward().unwrap();
     let found = variables
@@ -66,8 +66,8 @@ pub fn largest(tensor: &Tensor) -> f64 {
     largest.to_dtype(DType::F64).unwrap().to_scalar().unwrap()
 }
 
-/// Equal names, and values that differ by this share of the tensor's largest value; where that is noise, of a
-/// thousandth of the largest of all.
+/// Asserts equal names, and values within this share of the tensor's largest value, or of a thousandth of the largest
+/// value of all where that is more.
 pub fn assert_same(
     what: &str,
     found: &BTreeMap<String, Tensor>,
