@@ -1,9 +1,9 @@
 //! Lazy sources of encoded bytes: memory, a file, a byte range of a file, an archive entry.
 //!
-//! A [`ByteSource`] is small whatever it stands for. Bytes in files are read when they are asked for,
-//! so a dataset of a million images is a list of places. Parts of one file, such as the members
-//! of a shard, share its handle and are read by position: any number of threads may read at once.
-//! What is compressed together with others is an entry of an [`Archive`], which unpacks it.
+//! A [`ByteSource`] is small whatever its length. Bytes in files are read on demand, so a dataset of
+//! a million images is a list of locations. Ranges of one file, such as the members of a shard,
+//! share its handle and are read by position: any number of threads may read at once.
+//! Data compressed together with others are an entry of an [`Archive`], which unpacks it.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -38,7 +38,7 @@ pub enum Error {
     Manifest {
         /// The manifest, the shard, or the folder.
         path: PathBuf,
-        /// What is wrong, and the remedy.
+        /// Reason and remedy.
         reason: String,
     },
     /// Folder without images.
@@ -118,7 +118,7 @@ pub enum Error {
         shard: String,
         /// File in the shard or folder.
         file: String,
-        /// What is wrong, and where.
+        /// Reason and place.
         reason: String,
     },
     /// Image that does not decode.
@@ -139,7 +139,7 @@ pub enum Error {
         file: PathBuf,
         /// Line, counted from 1, if one is to blame.
         line: Option<u64>,
-        /// What is wrong, and what is expected.
+        /// Reason and expected content.
         reason: String,
     },
     /// Annotation row that cannot be used.
@@ -149,7 +149,7 @@ pub enum Error {
         file: PathBuf,
         /// Line or row number, counted from 1.
         place: String,
-        /// What is wrong, and what is expected.
+        /// Reason and expected content.
         reason: String,
     },
     /// More skipped samples than the limit.
@@ -173,7 +173,7 @@ pub enum Error {
         file: String,
         /// Line, counted from 1, if one is to blame.
         line: Option<usize>,
-        /// What is wrong, and what is expected.
+        /// Reason and expected content.
         reason: String,
     },
     /// Text refused by the tokenizer.

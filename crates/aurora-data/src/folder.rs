@@ -1,8 +1,8 @@
 //! Reader of image folders with sidecar text files.
 //!
-//! Words stand in a `.txt` (one caption a line) or `.json` beside each image. A folder with such
-//! a file beside it is a clip, and the images in it are its frames: `walk.txt` says what the
-//! frames in `walk/` show.
+//! A `.txt` (one caption a line) or `.json` beside an image holds its texts. A folder with such a
+//! file beside it is a clip, and the images in it are its frames: `walk.txt` describes the frames
+//! in `walk/`.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -46,13 +46,9 @@ impl Image {
     /// transparent, and converted to 8 bits a channel from gray, palette, 16 bits or CMYK. Of an
     /// animation it is the first frame. Color profiles are not applied.
     ///
-    /// The image is as one sees it: oriented and mirrored as its EXIF orientation says, on white where
-    /// it is transparent, 8 bits of each color whatever the file has (grey, palette, 16 bits, CMYK).
-    /// Of an animation it is the first frame. Color profiles are not applied.
-    ///
     /// # Errors
-    /// What is wrong with the file: cut off, damaged, or larger than [`MAX_PIXELS`] or 65,535 pixels a
-    /// side, which its header is asked before anything is allocated.
+    /// A file that is truncated, damaged, or larger than [`MAX_PIXELS`] or 65,535 pixels a side. The
+    /// size in the header is checked before anything is allocated.
     pub fn decode(data: &[u8]) -> Result<Self, DecodeError> {
         decode::decode(data)
     }

@@ -6,7 +6,7 @@
 /// Validates quotes by RFC 4180: around a whole field, doubled inside of it.
 ///
 /// # Errors
-/// The line of the first that does not, and what is wrong with it.
+/// The line and the fault of the first misplaced quote.
 pub(super) fn check(text: &str) -> Result<(), (u64, String)> {
     let mut line = 1u64;
     let mut letters = text.chars().peekable();

@@ -2,7 +2,7 @@
 //!
 //! [`Video::open`] reads an index, the number and timestamps of the frames, without decoding.
 //! [`Sampling`] selects, and [`Video::frames`] decodes in order and streams the selected frames one
-//! at a time: only the decoder's reference frames and the current frame are in memory.
+//! at a time: only the decoder's own frames and the current frame are in memory.
 //!
 //! GIF, animated PNG and animated WebP are read by every build. H.264 in MP4 needs the feature
 //! `video-h264`; everything else the feature `video-ffmpeg` and the program ffmpeg.
