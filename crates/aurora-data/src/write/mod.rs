@@ -22,7 +22,7 @@ use crate::{Error, OnError, Result, Sample, SkipLog, Skipped};
 use shard_members::ShardMembers;
 use shard_writer::ShardWriter;
 
-/// Options of [`write`].
+/// Options of [`write()`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct ShardOptions {
     /// Size limit of a shard in bytes; a larger single sample gets its own shard.
@@ -59,7 +59,7 @@ impl Default for ShardOptions {
     }
 }
 
-/// Report of [`write`].
+/// Report of [`write()`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct WriteReport {
     /// Manifest as it stands in the folder.
