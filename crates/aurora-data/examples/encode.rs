@@ -1,4 +1,4 @@
-//! Encode texts with a vocabulary of the user's: `encode VOCABULARY < texts.jsonl > ids.jsonl`.
+//! Encodes texts with a custom vocabulary: `encode VOCABULARY < texts.jsonl > ids.jsonl`.
 //!
 //! VOCABULARY is a `vocab.txt` or a `tokenizer.json`. A line in is `{"text": "a red apple", "max": 35}`, a line out the
 //! ids, `[101, 1037, 2417, 6207, 102]`; `max` (35 where it is left out) is the greatest number of ids. `cargo xtask

@@ -1,4 +1,4 @@
-//! Prints what a shard or folder holds, and what a model would be given of it.
+//! Prints the samples of a shard or folder, and the tensors of a batch of them.
 //!
 //! `cargo run --release -p aurora-data --example read_shard -- images.tar`; without an argument
 //! it reads the embedded emoji.

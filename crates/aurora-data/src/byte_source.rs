@@ -1,9 +1,9 @@
-//! Encoded bytes, wherever they lie: in memory, in a file, or in a part of one.
+//! Lazy sources of encoded bytes: memory, a file, a byte range of a file, an archive entry.
 //!
-//! A [`ByteSource`] is small whatever it stands for. Bytes in files are read when they are asked for,
-//! so a dataset of a million images is a list of places. Parts of one file, such as the members
-//! of a shard, share its handle and are read by position: any number of threads may read at once.
-//! What is compressed together with others is an entry of an [`Archive`], which unpacks it.
+//! A [`ByteSource`] is small whatever its length. Bytes in files are read on demand, so a dataset of
+//! a million images is a list of locations. Ranges of one file, such as the members of a shard,
+//! share its handle and are read by position: any number of threads may read at once.
+//! Data compressed together with others are an entry of an [`Archive`], which unpacks it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,14 +15,14 @@ use std::sync::{Arc, OnceLock};
 
 use crate::{Error, Result};
 
-/// Handles kept open for parts of files; a set of more shards opens the others for every read.
-/// Well below the 1,024 files that a process may usually have.
+/// Limit of cached file handles. A set with more shards reopens the others for every read. Well
+/// below the usual limit of 1,024 open files a process.
 const KEPT: usize = 256;
 
-/// How many are kept now.
+/// Number of cached handles.
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
-/// Encoded bytes, or where they are.
+/// Encoded bytes, or their location.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ByteSource {
     /// In memory.
@@ -31,43 +31,43 @@ pub enum ByteSource {
     File {
         /// The file.
         path: Arc<Path>,
-        /// Its length when it was found.
+        /// Length when the source was created.
         len: u64,
     },
-    /// A part of a file.
+    /// A byte range of a file.
     Part {
         /// The file, shared by its parts.
         file: Arc<SharedFile>,
-        /// Where the part begins.
+        /// Byte offset of the range.
         offset: u64,
-        /// Its length.
+        /// Length in bytes.
         len: u64,
     },
-    /// An entry of a file that has to be unpacked for it.
+    /// An entry of an archive that must be unpacked to be read.
     Packed {
-        /// The file, shared by its entries.
+        /// The archive, shared by its entries.
         archive: Arc<dyn Archive>,
-        /// Which entry.
+        /// Index of the entry.
         index: u64,
-        /// About how long it is.
+        /// Approximate length in bytes.
         len: u64,
     },
 }
 
-/// A file whose entries are compressed, several together.
+/// Archive whose entries are compressed several together.
 pub trait Archive: fmt::Debug + Send + Sync {
-    /// Where it is.
+    /// Path of the archive.
     fn path(&self) -> &Path;
 
-    /// The bytes of an entry.
+    /// Bytes of an entry.
     ///
     /// # Errors
-    /// What the system says, or that the file is damaged.
+    /// I/O errors, and a damaged file.
     fn read(&self, index: u64) -> Result<Vec<u8>>;
 }
 
 impl PartialEq for dyn Archive {
-    /// Two readers of one path are the same file.
+    /// Readers of the same path are equal.
     fn eq(&self, other: &Self) -> bool {
         self.path() == other.path()
     }
@@ -76,17 +76,17 @@ impl PartialEq for dyn Archive {
 impl Eq for dyn Archive {}
 
 impl Default for ByteSource {
-    /// No bytes.
+    /// Empty bytes in memory.
     fn default() -> Self {
         Self::Memory(Arc::from([]))
     }
 }
 
 impl ByteSource {
-    /// The content of a file that is there.
+    /// The content of an existing file.
     ///
     /// # Errors
-    /// When it is missing, or no file.
+    /// When it is missing, or not a file.
     pub fn file(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         let failed = |source| Error::Read { path: path.clone(), source };
@@ -98,7 +98,7 @@ impl ByteSource {
         Ok(Self::File { len: found.len(), path: path.into() })
     }
 
-    /// How many bytes there are, as far as is known without reading them.
+    /// Length in bytes, as far as known without reading.
     pub fn len(&self) -> u64 {
         match self {
             Self::Memory(data) => data.len() as u64,
@@ -106,12 +106,12 @@ impl ByteSource {
         }
     }
 
-    /// Whether there is none.
+    /// True if there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The file the bytes lie in, if any.
+    /// The file that holds the bytes, if any.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::Memory(_) => None,
@@ -121,10 +121,10 @@ impl ByteSource {
         }
     }
 
-    /// All bytes; what lies in a file is read now.
+    /// All bytes; those in a file are read now.
     ///
     /// # Errors
-    /// What the system says, or that the file has become shorter.
+    /// I/O errors, and a file that has become shorter.
     pub fn bytes(&self) -> Result<Cow<'_, [u8]>> {
         match self {
             Self::Memory(data) => Ok(Cow::Borrowed(data)),
@@ -166,7 +166,7 @@ impl ByteSource {
     }
 }
 
-/// A file that several contents are parts of. It is opened when it is first read.
+/// File shared by several byte ranges. It is opened at the first read.
 #[derive(Debug)]
 pub struct SharedFile {
     path: PathBuf,
@@ -175,7 +175,7 @@ pub struct SharedFile {
 }
 
 impl PartialEq for SharedFile {
-    /// Two handles of one path are the same file.
+    /// Handles of the same path are equal.
     fn eq(&self, other: &Self) -> bool {
         self.path == other.path
     }
@@ -184,7 +184,7 @@ impl PartialEq for SharedFile {
 impl Eq for SharedFile {}
 
 impl SharedFile {
-    /// The file at `path`.
+    /// Handle of the file at `path`.
     ///
     /// # Errors
     /// When there is none.
@@ -197,28 +197,28 @@ impl SharedFile {
         }
     }
 
-    /// Where it is.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its length when it was first looked at.
+    /// Length when the handle was created.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether it is empty.
+    /// True if the file is empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// `len` bytes from `offset` on.
+    /// Reads `len` bytes at `offset`.
     ///
     /// # Errors
-    /// What the system says, or that the file does not reach as far.
+    /// I/O errors, and a range past the end of the file.
     pub fn read_at(&self, offset: u64, len: u64) -> Result<Vec<u8>> {
         let failed = |source| Error::Read { path: self.path.clone(), source };
-        // No buffer is made for a length that the file does not bear out.
+        // No buffer is allocated for a length that exceeds the file.
         let inside = offset.checked_add(len).is_some_and(|end| end <= self.len);
         let size = usize::try_from(len).ok().filter(|_| inside).ok_or_else(|| {
             let reason =
@@ -245,7 +245,7 @@ impl SharedFile {
         }
     }
 
-    /// Keeps a handle for the next read, unless too many are kept already.
+    /// Caches a handle for the next read, unless the cache is full.
     fn keep(&self, handle: File) {
         let more = |open| (open < KEPT).then_some(open + 1);
         if OPEN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
@@ -264,13 +264,13 @@ impl Drop for SharedFile {
     }
 }
 
-/// Reads without moving the handle's own position, so that threads do not disturb each other.
+/// Positional read (`pread`): it does not move the handle's position, so threads do not interfere.
 #[cfg(unix)]
 fn read_exact_at(file: &File, data: &mut [u8], offset: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, data, offset)
 }
 
-/// Reads at a position that is given with every call.
+/// Positional read (`seek_read`), with the position given to every call.
 #[cfg(windows)]
 fn read_exact_at(file: &File, mut data: &mut [u8], mut offset: u64) -> io::Result<()> {
     while !data.is_empty() {

@@ -1,20 +1,20 @@
-//! Captions: the clean-up, and putting keywords behind them.
+//! BLIP's caption and question clean-up, and composition of captions with keywords.
 
 use aurora_kernels::random::Stream;
 use serde::{Deserialize, Serialize};
 
-/// Words a caption of an image keeps.
+/// Word limit of an image caption.
 pub const MAX_IMAGE_WORDS: usize = 30;
-/// Words a caption of a video keeps.
+/// Word limit of a video caption.
 pub const MAX_VIDEO_WORDS: usize = 40;
-/// Words a question keeps.
+/// Word limit of a question.
 pub const MAX_QUESTION_WORDS: usize = 50;
 
-/// The characters that the clean-up takes out.
+/// Characters removed by the clean-up.
 const REMOVED: &str = ".!\"()*#:;~";
 
-/// BLIP's caption clean-up: lower case, each of `.!"()*#:;~` and every run of white space one
-/// space, at most `max_words` words.
+/// BLIP's `pre_caption` clean-up: lower case, each of `.!"()*#:;~` and every run of white space
+/// replaced by one space, at most `max_words` words.
 ///
 /// ```
 /// assert_eq!(aurora_data::caption::clean("A *Red*  Apple.", 30), "a red apple");
@@ -25,8 +25,8 @@ pub fn clean(text: &str, max_words: usize) -> String {
     words.filter(|w| !w.is_empty()).take(max_words).collect::<Vec<_>>().join(" ")
 }
 
-/// BLIP's clean-up of a question: lower case, the same characters dropped (not turned into
-/// spaces), at most `max_words` words.
+/// BLIP's `pre_question` clean-up: lower case, the characters of [`clean`] dropped instead of
+/// replaced by spaces, at most `max_words` words.
 ///
 /// ```
 /// assert_eq!(aurora_data::caption::clean_question("What's  that (red) thing?", 50), "what's that red thing?");
@@ -36,20 +36,21 @@ pub fn clean_question(text: &str, max_words: usize) -> String {
     text.split_whitespace().take(max_words).collect::<Vec<_>>().join(" ")
 }
 
-/// Whether a sample's keywords follow its caption.
+/// Use of a sample's keywords in its caption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Keywords {
-    /// The caption alone.
+    /// No keywords.
     #[default]
     Never,
-    /// A random subset in a random order: each keyword with probability one half. For training.
+    /// A random subset in random order; each keyword with probability 1/2. For training.
     Sample,
-    /// All of them, in the order they are in.
+    /// All keywords, in their order.
     All,
 }
 
-/// "caption, keyword, keyword". `stream` is used by [`Keywords::Sample`] only.
+/// Joins a caption with keywords: "caption, keyword, keyword". Only [`Keywords::Sample`] draws from
+/// `stream`.
 pub fn compose(caption: &str, keywords: &[String], mode: Keywords, stream: &mut Stream) -> String {
     let mut chosen: Vec<&str> = match mode {
         Keywords::Never => Vec::new(),

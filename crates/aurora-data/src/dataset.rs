@@ -1,4 +1,4 @@
-//! Images and captions ready to be drawn into batches.
+//! Dataset: an ordered list of samples with concept ids, images and captions.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -17,18 +17,18 @@ use crate::transform::Transform;
 use crate::video::clip;
 use crate::{ByteSource, Error, Image, Media, Result, Sample, Split};
 
-/// When images are decoded.
+/// Time at which images are decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Decode {
-    /// All at once, in parallel, when the dataset is made: an image that does not decode is an
-    /// error then. For what fits in memory.
+    /// All at once, in parallel, when the dataset is created; an image that does not decode is an
+    /// error then. For sets that fit in memory.
     #[default]
     AtLoad,
-    /// Each time one is used, in the loader's threads.
+    /// At every use, in the loader's threads.
     OnUse,
 }
 
-/// A sample, its image perhaps decoded.
+/// A sample, optionally with its decoded image.
 #[derive(Debug)]
 struct Item {
     sample: Sample,
@@ -47,24 +47,25 @@ impl Item {
     }
 }
 
-/// Lets go of an image's encoded bytes in memory, once it is decoded. Clips keep theirs: only
-/// their first frame is.
+/// Frees the encoded bytes of a decoded image in memory. Clips keep theirs: only their first frame
+/// is decoded.
 fn release(media: &mut Media) {
     if let Media::Image(content @ ByteSource::Memory(_)) = media {
         *content = ByteSource::default();
     }
 }
 
-/// An ordered list of captioned images. Cheap to clone; parts of it share the images.
+/// Ordered list of captioned images. Cheap to clone; subsets share the images.
 #[derive(Debug, Clone)]
 pub struct Dataset {
     items: Arc<Vec<Item>>,
-    /// Which items this dataset has, in its order.
+    /// Item indices of this dataset, in order.
     rows: Arc<Vec<usize>>,
 }
 
 impl Dataset {
-    /// From samples. Images of one concept get one id; one without a concept has its own.
+    /// Dataset of samples. Images of one concept share an id; an image without a concept gets its
+    /// own.
     ///
     /// # Errors
     /// When there is no sample; with [`Decode::AtLoad`] when an image does not decode.
@@ -72,7 +73,8 @@ impl Dataset {
         Self::new_with(samples, decode, &SkipLog::default())
     }
 
-    /// The same; with [`Decode::AtLoad`], `skips` decides about images that do not decode.
+    /// Like [`Self::new`], with an error policy: with [`Decode::AtLoad`], `skips` handles images
+    /// that do not decode.
     ///
     /// # Errors
     /// As [`Self::new`], with a policy that stops; when nothing is left.
@@ -100,7 +102,7 @@ impl Dataset {
             };
             let name = match &sample.concept {
                 Some(concept) => concept.clone(),
-                // A name that no concept in a file has: shard, key and number.
+                // Unique fallback concept, not expressible in a file: shard, key and number.
                 None => format!("{}\u{0}{}\u{0}{number}", sample.shard, sample.key),
             };
             let next = concepts.len() as i64;
@@ -130,13 +132,14 @@ impl Dataset {
         Self::new(samples, decode)
     }
 
-    /// The samples of one part. It may be empty.
+    /// Subset of one split. It may be empty.
     #[must_use]
     pub fn split(&self, split: Split) -> Self {
         self.filter(|sample| sample.split == Some(split))
     }
 
-    /// The samples that `keep` says yes to, in the same order and with the same concept ids.
+    /// Subset of the samples for which `keep` returns true, in the same order and with the same
+    /// concept ids.
     #[must_use]
     pub fn filter(&self, keep: impl Fn(&Sample) -> bool) -> Self {
         let kept = |&row: &usize| self.items.get(row).is_some_and(|item| keep(&item.sample));
@@ -144,8 +147,8 @@ impl Dataset {
         Self { items: Arc::clone(&self.items), rows: Arc::new(rows) }
     }
 
-    /// The dataset with every image decoded and scaled to a square once, so that the
-    /// transforms have nothing to scale.
+    /// Dataset with every image decoded and resized to a square once, so that transforms need not
+    /// resize.
     ///
     /// # Errors
     /// When an image does not decode or `size` is 0.
@@ -164,17 +167,17 @@ impl Dataset {
         Ok(Self { items: Arc::new(items), rows: Arc::new(rows) })
     }
 
-    /// Whether every image is decoded and in memory.
+    /// True if every image is decoded and in memory.
     pub fn is_decoded(&self) -> bool {
         self.rows.iter().all(|&row| self.items.get(row).is_some_and(|item| item.image.is_some()))
     }
 
-    /// How many samples there are.
+    /// Number of samples.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// Whether there is none.
+    /// True if there are no samples.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
@@ -184,7 +187,7 @@ impl Dataset {
         item.ok_or(Error::OutOfRange { index, count: self.len() })
     }
 
-    /// A sample. Where the image was decoded at load, its encoded bytes are gone from memory.
+    /// Sample at `index`. The encoded bytes of an image decoded at load are no longer in memory.
     ///
     /// # Errors
     /// When `index` is past the end.
@@ -192,12 +195,12 @@ impl Dataset {
         self.item(index).map(|item| &item.sample)
     }
 
-    /// The samples in order.
+    /// Iterator over the samples in order.
     pub fn samples(&self) -> impl Iterator<Item = &Sample> {
         self.rows.iter().filter_map(|&row| self.items.get(row)).map(|item| &item.sample)
     }
 
-    /// A sample's concept id.
+    /// Concept id of a sample.
     ///
     /// # Errors
     /// When `index` is past the end.
@@ -205,13 +208,13 @@ impl Dataset {
         self.item(index).map(|item| item.concept)
     }
 
-    /// The concept ids in order.
+    /// Concept ids in order.
     pub fn concepts(&self) -> Vec<i64> {
         let items = self.rows.iter().filter_map(|&row| self.items.get(row));
         items.map(|item| item.concept).collect()
     }
 
-    /// A decoded image; of a clip, its first frame.
+    /// Decoded image of a sample; the first frame of a clip.
     ///
     /// # Errors
     /// When `index` is past the end or the image does not decode.
@@ -223,7 +226,7 @@ impl Dataset {
         }
     }
 
-    /// Caption `number` of a sample (counted round) with its keywords.
+    /// Caption `number` (modulo the number of captions) of a sample, with its keywords.
     ///
     /// # Errors
     /// When `index` is past the end or the sample has no caption.
@@ -243,8 +246,8 @@ impl Dataset {
         Ok(compose(caption, &sample.keywords, keywords, stream))
     }
 
-    /// Every caption with the index of its sample, in order: the texts of an evaluation.
-    /// [`Keywords::Sample`] counts as [`Keywords::All`] here.
+    /// Evaluation texts: every caption with the index of its sample, in order. [`Keywords::Sample`]
+    /// counts as [`Keywords::All`] here.
     pub fn texts(&self, keywords: Keywords) -> Vec<(usize, String)> {
         let mode = if keywords == Keywords::Never { Keywords::Never } else { Keywords::All };
         let mut stream = Stream::new(0, "unused", 0, 0);
@@ -257,7 +260,7 @@ impl Dataset {
         out
     }
 
-    /// The images of `indices` as (batch, 3, size, size) f32, normalized; computed in parallel.
+    /// Image batch of `indices`: (batch, 3, size, size) f32, normalized, computed in parallel.
     /// Meant for transforms that draw no random numbers.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
-//! Why bytes are no image or video that can be decoded.
+//! Errors of decoding images and videos.
 
-/// What is wrong with the bytes of an image or a video. Its text is the reason alone, in one line: who knows the file
-/// puts its name before it (see [`crate::Error::Decode`]).
+/// Error of decoding an image or a video. Its text is the reason alone, in one line; the caller
+/// that knows the file prefixes its name (see [`crate::Error::Decode`]).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct DecodeError {
@@ -9,44 +9,44 @@ pub struct DecodeError {
     message: String,
 }
 
-/// What a [`DecodeError`] is about.
+/// Category of a [`DecodeError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DecodeErrorKind {
-    /// There are no bytes.
+    /// No bytes.
     Empty,
-    /// The first bytes are of no format that is known.
+    /// Unknown magic bytes.
     UnknownFormat,
-    /// A video that needs a decoder which this build does not have.
+    /// A video that needs a decoder missing from this build.
     Unsupported,
-    /// More pixels than are decoded, by the header.
+    /// More pixels than the decoder's limit, by the header.
     TooLarge,
-    /// Cut off, damaged, or of a variant of its format that is not decoded.
+    /// Truncated, damaged, or an unsupported variant of the format.
     Invalid,
-    /// Frames that the video does not have, or not in their order.
+    /// Requested frames that do not exist, or are not in order.
     FrameOutOfRange,
-    /// What took the frames refused one.
+    /// The sink refused a frame.
     Sink,
 }
 
 impl DecodeError {
-    /// An error of a kind, with its reason.
+    /// Error of a kind, with its reason.
     pub fn new(kind: DecodeErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into() }
     }
 
-    /// What it is about.
+    /// Category of the error.
     pub fn kind(&self) -> DecodeErrorKind {
         self.kind
     }
 
-    /// The reason in other words, of the same kind.
+    /// Error of the same kind with its message replaced by `change`.
     pub(crate) fn map_message(self, change: impl FnOnce(String) -> String) -> Self {
         Self { message: change(self.message), ..self }
     }
 }
 
-/// A decoder's words: [`DecodeErrorKind::Invalid`].
+/// Decoder message, as [`DecodeErrorKind::Invalid`].
 impl From<String> for DecodeError {
     fn from(message: String) -> Self {
         Self::new(DecodeErrorKind::Invalid, message)

@@ -1,13 +1,14 @@
-//! SHA-256 as text.
+//! SHA-256 in hexadecimal.
 
 use sha2::{Digest as _, Sha256};
 
-/// A hash in hexadecimal digits.
+/// Hash as hexadecimal digits.
 pub(crate) fn hexadecimal(hash: &[u8]) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// SHA-256 of a list of texts, as hexadecimal digits: other texts, or another order, give another.
+/// SHA-256 of a list of texts as hexadecimal digits. It depends on every text, their order and
+/// their borders.
 pub fn fingerprint(texts: impl IntoIterator<Item = impl AsRef<str>>) -> String {
     let mut hash = Sha256::new();
     for text in texts {

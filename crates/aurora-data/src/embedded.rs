@@ -1,4 +1,4 @@
-//! The images and the vocabulary that come with this crate.
+//! Embedded images and vocabulary.
 //!
 //! `assets/manifest.tsv` gives package, version, file, license and hash of every image,
 //! `assets/LICENSES` the licenses' texts; `cargo xtask pack` rebuilds all of it. Both packs are
@@ -13,7 +13,7 @@ pub const OPENCLIPART: &[u8] = include_bytes!("../assets/openclipart.tar.gz");
 pub const NOTO: &[u8] = include_bytes!("../assets/noto.tar.gz");
 /// 3,600 word pieces of bert-base-uncased, one a line.
 pub const VOCABULARY: &str = include_str!("../assets/vocab.txt");
-/// Source and license of every image, tab-separated with a heading.
+/// Source and license of every image, tab-separated with a header.
 pub const MANIFEST: &str = include_str!("../assets/manifest.tsv");
 
 /// Public domain drawings with cleaned titles: training and validation.
@@ -32,7 +32,7 @@ pub fn noto() -> Result<Vec<Sample>> {
     shard::parse("embedded noto.tar.gz", NOTO)
 }
 
-/// The tokenizer of the embedded vocabulary.
+/// Tokenizer of the embedded vocabulary.
 ///
 /// # Errors
 /// Those of [`Tokenizer::new`].

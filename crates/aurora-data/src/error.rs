@@ -1,272 +1,272 @@
-//! What can go wrong between a file and a batch.
+//! Error type of the crate.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-/// The result of this crate's functions.
+/// Result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// An error that names the shard or folder, the image, and what was expected of it.
+/// Error that names the shard or folder, the image, and the expected content.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    // What the disk says.
-    /// No such shard or folder.
+    // I/O.
+    /// Missing shard or folder.
     #[error("no shard, folder or annotations at {}; a shard is a .tar or .tar.gz file, a folder holds PNG, JPEG or WebP images, annotations are .json, .jsonl, .csv or .tsv", path.display())]
     Missing {
-        /// The path as given.
+        /// Path as given.
         path: PathBuf,
     },
-    /// Reading failed for another reason.
+    /// Read error.
     #[error("cannot read {}: {source}", path.display())]
     Read {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// I/O error of the system.
         source: std::io::Error,
     },
-    /// Writing failed.
+    /// Write error.
     #[error("cannot write {}: {source}", path.display())]
     Write {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// I/O error of the system.
         source: std::io::Error,
     },
-    /// A folder of shards that is not what its manifest says.
+    /// Folder of shards that does not match its manifest.
     #[error("{}: {reason}", path.display())]
     Manifest {
         /// The manifest, the shard, or the folder.
         path: PathBuf,
-        /// What is wrong, and the way out.
+        /// Reason and remedy.
         reason: String,
     },
-    /// A folder without one image in it.
+    /// Folder without images.
     #[error("{} holds no image (looked below it for PNG, JPEG and WebP files, by content)", path.display())]
     EmptyFolder {
         /// The folder.
         path: PathBuf,
     },
 
-    // What a shard holds.
-    /// The bytes are not a tar archive.
+    // Content of shards.
+    /// Bytes that are not a tar archive.
     #[error("shard {shard} is not a tar archive: {reason}")]
     NotTar {
         /// The shard.
         shard: String,
-        /// What was wrong with its header.
+        /// Reason, from the header.
         reason: String,
     },
-    /// The shard ends too early.
+    /// Truncated shard.
     #[error("shard {shard} is truncated {place}: {reason}; copy or download it again")]
     Truncated {
         /// The shard.
         shard: String,
-        /// Where, by the last entry that was begun.
+        /// Last entry begun.
         place: String,
-        /// What was missing.
+        /// Missing part.
         reason: String,
     },
-    /// A shard without one image.
+    /// Shard without images.
     #[error("shard {shard} holds no image")]
     EmptyShard {
         /// The shard.
         shard: String,
     },
-    /// An image that nothing says anything about.
+    /// Image without a caption.
     #[error(
         "{shard}: image {key} has no caption; put it in {key}.json (\"caption\" or \"captions\") or {key}.txt (one a line)"
     )]
     NoCaption {
         /// The shard or folder.
         shard: String,
-        /// The image's key.
+        /// Key of the image.
         key: String,
     },
-    /// An image without the question, or the question without the answer, that a task is about.
+    /// Image without the question or answers that the task needs.
     #[error(
         "{shard}: image {key} has no {what}; put \"question\" and \"answers\" in {key}.json, or take another split"
     )]
     NotAsked {
         /// The shard or folder.
         shard: String,
-        /// The image's key.
+        /// Key of the image.
         key: String,
-        /// The question, or its answers.
+        /// Missing field: the question, or its answers.
         what: &'static str,
     },
-    /// A caption whose image is not there.
+    /// Caption without an image.
     #[error("{shard}: caption {key} has no image ({key}.webp, .png, .jpg or .jpeg)")]
     NoImage {
         /// The shard or folder.
         shard: String,
-        /// The caption's key.
+        /// Key of the caption.
         key: String,
     },
-    /// Two images of one key.
+    /// Two images with the same key.
     #[error("{shard}: image {key} is there twice")]
     Duplicate {
         /// The shard or folder.
         shard: String,
-        /// The key.
+        /// Shared key.
         key: String,
     },
-    /// The words beside an image are not as they should be.
+    /// Invalid record beside an image.
     #[error("{shard}: {file} cannot be used: {reason}")]
     Record {
         /// The shard or folder.
         shard: String,
-        /// The file in it.
+        /// File in the shard or folder.
         file: String,
-        /// What is wrong, and where.
+        /// Reason and place.
         reason: String,
     },
-    /// An image that is none.
+    /// Image that does not decode.
     #[error("{shard}: image {key} does not decode: {reason}")]
     Decode {
         /// The shard or folder.
         shard: String,
-        /// The image's key.
+        /// Key of the image.
         key: String,
-        /// What the decoder said.
+        /// Message of the decoder.
         reason: String,
     },
 
-    /// A file of annotations that cannot be read as a whole.
+    /// Annotation file that cannot be read as a whole.
     #[error("{}{}: {reason}", file.display(), line.map(|line| format!(", line {line}")).unwrap_or_default())]
     Annotations {
         /// The file.
         file: PathBuf,
-        /// The line, counted from 1, where one is to blame.
+        /// Line, counted from 1, if one is to blame.
         line: Option<u64>,
-        /// What is wrong, and what would be right.
+        /// Reason and expected content.
         reason: String,
     },
-    /// A row of annotations that cannot be used.
+    /// Annotation row that cannot be used.
     #[error("{}, {place}: {reason}", file.display())]
     Row {
         /// The file.
         file: PathBuf,
-        /// The line or the number of the row, counted from 1.
+        /// Line or row number, counted from 1.
         place: String,
-        /// What is wrong, and what would be right.
+        /// Reason and expected content.
         reason: String,
     },
-    /// More than the policy allows was left out.
+    /// More skipped samples than the limit.
     #[error(
         "{skipped} broken images or records were left out already, and no more than {limit} may be; the next: {last}"
     )]
     TooManySkipped {
-        /// How many were left out.
+        /// Number of skipped samples.
         skipped: usize,
-        /// How many may be.
+        /// Limit of skipped samples.
         limit: usize,
-        /// The error of the next.
+        /// Error of the next sample.
         last: String,
     },
 
-    // Words.
-    /// A vocabulary that is none, or lacks what every text needs.
+    // Tokenizer.
+    /// Invalid vocabulary, or one without the special pieces.
     #[error("{file}{}: {reason}", line.map(|line| format!(", line {line}")).unwrap_or_default())]
     Vocabulary {
         /// The file.
         file: String,
-        /// The line, counted from 1, where one is to blame.
+        /// Line, counted from 1, if one is to blame.
         line: Option<usize>,
-        /// What is wrong, and what would be right.
+        /// Reason and expected content.
         reason: String,
     },
-    /// The tokenizer refused a text.
+    /// Text refused by the tokenizer.
     #[error("cannot tokenize {text:?}: {reason}")]
     Tokenize {
         /// The text.
         text: String,
-        /// What it said.
+        /// Message of the tokenizer.
         reason: String,
     },
-    /// No room for a word between `[CLS]` and `[SEP]`.
+    /// Token limit without room for a piece between `[CLS]` and `[SEP]`.
     #[error("a text of at most {max_len} tokens has no room for a word; allow 3 or more")]
     TooShort {
-        /// The length asked for.
+        /// Requested length.
         max_len: usize,
     },
 
     // Batches.
-    /// A dataset, or the part of it that was asked for, is empty.
+    /// Empty dataset or subset.
     #[error("{what} is empty: {reason}")]
     Empty {
-        /// What was asked for.
+        /// Requested subset.
         what: String,
-        /// Why there is nothing.
+        /// Reason why it is empty.
         reason: String,
     },
-    /// An index past the end.
+    /// Index past the end.
     #[error("sample {index} of a dataset of {count}")]
     OutOfRange {
         /// The index.
         index: usize,
-        /// The samples there are.
+        /// Number of samples.
         count: usize,
     },
-    /// The state of a loader that makes other batches.
+    /// Loader state of other batches.
     #[error(
         "the saved state is of other batches: {what} was {saved} and is {now} now; go on with what the run began with, or begin a new one"
     )]
     State {
-        /// What differs.
+        /// Name of the value that differs.
         what: &'static str,
-        /// What it was.
+        /// Saved value.
         saved: String,
-        /// What it is.
+        /// Current value.
         now: String,
     },
-    /// An option with a value that cannot work.
+    /// Invalid option value.
     #[error("{option} = {value}: {allowed}")]
     Option {
-        /// The option's name.
+        /// Name of the option.
         option: &'static str,
         /// Its value.
         value: String,
-        /// What it may be.
+        /// Allowed values.
         allowed: &'static str,
     },
-    /// An image could not be scaled.
+    /// Image that cannot be resized.
     #[error("cannot scale a {width} x {height} image to {size} x {size}: {reason}")]
     Resize {
         /// Width in pixels.
         width: usize,
         /// Height in pixels.
         height: usize,
-        /// The side asked for.
+        /// Requested side in pixels.
         size: usize,
-        /// What the scaler said.
+        /// Message of the resampler.
         reason: String,
     },
-    /// A loader thread could not be started, or ended without a word.
+    /// Loader thread that could not be started, or panicked.
     #[error("a loader thread failed at step {step}: {reason}")]
     Worker {
-        /// The step of the batch that was due.
+        /// Step of the batch that was due.
         step: u64,
-        /// What is known.
+        /// Known cause.
         reason: String,
     },
-    /// The tensor library's own error.
+    /// Error of candle.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
 }
 
 impl Error {
-    /// [`Self::Annotations`] with what the reason quotes of the file made printable.
+    /// [`Self::Annotations`], with text quoted from the file made printable.
     pub(crate) fn annotations(file: &Path, line: Option<u64>, reason: &str) -> Self {
         Self::Annotations { file: file.to_path_buf(), line, reason: quoting(reason) }
     }
 
-    /// [`Self::Row`], likewise.
+    /// [`Self::Row`], with text quoted from the file made printable.
     pub(crate) fn row(file: &Path, place: String, reason: &str) -> Self {
         Self::Row { file: file.to_path_buf(), place, reason: quoting(reason) }
     }
 
-    /// Whether the error is about one image or record, without which the rest can be used.
+    /// True if the error concerns a single image or record, so that the rest can be used.
     pub fn is_of_one_sample(&self) -> bool {
         matches!(
             self,
@@ -282,7 +282,8 @@ impl Error {
     }
 }
 
-/// A text from outside, for a message: what would move a terminal's cursor or end its line is written out.
+/// Escapes control characters of untrusted text for a message, so that it cannot move a terminal's
+/// cursor or end its line.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(char::is_control) {
         return Cow::Borrowed(text);
@@ -297,10 +298,10 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Letters of a reason that quotes what stands in a file: enough for any that a person wrote.
+/// Limit in characters of a quoted reason.
 const LETTERS: usize = 600;
 
-/// A text from outside, [`printable`] and of 600 letters at most.
+/// Untrusted text, [`printable`] and truncated to 600 characters.
 pub fn quoting(reason: &str) -> String {
     let reason = printable(reason);
     match reason.char_indices().nth(LETTERS) {

@@ -1,8 +1,8 @@
-//! A folder of images, such as a person has it.
+//! Reader of image folders with sidecar text files.
 //!
-//! Words stand in a `.txt` (one caption a line) or `.json` beside each image. A folder with such
-//! a file beside it is a clip, and the images in it are its frames: `walk.txt` says what the
-//! frames in `walk/` show.
+//! A `.txt` (one caption a line) or `.json` beside an image holds its texts. A folder with such a
+//! file beside it is a clip, and the images in it are its frames: `walk.txt` describes the frames
+//! in `walk/`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,30 +15,29 @@ use crate::sample::{Media, Sample};
 use crate::shard::{IMAGE_EXTENSIONS, with_words};
 use crate::{ByteSource, Error, Result};
 
-/// Whether the images of a folder need words.
+/// Captions required of the images in a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Captions {
-    /// Words are taken where a `.json` or `.txt` of the image's name lies beside it. For
-    /// searching.
+    /// Captions are read where a `.json` or `.txt` of the image's name lies beside it. For search.
     #[default]
     Optional,
-    /// Every image has words, and every `.json` and `.txt` an image. For training.
+    /// Every image needs a caption or question, and every `.json` and `.txt` an image. For
+    /// training.
     Required,
 }
 
-/// Reads every PNG, JPEG and WebP image below `path`, in the order of their paths. A file with an
-/// image's extension or an image's first bytes counts as one, and a video (GIF, APNG, animated
-/// WebP, MP4) where there are words beside it; everything else is left alone. The images
-/// themselves are read when they are asked for.
+/// Reads every PNG, JPEG and WebP image below `path`, in path order. A file counts by an image's
+/// extension or magic bytes, and a video (GIF, APNG, animated WebP, MP4) where a sidecar file lies
+/// beside it; everything else is ignored. Image bytes are read on demand.
 ///
 /// # Errors
-/// When the folder is not there or holds no image, and with [`Captions::Required`] when an
-/// image or a caption is alone.
+/// When the folder is missing or holds no image, and with [`Captions::Required`] when an image or a
+/// caption is unpaired.
 pub fn read(path: &Path, captions: Captions) -> Result<Vec<Sample>> {
     read_with(path, captions, &SkipLog::default())
 }
 
-/// The same; what is wrong with single images and words, `skips` decides about.
+/// Like [`read`], with an error policy: `skips` handles single broken images and texts.
 ///
 /// # Errors
 /// As [`read`], with a policy that stops.
@@ -78,7 +77,7 @@ pub fn read_with(path: &Path, captions: Captions, skips: &SkipLog) -> Result<Vec
     Ok(out)
 }
 
-/// An image or clip with the words beside it.
+/// Sample of an image or clip and its sidecar texts.
 fn sample(
     shard: &Arc<str>,
     root: &Path,
@@ -100,7 +99,7 @@ fn sample(
     Ok(sample)
 }
 
-/// What a file or a clip's folder shows; none if it is neither image nor video.
+/// Media of a file or of a clip's folder; `None` if it is neither an image nor a video.
 fn media(path: &Path) -> Result<Option<Media>> {
     if path.is_dir() {
         return frames(path).map(Some);
@@ -108,7 +107,7 @@ fn media(path: &Path) -> Result<Option<Media>> {
     let content = ByteSource::file(path)?;
     let named = extension(path).is_some_and(|e| IMAGE_EXTENSIONS.contains(&e.as_str()));
     Ok(match media_type(&content.head(SNIFF_BYTES)?) {
-        // A video without an image's name counts where somebody has said something about it.
+        // A video without an image's extension counts only where a sidecar file describes it.
         Some(MediaType::Video) if named || has_words(path) => Some(Media::Video(content)),
         Some(MediaType::Image) => Some(Media::Image(content)),
         _ if named => Some(Media::Image(content)),
@@ -131,7 +130,7 @@ pub fn frames(folder: &Path) -> Result<Media> {
     if found.is_empty() {
         return Err(Error::EmptyFolder { path: folder.to_path_buf() });
     }
-    // By number, not by letter: frame 10 comes after frame 9 with and without leading zeros.
+    // Numeric, not lexical order: frame 10 comes after frame 9 with and without leading zeros.
     found.sort_by_cached_key(|path| {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let digits = stem.trim_end_matches(|c: char| c.is_ascii_digit()).len();
@@ -141,10 +140,10 @@ pub fn frames(folder: &Path) -> Result<Media> {
     found.into_iter().map(ByteSource::file).collect::<Result<_>>().map(Media::Frames)
 }
 
-/// Every file below `folder`, and every folder in it that is a clip; what is hidden is left out.
+/// Collects every file and every clip folder below `folder`; hidden entries are ignored.
 fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     for path in entries(folder)? {
-        // Links to files are followed, links to folders are not: they may lead in a circle.
+        // Links to files are followed. Links to folders are not: they may form a cycle.
         let link = path.is_symlink();
         if path.is_file() {
             found.push(path);
@@ -159,7 +158,7 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// What lies in a folder, without what is hidden.
+/// Entries of a folder, without hidden ones.
 pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let failed = |source: std::io::Error| match source.kind() {
         std::io::ErrorKind::NotFound => Error::Missing { path: folder.to_path_buf() },
@@ -183,8 +182,8 @@ fn is_words(path: &Path) -> bool {
     matches!(extension(path).as_deref(), Some("json" | "txt"))
 }
 
-/// The name of the words beside an image or a clip's folder. A folder's name has no extension,
-/// whatever dots are in it.
+/// Path of the sidecar file of an image or a clip's folder. A folder's name has no extension,
+/// whatever dots it has.
 fn words_name(path: &Path, extension: &str) -> PathBuf {
     match (path.is_dir(), path.file_name(), extension) {
         (true, Some(name), "") => path.with_file_name(name),
@@ -202,7 +201,7 @@ fn has_words(path: &Path) -> bool {
     ["txt", "json"].iter().any(|extension| words_name(path, extension).is_file())
 }
 
-/// The words beside an image, if they are there.
+/// Content of the sidecar file of an image, if it exists.
 fn beside(image: &Path, extension: &str) -> Result<Option<Vec<u8>>> {
     let path = words_name(image, extension);
     if !path.is_file() {

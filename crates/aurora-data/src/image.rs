@@ -1,4 +1,4 @@
-//! Decoded images.
+//! Decoded 8-bit RGB images.
 
 mod decode;
 mod jpeg;
@@ -8,10 +8,10 @@ pub(crate) use decode::{flatten, sniff};
 
 use crate::{DecodeError, Error, Result};
 
-/// The most pixels that [`Image::decode`] decodes; Pillow refuses an image above the same number.
+/// Pixel limit of [`Image::decode`]: above it, Pillow raises `DecompressionBombError`.
 pub const MAX_PIXELS: u64 = 178_956_970;
 
-/// A decoded image: 8-bit RGB, row by row.
+/// Decoded image: 8-bit RGB, row-major.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     width: usize,
@@ -19,8 +19,8 @@ pub struct Image {
     rgb: Vec<u8>,
 }
 
-/// The part of an image that is cut out before it is scaled, in pixels. What lies outside has no
-/// part in the result, not even at its edge (torchvision's `resized_crop`).
+/// Box cropped from an image before resizing, in pixels. Pixels outside do not contribute, not even
+/// at its edge (torchvision's `resized_crop`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Crop {
     /// Left edge.
@@ -34,21 +34,21 @@ pub struct Crop {
 }
 
 impl Image {
-    /// From `3 * width * height` bytes; none if there are not as many, or no pixel.
+    /// Image of `3 * width * height` bytes; `None` for another length or no pixel.
     pub fn new(width: usize, height: usize, rgb: Vec<u8>) -> Option<Self> {
         let bytes = width.checked_mul(height)?.checked_mul(3)?;
         (bytes > 0 && rgb.len() == bytes).then_some(Self { width, height, rgb })
     }
 
-    /// Decodes JPEG, PNG, WebP or GIF, told apart by content.
+    /// Decodes JPEG, PNG, WebP or GIF, detected by magic bytes.
     ///
-    /// The image is as one sees it: oriented and mirrored as its EXIF orientation says, on white where
-    /// it is transparent, 8 bits of each color whatever the file has (grey, palette, 16 bits, CMYK).
-    /// Of an animation it is the first frame. Color profiles are not applied.
+    /// The image is rotated and mirrored by its EXIF orientation, composited on white where it is
+    /// transparent, and converted to 8 bits a channel from gray, palette, 16 bits or CMYK. Of an
+    /// animation it is the first frame. Color profiles are not applied.
     ///
     /// # Errors
-    /// What is wrong with the file: cut off, damaged, or larger than [`MAX_PIXELS`] or 65,535 pixels a
-    /// side, which its header is asked before anything is allocated.
+    /// A file that is truncated, damaged, or larger than [`MAX_PIXELS`] or 65,535 pixels a side. The
+    /// size in the header is checked before anything is allocated.
     pub fn decode(data: &[u8]) -> Result<Self, DecodeError> {
         decode::decode(data)
     }
@@ -63,24 +63,24 @@ impl Image {
         self.height
     }
 
-    /// The pixels, `3 * width * height` bytes.
+    /// Pixel bytes, `3 * width * height`.
     pub fn rgb(&self) -> &[u8] {
         &self.rgb
     }
 
-    /// The pixels, to be changed.
+    /// Mutable pixel bytes.
     pub fn rgb_mut(&mut self) -> &mut [u8] {
         &mut self.rgb
     }
 
-    /// Swaps left and right.
+    /// Mirrors the image horizontally.
     pub fn mirror(&mut self) {
         let (pixels, _) = self.rgb.as_chunks_mut::<3>();
         pixels.chunks_exact_mut(self.width).for_each(<[_]>::reverse);
     }
 
-    /// Scales `crop` (or everything) to a square of `size` pixels: bicubic with a = -1/2, the
-    /// filter widened when shrinking, as Pillow does it. The aspect ratio is not kept.
+    /// Resizes `crop` (or the whole image) to a square of `size` pixels: bicubic with a = -1/2 and
+    /// antialiasing, equal to Pillow. The aspect ratio is not kept.
     ///
     /// # Errors
     /// When `size` is 0 or the crop is not inside the image.

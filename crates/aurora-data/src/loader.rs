@@ -1,19 +1,18 @@
-//! Batches: threaded, seeded, in order.
+//! Data loader: multi-threaded, seeded, ordered batches.
 //!
-//! Batch number `step` is a function of the dataset, the options and `step` alone. Threads
+//! Batch number `step` is a function of the dataset, the options and `step` alone. Worker threads
 //! compute batches ahead, at most a bounded number, and the consumer puts them in order, so any
 //! number of threads gives the same batches, and a run resumed at a step sees what it would have
 //! seen. A batch that cannot be made is an error in its place; dropping the iterator stops and
 //! joins the threads.
 //!
-//! There is one order of all samples for an epoch ([`Shuffle`]), and the ranks of a run take their
-//! parts of it in turn, so that none needs to know what another does. Where a run is in its data
-//! is a [`LoaderState`].
+//! Each epoch has one order of all samples ([`Shuffle`]). The ranks take their shares of it in
+//! turn, without communication. The position of a run in its data is a [`LoaderState`].
 //!
-//! With a policy that leaves broken samples out ([`Loader::with_skips`]), another sample takes the
-//! place of one that cannot be used: the first good one of a row that is drawn for that place, so
-//! that batches stay full and functions of their numbers. In training it counts; in evaluation
-//! [`Batch::valid`] says that it does not.
+//! With a policy that skips broken samples ([`Loader::with_skips`]), a replacement takes the place
+//! of a broken sample: the first good one of a sequence drawn for that place, so that batches stay
+//! full and functions of their numbers. In training it counts; in evaluation [`Batch::valid`] marks
+//! it as not counting.
 
 mod batch;
 mod collate;
@@ -37,7 +36,7 @@ use state::Contents;
 use crate::transform::Transform;
 use crate::{Dataset, Error, OnError, Result, SkipLog, Tokenizer};
 
-/// Makes batches of a dataset. Cheap to clone.
+/// Loader of batches from a dataset. Cheap to clone.
 #[derive(Clone)]
 pub struct Loader {
     inner: Arc<Inner>,
@@ -51,25 +50,24 @@ struct Inner {
     options: LoaderOptions,
     plan: Plan,
     skips: Arc<SkipLog>,
-    /// How many samples of one shard follow each other, from the first sample on.
+    /// Lengths of the runs of consecutive samples of one shard.
     runs: Arc<Vec<usize>>,
     orders: Arc<Orders>,
     contents: Arc<OnceLock<Contents>>,
 }
 
-/// The orders of the last even and the last odd epoch that were asked for: where two epochs meet,
-/// threads are at both.
+/// Cached orders of the last even and the last odd epoch: at an epoch boundary, threads need both.
 #[derive(Default)]
 struct Orders([Mutex<Option<EpochOrder>>; 2]);
 
-/// The order of one epoch.
+/// Order of one epoch.
 struct EpochOrder {
     epoch: u64,
     order: Arc<Vec<usize>>,
 }
 
 impl Loader {
-    /// A loader over `dataset`. It stops at the first broken sample.
+    /// Loader over `dataset`. It stops at the first broken sample.
     ///
     /// # Errors
     /// When there is nothing to load: an empty dataset or batch, or, with [`LastBatch::Drop`],
@@ -94,9 +92,8 @@ impl Loader {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// The same loader with a policy about broken samples. What is left out is listed in `skips`,
-    /// in the order of names; how far threads had got when the limit was passed is all that
-    /// depends on them.
+    /// Sets the policy for broken samples. Skipped samples are listed in `skips`, in the order of
+    /// names. Only how far threads had got when the limit was passed depends on the threads.
     #[must_use]
     pub fn with_skips(self, skips: Arc<SkipLog>) -> Self {
         let inner = Arc::unwrap_or_clone(self.inner);
@@ -108,17 +105,17 @@ impl Loader {
         &self.inner.dataset
     }
 
-    /// The policy about broken samples, with what was left out.
+    /// Error policy and log of skipped samples.
     pub fn skips(&self) -> &SkipLog {
         &self.inner.skips
     }
 
-    /// Batches in one pass, the same on every rank.
+    /// Batches per epoch, equal on every rank.
     pub fn steps_per_epoch(&self) -> u64 {
         self.inner.plan.steps()
     }
 
-    /// Batch number `step`, made here and now.
+    /// Batch number `step`, computed on the calling thread.
     ///
     /// # Errors
     /// When an image does not decode, or a sample has no caption, and the policy is to stop.
@@ -126,8 +123,8 @@ impl Loader {
         self.inner.batch(step)
     }
 
-    /// The batches from number `first` up to, not including, `end`; without an end the epochs
-    /// never stop. The iterator stops after an error.
+    /// Iterator over the batches `first..end`; without an end it is infinite. It stops after an
+    /// error.
     ///
     /// # Errors
     /// When a thread cannot be started.
@@ -135,7 +132,7 @@ impl Loader {
         Batches::start(self.clone(), first, end.unwrap_or(u64::MAX))
     }
 
-    /// The batches of one pass.
+    /// Iterator over the batches of one epoch.
     ///
     /// # Errors
     /// When a thread cannot be started.
@@ -144,23 +141,22 @@ impl Loader {
         self.batches(epoch * steps, Some((epoch + 1) * steps))
     }
 
-    /// Where a run is before batch number `step`.
+    /// State of a run before batch number `step`.
     pub fn state(&self, step: u64) -> LoaderState {
         let Inner { options, plan, .. } = &*self.inner;
         LoaderState::new(options, plan, self.contents(), step)
     }
 
-    /// The number of the batch at which a run goes on: [`Self::batches`] from there on are those
-    /// that it has not seen.
+    /// Step at which a run resumes: [`Self::batches`] from there on are those that it has not seen.
     ///
     /// # Errors
     /// When `state` is of another dataset, or of options that give other batches; the message names
-    /// what differs.
+    /// the difference.
     pub fn resume(&self, state: &LoaderState) -> Result<u64> {
         state.step(&self.state(0), &self.inner.plan)
     }
 
-    /// Batches that may be ready or in the making.
+    /// Limit of batches that are ready or in progress.
     fn ahead(&self) -> usize {
         let bytes = self.inner.row_length().saturating_mul(self.inner.options.batch_size);
         self.inner.options.ahead(bytes.saturating_mul(size_of::<f32>()) as u64)
@@ -172,11 +168,11 @@ impl Loader {
 }
 
 impl Inner {
-    /// The order of an epoch, kept until one after the next is asked for.
+    /// Order of an epoch, cached until one after the next is requested.
     fn order(&self, epoch: u64) -> Arc<Vec<usize>> {
         let [even, odd] = &self.orders.0;
         let kept = if epoch.is_multiple_of(2) { even } else { odd };
-        // A thread that panicked left the order whole or not at all: it is replaced as one.
+        // Poisoning is harmless: the order is replaced as a whole.
         let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kept) = kept.as_ref().filter(|kept| kept.epoch == epoch) {
             return Arc::clone(&kept.order);
@@ -188,7 +184,7 @@ impl Inner {
     }
 }
 
-/// How many samples of one shard follow each other.
+/// Lengths of the runs of consecutive samples of one shard.
 fn runs(dataset: &Dataset) -> Vec<usize> {
     let mut runs = Vec::new();
     let mut last = None;

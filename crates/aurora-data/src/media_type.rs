@@ -1,12 +1,12 @@
-//! What a file is, by its first bytes: an image, or a video that holds several.
+//! Media type detection by magic bytes: image or video.
 
 use crate::image::sniff;
 
-/// How many bytes decide. The chunk that makes a PNG an APNG comes after the color profile, if
+/// Bytes needed for detection. The chunk that makes a PNG an APNG comes after the color profile, if
 /// there is one.
 pub(crate) const SNIFF_BYTES: usize = 1 << 14;
 
-/// What can be seen in a file.
+/// Media type of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MediaType {
     /// One image.
@@ -15,7 +15,7 @@ pub(crate) enum MediaType {
     Video,
 }
 
-/// What a file that begins with `head` shows, if it is one of the formats known here.
+/// Media type of a file that begins with `head`, if its format is known.
 pub(crate) fn media_type(head: &[u8]) -> Option<MediaType> {
     let animated = is_animated_png(head) || is_animated_webp(head);
     let video = head.starts_with(b"GIF87a")
@@ -26,14 +26,14 @@ pub(crate) fn media_type(head: &[u8]) -> Option<MediaType> {
     if animated || video { Some(MediaType::Video) } else { sniff(head).map(|_| MediaType::Image) }
 }
 
-/// Whether an extended WebP's flags say that it moves.
+/// True if the flags of an extended WebP (`VP8X`) mark an animation.
 pub(crate) fn is_animated_webp(head: &[u8]) -> bool {
     head.starts_with(b"RIFF")
         && head.get(8..16) == Some(b"WEBPVP8X")
         && head.get(20).is_some_and(|flags| flags & 2 != 0)
 }
 
-/// Whether an `acTL` chunk comes before the pixels.
+/// True if an `acTL` chunk comes before the pixel data.
 pub(crate) fn is_animated_png(head: &[u8]) -> bool {
     let mut rest = match head.strip_prefix(b"\x89PNG\r\n\x1a\n") {
         Some(rest) => rest,

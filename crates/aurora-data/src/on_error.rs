@@ -1,4 +1,4 @@
-//! What becomes of a run when one of its images or records is broken or missing.
+//! Error policy for broken or missing images and records.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,23 +8,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// What to do about an image or record that cannot be used.
+/// Handling of an image or record that cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnError {
-    /// Stop with an error that names it and says why.
+    /// Stop with an error that names it and gives the reason.
     #[default]
     Stop,
-    /// Leave it out, count it and list it; stop when there are too many.
+    /// Skip, count and list it; stop past a limit.
     Skip,
 }
 
-/// Something that was left out.
+/// Skipped image or record.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Skipped {
-    /// Which image or record: shard and key, or file and line.
+    /// Name of the image or record: shard and key, or file and line.
     pub what: String,
-    /// Why it cannot be used.
+    /// Reason why it cannot be used.
     pub reason: String,
 }
 
@@ -37,7 +37,7 @@ impl fmt::Display for Skipped {
     }
 }
 
-/// A policy with what it has left out so far. Shared by threads; what is left out in every epoch
+/// Error policy with the log of skipped items. Shared by threads; an item skipped in every epoch
 /// counts once.
 #[derive(Debug, Default)]
 pub struct SkipLog {
@@ -47,7 +47,7 @@ pub struct SkipLog {
 }
 
 impl SkipLog {
-    /// A policy that leaves out at most `limit` things. ([`OnError::Stop`] leaves out none.)
+    /// Policy that skips at most `limit` items. ([`OnError::Stop`] skips none.)
     pub fn new(policy: OnError, limit: usize) -> Self {
         Self { policy, limit, list: Mutex::default() }
     }
@@ -57,12 +57,11 @@ impl SkipLog {
         self.policy
     }
 
-    /// Decides about `error`, which `what` met with: to go on without it is `Ok`.
+    /// Handles `error`, caused by `what`: `Ok` means skipped.
     ///
     /// # Errors
-    /// With [`OnError::Stop`], `error` itself. So too where it is about no single image or
-    /// record (see [`Error::is_of_one_sample`]). With [`OnError::Skip`], when more than the limit
-    /// would be left out.
+    /// With [`OnError::Stop`], `error` itself; so too where it concerns no single image or record
+    /// (see [`Error::is_of_one_sample`]). With [`OnError::Skip`], when the limit would be exceeded.
     pub fn handle(&self, what: impl Into<String>, error: Error) -> Result<()> {
         if self.policy == OnError::Stop || !error.is_of_one_sample() {
             return Err(error);
@@ -77,23 +76,23 @@ impl SkipLog {
         Ok(())
     }
 
-    /// Takes up what an earlier part of the same run left out: it counts, and is listed.
+    /// Adds the items skipped by an earlier part of the same run.
     pub fn restore(&self, skipped: &[Skipped]) {
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         list.extend(skipped.iter().map(|one| (one.what.clone(), one.reason.clone())));
     }
 
-    /// How many were left out.
+    /// Number of skipped items.
     pub fn len(&self) -> usize {
         self.list.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Whether nothing was left out.
+    /// True if nothing was skipped.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What was left out, sorted, so that threads do not show in it.
+    /// Skipped items, sorted, so that they do not depend on threads.
     pub fn list(&self) -> Vec<Skipped> {
         let list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         let skipped = list.iter().map(|(what, reason)| (what.clone(), reason.clone()));

@@ -1,4 +1,4 @@
-//! Questions about images, and how much each of their answers weighs.
+//! Questions about images and their weighted answers.
 
 use std::fmt;
 
@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::caption::{MAX_QUESTION_WORDS, clean_question};
 
-/// The name that a set of questions has for one.
+/// Question id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(untagged, expecting = "a whole number or a text was expected")]
 pub enum QuestionId {
-    /// A number, as most sets have it.
+    /// A number, as in most datasets.
     Number(u64),
     /// A text.
     Name(String),
@@ -25,24 +25,22 @@ impl fmt::Display for QuestionId {
     }
 }
 
-/// A question about an image or clip.
+/// Question about an image or clip.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Question {
-    /// Its name, for the answers that are handed in.
+    /// Id, for answer submissions.
     pub id: Option<QuestionId>,
-    /// The question, cleaned (see [`crate::caption::clean_question`]).
+    /// Question text, cleaned (see [`crate::caption::clean_question`]).
     pub text: String,
-    /// The different answers and how much each weighs: the share of the annotators who gave it.
-    /// Empty where the answer is to be found.
+    /// Distinct answers with their weights: the share of the annotators who gave each. Empty where
+    /// the answer is unknown.
     pub answers: Vec<(String, f32)>,
-    /// What kind of answer it has, in the words of the set, where that says so: VQAv2's `yes/no`,
-    /// `number` and `other`.
+    /// Answer type in the terms of the dataset, if given: VQAv2's `yes/no`, `number` and `other`.
     pub answer_type: Option<String>,
 }
 
 impl Question {
-    /// A question with its text cleaned and equal answers brought together; none if no word of it
-    /// is left.
+    /// Question with its text cleaned and equal answers merged; `None` if no word is left.
     pub fn new(id: Option<QuestionId>, text: &str, answers: AnswerSet) -> Option<Self> {
         let text = clean_question(text, MAX_QUESTION_WORDS);
         (!text.is_empty()).then(|| Self {
@@ -53,34 +51,34 @@ impl Question {
         })
     }
 
-    /// The same with a kind of answer; an empty one is none.
+    /// Sets the answer type; an empty one counts as none.
     #[must_use]
     pub fn with_answer_type(self, answer_type: Option<String>) -> Self {
         Self { answer_type: answer_type.filter(|kind| !kind.trim().is_empty()), ..self }
     }
 }
 
-/// Answers as files have them.
+/// Answers as files give them.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(
     untagged,
     expecting = "a text, a list of texts or a list of answers with their weights was expected"
 )]
 pub enum AnswerSet {
-    /// One answer, which weighs 1.
+    /// One answer of weight 1.
     One(String),
-    /// What each annotator said; an answer weighs the share of those who gave it.
+    /// One answer per annotator; an answer weighs the share of those who gave it.
     Annotators(Vec<String>),
-    /// Answers whose weights are given.
+    /// Answers with given weights.
     Weighted(Vec<WeightedAnswer>),
 }
 
-/// An answer with its weight.
+/// Answer with its weight.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WeightedAnswer {
-    /// The answer.
+    /// Answer text.
     pub answer: String,
-    /// What it weighs in the loss.
+    /// Weight in the loss.
     pub weight: f32,
 }
 
@@ -91,8 +89,8 @@ impl Default for AnswerSet {
 }
 
 impl AnswerSet {
-    /// The different answers, in the order in which they first occur, with their weights. Answers
-    /// are compared as they stand, without white space around them; empty ones are left out.
+    /// Distinct answers in order of first occurrence, with their weights. Answers are compared
+    /// verbatim, without surrounding white space; empty ones are dropped.
     fn weighted(self) -> Vec<(String, f32)> {
         let said: Vec<(String, f32)> = match self {
             Self::One(answer) => vec![(answer, 1.0)],

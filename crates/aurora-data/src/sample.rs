@@ -1,4 +1,4 @@
-//! One image with what is said about it, as it lies in a shard or folder.
+//! Sample: one image or clip with its texts, still encoded.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,16 +10,16 @@ use crate::byte_source::ByteSource;
 use crate::caption::{MAX_IMAGE_WORDS, MAX_VIDEO_WORDS, clean};
 use crate::question::{AnswerSet, Question, QuestionId};
 
-/// One of the three parts of a dataset.
+/// Split of a dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
     /// For training.
     Train,
-    /// For choosing among runs.
+    /// For model selection.
     #[serde(alias = "val", alias = "dev")]
     Validation,
-    /// For the final figure.
+    /// For the final metric.
     Test,
 }
 
@@ -50,7 +50,7 @@ impl FromStr for Split {
     }
 }
 
-/// What there is to see, still encoded.
+/// Encoded media of a sample.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Media {
     /// One image: WebP, PNG or JPEG.
@@ -62,7 +62,7 @@ pub enum Media {
 }
 
 impl Media {
-    /// The contents it consists of.
+    /// Byte sources of the media.
     pub fn contents(&self) -> &[ByteSource] {
         match self {
             Self::Image(content) | Self::Video(content) => std::slice::from_ref(content),
@@ -70,43 +70,43 @@ impl Media {
         }
     }
 
-    /// Whether it is a clip.
+    /// True for clips.
     pub fn is_clip(&self) -> bool {
         !matches!(self, Self::Image(_))
     }
 
-    /// How many encoded bytes there are.
+    /// Length of the encoded bytes.
     pub fn len(&self) -> u64 {
         self.contents().iter().map(ByteSource::len).sum()
     }
 
-    /// Whether there is nothing to see.
+    /// True if there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// An image or clip, still encoded, with its words.
+/// Encoded image or clip with its texts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     /// Name of the shard or folder, for messages.
     pub shard: Arc<str>,
-    /// The image's name in it: the path up to the first dot of the file name.
+    /// Key within the shard or folder: the path up to the first dot of the file name.
     pub key: String,
     /// The image or clip.
     pub media: Media,
     /// Captions, cleaned (see [`crate::caption::clean`]). A shard's image has at least one, or a
     /// question; a folder's may have neither.
     pub captions: Vec<String>,
-    /// A question about it.
+    /// Question about the image or clip.
     pub question: Option<Question>,
-    /// Words that add to the captions.
+    /// Keywords that complement the captions.
     pub keywords: Vec<String>,
-    /// What the image shows; images of one concept are positives of each other.
+    /// Concept; images of one concept are positives of each other.
     pub concept: Option<String>,
-    /// The part it belongs to.
+    /// Split it belongs to.
     pub split: Option<Split>,
-    /// Where it came from.
+    /// Provenance.
     pub source: Option<String>,
 }
 
@@ -127,7 +127,7 @@ impl Texts {
     }
 }
 
-/// The JSON beside an image. Other fields are allowed and ignored.
+/// JSON record beside an image. Unknown fields are ignored.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct SampleRecord {
     pub caption: Option<String>,
@@ -150,7 +150,7 @@ impl SampleRecord {
         serde_json::from_slice(data).map_err(|e| e.to_string())
     }
 
-    /// A sample of what it says and of the lines of `text`, further captions; all cleaned.
+    /// Sample of the record, with the lines of `text` as further captions; all cleaned.
     pub fn into_sample(
         self,
         (shard, key): (&Arc<str>, String),

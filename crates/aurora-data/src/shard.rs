@@ -1,16 +1,16 @@
-//! Tar shards in the WebDataset layout: files that share a key are one sample.
+//! Tar shards in the WebDataset layout: files that share a key form one sample.
 //!
 //! `000123.webp` (or `.png`, `.jpg`, `.jpeg`) is the image, `000123.json` or `000123.txt` its
-//! words: JSON with `caption` or `captions` and, if there are, `keywords`, `question` with
-//! `question_id`, `answers` and `answer_type`, `concept`, `split` and `source`; text with one
-//! caption a line. A clip is a video (`000123.gif`, `.mp4`, an animated WebP or PNG) or its frames:
-//! `000123.000.jpg`, `000123.001.jpg`, in the order of their numbers. Order does not matter, other
-//! files are left alone, and the archive may be gzipped. A shard is checked whole before anything
-//! of it is used: an entry that is cut, an archive without its end, an image without words and
-//! words without an image are errors that name the place.
+//! texts: JSON with `caption` or `captions` and optional `keywords`, `question` with `question_id`,
+//! `answers` and `answer_type`, `concept`, `split` and `source`; text with one caption a line. A
+//! clip is a video (`000123.gif`, `.mp4`, an animated WebP or PNG) or its frames: `000123.000.jpg`,
+//! `000123.001.jpg`, in numeric order. The order of files does not matter, unknown files are
+//! ignored, and the archive may be gzipped. A shard is validated as a whole before use: a truncated
+//! entry, an archive without its end, an image without texts and texts without an image are errors
+//! that name the place.
 //!
-//! Of a shard that is not compressed only headers and words are read here. Its images stay where
-//! they are until they are asked for, so that a shard may be larger than memory.
+//! Of an uncompressed shard only headers and texts are read at first. Images are read on demand, so
+//! a shard may be larger than memory.
 
 mod gzip;
 
@@ -26,17 +26,17 @@ use crate::on_error::SkipLog;
 use crate::sample::{Media, Sample, SampleRecord};
 use crate::{Error, Result};
 
-/// Extensions that mark an image in a shard; which format it is, its content says.
+/// Image file extensions in a shard. The format is detected by content.
 pub(crate) const IMAGE_EXTENSIONS: &[&str] = &["webp", "png", "jpg", "jpeg"];
 
-/// Extensions that mark a video.
+/// Video file extensions.
 pub(crate) const VIDEO_EXTENSIONS: &[&str] =
     &["gif", "apng", "mp4", "mov", "m4v", "webm", "mkv", "avi"];
 
 /// Size of a tar block in bytes.
 const BLOCK: u64 = 512;
 
-/// Most bytes of words beside an image, and of a name that comes as an entry of its own.
+/// Byte limit of texts beside an image, and of a long name stored as its own entry.
 const MAX_TEXT_BYTES: u64 = 16 << 20;
 
 /// Reads a shard from disk.
@@ -47,8 +47,8 @@ pub fn read(path: &Path) -> Result<Vec<Sample>> {
     read_with(path, &SkipLog::default())
 }
 
-/// The same; what is wrong with single images and words, `skips` decides about. A shard that is
-/// cut is an error whatever it says.
+/// Like [`read`], with an error policy: `skips` handles single broken images and texts. A truncated
+/// shard is an error under any policy.
 ///
 /// # Errors
 /// As [`read`], with a policy that stops.
@@ -64,10 +64,10 @@ pub fn read_with(path: &Path, skips: &SkipLog) -> Result<Vec<Sample>> {
     samples(&name, &archive, files(&name, &archive)?, skips)
 }
 
-/// Reads a shard from memory; `name` is for messages.
+/// Parses a shard in memory; `name` is used in messages.
 ///
 /// # Errors
-/// As [`read`], without those of the disk.
+/// As [`read`], without I/O errors.
 pub fn parse(name: &str, bytes: &[u8]) -> Result<Vec<Sample>> {
     parse_with(name, bytes, &SkipLog::default())
 }
@@ -81,7 +81,7 @@ fn parse_with(name: &str, bytes: &[u8], skips: &SkipLog) -> Result<Vec<Sample>> 
     samples(name, &archive, files(name, &archive)?, skips)
 }
 
-/// The bytes of a tar.
+/// Bytes of a tar archive: in memory, or a file.
 enum TarBytes<'a> {
     Memory(Cow<'a, [u8]>),
     File(Arc<SharedFile>),
@@ -95,7 +95,7 @@ impl TarBytes<'_> {
         }
     }
 
-    /// The bytes of a range; none if the archive does not reach as far.
+    /// Bytes of a range; `None` past the end of the archive.
     fn get(&self, (offset, len): Range) -> Result<Option<Cow<'_, [u8]>>> {
         match self {
             Self::Memory(bytes) => Ok(slice(bytes, (offset, len)).map(Cow::Borrowed)),
@@ -104,7 +104,7 @@ impl TarBytes<'_> {
         }
     }
 
-    /// A range, to be read later if it can be.
+    /// Byte source of a range, lazy where possible.
     fn content(&self, (offset, len): Range) -> ByteSource {
         match self {
             Self::Memory(bytes) => {
@@ -115,7 +115,7 @@ impl TarBytes<'_> {
     }
 }
 
-/// Where something begins, and its length.
+/// Byte range: offset and length.
 type Range = (u64, u64);
 
 fn slice(bytes: &[u8], (offset, len): Range) -> Option<&[u8]> {
@@ -123,13 +123,13 @@ fn slice(bytes: &[u8], (offset, len): Range) -> Option<&[u8]> {
     bytes.get(start..start.checked_add(usize::try_from(len).ok()?)?)
 }
 
-/// A file of the archive.
+/// Archive member.
 struct File {
     path: String,
     range: Range,
 }
 
-/// Walks the archive. Names longer than a header holds come as GNU or pax entries before it.
+/// Walks the archive. Long names come as GNU or pax entries before the member.
 fn files(shard: &str, tar: &TarBytes<'_>) -> Result<Vec<File>> {
     let truncated = |place: String, reason: &str| Error::Truncated {
         shard: shard.to_string(),
@@ -194,14 +194,14 @@ fn files(shard: &str, tar: &TarBytes<'_>) -> Result<Vec<File>> {
                     "it is a link; a shard holds the files themselves (tar -h)".to_string();
                 return Err(Error::Record { shard: shard.to_string(), file: path, reason });
             }
-            // Folders and global headers hold nothing of a sample.
+            // Folders and global headers carry no sample data.
             _ => {}
         }
         at = size.div_ceil(BLOCK).saturating_mul(BLOCK).saturating_add(start);
     }
 }
 
-/// The bytes of an entry that is read whole: words, or a name.
+/// Bytes of an entry that is read whole: texts, or a name.
 fn words<'a>(
     shard: &str,
     path: &str,
@@ -223,7 +223,7 @@ fn pax_path(data: &[u8]) -> Option<String> {
     text.lines().find_map(|line| Some(line.split_once(" path=")?.1.to_string()))
 }
 
-/// What was found under one key.
+/// Members found under one key.
 #[derive(Default)]
 struct SampleParts {
     image: Option<ByteSource>,
@@ -234,7 +234,7 @@ struct SampleParts {
 }
 
 impl SampleParts {
-    /// Everything that there is to see; it should be one thing.
+    /// All media of the key; exactly one is valid.
     fn all_media(&mut self) -> Vec<Media> {
         let frames: Vec<ByteSource> = std::mem::take(&mut self.frames).into_values().collect();
         let frames = (!frames.is_empty()).then_some(Media::Frames(frames));
@@ -243,7 +243,7 @@ impl SampleParts {
     }
 }
 
-/// Brings the files of each key together, in the order of the keys.
+/// Groups the members by key, in key order.
 fn samples(
     shard: &str,
     tar: &TarBytes<'_>,
@@ -259,7 +259,7 @@ fn samples(
         }
         let name_at = file.path.rfind('/').map_or(0, |i| i + 1);
         let (folder, name) = file.path.split_at(name_at);
-        // Files that macOS puts beside every other begin with a dot.
+        // Files that macOS adds beside every other begin with a dot.
         let Some((stem, extension)) = name.split_once('.').filter(|(stem, _)| !stem.is_empty())
         else {
             continue;
@@ -268,7 +268,7 @@ fn samples(
         let extension = extension.to_lowercase();
         if let Err(error) = put(shard, tar, &mut parts, (&key, &extension), file) {
             skips.handle(format!("{shard}: {key}"), error)?;
-            // Which of two files is meant, nobody knows; a third may still come.
+            // Ambiguous key: all its files are skipped, a third one too.
             left_out.insert(key);
         }
     }
@@ -286,7 +286,7 @@ fn samples(
     Ok(out)
 }
 
-/// Puts a file to the others of its key.
+/// Adds a member to the others of its key.
 fn put(
     shard: &str,
     tar: &TarBytes<'_>,
@@ -310,7 +310,7 @@ fn put(
         ("txt", _) => part.text.replace(file).is_some(),
         (_, Some(number)) => part.frames.insert(number, content).is_some(),
         (e, None) => {
-            // A WebP or PNG may move, which its first bytes say.
+            // A WebP or PNG may be animated; its magic bytes tell.
             let moves = matches!(e, "webp" | "png")
                 && media_type(&content.head(SNIFF_BYTES)?) == Some(MediaType::Video);
             let video = moves || known(VIDEO_EXTENSIONS);
@@ -324,8 +324,8 @@ fn put(
     Ok(())
 }
 
-/// That a name in the archive could be unpacked below any folder. Nothing is written here, but a name is a key, and
-/// whoever unpacks the shard should not be surprised.
+/// Errors if a member name is absolute or climbs out of its folder. Nothing is unpacked here, but a
+/// name is a key, and unpacking the shard elsewhere must be safe.
 fn stays_inside(shard: &str, path: &str) -> Result<()> {
     let climbs = path.split(['/', '\\']).any(|part| part == "..");
     let absolute = path.starts_with(['/', '\\']) || path.get(1..3) == Some(":\\");
@@ -340,7 +340,7 @@ fn stays_inside(shard: &str, path: &str) -> Result<()> {
     })
 }
 
-/// One sample of what was found under its key.
+/// Sample of the members of one key.
 fn sample(
     shard: &Arc<str>,
     tar: &TarBytes<'_>,
@@ -367,14 +367,14 @@ fn sample(
     Ok(sample)
 }
 
-/// The number of a frame by its extension: `012.jpg` is frame 12.
+/// Frame number of a member's extension: `012.jpg` is frame 12.
 fn frame_number(extension: &str) -> Option<u64> {
     let (number, format) = extension.split_once('.')?;
     let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
     (digits && IMAGE_EXTENSIONS.contains(&format)).then(|| number.parse().ok())?
 }
 
-/// A sample from what there is to see and the words beside it.
+/// Sample of media and the texts beside them.
 pub(crate) fn with_words(
     shard: &Arc<str>,
     key: String,

@@ -1,5 +1,5 @@
-//! Whatever images and words come in: a shard, a folder, a file of annotations beside images,
-//! or a dataset of Parquet files with the images in them.
+//! Input sources: a tar shard, a folder, an annotation file, or a dataset of Parquet files with
+//! embedded images.
 
 use std::path::{Path, PathBuf};
 
@@ -8,31 +8,31 @@ use crate::formats::{self, Format};
 use crate::on_error::SkipLog;
 use crate::{Error, Result, Sample, parquet, shard};
 
-/// Names of the file that says what the images of a folder show.
+/// File names of a folder's own table.
 pub const TABLES: &[&str] =
     &["captions.jsonl", "captions.csv", "captions.tsv", "metadata.jsonl", "metadata.csv"];
 
 /// Extensions of annotation files.
 const ANNOTATIONS: &[&str] = &["json", "jsonl", "csv", "tsv"];
 
-/// How something is to be read.
+/// Read options.
 #[derive(Debug, Clone, Default)]
 pub struct ReadOptions {
-    /// Folders that the paths in annotations begin at, looked through in this order; none: the
-    /// folder that the annotations lie in.
+    /// Root folders of the paths in annotations, searched in this order; if empty, the folder of
+    /// the annotations.
     pub image_roots: Vec<PathBuf>,
     /// The format of annotations.
     pub format: Format,
-    /// Whether the images of a folder need words.
+    /// Captions required of the images in a folder.
     pub captions: Captions,
 }
 
-/// Reads a tar shard, a folder, a file of annotations or a dataset of Parquet files. What is wrong
-/// with single images and rows, `skips` decides about.
+/// Reads a tar shard, a folder, an annotation file or a dataset of Parquet files. `skips` handles
+/// single broken images and rows.
 ///
 /// # Errors
-/// Those of [`shard::read`], [`folder::read`] and [`formats::read`]; a Parquet file that is damaged,
-/// or any where the feature `parquet` is off.
+/// Those of [`shard::read`], [`folder::read`] and [`formats::read`]; a Parquet file that is
+/// damaged, or any where the feature `parquet` is off.
 pub fn read(path: &Path, options: &ReadOptions, skips: &SkipLog) -> Result<Vec<Sample>> {
     let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
     if path.is_dir() {
@@ -64,7 +64,7 @@ pub fn read(path: &Path, options: &ReadOptions, skips: &SkipLog) -> Result<Vec<S
     }
 }
 
-/// The table of a folder, if there is one.
+/// Table of a folder, if there is one.
 fn table(folder: &Path) -> Result<Option<PathBuf>> {
     let there = TABLES.iter().map(|name| folder.join(name)).filter(|path| path.is_file());
     let there: Vec<PathBuf> = there.collect();

@@ -1,4 +1,4 @@
-//! WordPiece tokens, as bert-base-uncased and BLIP use them.
+//! WordPiece tokenizer of bert-base-uncased and BLIP (Devlin et al. 2018, arXiv:1810.04805).
 
 mod vocabulary;
 
@@ -12,38 +12,39 @@ use tokenizers::{AddedToken, Tokenizer as HfTokenizer};
 
 use crate::{Error, Result};
 
-/// How rows of different length are brought to one.
+/// Padding of token rows to a common length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Padding {
-    /// To the longest row of the batch.
+    /// Pad to the longest row of the batch.
     #[default]
     Longest,
-    /// To the greatest length allowed.
+    /// Pad to the maximum length.
     Fixed,
 }
 
-/// Ids of the pieces with a meaning of their own.
+/// Ids of the special tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpecialTokens {
-    /// `[PAD]`: fills a row.
+    /// `[PAD]`: padding.
     pub pad: u32,
-    /// `[UNK]`: a word without pieces.
+    /// `[UNK]`: unknown word.
     pub unk: u32,
-    /// `[CLS]`: begins a text.
+    /// `[CLS]`: begin of text.
     pub cls: u32,
-    /// `[SEP]`: ends a text.
+    /// `[SEP]`: end of text.
     pub sep: u32,
-    /// `[MASK]`: stands for a token to be guessed.
+    /// `[MASK]`: masked token.
     pub mask: u32,
-    /// `[DEC]`: begins a text to be decoded.
+    /// `[DEC]`: begin of text for the decoder.
     pub dec: u32,
-    /// `[ENC]`: begins a text to be fused with an image.
+    /// `[ENC]`: begin of text for the image-grounded encoder.
     pub enc: u32,
 }
 
-/// The tokenizer of bert-base-uncased: control characters off, Chinese characters apart, accents off, lower case, words
-/// and punctuation apart, then the longest piece first. A word of more than 100 characters, or without pieces, is
-/// `[UNK]`. A special piece that a text spells out (`[SEP]`) is that piece, as in Hugging Face's tokenizers.
+/// Tokenizer of bert-base-uncased: control characters removed, CJK characters isolated, accents
+/// stripped, lower case, split at white space and punctuation, then greedy longest-match WordPiece.
+/// A word of more than 100 characters, or without pieces, is `[UNK]`. A special token spelled out
+/// in a text (`[SEP]`) maps to its id, as in Hugging Face's tokenizers.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     tokenizer: HfTokenizer,
@@ -52,10 +53,10 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// From a vocabulary, one piece a line; the line number less one is the id.
+    /// Tokenizer of a vocabulary with one piece a line; the id is the line number minus one.
     ///
     /// # Errors
-    /// A piece that is empty, has white space in it or is there twice; a special piece that is missing.
+    /// A piece that is empty, contains white space or occurs twice; a missing special token.
     pub fn new(vocabulary: &str) -> Result<Self> {
         let name = "the vocabulary";
         let pieces = vocabulary::from_lines(name, vocabulary)?;
@@ -63,18 +64,18 @@ impl Tokenizer {
         Self::from_pieces(&pieces)
     }
 
-    /// From a `vocab.txt`, or from a `tokenizer.json` (any file whose name ends so) that does what bert-base-uncased's
-    /// does. A file without `[DEC]` or `[ENC]` gets them at its end, as BLIP adds them to bert-base-uncased's 30,522
-    /// pieces; a file that has them keeps their ids.
+    /// Tokenizer of a `vocab.txt`, or of a `tokenizer.json` (any name that ends so) equivalent to
+    /// that of bert-base-uncased. A file without `[DEC]` or `[ENC]` gets them appended, as BLIP
+    /// does to the 30,522 pieces of bert-base-uncased; a file that has them keeps their ids.
     ///
     /// # Errors
-    /// A file that cannot be read or is not UTF-8, and those of [`Self::new`], all with file and line; a
-    /// `tokenizer.json` of another kind, with the field that says so.
+    /// A file that cannot be read or is not UTF-8, and those of [`Self::new`], all with file and
+    /// line; a `tokenizer.json` of another kind, with the field that differs.
     pub fn from_file(path: &Path) -> Result<Self> {
         Self::from_pieces(&vocabulary::read(path)?)
     }
 
-    /// `pieces` in the order of their ids, complete and each once.
+    /// Tokenizer of `pieces` in id order, complete and without duplicates.
     fn from_pieces(pieces: &[String]) -> Result<Self> {
         let vocab = WordPiece::read_bytes(pieces.join("\n").as_bytes());
         let model = vocab
@@ -102,23 +103,23 @@ impl Tokenizer {
         Ok(Self { tokenizer, special, size: pieces.len() })
     }
 
-    /// The special ids.
+    /// Ids of the special tokens.
     pub fn special(&self) -> SpecialTokens {
         self.special
     }
 
-    /// Fingerprint of the pieces in the order of their ids.
+    /// Fingerprint of the vocabulary in id order.
     pub fn fingerprint(&self) -> String {
         let pieces = (0..self.size as u32).map(|id| self.tokenizer.id_to_token(id));
         crate::fingerprint(pieces.map(Option::unwrap_or_default))
     }
 
-    /// How many pieces there are.
+    /// Vocabulary size.
     pub fn vocab_size(&self) -> usize {
         self.size
     }
 
-    /// `[CLS] pieces.. [SEP]`, cut so that at most `max_len` ids come out.
+    /// Encodes a text as `[CLS] pieces.. [SEP]`, truncated to at most `max_len` ids.
     ///
     /// # Errors
     /// When `max_len` leaves no room for a piece.
@@ -133,7 +134,8 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// Ids (batch, length) u32 and mask (batch, length) f32, 1 where there is a token.
+    /// Encodes a batch: ids (batch, length) u32 and attention mask (batch, length) f32, 1 at
+    /// tokens.
     ///
     /// # Errors
     /// When there is no text, or `max_len` leaves no room for a piece.
@@ -167,7 +169,7 @@ impl Tokenizer {
         Ok((ids, mask)) // (batch, length) twice
     }
 
-    /// The text of `ids`, special pieces left out.
+    /// Decodes `ids`, special tokens omitted.
     pub fn decode(&self, ids: &[u32]) -> String {
         let s = self.special;
         let special = [s.pad, s.cls, s.sep, s.mask, s.dec, s.enc];

@@ -1,4 +1,4 @@
-//! From an image to what a vision tower takes: (3, size, size) f32, normalized.
+//! Image transforms: decoded image to (3, size, size) f32, normalized.
 
 mod affine;
 mod crop;
@@ -13,28 +13,27 @@ use aurora_kernels::random::Stream;
 
 use crate::{Error, Image, Result};
 
-/// Mean of the red, green and blue channels, of 1, that BLIP's images are normalized with.
+/// BLIP's normalization mean of the red, green and blue channels, on a scale of 0 to 1.
 pub const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-/// Standard deviation of the red, green and blue channels, of 1.
+/// BLIP's normalization standard deviation of the channels, on a scale of 0 to 1.
 pub const STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
-/// Turns an image into a normalized square.
+/// Transform of an image into a normalized square.
 pub trait Transform: Send + Sync {
-    /// The side of the square in pixels.
+    /// Side of the square in pixels.
     fn size(&self) -> usize;
 
-    /// Writes (3, size, size) to `out`, channel by channel. All random numbers come from
-    /// `stream`.
+    /// Writes (3, size, size) to `out`, planar. All random numbers come from `stream`.
     ///
     /// # Errors
-    /// When the image cannot be scaled, or `out` has another length.
+    /// When the image cannot be resized, or `out` has another length.
     fn apply(&self, image: &Image, stream: &mut Stream, out: &mut [f32]) -> Result<()>;
 }
 
-/// The transform of evaluation: bicubic to a square, no randomness.
+/// Evaluation transform: bicubic resize to a square, normalized, no randomness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EvalTransform {
-    /// The side of the square in pixels.
+    /// Side of the square in pixels.
     pub size: usize,
 }
 
@@ -51,8 +50,8 @@ impl Transform for EvalTransform {
     }
 }
 
-/// `(value / 255 - mean) / std`, channel by channel, as torchvision rounds it: a table, since a byte
-/// has 256 values.
+/// Normalization `(value / 255 - mean) / std` per channel, rounded as torchvision does. A lookup
+/// table, since a byte has 256 values.
 pub(crate) fn normalize(image: &Image, out: &mut [f32]) -> Result<()> {
     let plane = image.width() * image.height();
     check(out, plane)?;
@@ -66,7 +65,7 @@ pub(crate) fn normalize(image: &Image, out: &mut [f32]) -> Result<()> {
     Ok(())
 }
 
-/// What the values of each channel become.
+/// Normalization lookup table of each channel.
 static NORMALIZED: [[f32; 256]; 3] = {
     let mut table = [[0.0; 256]; 3];
     let mut at = 0;
@@ -78,13 +77,13 @@ static NORMALIZED: [[f32; 256]; 3] = {
     table
 };
 
-/// Scale and shift of one channel: a value of 0 to 1 is normalized as `value * scale + shift`.
+/// Normalization as scale and shift of one channel: `value * scale + shift` for a value of 0 to 1.
 pub(crate) fn line(channel: usize) -> (f32, f32) {
     let (mean, std) = (MEAN[channel % 3], STD[channel % 3]);
     (1.0 / std, -mean / std)
 }
 
-/// That `out` holds three planes.
+/// Errors unless `out` holds three planes.
 pub(crate) fn check(out: &[f32], plane: usize) -> Result<()> {
     if out.len() == 3 * plane && plane > 0 {
         return Ok(());

@@ -1,4 +1,4 @@
-//! The images' half of a look: every file is read, hashed and decoded once.
+//! Image scan of a data check: every file is read, hashed and decoded once.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -15,10 +15,10 @@ use crate::on_error::Skipped;
 use crate::video::clip;
 use crate::{ByteSource, Image, Media, Sample};
 
-/// Borders between the columns of the histogram of shorter sides.
+/// Bin edges of the histogram of shorter sides.
 const BORDERS: [usize; 8] = [0, MIN_SIDE, 64, 128, 224, 384, 768, 1536];
 
-/// What the images came to.
+/// Results of the image scan.
 pub(super) struct ImageScan {
     pub images: usize,
     pub clips: usize,
@@ -29,14 +29,14 @@ pub(super) struct ImageScan {
     pub sizes: Sizes,
 }
 
-/// A file, or a part of one, that was looked at.
+/// Scanned file or byte range.
 struct ScannedImage {
     hash: String,
     /// Width and height in pixels.
     size: (usize, usize),
 }
 
-/// Tells contents apart without reading them.
+/// Identity of a byte source, compared without reading it.
 #[derive(PartialEq, Eq, Hash, Clone, Copy)]
 enum Key<'a> {
     Memory(*const u8),
@@ -56,7 +56,7 @@ impl<'a> Key<'a> {
     }
 }
 
-/// Reads every content that the samples name, each once.
+/// Scans every byte source of the samples, each once.
 pub(super) fn scan_images(
     samples: &[Sample],
     parts: &[String],
@@ -82,8 +82,8 @@ pub(super) fn scan_images(
         of_sample.push(ids);
     }
     let (done, total) = (AtomicU64::new(0), contents.len() as u64);
-    // Threads take what comes next, not parts of the whole: what lies side by side in a file is
-    // read at about the same time.
+    // Threads take the next item, not a contiguous share: neighbors in a file are read at about the
+    // same time.
     let mut scanned: Vec<(usize, Result<ScannedImage, Skipped>)> = contents
         .iter()
         .enumerate()
@@ -138,7 +138,7 @@ pub(super) fn scan_images(
     }
 }
 
-/// Reads, hashes and decodes.
+/// Reads, hashes and decodes one byte source.
 fn scan_image(content: &ByteSource, sample: &Sample) -> Result<ScannedImage, Skipped> {
     let broken = |reason: String| Skipped { what: place(content, sample), reason };
     let bytes = content.bytes().map_err(|e| broken(e.to_string()))?;
@@ -146,7 +146,7 @@ fn scan_image(content: &ByteSource, sample: &Sample) -> Result<ScannedImage, Ski
         return Err(broken("it is empty".to_string()));
     }
     let hash = hexadecimal(&Sha256::digest(&bytes));
-    // Of a video the first frame tells whether this build can decode it.
+    // The first frame of a video tells whether this build can decode it.
     let image = match &sample.media {
         video @ Media::Video(_) => clip::first(video),
         _ => Image::decode(&bytes).map_err(String::from),
@@ -155,12 +155,12 @@ fn scan_image(content: &ByteSource, sample: &Sample) -> Result<ScannedImage, Ski
     Ok(ScannedImage { hash, size: (image.width(), image.height()) })
 }
 
-/// The name of a sample, for lists.
+/// Name of a sample in lists.
 fn name(sample: &Sample) -> String {
     format!("{}: {}", sample.shard, sample.key)
 }
 
-/// Where a content lies.
+/// Location of a byte source.
 fn place(content: &ByteSource, sample: &Sample) -> String {
     match content {
         ByteSource::File { path, .. } => path.display().to_string(),

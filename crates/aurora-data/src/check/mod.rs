@@ -1,5 +1,5 @@
-//! A look at everything before a training is: what there is, what is broken, what is there twice,
-//! and what of the words the vocabulary does not know.
+//! Data check before training: contents, broken files, duplicates, leaks between splits, and
+//! unknown tokens.
 
 mod images;
 mod report;
@@ -17,26 +17,26 @@ use crate::on_error::{OnError, SkipLog, Skipped};
 use crate::source::{self, ReadOptions};
 use crate::{Result, Sample, Tokenizer};
 
-/// Sides shorter than this are told: a patch of a vision tower is 16 pixels wide.
+/// Shorter sides are reported: a patch of a vision transformer is 16 pixels wide.
 pub const MIN_SIDE: usize = 32;
 
-/// What a part is called whose samples are marked with no split.
+/// Name of the samples without a split.
 const NO_SPLIT: &str = "no split";
 
-/// What a look found, and what it was at.
+/// Result of a check, with the samples checked.
 #[derive(Debug)]
 pub struct CheckOutcome {
-    /// What was found.
+    /// The report.
     pub report: Report,
-    /// Everything that could be read, in order.
+    /// Every readable sample, in order.
     pub samples: Vec<Sample>,
 }
 
-/// Reads everything that `paths` name, every image included, in parallel. `progress` is told what
-/// is being done, how much of it is, and how much there is; it is called from several threads.
+/// Checks everything below `paths`, every image included, in parallel. `progress` is called with
+/// the stage, the items done and their total, from several threads.
 ///
 /// # Errors
-/// When a path is not there, or the tokenizer refuses a word. What is broken is in the report.
+/// When a path does not exist, or the tokenizer refuses a word. Broken data are in the report.
 pub fn check(
     paths: &[PathBuf],
     reading: &ReadOptions,
@@ -83,7 +83,7 @@ pub fn check(
     Ok(CheckOutcome { report, samples })
 }
 
-/// The part that a sample is in: its split, or where several files were named, its file.
+/// Name of a sample's part: its split, or its file if several paths were given.
 fn part_of(sample: &Sample, paths: usize) -> String {
     match sample.split {
         Some(split) => split.to_string(),
@@ -92,7 +92,7 @@ fn part_of(sample: &Sample, paths: usize) -> String {
     }
 }
 
-/// What each part holds.
+/// Counts of each part.
 fn count(samples: &[Sample], parts: &[String]) -> BTreeMap<String, SplitCounts> {
     let mut out: BTreeMap<String, SplitCounts> = BTreeMap::new();
     for (sample, part) in samples.iter().zip(parts) {

@@ -1,4 +1,4 @@
-//! What a look at data found, as plain numbers and lists.
+//! Report of a data check, as plain numbers and lists.
 
 use std::collections::BTreeMap;
 
@@ -6,63 +6,64 @@ use serde::Serialize;
 
 use crate::on_error::Skipped;
 
-/// Everything that was found.
+/// Report of a data check.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
-    /// What was looked at.
+    /// Checked paths.
     pub paths: Vec<String>,
-    /// Rows of a training: images, clips or questions about them.
+    /// Training rows: images, clips or questions about them.
     pub samples: usize,
-    /// Different files of images.
+    /// Distinct image files.
     pub images: usize,
-    /// Different clips.
+    /// Distinct clips.
     pub clips: usize,
-    /// Frames of the clips that are folders of frames.
+    /// Frames of the clips stored as frames.
     pub frames: usize,
-    /// Captions.
+    /// Number of captions.
     pub captions: usize,
-    /// Questions.
+    /// Number of questions.
     pub questions: usize,
-    /// What each split holds; where no sample is marked and several files were named, each file.
+    /// Counts of each split, or of each file where no sample has a split and several files were
+    /// given.
     pub parts: BTreeMap<String, SplitCounts>,
-    /// What cannot be used. Each would end a training whose policy is to stop.
+    /// Unusable items. Each would end a training with the policy `stop`.
     pub problems: Vec<Skipped>,
     /// Images with a side shorter than [`super::MIN_SIDE`] pixels.
     pub tiny: Vec<SmallImage>,
-    /// Files of the same bytes.
+    /// Byte-identical files.
     pub same_image: Duplicates,
-    /// Images with the same caption.
+    /// Images that share a caption.
     pub same_caption: Duplicates,
-    /// Sizes of images.
+    /// Image sizes.
     pub sizes: Sizes,
-    /// Lengths of captions and questions.
+    /// Token lengths of captions and questions.
     pub lengths: Lengths,
-    /// What the vocabulary does not know.
+    /// Tokens unknown to the vocabulary.
     pub unknown: UnknownTokens,
 }
 
 impl Report {
-    /// Whether a training whose policy is to stop would stop.
+    /// True if a training with the policy `stop` would end.
     pub fn stops(&self) -> bool {
         !self.problems.is_empty()
     }
 }
 
-/// What a part holds.
+/// Counts of a split or file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct SplitCounts {
-    /// Rows of a training.
+    /// Training rows.
     pub samples: usize,
-    /// Captions.
+    /// Number of captions.
     pub captions: usize,
-    /// Questions.
+    /// Number of questions.
     pub questions: usize,
 }
 
-/// An image that is too small to show much.
+/// Image below the minimum side.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct SmallImage {
-    /// Which.
+    /// Name of the image.
     pub what: String,
     /// Width in pixels.
     pub width: usize,
@@ -70,94 +71,94 @@ pub struct SmallImage {
     pub height: usize,
 }
 
-/// What is there more than once.
+/// Duplicates within and across splits.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Duplicates {
-    /// Inside of one part or across parts: who shares what.
+    /// Duplicates within or across splits.
     pub duplicates: Vec<DuplicateGroup>,
-    /// Across parts: what is learned in one is asked in another.
+    /// Leaks: duplicates across splits.
     pub leaks: Vec<DuplicateGroup>,
 }
 
-/// Those that share something.
+/// Members of a duplicate.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct DuplicateGroup {
-    /// What they share: a caption, or the SHA-256 of a file.
+    /// Shared value: a caption, or the SHA-256 of a file.
     pub shared: String,
-    /// Who: for duplicates every one, for leaks the first of each part.
+    /// Names: all for duplicates, the first of each split for leaks.
     pub members: Vec<String>,
 }
 
-/// Sizes of images.
+/// Image sizes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Sizes {
-    /// Images by their shorter side.
+    /// Histogram of shorter sides.
     pub shorter_side: Vec<Bin>,
-    /// The smallest shorter side.
+    /// Minimum of the shorter sides.
     pub smallest: usize,
-    /// The largest longer side.
+    /// Maximum of the longer sides.
     pub largest: usize,
 }
 
-/// A column of a histogram: values from `from` up to, not including, `to`; without `to`, and more.
+/// Histogram bin `from..to`, open-ended without `to`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Bin {
-    /// The lowest value.
+    /// Lower bound, inclusive.
     pub from: usize,
-    /// The first value that is too high.
+    /// Upper bound, exclusive.
     pub to: Option<usize>,
-    /// How many there are.
+    /// Count of the bin.
     pub count: usize,
 }
 
-/// Lengths of texts in tokens, `[CLS]` and `[SEP]` included.
+/// Text lengths in tokens, `[CLS]` and `[SEP]` included.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Lengths {
-    /// Longest text that a model takes whole.
+    /// Token limit of the model.
     pub limit: usize,
-    /// Texts by their length.
+    /// Number of texts by length.
     pub histogram: BTreeMap<usize, usize>,
-    /// Texts that are longer than the limit, and cut.
+    /// Texts above the limit, which are truncated.
     pub cut: usize,
 }
 
 impl Lengths {
-    /// Texts in all.
+    /// Number of texts.
     pub fn texts(&self) -> usize {
         self.histogram.values().sum()
     }
 
-    /// The longest.
+    /// Maximum length.
     pub fn longest(&self) -> usize {
         self.histogram.keys().next_back().copied().unwrap_or(0)
     }
 }
 
-/// What the vocabulary has no pieces for.
+/// Unknown tokens.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct UnknownTokens {
-    /// Tokens in all, `[CLS]` and `[SEP]` left out.
+    /// Number of tokens, `[CLS]` and `[SEP]` excluded.
     pub tokens: usize,
-    /// Those that are `[UNK]`.
+    /// Number of `[UNK]`.
     pub unknown: usize,
-    /// The same by the script of the word, the most frequent script first.
+    /// Counts by the script of the word, the most frequent script first.
     pub scripts: Vec<ScriptWords>,
 }
 
-/// Words of one script.
+/// Counts of one script.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ScriptWords {
-    /// Its name in Unicode; `Common` for words without a letter.
+    /// Unicode name of the script; `Common` for words without a letter.
     pub script: String,
-    /// Words.
+    /// Number of words.
     pub words: usize,
-    /// Tokens they are made of.
+    /// Number of their tokens.
     pub tokens: usize,
-    /// Those that are `[UNK]`.
+    /// Number of `[UNK]`.
     pub unknown: usize,
 }
 
-/// Groups from who has what in which part: `(shared, part, member)`.
+/// Duplicate groups of `(shared value, split, member)` triples.
 pub(super) fn find_duplicates<'a>(
     owners: impl Iterator<Item = (String, &'a str, String)>,
 ) -> Duplicates {

@@ -1,5 +1,5 @@
-//! The words' half of a look. Each different word is tokenized once: a text's tokens are those of
-//! its words, because white space always parts them.
+//! Text scan of a data check. Each distinct word is tokenized once: white space always separates
+//! words, so a text's tokens are those of its words.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,14 +9,14 @@ use unicode_script::{Script, UnicodeScript as _};
 use super::report::{Duplicates, Lengths, ScriptWords, UnknownTokens, find_duplicates};
 use crate::{Result, Sample, Tokenizer};
 
-/// What the words came to.
+/// Results of the text scan.
 pub(super) struct TextScan {
     pub same: Duplicates,
     pub lengths: Lengths,
     pub unknown: UnknownTokens,
 }
 
-/// Counts tokens of every caption and question.
+/// Counts the tokens of every caption and question.
 pub(super) fn scan_texts(
     samples: &[Sample],
     parts: &[String],
@@ -53,7 +53,7 @@ pub(super) fn scan_texts(
         lengths.cut += usize::from(length > limit);
     }
     let unknown = by_script(counts.iter().map(|(&word, &count)| (word, count, size(word))));
-    // By key: several questions or captions of one image are no images that share words.
+    // Keyed by image: several questions or captions of one image are no duplicates.
     let owners = samples.iter().zip(parts).flat_map(|(sample, part)| {
         let owner = move |caption: &String| {
             (caption.clone(), part.as_str(), format!("{}: {}", sample.shard, sample.key))
@@ -65,7 +65,7 @@ pub(super) fn scan_texts(
     Ok(TextScan { same, lengths, unknown })
 }
 
-/// Words, tokens and unknown ones by script.
+/// Counts of words, tokens and unknown tokens by script.
 fn by_script<'a>(words: impl Iterator<Item = (&'a str, usize, (usize, usize))>) -> UnknownTokens {
     let mut out = UnknownTokens::default();
     let mut scripts: BTreeMap<&str, ScriptWords> = BTreeMap::new();
@@ -88,7 +88,7 @@ fn by_script<'a>(words: impl Iterator<Item = (&'a str, usize, (usize, usize))>) 
     out
 }
 
-/// The script of a word's first letter.
+/// Unicode script of a word's first letter.
 fn script(word: &str) -> &'static str {
     let scripts = word.chars().map(|letter| letter.script());
     let mut named = scripts

@@ -1,4 +1,4 @@
-//! MSR-VTT and DiDeMo: clips by their names.
+//! MSR-VTT and DiDeMo annotations: clips by name.
 //!
 //! ```text
 //! msrvtt/

@@ -1,4 +1,4 @@
-//! COCO in Karpathy's split.
+//! COCO annotations in Karpathy's split.
 //!
 //! ```text
 //! coco/

@@ -1,12 +1,12 @@
-//! Quotes in CSV, checked before the fields are taken apart.
+//! Validation of CSV quotes before the fields are parsed.
 //!
-//! A reader of CSV that is lenient takes a quote that is never closed for a field that goes on to
-//! the end of the file, and a thousand captions for one.
+//! A lenient CSV reader takes a quote that is never closed for a field up to the end of the file,
+//! and thus a thousand captions for one.
 
-/// Checks that quotes stand as RFC 4180 has them: around a whole field, doubled inside of it.
+/// Validates quotes by RFC 4180: around a whole field, doubled inside of it.
 ///
 /// # Errors
-/// The line of the first that does not, and what is wrong with it.
+/// The line and the fault of the first misplaced quote.
 pub(super) fn check(text: &str) -> Result<(), (u64, String)> {
     let mut line = 1u64;
     let mut letters = text.chars().peekable();

@@ -1,4 +1,4 @@
-//! A person's own table: one row for each caption or question.
+//! Custom tables: one row for each caption or question.
 //!
 //! ```text
 //! my-images/
@@ -8,12 +8,11 @@
 //! ```
 //!
 //! `image` (or `picture`, `file_name`, `path`, `clip`) names an image, a video (GIF, APNG, animated
-//! WebP, MP4) or a folder; a folder that a row names is a clip, and the images in it are its
-//! frames, in the order of their numbers. Beside it stand `caption` or `captions`, or `question`
-//! with `answer` or `answers`, `answer_type` and `question_id`, and whatever is wanted of `split`, `concept`,
-//! `keywords` and `source`. Captions of one image are brought together, from a list or from
-//! several rows; every question is a sample. In CSV and TSV, `|` stands between several captions,
-//! answers or keywords of a cell.
+//! WebP, MP4) or a folder; a folder named in a row is a clip, and the images in it are its frames,
+//! in numeric order. Text columns are `caption` or `captions`, or `question` with `answer` or
+//! `answers`, `answer_type` and `question_id`; `split`, `concept`, `keywords` and `source` are
+//! optional. Captions of one image are merged, from a list or from several rows; every question is
+//! a sample. In CSV and TSV, `|` separates several captions, answers or keywords of a cell.
 
 use super::records::AnnotationRecord;
 use super::{Entry, ImageLookup};

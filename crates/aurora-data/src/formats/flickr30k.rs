@@ -1,4 +1,4 @@
-//! Flickr30K in Karpathy's split.
+//! Flickr30K annotations in Karpathy's split.
 //!
 //! ```text
 //! flickr30k/
@@ -21,7 +21,7 @@ pub(super) fn entry(row: &AnnotationRecord, images: &ImageLookup) -> Result<Entr
     Ok(Entry { key, media, record, together: row.image_id.is_none() })
 }
 
-/// What follows the last slash.
+/// Base name: the part after the last slash.
 pub(super) fn base_name(image: &str) -> &str {
     image.rsplit(['/', '\\']).next().unwrap_or(image)
 }

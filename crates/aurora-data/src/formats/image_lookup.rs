@@ -1,4 +1,4 @@
-//! From the name in a row to the image or clip: where it is looked for, and where never.
+//! Image lookup: resolves names in annotation rows to images and clips below the root folders.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -9,8 +9,7 @@ use crate::media_type::{MediaType, SNIFF_BYTES, media_type};
 use crate::shard::VIDEO_EXTENSIONS;
 use crate::{ByteSource, Media, folder};
 
-/// The folders that names begin at. What was found under a name is remembered: a benchmark names
-/// each image five or twenty times.
+/// Root folders of names. Results are cached: a benchmark names each image five or twenty times.
 pub(super) struct ImageLookup {
     roots: Vec<PathBuf>,
     found: RefCell<HashMap<String, Media>>,
@@ -21,16 +20,16 @@ impl ImageLookup {
         Self { roots, found: RefCell::default() }
     }
 
-    /// Whether there is something of this name.
+    /// True if something of this name exists.
     pub fn is_there(&self, name: &str) -> bool {
         inside(name).is_ok() && self.roots.iter().any(|root| root.join(name).exists())
     }
 
-    /// The image of the first of `names` that is there.
+    /// Image of the first of `names` that exists.
     pub fn image(&self, names: &[&str]) -> Result<Media, String> {
         self.look(names, |path| {
             let name = path.to_string_lossy().to_lowercase();
-            // Photographs are not opened to see what they are: there are a hundred thousand.
+            // Photographs are not opened for detection: there are a hundred thousand.
             if name.ends_with(".jpg") || name.ends_with(".jpeg") {
                 return ByteSource::file(path).map(Media::Image).map_err(|e| e.to_string());
             }
@@ -38,12 +37,12 @@ impl ImageLookup {
         })
     }
 
-    /// The image, video or folder of frames of this name.
+    /// Image, video or folder of frames of this name.
     pub fn anything(&self, name: &str) -> Result<Media, String> {
         self.look(&[name], seen)
     }
 
-    /// The clip of this name: a folder, a file, or a file with an extension of videos.
+    /// Clip of this name: a folder, a file, or a file with a video extension.
     pub fn clip(&self, name: &str) -> Result<Media, String> {
         let with = VIDEO_EXTENSIONS.iter().map(|extension| format!("{name}.{extension}"));
         let names: Vec<String> = std::iter::once(name.to_string()).chain(with).collect();
@@ -54,7 +53,7 @@ impl ImageLookup {
         })
     }
 
-    /// Looks for the names, in every folder, and remembers what is found.
+    /// Searches every root folder for the names and caches the result.
     fn look(
         &self,
         names: &[&str],
@@ -88,7 +87,7 @@ impl ImageLookup {
     }
 }
 
-/// What a path shows, by its first bytes.
+/// Media of a path, by its magic bytes.
 fn seen(path: &Path) -> Result<Media, String> {
     let told = |e: crate::Error| e.to_string();
     if path.is_dir() {
@@ -106,7 +105,7 @@ fn seen(path: &Path) -> Result<Media, String> {
     }
 }
 
-/// That a name stays below the folder it begins at.
+/// Errors if a name leads out of its root folder.
 fn inside(name: &str) -> Result<(), String> {
     let refused = |why: &str| {
         Err(format!("the path {name:?} {why}; paths begin at the folder of the images"))
@@ -121,7 +120,7 @@ fn inside(name: &str) -> Result<(), String> {
             Component::RootDir | Component::Prefix(_) => return refused("is absolute"),
         }
     }
-    // Where this program runs, a backslash may be a letter of a name; elsewhere it is none.
+    // A backslash may be part of a name on this system; on others it is a separator.
     if name.split('\\').any(|part| part == "..") {
         return refused("leads out of its folder");
     }

@@ -1,8 +1,8 @@
-//! Annotations: files that say what is to be seen in images and clips that lie elsewhere.
+//! Annotation formats: files of captions and questions about images and clips stored elsewhere.
 //!
-//! The six benchmarks are read in the form in which they are published, one file below this folder
-//! for each form, and a person's own table (`table`) in any of JSON, JSON lines, CSV and TSV.
-//! Which format a file has, its first row says; [`Format`] can be told instead.
+//! The six benchmarks are read in their published form, one module each, and a custom table
+//! (`table`) in JSON, JSON lines, CSV or TSV. The format is detected by the first row, or given as
+//! a [`Format`].
 
 mod clips;
 mod coco;
@@ -30,11 +30,11 @@ pub(crate) use records::AnnotationRecord;
 #[cfg(feature = "parquet")]
 pub(crate) use records::{NAMES, names};
 
-/// The format of a file of annotations.
+/// Format of an annotation file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
-    /// What the first row looks like.
+    /// Detected by the first row.
     #[default]
     Auto,
     /// COCO in Karpathy's split.
@@ -49,16 +49,16 @@ pub enum Format {
     Vqa,
     /// MSRVTT-QA, in either layout.
     MsrvttQa,
-    /// A person's own table.
+    /// Custom table.
     Table,
 }
 
 impl Format {
-    /// Every format by the name that configurations have for it.
+    /// Names of all formats in configurations.
     pub const NAMES: &'static [&'static str] =
         &["auto", "coco", "flickr30k", "msrvtt", "didemo", "vqa", "msrvtt_qa", "table"];
 
-    /// The format of a file by its first row.
+    /// Format of a file by its first row.
     fn of(row: &AnnotationRecord, images: &ImageLookup) -> Self {
         match row {
             AnnotationRecord { video_id: Some(_), question: Some(_), .. } => Self::MsrvttQa,
@@ -77,7 +77,7 @@ impl Format {
         }
     }
 
-    /// What a row of the format says.
+    /// Entry of a row in this format.
     fn entry(self, row: &AnnotationRecord, images: &ImageLookup) -> Result<Entry, String> {
         match self {
             Self::Coco => coco::entry(row, images),
@@ -90,22 +90,21 @@ impl Format {
     }
 }
 
-/// What one row says.
+/// Parsed row.
 struct Entry {
-    /// The name of the image or clip.
+    /// Name of the image or clip.
     key: String,
     media: Media,
     record: SampleRecord,
-    /// Whether rows of one image are one sample with several captions.
+    /// True if the rows of one image form one sample with several captions.
     together: bool,
 }
 
-/// Reads a file of annotations. Rows that cannot be used, and rows whose image is not there,
-/// `skips` decides about.
+/// Reads an annotation file. `skips` handles unusable rows and rows whose image is missing.
 ///
 /// # Errors
 /// A file that cannot be read, is not UTF-8 or not of its format, with the line; with a policy that
-/// stops, the first row that cannot be used.
+/// stops, the first unusable row.
 pub fn read(path: &Path, options: &ReadOptions, skips: &SkipLog) -> Result<Vec<Sample>> {
     let rows = records::read(path, skips)?;
     let beside = || path.parent().unwrap_or(Path::new("")).to_path_buf();
@@ -170,14 +169,14 @@ pub fn read(path: &Path, options: &ReadOptions, skips: &SkipLog) -> Result<Vec<S
     Ok(samples)
 }
 
-/// A field that a row must have; the error names those it could have.
+/// Required field of a row; the error lists its accepted names.
 fn required<'a, T>(field: &'a Option<T>, name: &str, format: &str) -> Result<&'a T, String> {
     field.as_ref().ok_or_else(|| {
         format!("it has no `{name}`, which {format} has in every row; see data.format")
     })
 }
 
-/// A file or folder for messages.
+/// Paths joined for messages.
 fn listed(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }

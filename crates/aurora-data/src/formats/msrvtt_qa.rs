@@ -1,4 +1,4 @@
-//! MSRVTT-QA: questions about the clips of MSR-VTT, in both layouts.
+//! MSRVTT-QA annotations: questions about the clips of MSR-VTT, in both layouts.
 //!
 //! ```text
 //! msrvtt/
@@ -7,8 +7,8 @@
 //!   annotations/train.jsonl       {"video_id": "video0", "question": "..", "answer": "..", "answer_type": "what"}
 //! ```
 //!
-//! The first is the layout of its authors, in which a clip is a number; the second ClipBERT's, in
-//! which it is a name. Every question is a sample, and its one answer weighs 1.
+//! The first is the authors' layout, in which a clip is a number; the second ClipBERT's, in which
+//! it is a name. Every question is a sample, and its one answer weighs 1.
 
 use super::records::AnnotationRecord;
 use super::{Entry, ImageLookup, required};

@@ -1,4 +1,4 @@
-//! The rows of a file: a JSON list, JSON lines, CSV or TSV.
+//! Annotation records: the rows of a JSON list, JSON lines, CSV or TSV.
 
 use std::fs;
 use std::path::Path;
@@ -12,11 +12,10 @@ use crate::question::{AnswerSet, QuestionId};
 use crate::sample::{SampleRecord, Texts};
 use crate::{Error, Result, Split};
 
-/// What stands between several values in a cell of CSV or TSV.
+/// Separator of several values in a cell of CSV or TSV.
 const BETWEEN: char = '|';
 
-/// The fields of a row, each with the names that a column or key may have for it, the usual one
-/// first.
+/// Fields of a row with the accepted names of their column or key, the canonical one first.
 pub(crate) const NAMES: &[(&str, &[&str])] = &[
     ("image", &["image", "picture", "file_name", "path"]),
     ("clip_name", &["clip_name", "clip"]),
@@ -34,12 +33,12 @@ pub(crate) const NAMES: &[(&str, &[&str])] = &[
     ("source", &["source"]),
 ];
 
-/// The names of a field.
+/// Accepted names of a field.
 pub(crate) fn names(field: &str) -> &'static [&'static str] {
     NAMES.iter().find(|(known, _)| *known == field).map_or(&[], |(_, names)| names)
 }
 
-/// A row of any format. Other fields are allowed and ignored; one that is there twice is refused.
+/// Annotation row of any format. Unknown fields are ignored; a duplicate field is an error.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub(crate) struct AnnotationRecord {
     #[serde(alias = "picture", alias = "file_name", alias = "path")]
@@ -64,7 +63,7 @@ pub(crate) struct AnnotationRecord {
 }
 
 impl AnnotationRecord {
-    /// What the row says.
+    /// Sample record of the row.
     pub fn record(&self) -> SampleRecord {
         let texts = |texts: &Option<Texts>| texts.as_ref().map(|t| t.as_slice().to_vec());
         SampleRecord {
@@ -81,7 +80,8 @@ impl AnnotationRecord {
         }
     }
 
-    /// The same; rows of one `image_id` are positives of each other.
+    /// Sample record of the row; without a concept, rows of one `image_id` are positives of each
+    /// other.
     pub fn image_record(&self) -> SampleRecord {
         let mut record = self.record();
         if record.concept.is_none() {
@@ -91,18 +91,19 @@ impl AnnotationRecord {
     }
 }
 
-/// A row with its place in the file, for messages.
+/// Row with its place in the file, for messages.
 #[derive(Debug)]
 pub(super) struct PlacedRecord {
     pub place: String,
     pub row: AnnotationRecord,
 }
 
-/// Reads every row of a file.
+/// Reads every row of a file. `skips` handles single unreadable rows where the next row can be
+/// found.
 ///
 /// # Errors
-/// A file that cannot be read, is not UTF-8, or whose rows cannot be told apart; a single row that
-/// cannot be read, `skips` decides about where the next one can be.
+/// A file that cannot be read, is not UTF-8, or whose rows cannot be separated; with a policy that
+/// stops, the first unreadable row.
 pub(super) fn read(path: &Path, skips: &SkipLog) -> Result<Vec<PlacedRecord>> {
     let text = text(path)?;
     let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
@@ -114,7 +115,7 @@ pub(super) fn read(path: &Path, skips: &SkipLog) -> Result<Vec<PlacedRecord>> {
     }
 }
 
-/// The text of a file.
+/// Text of a file.
 pub(super) fn text(path: &Path) -> Result<String> {
     let bytes = fs::read(path).map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => Error::Missing { path: path.to_path_buf() },
@@ -125,7 +126,7 @@ pub(super) fn text(path: &Path) -> Result<String> {
         return bad(None, "it is UTF-16; save it as UTF-8");
     }
     match String::from_utf8(bytes) {
-        // Spreadsheets put a byte order mark at the beginning.
+        // Spreadsheets write a byte order mark.
         Ok(text) => Ok(text.strip_prefix('\u{feff}').map(str::to_string).unwrap_or(text)),
         Err(error) => {
             let valid = error.utf8_error().valid_up_to();
@@ -136,7 +137,7 @@ pub(super) fn text(path: &Path) -> Result<String> {
     }
 }
 
-/// A JSON list. It is parsed as a whole where every row of it can be used: to part it takes longer.
+/// Parses a JSON list: as a whole if every row is valid, which is faster, otherwise item by item.
 fn list(path: &Path, text: &str, skips: &SkipLog) -> Result<Vec<PlacedRecord>> {
     let place = |index: usize| format!("row {}", index + 1);
     if let Ok(rows) = serde_json::from_str::<Vec<AnnotationRecord>>(text) {
@@ -159,16 +160,16 @@ fn list(path: &Path, text: &str, skips: &SkipLog) -> Result<Vec<PlacedRecord>> {
     Ok(out)
 }
 
-/// Why a row of JSON cannot be used. The parser counts from the beginning of what it was given; `at`
-/// is where that is in the file.
+/// Message of a JSON error. The parser counts from the start of its input; `at` is the place of
+/// that in the file.
 fn unread(error: &serde_json::Error, at: &str) -> String {
     let message = error.to_string();
     let reason = message.split(" at line ").next().unwrap_or(&message);
     format!("{reason} at {at}; a JSON object was expected")
 }
 
-/// The members of a JSON list as they stand in the text, each with the line in which it begins,
-/// counted from 1, and the columns before it.
+/// Items of a JSON list as they stand in the text, each with the line in which it begins, counted
+/// from 1, and the columns before it.
 struct ListItems<'a> {
     rest: &'a str,
     line: usize,
@@ -202,7 +203,7 @@ impl<'a> Iterator for ListItems<'a> {
     type Item = (&'a str, (usize, usize));
 
     fn next(&mut self) -> Option<Self::Item> {
-        // The text is a list, so these stand between its members, and the first before them.
+        // Only these characters can separate the items of a valid list or precede the first.
         let is_between = |letter: char| letter.is_ascii_whitespace() || "[,".contains(letter);
         self.take(self.rest.len() - self.rest.trim_start_matches(is_between).len())?;
         let mut values = serde_json::Deserializer::from_str(self.rest).into_iter::<IgnoredAny>();
@@ -212,7 +213,7 @@ impl<'a> Iterator for ListItems<'a> {
     }
 }
 
-/// JSON lines.
+/// Parses JSON lines.
 fn lines(path: &Path, text: &str, skips: &SkipLog) -> Result<Vec<PlacedRecord>> {
     let mut out = Vec::new();
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
@@ -228,7 +229,7 @@ fn lines(path: &Path, text: &str, skips: &SkipLog) -> Result<Vec<PlacedRecord>> 
     Ok(out)
 }
 
-/// A row of a table, every cell a text. Its columns go by the fields' usual names here.
+/// Table row of text cells, with columns by the canonical names of the fields.
 #[derive(Debug, Default, Deserialize)]
 struct CsvCells {
     image: Option<String>,
@@ -275,7 +276,7 @@ impl CsvCells {
     }
 }
 
-/// CSV or TSV. In TSV a quote is a letter like any other: there is nothing it would have to guard.
+/// Parses CSV or TSV. In TSV a quote is an ordinary character, since it has nothing to protect.
 fn separated(path: &Path, text: &str, between: u8, skips: &SkipLog) -> Result<Vec<PlacedRecord>> {
     let bad = |line, reason: String| Error::annotations(path, line, &reason);
     if between == b',' {
@@ -350,7 +351,7 @@ fn refuse(path: &Path, place: String, reason: String, skips: &SkipLog) -> Result
 mod tests {
     use super::*;
 
-    /// JSON is read by the names that the structure itself has, everything else by the list.
+    /// JSON uses the serde names of the struct, every other form the list.
     #[test]
     fn names_are_the_same_in_every_form() {
         for (field, names) in NAMES {

@@ -1,4 +1,4 @@
-//! VQAv2, with Visual Genome or without.
+//! VQAv2 annotations, with Visual Genome or without.
 //!
 //! ```text
 //! vqa/                      image_root = ["vqa", "visual-genome"]
@@ -24,7 +24,7 @@ use super::{Entry, ImageLookup, required};
 use crate::question::{AnswerSet, WeightedAnswer};
 use crate::{Error, Result};
 
-/// What an answer of Visual Genome weighs: nobody has confirmed it.
+/// Weight of an answer of Visual Genome, which no other annotators confirmed.
 pub const VISUAL_GENOME_WEIGHT: f32 = 0.2;
 
 pub(super) fn entry(row: &AnnotationRecord, images: &ImageLookup) -> Result<Entry, String> {
@@ -43,10 +43,10 @@ pub(super) fn entry(row: &AnnotationRecord, images: &ImageLookup) -> Result<Entr
     Ok(Entry { key: image.clone(), media, record, together: false })
 }
 
-/// Reads the candidates that answers are chosen from: a JSON list of texts.
+/// Reads the answer list for answer ranking: a JSON list of texts.
 ///
 /// # Errors
-/// A file that cannot be read, is no such list, or holds no answer.
+/// A file that cannot be read, is not such a list, or has no answer.
 pub fn answer_list(path: &Path) -> Result<Vec<String>> {
     let text = records::text(path)?;
     let bad = |line, reason: String| Error::annotations(path, line, &reason);

@@ -1,4 +1,4 @@
-//! From a file's bytes to an image.
+//! Image decoding: encoded bytes to 8-bit RGB.
 
 use std::io::Cursor;
 
@@ -8,18 +8,19 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
 use super::{Image, MAX_PIXELS, jpeg};
 use crate::{DecodeError, DecodeErrorKind};
 
-/// The longest side. JPEG has no longer one.
+/// Limit of the sides, JPEG's own.
 const MAX_SIDE: u32 = 65_535;
 
-/// More pixels than a byte of JPEG, PNG or GIF can stand for (a JPEG has a bit or more for 1024
-/// pixels, a PNG's deflate gives 1032 bytes of 8 pixels for one), so that a header of a few bytes
-/// makes nobody allocate. WebP has no such bound: one color takes the same few bytes at any size.
+/// Upper bound of the pixels that a byte of JPEG, PNG or GIF can encode (JPEG takes a bit or more
+/// for 1024 pixels; deflate in PNG expands a byte to at most 1032, of 8 pixels each), so that a
+/// header of a few bytes cannot force an allocation. WebP has no such bound: one color takes the
+/// same few bytes at any size.
 const PIXELS_A_BYTE: u64 = 1 << 14;
 
-/// What is said of a file that ends too early.
+/// Message for a truncated file.
 const CUT: &str = "it is cut off: the file ends before its last pixel";
 
-/// The format by the first bytes.
+/// Image format by magic bytes.
 pub(crate) fn sniff(data: &[u8]) -> Option<ImageFormat> {
     if data.starts_with(b"\x89PNG\r\n\x1a\n") {
         Some(ImageFormat::Png)
@@ -34,7 +35,7 @@ pub(crate) fn sniff(data: &[u8]) -> Option<ImageFormat> {
     }
 }
 
-/// Decodes a file of any format that [`sniff`] knows.
+/// Decodes a file of any format that [`sniff`] detects.
 pub(super) fn decode(data: &[u8]) -> Result<Image, DecodeError> {
     if data.is_empty() {
         return Err(DecodeError::new(DecodeErrorKind::Empty, "the file has 0 bytes"));
@@ -48,12 +49,12 @@ pub(super) fn decode(data: &[u8]) -> Result<Image, DecodeError> {
             "its first bytes are none of JPEG, PNG, WebP or GIF",
         )),
     };
-    // Decoders break lines in what they say.
+    // Decoder messages may contain line breaks.
     let one_line = |words: String| words.split_whitespace().collect::<Vec<_>>().join(" ");
     decoded.map_err(|error| error.map_message(one_line))
 }
 
-/// Whether the first block of pixels is longer than the file, which the decoder would call corrupt.
+/// True if the file ends before or within its first pixel chunk; the decoder would call that corrupt.
 fn webp_is_cut(data: &[u8]) -> bool {
     let mut rest = data.get(12..).unwrap_or_default();
     while let Some((head, after)) = rest.split_first_chunk::<8>() {
@@ -69,7 +70,7 @@ fn webp_is_cut(data: &[u8]) -> bool {
     true
 }
 
-/// PNG, WebP and GIF.
+/// Decodes PNG, WebP and GIF with the crate `image`.
 fn with_image(data: &[u8], format: ImageFormat) -> Result<Image, DecodeError> {
     let mut reader = ImageReader::with_format(Cursor::new(data), format);
     let mut limits = image::Limits::no_limits();
@@ -79,14 +80,14 @@ fn with_image(data: &[u8], format: ImageFormat) -> Result<Image, DecodeError> {
     let (width, height) = decoder.dimensions();
     let bytes = if format == ImageFormat::WebP { None } else { Some(data.len()) };
     check_size(width, height, bytes)?;
-    // A broken EXIF block is no reason to refuse the image.
+    // A broken EXIF block is not an error of the image.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let decoded = DynamicImage::from_decoder(decoder).map_err(failed)?;
     oriented(width, height, flatten(decoded), orientation)
 }
 
-/// What the decoder may allocate: of a PNG, whose color profile may inflate to any size, what its own
-/// pixels can need and some more; else what the largest image needs at four bytes a pixel.
+/// Allocation limit of the decoder: for PNG, whose color profile may inflate to any size, the need
+/// of its pixels plus a margin; otherwise four bytes a pixel of the largest image.
 fn most_bytes(data: &[u8], format: ImageFormat) -> Result<u64, DecodeError> {
     const MORE: u64 = 8 << 20;
     let side = |at: usize| data.get(at..)?.first_chunk::<4>().map(|side| u32::from_be_bytes(*side));
@@ -97,19 +98,19 @@ fn most_bytes(data: &[u8], format: ImageFormat) -> Result<u64, DecodeError> {
     Ok(8 * u64::from(width) * u64::from(height) + MORE)
 }
 
-/// A decoder's error in our words where it is about length or memory.
+/// Decoder error as a message, in our terms for truncation and memory.
 fn failed(error: image::ImageError) -> String {
     if matches!(error, image::ImageError::Limits(_)) {
         return "it asks for more memory than an image of its size takes: it is damaged"
             .to_string();
     }
-    // Each decoder wraps the end of a file in its own way; their words agree.
+    // Each decoder wraps an unexpected end of file differently; the text is the same.
     let words = error.to_string();
     if words.to_lowercase().contains("unexpected end") { CUT.to_string() } else { words }
 }
 
-/// Holds the size that a header states to the limits, before anything is allocated for it. `bytes` is
-/// the file's length where that bounds the pixels.
+/// Checks the size in a header against the limits before anything is allocated. `bytes` is the
+/// length of the file where that bounds the pixels.
 pub(super) fn check_size(width: u32, height: u32, bytes: Option<usize>) -> Result<(), DecodeError> {
     let pixels = u64::from(width) * u64::from(height);
     if pixels == 0 {
@@ -131,7 +132,7 @@ pub(super) fn check_size(width: u32, height: u32, bytes: Option<usize>) -> Resul
     Ok(())
 }
 
-/// An image of `rgb`, oriented and mirrored as the file says.
+/// Image of `rgb`, rotated and mirrored by its EXIF orientation.
 pub(super) fn oriented(
     width: u32,
     height: u32,
@@ -149,7 +150,7 @@ pub(super) fn oriented(
     Image::new(width, height, upright.into_rgb8().into_raw()).ok_or_else(no_pixels)
 }
 
-/// RGB bytes, on white where there is transparency.
+/// RGB bytes, composited on white where transparent.
 pub(crate) fn flatten(image: DynamicImage) -> Vec<u8> {
     if !image.color().has_alpha() {
         return image.into_rgb8().into_raw();

@@ -1,7 +1,7 @@
-//! JPEG, the format that most images have.
+//! JPEG decoding with a check for truncation.
 //!
-//! zune-jpeg is told to be strict, but even so it fills the rest of an image with grey when the file
-//! ends in its last rows. So the file is walked first, marker by marker, to see that it has an end.
+//! Even in strict mode, zune-jpeg fills the rest of an image with gray when the file ends in its
+//! last rows. So the markers of the file are walked first, up to the end marker.
 
 use image::metadata::Orientation;
 use zune_jpeg::JpegDecoder;
@@ -13,11 +13,11 @@ use super::Image;
 use super::decode::{check_size, oriented};
 use crate::DecodeError;
 
-/// The marker at the beginning of an image.
+/// Start of image (SOI) marker.
 const START: u8 = 0xd8;
-/// The marker at its end.
+/// End of image (EOI) marker.
 const END: u8 = 0xd9;
-/// The marker before the numbers of a scan.
+/// Start of scan (SOS) marker.
 const SCAN: u8 = 0xda;
 
 pub(super) fn decode(data: &[u8]) -> Result<Image, DecodeError> {
@@ -37,7 +37,7 @@ pub(super) fn decode(data: &[u8]) -> Result<Image, DecodeError> {
     oriented(width as u32, height as u32, rgb, orientation.unwrap_or(Orientation::NoTransforms))
 }
 
-/// That the file goes on to its end marker.
+/// Errors unless the markers reach the end marker.
 fn find_end(data: &[u8]) -> Result<(), String> {
     let mut at = 2;
     let mut scans = 0;
@@ -47,7 +47,7 @@ fn find_end(data: &[u8]) -> Result<(), String> {
                 if scans == 0 { "before its pixels begin" } else { "before its last pixel" };
             format!("it is cut off: the file ends {place} (no end marker in {} bytes)", data.len())
         };
-        // A marker is 0xff, or several, and a byte that is neither 0 nor 0xff.
+        // A marker is one or more 0xff bytes followed by a byte that is neither 0 nor 0xff.
         let rest = data.get(at..).ok_or_else(cut)?;
         at += rest.iter().position(|&byte| byte == 0xff).ok_or_else(cut)?;
         let rest = data.get(at..).unwrap_or_default();
@@ -56,7 +56,7 @@ fn find_end(data: &[u8]) -> Result<(), String> {
         at += 1;
         match marker {
             END => return Ok(()),
-            // A byte of the scan, or a marker without content.
+            // A stuffed byte of the scan, or a marker without a segment.
             0 | 0x01 | 0xd0..=0xd7 | START => {}
             _ => {
                 let length = data.get(at..at + 2).ok_or_else(cut)?;

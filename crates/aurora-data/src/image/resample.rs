@@ -1,30 +1,30 @@
-//! Bicubic scaling that gives what Pillow 13 gives, to the bit.
+//! Bicubic resampling, bit-identical to Pillow 13.
 //!
-//! The filter is a cubic of a = -1/2, widened by the ratio of the sides when shrinking. Its weights
-//! are whole multiples of 2^-22. One direction is scaled and rounded to whole numbers of 0 to 255, then
-//! the other. Which comes first shows by tens of steps at the corners of drawings; [`down_first`] is
-//! Pillow's choice, found by comparing both orders with what it gives (before version 13 it always
-//! scaled across first).
+//! The filter is a cubic with a = -1/2, widened by the ratio of the sides when downscaling. Weights
+//! are multiples of 2^-22. The image is scaled in one direction and rounded to 8 bits, then in the
+//! other. The order changes values at the edges of drawings by tens of steps; [`down_first`] is
+//! Pillow's choice, found by comparing both orders with its output (versions before 13 always
+//! scaled horizontally first).
 
 use pulp::{Arch, Simd, WithSimd};
 
 use super::Crop;
 
-/// The reach of the filter on either side, in pixels of the larger scale.
+/// Filter support on either side, in pixels of the larger scale.
 const REACH: f64 = 2.0;
-/// Bits of a weight behind the point.
+/// Fraction bits of a weight.
 const BITS: u32 = 22;
-/// One half, with which every sum begins, so that cutting its bits off rounds it.
+/// Rounding term: one half, the initial value of every sum.
 const HALF: i32 = 1 << (BITS - 1);
-/// Values of a row that are summed side by side.
+/// SIMD lanes of a row.
 const LANES: usize = 16;
-/// Rows that are scaled together.
+/// Rows scaled together.
 const ROWS: usize = 2;
-/// Values that a pixel of [`ROWS`] rows takes: the fourth of each is padding.
+/// Values of a pixel of [`ROWS`] rows; the fourth of each is padding.
 const PIXEL: usize = 4 * ROWS;
 
-/// Which pixels make each output pixel, and by how much. All have the same number of taps, so that
-/// loops over them have one length; what is too much has weight 0.
+/// Filter weights: source pixels and their weights for each output pixel. All have the same number
+/// of taps, for loops of constant length; excess taps have weight 0.
 struct Weights {
     taps: usize,
     first: Vec<usize>,
@@ -32,7 +32,7 @@ struct Weights {
 }
 
 impl Weights {
-    /// For a side of `from` pixels that becomes one of `to`.
+    /// Weights for scaling a side of `from` pixels to `to`.
     fn new(from: usize, to: usize) -> Self {
         let scale = from as f64 / to as f64;
         let stretch = scale.max(1.0);
@@ -53,7 +53,8 @@ impl Weights {
                 *value = cubic(((first + tap) as f64 - center + 0.5) * shrink);
             }
             let sum: f64 = exact.iter().sum();
-            // At the far edge there may be fewer than `taps` pixels left: begin earlier, with zeros.
+            // At the far edge fewer than `taps` pixels may remain: begin earlier, with zero
+            // weights.
             let start = first.min(from - taps);
             for (value, exact) in values[first - start..].iter_mut().zip(exact) {
                 *value = (*exact / sum * f64::from(1 << BITS)).round() as i32;
@@ -76,13 +77,13 @@ fn cubic(x: f64) -> f64 {
     }
 }
 
-/// A sum as a whole number of 0 to 255. The largest sum that weights can give is below 2^31.
+/// Fixed-point sum rounded and clamped to 8 bits. No sum of weights reaches 2^31.
 #[inline(always)]
 fn whole(sum: i32) -> u8 {
     (sum >> BITS).clamp(0, 255) as u8
 }
 
-/// Scales `crop` of an image whose rows have `width` pixels to a square.
+/// Resizes `crop` of an image whose rows have `width` pixels to a square.
 pub(super) fn square(rgb: &[u8], width: usize, crop: Crop, size: usize) -> Vec<u8> {
     let source = Rows {
         bytes: &rgb[3 * (crop.top * width + crop.left)..],
@@ -93,25 +94,25 @@ pub(super) fn square(rgb: &[u8], width: usize, crop: Crop, size: usize) -> Vec<u
     Arch::new().dispatch(Square { source, size })
 }
 
-/// Whether columns are scaled before rows: where more than twice as many pixels go in height as in
-/// width.
+/// True if columns are scaled before rows: where the height shrinks by more than twice as many
+/// pixels as the width.
 fn down_first(from: &Rows<'_>, size: usize) -> bool {
     let (width, height, size) = (from.width as i64, from.height as i64, size as i64);
     height > size && height - size > 2 * (width - size)
 }
 
-/// Rows of pixels, part of an image.
+/// Row view of an image or a part of it.
 struct Rows<'a> {
-    /// Begins with the first pixel.
+    /// Bytes from the first pixel on.
     bytes: &'a [u8],
-    /// Bytes from a row to the next.
+    /// Row stride in bytes.
     step: usize,
     width: usize,
     height: usize,
 }
 
 impl<'a> Rows<'a> {
-    /// All of an image.
+    /// View of a whole image.
     fn all(bytes: &'a [u8], width: usize, height: usize) -> Self {
         Self { bytes, step: 3 * width, width, height }
     }
@@ -122,7 +123,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// The work of [`square`], which is compiled for each instruction set.
+/// Body of [`square`], compiled for each instruction set.
 struct Square<'a> {
     source: Rows<'a>,
     size: usize,
@@ -144,14 +145,14 @@ impl WithSimd for Square<'_> {
     }
 }
 
-/// Scales rows to `size` pixels.
+/// Scales horizontally to `size` pixels.
 #[inline(always)]
 fn across(source: &Rows<'_>, size: usize) -> Vec<u8> {
     let weights = Weights::new(source.width, size);
     let mut out = vec![0; 3 * size * source.height];
     let mut pixels = vec![[0; PIXEL]; source.width];
     for (number, rows) in out.chunks_mut(3 * size * ROWS).enumerate() {
-        // The last row stands in for those after it.
+        // The last row substitutes for missing rows.
         let row = |i: usize| source.row((number * ROWS + i).min(source.height - 1));
         spread(std::array::from_fn(row), &mut pixels);
         let taps = weights.values.chunks_exact(weights.taps);
@@ -171,7 +172,7 @@ fn across(source: &Rows<'_>, size: usize) -> Vec<u8> {
     out
 }
 
-/// Bytes of rows to numbers, the pixels of all rows side by side.
+/// Widens row bytes to `i32`, the pixels of all rows interleaved.
 #[inline(always)]
 fn spread(rows: [&[u8]; ROWS], pixels: &mut [[i32; PIXEL]]) {
     for (row, bytes) in rows.into_iter().enumerate() {
@@ -183,7 +184,7 @@ fn spread(rows: [&[u8]; ROWS], pixels: &mut [[i32; PIXEL]]) {
     }
 }
 
-/// Scales columns to `size` pixels.
+/// Scales vertically to `size` pixels.
 #[inline(always)]
 fn down(source: &Rows<'_>, size: usize) -> Vec<u8> {
     let weights = Weights::new(source.height, size);
@@ -203,7 +204,7 @@ fn down(source: &Rows<'_>, size: usize) -> Vec<u8> {
     out
 }
 
-/// `N` values, from the `at`th on, of rows summed by their weights.
+/// Weighted sum of rows: `N` values from index `at` on.
 #[inline(always)]
 fn combined<const N: usize>(source: &Rows<'_>, first: usize, taps: &[i32], at: usize) -> [u8; N] {
     let mut sums = [HALF; N];

@@ -1,60 +1,60 @@
-//! What one step takes.
+//! Batches: tensors and texts of one step.
 
 use candle_core::{Device, Tensor};
 
 use crate::tokenizer::Padding;
 use crate::{Result, Tokenizer};
 
-/// What one step takes.
+/// Batch of one step.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// Number of the batch since the beginning of the run.
+    /// Step since the beginning of the run.
     pub step: u64,
-    /// The pass over the dataset it belongs to, from 0.
+    /// Epoch, from 0.
     pub epoch: u64,
-    /// Indices of the samples in the dataset.
+    /// Dataset indices of the samples.
     pub indices: Vec<usize>,
-    /// Which rows count. The others fill the batch up, at the end of an epoch or in evaluation
-    /// where a broken sample is left out: they have to be left out of every figure.
+    /// Rows that count. The others are padding, at the end of an epoch or for a broken sample in
+    /// evaluation, and must be excluded from every metric.
     pub valid: Vec<bool>,
-    /// Their concepts: equal ids are positives of each other.
+    /// Concept ids of the samples: equal ids are positives of each other.
     pub concepts: Vec<i64>,
-    /// The captions or questions that were tokenized.
+    /// Tokenized captions or questions.
     pub texts: Vec<String>,
-    /// Images, (batch, 3, size, size), or clips, (batch, frames, 3, size, size): f32, normalized.
+    /// Images (batch, 3, size, size) or clips (batch, frames, 3, size, size), f32, normalized.
     pub images: Tensor,
-    /// Of clips, (batch, frames) f32: 1 where there is a frame, 0 behind the last of a short clip.
+    /// Frame mask of clips, (batch, frames) f32: 1 at frames, 0 at the padding of a short clip.
     pub frame_mask: Option<Tensor>,
-    /// (batch, length) u32.
+    /// Token ids, (batch, length) u32.
     pub input_ids: Tensor,
-    /// (batch, length) f32, 1 where there is a token.
+    /// Attention mask, (batch, length) f32: 1 at tokens.
     pub attention_mask: Tensor,
-    /// The answers to questions, if there are any.
+    /// Answers to the questions, if any.
     pub answers: Option<BatchAnswers>,
 }
 
-/// The answers to the questions of a batch, one question's after the other's.
+/// Answers to the questions of a batch, concatenated.
 #[derive(Debug, Clone)]
 pub struct BatchAnswers {
-    /// The answers that were tokenized.
+    /// Tokenized answers.
     pub texts: Vec<String>,
-    /// (answers, length) u32, `[DEC]` first.
+    /// Token ids, (answers, length) u32, `[DEC]` first.
     pub input_ids: Tensor,
-    /// (answers, length) f32, 1 where there is a token.
+    /// Attention mask, (answers, length) f32: 1 at tokens.
     pub attention_mask: Tensor,
-    /// The row of each answer's question.
+    /// Row of each answer's question.
     pub questions: Vec<u32>,
-    /// How many answers each question has.
+    /// Number of answers of each question.
     pub counts: Vec<u32>,
-    /// How much each answer weighs; 0 where its row does not count.
+    /// Weight of each answer; 0 where its row does not count.
     pub weights: Vec<f32>,
 }
 
 impl Batch {
-    /// The same with its tensors on another device.
+    /// Batch with its tensors on `device`.
     ///
     /// # Errors
-    /// What candle reports.
+    /// Errors of candle.
     pub fn to_device(self, device: &Device) -> Result<Self> {
         let frame_mask = self.frame_mask.map(|mask| mask.to_device(device)).transpose()?;
         let answers = self.answers.map(|answers| answers.moved(device)).transpose()?;
@@ -70,7 +70,7 @@ impl Batch {
 }
 
 impl BatchAnswers {
-    /// The answers of each row with their weights, or none if there is not one.
+    /// Answers of each row with their weights; `None` if no row has one.
     pub(super) fn new<'a>(
         rows: impl IntoIterator<Item = (&'a [(String, f32)], bool)>,
         tokenizer: &Tokenizer,
@@ -92,7 +92,7 @@ impl BatchAnswers {
         }
         let (ids, attention_mask) = tokenizer.encode_batch(&texts, max_tokens, padding)?;
         let (count, length) = ids.dims2()?;
-        // What a decoder begins with, in the place of [CLS].
+        // The decoder's begin-of-text token replaces [CLS].
         let begin = Tensor::full(tokenizer.special().dec, (count, 1), ids.device())?;
         let input_ids = Tensor::cat(&[&begin, &ids.narrow(1, 1, length - 1)?], 1)?;
         Ok(Some(Self { texts, input_ids, attention_mask, questions, counts, weights }))

@@ -1,4 +1,4 @@
-//! Making one batch: its rows, and what takes the place of those that are broken.
+//! Collation of a batch: its rows, and the replacements of broken samples.
 
 use aurora_kernels::random::Stream;
 use candle_core::{Device, Tensor};
@@ -8,11 +8,11 @@ use super::options::{Mode, TextField};
 use super::{Inner, plan::RowIndex};
 use crate::{Error, Result, Sample};
 
-/// How often another sample is drawn for one that is broken. With half of all samples broken, one
-/// row in 10^19 would not find a good one.
+/// Limit of replacement draws for one broken sample. With half of all samples broken, one row in
+/// 10^19 would not find a good one.
 const REPLACEMENTS: usize = 64;
 
-/// What a row has beside its pixels.
+/// Row without its pixels.
 struct Row {
     index: usize,
     valid: bool,
@@ -22,12 +22,12 @@ struct Row {
 }
 
 impl Inner {
-    /// Frames of a clip; an image is one.
+    /// Frames of a clip; an image has one.
     pub(super) fn frames(&self) -> usize {
         self.options.video.map_or(1, |sampling| sampling.most())
     }
 
-    /// Numbers that the pixels of one row are.
+    /// Values of the pixels of one row.
     pub(super) fn row_length(&self) -> usize {
         self.frames() * self.frame_length()
     }
@@ -52,7 +52,7 @@ impl Inner {
         self.collate(step, epoch, rows, pixels)
     }
 
-    /// A row of sample `index`, or of another one where that is broken and may be left out.
+    /// Row of sample `index`, or of a replacement where that is broken and may be skipped.
     fn row(&self, epoch: u64, index: usize, mut valid: bool, out: &mut [f32]) -> Result<Row> {
         let mut others = Stream::new(self.options.seed, "replacement", epoch, index as u64);
         let mut tried = index;
@@ -74,13 +74,13 @@ impl Inner {
         })
     }
 
-    /// The row of sample `index`, its pixels written to `out`.
+    /// Row of sample `index`, its pixels written to `out`.
     fn filled(&self, epoch: u64, index: usize, out: &mut [f32]) -> Result<Row> {
         let options = &self.options;
         let training = options.mode == Mode::Train;
         let stream = |what| Stream::new(options.seed, what, epoch, index as u64);
         let sample = self.dataset.sample(index)?;
-        // Words first: they cost nothing, and without them the image is not needed.
+        // Texts first: they are cheap, and without them the image is not needed.
         let (text, answers) = match options.text_field {
             TextField::Captions => {
                 let mut stream = stream("caption");
@@ -101,12 +101,13 @@ impl Inner {
                 let length = self.frame_length();
                 let mut sink = |place: usize, image: &crate::Image| {
                     let out = out.get_mut(place * length..(place + 1) * length);
-                    // The same numbers for every frame, so that a clip is cut and turned as one.
+                    // Every frame draws the same random numbers, so that a clip is augmented
+                    // consistently.
                     self.transform.apply(image, &mut stream("augment"), out.unwrap_or_default())
                 };
                 let frames =
                     self.dataset.frames(index, sampling, &mut stream("frames"), &mut sink)?;
-                // A broken clip that was tried first may have got further.
+                // A broken clip tried before may have written more frames.
                 out.iter_mut().skip(frames * length).for_each(|value| *value = 0.0);
                 frames
             }
@@ -149,7 +150,7 @@ impl Inner {
     }
 }
 
-/// A sample's question and its answers.
+/// Question of a sample and its answers.
 fn asked(sample: &Sample, training: bool) -> Result<(String, Vec<(String, f32)>)> {
     let missing =
         |what| Error::NotAsked { shard: sample.shard.to_string(), key: sample.key.clone(), what };

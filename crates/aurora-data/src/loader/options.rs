@@ -1,4 +1,4 @@
-//! How batches are made.
+//! Loader options.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,84 +8,83 @@ use crate::tokenizer::Padding;
 use crate::video::Sampling;
 use crate::{Error, Result};
 
-/// What batches are for.
+/// Purpose of the batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// Captions and frames are drawn. Where a policy leaves a broken sample out, another one takes
-    /// its place and counts.
+    /// Training: captions and frames are drawn at random. The replacement of a skipped sample
+    /// counts.
     Train,
-    /// The first caption, and frames without chance. What takes the place of a broken sample does
-    /// not count.
+    /// Evaluation: the first caption, and deterministic frames. The replacement of a skipped sample
+    /// does not count.
     Eval,
 }
 
-/// What becomes of the samples that do not fill a batch at the end of an epoch.
+/// Handling of an incomplete last batch of an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LastBatch {
-    /// They are left out; with an order that changes, other ones in every epoch.
+    /// Dropped; a shuffled order drops other samples in every epoch.
     Drop,
-    /// They are a smaller batch. For one rank alone: several would have different numbers of
-    /// batches, and wait for each other for ever.
+    /// Kept as a smaller batch. For a single rank only: several would have different numbers of
+    /// batches and deadlock.
     Keep,
-    /// The epoch's first samples fill the batch up and do not count.
+    /// Padded with the epoch's first samples, which do not count.
     Pad,
 }
 
-/// Which words of a sample a batch has.
+/// Text field of a sample that is tokenized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TextField {
-    /// One of its captions.
+    /// One of the captions.
     Captions,
-    /// Its question; and its answers, without which there is no training.
+    /// The question, with its answers, which training requires.
     Questions,
 }
 
-/// The largest batch: one of a million small images fills any memory.
+/// Maximum batch size: a million small images fill any memory.
 const LARGEST: usize = 1 << 20;
 
-/// How batches are made.
+/// Options of a [`super::Loader`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoaderOptions {
-    /// Samples in a batch.
+    /// Samples per batch.
     pub batch_size: usize,
     /// Seed of order, augmentation, captions, keywords and frames.
     pub seed: u64,
-    /// What the batches are for.
+    /// Purpose of the batches.
     pub mode: Mode,
-    /// The order of an epoch.
+    /// Order of an epoch.
     pub shuffle: Shuffle,
-    /// What becomes of an epoch's rest.
+    /// Handling of an incomplete last batch.
     pub last_batch: LastBatch,
-    /// Which of the processes that share the work this is, from 0.
+    /// Rank of this process, from 0.
     pub rank: usize,
-    /// How many processes share the work: each makes its own part of every `world_size * batch_size`
-    /// samples.
+    /// Number of processes: each takes its share of every `world_size * batch_size` samples.
     pub world_size: usize,
-    /// Threads; with 0 the consumer makes its batches itself.
+    /// Worker threads; with 0, batches are made on the consumer's thread.
     pub num_workers: usize,
-    /// Batches that may be ready or in the making beyond one a thread.
+    /// Batches that may be ready or in progress beyond one per thread.
     pub prefetch: usize,
-    /// Bytes of pixels that may be ready or in the making, where that is fewer batches. One batch
-    /// always may.
+    /// Byte limit of pixels that are ready or in progress, where stricter. One batch is always
+    /// allowed.
     pub prefetch_bytes: u64,
-    /// Which words a batch has.
+    /// Text field of a batch.
     pub text_field: TextField,
-    /// Where batches are clips, which frames they have; an image is a clip of one frame.
+    /// Frame sampling of clips; an image is a clip of one frame. `None`: batches of images.
     pub video: Option<Sampling>,
-    /// Most tokens of a text, `[CLS]` and `[SEP]` included.
+    /// Token limit of a text, `[CLS]` and `[SEP]` included.
     pub max_tokens: usize,
-    /// What length texts are brought to.
+    /// Padding of token rows.
     pub padding: Padding,
-    /// Whether keywords follow captions.
+    /// Use of keywords in captions.
     pub keywords: Keywords,
 }
 
 impl LoaderOptions {
-    /// For training: an exact shuffle, full batches only, captions with some of the keywords, two
-    /// threads, at most 1 GiB ahead.
+    /// Training defaults: full shuffle, full batches only, captions with a random subset of the
+    /// keywords, two threads, at most 1 GiB ahead.
     pub fn training(batch_size: usize, seed: u64) -> Self {
         Self {
             batch_size,
@@ -106,7 +105,7 @@ impl LoaderOptions {
         }
     }
 
-    /// For evaluation: in order, every sample, the caption alone, two threads.
+    /// Evaluation defaults: sequential, every sample, captions without keywords, two threads.
     pub fn evaluation(batch_size: usize) -> Self {
         Self {
             mode: Mode::Eval,
@@ -117,7 +116,7 @@ impl LoaderOptions {
         }
     }
 
-    /// That a loader over `samples` samples has something to do.
+    /// Validates the options for `samples` samples.
     pub(super) fn check(&self, samples: usize) -> Result<()> {
         let refused =
             |option, value: String, allowed| Err(Error::Option { option, value, allowed });
@@ -170,7 +169,7 @@ impl LoaderOptions {
         Ok(())
     }
 
-    /// How many batches may be ready or in the making, each of `bytes`.
+    /// Limit of batches that are ready or in progress, each of `bytes`.
     pub(super) fn ahead(&self, bytes: u64) -> usize {
         let fit = usize::try_from(self.prefetch_bytes / bytes.max(1)).unwrap_or(usize::MAX);
         self.num_workers.saturating_add(self.prefetch).min(fit).max(1)

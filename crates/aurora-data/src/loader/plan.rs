@@ -1,9 +1,9 @@
-//! How the samples of epochs are cut into the batches of one rank.
+//! Partition of each epoch's order into the batches of one rank.
 
 use super::options::{LastBatch, LoaderOptions};
 
-/// The cutting of every epoch. Of the epoch's order, batch n of all ranks together has the samples
-/// from n times `world_size * batch` on, and of those each rank its own `batch`.
+/// Batch plan of an epoch. Step n of all ranks together takes the samples of the epoch's order from
+/// n times `world_size * batch` on, and each rank its own `batch` of those.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Plan {
     samples: usize,
@@ -13,7 +13,7 @@ pub(super) struct Plan {
     last_batch: LastBatch,
 }
 
-/// A row of a batch: a place in the epoch's order, and whether it counts or fills the batch up.
+/// Row of a batch: a position in the epoch's order, and whether it counts or is padding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RowIndex {
     pub(super) place: usize,
@@ -21,18 +21,18 @@ pub(super) struct RowIndex {
 }
 
 impl Plan {
-    /// The plan of options that were found to fit that many samples.
+    /// Plan of options validated for that many samples.
     pub(super) fn new(options: &LoaderOptions, samples: usize) -> Self {
         let &LoaderOptions { batch_size: batch, rank, world_size, last_batch, .. } = options;
         Self { samples, batch, rank, world_size, last_batch }
     }
 
-    /// Samples of one step of all ranks.
+    /// Samples per step over all ranks (global batch size).
     pub(super) fn together(&self) -> usize {
         self.batch * self.world_size
     }
 
-    /// Batches in one epoch, the same for every rank.
+    /// Steps per epoch, equal on every rank.
     pub(super) fn steps(&self) -> u64 {
         let steps = match self.last_batch {
             LastBatch::Drop => self.samples / self.together(),
@@ -41,13 +41,13 @@ impl Plan {
         steps as u64
     }
 
-    /// The epoch of a step, and how many samples of it were taken before.
+    /// Epoch of a step, and the samples of it taken before.
     pub(super) fn position(&self, step: u64) -> (u64, usize) {
         let steps = self.steps();
         (step / steps, (step % steps) as usize * self.together())
     }
 
-    /// The rows of a step, within its epoch.
+    /// Rows of a step, within its epoch.
     pub(super) fn rows(&self, step: u64) -> Vec<RowIndex> {
         let first = self.position(step).1 + self.rank * self.batch;
         let all = (first..first + self.batch)
@@ -73,7 +73,7 @@ mod tests {
         Plan { samples, batch, rank, world_size, last_batch }
     }
 
-    /// The places of an epoch that count, over all ranks, and how many rows there were.
+    /// Counting positions of an epoch over all ranks, and the number of rows.
     fn epoch(
         samples: usize,
         batch: usize,
@@ -115,7 +115,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Over all ranks every sample counts once, or, where the rest is dropped, the first ones
+        /// Every sample counts exactly once over all ranks; with the rest dropped, the first ones
         /// that fill batches do.
         #[test]
         fn no_sample_is_lost_or_doubled(samples in 1usize..300, batch in 1usize..20, world_size in 1usize..9) {

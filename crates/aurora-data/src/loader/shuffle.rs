@@ -1,27 +1,25 @@
-//! The order in which an epoch takes its samples.
+//! Shuffling: the order of an epoch's samples.
 
 use aurora_kernels::random::Stream;
 use serde::{Deserialize, Serialize};
 
-/// The order in which an epoch takes its samples. It is computed whole when the epoch begins, from
-/// the seed and the epoch's number.
+/// Order of an epoch's samples. It is computed as a whole at the start of the epoch, from the seed
+/// and the epoch's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Shuffle {
-    /// As they are in the dataset, the same in every epoch.
+    /// Dataset order, the same in every epoch.
     Sequential,
-    /// Each order equally likely. For images in memory, or on a disk that does not mind being
-    /// read here and there.
+    /// Uniformly random permutation. For images in memory, or on storage with fast random access.
     #[default]
     Full,
-    /// The shards in a random order, one after the other, and each sample drawn from the next so
-    /// many that were not drawn yet. Shards are read nearly from their beginning to their end; the
-    /// window should hold several of them for the samples to be well mixed.
+    /// Shuffle buffer of so many samples over the shards in random order. Shards are read nearly
+    /// sequentially; for good mixing the buffer should hold several of them.
     Buffer(usize),
 }
 
 impl Shuffle {
-    /// The order of one epoch of samples that lie in runs of these lengths, a run for each shard.
+    /// Order of one epoch; `runs` are the numbers of consecutive samples of each shard.
     pub(super) fn epoch_order(self, runs: &[usize], seed: u64, epoch: u64) -> Vec<usize> {
         let count = runs.iter().sum();
         let mut stream = Stream::new(seed, "order", epoch, 0);
@@ -37,7 +35,7 @@ impl Shuffle {
     }
 }
 
-/// All samples, the runs in a random order.
+/// All samples, the runs in random order.
 fn shard_by_shard(runs: &[usize], stream: &mut Stream) -> Vec<usize> {
     let starts = runs.iter().scan(0, |next, &length| {
         let start = *next;
@@ -49,7 +47,7 @@ fn shard_by_shard(runs: &[usize], stream: &mut Stream) -> Vec<usize> {
     runs.into_iter().flatten().collect()
 }
 
-/// Draws from a window over `samples` until nothing is left.
+/// Draws from a shuffle buffer over `samples` until it is empty.
 fn drawn(samples: Vec<usize>, buffer: usize, stream: &mut Stream) -> Vec<usize> {
     let mut out = Vec::with_capacity(samples.len());
     let mut rest = samples.into_iter();
@@ -90,7 +88,7 @@ mod tests {
         assert_eq!(orders, all.map(Vec::from).into());
     }
 
-    /// Over one shard with a window that holds it, every order is about as frequent.
+    /// With one shard and a buffer that holds it, all orders are about equally frequent.
     #[test]
     fn a_window_over_everything_is_fair() {
         let mut counts = std::collections::BTreeMap::new();
@@ -105,8 +103,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Every order has every sample once, is a function of seed and epoch, and differs between
-        /// epochs unless it is sequential.
+        /// Every order is a permutation, a function of seed and epoch, and differs between epochs
+        /// unless it is sequential.
         #[test]
         fn an_order_is_a_permutation(
             runs in proptest::collection::vec(0usize..40, 0..12), buffer in 1usize..60,
@@ -126,8 +124,8 @@ mod tests {
             }
         }
 
-        /// A window of n has touched no more than the first k + n samples of the shards' order when
-        /// k have been drawn, and no more shards at a time than n samples can lie in.
+        /// After k draws, a buffer of n has touched at most the first k + n samples of the shards'
+        /// order, and no more shards at a time than n samples can span.
         #[test]
         fn a_window_reads_near_its_place(
             runs in proptest::collection::vec(1usize..40, 1..12), buffer in 1usize..60, seed: u64,
@@ -141,7 +139,7 @@ mod tests {
             for (at, sample) in Shuffle::Buffer(buffer).epoch_order(&runs, seed, 3).into_iter().enumerate() {
                 prop_assert!(place[sample] < at + buffer, "{} is drawn at {at}", place[sample]);
             }
-            // The shards' order has each run in one piece.
+            // Each run is contiguous in the shards' order.
             let mut starts = vec![0];
             starts.extend(runs.iter().scan(0, |end, run| { *end += run; Some(*end) }));
             for pair in starts.windows(2) {

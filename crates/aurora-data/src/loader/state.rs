@@ -1,4 +1,4 @@
-//! Where a run is in its data, to go on from there.
+//! Loader state: position of a run in its data, for resuming.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -10,44 +10,44 @@ use crate::caption::Keywords;
 use crate::digest::hexadecimal;
 use crate::{Dataset, Error, Result};
 
-/// Where a run is in its data: the very next sample, and what that depends on.
+/// Position of a run in its data: the next sample, and everything it depends on.
 ///
-/// It is the same on every rank. A loader takes it up only where it would go on with the same
-/// samples: over the same dataset, with the same seed, order, batch size and number of ranks, and
-/// where the order is drawn from a window over shards, with as many samples in each shard. How many
-/// threads there are, what texts are padded to and where files lie may change. (A change of the
-/// batch size would cut an epoch elsewhere; begin a new run for it.) The transform is not part of
-/// it: whoever changes that goes on with the same samples and other pixels.
+/// The state is equal on every rank. A loader accepts it only if it would continue with the same
+/// samples: the same dataset, seed, order, batch size and number of ranks, and with a shuffle
+/// buffer over shards the same number of samples in each shard. The number of threads, the padding
+/// of texts and the location of files may change. (A change of the batch size would partition the
+/// epoch differently; begin a new run for it.) The transform is not part of the state: with another
+/// one, the run resumes with the same samples and other pixels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoaderState {
-    /// Seed of everything that is drawn.
+    /// Seed of all random draws.
     pub seed: u64,
-    /// What the batches are for.
+    /// Purpose of the batches.
     pub mode: Mode,
-    /// The order of an epoch.
+    /// Order of an epoch.
     pub shuffle: Shuffle,
-    /// What becomes of an epoch's rest.
+    /// Handling of an incomplete last batch.
     pub last_batch: LastBatch,
-    /// Which words a batch has.
+    /// Text field of a batch.
     pub text_field: TextField,
-    /// Which frames clips have, in words.
+    /// Frame sampling of clips, as text.
     pub video: Option<String>,
-    /// Whether keywords follow captions.
+    /// Use of keywords in captions.
     pub keywords: Keywords,
-    /// Samples in a batch.
+    /// Samples per batch.
     pub batch_size: usize,
-    /// How many processes share the work.
+    /// Number of processes.
     pub world_size: usize,
     /// Samples of the dataset.
     pub samples: usize,
-    /// SHA-256 of their names, words and concepts.
+    /// SHA-256 of their names, texts and concepts.
     pub contents: String,
-    /// SHA-256 of how many samples each shard has, where the order depends on it.
+    /// SHA-256 of the number of samples in each shard, where the order depends on it.
     pub shards: Option<String>,
-    /// The pass over the dataset, from 0.
+    /// Epoch, from 0.
     pub epoch: u64,
-    /// Samples that all ranks together have taken of it.
+    /// Samples of the epoch taken by all ranks together.
     pub position: usize,
 }
 
@@ -77,10 +77,9 @@ impl LoaderState {
         }
     }
 
-    /// The number of the next batch, if `here`, the state of a loader at its beginning, is of the
-    /// same run.
+    /// Next step, if `here`, the state of a loader at its beginning, is of the same run.
     pub(super) fn step(&self, here: &Self, plan: &Plan) -> Result<u64> {
-        // The order is that of what one would look at first.
+        // In the order in which a user would look for the difference.
         differs("samples in the dataset", &self.samples, &here.samples)?;
         differs("contents of the dataset", &self.contents, &here.contents)?;
         differs("seed", &self.seed, &here.seed)?;
@@ -111,7 +110,7 @@ fn differs<T: PartialEq + std::fmt::Debug>(what: &'static str, saved: &T, now: &
     Err(Error::State { what, saved: format!("{saved:?}"), now: format!("{now:?}") })
 }
 
-/// What tells a dataset from another.
+/// Fingerprints of a dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Contents {
     samples: usize,
@@ -120,12 +119,12 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    /// Keys, captions, keywords, concepts, questions and answers in order; not the images, which
-    /// would have to be read, and not the shards' names, which may move. How many samples follow
-    /// each other in one shard, `runs`, is apart from that, since not every order depends on it.
+    /// Hashes keys, captions, keywords, concepts, questions and answers in order; not the images,
+    /// which would have to be read, and not the shards' names, which may change. The run lengths
+    /// `runs` are hashed separately, since not every order depends on them.
     pub(super) fn of(dataset: &Dataset, runs: &[usize]) -> Self {
         let mut hash = Sha256::new();
-        // Lengths first, so that no two datasets run into the same bytes.
+        // Length-prefixed, so that no two datasets hash the same bytes.
         let mut text = |text: &str| {
             hash.update((text.len() as u64).to_le_bytes());
             hash.update(text);

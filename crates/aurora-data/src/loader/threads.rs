@@ -1,9 +1,9 @@
-//! The threads behind a loader.
+//! Worker threads of a loader.
 //!
 //! A worker takes a permit, then the next step's number, makes the batch and sends it. There are
-//! `num_workers + prefetch` permits, or as many as batches fit in the memory allowed, and the consumer
-//! gives one back for each batch it hands out, so no more batches than that exist at a time; since
-//! numbers are taken in order, the step the consumer waits for always has a permit.
+//! `num_workers + prefetch` permits, or as many as batches fit in the memory limit, and the
+//! consumer returns one for each batch it yields, so no more batches than that exist at a time.
+//! Since numbers are taken in order, the step that the consumer waits for always has a permit.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,21 +16,21 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use super::{Batch, Loader, LoaderState};
 use crate::{Error, Result};
 
-/// Batches in the order of their steps.
+/// Iterator over batches in the order of their steps.
 pub struct Batches {
     loader: Loader,
     next: u64,
     end: u64,
-    /// Whether the next batch could not be made: it was the last to be tried.
+    /// True after a batch that could not be made: the iterator has ended.
     failed: bool,
-    /// None when the consumer makes its batches itself.
+    /// Worker pool; `None` when batches are made on the consumer's thread.
     pool: Option<Pool>,
 }
 
 struct Pool {
     permits: Sender<()>,
     results: Receiver<(u64, Result<Batch>)>,
-    /// Batches that came before their turn.
+    /// Batches that arrived out of order.
     early: BTreeMap<u64, Result<Batch>>,
     workers: Vec<JoinHandle<()>>,
 }
@@ -45,12 +45,12 @@ impl Batches {
         Ok(Self { loader, next: first, end, failed: false, pool })
     }
 
-    /// The step of the batch that comes next, or of the one that could not be made.
+    /// Step of the next batch, or of the one that could not be made.
     pub fn next_step(&self) -> u64 {
         self.next
     }
 
-    /// Where the run is: at the batch that comes next, or at the one that could not be made.
+    /// State at the next batch, or at the one that could not be made.
     pub fn state(&self) -> LoaderState {
         self.loader.state(self.next)
     }
@@ -96,7 +96,7 @@ impl Iterator for Batches {
 impl Drop for Batches {
     fn drop(&mut self) {
         if let Some(Pool { permits, results, workers, .. }) = self.pool.take() {
-            // Without permits and listeners every worker ends after the batch it is at.
+            // With the channels closed, every worker ends after its current batch.
             drop((permits, results));
             for worker in workers {
                 worker.join().ok();
@@ -141,7 +141,7 @@ fn work(
         if step >= end {
             return;
         }
-        // A panic must reach the consumer, or it would wait for this step for ever.
+        // A panic must reach the consumer, or it would wait for this step forever.
         let result = catch_unwind(AssertUnwindSafe(|| loader.batch(step))).unwrap_or_else(|_| {
             let reason = "it panicked; its message is on standard error".to_string();
             Err(Error::Worker { step, reason })

@@ -1,4 +1,4 @@
-//! Which column is what.
+//! Column selection: images and texts by name and type.
 
 use ::parquet::basic::{ConvertedType, Type};
 use ::parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
@@ -6,39 +6,39 @@ use ::parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
 use crate::folder::Captions;
 use crate::formats::{NAMES, names};
 
-/// The columns of a file that are read.
+/// Selected columns of a file.
 #[derive(Debug)]
 pub(super) struct Columns {
-    /// The leaf of the images' bytes.
+    /// Leaf of the image bytes.
     pub image: usize,
-    /// The leaf of the names that the images had.
+    /// Leaf of the images' original paths.
     pub path: Option<usize>,
-    /// What is said of each row.
+    /// Text columns.
     pub words: Vec<TextColumn>,
 }
 
-/// A column of words.
+/// Text column.
 #[derive(Debug)]
 pub(super) struct TextColumn {
-    /// The field of a row that it is.
+    /// Canonical name of the field.
     pub field: &'static str,
-    /// Its leaf.
+    /// Index of the leaf.
     pub leaf: usize,
-    /// Whether its cells are texts or whole numbers.
+    /// Physical type of integer cells; `None` for texts.
     pub numbers: Option<Type>,
 }
 
 /// Fields whose cells may be lists.
 const LISTS: &[&str] = &["caption", "answer", "keywords"];
 
-/// Fields whose cells may be numbers.
+/// Fields whose cells may be integers.
 const NUMBERS: &[&str] = &["question_id", "image_id"];
 
-/// Fields that have another meaning where images are embedded, or none.
+/// Fields that have another meaning with embedded images, or none.
 const LEFT_OUT: &[&str] = &["image", "clip_name", "video_id", "dataset"];
 
 impl Columns {
-    /// Finds them by type and name.
+    /// Selects the columns by type and name.
     pub fn choose(schema: &SchemaDescriptor, captions: Captions) -> Result<Self, String> {
         let (image, path) = image_column(schema)?;
         let own = schema.column(image);
@@ -65,8 +65,8 @@ impl Columns {
     }
 }
 
-/// The images' bytes and, if it is there, the path beside them: the one column of `{bytes, path}`,
-/// among several the one of an image's name; or plain bytes under such a name.
+/// Leaves of the image bytes and, if present, of their paths: the only column of `{bytes, path}`,
+/// among several the one with an image name; or plain bytes under such a name.
 fn image_column(schema: &SchemaDescriptor) -> Result<(usize, Option<usize>), String> {
     let leaf = |parts: &[&str]| {
         schema.columns().iter().position(|leaf| {
@@ -85,7 +85,7 @@ fn image_column(schema: &SchemaDescriptor) -> Result<(usize, Option<usize>), Str
         [one] => *one,
         [] => {
             let plain = usual.iter().find_map(|name| leaf(&[name]));
-            // A text of that name is the path of an image.
+            // A text column of that name is the path of an image.
             let plain =
                 plain.filter(|&at| schema.column(at).converted_type() != ConvertedType::UTF8);
             return plain.map(|at| (at, None)).ok_or_else(|| {
@@ -112,7 +112,7 @@ fn image_column(schema: &SchemaDescriptor) -> Result<(usize, Option<usize>), Str
     Ok((bytes, leaf(&[name, "path"])))
 }
 
-/// A column as one of words, if its name and type are right.
+/// Text column of a leaf, if its name and type match.
 fn word(
     field: &'static str,
     name: &str,
@@ -125,7 +125,7 @@ fn word(
     }
     let (bytes, kind) = (column.physical_type() == Type::BYTE_ARRAY, column.physical_type());
     let whole = matches!(kind, Type::INT32 | Type::INT64);
-    // `answers` may be a list of what each annotator said, and how sure.
+    // `answers` may be a list of structs, of each annotator's answer and confidence.
     let answers = field == "answer" && parts.len() == 4 && parts.last()? == "answer";
     let fits = match (column.max_rep_level(), parts.len()) {
         (0, 1) => bytes || (whole && NUMBERS.contains(&field)),
@@ -135,7 +135,7 @@ fn word(
     fits.then_some(TextColumn { field, leaf, numbers: (!bytes).then_some(kind) })
 }
 
-/// The names of all columns.
+/// Names of all columns.
 fn listed(schema: &SchemaDescriptor) -> String {
     let names: Vec<&str> = schema.root_schema().get_fields().iter().map(|f| f.name()).collect();
     names.join(", ")

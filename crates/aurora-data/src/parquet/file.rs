@@ -1,4 +1,4 @@
-//! A Parquet file: its footer, looked over before the library reads it, and its columns.
+//! Parquet file: its footer, validated before the library parses it, and its columns.
 
 use std::io::{self, BufReader, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,18 +20,18 @@ use super::thrift::{I32, LIST, Reader, STRUCT, Stop};
 use crate::byte_source::SharedFile;
 use crate::{Error, Result};
 
-/// What a file begins and ends with.
+/// Magic bytes at both ends of a file.
 const MAGIC: &[u8] = b"PAR1";
 
-/// Columns inside of each other.
+/// Nesting limit of columns.
 const MAX_DEPTH: usize = 64;
 
-/// A file whose footer was read.
+/// File with a parsed footer.
 #[derive(Debug)]
 pub(super) struct ParquetFile {
     source: Arc<SharedReader>,
     metadata: ParquetMetaData,
-    /// The number of the first row of each row group, and of the row behind the last.
+    /// First row number of each row group, and the number of rows as the last element.
     starts: Vec<u64>,
 }
 
@@ -39,7 +39,7 @@ impl ParquetFile {
     /// Reads the footer of a file.
     ///
     /// # Errors
-    /// A file that is missing, cut, none of Parquet's, or whose footer cannot be true.
+    /// A file that is missing, truncated, not Parquet, or with an inconsistent footer.
     pub fn open(path: &Path) -> Result<Self> {
         let shared = SharedFile::new(path)?;
         let bad = |reason: String| Error::annotations(path, None, &reason);
@@ -72,12 +72,12 @@ impl ParquetFile {
         self.source.0.path()
     }
 
-    /// Its length in bytes.
+    /// Length in bytes.
     pub fn len(&self) -> u64 {
         self.source.0.len()
     }
 
-    /// `len` bytes from `offset` on.
+    /// Reads `len` bytes at `offset`.
     ///
     /// # Errors
     /// As [`SharedFile::read_at`].
@@ -89,29 +89,29 @@ impl ParquetFile {
         &self.metadata
     }
 
-    /// The row groups, each with the number of its first row.
+    /// Row groups, each with the number of its first row.
     pub fn groups(&self) -> impl Iterator<Item = (u64, &RowGroupMetaData)> {
         self.starts.iter().copied().zip(self.metadata.row_groups())
     }
 
-    /// The row group that a row is in, and its place there.
+    /// Row group of a row, and the row's index in it.
     pub fn place(&self, row: u64) -> Option<(usize, u64)> {
         let group = self.starts.partition_point(|&start| start <= row).checked_sub(1)?;
         let inside = self.starts.get(group + 1).is_some_and(|&next| row < next);
         inside.then(|| Some((group, row - self.starts.get(group)?)))?
     }
 
-    /// A leaf of the schema.
+    /// Descriptor of a leaf of the schema.
     pub fn leaf(&self, leaf: usize) -> ColumnDescPtr {
         self.metadata.file_metadata().schema_descr().column(leaf)
     }
 
-    /// What is wrong with a column, and where.
+    /// Message for a broken column, with its place.
     pub fn fault(&self, group: usize, leaf: usize, reason: &str) -> String {
         format!("row group {}, column {}: {reason}", group + 1, self.leaf(leaf).path().string())
     }
 
-    /// Where the pages of a column lie, checked.
+    /// Validated locations of a column's pages.
     pub fn pages(&self, group: usize, leaf: usize) -> Result<Pages, String> {
         let column = self.metadata.row_groups().get(group).and_then(|g| g.columns().get(leaf));
         let found = column.ok_or("it is not there; the file is damaged".to_string());
@@ -120,9 +120,9 @@ impl ParquetFile {
             .map_err(|reason| self.fault(group, leaf, &reason))
     }
 
-    /// A reader of a column's values. Its pages are to be checked before (see [`Self::pages`]), and
-    /// it runs inside of [`contained`]. With `locations`, it reads those pages alone, of which the
-    /// first has to be the column's first, since a dictionary lies before it.
+    /// Reader of a column's values. Validate its pages first (see [`Self::pages`]), and run the
+    /// reader inside of [`contained`]. With `locations`, it reads those pages alone; the first of
+    /// them has to be the column's first, since a dictionary precedes it.
     pub fn column<T: DataType>(
         &self,
         (group, leaf): (usize, usize),
@@ -136,10 +136,10 @@ impl ParquetFile {
     }
 }
 
-/// Runs the library over bytes from outside. What it has not been taught to refuse ends in a panic
-/// there (an offset that is negative, a slice of levels past the end of a page): our checks go
-/// before it, and what they miss is to be an error here like any other. Nothing that the call may
-/// have left half done is looked at afterwards.
+/// Runs the library on untrusted bytes and turns a panic into an error. The library panics on input
+/// that it does not reject (a negative offset, a slice of levels past the end of a page). Our
+/// validation comes first; this catches the rest. State that the call leaves half done is not used
+/// afterwards.
 pub(super) fn contained<T>(call: impl FnOnce() -> Parsed<T>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(done) => done.map_err(|e| match e {
@@ -150,7 +150,7 @@ pub(super) fn contained<T>(call: impl FnOnce() -> Parsed<T>) -> Result<T, String
     }
 }
 
-/// The bytes of a file's footer. The outer error is the system's.
+/// Bytes of a file's footer. The outer error is an I/O error.
 fn footer(file: &SharedFile) -> Result<Result<Vec<u8>, String>> {
     let head = file.read_at(0, file.len().min(64))?;
     if head.starts_with(b"version https://git-lfs") {
@@ -180,8 +180,8 @@ fn footer(file: &SharedFile) -> Result<Result<Vec<u8>, String>> {
     file.read_at(file.len() - 8 - len, len).map(Ok)
 }
 
-/// That the tree of columns is one: the library makes room for as many children as a column says it
-/// has, and goes down into them as deep as they go.
+/// Validates the column tree: the library allocates as many children as a column claims, and
+/// recurses as deep as they nest.
 fn look_over(footer: &[u8]) -> Result<(), ()> {
     let mut fine = true;
     let walked = Reader::new(footer).fields(&mut |reader, id, kind| {
@@ -192,7 +192,7 @@ fn look_over(footer: &[u8]) -> Result<(), ()> {
         if element != STRUCT {
             return Err(Stop::Bad);
         }
-        // How many children of each column above are still to come.
+        // Remaining children of each ancestor column.
         let mut open: Vec<u64> = Vec::new();
         for index in 0..count {
             let mut children = 0;
@@ -223,8 +223,7 @@ fn look_over(footer: &[u8]) -> Result<(), ()> {
     if fine && walked.is_ok() { Ok(()) } else { Err(()) }
 }
 
-/// The file as the library reads it: by position, so that threads do not disturb each other, and
-/// never past its end.
+/// Positional reader for the library: threads do not interfere, and no read passes the end.
 #[derive(Debug)]
 struct SharedReader(Arc<SharedFile>);
 
@@ -238,7 +237,7 @@ impl ChunkReader for SharedReader {
     type T = BufReader<At>;
 
     fn get_read(&self, start: u64) -> Parsed<Self::T> {
-        // Headers alone are read so, a few bytes at a time; a page is asked for as a whole.
+        // Only headers are read this way, a few bytes at a time; a page is requested as a whole.
         Ok(BufReader::with_capacity(1 << 10, At { file: Arc::clone(&self.0), at: start }))
     }
 
@@ -248,7 +247,7 @@ impl ChunkReader for SharedReader {
     }
 }
 
-/// Reads on from a place in a file.
+/// Sequential reader from an offset of the file.
 #[derive(Debug)]
 struct At {
     file: Arc<SharedFile>,
@@ -271,7 +270,7 @@ impl Read for At {
 mod tests {
     use super::*;
 
-    /// A footer with columns of so many children each.
+    /// Footer with columns of so many children each.
     fn footer(children: &[u32]) -> Vec<u8> {
         let varint = |mut value: u64| {
             let mut out = Vec::new();
@@ -282,7 +281,7 @@ mod tests {
             out.push(value as u8);
             out
         };
-        // Field 2, a list of structs, in each of which field 5 is a number.
+        // Field 2 is a list of structs; in each, field 5 is a number.
         let mut out = vec![0x29, 0xfc];
         out.extend(varint(children.len() as u64));
         for &count in children {
@@ -300,7 +299,7 @@ mod tests {
         assert_eq!(look_over(&footer(&[2, 0])), Err(()), "more children than columns");
         assert_eq!(look_over(&footer(&[1, u32::MAX >> 1, 0])), Err(()));
         assert_eq!(look_over(&footer(&[1; 60])[..100]), Err(()), "cut");
-        // A chain that is too deep to be gone down.
+        // A chain that is nested too deep.
         let deep = |depth: usize| [vec![1; depth], vec![0]].concat();
         assert_eq!(look_over(&footer(&deep(MAX_DEPTH - 1))), Ok(()));
         assert_eq!(look_over(&footer(&deep(100_000))), Err(()));

@@ -1,11 +1,10 @@
-//! The images of a file: a row's bytes, when they are asked for.
+//! Image column of a file: the bytes of a row, on demand.
 //!
-//! In a page that is not compressed, as the datasets library writes images, every image stands
-//! as it is: where, is found out when the page is first read, and from then on an image is read
-//! by its place. In other pages an image cannot be read by itself: what was compressed together is
-//! unpacked together. Pages that were unpacked lately are kept, so that who reads rows in their
-//! order unpacks each page once. Writers differ in how much they put into a page: a megabyte, or
-//! a whole row group.
+//! In an uncompressed page, as the datasets library writes images, every image is a byte range of
+//! the file. The ranges are found when the page is first read, and from then on an image is read by
+//! its range. In other pages an image cannot be read by itself: the page is decompressed as a
+//! whole. Recently decompressed pages are cached (LRU), so that sequential reads decompress each
+//! page once. Writers differ in the size of a page: a megabyte, or a whole row group.
 
 use std::collections::HashMap;
 use std::io;
@@ -21,20 +20,20 @@ use super::pages::{Page, Pages};
 use crate::byte_source::Archive;
 use crate::{Error, Result};
 
-/// Bytes of unpacked pages that are kept, over all files. The page at hand is kept even if it is
-/// larger.
+/// Byte limit of the cache of decompressed pages, over all files. The current page is kept even if
+/// it is larger.
 const KEPT: u64 = 512 << 20;
 
-/// The column of images of a file.
+/// Image column of a file.
 #[derive(Debug)]
 pub(super) struct ImageColumn {
     file: Arc<ParquetFile>,
     leaf: usize,
-    /// Where the pages of each row group lie; looked up when the first of them is read.
+    /// Pages of each row group, located when the first of them is read.
     groups: Vec<OnceLock<Result<RowGroupPages, String>>>,
-    /// What the pages of this file are kept under.
+    /// Cache id of this file.
     number: u64,
-    /// Held while a page is unpacked, so that threads that want the same one wait for it.
+    /// Held while a page is decompressed, so that threads that need the same page wait for it.
     turn: Mutex<()>,
 }
 
@@ -76,7 +75,7 @@ impl ImageColumn {
         })
     }
 
-    /// A page as it is known, or read now.
+    /// Cached page, or the page read now.
     fn page<'a>(
         &self,
         number: usize,
@@ -120,7 +119,8 @@ impl ImageColumn {
             compressed_page_size: page.len as i32,
             first_row_index: page.first as i64,
         };
-        // Of the pages before it the first alone, to be skipped: the dictionary lies before that.
+        // Of the preceding pages only the first is listed, to be skipped: the dictionary precedes
+        // it.
         let first = pages.pages.first().filter(|first| first.offset != page.offset);
         let locations = first.into_iter().chain([page]).map(location).collect();
         let (skipped, rows) = (page.first as usize, page.values as usize);
@@ -145,23 +145,24 @@ impl ImageColumn {
     }
 }
 
-/// What is known of a row group.
+/// Pages of a row group.
 #[derive(Debug)]
 struct RowGroupPages {
     pages: Pages,
-    /// Of each page that was read once, where its images lie, if they can be read by their place.
+    /// Byte ranges of the images in each page read so far; `None` inside if the page has no such
+    /// ranges.
     places: Vec<OnceLock<Option<Places>>>,
 }
 
-/// A page that was read.
+/// Page that was read.
 enum Known<'a> {
-    /// Its images lie in the file as they are.
+    /// Images that are byte ranges of the file.
     Lying(&'a Places),
-    /// They had to be unpacked.
+    /// Decompressed images.
     Unpacked(Values),
 }
 
-/// Offset and length of each image; none where there is no image.
+/// Offset and length of each image; `None` where there is no image.
 type Places = Vec<Option<(u64, u64)>>;
 
 impl RowGroupPages {
@@ -172,9 +173,9 @@ impl RowGroupPages {
     }
 }
 
-/// Where the values of a plain page lie: one after the other up to its end, each behind the four
-/// bytes of its length. None where the page is another, or the bytes before the first are no length:
-/// then it has something behind the last.
+/// Byte ranges of the values of a plain page: consecutive up to its end, each after a length of
+/// four bytes. `None` for other pages, or if the bytes before the first value are not its length:
+/// then other data follow the last value.
 fn places_of(file: &ParquetFile, page: &Page, values: &[Option<ByteArray>]) -> Option<Places> {
     if !page.plain {
         return None;
@@ -203,7 +204,7 @@ fn places_of(file: &ParquetFile, page: &Page, values: &[Option<ByteArray>]) -> O
     Some(places)
 }
 
-/// Bytes of a length before a value.
+/// Bytes of the length before a value.
 const LENGTH: u64 = 4;
 
 impl Archive for ImageColumn {
@@ -230,13 +231,13 @@ type Key = (u64, usize, usize);
 
 type Values = Arc<Vec<Option<ByteArray>>>;
 
-/// The pages that were unpacked lately.
+/// LRU cache of decompressed pages.
 #[derive(Default)]
 struct Kept {
     pages: HashMap<Key, (Values, u64, u64)>,
-    /// Their bytes in all.
+    /// Total size in bytes.
     bytes: u64,
-    /// Counts what is asked for: which page was wanted last.
+    /// Access counter for the least recently used page.
     clock: u64,
 }
 
@@ -253,7 +254,7 @@ impl Kept {
         Some(Arc::clone(values))
     }
 
-    /// Keeps a page, and lets go of those that were not wanted for longest until there is room.
+    /// Inserts a page and evicts the least recently used ones until there is room.
     fn put(&mut self, key: Key, values: Values, bytes: u64) {
         while self.bytes + bytes > KEPT {
             let oldest = self.pages.iter().min_by_key(|(_, (_, _, used))| *used);
@@ -294,7 +295,7 @@ mod tests {
         kept.put((1, 0, 0), page(), KEPT / 4);
         assert!(kept.get((0, 0, 1)).is_none() && kept.get((0, 0, 0)).is_some());
         assert_eq!(kept.bytes, KEPT);
-        // What is larger than all of the room is kept alone.
+        // A page larger than the whole cache is kept alone.
         kept.put((2, 0, 0), page(), 3 * KEPT);
         assert_eq!((kept.pages.len(), kept.bytes), (1, 3 * KEPT));
         kept.forget(2);

@@ -7,14 +7,13 @@
 //!   data/validation-00000-of-00001.parquet
 //! ```
 //!
-//! Images are in a column of `{bytes, path}`, the only one or the one named `image`, or in a
-//! column of bytes named `image`. Words are in columns named as in a table (see
-//! [`crate::formats`]), `caption`, `captions` or `text` for what it shows, as a text or a list of
-//! texts. The split is a column, or stands in the file's name, or in that of the folder it lies in.
-//! Every row is a sample.
+//! Images are in a column of `{bytes, path}`, the only one or the one named `image`, or in a column
+//! of bytes named `image`. Texts are in columns named as in a table (see [`crate::formats`]),
+//! `caption`, `captions` or `text` for captions, as a text or a list of texts. The split is a
+//! column, part of the file name, or the name of the folder. Every row is a sample.
 //!
-//! When a file is opened, its footer and its words are read. An image is read when it is asked
-//! for, with the page that it was compressed in.
+//! Opening a file reads its footer and texts. An image is read on demand, with the page that it was
+//! compressed in.
 
 #[cfg(feature = "parquet")]
 mod columns;
@@ -38,7 +37,7 @@ use crate::{Result, Split, folder};
 #[cfg(feature = "parquet")]
 pub(crate) use rows::read;
 
-/// Without the feature, says what would read the file.
+/// Error without the feature: names the build that reads the file.
 #[cfg(not(feature = "parquet"))]
 pub(crate) fn read(
     path: &Path,
@@ -55,13 +54,13 @@ pub(crate) fn read(
     })
 }
 
-/// Whether a file is named as one of Parquet's.
+/// True if a file has the extension of Parquet.
 pub(crate) fn is_named(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"))
 }
 
-/// The files of a dataset in a folder, by name, with the split that each is of: those in it, in
-/// `data` and in folders named after a split.
+/// Parquet files of a dataset folder, by name, with the split of each: those in it, in `data` and
+/// in folders named after a split.
 ///
 /// # Errors
 /// A folder that cannot be read.
@@ -82,7 +81,7 @@ pub(crate) fn files(root: &Path) -> Result<Vec<(PathBuf, Option<Split>)>> {
     Ok(found)
 }
 
-/// The split that stands in a file's name: `train-00000-of-00002.parquet`, `my_set_val.parquet`.
+/// Split in a file name: `train-00000-of-00002.parquet`, `my_set_val.parquet`.
 pub(crate) fn split_of(path: &Path) -> Option<Split> {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
     stem.split(|c: char| !c.is_alphanumeric()).find_map(|part| part.parse().ok())

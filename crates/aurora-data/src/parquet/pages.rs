@@ -1,4 +1,4 @@
-//! Where the pages of a column lie, and that what their headers say can be true.
+//! Page locations of a column, with validated headers.
 
 use ::parquet::basic::Compression;
 use ::parquet::file::metadata::ColumnChunkMetaData;
@@ -6,45 +6,45 @@ use ::parquet::file::metadata::ColumnChunkMetaData;
 use super::thrift::{I32, Reader, STRUCT, Stop};
 use crate::byte_source::SharedFile;
 
-/// Most bytes of a page when it is unpacked.
+/// Byte limit of a decompressed page.
 const MAX_PAGE_BYTES: u64 = 1 << 30;
 
-/// Most bytes that a byte of Snappy stands for: its longest copies are 64 bytes for three.
+/// Expansion limit of Snappy: its longest copies are 64 bytes for three.
 const SNAPPY: u64 = 22;
 
 /// Bytes read for a header at first, and at most.
 const HEADER: u64 = 1 << 12;
 const MAX_HEADER_BYTES: u64 = 1 << 24;
 
-/// A page of values.
+/// Data page.
 #[derive(Debug, Clone)]
 pub(super) struct Page {
-    /// Where its header begins.
+    /// Offset of its header.
     pub offset: u64,
-    /// Its length with the header.
+    /// Length with the header.
     pub len: u64,
-    /// The place in the row group of its first value, and how many there are. In a column without
+    /// Index in the row group of its first value, and the number of values. In a column without
     /// lists, a value is a row.
     pub first: u64,
     pub values: u64,
-    /// Its length when it is unpacked.
+    /// Decompressed length.
     pub unpacked: u64,
-    /// Whether the values stand in it as they are, each with its length before it, to its end.
+    /// True if the page ends with its uncompressed values, each after its length.
     pub plain: bool,
-    /// Whether a value may begin with what stands in the one before it.
+    /// True for delta encodings, in which a value may share a prefix with the previous one.
     pub prefixed: bool,
 }
 
-/// The pages of a column in a row group.
+/// Pages of a column in a row group.
 #[derive(Debug, Clone)]
 pub(super) struct Pages {
-    /// Those of values, in order; there is at least one.
+    /// Data pages in order; at least one.
     pub pages: Vec<Page>,
-    /// The length of the dictionary when it is unpacked, or 0.
+    /// Decompressed length of the dictionary, or 0.
     pub dictionary: u64,
 }
 
-/// What a page's header says.
+/// Page header.
 #[derive(Debug, Default)]
 struct Header {
     kind: i64,
@@ -52,7 +52,7 @@ struct Header {
     packed: i64,
     values: Option<i64>,
     encoding: i64,
-    /// The bytes of both kinds of levels.
+    /// Bytes of the repetition and definition levels.
     levels: [i64; 2],
 }
 
@@ -63,8 +63,8 @@ const DATA: i64 = 0;
 const DICTIONARY: i64 = 2;
 const DATA_2: i64 = 3;
 
-/// Reads the headers of all pages. After that, the library can be asked for any of them without its
-/// believing a length that nothing bears out.
+/// Reads and validates the headers of all pages. After that, the library can be asked for any page
+/// without trusting an unproven length.
 pub(super) fn pages(file: &SharedFile, column: &ColumnChunkMetaData) -> Result<Pages, String> {
     let (mut at, end) = range(file, column)?;
     let mut out = Pages { pages: Vec::new(), dictionary: 0 };
@@ -115,14 +115,14 @@ pub(super) fn pages(file: &SharedFile, column: &ColumnChunkMetaData) -> Result<P
             "its pages hold {first} values instead of {said}; the file is damaged"
         ));
     }
-    // A value may take less than a byte, where many are equal; so many of them are no images.
+    // With many equal values, a value may take less than a byte; that many values are no images.
     if first > file.len() {
         return Err(format!("it has {first} values in a file of {} bytes", file.len()));
     }
     Ok(out)
 }
 
-/// Where the pages of a column begin and end.
+/// Byte range of a column's pages.
 fn range(file: &SharedFile, column: &ColumnChunkMetaData) -> Result<(u64, u64), String> {
     if !matches!(
         column.compression(),
@@ -142,7 +142,7 @@ fn range(file: &SharedFile, column: &ColumnChunkMetaData) -> Result<(u64, u64), 
     })
 }
 
-/// The header at a place, and its length.
+/// Header at an offset, and its length.
 fn header(file: &SharedFile, at: u64, end: u64) -> Result<(Header, u64), String> {
     let mut window = HEADER;
     loop {
@@ -156,7 +156,7 @@ fn header(file: &SharedFile, at: u64, end: u64) -> Result<(Header, u64), String>
     }
 }
 
-/// `PageHeader` of the Parquet format.
+/// Parses `PageHeader` of the Parquet format.
 fn parse(reader: &mut Reader<'_>) -> Result<Header, Stop> {
     let mut header = Header { encoding: -1, ..Header::default() };
     reader.fields(&mut |reader, id, kind| {
@@ -164,7 +164,7 @@ fn parse(reader: &mut Reader<'_>) -> Result<Header, Stop> {
             (1, I32) => header.kind = reader.int()?,
             (2, I32) => header.unpacked = reader.int()?,
             (3, I32) => header.packed = reader.int()?,
-            // The headers of the three kinds of pages all begin with the number of values.
+            // The headers of the three page types all begin with the number of values.
             (5 | 7 | 8, STRUCT) => reader.fields(&mut |reader, inner, kind| {
                 match (inner, kind, id) {
                     (1, I32, _) => header.values = Some(reader.int()?),

@@ -1,4 +1,4 @@
-//! From the rows of a file to samples.
+//! Samples of the rows of a file.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,15 +17,15 @@ use crate::formats::AnnotationRecord;
 use crate::on_error::SkipLog;
 use crate::{ByteSource, Error, Media, Result, Sample, Split};
 
-/// Rows whose words are read at a time.
+/// Rows whose texts are read at a time.
 const BATCH: u64 = 1024;
 
-/// Reads the words of every row of a file, and where its image is. Rows without a split of their
-/// own are of `split`. Rows that cannot be used, `skips` decides about.
+/// Reads the texts of every row of a file, and locates its image. Rows without a split of their own
+/// get `split`. `skips` handles unusable rows.
 ///
 /// # Errors
-/// A file that is damaged, has no images or, where they are needed, no words; with a policy that
-/// stops, the first row that cannot be used.
+/// A file that is damaged, has no images or, where they are required, no captions; with a policy
+/// that stops, the first unusable row.
 pub(crate) fn read(
     path: &Path,
     split: Option<Split>,
@@ -37,7 +37,7 @@ pub(crate) fn read(
     let schema = file.metadata().file_metadata().schema_descr();
     let columns = Columns::choose(schema, captions).map_err(bad)?;
     let mut filled = file.groups().filter(|(_, group)| group.num_rows() > 0).peekable();
-    // In a file that has some, single rows without one are told when they are read.
+    // In a file that has images, single rows without one are reported when they are read.
     if filled.peek().is_some() && filled.all(|(_, group)| is_empty(group, columns.image)) {
         return Err(bad(
             "its images are not in it, at most their paths: write the dataset with its images \
@@ -52,7 +52,7 @@ pub(crate) fn read(
     for (number, (start, group)) in file.groups().enumerate() {
         let rows = group.num_rows().unsigned_abs();
         let own = group.columns().get(columns.image);
-        // As far as is known before a page is unpacked.
+        // Estimate, before a page is decompressed.
         let len = own.map_or(1, |own| own.compressed_size().unsigned_abs() / rows.max(1)).max(1);
         let mut words = Vec::with_capacity(columns.words.len());
         for word in &columns.words {
@@ -108,14 +108,14 @@ pub(crate) fn read(
     Ok(samples)
 }
 
-/// Whether a row group says that a column has nothing in any of its rows.
+/// True if the statistics of a row group say that a column is null in all rows.
 fn is_empty(group: &RowGroupMetaData, leaf: usize) -> bool {
     let nulls = group.columns().get(leaf).and_then(|own| own.statistics()?.null_count_opt());
     nulls == Some(group.num_rows().unsigned_abs())
 }
 
-/// The name of a sample: the number of its row, and that of the image's file where it is kept.
-/// (Files of different folders have the same name there.) It stands in messages, so it is printable.
+/// Key of a sample: its row number, and the name of the image file where it is kept. (Files of
+/// different folders share names there.) It appears in messages, so it is printable.
 fn key(row: u64, path: Option<Cell>) -> String {
     match path {
         Some(Ok(Value::String(path))) if !path.trim().is_empty() => {
@@ -125,7 +125,7 @@ fn key(row: u64, path: Option<Cell>) -> String {
     }
 }
 
-/// A row of its cells, by the rules that other tables have.
+/// Row of its cells, by the rules of other tables.
 fn row_of<'a>(
     cells: impl Iterator<Item = (&'a str, Option<Cell>)>,
 ) -> Result<AnnotationRecord, String> {

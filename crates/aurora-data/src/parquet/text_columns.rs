@@ -1,4 +1,4 @@
-//! The words of a file, some rows at a time.
+//! Text columns of a file, read in batches of rows.
 
 use ::parquet::basic::Type;
 use ::parquet::column::reader::ColumnReaderImpl;
@@ -8,18 +8,18 @@ use serde_json::Value;
 
 use super::file::{ParquetFile, contained};
 
-/// Most bytes of a text, as beside an image in a shard.
+/// Byte limit of a text, as beside an image in a shard.
 const MAX_TEXT_BYTES: usize = 16 << 20;
 
-/// Most bytes of the texts of a batch, over all columns. A text takes its own bytes here for every row
-/// that has it, and in the file once.
+/// Byte limit of the texts of a batch, over all columns. A text stored once in the file takes its
+/// bytes here for every row that has it.
 const MAX_BATCH_TEXT_BYTES: u64 = 256 << 20;
 
-/// Most bytes of the texts of a file: so much, or so many times its own length. Beside an image, a
+/// Byte limit of the texts of a file: absolute, or as a multiple of its length. Beside an image, a
 /// text is short.
 const MAX_FILE_TEXT_BYTES: (u64, u64) = (1 << 30, 16);
 
-/// What is left for texts.
+/// Remaining byte budget of texts.
 #[derive(Debug)]
 pub(super) struct TextBudget {
     batch: u64,
@@ -27,13 +27,13 @@ pub(super) struct TextBudget {
 }
 
 impl TextBudget {
-    /// Room for the texts of a file of `len` bytes.
+    /// Budget of a file of `len` bytes.
     pub fn new(len: u64) -> Self {
         let (least, times) = MAX_FILE_TEXT_BYTES;
         Self { batch: MAX_BATCH_TEXT_BYTES, file: least.max(len.saturating_mul(times)) }
     }
 
-    /// Begins the next batch.
+    /// Resets the budget for the next batch.
     pub fn next_batch(&mut self) {
         self.batch = MAX_BATCH_TEXT_BYTES;
     }
@@ -60,15 +60,15 @@ impl TextBudget {
     }
 }
 
-/// What a row has in a column; the error is that it cannot be used.
+/// Cell of a row; the error says why it cannot be used.
 pub(super) type Cell = Result<Value, String>;
 
-/// Reads a column of a row group on and on.
+/// Sequential reader of a column of a row group.
 pub(super) struct ColumnCells<'a> {
     file: &'a ParquetFile,
     place: (usize, usize),
     list: bool,
-    /// Rows that the library is asked for at once.
+    /// Rows requested from the library at once.
     step: usize,
     column: TypedColumn,
 }
@@ -81,7 +81,7 @@ enum TypedColumn {
 
 impl<'a> ColumnCells<'a> {
     /// # Errors
-    /// Pages that cannot be where, and as long as, the file says.
+    /// Pages whose location or length contradicts the file.
     pub fn new(
         file: &'a ParquetFile,
         group: usize,
@@ -90,8 +90,8 @@ impl<'a> ColumnCells<'a> {
         numbers: Option<Type>,
     ) -> Result<Self, String> {
         let pages = file.pages(group, leaf)?;
-        // Elsewhere the library's texts are parts of a page, which it has anyway; here it makes each
-        // anew, as long as its page at most.
+        // In other encodings the library's texts are slices of a page, which it holds anyway; here
+        // it copies each, up to the length of its page.
         let prefixed = pages.pages.iter().filter(|page| page.prefixed);
         let step = prefixed.map(|page| MAX_BATCH_TEXT_BYTES / page.unpacked.max(1)).min();
         let step = step.map_or(usize::MAX, |step| step.max(1) as usize);
@@ -107,10 +107,10 @@ impl<'a> ColumnCells<'a> {
         Ok(Self { file, place, list: file.leaf(leaf).max_rep_level() > 0, step, column })
     }
 
-    /// The cells of the next `count` rows.
+    /// Cells of the next `count` rows.
     ///
     /// # Errors
-    /// A page that cannot be read, and texts for which there is no `room`, with the place.
+    /// A page that cannot be read, and texts that exceed `budget`, with the place.
     pub fn next(&mut self, count: usize, budget: &mut TextBudget) -> Result<Vec<Cell>, String> {
         let rows = (count, self.step.min(count));
         let (list, leaf) = (self.list, self.file.leaf(self.place.1));
@@ -119,7 +119,7 @@ impl<'a> ColumnCells<'a> {
             TypedColumn::Texts(column) => {
                 let budget = |texts: &[ByteArray]| {
                     let lengths = texts.iter().map(ByteArray::len);
-                    // What is longer is refused by its row, and not copied.
+                    // A longer text is rejected with its row, and not copied.
                     budget.take(
                         lengths.filter(|&len| len <= MAX_TEXT_BYTES).map(|len| len as u64).sum(),
                     )
@@ -149,8 +149,8 @@ fn text(bytes: ByteArray) -> Cell {
     }
 }
 
-/// Reads `count` rows, `step` at a time, and turns them into cells, once `room` was taken for their
-/// values. What is null, in a list too, is left out.
+/// Reads `count` rows, `step` at a time, and converts them to cells, after their bytes were taken
+/// from the budget. Nulls are omitted, in lists too.
 fn cells<T: DataType>(
     column: &mut ColumnReaderImpl<T>,
     (count, step): (usize, usize),
@@ -167,7 +167,7 @@ fn cells<T: DataType>(
         budget(&values)?;
         let mut values = values.into_iter();
         for at in 0..levels {
-            // Without optional columns there are no levels: everything is there.
+            // Without optional columns there are no levels: everything is present.
             let there = top == 0 || there.get(at) == Some(&top);
             let value = if there { values.next().map(&of) } else { None };
             if !list {

@@ -1,24 +1,24 @@
-//! As much of Thrift's compact protocol as it takes to look a Parquet file over before the library
-//! reads it: what is not asked for is skipped, and nothing is allocated.
+//! Minimal reader of Thrift's compact protocol, to validate a Parquet file before the library
+//! parses it: unneeded fields are skipped, and nothing is allocated.
 
-/// Types of values.
+/// Type codes of the compact protocol.
 pub(super) const I32: u8 = 5;
 pub(super) const LIST: u8 = 9;
 pub(super) const STRUCT: u8 = 12;
 
-/// Structs and lists inside of each other; a page header has three.
+/// Nesting limit of structs and lists; a page header has three levels.
 const MAX_DEPTH: usize = 32;
 
-/// Why reading ends early.
+/// Reason for an early end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// The bytes end before the value does.
+    /// Unexpected end of input.
     End,
-    /// The bytes are no such value.
+    /// Malformed value.
     Bad,
 }
 
-/// Reads values from the beginning of some bytes.
+/// Reader of values from a byte slice.
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
     len: usize,
@@ -29,26 +29,26 @@ impl<'a> Reader<'a> {
         Self { rest: bytes, len: bytes.len() }
     }
 
-    /// How many bytes were read.
+    /// Bytes consumed.
     pub fn consumed(&self) -> usize {
         self.len - self.rest.len()
     }
 
-    /// A whole number of any width.
+    /// Zigzag varint of any width.
     pub fn int(&mut self) -> Result<i64, Stop> {
         let zigzag = self.varint()?;
         Ok((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64))
     }
 
-    /// Number and type of the elements of a list, which follow.
+    /// List header: number and type of the elements that follow.
     pub fn list(&mut self) -> Result<(u64, u8), Stop> {
         let head = self.byte()?;
         let count = if head >> 4 == 15 { self.varint()? } else { u64::from(head >> 4) };
         Ok((count, head & 15))
     }
 
-    /// Hands the number and the type of each field of a struct to `see`, which reads the value and
-    /// says so, or leaves it to be skipped.
+    /// Calls `see` with the id and type of each field of a struct; it reads the value and returns
+    /// true, or the value is skipped.
     pub fn fields(
         &mut self,
         see: &mut dyn FnMut(&mut Self, i64, u8) -> Result<bool, Stop>,
@@ -112,8 +112,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A value in a list or map, where a truth value is a byte: none is shorter than one, so that
-    /// no count runs on behind the end.
+    /// Skips an element of a list or map, where a boolean is a byte: no element is shorter than a
+    /// byte, so no count can run past the end.
     fn element(&mut self, kind: u8, depth: usize) -> Result<(), Stop> {
         match kind {
             1 | 2 => self.byte().map(|_| ()),
@@ -184,7 +184,7 @@ mod tests {
     }
 
     proptest! {
-        /// Any bytes end, and no further than where they do.
+        /// Parsing ends on any input, within its bounds.
         #[test]
         fn any_bytes_end(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut reader = Reader::new(&bytes);

@@ -1,4 +1,4 @@
-//! Shards that are gzipped, which have to be in memory whole.
+//! Gzipped shards, decompressed into memory as a whole.
 
 use std::io::Read as _;
 
@@ -6,17 +6,18 @@ use flate2::read::MultiGzDecoder;
 
 use crate::{Error, Result};
 
-/// The first bytes of what is gzipped.
+/// Magic bytes of gzip.
 pub(super) const START: [u8; 2] = [0x1f, 0x8b];
 
-/// Images are compressed already, so a gzipped shard grows by its words and by what pads its entries; what grows by
-/// more is made to fill memory.
+/// Decompression limits: absolute, and as a multiple of the compressed size. Images are already
+/// compressed, so a gzipped shard grows only by its texts and padding; a larger expansion is a
+/// decompression bomb.
 const UNPACKED: (u64, u64) = (64 << 20, 32);
 
-/// The tar in it.
+/// Decompressed tar.
 ///
 /// # Errors
-/// A stream that is damaged or cut, or grows as no images do.
+/// A stream that is damaged or truncated, or exceeds the limits.
 pub(super) fn unpacked(name: &str, bytes: &[u8]) -> Result<Vec<u8>> {
     let most = UNPACKED.0 + UNPACKED.1 * bytes.len() as u64;
     let mut tar = Vec::new();

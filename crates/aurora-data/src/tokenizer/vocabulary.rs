@@ -1,4 +1,4 @@
-//! Vocabularies: `vocab.txt` and `tokenizer.json` to the pieces in the order of their ids.
+//! Vocabulary files: `vocab.txt` and `tokenizer.json` to pieces in id order.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,13 +9,13 @@ use serde::de::{Error as _, MapAccess, Visitor};
 
 use crate::{Error, Result};
 
-/// The pieces that every vocabulary has.
+/// Special tokens of every BERT vocabulary.
 pub(super) const SPECIAL: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
-/// The pieces that BLIP adds to bert-base-uncased's, in this order.
+/// Special tokens that BLIP appends to bert-base-uncased, in this order.
 pub(super) const ADDED: [&str; 2] = ["[DEC]", "[ENC]"];
 
-/// The pieces of a file, the special ones of BLIP among them: a file without them gets them at its end. `.json` is a
-/// `tokenizer.json`, anything else a `vocab.txt`.
+/// Pieces of a file, BLIP's special tokens included: a file without them gets them appended.
+/// `.json` is a `tokenizer.json`, anything else a `vocab.txt`.
 pub(super) fn read(path: &Path) -> Result<Vec<String>> {
     let bytes =
         std::fs::read(path).map_err(|source| Error::Read { path: path.to_path_buf(), source })?;
@@ -35,7 +35,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<String>> {
     Ok(pieces)
 }
 
-/// One piece a line; the line number less one is the id.
+/// Pieces of a `vocab.txt`: one a line; the id is the line number minus one.
 pub(super) fn from_lines(file: &str, text: &str) -> Result<Vec<String>> {
     let mut seen = HashMap::new();
     let mut pieces = Vec::new();
@@ -51,7 +51,7 @@ pub(super) fn from_lines(file: &str, text: &str) -> Result<Vec<String>> {
     Ok(pieces)
 }
 
-/// That every special piece is there.
+/// Errors if a special token is missing.
 pub(super) fn complete(file: &str, pieces: &[String]) -> Result<()> {
     for special in SPECIAL.iter().chain(&ADDED) {
         if !pieces.iter().any(|piece| piece == special) {
@@ -67,7 +67,7 @@ pub(super) fn complete(file: &str, pieces: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// That a piece can be part of a word.
+/// Errors if a piece cannot be part of a word.
 fn plain(piece: &str) -> Result<(), String> {
     match piece {
         "" => Err("is empty; every line holds one piece".to_owned()),
@@ -82,8 +82,8 @@ fn wrong(file: &str, line: Option<usize>, reason: String) -> Error {
     Error::Vocabulary { file: file.to_owned(), line, reason }
 }
 
-/// What is read of a `tokenizer.json`. Padding, truncation and what frames a text are left alone: they are the
-/// caller's to choose.
+/// Fields of a `tokenizer.json` that are read. Padding, truncation and the post-processor are
+/// ignored: those are the caller's choice.
 #[derive(Deserialize)]
 struct Json {
     #[serde(default)]
@@ -116,7 +116,7 @@ struct Model {
     vocab: Option<Vocab>,
 }
 
-/// The pieces with their ids. A map that names a piece twice is an error.
+/// Pieces with their ids. A duplicate piece is an error.
 struct Vocab(HashMap<String, u32>);
 
 impl<'de> Deserialize<'de> for Vocab {
@@ -145,7 +145,7 @@ impl<'de> Deserialize<'de> for Vocab {
     }
 }
 
-/// The pieces of a `tokenizer.json` that does what bert-base-uncased's does.
+/// Pieces of a `tokenizer.json` equivalent to that of bert-base-uncased.
 fn from_json(file: &str, text: &str) -> Result<Vec<String>> {
     let Json { added_tokens, normalizer, pre_tokenizer, model } = serde_json::from_str(text)
         .map_err(|error| {
@@ -156,7 +156,7 @@ fn from_json(file: &str, text: &str) -> Result<Vec<String>> {
         part.as_ref().and_then(|part| part.get(key)).cloned().unwrap_or_default()
     };
     let yes = serde_json::Value::from(true);
-    // Where nothing is said about accents, lower case takes them off.
+    // Unset `strip_accents` follows `lowercase`.
     let accents = field(&normalizer, "strip_accents");
     for (key, found, allowed) in [
         ("model.type", model.r#type.into(), "WordPiece".into()),
@@ -212,7 +212,7 @@ fn from_json(file: &str, text: &str) -> Result<Vec<String>> {
     in_order(file, ids)
 }
 
-/// The pieces sorted by id; the ids must be 0, 1, 2 and so on.
+/// Pieces sorted by id; the ids must be 0, 1, 2 and so on.
 fn in_order(file: &str, ids: HashMap<String, u32>) -> Result<Vec<String>> {
     let mut pairs: Vec<(u32, String)> = ids.into_iter().map(|(piece, id)| (id, piece)).collect();
     pairs.sort_unstable();

@@ -1,36 +1,36 @@
-//! The augmentation for small sets of drawings: affine and color, cheap enough for one core.
+//! Augmentation for small sets of drawings: affine map and color jitter, cheap enough for one core.
 
 use aurora_kernels::random::Stream;
 
 use super::{Transform, check, line};
 use crate::{Image, Result};
 
-/// A random affine map (scale, shift, rotation, flip) on white, color jitter, sometimes grey.
+/// Random affine map (scale, shift, rotation, flip) on white, color jitter, and random grayscale.
 ///
-/// Images much larger than the output are scaled to it first, so that sampling with four
-/// neighbors is enough. Every random number is drawn whatever the options, so that switching one
-/// off leaves the others as they were.
+/// Images much larger than the output are resized to it first, so that bilinear sampling suffices.
+/// Every random number is drawn whatever the options, so that disabling one leaves the others
+/// unchanged.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AffineAugment {
-    /// The side of the square in pixels.
+    /// Side of the square in pixels.
     pub size: usize,
-    /// Smallest and largest magnification.
+    /// Range of the magnification.
     pub scale: (f32, f32),
-    /// Largest shift along each axis, as a share of the side.
+    /// Maximum shift along each axis, as a fraction of the side.
     pub shift: f32,
-    /// Largest rotation either way, in degrees.
+    /// Maximum rotation in either direction, in degrees.
     pub rotation: f32,
-    /// Probability of a mirror image.
+    /// Probability of a horizontal flip.
     pub flip: f32,
-    /// Largest change of brightness, contrast and saturation: factors of 1 - color to
-    /// 1 + color.
+    /// Maximum change of brightness, contrast and saturation: factors of 1 - color to 1 + color.
     pub color: f32,
-    /// Probability of an image without color.
+    /// Probability of grayscale.
     pub gray: f32,
 }
 
 impl AffineAugment {
-    /// Scale 0.74 to 1.25, shift 12 %, rotation 14 degrees, half mirrored, color 20 %, 8 % grey.
+    /// Defaults: scale 0.74 to 1.25, shift 12 %, rotation 14 degrees, flip 50 %, color 20 %,
+    /// grayscale 8 %.
     pub fn new(size: usize) -> Self {
         Self {
             size,
@@ -44,7 +44,7 @@ impl AffineAugment {
     }
 }
 
-/// The map from output pixels to source pixels: `source = matrix * output + offset`.
+/// Affine map from output to source pixels: `source = matrix * output + offset`.
 struct Affine {
     matrix: [f32; 4],
     offset: [f32; 2],
@@ -59,8 +59,8 @@ impl Affine {
         let angle = between(-options.rotation, options.rotation).to_radians();
         let mirror = if between(0.0, 1.0) < options.flip { -1.0 } else { 1.0 };
         let (sin, cos) = angle.sin_cos();
-        // Output, from -1/2 to 1/2: undo the shift, turn back, shrink by the scale, mirror; then
-        // stretch to the source's own sides.
+        // In output coordinates of -1/2 to 1/2: inverse shift, inverse rotation, inverse scale,
+        // flip; then scaled to the source's sides.
         let size = options.size as f32;
         let (step_x, step_y) = (width as f32 / size / scale, height as f32 / size / scale);
         let matrix = [mirror * cos * step_x, mirror * sin * step_x, -sin * step_y, cos * step_y];
@@ -74,17 +74,17 @@ impl Affine {
     }
 }
 
-/// `out = matrix * in + offset` on colors of 0 to 1.
+/// Color jitter as an affine map of colors of 0 to 1: `out = matrix * in + offset`.
 struct ColorJitter {
     matrix: [[f32; 3]; 3],
     offset: f32,
 }
 
-/// Weights of red, green and blue in brightness (ITU-R BT.601).
+/// Luma weights of red, green and blue (ITU-R BT.601).
 const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
 
 impl ColorJitter {
-    /// Brightness, then contrast about `mean` (the image's mean brightness), then saturation.
+    /// Draws brightness, then contrast about `mean` (the image's mean luma), then saturation.
     fn draw(options: &AffineAugment, mean: f32, stream: &mut Stream) -> Self {
         let mut factor = || 1.0 + options.color * (2.0 * stream.uniform() as f32 - 1.0);
         let (brightness, contrast, saturation) = (factor(), factor(), factor());
@@ -98,7 +98,7 @@ impl ColorJitter {
                 *value = gain * (same + (1.0 - saturation) * luma);
             }
         }
-        // Saturation leaves a grey as it is, so the offset of the contrast passes through it.
+        // Saturation leaves gray unchanged, so the offset of the contrast passes through it.
         Self { matrix, offset: brightness * mean * (1.0 - contrast) }
     }
 }
@@ -135,8 +135,8 @@ impl Transform for AffineAugment {
     }
 }
 
-/// Samples `image` under `affine` with four neighbors, white outside, into the three planes of
-/// `out` as 0 to 1. Returns the sum of the brightness.
+/// Samples `image` under `affine` bilinearly, white outside, into the three planes of `out` as 0 to
+/// 1. Returns the sum of the luma.
 fn warp(image: &Image, affine: &Affine, size: usize, out: &mut [f32]) -> f32 {
     let (width, height) = (image.width(), image.height());
     let rgb = image.rgb();

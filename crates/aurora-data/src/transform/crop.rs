@@ -1,19 +1,19 @@
-//! Random resized crop, by torchvision's rule.
+//! Random resized crop, equal to torchvision's `RandomResizedCrop`.
 
 use aurora_kernels::random::Stream;
 
 use crate::image::Crop;
 
-/// Least and largest ratio of width to height.
+/// Range of the aspect ratio, width to height.
 const ASPECT: (f32, f32) = (3.0 / 4.0, 4.0 / 3.0);
-/// Boxes that are tried before the middle of the image is taken.
+/// Draws before the central crop is taken.
 const TRIES: usize = 10;
 
-/// Where a crop's random numbers come from.
+/// Source of a crop's random numbers.
 pub(super) trait Draws {
-    /// A number of 0 to 1.
+    /// Uniform number of 0 to 1.
     fn uniform(&mut self) -> f32;
-    /// A whole number below `end`.
+    /// Uniform integer below `end`.
     fn below(&mut self, end: usize) -> usize;
 }
 
@@ -27,9 +27,9 @@ impl Draws for Stream {
     }
 }
 
-/// A box of a random share of the image's area and a random aspect, at a random place; the
-/// largest one in the middle that has an aspect of the range if none of ten fits. Numbers are drawn
-/// in torchvision's order and reckoned in its precisions.
+/// Crop box of random area share, aspect ratio and position; if none of ten draws fits, the largest
+/// central box with an aspect ratio in the range. Numbers are drawn in torchvision's order and
+/// computed in its precisions.
 pub(super) fn random(
     width: usize,
     height: usize,
@@ -65,7 +65,7 @@ mod tests {
 
     use super::*;
 
-    /// What torchvision drew and made of it (`tests/transform/make.py`).
+    /// Random numbers and boxes of torchvision (`tests/transform/make.py`).
     #[derive(Deserialize)]
     struct Case {
         width: usize,

@@ -1,48 +1,48 @@
-//! The image operations of RandAugment, on 8-bit RGB.
+//! Image operations of RandAugment (Cubuk et al. 2019, arXiv:1909.13719) on 8-bit RGB.
 
 use aurora_kernels::random::Stream;
 
 use crate::Image;
 
-/// What is outside an image that is sheared, shifted or turned.
+/// Fill color outside a sheared, translated or rotated image.
 const FILL: [u8; 3] = [128, 128, 128];
-/// The level that stands for the strongest change.
+/// Level of the maximum strength.
 const STRONGEST: f32 = 10.0;
 
-/// One of the ten operations of the released list, with its strength.
+/// One of the ten operations of BLIP's RandAugment list, with its strength.
 ///
-/// Colors come out as Pillow has them: `ImageOps.autocontrast` and `equalize`, `ImageEnhance`. The
-/// maps sample with four neighbors, of which those outside the image are grey, as the reference code
-/// (OpenCV) does it; Pillow takes the nearest pixel inside for them.
+/// Color operations equal Pillow's `ImageOps.autocontrast`, `ImageOps.equalize` and `ImageEnhance`.
+/// Geometric operations sample bilinearly with gray outside the image, as the reference code
+/// (OpenCV) does; Pillow clamps to the nearest pixel inside.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Operation {
-    /// The image as it is.
+    /// Identity.
     Identity,
-    /// Stretches each channel to the whole range. A channel of one value stays.
+    /// Stretches each channel to the full range. A constant channel is unchanged.
     AutoContrast,
     /// Multiplies every value by the factor.
     Brightness(f32),
-    /// Blends a smoothed image (factor 0) with the image (1); more is sharper. The outermost
-    /// pixels stay.
+    /// Blends a smoothed image (factor 0) with the image (1); larger factors sharpen. Border pixels
+    /// are unchanged.
     Sharpness(f32),
-    /// Flattens the histogram of each channel: a value becomes the share of pixels below it.
+    /// Equalizes the histogram of each channel: a value becomes the share of pixels below it.
     Equalize,
-    /// Row `y` moves right by the factor times `y`.
+    /// Shifts row `y` right by the factor times `y`.
     ShearX(f32),
-    /// Column `x` moves down by the factor times `x`.
+    /// Shifts column `x` down by the factor times `x`.
     ShearY(f32),
-    /// Moves to the left by so many pixels.
+    /// Translates left by so many pixels.
     TranslateX(f32),
-    /// Moves up by so many pixels.
+    /// Translates up by so many pixels.
     TranslateY(f32),
-    /// Turns counter-clockwise about the middle by so many degrees.
+    /// Rotates counter-clockwise about the center by so many degrees.
     Rotate(f32),
 }
 
 impl Operation {
-    /// One of the ten, each as likely, at `level` of 10. Brightness and sharpness have the factor
-    /// `1.8 level / 10 + 0.1`; shear 0.3, shift 10 pixels and turn 30 degrees, times `level / 10`, go
-    /// either way.
+    /// Draws one of the ten operations uniformly, at `level` of 10. Brightness and sharpness have
+    /// the factor `1.8 level / 10 + 0.1`; shear 0.3, translation 10 pixels and rotation 30 degrees
+    /// are multiplied by `level / 10`, with random sign.
     pub(super) fn draw(number: usize, level: f32, stream: &mut Stream) -> Self {
         let share = level / STRONGEST;
         let factor = 1.8 * share + 0.1;
@@ -61,7 +61,7 @@ impl Operation {
         }
     }
 
-    /// Changes the image.
+    /// Applies the operation in place.
     pub fn apply(self, image: &mut Image) {
         match self {
             Self::Identity => {}
@@ -108,7 +108,7 @@ fn equalize(image: &mut Image) {
     });
 }
 
-/// Replaces values by a table that is made of each channel's histogram.
+/// Applies a lookup table computed from each channel's histogram.
 fn per_channel(image: &mut Image, table: impl Fn(&[usize; 256]) -> [u8; 256]) {
     let mut counts = [[0usize; 256]; 3];
     for pixel in image.rgb().chunks_exact(3) {
@@ -132,7 +132,7 @@ fn brightness(image: &mut Image, factor: f32) {
     }
 }
 
-/// The smoothed image has weights 1, the middle 5, of 13, and whole numbers.
+/// Sharpness by a smoothing kernel of weight 1 (center 5) of 13, in integers.
 fn sharpness(image: &mut Image, factor: f32) {
     let (width, height) = (image.width(), image.height());
     if width < 3 || height < 3 {
@@ -154,7 +154,7 @@ fn sharpness(image: &mut Image, factor: f32) {
     }
 }
 
-/// Moves to every output pixel (x, y) the source's (a x + b y + c, d x + e y + f).
+/// Affine warp: output pixel (x, y) samples the source at (a x + b y + c, d x + e y + f).
 fn affine(image: &mut Image, [a, b, c, d, e, f]: [f32; 6]) {
     let (width, height) = (image.width(), image.height());
     let old = image.rgb().to_vec();

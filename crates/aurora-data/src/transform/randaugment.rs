@@ -1,30 +1,31 @@
-//! The training transform of BLIP's released recipe, for photographs.
+//! BLIP's training transform, for photographs: random resized crop, flip, RandAugment.
 
 use aurora_kernels::random::Stream;
 
 use super::{Operation, Transform, crop, normalize};
 use crate::{Image, Result};
 
-/// Random resized crop, mirror, RandAugment, normalization.
+/// Random resized crop, horizontal flip, RandAugment (Cubuk et al. 2019, arXiv:1909.13719),
+/// normalization.
 ///
-/// The crop covers `area` of the image with an aspect ratio of 3/4 to 4/3 and is scaled bicubic.
-/// RandAugment draws `count` of the ten [`Operation`]s with replacement; each is done with probability
-/// one half at strength `level` of 10. As in the reference code, brightness and sharpness scale as
-/// `1.8 level / 10 + 0.1`, so at level 5 both leave the image as it is.
+/// The crop covers `area` of the image with an aspect ratio of 3/4 to 4/3 and is resized
+/// bicubically. RandAugment draws `count` of the ten [`Operation`]s with replacement; each is
+/// applied with probability 1/2 at strength `level` of 10. As in the reference code, brightness and
+/// sharpness have the factor `1.8 level / 10 + 0.1`, so at level 5 both are the identity.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RandAugmentTransform {
-    /// The side of the square in pixels.
+    /// Side of the square in pixels.
     pub size: usize,
-    /// Smallest and largest share of the image's area that a crop covers.
+    /// Range of the crop's share of the image area.
     pub area: (f32, f32),
-    /// Operations drawn.
+    /// Number of operations.
     pub count: usize,
-    /// Their strength, 0 to 10.
+    /// Strength of the operations, 0 to 10.
     pub level: f32,
 }
 
 impl RandAugmentTransform {
-    /// Area 0.5 to 1, RandAugment(2, 5).
+    /// Defaults: area 0.5 to 1, RandAugment(2, 5).
     pub fn new(size: usize) -> Self {
         Self { size, area: (0.5, 1.0), count: 2, level: 5.0 }
     }

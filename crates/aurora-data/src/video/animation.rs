@@ -1,8 +1,8 @@
 //! Animated images: GIF, PNG and WebP.
 //!
-//! The outline comes from walking the file's blocks, which tells a file that was cut and one that
-//! claims more than it holds without decoding anything. The frames come from the crate `image`,
-//! composited as a browser shows them; what is transparent in the end becomes white.
+//! The index comes from walking the file's blocks, which detects truncated files and false claims
+//! of size without decoding. The frames come from the crate `image`, composited as in a browser;
+//! remaining transparency becomes white.
 
 use std::io::Cursor;
 
@@ -15,24 +15,24 @@ use super::{Container, Sink, VideoIndex, check_size};
 use crate::image::flatten;
 use crate::{DecodeError, DecodeErrorKind, Image};
 
-/// Most pixels that are composited for one video: 16,000 frames of 1080 lines.
+/// Limit of the pixels composited for one video: 16,000 frames of 1080p.
 const MAX_COMPOSITED_PIXELS: u64 = 1 << 35;
 
-/// A frame shown for less than this many seconds is shown for [`USUAL`], as browsers do.
+/// Delays below this many seconds become [`USUAL`], as in browsers.
 const LEAST: f64 = 0.02;
 const USUAL: f64 = 0.1;
 
-/// An animated image, still encoded.
+/// Encoded animated image.
 pub(super) struct Animation<'a> {
     data: &'a [u8],
     container: Container,
 }
 
-/// What the walk over a file finds.
+/// Result of the walk over a file.
 struct Walk {
     width: u64,
     height: u64,
-    /// Seconds that each frame says it is shown.
+    /// Delay of each frame in seconds.
     delays: Vec<f64>,
 }
 
@@ -105,7 +105,7 @@ impl<'a> Animation<'a> {
             Container::Apng => PngDecoder::with_limits(data, limits)?.apng()?.into_frames(),
             _ => {
                 let mut decoder = WebPDecoder::new(data)?;
-                // Without a color of its own, the decoder never clears what a frame leaves behind.
+                // Without a background color, the decoder never disposes frames.
                 decoder.set_background_color(image::Rgba([0; 4]))?;
                 decoder.set_limits(limits)?;
                 decoder.into_frames()
@@ -114,7 +114,7 @@ impl<'a> Animation<'a> {
     }
 }
 
-/// Bytes taken off the front of a file, with a word for what ends too early.
+/// Byte reader with messages for truncation.
 struct Bytes<'a> {
     rest: &'a [u8],
     frames: usize,
@@ -131,7 +131,7 @@ impl<'a> Bytes<'a> {
         self.take(1).map(|byte| byte[0])
     }
 
-    /// A chain of sub-blocks up to the empty one that ends it.
+    /// Skips a chain of sub-blocks and its terminator.
     fn skip_blocks(&mut self) -> Result<(), String> {
         loop {
             match self.byte()? {
@@ -158,7 +158,7 @@ fn u32_be(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 4).map_or(0, |b| u64::from(u32::from_be_bytes([b[0], b[1], b[2], b[3]])))
 }
 
-/// The bytes of a color table whose presence and size a packed byte tells.
+/// Length in bytes of a color table, by its packed field.
 fn table(packed: u8) -> usize {
     if packed & 0x80 == 0 { 0 } else { 3 << ((packed & 7) + 1) }
 }
@@ -176,7 +176,7 @@ fn gif(data: &[u8]) -> Result<Walk, DecodeError> {
         match bytes.byte()? {
             b';' => return Ok(Walk { width, height, delays }),
             b'!' => {
-                // The graphic control extension holds the delay of the frame that follows.
+                // The graphic control extension holds the delay of the next frame.
                 if bytes.byte()? == 0xf9 && bytes.rest.first() == Some(&4) {
                     let control = bytes.rest.get(..5).ok_or_else(|| cut(delays.len()))?;
                     delay = u16_le(control, 2) as f64 / 100.0;
@@ -203,7 +203,7 @@ fn gif(data: &[u8]) -> Result<Walk, DecodeError> {
     }
 }
 
-/// The chunks of a PNG: kind and content.
+/// Chunks of a PNG: type and content.
 struct PngChunks<'a> {
     rest: &'a [u8],
 }
@@ -288,7 +288,8 @@ fn webp(data: &[u8]) -> Result<Walk, DecodeError> {
             b"ANMF" => {
                 let size = (u24_le(content, 6) + 1, u24_le(content, 9) + 1);
                 check_size(size.0, size.1)?;
-                // The decoder clears the wrong pixels before such a frame; better none than those.
+                // The decoder clears the wrong pixels before such a frame; an error is better than
+                // wrong pixels.
                 let opaque = content.get(16..20) == Some(b"VP8 ");
                 if cleared && opaque && size != (width, height) {
                     return Err(format!(
@@ -304,7 +305,7 @@ fn webp(data: &[u8]) -> Result<Walk, DecodeError> {
             _ => {}
         }
     }
-    // What the file's own head says, so that a cut between two frames is noticed as well.
+    // The RIFF length, which detects a cut between two frames as well.
     let said = data.get(4..8).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
     if (data.len() as u64) < u64::from(said) + 8 {
         return Err(cut(delays.len()).into());

@@ -1,22 +1,22 @@
-//! The frames of a sample, whatever it is: an image, a list of images or a video.
+//! Clip frames of a sample: an image, a list of images or a video.
 
 use aurora_kernels::random::Stream;
 
 use super::{Sampling, Video};
 use crate::{Dataset, DecodeError, DecodeErrorKind, Error, Image, Media, Result, Sample};
 
-/// What takes the frames, one after the other: the place of each in the clip, and the image.
+/// Sink of frames: called in order with the index in the clip, and the image.
 pub type FrameSink<'s> = dyn FnMut(usize, &Image) -> Result<()> + 's;
 
 impl Dataset {
-    /// Hands the frames that `sampling` takes of a sample to `sink`, in order, and says how many
-    /// they are. One frame is in memory at a time.
+    /// Streams the frames that `sampling` selects of a sample to `sink`, in order, and returns
+    /// their number. One frame is in memory at a time.
     ///
-    /// An image is one frame. Stored frames have no times: a rate takes them as if they were so
-    /// many a second already.
+    /// An image is one frame. Stored frames have no timestamps: a rate assumes that they are
+    /// already sampled at it.
     ///
     /// # Errors
-    /// When `index` is past the end or a frame does not decode; what `sink` says.
+    /// When `index` is past the end or a frame does not decode; errors of `sink`.
     pub fn frames(
         &self,
         index: usize,
@@ -45,7 +45,7 @@ impl Dataset {
                 let video = Video::open(&bytes).map_err(|error| broken(sample, error.into()))?;
                 let video_index = video.index();
                 let wanted = sampling.pick(&video_index.times, video_index.end, stream);
-                // A video passes on no more than words; the sink's own error is kept beside them.
+                // A video passes on messages only; the sink's own error is kept beside them.
                 let mut refused = None;
                 let decoded = video.frames(&wanted, &mut |place, image| {
                     sink(place, &image).map_err(|error| {
@@ -75,7 +75,7 @@ fn broken(sample: &Sample, reason: String) -> Error {
     Error::Decode { shard: sample.shard.to_string(), key: sample.key.clone(), reason }
 }
 
-/// An image, or the first frame of a clip.
+/// Image, or first frame of a clip.
 pub(crate) fn first(media: &Media) -> Result<Image, String> {
     let content = media.contents().first().ok_or("it is a clip without a frame")?;
     let data = content.bytes().map_err(|e| e.to_string())?;
@@ -90,7 +90,7 @@ pub(crate) fn first(media: &Media) -> Result<Image, String> {
     frame.ok_or_else(|| "it has no frame".to_string())
 }
 
-/// Which of so many stored frames are taken.
+/// Indices of the frames taken of `count` stored frames.
 pub(crate) fn pick_stored(count: usize, sampling: Sampling, stream: &mut Stream) -> Vec<usize> {
     let sampling = match sampling {
         Sampling::Rate { most, .. } => Sampling::Uniform(most),

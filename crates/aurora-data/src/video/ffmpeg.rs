@@ -1,10 +1,9 @@
-//! Any video, by the programs ffmpeg and ffprobe.
+//! Any video, decoded by the programs ffmpeg and ffprobe.
 //!
-//! They run as children, are given a list of arguments and no shell, and may read the one file
-//! alone. Frames come through a pipe as raw RGB behind a PPM header each, so that a frame says its
-//! size itself: ffmpeg turns videos that are stored on their side. Where the size changes within a
-//! video, ffmpeg scales every frame to the size of the first. A child that takes longer than
-//! [`PATIENCE`] without a frame is ended.
+//! They run as child processes, with an argument list and no shell, and may read the one file
+//! alone. Frames come through a pipe as raw RGB, each after a PPM header that gives its size, since
+//! ffmpeg rotates videos by their display matrix. Where the size changes within a video, ffmpeg
+//! scales every frame to the size of the first. A child without a frame for [`PATIENCE`] is killed.
 
 use std::io::{BufRead, BufReader, Read, Write as _};
 use std::path::Path;
@@ -19,19 +18,19 @@ use tempfile::NamedTempFile;
 use super::{Sink, VideoIndex, check_size};
 use crate::{DecodeError, Image};
 
-/// How long a child may be silent.
+/// Timeout of a silent child.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Most frames of a video: ten hours at 60 a second.
+/// Limit of the frames of a video: ten hours at 60 a second.
 const MAX_FRAMES: usize = 1 << 21;
 
-/// What is kept of the words of a child.
+/// Byte limit of a child's messages.
 const WORDS: u64 = 2000;
 
-/// A video in a file that ffmpeg reads.
+/// Video that ffmpeg reads from a file.
 pub(super) struct Ffmpeg {
-    /// The video is written out, for it may lie in a shard and ffmpeg has to seek in it. The file goes
-    /// away with this.
+    /// Temporary copy of the video: it may lie in a shard, and ffmpeg needs to seek. It is deleted
+    /// on drop.
     file: NamedTempFile,
 }
 
@@ -46,8 +45,8 @@ impl Ffmpeg {
         Ok((video_index, this))
     }
 
-    /// The times of all frames; ffprobe decodes the video for them, since a container may be wrong
-    /// about how many there are.
+    /// Timestamps of all frames; ffprobe decodes the video for them, since a container may be wrong
+    /// about their number.
     fn index(&self) -> Result<VideoIndex, String> {
         let entries = "frame=best_effort_timestamp_time,pkt_duration_time,duration_time";
         let arguments = ["-select_streams", "v:0", "-show_entries", entries, "-of", "csv=p=0"];
@@ -55,7 +54,7 @@ impl Ffmpeg {
         let (mut times, mut last_duration) = (Vec::new(), 0.0);
         let mut line = String::new();
         while child.words(&mut line)? {
-            // What else is known of a frame stands on a line of its own, empty here.
+            // Side data of a frame are on a line of their own, empty here.
             if line.trim().is_empty() {
                 continue;
             }
@@ -64,7 +63,7 @@ impl Ffmpeg {
             let time = fields.next().flatten().filter(|time| time.is_finite());
             last_duration =
                 fields.flatten().find(|d| d.is_finite() && *d > 0.0).unwrap_or(last_duration);
-            // A frame without a time comes right after the one before.
+            // A frame without a timestamp gets that of the previous one.
             times.push(time.map_or(before, |time: f64| time.max(before)));
             if times.len() > MAX_FRAMES {
                 return Err(format!("it has more than {MAX_FRAMES} frames"));
@@ -80,7 +79,7 @@ impl Ffmpeg {
     pub(super) fn frames(&self, wanted: &[usize], sink: &mut Sink<'_>) -> Result<(), DecodeError> {
         let output = ["-map", "0:v:0", "-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24"];
         match self.frames_by(&["-fps_mode", "passthrough"], &output, wanted, sink) {
-            // Before version 5.1 it had another name, which later versions lost.
+            // Before version 5.1 the option had another name, which later versions removed.
             Err(error) if error.to_string().contains("fps_mode") => {
                 self.frames_by(&["-vsync", "passthrough"], &output, wanted, sink)
             }
@@ -120,12 +119,12 @@ impl Ffmpeg {
     }
 }
 
-/// A child that writes to us. It is ended when this is dropped.
+/// Child process that writes to us. It is killed on drop.
 struct Running {
     program: &'static str,
     child: Arc<Mutex<Child>>,
     output: BufReader<ChildStdout>,
-    /// Tells the watcher that the child is alive.
+    /// Heartbeat to the watchdog.
     alive: Option<Sender<()>>,
     watcher: Option<JoinHandle<()>>,
     errors: Option<JoinHandle<String>>,
@@ -138,7 +137,7 @@ impl Running {
         video: &Path,
         after: &[&str],
     ) -> Result<Self, String> {
-        // `file:` keeps a name from being taken for an option or a protocol; the list keeps a
+        // `file:` keeps a name from being taken for an option or a protocol; the whitelist keeps a
         // playlist from naming anything that is not a file.
         let mut input = std::ffi::OsString::from("file:");
         input.push(video);
@@ -181,7 +180,7 @@ impl Running {
             let mut words = Vec::new();
             let mut errors = errors;
             errors.by_ref().take(WORDS).read_to_end(&mut words).ok();
-            // The rest has to be read, or the child would wait for us.
+            // Drain the rest, or the child would block.
             std::io::copy(&mut errors, &mut std::io::sink()).ok();
             String::from_utf8_lossy(&words).trim().replace('\n', "; ")
         });
@@ -205,7 +204,7 @@ impl Running {
         format!("reading from {}: {error}", self.program)
     }
 
-    /// The next line of output, at most 1000 bytes of it; false at the end.
+    /// Next line of output, at most 1000 bytes of it; false at the end.
     fn words(&mut self, line: &mut String) -> Result<bool, String> {
         line.clear();
         let read = (&mut self.output).take(1000).read_line(line).map_err(|e| self.failed(&e))?;
@@ -213,7 +212,7 @@ impl Running {
         Ok(read > 0)
     }
 
-    /// The size that a PPM header gives; none at the end.
+    /// Size in a PPM header; `None` at the end.
     fn header(&mut self) -> Result<Option<(u64, u64)>, String> {
         let mut line = String::new();
         let mut fields = Vec::new();
@@ -255,14 +254,14 @@ impl Running {
         }
     }
 
-    /// What to say of a child that ended within a frame.
+    /// Message for a child that ended within a frame.
     fn ended(&mut self) -> String {
         self.finish().err().unwrap_or_else(|| format!("{} ended within a frame", self.program))
     }
 
-    /// Waits for a child that has written everything; an error if it was not content.
+    /// Waits for a child that has written everything; an error on failure.
     fn finish(&mut self) -> Result<(), String> {
-        // The watcher keeps watch until the child has gone; its words end when it does.
+        // The watchdog runs until the child has exited; its messages end then.
         let words = self.errors.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
         let status = self.child.lock().unwrap_or_else(PoisonError::into_inner).wait();
         match status {

@@ -1,8 +1,8 @@
 //! H.264 in MP4, decoded by OpenH264.
 //!
-//! A video is cut at its key frames (IDR). Within such a part frames are shown in the order of their
-//! times, and no frame of one part is shown between those of another, so only the parts that hold a
-//! wanted frame are decoded, each by a decoder of its own.
+//! A video is divided into groups of pictures (GOPs) at its IDR frames. Within a GOP, frames are
+//! shown in timestamp order, and no frame of one GOP is shown between those of another, so only the
+//! GOPs with wanted frames are decoded, each by its own decoder.
 
 use image::{RgbImage, imageops};
 use mp4_atom::Avcc;
@@ -16,23 +16,23 @@ use super::yuv::{Plane, YuvCoding};
 use super::{Sink, VideoIndex, check_size};
 use crate::{DecodeError, Image};
 
-/// Kinds of NAL units.
+/// NAL unit types.
 const IDR: u8 = 5;
 const SPS: u8 = 7;
 
-/// An H.264 video, still encoded.
+/// Encoded H.264 video.
 pub(super) struct H264<'a> {
     data: &'a [u8],
     track: Track,
     gops: Vec<Gop>,
 }
 
-/// From one key frame to the next.
+/// Group of pictures: from one IDR frame to the next.
 struct Gop {
-    /// Its samples in coding order, as a range of the track's.
+    /// Samples in coding order, as a range of the track's.
     samples: std::ops::Range<usize>,
-    /// Which frame of the video each is, in the order they are shown; none where the file's edit
-    /// list leaves it out.
+    /// Frame index of each picture, in presentation order; `None` where the file's edit list omits
+    /// it.
     frames: Vec<Option<usize>>,
 }
 
@@ -54,7 +54,7 @@ impl<'a> H264<'a> {
         if starts.is_empty() {
             return Err("it has no key frame (IDR) to begin with".into());
         }
-        // What comes before the first key frame cannot be decoded and is not shown.
+        // Samples before the first IDR frame cannot be decoded and are not shown.
         let ends = starts.iter().skip(1).copied().chain([track.samples.len()]);
         let (mut gops, mut times) = (Vec::new(), Vec::new());
         for (start, end) in starts.iter().copied().zip(ends) {
@@ -88,7 +88,7 @@ impl<'a> H264<'a> {
         Ok(())
     }
 
-    /// Decodes a part up to the frame that is shown as number `last` of it.
+    /// Decodes a GOP up to its frame number `last` in presentation order.
     fn decode(
         &self,
         gop: &Gop,
@@ -96,7 +96,7 @@ impl<'a> H264<'a> {
         wanted: &[usize],
         sink: &mut Sink<'_>,
     ) -> Result<(), DecodeError> {
-        // Frames come out in their order only if the decoder is not told to hurry.
+        // Flushing would output frames out of order.
         let config = DecoderConfig::new().flush_after_decode(Flush::NoFlush);
         let mut decoder = Decoder::with_api_config(OpenH264API::from_source(), config)
             .map_err(|e| e.to_string())?;
@@ -149,7 +149,7 @@ impl<'a> H264<'a> {
     }
 }
 
-/// Takes the frames of a part in the order they are shown.
+/// Receives the frames of a GOP in presentation order.
 struct Shown<'p> {
     gop: &'p Gop,
     wanted: &'p [usize],
@@ -179,7 +179,7 @@ impl Shown<'_> {
     }
 }
 
-/// An image after so many quarter turns clockwise.
+/// Image rotated clockwise by quarter turns.
 fn rotated((width, height): (usize, usize), rgb: Vec<u8>, turns: u8) -> Option<Image> {
     if turns == 0 {
         return Image::new(width, height, rgb);
@@ -203,13 +203,13 @@ fn has_key_frame(data: &[u8], track: &Track, sample: &TrackSample) -> Result<boo
     Ok(false)
 }
 
-/// A NAL unit behind its start code.
+/// Appends a NAL unit with its start code.
 fn append(stream: &mut Vec<u8>, nal: &[u8]) {
     stream.extend([0, 0, 0, 1]);
     stream.extend(nal);
 }
 
-/// The NAL units of a sample, each stored behind its length.
+/// NAL units of a sample, each stored after its length.
 fn nals<'a>(
     data: &'a [u8],
     description: &Avcc,

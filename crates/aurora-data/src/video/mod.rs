@@ -1,12 +1,11 @@
-//! Videos: from encoded bytes to the frames that are wanted of them.
+//! Video decoding: from encoded bytes to selected frames.
 //!
-//! [`Video::open`] reads an outline, which is how many frames there are and when each is shown,
-//! without decoding an image. [`Sampling`] chooses, and [`Video::frames`] decodes in order and hands
-//! over what was chosen, one frame at a time: nothing but the decoder's own images and the frame
-//! at hand is in memory.
+//! [`Video::open`] reads an index, the number and timestamps of the frames, without decoding.
+//! [`Sampling`] selects, and [`Video::frames`] decodes in order and streams the selected frames one
+//! at a time: only the decoder's own frames and the current frame are in memory.
 //!
 //! GIF, animated PNG and animated WebP are read by every build. H.264 in MP4 needs the feature
-//! `video-h264`; whatever else there is, the feature `video-ffmpeg` and the program ffmpeg.
+//! `video-h264`; everything else the feature `video-ffmpeg` and the program ffmpeg.
 
 mod animation;
 pub(crate) mod clip;
@@ -29,10 +28,10 @@ use crate::{DecodeError, DecodeErrorKind, Image};
 pub use clip::FrameSink;
 pub use sampling::{Method, Sampling};
 
-/// Most pixels of a frame; above what H.264 allows and twice those of 4K.
+/// Pixel limit of a frame; above what H.264 allows and twice those of 4K.
 pub const MAX_FRAME_PIXELS: u64 = 1 << 24;
 
-/// The form a video is in, by its first bytes.
+/// Container format, by its magic bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Container {
     Gif,
@@ -43,10 +42,10 @@ enum Container {
     Other,
 }
 
-/// Who decodes what is not an animated image.
+/// Decoder of videos that are not animated images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Decoder {
-    /// What this build has; for MP4 first what needs no other program.
+    /// The first available; for MP4 the built-in one before ffmpeg.
     #[default]
     Any,
     /// The decoder of the feature `video-h264`.
@@ -55,22 +54,22 @@ pub enum Decoder {
     Ffmpeg,
 }
 
-/// What is known of a video before a frame is decoded.
+/// Frame index of a video, known before decoding.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VideoIndex {
-    /// The seconds from which each frame is shown, in order.
+    /// Start time of each frame in seconds, in order.
     pub times: Vec<f64>,
-    /// When the last frame ends, in seconds.
+    /// End of the last frame in seconds.
     pub end: f64,
 }
 
-/// A video, still encoded.
+/// Encoded video.
 pub struct Video<'a> {
     index: VideoIndex,
     backend: Backend<'a>,
 }
 
-/// What its frames are read from.
+/// Decoding backend.
 enum Backend<'a> {
     Animation(animation::Animation<'a>),
     #[cfg(feature = "video-h264")]
@@ -79,7 +78,7 @@ enum Backend<'a> {
     Ffmpeg(ffmpeg::Ffmpeg),
 }
 
-/// What [`Video::frames`] gives each frame to: its place among those wanted, and the image.
+/// Sink of [`Video::frames`]: called with the index among the wanted frames, and the image.
 pub type Sink<'s> = dyn FnMut(usize, Image) -> Result<(), DecodeError> + 's;
 
 fn container(data: &[u8]) -> Container {
@@ -97,15 +96,15 @@ fn container(data: &[u8]) -> Container {
 }
 
 impl<'a> Video<'a> {
-    /// Reads the outline of a video.
+    /// Reads the index of a video.
     ///
     /// # Errors
-    /// What is wrong with it, or which feature would read it.
+    /// A broken file, or one that needs another feature, which is named.
     pub fn open(data: &'a [u8]) -> Result<Self, DecodeError> {
         Self::open_with(data, Decoder::Any)
     }
 
-    /// As [`Self::open`], by a decoder of choice. Animated images have one only.
+    /// Like [`Self::open`], with the given decoder. Animated images have only one.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -130,7 +129,7 @@ impl<'a> Video<'a> {
                 Err(said) => error = said,
             }
         }
-        // What the one cannot read, a video cut short or of another codec, the other may.
+        // ffmpeg may read what the other cannot: a truncated video, or another codec.
         if decoder != Decoder::H264 && cfg!(feature = "video-ffmpeg") {
             return Self::ffmpeg(data);
         }
@@ -161,7 +160,7 @@ impl<'a> Video<'a> {
         Err(DecodeError::new(DecodeErrorKind::Unsupported, reason))
     }
 
-    /// Which build reads a video that this one does not.
+    /// Feature that reads a video that this build does not.
     fn way_out(container: Container) -> &'static str {
         match (container, cfg!(feature = "video-h264"), cfg!(feature = "video-ffmpeg")) {
             (_, _, true) => "",
@@ -179,16 +178,16 @@ impl<'a> Video<'a> {
         Ok(Self { index: video_index, backend })
     }
 
-    /// How many frames it has, and when they are shown.
+    /// Frame index: number and timestamps of the frames.
     pub fn index(&self) -> &VideoIndex {
         &self.index
     }
 
-    /// Decodes the frames `wanted`, strictly increasing, and hands each to `sink` as it comes.
-    /// Frames need not be of one size.
+    /// Decodes the frames `wanted`, strictly increasing, and streams each to `sink`. Frames may
+    /// differ in size.
     ///
     /// # Errors
-    /// The frame that does not decode and why, or what `sink` said.
+    /// The frame that does not decode and why, or the error of `sink`.
     pub fn frames(&self, wanted: &[usize], sink: &mut Sink<'_>) -> Result<(), DecodeError> {
         let last = self.index.times.len() - 1;
         let ordered = wanted.windows(2).all(|pair| pair[0] < pair[1]);
@@ -210,7 +209,7 @@ impl<'a> Video<'a> {
         decoded.map_err(in_one_line)
     }
 
-    /// The frames that `sampling` takes, in memory.
+    /// Frames that `sampling` selects, in memory.
     ///
     /// # Errors
     /// As [`Self::frames`].
@@ -229,12 +228,12 @@ impl<'a> Video<'a> {
     }
 }
 
-/// Decoders quote what they found in the file.
+/// Decoders quote bytes of the file.
 fn in_one_line(error: DecodeError) -> DecodeError {
     error.map_message(|reason| printable(&reason).into_owned())
 }
 
-/// Refuses a size of which no frame is decoded, from the header and before anything is allocated.
+/// Checks the size in a header against the pixel limit before anything is allocated.
 fn check_size(width: u64, height: u64) -> Result<(), DecodeError> {
     if width == 0 || height == 0 {
         return Err("its frames have no pixels".into());

@@ -1,43 +1,44 @@
-//! The video track of an MP4 file: where its samples lie and when they are shown.
+//! MP4 demuxing: byte ranges and timestamps of the samples in the video track.
 //!
-//! The boxes are parsed by `mp4-atom`; putting its tables together is done here, where no count is
-//! believed before the file's length bears it out and tables that contradict each other are errors.
+//! The boxes are parsed by `mp4-atom`; the sample tables are combined here. No count is trusted
+//! beyond the file's length, and contradictory tables are errors.
 
 use mp4_atom::{
     Atom as _, Avcc, Codec, Decode as _, FourCC, Header, Moov, Stbl, StszSamples, Trak,
 };
 
-/// One encoded image.
+/// Encoded picture of a track.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TrackSample {
-    /// Where it lies in the file.
+    /// Byte offset in the file.
     pub start: usize,
-    /// Its bytes.
+    /// Length in bytes.
     pub length: usize,
-    /// When it is shown, in ticks of the track.
+    /// Presentation time in ticks of the track.
     pub shown: i64,
-    /// Which of the track's descriptions it is of.
+    /// Index of its sample description.
     pub description: usize,
 }
 
-/// A track of H.264.
+/// H.264 track.
 #[derive(Debug)]
 pub(super) struct Track {
-    /// In decoding order.
+    /// Samples in decoding order.
     pub samples: Vec<TrackSample>,
-    /// Parameter sets and the size of NAL lengths, for each description.
+    /// Parameter sets and NAL length size of each sample description.
     pub descriptions: Vec<Avcc>,
-    /// Ticks a second.
+    /// Ticks per second.
     pub timescale: f64,
-    /// Ticks of a sample on average.
+    /// Average duration of a sample in ticks.
     pub duration: f64,
-    /// Samples shown before the first or from the second tick on are decoded and not shown.
+    /// Presentation range in ticks: samples before the first or from the second on are decoded and
+    /// not shown.
     pub shown: (i64, i64),
-    /// Quarter turns clockwise.
+    /// Clockwise rotation in quarter turns.
     pub turns: u8,
 }
 
-/// Finds the video track of a file.
+/// Video track of a file.
 pub(super) fn track(data: &[u8]) -> Result<Track, String> {
     let moov = find_moov(data)?;
     let moov = Moov::decode_body(&mut &*moov).map_err(|e| format!("its moov box: {e}"))?;
@@ -60,7 +61,7 @@ pub(super) fn track(data: &[u8]) -> Result<Track, String> {
     Ok(Track { samples, descriptions, timescale, duration, shown, turns: turns(trak) })
 }
 
-/// The content of the moov box.
+/// Content of the moov box.
 fn find_moov(data: &[u8]) -> Result<&[u8], String> {
     let mut rest = data;
     loop {
@@ -111,11 +112,11 @@ fn name(codec: &Codec) -> String {
     }
 }
 
-/// The samples by the tables of sizes, chunks and times.
+/// Samples from the tables of sizes, chunks and times.
 fn samples(data: &[u8], stbl: &Stbl, descriptions: usize) -> Result<Vec<TrackSample>, String> {
     let sizes: Box<dyn Iterator<Item = u32> + '_> = match &stbl.stsz.samples {
         StszSamples::Different { sizes } => Box::new(sizes.iter().copied()),
-        // A count alone takes no bytes, but its samples do.
+        // A constant size table takes no bytes per sample, but the samples do.
         StszSamples::Identical { count, size } => {
             if u64::from(*count) * u64::from(*size) > data.len() as u64 {
                 return Err(format!("its {count} frames of {size} bytes are more than the file"));
@@ -135,7 +136,7 @@ fn samples(data: &[u8], stbl: &Stbl, descriptions: usize) -> Result<Vec<TrackSam
         let (start, description) =
             places.next(u64::from(size)).ok_or_else(|| wrong("no chunk holds it"))?;
         let duration = durations.next().ok_or_else(|| wrong("its time is not given"))?;
-        // Tracks without reordering have no offsets at all.
+        // Tracks without reordering have no composition offsets.
         let offset = offsets.next().unwrap_or(0);
         if description == 0 || description as usize > descriptions {
             return Err(wrong("its description is not there"));
@@ -163,7 +164,7 @@ fn samples(data: &[u8], stbl: &Stbl, descriptions: usize) -> Result<Vec<TrackSam
     Ok(samples)
 }
 
-/// Values that are stored as runs: how often, and which.
+/// Run-length encoded values: counts and values.
 struct Runs<I> {
     runs: I,
     left: u32,
@@ -184,13 +185,13 @@ impl<I: Iterator<Item = (u32, i64)>> Runs<I> {
     }
 }
 
-/// Walks the chunks.
+/// Chunk iterator: byte offsets of consecutive samples.
 struct Places<'a> {
     stbl: &'a Stbl,
-    /// The chunk at hand, from 0, and how many samples are left in it.
+    /// Current chunk, from 0, and the samples left in it.
     chunk: usize,
     left: u32,
-    /// The entry of the table that the chunk is of.
+    /// Sample-to-chunk entry of the current chunk.
     entry: usize,
     at: u64,
     begun: bool,
@@ -213,10 +214,10 @@ impl<'a> Places<'a> {
         }
     }
 
-    /// Where the next sample of `size` bytes begins, and the number of its description, from 1.
+    /// Offset of the next sample of `size` bytes, and the number of its description, from 1.
     fn next(&mut self, size: u64) -> Option<(u64, u32)> {
         let entries = &self.stbl.stsc.entries;
-        // Each turn uses up a chunk, and the chunks are in the file one by one.
+        // Each iteration consumes a chunk, and the file holds one offset per chunk.
         while self.left == 0 {
             if self.begun {
                 self.chunk += 1;
@@ -236,7 +237,7 @@ impl<'a> Places<'a> {
     }
 }
 
-/// The ticks that the edit list shows; everything where it has no or several parts.
+/// Presentation range of the edit list in ticks; everything for none or several edits.
 fn edit(trak: &Trak, movie: f64, track: f64) -> (i64, i64) {
     let all = (i64::MIN, i64::MAX);
     let Some(list) = trak.edts.as_ref().and_then(|edts| edts.elst.as_ref()) else { return all };
@@ -248,7 +249,7 @@ fn edit(trak: &Trak, movie: f64, track: f64) -> (i64, i64) {
     (first, end)
 }
 
-/// Quarter turns clockwise by the track's matrix; other matrices are left alone.
+/// Clockwise quarter turns of the track's display matrix; 0 for other matrices.
 fn turns(trak: &Trak) -> u8 {
     let matrix = &trak.tkhd.matrix;
     match [matrix.a, matrix.b, matrix.c, matrix.d].map(i32::signum) {

@@ -1,4 +1,4 @@
-//! Which frames of a video are taken.
+//! Frame sampling of videos.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,35 +7,34 @@ use aurora_kernels::random::Stream;
 
 use crate::Error;
 
-/// How frames are chosen.
+/// Frame sampling.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Sampling {
-    /// The middles of so many segments of equal length. Draws no random number.
+    /// Centers of so many segments of equal length. Deterministic.
     Uniform(usize),
-    /// So many different frames, each set of them equally likely, in their order.
+    /// So many distinct frames, uniformly random, in order.
     Random(usize),
-    /// So many frames a second: the one that is shown at each of these moments. Draws no random
-    /// number.
+    /// Constant rate: the frame shown at each moment. Deterministic.
     Rate {
-        /// Frames a second.
+        /// Frames per second.
         fps: f64,
-        /// No more than this; of a longer video the first ones.
+        /// Limit of frames; of a longer video the first ones.
         most: usize,
     },
 }
 
 impl Sampling {
-    /// The frames to take of a video whose frame `i` is shown from `times[i]` seconds on, and whose
-    /// last is shown until `end`: strictly increasing, none where the video has none.
+    /// Frames selected of a video whose frame `i` is shown from `times[i]` seconds on, the last
+    /// until `end`: strictly increasing, empty for an empty video.
     ///
-    /// A video with no more frames than were asked for gives all it has. `stream` is used by
-    /// [`Self::Random`] only.
+    /// A video with no more frames than requested gives all of them. Only [`Self::Random`] draws
+    /// from `stream`.
     pub fn pick(&self, times: &[f64], end: f64, stream: &mut Stream) -> Vec<usize> {
         let frames = times.len();
         match *self {
             Self::Uniform(count) | Self::Random(count) if frames <= count => (0..frames).collect(),
             Self::Uniform(count) => {
-                // The middle of segment i is (i + 1/2) frames / count; no product overflows.
+                // The center of segment i is (i + 1/2) frames / count; no product overflows.
                 let middle = |i: usize| (2 * i as u128 + 1) * frames as u128 / (2 * count as u128);
                 (0..count).map(|i| middle(i) as usize).collect()
             }
@@ -44,7 +43,7 @@ impl Sampling {
         }
     }
 
-    /// The most frames it takes.
+    /// Limit of the frames taken.
     pub fn most(&self) -> usize {
         match *self {
             Self::Uniform(count) | Self::Random(count) => count,
@@ -52,7 +51,7 @@ impl Sampling {
         }
     }
 
-    /// The same without chance: what evaluation takes.
+    /// Deterministic variant, for evaluation.
     #[must_use]
     pub fn evaluation(self) -> Self {
         match self {
@@ -62,7 +61,8 @@ impl Sampling {
     }
 }
 
-/// Floyd's choice of `count` numbers below `frames`, in order; takes no more memory than `count`.
+/// Floyd's sampling of `count` distinct numbers below `frames`, in order; memory proportional to
+/// `count`.
 fn random_sorted(frames: usize, count: usize, stream: &mut Stream) -> Vec<usize> {
     let mut chosen = std::collections::BTreeSet::new();
     for last in frames - count..frames {
@@ -74,19 +74,19 @@ fn random_sorted(frames: usize, count: usize, stream: &mut Stream) -> Vec<usize>
     chosen.into_iter().collect()
 }
 
-/// At moments 0, 1/fps, 2/fps, ... after the first frame, the frame that is shown. A video with
-/// fewer frames a second than that gives each once.
+/// Frames shown at 0, 1/fps, 2/fps, ... after the first frame. A video of a lower frame rate gives
+/// each frame once.
 fn by_rate(times: &[f64], end: f64, fps: f64, most: usize) -> Vec<usize> {
     let Some(&first) = times.first() else { return Vec::new() };
     let mut picked: Vec<usize> = Vec::new();
-    // The first moment that has not been served yet.
+    // The first moment without a frame yet.
     let mut moment = 0.0f64;
     for (index, &time) in times.iter().enumerate() {
         if picked.len() >= most {
             break;
         }
         let until = times.get(index + 1).copied().unwrap_or(end.max(time));
-        // A hair of slack: a frame that begins 1e-9 s after its moment is the one meant.
+        // Tolerance: a frame that begins 1e-9 s after its moment is the one meant.
         let served = (until - first - 1e-6) * fps;
         if moment <= served || (index + 1 == times.len() && picked.is_empty()) {
             picked.push(index);
@@ -106,7 +106,7 @@ impl fmt::Display for Sampling {
     }
 }
 
-/// `uniform`, `random` or a number of frames a second, as settings say it.
+/// Sampling method in settings: `uniform`, `random` or a rate such as `2fps`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Method {
     /// [`Sampling::Uniform`].
@@ -118,7 +118,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// The sampling of at most `frames` frames.
+    /// Sampling of at most `frames` frames.
     pub fn of(self, frames: usize) -> Sampling {
         match self {
             Self::Uniform => Sampling::Uniform(frames),
@@ -183,7 +183,7 @@ mod tests {
             [0, 2, 5, 8, 11, 14, 17, 20, 23, 26, 29]
         );
         assert_eq!(pick(&even(24, 12.0), 2.0, 2.0, 3), [0, 6, 12]);
-        // Slower than asked for: each once. Uneven: the one that is on at the moment.
+        // A lower frame rate gives each frame once. Uneven: the frame shown at the moment.
         assert_eq!(pick(&even(4, 1.0), 4.0, 25.0, 99), [0, 1, 2, 3]);
         assert_eq!(pick(&[0.0, 0.1, 0.2, 3.0], 3.1, 1.0, 99), [0, 2, 3]);
         assert_eq!(pick(&[5.0], 5.0, 1.0, 99), [0]);
@@ -205,8 +205,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Whatever is asked: in order, none twice, all there, no more than asked for, and as many
-        /// as asked for where the video has them.
+        /// Selected frames are ordered, distinct, in range, no more than requested, and as many as
+        /// requested where the video has them.
         #[test]
         fn picked_frames_are_in_order_and_there(
             frames in 0usize..400, count in 0usize..40, seed: u64, fps in 0.01..200.0f64,
@@ -223,7 +223,7 @@ mod tests {
                     Sampling::Rate { .. } => prop_assert_eq!(picked.is_empty(), frames == 0 || count == 0),
                     _ => prop_assert_eq!(picked.len(), frames.min(count)),
                 }
-                // One seed, one choice; evaluation does not look at the seed at all.
+                // The selection is a function of the seed; evaluation does not depend on it.
                 prop_assert_eq!(&picked, &sampling.pick(&times, time + 0.1, &mut stream(seed)));
                 let fixed = sampling.evaluation();
                 prop_assert_eq!(
@@ -233,7 +233,7 @@ mod tests {
             }
         }
 
-        /// Uniform frames are as far apart as whole numbers allow.
+        /// Uniform frames are as evenly spaced as integers allow.
         #[test]
         fn uniform_frames_are_evenly_apart(frames in 1usize..5000, count in 1usize..64) {
             let picked = Sampling::Uniform(count).pick(&even(frames, 25.0), 1.0, &mut stream(0));
@@ -244,7 +244,7 @@ mod tests {
         }
     }
 
-    /// Each frame is drawn about as often as any other.
+    /// Every frame is drawn about equally often.
     #[test]
     fn random_frames_are_fair() {
         let mut counts = [0; 10];

@@ -1,19 +1,19 @@
-//! What a sequence parameter set of H.264 says of its images (ITU-T H.264, 7.3.2.1 and annex E).
+//! H.264 sequence parameter set (ITU-T H.264, 7.3.2.1 and annex E).
 
 use super::yuv::YuvCoding;
 
-/// A sequence parameter set, as far as it matters here.
+/// Fields of a sequence parameter set that are used.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Sps {
-    /// How brightness and color are coded.
+    /// Color coding.
     pub coding: YuvCoding,
-    /// Size in pixels, before cropping.
+    /// Width in pixels, before cropping.
     pub width: u64,
-    /// See `width`.
+    /// Height in pixels, before cropping.
     pub height: u64,
 }
 
-/// Profiles whose parameter sets have a chroma format and scaling lists.
+/// Profiles with a chroma format and scaling lists.
 const HIGH: [u32; 13] = [100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135];
 
 impl Sps {
@@ -83,12 +83,12 @@ fn parse(bits: &mut Bits<'_>) -> Option<Result<Sps, String>> {
             bits.number()?;
         }
     }
-    // Whatever is wrong behind this point leaves the usual coding in place.
+    // Errors beyond this point leave the default coding in place.
     let coding = yuv_coding(bits).unwrap_or_default();
     Some(Ok(Sps { coding, width, height: 16 * rows }))
 }
 
-/// The color description of the usability information, if there is one.
+/// Color description of the video usability information (VUI), if present.
 fn yuv_coding(bits: &mut Bits<'_>) -> Option<YuvCoding> {
     let mut coding = YuvCoding::default();
     if !bits.flag()? {
@@ -124,7 +124,7 @@ fn skip_scaling_list(bits: &mut Bits<'_>, length: usize) -> Option<()> {
     Some(())
 }
 
-/// Takes out the bytes that keep a start code from occurring in the payload.
+/// Removes emulation prevention bytes.
 fn unescape(nal: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(nal.len());
     let mut zeros = 0;
@@ -139,7 +139,7 @@ fn unescape(nal: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Bits, the highest of a byte first.
+/// Bit reader, most significant bit first.
 struct Bits<'a> {
     data: &'a [u8],
     at: usize,
@@ -160,7 +160,7 @@ impl Bits<'_> {
         self.take(1).map(|bit| bit == 1)
     }
 
-    /// An Exp-Golomb number.
+    /// Unsigned Exp-Golomb code, ue(v).
     fn number(&mut self) -> Option<u32> {
         let mut zeros = 0;
         while !self.flag()? {
@@ -172,7 +172,7 @@ impl Bits<'_> {
         Some((1u32 << zeros) - 1 + self.take(zeros)?)
     }
 
-    /// A signed Exp-Golomb number: 0, 1, -1, 2, -2, ...
+    /// Signed Exp-Golomb code, se(v): 0, 1, -1, 2, -2, ...
     fn signed(&mut self) -> Option<i32> {
         let number = i64::from(self.number()?);
         let half = (number + 1) / 2;

@@ -1,13 +1,13 @@
-//! From brightness and color difference to red, green and blue, as ffmpeg does it unasked: each
-//! color sample for a square of four pixels, BT.601 where the video does not say which, and every
-//! product cut off to a whole number on its own, which makes pixels darker by up to 3 of 255.
+//! YUV to RGB conversion with ffmpeg's defaults: one chroma sample for four pixels (nearest
+//! neighbor), BT.601 if the video does not name a matrix, and each product truncated separately,
+//! which darkens pixels by up to 3 of 255.
 
-/// How a video codes color.
+/// YUV coding of a video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct YuvCoding {
-    /// The matrix by its number in H.264, table E-5; 2 where it is not said.
+    /// Matrix coefficients by number (ITU-T H.264, table E-5); 2 if unspecified.
     pub matrix: u32,
-    /// Whether 0 to 255 are used, not 16 to 235.
+    /// True for full range, 0 to 255; false for limited range, 16 to 235.
     pub full_range: bool,
 }
 
@@ -17,7 +17,7 @@ impl Default for YuvCoding {
     }
 }
 
-/// A plane of bytes, its rows `stride` apart.
+/// Plane of bytes with a row stride of `stride`.
 #[derive(Clone, Copy)]
 pub(super) struct Plane<'a> {
     pub bytes: &'a [u8],
@@ -30,10 +30,10 @@ impl<'a> Plane<'a> {
     }
 }
 
-/// Binary digits behind the point of [`Weights`]: ffmpeg's on x86.
+/// Fraction bits of [`Weights`], those of ffmpeg on x86.
 const POINT: u32 = 13;
 
-/// What the parts of a pixel are multiplied by, times 2^[`POINT`].
+/// Fixed-point conversion factors, times 2^[`POINT`].
 struct Weights {
     black: i32,
     luma: i32,
@@ -45,7 +45,7 @@ struct Weights {
 
 impl YuvCoding {
     fn weights(self) -> Weights {
-        // The shares of red and blue in brightness.
+        // Luma coefficients of red and blue.
         let (red, blue) = match self.matrix {
             1 => (0.2126, 0.0722),
             4 => (0.30, 0.11),
@@ -57,7 +57,7 @@ impl YuvCoding {
         let (black, luma, chroma) =
             if self.full_range { (0, 1.0, 1.0) } else { (16, 255.0 / 219.0, 255.0 / 224.0) };
         let fixed = |weight: f64| (weight * f64::from(1u32 << POINT)).round() as i32;
-        // A weight is subtracted by adding its negative: what is cut off is not symmetric.
+        // A weight is subtracted by adding its negative: truncation is not symmetric.
         Weights {
             black,
             luma: fixed(luma),
@@ -68,7 +68,7 @@ impl YuvCoding {
         }
     }
 
-    /// The pixels of a 4:2:0 image; none where a plane is shorter than its size says.
+    /// RGB bytes of a 4:2:0 image; `None` if a plane is shorter than its size.
     pub(super) fn to_rgb(
         self,
         (width, height): (usize, usize),
@@ -124,7 +124,8 @@ mod tests {
         }
     }
 
-    /// Forward by the definition, back by the weights: within what eight bits and three cut-offs lose.
+    /// Round trip: forward by the definition, back by the weights, within the error of eight bits
+    /// and three truncations.
     #[test]
     fn colors_come_back() {
         for (matrix, red, blue) in [(1, 0.2126, 0.0722), (6, 0.299, 0.114), (9, 0.2627, 0.0593)] {

@@ -1,4 +1,4 @@
-//! The manifest of a folder of shards: what they were made of, and what they are.
+//! Manifest of a folder of shards: fingerprint of the inputs, and hashes of the shards.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -11,51 +11,51 @@ use super::{ShardOptions, shard_members, write_whole};
 use crate::digest::hexadecimal;
 use crate::{Error, Media, Result, Sample, Skipped};
 
-/// The manifest's name.
+/// File name of the manifest.
 pub const MANIFEST: &str = "manifest.json";
 
-/// Most bytes of a manifest: some hundred thousand shards.
+/// Byte limit of a manifest: some hundred thousand shards.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// What a folder of shards holds.
+/// Manifest of a folder of shards.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// SHA-256 of what the shards are made of: the samples' keys, lengths and records, and the
-    /// options that show in the bytes.
+    /// SHA-256 of the inputs: the samples' keys, lengths and records, and the options that affect
+    /// the bytes.
     pub work: String,
-    /// How many samples there are to write.
+    /// Number of samples to write.
     pub samples: u64,
-    /// Whether all are written.
+    /// True if all samples are written.
     pub complete: bool,
     /// The shards in order.
     pub shards: Vec<ShardEntry>,
 }
 
-/// What a shard is.
+/// Manifest entry of a shard.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ShardEntry {
-    /// Its name in the folder.
+    /// File name within the folder.
     pub file: String,
     /// SHA-256 of its bytes.
     pub sha256: String,
-    /// How many there are.
+    /// Length in bytes.
     pub bytes: u64,
-    /// The samples in it.
+    /// Number of samples.
     pub samples: u64,
-    /// The number of the sample that comes behind it.
+    /// Number of the next sample after the shard.
     pub next: u64,
-    /// What was left out since the shard before.
+    /// Samples skipped since the previous shard.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<Skipped>,
 }
 
 impl Manifest {
-    /// The samples in all shards.
+    /// Number of samples in all shards.
     pub fn written(&self) -> u64 {
         self.shards.iter().map(|shard| shard.samples).sum()
     }
 
-    /// What was left out, in order.
+    /// Skipped samples, in order.
     pub fn skipped(&self) -> impl Iterator<Item = &Skipped> {
         self.shards.iter().flat_map(|shard| &shard.skipped)
     }
@@ -79,8 +79,8 @@ impl Manifest {
             .map_err(|e| Error::Manifest { path, reason: format!("it is no manifest: {e}") })
     }
 
-    /// The manifest in `folder` as far as its shards are what it says, with how many it spoke of; a
-    /// new one where there is none.
+    /// Manifest in `folder`, cut to its leading intact shards, with the number of shards it listed;
+    /// a new one where there is none.
     pub(super) fn open(folder: &Path, work: String) -> Result<(Self, usize)> {
         let failed = |source| Error::Write { path: folder.to_path_buf(), source };
         fs::create_dir_all(folder).map_err(failed)?;
@@ -125,9 +125,9 @@ impl Manifest {
 }
 
 impl ShardEntry {
-    /// That the shard in `folder` is this one; else what is wrong with it.
+    /// Verifies the shard in `folder` against this entry; the error says what differs.
     pub(super) fn check(&self, folder: &Path) -> Result<(), String> {
-        // A name from a file is not to lead anywhere else.
+        // A file name from a manifest must not lead out of the folder.
         if Path::new(&self.file).components().count() != 1 || self.file.contains(['/', '\\']) {
             return Err(format!("{:?} is no name of a shard", self.file));
         }
@@ -145,10 +145,10 @@ impl ShardEntry {
     }
 }
 
-/// What the shards are made of, as one hash.
+/// Fingerprint of the inputs.
 pub(super) fn work(samples: &[Sample], options: &ShardOptions) -> String {
     let mut hash = Sha256::new();
-    // Threads, and how many may be left out, do not show in the bytes.
+    // The number of threads and the skip limit do not affect the bytes.
     let ShardOptions { shard_bytes, size, encoding, video, seed, on_error, .. } = options;
     hash.update(format!("1 {shard_bytes} {size:?} {encoding:?} {video:?} {seed} {on_error:?}"));
     for sample in samples {

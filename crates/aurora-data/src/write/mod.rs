@@ -1,9 +1,9 @@
-//! Writing shards: samples from anywhere into tar files that [`crate::shard::read`] reads back.
+//! Shard writer: samples from any source into tar files that [`crate::shard::read`] reads.
 //!
-//! Samples are prepared in parallel and written in their order, so the bytes do not depend on the
-//! number of threads. A shard is written aside and renamed; the manifest, which has each shard's
-//! length and SHA-256, is replaced after each. A run that finds the manifest of the same work goes
-//! on behind the last shard that is what the manifest says.
+//! Samples are prepared in parallel and written in order, so the bytes do not depend on the number
+//! of threads. A shard is written to a temporary file and renamed; the manifest, with each shard's
+//! length and SHA-256, is replaced after each. A run that finds a manifest of the same inputs
+//! resumes after the last intact shard.
 
 mod manifest;
 mod shard_members;
@@ -22,25 +22,25 @@ use crate::{Error, OnError, Result, Sample, SkipLog, Skipped};
 use shard_members::ShardMembers;
 use shard_writer::ShardWriter;
 
-/// How shards are written.
+/// Options of [`write()`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct ShardOptions {
-    /// A shard is closed before it grows beyond this many bytes, unless one sample alone does.
+    /// Size limit of a shard in bytes; a larger single sample gets its own shard.
     pub shard_bytes: u64,
-    /// Images with a longer side than this are scaled to a square of it, as an evaluation does;
-    /// without it, the bytes of an image stay as they are.
+    /// Side to which images with a longer side are resized, as in evaluation; `None`: image bytes
+    /// stay as they are.
     pub size: Option<usize>,
-    /// How images that were scaled, and frames of videos, are encoded.
+    /// Encoding of resized images and extracted frames.
     pub encoding: Encoding,
-    /// Which frames of a video are stored; without it, videos stay videos.
+    /// Frame sampling of videos; `None`: videos are stored as they are.
     pub video: Option<Sampling>,
     /// Seed of [`Sampling::Random`].
     pub seed: u64,
-    /// What becomes of a sample that cannot be read.
+    /// Handling of unreadable samples.
     pub on_error: OnError,
-    /// How many may be left out.
+    /// Limit of skipped samples.
     pub limit: usize,
-    /// Threads; 0 for one a core.
+    /// Threads; 0 for one per core.
     pub threads: usize,
 }
 
@@ -59,28 +59,27 @@ impl Default for ShardOptions {
     }
 }
 
-/// What was done.
+/// Report of [`write()`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct WriteReport {
-    /// The manifest as it stands in the folder.
+    /// Manifest as it stands in the folder.
     pub manifest: Manifest,
-    /// Shards that were there already.
+    /// Intact shards of an earlier run.
     pub kept: usize,
-    /// Shards that were there and not what the manifest said, so that they were written anew.
+    /// Existing shards that differed from the manifest and were written anew.
     pub replaced: usize,
 }
 
-/// Samples that are prepared at a time, for each thread: enough to keep all busy, few enough to be
-/// held in memory.
+/// Samples prepared at a time, per thread: enough to keep all busy, few enough for memory.
 const AHEAD: usize = 8;
 
 /// Writes `samples` into `out` as `shard-000000.tar`, `shard-000001.tar`, ... and their manifest.
 /// The key of a sample is its number; its own key and shard are kept in its record. `progress` is
-/// told how many of how many samples are done.
+/// called with the samples done and their total.
 ///
 /// # Errors
-/// A sample that cannot be read or has no words, by the policy; a folder that holds something else,
-/// or the shards of other samples or options; what the disk says.
+/// A sample that cannot be read or has no texts, by the policy; a folder with other content, or
+/// with shards of other samples or options; I/O errors.
 pub fn write(
     samples: &[Sample],
     out: &Path,
@@ -154,7 +153,7 @@ fn run(
                     reason: format!("every one of {} was left out", manifest.samples),
                 });
             }
-            // What was left out behind the last shard belongs to it.
+            // Samples skipped after the last shard are recorded with it.
             None => {
                 if let Some(last) = manifest.shards.last_mut() {
                     last.next = next;
@@ -170,7 +169,7 @@ fn run(
     Ok(WriteReport { manifest, kept, replaced })
 }
 
-/// Gives a shard its name and says so in the manifest.
+/// Renames a finished shard and adds it to the manifest.
 fn close(
     shard: ShardWriter,
     next: u64,
@@ -186,7 +185,7 @@ fn close(
     manifest.write(out)
 }
 
-/// What was left out since the last shard.
+/// Samples skipped since the last shard.
 fn new_skips(skips: &SkipLog, manifest: &Manifest, told: &mut usize) -> Vec<Skipped> {
     if skips.len() == *told {
         return Vec::new();
@@ -196,10 +195,10 @@ fn new_skips(skips: &SkipLog, manifest: &Manifest, told: &mut usize) -> Vec<Skip
     skips.list().into_iter().filter(|new| !known(new)).collect()
 }
 
-/// Reads the manifest of a folder of shards and compares every shard with it.
+/// Verifies every shard of a folder against its manifest.
 ///
 /// # Errors
-/// A manifest that is missing or not one; the first shard that is missing or not what it says.
+/// A manifest that is missing or invalid; the first shard that is missing or differs.
 pub fn verify(folder: &Path) -> Result<Manifest> {
     let manifest = Manifest::read(folder)?;
     for shard in &manifest.shards {
@@ -210,7 +209,7 @@ pub fn verify(folder: &Path) -> Result<Manifest> {
     Ok(manifest)
 }
 
-/// Makes a file aside and gives it its name when it is whole.
+/// Atomic write: to a temporary file that is renamed.
 fn write_whole(path: &Path, contents: &[u8]) -> Result<()> {
     let aside = path.with_extension("part");
     let failed = |source| Error::Write { path: path.to_path_buf(), source };

@@ -1,4 +1,4 @@
-//! What a sample becomes in a shard: its images and its record.
+//! Shard members of a sample: its images and its record.
 
 use std::io::Cursor;
 use std::str::FromStr;
@@ -18,13 +18,13 @@ use crate::video::clip::pick_stored;
 use crate::video::{Sampling, Video};
 use crate::{ByteSource, Error, Image, Media, Result, Sample, Split};
 
-/// How an image is encoded.
+/// Encoding of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Encoding {
-    /// JPEG of quality 95: small, and off by a little.
+    /// JPEG of quality 95: small and slightly lossy.
     #[default]
     Jpeg,
-    /// WebP without loss.
+    /// Lossless WebP.
     WebP,
     /// PNG.
     Png,
@@ -74,13 +74,13 @@ impl Encoding {
     }
 }
 
-/// The files of a sample: what follows the key in each name, and the bytes.
+/// Members of a sample: file name suffix and bytes.
 pub(super) struct ShardMembers {
     pub files: Vec<(String, Vec<u8>)>,
 }
 
 impl ShardMembers {
-    /// Reads sample `number` and makes of it what is stored.
+    /// Reads sample `number` and converts it to members.
     pub(super) fn prepare(sample: &Sample, number: u64, options: &ShardOptions) -> Result<Self> {
         if sample.captions.is_empty() && sample.question.is_none() {
             return Err(Error::NoCaption {
@@ -153,7 +153,7 @@ fn media_files(
     }
 }
 
-/// `0007.jpg`: a frame by its place among those that are stored.
+/// Name suffix of a stored frame by its index: `0007.jpg`.
 fn frame_name(place: usize, extension: &str) -> String {
     format!("{place:04}.{extension}")
 }
@@ -162,9 +162,9 @@ fn is_larger(image: &Image, size: usize) -> bool {
     image.width().max(image.height()) > size
 }
 
-/// An image as it is, scaled, or where its file moves, its first frame: as it is, the reader of
-/// shards would take it for a video. One that is stored as it is has been decoded all the same: what
-/// is broken is found now, not in the middle of a training.
+/// Member of an image: unchanged or resized; of an animated file, the first frame, since the shard
+/// reader would take the file for a video. Unchanged images are decoded all the same, so that
+/// broken ones are found now and not during training.
 fn image_file(
     content: &ByteSource,
     options: &ShardOptions,
@@ -186,7 +186,7 @@ fn image_file(
     Ok((extension, data.into_owned()))
 }
 
-/// The extension under which the reader of shards knows a video.
+/// File extension by which the shard reader recognizes a video.
 fn video_extension(data: &[u8]) -> &'static str {
     match data {
         [b'G', b'I', b'F', ..] => "gif",
@@ -198,7 +198,7 @@ fn video_extension(data: &[u8]) -> &'static str {
     }
 }
 
-/// The words of a sample as the reader of shards takes them.
+/// Record of a sample in the form that the shard reader parses.
 #[derive(Serialize)]
 struct StoredRecord<'a> {
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -219,11 +219,11 @@ struct StoredRecord<'a> {
     split: Option<Split>,
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<&'a str>,
-    /// Where the sample lay before; not read again.
+    /// Original location of the sample; not read again.
     key: &'a str,
 }
 
-/// The record of a sample; the same bytes for the same sample.
+/// JSON record of a sample; deterministic.
 pub(super) fn record(sample: &Sample) -> Vec<u8> {
     let question = sample.question.as_ref();
     let answers = question.map_or(&[][..], |question| &question.answers);
@@ -242,6 +242,6 @@ pub(super) fn record(sample: &Sample) -> Vec<u8> {
         source: sample.source.as_deref(),
         key: &sample.key,
     };
-    // Texts, numbers and lists of them: there is nothing in it that JSON does not have.
+    // Infallible: only texts, numbers and lists.
     serde_json::to_vec(&record).unwrap_or_default()
 }

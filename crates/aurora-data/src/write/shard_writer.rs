@@ -1,4 +1,4 @@
-//! One shard being written: a tar whose bytes depend on its members alone.
+//! Writer of one shard: a tar whose bytes depend on its members alone.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -14,7 +14,7 @@ use crate::{Error, Result};
 /// Size of a tar block in bytes.
 const BLOCK: u64 = 512;
 
-/// A shard under way.
+/// Shard in progress.
 pub(super) struct ShardWriter {
     name: String,
     folder: PathBuf,
@@ -23,7 +23,7 @@ pub(super) struct ShardWriter {
     samples: u64,
 }
 
-/// A file, with the hash of what went into it.
+/// File with a running SHA-256.
 struct Hashed {
     file: BufWriter<File>,
     hash: Sha256,
@@ -41,23 +41,23 @@ impl Write for Hashed {
     }
 }
 
-/// The name of shard `number`.
+/// File name of shard `number`.
 fn name(number: usize) -> String {
     format!("shard-{number:06}.tar")
 }
 
-/// Where a shard lies until it is whole. The dot keeps it from being taken for one.
+/// Temporary path of an unfinished shard. The dot keeps it from being taken for a shard.
 fn aside(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!(".{name}.part"))
 }
 
-/// What a sample takes in a shard.
+/// Length of a sample in a shard, in bytes.
 pub(super) fn length(members: &ShardMembers) -> u64 {
     members.files.iter().map(|(_, data)| BLOCK + (data.len() as u64).next_multiple_of(BLOCK)).sum()
 }
 
-/// Takes away what an interrupted run left: shards that never got their name, and those behind the
-/// last of the manifest.
+/// Removes the leftovers of an interrupted run: temporary files, and shards beyond those of the
+/// manifest.
 pub(super) fn remove_leftovers(folder: &Path, shards: usize) -> Result<()> {
     for number in shards.. {
         let stale = [folder.join(name(number)), aside(folder, &name(number))];
@@ -84,7 +84,7 @@ impl ShardWriter {
         Ok(Self { name, folder: folder.to_path_buf(), tar, bytes: 2 * BLOCK, samples: 0 })
     }
 
-    /// The length that the shard would have if it were closed now.
+    /// Length of the shard in bytes if it were closed now.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -93,7 +93,7 @@ impl ShardWriter {
         Error::Write { path: aside(&self.folder, &self.name), source }
     }
 
-    /// Puts a sample in. Its key is a number, so no name of a user's gets near a path.
+    /// Appends a sample. Its key is a number, so no untrusted name becomes part of a path.
     pub(super) fn append(&mut self, key: &str, members: &ShardMembers) -> Result<()> {
         for (extension, data) in &members.files {
             let mut header = tar::Header::new_ustar();
@@ -110,7 +110,7 @@ impl ShardWriter {
         Ok(())
     }
 
-    /// Ends the archive and gives it its name.
+    /// Closes the archive and renames it.
     pub(super) fn finish(self) -> Result<ShardEntry> {
         let (path, name) = (aside(&self.folder, &self.name), self.folder.join(&self.name));
         let (bytes, samples) = (self.bytes, self.samples);

@@ -2,8 +2,8 @@
 
     python crates/aurora-data/tests/images/make.py
 
-Every file stands beside what Pillow makes of it, `NAME.expected.webp`: turned as its EXIF orientation
-says, on white where it is transparent, as RGB. The image is made of two drawings of the embedded pack.
+Every file is beside Pillow's result, `NAME.expected.webp`: rotated by its EXIF orientation, composited on
+white where it is transparent, as RGB. The image is composed of two drawings of the embedded pack.
 """
 
 import gzip
@@ -43,7 +43,7 @@ def chunk(name, data):
 
 
 def png(width, height, depth, color, rows, interlace=0, extra=b""):
-    """A PNG from its rows, which are bytes without a filter."""
+    """PNG of unfiltered rows."""
     header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlace)
     data = zlib.compress(b"".join(b"\0" + row for row in rows), 9)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra + chunk(b"IDAT", data) + chunk(b"IEND", b"")
@@ -59,7 +59,7 @@ def interlaced(image):
 
 
 def deep(image):
-    """16 bits a channel: the high byte is the image's, the low byte runs."""
+    """16 bits a channel: the high byte is the image's, the low byte a counter."""
     size = len(image.getbands())
     data = image.tobytes()
     wide = b"".join(bytes([v, (7 * i) % 256]) for i, v in enumerate(data))
@@ -87,7 +87,7 @@ def images():
     four = saved(cmyk, "JPEG", quality=95)
     yield "cmyk.jpg", four
     yield "progressive-cmyk.jpg", saved(cmyk, "JPEG", quality=95, progressive=True)
-    # The same numbers, said to be YCCK: the last byte of the Adobe segment.
+    # Equal numbers, declared as YCCK: the last byte of the Adobe segment.
     adobe = four.index(b"Adobe")
     yield "ycck.jpg", four[:adobe + 11] + b"\2" + four[adobe + 12:]
     for orientation in range(1, 9):
@@ -125,7 +125,7 @@ def images():
 def expected(data):
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     if image.mode == "I;16":
-        # What `convert` does to 16-bit grey has changed between versions: the high byte.
+        # `convert` of 16-bit gray differs between versions; take the high byte.
         image = image.point(lambda v: v / 256).convert("L")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")

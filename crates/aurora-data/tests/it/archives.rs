@@ -1,4 +1,4 @@
-//! Archives whose names or links would lead out of them.
+//! Archives with names or links that lead out of them.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use crate::common::{encoded_image, tar};
 use aurora_data::{Error, shard};
 use image::ImageFormat::Png;
 
-/// Names and links with which an archive could reach out of its folder.
+/// Names and links by which an archive could reach out of its folder.
 #[test]
 fn archives_that_reach_out_are_refused() {
     let png = encoded_image(2, 2, [0; 3], Png);
@@ -38,7 +38,7 @@ fn archives_that_reach_out_are_refused() {
         fs::write(&path, with_name(name)).unwrap();
         assert!(shard::read(&path).is_err());
     }
-    // A name that comes as an entry of its own is looked at as well.
+    // A long name stored as its own entry is checked as well.
     let long = format!("{}../7.png", "a/".repeat(80));
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(tar::EntryType::GNULongName);
@@ -60,7 +60,7 @@ fn archives_that_reach_out_are_refused() {
         let text = error.to_string();
         assert!(text.contains("7.png") && text.contains("it is a link"), "{text}");
     }
-    // Names that only look like it, and those that `tar cf x.tar .` gives.
+    // Harmless names that look similar, and those that `tar cf x.tar .` gives.
     let fine = tar(&[("a..b/7.png", &png), ("a..b/7.txt", b"x")]);
     assert_eq!(shard::parse("s.tar", &fine).unwrap()[0].key, "a..b/7");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);

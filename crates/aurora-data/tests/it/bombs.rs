@@ -1,10 +1,11 @@
-//! Small files that ask for much memory. One test alone, since it watches the memory of its process.
+//! Decompression bombs: small files that ask for much memory. A separate test, since it measures
+//! the memory of its process.
 
 use std::io::Write;
 
 use aurora_data::{Image, shard};
 
-/// The most memory that this process ever had, in bytes; none where the system does not say.
+/// Peak memory of this process in bytes; `None` where the system does not report it.
 fn peak() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -18,14 +19,14 @@ fn chunk(name: &[u8; 4], data: &[u8]) -> Vec<u8> {
     [&(data.len() as u32).to_be_bytes()[..], name, data, &crc.sum().to_be_bytes()].concat()
 }
 
-/// A PNG of 8-bit grey.
+/// PNG of 8-bit grayscale.
 fn png(width: u32, height: u32, before: &[u8], pixels: &[u8]) -> Vec<u8> {
     let header = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[8, 0, 0, 0, 0]].concat();
     let parts = [b"\x89PNG\r\n\x1a\n".to_vec(), chunk(b"IHDR", &header), before.to_vec()];
     [parts.concat(), chunk(b"IDAT", pixels), chunk(b"IEND", b"")].concat()
 }
 
-/// So many zeros, deflated.
+/// Deflated zeros.
 fn zeros(megabytes: usize) -> Vec<u8> {
     let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
     for _ in 0..megabytes {
@@ -49,7 +50,7 @@ fn gif(width: u16, height: u16) -> Vec<u8> {
         .concat()
 }
 
-/// A lossless WebP: 14 bits for each side less one.
+/// Lossless WebP header: 14 bits for each side minus one.
 fn webp(width: u32, height: u32) -> Vec<u8> {
     let bits = (width - 1) | (height - 1) << 14;
     let body = [b"WEBPVP8L\x0a\0\0\0\x2f", &bits.to_le_bytes()[..], &[0; 5]].concat();
@@ -68,7 +69,7 @@ fn small_files_that_ask_for_much_are_refused_in_little_memory() {
         (webp(16_383, 16_383), "16383 x 16383"),
         (png(1, 100_000, b"", &zeros(1)), "1 x 100000"),
         (png(u32::MAX >> 1, 1, b"", &zeros(1)), "2147483647 x 1"),
-        // Within the limit, but more than so few bytes can hold.
+        // Below the pixel limit, but more than so few bytes can encode.
         (jpeg(13_000, 13_000), "cannot hold"),
         (gif(13_000, 13_000), "cannot hold"),
         (png(13_000, 13_000, b"", &[0x78, 0x9c]), "cannot hold"),
@@ -78,7 +79,7 @@ fn small_files_that_ask_for_much_are_refused_in_little_memory() {
         println!("{message}");
         assert!(message.contains(words), "{message}");
     }
-    // Half a gigabyte where a hundred bytes belong, and as a color profile and a text beside them.
+    // Half a gigabyte instead of a hundred bytes, and the same in a color profile and a text chunk.
     let rows = {
         let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
         encoder.write_all(&[0; 110]).unwrap();
@@ -103,7 +104,7 @@ fn small_files_that_ask_for_much_are_refused_in_little_memory() {
     println!("{message}");
     assert!(message.contains("bomb.tar.gz") && message.contains("unpack to more"), "{message}");
     if let (Some(grown), Some(after)) = (grown, peak()) {
-        // A vector that grows doubles.
+        // A growing vector doubles.
         assert!(after - grown < 320 << 20, "{grown} bytes became {after}");
     }
     if let (Some(before), Some(after)) = (before, grown) {

@@ -1,4 +1,4 @@
-//! A look at data finds what was put in to be found.
+//! Data check: planted faults are found.
 
 use std::fs;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ fn look(paths: &[PathBuf]) -> Report {
     checked.report
 }
 
-/// A table that has one of everything.
+/// Table with every kind of fault.
 fn dirty() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, data: &[u8]| {
@@ -109,7 +109,7 @@ fn words_are_counted_as_the_tokenizer_counts() {
     };
     assert_eq!(script("Latin").unknown, 0);
     let han = script("Han");
-    // The tokenizer takes Chinese characters apart: two tokens, both unknown to this vocabulary.
+    // The tokenizer splits CJK characters: two tokens, both unknown to this vocabulary.
     assert_eq!((han.words, han.tokens, han.unknown), (1, 2, 2));
     assert_eq!(script("Cyrillic").unknown, script("Cyrillic").tokens);
     assert!(report.unknown.unknown >= 3);
@@ -125,7 +125,8 @@ fn the_embedded_images_are_clean() {
     assert_eq!(report.images, 1585);
     assert!(report.same_image.leaks.is_empty() && report.same_caption.leaks.is_empty());
     assert_eq!(report.unknown.unknown, 0);
-    // Named beside another file, a shard without splits is a part of its own; cut, it is a problem.
+    // Given beside another file, a shard without splits is a part of its own; truncated, it is a
+    // problem.
     let cut = folder.path().join("cut.tar.gz");
     fs::write(&cut, &embedded::NOTO[..9999]).unwrap();
     let report = look(&[path, cut]);

@@ -1,5 +1,4 @@
-//! Annotations of the benchmarks in the form in which they are published, on fixtures of our own in
-//! `tests/formats`.
+//! Benchmark annotations in their published form, on our own fixtures in `tests/formats`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +17,7 @@ fn read(path: &Path, options: &ReadOptions) -> Vec<Sample> {
     source::read(path, options, &SkipLog::default()).unwrap()
 }
 
-/// A folder in which every image and clip is that the fixtures name.
+/// Folder with every image and clip that the fixtures name.
 fn images() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let jpeg = encoded_image(40, 40, [7; 3], Jpeg);
@@ -69,7 +68,7 @@ fn flickr30k_takes_the_base_name() {
         let samples = read(&fixture("flickr30k_test.json"), &options);
         assert_eq!(samples[0].captions.len(), 5);
     }
-    // As COCO the path would be taken whole, and the error says where it was looked for.
+    // As COCO the path is taken whole, and the error lists the searched folders.
     let options = ReadOptions { format: Format::Coco, ..options(&folder) };
     let path = fixture("flickr30k_train.json");
     let error = source::read(&path, &options, &SkipLog::default()).unwrap_err().to_string();

@@ -1,11 +1,11 @@
-//! Images as the world has them: fixtures of `tests/images/make.py`, whole and broken.
+//! Image decoding on the fixtures of `tests/images/make.py`, whole and broken.
 
 use std::collections::BTreeMap;
 use std::io::Read;
 
 use aurora_data::{DecodeErrorKind, Image};
 
-/// Every file by its name.
+/// Every fixture by its name.
 fn files() -> BTreeMap<String, Vec<u8>> {
     let packed = flate2::read::GzDecoder::new(&include_bytes!("../images/images.tar.gz")[..]);
     let mut archive = tar::Archive::new(packed);
@@ -18,7 +18,7 @@ fn files() -> BTreeMap<String, Vec<u8>> {
     entries.collect()
 }
 
-/// The files that are no expectation of another.
+/// Fixtures that are not the expected result of another.
 fn images() -> impl Iterator<Item = (String, Vec<u8>)> {
     files().into_iter().filter(|(name, _)| !name.ends_with(".expected.webp"))
 }
@@ -44,13 +44,12 @@ fn every_kind_decodes_to_what_pillow_makes_of_it() {
             "{name:24} {differ:5} of {} values differ, at most {largest}/255",
             found.rgb().len()
         );
-        // Two decoders of lossy formats may round an inverse transform and a color conversion
-        // differently; alpha is blended with one rounding by us and two by Pillow, and of 16 bits Pillow
-        // takes the upper 8, which we round.
+        // Two decoders of lossy formats may round the inverse transform and the color conversion
+        // differently; alpha is blended with one rounding by us and two by Pillow, and of 16 bits
+        // Pillow takes the upper 8, which we round.
         let lossy = name.ends_with(".jpg") || name.starts_with("lossy");
         let rounded = ["alpha", "rgba", "16"].iter().any(|part| name.contains(part));
-        // Where colors have half the rows and columns, libjpeg rounds between two of them once and
-        // zune-jpeg twice.
+        // With subsampled chroma, libjpeg rounds once when upsampling and zune-jpeg twice.
         let halved = ["420", "restart"].iter().any(|part| name.contains(part));
         let allowed = if halved {
             3
@@ -67,7 +66,7 @@ fn every_kind_decodes_to_what_pillow_makes_of_it() {
     assert!(wrong.is_empty(), "{wrong:?}");
 }
 
-/// The small files of all formats that are broken at every byte.
+/// Small files of all formats, broken at every byte.
 const BROKEN: [&str; 17] = [
     "420.jpg",
     "progressive-422.jpg",
@@ -152,7 +151,7 @@ fn what_is_no_image_is_named() {
     }
 }
 
-/// A file that ends early says so, whatever its format.
+/// A truncated file is reported as such, in every format.
 #[test]
 fn a_cut_image_is_called_cut() {
     let files = files();

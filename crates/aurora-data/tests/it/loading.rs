@@ -52,7 +52,7 @@ fn keywords_follow_the_caption() {
         assert!(text.starts_with("apple"));
         seen.insert(text);
     }
-    // 1 + 3 + 6 + 6 subsets with their orders.
+    // 1 + 3 + 6 + 6 ordered subsets.
     assert_eq!(seen.len(), 16);
 }
 
@@ -146,7 +146,8 @@ fn without_randomness_augmentation_is_the_image() {
     for (found, expected) in found.iter().zip(&expected) {
         assert!((found - expected).abs() < 1e-4, "{found} {expected}");
     }
-    // An image of one color stays one color where it is not white outside, grey has no color.
+    // An image of one color stays one color where it is not white outside; grayscale has equal
+    // channels.
     let gray = AffineAugment { gray: 1.0, ..still };
     gray.apply(&image, &mut stream, &mut found).unwrap();
     for i in 0..64 * 64 {
@@ -225,7 +226,7 @@ fn an_error_of_a_thread_comes_in_its_place() {
     }
 }
 
-/// A transform that panics.
+/// Transform that panics.
 struct Bomb;
 
 impl Transform for Bomb {
@@ -277,7 +278,7 @@ fn options_that_cannot_work() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// The batches do not depend on threads, prefetch or the step one starts at.
+    /// Batches do not depend on threads, prefetch or the first step.
     #[test]
     fn any_number_of_threads_gives_the_same_batches(
         num_workers in 1usize..6, prefetch in 0usize..4, seed: u64, first in 0u64..20, batch in 1usize..9,
@@ -294,7 +295,7 @@ proptest! {
         prop_assert_eq!(&run(num_workers, prefetch, first), &expected[first as usize..]);
     }
 
-    /// Cleaning twice is cleaning once, and nothing that is to go stays.
+    /// Clean-up is idempotent and leaves no removed character.
     #[test]
     fn cleaning_is_idempotent(text in "\\PC{0,80}", words in 1usize..40) {
         let once = clean(&text, words);
@@ -305,7 +306,7 @@ proptest! {
         prop_assert_eq!(clean_question(&question, words), question);
     }
 
-    /// Any image of any size survives every transform.
+    /// Every transform accepts images of any size.
     #[test]
     fn any_size_is_transformed(width in 1usize..80, height in 1usize..80, size in 1usize..40, seed: u64) {
         let image = Image::new(width, height, vec![77; width * height * 3]).unwrap();

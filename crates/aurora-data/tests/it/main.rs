@@ -1,4 +1,5 @@
-//! Everything that the crate promises of data, a module a subject; fixtures stand beside this folder.
+//! Integration tests of the crate, one module per subject; fixtures are in the folders beside this
+//! one.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 

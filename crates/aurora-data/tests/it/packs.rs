@@ -1,5 +1,5 @@
-//! The committed images: splits, leaks, licenses. The leak check is written anew here rather than
-//! shared with the command that makes the packs.
+//! Embedded packs: splits, leaks, licenses. The leak check is written independently of the command
+//! that makes the packs.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
@@ -12,7 +12,7 @@ fn part(samples: &[Sample], split: Split) -> Vec<&Sample> {
     samples.iter().filter(|s| s.split == Some(split)).collect()
 }
 
-/// Lower-case words without plural endings. Cruder than the packer's on purpose: it cuts more.
+/// Lower-case words without plural endings. Coarser than the packer's on purpose: it removes more.
 fn words(text: &str) -> Vec<String> {
     text.to_lowercase()
         .replace(['\'', '’'], "")
@@ -44,7 +44,7 @@ fn content(name: &str) -> BTreeSet<String> {
     if some.is_empty() { all.into_iter().collect() } else { some }
 }
 
-/// Everything said about a sample in training.
+/// Every training text of a sample.
 fn said(sample: &Sample) -> BTreeSet<String> {
     let keywords = sample.keywords.iter();
     sample.captions.iter().chain(keywords).flat_map(|text| words(text)).collect()
@@ -99,7 +99,7 @@ fn no_training_text_names_a_held_out_emoji() {
         .collect();
     assert_eq!(held.len(), 141 + 353);
     let mut leaks = Vec::new();
-    // Openclipart's validation chooses the pretraining: it must not know them either.
+    // Openclipart's validation split selects the pretraining: it must not know them either.
     let training = clipart.iter().chain(part(&noto, Split::Train));
     for sample in training {
         let said = said(sample);
@@ -218,7 +218,7 @@ fn the_vocabulary_is_whole() {
     let tokenizer = embedded::vocabulary().unwrap();
     let special = tokenizer.special();
     assert_eq!((special.pad, special.dec, special.enc), (0, 3598, 3599));
-    // Single characters are all there, so no English word is unknown.
+    // Every single character is a piece, so no English word is unknown.
     for sample in embedded::noto().unwrap() {
         let ids = tokenizer.encode(&sample.captions[0], 40).unwrap();
         assert!(!ids.contains(&special.unk), "{:?}", sample.captions);

@@ -1,4 +1,4 @@
-//! Reading shards and folders: what is accepted and what is refused, and how it is said.
+//! Shard and folder readers: accepted and refused input, and error messages.
 
 use std::fs;
 use std::io::Write;
@@ -59,7 +59,7 @@ fn a_shard_on_disk_keeps_places_and_reads_later() {
         assert_eq!(lazy.head(8).unwrap(), whole.head(8).unwrap());
         assert_eq!(lazy.len(), whole.len());
     }
-    // A shard that is replaced by a shorter one under a run.
+    // A shard replaced by a shorter one during a run.
     fs::write(&path, &small()[..700]).unwrap();
     let error = shard::read(&path).unwrap_err();
     assert!(matches!(error, Error::Truncated { .. }), "{error}");
@@ -139,7 +139,7 @@ fn missing_and_truncated_shards_are_told() {
 
     let whole = small();
     let path = folder.path().join("cut.tar");
-    // In the first header, in the first image, after an entry, before the end of the archive.
+    // Cuts: in the first header, in the first image, after an entry, before the end of the archive.
     let cuts = [
         (100, "at its beginning"),
         (520, "in a.png: 8 of its"),
@@ -180,7 +180,7 @@ fn bad_records_name_the_file() {
     assert!(error.to_string().contains("7.txt"), "{error}");
 }
 
-/// What a record says cannot move a terminal's cursor, and is quoted to an end.
+/// Text quoted from a record cannot move a terminal's cursor, and is truncated.
 #[test]
 fn bad_records_are_quoted_printably() {
     let png = encoded_image(2, 2, [0; 3], Png);
@@ -278,7 +278,7 @@ fn links_in_a_circle_end() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// No truncation is taken for a whole shard, and none panics.
+    /// No truncated shard is accepted as whole, and none panics.
     #[test]
     fn any_truncation_is_an_error(share in 0.0..1.0f64) {
         let whole = small();
@@ -287,7 +287,7 @@ proptest! {
         prop_assert!(shard::parse("s", &whole[..cut]).is_err());
     }
 
-    /// Damaged bytes may be noticed or not, but never panic.
+    /// Damaged bytes may go unnoticed, but never panic.
     #[test]
     fn any_damage_is_survived(at in 0usize..4096, byte: u8, cut in 0usize..8192) {
         let mut bytes = small();
@@ -299,7 +299,7 @@ proptest! {
         }
     }
 
-    /// Neither do arbitrary bytes, also where they call themselves compressed.
+    /// Arbitrary bytes never panic, even if they claim to be gzip.
     #[test]
     fn arbitrary_bytes_are_survived(mut bytes in proptest::collection::vec(any::<u8>(), 0..2000), zip: bool) {
         if zip && bytes.len() > 2 {

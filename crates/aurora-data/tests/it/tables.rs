@@ -1,5 +1,4 @@
-//! A person's own tables, what is said of those that are wrong, and what is left out where that is
-//! allowed.
+//! Custom tables: valid ones, error messages, and skipped rows.
 
 use std::fs;
 use std::path::Path;
@@ -23,7 +22,7 @@ fn refused(path: &Path) -> String {
     source::read(path, &options, &SkipLog::default()).unwrap_err().to_string()
 }
 
-/// A folder with one image, `a.png`, a clip, `walk`, and a table.
+/// Folder with an image, `a.png`, a clip, `walk`, and a table.
 fn own(name: &str, table: &[u8]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.png"), encoded_image(9, 9, [1; 3], Png)).unwrap();
@@ -80,7 +79,7 @@ fn a_video_that_a_row_names() {
     assert!(matches!(read(folder.path(), &options)[0].media, Media::Video(_)));
 }
 
-/// MSR-VTT has captions; a person's own table may ask about clips, and be named as a file.
+/// MSR-VTT has captions; a custom table may ask about clips, and be named as a file.
 #[test]
 fn questions_about_clips() {
     let folder = own("asked.csv", b"clip,question,answer\nwalk,what is it?,a walk\n");
@@ -199,13 +198,13 @@ fn skipping_lists_and_stops_past_the_limit() {
     let skips = SkipLog::new(OnError::Skip, 2);
     let error = source::read(folder.path(), &options, &skips).unwrap_err();
     assert!(matches!(error, Error::TooManySkipped { .. }), "{error}");
-    // A table that can be read in no part is an error all the same.
+    // A table without a readable part is an error under any policy.
     let folder = own("captions.csv", b"image,caption\nb.png,x\n");
     let error = source::read(folder.path(), &options, &SkipLog::new(OnError::Skip, 9)).unwrap_err();
     assert!(error.to_string().contains("no row of it can be used"), "{error}");
 }
 
-/// The benchmarks' lists: a row that cannot be read is left out as a line would be.
+/// JSON lists of the benchmarks: an unreadable row is skipped as a line would be.
 #[test]
 fn skipping_rows_of_a_json_list() {
     let row = r#"{"image": "a.png", "caption": "a, [\"red\"] {apple}", "image_id": 1}"#;
@@ -253,7 +252,7 @@ fn skipping_in_folders_and_shards() {
     assert_eq!(samples.len(), 1);
     assert_eq!(skips.len(), 2, "{:?}", skips.list());
 
-    // What does not decode is left out when the set is opened, where it is decoded then.
+    // Images that do not decode are skipped when the dataset is opened with decoding at load.
     let mut broken = samples[0].clone();
     broken.media = Media::Image(ByteSource::Memory(Arc::from(*b"no image")));
     broken.key = "4".to_string();
@@ -282,7 +281,7 @@ fn parquet_without_its_feature_says_how_to_get_it() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Arbitrary bytes, and tables with some of their bytes changed, are read or refused.
+    /// Arbitrary bytes, and tables with some bytes changed, are read or refused.
     #[test]
     fn damaged_tables_never_panic(
         noise in proptest::collection::vec(any::<u8>(), 0..300),

@@ -1,4 +1,4 @@
-//! Tokens equal to those of Hugging Face's `BertTokenizer`, and sound for any text.
+//! Tokens equal those of Hugging Face's `BertTokenizer`, and are well-formed for any text.
 
 use std::path::{Path, PathBuf};
 
@@ -58,7 +58,7 @@ proptest! {
         let whole = tokenizer.encode(&text, usize::MAX).unwrap();
         prop_assert_eq!(whole[0], tokenizer.special().cls);
         prop_assert!(whole.iter().all(|id| (*id as usize) < tokenizer.vocab_size()));
-        // Cut texts keep their beginning and [SEP].
+        // Truncated texts keep their beginning and [SEP].
         let cut = tokenizer.encode(&text, max).unwrap();
         prop_assert_eq!(cut.len(), whole.len().min(max));
         prop_assert_eq!(cut.last(), Some(&tokenizer.special().sep));
@@ -75,7 +75,8 @@ proptest! {
     }
 }
 
-/// The embedded vocabulary as a `tokenizer.json`, cut anywhere, is refused by name; whole, it reads the same.
+/// The embedded vocabulary as a `tokenizer.json`, truncated anywhere, is refused by name; whole, it
+/// reads as before.
 #[test]
 fn a_cut_tokenizer_json_is_refused() {
     let vocab: std::collections::BTreeMap<&str, usize> =

@@ -1,4 +1,4 @@
-//! Transforms beside Pillow and torchvision: fixtures of `tests/transform/make.py`.
+//! Transforms compared with Pillow and torchvision: fixtures of `tests/transform/make.py`.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -21,7 +21,7 @@ fn cases() -> Vec<(String, Image)> {
     entries.collect()
 }
 
-/// What we make of `source`, or of its 96 x 96 version, for a case of this name.
+/// Our output for `source`, or for its 96 x 96 version, for a case of this name.
 fn made(words: &[&str], source: &Image, scaled: &Image) -> Image {
     let number = |at: usize| -> f32 { words[at].parse().unwrap() };
     let whole = |at: usize| -> usize { words[at].parse().unwrap() };
@@ -56,7 +56,7 @@ fn made(words: &[&str], source: &Image, scaled: &Image) -> Image {
 fn scaling_and_operations_give_what_pillow_gives() {
     let cases = cases();
     let named = |name: &str| &cases.iter().find(|(n, _)| n == name).unwrap().1;
-    // Of each transform: images, values compared, values that differ, the largest difference.
+    // Per transform: images, values compared, values that differ, maximum difference.
     let mut seen: BTreeMap<&str, (usize, usize, usize, u8)> = BTreeMap::new();
     for (name, expected) in cases.iter().filter(|(name, _)| !name.ends_with("/source")) {
         let (number, rest) = name.split_once('/').unwrap();
@@ -82,7 +82,7 @@ fn scaling_and_operations_give_what_pillow_gives() {
     for (name, (images, _, _, largest)) in seen {
         assert!(images >= 20, "{name}");
         let allowed = match name {
-            // Pillow cuts what it has sampled, we round it.
+            // Pillow truncates sampled values, we round.
             "shear_x" | "shear_y" | "rotate" => 1,
             _ => 0,
         };

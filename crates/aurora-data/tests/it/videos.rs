@@ -1,5 +1,5 @@
-//! Videos: that their frames are those that ffmpeg and Pillow see (`videos/make.py` wrote both down),
-//! and that whatever is wrong with one is said.
+//! Videos: frames equal those of ffmpeg and Pillow (`videos/make.py` stores both), and every fault
+//! is reported.
 
 #![allow(clippy::print_stdout, reason = "how far off frames are, and what was not run")]
 
@@ -18,7 +18,7 @@ fn video(name: &str) -> Vec<u8> {
     std::fs::read(folder().join(name)).unwrap()
 }
 
-/// What is to be seen in a video: its frames and their times.
+/// Expected frames of a video and their timestamps.
 fn expected(name: &str) -> (Vec<Image>, Vec<f64>) {
     let said = std::fs::read(folder().join(format!("{name}.json"))).unwrap();
     let said: serde_json::Value = serde_json::from_slice(&said).unwrap();
@@ -34,7 +34,7 @@ fn expected(name: &str) -> (Vec<Image>, Vec<f64>) {
     (frames.collect(), times)
 }
 
-/// The largest difference of two images of one size.
+/// Maximum absolute difference of two images of one size.
 fn difference(a: &Image, b: &Image) -> u8 {
     assert_eq!((a.width(), a.height()), (b.width(), b.height()));
     a.rgb().iter().zip(b.rgb()).map(|(a, b)| a.abs_diff(*b)).max().unwrap()
@@ -49,7 +49,7 @@ fn decode(video: &Video<'_>, wanted: &[usize]) -> Result<Vec<(usize, Image)>, St
     Ok(out)
 }
 
-/// Every frame alone, all of them, and every third are what they should be, within `most` of 255.
+/// Every frame alone, all of them, and every third are as expected, within `most` of 255.
 fn check(name: &str, like: &str, decoder: Decoder, most: u8) {
     let data = video(name);
     let video = Video::open_with(&data, decoder).unwrap();
@@ -77,7 +77,7 @@ fn check(name: &str, like: &str, decoder: Decoder, most: u8) {
 }
 
 fn refused(data: &[u8]) -> String {
-    // Animated images have one decoder; ffmpeg is not to be asked about what is none.
+    // Animated images have one decoder; ffmpeg is not asked about files that are none.
     let video = match Video::open_with(data, Decoder::H264) {
         Err(error) => return error.to_string(),
         Ok(video) => video,
@@ -92,7 +92,7 @@ const ANIMATIONS: [&str; 6] =
 #[test]
 fn animated_images_are_what_pillow_sees() {
     for name in ANIMATIONS {
-        // A rounding of the blend at most; GIF has none.
+        // At most a rounding of the blend; GIF has none.
         let most = if name.ends_with("gif") { 0 } else { 1 };
         check(name, &name.replace('.', "_"), Decoder::Any, most);
     }
@@ -132,13 +132,13 @@ fn what_is_no_video_is_said() {
     assert!(text.starts_with("no decoder in this build reads it"), "{text}");
 }
 
-/// Headers that speak of more than any video has are refused before anything is allocated.
+/// Headers that claim more than any video has are refused before anything is allocated.
 #[test]
 fn bombs_are_refused_by_their_headers() {
     let mut gif = video("solid.gif");
     gif[6..10].copy_from_slice(&[0xff; 4]);
     assert!(refused(&gif).contains("65535 x 65535"), "{}", refused(&gif));
-    // A frame that is larger than the screen.
+    // A frame larger than the screen.
     let mut gif = video("solid.gif");
     let frame = gif.windows(9).position(|w| w == [b',', 0, 0, 0, 0, 40, 0, 30, 0]).unwrap();
     gif[frame + 5..frame + 9].copy_from_slice(&[0xff; 4]);
@@ -149,21 +149,21 @@ fn bombs_are_refused_by_their_headers() {
     let mut webp = video("solid.webp");
     webp[24..30].copy_from_slice(&[0x4f, 0xc3, 0, 0x4f, 0xc3, 0]);
     assert!(refused(&webp).contains("50000 x 50000"), "{}", refused(&webp));
-    // Few bytes a frame, and as many frames as one likes.
+    // Few bytes per frame, and any number of frames.
     let mut gif = b"GIF89a\x00\x10\x00\x10\x00\x00\x00".to_vec();
     for _ in 0..3000 {
         gif.extend(b",\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0");
     }
     gif.push(b';');
     assert!(refused(&gif).contains("3000 frames of 4096 x 4096"), "{}", refused(&gif));
-    // Frames that are spoken of and not there.
+    // Frames that are declared and missing.
     let mut png = video("over.apng");
     let control = png.windows(4).position(|w| w == b"acTL").unwrap();
     png[control + 4..control + 8].copy_from_slice(&[0xff; 4]);
     assert!(refused(&png).contains("4294967295 frames and has 5"), "{}", refused(&png));
 }
 
-/// Wherever an animated image is cut, that is noticed.
+/// A cut of an animated image is noticed at any place.
 #[test]
 fn cut_animations_are_noticed() {
     for name in ANIMATIONS {
@@ -171,7 +171,7 @@ fn cut_animations_are_noticed() {
         for length in 0..whole.len() {
             let cut = &whole[..length];
             let said = refused(cut);
-            // A PNG is one until the chunk that says that it is animated.
+            // A PNG is a still image up to the chunk that declares it animated.
             let told = ["cut", "no frame", "no bytes", "no decoder"]
                 .iter()
                 .any(|word| said.contains(word));
@@ -183,7 +183,7 @@ fn cut_animations_are_noticed() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Damaged videos may be noticed or not, but never end in a panic.
+    /// Damaged videos may go unnoticed, but never panic.
     #[test]
     fn damaged_animations_are_survived(
         which in 0..ANIMATIONS.len(), at: prop::sample::Index, bit in 0..8u32, more: prop::sample::Index,
@@ -210,7 +210,7 @@ mod h264 {
     #[test]
     fn frames_are_those_of_ffmpeg() {
         for name in VIDEOS {
-            // Frames keep their own sizes; ffmpeg brings them all to the first's.
+            // Frames keep their own sizes; ffmpeg scales them to the first's.
             let like = if name == "sizes" { "sizes_own" } else { name };
             check(&format!("{name}.mp4"), like, Decoder::H264, 2);
         }
@@ -225,7 +225,7 @@ mod h264 {
         decode(&video, &all).err().unwrap_or_else(|| "nothing".to_string())
     }
 
-    /// Overwrites what follows the first place of `mark`.
+    /// Overwrites the bytes after the first occurrence of `mark`.
     fn put(data: &mut [u8], mark: &[u8], skip: usize, bytes: &[u8]) {
         let at = data.windows(mark.len()).position(|window| window == mark).unwrap();
         let at = at + mark.len() + skip;
@@ -241,7 +241,7 @@ mod h264 {
             said(&data)
         };
         assert!(said(&video("mpeg4.mp4")).contains("not H.264"), "{}", said(&video("mpeg4.mp4")));
-        // Tables: a frame past the end of the file, more frames than bytes, chunks that are missing.
+        // Sample tables: a frame past the end of the file, more frames than bytes, missing chunks.
         let text = changed(b"stco", 8, &[0x7f, 0xff, 0xff, 0xff]);
         assert!(text.contains("past the end of the file"), "{text}");
         let text = changed(b"stsz", 4, &[0, 0, 0x10, 0, 0xff, 0xff, 0xff, 0xff]);
@@ -250,7 +250,7 @@ mod h264 {
         assert!(text.contains("table of chunks is not in order"), "{text}");
         let text = changed(b"stts", 8, &[0, 0, 0, 3]);
         assert!(text.contains("time is not given"), "{text}");
-        // No key frame: every IDR slice calls itself an ordinary one.
+        // No IDR frame: every IDR slice is relabeled as an ordinary one.
         let mut data = whole.clone();
         for at in 0..data.len() - 5 {
             let length = u32::from_be_bytes([data[at], data[at + 1], data[at + 2], data[at + 3]]);
@@ -259,12 +259,12 @@ mod h264 {
             }
         }
         assert!(said(&data).contains("no key frame"), "{}", said(&data));
-        // A size that no decoder takes.
+        // A size that no decoder accepts.
         let text = changed(b"avcC", 0, &[1, 100, 0, 10, 0xff, 0xe1, 0, 1]);
         assert!(text.contains("parameter set") || text.contains("moov"), "{text}");
     }
 
-    /// The moov box lies at the end of these files, so a cut at any place takes it away.
+    /// The moov box is at the end of these files, so a cut at any place removes it.
     #[test]
     fn cut_videos_are_noticed() {
         let whole = video("reordered.mp4");
@@ -291,12 +291,12 @@ mod h264 {
     }
 }
 
-/// These need the programs ffmpeg and ffprobe and say so where they are not there.
+/// Tests that need ffmpeg and ffprobe; skipped with a message where they are missing.
 #[cfg(feature = "video-ffmpeg")]
 mod ffmpeg {
     use super::*;
 
-    /// Whether the program is there. CI, which has it, sets `AURORA_FFMPEG=required`.
+    /// True if ffmpeg is installed. CI, which has it, sets `AURORA_FFMPEG=required`.
     fn is_there() -> bool {
         let there = std::process::Command::new("ffprobe").arg("-version").output().is_ok();
         let required = std::env::var_os("AURORA_FFMPEG").is_some_and(|value| value == "required");
@@ -315,12 +315,12 @@ mod ffmpeg {
         for name in
             ["reordered.mp4", "turned.mp4", "trimmed.mp4", "sizes.mp4", "mpeg4.mp4", "matroska.mkv"]
         {
-            // Another version of ffmpeg may round otherwise.
+            // Another version of ffmpeg may round differently.
             check(name, name.split('.').next().unwrap(), Decoder::Ffmpeg, 2);
         }
     }
 
-    /// Long groups of frames, three kinds of reordering, both decoders beside each other.
+    /// Long groups of pictures, three kinds of reordering, both decoders compared.
     #[cfg(feature = "video-h264")]
     #[test]
     fn long_videos_are_the_same_by_both() {
@@ -369,7 +369,7 @@ mod ffmpeg {
         let whole = video("reordered.mp4");
         let text = open(&whole[..whole.len() / 2]);
         assert!(text.contains("moov atom not found"), "{text}");
-        // A playlist may not lead anywhere.
+        // A playlist must not lead anywhere.
         let playlist = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/x.ts\n#EXT-X-ENDLIST\n";
         assert!(!open(playlist).is_empty());
     }

@@ -1,4 +1,4 @@
-//! Writing shards: what is read back, when a run goes on, and that threads do not show.
+//! Shard writer: round trip, resuming, and independence of threads.
 
 use std::fs;
 use std::path::Path;
@@ -59,7 +59,7 @@ fn read_all(out: &Path, manifest: &Manifest) -> Vec<Sample> {
     manifest.shards.iter().flat_map(|s| shard::read(&out.join(&s.file)).unwrap()).collect()
 }
 
-/// The bytes of every file of a folder, by name.
+/// Bytes of every file of a folder, by name.
 fn bytes_of(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<_> = fs::read_dir(folder)
         .unwrap()
@@ -72,7 +72,7 @@ fn bytes_of(folder: &Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// Everything but the name that a sample has in a shard.
+/// Equality of samples except for the key in the shard.
 fn same(a: &Sample, b: &Sample) -> bool {
     let contents = |sample: &Sample| -> Vec<Vec<u8>> {
         sample.media.contents().iter().map(|c| c.bytes().unwrap().into_owned()).collect()
@@ -111,7 +111,8 @@ fn every_kind_of_sample_is_read_back() {
     assert_eq!(verify(folder.path()).unwrap(), written.manifest);
 }
 
-/// A GIF among images (in Parquet, or named .jpg) is its first frame there, and so it is in a shard.
+/// An animated GIF among images (in Parquet, or named .jpg) counts as its first frame, and so it
+/// does in a shard.
 #[test]
 fn an_image_that_moves_stays_an_image() {
     let folder = tempfile::tempdir().unwrap();
@@ -195,7 +196,7 @@ fn an_interrupted_run_goes_on_and_a_damaged_shard_is_written_anew() {
     let shards = written.manifest.shards.len();
     assert!(shards > 3, "{shards}");
 
-    // As if it had been stopped within the third shard.
+    // As if stopped within the third shard.
     run(&samples, broken.path(), &options).unwrap();
     let mut manifest = Manifest::read(broken.path()).unwrap();
     for gone in manifest.shards.drain(2..) {
@@ -211,7 +212,7 @@ fn an_interrupted_run_goes_on_and_a_damaged_shard_is_written_anew() {
     assert_eq!(least, manifest.shards[1].next);
     assert_eq!(bytes_of(broken.path()), bytes_of(whole.path()));
 
-    // A whole run has nothing to do; a shard that changed is noticed and written anew.
+    // A complete run has nothing to do; a changed shard is noticed and written anew.
     assert_eq!(run(&samples, broken.path(), &options).unwrap().kept, shards);
     let path = broken.path().join("shard-000001.tar");
     let mut data = fs::read(&path).unwrap();
@@ -253,7 +254,7 @@ fn a_folder_of_something_else_is_left_alone() {
     assert!(said.contains("it is no manifest"), "{said}");
 }
 
-/// A manifest names files in its own folder and nowhere else.
+/// A manifest names files in its own folder only.
 #[test]
 fn a_manifest_leads_nowhere() {
     let folder = tempfile::tempdir().unwrap();
@@ -306,7 +307,7 @@ fn broken_samples_stop_a_run_or_are_left_out_and_listed() {
 }
 
 fn words() -> impl Strategy<Value = String> {
-    // What the clean-up leaves: lower case, single spaces, none of its characters.
+    // Texts as the clean-up leaves them: lower case, single spaces, none of its characters.
     proptest::collection::vec("[a-z0-9äßж'\\\\/,-]{1,9}", 1..6).prop_map(|words| words.join(" "))
 }
 
@@ -343,8 +344,8 @@ prop_compose! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever is written is read back, in its order, and neither the number of threads nor an
-    /// interruption shows in a byte.
+    /// Written samples are read back in order, and neither the number of threads nor an
+    /// interruption changes a byte.
     #[test]
     fn what_is_written_is_read_back(
         samples in proptest::collection::vec(any_sample(), 1..24), shard_bytes in 1u64..40_000,
@@ -366,7 +367,7 @@ proptest! {
         run(&samples, folders[1].path(), &options(3)).unwrap();
         prop_assert_eq!(bytes_of(folders[1].path()), bytes_of(folders[0].path()));
 
-        // A sample that cannot be read stops the run; mended, it goes on.
+        // An unreadable sample stops the run; once repaired, it resumes.
         let mut broken = samples.clone();
         broken[cut.index(samples.len())].media = Media::Image(ByteSource::default());
         run(&broken, folders[2].path(), &options(2)).unwrap_err();

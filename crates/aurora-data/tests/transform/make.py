@@ -3,7 +3,7 @@
     python crates/aurora-data/tests/transform/make.py
 
 Needs pillow, torch and torchvision; writes beside itself: `cases.tar.gz`, `crops.jsonl`, `normalized.json`.
-The images are drawings of the two embedded packs, alone or put together to other sizes.
+The images are drawings of the two embedded packs, alone or composed to other sizes.
 """
 
 import gzip
@@ -25,7 +25,7 @@ ASSETS = HERE.parent.parent / "assets"
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 GREY = (128, 128, 128)
 
-# Sizes of the images that are put together.
+# Sizes of the composed images.
 SIZES = [(480, 360), (431, 287), (287, 431), (520, 96), (96, 400), (600, 150), (225, 224),
          (384, 250), (383, 200), (223, 97), (50, 37), (17, 130), (150, 151)]
 
@@ -60,11 +60,11 @@ def sampled(image, step):
 
 
 def affine(image, matrix):
-    """Pillow's bilinear map, on an image that goes on in grey. `matrix` takes pixel numbers to pixel numbers."""
+    """Pillow's bilinear affine warp with gray outside. `matrix` maps output to source pixel coordinates."""
     margin = 64
     wide = ImageOps.expand(image, margin, GREY)
     a, b, c, d, e, f = matrix
-    # Pillow's coordinates have the middle of the first pixel at 1/2, and the margin moves the origin.
+    # Pillow's coordinates have the center of the first pixel at 1/2, and the margin moves the origin.
     origin = margin + 0.5
     c += origin - a * origin - b * origin
     f += origin - d * origin - e * origin
@@ -129,7 +129,7 @@ def write_cases():
 
 
 def write_crops():
-    """What torchvision's random resized crop makes of given random numbers."""
+    """Boxes of torchvision's random resized crop for given random numbers."""
     draw = random.Random(666)
     record = {}
 

@@ -1,4 +1,4 @@
-"""Makes the videos beside this file, and what ffmpeg and Pillow see in them.
+"""Makes the videos beside this file, and their frames by ffmpeg and Pillow.
 
     python3 make.py
 
@@ -25,7 +25,7 @@ def ffmpeg(*arguments):
 
 
 def expect(name, frames, times):
-    """Writes what is to be seen in a video."""
+    """Writes the expected frames of a video and their timestamps."""
     width = max(frame.width for frame in frames)
     height = max(frame.height for frame in frames)
     strip = Image.new("RGB", (width, height * len(frames)))
@@ -68,9 +68,9 @@ def x264(*options):
 
 
 def videos():
-    # Two groups of frames that are shown in another order than they are coded.
+    # Two groups of pictures with B-frames: the presentation order differs from the coding order.
     ffmpeg(*source("64x48"), "-t", 2, *x264("-pix_fmt", "yuv420p", "-g", 12, "-bf", 3), HERE / "reordered.mp4")
-    # What telephones write: no reordering, and an image that lies on its side. Its size is no multiple of 16.
+    # As phones record: no reordering, and a display matrix that rotates. The size is no multiple of 16.
     ffmpeg(*source("70x50"), "-t", 0.5, *x264("-profile:v", "baseline", "-pix_fmt", "yuv420p"), HERE / "upright.mp4")
     ffmpeg("-i", HERE / "upright.mp4", "-c", "copy", "-metadata:s:v", "rotate=90", HERE / "turned.mp4")
     (HERE / "upright.mp4").unlink()
@@ -80,9 +80,9 @@ def videos():
             *x264("-pix_fmt", "yuvj420p" if pixels == "pc" else "yuv420p"),
             "-colorspace", space, "-color_range", pixels, HERE / f"{name}.mp4",
         )
-    # An edit list leaves out what comes before half a second.
+    # An edit list omits everything before half a second.
     ffmpeg("-ss", 0.5, "-i", HERE / "reordered.mp4", "-c", "copy", HERE / "trimmed.mp4")
-    # Frames of two sizes. ffmpeg brings all to the first's, so each part is looked at alone as well.
+    # Frames of two sizes. ffmpeg scales all to the first's, so each part is decoded separately as well.
     parts, frames = [], []
     for size in ["64x48", "32x80"]:
         part = HERE / f"{size}.h264"

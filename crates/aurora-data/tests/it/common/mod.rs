@@ -1,11 +1,11 @@
-//! Shards made on the spot.
+//! Helpers: encoded images, tar archives, answers.
 
 use std::io::Cursor;
 
 use aurora_data::Sample;
 use image::{ImageFormat, RgbImage};
 
-/// An image of one color, encoded.
+/// Encoded image of one color.
 pub fn encoded_image(width: u32, height: u32, color: [u8; 3], format: ImageFormat) -> Vec<u8> {
     let image = RgbImage::from_pixel(width, height, image::Rgb(color));
     let mut out = Cursor::new(Vec::new());
@@ -25,7 +25,7 @@ pub fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-/// The answers of a sample's question, with their weights.
+/// Answers of a sample's question, with their weights.
 pub fn answers(sample: &Sample) -> Vec<(&str, f32)> {
     let question = sample.question.as_ref().unwrap();
     question.answers.iter().map(|(answer, weight)| (answer.as_str(), *weight)).collect()

@@ -1,4 +1,4 @@
-//! Broken samples while a run is under way.
+//! Broken samples during a run.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ fn stop_names_shard_image_and_reason() {
     }
 }
 
-/// Whoever saves the state then, mends the image and goes on misses nothing.
+/// Saving the state after an error, repairing the image and resuming loses no sample.
 #[test]
 fn after_an_error_the_state_is_at_the_batch_that_could_not_be_made() {
     let folder = tempfile::tempdir().unwrap();
@@ -44,9 +44,9 @@ fn after_an_error_the_state_is_at_the_batch_that_could_not_be_made() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// In training a broken sample's place is taken by a good one: batches are full, the same on
-    /// any number of threads, those without a broken sample are untouched, and each broken sample
-    /// is listed once however many epochs meet it.
+    /// In training a good sample replaces a broken one: batches are full and equal for any number
+    /// of threads, those without a broken sample are unchanged, and each broken sample is listed
+    /// once over all epochs.
     #[test]
     fn in_training_another_takes_the_place(
         size in 8usize..40, broken in proptest::collection::btree_set(0usize..40, 0..6),
@@ -130,7 +130,7 @@ fn where_nothing_is_good_the_run_ends() {
     assert!(message.contains("every one is broken too"), "{message}");
 }
 
-/// A shard that is cut while the run reads from it.
+/// A shard truncated while the run reads from it.
 #[test]
 fn a_file_that_becomes_shorter_is_named() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! What a loader has in memory.
+//! Memory of a loader.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use aurora_kernels::random::Stream;
 
 use super::{shards, tokenizer};
 
-/// Counts the images that it has seen.
+/// Transform that counts its images.
 struct Counting(AtomicUsize);
 
 impl Transform for Counting {
@@ -31,13 +31,13 @@ impl Transform for Counting {
     }
 }
 
-/// A consumer that waits finds no more images made than the number and the bytes allow.
+/// With an idle consumer, no more images are made than the number and the bytes allow.
 #[test]
 fn batches_ahead_are_bounded_by_number_and_by_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let dataset = shards(folder.path(), &[64], |_| false);
     let bytes = 2 * 3 * 8 * 8 * 4; // of a batch
-    // Threads, prefetch, memory, and the batches that may then be there.
+    // Threads, prefetch, memory, and the expected limit of batches.
     for (num_workers, prefetch, prefetch_bytes, ahead) in
         [(2, 3, u64::MAX, 5), (4, 9, 3 * bytes, 3), (4, 9, 1, 1), (1, 0, u64::MAX, 1)]
     {
@@ -53,7 +53,7 @@ fn batches_ahead_are_bounded_by_number_and_by_bytes() {
             while made() < 2 * (taken + ahead) && start.elapsed() < Duration::from_secs(30) {
                 std::thread::yield_now();
             }
-            // Long enough for threads that nothing holds back to make far more.
+            // Long enough for unbounded threads to make far more.
             std::thread::sleep(Duration::from_millis(20));
             assert_eq!(
                 made(),
@@ -72,8 +72,8 @@ fn resident() -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
-/// 100,000 images from shards on disk, drawn through a window: memory stays where it was after
-/// the first tenth.
+/// 100,000 images from shards on disk through a shuffle buffer: memory stays at its level after the
+/// first tenth.
 #[test]
 #[ignore = "takes a minute in a release build: cargo test --release -p aurora-data --test it loader:: -- --ignored --nocapture"]
 #[cfg(target_os = "linux")]
@@ -123,8 +123,8 @@ fn memory_is_flat_over_100_000_samples() {
         }
     }
     assert_eq!(readings.len(), 10);
-    // A batch of pixels is 11 MB and a decoded image 12 KiB: a hundredth of the images that
-    // stayed would show.
+    // A batch of pixels is 11 MB and a decoded image 12 KiB: a leak of a hundredth of the images
+    // would show.
     let growth = readings.iter().max().unwrap().saturating_sub(readings[0]);
     assert!(growth < 8 << 20, "{growth} bytes more than after the first 10,000");
 }

@@ -1,4 +1,4 @@
-//! The loader: going on where a run was, ranks, broken samples, clips and questions, memory.
+//! Loader: resuming, ranks, broken samples, clips and questions, memory.
 
 mod broken;
 mod memory;
@@ -46,9 +46,8 @@ fn contents(batch: &Batch) -> Contents {
     }
 }
 
-/// A dataset of small images of different colors with two captions each, in shards of these
-/// sizes below `folder`, read from there whenever one is used. Images for which `broken` says
-/// yes do not decode.
+/// Dataset of small images of different colors with two captions each, in shards of these sizes
+/// below `folder`, decoded on use. Images for which `broken` returns true do not decode.
 fn shards(folder: &Path, sizes: &[usize], broken: impl Fn(usize) -> bool) -> Dataset {
     let mut samples = Vec::new();
     let mut number = 0;

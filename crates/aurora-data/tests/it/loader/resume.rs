@@ -1,4 +1,4 @@
-//! A run that goes on sees what it would have seen; ranks share it without loss.
+//! Resuming: a resumed run sees what it would have seen; ranks share an epoch without loss.
 
 use std::sync::Arc;
 
@@ -29,8 +29,8 @@ fn last_batch() -> impl Strategy<Value = LastBatch> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Stopped after any batch, the state written out and read by a loader with other threads, the
-    /// remaining stream of every rank is the same to the bit: indices, texts, tokens and pixels.
+    /// Stopped after any batch and resumed from the serialized state with other threads, the
+    /// remaining stream of every rank is bit-identical: indices, texts, tokens and pixels.
     #[test]
     fn a_resumed_stream_is_the_rest_of_the_stream(
         sizes in proptest::collection::vec(1usize..20, 1..5), shuffle in shuffle(), last_batch in last_batch(),
@@ -67,7 +67,7 @@ proptest! {
     }
 
     /// Over all ranks of an epoch every sample counts once (or, with the rest dropped, at most
-    /// once), every rank has as many full batches, and the state is the same on each.
+    /// once), every rank has as many full batches, and the state is equal on each.
     #[test]
     fn ranks_share_an_epoch(
         sizes in proptest::collection::vec(1usize..20, 1..5), shuffle in shuffle(), last_batch in last_batch(),
@@ -141,7 +141,7 @@ fn a_state_of_other_batches_is_refused_by_name() {
     assert!(refusal(&smaller, options()).contains("samples in the dataset was 17 and is 16 now"));
     let other = tempfile::tempdir().unwrap();
     let renamed = shards(other.path(), &[8, 9], |_| false).filter(|_| true);
-    // Where the shards lie, and how they are cut, is no part of what they hold.
+    // The location of shards and their partition do not affect their contents.
     assert_eq!(loader(&renamed, 2, options()).resume(&state).unwrap(), 6);
     let swapped = {
         let (front, back) = (other.path().join("000.tar"), other.path().join("001.tar"));
@@ -150,7 +150,7 @@ fn a_state_of_other_batches_is_refused_by_name() {
     };
     assert!(refusal(&swapped, options()).contains("contents of the dataset was"));
 
-    // What changes nothing about the batches' samples may change.
+    // Options that do not affect the samples of batches may change.
     let free = LoaderOptions {
         num_workers: 5,
         prefetch: 9,
@@ -162,7 +162,7 @@ fn a_state_of_other_batches_is_refused_by_name() {
     assert_eq!(loader(&dataset, 2, free).resume(&state).unwrap(), 6);
 }
 
-/// The same samples cut into other shards: only an order that is drawn from a window over shards
+/// Samples partitioned into other shards: only the order of a shuffle buffer over shards
 /// depends on it.
 #[test]
 fn a_window_goes_on_over_shards_of_the_same_sizes_alone() {
@@ -177,7 +177,7 @@ fn a_window_goes_on_over_shards_of_the_same_sizes_alone() {
     assert_eq!(loader(&moved, 2, options()).resume(&state).unwrap(), 6);
 }
 
-/// Concepts say which pairs are positives of each other.
+/// Concepts define which pairs are positives of each other.
 #[test]
 fn other_concepts_are_another_dataset() {
     let dataset = |concept: &str| {

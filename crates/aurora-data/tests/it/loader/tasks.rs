@@ -12,7 +12,7 @@ use image::ImageFormat;
 use super::{loader, tokenizer};
 use crate::common;
 
-/// A shard of these files.
+/// Dataset of a shard of these files.
 fn dataset(files: &[(&str, Vec<u8>)]) -> Dataset {
     let files: Vec<(&str, &[u8])> = files.iter().map(|(n, d)| (*n, d.as_slice())).collect();
     Dataset::new(shard::parse("s.tar", &common::tar(&files)).unwrap(), Decode::OnUse).unwrap()
@@ -22,7 +22,7 @@ fn gray(value: u8) -> Vec<u8> {
     common::encoded_image(2, 2, [value; 3], ImageFormat::Png)
 }
 
-/// A GIF whose frames are grey of these values, a tenth of a second each.
+/// GIF with gray frames of these values, a tenth of a second each.
 fn gif(values: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut encoder = image::codecs::gif::GifEncoder::new(&mut out);
@@ -57,7 +57,7 @@ fn clips() -> Dataset {
     dataset(&files)
 }
 
-/// The grey of every frame of every clip, and the mask.
+/// Gray value of every frame of every clip, and the frame mask.
 fn grays(batch: &aurora_data::Batch) -> (Vec<Vec<u8>>, Vec<Vec<f32>>) {
     let (clips, frames, channels, height, width) = batch.images.dims5().unwrap();
     assert_eq!((channels, height, width), (3, 2, 2));
@@ -69,7 +69,7 @@ fn grays(batch: &aurora_data::Batch) -> (Vec<Vec<u8>>, Vec<Vec<f32>>) {
     let there = |(row, mask): (&Vec<f32>, &Vec<f32>)| -> Vec<u8> {
         row.iter().zip(mask).filter(|(_, there)| **there == 1.0).map(|(v, _)| gray(v)).collect()
     };
-    // What is masked is exactly zero.
+    // Padding frames are exactly zero.
     let padding = red.iter().flatten().zip(mask.iter().flatten()).filter(|(_, m)| **m == 0.0);
     assert!(padding.into_iter().all(|(value, _)| *value == 0.0));
     (red.iter().zip(&mask).map(there).collect(), mask)
@@ -90,7 +90,7 @@ fn clips_are_sampled_padded_and_masked() {
     assert_eq!(mask, [[1., 1., 1., 1.], [1., 1., 1., 0.], [1., 0., 0., 0.], [1., 1., 1., 1.]]);
     assert_eq!(batch.texts, ["going up", "going down", "still", "a video"]);
 
-    // Stored frames are so many a second already; a video's say when they are shown.
+    // Stored frames are assumed to be at the rate already; a video's have timestamps.
     let rate = Sampling::Rate { fps: 5.0, most: 4 };
     let options = LoaderOptions { video: Some(rate), ..LoaderOptions::evaluation(4) };
     let (values, _) = grays(&loader(&dataset, 2, options).batch(0).unwrap());
@@ -120,7 +120,7 @@ fn random_frames_are_drawn_in_training_alone_and_are_functions_of_the_epoch() {
     assert_eq!(run(Mode::Eval, 1, 0), vec![vec![20, 40]; 8]);
 }
 
-/// All frames of a clip go through one drawing of the augmentation.
+/// All frames of a clip share one draw of the augmentation.
 #[test]
 fn a_clip_is_augmented_as_one() {
     let png = {
@@ -160,7 +160,7 @@ fn a_broken_frame_is_named_and_its_clip_left_out() {
     assert!(message.contains("image a does not decode: frame 1: "), "{message}");
     let skips = Arc::new(SkipLog::new(OnError::Skip, 1));
     let batch = loader(&dataset, 2, options).with_skips(skips).batch(0).unwrap();
-    // The frame that had been written before the broken one is gone.
+    // The frame written before the broken one is cleared.
     assert_eq!(grays(&batch).0, [[5], [5]]);
 }
 
@@ -211,7 +211,7 @@ fn questions_come_with_their_answers() {
         assert!(ids[there..].iter().all(|id| *id == tokenizer.special().pad));
     }
 
-    // Without an answer nothing can be learned, and a caption is no question.
+    // Training requires answers, and a caption is no question.
     let message = loader(&dataset, 2, asked(Mode::Train)).batch(0).unwrap_err().to_string();
     assert!(message.contains("image c has no answer"), "{message}");
     let captioned =
@@ -251,7 +251,7 @@ fn a_question_about_a_clip() {
     assert_eq!(batch.answers.unwrap().texts, ["it brightens"]);
 }
 
-/// Each task cuts its words where BLIP's data sets do.
+/// Each task truncates texts where BLIP's datasets do.
 #[test]
 fn words_are_cut_by_task() {
     let long: String = (0..60).map(|n| format!("w{n} ")).collect();

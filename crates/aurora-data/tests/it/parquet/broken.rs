@@ -1,4 +1,4 @@
-//! Files that are damaged, or none: an error that says what is wrong where, and nothing else.
+//! Damaged or foreign files: an error with place and reason, and nothing else.
 
 use std::path::Path;
 
@@ -40,12 +40,13 @@ fn what_is_wrong_with_a_file_is_told() {
     assert!(error.contains("gone.parquet"), "{error}");
 }
 
-/// A page header that promises more than its bytes can hold: nothing is made that long.
+/// A page header that claims more than its bytes can hold causes no allocation.
 #[test]
 fn lengths_in_page_headers_are_not_believed() {
     let folder = tempfile::tempdir().unwrap();
     let whole = parquet(&rows(4), 4, plain().set_compression(Compression::SNAPPY));
-    // The first page begins behind PAR1: field 1 (kind), field 2 (its length unpacked), a varint.
+    // The first page begins after PAR1: field 1 (type), field 2 (its decompressed length), a
+    // varint.
     assert_eq!(whole[4..7], [0x15, 0x00, 0x15]);
     let mut most = whole;
     let last = 7 + most[7..].iter().position(|byte| byte & 0x80 == 0).unwrap();
@@ -58,7 +59,7 @@ fn lengths_in_page_headers_are_not_believed() {
     }
 }
 
-/// A text that stands in a file once may be that of every row, and takes its bytes for each.
+/// A text stored once in a file may belong to every row, and takes its bytes for each.
 #[test]
 fn texts_that_would_fill_memory_are_refused() {
     let folder = tempfile::tempdir().unwrap();
@@ -85,7 +86,7 @@ fn texts_that_would_fill_memory_are_refused() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// A file that is cut anywhere is refused.
+    /// A file truncated at any place is refused.
     #[test]
     fn cut_files_are_refused(cut: prop::sample::Index, dictionary: bool) {
         let whole = parquet(&rows(9), 4, plain().set_dictionary_enabled(dictionary));
@@ -94,7 +95,7 @@ proptest! {
         prop_assert!(read(&path).is_err());
     }
 
-    /// A file with some bits turned over is read or refused, and so is each image of it.
+    /// A file with some flipped bits is read or refused, and so is each of its images.
     #[test]
     fn damaged_files_never_panic(
         turned in proptest::collection::vec((any::<prop::sample::Index>(), 0u8..8), 1..4),
@@ -130,7 +131,7 @@ proptest! {
         }
     }
 
-    /// Arbitrary bytes between the marks, and instead of a footer.
+    /// Arbitrary bytes between the magic bytes, and in place of a footer.
     #[test]
     fn noise_is_refused(noise in proptest::collection::vec(any::<u8>(), 0..300), len in 0u32..400) {
         let data = [b"PAR1", &noise[..], &len.to_le_bytes(), b"PAR1"].concat();

@@ -1,4 +1,4 @@
-//! Which column is what.
+//! Column selection.
 
 use aurora_data::SkipLog;
 use aurora_data::source::{self, ReadOptions};
@@ -16,7 +16,7 @@ fn columns_are_found_by_type_and_name() {
     let open = |schema: &[String], cells: &[&[u8]]| {
         read(&at(&folder, "a.parquet", &columns(&schema.concat(), cells)))
     };
-    // Whatever its name, if it is the only one; the usual name, if there are several.
+    // Any name if it is the only image column; the canonical name if there are several.
     let samples = open(&[text("text"), group("photo")], &[b"a dog", &png]).unwrap();
     assert_eq!(
         (samples[0].captions[0].as_str(), bytes(&samples[0]).unwrap()),
@@ -25,11 +25,11 @@ fn columns_are_found_by_type_and_name() {
     let samples =
         open(&[group("mask"), group("image"), text("caption")], &[b"m", &png, b"x"]).unwrap();
     assert_eq!(bytes(&samples[0]).unwrap(), png);
-    // Plain bytes under the usual name.
+    // Plain bytes under an image name.
     let plain = "required binary picture;".to_string();
     let samples = open(&[plain, text("caption")], &[&png, b"x"]).unwrap();
     assert_eq!(bytes(&samples[0]).unwrap(), png);
-    // The usual name of a field goes before its others, and a column of words is no image.
+    // The canonical name of a field takes precedence, and a text column is no image.
     let samples =
         open(&[text("text"), group("p"), text("caption")], &[b"second", &png, b"first"]).unwrap();
     assert_eq!(samples[0].captions, ["first"]);
@@ -66,7 +66,7 @@ fn columns_are_found_by_type_and_name() {
             assert!(error.contains(part), "{part}: {error}");
         }
     }
-    // For searching, no words are needed.
+    // Search needs no captions.
     let path = at(&folder, "a.parquet", &columns(&group("image"), &[&png]));
     assert_eq!(source::read(&path, &ReadOptions::default(), &SkipLog::default()).unwrap().len(), 1);
 }

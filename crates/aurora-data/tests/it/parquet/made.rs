@@ -1,4 +1,4 @@
-//! Files made on the spot, and what their tests have in common.
+//! Generated files and helpers of the Parquet tests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub fn bytes(sample: &Sample) -> Result<Vec<u8>> {
     sample.media.contents()[0].bytes().map(std::borrow::Cow::into_owned)
 }
 
-/// What one row of a file made here has.
+/// Row of a generated file.
 #[derive(Debug, Clone, Default)]
 pub struct Row {
     pub image: Option<Vec<u8>>,
@@ -41,7 +41,7 @@ const SCHEMA: &str = "message schema {
     }
 }";
 
-/// A file of the rows, so many of them in a row group.
+/// File of the rows, `in_group` per row group.
 pub fn parquet(rows: &[Row], in_group: usize, properties: WriterPropertiesBuilder) -> Vec<u8> {
     let schema = Arc::new(parse_message_type(SCHEMA).unwrap());
     let properties = Arc::new(properties.build());
@@ -80,7 +80,7 @@ pub fn parquet(rows: &[Row], in_group: usize, properties: WriterPropertiesBuilde
     file.into_inner().unwrap()
 }
 
-/// Rows with images that differ; some are there twice, and every fifth has two captions.
+/// Rows with distinct images; some are duplicates, and every fifth has two captions.
 pub fn rows(count: usize) -> Vec<Row> {
     let row = |number: usize| {
         let color = (number - usize::from(number % 7 == 6)) as u8;
@@ -106,7 +106,7 @@ pub fn at(folder: &tempfile::TempDir, name: &str, data: &[u8]) -> PathBuf {
     path
 }
 
-/// A file of `count` rows with one image and one text.
+/// File of `count` rows with one image and one text.
 pub fn repeated(count: usize, text: &str, properties: WriterPropertiesBuilder) -> Vec<u8> {
     let schema = "message schema {
         required group image { required binary bytes; }
@@ -126,7 +126,7 @@ pub fn repeated(count: usize, text: &str, properties: WriterPropertiesBuilder) -
     file.into_inner().unwrap()
 }
 
-/// A file of one row with the columns of a schema, all texts.
+/// File of one row with the columns of a schema, all byte arrays.
 pub fn columns(schema: &str, cells: &[&[u8]]) -> Vec<u8> {
     let schema = Arc::new(parse_message_type(&format!("message schema {{ {schema} }}")).unwrap());
     let mut file = SerializedFileWriter::new(Vec::new(), schema, Arc::default()).unwrap();

@@ -1,5 +1,5 @@
 //! Parquet with embedded images: files by Hugging Face's datasets and by pyarrow (`make.py`), and
-//! files of every layout by the library's own writer.
+//! files of every layout by the crate's writer.
 
 mod broken;
 mod columns;
@@ -37,7 +37,7 @@ fn a_dataset_as_hugging_face_writes_it() {
     }
     assert!(samples[2].shard.ends_with("train-00001-of-00002.parquet"), "{}", samples[2].shard);
     assert_eq!(samples[2].key, "row 1 (2.png)");
-    // A file alone is a dataset too, and its name says its split.
+    // A single file is a dataset too, and its name tells its split.
     let alone = read(&fixture("datasets/data/validation-00000-of-00001.parquet")).unwrap();
     assert_eq!(alone, samples[5..]);
 }
@@ -78,8 +78,8 @@ fn a_file_with_questions_lists_and_nulls() {
     }
 }
 
-/// Every layout that writers choose: how it is compressed, with dictionaries or without, pages of a
-/// few images or one for all, row groups of any size.
+/// Every layout that writers choose: compression, dictionaries or none, pages of a few images or
+/// one for all, row groups of any size.
 #[test]
 fn every_layout_gives_the_same_in_any_order() {
     let rows = rows(60);
@@ -104,7 +104,7 @@ fn every_layout_gives_the_same_in_any_order() {
             let path = at(&folder, "a.parquet", &parquet(&rows, in_group, properties));
             let samples = read(&path).unwrap();
             assert_eq!(samples.len(), rows.len());
-            // Twice, since a page that was read before may be read otherwise.
+            // Twice, since a page already read may take another path.
             for number in (0..60).map(|n| n * 37 % 60).chain((0..60).map(|n| n * 23 % 60)) {
                 let (sample, row) = (&samples[number], &rows[number]);
                 let what = format!("{codec} {dictionary} {version:?} {page} {in_group}: {number}");
@@ -116,7 +116,7 @@ fn every_layout_gives_the_same_in_any_order() {
     }
 }
 
-/// The same images and words as files.
+/// Folder of files with the rows' images and texts.
 fn as_folder(rows: &[Row]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (number, row) in rows.iter().enumerate() {
@@ -168,7 +168,7 @@ fn a_look_finds_what_it_finds_in_a_folder() {
     assert_eq!(found.same_image.duplicates.len(), 4);
     assert_eq!((found.sizes, found.lengths), (known.sizes, known.lengths));
 
-    // What is broken is told by file and row, and the rest goes on.
+    // A broken row is reported by file and row, and the rest is read.
     let mut broken = rows;
     broken[3].image = Some(b"no image".to_vec());
     broken[4].image = None;
@@ -192,7 +192,7 @@ fn the_name_of_a_row_is_printable() {
     assert!(key.starts_with("row 1 (\\u{1b}[2J\\nxx") && key.len() < 1000, "{key}");
 }
 
-/// A whole row group without an image is so many rows without one.
+/// A whole row group without images counts as that many rows without one.
 #[test]
 fn rows_without_images_are_left_out_wherever_they_stand() {
     let mut rows = rows(12);
