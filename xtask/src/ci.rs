@@ -158,7 +158,7 @@ pub const STEPS: &[Step] = &[
         environment: &[],
         command: Line::Fixed(
             "cargo run --release -- quickstart --out target/ci/quickstart --set schedule.steps=6 \
-             --set schedule.warmup=1 --set schedule.evaluate_every=6 --set data.batch=32",
+             --set schedule.warmup_steps=1 --set schedule.eval_every=6 --set data.batch_size=32",
         ),
         quick: Quick::Left,
         output: Some(Output {

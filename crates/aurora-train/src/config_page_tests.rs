@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use aurora_layers::AdapterKind;
 use toml::Value;
 
-use super::{Config, PretrainConfig, RunConfig};
+use super::{Config, LearningRates, PretrainConfig, RunConfig};
 
 const OPEN: &str = "<!-- keys -->\n";
 const CLOSE: &str = "<!-- /keys -->\n";
@@ -25,13 +26,27 @@ fn tables<C: RunConfig>(out: &mut String, title: &str) {
             out.push_str("\n| key | value | default | meaning |\n|---|---|---|---|\n");
         }
         let default = field.key.split('.').try_fold(&defaults, |value, part| value.get(part));
-        let default = match default.unwrap() {
-            Value::Float(x) if *x != 0.0 && x.abs() < 1e-3 => format!("{x:e}"),
-            other => other.to_string(),
+        let default = match default {
+            Some(Value::Float(x)) if *x != 0.0 && x.abs() < 1e-3 => format!("`{x:e}`"),
+            Some(other) => format!("`{other}`"),
+            None => "by kind, below".to_owned(),
         };
-        let cells = [field.value_type.describe(), format!("`{default}`"), field.doc.to_owned()];
+        let cells = [field.value_type.describe(), default, field.doc.to_owned()];
         let [kind, default, meaning] = cells.map(|cell| cell.replace('|', "\\|"));
         let _ = writeln!(out, "| `{}` | {kind} | {default} | {meaning} |", field.key);
+    }
+    out.push('\n');
+}
+
+/// The learning rates of every kind of adapter, where none are given.
+fn rates_by_kind(out: &mut String) {
+    out.push_str("### Defaults of [optimizer.lr] by `adapter.kind`\n\n");
+    out.push_str("| kind | factors | gates | heads | backbone |\n|---|---|---|---|---|\n");
+    for kind in AdapterKind::ALL {
+        let LearningRates { factors, gates, heads, backbone } = LearningRates::defaults(kind);
+        let [factors, gates, heads, backbone] = [factors, gates, heads, backbone]
+            .map(|rate| rate.map_or_else(String::new, |rate| format!("{rate:e}")));
+        let _ = writeln!(out, "| {} | {factors} | {gates} | {heads} | {backbone} |", kind.name());
     }
     out.push('\n');
 }
@@ -42,6 +57,7 @@ fn printed(page: &str) -> String {
     let (_, tail) = rest.split_once(CLOSE).expect("a line that closes the tables");
     let mut keys = String::from("\n");
     tables::<Config>(&mut keys, "Keys of `aurora train`");
+    rates_by_kind(&mut keys);
     tables::<PretrainConfig>(&mut keys, "Keys of `aurora pretrain`");
     format!("{head}{OPEN}{keys}{CLOSE}{tail}")
 }
