@@ -57,7 +57,7 @@ pub fn tidy_workspace() -> Files {
         );
         put(
             &format!("crates/{name}/src/lib.rs"),
-            "//! What it is. println! in a comment.\nconst A: &str = \"print!\";\n",
+            "//! A crate. println! in a comment.\nconst A: &str = \"print!\";\n",
         );
     }
     let image = b"RIFF\0".to_vec();
