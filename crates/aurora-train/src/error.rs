@@ -307,7 +307,7 @@ pub enum Error {
         kind: &'static str,
         /// Position of the query.
         index: usize,
-        /// Its id.
+        /// Id of the query.
         id: i64,
         /// Kind of the candidates: "text" or "image".
         other: &'static str,
