@@ -1,4 +1,4 @@
-//! The Rust half of `cargo xtask interop`, which compares these crates with Python's transformers and peft.
+//! Rust half of `cargo xtask interop`, which compares these crates with Python's transformers and peft.
 //!
 //! ```text
 //! interop forward MODEL INPUTS OUTPUTS [LORA]   the model, with a PEFT LoRA where one is given
@@ -8,10 +8,10 @@
 //!
 //! MODEL is a Hugging Face folder. INPUTS is a safetensors file with `pixel_values` (batch, 3, size, size) f32, of any
 //! size that the patches divide, and `input_ids`, `attention_mask` (batch, length) i64; for question answering also
-//! `decoder_input_ids`, `decoder_attention_mask` of the answers. OUTPUTS gets what the model is for: `vision` (batch,
-//! tokens, width), the image states; `itc` (batch, batch), cosines of every image with every text; `itm` (batch, 2),
-//! the logits of image and text b belonging together; `logits` (batch, length, words); `loss` (1), the mean over
-//! words; `generated` (batch, 8) i64, greedily, padded with `[PAD]`.
+//! `decoder_input_ids`, `decoder_attention_mask` of the answers. OUTPUTS gets the outputs of the model's architecture:
+//! `vision` (batch, tokens, width), the image states; `itc` (batch, batch), cosines of every image with every text;
+//! `itm` (batch, 2), the matching logits of image and text b; `logits` (batch, length, words); `loss` (1), the mean
+//! over tokens; `generated` (batch, 8) i64, greedily, padded with `[PAD]`.
 
 #![allow(clippy::print_stderr, reason = "an example that is run by hand")]
 
@@ -31,14 +31,14 @@ use candle_core::{DType, Device, Tensor};
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
-/// Words that are generated.
+/// Number of generated tokens.
 const WORDS: usize = 8;
 
 const USAGE: &str = "usage: interop forward MODEL INPUTS OUTPUTS [LORA]
        interop export MODEL INPUTS OUTPUTS FOLDER
        interop write MODEL FOLDER";
 
-/// Bytes of a shard that is written, a few of which make a model.
+/// Largest shard in bytes; a model takes several.
 const SHARD: u64 = 400_000_000;
 
 fn main() -> ExitCode {
@@ -72,7 +72,7 @@ fn export(model: &str, inputs: &str, outputs: &str, folder: &str) -> Result<()> 
     let adapter_config = AdapterConfig::new(AdapterKind::Cp, Variant::Paper, 64);
     let mut tuned = AdaptedParams::init(adapter_config, &backbone, 1, &Device::Cpu)?;
     for (name, tensor) in &mut tuned.tensors {
-        // No factor and no head as it starts; gates and context stay closed, for LoRA has no place for them.
+        // Perturbs factors and heads; gates and context stay closed, since LoRA has no place for them.
         let deviation = match AdaptedParams::param_group(name) {
             ParamGroup::Factor if name.starts_with("aurora_v") => 0.02,
             ParamGroup::Factor | ParamGroup::Head => 0.05,
@@ -90,7 +90,7 @@ fn write(model: &str, folder: &str) -> Result<()> {
     Ok(backbone.write_hugging_face(Path::new(folder), Some(SHARD))?)
 }
 
-/// The model for images of the inputs' size, and the inputs.
+/// Reads the model, for images of the inputs' size, and the inputs.
 fn read(model: &str, inputs: &str) -> Result<(Backbone, Tensors)> {
     let inputs = read_tensors(Path::new(inputs), DType::F32, &Device::Cpu)?;
     let size = named(&inputs, "pixel_values")?.dim(3)?;
@@ -98,7 +98,7 @@ fn read(model: &str, inputs: &str) -> Result<(Backbone, Tensors)> {
     Ok((backbone, inputs))
 }
 
-/// A Hugging Face folder, its sizes changed.
+/// Opens a Hugging Face folder with changed sizes.
 fn open(model: &str, change: impl FnOnce(&mut BlipConfig)) -> Result<Backbone> {
     let path = Path::new(model).join("config.json");
     let mut config = BlipConfig::from_json(&std::fs::read_to_string(&path)?, &path)?;
@@ -150,7 +150,7 @@ fn vqa(model: (&Blip, &BoundModel), tokens: &DecoderTokens, inputs: &Tensors) ->
     let states = question_states(blip, bound, named(inputs, "pixel_values")?, &questions)?;
     let (ids, answer_mask) = text(inputs, "decoder_input_ids", "decoder_attention_mask")?;
     let answers = Texts { token_ids: &ids, mask: &answer_mask };
-    // Transformers has a mask for the padding of questions, and its cross-attention does not read it.
+    // Transformers has a mask for the padding of questions, and its cross-attention does not use it.
     let keys = blip.encode_decoder_kv(&states, None, bound)?;
     let loss = mean_text_loss(model, &answers, &CrossAttention::new(&keys), 0.0)?.reshape(1)?;
     Ok(vec![("loss", loss), ("generated", generated(model, tokens, &keys)?)])
@@ -173,7 +173,7 @@ fn captioning(
     Ok(vec![("logits", logits), ("loss", loss), ("generated", written)])
 }
 
-/// What the decoder writes, (batch, [`WORDS`]) i64.
+/// Generated ids, (batch, [`WORDS`]) i64.
 fn generated(
     (blip, bound): (&Blip, &BoundModel),
     tokens: &DecoderTokens,
@@ -187,7 +187,7 @@ fn generated(
     Ok(Tensor::new(padded.collect::<Vec<Vec<i64>>>(), &Device::Cpu)?)
 }
 
-/// Ids (batch, length) u32 and mask (batch, length) f32.
+/// Ids (batch, length) u32 and mask (batch, length) f32 of texts.
 fn text(inputs: &Tensors, ids: &str, mask: &str) -> Result<(Tensor, Tensor)> {
     Ok((named(inputs, ids)?.to_dtype(DType::U32)?, named(inputs, mask)?.to_dtype(DType::F32)?))
 }

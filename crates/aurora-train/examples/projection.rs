@@ -1,9 +1,9 @@
-//! Learns a projection of image features onto text features with the contrastive loss, a feature
-//! queue and AdamW, and measures recall before and after, without any model.
+//! Projection of image features onto text features, trained with the contrastive loss (ITC), a feature
+//! queue and AdamW, with recall before and after; no model is involved.
 //!
-//! Texts are random vectors; an image is its text through a fixed random map, plus noise. Run it
+//! Texts are random vectors; an image is its text through a fixed random linear map, plus noise. Run it
 //! with `cargo run --release -p aurora-train --example projection`.
-#![allow(clippy::print_stdout)] // It is there to show something.
+#![allow(clippy::print_stdout)] // An example prints its results.
 
 use aurora_kernels::random::Stream;
 use aurora_train::Result;
@@ -27,7 +27,7 @@ fn unit(features: &Tensor) -> Result<Tensor> {
 }
 
 fn report(images: &Tensor, texts: &Tensor, map: &Tensor) -> Result<RetrievalReport> {
-    // Pairs that were not trained on.
+    // Held-out pairs.
     let held_out = |t: &Tensor| t.narrow(0, TRAINED, PAIRS - TRAINED);
     let images = unit(&held_out(images)?.matmul(map)?)?; // (200, TEXT)
     let similarity = images.matmul(&held_out(texts)?.t()?)?; // (200, 200)

@@ -1,30 +1,29 @@
-//! How often questions are answered rightly.
+//! VQA accuracy: the score of an answer against its annotators' answers, and the mean over questions.
 //!
-//! An answer scores what VQA's official measure gives it, as far as the shares of the annotators tell: with ten of them,
-//! as VQAv2 has, an answer that three gave is right, one that two gave two thirds right, and one that one gave a third:
-//! `min(1, matches / 3)`. (The official measure takes the mean over the ten sets of nine annotators, so that it is 0.9
-//! instead of 1 for three matches, 0.6 for two and 0.3 for one.) A question with one answer, as MSRVTT-QA has, is answered
-//! rightly by that answer alone: exact match.
+//! The score is `min(1, matches / 3)` (Antol et al. 2015, arXiv:1505.00468), as far as the annotators' shares tell.
+//! With ten annotators, as in VQAv2, an answer that three gave scores 1, one that two gave 2/3, and one that one gave
+//! 1/3. (The official measure takes the mean over the ten sets of nine annotators, so that it is 0.9 instead of 1 for
+//! three matches, 0.6 for two and 0.3 for one.) A question with one answer, as in MSRVTT-QA, is scored by exact match.
 //!
-//! Answers are compared as written, but for case and white space.
+//! Answers are compared up to case and white space.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Annotators of a question of VQAv2.
+/// Annotators of a question in VQAv2.
 const ANNOTATORS: f32 = 10.0;
 
-/// Annotators who make an answer right.
+/// Matching annotators that give the full score.
 const ENOUGH: f32 = 3.0;
 
-/// The mean score of some questions.
+/// Mean score over questions.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Accuracy {
     /// Mean score, percent.
     pub accuracy: f64,
-    /// Questions whose answers are known.
+    /// Number of questions with known answers.
     pub questions: u64,
 }
 
@@ -41,21 +40,21 @@ impl Accuracy {
 pub struct AccuracyReport {
     /// Mean score of all questions, percent.
     pub accuracy: f64,
-    /// Questions whose answers are known.
+    /// Number of questions with known answers.
     pub questions: u64,
-    /// What choosing the best candidate each time would reach, percent.
+    /// Oracle accuracy: mean score of the best candidate of each question, percent.
     pub reachable: f64,
-    /// By kind of right answer: what the data says of it, else "yes/no", "number" or "other".
+    /// Accuracy by answer type: the one that the data names, else "yes/no", "number" or "other".
     pub by_type: BTreeMap<String, Accuracy>,
 }
 
 impl AccuracyReport {
-    /// Accuracy and what is reachable, percent; none where no right answer is known.
+    /// Accuracy and oracle accuracy, percent; `None` where no right answer is known.
     pub fn known(&self) -> Option<[f64; 2]> {
         (self.questions > 0).then_some([self.accuracy, self.reachable])
     }
 
-    /// Takes in a question: what its answer scored and what the best candidate would have, and its kind.
+    /// Adds a question: the score of its answer, the best score of a candidate, and the answer type.
     pub fn add(&mut self, score: f64, best: f64, kind: &str) {
         self.questions += 1;
         let count = self.questions as f64;
@@ -65,12 +64,12 @@ impl AccuracyReport {
     }
 }
 
-/// An answer as it is compared.
+/// Canonical form of an answer for comparison: lower case, single spaces.
 pub fn normalize_answer(answer: &str) -> String {
     answer.split_whitespace().map(str::to_lowercase).collect::<Vec<_>>().join(" ")
 }
 
-/// What `answer` scores, 0 to 1, where `right` are the annotators' answers with their weights.
+/// VQA score of `answer`, 0 to 1; `right` are the annotators' answers with their weights.
 pub fn score(answer: &str, right: &[(String, f32)]) -> f64 {
     let all: f32 = right.iter().map(|(_, weight)| weight).sum();
     let answer = normalize_answer(answer);
@@ -79,11 +78,11 @@ pub fn score(answer: &str, right: &[(String, f32)]) -> f64 {
     if all <= 0.0 {
         return 0.0;
     }
-    // A hair of slack: three tenths, added up, are not always 0.3.
+    // Slack for rounding: three tenths, added up, are not always 0.3.
     f64::from((given / all * ANNOTATORS / ENOUGH + 1e-6).min(1.0) * f32::from(given > 0.0))
 }
 
-/// The kind of a question, by the answer that most annotators gave; the first among equals.
+/// Answer type of a question, by the answer that most annotators gave; the first among equals.
 pub fn kind(right: &[(String, f32)]) -> &'static str {
     let most = right.iter().reduce(|best, next| if next.1 > best.1 { next } else { best });
     let answer = most.map(|(answer, _)| normalize_answer(answer)).unwrap_or_default();
@@ -116,7 +115,7 @@ mod tests {
     fn one_answer_is_matched_exactly() {
         let right = [("a Dog".to_owned(), 1.0)];
         assert_eq!((score("a dog", &right), score("dog", &right)), (1.0, 0.0));
-        // Whatever an answer weighs in a loss.
+        // A single answer scores 1 at any weight.
         assert_eq!(score("a dog", &[("a dog".to_owned(), 0.2)]), 1.0);
         assert_eq!(score("a dog", &[]), 0.0);
     }

@@ -1,9 +1,9 @@
-//! The configuration of a run: one TOML file, typed, with overrides, and errors that help.
+//! Run configuration: one typed TOML file with overrides; errors name the key and the way out.
 //!
-//! [`Config`] is for tuning and [`PretrainConfig`] for pretraining; [`RunConfig`] puts either
-//! together from the built-in defaults, a file and `--set section.key=value`. Every key has a row
-//! in a table ([`schema::Field`]) with its type, range and meaning. A file may leave out what it
-//! does not change; a written configuration is complete.
+//! [`Config`] is for tuning and [`PretrainConfig`] for pretraining; [`RunConfig`] resolves either
+//! from the built-in defaults, a file and `--set section.key=value`. Every key has a row in the
+//! schema ([`schema::Field`]) with its type, range and doc line. A file may leave out what it does
+//! not change; a written configuration is complete.
 //!
 //! ```
 //! use aurora_train::config::{Config, RunConfig};
@@ -48,47 +48,47 @@ use schema::{Field, Range, ValueType};
 pub struct Config {
     /// Seed of everything random.
     pub seed: u64,
-    /// What is learned.
+    /// Task that is trained and evaluated.
     pub task: Task,
-    /// Where to compute, as [`DeviceChoice`](aurora_kernels::device::DeviceChoice) reads it.
+    /// Device, as [`DeviceChoice`](aurora_kernels::device::DeviceChoice) parses it.
     pub device: String,
-    /// What a step keeps for its backward pass.
+    /// Gradient checkpointing.
     pub gradient_checkpointing: GradientCheckpointing,
-    /// What the factors of matrix products are rounded to.
+    /// Precision of matrix products.
     pub precision: MatmulPrecision,
-    /// What is tuned.
+    /// Backbone, tokenizer and image size.
     pub model: ModelSection,
-    /// What is added to it.
+    /// Adapter.
     pub adapter: AdapterSection,
-    /// On which pairs.
+    /// Datasets and how they are read.
     pub data: DataSection,
-    /// By which losses.
+    /// Retrieval losses.
     pub retrieval: RetrievalSection,
-    /// How parameters are updated.
+    /// AdamW.
     pub optimizer: OptimizerSection,
-    /// How long, and how the learning rate changes.
+    /// Run length and learning-rate schedule.
     pub schedule: ScheduleSection,
-    /// What is kept of a run under way, to go on from.
+    /// Training checkpoints.
     pub checkpoint: CheckpointSection,
-    /// How retrieval is measured.
+    /// Evaluation.
     pub evaluation: EvaluationSection,
 }
 
-/// What a run learns and measures.
+/// Task of a run: its loss and its metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Task {
-    /// Images or clips are found by texts, and texts by them.
+    /// Image-text retrieval in both directions, over images or clips.
     Retrieval,
-    /// Questions about images or clips are answered.
+    /// Visual question answering over images or clips.
     Vqa,
 }
 
 impl Task {
-    /// Their names in configurations.
+    /// Names in configurations.
     pub const NAMES: &'static [&'static str] = &["retrieval", "vqa"];
 
-    /// Its name in configurations.
+    /// Name in configurations.
     pub fn name(self) -> &'static str {
         match self {
             Self::Retrieval => "retrieval",
@@ -97,23 +97,24 @@ impl Task {
     }
 }
 
-/// Whether a step computes blocks once more in its backward pass instead of keeping what is inside of them.
+/// Gradient checkpointing (Chen et al. 2016, arXiv:1604.06174): recomputes the activations of a block in the backward
+/// pass instead of keeping them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GradientCheckpointing {
-    /// No: everything is kept.
+    /// Off: all activations are kept.
     None,
-    /// Yes, each vision block and each text layer.
+    /// On for each vision block and each text layer.
     Block,
-    /// Where keeping everything would take more than [`GradientCheckpointing::SHARE`] of the memory that is left.
+    /// On if the activations would take more than [`GradientCheckpointing::SHARE`] of the free memory.
     Auto,
 }
 
 impl GradientCheckpointing {
-    /// The share of the memory left that a graph may take without being cut down.
+    /// Share of the free memory that a graph may take before blocks are recomputed.
     pub const SHARE: f64 = 0.6;
 
-    /// The choice for a graph of so many bytes, with so many left; unknown is enough.
+    /// Resolves `Auto`: `graph` and `available` memory in bytes; unknown memory counts as enough.
     pub fn resolve(
         self,
         graph: u64,
@@ -129,14 +130,14 @@ impl GradientCheckpointing {
     }
 }
 
-/// The precision of matrix products inside of the towers, on the CPU, in all passes of a run: online, momentum and
-/// evaluation. What is trained, and all that is stored, is f32 either way.
+/// Precision of the matrix products in the towers, on the CPU, in all passes of a run: online, momentum and evaluation.
+/// Trained and stored tensors are f32 either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MatmulPrecision {
-    /// Factors as they are.
+    /// f32 operands.
     F32,
-    /// Factors rounded to bf16, sums in f32.
+    /// bf16 operands, f32 accumulation.
     Bf16,
 }
 
@@ -155,26 +156,26 @@ impl From<MatmulPrecision> for Precision {
 pub struct ModelSection {
     /// `nano`, the embedded backbone, or the path of another.
     pub backbone: String,
-    /// `auto`, what lies beside the weights, or a file.
+    /// `auto`, the tokenizer file beside the weights, or a file.
     pub tokenizer: String,
-    /// Side of the images in pixels, 0 for the backbone's own.
+    /// Image size (square side) in pixels, 0 for the backbone's own.
     pub image_size: usize,
-    /// Where question answering takes its decoder from.
+    /// Source of the VQA decoder.
     pub decoder: DecoderSource,
 }
 
-/// Where question answering takes its decoder from.
+/// Source of the VQA decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DecoderSource {
-    /// The backbone has one.
+    /// The decoder of the backbone's checkpoint.
     Checkpoint,
-    /// It starts from the text encoder of a backbone for retrieval, and has everything to learn.
+    /// A decoder initialized from the text encoder of a retrieval backbone.
     FromEncoder,
 }
 
 impl ModelSection {
-    /// The backbone at this path as it is: its own vocabulary, its own image size.
+    /// Section for the backbone at this path, with its own tokenizer and image size.
     pub fn of(backbone: &str) -> Self {
         Self {
             backbone: backbone.to_owned(),
@@ -184,21 +185,21 @@ impl ModelSection {
         }
     }
 
-    /// The file to take the vocabulary from, where it is not the backbone's own.
+    /// Tokenizer file, unless it is the backbone's own.
     pub fn tokenizer_file(&self) -> Option<&Path> {
         (self.tokenizer != AUTO).then(|| Path::new(&self.tokenizer))
     }
 
-    /// The side of the images, where it is not the backbone's own.
+    /// Image size, unless it is the backbone's own.
     pub fn other_image_size(&self) -> Option<usize> {
         (self.image_size > 0).then_some(self.image_size)
     }
 }
 
-/// The backbone's own vocabulary.
+/// Value of `tokenizer` for the backbone's own.
 const AUTO: &str = "auto";
 
-/// `[retrieval]`: the losses.
+/// `[retrieval]`: ITC and ITM losses.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RetrievalSection {
@@ -206,17 +207,17 @@ pub struct RetrievalSection {
     pub alpha: f64,
     /// Steps over which `alpha` rises from 0.
     pub alpha_warmup_steps: u64,
-    /// Decay of the momentum model.
+    /// EMA decay of the momentum model.
     pub momentum: f64,
     /// Slots of the feature queue, 0 for none.
     pub queue_size: usize,
-    /// Temperature of the similarities (its start, when it is trained).
+    /// Temperature of the similarities; its initial value, if it is trained.
     pub temperature: f64,
-    /// Whether the temperature is trained.
+    /// True if the temperature is trained.
     pub learn_temperature: bool,
-    /// Weight of the matching loss beside the contrastive one.
+    /// Weight of the matching loss (ITM) relative to the contrastive loss (ITC).
     pub itm_weight: f64,
-    /// Pairs of the batch that the matching loss looks at, each with two negatives.
+    /// Pairs of the batch in the matching loss, each with two negatives.
     pub itm_pairs: usize,
 }
 
@@ -346,7 +347,7 @@ impl RunConfig for Config {
     }
 }
 
-/// Gathers the rows of several tables.
+/// Concatenation of schema tables.
 trait ConcatRefs {
     fn concat_refs(self) -> Vec<&'static Field>;
 }

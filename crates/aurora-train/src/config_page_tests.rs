@@ -1,4 +1,4 @@
-//! docs/configuration.md against the schema: its tables of keys are those printed here.
+//! docs/configuration.md agrees with the schema: its tables of keys are those printed here.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -11,7 +11,7 @@ use super::{Config, LearningRates, PretrainConfig, RunConfig};
 const OPEN: &str = "<!-- keys -->\n";
 const CLOSE: &str = "<!-- /keys -->\n";
 
-/// The tables of one program, a table for each section, in the order of the schema.
+/// Tables of keys of one program, one per section, in the order of the schema.
 fn tables<C: RunConfig>(out: &mut String, title: &str) {
     let _ = writeln!(out, "## {title}");
     let defaults = Value::try_from(C::defaults().unwrap()).unwrap();
@@ -51,7 +51,7 @@ fn rates_by_kind(out: &mut String) {
     out.push('\n');
 }
 
-/// The page with its tables made anew.
+/// The page with its tables regenerated.
 fn printed(page: &str) -> String {
     let (head, rest) = page.split_once(OPEN).expect("a line that opens the tables");
     let (_, tail) = rest.split_once(CLOSE).expect("a line that closes the tables");
@@ -65,7 +65,7 @@ fn printed(page: &str) -> String {
 #[test]
 fn configuration_page_is_that_of_the_schema() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
-    // The packed crate has no docs beside it.
+    // The packaged crate has no docs folder.
     let Ok(page) = std::fs::read_to_string(&path) else { return };
     let printed = printed(&page);
     if std::env::var_os("UPDATE_DOCS").is_some() {

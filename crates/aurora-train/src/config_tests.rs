@@ -1,4 +1,4 @@
-//! Every kind of wrong configuration, and that defaults, table and types agree.
+//! Configuration errors, and agreement of defaults, schema and types.
 
 use super::*;
 use aurora_layers::{AdapterKind, ParamGroup};
@@ -20,7 +20,7 @@ fn paths(value: &Value, at: &str, out: &mut Vec<String>) {
     }
 }
 
-/// The table, the defaults and the types know the same keys, and every default has a line of documentation.
+/// Schema, defaults and types have the same keys, and every default has a doc line.
 fn agrees<C: RunConfig>(file: &str, bare: impl Fn(&mut C), filled: &[&str]) {
     let mut config = C::defaults().unwrap();
     bare(&mut config);
@@ -36,7 +36,7 @@ fn agrees<C: RunConfig>(file: &str, bare: impl Fn(&mut C), filled: &[&str]) {
     assert_eq!(typed, table);
     assert_eq!(written, table);
     assert!(C::fields().iter().all(|f| f.doc.ends_with('.')));
-    // The committed file is what the program itself would write of what is not filled in. To bring it up to date:
+    // The committed file is what the program writes, less the keys that are filled in. To update it:
     // UPDATE_DEFAULTS=1 cargo test -p aurora-train --lib config
     let text = config.to_toml().unwrap();
     if std::env::var_os("UPDATE_DEFAULTS").is_some() {
@@ -236,7 +236,7 @@ fn the_adapter_decides_what_is_trained() {
     );
 }
 
-/// The rates of every kind: factors, gates, heads, backbone.
+/// Learning rates of every kind: factors, gates, heads, backbone.
 #[test]
 fn every_kind_has_its_own_learning_rates() {
     let adapter = |factors, heads| [Some(factors), Some(1e-3), Some(heads), None];
@@ -260,7 +260,7 @@ fn every_kind_has_its_own_learning_rates() {
         let config = Config::resolve(None, &[format!("adapter.kind={kind}")]).unwrap();
         let LearningRates { factors, gates, heads, backbone } = config.optimizer.lr;
         assert_eq!([factors, gates, heads, backbone], expected, "{kind}");
-        // What is written has the rows of the kind and no others, and they are what the optimizer gets.
+        // The written file has exactly the rows of the kind, and they are what the optimizer gets.
         let text = config.to_toml().unwrap();
         let written = text.split("[optimizer.lr]").nth(1).unwrap().split("\n[").next().unwrap();
         let groups = config.optimizer.lr.groups(config.adapter.kind, 0.05);
@@ -335,7 +335,7 @@ fn targets_come_from_the_file_and_from_the_command_line() {
 }
 
 proptest! {
-    /// Whatever is thrown at it: a configuration or an error, never a panic.
+    /// Any text gives a configuration or an error, never a panic.
     #[test]
     fn any_text_is_a_configuration_or_an_error(text in "[a-z=\\[\\]\".0-9\n _-]{0,60}", set in ".{0,30}") {
         let _ = Config::resolve_text(Some(("x", &text)), &[set]);

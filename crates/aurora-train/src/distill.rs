@@ -1,11 +1,19 @@
-//! Pretraining of a small backbone, from random weights, on images and captions and two teachers.
+//! Distillation of a small backbone from random weights, on images and captions, with two frozen teachers.
 //!
-//! Contrastive learning from scratch on a few thousand images stays near chance. Regressing both towers to the
-//! features of teachers that have seen more makes it work: `loss = ITC + ITM + image_cosine (1 - cos(image, teacher)) +
-//! image_nce InfoNCE(image, teacher) + patch_distill_weight (1 - cos(patch, teacher's part)) + text_cosine (1 - cos(text,
-//! teacher)) + joint_weight (1 - cos(feature, place in the joint space))`, the last for both towers, where the contrastive
-//! targets are soft by the text teacher's similarities, and images and texts that stand alone join the regressions.
-//! The maps to the teachers' own spaces are thrown away afterwards.
+//! Contrastive learning from scratch on a few thousand images stays near chance. Regressing both towers to the features
+//! of teachers trained on more data makes it work:
+//!
+//! ```text
+//! loss = ITC + ITM
+//!      + image_cosine (1 - cos(image, teacher)) + image_nce InfoNCE(image, teacher)
+//!      + patch_distill_weight (1 - cos(patch, teacher's part))
+//!      + text_cosine (1 - cos(text, teacher))
+//!      + joint_weight (1 - cos(feature, place in the joint space))     for both towers
+//! ```
+//!
+//! InfoNCE is that of van den Oord et al. 2018, arXiv:1807.03748. The contrastive targets are soft by the text
+//! teacher's similarities, and unpaired images and texts join the regressions. The linear layers into the teachers'
+//! spaces are dropped afterwards.
 
 pub mod loader;
 pub mod teachers;
@@ -30,8 +38,8 @@ use crate::retrieval::{EncodedBatch, ImageTextBatch, itm_with_hard_negatives};
 use crate::trainer::StepOutput;
 
 impl ModelSizes {
-    /// The configuration of a model of these sizes, with the layer norm constants of the original BLIP; `[ENC]` is the
-    /// last word piece.
+    /// BLIP configuration of these sizes, with the layer norm epsilons of the original BLIP; `[ENC]` is the last word
+    /// piece.
     pub fn blip(&self) -> BlipConfig {
         BlipConfig {
             vision: VisionConfig {
@@ -59,7 +67,7 @@ impl ModelSizes {
     }
 }
 
-/// A model in pretraining.
+/// Distillation trainer: the model, its linear layers into the teachers' spaces, and the optimizer.
 #[derive(Debug)]
 pub struct Pretrainer {
     config: PretrainConfig,
@@ -67,17 +75,17 @@ pub struct Pretrainer {
     online: AdaptedParams,
     blip: Arc<Blip>,
     to_image_teacher: [Var; 2], // weight (components, width), bias (components)
-    to_image_parts: [Var; 2],   // the same, of the patches
+    to_image_parts: [Var; 2],   // likewise, for the patches
     to_text_teacher: [Var; 2],  // weight (384, width), bias (384)
     temperature: Var,
     optimizer: OptimizerStep,
 }
 
 impl Pretrainer {
-    /// Random weights; word embeddings start from the text teacher's where the configuration says so.
+    /// Initializes random weights; word embeddings come from the text teacher's if the configuration says so.
     ///
     /// # Errors
-    /// Sizes that cannot be; teachers made for another vocabulary or width.
+    /// Impossible sizes; teachers made for another vocabulary or width.
     pub fn new(
         config: &PretrainConfig,
         teachers: &TeacherFeatures,
@@ -110,7 +118,7 @@ impl Pretrainer {
         let temperature = Var::new(&[config.pretrain.temperature as f32], device)?;
         let mut parameters: Vec<(String, Var, &str)> = variables
             .into_iter()
-            // The released recipe decays everything; vectors (norms, biases) are better left alone.
+            // The reference recipe decays everything; vectors (norms, biases) are better left alone.
             .map(|(name, var)| {
                 (name, var.clone(), if var.rank() > 1 { "weights" } else { "vectors" })
             })
@@ -145,20 +153,20 @@ impl Pretrainer {
         })
     }
 
-    /// The model as it is now.
+    /// Current model.
     pub fn blip(&self) -> &Blip {
         &self.blip
     }
 
-    /// The weights as they are now, in memory of their own.
+    /// Copy of the current weights.
     ///
     /// # Errors
-    /// What candle reports.
+    /// Any candle error.
     pub fn backbone(&self) -> Result<Backbone> {
         Ok(Backbone { config: self.model.clone(), tensors: self.online.snapshot()?.tensors })
     }
 
-    /// One step.
+    /// Runs one step.
     ///
     /// # Errors
     /// Shapes that do not fit the model, a loss that is not a number, a parameter without gradient.
@@ -212,8 +220,8 @@ impl Pretrainer {
         losses.push(("joint", joint, settings.joint_weight));
         losses.push(("text_cosine", text_cosine, settings.text_cosine));
         if settings.itm_weight > 0.0 {
-            // From the first step, so that every parameter has a gradient; weightless until its turn comes, and then
-            // on a part of the batch, since each of its pairs costs a pass of its own.
+            // From the first step, so that every parameter has a gradient: with weight 0 before `itm_from_step`, then
+            // on part of the batch, since each pair costs a pass of its own.
             let weight = if step >= settings.itm_from_step { settings.itm_weight } else { 0.0 };
             let rows = count.min(if weight > 0.0 { settings.itm_pairs } else { 8 });
             let encoded = EncodedBatch { image_states, text_cls, image, text, frames: None };
@@ -226,7 +234,7 @@ impl Pretrainer {
         }
         let mut loss = Tensor::zeros((), candle_core::DType::F32, scores.device())?;
         for (_, part, weight) in &losses {
-            // As a tensor: candle drops the graph of what is multiplied by a plain zero.
+            // A tensor, since candle drops the graph of a product with the plain number zero.
             let weight = Tensor::new(*weight as f32, scores.device())?;
             loss = (loss + (part * weight)?)?;
         }
@@ -244,7 +252,7 @@ fn one_minus_cosine(guess: &Tensor, teacher: &Tensor) -> Result<Tensor> {
     Ok((1.0 - (guess * teacher)?.sum(D::Minus1)?.mean_all()?)?)
 }
 
-/// That the teachers spoke of images and a joint space of this model's sizes.
+/// Checks that the teachers were made for images and a joint space of this model's sizes.
 fn fits(config: &PretrainConfig, teachers: &TeacherFeatures) -> Result<()> {
     let model = &config.model;
     let wanted = [
@@ -266,7 +274,7 @@ fn fits(config: &PretrainConfig, teachers: &TeacherFeatures) -> Result<()> {
     Ok(())
 }
 
-/// `(1 - share) equal ids, evenly + share softmax(teacher similarity / temperature)`, (batch, batch).
+/// Soft targets (batch, batch): `(1 - share) equal ids, evenly + share softmax(teacher similarity / temperature)`.
 fn soft_targets(captions: &Tensor, ids: &[i64], share: f64, temperature: f64) -> Result<Tensor> {
     let scores = (captions.matmul(&captions.t()?)? / temperature)?;
     let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;

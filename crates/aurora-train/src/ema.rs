@@ -1,7 +1,8 @@
-//! Moving averages of trained tensors: the momentum model's half that is not shared.
+//! Exponential moving averages (EMA) of trained tensors: the part of the momentum model that is not shared.
 //!
-//! The momentum model is the online model over other tensors. What is frozen is one tensor in both; what is averaged has a
-//! second copy here. In variant reference the shared factors are passed as they are, as the reference code does.
+//! The momentum model is the online model with other tensors (momentum encoder: He et al. 2019, arXiv:1911.05722).
+//! Frozen tensors are shared; averaged ones have a second copy here. In the reference variant the shared factors are
+//! passed unaveraged, as in the reference code.
 
 use aurora_layers::{
     AdaptedParams, Blip, BoundModel, GradientCheckpointing, ParamGroup, Tensors, Variant,
@@ -11,26 +12,26 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
-/// Pairs of an average and the online tensor it follows: `average <- decay average + (1 - decay) online`.
+/// EMA pairs: `average <- decay average + (1 - decay) online`.
 #[derive(Debug, Clone)]
 pub struct Ema {
     decay: f64,
     pairs: Vec<(Var, Tensor)>,
-    /// For each pair, the tensor that shows its average.
+    /// Id of the detached view of each average.
     views: Vec<TensorId>,
 }
 
 impl Ema {
-    /// No pairs yet.
+    /// An EMA without pairs.
     pub fn new(decay: f64) -> Self {
         Self { decay, pairs: Vec::new(), views: Vec::new() }
     }
 
-    /// Track `online` from the value of `start`. The result shares the average's memory: it shows every update and
-    /// takes no gradient.
+    /// Tracks `online` from the value of `start`. The returned view shares the average's memory: it shows every update
+    /// and takes no gradient.
     ///
     /// # Errors
-    /// What candle reports when it cannot copy.
+    /// A candle error when copying.
     pub fn track(&mut self, start: &Tensor, online: &Tensor) -> Result<Tensor> {
         let average = Var::from_tensor(&start.detach().copy()?)?;
         let view = average.as_detached_tensor();
@@ -39,16 +40,16 @@ impl Ema {
         Ok(view)
     }
 
-    /// The average that a tensor shows.
+    /// The average behind a view.
     fn shown_by(&self, view: &Tensor) -> Option<&Var> {
         let index = self.views.iter().position(|id| *id == view.id())?;
         self.pairs.get(index).map(|(average, _)| average)
     }
 
-    /// Move every average towards its online tensor.
+    /// Updates every average.
     ///
     /// # Errors
-    /// What candle reports for tensors that changed shape.
+    /// A candle error for tensors that changed shape.
     pub fn update(&self) -> Result<()> {
         #[cfg(feature = "cuda")]
         if self.pairs.first().is_some_and(|(average, _)| average.device().is_cuda()) {
@@ -63,7 +64,7 @@ impl Ema {
     }
 }
 
-/// `average <- decay average + (1 - decay) online`, in place.
+/// In-place EMA update: `average <- decay average + (1 - decay) online`.
 struct EmaOp(f64);
 
 impl InplaceOp2 for EmaOp {
@@ -109,7 +110,7 @@ impl InplaceOp2 for EmaOp {
     }
 }
 
-/// The momentum model of a tuning: the same backbone, averaged tuned tensors.
+/// Momentum model: the same backbone with averaged tuned tensors.
 #[derive(Debug, Clone)]
 pub struct MomentumModel {
     ema: Ema,
@@ -118,10 +119,10 @@ pub struct MomentumModel {
 }
 
 impl MomentumModel {
-    /// A momentum model that starts at the online one. `frozen` is the model of the backbone as it was read.
+    /// Starts at the online model. `frozen` is the model of the backbone as it was read.
     ///
     /// # Errors
-    /// What candle reports when it cannot copy.
+    /// A candle error when copying.
     pub fn new(online: &AdaptedParams, frozen: &Arc<Blip>, decay: f64) -> Result<Self> {
         let mut ema = Ema::new(decay);
         let mut tuned = online.clone();
@@ -137,17 +138,17 @@ impl MomentumModel {
         Ok(Self { ema, tuned, blip })
     }
 
-    /// Parts that were put together elsewhere: `tuned` and `blip` over tensors of `averages`.
+    /// Assembles a momentum model: `tuned` and `blip` over tensors of `ema`.
     pub fn from_parts(ema: Ema, tuned: AdaptedParams, blip: Arc<Blip>) -> Self {
         Self { ema, tuned, blip }
     }
 
-    /// The averaged tensors, as they are now.
+    /// Averaged tensors.
     pub fn tuned(&self) -> &AdaptedParams {
         &self.tuned
     }
 
-    /// The averages by name; what is shared with the online model is none. They share the memory of those in use.
+    /// Averages by name, without the tensors shared with the online model. They share the memory of those in use.
     pub fn averaged(&self) -> Tensors {
         let tensors = self.tuned.tensors.iter();
         tensors
@@ -156,7 +157,7 @@ impl MomentumModel {
             .collect()
     }
 
-    /// Puts other values into the averages, in place: those of the same names.
+    /// Overwrites the averages in place with the values of the same names.
     ///
     /// # Errors
     /// A name that is missing, a tensor of another shape.
@@ -172,11 +173,11 @@ impl MomentumModel {
         Ok(())
     }
 
-    /// Move towards the online tensors, then give the model and its view for this step. A merged weight of that view
-    /// serves one block of one pass and is gone after it.
+    /// Updates the averages, then gives the model and its bound view for this step. A merged weight of that view serves
+    /// one block of one pass and is then freed.
     ///
     /// # Errors
-    /// What candle reports.
+    /// Any candle error.
     pub fn step(&self) -> Result<(Arc<Blip>, BoundModel)> {
         self.ema.update()?;
         let mut bound = self.tuned.bind(&self.blip, None)?;
@@ -185,7 +186,7 @@ impl MomentumModel {
     }
 }
 
-/// Tensors that the reference code hands to the momentum towers as they are.
+/// True for tensors that the reference code passes to the momentum towers unaveraged.
 fn shared(name: &str, variant: Variant) -> bool {
     variant == Variant::Reference
         && (name.starts_with("aurora_u.") || name.starts_with("aurora_v.") || name == "aurora_core")

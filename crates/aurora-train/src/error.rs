@@ -1,13 +1,13 @@
-//! What can go wrong in a run, in words that say what was allowed and what to do.
+//! Errors of a run; a message says what was allowed and what to do.
 
 use std::path::{Path, PathBuf};
 
 use crate::config::{ConfigDiff, ConfigError, RESUMABLE_KEYS};
 
-/// The result of this crate's functions.
+/// Result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Anything that stops a run.
+/// Error of a run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -30,15 +30,15 @@ pub enum Error {
     /// A file or folder could not be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried, as a verb ("create", "write", ...).
+        /// Attempted action, as a verb ("create", "write", ...).
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// The system's reason.
+        /// Cause, from the system.
         source: std::io::Error,
     },
 
-    /// The folder for a new run already holds one.
+    /// The output folder already holds a run.
     #[error(
         "{} already holds a run ({found} is there): give another folder with --out, or remove this one; `aurora train --resume` goes \
          on with a tuning that was cut off",
@@ -47,11 +47,11 @@ pub enum Error {
     RunExists {
         /// The folder.
         path: PathBuf,
-        /// The file or folder that gives it away.
+        /// File or folder that gives it away.
         found: &'static str,
     },
 
-    /// A folder in which no run has begun.
+    /// The folder holds no run.
     #[error(
         "{} holds no run (config.toml is not there): begin one there with `aurora train --out {}`",
         path.display(), path.display()
@@ -61,7 +61,7 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// A run that cannot go on because it is at its end.
+    /// The run is finished and cannot be resumed.
     #[error(
         "the run in {} has finished (summary.json is there), so there is nothing to go on with; its result is in adapter/",
         path.display()
@@ -71,40 +71,40 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// A run of which no state was saved.
+    /// The run has no checkpoint to resume from.
     #[error(
         "{} has no checkpoint to go on from: the run ended before the first (`checkpoint.every` says after how many steps, 0 \
          for never); begin it again with `aurora train --config {} --out` and another folder",
         path.display(), path.join("config.toml").display()
     )]
     NoCheckpoint {
-        /// The run's folder.
+        /// Folder of the run.
         path: PathBuf,
     },
 
-    /// A saved state that cannot be gone on from.
+    /// The checkpoint cannot be resumed from.
     #[error("cannot go on from {}: {reason}", folder.display())]
     Checkpoint {
-        /// The state's folder.
+        /// Folder of the checkpoint.
         folder: PathBuf,
-        /// What is wrong, and the way out.
+        /// Cause, and the way out.
         reason: String,
     },
 
-    /// A configuration that is another than the run began with.
+    /// The configuration is not the one that the run began with.
     #[error(
         "cannot go on from {}: `{}` was {} when it was saved and is {} now; what may change is {}. For anything else begin a \
          new run",
         folder.display(), diff.key, diff.saved, diff.now, RESUMABLE_KEYS.join(", ")
     )]
     OtherConfig {
-        /// The state's folder.
+        /// Folder of the checkpoint.
         folder: PathBuf,
-        /// What is another.
+        /// Key that differs.
         diff: ConfigDiff,
     },
 
-    /// A `metrics.jsonl` that does not have what was written.
+    /// `metrics.jsonl` does not hold what was written.
     #[error(
         "{}, line {line}: {reason}; a run goes on only where its metrics are whole up to its checkpoint, so begin it again \
          in another folder",
@@ -115,11 +115,11 @@ pub enum Error {
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// Cause.
         reason: String,
     },
 
-    /// A backbone without a vocabulary.
+    /// The backbone has no tokenizer.
     #[error(
         "there is no vocabulary: {} {} not there; put the vocab.txt of bert-base-uncased beside the weights, or name a \
          file with `model.tokenizer`",
@@ -127,26 +127,26 @@ pub enum Error {
         if looked.len() == 1 { "is" } else { "are" }
     )]
     NoTokenizer {
-        /// The files that were looked for.
+        /// Files that were looked for.
         looked: Vec<PathBuf>,
     },
 
-    /// A vocabulary that is another model's.
+    /// The vocabulary is another model's.
     #[error(
         "{}: the vocabulary has {pieces} word pieces, but the backbone has embeddings for {rows}; give the vocabulary that \
          it was trained with, as `model.tokenizer`",
         path.display()
     )]
     VocabSizeMismatch {
-        /// The vocabulary.
+        /// File of the vocabulary.
         path: PathBuf,
-        /// Its pieces.
+        /// Number of its word pieces.
         pieces: usize,
-        /// The backbone's word embeddings.
+        /// Rows of the backbone's word embeddings.
         rows: usize,
     },
 
-    /// A model for one task where another is asked for.
+    /// The backbone is for another task.
     #[error(
         "the backbone is a model for {architecture}, and `task` is {task:?}: {}",
         match *task {
@@ -156,44 +156,44 @@ pub enum Error {
         }
     )]
     ModelTaskMismatch {
-        /// What the model is for.
+        /// Architecture of the backbone.
         architecture: String,
         /// The task.
         task: &'static str,
     },
 
-    /// Data of one task where another is asked for.
+    /// The batch is for another task.
     #[error("{given} are given to a tuning whose task is {task}")]
     BatchTaskMismatch {
-        /// What is given.
+        /// Contents of the batch.
         given: &'static str,
         /// The task.
         task: &'static str,
     },
 
-    /// Validation questions that nobody has answered.
+    /// No validation question has an answer.
     #[error(
         "none of the {questions} samples of `data.validation` has a question with an answer, so no checkpoint could be chosen: \
          give questions whose answers are known"
     )]
     UnlabeledValidation {
-        /// Samples there are.
+        /// Number of samples.
         questions: usize,
     },
 
-    /// An adapter that trains no tensor.
+    /// The adapter trains no tensor.
     #[error(
         "adapter.kind {kind:?} trains nothing of a model for {architecture}: take another kind, or name modules in \
          `adapter.modules_to_save`"
     )]
     NothingToTrain {
-        /// The kind.
+        /// Adapter kind.
         kind: &'static str,
-        /// What the model is for.
+        /// Architecture of the backbone.
         architecture: String,
     },
 
-    /// A trainable tensor that the backward pass did not reach.
+    /// The backward pass did not reach a trainable tensor.
     #[error(
         "no gradient for {} of {total} trainable tensors: {}; each must take part in the loss, or be frozen",
         names.len(),
@@ -206,29 +206,29 @@ pub enum Error {
         total: usize,
     },
 
-    /// A value that is infinite or not a number.
+    /// A value is infinite or NaN.
     #[error(
         "{what} is {value}: the run has diverged; lower the learning rate or the clipping norm"
     )]
     NotFinite {
-        /// Which value.
+        /// Name of the value.
         what: String,
         /// The value.
         value: f64,
     },
 
-    /// A parameter that names a group the optimizer does not have.
+    /// A parameter names a group that the optimizer does not have.
     #[error("parameter {parameter} is in group {group:?}, but the groups are {groups:?}")]
     UnknownGroup {
         /// Name of the parameter.
         parameter: String,
-        /// The group it names.
+        /// Group that it names.
         group: String,
-        /// The groups there are.
+        /// Groups of the optimizer.
         groups: Vec<String>,
     },
 
-    /// Two things with one name.
+    /// A name is given twice.
     #[error("{kind} {name:?} is given twice")]
     Duplicate {
         /// Kind of thing.
@@ -237,85 +237,85 @@ pub enum Error {
         name: String,
     },
 
-    /// An element type that is not supported.
+    /// The element type is not supported.
     #[error("{operation}: {name} is {found}, expected {expected}")]
     DType {
         /// Operation.
         operation: &'static str,
         /// Name of the tensor.
         name: String,
-        /// What it is.
+        /// Element type found.
         found: &'static str,
-        /// What it should be.
+        /// Element type expected.
         expected: &'static str,
     },
 
-    /// A tensor whose shape does not fit.
+    /// The shape of a tensor does not fit.
     #[error("{operation}: {name} has shape {found:?}, expected {expected}")]
     Shape {
         /// Operation.
         operation: &'static str,
         /// Name of the tensor.
         name: String,
-        /// Its shape.
+        /// Shape found.
         found: Vec<usize>,
-        /// What would fit.
+        /// Shape expected.
         expected: String,
     },
 
-    /// A number of items that does not fit.
+    /// The number of items does not fit.
     #[error("{operation}: {found} {name}, expected {expected}")]
     Count {
         /// Operation.
         operation: &'static str,
-        /// What was counted.
+        /// Name of the items.
         name: &'static str,
-        /// How many there are.
+        /// Number found.
         found: usize,
-        /// How many there should be.
+        /// Number expected.
         expected: usize,
     },
 
-    /// Saved state that does not belong to what it is loaded into.
+    /// Saved state has missing or unexpected tensors.
     #[error("cannot load the {what} state: missing {missing:?}, unexpected {unexpected:?}")]
     State {
-        /// Whose state it is.
+        /// Owner of the state.
         what: &'static str,
-        /// Tensors that should be there and are not.
+        /// Missing tensors.
         missing: Vec<String>,
-        /// Tensors that are there and should not be.
+        /// Unexpected tensors.
         unexpected: Vec<String>,
     },
 
-    /// A batch that has no negative for one of its pairs.
+    /// A pair of the batch has no hard negative.
     #[error(
         "hard negatives: pair {row} (id {id}) has no negative, every pair of the batch of {batch} has its id; use a larger batch or more concepts"
     )]
     NoNegative {
-        /// The pair.
+        /// Row of the pair.
         row: usize,
-        /// Its id.
+        /// Id of the pair.
         id: i64,
         /// Pairs in the batch.
         batch: usize,
     },
 
-    /// A query without anything right to find.
+    /// A query has no right candidate.
     #[error("recall: {kind} {index} (id {id}) has no {other} with its id, so it cannot be found")]
     NoGroundTruth {
         /// "image" or "text".
         kind: &'static str,
         /// Position of the query.
         index: usize,
-        /// Its id.
+        /// Id of the query.
         id: i64,
-        /// What is searched for: "text" or "image".
+        /// Kind of the candidates: "text" or "image".
         other: &'static str,
     },
 }
 
 impl Error {
-    /// An [`Error::Io`] about `path`.
+    /// Builds an [`Error::Io`] about `path`.
     pub fn io(action: &'static str, path: impl AsRef<Path>, source: std::io::Error) -> Self {
         Self::Io { action, path: path.as_ref().to_owned(), source }
     }

@@ -1,4 +1,4 @@
-//! Two-stage evaluation of retrieval: similarity of features over everything, matching logits for the best.
+//! Two-stage retrieval evaluation: feature similarity of all pairs, then matching logits (ITM) of the best candidates.
 
 use aurora_layers::{Blip, BoundModel, CrossAttention};
 use candle_core::Tensor;
@@ -8,14 +8,14 @@ use crate::progress::Progress;
 use crate::rerank::{Candidates, Reranked, rerank};
 use crate::retrieval::{Frames, ImageBatch, encode_images, frame_weights, image_keys};
 
-/// Pairs of a fused pass that are computed together.
+/// Pairs per pass of the fusion layers.
 const PAIRS_PER_CALL: usize = 512;
 
-/// The images and texts of an evaluation, encoded once.
+/// Encoded images and texts of an evaluation.
 #[derive(Debug)]
 pub struct Gallery {
     image_states: Vec<Tensor>,    // each (1, tokens, vision width)
-    frames: Vec<Frames>,          // of clips, each of one
+    frames: Vec<Frames>,          // one clip each; none of images
     text_cls: Vec<Tensor>,        // each (1, text width)
     texts: Vec<(Tensor, Tensor)>, // token ids and mask, each (1, length)
     /// Image features (images, projection).
@@ -24,7 +24,7 @@ pub struct Gallery {
     pub text: Tensor,
 }
 
-/// Collects encoded images and texts, batch by batch.
+/// Builder of a [`Gallery`], batch by batch.
 #[derive(Debug, Default)]
 pub struct GalleryBuilder {
     image_states: Vec<Tensor>,
@@ -36,8 +36,8 @@ pub struct GalleryBuilder {
 }
 
 impl GalleryBuilder {
-    /// Add images (batch, 3, size, size), or clips (batch, frames, 3, size, size), all of as many frames, those that
-    /// only fill a short clip up included; either all clips come with a mask of frames or none.
+    /// Adds images (batch, 3, size, size), or clips (batch, frames, 3, size, size), all of as many frames, padding
+    /// frames included; either all clips come with a frame mask or none.
     ///
     /// # Errors
     /// Shapes that do not fit the model.
@@ -60,8 +60,7 @@ impl GalleryBuilder {
         Ok(())
     }
 
-    /// Add images whose token states (batch, tokens, vision width) are there already, from a pass before or from a
-    /// file.
+    /// Adds images by their token states (batch, tokens, vision width), from an earlier pass or a file.
     ///
     /// # Errors
     /// Shapes that do not fit the model.
@@ -74,7 +73,7 @@ impl GalleryBuilder {
         Ok(())
     }
 
-    /// Add texts: ids and mask (batch, length).
+    /// Adds texts: ids and mask (batch, length).
     ///
     /// # Errors
     /// Shapes that do not fit the model.
@@ -94,10 +93,10 @@ impl GalleryBuilder {
         Ok(())
     }
 
-    /// The gallery of everything added.
+    /// Builds the gallery of everything added.
     ///
     /// # Errors
-    /// What candle reports, for instance for an empty gallery.
+    /// Any candle error, for instance for an empty gallery.
     pub fn finish(self) -> Result<Gallery> {
         let (image, text) = (Tensor::cat(&self.image, 0)?, Tensor::cat(&self.text, 0)?);
         Ok(Gallery {
@@ -112,15 +111,15 @@ impl GalleryBuilder {
 }
 
 impl Gallery {
-    /// Similarity of features, (images, texts).
+    /// Feature similarity, (images, texts).
     ///
     /// # Errors
-    /// What candle reports.
+    /// Any candle error.
     pub fn similarity(&self) -> Result<Tensor> {
         Ok(self.image.matmul(&self.text.t()?)?)
     }
 
-    /// Matching logits ("they belong together") of the `k_test` most similar candidates of every image and text.
+    /// Matching logits of the positive class for the `k_test` most similar candidates of every image and text.
     ///
     /// # Errors
     /// Shapes that do not fit the model, values that are not numbers.
@@ -143,7 +142,7 @@ impl Gallery {
         rerank(&self.similarity()?, k_test, PAIRS_PER_CALL, &mut scorer)
     }
 
-    /// The frames of so many clips, one after the other; none of images.
+    /// Frames of these clips, concatenated; `None` for images.
     fn frames(&self, clips: impl Iterator<Item = usize>) -> Result<Option<Frames>> {
         if self.frames.is_empty() {
             return Ok(None);
@@ -158,7 +157,7 @@ impl Gallery {
         Ok(Some(Frames { features: Tensor::cat(&features, 0)?, mask }))
     }
 
-    /// What each candidate text multiplies the keys of its clip by, (pairs, keys); none of images.
+    /// Frame-aware key scale of each candidate pair, (pairs, keys); `None` where frames are not weighed.
     fn frame_weights(&self, bound: &BoundModel, work: &[Candidates]) -> Result<Option<Tensor>> {
         if self.frames.is_empty() || !bound.needs_frame_features(false) {
             return Ok(None);
@@ -174,8 +173,8 @@ impl Gallery {
         frame_weights(bound, false, &text, frames.as_ref(), keys)
     }
 
-    /// Matching logits of images with their candidate texts; keys and values once an image, or not at all where so
-    /// few words look at each that the other way round is cheaper.
+    /// Matching logits of images with their candidate texts. Keys and values are computed once per image, or absorbed
+    /// into the queries where few tokens attend to each image.
     ///
     /// # Errors
     /// Shapes that do not fit the model.
@@ -192,7 +191,7 @@ impl Gallery {
             .zip(work)
             .flat_map(|(row, item)| item.texts.iter().map(move |_| row))
             .collect();
-        // Texts differ in length; padding up to the longest of this call is all that is needed.
+        // Texts differ in length: pad to the longest of this call.
         let length = texts.iter().map(|&text| self.texts[text].0.dims()[1]).max().unwrap_or(0);
         let gather = |part: fn(&(Tensor, Tensor)) -> &Tensor| -> Result<Tensor> {
             let rows = texts.iter().map(|&text| {

@@ -1,4 +1,5 @@
-//! The image-text contrastive loss (ITC), with momentum features, a queue and soft targets.
+//! Image-text contrastive loss (ITC), with momentum features, a queue and soft targets (Li et al.
+//! 2021, arXiv:2107.07651).
 //!
 //! The online feature of every image is compared with the momentum features of all texts of the
 //! batch and of the queue, and the other way round:
@@ -11,8 +12,8 @@
 //! loss    = mean over rows of -sum(targets log_softmax(scores)), and the mean of both directions
 //! ```
 //!
-//! Several pairs with one id are all right for each other. Targets, momentum features and queue
-//! get no gradient; the temperature does, when it is a variable.
+//! Pairs with equal ids are positives of each other. Targets, momentum features and queue get no
+//! gradient; the temperature does, if it is a variable.
 
 use aurora_kernels::{linear, soft_cross_entropy};
 use candle_core::{D, DType, Tensor, Var};
@@ -20,22 +21,22 @@ use candle_core::{D, DType, Tensor, Var};
 use crate::error::{Error, Result};
 use crate::queue::QueueView;
 
-/// Smallest and largest temperature that is used.
+/// Smallest and largest temperature in use.
 pub const TEMPERATURE_RANGE: [f64; 2] = [0.001, 0.5];
 
-/// What the loss is computed from. Features are (batch, dim), of unit length, f32.
+/// Inputs of the ITC loss. Features are (batch, dim), of unit length, f32.
 #[derive(Debug, Clone, Copy)]
 pub struct ItcInput<'a> {
     /// Online features of the images.
     pub image: &'a Tensor,
     /// Online features of the texts.
     pub text: &'a Tensor,
-    /// Momentum features of images and texts. None: the online features stand on both sides, with
+    /// Momentum features of images and texts. `None`: the online features stand on both sides, with
     /// gradient, as in a model without a momentum copy.
     pub momentum: Option<[&'a Tensor; 2]>,
-    /// Earlier features; none: negatives come from the batch alone.
+    /// Queued features. `None`: negatives come from the batch alone.
     pub queue: Option<&'a QueueView>,
-    /// Id of each pair: equal ids are right for each other.
+    /// Id of each pair; equal ids are positives.
     pub ids: &'a [i64],
     /// Weight of the soft targets, 0 to 1.
     pub alpha: f64,
@@ -43,16 +44,16 @@ pub struct ItcInput<'a> {
     pub temperature: &'a Tensor,
 }
 
-/// The loss and what hard negatives are drawn by.
+/// ITC loss, and the similarities for drawing hard negatives.
 #[derive(Debug, Clone)]
 pub struct ItcOutput {
     /// The loss, a scalar.
     pub loss: Tensor,
-    /// Online images by online texts over the temperature, (batch, batch), without gradient.
+    /// Similarity of online images and online texts over the temperature, (batch, batch), without gradient.
     pub similarity: Tensor,
 }
 
-/// Computes the loss.
+/// Computes the ITC loss.
 ///
 /// # Errors
 /// Shapes that do not fit each other.
@@ -69,7 +70,7 @@ pub fn itc_loss(input: &ItcInput<'_>) -> Result<ItcOutput> {
         (text, text_side, image_side, input.queue.map(|q| &q.image)),
     ];
     for (online, query, keys, queue) in directions {
-        // The temperature divides the few features instead of the many scores.
+        // Dividing the few features is cheaper than dividing the many scores.
         scores.push(compare(&online.broadcast_div(&temperature)?, keys, queue)?); // (B, B + queue)
         targets.push(if alpha == 0.0 {
             hard.dense(image)?
@@ -86,11 +87,11 @@ pub fn itc_loss(input: &ItcInput<'_>) -> Result<ItcOutput> {
     Ok(ItcOutput { loss, similarity })
 }
 
-/// `temperature` within [`TEMPERATURE_RANGE`]; the gradient passes as if nothing were clamped, so
-/// that a value outside can come back.
+/// Clamps `temperature` to [`TEMPERATURE_RANGE`] with a straight-through gradient, so that a value
+/// outside can come back.
 ///
 /// # Errors
-/// What candle reports.
+/// Any candle error.
 pub fn clamped_temperature(temperature: &Tensor) -> Result<Tensor> {
     let [low, high] = TEMPERATURE_RANGE;
     let value = temperature.detach();
@@ -98,19 +99,19 @@ pub fn clamped_temperature(temperature: &Tensor) -> Result<Tensor> {
     Ok((temperature + correction)?)
 }
 
-/// Moves a trainable temperature into [`TEMPERATURE_RANGE`], as the reference code does before each
-/// step.
+/// Clamps a trainable temperature to [`TEMPERATURE_RANGE`] in place, as the reference code does
+/// before each step.
 ///
 /// # Errors
-/// What candle reports.
+/// Any candle error.
 pub fn clamp_temperature(temperature: &Var) -> Result<()> {
     let [low, high] = TEMPERATURE_RANGE;
     Ok(temperature.set(&temperature.as_detached_tensor().clamp(low, high)?)?)
 }
 
-/// `rows . [keys | queue]`, (B, B + queue). The queue is multiplied on its own: gluing it to the
-/// batch would copy it at every step. What is not tracked gets no gradient, which for a queue would
-/// be as large as it is.
+/// Logits `rows . [keys | queue]`, (B, B + queue). The queue has a GEMM of its own: concatenating it
+/// to the batch would copy it at every step. Untracked operands get no gradient, which for a queue
+/// would be as large as it is.
 fn compare(rows: &Tensor, keys: &Tensor, queue: Option<&Tensor>) -> Result<Tensor> {
     let batch = linear(rows, keys, None)?; // (B, B)
     match queue {
@@ -121,12 +122,12 @@ fn compare(rows: &Tensor, keys: &Tensor, queue: Option<&Tensor>) -> Result<Tenso
     }
 }
 
-/// What is right for each pair: (B, B + queue), where equal ids share a row's weight evenly and all
-/// else is zero. Only what is not zero is kept.
+/// Hard targets, sparse: (B, B + queue), where equal ids share a row's weight evenly and all else is
+/// zero.
 pub(crate) struct HardTargets {
     rows: usize,
     columns: usize,
-    places: Vec<u32>, // in the flat matrix
+    places: Vec<u32>, // indices into the flat matrix
     shares: Vec<f64>,
 }
 
@@ -145,7 +146,7 @@ impl HardTargets {
         Self { rows, columns, places, shares }
     }
 
-    /// `targets` (B, B + queue) and these times `weight`.
+    /// `targets` (B, B + queue) plus `weight` times the hard targets.
     fn add_to(&self, targets: &Tensor, weight: f64) -> Result<Tensor> {
         let (count, device) = (self.places.len(), targets.device());
         let places = Tensor::from_slice(&self.places, count, device)?;
@@ -155,13 +156,13 @@ impl HardTargets {
         Ok(sum.reshape((self.rows, self.columns))?)
     }
 
-    /// The matrix, in the element type of `like` and where that is.
+    /// Dense matrix, with the element type and device of `like`.
     pub(crate) fn dense(&self, like: &Tensor) -> Result<Tensor> {
         let zeros = Tensor::zeros((self.rows, self.columns), like.dtype(), like.device())?;
         self.add_to(&zeros, 1.0)
     }
 
-    /// `alpha softmax(scores)` and these times `1 - alpha`; scores (B, B + queue), no gradient.
+    /// Soft targets: `alpha softmax(scores) + (1 - alpha) hard`; scores (B, B + queue), no gradient.
     fn mix(&self, scores: &Tensor, alpha: f64) -> Result<Tensor> {
         let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
         let factor = (weights.sum_keepdim(D::Minus1)?.recip()? * alpha)?; // (B, 1)

@@ -1,4 +1,4 @@
-//! ITC against the formula written out in f64, and its gradients against finite differences.
+//! ITC against its formula in f64, and its gradients against finite differences.
 
 use super::*;
 use aurora_kernels::random::Stream;
@@ -26,7 +26,7 @@ fn log_softmax(row: &[f64]) -> Vec<f64> {
     row.iter().map(|x| x - log_sum).collect()
 }
 
-/// One direction, loop by loop.
+/// One direction of the loss, in plain loops.
 fn reference(
     online: &Rows,
     momentum: &Rows,
@@ -95,7 +95,7 @@ proptest! {
     }
 }
 
-/// The loss of a fixed small batch, by its online features and temperature.
+/// ITC of a fixed small batch, by its online features and temperature.
 fn small(image: &Tensor, text: &Tensor, temperature: &Tensor, momentum: bool) -> ItcOutput {
     let [image_m, text_m] = ["im", "tm"].map(|w| tensor(&unit_rows(5, w, 3, 4), 4));
     let queue = QueueView {
@@ -160,7 +160,7 @@ fn temperature_is_clamped_and_still_learns() {
     assert_eq!(grads.get(&temperature).unwrap().to_scalar::<f64>().unwrap(), 1.0);
     clamp_temperature(&temperature).unwrap();
     assert_eq!(temperature.to_scalar::<f64>().unwrap(), 0.5);
-    // Within the range not a bit changes.
+    // Within the range the value is unchanged, bit for bit.
     let inside = Tensor::new(0.07f32, &Device::Cpu).unwrap();
     assert_eq!(clamped_temperature(&inside).unwrap().to_scalar::<f32>().unwrap(), 0.07);
 }

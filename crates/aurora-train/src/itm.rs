@@ -1,8 +1,9 @@
-//! Pairs for image-text matching (ITM): every right pair, and for every text a wrong image and
-//! for every image a wrong text that look right to the online features.
+//! Hard negatives for image-text matching (ITM): all positive pairs, and a negative image per text
+//! and a negative text per image that look right to the online features (Li et al. 2021,
+//! arXiv:2107.07651).
 //!
-//! A negative is drawn in proportion to the softmax of the similarities among those of another id.
-//! Each draw has its own random stream, named by seed, step and row, so it does not depend on the
+//! A negative is drawn in proportion to the softmax of the similarities among pairs with another id.
+//! Each draw has its own random stream, keyed by seed, step and row, so it does not depend on the
 //! order of the work nor on the rest of the batch.
 
 use aurora_kernels::random::Stream;
@@ -11,31 +12,31 @@ use candle_core::{DType, Device, Tensor};
 use crate::error::{Error, Result};
 use std::ops::Range;
 
-/// The rows that were drawn from a batch, for B pairs of it that follow each other.
+/// Hard negatives of B consecutive pairs of a batch, as rows of the batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HardNegatives {
-    /// Row of the first of these pairs: 0, but for the later ranks of a batch that is spread over several.
+    /// Row of the first of these pairs: 0, except on the later ranks of a distributed batch.
     pub first: u32,
-    /// For each text the row of its wrong image.
+    /// Row of the negative image of each text.
     pub image_for_text: Vec<u32>,
-    /// For each image the row of its wrong text.
+    /// Row of the negative text of each image.
     pub text_for_image: Vec<u32>,
 }
 
-/// The 3 B pairs that ITM classifies, as rows of the batch's images and texts: first the right
-/// pairs, then every text with its wrong image, then every image with its wrong text.
+/// The 3 B pairs that ITM classifies, as rows of the batch's images and texts: the positives, then
+/// every text with its negative image, then every image with its negative text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ItmPairs {
     /// Row of the image of each pair.
     pub image_rows: Vec<u32>,
     /// Row of the text of each pair.
     pub text_rows: Vec<u32>,
-    /// 1 for a right pair, 0 for a wrong one.
+    /// 1 for a positive pair, 0 for a negative one.
     pub labels: Vec<u32>,
 }
 
 impl HardNegatives {
-    /// Draws one wrong image per text and one wrong text per image.
+    /// Draws one negative image per text and one negative text per image.
     ///
     /// `similarity` (images, texts) is the logit of a softmax, that is, divided by the
     /// temperature; pairs with equal `ids` are never negatives of each other.
@@ -47,8 +48,8 @@ impl HardNegatives {
         Self::draw_rows(similarity, ids, 0..ids.len(), seed, step)
     }
 
-    /// The same for some rows of the batch only: each rank of a batch that is spread over several draws for its own
-    /// pairs from the pairs of all, and what it draws is what one rank alone would have drawn for them.
+    /// Draws negatives for a range of rows: each rank of a distributed batch draws for its own pairs from the pairs of
+    /// all ranks, and draws what one rank alone would have drawn for them.
     ///
     /// # Errors
     /// As [`Self::draw`]; rows beyond the batch.
@@ -90,17 +91,17 @@ impl HardNegatives {
         Ok(Self { first: own.start as u32, image_for_text, text_for_image })
     }
 
-    /// Rows that have negatives.
+    /// Number of rows with negatives.
     pub fn len(&self) -> usize {
         self.image_for_text.len()
     }
 
-    /// Whether no row has.
+    /// True if no row has negatives.
     pub fn is_empty(&self) -> bool {
         self.image_for_text.is_empty()
     }
 
-    /// Keep the negatives of the first `rows` of these pairs; they may be any rows of the batch.
+    /// Keeps the negatives of the first `rows` pairs; the negatives may be any rows of the batch.
     pub fn truncate(&mut self, rows: usize) {
         self.image_for_text.truncate(rows);
         self.text_for_image.truncate(rows);
@@ -108,7 +109,7 @@ impl HardNegatives {
 }
 
 impl ItmPairs {
-    /// The pairs of a batch with its negatives.
+    /// Positive and negative pairs of a batch.
     pub fn new(negatives: &HardNegatives) -> Self {
         let pairs = negatives.len() as u32;
         let own = || negatives.first..negatives.first + pairs;
@@ -127,24 +128,24 @@ impl ItmPairs {
         self.labels.len()
     }
 
-    /// Whether there are none.
+    /// True if there are no pairs.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
 
-    /// Labels as a u32 tensor (3 B), for a two-way cross-entropy.
+    /// Labels as a u32 tensor (3 B), for two-way cross-entropy.
     ///
     /// # Errors
-    /// What candle reports.
+    /// Any candle error.
     pub fn label_tensor(&self, device: &Device) -> Result<Tensor> {
         Ok(Tensor::from_slice(&self.labels, self.labels.len(), device)?)
     }
 }
 
-/// Softmax of `score(column)` over the columns with another id than `row`'s, 0 in the others.
+/// Masked softmax: of `score(column)` over the columns with another id than `row`'s, 0 in the others.
 ///
-/// Leaving the masked columns out before the softmax instead of after it gives the same
-/// proportions, and does not underflow when the right pair alone has all the weight.
+/// Masking before the softmax instead of after it gives the same proportions, and does not underflow
+/// when the positive pair alone has all the weight.
 fn masked_softmax(row: usize, ids: &[i64], score: &dyn Fn(usize) -> f32) -> Result<Vec<f32>> {
     let others = || (0..ids.len()).filter(|&column| ids[column] != ids[row]);
     if let Some(value) = others().map(score).find(|s| !s.is_finite()) {
@@ -220,7 +221,7 @@ mod tests {
             let similarity = Stream::new(seed, "test", 0, 0).normal_tensor((batch, batch), 5.0).unwrap();
             let ids: Vec<i64> = (0..batch as i64).map(|i| i % kinds).collect();
             let drawn = HardNegatives::draw(&similarity, &ids, seed, step).unwrap();
-            // However the batch is spread over ranks, the draws are these.
+            // The draws do not depend on how the batch is split over ranks.
             let cut = (seed % (batch as u64 + 1)) as usize;
             let rank = |own| HardNegatives::draw_rows(&similarity, &ids, own, seed, step).unwrap();
             let (front, back) = (rank(0..cut), rank(cut..batch));

@@ -1,22 +1,22 @@
-//! What a measurement says in numbers, whatever the task.
+//! Evaluation metrics of any task.
 
 use serde::{Deserialize, Serialize};
 
 use crate::accuracy::AccuracyReport;
 use crate::recall::RetrievalReport;
 
-/// The metrics of a task.
+/// Metrics of a task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum TaskMetrics {
-    /// Of retrieval.
+    /// Retrieval.
     Recall(RetrievalReport),
-    /// Of question answering.
+    /// Question answering.
     Accuracy(AccuracyReport),
 }
 
 impl TaskMetrics {
-    /// What the figure is called that a run is chosen by.
+    /// Name of the primary metric, by which the best state is selected.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Recall(_) => "mean recall",
@@ -24,7 +24,7 @@ impl TaskMetrics {
         }
     }
 
-    /// That figure, in percent.
+    /// Primary metric, percent.
     pub fn primary(&self) -> f64 {
         match self {
             Self::Recall(report) => report.mean(),

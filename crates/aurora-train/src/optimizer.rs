@@ -1,8 +1,8 @@
-//! AdamW with decoupled weight decay, and clipping by the global norm.
+//! AdamW (Loshchilov & Hutter 2017, arXiv:1711.05101), and gradient clipping by global norm.
 //!
-//! The update follows PyTorch's `AdamW` operation by operation, so that six steps stay within the
-//! rounding of f32 of what it computes. With g the gradient, t the number of the step (from 1) and
-//! lr the group's learning rate times the schedule's factor:
+//! The update follows PyTorch's `AdamW` operation by operation; six steps agree with it within f32
+//! rounding. With g the gradient, t the number of the step (from 1) and lr the group's learning rate
+//! times the schedule's factor:
 //!
 //! ```text
 //! p <- p (1 - lr wd)
@@ -11,10 +11,10 @@
 //! p <- p - lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)
 //! ```
 //!
-//! Every constant is formed in f64 and rounded to f32 once. The state is f32 and can be saved.
-//! One pass over memory updates p, m and v in place, in parallel over fixed chunks; elements do
-//! not depend on each other, so the result has the same bits for any number of threads. On a GPU all
-//! parameters are moved by one launch, and the state stays there.
+//! Constants are computed in f64 and rounded to f32 once. The state is f32 and can be saved. On the
+//! CPU one pass over memory updates p, m and v in place, in parallel over fixed chunks; elements are
+//! independent, so the result has the same bits for any number of threads. On a GPU one kernel launch
+//! updates all parameters, and the state stays there.
 
 pub mod step;
 mod update;
@@ -34,10 +34,10 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use update::Update;
 
-/// Elements handled by one thread at a time.
+/// Elements of a parallel chunk.
 const CHUNK: usize = 16 * 1024;
 
-/// Parameters that share a learning rate and a weight decay.
+/// Parameter group: a learning rate and a weight decay.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Group {
     /// Name that parameters refer to ("factors", "heads", ...).
@@ -49,16 +49,16 @@ pub struct Group {
 }
 
 impl Group {
-    /// A group.
+    /// Builds a group.
     pub fn new(name: impl Into<String>, learning_rate: f64, weight_decay: f64) -> Self {
         Self { name: name.into(), learning_rate, weight_decay }
     }
 }
 
-/// A trainable tensor with a name, in a group.
+/// Trainable tensor with a name, in a group.
 #[derive(Debug, Clone)]
 pub struct Parameter {
-    /// Unique name; state is saved under it and errors use it.
+    /// Unique name, for saved state and errors.
     pub name: String,
     /// The tensor, f32 and contiguous.
     pub var: Var,
@@ -67,18 +67,18 @@ pub struct Parameter {
 }
 
 impl Parameter {
-    /// A parameter.
+    /// Builds a parameter.
     pub fn new(name: impl Into<String>, var: Var, group: impl Into<String>) -> Self {
         Self { name: name.into(), var, group: group.into() }
     }
 }
 
-/// What does not change from step to step.
+/// AdamW's constants, the same at every step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamWOptions {
-    /// Decay of the running means of the gradient and of its square.
+    /// Decay rates of the first and second moments.
     pub betas: [f64; 2],
-    /// Added to the root of the second moment.
+    /// Epsilon, added to the root of the second moment.
     pub eps: f64,
 }
 
@@ -89,16 +89,16 @@ impl Default for AdamWOptions {
     }
 }
 
-/// The optimizer: parameters, their groups and their state.
+/// AdamW optimizer: parameters, groups and state.
 #[derive(Debug)]
 pub struct AdamW {
     options: AdamWOptions,
     groups: Vec<Group>,
     parameters: Vec<Parameter>,
-    /// For each parameter the index of its group.
+    /// Index of each parameter's group.
     group_of: Vec<usize>,
-    /// For each parameter the running means of the gradient and of its square; empty where the
-    /// parameters are on a GPU, and so are their means.
+    /// First and second moments of each parameter; empty where parameters, and so the moments, are on
+    /// a GPU.
     moments: Vec<[Vec<f32>; 2]>,
     #[cfg(feature = "cuda")]
     on_gpu: Option<AdamWState>,
@@ -106,7 +106,7 @@ pub struct AdamW {
 }
 
 impl AdamW {
-    /// An optimizer at step 0.
+    /// Builds an optimizer at step 0.
     ///
     /// # Errors
     /// A name given twice, a parameter whose group does not exist, a parameter that is not f32.
@@ -152,17 +152,17 @@ impl AdamW {
         })
     }
 
-    /// The parameters, in the order given.
+    /// Parameters, in the order given.
     pub fn parameters(&self) -> &[Parameter] {
         &self.parameters
     }
 
-    /// The groups, in the order given.
+    /// Groups, in the order given.
     pub fn groups(&self) -> &[Group] {
         &self.groups
     }
 
-    /// Steps done.
+    /// Number of steps done.
     pub fn steps(&self) -> u64 {
         self.steps
     }
@@ -214,11 +214,11 @@ impl AdamW {
         Ok(())
     }
 
-    /// The state as tensors: `step`, and for every parameter `first.<name>` and `second.<name>` in
-    /// its shape.
+    /// State as tensors: `step`, and for every parameter `first.<name>` and `second.<name>` in its
+    /// shape.
     ///
     /// # Errors
-    /// What candle reports when it cannot make a tensor.
+    /// A candle error when making a tensor.
     pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
         let step = Tensor::new(self.steps as i64, &Device::Cpu)?;
         let mut state = BTreeMap::from([("step".to_owned(), step)]);
@@ -232,7 +232,7 @@ impl AdamW {
         Ok(state)
     }
 
-    /// The means, wherever they are.
+    /// Moments, from wherever they are.
     #[cfg(feature = "cuda")]
     fn moments(&self) -> Result<Cow<'_, [[Vec<f32>; 2]]>> {
         match &self.on_gpu {
@@ -246,7 +246,7 @@ impl AdamW {
         Ok(Cow::Borrowed(&self.moments))
     }
 
-    /// Takes up a state saved by [`AdamW::state`]. On an error nothing is changed.
+    /// Restores a state saved by [`AdamW::state`]. On an error nothing is changed.
     ///
     /// # Errors
     /// Tensors missing or left over, or of another shape than the parameter's.
@@ -294,8 +294,9 @@ impl AdamW {
     }
 }
 
-/// Scales the gradients of `parameters` so that their joint L2 norm is at most `max_norm`, and
-/// returns the norm before that. As in PyTorch the factor is `max_norm / (norm + 1e-6)`.
+/// Gradient clipping by global norm: scales the gradients of `parameters` so that their joint L2 norm
+/// is at most `max_norm`, and returns the norm before. As in PyTorch the factor is
+/// `max_norm / (norm + 1e-6)`.
 ///
 /// The sum runs in f64 over the parameters in their order, so it has the same bits on every run.
 ///
@@ -310,7 +311,7 @@ pub fn clip_gradients(
     for (parameter, gradient) in parameters.iter().zip(audited(grads, parameters)?) {
         let squares = match gradient.device().is_cpu() {
             true => sum_of_squares(&gradient.flatten_all()?.to_vec1()?),
-            // One number comes back instead of the gradient.
+            // Only one number comes back from the device, not the gradient.
             false => f64::from(gradient.sqr()?.sum_all()?.to_scalar::<f32>()?),
         };
         if !squares.is_finite() {
@@ -331,8 +332,8 @@ pub fn clip_gradients(
     Ok(norm)
 }
 
-/// The gradient of every parameter in order, f32 and of its shape, or an error that names those
-/// without.
+/// Gradients of all parameters in order, f32 and of their shapes, or an error that names the
+/// parameters without one.
 fn audited<'a>(grads: &'a GradStore, parameters: &[Parameter]) -> Result<Vec<&'a Tensor>> {
     let named = parameters.iter().map(|p| (&p.name, p.var.as_tensor()));
     let names = missing_gradients(grads, named);
@@ -358,7 +359,7 @@ fn audited<'a>(grads: &'a GradStore, parameters: &[Parameter]) -> Result<Vec<&'a
 }
 
 fn sum_of_squares(values: &[f32]) -> f64 {
-    // Chunks of a fixed length, added in order: the same bits for any number of threads.
+    // Chunks of a fixed length, summed in order: the same bits for any number of threads.
     let square = |chunk: &[f32]| chunk.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
     let parts: Vec<f64> = values.par_chunks(CHUNK).map(square).collect();
     parts.iter().sum()

@@ -1,9 +1,9 @@
-//! AdamW and clipping against PyTorch's formulas in f64.
+//! AdamW and gradient clipping against PyTorch's formulas in f64.
 
 use super::*;
 use proptest::prelude::*;
 
-/// PyTorch's single-tensor AdamW in f64, one value.
+/// PyTorch's single-tensor AdamW in f64, for one value.
 fn reference(mut p: f64, gradients: &[f64], lr: f64, wd: f64, options: AdamWOptions) -> f64 {
     let [b1, b2] = options.betas;
     let (mut m, mut v) = (0.0, 0.0);
@@ -21,7 +21,7 @@ fn var(values: &[f32]) -> Var {
     Var::from_slice(values, values.len(), &Device::Cpu).unwrap()
 }
 
-/// A store in which `var` has exactly `gradient`: the gradient of `sum(var * gradient)`.
+/// Gradient store in which `var` has exactly `gradient`, from `sum(var * gradient)`.
 fn store(pairs: &[(&Var, &Tensor)]) -> GradStore {
     let terms: Vec<Tensor> =
         pairs.iter().map(|(var, gradient)| var.mul(gradient).unwrap().sum_all().unwrap()).collect();

@@ -1,60 +1,60 @@
-//! How a run tells the outside what it does. Nothing here prints: the caller decides.
+//! Progress listeners of a run. Nothing here prints: the caller decides.
 
 use crate::metrics::TaskMetrics;
 
-/// What is known after an optimizer step.
+/// Report of an optimizer step.
 #[derive(Debug, Clone, Copy)]
 pub struct StepReport<'a> {
     /// Steps done, this one included.
     pub step: u64,
-    /// Steps of the whole run.
+    /// Steps of the run.
     pub steps: u64,
-    /// The loss that was minimized.
+    /// Loss of the step.
     pub loss: f64,
-    /// Its parts and other values of this step, by name.
+    /// Loss terms and other values of this step, by name.
     pub values: &'a [(&'a str, f64)],
-    /// Factor of the schedule on every learning rate.
+    /// Schedule's factor on every learning rate.
     pub learning_rate_factor: f64,
     /// Pairs in the batch.
     pub pairs: usize,
-    /// Wall time of the step in seconds.
+    /// Wall time of the step, seconds.
     pub seconds: f64,
 }
 
-/// What is known after an evaluation.
+/// Report of an evaluation.
 #[derive(Debug, Clone, Copy)]
 pub struct EvaluationReport<'a> {
     /// Steps done so far.
     pub step: u64,
-    /// Which split ("validation", "test").
+    /// Split ("validation", "test").
     pub split: &'a str,
-    /// What was measured.
+    /// Metrics of the task.
     pub metrics: &'a TaskMetrics,
-    /// Whether it is the best of the run so far.
+    /// True if it is the best of the run so far.
     pub best: bool,
-    /// Wall time in seconds.
+    /// Wall time, seconds.
     pub seconds: f64,
 }
 
-/// Listens to a run. Every method does nothing unless it is overridden.
+/// Progress listener of a run. Every method does nothing unless it is overridden.
 pub trait Progress {
-    /// An optimizer step is done.
+    /// Called after an optimizer step.
     fn on_step(&mut self, report: &StepReport<'_>) {
         let _ = report;
     }
 
-    /// An evaluation is done.
+    /// Called after an evaluation.
     fn on_evaluation(&mut self, report: &EvaluationReport<'_>) {
         let _ = report;
     }
 
-    /// `done` of `total` parts of a piece of work called `what` are done (an evaluation, a
-    /// download of features, ...). A piece starts with `done` = 0 and ends with `done` = `total`.
+    /// Called when `done` of `total` parts of the work `what` are done (an evaluation, a download of
+    /// features, ...). Work starts with `done` = 0 and ends with `done` = `total`.
     fn on_part(&mut self, what: &str, done: u64, total: u64) {
         let _ = (what, done, total);
     }
 
-    /// Something worth a line of text.
+    /// Called with a line of text for the user.
     fn message(&mut self, text: &str) {
         let _ = text;
     }
@@ -96,7 +96,7 @@ impl<P: Progress + ?Sized> Progress for Box<P> {
     }
 }
 
-/// Listens to nothing.
+/// Listener that ignores everything.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 

@@ -1,14 +1,14 @@
-//! The momentum feature queue: features of earlier batches as further negatives for ITC.
+//! Momentum feature queue: features of earlier batches as further negatives for ITC (He et al. 2019,
+//! arXiv:1911.05722).
 //!
-//! A ring of `size` slots holds the momentum features of images and texts and the id of each
-//! pair. Once it is full the oldest pair is overwritten. A slot that was never filled has id
-//! [`EMPTY`] and zero features; [`FeatureQueue::filled`] leaves such slots out. The reference code
-//! starts with random unit features in them and lets them take part as negatives;
-//! [`FeatureQueue::all`] gives that.
+//! A ring buffer of `size` slots holds the momentum features of images and texts and the id of each
+//! pair. Once it is full the oldest pair is overwritten. An empty slot has id [`EMPTY`] and zero
+//! features; [`FeatureQueue::filled`] leaves such slots out. The reference code starts with random
+//! unit features in them and uses them as negatives; [`FeatureQueue::all`] includes empty slots too.
 //!
-//! The ring is written in place, since at 57,600 slots a copy of it would cost more than the rest of
-//! what a step does with it. A view shares its memory, and so does the graph of a loss that looked at
-//! one: a batch is enqueued after the backward pass of its loss, not before.
+//! The ring is written in place, since at 57,600 slots a copy would cost more than the rest of a
+//! step's work on it. A view shares its memory, and so does the graph of a loss over a view: enqueue
+//! a batch after the backward pass of its loss, not before.
 
 use std::collections::BTreeMap;
 
@@ -16,14 +16,14 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
 
-/// The id of a slot that holds no pair; no image or text may have it.
+/// Id of an empty slot; no image or text may have it.
 pub const EMPTY: i64 = -100;
 
 /// Names of the saved tensors, as in BLIP checkpoints.
 const NAMES: [&str; 4] = ["image_queue", "text_queue", "idx_queue", "ptr_queue"];
 
-/// Features and ids that the loss looks at: (slots, dim) each, and `slots` ids. The features are the queue's own
-/// memory: they change with the next batch that is enqueued.
+/// View of the queue's slots: features (slots, dim) each, and `slots` ids. The features are the queue's own memory:
+/// they change with the next batch that is enqueued.
 #[derive(Debug, Clone)]
 pub struct QueueView {
     /// Momentum features of images, (slots, dim).
@@ -34,7 +34,7 @@ pub struct QueueView {
     pub ids: Vec<i64>,
 }
 
-/// The ring of momentum features.
+/// Ring buffer of momentum features.
 #[derive(Debug)]
 pub struct FeatureQueue {
     image: Tensor, // (size, dim)
@@ -47,7 +47,7 @@ impl FeatureQueue {
     /// An empty queue of `size` slots (0: no queue) for features of length `dim`.
     ///
     /// # Errors
-    /// What candle reports when it cannot make the tensors.
+    /// A candle error when making the tensors.
     pub fn new(dim: usize, size: usize, device: &Device) -> Result<Self> {
         let zeros = || Tensor::zeros((size, dim), DType::F32, device);
         Ok(Self { image: zeros()?, text: zeros()?, ids: vec![EMPTY; size], next: 0 })
@@ -58,24 +58,24 @@ impl FeatureQueue {
         self.ids.len()
     }
 
-    /// Length of a feature.
+    /// Feature length.
     pub fn dim(&self) -> usize {
         self.image.dims().get(1).copied().unwrap_or(0)
     }
 
-    /// Every slot, never filled ones included.
+    /// All slots, empty ones included.
     pub fn all(&self) -> QueueView {
         QueueView { image: self.image.clone(), text: self.text.clone(), ids: self.ids.clone() }
     }
 
-    /// The slots that hold a pair, in the order of the ring.
+    /// Filled slots, in the order of the ring.
     ///
     /// # Errors
-    /// What candle reports when it cannot gather them.
+    /// A candle error when gathering them.
     pub fn filled(&self) -> Result<QueueView> {
         let count = self.ids.iter().filter(|&&id| id != EMPTY).count();
         let ids = self.ids.iter().copied().filter(|&id| id != EMPTY).collect();
-        // A ring fills from its first slot on; one that was loaded may have been filled otherwise.
+        // A ring fills from its first slot on; a loaded one may have gaps.
         if !self.ids[..count].contains(&EMPTY) {
             let (image, text) = (self.image.narrow(0, 0, count)?, self.text.narrow(0, 0, count)?);
             return Ok(QueueView { image, text, ids });
@@ -88,8 +88,9 @@ impl FeatureQueue {
         Ok(QueueView { image, text, ids })
     }
 
-    /// Puts a batch in, in place: `image` and `text` (batch, dim), over the oldest slots; goes on at the
-    /// first slot after the last. Not before the backward pass of a loss that looked at the queue. Of a batch larger than the queue only the end stays.
+    /// Enqueues a batch in place: `image` and `text` (batch, dim) overwrite the oldest slots, wrapping around at the
+    /// end. Call it after the backward pass of a loss over the queue. Of a batch larger than the queue only the end
+    /// stays.
     ///
     /// # Errors
     /// Shapes that do not fit each other or the queue.
@@ -121,11 +122,11 @@ impl FeatureQueue {
         Ok(())
     }
 
-    /// The queue as tensors in BLIP's layout, copied: `image_queue` and `text_queue` (dim, size),
+    /// Copy of the queue as tensors in BLIP's layout: `image_queue` and `text_queue` (dim, size),
     /// `idx_queue` (1, size), `ptr_queue` (1), the last two i64.
     ///
     /// # Errors
-    /// What candle reports when it cannot make the tensors.
+    /// A candle error when making the tensors.
     pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
         let device = self.image.device();
         let tensors = [
@@ -137,7 +138,7 @@ impl FeatureQueue {
         Ok(NAMES.map(str::to_owned).into_iter().zip(tensors).collect())
     }
 
-    /// A queue from the tensors that [`FeatureQueue::state`] gives; others in `state` are ignored.
+    /// Restores a queue from the tensors of [`FeatureQueue::state`]; others in `state` are ignored.
     ///
     /// # Errors
     /// A tensor missing, shapes that do not fit each other, a pointer outside of the queue.
@@ -176,13 +177,13 @@ impl FeatureQueue {
             found: pointer.unwrap_or(0),
             expected: size,
         })?;
-        // Memory of its own, to be written to.
+        // A copy, since the ring is written in place.
         let rows = |t: &Tensor| t.detach().to_dtype(DType::F32)?.t()?.force_contiguous();
         Ok(Self { image: rows(image)?, text: rows(text)?, ids, next })
     }
 }
 
-/// Writes `rows` (count <= size, dim) into `ring` (size, dim) from slot `start` on, in a ring.
+/// Writes `rows` (count <= size, dim) into `ring` (size, dim) from slot `start` on, wrapping around.
 fn overwrite(ring: &Tensor, rows: &Tensor, start: usize) -> Result<()> {
     let (size, count) = (ring.dim(0)?, rows.dim(0)?);
     let rows = rows.detach().to_dtype(DType::F32)?;
@@ -220,7 +221,7 @@ mod tests {
         assert_eq!(queue.all().ids, [5, 6, EMPTY, EMPTY]);
     }
 
-    /// No copy is made for a batch, full or not, and none for a view. What was saved stays as it was.
+    /// Neither a batch, whatever the fill, nor a view makes a copy. Saved state stays as it was.
     #[test]
     fn the_ring_is_written_in_place() {
         let mut queue = FeatureQueue::new(2, 3, &Device::Cpu).unwrap();
@@ -239,7 +240,7 @@ mod tests {
         assert_eq!(saved[0], [1.0, 2.0, 0.0]);
     }
 
-    /// Slots that were filled in another order are found all the same.
+    /// Filled slots are found in any order of filling.
     #[test]
     fn a_loaded_queue_may_have_gaps() {
         let mut queue = FeatureQueue::new(2, 3, &Device::Cpu).unwrap();
@@ -264,7 +265,7 @@ mod tests {
     }
 
     proptest! {
-        // The plain way: one slot after the other.
+        // Oracle: one slot after the other.
         #[test]
         fn same_as_slot_by_slot(size in 0usize..9, batches in prop::collection::vec(0usize..12, 0..6)) {
             let mut queue = FeatureQueue::new(2, size, &Device::Cpu).unwrap();

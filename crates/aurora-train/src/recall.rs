@@ -1,19 +1,18 @@
-//! Recall at 1, 5 and 10, from images to texts and from texts to images.
+//! Recall at 1, 5 and 10 (R@K), image-to-text and text-to-image.
 //!
-//! What is right is given by ids: a text is right for an image when their ids are equal, so an
-//! image may have several captions and a caption several images. A query counts as found at K
-//! when one of its right candidates is among the first K.
+//! Ground truth is given by ids: a text is right for an image if their ids are equal, so an image may
+//! have several captions and a caption several images. A query is a hit at K if one of its right
+//! candidates is among the first K.
 //!
-//! Ties are broken against us: a wrong candidate with the score of the best right one stands
-//! before it. The result depends on no order, and a model that scores everything alike gets
-//! nothing.
+//! Ties count against the model: a wrong candidate with the score of the best right one ranks before
+//! it. The result depends on no order, and a model that scores everything alike gets nothing.
 
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// Share of the queries, in percent, with something right among the first 1, 5 and 10.
+/// Recall: percentage of queries with a right candidate among the first 1, 5 and 10.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recall {
@@ -26,7 +25,7 @@ pub struct Recall {
 }
 
 impl Recall {
-    /// From the rank of the best right candidate of each query, the first place being 0.
+    /// Recall from the rank of each query's best right candidate, counted from 0.
     pub fn from_ranks(ranks: &[usize]) -> Self {
         let share = |k: usize| {
             let found = ranks.iter().filter(|&&rank| rank < k).count();
@@ -35,24 +34,24 @@ impl Recall {
         Self { r1: share(1), r5: share(5), r10: share(10) }
     }
 
-    /// Mean of the three.
+    /// Mean of R@1, R@5 and R@10.
     pub fn mean(&self) -> f64 {
         (self.r1 + self.r5 + self.r10) / 3.0
     }
 }
 
-/// Recall both ways.
+/// Recall in both directions.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RetrievalReport {
-    /// Texts found by image.
+    /// Image-to-text recall.
     pub i2t: Recall,
-    /// Images found by text.
+    /// Text-to-image recall.
     pub t2i: Recall,
 }
 
 impl RetrievalReport {
-    /// Ranks by `score_i2t` (images, texts) and `score_t2i` (texts, images), higher is better.
+    /// Recall by `score_i2t` (images, texts) and `score_t2i` (texts, images), higher is better.
     ///
     /// # Errors
     /// Shapes that are not (images, texts) and (texts, images), a score that is not a number,
@@ -68,7 +67,7 @@ impl RetrievalReport {
         Ok(Self { i2t: Recall::from_ranks(&i2t), t2i: Recall::from_ranks(&t2i) })
     }
 
-    /// As [`RetrievalReport::new`], with one matrix (images, texts) for both directions.
+    /// Recall by one matrix (images, texts) for both directions.
     ///
     /// # Errors
     /// As [`RetrievalReport::new`].
@@ -80,14 +79,14 @@ impl RetrievalReport {
         Self::new(similarity, &similarity.t()?, image_ids, text_ids)
     }
 
-    /// Mean recall: the mean of R@1, R@5 and R@10 both ways, percent.
+    /// Mean recall: the mean of R@1, R@5 and R@10 in both directions, percent.
     pub fn mean(&self) -> f64 {
         (self.i2t.mean() + self.t2i.mean()) / 2.0
     }
 }
 
-/// For each row of `scores` (queries, candidates) the number of wrong candidates that stand before
-/// the best right one; ties count as before it.
+/// Rank of the best right candidate of each row of `scores` (queries, candidates), counted from 0:
+/// the number of wrong candidates before it, ties included.
 ///
 /// `kinds` names a query and a candidate in errors.
 ///
@@ -111,7 +110,7 @@ pub fn ranks(
     }
     let mut found = Vec::with_capacity(query_ids.len());
     for (index, &id) in query_ids.iter().enumerate() {
-        // One row at a time: the matrix of a large test set need not be held twice.
+        // One row at a time, so that the matrix of a large test set is not held twice.
         let row: Vec<f32> = scores.get(index)?.to_dtype(DType::F32)?.to_vec1()?;
         if let Some(bad) = row.iter().find(|score| score.is_nan()) {
             let what = format!("{name} of {} {index}", kinds[0]);
@@ -177,7 +176,7 @@ mod tests {
     }
 
     proptest! {
-        // The plain way: sort candidates, wrong ones first among equals, look for the first right one.
+        // Oracle: sort the candidates, wrong ones first among equals, and find the first right one.
         #[test]
         fn same_as_sorting(
             values in prop::collection::vec(0u8..6, 1..60), columns in 1usize..8, kinds in 1i64..4,

@@ -1,34 +1,35 @@
-//! Two-stage evaluation: the contrastive similarity picks candidates, the matching head ranks them.
+//! Two-stage retrieval: contrastive similarity selects candidates, the matching head (ITM) reranks
+//! them (Li et al. 2021, arXiv:2107.07651).
 //!
 //! Every image gets its `k_test` most similar texts and every text its `k_test` most similar
-//! images. A pair that both ask for is scored once, and the pairs are handed out image by
-//! image, so that a scorer can compute an image's keys and values for the cross-attention once
-//! and use them for all of its texts. The matching logits are kept apart from the similarity:
-//! `score = logit + similarity_weight similarity` can be formed for several similarity_weight without a second pass.
+//! images. A pair that both select is scored once, and pairs are handed out image by image, so that a
+//! scorer computes the cross-attention keys and values of an image once for all of its texts. Matching
+//! logits are kept apart from the similarity: `score = logit + similarity_weight similarity` can be
+//! formed for several weights without a second pass.
 
 use candle_core::{DType, Tensor};
 
 use crate::error::{Error, Result};
 use crate::recall::RetrievalReport;
 
-/// Score of a pair that was not among the candidates, as in the reference code.
+/// Score of a pair that is no candidate, as in the reference code.
 pub const NOT_RANKED: f32 = -100.0;
 
-/// An image and the texts it is to be matched with.
+/// Image with its candidate texts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidates {
     /// Index of the image.
     pub image: usize,
-    /// Indices of the texts, rising.
+    /// Indices of the texts, ascending.
     pub texts: Vec<usize>,
 }
 
-/// Something that can tell how well images and texts match.
+/// Scorer of image-text pairs.
 pub trait PairScorer {
-    /// For each item of `work` the matching logits of its image with its texts, in order.
+    /// Matching logits of each item of `work`: its image with its texts, in order.
     ///
     /// # Errors
-    /// Whatever the model reports.
+    /// Any error of the model.
     fn score_pairs(&mut self, work: &[Candidates]) -> Result<Vec<Vec<f32>>>;
 }
 
@@ -49,7 +50,7 @@ pub struct Reranked {
     by_text: Vec<Vec<usize>>,
 }
 
-/// Scores both ways, [`NOT_RANKED`] where a pair was not a candidate.
+/// Scores in both directions, [`NOT_RANKED`] for pairs that are no candidates.
 #[derive(Debug, Clone)]
 pub struct Scores {
     /// (images, texts).
@@ -58,14 +59,14 @@ pub struct Scores {
     pub t2i: Tensor,
 }
 
-/// Scores the candidates of `similarity` (images, texts).
+/// Reranks the candidates of `similarity` (images, texts).
 ///
-/// `k_test` is clamped to the number of candidates there are; equal similarities are taken in
-/// order of index. `pairs_per_call` bounds the pairs handed to one call of the scorer; the texts
-/// of one image always go together.
+/// `k_test` is clamped to the number of candidates; equal similarities are taken in order of index.
+/// `pairs_per_call` bounds the pairs of one call of the scorer; the texts of one image always go
+/// together.
 ///
 /// # Errors
-/// A similarity that is not a matrix of numbers, what the scorer reports, a scorer that returns
+/// A similarity that is not a matrix of numbers, an error of the scorer, a scorer that returns
 /// another number of logits than asked for, or a logit that is not a number.
 pub fn rerank(
     similarity: &Tensor,
@@ -141,15 +142,15 @@ pub fn rerank(
 }
 
 impl Reranked {
-    /// Distinct pairs that were scored.
+    /// Number of distinct pairs scored.
     pub fn pairs(&self) -> usize {
         self.logits.iter().filter(|l| !l.is_nan()).count()
     }
 
-    /// `logit + similarity_weight similarity` of the candidates, both ways.
+    /// Combined scores `logit + similarity_weight similarity` of the candidates, in both directions.
     ///
     /// # Errors
-    /// What candle reports when it cannot make the tensors.
+    /// A candle error when making the tensors.
     pub fn scores(&self, similarity_weight: f64) -> Result<Scores> {
         let (images, texts) = (self.images, self.texts);
         let score = |image: usize, text: usize| {
@@ -175,7 +176,7 @@ impl Reranked {
         })
     }
 
-    /// Recall with a given similarity_weight.
+    /// Recall at a similarity weight.
     ///
     /// # Errors
     /// As [`RetrievalReport::new`].
@@ -189,8 +190,8 @@ impl Reranked {
         RetrievalReport::new(&scores.i2t, &scores.t2i, image_ids, text_ids)
     }
 
-    /// The similarity_weight of `candidates` with the best mean recall and its report; the first among equals,
-    /// none when there are no candidates. To be called on validation data.
+    /// Similarity weight of `candidates` with the best mean recall, and its report; the first among
+    /// equals, `None` without candidates. Call it on validation data.
     ///
     /// # Errors
     /// As [`Reranked::report`].
@@ -211,7 +212,7 @@ impl Reranked {
     }
 }
 
-/// Indices of the `k` largest of `count` scores, best first, equal ones by index.
+/// Top-k: indices of the `k` largest of `count` scores, best first, equal ones by index.
 fn top(count: usize, k: usize, score: impl Fn(usize) -> f32) -> Vec<usize> {
     let mut indices: Vec<usize> = (0..count).collect();
     let order = |a: &usize, b: &usize| score(*b).total_cmp(&score(*a)).then(a.cmp(b));

@@ -1,4 +1,4 @@
-//! Two-stage evaluation: candidates, clamping, both directions, numbers of the reference code.
+//! Reranking: candidates, clamping, both directions, and numbers of the reference code.
 
 use super::*;
 use candle_core::Device;
@@ -8,7 +8,7 @@ fn matrix(values: &[f32], rows: usize) -> Tensor {
     Tensor::from_slice(values, (rows, values.len() / rows), &Device::Cpu).unwrap()
 }
 
-/// Looks logits up in a table (images, texts) and counts calls.
+/// Scorer that looks logits up in a table (images, texts) and counts calls.
 struct Table {
     logits: Vec<f32>,
     texts: usize,
@@ -102,7 +102,7 @@ fn scores_of_the_released_code() {
 
 #[test]
 fn beta_weighs_the_similarity_and_is_chosen_by_recall() {
-    // The matching head has it wrong, the similarity right.
+    // The matching head is wrong, the similarity right.
     let similarity = matrix(&[1.0, 0.0, 0.0, 1.0], 2);
     let mut scorer = |work: &[Candidates]| -> Result<Vec<Vec<f32>>> {
         Ok(work
@@ -161,7 +161,7 @@ proptest! {
         let t2i = scores.t2i.to_vec2::<f32>().unwrap();
         for (i, row) in i2t.iter().enumerate() {
             prop_assert_eq!(row.iter().filter(|&&s| s != NOT_RANKED).count(), k.min(texts));
-            // A plain sort picks the same candidates.
+            // Oracle: a full sort picks the same candidates.
             let mut order: Vec<usize> = (0..texts).collect();
             order.sort_by(|&a, &b| similarity[i * texts + b].total_cmp(&similarity[i * texts + a]));
             for &t in order.iter().take(k) {

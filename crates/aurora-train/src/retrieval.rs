@@ -1,8 +1,8 @@
-//! One step of image-text retrieval: from a batch to its losses.
+//! Losses of image-text retrieval on a batch: ITC + ITM (BLIP, Li et al. 2022, arXiv:2201.12086).
 //!
-//! `loss = ITC + ITM`. ITC compares online features with momentum features and the queue ([`crate::itc`]); ITM asks of
-//! right pairs and hard negatives ([`crate::itm`]) whether they belong together. The cross-attention keys and values of
-//! an image are computed once and serve its right pair and every negative it is drawn for.
+//! ITC compares online features with momentum features and the queue ([`crate::itc`]); ITM classifies positive pairs
+//! and hard negatives ([`crate::itm`]). The cross-attention keys and values of an image are computed once and serve its
+//! positive pair and every negative it is drawn for.
 
 use aurora_kernels::cross_entropy;
 use aurora_layers::{
@@ -16,12 +16,12 @@ use crate::itc::{ItcInput, itc_loss};
 use crate::itm::{HardNegatives, ItmPairs};
 use crate::queue::QueueView;
 
-/// Images, or clips of which some may have fewer frames than others.
+/// Batch of images, or of clips, some of which may have padding frames.
 #[derive(Debug, Clone, Copy)]
 pub struct ImageBatch<'a> {
     /// Images (batch, 3, size, size) or clips (batch, frames, 3, size, size), normalized.
     pub pixels: &'a Tensor,
-    /// Of clips, ones for frames and zeros for what fills a short clip up, (batch, frames); without it all are there.
+    /// Frame mask of clips (batch, frames): 1 for frames, 0 for padding; `None` if there is no padding.
     pub frame_mask: Option<&'a Tensor>,
 }
 
@@ -32,7 +32,7 @@ impl<'a> From<&'a Tensor> for ImageBatch<'a> {
 }
 
 impl ImageBatch<'_> {
-    /// Images, or frames of all clips.
+    /// Number of images, or of frames of all clips.
     pub fn count(&self) -> usize {
         match *self.pixels.dims() {
             [clips, frames, _, _, _] => clips * frames,
@@ -42,45 +42,45 @@ impl ImageBatch<'_> {
     }
 }
 
-/// Pairs of images, or clips, and texts.
+/// Batch of image-text pairs; an image may be a clip.
 #[derive(Debug, Clone, Copy)]
 pub struct ImageTextBatch<'a> {
     /// Images or clips.
     pub images: ImageBatch<'a>,
     /// Token ids (batch, length), u32.
     pub token_ids: &'a Tensor,
-    /// Ones for tokens and zeros for padding, (batch, length).
+    /// Attention mask (batch, length): 1 for tokens, 0 for padding.
     pub mask: &'a Tensor,
-    /// What each pair shows; equal ids are right for each other.
+    /// Id of each pair; equal ids are positives.
     pub ids: &'a [i64],
 }
 
-/// States and features of a batch, each tower on its own.
+/// States and features of a batch from both towers, before fusion.
 #[derive(Debug, Clone)]
 pub struct EncodedBatch {
-    /// Image tokens (batch, tokens, vision width); of a clip those of all frames.
+    /// Token states of images (batch, tokens, vision width); for a clip those of all frames.
     pub image_states: Tensor,
-    /// The texts' own `[CLS]` states (batch, text width).
+    /// `[CLS]` states of the texts alone (batch, text width).
     pub text_cls: Tensor,
     /// Image features of unit length (batch, projection).
     pub image: Tensor,
     /// Text features of unit length (batch, projection).
     pub text: Tensor,
-    /// The frames, of clips.
+    /// Frames of clips; `None` for images.
     pub frames: Option<Frames>,
 }
 
-/// The frames of clips.
+/// Frame features and frame mask of clips.
 #[derive(Debug, Clone)]
 pub struct Frames {
-    /// Features of unit length of each frame (batch, frames, projection).
+    /// Features of each frame, of unit length (batch, frames, projection).
     pub features: Tensor,
     /// As in [`ImageBatch::frame_mask`].
     pub mask: Option<Tensor>,
 }
 
 impl Frames {
-    /// The frames of the clips of these rows.
+    /// Frames of the clips of these rows.
     ///
     /// # Errors
     /// A row that does not exist.
@@ -90,7 +90,7 @@ impl Frames {
     }
 }
 
-/// What a vision tower makes of images or clips.
+/// Output of the vision tower for images or clips.
 #[derive(Debug, Clone)]
 pub struct EncodedImages {
     /// As in [`EncodedBatch::image_states`].
@@ -101,7 +101,7 @@ pub struct EncodedImages {
     pub frames: Option<Frames>,
 }
 
-/// Images or clips through the vision tower.
+/// Encodes images or clips with the vision tower.
 ///
 /// # Errors
 /// Shapes that do not fit the model.
@@ -124,8 +124,8 @@ pub fn encode_images<'a>(
     Ok(EncodedImages { features: bound.image_features(&states)?, states, frames: None })
 }
 
-/// The cross-attention keys and values of images or clips for the text encoder; what fills short clips up is not seen.
-/// States (batch, tokens, vision width), `frame_mask` as in [`ImageBatch`].
+/// Cross-attention keys and values of images or clips for the text encoder; padding frames are masked.
+/// `states` (batch, tokens, vision width), `frame_mask` as in [`ImageBatch`].
 ///
 /// # Errors
 /// Shapes that do not fit the model.
@@ -145,7 +145,7 @@ pub fn image_keys(
     }
 }
 
-/// Both towers over a batch.
+/// Encodes a batch with both towers.
 ///
 /// # Errors
 /// Shapes that do not fit the model.
@@ -156,8 +156,8 @@ pub fn encode(blip: &Blip, bound: &BoundModel, pairs: &ImageTextBatch) -> Result
     Ok(EncodedBatch { image_states: states, text_cls, image: features, text, frames })
 }
 
-/// The features of a batch, (batch, projection) each, where nothing will look at the states: those of
-/// [`EncodedBatch::image`] and [`EncodedBatch::text`] for less work.
+/// Features of a batch, (batch, projection) each, without token states: those of [`EncodedBatch::image`] and
+/// [`EncodedBatch::text`] for less work.
 ///
 /// # Errors
 /// Shapes that do not fit the model.
@@ -175,9 +175,9 @@ pub fn encode_features(
     Ok([image, bound.text_cls_features(&text_cls)?])
 }
 
-/// What frame-aware attention multiplies the keys of each pair's clip by: text features (pairs, projection), the frames
-/// of each pair's clip, `keys` tokens in a clip. None where frames are not
-/// weighed: for images, without frame-aware attention, and outside of training in variant reference.
+/// Frame-aware key scale of each pair's clip: from text features (pairs, projection) and the frames of each pair's
+/// clip, with `keys` tokens in a clip. `None` where frames are not weighed: for images, without frame-aware attention,
+/// and outside of training in the reference variant.
 pub(crate) fn frame_weights(
     bound: &BoundModel,
     training: bool,
@@ -192,20 +192,20 @@ pub(crate) fn frame_weights(
     Ok(Some(frame_attention_scale(text, features, mask.as_ref(), keys / features.dim(1)?)?))
 }
 
-/// What ITC needs beside the batch.
+/// Inputs of ITC beside the batch.
 #[derive(Debug, Clone, Copy)]
 pub struct ItcContext<'a> {
-    /// Momentum features of the batch's images and texts; none in a model without a momentum copy.
+    /// Momentum features of the batch's images and texts; `None` without a momentum model.
     pub momentum: Option<[&'a Tensor; 2]>,
-    /// Earlier momentum features.
+    /// Queue of earlier momentum features.
     pub queue: Option<&'a QueueView>,
     /// Weight of the soft targets.
     pub alpha: f64,
-    /// One value.
+    /// Temperature, one value.
     pub temperature: &'a Tensor,
 }
 
-/// The contrastive loss of an encoded batch, and its similarities for drawing negatives, (batch, batch).
+/// ITC loss of an encoded batch, and its similarities (batch, batch) for drawing hard negatives.
 ///
 /// # Errors
 /// As [`itc_loss`].
@@ -224,9 +224,8 @@ pub fn itc(encoded: &EncodedBatch, ids: &[i64], context: &ItcContext) -> Result<
     Ok((output.loss, output.similarity))
 }
 
-/// The matching loss of the first `rows` pairs of a batch, with hard negatives drawn from the whole batch by
-/// `similarity` (batch, batch). Each pair costs three passes of the fusion layers, so a part of the batch may have to
-/// do.
+/// ITM loss of the first `rows` pairs of a batch, with hard negatives drawn from the whole batch by `similarity`
+/// (batch, batch). Each pair costs three passes of the fusion layers, so `rows` may be part of the batch.
 ///
 /// # Errors
 /// As [`HardNegatives::draw`] and [`itm`].
@@ -243,12 +242,12 @@ pub fn itm_with_hard_negatives(
     itm(blip, bound, pairs, encoded, &negatives)
 }
 
-/// The matching loss: two-way cross-entropy over the right pairs that have negatives and those negatives, three
-/// pairs a row in one pass.
+/// ITM loss: two-way cross-entropy over the positives that have negatives and those negatives, three pairs a row in one
+/// pass.
 ///
 /// With negatives over all ranks, `pairs` and `encoded` are those of all ranks (gathered with their gradients) and
-/// `negatives` those that [`HardNegatives::draw_rows`] drew for the rank's own rows; the mean over ranks of as many
-/// rows each is the loss of the whole batch.
+/// `negatives` those that [`HardNegatives::draw_rows`] drew for the rank's own rows; the mean over ranks with equally
+/// many rows is the loss of the whole batch.
 ///
 /// # Errors
 /// Shapes that do not fit the model.

@@ -1,16 +1,16 @@
-//! The run folder: what a run leaves behind, and in which order.
+//! Run folder: its files, and the order in which they are written.
 //!
 //! ```text
-//! config.toml     the configuration as resolved, so that the run can be repeated
-//! metrics.jsonl   one JSON object a line, appended and flushed as the run goes
-//! checkpoints/    while the run is under way: saved states to go on from
-//! adapter/        the best adapter
-//! summary.json    baseline, tuned and what it took
-//! skipped.jsonl   images and rows that were left out, where some were
-//! answers.json    task vqa: how the tuned model answers the test questions
+//! config.toml     resolved configuration, so that the run can be repeated
+//! metrics.jsonl   one JSON object a line, appended and flushed during the run
+//! checkpoints/    training checkpoints to resume from, until the run is finished
+//! adapter/        best adapter
+//! summary.json    baseline and tuned metrics, sizes and wall time
+//! skipped.jsonl   skipped images and rows, if any
+//! answers.json    task vqa: the tuned model's answers to the test questions
 //! ```
 //!
-//! Files and folders are written aside and renamed, so that what carries its final name is whole.
+//! Files and folders are written aside and renamed, so that a final name means complete contents.
 //! A folder that already holds a run is refused. In `metrics.jsonl` wall times stand under the one
 //! key `seconds`, the last of a line: two runs with one seed differ in nothing else.
 
@@ -29,21 +29,21 @@ use crate::metrics::TaskMetrics;
 pub use checkpoint_store::CheckpointStore;
 pub use metrics::{MetricsLog, MetricsRecord};
 
-/// Names whose presence says that a folder holds a run.
+/// Names whose presence marks a folder as a run's.
 const RUN_MARKERS: [&str; 5] =
     ["config.toml", "metrics.jsonl", "summary.json", "adapter", "checkpoints"];
 
-/// A folder for one run.
+/// Folder of one run.
 #[derive(Debug, Clone)]
 pub struct RunFolder {
     path: PathBuf,
 }
 
 impl RunFolder {
-    /// Makes the folder, or takes an existing one that holds no run.
+    /// Creates the folder, or takes an existing one that holds no run.
     ///
     /// # Errors
-    /// [`Error::RunExists`], or a folder that cannot be made.
+    /// [`Error::RunExists`], or a folder that cannot be created.
     pub fn create(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         if let Some(found) = RUN_MARKERS.into_iter().find(|name| path.join(name).exists()) {
@@ -53,10 +53,10 @@ impl RunFolder {
         Ok(Self { path })
     }
 
-    /// The folder of a run that has begun, to go on with it.
+    /// Opens the folder of a run to resume it.
     ///
     /// # Errors
-    /// [`Error::NoRun`] where none has, [`Error::RunFinished`] where it has reached its end.
+    /// [`Error::NoRun`] if none has begun, [`Error::RunFinished`] if it is finished.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         if !path.join("config.toml").is_file() {
@@ -68,35 +68,35 @@ impl RunFolder {
         }
     }
 
-    /// Its saved states.
+    /// Training checkpoints of the run.
     pub fn checkpoints(&self) -> CheckpointStore {
         CheckpointStore::new(Self { path: self.join("checkpoints") })
     }
 
-    /// Where it is.
+    /// Path of the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The path of something in it.
+    /// Path of an entry of the folder.
     pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
         self.path.join(name)
     }
 
-    /// Writes a file, aside first.
+    /// Writes a file atomically: aside, then renamed.
     ///
     /// # Errors
-    /// What the system reports.
+    /// Any I/O error.
     pub fn write(&self, name: &str, contents: impl AsRef<[u8]>) -> Result<()> {
         let (path, aside) = (self.join(name), self.join(format!(".{name}.part")));
         fs::write(&aside, contents).map_err(|e| Error::io("write", &aside, e))?;
         fs::rename(&aside, &path).map_err(|e| Error::io("rename into place", &path, e))
     }
 
-    /// Lets `fill` write a folder aside, then puts it in place of `name`, which may exist.
+    /// Writes a folder aside with `fill`, then replaces `name`, which may exist.
     ///
     /// # Errors
-    /// What `fill` or the system reports; the old folder then still stands.
+    /// An error of `fill` or an I/O error; the old folder then still stands.
     pub fn write_folder<E: From<Error>>(
         &self,
         name: &str,
@@ -114,7 +114,7 @@ impl RunFolder {
     /// Writes `config.toml`.
     ///
     /// # Errors
-    /// What the system reports.
+    /// Any I/O error.
     pub fn write_config(&self, toml: &str) -> Result<()> {
         self.write("config.toml", toml)
     }
@@ -122,7 +122,7 @@ impl RunFolder {
     /// Writes `summary.json`.
     ///
     /// # Errors
-    /// What the system reports.
+    /// Any I/O error.
     pub fn write_summary(&self, summary: &Summary) -> Result<()> {
         let mut text = serde_json::to_string_pretty(summary)
             .map_err(|e| Error::io("write", self.join("summary.json"), e.into()))?;
@@ -130,10 +130,10 @@ impl RunFolder {
         self.write("summary.json", text)
     }
 
-    /// Writes `skipped.jsonl`, one line for each thing that was left out; nothing where nothing was.
+    /// Writes `skipped.jsonl`, one line per skipped item; no file if there is none.
     ///
     /// # Errors
-    /// What the system reports.
+    /// Any I/O error.
     pub fn write_skipped(&self, skipped: &[Skipped]) -> Result<()> {
         if skipped.is_empty() {
             let path = self.join("skipped.jsonl");
@@ -162,17 +162,17 @@ fn remove_folder(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What a run gained and took, as `summary.json`. Recalls and accuracies are in percent.
+/// Contents of `summary.json`. Recalls and accuracies are in percent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Summary {
-    /// The bare backbone on the test split.
+    /// Metrics of the bare backbone on the test split.
     pub baseline: TaskMetrics,
-    /// The tuned model on the test split.
+    /// Metrics of the tuned model on the test split.
     pub tuned: TaskMetrics,
-    /// Values that were trained.
+    /// Number of trained parameters.
     pub trainable_parameters: u64,
-    /// Values of the backbone.
+    /// Number of parameters of the backbone.
     pub backbone_parameters: u64,
     /// Size of the adapter's tensors on disk, bytes.
     pub adapter_bytes: u64,
@@ -180,10 +180,10 @@ pub struct Summary {
     pub seed: u64,
     /// Samples of the test split: images or clips with their texts, or questions.
     pub test_pairs: u64,
-    /// Images, clips and rows that were left out as `data.on_error` says.
+    /// Images, clips and rows skipped under `data.on_error`.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub skipped: u64,
-    /// Wall time of the whole run.
+    /// Wall time of the whole run, seconds.
     pub seconds: f64,
 }
 
@@ -201,7 +201,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep/run");
         let run = RunFolder::create(&path).unwrap();
-        // A folder with something else in it is no run.
+        // A folder with other contents holds no run.
         fs::write(path.join("notes.txt"), "mine").unwrap();
         RunFolder::create(&path).unwrap();
         run.write_config("seed = 1\n").unwrap();

@@ -1,21 +1,21 @@
 //! Learning-rate schedules: a factor on the base learning rate of every group, by step.
 //!
-//! Warm-up rises linearly, `(step + 1) / warmup_steps`, so that the first step already moves. After it
-//! the decay runs over the steps that are left. The cosine is
-//! `min_lr_ratio + (1 - min_lr_ratio) (1 + cos(pi t)) / 2` for t from 0 to 1, which with a learning rate and a
-//! min_lr_ratio of `min / init` is the usual `(init - min) (1 + cos(pi t)) / 2 + min`.
+//! Warm-up is linear, `(step + 1) / warmup_steps`, so that the first step already moves. After it the
+//! decay runs over the steps that are left. The cosine (Loshchilov & Hutter 2016, arXiv:1608.03983) is
+//! `min_lr_ratio + (1 - min_lr_ratio) (1 + cos(pi t)) / 2` for t from 0 to 1, which with a learning rate
+//! of `init` and a min_lr_ratio of `min / init` is the usual `(init - min) (1 + cos(pi t)) / 2 + min`.
 
 use serde::{Deserialize, Serialize};
 
-/// How the learning rate falls after the warm-up.
+/// Decay of the learning rate after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decay {
-    /// It does not.
+    /// No decay.
     Constant,
-    /// Half a cosine, a little at every step.
+    /// Half a cosine, updated at every step.
     Cosine,
-    /// Half a cosine, one stair per epoch; the first epoch runs at the full rate.
+    /// Half a cosine in one stair per epoch; the first epoch runs at the full rate.
     CosineEpoch,
 }
 
@@ -32,22 +32,22 @@ pub enum Decay {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
-    /// How the rate falls.
+    /// Decay after the warm-up.
     pub decay: Decay,
-    /// Optimizer steps of the whole run.
+    /// Optimizer steps of the run.
     pub steps: u64,
     /// Steps of linear warm-up at the start.
     pub warmup_steps: u64,
-    /// Lowest factor, reached at the end, 0 to 1.
+    /// Smallest factor, reached at the end, 0 to 1.
     pub min_lr_ratio: f64,
     /// Number of stairs of [`Decay::CosineEpoch`], at least 1; not used by the others.
     pub cosine_epochs: u64,
 }
 
 impl Schedule {
-    /// The factor, 0 to 1, on the learning rate at `step` (the first is 0).
+    /// Learning-rate factor, 0 to 1, at `step` (the first is 0).
     ///
-    /// Past the last step it stays at the min_lr_ratio (or at 1 for [`Decay::Constant`]).
+    /// Past the last step it stays at `min_lr_ratio` (or at 1 for [`Decay::Constant`]).
     pub fn factor(&self, step: u64) -> f64 {
         if step < self.warmup_steps {
             return (step + 1) as f64 / self.warmup_steps as f64;
@@ -66,7 +66,7 @@ impl Schedule {
         }
     }
 
-    /// Half a cosine from 1 at `t` = 0 to the min_lr_ratio at 1 and after.
+    /// Half a cosine from 1 at `t` = 0 to `min_lr_ratio` at 1 and after.
     fn cosine(&self, t: f64) -> f64 {
         let t = t.clamp(0.0, 1.0);
         self.min_lr_ratio
@@ -74,8 +74,8 @@ impl Schedule {
     }
 }
 
-/// A value that rises linearly from 0 to `target` over `steps`, then stays; `target` at once when
-/// `steps` is 0. It is how the weight of the soft targets comes in.
+/// Linear ramp from 0 to `target` over `steps`, then constant; `target` at once if `steps` is 0. The
+/// weight of the soft targets follows it.
 pub fn ramp(target: f64, step: u64, steps: u64) -> f64 {
     if steps == 0 { target } else { target * (step as f64 / steps as f64).min(1.0) }
 }

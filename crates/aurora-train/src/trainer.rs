@@ -1,8 +1,8 @@
-//! Tuning: one step of a frozen backbone with trained additions, whatever the task.
+//! Training step of a frozen backbone with an adapter, for any task.
 //!
-//! What a step minimizes is its objective's; parameters, schedule and memory are everybody's. Retrieval has a state of
-//! its own beside the online model (`retrieval.rs`): momentum model, queue and temperature. `state.rs` is what all of it comes
-//! to between two steps.
+//! The objective defines the loss; parameters, schedule and memory are common to all tasks. Retrieval has state of its
+//! own beside the online model (`retrieval.rs`): momentum model, queue and temperature. `state.rs` saves and restores
+//! all of it between two steps.
 
 mod online;
 mod retrieval;
@@ -22,23 +22,23 @@ use crate::vqa::{VqaBatch, answer_loss, encode_questions};
 use online::OnlineModel;
 use retrieval::{DeferredUpdate, Retrieval};
 
-/// What a step measured.
+/// Output of a training step.
 #[derive(Debug)]
 pub struct StepOutput {
-    /// The loss that was minimized.
+    /// Loss of the step.
     pub loss: f64,
-    /// Its parts by name.
+    /// Loss terms by name.
     pub parts: Vec<(&'static str, f64)>,
-    /// What the step did to the parameters.
+    /// Statistics of the parameter update.
     pub stats: StepStats,
 }
 
-/// What one step looks at.
+/// Batch of one training step, by task.
 #[derive(Debug, Clone, Copy)]
 pub enum TaskBatch<'a> {
-    /// For retrieval.
+    /// Retrieval.
     Retrieval(ImageTextBatch<'a>),
-    /// For question answering.
+    /// Question answering.
     Vqa(VqaBatch<'a>),
 }
 
@@ -54,7 +54,7 @@ impl<'a> From<&VqaBatch<'a>> for TaskBatch<'a> {
     }
 }
 
-/// A tuning under way.
+/// Trainer of a frozen backbone with an adapter.
 #[derive(Debug)]
 pub struct Trainer {
     online: OnlineModel,
@@ -62,27 +62,27 @@ pub struct Trainer {
     optimizer: OptimizerStep,
 }
 
-/// What is minimized, with what it needs from one step to the next.
+/// Training objective, with its state between steps.
 #[derive(Debug)]
 enum Objective {
     Retrieval(Box<Retrieval>),
     Vqa,
 }
 
-/// A loss with its parts, and what retrieval keeps of the step for those to come.
+/// Loss with its terms, and the update that retrieval defers to the end of the step.
 struct Losses {
     total: Tensor,
     parts: Vec<(&'static str, f64)>,
     deferred: Option<DeferredUpdate>,
 }
 
-/// The one value of a tensor.
+/// Value of a scalar tensor.
 fn value(tensor: &Tensor) -> Result<f64> {
     Ok(f64::from(tensor.to_scalar::<f32>()?))
 }
 
 impl Trainer {
-    /// A tuning at its start.
+    /// Builds a trainer at step 0.
     ///
     /// # Errors
     /// An adapter that this backbone cannot take, a backbone that is for another task.
@@ -127,22 +127,22 @@ impl Trainer {
         Ok(Self { online, objective, optimizer })
     }
 
-    /// Number of trainable values.
+    /// Number of trainable parameters.
     pub fn trainable_parameters(&self) -> usize {
         self.optimizer.parameters()
     }
 
-    /// The frozen model that online and momentum model share.
+    /// Frozen model, shared by online and momentum model.
     pub fn frozen(&self) -> &Arc<Blip> {
         &self.online.frozen
     }
 
-    /// The online tensors; they change with every step.
+    /// Online tensors; they change with every step.
     pub fn online(&self) -> &AdaptedParams {
         &self.online.tuned
     }
 
-    /// Puts a queue in the place of the one this tuning has, for instance that of a BLIP checkpoint.
+    /// Replaces the feature queue, for instance by that of a BLIP checkpoint.
     ///
     /// # Errors
     /// Features of another length; a task without a queue.
@@ -156,19 +156,19 @@ impl Trainer {
         }
     }
 
-    /// Mean |dW| / |W| over what is adapted: how far the tuning has moved the weights it may move.
+    /// Mean |dW| / |W| over the adapted weights: how far tuning has moved the weights it may move.
     ///
     /// # Errors
-    /// What candle reports.
+    /// Any candle error.
     pub fn mean_relative_delta(&self) -> Result<f64> {
         let OnlineModel { tuned, frozen, backbone, .. } = &self.online;
         Ok(tuned.mean_relative_delta(frozen, backbone)?)
     }
 
-    /// One step: losses, gradients, parameters, and what the objective keeps.
+    /// Runs one step: loss, gradients, parameter update, and the state of the objective.
     ///
     /// # Errors
-    /// Examples of another task, shapes that do not fit the model, a loss that is not a number, a parameter without
+    /// A batch of another task, shapes that do not fit the model, a loss that is not a number, a parameter without
     /// gradient.
     pub fn step<'a>(&mut self, batch: impl Into<TaskBatch<'a>>, step: u64) -> Result<StepOutput> {
         let batch = batch.into();
@@ -194,7 +194,7 @@ impl Trainer {
         if let (Objective::Retrieval(retrieval), TaskBatch::Retrieval(pairs), Some(deferred)) =
             (&mut self.objective, &batch, deferred)
         {
-            // The loss looked at the queue's own memory, so only now.
+            // Only now, after the backward pass: the loss reads the queue's own memory.
             retrieval.enqueue(&deferred, pairs.ids)?;
             self.online.tuned.update_context_bank(&deferred.text_cls)?;
         }
@@ -202,7 +202,7 @@ impl Trainer {
     }
 }
 
-/// The loss of answers; as in the reference code there is no momentum model.
+/// VQA loss; as in the reference code there is no momentum model.
 fn vqa_losses(online: &OnlineModel, batch: &VqaBatch, step: u64) -> Result<Losses> {
     let bound = online.bind(&TaskBatch::Vqa(*batch), step)?;
     let questions = encode_questions(&online.blip, &bound, batch.images, &batch.questions)?;

@@ -1,8 +1,9 @@
-//! Visual question answering: the question is encoded with the image, the answer is decoded from the question.
+//! Visual question answering (VQA): the question is encoded with the image, the answer decoded from the question (BLIP,
+//! Li et al. 2022, arXiv:2201.12086).
 //!
-//! Training adds up the language-model losses of the answers, each with its weight; an answer is found by ranking
-//! candidates (first by their first word, then in full) or written word by word. The question's states become keys and
-//! values once, however many answers look at them.
+//! Training adds up the language-model losses of the answers, each with its weight. An answer is found by ranking
+//! candidates (first by their first token, then in full) or generated token by token. The question's states become keys
+//! and values once, however many answers attend to them.
 
 use aurora_kernels::negative_log_likelihood;
 use aurora_layers::{Blip, BoundModel, CrossAttention, EncoderKv, flatten_frames};
@@ -11,38 +12,38 @@ use candle_core::{DType, Tensor};
 use crate::error::{Error, Result};
 use crate::retrieval::{ImageBatch, image_keys};
 
-/// Token ids (rows, length), u32, and ones for tokens and zeros for padding, (rows, length).
+/// Batch of texts: token ids (rows, length), u32, and mask (rows, length), 1 for tokens and 0 for padding.
 #[derive(Debug, Clone, Copy)]
 pub struct Texts<'a> {
-    /// The ids.
+    /// Token ids.
     pub token_ids: &'a Tensor,
-    /// The mask.
+    /// Attention mask.
     pub mask: &'a Tensor,
 }
 
-/// Answers, each to one of the questions.
+/// Answers with weights, each to one of the questions.
 #[derive(Debug, Clone, Copy)]
 pub struct Answers<'a> {
     /// The answers, `[DEC]` or any other token first, `[SEP]` last.
     pub texts: Texts<'a>,
-    /// The row of each answer's question.
+    /// Row of each answer's question.
     pub questions: &'a [u32],
-    /// How much each answer counts: the share of annotators who gave it.
+    /// Weight of each answer: the share of annotators who gave it.
     pub weights: &'a [f32],
 }
 
-/// Questions about images with their answers: what a step of training looks at.
+/// VQA training batch: images, questions and answers.
 #[derive(Debug, Clone, Copy)]
 pub struct VqaBatch<'a> {
     /// Images or clips.
     pub images: ImageBatch<'a>,
-    /// A question about each.
+    /// One question per image or clip.
     pub questions: Texts<'a>,
-    /// Their answers.
+    /// Answers to the questions.
     pub answers: Answers<'a>,
 }
 
-/// Images or clips as the questions about them look at them.
+/// Cross-attention keys and values of images or clips for their questions.
 fn seen_keys(blip: &Blip, bound: &BoundModel, images: ImageBatch) -> Result<EncoderKv> {
     let ImageBatch { pixels, frame_mask } = images;
     let states = match pixels.rank() {
@@ -52,8 +53,8 @@ fn seen_keys(blip: &Blip, bound: &BoundModel, images: ImageBatch) -> Result<Enco
     image_keys(blip, bound, &states, frame_mask)
 }
 
-/// The states of questions about images or clips, (batch, length, text width): one question an image. Of a clip a
-/// question sees the tokens of all frames alike.
+/// Question states, (batch, length, text width), one question per image or clip. For a clip a question attends to the
+/// tokens of all frames alike.
 ///
 /// # Errors
 /// Shapes that do not fit the model, a model without text encoder.
@@ -68,10 +69,10 @@ pub fn question_states<'a>(
     Ok(blip.fuse(token_ids, mask, &CrossAttention::new(&keys), bound)?)
 }
 
-/// Questions about images as the decoder looks at them: [`question_states`] without their padding.
+/// Decoder keys and values of questions about images: [`question_states`] with the padding masked.
 ///
-/// The original code hides the padding in training and ranking but not when it writes answers; transformers never
-/// does. For their numbers give [`Blip::encode_decoder_kv`] the states without a mask.
+/// The original code masks the padding in training and ranking but not in generation; transformers never does. For
+/// their numbers give [`Blip::encode_decoder_kv`] the states without a mask.
 ///
 /// # Errors
 /// Shapes that do not fit the model, a model without encoder or decoder.
@@ -83,13 +84,13 @@ pub fn encode_questions<'a>(
 ) -> Result<EncoderKv> {
     let keys = seen_keys(blip, bound, images.into())?;
     let Texts { token_ids, mask } = questions;
-    // Padding is hidden from the decoder, so its states need not be computed.
+    // The decoder masks the padding, so its states need not be computed.
     let states = blip.fuse_tokens(token_ids, mask, &CrossAttention::new(&keys), bound)?;
     Ok(blip.encode_decoder_kv(&states, Some(mask), bound)?)
 }
 
-/// The loss of each text, summed over its words: (texts). Text b looks at what `seen` says; the words that are
-/// predicted are all but the first.
+/// Language-model loss of each text, summed over its tokens: (texts). Text b attends as `seen` says; all tokens but the
+/// first are predicted.
 ///
 /// # Errors
 /// Shapes that do not fit the model.
@@ -102,7 +103,7 @@ pub fn text_losses(
     let states = blip.decode_tokens(texts.token_ids, texts.mask, seen, bound)?; // (texts, length, width)
     let (count, length, width) = states.dims3()?;
     let mask: Vec<Vec<f32>> = texts.mask.to_dtype(DType::F32)?.to_vec2()?;
-    // Only the places whose next word counts go through the head: (words, width).
+    // Only positions whose next token counts go through the head: (tokens, width).
     let places: Vec<u32> = (0..count)
         .flat_map(|text| (1..length).map(move |place| (text, place)))
         .filter(|&(text, place)| mask[text][place] != 0.0)
@@ -126,7 +127,7 @@ pub fn text_losses(
     Ok(Tensor::zeros(count, losses.dtype(), device)?.index_add(&owners, &losses, 0)?)
 }
 
-/// The loss of answers: the weighted sum of their losses, over the number of questions.
+/// VQA loss: the weighted sum of the answers' losses, over the number of questions.
 ///
 /// # Errors
 /// As [`text_losses`]; answers, questions and weights that differ in number.
@@ -150,9 +151,9 @@ pub fn answer_loss(
     Ok(((losses * weights)?.sum_all()? / questions.images() as f64)?)
 }
 
-/// For each question the index of the best of `candidates`.
+/// Ranks `candidates` for each question and returns the index of the best.
 ///
-/// The `k` candidates whose first word is likeliest are compared by the loss of the whole answer; `k` is clamped to
+/// The `k` candidates whose first token is likeliest are compared by the loss of the whole answer; `k` is clamped to
 /// their number. Equal ones are taken in order of index.
 ///
 /// # Errors
@@ -174,7 +175,7 @@ pub fn rank_answers(
     }
     let device = candidates.token_ids.device();
     let asked = questions.images();
-    // What follows [DEC] after each question.
+    // Distribution of the token after [DEC], for each question.
     let start = candidates.token_ids.narrow(0, 0, 1)?.narrow(1, 0, 1)?.repeat((asked, 1))?;
     let mask = Tensor::ones((asked, 1), DType::F32, device)?;
     let states = blip.decode(&start, &mask, &CrossAttention::new(questions), bound)?.squeeze(1)?;
@@ -204,7 +205,7 @@ pub fn rank_answers(
     Ok(best)
 }
 
-/// The captioning loss: the mean over the words of all captions of the images they belong to, caption b of image b.
+/// Captioning loss: the mean language-model loss over the tokens of all captions, caption b of image b.
 ///
 /// # Errors
 /// Shapes that do not fit the model.
@@ -219,7 +220,7 @@ pub fn caption_loss(
     mean_text_loss((blip, bound), captions, &CrossAttention::new(&keys), label_smoothing)
 }
 
-/// The mean loss of the words of texts; the first of each is not predicted.
+/// Mean language-model loss over the tokens of texts; the first of each is not predicted.
 ///
 /// # Errors
 /// Shapes that do not fit the model.

@@ -1,4 +1,4 @@
-//! `[adapter]`: kind, sizes, and on which maps.
+//! `[adapter]`: kind, sizes and target modules.
 
 use aurora_layers::{
     AdapterConfig, AdapterKind, LayerRange, LoraInit, TargetModules, Tower, Variant,
@@ -7,21 +7,21 @@ use serde::{Deserialize, Serialize};
 
 use super::schema::{Field, Range, StringRule, ValueType};
 
-/// `[adapter]`: what is trained beside the heads.
+/// `[adapter]`: the adapter that is trained beside the heads.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdapterSection {
-    /// What is added to the frozen maps, or trained of the backbone.
+    /// Adapter kind, or the part of the backbone that is trained.
     pub kind: AdapterKind,
-    /// Reading of the method.
+    /// Variant of the method.
     pub variant: Variant,
-    /// Rank of the factors, width of a bottleneck.
+    /// Rank of the factors; width of a bottleneck.
     pub rank: usize,
-    /// Strength of LoRA and DoRA, 0 for the rank.
+    /// Scaling alpha of LoRA and DoRA, 0 for the rank.
     pub alpha: f64,
-    /// That strength over the root of the rank.
+    /// True for rsLoRA: alpha over the root of the rank.
     pub use_rslora: bool,
-    /// How LoRA's factors are initialized.
+    /// Initialization of LoRA's factors.
     pub init: LoraInit,
     /// Gated query transformation.
     pub gated_query: bool,
@@ -29,17 +29,17 @@ pub struct AdapterSection {
     pub frame_aware: bool,
     /// Slots of the context bank, 0 for no context enhancement.
     pub context_slots: usize,
-    /// Share of rank components dropped at each step.
+    /// Rank dropout: share of rank components dropped at each step.
     pub rank_dropout: f64,
-    /// Modules of the backbone that are trained and saved beside the heads.
+    /// Backbone modules that are trained and saved beside the heads.
     pub modules_to_save: Vec<String>,
-    /// On which maps.
+    /// Target modules.
     pub targets: TargetModules,
 }
 
 impl AdapterSection {
-    /// As [`AdapterConfig`]: gate and context go with a weight delta only, so that `kind = "heads"`
-    /// trains the heads and nothing else.
+    /// Converts to an [`AdapterConfig`]. Gate and context go with a weight delta only, so that
+    /// `kind = "heads"` trains the heads and nothing else.
     pub fn adapter_config(&self) -> AdapterConfig {
         let mut adapter_config = AdapterConfig::new(self.kind, self.variant, self.rank);
         if let AdapterKind::Lora | AdapterKind::Dora = self.kind {
@@ -57,7 +57,7 @@ impl AdapterSection {
         adapter_config
     }
 
-    /// Its keys.
+    /// Schema of the section.
     pub const FIELDS: &'static [Field] = &[
         Field {
             key: "adapter.kind",

@@ -1,4 +1,4 @@
-//! `[checkpoint]`: how often a run's state is saved, and what may be another when the run goes on from it.
+//! `[checkpoint]`: how often a training checkpoint is saved, and which keys may change on resume.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -6,18 +6,18 @@ use serde_json::Value;
 use super::schema::{Field, ValueType};
 use super::{Config, RunConfig};
 
-/// `[checkpoint]`: the state of a run under way.
+/// `[checkpoint]`: training checkpoints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointSection {
-    /// Steps between two saved states, 0 for none.
+    /// Steps between two checkpoints, 0 for none.
     pub every: u64,
-    /// How many are kept: the newest.
+    /// Number of newest checkpoints that are kept.
     pub keep_last: usize,
 }
 
 impl CheckpointSection {
-    /// Its keys.
+    /// Schema of the section.
     pub const FIELDS: &'static [Field] = &[
         Field {
             key: "checkpoint.every",
@@ -31,14 +31,14 @@ impl CheckpointSection {
         },
     ];
 
-    /// Whether a state is saved after so many steps.
+    /// True if a checkpoint is saved after so many steps.
     pub fn is_due(&self, steps: u64) -> bool {
         self.every > 0 && steps.is_multiple_of(self.every)
     }
 }
 
-/// Keys that may be others when a run goes on: the result does not depend on them, or what they name is held to a
-/// fingerprint.
+/// Keys that may change on resume: the result does not depend on them, or a fingerprint guards the data that they
+/// name.
 pub const RESUMABLE_KEYS: &[&str] = &[
     "device",
     "model.backbone",
@@ -53,19 +53,19 @@ pub const RESUMABLE_KEYS: &[&str] = &[
     "checkpoint.keep_last",
 ];
 
-/// A key that has another value than a run began with.
+/// Configuration key whose value is not the one that a run began with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigDiff {
-    /// Its full path.
+    /// Full path of the key.
     pub key: &'static str,
-    /// The value of the run.
+    /// Value of the run.
     pub saved: String,
-    /// The value now.
+    /// Current value.
     pub now: String,
 }
 
 impl Config {
-    /// The first key, but for [`RESUMABLE_KEYS`], that has another value than in `saved`, a configuration as JSON.
+    /// First key, except [`RESUMABLE_KEYS`], whose value is not that of `saved`, a configuration as JSON.
     pub fn diff(&self, saved: &Value) -> Option<ConfigDiff> {
         let now = serde_json::to_value(self).ok();
         let shown = |value: Option<&Value>| value.map_or("unset".to_owned(), ToString::to_string);
@@ -98,7 +98,7 @@ mod tests {
         assert!(RESUMABLE_KEYS.iter().all(|key| fields.iter().any(|field| field.key == *key)));
     }
 
-    /// Also through text: 0.1 + 0.2 has seventeen digits.
+    /// Floats survive text too: 0.1 + 0.2 has seventeen digits.
     #[test]
     fn a_change_is_named_unless_it_is_allowed() {
         let began =

@@ -1,8 +1,8 @@
-//! What can be wrong with a configuration. Every message names the key by its full path.
+//! Configuration errors. Every message names the key by its full path.
 
 use std::path::PathBuf;
 
-/// A configuration that cannot be used.
+/// Error in a configuration.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -11,29 +11,29 @@ pub enum ConfigError {
     Read {
         /// The file.
         path: PathBuf,
-        /// The system's reason.
+        /// Cause, from the system.
         source: std::io::Error,
     },
 
     /// The text is not TOML.
     #[error("{origin} is not valid TOML: {message}")]
     Syntax {
-        /// Where the text comes from.
+        /// Source of the text.
         origin: String,
         /// The parser's message, with line and column.
         message: String,
     },
 
-    /// An override that is not `key=value`.
+    /// An override is not `key=value`.
     #[error("--set {text}: expected section.key=value, for example --set {example}")]
     Override {
-        /// What was given.
+        /// Text of the override.
         text: String,
-        /// What would do.
+        /// Example of a valid override.
         example: &'static str,
     },
 
-    /// A key that does not exist.
+    /// The key does not exist.
     #[error(
         "{origin}: unknown key `{key}`{}; allowed {}: {}",
         suggestion.as_ref().map(|s| format!(", did you mean `{s}`?")).unwrap_or_default(),
@@ -41,43 +41,43 @@ pub enum ConfigError {
         allowed.join(", ")
     )]
     UnknownKey {
-        /// Where it was given.
+        /// Place where it was given.
         origin: String,
         /// Full path of the key.
         key: String,
-        /// What its section (or the top) may hold.
+        /// Keys allowed in its section (or at the top).
         allowed: Vec<String>,
-        /// Full path of the key that is nearest.
+        /// Full path of the nearest key.
         suggestion: Option<String>,
     },
 
-    /// A value of the wrong type.
+    /// The value has the wrong type.
     #[error("{origin}: `{key}` must be {expected}, found {found}")]
     WrongType {
-        /// Where it was given.
+        /// Place where it was given.
         origin: String,
         /// Full path of the key.
         key: String,
-        /// What it should be.
+        /// Expected type.
         expected: String,
-        /// What was found, with its value.
+        /// Type found, with the value.
         found: String,
     },
 
-    /// A value of the right type that is not allowed.
+    /// The value has the right type and is not allowed.
     #[error("{origin}: `{key}` is {value}, allowed: {allowed}")]
     BadValue {
         /// Where it was given.
         origin: String,
-        /// Full path of the key.
+        /// Place where it was given.
         key: String,
         /// The value.
         value: String,
-        /// What is allowed.
+        /// Allowed values.
         allowed: String,
     },
 
-    /// Values that are right one by one and do not go together.
+    /// Values that are valid one by one contradict each other.
     #[error("configuration: {0}")]
     Conflict(String),
 }

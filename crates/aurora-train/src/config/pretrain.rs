@@ -1,4 +1,4 @@
-//! Configuration of a pretraining run: sizes of the model, and what it is taught by.
+//! Configuration of a pretraining run: model sizes, losses and teachers.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,19 +15,19 @@ use super::{
 pub struct PretrainConfig {
     /// Seed of everything random.
     pub seed: u64,
-    /// Where to compute, as [`DeviceChoice`](aurora_kernels::device::DeviceChoice) reads it.
+    /// Device, as [`DeviceChoice`](aurora_kernels::device::DeviceChoice) parses it.
     pub device: String,
     /// Sizes of the model.
     pub model: ModelSizes,
     /// Losses and teachers.
     pub pretrain: PretrainSection,
-    /// Pairs in a step, and pairs to measure on.
+    /// Batch size and evaluation pairs.
     pub data: PretrainData,
-    /// How parameters are updated.
+    /// AdamW.
     pub optimizer: OptimizerSection,
-    /// How long, and how the learning rate changes.
+    /// Run length and learning-rate schedule.
     pub schedule: ScheduleSection,
-    /// How retrieval is measured.
+    /// Evaluation.
     pub evaluation: EvaluationSection,
 }
 
@@ -35,40 +35,40 @@ pub struct PretrainConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSizes {
-    /// Side of an image in pixels.
+    /// Image size (square side) in pixels.
     pub image_size: usize,
-    /// Side of a patch in pixels.
+    /// Patch size (square side) in pixels.
     pub patch_size: usize,
     /// Vision blocks.
     pub vision_layers: usize,
     /// Width of the vision tower.
     pub vision_hidden_size: usize,
-    /// Heads of its attention.
+    /// Attention heads of the vision tower.
     pub vision_heads: usize,
     /// Text layers.
     pub text_layers: usize,
     /// Width of the text tower.
     pub text_hidden_size: usize,
-    /// Heads of its attention.
+    /// Attention heads of the text tower.
     pub text_heads: usize,
     /// Width of the MLP over the width of the tower, both towers.
     pub mlp_ratio: usize,
-    /// Word pieces, special tokens included.
+    /// Vocabulary size, special tokens included.
     pub vocab_size: usize,
     /// Longest text in tokens.
     pub max_positions: usize,
-    /// Length of the features that are compared.
+    /// Dimension of the projected features.
     pub projection_dim: usize,
 }
 
-/// `[pretrain]`: losses and teachers. The text-only strings, teachers' features and their use are
-/// described with the pretraining itself.
+/// `[pretrain]`: losses and teachers. [`crate::distill`] describes the text-only strings, the
+/// teachers' features and their use.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PretrainSection {
     /// Learning rate before the schedule's factor.
     pub learning_rate: f64,
-    /// Start of the trained temperature.
+    /// Initial value of the trained temperature.
     pub temperature: f64,
     /// Folder with the teachers' weights.
     pub teachers: String,
@@ -76,7 +76,7 @@ pub struct PretrainSection {
     pub image_cosine: f64,
     /// Weight of the InfoNCE between images and the image teacher's features.
     pub image_nce: f64,
-    /// Its temperature.
+    /// Temperature of that InfoNCE.
     pub image_nce_temperature: f64,
     /// Weight of the cosine regression of the patches to the image teacher's parts.
     pub patch_distill_weight: f64,
@@ -94,27 +94,27 @@ pub struct PretrainSection {
     pub text_only: usize,
     /// Share of tokens masked in training.
     pub mask_prob: f64,
-    /// Whether word embeddings start from the text teacher's, by principal components.
+    /// True if word embeddings start from the text teacher's, by principal components.
     pub init_word_embeddings: bool,
     /// First step with the matching loss.
     pub itm_from_step: u64,
     /// Weight of the matching loss.
     pub itm_weight: f64,
-    /// Pairs of the batch that the matching loss looks at, each with two negatives.
+    /// Pairs of the batch in the matching loss, each with two negatives.
     pub itm_pairs: usize,
 }
 
-/// `[data]`: what is measured on. What is learned from stands in the teachers' folder: views of the openclipart pack.
+/// `[data]`: evaluation pairs and batch size. Training data is in the teachers' folder: views of the openclipart pack.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PretrainData {
-    /// Pairs that are watched during the run; of an embedded set its validation split.
+    /// Validation pairs, evaluated during the run; of an embedded set its validation split.
     pub validation: OneOrMany,
-    /// Pairs that are looked at once, at the end; of an embedded set its test split.
+    /// Test pairs, evaluated at the end; of an embedded set its test split.
     pub test: OneOrMany,
     /// Keywords in the captions of validation and test.
     pub eval_caption_keywords: Keywords,
-    /// Pairs in a step; each is a negative for the others.
+    /// Batch size in pairs; each is a negative for the others.
     pub batch_size: usize,
 }
 

@@ -1,4 +1,4 @@
-//! `[optimizer.lr]`: learning rates of a tuning. Those that are not given depend on the kind of adapter.
+//! `[optimizer.lr]`: learning rates of a tuning run, with defaults by adapter kind.
 
 use aurora_layers::{AdapterKind, ParamGroup};
 use serde::{Deserialize, Serialize};
@@ -7,8 +7,8 @@ use super::ConfigError;
 use super::schema::{Field, Range, ValueType};
 use crate::optimizer::Group;
 
-/// `[optimizer.lr]`: learning rates before the schedule's factor, one for each group of parameters that the kind of
-/// adapter has. In a configuration that was resolved these are all there, and no others.
+/// `[optimizer.lr]`: learning rates before the schedule's factor, one for each parameter group of the adapter kind. A
+/// resolved configuration has all of these and no others.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LearningRates {
@@ -18,21 +18,21 @@ pub struct LearningRates {
     /// Gated query transformation and context gate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gates: Option<f64>,
-    /// Heads, the temperature, and modules of the backbone that are saved beside them.
+    /// Heads, temperature and `modules_to_save`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heads: Option<f64>,
-    /// Tensors of the towers that the kind trains.
+    /// Backbone tensors that the kind trains.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backbone: Option<f64>,
 }
 
-/// A row of the table of keys.
+/// Schema row of a rate.
 const fn rate(key: &'static str, doc: &'static str) -> Field {
     Field { key, value_type: ValueType::Real(Range::POSITIVE), doc }
 }
 
 impl LearningRates {
-    /// Its keys.
+    /// Schema of the section.
     pub const FIELDS: &'static [Field] = &[
         rate(
             "optimizer.lr.factors",
@@ -52,7 +52,7 @@ impl LearningRates {
         ),
     ];
 
-    /// The rates of a kind of adapter where none are given.
+    /// Default rates of an adapter kind.
     pub fn defaults(kind: AdapterKind) -> Self {
         let adapter = |factors, heads| Self {
             factors: Some(factors),
@@ -77,15 +77,15 @@ impl LearningRates {
         }
     }
 
-    /// Whether none is given.
+    /// True if no rate is given.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The rates of a kind: those that are given, and its defaults for the rest.
+    /// Resolves the rates of a kind: those that are given, and its defaults for the rest.
     ///
     /// # Errors
-    /// [`ConfigError::Conflict`] where one is given that the kind does not have.
+    /// [`ConfigError::Conflict`] for a given rate that the kind does not have.
     pub fn resolve(&self, kind: AdapterKind) -> Result<Self, ConfigError> {
         let defaults = Self::defaults(kind);
         let missing = |((name, given), (_, default)): (Row, Row)| {
@@ -103,7 +103,7 @@ impl LearningRates {
         Ok(self.over(defaults))
     }
 
-    /// Name and value of each.
+    /// Name and value of each rate.
     fn rows(&self) -> [Row; 4] {
         [
             ("factors", self.factors),
@@ -113,7 +113,7 @@ impl LearningRates {
         ]
     }
 
-    /// `defaults`, but for those of them that are given here.
+    /// `defaults`, overridden by the rates that are given here.
     fn over(&self, defaults: Self) -> Self {
         let over = |given: Option<f64>, default: Option<f64>| default.map(|d| given.unwrap_or(d));
         Self {
@@ -124,9 +124,9 @@ impl LearningRates {
         }
     }
 
-    /// The optimizer's groups for a kind of adapter, named by [`LearningRates::group`]. Weight
-    /// decay acts on heads and backbone, except where norms or biases alone are tuned: it would
-    /// pull norms away from one. Modules of the backbone that an adapter trains besides learn at the rate of its heads.
+    /// Optimizer groups of an adapter kind, named by [`LearningRates::group`]. Weight decay acts on
+    /// heads and backbone, except where norms or biases alone are tuned: it would pull norm scales away
+    /// from 1. `modules_to_save` learn at the rate of the heads.
     pub fn groups(&self, kind: AdapterKind, weight_decay: f64) -> Vec<Group> {
         let Self { factors, gates, heads, backbone } = self.over(Self::defaults(kind));
         let decay = match kind {
@@ -146,7 +146,7 @@ impl LearningRates {
         .collect()
     }
 
-    /// The group of a part of a tuned model; none for what is never trained.
+    /// Group name of a part of a tuned model; `None` for parts that are never trained.
     pub fn group(part: ParamGroup) -> Option<&'static str> {
         match part {
             ParamGroup::Factor => Some("factors"),

@@ -1,4 +1,4 @@
-//! From defaults, a file and overrides to a typed configuration, and back to TOML.
+//! Configuration resolution: defaults, a file and overrides to a typed configuration, and back to TOML.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -11,22 +11,22 @@ use toml::{Table, Value};
 use super::ConfigError;
 use super::schema::{Field, ValueType, children, is_section, nearest};
 
-/// A configuration that can be put together from layers: built-in defaults, then a file, then
-/// overrides, each over the one before.
+/// Configuration resolved from layers: built-in defaults, then a file, then overrides, each over the
+/// one before.
 pub trait RunConfig: Serialize + DeserializeOwned {
-    /// The defaults, as TOML with every key but those that [`RunConfig::complete`] fills in.
+    /// Defaults as TOML, with every key but those that [`RunConfig::complete`] fills in.
     const DEFAULTS: &'static str;
 
-    /// Every key, section by section.
+    /// Schema of every key, section by section.
     fn fields() -> Vec<&'static Field>;
 
-    /// The value of the key `device`.
+    /// Value of the key `device`.
     fn device(&self) -> &str;
 
-    /// Where to compute.
+    /// Parsed value of the key `device`.
     ///
     /// # Errors
-    /// A text that is no device; one that was resolved is.
+    /// A text that is no device; a resolved one is.
     fn device_choice(&self) -> Result<DeviceChoice, ConfigError> {
         self.device().parse().map_err(|_| ConfigError::BadValue {
             origin: "the configuration".to_owned(),
@@ -50,7 +50,7 @@ pub trait RunConfig: Serialize + DeserializeOwned {
     /// [`ConfigError::Conflict`].
     fn check(&self) -> Result<(), ConfigError>;
 
-    /// The defaults alone.
+    /// Default configuration.
     ///
     /// # Errors
     /// None in practice: the defaults are tested.
@@ -58,9 +58,9 @@ pub trait RunConfig: Serialize + DeserializeOwned {
         Self::resolve(None, &[] as &[&str])
     }
 
-    /// Defaults, then the TOML file if there is one, then overrides `section.key=value`.
+    /// Resolves defaults, then the TOML file if there is one, then overrides `section.key=value`.
     ///
-    /// The value of an override is read as TOML; what is not TOML is a text, so that
+    /// The value of an override is parsed as TOML; anything that is not TOML is text, so that
     /// `adapter.kind=heads` needs no quotes.
     ///
     /// # Errors
@@ -78,7 +78,7 @@ pub trait RunConfig: Serialize + DeserializeOwned {
         Self::resolve_text(text.as_ref().map(|(o, t)| (o.as_str(), t.as_str())), overrides)
     }
 
-    /// As [`RunConfig::resolve`], with the file's text and a name for it.
+    /// Resolves as [`RunConfig::resolve`], with the file's text and a name for it.
     ///
     /// # Errors
     /// As [`RunConfig::resolve`].
@@ -104,7 +104,7 @@ pub trait RunConfig: Serialize + DeserializeOwned {
         Ok(config)
     }
 
-    /// The whole configuration as TOML, each key under a comment that says what it means.
+    /// Writes the whole configuration as TOML, each key under its doc line.
     ///
     /// # Errors
     /// None in practice: everything a configuration holds can be written as TOML.
@@ -134,7 +134,7 @@ pub trait RunConfig: Serialize + DeserializeOwned {
     }
 }
 
-/// A list of every key with its type and meaning, for `--help`.
+/// Lists every key with its type and doc line, for `--help`.
 pub fn describe<C: RunConfig>() -> String {
     let mut text = String::new();
     for field in C::fields() {
@@ -150,7 +150,7 @@ fn parse(origin: &str, text: &str) -> Result<Table, ConfigError> {
     })
 }
 
-/// `a.b=value` as the table `{ a = { b = value } }`.
+/// Parses the override `a.b=value` into the table `{ a = { b = value } }`.
 fn parse_override(fields: &[&Field], text: &str) -> Result<Table, ConfigError> {
     let error = || ConfigError::Override { text: text.to_owned(), example: "adapter.rank=16" };
     let (path, raw) = text.split_once('=').ok_or_else(error)?;
@@ -164,7 +164,7 @@ fn parse_override(fields: &[&Field], text: &str) -> Result<Table, ConfigError> {
         Some(value) => value,
         None => Value::String(raw.to_owned()),
     };
-    // A folder called 2024 is a text all the same.
+    // A folder called 2024 is text all the same.
     let value_type = fields.iter().find(|f| f.key == path).map(|f| f.value_type);
     if matches!(
         value_type,
@@ -189,7 +189,7 @@ fn parse_override(fields: &[&Field], text: &str) -> Result<Table, ConfigError> {
     }
 }
 
-/// Puts the keys of `layer`, found in `section`, over those of `target`, each checked.
+/// Overlays the keys of `layer`, found in `section`, on `target`, checking each.
 fn overlay(
     fields: &[&Field],
     target: &mut Table,

@@ -1,71 +1,71 @@
-//! The keys of a configuration: path, type, range and meaning of each, in one table.
+//! Configuration schema: path, type, range and doc line of each key, in one table.
 //!
-//! Values are held to this table before serde sees them, so that an error can name the full path
-//! of the key, what is allowed, and where the value was given. The meanings become the comments of
-//! a written configuration.
+//! Values are checked against this table before serde sees them, so that an error can name the full
+//! path of the key, the allowed values, and where the value was given. The doc lines become the
+//! comments of a written configuration.
 
 use aurora_kernels::device::DeviceChoice;
 use toml::Value;
 
 use super::ConfigError;
 
-/// One key.
+/// Schema row of one key.
 #[derive(Debug, Clone, Copy)]
 pub struct Field {
     /// Full path, for example `adapter.rank`.
     pub key: &'static str,
-    /// What its value may be.
+    /// Type of its value.
     pub value_type: ValueType,
-    /// What it means, in a line.
+    /// Doc line.
     pub doc: &'static str,
 }
 
-/// What a value may be.
+/// Type of a value.
 #[derive(Debug, Clone, Copy)]
 pub enum ValueType {
-    /// A text that is not empty.
+    /// Text that is not empty.
     Text,
-    /// A text or a list of texts, none empty.
+    /// Text or list of texts, none empty.
     Texts,
-    /// A list of texts that may be empty; one text alone is a list of one.
+    /// List of texts that may be empty; one text alone is a list of one.
     List(StringRule),
-    /// One text of these.
+    /// Text that obeys a rule.
     Word(StringRule),
-    /// A regular expression, or nothing; the function says whether it is one.
+    /// Regular expression, or nothing; the function validates it.
     Pattern(fn(&str) -> bool),
-    /// True or false.
+    /// Boolean.
     Switch,
     /// One of these words.
     Choice(&'static [&'static str]),
-    /// A whole number from the first to the second.
+    /// Integer from the first to the second, inclusive.
     Count(i64, i64),
-    /// A finite number in a range.
+    /// Finite number in a range.
     Real(Range),
     /// Two finite numbers in a range.
     RealPair(Range),
-    /// A finite number in a range, or a list of them that is not empty.
+    /// Finite number in a range, or a list of them that is not empty.
     RealOrList(Range),
 }
 
-/// Which texts a list may hold.
+/// Rule on texts.
 #[derive(Debug, Clone, Copy)]
 pub struct StringRule {
-    /// What they are, for messages.
+    /// Description of the texts, for messages.
     pub what: &'static str,
-    /// Whether a text is one of them.
+    /// True if a text obeys the rule.
     pub fits: fn(&str) -> bool,
 }
 
-/// The key `device`, which every run has.
+/// Type of the key `device`, which every run has.
 pub(super) const DEVICE: ValueType = ValueType::Word(StringRule {
     what: DeviceChoice::ALLOWED,
     fits: |name| name.parse::<DeviceChoice>().is_ok(),
 });
 
-/// What it means.
+/// Doc line of the key `device`.
 pub(super) const DEVICE_DOC: &str = "Where to compute: auto (the first GPU that this program can use, else the CPU), cpu, cuda, cuda:1.";
 
-/// Numbers between two bounds.
+/// Numeric range between two bounds.
 #[derive(Debug, Clone, Copy)]
 pub struct Range {
     low: f64,
@@ -83,7 +83,7 @@ impl Range {
     /// 0 to below 1.
     pub const BELOW_ONE: Self = Self { low: 0.0, high: 1.0, open: [false, true] };
 
-    /// From `low` to `high`, both allowed.
+    /// Range from `low` to `high`, inclusive.
     pub const fn closed(low: f64, high: f64) -> Self {
         Self { low, high, open: [false, false] }
     }
@@ -107,7 +107,7 @@ impl Range {
 }
 
 impl ValueType {
-    /// What is expected, for messages.
+    /// Description of the range, for messages.
     pub fn describe(&self) -> String {
         match self {
             Self::Text => "a text".to_owned(),
@@ -133,8 +133,8 @@ fn quoted(words: &[&str]) -> String {
 }
 
 impl Field {
-    /// The value in the form serde expects (whole numbers become real ones where those are
-    /// wanted), or what is wrong with it. `origin` says where it was given.
+    /// Checks a value and converts it to the form that serde expects (integers become floats where those
+    /// are wanted). `origin` says where it was given.
     ///
     /// # Errors
     /// A value of another type or outside of what is allowed.
@@ -239,7 +239,7 @@ fn describe(value: &Value) -> String {
     format!("{kind} {value}")
 }
 
-/// The keys and sections directly inside `section` (empty: the top), in the order of the table.
+/// Keys and sections directly inside `section` (empty: the top), in the order of the table.
 pub fn children(fields: &[&Field], section: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     for field in fields {
@@ -261,13 +261,13 @@ pub fn children(fields: &[&Field], section: &str) -> Vec<String> {
     found
 }
 
-/// Whether `path` is a section.
+/// True if `path` is a section.
 pub fn is_section(fields: &[&Field], path: &str) -> bool {
     fields.iter().any(|f| f.key.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
 }
 
-/// The existing path that is nearest to an unknown one: a slip of a letter or two, or the right
-/// key in another section.
+/// Nearest existing path to an unknown one: a slip of a letter or two, or the right key in another
+/// section.
 pub fn nearest(fields: &[&Field], key: &str) -> Option<String> {
     let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
     let mut paths: Vec<&str> = Vec::new();
@@ -283,7 +283,7 @@ pub fn nearest(fields: &[&Field], key: &str) -> Option<String> {
     (cost(best) <= 2.max(last(key).chars().count() / 3)).then(|| best.to_owned())
 }
 
-/// Edit distance by single letters (Levenshtein), row by row.
+/// Levenshtein edit distance, row by row.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -1,4 +1,4 @@
-//! Sections that tuning and pretraining share.
+//! Configuration sections that tuning and pretraining share.
 
 use aurora_data::video::{Method, Sampling};
 use aurora_data::{Format, OnError};
@@ -13,14 +13,14 @@ use crate::schedule::{Decay, Schedule};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum OneOrMany {
-    /// One.
+    /// One text.
     One(String),
-    /// Several, at least one.
+    /// Several texts, at least one.
     Many(Vec<String>),
 }
 
 impl OneOrMany {
-    /// All of them.
+    /// All texts.
     pub fn as_slice(&self) -> &[String] {
         match self {
             Self::One(text) => std::slice::from_ref(text),
@@ -29,37 +29,38 @@ impl OneOrMany {
     }
 }
 
-/// Whether keywords stand in for captions.
+/// Use of keywords in captions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Keywords {
-    /// The caption alone.
+    /// Caption alone.
     Never,
-    /// The caption or one that is made of its keywords, drawn anew each time.
+    /// Caption, or one made of its keywords, drawn anew each time.
     Sample,
-    /// The caption followed by all keywords.
+    /// Caption followed by all keywords.
     All,
 }
 
-/// How training images are varied.
+/// Augmentation of training images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Augment {
-    /// Scale, shift, turn, flip and color, gently: for drawings.
+    /// Gentle affine augmentation, for drawings: scale, shift, rotation, flip and color.
     Affine,
-    /// The reference code's: random crop, flip and RandAugment: for photographs.
+    /// Augmentation of the reference code, for photographs: random crop, flip and RandAugment (Cubuk et al. 2019,
+    /// arXiv:1909.13719).
     RandAugment,
-    /// Not at all.
+    /// No augmentation.
     None,
 }
 
-/// The order in which an epoch takes its samples.
+/// Shuffling of an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ShuffleMode {
-    /// Each order equally likely.
+    /// Full shuffle: each order equally likely.
     Full,
-    /// Shard by shard, drawn from a buffer.
+    /// Shuffle buffer: shard by shard, drawn from a buffer.
     Buffer,
 }
 
@@ -69,35 +70,35 @@ pub enum ShuffleMode {
 pub struct DataSection {
     /// Training pairs: the name of an embedded set, a folder, shards, or annotations.
     pub train: OneOrMany,
-    /// Pairs that choose the checkpoint; of an embedded set its validation split.
+    /// Validation pairs, which select the best state; of an embedded set its validation split.
     pub validation: OneOrMany,
-    /// Pairs that are looked at once, at the end; of an embedded set its test split.
+    /// Test pairs, for the final report; of an embedded set its test split.
     pub test: OneOrMany,
-    /// Folders that the paths in annotations begin at; none: the folder of the annotations.
+    /// Root folders of the paths in annotations; none: the folder of the annotations.
     pub image_root: Vec<String>,
     /// Format of the annotations.
     pub format: Format,
-    /// What becomes of an image or row that cannot be used.
+    /// Policy for images and rows that cannot be used.
     pub on_error: OnError,
-    /// How many may be left out.
+    /// Largest number of skipped images and rows.
     pub max_skipped: usize,
     /// Keywords in training captions.
     pub caption_keywords: Keywords,
     /// Keywords in the captions of validation and test.
     pub eval_caption_keywords: Keywords,
-    /// The answers that a question is answered with.
+    /// Answer candidates of task vqa.
     pub answer_list: String,
-    /// Frames taken of a clip, the most.
+    /// Largest number of frames per clip.
     pub num_frames: usize,
-    /// How they are chosen, as [`Method`] reads it.
+    /// Frame sampling, as [`Method`] parses it.
     pub frame_sampling: String,
-    /// Pairs in a batch.
+    /// Batch size in pairs.
     pub batch_size: usize,
-    /// The order of an epoch.
+    /// Shuffling of an epoch.
     pub shuffle: ShuffleMode,
-    /// Samples in the buffer of [`ShuffleMode::Buffer`].
+    /// Buffer size of [`ShuffleMode::Buffer`] in samples.
     pub shuffle_buffer: usize,
-    /// How training images are varied.
+    /// Augmentation of training images.
     pub augment: Augment,
     /// Loader threads, 0 for one per core.
     pub num_workers: usize,
@@ -106,7 +107,7 @@ pub struct DataSection {
 pub(super) const KEYWORDS: &[&str] = &["never", "sample", "all"];
 
 impl DataSection {
-    /// Its keys.
+    /// Schema of the section.
     pub const FIELDS: &'static [Field] = &[
         Field {
             key: "data.train",
@@ -201,13 +202,13 @@ impl DataSection {
         },
     ];
 
-    /// Which frames are taken of a clip.
+    /// Frame sampling of clips.
     pub fn clips(&self) -> Sampling {
-        // Every text that the table lets through is a method.
+        // Every text that the schema lets through is a method.
         self.frame_sampling.parse().unwrap_or(Method::Uniform).of(self.num_frames)
     }
 
-    /// The order of an epoch.
+    /// Shuffling of an epoch, for the loader.
     pub fn order(&self) -> aurora_data::Shuffle {
         match self.shuffle {
             ShuffleMode::Full => aurora_data::Shuffle::Full,
@@ -222,19 +223,19 @@ impl DataSection {
 pub struct OptimizerSection {
     /// Decoupled weight decay, on heads and backbone; factors, gates and the temperature have none.
     pub weight_decay: f64,
-    /// Decay of the running means.
+    /// Decay rates of the first and second moments.
     pub betas: [f64; 2],
-    /// Added to the root of the second moment.
+    /// Epsilon, added to the root of the second moment.
     pub eps: f64,
-    /// Largest global norm of the gradient; 0 for no limit.
+    /// Gradient clipping: largest global norm; 0 for no limit.
     pub max_grad_norm: f64,
-    /// Learning rates of a tuning; empty in a pretraining, which has one of its own.
+    /// Learning rates of a tuning run; empty in pretraining, which has one of its own.
     #[serde(default, skip_serializing_if = "LearningRates::is_empty")]
     pub lr: LearningRates,
 }
 
 impl OptimizerSection {
-    /// Its keys.
+    /// Schema of the section.
     pub const FIELDS: &'static [Field] = &[
         Field {
             key: "optimizer.weight_decay",
@@ -258,18 +259,18 @@ impl OptimizerSection {
         },
     ];
 
-    /// For [`crate::optimizer::AdamW`].
+    /// Options of [`crate::optimizer::AdamW`].
     pub fn options(&self) -> AdamWOptions {
         AdamWOptions { betas: self.betas, eps: self.eps }
     }
 
-    /// The limit on the norm; infinite for none, so that the norm is still measured.
+    /// Clipping norm; infinite for no limit, so that the norm is still measured.
     pub fn max_norm(&self) -> f64 {
         if self.max_grad_norm > 0.0 { self.max_grad_norm } else { f64::INFINITY }
     }
 }
 
-/// `[schedule]`: length of the run and shape of the learning rate.
+/// `[schedule]`: run length and learning-rate schedule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleSection {
@@ -277,7 +278,7 @@ pub struct ScheduleSection {
     pub steps: u64,
     /// Steps of linear warm-up, part of `steps`.
     pub warmup_steps: u64,
-    /// How the rate falls.
+    /// Decay after the warm-up.
     pub decay: Decay,
     /// Lowest factor on the learning rate.
     pub min_lr_ratio: f64,
@@ -288,7 +289,7 @@ pub struct ScheduleSection {
 }
 
 impl ScheduleSection {
-    /// Its keys.
+    /// Schema of the section.
     pub const FIELDS: &'static [Field] = &[
         Field {
             key: "schedule.steps",
@@ -322,7 +323,7 @@ impl ScheduleSection {
         },
     ];
 
-    /// The schedule itself.
+    /// Learning-rate schedule of the section.
     pub fn schedule(&self) -> Schedule {
         let &Self { decay, steps, warmup_steps, min_lr_ratio, cosine_epochs, .. } = self;
         Schedule { decay, steps, warmup_steps, min_lr_ratio, cosine_epochs }
@@ -339,18 +340,18 @@ impl ScheduleSection {
     }
 }
 
-/// One number or several to choose from.
+/// Similarity weight, or several to choose from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum SimilarityWeight {
-    /// This one.
+    /// Fixed weight.
     One(f64),
-    /// The one that does best on validation.
+    /// Candidates, of which the best on validation is taken.
     Candidates(Vec<f64>),
 }
 
 impl SimilarityWeight {
-    /// All of them.
+    /// All candidates.
     pub fn as_slice(&self) -> &[f64] {
         match self {
             Self::One(similarity_weight) => std::slice::from_ref(similarity_weight),
@@ -359,18 +360,18 @@ impl SimilarityWeight {
     }
 }
 
-/// `[evaluation]`: two-stage ranking.
+/// `[evaluation]`: two-stage reranking.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluationSection {
-    /// Candidates of each query that the matching head ranks; 0 ranks by similarity alone.
+    /// Candidates per query that the matching head reranks; 0 ranks by similarity alone.
     pub k_test: usize,
-    /// Weight of the similarity beside the matching logit.
+    /// Weight of the similarity relative to the matching logit.
     pub similarity_weight: SimilarityWeight,
 }
 
 impl EvaluationSection {
-    /// Its keys.
+    /// Schema of the section.
     pub const FIELDS: &'static [Field] = &[
         Field {
             key: "evaluation.k_test",

@@ -1,5 +1,4 @@
-//! Batches of the distillation: views with their captions, texts alone, images alone, and what the teachers
-//! say of each.
+//! Distillation batches: captioned views, unpaired texts, unpaired images, and the teachers' features of each.
 
 use aurora_data::{Dataset, Decode, Keywords, Padding, Split, Tokenizer, embedded, transform};
 use aurora_kernels::random::Stream;
@@ -10,8 +9,8 @@ use crate::distill::teachers::TeacherFeatures;
 use crate::error::{Error, Result};
 use crate::retrieval::ImageTextBatch;
 
-/// One step's images and texts with the teachers' features. The first `ids` of both belong together; images and
-/// texts past them stand alone.
+/// Distillation batch: one step's images and texts with the teachers' features. The first `ids` of both are pairs;
+/// images and texts past them are unpaired.
 #[derive(Debug, Clone)]
 pub struct DistillBatch {
     /// Images (images, 3, size, size), normalized.
@@ -20,22 +19,22 @@ pub struct DistillBatch {
     pub token_ids: Tensor,
     /// Ones for tokens and zeros for padding, (texts, length).
     pub mask: Tensor,
-    /// What each pair shows.
+    /// Id of each pair.
     pub ids: Vec<i64>,
-    /// The image teacher's features (images, components).
+    /// Image teacher's features (images, components).
     pub image_teacher: Tensor,
-    /// The same of the images' parts (images, parts, components).
+    /// Image teacher's features of the images' parts (images, parts, components).
     pub image_local: Tensor,
     /// Places of the images in the joint space (images, joint).
     pub image_joint: Tensor,
-    /// The text teacher's features (texts, 384).
+    /// Text teacher's features (texts, 384).
     pub text_teacher: Tensor,
     /// Places of the texts in the joint space (texts, joint).
     pub text_joint: Tensor,
 }
 
 impl DistillBatch {
-    /// The pairs, with the images and texts that stand alone behind them.
+    /// Pairs of the batch, followed by its unpaired images and texts.
     pub fn pairs(&self) -> ImageTextBatch<'_> {
         ImageTextBatch {
             images: (&self.images).into(),
@@ -45,10 +44,10 @@ impl DistillBatch {
         }
     }
 
-    /// The same with its tensors on another device.
+    /// Moves the tensors to another device.
     ///
     /// # Errors
-    /// What candle reports.
+    /// Any candle error.
     pub fn to_device(self, device: &Device) -> Result<Self> {
         let moved = |tensor: &Tensor| tensor.to_device(device);
         Ok(Self {
@@ -65,7 +64,7 @@ impl DistillBatch {
     }
 }
 
-/// Draws batches.
+/// Loader of distillation batches.
 #[derive(Debug)]
 pub struct DistillLoader<'a> {
     config: &'a PretrainConfig,
@@ -77,7 +76,7 @@ pub struct DistillLoader<'a> {
 }
 
 impl<'a> DistillLoader<'a> {
-    /// Views with and without captions from the teachers' folder, captions from the embedded pack.
+    /// Builds a loader: views from the teachers' folder, captions from the embedded pack.
     ///
     /// # Errors
     /// Teachers made for another pack, or with a view of an image that is held out.
@@ -116,10 +115,10 @@ impl<'a> DistillLoader<'a> {
         Ok(Self { config, teachers, tokens, pack, captioned, alone })
     }
 
-    /// The batch of a step: a function of seed and step alone.
+    /// Batch of a step: a function of seed and step alone.
     ///
     /// # Errors
-    /// What candle reports.
+    /// Any candle error.
     pub fn batch(&self, step: u64) -> Result<DistillBatch> {
         let (seed, settings) = (self.config.seed, &self.config.pretrain);
         let teachers = self.teachers;
@@ -136,7 +135,7 @@ impl<'a> DistillLoader<'a> {
         let mut stream = Stream::new(seed, "pretraining texts", step, 0);
         for &view in &views {
             let row = teachers.view_rows[view as usize] as usize;
-            // Half of the captions come with their keywords, the form that is measured.
+            // Half of the captions come with their keywords, the form that is evaluated.
             let (keywords, source) = if stream.uniform() < 0.5 {
                 (Keywords::All, &teachers.text_all)
             } else {
@@ -176,7 +175,7 @@ impl<'a> DistillLoader<'a> {
         })
     }
 
-    /// Replace a share of the word pieces by `[MASK]`.
+    /// Token masking: replaces a share of the word pieces by `[MASK]`.
     fn mask_tokens(&self, token_ids: &Tensor, step: u64) -> Result<Tensor> {
         let special = self.tokens.special();
         let kept = [special.pad, special.cls, special.sep];
@@ -191,7 +190,7 @@ impl<'a> DistillLoader<'a> {
     }
 }
 
-/// Items `step * count ..` of an endless sequence of epochs, each shuffled anew.
+/// Epoch sampler: items `step * count ..` of an endless sequence of epochs, each shuffled anew.
 fn epoch_sampler(items: &[u32], (seed, purpose): (u64, &str), step: u64, count: usize) -> Vec<u32> {
     let mut drawn = Vec::with_capacity(count);
     let mut shuffled: Option<(u64, Vec<u32>)> = None;
@@ -208,7 +207,7 @@ fn epoch_sampler(items: &[u32], (seed, purpose): (u64, &str), step: u64, count: 
     drawn
 }
 
-/// Pixels (images, size, size, 3) u8 to (images, 3, size, size) f32, normalized as [`transform`] does.
+/// Normalizes pixels (images, size, size, 3) u8 to (images, 3, size, size) f32, as [`transform`] does.
 fn normalized(pixels: &Tensor) -> Result<Tensor> {
     let device = pixels.device();
     let mean = Tensor::new(&transform::MEAN, device)?;

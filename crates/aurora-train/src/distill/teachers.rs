@@ -1,10 +1,10 @@
-//! What two frozen teachers say, for pretraining: EfficientNet-Lite0 of images, MiniLM of texts.
+//! Features of two frozen teachers for pretraining: EfficientNet-Lite0 for images, MiniLM for texts.
 //!
 //! `cargo xtask teachers` writes the folder: `teachers.safetensors`, and `strings.tsv` with the text-only strings. A
-//! *view* is an image of openclipart turned, shifted, scaled and colored at random, with what the image teacher
-//! says of exactly that view. The *joint space* is where an image and its caption should meet: the principal
-//! components of the text teacher's features of the training captions; an image's place in it is what a ridge map
-//! from the image teacher's features, fitted on the training pairs, says.
+//! *view* is an image of openclipart rotated, shifted, scaled and recolored at random, with the image teacher's
+//! features of exactly that view. The *joint space* is where an image and its caption should meet: the principal
+//! components of the text teacher's features of the training captions. An image's place in it comes from the image
+//! teacher's features by a ridge regression fitted on the training pairs.
 
 use aurora_layers::checkpoint::read_tensors;
 use aurora_layers::normalize;
@@ -13,7 +13,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// The teachers' features.
+/// Teachers' features.
 #[derive(Debug, Clone)]
 pub struct TeacherFeatures {
     /// Pixels of the views (views, size, size, 3), u8.
@@ -43,10 +43,10 @@ pub struct TeacherFeatures {
 }
 
 impl TeacherFeatures {
-    /// Read the folder that `cargo xtask teachers` wrote.
+    /// Reads the folder that `cargo xtask teachers` wrote.
     ///
     /// # Errors
-    /// Names the file that is missing or cut, or the tensor that is.
+    /// A missing or cut file, or a missing tensor, by name.
     pub fn read(folder: &Path, device: &Device) -> Result<Self> {
         let path = folder.join("teachers.safetensors");
         if !path.exists() {
@@ -87,7 +87,7 @@ impl TeacherFeatures {
         Ok(teachers)
     }
 
-    /// That what belongs together is of one length.
+    /// Checks that tensors that belong together are of one length.
     fn check(&self) -> Result<()> {
         let views = self.views.dim(0)?;
         let counts = [
@@ -106,8 +106,8 @@ impl TeacherFeatures {
         Ok(())
     }
 
-    /// Places in the joint space (texts, joint) of the text teacher's features (texts, 384): without their mean, along
-    /// the joint directions, unit length.
+    /// Projects the text teacher's features (texts, 384) into the joint space (texts, joint): centered, along the joint
+    /// directions, of unit length.
     ///
     /// # Errors
     /// Features of another width.
@@ -118,7 +118,7 @@ impl TeacherFeatures {
     }
 }
 
-/// The strings of a file whose lines are a string's kind, a tab, the string.
+/// Reads a file of strings; a line is a string's kind, a tab, the string.
 fn read_strings(path: &Path) -> Result<Vec<String>> {
     let lines = std::fs::read_to_string(path).map_err(|source| Error::io("read", path, source))?;
     let string_of = |line: &str| line.split_once('\t').map_or(line, |(_, text)| text).to_owned();

@@ -1,4 +1,4 @@
-//! From a loss to changed parameters: backward pass, gradient audit, clipping, AdamW, schedule.
+//! Optimizer step: backward pass, gradient audit, clipping, learning-rate schedule and AdamW.
 
 use candle_core::{Tensor, Var};
 use std::collections::BTreeMap;
@@ -8,16 +8,16 @@ use crate::error::{Error, Result};
 use crate::optimizer::{AdamW, Group, Parameter, clip_gradients};
 use crate::schedule::Schedule;
 
-/// What one step did to the parameters.
+/// Statistics of one optimizer step.
 #[derive(Debug, Clone, Copy)]
 pub struct StepStats {
     /// Global norm of the gradient before clipping.
     pub gradient_norm: f64,
-    /// Factor of the schedule on every learning rate.
+    /// Schedule's factor on every learning rate.
     pub learning_rate_factor: f64,
 }
 
-/// The parameters of a run and how they follow the gradient.
+/// Optimizer, schedule and clipping norm of a run.
 #[derive(Debug)]
 pub struct OptimizerStep {
     optimizer: AdamW,
@@ -26,7 +26,7 @@ pub struct OptimizerStep {
 }
 
 impl OptimizerStep {
-    /// `parameters` are (name, variable, group).
+    /// Builds the optimizer; `parameters` are (name, variable, group).
     ///
     /// # Errors
     /// A name given twice, a group that does not exist.
@@ -47,25 +47,25 @@ impl OptimizerStep {
         })
     }
 
-    /// Number of trainable values.
+    /// Number of trainable parameters.
     pub fn parameters(&self) -> usize {
         self.optimizer.element_count()
     }
 
-    /// The parameters themselves.
+    /// Parameters with their names.
     pub fn named(&self) -> &[Parameter] {
         self.optimizer.parameters()
     }
 
-    /// What the optimizer keeps between steps, as [`AdamW::state`] has it.
+    /// Optimizer state, as [`AdamW::state`].
     ///
     /// # Errors
-    /// What candle reports.
+    /// Any candle error.
     pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
         self.optimizer.state()
     }
 
-    /// Takes that up again.
+    /// Restores the optimizer state.
     ///
     /// # Errors
     /// As [`AdamW::load_state`].
@@ -73,10 +73,10 @@ impl OptimizerStep {
         self.optimizer.load_state(state)
     }
 
-    /// Differentiate `loss` and move every parameter.
+    /// Runs the backward pass of `loss` and updates every parameter.
     ///
     /// # Errors
-    /// A loss that is not a number; a parameter without gradient: all are named, and nothing is moved.
+    /// A loss that is not a number; a parameter without gradient: all are named, and nothing is updated.
     pub fn step(&mut self, loss: &Tensor, step: u64) -> Result<StepStats> {
         let value = f64::from(loss.to_scalar::<f32>()?);
         if !value.is_finite() {

@@ -1,4 +1,4 @@
-//! AdamW's update of one parameter on the CPU, in place.
+//! AdamW update of one parameter on the CPU, in place.
 
 use std::cell::RefCell;
 
@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::CHUNK;
 
-/// One step of some elements: p, their gradient, and the two means.
+/// AdamW step on a slice of elements: parameter, gradient, first and second moment.
 fn apply(constants: Constants, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
     for (((p, &g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
         *p *= constants.shrink;
@@ -19,7 +19,7 @@ fn apply(constants: Constants, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut 
     }
 }
 
-/// The update of one parameter as an in-place operation on its storage.
+/// In-place operation on a parameter's storage: its AdamW update.
 pub(super) struct Update<'a> {
     pub(super) constants: Constants,
     // The trait gives `&self`; the state is borrowed for the length of the call only.

@@ -1,4 +1,4 @@
-//! From datasets to batches: what the loaders of training and measuring share.
+//! Data module: the loaders of training and evaluation.
 
 use aurora_data::{
     AffineAugment, Batch, BatchAnswers, Dataset, Error as DataError, Loader, LoaderOptions,
@@ -16,32 +16,32 @@ use crate::retrieval::{ImageBatch, ImageTextBatch};
 use crate::trainer::TaskBatch;
 use crate::vqa::{Answers, Texts, VqaBatch};
 
-/// Images, or frames, that are encoded together when a set is measured.
+/// Images, or frames, per evaluation batch.
 const CHUNK: usize = 64;
 
-/// How a run sees its data.
+/// Data module of a run.
 #[derive(Debug, Clone)]
 pub struct DataModule {
-    /// The backbone's vocabulary.
+    /// Tokenizer of the backbone.
     pub tokens: Arc<Tokenizer>,
-    /// What is learned: which words of a sample are read.
+    /// Task, which decides which texts of a sample are read.
     pub task: Task,
-    /// Keywords in the captions that are measured.
+    /// Keywords in evaluated captions.
     pub keywords: Keywords,
-    /// Which frames are taken of a clip.
+    /// Frame sampling of clips.
     pub clips: Sampling,
-    /// Side of the images.
+    /// Image size (square side) in pixels.
     pub size: usize,
     /// Longest text, in tokens.
     pub max_tokens: usize,
     /// Loader threads, 0 for one per core.
     pub num_workers: usize,
-    /// What becomes of an image that is broken.
+    /// Policy and log of skipped images.
     pub skips: Arc<SkipLog>,
 }
 
 impl DataModule {
-    /// As a configuration has it, for a backbone of these sizes.
+    /// Builds the data module of a configuration, for a backbone of these sizes.
     pub fn new(
         config: &Config,
         backbone: &BlipConfig,
@@ -61,7 +61,7 @@ impl DataModule {
         }
     }
 
-    /// Options with everything that both loaders have alike. A set with a clip in it makes batches of clips.
+    /// Options that both loaders share. A dataset with a clip in it makes batches of clips.
     fn options(&self, dataset: &Dataset, base: LoaderOptions) -> LoaderOptions {
         LoaderOptions {
             max_tokens: self.max_tokens,
@@ -75,7 +75,7 @@ impl DataModule {
         }
     }
 
-    /// The loader of training.
+    /// Training loader.
     pub(super) fn train_loader(&self, config: &Config, dataset: &Dataset) -> Result<Loader> {
         let data = &config.data;
         let base = LoaderOptions {
@@ -89,7 +89,7 @@ impl DataModule {
             config::Augment::RandAugment => (Arc::new(RandAugmentTransform::new(self.size)), false),
             config::Augment::None => (Arc::new(transform::EvalTransform { size: self.size }), true),
         };
-        // Drawings are small: scaled once to the model's size, they are only cut and turned afterwards.
+        // Drawings are small: they are scaled once to the model's size, and only cropped and rotated afterwards.
         let dataset = match small && options.video.is_none() && dataset.is_decoded() {
             true => dataset.resized(self.size)?,
             false => dataset.clone(),
@@ -98,7 +98,7 @@ impl DataModule {
         Ok(loader.with_skips(self.skips.clone()))
     }
 
-    /// The loader of measuring: every sample once, in order.
+    /// Evaluation loader: every sample once, in order.
     pub(super) fn eval_loader(&self, dataset: &Dataset) -> Result<Loader> {
         let options = self.options(dataset, LoaderOptions::evaluation(CHUNK));
         let frames = options.video.map_or(1, |clips| clips.most().max(1));
@@ -113,7 +113,7 @@ fn has_clips(dataset: &Dataset) -> bool {
     dataset.samples().any(|sample| sample.media.is_clip())
 }
 
-/// The images or clips of a batch. Of clips that are all of full length nothing is masked.
+/// Images or clips of a batch. Clips that are all of full length need no mask.
 fn images(batch: &Batch) -> Result<ImageBatch<'_>> {
     let full = match &batch.frame_mask {
         Some(mask) => mask.min_all()?.to_scalar::<f32>()? > 0.0,
@@ -123,7 +123,7 @@ fn images(batch: &Batch) -> Result<ImageBatch<'_>> {
     Ok(ImageBatch { pixels: &batch.images, frame_mask })
 }
 
-/// A training batch as its task sees it.
+/// Training batch of a task.
 pub(super) fn task_batch(batch: &Batch, task: Task) -> Result<TaskBatch<'_>> {
     let images = images(batch)?;
     let texts = Texts { token_ids: &batch.input_ids, mask: &batch.attention_mask };
@@ -147,15 +147,15 @@ pub(super) fn task_batch(batch: &Batch, task: Task) -> Result<TaskBatch<'_>> {
     }
 }
 
-/// The rows of a batch that count, on the model's device.
+/// Valid rows of a batch, on the model's device.
 pub(super) struct ValidBatch {
     batch: Batch,
-    /// The index of each row's sample in the dataset.
+    /// Dataset index of each row's sample.
     pub(super) indices: Vec<usize>,
 }
 
 impl ValidBatch {
-    /// None where no row counts.
+    /// `None` if no row is valid.
     pub(super) fn new(batch: Batch, device: &Device) -> Result<Option<Self>> {
         let rows: Vec<u32> =
             (0u32..).zip(&batch.valid).filter(|(_, counts)| **counts).map(|(row, _)| row).collect();
@@ -174,13 +174,13 @@ impl ValidBatch {
         images(&self.batch)
     }
 
-    /// The captions or questions.
+    /// Captions or questions.
     pub(super) fn texts(&self) -> Texts<'_> {
         Texts { token_ids: &self.batch.input_ids, mask: &self.batch.attention_mask }
     }
 }
 
-/// Some rows of a batch, without answers.
+/// Selected rows of a batch, without answers.
 fn select(batch: Batch, rows: &[u32]) -> Result<Batch> {
     let chosen = Tensor::from_slice(rows, rows.len(), batch.images.device())?;
     let of = |tensor: &Tensor| tensor.index_select(&chosen, 0);

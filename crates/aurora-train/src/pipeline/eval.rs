@@ -1,4 +1,4 @@
-//! Measuring a model at a run's task, whatever that is.
+//! Evaluation of a model on a run's task.
 
 pub(super) mod retrieval;
 pub(super) mod vqa;
@@ -14,17 +14,17 @@ use crate::progress::Progress;
 use retrieval::{RetrievalEval, evaluate_retrieval};
 use vqa::{VqaEval, answer_candidates, evaluate_vqa};
 
-/// What was measured.
+/// Result of an evaluation.
 #[derive(Debug, Clone)]
 pub enum EvalResult {
-    /// Of retrieval.
+    /// Retrieval.
     Retrieval(RetrievalEval),
-    /// Of question answering.
+    /// Question answering.
     Vqa(VqaEval),
 }
 
 impl EvalResult {
-    /// Its metrics.
+    /// Metrics of the task.
     pub fn metrics(&self) -> TaskMetrics {
         match self {
             Self::Retrieval(found) => TaskMetrics::Recall(found.report),
@@ -32,7 +32,7 @@ impl EvalResult {
         }
     }
 
-    /// What it chose beside the checkpoint, for the test: the weight of the similarity.
+    /// Similarity weight chosen on validation, for the test; `None` for question answering.
     pub fn similarity_weight(&self) -> Option<f64> {
         match self {
             Self::Retrieval(found) => Some(found.similarity_weight),
@@ -41,17 +41,17 @@ impl EvalResult {
     }
 }
 
-/// Measures models at a task.
+/// Evaluator of models on a task.
 #[derive(Debug)]
 pub struct Evaluator {
     data_module: DataModule,
     section: EvaluationSection,
-    /// What questions are answered with; empty for retrieval.
+    /// Answer candidates; empty for retrieval.
     candidates: Vec<String>,
 }
 
 impl Evaluator {
-    /// For a configuration's task. `train` opens the training data, where answers come from it.
+    /// Builds the evaluator of a configuration. `train` opens the training data, if answer candidates come from it.
     ///
     /// # Errors
     /// As [`answer_candidates`].
@@ -67,22 +67,23 @@ impl Evaluator {
         Ok(Self { data_module, section: config.evaluation.clone(), candidates })
     }
 
-    /// How the data is seen.
+    /// Data module of the evaluator.
     pub fn data_module(&self) -> &DataModule {
         &self.data_module
     }
 
-    /// Fingerprint of the answers to choose from, in their order.
+    /// Fingerprint of the answer candidates, in their order.
     pub fn fingerprint(&self) -> String {
         aurora_data::fingerprint(&self.candidates)
     }
 
-    /// Number of answers to choose from.
+    /// Number of answer candidates.
     pub fn candidates(&self) -> usize {
         self.candidates.len()
     }
 
-    /// A model over a dataset. Of several candidates of beta the best on this dataset is taken, unless one is given.
+    /// Evaluates a model on a dataset. Of several similarity weights the best on this dataset is taken, unless one is
+    /// given.
     ///
     /// # Errors
     /// As [`evaluate_retrieval`] and [`evaluate_vqa`].
@@ -113,7 +114,7 @@ impl Evaluator {
         })
     }
 
-    /// That `dataset` can choose among checkpoints: with task vqa, that right answers are known.
+    /// Checks that `dataset` can select the best state: with task vqa, that right answers are known.
     ///
     /// # Errors
     /// [`Error::UnlabeledValidation`].

@@ -1,6 +1,6 @@
-//! Whole runs: open the data, measure, train, keep the best, write the run folder.
+//! Whole runs: open the data, evaluate, train, keep the best state, write the run folder.
 //!
-//! Everything here is put together from the other modules; a program that wants another run can do the same.
+//! Everything here is composed of the other modules; a program that needs another run can do the same.
 
 mod data_module;
 mod eval;

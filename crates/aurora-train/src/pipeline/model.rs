@@ -1,4 +1,4 @@
-//! From a configuration's words for a model to a backbone with its vocabulary.
+//! Model loading: from `[model]` to a backbone with its tokenizer.
 
 use aurora_data::Tokenizer;
 use aurora_layers::checkpoint::{LoadReport, PretrainedSource};
@@ -10,28 +10,28 @@ use std::sync::Arc;
 use crate::config::{DecoderSource, ModelSection, Task};
 use crate::error::{Error, Result};
 
-/// Names of a vocabulary beside a backbone's weights; the first that is there is taken.
+/// Tokenizer files beside a backbone's weights; the first that exists is taken.
 pub const TOKENIZER_FILES: [&str; 2] = ["tokenizer.json", "vocab.txt"];
 
-/// A backbone with its vocabulary.
+/// Backbone with its tokenizer.
 #[derive(Debug)]
 pub struct Model {
-    /// What configurations and adapters call it.
+    /// Name in configurations and adapters.
     pub name: String,
-    /// The frozen weights.
+    /// Frozen weights.
     pub backbone: Backbone,
-    /// The tokenizer that the backbone was trained with.
+    /// Tokenizer that the backbone was trained with.
     pub tokens: Arc<Tokenizer>,
-    /// What became of every tensor of the file.
+    /// Load report: the outcome for every tensor of the file.
     pub report: LoadReport,
 }
 
 impl Model {
-    /// Opens the backbone at the path that the section gives, of any kind that [`PretrainedSource`] knows, for a task and the
-    /// section's image size and with its vocabulary, its weights on `device`.
+    /// Opens the backbone at the section's path, of any kind that [`PretrainedSource`] knows, for a task and the
+    /// section's image size, with its tokenizer, its weights on `device`.
     ///
     /// # Errors
-    /// A file that is missing, cut or contradicts the others; a vocabulary that is nowhere or of another size; a
+    /// A file that is missing, cut or contradicts the others; a tokenizer that is missing or of another size; a
     /// backbone that is for another task.
     pub fn open(section: &ModelSection, task: Task, device: &Device) -> Result<Self> {
         let path = Path::new(&section.backbone);
@@ -39,7 +39,7 @@ impl Model {
         if let Some(size) = section.other_image_size() {
             pretrained = pretrained.with_image_size(size)?;
         }
-        // Before the weights, which may take a while.
+        // Tokenizer before the weights, which may take a while.
         let vocabulary = match section.tokenizer_file() {
             Some(file) => file.to_owned(),
             None => tokenizer_beside(path)?,
@@ -58,8 +58,8 @@ impl Model {
         Ok(Self { name: section.backbone.clone(), backbone, tokens: Arc::new(tokens), report })
     }
 
-    /// A backbone that came from elsewhere, for a task and the section's image size; `tokens` are its own vocabulary,
-    /// which the section may replace.
+    /// Takes a backbone that was loaded elsewhere, for a task and the section's image size; `tokens` is its own
+    /// tokenizer, which the section may replace.
     ///
     /// # Errors
     /// An image size that patches do not tile, a vocabulary of another size, a backbone that is for another task.
@@ -87,7 +87,7 @@ impl Model {
     }
 }
 
-/// The tokens that a decoder over this vocabulary writes with.
+/// Start, end and padding tokens of a decoder over this vocabulary.
 fn decoder_tokens(tokens: &Tokenizer) -> DecoderTokens {
     let special = tokens.special();
     DecoderTokens {
@@ -97,7 +97,7 @@ fn decoder_tokens(tokens: &Tokenizer) -> DecoderTokens {
     }
 }
 
-/// Whether a decoder is to be begun for the task, from the text encoder of a backbone of this form.
+/// True if the task needs a decoder initialized from the text encoder of a backbone of this architecture.
 fn begins_decoder(architecture: Architecture, section: &ModelSection, task: Task) -> Result<bool> {
     match (task, architecture, section.decoder) {
         (Task::Retrieval, Architecture::Retrieval, _)
@@ -110,10 +110,10 @@ fn begins_decoder(architecture: Architecture, section: &ModelSection, task: Task
     }
 }
 
-/// The vocabulary of a backbone: in its folder, or beside its file.
+/// Tokenizer file of a backbone: in its folder, or beside its file.
 ///
 /// # Errors
-/// [`Error::NoTokenizer`] with the places that were looked at.
+/// [`Error::NoTokenizer`] with the files that were looked for.
 pub fn tokenizer_beside(backbone: &Path) -> Result<PathBuf> {
     let folder = if backbone.is_dir() { Some(backbone) } else { backbone.parent() };
     let looked = TOKENIZER_FILES.map(|name| folder.unwrap_or(Path::new("")).join(name));
@@ -123,7 +123,7 @@ pub fn tokenizer_beside(backbone: &Path) -> Result<PathBuf> {
     }
 }
 
-/// That every row of the word embeddings has its piece, and no piece is without a row.
+/// Checks that every row of the word embeddings has its word piece, and every word piece its row.
 fn fits(tokens: &Tokenizer, path: &Path, rows: usize) -> Result<()> {
     let pieces = tokens.vocab_size();
     if pieces == rows {

@@ -1,4 +1,4 @@
-//! A pretraining from start to finish.
+//! Pretraining run, from start to finish.
 
 use aurora_data::video::Sampling;
 use aurora_data::{Captions, Dataset, SkipLog, Split, Tokenizer, embedded, source};
@@ -21,26 +21,26 @@ use crate::metrics::TaskMetrics;
 use crate::progress::{EvaluationReport, Progress, StepReport};
 use crate::run::{MetricsRecord, RunFolder};
 
-/// What a pretraining came to.
+/// Result of a pretraining run.
 #[derive(Debug)]
 pub struct Pretrained {
-    /// The weights after the last step.
+    /// Weights after the last step.
     pub backbone: Backbone,
-    /// On the validation pairs.
+    /// Evaluation on the validation pairs.
     pub validation: RetrievalEval,
-    /// On the test pairs, of another domain.
+    /// Evaluation on the test pairs, of another domain.
     pub test: RetrievalEval,
-    /// The lines of `metrics.jsonl`.
+    /// Records of `metrics.jsonl`.
     pub history: Vec<MetricsRecord>,
-    /// Wall time of the whole run.
+    /// Wall time of the whole run, seconds.
     pub seconds: f64,
 }
 
-/// Pretrain from random weights and write the run folder: `config.toml`, `metrics.jsonl`, `backbone/` (weights in f16,
-/// vocabulary beside them).
+/// Pretrains from random weights and writes the run folder: `config.toml`, `metrics.jsonl`, `backbone/` (weights in
+/// f16, tokenizer beside them).
 ///
 /// # Errors
-/// Teachers that are missing or made for another pack, sizes that cannot be, a loss that is not a number.
+/// Teachers that are missing or made for another pack, impossible sizes, a loss that is not a number.
 pub fn pretrain(
     config: &PretrainConfig,
     device: &Device,
@@ -88,7 +88,7 @@ pub fn pretrain(
             progress.on_evaluation(&report);
         }
     }
-    // What is measured is what is written: weights rounded to f16.
+    // Evaluated as written: weights rounded to f16.
     let mut backbone = model.backbone()?;
     for tensor in backbone.tensors.values_mut() {
         *tensor = tensor.to_dtype(DType::F16)?.to_dtype(DType::F32)?;

@@ -1,4 +1,4 @@
-//! From a configuration's words for data to datasets.
+//! Dataset sources: from `[data]` to datasets.
 
 use aurora_data::{Captions, Dataset, Decode, Sample, SkipLog, Split, embedded, source};
 use std::path::{Path, PathBuf};
@@ -7,24 +7,24 @@ use std::sync::Arc;
 use crate::config::{DataSection, Keywords, OneOrMany};
 use crate::error::Result;
 
-/// Compressed bytes up to which a set is decoded when it is opened.
+/// Largest compressed size in bytes of a set that is decoded when it is opened.
 const DECODE_AT_LOAD: u64 = 64 << 20;
 
-/// The three sets of a tuning.
+/// Training, validation and test set of a tuning run.
 #[derive(Debug, Clone)]
 pub struct DataSplits {
-    /// Pairs to learn from.
+    /// Training pairs.
     pub train: Dataset,
-    /// Pairs that choose the checkpoint.
+    /// Validation pairs, which select the best state.
     pub validation: Dataset,
-    /// Pairs that are looked at once.
+    /// Test pairs, for the final report.
     pub test: Dataset,
-    /// What was left out, and what becomes of the next thing that is broken.
+    /// Policy and log of skipped samples.
     pub skips: Arc<SkipLog>,
 }
 
 impl DataSplits {
-    /// Open what a configuration names.
+    /// Opens the datasets of a configuration.
     ///
     /// # Errors
     /// A file that is missing or cut, an image that does not decode or has no caption, an empty folder: each names it.
@@ -38,8 +38,8 @@ impl DataSplits {
     }
 }
 
-/// A dataset by its name: an embedded set's split, or files, of which the samples marked with that split are taken
-/// where any sample is marked at all. What is wrong with single images or rows, `skips` decides about.
+/// Opens a dataset by its name: an embedded set's split, or files, of which the samples marked with that split are
+/// taken if any sample is marked at all. `skips` decides about single broken images and rows.
 ///
 /// # Errors
 /// As [`DataSplits::open`].
@@ -62,7 +62,7 @@ pub fn open(
         return Err(aurora_data::Error::Empty { what: names.as_slice().join(", "), reason }.into());
     }
     let bytes: u64 = samples.iter().map(|sample| sample.media.len()).sum();
-    // Decoded at once, an image that does not decode is an error now and not after an hour of training.
+    // Decoded at once, a broken image is an error now and not after an hour of training.
     let decode = if bytes <= DECODE_AT_LOAD { Decode::AtLoad } else { Decode::OnUse };
     Ok(Dataset::new_with(samples, decode, skips)?)
 }
@@ -76,7 +76,7 @@ fn read(paths: &[String], reading: &source::ReadOptions, skips: &SkipLog) -> Res
 }
 
 impl DataSection {
-    /// How its files are read.
+    /// Read options of the section's files.
     pub fn reading(&self) -> source::ReadOptions {
         source::ReadOptions {
             image_roots: self.image_root.iter().map(PathBuf::from).collect(),
@@ -85,7 +85,7 @@ impl DataSection {
         }
     }
 
-    /// Its policy, with nothing left out yet.
+    /// Skip log with the section's policy, still empty.
     pub fn skips(&self) -> SkipLog {
         SkipLog::new(self.on_error, self.max_skipped)
     }

@@ -1,4 +1,4 @@
-//! A tuning from start to finish, in one go or in several (`training_checkpoint.rs`, `resume.rs`).
+//! Tuning run from start to finish, in one go or resumed (`training_checkpoint.rs`, `resume.rs`).
 
 mod baseline;
 mod resume;
@@ -23,35 +23,35 @@ use crate::trainer::{StepOutput, Trainer};
 use training_checkpoint::InputFingerprints;
 pub use training_checkpoint::TrainingCheckpoint;
 
-/// What a tuning works on.
+/// Inputs of a tuning run.
 #[derive(Debug)]
 pub struct Inputs {
-    /// The frozen weights.
+    /// Frozen weights.
     pub backbone: Backbone,
-    /// What the adapter's configuration calls them.
+    /// Name of the backbone in the adapter's configuration.
     pub backbone_name: String,
-    /// The backbone's vocabulary.
+    /// Tokenizer of the backbone.
     pub tokens: Arc<Tokenizer>,
-    /// The data.
+    /// Datasets.
     pub splits: DataSplits,
 }
 
-/// What a tuning came to.
+/// Result of a tuning run.
 #[derive(Debug)]
 pub struct TuningResult {
-    /// As in `summary.json`.
+    /// Contents of `summary.json`.
     pub summary: Summary,
-    /// The bare backbone on the test split.
+    /// Evaluation of the bare backbone on the test split.
     pub baseline: EvalResult,
-    /// The tuned model on the test split.
+    /// Evaluation of the tuned model on the test split.
     pub tuned: EvalResult,
-    /// The lines of `metrics.jsonl`.
+    /// Records of `metrics.jsonl`.
     pub history: Vec<MetricsRecord>,
-    /// The best tensors by validation.
+    /// Best tensors by validation.
     pub params: AdaptedParams,
 }
 
-/// Lines of `metrics.jsonl`, written and remembered.
+/// Records of `metrics.jsonl`, written and remembered.
 pub(super) struct History {
     metrics: crate::run::MetricsLog,
     pub(super) records: Vec<MetricsRecord>,
@@ -62,7 +62,7 @@ impl History {
         Ok(Self { metrics: run.metrics()?, records: Vec::new() })
     }
 
-    /// Cut back to the first `count` lines, to go on from there.
+    /// Truncates to the first `count` records, to resume from there.
     fn cut(run: &RunFolder, count: usize) -> Result<Self> {
         let records = run.cut_metrics(count)?;
         Ok(Self { metrics: run.metrics()?, records })
@@ -75,34 +75,35 @@ impl History {
     }
 }
 
-/// A tuning under way, with the best state so far.
+/// Tuning run under way, with the best state so far.
 struct Run<'a> {
     config: &'a Config,
     inputs: &'a Inputs,
     folder: &'a RunFolder,
     trainer: Trainer,
     evaluator: Evaluator,
-    /// Of training.
+    /// Training loader.
     loader: Loader,
     history: History,
     best: Option<Best>,
-    /// What its states say of backbone and data, once one was saved or taken up.
+    /// Fingerprints of backbone and data, once a checkpoint was saved or restored.
     fingerprints: Option<InputFingerprints>,
     begun: Instant,
-    /// Wall time of the parts before this one.
+    /// Wall time of the parts before this one, seconds.
     earlier: f64,
 }
 
-/// The state that is best on validation.
+/// Best state by validation.
 struct Best {
-    /// The figure it was chosen by.
+    /// Primary metric on validation.
     primary: f64,
     similarity_weight: Option<f64>,
     tuned: AdaptedParams,
 }
 
-/// Tune where the backbone's weights are, keep the state that is best on validation, and write the run folder: `config.toml`, `metrics.jsonl`,
-/// `adapter/`, `summary.json`; where there is something to say, `skipped.jsonl` and `answers.json`.
+/// Tunes on the device of the backbone's weights, keeps the best state by validation, and writes the run folder:
+/// `config.toml`, `metrics.jsonl`, `adapter/`, `summary.json`, and, if there is anything to write, `skipped.jsonl` and
+/// `answers.json`.
 ///
 /// # Errors
 /// Data that cannot be read, an adapter that does not fit the backbone, a loss that is not a number.
@@ -120,10 +121,10 @@ pub fn tune(
     })
 }
 
-/// Goes on with a tuning from a saved state, to the same results as if it had never stopped.
+/// Resumes a tuning run from a checkpoint, to the same results as if it had never stopped.
 ///
 /// # Errors
-/// As [`tune`]; a configuration, backbone or data that are not those of the run; a state that is damaged.
+/// As [`tune`]; a configuration, backbone or data that are not those of the run; a damaged checkpoint.
 pub fn resume(
     config: &Config,
     inputs: &Inputs,
@@ -132,7 +133,7 @@ pub fn resume(
     progress: &mut dyn Progress,
 ) -> Result<TuningResult> {
     let mut state = Run::new(config, inputs, run)?;
-    // Until here the folder stays as it is: what was left out of other data is not the run's.
+    // Until here the folder stays as it is: samples skipped in other data are not the run's.
     let (baseline, first) = state.restore(saved, progress)?;
     listing_skipped(inputs, run, || state.finish(first, baseline, progress))
 }
@@ -143,12 +144,12 @@ fn listing_skipped(
     work: impl FnOnce() -> Result<TuningResult>,
 ) -> Result<TuningResult> {
     let done = work();
-    // Of a run that failed too: what was left out may be why.
+    // Also after a failure, which skipped samples may explain.
     let written = run.write_skipped(&inputs.splits.skips.list());
     done.and_then(|outcome| written.map(|()| outcome))
 }
 
-/// What an evaluation is for: choosing (with the candidates of beta), or reporting (with the one chosen).
+/// Purpose of an evaluation: selection (with candidate similarity weights) or report (with the one chosen).
 #[derive(Clone, Copy)]
 enum Split {
     Validation,
@@ -156,7 +157,7 @@ enum Split {
 }
 
 impl<'a> Run<'a> {
-    /// A tuning that has not begun.
+    /// Builds a run before its first step.
     fn new(config: &'a Config, inputs: &'a Inputs, folder: &'a RunFolder) -> Result<Self> {
         let begun = Instant::now();
         let Inputs { backbone, tokens, splits, .. } = inputs;
@@ -180,7 +181,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// The steps from number `first` on, and all that follows them; `before` is what the backbone was measured to.
+    /// Trains from step `first` on and finishes the run; `baseline` is the evaluation of the bare backbone.
     fn finish(
         mut self,
         first: u64,
@@ -223,12 +224,12 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Wall time of all parts of the run so far.
+    /// Wall time of the run so far, all parts together, seconds.
     fn seconds(&self) -> f64 {
         self.earlier + self.begun.elapsed().as_secs_f64()
     }
 
-    /// The backbone as it is: on the validation split, and on the test split with what that chose.
+    /// Evaluates the bare backbone: on validation, and on test with the similarity weight chosen there.
     fn measure_backbone(&self, progress: &mut dyn Progress) -> Result<[EvalResult; 2]> {
         progress.message("measuring the backbone as it is");
         let adapter_config = heads_only(&self.trainer.online().adapter_config);
@@ -267,7 +268,7 @@ impl<'a> Run<'a> {
         self.evaluator.evaluate((&blip, &bound), dataset, similarity_weight, progress)
     }
 
-    /// The steps from number `first` on.
+    /// Trains from step `first` on.
     fn train(
         &mut self,
         first: u64,
@@ -329,14 +330,14 @@ impl<'a> Run<'a> {
     }
 }
 
-/// A specification that adds nothing: the backbone as it is.
+/// Adapter configuration that adds nothing: the bare backbone.
 fn heads_only(adapter_config: &AdapterConfig) -> AdapterConfig {
     let mut bare = AdapterConfig::new(AdapterKind::Heads, adapter_config.variant, 0);
     bare.modules_to_save.clear();
     bare
 }
 
-/// A step as a line of `metrics.jsonl`.
+/// Training step as a record of `metrics.jsonl`.
 pub(super) fn step_record(trained: &StepOutput, step: u64) -> MetricsRecord {
     let mut record = MetricsRecord::new("train", step).with("loss", trained.loss);
     for (name, value) in &trained.parts {
@@ -363,7 +364,7 @@ fn write_adapter(
     Ok(size.len())
 }
 
-/// The `README.md` of an adapter folder.
+/// Model card of an adapter folder, its `README.md`.
 pub fn adapter_card(
     tuned: &AdaptedParams,
     base: &str,

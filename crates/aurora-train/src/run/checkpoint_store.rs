@@ -1,7 +1,7 @@
-//! `checkpoints/`: saved states of a run under way, a folder `step-N` each, and `baseline/` beside them.
+//! Checkpoint store: `checkpoints/` with a folder `step-N` each, and `baseline/` beside them.
 //!
-//! A folder is written aside, its files are brought to the disk, and only then it gets its name: whatever the moment at
-//! which a run is cut off, a folder that has its name is whole, and an older one stands until a newer one does.
+//! A folder is written aside, its files are synced to disk, and only then is it renamed: whenever a run is interrupted,
+//! a folder with a final name is complete, and an older one stands until a newer one does.
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use super::{RunFolder, remove_folder};
 use crate::error::{Error, Result};
 
-/// What the backbone itself was measured to.
+/// Folder of the bare backbone's evaluation.
 const BASELINE: &str = "baseline";
 
-/// The saved states of a run.
+/// Training checkpoints of a run.
 #[derive(Debug, Clone)]
 pub struct CheckpointStore {
     folder: RunFolder,
@@ -23,32 +23,31 @@ impl CheckpointStore {
         Self { folder }
     }
 
-    /// Where the measurement of the bare backbone stands, which all states of a run have in common.
+    /// Folder of the bare backbone's evaluation, which all checkpoints of a run share.
     pub fn baseline(&self) -> PathBuf {
         self.folder.join(BASELINE)
     }
 
-    /// Lets `fill` write that measurement.
+    /// Writes the bare backbone's evaluation with `fill`.
     ///
     /// # Errors
-    /// What `fill` or the system reports.
+    /// An error of `fill` or an I/O error.
     pub fn write_baseline(&self, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         self.write_whole(BASELINE, fill)
     }
 
-    /// The folder of the newest state.
+    /// Folder of the newest checkpoint.
     ///
     /// # Errors
-    /// What the system reports.
+    /// Any I/O error.
     pub fn newest(&self) -> Result<Option<PathBuf>> {
         Ok(self.steps()?.pop().map(|step| self.folder.join(name(step))))
     }
 
-    /// Lets `fill` write the state after `step` steps, then removes all older ones but the newest `keep`, this one
-    /// included.
+    /// Writes the checkpoint after `step` steps with `fill`, then removes all but the newest `keep`, this one included.
     ///
     /// # Errors
-    /// What `fill` or the system reports; what was there then still stands.
+    /// An error of `fill` or an I/O error; existing checkpoints then still stand.
     pub fn write(
         &self,
         step: u64,
@@ -64,10 +63,10 @@ impl CheckpointStore {
         Ok(())
     }
 
-    /// Removes all of them, once a run has reached its end.
+    /// Removes all checkpoints, at the end of a run.
     ///
     /// # Errors
-    /// What the system reports.
+    /// Any I/O error.
     pub fn clear(&self) -> Result<()> {
         remove_folder(self.folder.path())
     }
@@ -79,7 +78,7 @@ impl CheckpointStore {
         })
     }
 
-    /// Takes the name away first, so that what carries one is whole.
+    /// Renames first, so that a final name means complete contents.
     fn remove(&self, name: &str) -> Result<()> {
         let (path, aside) = (self.folder.join(name), self.folder.join(format!(".{name}.part")));
         remove_folder(&aside)?;
@@ -87,7 +86,7 @@ impl CheckpointStore {
         remove_folder(&aside)
     }
 
-    /// Steps of which there is a state, rising.
+    /// Steps of the saved checkpoints, ascending.
     fn steps(&self) -> Result<Vec<u64>> {
         let folder = self.folder.path();
         if !folder.exists() {
@@ -109,7 +108,7 @@ fn name(step: u64) -> String {
     format!("step-{step}")
 }
 
-/// Brings the files of a folder to the disk, so that a machine that goes down leaves no empty ones under their names.
+/// Syncs the files of a folder to disk, so that a crash leaves no empty ones under their names.
 fn to_disk(folder: &Path) -> Result<()> {
     let failed = |e| Error::io("write", folder, e);
     for entry in fs::read_dir(folder).map_err(failed)? {
@@ -154,7 +153,7 @@ mod tests {
         checkpoints.clear().unwrap();
     }
 
-    /// A run that is cut off leaves what it was at under another name; a write that fails leaves the older state.
+    /// An interrupted write leaves nothing under a final name; a failed write leaves the older checkpoint.
     #[test]
     fn what_is_half_written_is_no_state() {
         let folder = tempfile::tempdir().unwrap();

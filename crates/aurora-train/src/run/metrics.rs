@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: one JSON object a line, appended as a run goes.
+//! `metrics.jsonl`: one JSON object a line, appended during a run.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -14,14 +14,14 @@ use crate::error::{Error, Result};
 use crate::metrics::TaskMetrics;
 use crate::recall::RetrievalReport;
 
-/// What the file is called.
+/// File name.
 const NAME: &str = "metrics.jsonl";
 
 impl RunFolder {
     /// Opens `metrics.jsonl` for appending.
     ///
     /// # Errors
-    /// What the system reports.
+    /// Any I/O error.
     pub fn metrics(&self) -> Result<MetricsLog> {
         let path = self.join(NAME);
         let file = OpenOptions::new().create(true).append(true).open(&path);
@@ -29,11 +29,11 @@ impl RunFolder {
         Ok(MetricsLog { file, path })
     }
 
-    /// Cuts `metrics.jsonl` back to its first `count` lines, and gives them: those that came later belong to steps
-    /// that will be done once more.
+    /// Truncates `metrics.jsonl` to its first `count` lines and returns them: later lines belong to steps that will be
+    /// repeated.
     ///
     /// # Errors
-    /// Fewer lines than that; a line that is no record, by its number.
+    /// Fewer lines; a line that is no record, by its number.
     pub fn cut_metrics(&self, count: usize) -> Result<Vec<MetricsRecord>> {
         let path = self.join(NAME);
         let text = fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
@@ -53,7 +53,7 @@ impl RunFolder {
     }
 }
 
-/// The open `metrics.jsonl`.
+/// Open `metrics.jsonl`.
 #[derive(Debug)]
 pub struct MetricsLog {
     file: File,
@@ -61,18 +61,18 @@ pub struct MetricsLog {
 }
 
 impl MetricsLog {
-    /// Brings what was appended to the disk, so that a machine that goes down loses none of it.
+    /// Syncs appended lines to disk, so that a crash loses none of them.
     ///
     /// # Errors
-    /// What the system reports.
+    /// Any I/O error.
     pub fn to_disk(&self) -> Result<()> {
         self.file.sync_data().map_err(|e| Error::io("write", &self.path, e))
     }
 
-    /// Appends one line.
+    /// Appends one record.
     ///
     /// # Errors
-    /// What the system reports.
+    /// Any I/O error.
     pub fn append(&mut self, record: &MetricsRecord) -> Result<()> {
         let fail = |e| Error::io("append to", &self.path, e);
         let mut line = serde_json::to_string(record).map_err(|e| fail(e.into()))?;
@@ -82,7 +82,7 @@ impl MetricsLog {
     }
 }
 
-/// One line of `metrics.jsonl`: `event`, `step`, then values in the order given, `seconds` last.
+/// Record of `metrics.jsonl`: `event`, `step`, then values in the order given, `seconds` last.
 ///
 /// ```
 /// use aurora_train::run::MetricsRecord;
@@ -100,13 +100,13 @@ pub struct MetricsRecord {
 }
 
 impl MetricsRecord {
-    /// A line about `event` ("train", "validation", ...) after `step` steps.
+    /// Builds a record of `event` ("train", "validation", ...) after `step` steps.
     pub fn new(event: &str, step: u64) -> Self {
         let values = vec![("event".to_owned(), event.into()), ("step".to_owned(), step.into())];
         Self { values, seconds: None }
     }
 
-    /// Adds a number or a text; a number that is infinite or not a number becomes `null`.
+    /// Adds a number or a text; a number that is infinite or NaN becomes `null`.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.values.push((key.to_owned(), value.into()));
@@ -163,7 +163,7 @@ impl<'de> Deserialize<'de> for MetricsRecord {
     }
 }
 
-/// Reads a record with its values in their order.
+/// Visitor that reads a record with its values in their order.
 struct Line;
 
 impl<'de> Visitor<'de> for Line {
@@ -231,7 +231,7 @@ mod tests {
         }
         let path = run.join(NAME);
         let whole = fs::read_to_string(&path).unwrap();
-        // As a process leaves it that is killed while it writes.
+        // A process killed while writing leaves this.
         fs::write(&path, format!("{whole}{{\"event\":\"tr")).unwrap();
         assert_eq!(run.cut_metrics(2).unwrap().len(), 2);
         let cut = fs::read_to_string(&path).unwrap();

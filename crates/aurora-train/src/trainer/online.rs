@@ -1,4 +1,4 @@
-//! The online model of a tuning: what every objective runs its passes through.
+//! Online model of a tuning run, through which every objective runs its passes.
 
 use aurora_kernels::allocator::available_memory;
 use aurora_kernels::random::Stream;
@@ -12,7 +12,7 @@ use super::TaskBatch;
 use crate::config::Config;
 use crate::error::Result;
 
-/// The online model.
+/// Online model: the frozen backbone with the trained tensors.
 #[derive(Debug)]
 pub(super) struct OnlineModel {
     pub(super) config: Config,
@@ -20,12 +20,12 @@ pub(super) struct OnlineModel {
     pub(super) backbone: Tensors,
     pub(super) tuned: AdaptedParams,
     pub(super) blip: Arc<Blip>,
-    /// What passes keep, from the first step on.
+    /// Gradient checkpointing, fixed at the first step.
     checkpointing: OnceLock<GradientCheckpointing>,
 }
 
 impl OnlineModel {
-    /// The model at the start of a tuning, and its variables.
+    /// Builds the model at step 0, and its variables.
     pub(super) fn new(
         config: &Config,
         backbone: &Backbone,
@@ -47,7 +47,7 @@ impl OnlineModel {
         Ok((online, variables))
     }
 
-    /// The model's view for one step, which its passes share.
+    /// Binds the model for one step; the step's passes share the result.
     pub(super) fn bind(&self, batch: &TaskBatch, step: u64) -> Result<BoundModel> {
         let Config { seed, adapter, precision, .. } = &self.config;
         let device = self.blip.device();
@@ -62,17 +62,17 @@ impl OnlineModel {
         Ok(bound)
     }
 
-    /// What the passes keep, once that is chosen.
+    /// Gradient checkpointing, once fixed.
     pub(super) fn fixed_checkpointing(&self) -> Option<GradientCheckpointing> {
         self.checkpointing.get().copied()
     }
 
-    /// Chooses beforehand.
+    /// Fixes gradient checkpointing beforehand.
     pub(super) fn fix_checkpointing(&self, chosen: GradientCheckpointing) {
         self.checkpointing.get_or_init(|| chosen);
     }
 
-    /// What the passes of a step keep. Chosen at the first step and by its examples, before its graph takes memory.
+    /// Gradient checkpointing of a step. Chosen at the first step from its batch, before its graph takes memory.
     fn checkpointing(&self, batch: &TaskBatch) -> Result<GradientCheckpointing> {
         if let Some(chosen) = self.checkpointing.get() {
             return Ok(*chosen);
@@ -94,14 +94,14 @@ impl OnlineModel {
             }
         };
         let graph = work.graph_bytes(self.frozen.config(), &self.tuned.adapter_config)?;
-        // Memory on a GPU is not what the system says is left.
+        // The system's free memory is not that of a GPU.
         let available = self.blip.device().is_cpu().then(available_memory).flatten();
         let chosen = self.config.gradient_checkpointing.resolve(graph, available);
         Ok(*self.checkpointing.get_or_init(|| chosen))
     }
 }
 
-/// A draw of rank components for one step: each stays with probability `1 - dropout` and is scaled up by its inverse.
+/// Rank dropout mask of one step: each component is kept with probability `1 - dropout` and scaled up by its inverse.
 fn rank_mask(rank: usize, dropout: f64, seed: u64, step: u64, device: &Device) -> Result<Tensor> {
     let mut stream = Stream::new(seed, "rank dropout", step, 0);
     let keep = 1.0 - dropout;

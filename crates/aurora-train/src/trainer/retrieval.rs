@@ -1,4 +1,4 @@
-//! What a tuning for retrieval has beside its online model: momentum model, queue and temperature.
+//! Retrieval objective: momentum model, feature queue and temperature beside the online model.
 
 use aurora_layers::BoundModel;
 use candle_core::{Device, Tensor, Var};
@@ -16,7 +16,7 @@ use crate::retrieval::{
 };
 use crate::schedule::ramp;
 
-/// The state of a tuning for retrieval.
+/// State of the retrieval objective.
 #[derive(Debug)]
 pub(super) struct Retrieval {
     section: RetrievalSection,
@@ -26,11 +26,11 @@ pub(super) struct Retrieval {
     temperature_var: Option<Var>,
 }
 
-/// What a step leaves for those to come.
+/// Update of the queue and the context bank, deferred to the end of a step.
 pub(super) struct DeferredUpdate {
     /// Momentum features of images and texts.
     features: [Tensor; 2],
-    /// The texts' own `[CLS]`.
+    /// `[CLS]` states of the texts alone.
     pub(super) text_cls: Tensor,
 }
 
@@ -54,12 +54,12 @@ impl Retrieval {
         })
     }
 
-    /// The temperature, if it is trained.
+    /// Variable of the temperature, if it is trained.
     pub(super) fn temperature_var(&self) -> Option<&Var> {
         self.temperature_var.as_ref()
     }
 
-    /// The temperature, trained or not.
+    /// Temperature, trained or not.
     pub(super) fn temperature(&self) -> &Tensor {
         &self.temperature
     }
@@ -74,7 +74,7 @@ impl Retrieval {
         Ok(())
     }
 
-    /// The losses of a batch.
+    /// Losses of a batch.
     pub(super) fn losses(
         &self,
         online: &OnlineModel,
@@ -85,7 +85,7 @@ impl Retrieval {
         if let Some(var) = &self.temperature_var {
             clamp_temperature(var)?;
         }
-        // First, so that nothing of it is left when the online graph grows.
+        // Momentum pass first, so that nothing of it is left when the online graph grows.
         let momentum_features = self.momentum_features(online, pairs)?;
         let bound = online.bind(&TaskBatch::Retrieval(*pairs), step)?;
         let encoded = encode(&online.blip, &bound, pairs)?;
@@ -113,14 +113,14 @@ impl Retrieval {
         Ok(Losses { total, parts, deferred })
     }
 
-    /// Takes the features of a batch into the queue.
+    /// Enqueues the momentum features of a batch.
     pub(super) fn enqueue(&mut self, deferred: &DeferredUpdate, ids: &[i64]) -> Result<()> {
         let [image, text] = &deferred.features;
         self.queue.enqueue(image, text, ids)
     }
 
-    /// The momentum model's features of the batch, images and texts; where nothing below the heads is trained, a
-    /// view of the heads that will make them of the online model's states.
+    /// Momentum features of the batch, images and texts. If nothing below the heads is trained, a view of the momentum
+    /// heads instead, to be applied to the online model's states.
     fn momentum_features(
         &self,
         online: &OnlineModel,
@@ -135,7 +135,7 @@ impl Retrieval {
     }
 }
 
-/// The features of images or clips that the heads of `view` make of the online model's states.
+/// Features of images or clips, from the heads of `view` and the online model's states.
 fn image_features(view: &BoundModel, online: &EncodedBatch) -> Result<Tensor> {
     let Some(Frames { features, mask }) = &online.frames else {
         return Ok(view.image_features(&online.image_states)?);
@@ -145,14 +145,14 @@ fn image_features(view: &BoundModel, online: &EncodedBatch) -> Result<Tensor> {
     Ok(view.clip_features(&states, mask.as_ref())?)
 }
 
-/// What the momentum model says of a batch.
+/// Momentum features, or the momentum heads that compute them.
 enum MomentumFeatures {
     Features([Tensor; 2]),
     Heads(Box<BoundModel>),
 }
 
 impl MomentumFeatures {
-    /// The features, (batch, projection) each, without graph.
+    /// Features, (batch, projection) each, without graph.
     fn resolve(self, online: &EncodedBatch) -> Result<[Tensor; 2]> {
         let features = match self {
             Self::Features(features) => features,

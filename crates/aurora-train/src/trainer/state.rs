@@ -1,14 +1,15 @@
-//! The state of a tuning between two steps, as tensors by name: all that the next step depends on.
+//! Training state between two steps, as tensors by name: all that the next step depends on.
 //!
 //! ```text
-//! online.NAME      what is trained or kept beside it
-//! optimizer.NAME   the optimizer's means and its step
+//! online.NAME      trained tensors and buffers
+//! optimizer.NAME   AdamW's moments and step
 //! momentum.NAME    averages of what is trained (retrieval)
 //! queue.NAME       the feature queue, in the layout of BLIP checkpoints (retrieval)
-//! temperature      where it is trained (retrieval)
+//! temperature      if it is trained (retrieval)
 //! ```
 //!
-//! What a configuration, a backbone and a seed give is not part of it: frozen weights, what the momentum model shares.
+//! Tensors that follow from configuration, backbone and seed are not part of it: frozen weights, tensors that the
+//! momentum model shares.
 
 use aurora_layers::tensors::{Tensors, check};
 use aurora_layers::{AdaptedParams, GradientCheckpointing, ParamGroup};
@@ -20,11 +21,11 @@ use crate::error::{Error, Result};
 use crate::queue::FeatureQueue;
 
 impl Trainer {
-    /// The state after the last step. Tensors that are trained share the trainer's memory: write them or copy them
-    /// before the next step.
+    /// State after the last step. Trained tensors share the trainer's memory: write them or copy them before the next
+    /// step.
     ///
     /// # Errors
-    /// What candle reports.
+    /// Any candle error.
     pub fn state(&self) -> Result<Tensors> {
         let mut state = Tensors::new();
         let online = &self.online.tuned.tensors;
@@ -38,8 +39,8 @@ impl Trainer {
         Ok(state)
     }
 
-    /// Takes up what [`Self::state`] gave, in a trainer of the same configuration, backbone and seed. On an error about
-    /// names, shapes or types nothing is changed. `what` names the tensors' file.
+    /// Restores the tensors of [`Self::state`], in a trainer of the same configuration, backbone and seed. On an error
+    /// about names, shapes or types nothing is changed. `what` names the tensors' file.
     ///
     /// # Errors
     /// Tensors missing or left over, of another shape or type; a queue whose pointer is outside of it.
@@ -63,7 +64,7 @@ impl Trainer {
         }
         self.optimizer.load_state(&part(state, "optimizer"))?;
         for parameter in self.optimizer.named() {
-            // The temperature is nobody's tensor but the objective's.
+            // The temperature belongs to the objective, not to the online model.
             let name = match self.online.tuned.tensors.contains_key(&parameter.name) {
                 true => format!("online.{}", parameter.name),
                 false => parameter.name.clone(),
@@ -73,7 +74,7 @@ impl Trainer {
             }
         }
         for (name, tensor) in &mut self.online.tuned.tensors {
-            // A bank of contexts is a new tensor after every step.
+            // The context bank is a new tensor after every step.
             if let (ParamGroup::Buffer, Some(saved)) =
                 (AdaptedParams::param_group(name), state.get(&format!("online.{name}")))
             {
@@ -83,12 +84,12 @@ impl Trainer {
         Ok(())
     }
 
-    /// What the steps keep for their backward passes, once the first has chosen.
+    /// Gradient checkpointing of the steps, once the first has chosen.
     pub fn checkpointing(&self) -> Option<GradientCheckpointing> {
         self.online.fixed_checkpointing()
     }
 
-    /// Keeps to that choice, whatever memory is left now. Of no effect once a step has chosen.
+    /// Fixes that choice, whatever memory is left now. No effect once a step has chosen.
     pub fn fix_checkpointing(&self, chosen: GradientCheckpointing) {
         self.online.fix_checkpointing(chosen);
     }
@@ -104,7 +105,7 @@ impl Retrieval {
         Ok(state)
     }
 
-    /// The temperature is taken up with the other parameters.
+    /// The temperature is restored with the other parameters.
     fn load_state(&mut self, state: &Tensors) -> Result<()> {
         let device = self.temperature().device().clone();
         let mut queue = part(state, "queue");
@@ -116,7 +117,7 @@ impl Retrieval {
     }
 }
 
-/// Names below a prefix.
+/// Tensors renamed below a prefix.
 fn under(
     prefix: &'static str,
     tensors: Tensors,
@@ -124,7 +125,7 @@ fn under(
     tensors.into_iter().map(move |(name, tensor)| (format!("{prefix}.{name}"), tensor))
 }
 
-/// The tensors below a prefix, without it.
+/// Tensors below a prefix, without it.
 fn part(state: &Tensors, prefix: &str) -> Tensors {
     let short = |name: &str| Some(name.strip_prefix(prefix)?.strip_prefix('.')?.to_owned());
     state.iter().filter_map(|(name, tensor)| Some((short(name)?, tensor.clone()))).collect()

@@ -1,4 +1,4 @@
-//! Whole runs, and the steps they are made of, a module a subject.
+//! Integration tests: whole runs, and the steps they are made of, a module a subject.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 

@@ -1,4 +1,4 @@
-//! A whole pretraining of a tiny model by made-up teachers: losses fall, a seed repeats a run, and teachers that do not
+//! Pretraining run of a tiny model with synthetic teachers: losses fall, a seed repeats a run, and teachers that do not
 //! fit are refused by name.
 
 use std::path::Path;
@@ -12,7 +12,7 @@ use aurora_train::progress::Silent;
 use aurora_train::run::RunFolder;
 use candle_core::{D, DType, Device, Tensor};
 
-const WIDTH: usize = 24; // of the made-up text teacher
+const WIDTH: usize = 24; // of the synthetic text teacher
 
 fn unit(purpose: &str, shape: &[usize]) -> Tensor {
     let random = Stream::new(5, purpose, 0, 0).normal_tensor(shape, 1.0).unwrap();
@@ -20,7 +20,7 @@ fn unit(purpose: &str, shape: &[usize]) -> Tensor {
     random.broadcast_div(&norm).unwrap().to_dtype(DType::F16).unwrap()
 }
 
-/// Teachers of twelve views, three of them of images without a caption.
+/// Synthetic teachers of twelve views, three of them of images without a caption.
 fn teachers(folder: &Path, change: impl FnOnce(&mut Tensors)) {
     let pack = embedded::openclipart().unwrap();
     let train = pack.iter().zip(0i64..).filter(|(sample, _)| sample.split == Some(Split::Train));

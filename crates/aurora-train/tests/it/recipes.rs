@@ -1,4 +1,4 @@
-//! Every recipe is a configuration, and holds the hyper-parameters of the reference code.
+//! Every recipe is a valid configuration with the hyper-parameters of the reference code.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes")
 }
 
-/// Name, format, learning rate, epochs, side of images, batch, candidates of the matching head.
+/// Name, format, learning rate, epochs, image size, batch size, `k_test`.
 const REFERENCE: [(&str, Format, f64, u64, usize, usize, usize); 6] = [
     ("coco", Format::Coco, 1e-5, 6, 384, 16, 256),
     ("didemo", Format::Didemo, 1e-4, 5, 224, 8, 128),

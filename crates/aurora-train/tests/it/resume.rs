@@ -1,4 +1,4 @@
-//! A run that is cut off and resumed ends as one that never was, to the bit.
+//! Resume: an interrupted run ends as an uninterrupted one, to the bit.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use aurora_train::progress::Silent;
 use aurora_train::run::RunFolder;
 use proptest::prelude::*;
 
-/// Cuts a run off at these steps, one after the other, each time on another number of threads, and goes on.
+/// Interrupts a run at these steps, one after the other, each time on another number of threads, and resumes it.
 fn agrees(config: &Config, whole: &Path, cuts: &[(u64, bool)]) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run");
@@ -50,8 +50,8 @@ fn vqa_resumes_twice() {
     }
 }
 
-/// Kinds that keep something else than shared factors: fixed projections, singular vectors, tensors of the backbone;
-/// the reference arithmetic, whose momentum model shares factors.
+/// Adapter kinds whose state is more than shared factors: fixed projections, singular vectors, tensors of the backbone;
+/// and the reference variant, whose momentum model shares factors.
 #[test]
 fn every_kind_of_adapter_goes_on() {
     let kinds: [&[&str]; 6] = [
@@ -71,7 +71,7 @@ fn every_kind_of_adapter_goes_on() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 6, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// States are saved now and then: steps after the last of them are done once more.
+    /// Steps after the last checkpoint are repeated.
     #[test]
     fn steps_since_the_last_state_are_repeated(
         every in 1u64..5, first in 0u64..4, second in 0u64..4, vqa: bool,
@@ -89,7 +89,7 @@ fn undecodable(place: &str) -> aurora_data::Error {
     aurora_data::Error::Decode { shard: place.into(), key: "7".into(), reason: "cut".into() }
 }
 
-/// What was left out before the cut counts and is listed, although it is not met again.
+/// Samples skipped before the interruption are counted and listed, although they are not met again.
 #[test]
 fn skipped_samples_are_remembered() {
     let folder = tempfile::tempdir().unwrap();
@@ -122,7 +122,7 @@ fn skipped_samples_are_remembered() {
     assert!(listed.lines().count() == 1 && listed.contains("broken"), "{listed}");
 }
 
-/// Data that lie elsewhere than they did: what was left out counts once, under its new name.
+/// Moved data: a skipped sample counts once, under its new path.
 #[test]
 fn what_was_left_out_moves_with_the_data() {
     let folder = tempfile::tempdir().unwrap();
@@ -142,7 +142,7 @@ fn what_was_left_out_moves_with_the_data() {
     assert!(listed.lines().count() == 1 && listed.contains("new: 7"), "{listed}");
 }
 
-/// A run that cannot go on with these data stays as it was.
+/// A refused resume leaves the run folder as it was.
 #[test]
 fn a_refusal_leaves_the_folder_alone() {
     let (_folder, path) = cut_off();
@@ -156,7 +156,8 @@ fn a_refusal_leaves_the_folder_alone() {
     assert!(!path.join("skipped.jsonl").exists());
 }
 
-/// Whatever memory is left when it goes on; and its time is that of all its parts.
+/// Gradient checkpointing stays as chosen, whatever memory is left on resume; wall time is that of all parts of the
+/// run.
 #[test]
 fn a_run_keeps_to_what_its_first_step_chose() {
     let (_folder, path) = cut_off();

@@ -1,4 +1,4 @@
-//! What a run cannot go on from is said, with the file or key and the way out, and the run is left as it was.
+//! Refused resumes: the message names the file or key and the way out, and the run folder is left as it was.
 
 use std::path::Path;
 
@@ -117,7 +117,7 @@ fn states_that_are_damaged_are_named() {
     std::fs::write(baseline.join("scores.safetensors"), &scores[..scores.len() - 4]).unwrap();
     refused(&path, &config, &inputs, &["baseline", "scores.safetensors"]);
 
-    // The ways out that the messages name: an older state, and the backbone measured anew.
+    // The ways out that the messages name: an older checkpoint, and a new baseline evaluation.
     std::fs::remove_dir_all(&state).unwrap();
     std::fs::remove_dir_all(&baseline).unwrap();
     attempt(&path, &config, &inputs).unwrap();
@@ -169,7 +169,7 @@ fn folders_without_anything_to_go_on_from_say_so() {
     let path = folder.path().join("never");
     assert!(go(&path, &never, &inputs, Some(Cut { after: 5, in_evaluation: false })).is_none());
     refused(&path, &never, &inputs, &["no checkpoint", "checkpoint.every", "never/config.toml"]);
-    // As a process leaves it that is killed while it saves its first state.
+    // A process killed while it saves its first checkpoint leaves this.
     std::fs::create_dir_all(path.join("checkpoints/.step-5.part")).unwrap();
     refused(&path, &never, &inputs, &["no checkpoint"]);
     let path = folder.path().join("done");

@@ -1,4 +1,4 @@
-//! Whole runs of tasks beside the retrieval of images, on data that is made here: clips, and questions with answers.
+//! Whole runs beside image retrieval, on synthetic data: clips, and questions with answers.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -128,7 +128,7 @@ fn questions_are_learned_and_answered() {
     let outcome = run(&path, &inputs, &settings);
     let TaskMetrics::Accuracy(after) = &outcome.summary.tuned else { panic!("{outcome:?}") };
     assert_eq!(after.questions, 12);
-    // A question has one answer here: what has to be learned is to read it.
+    // A question has one answer here: reading it is all that has to be learned.
     assert!((after.accuracy, after.reachable) == (100.0, 100.0), "{after:?}");
     assert_eq!(after.by_type["number"].questions, 2);
     assert_eq!(after.by_type["count"].questions, 2);
@@ -144,7 +144,7 @@ fn questions_are_learned_and_answered() {
     assert!(losses.len() == 80 && losses[79] < 0.1 * losses[0], "{losses:?}");
     assert!(file(&path, "metrics.jsonl").contains("\"accuracy\""));
     assert!(file(&path, "adapter/README.md").contains("accuracy, test"));
-    // The decoder is begun anew in the same way, so the adapter fits it.
+    // The decoder is initialized in the same way again, so the adapter fits it.
     let begun = model(Task::Vqa, "from_encoder").unwrap().backbone;
     let loaded = load_adapter(&path.join("adapter"), &begun, &Device::Cpu).unwrap();
     assert_eq!(loaded.tensors.len(), outcome.params.tensors.len());
@@ -164,13 +164,13 @@ fn questions_about_clips_and_a_list_of_answers() {
     let path = folder.path().join("run");
     let outcome = run(&path, &inputs, &["task=vqa", "data.num_frames=2", answers.as_str()]);
     let TaskMetrics::Accuracy(after) = &outcome.summary.tuned else { panic!("{outcome:?}") };
-    // Three of nine ask for a number, which is not among the answers.
+    // Three of nine ask for a number, which is not among the candidates.
     assert!((after.reachable - 200.0 / 3.0).abs() < 1e-9, "{after:?}");
     let EvalResult::Vqa(found) = &outcome.tuned else { panic!("{outcome:?}") };
     assert!(found.predictions.iter().all(|given| ["yes", "no"].contains(&given.answer.as_str())));
 }
 
-/// As of VQAv2's own test questions: they are answered, and nobody here can say how well.
+/// Unlabeled test questions, as VQAv2's own: they are answered and not scored.
 #[test]
 fn nobody_knows_the_right_answers() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Every task can be tuned: the loss falls, every trained tensor gets a gradient, and what was tuned answers rightly.
+//! Tuning of every task: the loss falls, every trained tensor gets a gradient, and the tuned model answers right.
 
 use aurora_kernels::random::Stream;
 use aurora_layers::{
@@ -47,7 +47,7 @@ fn config(architecture: Architecture) -> BlipConfig {
 const TOKENS: DecoderTokens =
     DecoderTokens { start_token_id: 22, end_token_id: 3, pad_token_id: 0 };
 
-/// A tuning under way, every tensor of it trained with one rate.
+/// Tuning under way, every tensor of it trained at one rate.
 struct Tuning {
     blip: Arc<Blip>,
     online: AdaptedParams,
@@ -83,7 +83,7 @@ impl Tuning {
         self.online.bind(&self.blip, None).unwrap()
     }
 
-    /// Steps; the first and the last loss. A tensor without gradient is an error of the optimizer's.
+    /// Runs so many steps; returns the first and the last loss. A tensor without gradient is an error of the optimizer.
     fn run(&mut self, steps: usize, loss: impl Fn(&Blip, &BoundModel) -> Tensor) -> [f32; 2] {
         let mut ends = [f32::NAN; 2];
         for step in 0..steps {
@@ -95,7 +95,8 @@ impl Tuning {
     }
 }
 
-/// With CP the loss of a random backbone falls; with all weights it all but vanishes, and that tuning is returned.
+/// With CP the loss of a random backbone falls; with all weights trained it all but vanishes, and that tuning is
+/// returned.
 fn learns(architecture: Architecture, loss: impl Fn(&Blip, &BoundModel) -> Tensor) -> Tuning {
     let [before, after] = Tuning::new(architecture, AdapterKind::Cp).run(40, &loss);
     assert!(after < 0.6 * before, "cp: {before} to {after}");
@@ -186,7 +187,7 @@ fn clips_are_found_and_ranks_share_a_batch() {
     let (blip, bound) = (&*tuning.blip, tuning.bound());
     let encoded = encode(blip, &bound, &pairs).unwrap();
     let (_, similarity) = itc(&encoded, pairs.ids, &context).unwrap();
-    // In variant paper a pair has one score, whether in training or in evaluation; and two ranks that draw their
+    // In the paper variant a pair has one score, in training and in evaluation; and two ranks that draw their
     // negatives from all pairs have, on average, the loss of one.
     let loss = |own| {
         let drawn = HardNegatives::draw_rows(&similarity.detach(), pairs.ids, own, 1, 0).unwrap();
@@ -206,13 +207,13 @@ fn clips_are_found_and_ranks_share_a_batch() {
     assert!(report.mean() > 99.0, "{report:?}");
 }
 
-/// Largest difference of two tensors.
+/// Largest absolute difference of two tensors.
 fn gap(a: &Tensor, b: &Tensor) -> f32 {
     (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
 }
 
-/// A clip of two frames and one that is filled up to three have one feature, one loss with one gradient, one score, and
-/// one answer.
+/// Padding frames are inert: a clip of two frames and the same clip padded to three have one feature, one loss with one
+/// gradient, one score and one answer.
 #[test]
 fn what_fills_a_short_clip_up_changes_nothing() {
     let short = random_images(&[3, 2, 3, 16, 16]);
@@ -252,7 +253,7 @@ fn what_fills_a_short_clip_up_changes_nothing() {
         let off = gap(short, filled);
         assert!(off <= 1e-5 * largest.max(1.0), "{what}: off by {off:e} of {largest:e}");
     }
-    // Without the mask it would show.
+    // Without the mask the padding would show.
     assert!(gap(&short_view[0], &unmasked_view[0]) > 1e-3);
 
     let tuning = Tuning::new(Architecture::QuestionAnswering(TOKENS), AdapterKind::Cp);
@@ -267,7 +268,7 @@ fn what_fills_a_short_clip_up_changes_nothing() {
     assert!((short_loss / unmasked_loss - 1.0).abs() > 1e-4, "{short_loss} {unmasked_loss}");
 }
 
-/// Matching with heads that stay as they are, and answering: what lowers the loss is the kind's own.
+/// Every kind lowers the loss by its own tensors: ITC + ITM with frozen heads, and VQA.
 #[test]
 fn every_kind_learns() {
     let images = random_images(&[4, 3, 16, 16]);

@@ -1,4 +1,4 @@
-//! Whole tunings of a tiny random backbone on a few embedded images: every kind runs, and a seed repeats a run.
+//! Tuning runs of a tiny random backbone on a few embedded images: every kind runs, and a seed repeats a run.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -63,7 +63,7 @@ fn a_seed_repeats_a_run_to_the_bit() {
     assert_ne!(adapter(&first), adapter(&other));
 }
 
-/// Of the first step, before rounding has moved anything.
+/// Gradient checkpointing does not change the first step, before rounding has moved anything.
 #[test]
 fn recomputed_blocks_learn_the_same() {
     let folder = tempfile::tempdir().unwrap();
@@ -78,11 +78,11 @@ fn recomputed_blocks_learn_the_same() {
     assert!(norms[0] > 0.0 && (norms[0] / norms[1] - 1.0).abs() < 1e-6, "{norms:?}");
 }
 
-/// Thirty steps in f32 and in bf16, always on the same 24 pairs, so that a loss says what was learned. A difference of
-/// parameters grows with the steps, as any does, so the bounds are for this number of them. They are about twice the
-/// worst of five seeds, largest and mean gap: 1.2e-1 and 3.9e-2 where all of the backbone is trained, at a rate so high
-/// that any rounding grows (the loss falls from 3.9 to between 3.1 and 3.3), 3.9e-3 and 1.4e-3 with shared factors
-/// (from 3.87 to 3.82 or less, which is chance).
+/// bf16 against f32: thirty steps, always on the same 24 pairs, so that a loss says what was learned. Differences of
+/// parameters grow with the steps, so the bounds are for this number of them. They are about twice the worst of five
+/// seeds, largest and mean gap: 1.2e-1 and 3.9e-2 where all of the backbone is trained, at a rate so high that any
+/// rounding grows (the loss falls from 3.9 to between 3.1 and 3.3), 3.9e-3 and 1.4e-3 with shared factors (from 3.87 to
+/// 3.82 or less, which is chance).
 #[test]
 fn bf16_learns_as_f32_does() {
     let folder = tempfile::tempdir().unwrap();

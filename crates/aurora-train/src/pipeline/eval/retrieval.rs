@@ -1,4 +1,4 @@
-//! Retrieval of a whole dataset by a model.
+//! Retrieval evaluation of a model on a dataset.
 
 use aurora_data::{Dataset, Padding};
 use aurora_layers::{Blip, BoundModel};
@@ -11,30 +11,30 @@ use crate::pipeline::data_module::{DataModule, ValidBatch};
 use crate::progress::Progress;
 use crate::recall::RetrievalReport;
 
-/// Texts that are encoded together.
+/// Texts per encoder pass.
 const CHUNK: usize = 64;
 
-/// What a measurement found.
+/// Result of a retrieval evaluation.
 #[derive(Debug, Clone)]
 pub struct RetrievalEval {
-    /// Recall of the two stages together.
+    /// Recall after reranking.
     pub report: RetrievalReport,
-    /// Recall by similarity of features alone.
+    /// Recall by feature similarity alone.
     pub by_similarity: RetrievalReport,
-    /// Weight of the similarity beside the matching logit.
+    /// Weight of the similarity relative to the matching logit.
     pub similarity_weight: f64,
-    /// Scores (texts, images) of the two stages together, for showing what is found.
+    /// Scores (texts, images) after reranking, for showing search results.
     pub t2i: Tensor,
-    /// The index in the dataset of each image of the scores: all but those that were left out.
+    /// Dataset index of each image of the scores; skipped images have none.
     pub images: Vec<usize>,
-    /// Each text of the scores, with the index in the dataset of its image.
+    /// Each text of the scores, with the dataset index of its image.
     pub texts: Vec<(usize, String)>,
 }
 
-/// Images and texts of a dataset, each encoded once.
+/// Encoded images and texts of a dataset.
 #[derive(Debug)]
 pub struct EncodedGallery {
-    /// What they were encoded to.
+    /// States and features.
     pub gallery: Gallery,
     /// As in [`RetrievalEval::images`].
     pub images: Vec<usize>,
@@ -42,10 +42,10 @@ pub struct EncodedGallery {
     pub texts: Vec<(usize, String)>,
 }
 
-/// Encode a dataset: every image or clip once, every caption once.
+/// Encodes a dataset: every image or clip once, every caption once.
 ///
 /// # Errors
-/// An image that does not decode and may not be left out, shapes that do not fit the model.
+/// An image that does not decode and may not be skipped, shapes that do not fit the model.
 pub fn encode_gallery(
     blip: &Blip,
     bound: &BoundModel,
@@ -86,7 +86,7 @@ pub fn encode_gallery(
     Ok(EncodedGallery { gallery: builder.finish()?, images, texts })
 }
 
-/// The concepts of images and of texts: equal ids belong together.
+/// Concept ids of images and of texts: equal ids belong together.
 ///
 /// # Errors
 /// An index past the end of the dataset.
@@ -101,8 +101,8 @@ pub fn concepts(
     Ok((images, texts))
 }
 
-/// Two-stage retrieval of a dataset. Of several `similarity_weight` candidates the best on this dataset is taken: pass the list on
-/// validation data, and what it chose on test data.
+/// Two-stage retrieval of a dataset. Of several `similarity_weight` candidates the best on this dataset is taken: pass
+/// the list on validation data, and the chosen one on test data.
 ///
 /// # Errors
 /// As [`encode_gallery`].

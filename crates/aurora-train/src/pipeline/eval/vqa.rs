@@ -1,4 +1,4 @@
-//! Question answering over a whole dataset by a model.
+//! VQA evaluation of a model on a dataset.
 
 use aurora_data::formats::vqa::answer_list;
 use aurora_data::{Dataset, Padding, QuestionId};
@@ -15,31 +15,31 @@ use crate::pipeline::data_module::{DataModule, ValidBatch};
 use crate::progress::Progress;
 use crate::vqa::{Texts, encode_questions, rank_answers};
 
-/// The value of `data.answer_list` that stands for the answers of the training questions.
+/// Value of `data.answer_list` for the answers of the training questions.
 const OF_TRAINING: &str = "train";
 
-/// An answer that was given.
+/// Predicted answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Prediction {
-    /// Index of the question in the dataset.
+    /// Dataset index of the question.
     pub index: usize,
-    /// The candidate that was chosen.
+    /// Chosen candidate.
     pub answer: String,
-    /// What it scores, 0 to 1; none where no right answer is known.
+    /// VQA score, 0 to 1; `None` where no right answer is known.
     pub score: Option<f64>,
 }
 
-/// How a dataset's questions were answered.
+/// Result of a VQA evaluation.
 #[derive(Debug, Clone)]
 pub struct VqaEval {
-    /// Accuracy.
+    /// Accuracy and its parts.
     pub report: AccuracyReport,
-    /// Every answer, in the order of the dataset.
+    /// Predictions in the order of the dataset.
     pub predictions: Vec<Prediction>,
 }
 
-/// A line of `answers.json`, which is the form in which VQA's answers are handed in.
+/// Entry of `answers.json`, in the format of VQA submissions.
 #[derive(Debug, Serialize)]
 struct Entry<'a> {
     question_id: QuestionId,
@@ -47,7 +47,7 @@ struct Entry<'a> {
 }
 
 impl VqaEval {
-    /// The answers as JSON, in the form in which VQA's are handed in. A question without a name gets its number.
+    /// Predictions as JSON, in the format of VQA submissions. A question without a name gets its number.
     ///
     /// # Errors
     /// An index past the end of the dataset.
@@ -64,7 +64,7 @@ impl VqaEval {
     }
 }
 
-/// What questions are answered with, each once: a list of a file, or what `train` says are answers.
+/// Answer candidates, each once: the list of a file, or the answers of `train`.
 ///
 /// # Errors
 /// A file that is no list of answers; training data without an answer.
@@ -77,7 +77,7 @@ pub fn answer_candidates(
             let train = train()?;
             let questions = train.samples().filter_map(|sample| sample.question.as_ref());
             let answers = questions.flat_map(|question| &question.answers);
-            // In an order of their own, so that the order of the data does not show.
+            // Sorted, so that the order of the data has no effect.
             let answers: BTreeSet<String> =
                 answers.map(|(answer, _)| normalize_answer(answer)).collect();
             answers.into_iter().collect()
@@ -97,10 +97,10 @@ pub fn answer_candidates(
     Ok(all)
 }
 
-/// Answers the questions of a dataset from `candidates`: the `k` whose first word is likeliest are compared in full.
+/// Answers the questions of a dataset from `candidates`: the `k` whose first token is likeliest are compared in full.
 ///
 /// # Errors
-/// An image that does not decode and may not be left out, a sample without a question, shapes that do not fit the
+/// An image that does not decode and may not be skipped, a sample without a question, shapes that do not fit the
 /// model.
 pub fn evaluate_vqa(
     (blip, bound): (&Blip, &BoundModel),

@@ -1,4 +1,4 @@
-//! What the bare backbone was measured to on the test split, kept so that a run that goes on need not measure it again.
+//! Baseline: the bare backbone's evaluation on the test split, saved so that a resumed run need not repeat it.
 
 use std::path::Path;
 
@@ -16,10 +16,10 @@ use crate::recall::RetrievalReport;
 const METRICS: &str = "measurement.json";
 const SCORES: &str = "scores.safetensors";
 
-/// The name of the scores in their file.
+/// Name of the scores in their file.
 const T2I: &str = "t2i";
 
-/// A measurement but for its scores, which are tensors.
+/// Evaluation without its scores, which are tensors.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 enum Kept {
@@ -36,7 +36,7 @@ enum Kept {
     },
 }
 
-/// Writes a measurement into a folder.
+/// Writes an evaluation into a folder.
 pub(super) fn write(folder: &Path, measured: &EvalResult) -> Result<()> {
     let kept = match measured.clone() {
         EvalResult::Retrieval(RetrievalEval {
@@ -56,7 +56,7 @@ pub(super) fn write(folder: &Path, measured: &EvalResult) -> Result<()> {
     write_json(folder, METRICS, &kept)
 }
 
-/// Reads what that wrote.
+/// Reads an evaluation from a folder.
 pub(super) fn read(folder: &Path) -> Result<EvalResult> {
     Ok(match read_json(folder, METRICS)? {
         Kept::Vqa { report, predictions } => EvalResult::Vqa(VqaEval { report, predictions }),
@@ -74,7 +74,7 @@ pub(super) fn read(folder: &Path) -> Result<EvalResult> {
     })
 }
 
-/// The scores (texts, images).
+/// Scores (texts, images).
 fn scores(folder: &Path, shape: (usize, usize)) -> Result<Tensor> {
     let path = folder.join(SCORES);
     let read = read_tensors(&path, DType::F32, &Device::Cpu);

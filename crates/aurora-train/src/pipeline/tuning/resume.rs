@@ -1,4 +1,4 @@
-//! A run saves its state, and goes on from it in another process.
+//! Resume: a run saves its training state and continues in another process.
 
 use aurora_data::{Loader, LoaderState};
 use aurora_layers::tensors::{Tensors, check, fingerprint};
@@ -12,17 +12,17 @@ use super::{Best, EvalResult, History, Run, baseline};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
-/// Before the names of the best state's tensors.
+/// Prefix of the names of the best state's tensors.
 const BEST: &str = "best.";
 
 impl Run<'_> {
-    /// Saves the state after `step` steps.
+    /// Saves a checkpoint after `step` steps.
     pub(super) fn save(&mut self, step: u64, baseline: &EvalResult) -> Result<()> {
         let checkpoints = self.folder.checkpoints();
         if !checkpoints.baseline().exists() {
             checkpoints.write_baseline(|folder| baseline::write(folder, baseline))?;
         }
-        // The state counts on its lines.
+        // The checkpoint counts on its lines.
         self.history.metrics.to_disk()?;
         let fingerprints = match &self.fingerprints {
             Some(fingerprints) => fingerprints.clone(),
@@ -58,7 +58,7 @@ impl Run<'_> {
         })
     }
 
-    /// Takes a state up, before the first step: gives what the bare backbone was measured to, and the step to go on with.
+    /// Restores a checkpoint before the first step; gives the bare backbone's evaluation and the step to continue from.
     pub(super) fn restore(
         &mut self,
         saved: TrainingCheckpoint,
@@ -75,7 +75,7 @@ impl Run<'_> {
         let file = saved.tensors_path().display().to_string();
         let loaded = self.trainer.load_state(&file, &tensors);
         loaded.map_err(|error| saved.damaged(&error))?;
-        // After the names, which tell more.
+        // After the names, whose errors tell more.
         saved.check_values(&fingerprint)?;
         self.trainer.fix_checkpointing(meta.gradient_checkpointing.into());
         self.inputs.splits.skips.restore(&saved.skipped(self.config));
@@ -83,7 +83,7 @@ impl Run<'_> {
         let folder = self.folder.checkpoints().baseline();
         let baseline = match folder.exists() {
             true => baseline::read(&folder)?,
-            // Whoever removed it wants it measured anew.
+            // A removed baseline is evaluated anew.
             false => {
                 let [_, baseline] = self.measure_backbone(progress)?;
                 baseline
@@ -95,7 +95,7 @@ impl Run<'_> {
         Ok((baseline, meta.step))
     }
 
-    /// The best state so far, of tensors under their saved names, on the backbone's device.
+    /// Best state so far, of tensors under their saved names, on the backbone's device.
     fn best_of(&self, saved: &TrainingCheckpoint, tensors: Tensors) -> Result<Option<Best>> {
         let online = self.trainer.online();
         let named =
@@ -121,7 +121,7 @@ impl Run<'_> {
         Ok(Some(Best { primary, similarity_weight, tuned }))
     }
 
-    /// That the state is of this backbone and these data; where they lie may have changed.
+    /// Checks that the checkpoint is of this backbone and these data; their paths may have changed.
     fn verify_inputs(&mut self, saved: &TrainingCheckpoint) -> Result<()> {
         let then = &saved.meta.inputs;
         let now = self.fingerprint_inputs()?;

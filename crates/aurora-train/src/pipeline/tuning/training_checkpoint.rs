@@ -1,4 +1,4 @@
-//! A saved state of a tuning: `state.json`, which says what it is of, and `state.safetensors`.
+//! Training checkpoint: `state.json` with its metadata, and `state.safetensors`.
 
 use std::path::{Path, PathBuf};
 
@@ -17,53 +17,53 @@ use crate::run::RunFolder;
 const META: &str = "state.json";
 const TENSORS: &str = "state.safetensors";
 
-/// The form of a state. One of another form is refused, since its tensors may mean something else.
+/// Format version. Another one is refused, since its tensors may mean something else.
 pub(super) const VERSION: u64 = 2;
 
-/// A state to go on from. Its tensors are read when it is taken up.
+/// Training checkpoint to resume from. Its tensors are read when it is restored.
 #[derive(Debug)]
 pub struct TrainingCheckpoint {
     folder: PathBuf,
     pub(super) meta: CheckpointMeta,
 }
 
-/// What `state.json` says.
+/// Contents of `state.json`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CheckpointMeta {
     pub(super) version: u64,
     /// Steps done.
     pub(super) step: u64,
-    /// Wall time of the run so far.
+    /// Wall time of the run so far, seconds.
     pub(super) seconds: f64,
-    /// Lines of `metrics.jsonl`.
+    /// Number of lines of `metrics.jsonl`.
     pub(super) metrics_lines: usize,
-    /// The state that is best on validation so far.
+    /// Best state by validation so far.
     pub(super) best: Option<BestMeta>,
-    /// What the steps keep for their backward passes.
+    /// Gradient checkpointing of the steps.
     pub(super) gradient_checkpointing: SavedCheckpointing,
-    /// What was left out so far.
+    /// Samples skipped so far.
     pub(super) skipped: Vec<Skipped>,
-    /// Where the run is in its training data.
+    /// Position in the training data.
     pub(super) loader_state: LoaderState,
     pub(super) inputs: InputFingerprints,
     /// Fingerprint of `state.safetensors`.
     pub(super) tensors: String,
-    /// The run's configuration.
+    /// Configuration of the run.
     pub(super) config: Value,
 }
 
-/// What a run stands on beside its configuration and its training data.
+/// Fingerprints of a run's inputs, beside its configuration and its training data.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct InputFingerprints {
     /// Fingerprint of the frozen weights.
     pub(super) backbone: String,
-    /// Where the run computes: "cpu" or "gpu", which round differently.
+    /// Device, "cpu" or "gpu", which round differently.
     pub(super) device: String,
-    /// Fingerprint of the vocabulary.
+    /// Fingerprint of the tokenizer's vocabulary.
     pub(super) tokenizer: String,
-    /// Fingerprint of the answers to choose from; of none for retrieval.
+    /// Fingerprint of the answer candidates; of an empty list for retrieval.
     pub(super) answers: String,
     pub(super) validation: LoaderState,
     pub(super) test: LoaderState,
@@ -76,7 +76,7 @@ pub(super) struct BestMeta {
     pub(super) similarity_weight: Option<f64>,
 }
 
-/// [`GradientCheckpointing`] in words.
+/// Serialized [`GradientCheckpointing`].
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum SavedCheckpointing {
@@ -103,10 +103,10 @@ impl From<SavedCheckpointing> for GradientCheckpointing {
 }
 
 impl TrainingCheckpoint {
-    /// The newest state of a run.
+    /// Newest checkpoint of a run.
     ///
     /// # Errors
-    /// [`Error::NoCheckpoint`] where there is none, [`Error::Checkpoint`] where it is damaged or of another version.
+    /// [`Error::NoCheckpoint`] if there is none, [`Error::Checkpoint`] if it is damaged or of another version.
     pub fn newest(run: &RunFolder) -> Result<Self> {
         let newest = run.checkpoints().newest()?;
         let folder = newest.ok_or_else(|| Error::NoCheckpoint { path: run.path().to_owned() })?;
@@ -131,7 +131,7 @@ impl TrainingCheckpoint {
         self.meta.step
     }
 
-    /// That `config` is that of the run, as far as results depend on it.
+    /// Checks that `config` is that of the run, as far as results depend on it.
     ///
     /// # Errors
     /// [`Error::OtherConfig`], which names the key.
@@ -142,7 +142,7 @@ impl TrainingCheckpoint {
         }
     }
 
-    /// What was left out so far, under the names that it has now: data may lie elsewhere than when the run began.
+    /// Samples skipped so far, under their current paths: data may have moved since the run began.
     pub(super) fn skipped(&self, config: &Config) -> Vec<Skipped> {
         let now = serde_json::to_value(&config.data).unwrap_or_default();
         let mut moved = Vec::new();
@@ -158,7 +158,7 @@ impl TrainingCheckpoint {
                 _ => None,
             }));
         }
-        // A folder's place is also that of the folders in it: the longest name is the nearest.
+        // A folder's path also begins those of the folders in it: the longest match is the nearest.
         moved.sort_by_key(|(then, _)| std::cmp::Reverse(then.len()));
         let renamed = |one: &Skipped| {
             let place = moved.iter().find(|(then, _)| one.what.starts_with(then.as_str()));
@@ -171,13 +171,13 @@ impl TrainingCheckpoint {
         skipped.map(|one| renamed(one).unwrap_or_else(|| one.clone())).collect()
     }
 
-    /// The tensors, as they stand there.
+    /// Tensors of the checkpoint.
     pub(super) fn tensors(&self) -> Result<Tensors> {
         read_tensors(&self.tensors_path(), DType::F32, &Device::Cpu)
             .map_err(|error| damaged(&self.folder, &error.to_string()))
     }
 
-    /// That tensors of the right names, shapes and types are those that were saved, to the bit.
+    /// Checks by fingerprint that tensors of the right names, shapes and types are those that were saved, to the bit.
     pub(super) fn check_values(&self, fingerprint: &str) -> Result<()> {
         if fingerprint == self.meta.tensors {
             return Ok(());
@@ -189,24 +189,24 @@ impl TrainingCheckpoint {
         self.folder.join(TENSORS)
     }
 
-    /// An error that what the run stands on is another now.
+    /// Error about an input that is not the run's.
     pub(super) fn refuse(&self, reason: String) -> Error {
         Error::Checkpoint { folder: self.folder.clone(), reason }
     }
 
-    /// An error about what was read.
+    /// Error about a damaged checkpoint.
     pub(super) fn damaged(&self, error: &Error) -> Error {
         damaged(&self.folder, &error.to_string())
     }
 }
 
-/// Writes a state into a folder.
+/// Writes a checkpoint into a folder.
 pub(super) fn write(folder: &Path, meta: &CheckpointMeta, state: &Tensors) -> Result<()> {
     tensors::write(state, &folder.join(TENSORS))?;
     write_json(folder, META, meta)
 }
 
-/// An error that a folder's content cannot be used, with the way out.
+/// Error about a folder whose content cannot be used, with the way out.
 pub(super) fn damaged(folder: &Path, reason: &str) -> Error {
     let reason = format!(
         "{reason}; without that folder the run goes on from what was saved before it, or, where nothing was, has to be begun \
@@ -215,7 +215,7 @@ pub(super) fn damaged(folder: &Path, reason: &str) -> Error {
     Error::Checkpoint { folder: folder.to_owned(), reason }
 }
 
-/// Writes JSON for people too.
+/// Writes indented JSON.
 pub(super) fn write_json(folder: &Path, name: &str, value: &impl Serialize) -> Result<()> {
     let path = folder.join(name);
     let failed = |e| Error::io("write", &path, e);
@@ -223,7 +223,7 @@ pub(super) fn write_json(folder: &Path, name: &str, value: &impl Serialize) -> R
     std::fs::write(&path, text + "\n").map_err(failed)
 }
 
-/// Reads what that wrote.
+/// Reads a JSON file.
 pub(super) fn read_json<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<T> {
     let path = folder.join(name);
     let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;

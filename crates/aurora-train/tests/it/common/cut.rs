@@ -1,4 +1,4 @@
-//! Runs that are cut off and gone on with.
+//! Interrupted and resumed runs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
@@ -43,10 +43,10 @@ pub fn fresh(task: Task) -> Inputs {
     inputs(task, samples, SkipLog::default())
 }
 
-/// Ends the process, as it were, once so many steps are done: between a step and what follows it.
+/// Simulated crash after so many steps: between a step and anything that follows it.
 pub struct Cut {
     pub after: u64,
-    /// In the evaluation that follows the step.
+    /// True to crash in the evaluation that follows the step.
     pub in_evaluation: bool,
 }
 
@@ -64,12 +64,12 @@ impl Progress for Cut {
     }
 }
 
-/// With so many threads for everything.
+/// Runs `work` on a thread pool of this size.
 pub fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work)
 }
 
-/// Begins a run, or goes on with it, until it is cut off or at its end.
+/// Starts or resumes a run, until it is interrupted or finished.
 pub fn go(
     folder: &Path,
     config: &Config,
@@ -93,7 +93,7 @@ pub fn go(
     done.ok().map(Result::unwrap)
 }
 
-/// What a run leaves, but for times.
+/// Results of a run folder, without times.
 pub fn left(folder: &Path) -> (Vec<serde_json::Value>, Vec<u8>, String, serde_json::Value) {
     let file = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
     let mut summary: serde_json::Value = serde_json::from_str(&file("summary.json")).unwrap();
@@ -105,7 +105,7 @@ pub fn left(folder: &Path) -> (Vec<serde_json::Value>, Vec<u8>, String, serde_js
 
 pub fn uncut(task: Task, settings: &[&str]) -> (tempfile::TempDir, Config) {
     let folder = tempfile::tempdir().unwrap();
-    // It saves nothing, and is the same all the same.
+    // Without checkpoints, which make no difference to the results.
     let never: Vec<&str> =
         settings.iter().copied().chain(["checkpoint.every=0", "data.num_workers=1"]).collect();
     let path = folder.path().join("whole");
@@ -113,7 +113,7 @@ pub fn uncut(task: Task, settings: &[&str]) -> (tempfile::TempDir, Config) {
     (folder, config(task, settings))
 }
 
-/// A run that was cut off after step 5, with the states after steps 3 and 4.
+/// Run interrupted after step 5, with the checkpoints after steps 3 and 4.
 pub fn cut_off() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run");

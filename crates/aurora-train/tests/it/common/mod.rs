@@ -1,4 +1,4 @@
-//! What whole runs are tested on: a tiny random backbone, embedded drawings, and questions about them.
+//! Fixtures of whole runs: a tiny random backbone, embedded drawings, and questions about them.
 
 pub mod cut;
 
@@ -11,7 +11,7 @@ use aurora_train::config::{Config, ModelSection, RunConfig, Task};
 use aurora_train::pipeline::{DataSplits, Inputs, Model};
 use candle_core::Device;
 
-/// A backbone for retrieval of random weights; its text tower has so many word embeddings, of this width, and positions.
+/// Random retrieval backbone; its text tower has so many word embeddings, of this width, and positions.
 pub fn backbone(vocab_size: usize, width: usize, max_position_embeddings: usize) -> Backbone {
     let config = BlipConfig {
         vision: VisionConfig {
@@ -39,19 +39,19 @@ pub fn backbone(vocab_size: usize, width: usize, max_position_embeddings: usize)
     Backbone::random(config, 1, &Device::Cpu).unwrap()
 }
 
-/// One that fits the embedded vocabulary.
+/// Retrieval backbone that fits the embedded vocabulary.
 pub fn retrieval_backbone() -> Backbone {
     backbone(embedded::vocabulary().unwrap().vocab_size(), 24, 16)
 }
 
-/// The backbone for a task, its decoder begun where there is one to begin.
+/// Backbone for a task, its decoder initialized where it has none.
 pub fn model(task: Task, decoder: &str) -> aurora_train::Result<Model> {
     let config = Config::resolve(None, &[format!("model.decoder={decoder}")]).unwrap();
     let section = ModelSection { backbone: "tiny".into(), ..config.model };
     Model::from_backbone(&section, task, retrieval_backbone(), embedded::vocabulary().unwrap())
 }
 
-/// A run for a task whose three sets are these samples.
+/// Inputs of a run whose three splits are these samples.
 pub fn inputs(task: Task, samples: Vec<Sample>, skips: SkipLog) -> Inputs {
     let Model { name: backbone_name, backbone, tokens, .. } = model(task, "from_encoder").unwrap();
     let set = Dataset::new(samples, Decode::AtLoad).unwrap();
@@ -68,7 +68,7 @@ pub fn drawings(count: usize) -> Vec<Sample> {
     embedded::noto().unwrap().into_iter().take(count).collect()
 }
 
-/// Questions about drawings: whether it is the first kind, and how many.
+/// Questions about drawings: is it the first kind, and how many are there.
 pub fn questions(count: usize) -> Vec<Sample> {
     let asked = |(index, sample): (usize, Sample)| {
         let eight_to_two = (0..10).map(|n| if n < 8 { "no" } else { "yes" }.to_owned()).collect();
@@ -78,7 +78,7 @@ pub fn questions(count: usize) -> Vec<Sample> {
             _ => ("how many are there?", AnswerSet::One("2".into())),
         };
         let id = Some(QuestionId::Number(100 + index as u64));
-        // Two of them are of a kind that the data has a word for.
+        // Two of them have an answer type of the data's own.
         let kind = (index % 6 == 2).then(|| "count".to_owned());
         let question =
             Question::new(id, text, answers).map(|question| question.with_answer_type(kind));
@@ -87,7 +87,7 @@ pub fn questions(count: usize) -> Vec<Sample> {
     drawings(count).into_iter().enumerate().map(asked).collect()
 }
 
-/// `metrics.jsonl` without the times.
+/// Records of `metrics.jsonl` without the times.
 pub fn metrics(folder: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
     let line = |line: &str| {

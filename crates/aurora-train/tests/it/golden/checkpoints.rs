@@ -1,4 +1,4 @@
-//! Checkpoints as others write them give the same weights, to the bit.
+//! Checkpoints in the formats of others give the same weights, to the bit.
 
 use super::support::{Fixture, assert_close, folder, read};
 use aurora_layers::checkpoint::Checkpoint;
@@ -6,7 +6,7 @@ use aurora_layers::{Backbone, BlipConfig, CrossAttention, GenerationConfig, cls}
 use aurora_train::vqa::{Texts, caption_loss, mean_text_loss, question_states};
 use candle_core::{DType, Device};
 
-/// Every tensor of the fixture's weights, in whatever order the file keeps its numbers.
+/// Every tensor of the fixture's weights, in whatever memory order the file keeps it.
 fn same_as_safetensors(name: &str) {
     let checkpoint = Checkpoint::open(&folder().join(name)).unwrap();
     let expected = read("retrieval_image.weights.safetensors");
@@ -36,7 +36,7 @@ fn hf_itm() {
     let fixture = read("hf/itm/io.safetensors");
     let ids = fixture["input_ids"].to_dtype(DType::U32).unwrap();
     let mask = fixture["attention_mask"].to_dtype(DType::F32).unwrap();
-    // This forward keeps [CLS] where the retrieval code puts [ENC].
+    // This forward pass keeps [CLS] where the retrieval code puts [ENC].
     config.text.enc_token_id = ids.flatten_all().unwrap().to_vec1::<u32>().unwrap()[0];
     let checkpoint = Checkpoint::open(&path).unwrap();
     let (backbone, report) = checkpoint.backbone(&config, &Device::Cpu).unwrap();
@@ -56,7 +56,7 @@ fn hf_itm() {
     assert_close("itm_score", &itm, &fixture["itm_score"], 1e-5);
 }
 
-/// A fixture folder of transformers: the model and its numbers.
+/// Hugging Face fixture folder: the model and its numbers.
 fn hugging_face(folder_name: &str) -> (Backbone, Fixture) {
     let path = folder().join("hf").join(folder_name);
     let text = std::fs::read_to_string(path.join("config.json")).unwrap();
@@ -67,7 +67,7 @@ fn hugging_face(folder_name: &str) -> (Backbone, Fixture) {
     (backbone, read(&format!("hf/{folder_name}/io.safetensors")))
 }
 
-/// Generated rows as the fixture has them, `[DEC]` first, without what follows the end.
+/// Generated rows of the fixture, `[DEC]` first, cut after the end.
 fn written(fixture: &Fixture) -> Vec<Vec<u32>> {
     let rows: Vec<Vec<i64>> = fixture["generated"].to_vec2().unwrap();
     let words = |row: Vec<i64>| {
@@ -81,12 +81,12 @@ fn hf_vqa() {
     let (mut backbone, fixture) = hugging_face("vqa");
     let ids = fixture["input_ids"].to_dtype(DType::U32).unwrap();
     let questions = Texts { token_ids: &ids, mask: &fixture["attention_mask"] };
-    // This forward keeps [CLS] where the original puts [ENC].
+    // This forward pass keeps [CLS] where the original puts [ENC].
     backbone.config.text.enc_token_id = ids.flatten_all().unwrap().to_vec1::<u32>().unwrap()[0];
     let blip = backbone.model().unwrap();
     let bare = blip.bind_frozen().unwrap();
     let states = question_states(&blip, &bare, &fixture["pixel_values"], &questions).unwrap();
-    // Nor does it hide the padding of questions from the decoder.
+    // Nor does it mask the padding of questions in the decoder.
     let keys = blip.encode_decoder_kv(&states, None, &bare).unwrap();
     let answers = fixture["decoder_input_ids"].to_dtype(DType::U32).unwrap();
     let mask = answers.ne(0u32).unwrap();

@@ -1,4 +1,5 @@
-//! Checkpoints written as others read them, sizes read from shapes, and reference checkpoints with their tuning.
+//! Checkpoints written in the formats of others, sizes inferred from shapes, and reference checkpoints with their
+//! adapter.
 
 use super::support::{assert_close, folder, read};
 use aurora_layers::checkpoint::Checkpoint;
@@ -7,7 +8,7 @@ use candle_core::Device;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The backbone of a Hugging Face folder.
+/// Backbone of a Hugging Face folder.
 fn hugging_face(path: &Path) -> Backbone {
     let config = path.join("config.json");
     let config =
@@ -15,7 +16,7 @@ fn hugging_face(path: &Path) -> Backbone {
     Checkpoint::open(path).unwrap().backbone(&config, &Device::Cpu).unwrap().0
 }
 
-/// The header of a safetensors file.
+/// Header of a safetensors file.
 fn header(path: &Path) -> BTreeMap<String, serde_json::Value> {
     let bytes = std::fs::read(path).unwrap();
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
@@ -41,7 +42,7 @@ fn hf_written_back() {
         let written = tempfile::tempdir().unwrap();
         let written = written.path();
         backbone.write_hugging_face(written, None).unwrap();
-        // Names, types, shapes, note and order of the numbers are those of transformers: nothing tied is stored twice.
+        // Names, types, shapes, note and order of the numbers are those of transformers: tied tensors are stored once.
         let (ours, theirs) = ("model.safetensors", path.join("model.safetensors"));
         assert_eq!(header(&written.join(ours)), header(&theirs), "{form}");
         let json = |folder: &Path| -> serde_json::Value {
@@ -61,7 +62,7 @@ fn hf_written_in_shards() {
     let written = tempfile::tempdir().unwrap();
     let written = written.path();
     backbone.write_hugging_face(written, None).unwrap();
-    // In shards, and back to one file: what was there before is not found again.
+    // In shards, and back to one file: the stale files are not found again.
     backbone.write_hugging_face(written, Some(100_000)).unwrap();
     let names = |folder: &Path| -> Vec<String> {
         let files = std::fs::read_dir(folder).unwrap();
@@ -86,7 +87,7 @@ fn hf_sizes_from_shapes() {
         let path = folder().join("hf").join(form);
         let mut wanted = hugging_face(&path).config;
         let mut found = Checkpoint::open(&path).unwrap().infer_config(8).unwrap();
-        // What no shape tells: epsilons, and of a model without heads their width.
+        // Not inferred from shapes: epsilons, and the projection width of a model without heads.
         (found.vision.layer_norm_eps, found.text.layer_norm_eps) = (1e-5, 1e-12);
         if form != "itm" {
             found.projection_dim = wanted.projection_dim;
@@ -153,7 +154,7 @@ fn released_checkpoint() {
         }
         assert!(tuned.bind(&backbone.model().unwrap(), None).is_ok());
 
-        // Everything is accounted for, and what training kept beside the model is there for the asking.
+        // Every tensor is accounted for, and training state kept beside the model can be read.
         assert_eq!(report.loaded, backbone.tensors.len() + adapter.len());
         let beside = |ignored: &(String, &str)| ignored.1 == "beside the weights";
         report.ignored.retain(|ignored| !beside(ignored));

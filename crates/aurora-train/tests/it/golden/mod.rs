@@ -1,6 +1,6 @@
-//! Held to the numbers of the reference PyTorch code, through the types the program itself uses.
+//! Golden tests against the numbers of the reference PyTorch code, through the types that the program itself uses.
 //!
-//! The fixtures stand in `tests/golden`; `AURORA_GOLDEN=<folder>` puts another set with the same layout in.
+//! The fixtures are in `tests/golden`; `AURORA_GOLDEN=<folder>` selects another set with the same layout.
 
 mod checkpoints;
 mod checkpoints_out;

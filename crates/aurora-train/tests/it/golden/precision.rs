@@ -1,8 +1,8 @@
-//! Retrieval in bf16 beside the same in f32: features, losses, gradients.
+//! Retrieval in bf16 against f32: features, losses, gradients.
 //!
-//! A factor of a product is rounded to 8 significant bits, which is off by 2^-9 = 2.0e-3 of it at most, and nothing
-//! else is. Errors of many terms mostly cancel, and norms and residual sums keep them from growing, so what comes out
-//! is off by a few such roundings.
+//! A GEMM operand is rounded to 8 significant bits, which is off by 2^-9 = 2.0e-3 of it at most, and nothing else is.
+//! Errors of many terms mostly cancel, and norms and residual sums keep them from growing, so the results are off by a
+//! few such roundings.
 
 use super::retrieval::{Batch, Model, io, losses, negatives};
 use super::support::reference::Setting;
@@ -14,20 +14,21 @@ use std::collections::BTreeMap;
 
 const FIXTURES: [&str; 2] = ["retrieval_image", "retrieval_video_frame_aware"];
 
-/// Largest difference of an entry of a feature, which has length 1; measured 2.04e-3, a rounding.
+/// Largest difference of an entry of a feature, which has length 1; measured 2.04e-3, one rounding.
 const FEATURE: f32 = 4e-3;
-/// Largest difference of a loss; measured 1.21e-3, of losses of about 2.
+/// Largest difference of a loss; measured 1.21e-3, for losses of about 2.
 const LOSS: f32 = 2.5e-3;
-/// Length of the difference of a gradient, all trained tensors as one vector, by the length of the gradient; measured
-/// 9.6e-3.
+/// Relative L2 difference of a gradient, all trained tensors as one vector; measured 9.6e-3.
 const GRADIENT: f64 = 2e-2;
-/// The same of each tensor alone, by its length or [`SMALL`] of the whole gradient's, if that is more; measured 0.113,
-/// of the factors of a tensor whose gradient is about as small as that: there the roundings of larger terms are seen.
+/// Relative L2 difference of each tensor's gradient, by its length or [`SMALL`] of the whole gradient's, if that is
+/// more; measured 0.113, of factors whose gradient is about as small as that: there the roundings of larger terms are
+/// seen.
 const TENSOR: f64 = 0.23;
-/// What lies below it is the difference of terms that cancel, as of the biases of keys, which no softmax sees.
+/// Share of the whole gradient below which a tensor's gradient is a difference of terms that cancel, as of the biases
+/// of keys, which no softmax sees.
 const SMALL: f64 = 1e-2;
 
-/// What a step computes, by name.
+/// Results of a step, by name.
 struct Computed {
     features: [Tensor; 2],
     losses: [f32; 2],

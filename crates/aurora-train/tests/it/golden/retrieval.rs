@@ -1,4 +1,4 @@
-//! Retrieval of images and of clips in variant reference: forward pass, both losses, every gradient, queues, six
+//! Retrieval of images and of clips in the reference variant: forward pass, both losses, every gradient, queues, six
 //! optimizer steps, two-stage evaluation.
 
 use super::support::reference::{Setting, config, split, variables};
@@ -24,7 +24,7 @@ const STEP_LOSS: f32 = 1e-5;
 const STEP_PARAMETER: f32 = 2e-5;
 const DECAY: f64 = 0.995;
 
-/// The fixture's model, every online tensor a variable.
+/// Fixture model, every online tensor a variable.
 pub struct Model {
     pub variables: BTreeMap<String, Var>,
     pub blip: Arc<Blip>,
@@ -35,13 +35,14 @@ pub struct Model {
     setting: Setting,
 }
 
-/// A reference name belongs to the momentum half when its first part ends in `_m`.
+/// Online name of a momentum tensor; a reference name is one's if its first part ends in `_m`.
 fn live_name(name: &str) -> Option<String> {
     let (first, rest) = name.split_once('.')?;
     Some(format!("{}.{rest}", first.strip_suffix("_m")?))
 }
 
-/// Not the queue, the temperature, nor the constant 0, 1, 2, ... that the reference code stores.
+/// True for tensors of the model: not the queue, the temperature, nor the constant 0, 1, 2, ... that the reference code
+/// stores.
 fn is_model_tensor(name: &str) -> bool {
     !["image_queue", "text_queue", "idx_queue", "ptr_queue", "temp"].contains(&name)
         && !name.ends_with("position_ids")
@@ -69,7 +70,8 @@ impl Model {
             AdaptedParams::from_tensors(adapter_config.clone(), &config, "the fixture", added)
                 .unwrap();
 
-        // The momentum model of the reference code has a backbone of its own, averaged too; factors and core are passed as they are.
+        // The momentum model of the reference code has a backbone of its own, averaged too; factors and core are passed
+        // unaveraged.
         let stored: Fixture = weights
             .iter()
             .filter_map(|(name, tensor)| Some((live_name(name)?, tensor.clone())))
@@ -96,13 +98,13 @@ impl Model {
         self.setting.apply(self.tuned.bind(&self.blip, None).unwrap())
     }
 
-    /// Whether the variable of this name takes part.
+    /// True if the variable of this name is trained.
     pub fn trains(&self, name: &str) -> bool {
         !self.setting.frozen || self.tuned.tensors.contains_key(name)
     }
 }
 
-/// The batch of the fixture.
+/// Batch of the fixture.
 pub struct Batch {
     images: Tensor,
     token_ids: Tensor,
@@ -134,7 +136,7 @@ fn rows(tensor: &Tensor) -> Vec<u32> {
     integers(tensor).into_iter().map(|row| row as u32).collect()
 }
 
-/// The hard negatives that the fixture's losses were computed with.
+/// Hard negatives that the fixture's losses were computed with.
 pub fn negatives(io: &Fixture) -> HardNegatives {
     HardNegatives {
         first: 0,
@@ -143,7 +145,7 @@ pub fn negatives(io: &Fixture) -> HardNegatives {
     }
 }
 
-/// One training step up to the losses, and the features that the queue takes in after the backward pass.
+/// Training step up to the losses, and the features to enqueue after the backward pass.
 pub fn losses(
     model: &mut Model,
     batch: &Batch,
@@ -172,7 +174,7 @@ pub fn io(fixture: &str) -> Fixture {
     read(&format!("{fixture}.io.safetensors"))
 }
 
-/// Each part as a test of its own, named after the fixture.
+/// Makes each part a test of its own, named after the fixture.
 macro_rules! cases {
     ($fixture:ident) => {
         mod $fixture {

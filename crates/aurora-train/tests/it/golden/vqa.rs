@@ -1,4 +1,4 @@
-//! Question answering in variant reference: loss, every gradient, ranking with several k, greedy generation.
+//! VQA in the reference variant: loss, every gradient, ranking with several k, greedy generation.
 
 use super::support::reference::{Setting, config, split, variables};
 use super::support::{assert_close, assert_gradient, folder, integers, part, read};
@@ -28,7 +28,7 @@ fn vqa_in_setting(setting: Setting) {
     let config = config(&weights);
     let rank = weights["CP_C"].dims()[0];
     let adapter_config = AdapterConfig::new(AdapterKind::Tucker, Variant::Reference, rank);
-    // The head's weight is the table of words, and its bias is stored twice.
+    // The head's weight is tied to the word embeddings, and its bias is stored twice.
     let online = weights
         .iter()
         .filter(|(name, _)| !name.ends_with("position_ids"))
@@ -82,7 +82,7 @@ fn vqa_in_setting(setting: Setting) {
         assert_eq!(best, integers(&io[&format!("rank_k{k}")]), "k = {k}");
     }
 
-    // The reference code does not hide the questions' padding when it writes; ten tokens, [DEC] among them.
+    // The reference code does not mask the questions' padding in generation; ten tokens, [DEC] among them.
     let states = question_states(&blip, &bound, &io["image"], &questions).unwrap();
     let keys = blip.encode_decoder_kv(&states, None, &bound).unwrap();
     let written = blip.generate(&[], &keys, &GenerationConfig::greedy(9), &bound).unwrap();
@@ -97,7 +97,7 @@ fn vqa_in_setting(setting: Setting) {
     assert!(readable(&written, &wanted), "{written:?} cannot read {wanted:?}");
 }
 
-/// Whether one word for each id makes exactly these texts. The fixture has texts and not the vocabulary they were
+/// True if one word for each id makes exactly these texts. The fixture has texts and not the vocabulary they were
 /// written with, so this finds the words: an id is a word after a space, or a piece that continues one.
 fn readable(ids: &[Vec<u32>], texts: &[String]) -> bool {
     fn fits(ids: &[(usize, u32)], rest: &[&str], words: &mut BTreeMap<u32, String>) -> bool {

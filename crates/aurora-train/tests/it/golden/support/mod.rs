@@ -1,4 +1,4 @@
-//! Fixtures: where they are, and how close is close enough.
+//! Fixtures and tolerances.
 
 pub mod reference;
 
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// Named tensors of a fixture file.
 pub type Fixture = BTreeMap<String, Tensor>;
 
-/// The folder of fixtures: `AURORA_GOLDEN`, else the crate's own.
+/// Fixture folder: `AURORA_GOLDEN`, else the crate's own.
 pub fn folder() -> PathBuf {
     match std::env::var_os("AURORA_GOLDEN") {
         Some(folder) => folder.into(),
@@ -17,14 +17,14 @@ pub fn folder() -> PathBuf {
     }
 }
 
-/// A fixture file, floats as f32.
+/// Reads a fixture file, floats as f32.
 pub fn read(name: &str) -> Fixture {
     let path = folder().join(name);
     aurora_layers::checkpoint::read_tensors(&path, DType::F32, &Device::Cpu)
         .unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The entries whose names begin with `prefix`, without it.
+/// Entries whose names begin with `prefix`, without it.
 pub fn part(fixture: &Fixture, prefix: &str) -> Fixture {
     let strip = |(name, tensor): (&String, &Tensor)| {
         Some((name.strip_prefix(prefix)?.to_string(), tensor.clone()))
@@ -44,7 +44,7 @@ fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// Largest difference; panics when the shapes differ.
+/// Largest absolute difference; panics if the shapes differ.
 pub fn distance(name: &str, found: &Tensor, wanted: &Tensor) -> f32 {
     assert_eq!(found.dims(), wanted.dims(), "{name}: shapes differ");
     values(found)
@@ -54,13 +54,13 @@ pub fn distance(name: &str, found: &Tensor, wanted: &Tensor) -> f32 {
         .fold(0.0, |worst, d| if d.is_nan() { f32::INFINITY } else { worst.max(d) })
 }
 
-/// Within `tolerance` everywhere.
+/// Asserts that `found` is within `tolerance` of `wanted` everywhere.
 pub fn assert_close(name: &str, found: &Tensor, wanted: &Tensor, tolerance: f32) {
     let worst = distance(name, found, wanted);
     assert!(worst <= tolerance, "{name}: off by {worst:e}, allowed {tolerance:e}");
 }
 
-/// Gradients: within 1e-4 of the tensor's largest entry plus 1e-7.
+/// Asserts a gradient within 1e-4 of the tensor's largest entry plus 1e-7.
 pub fn assert_gradient(name: &str, found: &Tensor, wanted: &Tensor) {
     let largest = values(wanted).iter().fold(0f32, |worst, value| worst.max(value.abs()));
     assert_close(name, found, wanted, 1e-4 * largest + 1e-7);

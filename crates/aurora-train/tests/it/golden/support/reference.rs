@@ -9,7 +9,7 @@ use aurora_layers::{
 use candle_core::Var;
 use std::collections::BTreeMap;
 
-/// Sizes from the text configuration and the shapes of the weights.
+/// Model configuration from `med_config.json` and the shapes of the weights.
 pub fn config(weights: &Fixture) -> BlipConfig {
     let path = folder().join("med_config.json");
     let text = std::fs::read_to_string(&path)
@@ -56,7 +56,7 @@ pub fn config(weights: &Fixture) -> BlipConfig {
     }
 }
 
-/// What the specification adds, and the backbone: two halves of one set of tensors.
+/// Splits tensors into the backbone's and the adapter's.
 pub fn split(
     tensors: &Fixture,
     adapter_config: &AdapterConfig,
@@ -68,7 +68,7 @@ pub fn split(
     (pick(Blip::param_shapes(config)), pick(adapter_config.param_shapes(config).unwrap()))
 }
 
-/// Every online tensor of a state dict as a variable under our name, and as the tensor behind it.
+/// Online tensors of a state dict as variables under our names, and the tensors behind them.
 pub fn variables(online: &Fixture) -> (BTreeMap<String, Var>, Fixture) {
     let variables: BTreeMap<String, Var> = reference_checkpoint::translate(online)
         .unwrap()
@@ -80,10 +80,10 @@ pub fn variables(online: &Fixture) -> (BTreeMap<String, Var>, Fixture) {
     (variables, tensors)
 }
 
-/// A way to compute a case; all of one precision give the same numbers.
+/// Settings of a computation; all of one precision give the same numbers.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
-    /// Whether only what the reference code tunes is trained, not the backbone too.
+    /// True if only what the reference code tunes is trained, not the backbone too.
     pub frozen: bool,
     pub mode: DeltaMode,
     pub precision: Precision,
@@ -98,7 +98,7 @@ impl Setting {
         gradient_checkpointing: GradientCheckpointing::None,
     };
 
-    /// All of them in f32.
+    /// All settings in f32.
     pub fn all() -> impl Iterator<Item = Self> {
         // With a trained backbone there is one way to apply a delta.
         let modes =
