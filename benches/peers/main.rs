@@ -30,7 +30,8 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Measure a matrix product.
-    Ceiling {
+    #[command(name = "ceiling")]
+    Roofline {
         #[arg(long)]
         precision: Precision,
     },
@@ -124,7 +125,7 @@ fn main() -> ExitCode {
 
 fn run(command: &Command) -> Result<()> {
     match command {
-        Command::Ceiling { precision } => {
+        Command::Roofline { precision } => {
             let Roofline { device, threads, operations, bytes } =
                 Roofline::of_processor(precision.of_products())?;
             let value = json!({"operations": operations, "bytes": bytes, "device": device, "threads": threads});

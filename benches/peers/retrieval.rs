@@ -16,7 +16,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::agreement::gradients;
 use crate::rows::both;
-use crate::setting::{Prepared, RANK, Setting, Texts, named};
+use crate::setting::{PreparedCase, RANK, Setting, Texts, named};
 
 /// As in PyTorch's half.
 const TEMPERATURE: f64 = 0.07;
@@ -24,7 +24,7 @@ const ALPHA: f64 = 0.4;
 const MOMENTUM: f64 = 0.995;
 
 /// The trainer with its default adapter (CP, gates, context) at BLIP-base's settings, its queue full.
-pub fn step(setting: &Setting) -> Result<Prepared> {
+pub fn step(setting: &Setting) -> Result<PreparedCase> {
     let (backbone, inputs) = (setting.backbone()?, setting.inputs()?);
     let queue = FeatureQueue::from_state(&setting.read("queue")?)?;
     let texts = Texts::of(&inputs)?;
@@ -59,7 +59,7 @@ pub fn step(setting: &Setting) -> Result<Prepared> {
         number += 1;
         Ok(())
     };
-    Ok(Prepared { run: Box::new(run), operations })
+    Ok(PreparedCase { run: Box::new(run), operations })
 }
 
 /// Both losses and their gradients with PyTorch's LoRA, the same queue and given negatives. The momentum model begins

@@ -16,7 +16,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor};
 
 use crate::agreement::gradients;
-use crate::setting::{LORA_RANK, PADDED, Prepared, RANK, Setting, Texts, named};
+use crate::setting::{LORA_RANK, PADDED, PreparedCase, RANK, Setting, Texts, named};
 
 /// The operations of both sides.
 pub fn both(backbone: &Backbone, count: impl Fn(&ModelCost<'_>) -> u64) -> [u64; 2] {
@@ -40,7 +40,7 @@ fn vision_step(
 }
 
 /// a: CP on every site of the vision tower, no factor as it starts.
-pub fn vision_trained(setting: &Setting) -> Result<Prepared> {
+pub fn vision_trained(setting: &Setting) -> Result<PreparedCase> {
     let (backbone, inputs) = (setting.backbone()?, setting.inputs()?);
     let images = setting.batch as u64;
     let operations = both(&backbone, |cost| cost.vision_trained(images));
@@ -59,7 +59,7 @@ pub fn vision_trained(setting: &Setting) -> Result<Prepared> {
     let blip = backbone.model()?;
     let precision = setting.precision;
     let run = move || vision_step(&blip, &tuned, &inputs, precision).map(drop);
-    Ok(Prepared { run: Box::new(run), operations })
+    Ok(PreparedCase { run: Box::new(run), operations })
 }
 
 /// a with PyTorch's LoRA: states and gradients.
@@ -75,7 +75,7 @@ pub fn check_vision_trained(setting: &Setting) -> Result<Tensors> {
 }
 
 /// b: the tower as the backbone has it.
-pub fn vision_frozen(setting: &Setting) -> Result<Prepared> {
+pub fn vision_frozen(setting: &Setting) -> Result<PreparedCase> {
     let (backbone, inputs) = (setting.backbone()?, setting.inputs()?);
     let images = setting.batch as u64;
     let operations = both(&backbone, |cost| cost.vision(images));
@@ -85,7 +85,7 @@ pub fn vision_frozen(setting: &Setting) -> Result<Prepared> {
         blip.encode_image(named(&inputs, "pixel_values")?, &bound)?;
         Ok(())
     };
-    Ok(Prepared { run: Box::new(run), operations })
+    Ok(PreparedCase { run: Box::new(run), operations })
 }
 
 /// b's states.
@@ -119,7 +119,7 @@ fn gallery(
 }
 
 /// d: one text against every candidate image, or one image against every candidate text.
-pub fn rerank(setting: &Setting, one_text: bool) -> Result<Prepared> {
+pub fn rerank(setting: &Setting, one_text: bool) -> Result<PreparedCase> {
     let backbone = setting.backbone()?;
     let blip = Arc::new(backbone.model()?);
     let (gallery, work, lengths) = gallery(setting, &blip, one_text)?;
@@ -130,7 +130,7 @@ pub fn rerank(setting: &Setting, one_text: bool) -> Result<Prepared> {
         gallery.score(&blip, &bound, &work)?;
         Ok(())
     };
-    Ok(Prepared { run: Box::new(run), operations })
+    Ok(PreparedCase { run: Box::new(run), operations })
 }
 
 /// d's logits.

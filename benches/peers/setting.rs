@@ -40,7 +40,7 @@ impl Setting {
 }
 
 /// A row that is ready: what is timed, and the operations of our side and of the plain one.
-pub struct Prepared {
+pub struct PreparedCase {
     /// One run.
     pub run: Box<dyn FnMut() -> Result<()>>,
     /// By formula, ours and PyTorch's.

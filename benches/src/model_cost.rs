@@ -72,7 +72,7 @@ pub struct ModelCost<'a> {
 }
 
 impl ModelCost<'_> {
-    fn vision_width(&self) -> u64 {
+    fn vision_hidden_size(&self) -> u64 {
         self.config.vision.hidden_size as u64
     }
 
@@ -85,7 +85,7 @@ impl ModelCost<'_> {
     }
 
     fn vision_maps(&self) -> [(u64, u64); 4] {
-        let (width, mlp) = (self.vision_width(), self.config.vision.intermediate_size as u64);
+        let (width, mlp) = (self.vision_hidden_size(), self.config.vision.intermediate_size as u64);
         [(width, 3 * width), (width, width), (width, mlp), (mlp, width)]
     }
 
@@ -100,7 +100,7 @@ impl ModelCost<'_> {
     /// Scores and what they weigh, `products` matrix products for each pair of query and key.
     fn vision_attention(&self, images: u64, products: u64) -> u64 {
         let (tokens, blocks) = (self.image_tokens(), self.config.vision.num_hidden_layers as u64);
-        blocks * images * products * 2 * tokens * tokens * self.vision_width()
+        blocks * images * products * 2 * tokens * tokens * self.vision_hidden_size()
     }
 
     fn with_vision(&self, images: u64, count: impl Fn(Maps<'_>) -> u64) -> u64 {
@@ -116,7 +116,7 @@ impl ModelCost<'_> {
         let vision = &self.config.vision;
         let patch = 3 * (vision.patch_size * vision.patch_size) as u64;
         let patches = images * (self.image_tokens() - 1);
-        2 * patches * patch * self.vision_width()
+        2 * patches * patch * self.vision_hidden_size()
             + self.with_vision(images, |maps| maps.products())
             + self.vision_attention(images, 2)
     }
@@ -124,7 +124,7 @@ impl ModelCost<'_> {
     /// The vision tower with every site adapted, forward and backward: for a frozen linear layer the gradient of x alone, but
     /// for the first, whose x nothing is trained of.
     pub fn vision_trained(&self, images: u64) -> u64 {
-        let width = self.vision_width();
+        let width = self.vision_hidden_size();
         let first = if self.config.vision.num_hidden_layers == 0 { 0 } else { 3 * width * width };
         self.vision(images) + self.with_vision(images, |maps| maps.products())
             - 2 * images * self.image_tokens() * first
@@ -161,7 +161,7 @@ impl ModelCost<'_> {
 
     /// Cross-attention keys and values of so many images in every layer.
     fn keys(&self, images: u64, passes: u64) -> u64 {
-        let maps = 2 * self.vision_width() * self.text_width();
+        let maps = 2 * self.vision_hidden_size() * self.text_width();
         self.config.text.num_hidden_layers as u64 * passes * 2 * images * self.image_tokens() * maps
     }
 
@@ -181,7 +181,7 @@ impl ModelCost<'_> {
         Maps {
             tokens: images * self.image_tokens(),
             blocks: self.config.text.num_hidden_layers as u64,
-            shapes: &[(self.vision_width(), self.text_width()); 2],
+            shapes: &[(self.vision_hidden_size(), self.text_width()); 2],
         }
         .deltas(self.side, true)
     }
@@ -224,7 +224,7 @@ impl ModelCost<'_> {
     /// What cross-attention costs more where no keys and values are formed: queries and outputs are as wide as an image's
     /// states, once for each head.
     fn absorbed(&self, lengths: &[u64]) -> u64 {
-        let (seen, states) = (self.image_tokens(), self.vision_width());
+        let (seen, states) = (self.image_tokens(), self.vision_hidden_size());
         let (width, heads) = (self.text_width(), self.config.text.num_attention_heads as u64);
         let each = 4 * states * (heads * seen + width) - 4 * seen * width;
         self.config.text.num_hidden_layers as u64

@@ -107,7 +107,10 @@ fn pissa_is_an_initialization_of_lora() {
     let mut adapter_config = AdapterConfig::new(AdapterKind::Dora, Variant::Paper, 2);
     adapter_config.init = LoraInit::Pissa;
     let message = adapter_config.param_shapes(&tiny()).unwrap_err().to_string();
-    assert!(message.contains("init = pissa: is an initialization of lora, not of dora"), "{message}");
+    assert!(
+        message.contains("init = pissa: is an initialization of lora, not of dora"),
+        "{message}"
+    );
 }
 
 /// Every kind on a question answering model: its decoder has sites of its own, and it has no heads.

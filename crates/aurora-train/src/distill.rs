@@ -113,7 +113,7 @@ impl Pretrainer {
         };
         let to_image_teacher = head("to image teacher", model.vision.hidden_size, &teachers.image)?;
         let to_image_parts =
-            head("to image parts", model.vision.hidden_size, &teachers.image_local)?;
+            head("to image parts", model.vision.hidden_size, &teachers.patch_distill)?;
         let to_text_teacher = head("to text teacher", model.text.hidden_size, &teachers.text)?;
         let temperature = Var::new(&[config.pretrain.temperature as f32], device)?;
         let mut parameters: Vec<(String, Var, &str)> = variables
@@ -190,7 +190,7 @@ impl Pretrainer {
         let image_nce = cross_entropy(&sharp, &own)?;
         let patches = image_states.narrow(1, 1, image_states.dim(1)? - 1)?.contiguous()?;
         let parts = toward(&patches, &self.to_image_parts)?; // (images, parts, components)
-        let image_local = one_minus_cosine(&parts, &normalize(&batch.image_local)?)?;
+        let patch_distill = one_minus_cosine(&parts, &normalize(&batch.patch_distill)?)?;
 
         let image = bound.image_features(&image_states)?; // (images, joint)
         let text = bound.text_cls_features(&text_cls)?; // (texts, joint)
@@ -216,7 +216,7 @@ impl Pretrainer {
         let mut losses = vec![("itc", itc.clone(), 1.0)];
         losses.push(("image_cosine", image_cosine, settings.image_cosine));
         losses.push(("image_nce", image_nce, settings.image_nce));
-        losses.push(("image_local", image_local, settings.patch_distill_weight));
+        losses.push(("patch_distill", patch_distill, settings.patch_distill_weight));
         losses.push(("joint", joint, settings.joint_weight));
         losses.push(("text_cosine", text_cosine, settings.text_cosine));
         if settings.itm_weight > 0.0 {
@@ -259,7 +259,7 @@ fn fits(config: &PretrainConfig, teachers: &TeacherFeatures) -> Result<()> {
         ("side of the views", teachers.views.dim(1)?, model.image_size),
         (
             "parts of a view",
-            teachers.image_local.dim(1)?,
+            teachers.patch_distill.dim(1)?,
             (model.image_size / model.patch_size).pow(2),
         ),
         ("length of the joint space", teachers.image_joint.dim(1)?, model.projection_dim),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
+mod as_one_node;
 mod common;
 mod contract;
 mod epilogue;
@@ -9,7 +10,6 @@ mod gradients;
 mod kernels;
 mod no_copy;
 mod nvrtc;
-mod one_node;
 mod precision;
 mod recompute;
 mod streams;

@@ -24,7 +24,7 @@ impl Checkpoint {
     /// A tensor that is missing or of a shape that no BLIP has, by name; a width that `head_width` does not divide. The
     /// sizes are not checked against each other: a decoder of another vocabulary has its `[SEP]` still to be set.
     pub fn infer_config(&self, head_width: usize) -> Result<BlipConfig> {
-        let [vision_width, _, patch, _] = self.sizes(PATCHES, "(width, 3, patch, patch)")?;
+        let [vision_hidden_size, _, patch, _] = self.sizes(PATCHES, "(width, 3, patch, patch)")?;
         let [_, tokens, _] = self.sizes(POSITIONS, "(1, 1 + patches, width)")?;
         let grid = tokens.saturating_sub(1).isqrt();
         if grid == 0 || grid * grid + 1 != tokens {
@@ -63,9 +63,9 @@ impl Checkpoint {
             vision: VisionConfig {
                 image_size: grid.saturating_mul(patch),
                 patch_size: patch,
-                hidden_size: vision_width,
+                hidden_size: vision_hidden_size,
                 num_hidden_layers: self.layers("visual_encoder.blocks.", ".norm1.weight"),
-                num_attention_heads: heads("vision", vision_width, head_width)?,
+                num_attention_heads: heads("vision", vision_hidden_size, head_width)?,
                 intermediate_size: mlp("visual_encoder.blocks.0.mlp.fc1.weight")?,
                 layer_norm_eps: 1e-6,
             },

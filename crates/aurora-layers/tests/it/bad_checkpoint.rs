@@ -215,12 +215,12 @@ fn whole_numbers_where_floats_are_wanted() {
     says(&not_loaded(folder.path(), &tiny()), &["vision_proj.bias is I64, not a float"]);
 }
 
-type Change = fn(&mut BlipConfig);
+type Edit = fn(&mut BlipConfig);
 
 #[test]
 fn configurations_that_contradict_the_weights() {
     let folder = folder_with(|_| {});
-    let cases: [(Change, &[&str]); 9] = [
+    let cases: [(Edit, &[&str]); 9] = [
         (
             |c| c.text.num_hidden_layers = 3,
             &["missing: text_encoder.encoder.layer.2.", "and 14 more"],

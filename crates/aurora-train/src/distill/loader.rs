@@ -24,7 +24,7 @@ pub struct DistillBatch {
     /// Image teacher's features (images, components).
     pub image_teacher: Tensor,
     /// Image teacher's features of the images' parts (images, parts, components).
-    pub image_local: Tensor,
+    pub patch_distill: Tensor,
     /// Places of the images in the joint space (images, joint).
     pub image_joint: Tensor,
     /// Text teacher's features (texts, 384).
@@ -55,7 +55,7 @@ impl DistillBatch {
             token_ids: moved(&self.token_ids)?,
             mask: moved(&self.mask)?,
             image_teacher: moved(&self.image_teacher)?,
-            image_local: moved(&self.image_local)?,
+            patch_distill: moved(&self.patch_distill)?,
             image_joint: moved(&self.image_joint)?,
             text_joint: moved(&self.text_joint)?,
             text_teacher: moved(&self.text_teacher)?,
@@ -168,7 +168,7 @@ impl<'a> DistillLoader<'a> {
             mask,
             ids,
             image_teacher: teachers.image.index_select(&views, 0)?,
-            image_local: teachers.image_local.index_select(&views, 0)?.to_dtype(DType::F32)?,
+            patch_distill: teachers.patch_distill.index_select(&views, 0)?.to_dtype(DType::F32)?,
             image_joint: teachers.image_joint.index_select(&views, 0)?,
             text_joint: teachers.joint(&text_teacher)?,
             text_teacher,

@@ -23,7 +23,7 @@ pub struct TeacherFeatures {
     /// Views (views, components), unit length.
     pub image: Tensor,
     /// Parts of the views, row by row from the top left (views, parts, components), f16.
-    pub image_local: Tensor,
+    pub patch_distill: Tensor,
     /// Views in the joint space (views, joint), unit length.
     pub image_joint: Tensor,
     /// Mean of the text teacher's features over the training captions, (384).
@@ -67,13 +67,13 @@ impl TeacherFeatures {
         };
         let views = take("views")?;
         let view_rows: Vec<i64> = take("view_rows")?.to_vec1()?;
-        let image_local = take("image_local")?;
+        let patch_distill = take("patch_distill")?;
         let mut precise = |name: &str| Ok::<_, Error>(take(name)?.to_dtype(DType::F32)?);
         let teachers = Self {
             views,
             view_rows,
             image: precise("image")?,
-            image_local,
+            patch_distill,
             image_joint: precise("image_joint")?,
             joint_mean: precise("joint_mean")?,
             joint_directions: precise("joint_directions")?,
@@ -94,7 +94,7 @@ impl TeacherFeatures {
             ("lines of strings.tsv", self.string_texts.len(), self.strings.dim(0)?),
             ("view_rows", self.view_rows.len(), views),
             ("rows of image", self.image.dim(0)?, views),
-            ("rows of image_local", self.image_local.dim(0)?, views),
+            ("rows of patch_distill", self.patch_distill.dim(0)?, views),
             ("rows of image_joint", self.image_joint.dim(0)?, views),
             ("rows of text_all", self.text_all.dim(0)?, self.text.dim(0)?),
         ];

@@ -35,7 +35,7 @@ fn teachers(folder: &Path, change: impl FnOnce(&mut Tensors)) {
     ]);
     let real: [(&str, &[usize]); 9] = [
         ("image", &[12, 20]),
-        ("image_local", &[12, 4, 10]),
+        ("patch_distill", &[12, 4, 10]),
         ("image_joint", &[12, 16]),
         ("joint_mean", &[WIDTH]),
         ("joint_directions", &[16, WIDTH]),
@@ -98,7 +98,7 @@ fn losses_fall_and_a_seed_repeats_the_run() {
         let is = |r: &&serde_json::Value| r["event"] == "train" && r["step"] == step;
         history.iter().find(is).and_then(|r| r[part].as_f64()).unwrap()
     };
-    for part in ["image_cosine", "image_local", "joint", "text_cosine"] {
+    for part in ["image_cosine", "patch_distill", "joint", "text_cosine"] {
         assert!(loss(8, part) < loss(1, part), "{part}: {} to {}", loss(1, part), loss(8, part));
     }
     assert!(loss(8, "itm") > 0.0);
@@ -113,9 +113,9 @@ fn teachers_that_do_not_fit_are_named() {
             .unwrap_err()
             .to_string()
     };
-    let message = refused("gone", &|file| drop(file.remove("image_local")));
+    let message = refused("gone", &|file| drop(file.remove("patch_distill")));
     assert!(
-        message.contains("image_local") && message.contains("cargo xtask teachers"),
+        message.contains("patch_distill") && message.contains("cargo xtask teachers"),
         "{message}"
     );
     let message =

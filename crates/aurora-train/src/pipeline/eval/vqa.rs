@@ -119,7 +119,7 @@ pub fn evaluate_vqa(
         candidates.iter().map(|answer| normalize_answer(answer)).collect();
     let total = dataset.len() as u64;
     let mut done = 0;
-    progress.on_part("answering", done, total);
+    progress.on_part("vqa", done, total);
     let mut report = AccuracyReport::default();
     let mut predictions = Vec::with_capacity(dataset.len());
     for batch in data_module.eval_loader(dataset)?.epoch(0)? {
@@ -143,7 +143,7 @@ pub fn evaluate_vqa(
                 predictions.push(Prediction { index, answer, score: scored });
             }
         }
-        progress.on_part("answering", done, total);
+        progress.on_part("vqa", done, total);
     }
     Ok(VqaEval { report, predictions })
 }
