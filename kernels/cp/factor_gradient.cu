@@ -1,4 +1,4 @@
-// Gradients of the factors of a linear layer with a low-rank delta, without a gradient of the linear layer's size.
+// Factor gradients of a linear layer with a low-rank delta, without an (out, in) gradient.
 //
 // With z = x U and g = dy V, the delta being V diag(s) U^T:
 //     ds = colsum(z * g),   dU = x^T (g s) = (x^T g) diag(s),   dV = (dy^T z) diag(s)
@@ -152,7 +152,7 @@ __device__ __forceinline__ void products(const CpFactorGradient &p) {
 
 constexpr int kFinishThreads = 256;
 
-// Adds up `count` numbers `distance` apart.
+// Sum of `count` numbers `distance` apart.
 __device__ __forceinline__ float added(const float *parts, long long distance, int count) {
     float sum = 0.0f;
 #pragma unroll 4
