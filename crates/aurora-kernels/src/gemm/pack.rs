@@ -107,7 +107,7 @@ unsafe fn fill<T: Float, R: SimdVector<T>>(
         for (index, panel) in filled.chunks_exact_mut(size).enumerate() {
             let rhs = rhs.t().from(index * width, width).t();
             if rhs.row_stride() == 1 {
-                // SAFETY: the panel has as many rows and columns as the factor.
+                // SAFETY: the panel has as many rows and columns as the operand.
                 unsafe { transpose::in_registers::<T, R>(rhs, panel.as_mut_ptr(), width) }
             } else {
                 copy(panel, width, rhs);

@@ -113,7 +113,7 @@ fn fill(
     let (line_step, depth_step) = (factor.row_stride(), factor.column_stride());
     if lines == LINES && depths == DEPTHS && is_x86_feature_detected!("avx512bf16") {
         let from = factor.pointer().wrapping_add(line * line_step + depth * depth_step);
-        // SAFETY: the processor has the instructions, and all of the tile's elements lie within the factor.
+        // SAFETY: the processor has the instructions, and all of the tile's elements lie within the operand.
         unsafe {
             match (line_step, depth_step) {
                 (_, 1) => return by_line(place, from, line_step, order),

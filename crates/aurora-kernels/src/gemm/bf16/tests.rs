@@ -162,7 +162,7 @@ fn sizes_at_the_edges_of_tiles_and_blocks() {
 fn sums_in_the_order_of_the_manual() {
     let (m, k, n) = (17, 64, 18);
     let (mut a, mut b) = (normal(m * k, 4), normal(k * n, 5));
-    // Below the smallest normal number: a factor, products, and sums of them.
+    // Below the smallest normal number: an operand, products, and sums of them.
     a[k] = 1e-39;
     a[2 * k..3 * k].fill(1e-20);
     b.iter_mut().step_by(n).for_each(|b| *b *= 3e-19);
