@@ -27,8 +27,8 @@ fn is_cpu_float(x: &Tensor) -> bool {
 }
 
 /// Khatri-Rao product (column-wise Kronecker product; Kolda and Bader 2009, "Tensor Decompositions and Applications")
-/// of `scales` (slices, rank) and `factor` (width, rank): `y[s * width + i, r] = scales[s, r] factor[i, r]`, (slices
-/// * width, rank). Gradients for whichever is tracked.
+/// of `scales` (slices, rank) and `factor` (width, rank): `y[s * width + i, r] = scales[s, r] factor[i, r]`,
+/// (slices * width, rank). Gradients for whichever is tracked.
 ///
 /// # Errors
 /// Shapes or element types that do not fit.

@@ -251,8 +251,8 @@ unsafe fn run<T: Float>(
 }
 
 multiversion! {
-    /// Probabilities in place of rows of dot products, from each row's log-sum-exp; row i sees the first `visible + i
-    /// * step` keys.
+    /// Probabilities in place of rows of dot products, from each row's log-sum-exp; row i sees the first
+    /// `visible + i * step` keys.
     fn probabilities<T, HAS_FMA>(
         x: &mut [T], factor: &[T], addend: &[T], visible: usize, step: usize, log_sums: &[T],
     ) {
