@@ -23,7 +23,7 @@
 //            for each element of dU, dV and ds.
 // No atomics: sums have one order, which depends on the shape alone.
 //
-// What it costs at T = 9,232, 768 x 768, R = 64 in bf16: 3.6e9 operations; x and dy are 28 MB,
+// Cost at T = 9,232, 768 x 768, R = 64 in bf16: 3.6e9 operations; x and dy are 28 MB,
 // read twice, the second time from the L2 of a GPU that has 50 MB; z and g 2.4 MB; parts 4.3 MB
 // (11 splits). At 4.8 TB/s the bytes take 8 us, at 600 TFLOP/s the operations 6 us.
 #include "skinny.cuh"

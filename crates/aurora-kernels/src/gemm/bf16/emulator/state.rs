@@ -20,7 +20,7 @@ impl State {
     /// Executes the instruction; None, and no effect, where a processor would refuse it.
     ///
     /// # Safety
-    /// What it reads can be read, and what it writes written.
+    /// All memory that it reads can be read, and that it writes be written.
     pub(super) unsafe fn run(&mut self, instruction: &Instruction) -> Option<()> {
         let Instruction { action, register, second, third, .. } = *instruction;
         // SAFETY: vouched for by the caller.
