@@ -1,5 +1,4 @@
-//! Embeds the CUDA sources, and of the fatbins in `target/kernels` those that were compiled from
-//! these very sources.
+//! Embeds the CUDA sources, and those fatbins of `target/kernels` that were compiled from these very sources.
 //!
 //! `AURORA_KERNELS_DIR` names another folder of fatbins. One that was compiled from other sources
 //! is left out with a warning: what runs is what stands in the sources, or nothing.
@@ -72,7 +71,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// What `cargo xtask build-kernels` left behind.
+/// Manifest of the fatbins built by `cargo xtask build-kernels`.
 struct Built {
     folder: PathBuf,
     modules: Vec<serde_json::Value>,
@@ -97,7 +96,7 @@ impl Built {
         Some(Self { folder, modules: manifest.get("modules")?.as_array()?.clone() })
     }
 
-    /// Path, compiler and architectures of a source's fatbin.
+    /// Path, compiler and architectures of the fatbin of a source.
     fn fatbin(&self, source: &str, hash: &str) -> Option<(PathBuf, String, Vec<String>)> {
         let word = |module: &serde_json::Value, key: &str| {
             module.get(key).and_then(|value| value.as_str()).unwrap_or_default().to_owned()
@@ -121,8 +120,7 @@ impl Built {
     }
 }
 
-/// Takes one file into a hash, as `cargo xtask build-kernels` does: its path, a zero byte, its
-/// bytes, a zero byte.
+/// Hashes one file, as `cargo xtask build-kernels` does: its path, a zero byte, its bytes, a zero byte.
 fn absorb(hash: &mut Sha256, name: &str, file: &Path) -> Result<()> {
     let bytes =
         fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;

@@ -1,16 +1,15 @@
-// Attention backward, the half that belongs to the keys: dk and dv.
+// Attention backward, keys and values: dk and dv (FlashAttention, Dao et al. 2022, arXiv:2205.14135).
 //
-// Derivation: docs/math/attention.md. Probabilities are formed again, with keys as rows:
+// Derivation: docs/math/attention.md. Probabilities are recomputed, with keys as rows:
 //     p = exp(factor scale (k . q) + mask - log_sum),   dv = p dout
 //     ds = p (v . dout - delta) scale,                   dk = factor (ds q)
-// Shapes and strides: AttentionBackward in launch_params.h; rows, alignment and rounding as in
-// backward_query.cu, whose attention_delta has to run first. Where data of dk (or dv) is null that
-// gradient, and what is only for it, is left out.
+// Shapes and strides: AttentionBackward in launch_params.h; rows, alignment and rounding as in backward_query.cu,
+// whose attention_delta has to run first. Where data of dk (or dv) is null that gradient, and what is only for it, is
+// left out.
 //
-// A block owns kRows keys of one head of one row of keys, whose dk and dv it writes. It walks over
-// the rows of queries that use these keys, in order, and over the queries of each in tiles of N: all
-// that adds up in dk and dv adds up in one block, in an order that the shape alone decides. Keys
-// that no row of queries uses get zeros.
+// A block owns kRows keys of one head of one row of keys, whose dk and dv it writes. It walks over the rows of
+// queries that use these keys, in order, and over the queries of each in tiles of N: all sums in dk and dv are formed
+// in one block, in an order that the shape alone decides. Keys that no row of queries uses get zeros.
 //
 // Launch: kThreads threads; ceil(Tk / kRows) * heads * Bk blocks, the tile of keys fastest (those
 // blocks read the same queries); sizeof(KeyShared) bytes of dynamic shared memory.
@@ -22,7 +21,7 @@ namespace {
 template <class T, int D>
 constexpr int kQueries = sizeof(T) == 2 && D <= 64 ? 64 : 32;
 
-// The logarithm of a query's sum, in units of ln 2, and its delta.
+// Log-sum-exp of a query, in units of ln 2, and its delta.
 struct alignas(8) QueryTerm {
     float log_sum, delta;
 };
@@ -51,7 +50,7 @@ __device__ __forceinline__ void backward_key(const AttentionBackward &p) {
     const int row = warp * kWarpRows, own = first + row;
 
     const float base = scores.factor * kLog2E;
-    // Query i sees the keys up to i + reach: the first that sees any of ours, at a tile's start.
+    // Query i sees the keys up to i + reach: the first that sees any of this block's, at a tile's start.
     const int reach = scores.causal ? scores.k_len - scores.q_len : scores.k_len;
     const int from = max(first - reach, 0) / N * N;
     int entry = p.query_offsets ? static_cast<int>(p.query_offsets[key]) : key;

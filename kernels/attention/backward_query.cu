@@ -1,12 +1,13 @@
-// Attention backward, the half that belongs to the queries: the sums of out * dout, and dq.
+// Attention backward, queries: delta = rowsum(out * dout), and dq (FlashAttention, Dao et al. 2022,
+// arXiv:2205.14135).
 //
-// Derivation: docs/math/attention.md. Probabilities are formed again from q, k and log_sums:
+// Derivation: docs/math/attention.md. Probabilities are recomputed from q, k and log_sums:
 //     p = exp(factor scale (q . k) + mask - log_sum)
 //     ds = p (dout . v - delta) scale,   delta = out . dout
 //     dq = factor (ds k)
-// Shapes and strides: AttentionDelta and AttentionBackward in launch_params.h; rows and alignment as
-// in forward.cu. ds is rounded to the element type for its product with k; factor comes last, so
-// that small numbers keep their digits in f16.
+// Shapes and strides: AttentionDelta and AttentionBackward in launch_params.h; rows and alignment as in forward.cu.
+// ds is rounded to the element type for its product with k; factor comes last, so that small numbers keep their
+// digits in f16.
 //
 // attention_delta has to run first: one warp for each query of each head. Launch: kThreads threads,
 // a block for every kWarps of Bq Tq heads.

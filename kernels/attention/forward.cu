@@ -1,16 +1,17 @@
-// Attention over several heads, forward: out = softmax(factor scale (q k^T) + mask) v.
+// Attention forward, multi-head: out = softmax(factor scale (q k^T) + mask) v, with online softmax (Milakov and
+// Gimelshein 2018, arXiv:1805.02867; FlashAttention, Dao et al. 2022, arXiv:2205.14135).
 //
-// Derivation: docs/math/attention.md. Shapes and strides: AttentionForward in launch_params.h; q, k,
-// v and out have one element type, all else is f32. A head is a range of columns, so that a packed
-// projection is read in place. Rows need not be aligned to anything; where all of a tensor's rows
-// begin and end at multiples of 16 bytes its tiles are copied asynchronously, else number by number.
-// attention_forward_D takes heads of up to D numbers (the rest counts as zero).
+// Derivation: docs/math/attention.md. Shapes and strides: AttentionForward in launch_params.h; q, k, v and out have
+// one element type, all else is f32. A head is a range of columns, so that a packed projection is read in place. Rows
+// need not be aligned; where all of a tensor's rows begin and end at multiples of 16 bytes its tiles are copied
+// asynchronously, else number by number. attention_forward_D takes heads of up to D numbers (the rest counts as
+// zero).
 //
-// A block owns kRows queries of one head of one row of queries and writes their out and log_sums;
-// nothing is shared between blocks, and no sum depends on what runs beside it. It walks over the
-// keys in tiles of N, two stages of copies deep. Of each row of scores it keeps the largest so far,
-// the sum of exponentials relative to that, and the weighted sum of the values, which are rescaled
-// when a larger score comes. No matrix of scores exists beyond a warp's 16 x N in registers.
+// A block owns kRows queries of one head of one row of queries and writes their out and log_sums; nothing is shared
+// between blocks, and no sum depends on what runs beside it. It walks over the keys in tiles of N, two stages of
+// copies deep. Of each row of scores it keeps the running maximum, the sum of exponentials relative to that, and the
+// weighted sum of the values, which are rescaled when a larger score comes. No matrix of scores exists beyond a
+// warp's 16 x N in registers.
 //
 // A query that sees no key gets zeros, and plus infinity in log_sums.
 //
@@ -24,7 +25,7 @@ namespace {
 template <class T, int D>
 constexpr int kKeys = sizeof(T) == 2 && D <= 64 ? 64 : 32;
 
-// Blocks on a multiprocessor that registers are shared out for.
+// Blocks per multiprocessor that registers are allotted for.
 template <class T, int D>
 constexpr int kResident = sizeof(T) == 2 && D <= 96 ? 3 : 2;
 
@@ -35,8 +36,8 @@ struct ForwardShared : Scratch<T, N> {
     Term terms[2][N];
 };
 
-// Scores to unnormalized probabilities, against the largest score so far; what was summed up before
-// is rescaled. `top` and `sum` are those of rows group and group + 8 (sum: of this lane's columns).
+// Online softmax: scores to unnormalized probabilities, against the running maximum; earlier sums are rescaled. `top`
+// and `sum` are those of rows group and group + 8 (sum: of this lane's columns).
 template <int D, int N>
 __device__ __forceinline__ void soften(float (&s)[N / 8][4], float (&o)[D / 8][4], float (&top)[2],
                                        float (&sum)[2]) {
@@ -48,7 +49,7 @@ __device__ __forceinline__ void soften(float (&s)[N / 8][4], float (&o)[D / 8][4
             largest = fmaxf(largest, fmaxf(s[n][half * 2], s[n][half * 2 + 1]));
         largest = fmaxf(largest, __shfl_xor_sync(kWholeWarp, largest, 1));
         largest = fmaxf(largest, __shfl_xor_sync(kWholeWarp, largest, 2));
-        // Nothing seen yet: minus infinity less anything finite is what gives zeros.
+        // No score yet: minus infinity less anything finite gives zeros.
         const float base = largest == -infinity() ? 0.0f : largest;
         const float keep = power_of_two(top[half] - base);
         top[half] = largest;

@@ -1,4 +1,4 @@
-// Gated query transformation, the last step of a fusion layer:
+// Gated query transformation (Wang et al. 2023, arXiv:2305.08381), the last step of a fusion layer:
 //   out = ffn + g_s (scale_s h_self + shift_s) + g_c (scale_c h_cross + shift_c),
 // with g = tanh(a) of a trained number a each, or, where the pointer to a is null, g = constant.
 //
@@ -34,7 +34,7 @@ __device__ __forceinline__ void load_times(float (&to)[N], float factor, const v
     for (int i = 0; i < N; i++) to[i] *= factor;
 }
 
-// Forward keeps what belongs to its columns and walks down its rows with it.
+// Forward keeps the parameters of its columns and walks down its rows with them.
 template <class T, int N>
 __device__ __forceinline__ void forward(const GatedQueryForward &p) {
     const int lane = threadIdx.x % kWarpSize, warp = threadIdx.x / kWarpSize;

@@ -1,4 +1,4 @@
-// The low-rank side of an adapted linear layer for few tokens: y += (x A^T) B^T, in one launch.
+// Low-rank delta of an adapted linear layer for few tokens: y += (x A^T) B^T (LoRA, arXiv:2106.09685), in one launch.
 //
 // Shapes and types: CpApply in launch_params.h; x (tokens, in), A (rank, in), B (out, rank) and y
 // (tokens, out) have one element type. y holds x W^T + b from a library's product, or zeros.

@@ -1,4 +1,4 @@
-// Gradients of the factors of a linear layer with a low-rank delta, without a gradient of the linear layer's size.
+// Factor gradients of a linear layer with a low-rank delta, without an (out, in) gradient.
 //
 // With z = x U and g = dy V, the delta being V diag(s) U^T:
 //     ds = colsum(z * g),   dU = x^T (g s) = (x^T g) diag(s),   dV = (dy^T z) diag(s)
@@ -23,7 +23,7 @@
 //            for each element of dU, dV and ds.
 // No atomics: sums have one order, which depends on the shape alone.
 //
-// What it costs at T = 9,232, 768 x 768, R = 64 in bf16: 3.6e9 operations; x and dy are 28 MB,
+// Cost at T = 9,232, 768 x 768, R = 64 in bf16: 3.6e9 operations; x and dy are 28 MB,
 // read twice, the second time from the L2 of a GPU that has 50 MB; z and g 2.4 MB; parts 4.3 MB
 // (11 splits). At 4.8 TB/s the bytes take 8 us, at 600 TFLOP/s the operations 6 us.
 #include "skinny.cuh"
@@ -152,7 +152,7 @@ __device__ __forceinline__ void products(const CpFactorGradient &p) {
 
 constexpr int kFinishThreads = 256;
 
-// Adds up `count` numbers `distance` apart.
+// Sum of `count` numbers `distance` apart.
 __device__ __forceinline__ float added(const float *parts, long long distance, int count) {
     float sum = 0.0f;
 #pragma unroll 4

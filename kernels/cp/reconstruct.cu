@@ -1,5 +1,5 @@
-// Merged weights of all slices of all sites in one launch: W_eff = W + V diag(s) U^T with
-// s = lambda * p for CP, W_eff = W + V G^T U^T for a full core G (Tucker).
+// CP reconstruction: merged weights of all slices in its table in one launch (Wang et al. 2023, arXiv:2305.08381).
+// W_eff = W + V diag(s) U^T with s = lambda * p for CP, W_eff = W + V G^T U^T for a full core G (Tucker).
 //
 // Shapes and types: CpSlice, CpPair and CpReconstruct in launch_params.h. W and W_eff have the
 // element type, all else is f32. U (in, rank), V (out, rank), lambda and p (rank), G (rank, rank).
@@ -7,22 +7,20 @@
 // caller owns both tables, which stay as they are while W, W_eff and p keep their places.
 // Derivation: docs/math/cp.md.
 //
-// A block takes one tile (64 outputs, 128 inputs) of several slices of a pair, one after the other:
-// its tiles of U and V are read and rounded once. 16-bit elements go through tensor cores, in
-// products of the rounded (V lambda p) with the rounded U, summed in f32; W is added in f32 last
-// and the sum rounded once. With a core, V and G are rounded for their product, and that is
-// rounded for the next. f32 is summed by multiplications and additions throughout.
+// A block takes one tile (64 outputs, 128 inputs) of several slices of a pair, one after the other: its tiles of U
+// and V are read and rounded once. 16-bit elements go through tensor cores, in products of the rounded (V lambda p)
+// with the rounded U, summed in f32; W is added in f32 last and the sum rounded once. With a core, V and G are
+// rounded for their product, and that is rounded for the next. f32 is summed by multiplications and additions
+// throughout.
 //
-// W never passes through shared memory. The columns of a product are dealt out so that a lane's
-// sums of one row are eight neighbors, 16 bytes: a lane reads W and writes W_eff with one access
-// each for them, and the next slice's W is under way while this one's product is formed. So the
-// loop over slices has no barrier at all up to 64 components; with more, each slice reads its
-// tiles of U and V anew, 64 components at a time.
+// W never passes through shared memory. The columns of a product are assigned so that a lane's sums of one row are
+// eight neighbors, 16 bytes: a lane reads W and writes W_eff with one access each for them, and the next slice's W is
+// in flight while this one's product is formed. So the loop over slices has no barrier at all up to 64 components;
+// with more, each slice reads its tiles of U and V anew, 64 components at a time.
 //
-// What it costs: BLIP-base in bf16 at rank 64, 216 slices of 768 x 768: 255 MB read, 255 MB written,
-// 1.63e10 operations. At 4.8 TB/s the bytes take 106 us, at 600 TFLOP/s the operations 27 us: the
-// memory is the limit. U and V cost a block 48 KB from the L2 for the 256 KB of its eight slices.
-// f32: 1.02 GB, 212 us, and 243 us of FMAs at 67 TFLOP/s: level.
+// Cost: BLIP-base in bf16 at rank 64, 216 slices of 768 x 768: 255 MB read, 255 MB written, 1.63e10 operations. At
+// 4.8 TB/s the bytes take 106 us, at 600 TFLOP/s the operations 27 us: memory-bound. U and V cost a block 48 KB from
+// the L2 for the 256 KB of its eight slices. f32: 1.02 GB, 212 us, and 243 us of FMAs at 67 TFLOP/s: level.
 //
 // Launch: 256 threads, blocks of all pairs behind each other along x (pair, slices, tile, the
 // tile along the input fastest). Nothing is shared between blocks.
@@ -36,7 +34,7 @@ constexpr int kInputs = 128;
 constexpr int kChunk = 64;   // components at a time
 constexpr int kSlices = 8;   // the most that a block takes
 
-// What a block works on.
+// Work of a block.
 struct Work {
     CpPair pair;
     int output, input;     // where its tile begins
@@ -60,12 +58,12 @@ __device__ __forceinline__ Work work_of(const CpReconstruct &p) {
     return work;
 }
 
-// An element of a factor, zero outside of it.
+// Element of a factor, zero outside it.
 __device__ __forceinline__ float factor(const float *data, int width, int rank, int row, int k) {
     return row < width && k < rank ? data[static_cast<long long>(row) * rank + k] : 0.0f;
 }
 
-// s = lambda p of a slice, zero past the last component.
+// Scale s = lambda p of a slice, zero past the last component.
 __device__ __forceinline__ float scale_of(const CpReconstruct &p, const float *modes, int k) {
     if (k >= p.rank) return 0.0f;
     return p.lambda ? p.lambda[k] * modes[k] : modes[k];
@@ -75,7 +73,7 @@ __device__ __forceinline__ float scale_of(const CpReconstruct &p, const float *m
 
 constexpr int kPitch = kChunk + 8;  // eight rows at one column in eight groups of banks
 
-// Eight floats more than a row has: a warp's reads of pairs go to all banks.
+// Pitch padded by eight floats: a warp's reads of pairs go to all banks.
 constexpr int kOutputPitch = kChunk + 8;
 
 template <class T, bool with_core>
@@ -91,7 +89,7 @@ struct alignas(16) Tiles16<T, true> {
     T core[kChunk * kPitch];
 };
 
-// Sixty-four rows of a factor, rounded.
+// Stages sixty-four rows of a factor, rounded.
 template <class T>
 __device__ __forceinline__ void stage_rounded(T *to, const float *data, int width, int rank, int row,
                                               int chunk) {
@@ -101,9 +99,9 @@ __device__ __forceinline__ void stage_rounded(T *to, const float *data, int widt
                    factor(data, width, rank, row + i / kChunk, chunk + i % kChunk));
 }
 
-// The tile's rows of U, rounded. Within 32 of them, row 8 p + 2 t + e goes to 8 t + 2 p + e: column
-// 2 p + e of a warp's t-th product is then the tile's column 8 p + 2 t + e, and the lane that has
-// columns 2 p and 2 p + 1 of four products has eight neighbors. V as it is, in f32.
+// Stages the tile's rows of U, rounded. Within 32 of them, row 8 p + 2 t + e goes to 8 t + 2 p + e: column 2 p + e of
+// a warp's t-th product is then the tile's column 8 p + 2 t + e, and the lane that has columns 2 p and 2 p + 1 of
+// four products has eight neighbors. V as it is, in f32.
 template <class T, bool with_core>
 __device__ __forceinline__ void stage_tiles(Tiles16<T, with_core> &tiles, const CpReconstruct &p,
                                             const Work &work, int chunk) {
@@ -128,8 +126,8 @@ __device__ __forceinline__ void stage_tiles(Tiles16<T, with_core> &tiles, const 
     }
 }
 
-// V G^T for the warp's 16 outputs and a chunk of components: l[t] as of mma_16x8x16, columns
-// chunk + 8 t on. Up to 64 components V stays.
+// Core product V G^T for the warp's 16 outputs and a chunk of components: l[t] as of mma_16x8x16, columns chunk + 8 t
+// on. Up to 64 components V stays.
 template <class T>
 __device__ __forceinline__ void times_core(float (&l)[8][4], Tiles16<T, true> &tiles,
                                            const CpReconstruct &p, const Work &work,
@@ -204,7 +202,7 @@ __device__ __forceinline__ void reconstruct_16(const CpReconstruct &p) {
             for (int k = 0; k < 4; k++) {
                 unsigned a[4];
                 if constexpr (with_core) {
-                    // Sums of a product are where the next one wants its operand.
+                    // The accumulators of a product have the layout of the next one's operand.
 #pragma unroll
                     for (int r = 0; r < 4; r++)
                         a[r] = pack<T>(l[2 * k + r / 2][r % 2 * 2], l[2 * k + r / 2][r % 2 * 2 + 1]);
@@ -257,8 +255,8 @@ struct alignas(16) Tiles32 {
     float u[kChunk][kInputs];
 };
 
-// Rows of a factor from `row` on, a component a row. Neighbors write neighboring banks; what
-// is read comes from the L1 after the first component of a row.
+// Stages rows of a factor from `row` on, a component a row. Neighbors write neighboring banks; reads come from the L1
+// after the first component of a row.
 template <int rows>
 __device__ __forceinline__ void stage_factor(float (&to)[kChunk][rows], const float *data, int width,
                                              int rank, int row, int chunk) {
@@ -267,7 +265,7 @@ __device__ __forceinline__ void stage_factor(float (&to)[kChunk][rows], const fl
         to[i / rows][i % rows] = factor(data, width, rank, row + i % rows, chunk + i / rows);
 }
 
-// A chunk of V G^T, likewise.
+// Stages a chunk of V G^T, likewise.
 __device__ __forceinline__ void stage_core(float (&to)[kChunk][kOutputs], const CpReconstruct &p,
                                            const Work &work, const float *core, int chunk) {
     constexpr int kEach = 4;  // rows and components of a thread
@@ -337,7 +335,7 @@ __device__ __forceinline__ void reconstruct_32(const CpReconstruct &p) {
         float *merged = static_cast<float *>(slice.merged) + column;
         const bool reads = rows_aligned<float>(weight, from);
         const bool writes = rows_aligned<float>(merged, to);
-        // Read this late, W is in nobody's way; the other warps multiply meanwhile.
+        // Read this late, W displaces nothing; the other warps multiply meanwhile.
 #pragma unroll
         for (int i = 0; i < 8; i++) {
             Words w = read_words(weight + (row + i) * from, left(i), reads);

@@ -1,4 +1,4 @@
-// Fibers: stacks that are switched between by hand.
+// Fibers: stacks that are switched by hand.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +10,7 @@ struct Fiber {
     void *stack_pointer = nullptr;
 };
 
-// Saves what the System V calling convention says a function must keep, and goes on elsewhere.
+// Saves the registers that the System V calling convention preserves, and resumes on another stack.
 extern "C" void fiber_switch_stack(void **save, void *load);
 asm(R"(
 .text

@@ -1,5 +1,5 @@
-// What the compiler's instrumentation of the kernels calls: these take the place of the sanitizers'
-// own libraries, which are not linked.
+// Hooks of the compiler's instrumentation of the kernels: these take the place of the sanitizers' own libraries,
+// which are not linked.
 #include "runtime.h"
 
 #include <cstdint>

@@ -1,8 +1,8 @@
-// The helpers of aurora.cuh that are PTX on a GPU, in plain C++: conversions, asynchronous copies,
-// and the tensor-core instructions with the fragment layouts of the PTX manual.
+// Portable C++ for the helpers of aurora.cuh that are PTX on a GPU: conversions, asynchronous copies, and the
+// tensor-core instructions with the fragment layouts of the PTX manual.
 #pragma once
 
-// Rounds to nearest, ties to even; NaN stays NaN.
+// Conversion to bf16: to nearest, ties to even; NaN stays NaN.
 EMULATOR_PLAIN inline unsigned short float_to_bf16_bits(float x) {
     uint32_t bits;
     memcpy(&bits, &x, 4);
@@ -69,7 +69,7 @@ struct Mma {
     const unsigned *a, *b;
 };
 
-// c (16, 8) += a (16, 16) b (16, 8); lane = 4 group + pair.
+// Matrix multiply-accumulate c (16, 8) += a (16, 16) b (16, 8); lane = 4 group + pair.
 template <class T>
 EMULATOR_PLAIN inline void mma(void *operands[32], unsigned mask) {
     if (mask != 0xffffffffu) emulator_fail("a matrix instruction needs the whole warp");

@@ -1,5 +1,5 @@
-// The emulator's runtime: fibers, barriers, and the checks of memory. See runtime.h; hooks.cpp is what
-// the compiler's instrumentation calls.
+// Runtime of the emulator: fibers, barriers, and memory checks. See runtime.h; hooks.cpp has the entry points of the
+// compiler's instrumentation.
 //
 // Everything is per OS thread, so that tests may run side by side.
 #include "runtime.h"
@@ -100,7 +100,7 @@ Access access_of(unsigned thread) {
     return {m.launch, m.linear_block, thread, m.block_epoch, m.warp_epoch[thread / kWarp]};
 }
 
-// The region an address lies in, if any.
+// Region of an address, if any.
 Region *region_of(uintptr_t address) {
     Machine &m = machine();
     if (m.recent && m.recent->contains(address)) return const_cast<Region *>(m.recent);
@@ -117,7 +117,7 @@ Region *region_of(uintptr_t address) {
     return found;
 }
 
-// Where an address that lies in no region should perhaps have been.
+// Region nearest to an address that lies in none, for messages.
 std::string nearest(uintptr_t address) {
     Machine &m = machine();
     const Region *best = nullptr;
@@ -202,7 +202,7 @@ bool try_warp() {
     return true;
 }
 
-// Nobody can go on: either all wait at one barrier, or the kernel is wrong.
+// Called when no thread can go on: either all wait at one barrier, or the kernel is wrong.
 void resolve() {
     Machine &m = machine();
     unsigned waiting = 0, done = 0, line = 0;

@@ -1,4 +1,4 @@
-// What the shim asks of the emulator's runtime, and what the test harness calls.
+// Interface of the emulator's runtime, for the shim and for the test harness.
 //
 // A kernel runs as one fiber per CUDA thread, block after block. Each access to memory is reported
 // by the compiler's instrumentation (-fsanitize=thread, whose hooks runtime.cpp defines itself), so
@@ -23,16 +23,16 @@ typedef void (*EmulatorOperation)(void *operands[32], unsigned mask);
 void emulator_warp_operation(int site, unsigned mask, EmulatorOperation operation, void *operand);
 // Orders the memory accesses of a warp's lanes.
 void emulator_warp_barrier(int site, unsigned mask);
-// Shared memory that the kernel declares itself; the same for all threads that ask with one `key`.
+// Static shared memory, declared by the kernel itself; the same for all threads that ask with one `key`.
 void *emulator_static_shared(const void *key, int line, unsigned long bytes, unsigned long alignment);
-// Shared memory whose size the launch gives.
+// Dynamic shared memory, whose size the launch gives.
 void *emulator_dynamic_shared();
 // An access by the current thread that no instrumentation sees. Returns false (and stops the
 // launch) where it is not allowed.
 void emulator_access(const void *address, unsigned long bytes, bool write);
-// The same by another lane of the current warp.
+// An access by another lane of the current warp, checked the same way.
 void emulator_lane_access(int lane, const void *address, unsigned long bytes, bool write);
-// Asynchronous copies: they land when they are waited for.
+// Asynchronous copies: they land, and are checked, when they are waited for.
 void emulator_async_copy(void *shared, const void *global, unsigned bytes, unsigned valid);
 void emulator_async_commit();
 void emulator_async_wait(unsigned pending);

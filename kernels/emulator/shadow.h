@@ -1,4 +1,4 @@
-// Memory that kernels may touch, with a record of who touched what since when.
+// Shadow memory: regions that kernels may touch, with a record of the accesses.
 #pragma once
 
 #include <cstdint>
@@ -7,11 +7,11 @@
 #include <string>
 #include <vector>
 
-// Who touches memory: a thread, and how many barriers of its block and warp it has passed.
+// Access: a thread, and how many barriers of its block and warp it has passed.
 struct Access {
     uint32_t launch, block, thread, block_epoch, warp_epoch;
 
-    // Whether an earlier access is ordered before this one.
+    // True if an earlier access is ordered before this one.
     bool after(const Access &earlier) const {
         if (earlier.launch != launch) return true;
         if (earlier.block != block) return false;
@@ -20,7 +20,7 @@ struct Access {
     }
 };
 
-// The last write to two bytes, the last read, and whether others have read in the same epoch.
+// Shadow of two bytes: the last write, the last read, and whether others have read in the same epoch.
 struct Shadow {
     Access write{}, read{};
     bool written = false, many_readers = false;
@@ -62,7 +62,7 @@ struct Region {
         shadow.assign((size + 1) / 2, Shadow{});
     }
 
-    // Takes note of an access; says what is wrong with it, or null.
+    // Records an access; returns the fault, or null.
     const char *note(uintptr_t address, size_t size, bool write, const Access &now) {
         for (size_t at = (address - begin) / 2; at <= (address - begin + size - 1) / 2; at++) {
             Shadow &cell = shadow[at];
@@ -88,7 +88,7 @@ struct Region {
   private:
     void *owned = nullptr;
 
-    // Whether several threads have read since the last barrier of the block.
+    // True if several threads have read since the last barrier of the block.
     static bool crowd(const Shadow &cell, const Access &now) {
         return cell.many_readers && cell.read.launch == now.launch &&
                cell.read.block == now.block && cell.read.block_epoch == now.block_epoch &&

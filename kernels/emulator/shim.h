@@ -1,6 +1,6 @@
-// CUDA C++ for the CPU: what the kernels use of it, on top of the emulator's runtime.
+// CUDA C++ for the CPU: the part that the kernels use, on top of the emulator's runtime.
 //
-// Functions here are not instrumented; where they touch memory on a kernel's behalf they say so.
+// Functions here are not instrumented; where they touch memory on a kernel's behalf they report it.
 #pragma once
 
 #include <cmath>
@@ -24,7 +24,7 @@
 
 #define EMULATOR_PLAIN __attribute__((no_sanitize("thread")))
 
-// A kernel: an exported function that takes its parameters by address, and a body.
+// Kernel: an exported function that takes its parameters by address, and a body.
 #define KERNEL(symbol, Params, threads)                                     \
     static void symbol##_body(const Params p);                              \
     extern "C" EMULATOR_PLAIN void symbol(const void *params) {             \

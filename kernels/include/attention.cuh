@@ -1,11 +1,10 @@
-// What the attention kernels share: tiles in shared memory, products of a warp, terms of keys.
+// Shared code of the attention kernels: tiles in shared memory, products of a warp, terms of keys.
 //
-// A block has kRows rows of its own (queries, or keys in the gradient of the keys), a warp
-// kWarpRows of them, and walks over tiles of the other side. All matrices in registers lie as a
-// 16 x 8 accumulator of the tensor cores does, whatever the type: with lane = 4 group + pair,
-// c[n][r] is row group + 8 (r / 2) of the warp's rows, column 8 n + 2 pair + r % 2. So a row lies in
-// four neighboring lanes, and softmax, masks and gradients are written once for all types; only
-// the two products differ (matrix instructions for 16 bits, FMA for f32).
+// A block has kRows rows of its own (queries, or keys in the gradient of the keys), a warp kWarpRows of them, and
+// walks over tiles of the other side. All matrices in registers have the layout of a 16 x 8 accumulator of the tensor
+// cores, whatever the type: with lane = 4 group + pair, c[n][r] is row group + 8 (r / 2) of the warp's rows, column 8
+// n + 2 pair + r % 2. So a row lies in four neighboring lanes, and softmax, masks and gradients are written once for
+// all types; only the two products differ (matrix instructions for 16 bits, FMA for f32).
 #pragma once
 
 #include "aurora.cuh"
@@ -15,12 +14,12 @@ constexpr int kThreads = kWarps * kWarpSize;
 constexpr int kWarpRows = 16;
 constexpr int kRows = kWarps * kWarpRows;
 
-// Scores are kept in units of ln 2, because the hardware's exponential has base 2.
+// Scores are in units of ln 2, because the hardware's exponential has base 2.
 constexpr float kLog2E = 1.44269504088896341f;
 constexpr float kLn2 = 0.69314718055994531f;
 
-// Rows of D numbers, sixteen bytes apart more than they need: eight rows of a matrix load then lie
-// in different banks for every D that is a multiple of sixteen.
+// Tile with rows of D numbers, padded by sixteen bytes: eight rows of a matrix load then lie in different banks for
+// every D that is a multiple of sixteen.
 template <class T, int D, int Rows>
 struct alignas(16) Tile {
     T at[Rows][D + Vector<T>::size];
@@ -47,8 +46,8 @@ struct Head {
     __device__ __forceinline__ T *row(int index) const { return data + index * stride; }
 };
 
-// Fills a tile with the rows from `first` on, zeros past the last row and the last column. In the
-// background where alignment allows: it is there after async_commit, async_wait and a barrier.
+// Fills a tile with the rows from `first` on, zeros past the last row and the last column. Asynchronous where
+// alignment allows: the tile is there after async_commit, async_wait and a barrier.
 template <class T, int D, int Rows>
 __device__ __forceinline__ void fetch(Tile<T, D, Rows> &tile, const Head<T> &from, int first) {
     if (from.vectors) {
@@ -71,8 +70,8 @@ __device__ __forceinline__ void fetch(Tile<T, D, Rows> &tile, const Head<T> &fro
     }
 }
 
-// Where a warp puts a matrix that is to be a left factor: nowhere with 16 bits, whose accumulators
-// are turned into operands in registers.
+// Scratch for a matrix that becomes a left operand: none with 16 bits, whose accumulators are converted to operands
+// in registers.
 template <class T, int N>
 struct Scratch {};
 template <int N>
@@ -80,7 +79,7 @@ struct alignas(16) Scratch<float, N> {
     float left[kRows][N + Vector<float>::size];
 };
 
-// c += rows of `a` from `row` on, times the transpose of `b`.
+// Product with a transpose: c += rows of `a` from `row` on, times the transpose of `b`.
 template <class T, int D, int N>
 __device__ __forceinline__ void multiply_transposed(float (&c)[N / 8][4],
                                                     const Tile<T, D, kRows> &a, int row,
@@ -120,7 +119,7 @@ __device__ __forceinline__ void multiply_transposed(float (&c)[N / 8][4],
     }
 }
 
-// c += `a` (rows of this warp, rounded to the element type) times `b`.
+// Product: c += `a` (rows of this warp, rounded to the element type) times `b`.
 template <class T, int D, int N>
 __device__ __forceinline__ void multiply(float (&c)[D / 8][4], const float (&a)[N / 8][4],
                                          const Tile<T, D, N> &b, int row, Scratch<T, N> &scratch) {
@@ -174,8 +173,8 @@ __device__ __forceinline__ void clear(float (&c)[N][4]) {
         for (int r = 0; r < 4; r++) c[n][r] = 0.0f;
 }
 
-// Writes a warp's rows, the upper eight times upper, the lower eight times lower, to the rows from
-// `first` on. `stage` is for this warp's rows alone, from `row` on.
+// Writes a warp's rows, the upper eight times upper, the lower eight times lower, to the rows from `first` on.
+// `stage` is for this warp's rows alone, from `row` on.
 template <class T, int D>
 __device__ __forceinline__ void store(const Head<T> &to, int first, const float (&c)[D / 8][4],
                                       float upper, float lower, Tile<T, D, kRows> &stage, int row) {
@@ -207,13 +206,12 @@ __device__ __forceinline__ void store(const Head<T> &to, int first, const float 
     }
 }
 
-// What becomes of a dot product with a key: dot * factor + addend, in units of ln 2.
+// Term of a key in the scores: dot * factor + addend, in units of ln 2.
 struct alignas(8) Term {
     float factor, addend;
 };
 
-// The term of a key for a row of queries, its factor relative to `base`; a key past the last is
-// hidden.
+// Term of a key for a row of queries, its factor relative to `base`; a key past the last is masked.
 __device__ __forceinline__ Term key_term(const AttentionScores &scores, int query, int key,
                                          float base) {
     if (key >= scores.k_len) return {0.0f, -infinity()};
@@ -222,7 +220,7 @@ __device__ __forceinline__ Term key_term(const AttentionScores &scores, int quer
             scores.mask ? scores.mask[at] * kLog2E : 0.0f};
 }
 
-// A kernel of each head size, for each element type.
+// Kernels of each head size, for each element type.
 #define FOR_EACH_HEAD(DEFINE, T, name) \
     DEFINE(T, name, 32) DEFINE(T, name, 64) DEFINE(T, name, 80) DEFINE(T, name, 96) \
         DEFINE(T, name, 128)

@@ -1,5 +1,5 @@
-// Sums over rows, column by column, in an order that the shape alone decides: first over the rows
-// of a part, here, then over the parts, by column_sum_finish (norm/bias.cu) or a kernel like it.
+// Column sums, in an order that the shape alone decides: first over the rows of a part, here, then over the parts, by
+// column_sum_finish (norm/bias.cu) or a kernel like it.
 #pragma once
 
 #include "packs.cuh"
@@ -7,19 +7,19 @@
 constexpr int kColumnThreads = 256;
 constexpr int kColumnWarps = kColumnThreads / kWarpSize;
 
-// Where the warps of a block leave their sums. One number of padding after each 32 keeps lanes that
-// write packs on different banks.
+// Shared sums of the warps of a block. One number of padding after each 32 keeps lanes that write packs on different
+// banks.
 template <int N, int K>
 struct ColumnScratch {
     float at[kColumnWarps][K][(kWarpSize + 1) * N];
 };
 
-// Calls add(row, column, sum) for every pack of N columns of a part's rows; `add` adds to
-// sum[K][N]. A lane has a pack, a warp every eighth row. With `partial` (parts, K, columns), writes
-// what was added up; without, only `add` does something.
+// Calls add(row, column, sum) for every pack of N columns of a part's rows; `add` adds to sum[K][N]. A lane has a
+// pack, a warp every eighth row. With `partial` (parts, K, columns) the sums are written; without, only `add` has an
+// effect.
 //
-// Launch: (ceil(columns / (32 packs as wide as sixteen bytes hold)), parts) blocks of
-// kColumnThreads. Where packs are narrower, a block does several groups of columns in turn.
+// Launch: (ceil(columns / (32 packs as wide as sixteen bytes hold)), parts) blocks of kColumnThreads. Where packs are
+// narrower, a block does several groups of columns in turn.
 template <class T, int N, int K, class Add>
 __device__ __forceinline__ void column_sums(long long rows, int columns, int rows_of_part,
                                             float *partial, Add add) {
@@ -59,14 +59,14 @@ __device__ __forceinline__ void column_sums(long long rows, int columns, int row
     }
 }
 
-// Where the warps of a block leave what they added up of the parts.
+// Shared sums over the parts, of the warps of a block.
 template <int K>
 struct FinishScratch {
     float at[kColumnWarps][K][kWarpSize];
 };
 
-// The sums over all parts of 32 columns, K of each, in the lanes of the first warp: true there
-// where the column exists. All threads call, once.
+// Sums over all parts of 32 columns, K of each, in the lanes of the first warp: true there where the column exists.
+// All threads call, once.
 template <int K>
 __device__ __forceinline__ bool finish_columns(const float *partial, int parts, int columns,
                                                int &column, float (&total)[K]) {

@@ -54,8 +54,8 @@ __device__ __forceinline__ void store_vector(T *p, const Vector<T> &v) {
     *reinterpret_cast<Vector<T> *>(p) = v;
 }
 
-// c += a b over a warp; see mma_16x8x16_half. A macro, because the emulator tells instructions
-// apart by their line.
+// Matrix multiply-accumulate c += a b over a warp; see mma_16x8x16_half. A macro, because the emulator tells
+// instructions apart by their line.
 #define MMA_16X8X16(T, c, a, b)                                            \
     do {                                                                   \
         if constexpr (is_half<T>) mma_16x8x16_half(c, a, b);               \

@@ -1,4 +1,4 @@
-/* What kernels take, by value: the one place where host and device agree on it.
+/* Launch parameters of the kernels, taken by value: the one place where host and device agree on them.
  *
  * Plain C, read by bindgen. Pointers are device pointers; sizes are in elements unless they say
  * bytes. Fields are ordered by size, so that no struct has padding inside. Every struct has a

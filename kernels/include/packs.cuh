@@ -1,13 +1,13 @@
-// Elements in packs: one at a time, or as many as sixteen bytes hold, with one text for both.
+// Packs of elements: one at a time, or as many as sixteen bytes hold, with one text for both.
 #pragma once
 
-// The width of a pack as an argument.
+// Width of a pack as an argument.
 template <int count>
 struct Width {
     static constexpr int value = count;
 };
 
-// Elements that lie side by side, moved at once where their address allows it.
+// Pack of contiguous elements, moved at once where the compiler and their address allow it.
 template <class T, int N>
 struct alignas(sizeof(T) * N) Pack {
     T at[N];
@@ -36,15 +36,15 @@ __device__ __forceinline__ void store(T *to, const float (&from)[N]) {
     }
 }
 
-// Whether all of these begin at multiples of 16 bytes; null does.
+// True if all of these begin at multiples of 16 bytes; null does.
 template <class... Pointers>
 __device__ __forceinline__ bool all_aligned(Pointers... pointers) {
     return ((reinterpret_cast<unsigned long long>(pointers) | ...) & 15) == 0;
 }
 
-// Calls body(index, Width<N>) for this thread's share of `count` elements that lie side by side. A
-// block takes a tile of blockDim.x packs. Without `packed` every width is 1. `body` is a struct, not
-// a generic lambda, which NVRTC takes for a function of the host.
+// Calls body(index, Width<N>) for this thread's share of `count` contiguous elements. A block takes a tile of
+// blockDim.x packs. Without `packed` every width is 1. `body` is a struct, not a generic lambda, which NVRTC takes
+// for a function of the host.
 template <class T, class Body>
 __device__ __forceinline__ void each_pack(long long count, bool packed, Body body) {
     constexpr int N = Vector<T>::size;

@@ -2,43 +2,43 @@
 #ifndef AURORA_PARAMS_ATTENTION_H
 #define AURORA_PARAMS_ATTENTION_H
 
-/* Vectors of all heads, (batch, length, heads * head), the heads side by side in a row: queries,
- * keys, values, results, or their gradients. */
+/* Rows of all heads, (batch, length, heads * head), the heads side by side in a row: queries,
+ * keys, values, outputs, or their gradients. */
 typedef struct AttentionRows {
     /* The first element; read or written as the field says that has it. */
     void *data;
-    /* Distance between batches. */
+    /* Batch stride in elements. */
     long long batch_stride;
-    /* Distance between the rows of a batch. */
+    /* Row stride in elements. */
     long long row_stride;
 } AttentionRows;
 
-/* Sizes of an attention, and what is done to its scores:
- * factor * scale * (q . k) + mask, then keys out of sight are hidden. */
+/* Sizes of an attention, with the masks and scales of its scores:
+ * factor * scale * (q . k) + mask, then keys after the causal limit are masked. */
 typedef struct AttentionScores {
-    /* Added to the scores of each key, (queries, k_len), or null. */
+    /* Additive key mask, (queries, k_len), or null. */
     const float *mask;
-    /* Multiplies the dot products of each key, (queries, k_len), or null. */
+    /* Factor on the dot products of each key, (queries, k_len), or null. */
     const float *scale;
-    /* Rows of queries, Bq. */
+    /* Number of rows of queries, Bq. */
     int queries;
-    /* Rows of keys and values, Bk. */
+    /* Number of rows of keys and values, Bk. */
     int keys;
     /* Queries in a row, Tq. */
     int q_len;
     /* Keys in a row, Tk. */
     int k_len;
-    /* Heads. */
+    /* Number of heads. */
     int heads;
     /* Width of a head, as it lies in memory. */
     int head;
-    /* Whether query i sees only the keys up to i + k_len - q_len (not zero), or all (zero). */
+    /* Causal mask if not zero: query i sees only the keys up to i + k_len - q_len. */
     int causal;
-    /* Multiplies every dot product: one over the root of the width of a head. */
+    /* Factor on every dot product: one over the root of the width of a head. */
     float factor;
 } AttentionScores;
 
-/* See attention/forward.cu. */
+/* Attention forward: see attention/forward.cu. */
 typedef struct AttentionForward {
     /* Read: (Bq, Tq, heads * head). */
     AttentionRows q;
@@ -48,16 +48,16 @@ typedef struct AttentionForward {
     AttentionRows v;
     /* Written: (Bq, Tq, heads * head). */
     AttentionRows out;
-    /* The row of keys of each row of queries, (Bq), below Bk; null where each has its own. */
+    /* Row of keys of each row of queries, (Bq), below Bk; null where each has its own. */
     const unsigned *kv_rows;
-    /* Logarithm of the sum of the exponentials of each query's scores, (Bq, heads, Tq), plus
+    /* Log-sum-exp of each query's scores, (Bq, heads, Tq), plus
      * infinity for a query that sees no key; null where no backward pass will come. */
     float *log_sums;
-    /* Sizes and scores. */
+    /* Sizes, masks and scales of the scores. */
     AttentionScores scores;
 } AttentionForward;
 
-/* Sums of products of results and their gradients: see attention/backward_query.cu. */
+/* Attention delta, rowsum(out * dout): see attention/backward_query.cu. */
 typedef struct AttentionDelta {
     /* Read: (Bq, Tq, heads * head). */
     AttentionRows out;
@@ -65,17 +65,17 @@ typedef struct AttentionDelta {
     AttentionRows dout;
     /* Written: (Bq, heads, Tq). */
     float *deltas;
-    /* Rows of queries, Bq. */
+    /* Number of rows of queries, Bq. */
     int queries;
     /* Queries in a row, Tq. */
     int q_len;
-    /* Heads. */
+    /* Number of heads. */
     int heads;
     /* Width of a head. */
     int head;
 } AttentionDelta;
 
-/* See attention/backward_query.cu and attention/backward_key.cu. */
+/* Attention backward: see attention/backward_query.cu and attention/backward_key.cu. */
 typedef struct AttentionBackward {
     /* Read: (Bq, Tq, heads * head). */
     AttentionRows q;
@@ -91,17 +91,17 @@ typedef struct AttentionBackward {
     AttentionRows dk;
     /* Written by backward_key where data is not null: (Bk, Tk, heads * head). */
     AttentionRows dv;
-    /* From the forward pass, (Bq, heads, Tq). */
+    /* Log-sum-exps from the forward pass, (Bq, heads, Tq). */
     const float *log_sums;
-    /* From attention_delta, (Bq, heads, Tq). */
+    /* Deltas from attention_delta, (Bq, heads, Tq). */
     const float *deltas;
-    /* The row of keys of each row of queries, (Bq); null where each has its own. */
+    /* Row of keys of each row of queries, (Bq); null where each has its own. */
     const unsigned *kv_rows;
-    /* Where in query_rows those of each row of keys begin and end, (Bk + 1); null with kv_rows. */
+    /* Offsets in query_rows of those of each row of keys, (Bk + 1); null with kv_rows. */
     const unsigned *query_offsets;
-    /* The rows of queries in the order of their rows of keys, (Bq); null with kv_rows. */
+    /* Rows of queries in the order of their rows of keys, (Bq); null with kv_rows. */
     const unsigned *query_rows;
-    /* Sizes and scores. */
+    /* Sizes, masks and scales of the scores. */
     AttentionScores scores;
 } AttentionBackward;
 
@@ -121,7 +121,7 @@ typedef struct GatedQueryForward {
     const void *scale_cross;
     /* (columns). */
     const void *shift_cross;
-    /* a of the gate tanh(a), (1); null where the gate is constant. */
+    /* Parameter a of the gate tanh(a), (1); null where the gate is constant. */
     const void *gate_self;
     /* Likewise. */
     const void *gate_cross;
@@ -133,13 +133,13 @@ typedef struct GatedQueryForward {
     int columns;
     /* Rows of one block. */
     int rows_of_part;
-    /* The gate where a is null. */
+    /* Gate where a is null. */
     float constant;
-    /* Nothing: for the size. */
+    /* Padding. */
     int unused;
 } GatedQueryForward;
 
-/* Its backward pass over rows: see attention/gated_query.cu. */
+/* Gated query backward over rows: see attention/gated_query.cu. */
 typedef struct GatedQueryBackward {
     /* Gradient of out, (rows, columns), dense. */
     const void *dout;
@@ -151,7 +151,7 @@ typedef struct GatedQueryBackward {
     const void *scale_self;
     /* (columns). */
     const void *scale_cross;
-    /* a of the gate tanh(a), (1); null where the gate is constant. */
+    /* Parameter a of the gate tanh(a), (1); null where the gate is constant. */
     const void *gate_self;
     /* Likewise. */
     const void *gate_cross;
@@ -168,19 +168,19 @@ typedef struct GatedQueryBackward {
     int columns;
     /* Rows of one block. */
     int rows_of_part;
-    /* The gate where a is null. */
+    /* Gate where a is null. */
     float constant;
-    /* Nothing: for the size. */
+    /* Padding. */
     int unused;
 } GatedQueryBackward;
 
-/* Gradients of its vectors: see attention/gated_query.cu. */
+/* Gated query backward, gradients of the vectors: see attention/gated_query.cu. */
 typedef struct GatedQueryFinish {
     /* (parts, 3, columns), f32. */
     const float *partial;
-    /* partial added up, (3, columns), f32; null where no gate has a gradient. */
+    /* Sums of partial over the parts, (3, columns), f32; null where no gate has a gradient. */
     float *sums;
-    /* a of the gate tanh(a), (1); null where the gate is constant. */
+    /* Parameter a of the gate tanh(a), (1); null where the gate is constant. */
     const void *gate_self;
     /* Likewise. */
     const void *gate_cross;
@@ -196,13 +196,13 @@ typedef struct GatedQueryFinish {
     int parts;
     /* Length of a row. */
     int columns;
-    /* The gate where a is null. */
+    /* Gate where a is null. */
     float constant;
-    /* Nothing: for the size. */
+    /* Padding. */
     int unused;
 } GatedQueryFinish;
 
-/* Gradients of its gates: see attention/gated_query.cu. */
+/* Gated query backward, gradients of the gates: see attention/gated_query.cu. */
 typedef struct GatedQueryGates {
     /* (3, columns), f32. */
     const float *sums;
@@ -214,7 +214,7 @@ typedef struct GatedQueryGates {
     const void *scale_cross;
     /* (columns). */
     const void *shift_cross;
-    /* a of the gate tanh(a), (1). */
+    /* Parameter a of the gate tanh(a), (1). */
     const void *gate_self;
     /* Likewise. */
     const void *gate_cross;
@@ -224,7 +224,7 @@ typedef struct GatedQueryGates {
     void *dgate_cross;
     /* Length of a row. */
     int columns;
-    /* Nothing: for the size. */
+    /* Padding. */
     int unused;
 } GatedQueryGates;
 

@@ -2,7 +2,7 @@
 #ifndef AURORA_PARAMS_LOSS_H
 #define AURORA_PARAMS_LOSS_H
 
-/* Cross-entropy of rows of logits: see loss/soft_cross_entropy.cu. */
+/* Cross-entropy forward over rows of logits: see loss/soft_cross_entropy.cu. */
 typedef struct SoftCrossEntropyForward {
     /* (rows, classes), rows logits_stride elements apart. */
     const void *logits;
@@ -18,23 +18,23 @@ typedef struct SoftCrossEntropyForward {
     float *log_sum;
     /* Sum of each row's targets, (rows), f32, or null. */
     float *weight;
-    /* Distance between rows of logits. */
+    /* Row stride of logits. */
     long long logits_stride;
-    /* Distance between rows of targets. */
+    /* Row stride of targets. */
     long long targets_stride;
     /* Number of rows. */
     long long rows;
     /* Length of a row. */
     int classes;
-    /* Blocks of a row. */
+    /* Blocks per row. */
     int slices;
     /* Classes of a slice; the last may have fewer. */
     int slice_length;
-    /* Share of a label's weight that goes to all classes alike. */
+    /* Label smoothing: share of a label's weight that goes to all classes alike. */
     float smoothing;
 } SoftCrossEntropyForward;
 
-/* Its gradient: see loss/soft_cross_entropy.cu. */
+/* Cross-entropy backward: see loss/soft_cross_entropy.cu. */
 typedef struct SoftCrossEntropyBackward {
     /* (rows, classes), rows logits_stride elements apart. */
     const void *logits;
@@ -42,7 +42,7 @@ typedef struct SoftCrossEntropyBackward {
     const void *targets;
     /* (rows), or null. */
     const unsigned *labels;
-    /* As the forward pass wrote it, (rows), f32. */
+    /* Output of the forward pass, (rows), f32. */
     const float *log_sum;
     /* Likewise; not read where there are labels. */
     const float *weight;
@@ -50,23 +50,23 @@ typedef struct SoftCrossEntropyBackward {
     const float *dloss;
     /* (rows, classes), dense. */
     void *dlogits;
-    /* Distance between rows of logits. */
+    /* Row stride of logits. */
     long long logits_stride;
-    /* Distance between rows of targets. */
+    /* Row stride of targets. */
     long long targets_stride;
-    /* Distance between gradients of losses: 0 where all rows have one. */
+    /* Stride of the gradients of losses: 0 where all rows have one. */
     long long dloss_stride;
     /* Length of a row. */
     int classes;
-    /* Blocks of a row. */
+    /* Blocks per row. */
     int slices;
     /* Classes of a slice; the last may have fewer. */
     int slice_length;
-    /* Share of a label's weight that goes to all classes alike. */
+    /* Label smoothing: share of a label's weight that goes to all classes alike. */
     float smoothing;
     /* Factor of dloss. */
     float scale;
-    /* Nothing: for the size. */
+    /* Padding. */
     int unused;
 } SoftCrossEntropyBackward;
 

@@ -2,7 +2,7 @@
 #ifndef AURORA_PARAMS_NORM_H
 #define AURORA_PARAMS_NORM_H
 
-/* Layer normalization of x, or of x + residual: see norm/layer_norm.cu. */
+/* Layer norm forward on x, or on x + residual: see norm/layer_norm.cu. */
 typedef struct LayerNormForward {
     /* (rows, columns), rows x_stride elements apart. */
     const void *x;
@@ -20,65 +20,65 @@ typedef struct LayerNormForward {
     float *mean;
     /* One over the standard deviation of each row, (rows), f32; null likewise. */
     float *rstd;
-    /* Distance between rows of x. */
+    /* Row stride of x. */
     long long x_stride;
     /* Number of rows. */
     long long rows;
     /* Length of a row. */
     int columns;
-    /* Added to the variance. */
+    /* Epsilon, added to the variance. */
     float eps;
 } LayerNormForward;
 
-/* Gradient of x and residual of a layer normalization: see norm/layer_norm.cu. */
+/* Layer norm backward, gradient of x and residual: see norm/layer_norm.cu. */
 typedef struct LayerNormBackward {
-    /* What was normalized, (rows, columns), rows x_stride elements apart: x, or sum. */
+    /* Normalized input, (rows, columns), rows x_stride elements apart: x, or sum. */
     const void *x;
     /* (columns). */
     const void *weight;
     /* Gradient of y, (rows, columns), dense. */
     const void *dy;
-    /* Gradient that comes to sum by other ways, (rows, columns), dense, or null. */
+    /* Gradient that reaches sum by other ways, (rows, columns), dense, or null. */
     const void *dsum;
-    /* As the forward pass wrote it, (rows), f32. */
+    /* Output of the forward pass, (rows), f32. */
     const float *mean;
     /* Likewise. */
     const float *rstd;
     /* Gradient of x and of residual, (rows, columns), dense. */
     void *dx;
-    /* Distance between rows of x. */
+    /* Row stride of x. */
     long long x_stride;
     /* Number of rows. */
     long long rows;
     /* Length of a row. */
     int columns;
-    /* Nothing: for the size. */
+    /* Padding. */
     int unused;
 } LayerNormBackward;
 
-/* Gradients of weight and bias of a layer normalization, part by part: see norm/layer_norm.cu. */
+/* Layer norm backward, gradients of weight and bias, part by part: see norm/layer_norm.cu. */
 typedef struct LayerNormParameters {
-    /* What was normalized, (rows, columns), rows x_stride elements apart: x, or sum. */
+    /* Normalized input, (rows, columns), rows x_stride elements apart: x, or sum. */
     const void *x;
     /* Gradient of y, (rows, columns), dense. */
     const void *dy;
-    /* As the forward pass wrote it, (rows), f32. */
+    /* Output of the forward pass, (rows), f32. */
     const float *mean;
     /* Likewise. */
     const float *rstd;
     /* Sums for weight and bias over each part's rows, (parts, 2, columns), f32. */
     float *partial;
-    /* Distance between rows of x. */
+    /* Row stride of x. */
     long long x_stride;
     /* Number of rows. */
     long long rows;
     /* Length of a row. */
     int columns;
-    /* Rows that one block adds up. */
+    /* Rows per block. */
     int rows_of_part;
 } LayerNormParameters;
 
-/* y += bias: see norm/bias.cu. */
+/* Bias addition y += bias: see norm/bias.cu. */
 typedef struct AddBias {
     /* (rows, columns), dense, changed in place. */
     void *y;
@@ -88,27 +88,27 @@ typedef struct AddBias {
     long long count;
     /* Length of a row. */
     int columns;
-    /* Nothing: for the size. */
+    /* Padding. */
     int unused;
 } AddBias;
 
-/* Sums over the rows of each part, column by column: see norm/bias.cu. */
+/* Column sums over the rows of each part: see norm/bias.cu. */
 typedef struct ColumnSum {
     /* (rows, columns), rows x_stride elements apart. */
     const void *x;
     /* (parts, columns), f32. */
     float *partial;
-    /* Distance between rows of x. */
+    /* Row stride of x. */
     long long x_stride;
     /* Number of rows. */
     long long rows;
     /* Length of a row. */
     int columns;
-    /* Rows that one block adds up. */
+    /* Rows per block. */
     int rows_of_part;
 } ColumnSum;
 
-/* Sums over parts: see norm/bias.cu. */
+/* Column sums over parts: see norm/bias.cu. */
 typedef struct ColumnSumFinish {
     /* (parts, sums, columns), f32. */
     const float *partial;
@@ -120,11 +120,11 @@ typedef struct ColumnSumFinish {
     int sums;
     /* Length of a row. */
     int columns;
-    /* Nothing: for the size. */
+    /* Padding. */
     int unused;
 } ColumnSumFinish;
 
-/* y = u Phi(u), u = x + bias: see norm/gelu.cu. */
+/* GELU forward y = u Phi(u), u = x + bias: see norm/gelu.cu. */
 typedef struct GeluForward {
     /* (rows, columns), dense. */
     const void *x;
@@ -136,11 +136,11 @@ typedef struct GeluForward {
     long long count;
     /* Length of a row; without bias of no meaning. */
     int columns;
-    /* Nothing: for the size. */
+    /* Padding. */
     int unused;
 } GeluForward;
 
-/* Gradient of x, and of bias part by part: see norm/gelu.cu. */
+/* GELU backward, gradient of x, and of bias part by part: see norm/gelu.cu. */
 typedef struct GeluBackward {
     /* (rows, columns), dense. */
     const void *x;
@@ -156,7 +156,7 @@ typedef struct GeluBackward {
     long long count;
     /* Length of a row; without bias of no meaning. */
     int columns;
-    /* Rows that one block adds up; for the kernel with columns only. */
+    /* Rows per block; for the kernel with columns only. */
     int rows_of_part;
 } GeluBackward;
 

@@ -1,5 +1,5 @@
-// Instructions that CUDA C++ has no name for without the toolkit's headers. The emulator has the
-// same functions in emulator/portable.h.
+// PTX instructions that CUDA C++ has no name for without the toolkit's headers. The emulator has the same functions
+// in emulator/portable.h.
 #pragma once
 
 __device__ __forceinline__ unsigned short float_to_bf16_bits(float x) {
@@ -20,7 +20,7 @@ __device__ __forceinline__ unsigned short float_to_half_bits(float x) {
     return bits;
 }
 
-// Two to the power of x, to two units in the last place; below 2^-126 zero.
+// Power of two, 2^x, to two units in the last place; below 2^-126 zero.
 __device__ __forceinline__ float power_of_two(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -31,27 +31,27 @@ __device__ __forceinline__ unsigned shared_address(const void *shared) {
     return static_cast<unsigned>(__cvta_generic_to_shared(shared));
 }
 
-// Copies 16 bytes to shared memory in the background, or zeros where not `valid` (then `global` is
-// not read, but has to be a pointer into some memory). Both addresses are multiples of 16.
+// Asynchronous copy of 16 bytes to shared memory, or of zeros where not `valid` (then `global` is not read, but has
+// to be a pointer into some memory). Both addresses are multiples of 16.
 __device__ __forceinline__ void async_copy_16(void *shared, const void *global, bool valid) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
                  "l"(global), "r"(valid ? 16 : 0)
                  : "memory");
 }
 
-// Ends a group of copies of this thread.
+// Closes a group of this thread's copies.
 __device__ __forceinline__ void async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-// Waits until at most `pending` groups of this thread are under way. Other threads' copies are
-// there after the block's barrier.
+// Waits until at most `pending` groups of this thread are in flight. Other threads' copies are there after the
+// block's barrier.
 template <int pending>
 __device__ __forceinline__ void async_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
 }
 
-// c (16, 8) += a (16, 16) b (16, 8) over a warp, accumulated in f32. With lane = 4 group + pair:
-// a[r] holds row group + 8 (r % 2), columns 2 pair + 8 (r / 2) and the next; b[r] rows 2 pair + 8 r
-// and the next, column group; c[r] row group + 8 (r / 2), column 2 pair + r % 2.
+// Matrix multiply-accumulate over a warp, c (16, 8) += a (16, 16) b (16, 8), accumulated in f32. With lane = 4 group
+// + pair: a[r] holds row group + 8 (r % 2), columns 2 pair + 8 (r / 2) and the next; b[r] rows 2 pair + 8 r and the
+// next, column group; c[r] row group + 8 (r / 2), column 2 pair + r % 2.
 __device__ __forceinline__ void mma_16x8x16_half(float *c, const unsigned *a, const unsigned *b) {
     asm volatile(
         "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "

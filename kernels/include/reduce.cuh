@@ -1,4 +1,4 @@
-// Sums and maxima over a warp and over a block, in an order that depends on the shape alone.
+// Reductions: sums and maxima over a warp and over a block, in an order that depends on the shape alone.
 #pragma once
 
 __device__ __forceinline__ float warp_sum(float x) {
@@ -14,13 +14,12 @@ __device__ __forceinline__ float warp_max(float x) {
     return x;
 }
 
-// One number for each warp of a block.
+// One number for each warp of a block, in shared memory.
 struct WarpNumbers {
     float at[32];
 };
 
-// The sum over the block's threads, in all of them. All threads call; `scratch` may be used again
-// after the call.
+// Block sum over the block's threads, in all of them. All threads call; `scratch` may be used again after the call.
 __device__ __forceinline__ float block_sum(float x, WarpNumbers &scratch) {
     const int lane = threadIdx.x % kWarpSize, warp = threadIdx.x / kWarpSize;
     const int warps = (blockDim.x + kWarpSize - 1) / kWarpSize;
@@ -32,7 +31,7 @@ __device__ __forceinline__ float block_sum(float x, WarpNumbers &scratch) {
     return x;
 }
 
-// The largest over the block's threads, likewise.
+// Block maximum over the block's threads, likewise.
 __device__ __forceinline__ float block_max(float x, WarpNumbers &scratch) {
     const int lane = threadIdx.x % kWarpSize, warp = threadIdx.x / kWarpSize;
     const int warps = (blockDim.x + kWarpSize - 1) / kWarpSize;

@@ -3,7 +3,7 @@
 
 #include "aurora.cuh"
 
-// Whether 16-byte accesses to rows of T are aligned.
+// True if 16-byte accesses to rows of T are aligned.
 template <class T>
 __device__ __forceinline__ bool rows_aligned(const void *data, long long stride) {
     return reinterpret_cast<unsigned long long>(data) % 16 == 0 && stride % Vector<T>::size == 0;
@@ -21,7 +21,7 @@ __device__ __forceinline__ T element(const Words &words, int e) {
     else return __int_as_float(static_cast<int>(words.at[e]));
 }
 
-// As many elements as fit, of which `left` are inside of the matrix; zeros for the rest.
+// Loads as many elements as fit, of which `left` are inside the matrix; zeros for the rest.
 template <class T>
 __device__ __forceinline__ Words read_words(const T *from, int left, bool aligned) {
     if (aligned && left >= Vector<T>::size) return *reinterpret_cast<const Words *>(from);

@@ -1,9 +1,9 @@
-// Products of matrices of which one has few columns, from tiles in shared memory.
+// Skinny GEMM: products of matrices of which one has few columns, from tiles in shared memory.
 //
-// A tile is filled from row-major memory by `stage`: 16 bytes at a time in the background where
-// addresses allow it, else element by element, with zeros outside of the matrix, so that no product
-// has to know about tails. A product reads its operands in either orientation, as they lie in
-// memory. Sums are f32; tensor cores for 16-bit elements, multiplications and additions for f32.
+// A tile is filled from row-major memory by `stage`: 16 bytes at a time, asynchronously, where addresses allow it,
+// else element by element, with zeros outside the matrix, so that no product has to handle tails. A product reads its
+// operands in either orientation, as they lie in memory. Sums are f32; tensor cores for 16-bit elements,
+// multiplications and additions for f32.
 #pragma once
 
 #include "rows.cuh"
@@ -12,14 +12,14 @@
 template <class T>
 constexpr int kDepth = sizeof(T) == 2 ? 64 : 32;
 
-// Rows of a tile begin 16 bytes further than they need to: then eight rows at one column lie in
-// eight different groups of banks.
+// Pitch of a tile: rows are padded by 16 bytes, so that eight rows at one column lie in eight different groups of
+// banks.
 template <class T>
 __host__ __device__ constexpr int pitch(int columns) {
     return columns + 16 / static_cast<int>(sizeof(T));
 }
 
-// Elements of a tile, whichever way round it lies.
+// Elements of a tile, in either orientation.
 template <class T>
 __host__ __device__ constexpr int tile_size(int wide) {
     return wide * pitch<T>(kDepth<T>) > kDepth<T> * pitch<T>(wide) ? wide * pitch<T>(kDepth<T>)
@@ -35,8 +35,8 @@ struct Matrix {
     bool f32;
 };
 
-// Fills a tile (tile_rows, tile_columns) from `row`, `column` of a matrix on, by all threads. It is
-// there after async_wait and a barrier; the caller commits.
+// Fills a tile (tile_rows, tile_columns) from `row`, `column` of a matrix on, by all threads. It is there after
+// async_wait and a barrier; the caller commits.
 template <class T>
 __device__ __forceinline__ void stage(T *tile, int tile_rows, int tile_columns, const Matrix &m,
                                       long long row, int column, int threads) {
@@ -66,10 +66,10 @@ __device__ __forceinline__ void stage(T *tile, int tile_rows, int tile_columns, 
     }
 }
 
-// c (16, 8 n_tiles) += A B over a warp and the depth of a tile; c[t] as of mma_16x8x16, columns 8 t
-// on. `a` points at the warp's first row of a tile (rows, depth), or where a_by_depth at its first
-// column of a tile (depth, rows); `b` at the first column of a tile (depth, columns) where
-// b_by_depth, else at the first row of a tile (columns, depth). Pitches are of whole tiles.
+// Tile product over a warp and the depth of a tile, c (16, 8 n_tiles) += A B; c[t] as of mma_16x8x16, columns 8 t on.
+// `a` points at the warp's first row of a tile (rows, depth), or where a_by_depth at its first column of a tile
+// (depth, rows); `b` at the first column of a tile (depth, columns) where b_by_depth, else at the first row of a tile
+// (columns, depth). Pitches are of whole tiles.
 template <class T, int n_tiles>
 __device__ __forceinline__ void warp_product(float (&c)[n_tiles][4], const T *a, int a_pitch,
                                              bool a_by_depth, const T *b, int b_pitch,
@@ -123,9 +123,9 @@ struct alignas(16) ProjectTiles {
     T factor[2][tile_size<T>(kProjectRank)];
 };
 
-// c += x F over a block: tokens from `token` on, components from `component` on, F (width, rank),
-// or as it lies transposed (rank, width) where by_rank. Warp w has tokens 16 (w % 2) and components
-// 32 (w / 2) on. Ends with a barrier; two stages, one filled while the other is multiplied.
+// Projection over a block, c += x F: tokens from `token` on, components from `component` on, F (width, rank), or as
+// it lies transposed (rank, width) where by_rank. Warp w has tokens 16 (w % 2) and components 32 (w / 2) on. Ends
+// with a barrier; two stages, one filled while the other is multiplied.
 template <class T>
 __device__ __forceinline__ void project(float (&c)[4][4], ProjectTiles<T> &tiles, const Matrix &x,
                                         const Matrix &factor, bool by_rank, long long token,

@@ -1,16 +1,16 @@
-// Cross-entropy of rows of logits, with targets that are weights of every class or one label.
+// Cross-entropy over rows of logits, with soft targets (weights of every class) or one label per row.
 //
 // With lse = ln(sum(exp(x))) of a row x of C logits:
 //   soft:  loss = sum(t (lse - x)), over classes with t not zero; w = sum(t);
 //          dx = d (w softmax(x) - t);
 //   label: loss = (1 - s)(lse - x[label]) + s (lse - mean(x)), s the smoothing; w = 1;
 //          dx = d (softmax(x) - (1 - s) onehot(label) - s / C),
-// with d = scale dloss[row dloss_stride]. A logit of minus infinity is a class that cannot be; its
-// target has to be zero. A label that is not below C gives NaN, and no access out of bounds.
+// with d = scale dloss[row dloss_stride]. A logit of minus infinity is an impossible class; its target has to be
+// zero. A label that is not below C gives NaN, and no access out of bounds.
 //
-// Each pass reads the logits and targets once. Forward keeps a running maximum and rescales what it
-// has added up when that moves. Rows that are few and long are cut into slices, one a block, and
-// soft_cross_entropy_combine joins them in order; with one slice a row, forward writes the result.
+// Each pass reads the logits and targets once. Forward keeps a running maximum and rescales its sums when that moves
+// (online softmax, Milakov and Gimelshein 2018, arXiv:1805.02867). Rows that are few and long are cut into slices,
+// one a block, and soft_cross_entropy_combine joins them in order; with one slice a row, forward writes the result.
 // loss_mean adds up the losses of all rows in a fixed order, in one block.
 //
 // logits (rows, C), rows logits_stride apart; targets likewise; dlogits dense; all of one element
@@ -28,15 +28,14 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// What a row, or a slice of one, comes to: sum(exp(x - top)), sum(t) and sum(t x). For labels the
-// last is sum(x).
+// Partial sums of a row, or a slice of one: sum(exp(x - top)), sum(t) and sum(t x). For labels the last is sum(x).
 struct Part {
     float top, exponentials, weight, products;
 };
 
 __device__ __forceinline__ Part nothing() { return {-infinity(), 0.0f, 0.0f, 0.0f}; }
 
-// Zero where nothing was seen yet: an exponent of -inf - -inf would be no number.
+// Shift of the exponents: zero before the first class, because -inf - -inf would be no number.
 __device__ __forceinline__ float shift_of(float top) { return top == -infinity() ? 0.0f : top; }
 
 __device__ __forceinline__ Part join(const Part &a, const Part &b) {
@@ -63,7 +62,7 @@ struct Parts {
     Part at[kThreads / kWarpSize];
 };
 
-// A row and the classes of it that a block works on.
+// Slice of a row: the classes that a block works on.
 struct Slice {
     long long row;
     int index, begin, end;
@@ -101,7 +100,7 @@ __device__ __forceinline__ void each_class(const Slice &slice, int head, Body bo
     for (int i = tail + threadIdx.x; i < length; i += kThreads) body(slice.begin + i, Width<1>{});
 }
 
-// What is left to do once a row's part is known.
+// Loss and log-sum-exp of a row, from its sums.
 template <class T>
 __device__ __forceinline__ void finish(const SoftCrossEntropyForward &p, long long row,
                                        const Part &part) {
@@ -126,7 +125,7 @@ __device__ __forceinline__ void finish(const SoftCrossEntropyForward &p, long lo
     if (p.weight) p.weight[row] = p.labels ? 1.0f : part.weight;
 }
 
-// Adds classes to what a thread has seen.
+// Adds classes to a thread's sums.
 template <class T>
 struct AddClasses {
     const T *logits, *targets;

@@ -1,4 +1,4 @@
-// A bias after a linear layer, and its gradient: sums over rows, column by column.
+// Bias of a linear layer, and its gradient, a column sum.
 //
 // add_bias: y (rows, columns) += bias (columns), in place.
 // column_sum: x (rows, columns), rows x_stride elements apart, to partial (parts, columns) in f32,

@@ -1,4 +1,5 @@
-// The exact Gaussian error linear unit, y = u Phi(u), u = x or x + bias (not rounded between).
+// GELU, exact form (Hendrycks and Gimpel 2016, arXiv:1606.08415): y = u Phi(u), u = x or x + bias (not rounded
+// between).
 //
 // Forward: x (rows, columns), bias (columns) or null, y (rows, columns), all dense.
 // Backward: dx = dy (Phi(u) + u phi(u)), phi the normal density. gelu_backward_columns computes the
@@ -24,7 +25,7 @@ __device__ __forceinline__ float normal_cdf(float x) {
     return 0.5f * (1.0f + erff(x * 0.70710678f));
 }
 
-// The derivative of x Phi(x).
+// Derivative of x Phi(x).
 __device__ __forceinline__ float slope(float x) {
     return normal_cdf(x) + x * (0.39894228f * expf(-0.5f * x * x));
 }
@@ -34,7 +35,7 @@ __device__ __forceinline__ bool rows_packed(const void *bias, int columns) {
     return !bias || (all_aligned(bias) && columns % Vector<T>::size == 0);
 }
 
-// What the unit is applied to.
+// Argument of the GELU: x, or x + bias.
 template <class T, int N>
 __device__ __forceinline__ void load_input(float (&u)[N], const void *x, const void *bias,
                                            long long index, long long column) {

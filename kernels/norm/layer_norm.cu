@@ -1,4 +1,4 @@
-// Layer normalization over the last dimension, of x or of x + residual.
+// Layer normalization over the last dimension, of x or of x + residual (Ba et al. 2016, arXiv:1607.06450).
 //
 // Forward: y = (s - mean) rstd weight + bias, s = x + residual (rounded to the element type where
 // it is also stored), mean and variance of the row of s itself, rstd = 1 / sqrt(variance + eps).
@@ -190,7 +190,7 @@ __device__ __forceinline__ void parameters(const LayerNormParameters &p) {
     });
 }
 
-// Whether rows are whole packs, in x and in what is dense.
+// True if rows are whole packs, in x and in the dense tensors.
 template <class T>
 __device__ __forceinline__ bool whole_packs(long long stride, int columns) {
     return stride % Vector<T>::size == 0 && columns % Vector<T>::size == 0;

@@ -1,4 +1,4 @@
-// One step of AdamW for every trained tensor, in one launch.
+// AdamW: one step for every trained tensor, in one launch (Loshchilov and Hutter 2017, arXiv:1711.05101).
 //
 // With gradient g, parameter p, moments m and v, and the step's constants c of the tensor's group:
 //   p <- p shrink,  m <- m + blend1 (g - m),  v <- v beta2 + (blend2 g) g,

@@ -1,5 +1,5 @@
-// Moving averages of every trained tensor, in one launch: average <- decay average + rest live,
-// rest = 1 - decay, each operation rounded on its own, as on the CPU.
+// Exponential moving average of every trained tensor, in one launch: average <- decay average + rest live, rest = 1 -
+// decay, each operation rounded on its own, as on the CPU.
 //
 // average is f32, dense and updated in place (in 16 bits a slow average would stand still); live
 // has the element type of the kernel. Where they are is in an array of AveragedTensor in device

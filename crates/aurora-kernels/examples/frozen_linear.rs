@@ -1,7 +1,7 @@
-//! Fits a rank-4 delta on a frozen linear layer: the smallest whole use of this crate.
+//! Tunes a rank-4 delta on a frozen linear layer: the smallest whole use of this crate.
 //!
-//! The target differs from the frozen linear layer by a delta of rank 4, so a LoRA-shaped pair of factors
-//! can find it. Run with `cargo run --release -p aurora-kernels --example frozen_linear`.
+//! The target differs from the frozen layer by a delta of rank 4, so a LoRA-shaped pair of factors can find it. Run
+//! with `cargo run --release -p aurora-kernels --example frozen_linear`.
 #![allow(clippy::print_stdout)] // an example talks to its reader
 
 use aurora_kernels::audit::missing_gradients;
@@ -20,7 +20,7 @@ fn main() -> Result<()> {
     let weight = random.normal_tensor((WIDTH, WIDTH), spread)?;
     let bias = random.normal_tensor(WIDTH, 0.1)?;
 
-    // What the adapted linear layer should become: W + B A for some B and A.
+    // Target of the adapted linear layer: W + B A for some B and A.
     let up = random.normal_tensor((WIDTH, RANK), 1.0)?;
     let down = random.normal_tensor((RANK, WIDTH), spread)?;
     let wanted = LowRank::new(down, up)?.merged_weight(&weight)?;

@@ -1,9 +1,10 @@
-//! Cross-attention with absorbed weights: the key and value projections move into queries and outputs.
+//! Absorbed cross-attention: key and value projections folded into queries and outputs ("weight absorption",
+//! DeepSeek-V2, arXiv:2405.04434).
 //!
-//! With K = X W_k^T + b_k and V = X W_v^T + b_v of one head, `q K^T = (q W_k) X^T + q b_k`, whose last term is the same
-//! for every key and leaves the softmax as it is; and `p V = (p X) W_v^T + b_v`, for probabilities add up to one. So
-//! neither keys nor values need to exist. For Tk keys of width D that costs 4 H Tq Tk D operations for Tq queries of H
-//! heads, and 4 H Tq D D / H beside, where forming keys and values costs 4 Tk D D: less while H Tq is below D.
+//! With K = X W_k^T + b_k and V = X W_v^T + b_v of one head, `q K^T = (q W_k) X^T + q b_k`, whose last term is equal
+//! for every key and cancels in the softmax; and `p V = (p X) W_v^T + b_v`, because probabilities sum to one. So
+//! neither keys nor values need to exist. For Tk keys of width D that costs 4 H Tq Tk D operations for Tq queries of
+//! H heads, plus 4 H Tq D D / H, where projecting keys and values costs 4 Tk D D: less while H Tq is below D.
 
 use std::mem::MaybeUninit;
 
@@ -23,31 +24,32 @@ use crate::view::{
 
 const OP: &str = "absorbed_attention";
 
-/// Texts whose absorbed queries exist at the same time.
+/// Rows of queries per chunk: absorbed queries exist for this many at a time.
 const TEXTS: usize = 32;
 
-/// Keys and values of [`absorbed_attention`], as the states and the projections that they would be made of.
+/// Keys and values of [`absorbed_attention`] before projection: states and projection weights.
 #[derive(Debug, Clone, Copy)]
 pub struct AbsorbedKv<'a> {
-    /// What keys and values would be made of, (Bk, Tk, D).
+    /// States that keys and values are projected from, (Bk, Tk, D).
     pub states: &'a Tensor,
-    /// The key projection's weight, (width, D); its bias changes nothing.
+    /// Weight of the key projection, (width, D); its bias cancels in the softmax.
     pub key: &'a Tensor,
-    /// The value projection's weight, (width, D).
+    /// Weight of the value projection, (width, D).
     pub value: &'a Tensor,
-    /// The value projection's bias, (width).
+    /// Bias of the value projection, (width).
     pub value_bias: &'a Tensor,
-    /// For each row of queries the row of states; without it row b looks at row b.
+    /// Row of states of each row of queries; without it row b attends to row b.
     pub rows: Option<&'a [u32]>,
-    /// What the operands of its products are rounded to; the softmax is f32 either way.
+    /// Precision of the matmul operands; the softmax is f32 either way.
     pub precision: Precision,
 }
 
-/// Attention of `q` (Bq, Tq, width) in `heads` heads over keys and values that are not formed; (Bq, Tq, width). The
-/// same as [`attention`](crate::attention()) over the projections' outputs, up to rounding. On the CPU, and without gradient.
+/// Attention of `q` (Bq, Tq, width) with `heads` heads over keys and values that are never materialized; (Bq, Tq,
+/// width). Equal to [`attention`](crate::attention()) over the projected keys and values, up to rounding. CPU only,
+/// without gradient.
 ///
 /// # Errors
-/// Shapes or element types that do not fit, a row of states that does not exist, an argument that wants a gradient.
+/// Shapes or element types that do not fit, a row of states that does not exist, a tracked argument.
 pub fn absorbed_attention(q: &Tensor, of: &AbsorbedKv<'_>, heads: usize) -> Result<Tensor> {
     check_element(OP, q)?;
     let arguments = [

@@ -1,4 +1,4 @@
-//! The exact Gaussian error linear unit.
+//! Gaussian error linear unit (GELU), the exact form (Hendrycks and Gimpel 2016, arXiv:1606.08415).
 
 use std::mem::MaybeUninit;
 
@@ -14,12 +14,12 @@ use crate::multiversion::multiversion;
 use crate::tape::apply1;
 use crate::view::{Rows, by_element, check_element, fill_uninit, on_gpu, tensor_from_vec};
 
-/// Elements that one task takes at a time.
+/// Elements per task.
 const CHUNK: usize = 16 * 1024;
 
-/// `x * Phi(x)` with the exact normal distribution function (erf, not the tanh approximation).
+/// GELU: `x * Phi(x)` with the exact normal distribution function (erf, not the tanh approximation).
 ///
-/// In f32 the distribution function is good to 3e-7.
+/// In f32 Phi is accurate to 3e-7.
 ///
 /// # Errors
 /// An element type other than f32 or f64; on a GPU, other than f32, f16 or bf16.
@@ -70,7 +70,7 @@ impl Gelu {
     }
 }
 
-/// The gradient of x from that of its GELU.
+/// Gradient of x from that of its GELU.
 pub(crate) fn gradient<T: Float>(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
     let dims = x.dims();
     let dy = dy.contiguous()?;
@@ -95,7 +95,7 @@ pub(crate) fn gradient<T: Float>(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
     tensor_from_vec(dx, dims)
 }
 
-/// Runs `f` over the elements of `x` in parallel, in pieces of rows or across rows.
+/// Applies `f` to the elements of `x` in parallel, in chunks or row by row.
 fn by_chunks<T: Float>(
     x: &Rows<'_, T>,
     y: &mut [MaybeUninit<T>],

@@ -1,4 +1,4 @@
-//! The sum of two tensors of one shape, as an operation that a [tape](crate::tape) knows.
+//! Elementwise sum of two tensors of one shape, as an operation that a [tape](crate::tape) records.
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
@@ -9,10 +9,10 @@ use crate::multiversion::multiversion;
 use crate::tape::apply2;
 use crate::view::{Rows, by_element, cpu, fill_uninit, tensor_from_vec};
 
-/// Elements that one task takes at a time.
+/// Elements per task.
 const CHUNK: usize = 16 * 1024;
 
-/// `x + y`. On a GPU it is candle's sum.
+/// Sum `x + y`. On a GPU it is candle's sum.
 pub(crate) fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     match x.device().is_cpu() && x.dims() == y.dims() {
         true => apply2(x, y, Add),
@@ -20,7 +20,7 @@ pub(crate) fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// `x + y` without a graph, of tensors on the CPU.
+/// Sum `x + y` without a graph, of tensors on the CPU.
 pub(crate) fn add_detached(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     let ((left, left_layout), (right, right_layout)) =
         (x.storage_and_layout(), y.storage_and_layout());

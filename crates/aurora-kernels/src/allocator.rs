@@ -1,23 +1,20 @@
-//! The process's memory: what the system allocator does with buffers that were freed, and how much there is.
+//! Process memory: allocator settings for freed buffers, and available memory.
 
-/// Tells the allocator to keep freed memory for the next buffer of its kind instead of giving it
-/// back to the system, and the system to give it in huge pages. For a program that trains or
-/// evaluates, called once at its start.
+/// Makes the system allocator keep freed memory for later buffers instead of returning it to the system, and asks for
+/// huge pages. For a program that trains or evaluates, called once at its start.
 ///
-/// A step allocates and frees the same few hundred buffers of some megabytes again and again.
-/// The GNU C library hands each of them back and asks for fresh pages, which the kernel clears
-/// and maps one by one; on wide activations that can take longer than the arithmetic. And a product
-/// reads rows some kilobytes apart: in pages of 4 KiB the processor looks a page up for every few lines.
-/// The process keeps its peak memory for good in exchange. Elsewhere than on GNU systems this does
-/// nothing.
+/// A step allocates and frees the same few hundred buffers of some megabytes over and over. glibc returns each of
+/// them to the system and requests fresh pages, which the kernel clears and maps one by one; on wide activations that
+/// can take longer than the arithmetic. A GEMM also reads rows some kilobytes apart: with pages of 4 KiB the TLB
+/// misses every few lines. In exchange the process keeps its peak memory. Without glibc this does nothing.
 pub fn retain_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         // SAFETY: mallopt only sets parameters of the allocator, under its lock.
         unsafe {
-            // No buffer gets a mapping of its own, which would end with it.
+            // No mapping of its own for any buffer: it would end with the buffer.
             libc::mallopt(libc::M_MMAP_MAX, 0);
-            // The heap is never cut back (-1 is the manual's "never"), and grows by larger steps.
+            // No trimming of the heap (-1 is the manual's "never"), and growth by larger steps.
             libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
             libc::mallopt(libc::M_TOP_PAD, 64 << 20);
         }
@@ -25,11 +22,11 @@ pub fn retain_freed_memory() {
     }
 }
 
-/// Asks for huge pages for the heap to come: a part of its addresses is taken, given the advice, and freed again. No
-/// page of it is touched, so that it costs no memory. A system that knows no huge pages, or has no room, goes on as before.
+/// Requests huge pages for the heap to come: a range of its addresses is allocated, advised and freed again. No page
+/// of it is touched, so it costs no memory. Without huge pages or room for the range nothing changes.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn advise_huge_pages() {
-    // Where addresses count as memory (mode 2), others would find it gone.
+    // Strict overcommit (mode 2) counts addresses as memory: others would lack the range.
     let counted = std::fs::read_to_string("/proc/sys/vm/overcommit_memory");
     let Some(bytes) = available_memory().and_then(|bytes| usize::try_from(bytes).ok()) else {
         return;
@@ -54,9 +51,8 @@ fn advise_huge_pages() {
     }
 }
 
-/// Bytes that the process can still take without pushing anything out: what the kernel calls
-/// available, or what is left of the limit of its control group, whichever is less. None where
-/// neither says anything.
+/// Bytes of memory available to the process without evicting anything: the kernel's estimate or the rest of its
+/// control group's limit, whichever is less. None if neither is known.
 pub fn available_memory() -> Option<u64> {
     let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
     let left = |limit: &str, used: &str| Some(number(limit)?.saturating_sub(number(used)?));
@@ -69,7 +65,7 @@ pub fn available_memory() -> Option<u64> {
     group.into_iter().chain(machine).min()
 }
 
-/// The line `MemAvailable` of `/proc/meminfo`, in bytes.
+/// `MemAvailable` of `/proc/meminfo`, in bytes.
 fn meminfo_available(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let number = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?;

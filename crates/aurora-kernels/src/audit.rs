@@ -1,11 +1,10 @@
-//! The gradient audit: which trainable tensors a backward pass did not reach.
+//! Gradient audit: trainable tensors that a backward pass did not reach.
 
 use candle_core::{Tensor, backprop::GradStore};
 
-/// Names of the tensors that have no gradient in `grads`, in the order given.
+/// Names of the tensors without a gradient in `grads`, in the order given.
 ///
-/// An optimizer that skips such a tensor trains on without a word; a trainer should stop and
-/// show these names instead.
+/// An optimizer skips such a tensor silently; a trainer should stop and show these names instead.
 pub fn missing_gradients<'a, N: AsRef<str>>(
     grads: &GradStore,
     tensors: impl IntoIterator<Item = (N, &'a Tensor)>,

@@ -18,11 +18,10 @@ use crate::view::{
     Rows, by_element, check_element, check_like, fill_uninit, on_gpu, tensor_from_vec,
 };
 
-/// Mean over rows of `-sum(targets * log_softmax(logits))`, both (N, C); a scalar.
+/// Soft-target cross-entropy: mean over rows of `-sum(targets * log_softmax(logits))`, both (N, C); a scalar.
 ///
-/// Targets are weights, not necessarily adding up to one; no gradient goes to them. A logit of
-/// minus infinity is a class that cannot be; its target has to be zero. On a GPU the loss is f32
-/// whatever the logits are, here and in the other losses.
+/// Targets are weights, not necessarily summing to one; they get no gradient. A logit of minus infinity is an
+/// impossible class; its target has to be zero. On a GPU this and the other losses are f32 whatever the logits are.
 ///
 /// # Errors
 /// Shapes or element types that do not fit, no rows.
@@ -45,8 +44,7 @@ pub fn soft_cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
     apply1(logits, CrossEntropy::new(OP, Targets::Soft(targets.detach())))
 }
 
-/// Mean over rows of the negative log-likelihood of `labels` (N, u32) under `logits` (N, C); a
-/// scalar.
+/// Cross-entropy: mean over rows of the negative log-likelihood of `labels` (N, u32) under `logits` (N, C); a scalar.
 ///
 /// # Errors
 /// Shapes or element types that do not fit, no rows, a label that is not below C.
@@ -56,7 +54,7 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
     apply1(logits, CrossEntropy::new(OP, Targets::Labels(labels)))
 }
 
-/// One label below the number of classes for each row of logits; the labels.
+/// Labels as a vector, checked: one label below the number of classes for each row of logits.
 pub(crate) fn check_labels(op: &'static str, logits: &Tensor, labels: &Tensor) -> Result<Vec<u32>> {
     let classes = check_logits(op, logits)?;
     check_element(op, logits)?;
@@ -89,7 +87,7 @@ pub(crate) fn check_labels(op: &'static str, logits: &Tensor, labels: &Tensor) -
     Ok(labels)
 }
 
-/// Refuses logits that are not a matrix with at least one row and class; number of classes.
+/// Number of classes. Refuses logits that are not a matrix with at least one row and class.
 fn check_logits(op: &'static str, logits: &Tensor) -> Result<usize> {
     match logits.dims() {
         &[rows, classes] if rows > 0 && classes > 0 => Ok(classes),
@@ -104,7 +102,7 @@ fn check_logits(op: &'static str, logits: &Tensor) -> Result<usize> {
 }
 
 multiversion! {
-    /// ln(sum(exp(row))).
+    /// Log-sum-exp of a row: ln(sum(exp(row))).
     fn log_sum_exp<T, HAS_FMA>(row: &[T]) -> T {
         let top = largest(row);
         if top == T::NEG_INFINITY {
@@ -115,7 +113,7 @@ multiversion! {
 }
 
 multiversion! {
-    /// out = factor exp(row - log_sum), the softmax times a factor.
+    /// Scaled softmax of a row: out = factor exp(row - log_sum).
     fn scaled_softmax<T, HAS_FMA>(
         row: &[T], log_sum: T, factor: T, out: &mut [std::mem::MaybeUninit<T>],
     ) {
@@ -133,9 +131,9 @@ enum Targets {
 struct CrossEntropy {
     op: &'static str,
     targets: Targets,
-    /// The log-sum-exp of every row, from the forward pass, as f64 (exact for both types).
+    /// Log-sum-exp of every row, saved by the forward pass as f64 (exact for both types).
     log_sums: OnceLock<Vec<f64>>,
-    /// What the forward pass on a GPU leaves behind.
+    /// State saved by the forward pass on a GPU.
     #[cfg(feature = "cuda")]
     state: OnceLock<bridge::LossState>,
 }
@@ -189,7 +187,7 @@ impl CrossEntropy {
         Ok((T::to_cpu_storage_owned(vec![mean]), Shape::from(())))
     }
 
-    /// dlogits = dy / N (softmax(logits) sum(targets) - targets).
+    /// Logit gradient: dlogits = dy / N (softmax(logits) sum(targets) - targets).
     fn gradient<T: Float>(&self, logits_tensor: &Tensor, dy: &Tensor) -> Result<Tensor> {
         let Some(log_sums) = self.log_sums.get() else {
             return Err(candle_core::Error::BackwardNotSupported { op: self.op });

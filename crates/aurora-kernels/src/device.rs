@@ -1,4 +1,4 @@
-//! Where to compute: the choice of a device, and the device.
+//! Device selection: the CPU or a GPU.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use candle_core::Device;
 use crate::Error;
 use crate::cuda::CudaError;
 
-/// A device by the name that a user gives it: `auto`, `cpu`, `cuda` (the first GPU) or `cuda:1`.
+/// Device choice by name: `auto`, `cpu`, `cuda` (the first GPU) or `cuda:1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeviceChoice {
     /// The first GPU where this program and this machine have one, else the CPU.
@@ -16,34 +16,34 @@ pub enum DeviceChoice {
     Auto,
     /// The CPU.
     Cpu,
-    /// A GPU by its number, from 0.
+    /// A GPU by its ordinal, from 0.
     Cuda(usize),
 }
 
-/// A device and what there is to say about how it was found.
+/// Opened device, with a note on how it was chosen.
 #[derive(Debug, Clone)]
 pub struct OpenedDevice {
-    /// Where tensors go.
+    /// Device for tensors.
     pub device: Device,
-    /// One sentence for the user, where something other than expected was found.
+    /// One sentence for the user, if something unexpected was found.
     pub note: Option<String>,
 }
 
 impl DeviceChoice {
-    /// What can be chosen, for messages.
+    /// Allowed names, for messages.
     pub const ALLOWED: &'static str = "auto, cpu, cuda or cuda:N (N counts from 0)";
 
-    /// The device. `auto` never fails: without a usable GPU it is the CPU, and the note says why
-    /// where this program could have used one.
+    /// Opens the device. `auto` never fails: without a usable GPU it opens the CPU, and the note gives the reason if
+    /// this program could have used one.
     ///
     /// # Errors
-    /// A GPU that was asked for by name and is not there, or whose libraries are not.
+    /// A GPU asked for by name that is missing, or whose libraries are.
     pub fn open(self) -> Result<OpenedDevice, Error> {
         let quiet = |device| OpenedDevice { device, note: None };
         match self {
             Self::Cpu => Ok(quiet(Device::Cpu)),
             Self::Cuda(ordinal) => Ok(quiet(gpu(ordinal)?)),
-            // Nothing was expected of it, so nothing has to be said.
+            // Without the feature a GPU is not expected: no note.
             Self::Auto if !cfg!(feature = "cuda") => Ok(quiet(Device::Cpu)),
             Self::Auto => Ok(match gpu(0) {
                 Ok(device) => quiet(device),
@@ -56,7 +56,7 @@ impl DeviceChoice {
     }
 }
 
-/// The GPU with this number.
+/// GPU by ordinal.
 #[cfg(feature = "cuda")]
 fn gpu(ordinal: usize) -> Result<Device, CudaError> {
     // candle panics where there is no driver, so that is looked for first.

@@ -1,4 +1,4 @@
-//! Epilogues of linear layers: bias, GELU and residual, applied to the product while it is in the cache.
+//! GEMM epilogue: bias, GELU, residual, applied to the output while it is in the cache.
 
 use std::sync::OnceLock;
 
@@ -13,14 +13,14 @@ use crate::linear::add_assign;
 use crate::precision::Precision;
 use crate::view::{Rows, SendPtr, check_like, tensor_from_vec};
 
-/// The epilogue of a linear layer: a GELU and a residual, and the precision of its products.
+/// Epilogue of a linear layer: GELU and residual, and the precision of its matmuls.
 #[derive(Debug, Clone, Default)]
 pub struct Epilogue {
-    /// What the operands of its products are rounded to, forward and backward.
+    /// Precision of the matmul operands, forward and backward.
     pub precision: Precision,
-    /// Whether the outputs go through a GELU, as [`gelu`](crate::gelu) computes it.
+    /// True to apply GELU to the outputs, as [`gelu`](crate::gelu) computes it.
     pub gelu: bool,
-    /// Added at the very end, in the shape of the outputs. It gets its gradient where it is tracked.
+    /// Residual, added last, in the shape of the outputs. It gets a gradient if it is tracked.
     pub residual: Option<Tensor>,
 }
 
@@ -31,7 +31,7 @@ impl From<Precision> for Epilogue {
 }
 
 impl Epilogue {
-    /// Outputs with the GELU and the residual, by operations of their own.
+    /// GELU and residual as separate operations on the outputs `y`.
     ///
     /// # Errors
     /// Shapes or element types that do not fit.
@@ -44,20 +44,20 @@ impl Epilogue {
     }
 }
 
-/// The epilogue of one linear layer, and what its backward pass needs of it.
+/// Epilogue of one linear layer, with the state that its backward pass needs.
 pub(crate) struct EpilogueState {
     pub(crate) precision: Precision,
     gelu: bool,
     residual: Option<Tensor>,
-    /// Whether a backward pass may come.
+    /// True if a backward pass may follow.
     tracked: bool,
-    /// The input of the GELU, where the backward pass needs it.
+    /// Input of the GELU, saved where the backward pass needs it.
     pre_activation: OnceLock<Tensor>,
 }
 
 impl EpilogueState {
-    /// The epilogue of a linear layer from `x` to `out` outputs, and what has to be done apart: everything on a GPU, and a
-    /// residual where there is a graph, for that has an input too many then.
+    /// Epilogue of a linear layer from `x` to `out` outputs, and the part to apply separately: everything on a GPU,
+    /// and the residual where there is a graph, because the operation would have an input too many.
     pub(crate) fn new(
         op: &'static str,
         options: &Epilogue,
@@ -100,7 +100,7 @@ impl EpilogueState {
         Ok((state, Epilogue { gelu, residual: apart, ..options.precision.into() }))
     }
 
-    /// Runs a product of `rows` by `columns` that ends like this.
+    /// Runs a GEMM of `rows` by `columns` with this epilogue.
     pub(crate) fn run<T: Float>(
         &self,
         (rows, columns): (usize, usize),
@@ -145,7 +145,7 @@ impl EpilogueState {
         Ok(y)
     }
 
-    /// The gradient of what the epilogue began with, from that of the outputs.
+    /// Gradient of the epilogue's input, from that of the outputs.
     pub(crate) fn gradient<T: Float>(&self, dy: &Tensor) -> Result<Tensor> {
         match self.pre_activation.get() {
             Some(pre_activation) => {

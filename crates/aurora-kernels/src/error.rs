@@ -1,6 +1,6 @@
-//! What can be wrong with the arguments of an operation.
+//! Errors of operations: arguments that they cannot take.
 
-/// An argument that an operation cannot take.
+/// Error for an argument that an operation cannot take.
 ///
 /// The operations return [`candle_core::Result`], so that `?` works among candle's own functions;
 /// this type travels inside [`candle_core::Error::Wrapped`] and is what its message shows.
@@ -21,7 +21,7 @@ pub enum Error {
         right: &'static str,
         /// Its shape.
         right_shape: Vec<usize>,
-        /// What would fit.
+        /// Rule that the shapes have to satisfy.
         rule: &'static str,
     },
     /// An argument with the wrong number of dimensions or an impossible size.
@@ -33,7 +33,7 @@ pub enum Error {
         name: &'static str,
         /// Its shape.
         shape: Vec<usize>,
-        /// What is accepted.
+        /// Accepted shapes.
         expected: String,
     },
     /// An element type that the operation has no code for, or two that differ.
@@ -45,24 +45,24 @@ pub enum Error {
         name: &'static str,
         /// Its element type.
         dtype: &'static str,
-        /// What is accepted.
+        /// Accepted element types.
         expected: &'static str,
     },
-    /// An index that points outside of what it indexes.
+    /// An index out of range.
     #[error("{op}: {name}[{position}] is {value}, but there are only {limit}")]
     Index {
         /// Operation that was called.
         op: &'static str,
         /// Name of the list of indices.
         name: &'static str,
-        /// Place in the list.
+        /// Position in the list.
         position: usize,
-        /// The index found there.
+        /// Index found there.
         value: usize,
-        /// Number of things that can be indexed.
+        /// Number of indexable items.
         limit: usize,
     },
-    /// A GPU, its driver or a module that cannot do what was asked for.
+    /// An error of a GPU, its driver or a module.
     #[error(transparent)]
     Gpu(#[from] crate::cuda::CudaError),
 }

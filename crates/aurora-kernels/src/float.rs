@@ -1,4 +1,4 @@
-//! The element types the operations run on, f32 and f64, and the functions they need of them.
+//! Element types of the CPU operations, f32 and f64, with their scalar functions.
 
 use std::iter::Sum;
 use std::ops::Neg;
@@ -7,33 +7,32 @@ use candle_core::WithDType;
 
 use crate::simd::SimdVector;
 
-/// An element of a tensor: f32, with functions written so that loops over them vectorize, or
-/// f64, with the accurate functions of the mathematics library.
+/// Element of a tensor: f32, with functions whose loops vectorize, or f64, with the accurate functions of libm.
 ///
-/// `HAS_FMA` tells code compiled for processors with fused multiply-add from the rest; without
-/// the instruction a fused product would be a slow call.
+/// `HAS_FMA` marks code compiled for processors with fused multiply-add; without the instruction an FMA would be a
+/// slow call.
 pub(crate) trait Float: WithDType + Sum + Neg<Output = Self> {
-    /// Eight elements, in registers of the wide instructions where there are any.
+    /// SIMD vector of eight elements, in AVX2 registers where there are any.
     type Avx2: SimdVector<Self>;
-    /// As many elements as the widest registers hold that there is code for.
+    /// Widest SIMD vector that there is code for.
     type Avx512: SimdVector<Self>;
     /// Minus infinity.
     const NEG_INFINITY: Self;
     /// Plus infinity.
     const INFINITY: Self;
-    /// `self * factor + addend`.
+    /// Multiply-add: `self * factor + addend`.
     fn fma<const HAS_FMA: bool>(self, factor: Self, addend: Self) -> Self;
-    /// The exponential, for arguments up to 88; an underflow gives zero.
+    /// Exponential, for arguments up to 88; an underflow gives zero.
     fn exp<const HAS_FMA: bool>(self) -> Self;
-    /// The distribution function of the standard normal distribution.
+    /// Distribution function of the standard normal distribution.
     fn normal_cdf<const HAS_FMA: bool>(self) -> Self;
-    /// The square root.
+    /// Square root.
     fn sqrt(self) -> Self;
-    /// The natural logarithm.
+    /// Natural logarithm.
     fn ln(self) -> Self;
-    /// The nearest bf16 of an f32; an f64 as it is.
+    /// Nearest bf16 of an f32; an f64 unchanged.
     fn nearest_bf16(self) -> Self;
-    /// The larger of two numbers.
+    /// Maximum of two numbers.
     #[inline(always)]
     fn larger(self, other: Self) -> Self {
         if self > other { self } else { other }
@@ -44,10 +43,10 @@ pub(crate) trait Float: WithDType + Sum + Neg<Output = Self> {
 /// least squares reweighted until the relative error was even (2.5e-8 before rounding).
 const CDF_NUMERATOR: [f32; 6] =
     [3.989_422_7e-1, 3.421_44e-2, 4.693_585_5e-3, 1.716_228_1e-4, 6.288_106_5e-6, 2.195_104_8e-8];
-/// Its denominator.
+/// Denominator of that rational function.
 const CDF_DENOMINATOR: [f32; 6] =
     [1.0, 2.524_290_5e-1, 2.883_758_4e-2, 1.900_915_4e-3, 7.409_882e-5, 1.169_382_5e-6];
-/// Beyond this the distribution function is 0 or 1 to the last bit that matters (8e-9).
+/// Range beyond which the distribution function is 0 or 1 to the last bit that matters (8e-9).
 const CDF_RANGE: f32 = 5.656_854;
 
 impl Float for f32 {
@@ -67,8 +66,8 @@ impl Float for f32 {
         if HAS_FMA { self.mul_add(factor, addend) } else { self * factor + addend }
     }
 
-    /// exp(x) = 2^n exp(r) with |r| <= ln(2) / 2, the latter by its Taylor series to r^7 (error
-    /// 5e-9), 2^n put together from bits.
+    /// Exponential: exp(x) = 2^n exp(r) with |r| <= ln(2) / 2, exp(r) by its Taylor series to r^7 (error 5e-9), 2^n
+    /// assembled from bits.
     #[inline(always)]
     fn exp<const HAS_FMA: bool>(self) -> Self {
         // Adding this rounds to a whole number and leaves it in the low bits.

@@ -1,11 +1,12 @@
-//! General matrix products (gemm) on slices.
+//! GEMM (general matrix-matrix multiplication) on slices, packed and blocked for the caches (Goto and van de Geijn
+//! 2008, "Anatomy of High-Performance Matrix Multiplication").
 //!
-//! The right operand is brought into panels that lie as the inner loop reads them (`pack.rs`), a group of columns at
-//! a time, by the task that multiplies with them; the left operand is read where it lies, row by row, or, where
-//! it has to be rounded, from a copy of the block at hand. The inner loop
-//! (`microkernel.rs`) keeps a tile of the product in registers. Where the processor multiplies bf16 itself, products in that
-//! precision have panels and loops of their own (the folder `bf16`). What comes after a product, a bias or a GELU, is done to
-//! each piece of the output while it is still in the cache.
+//! The right operand is packed into panels in the order in which the micro-kernel reads them (`pack.rs`), a group of
+//! columns at a time, by the task that multiplies with them; the left operand is read in place, row by row, or, if it
+//! has to be rounded, from a copy of the current block. The micro-kernel (`microkernel.rs`) keeps a tile of the
+//! product in registers. Where the processor has dot-product instructions for bf16, bf16 GEMMs have packing and
+//! kernels of their own (the folder `bf16`). The epilogue, a bias or a GELU, runs on each piece of the output while
+//! it is still in the cache.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -30,23 +31,23 @@ pub(crate) use pack::LhsBlock;
 use pack::Panels;
 pub(crate) use transpose::transpose;
 
-/// What is done to a finished piece of a row of a product: its row, its first column, and the piece.
+/// Epilogue callback for a finished piece of a row of the product: its row, its first column, and the piece.
 pub(crate) type EpilogueFn<'a, T> = &'a (dyn Fn(usize, usize, &mut [T]) + Sync);
 
-/// Rows of the left operand that stay in a core's second cache while a group of panels passes by; a multiple of the
-/// rows of every tile but the widest.
+/// Rows of the left operand that stay in a core's L2 cache while a group of panels passes by; a multiple of the rows
+/// of every tile but the widest.
 const ROW_BLOCK: usize = 48;
-/// Columns of the left operand that are multiplied at a time: a panel stays in the second cache while the rows pass by,
-/// and the product is read and written again as seldom as that allows.
+/// Depth multiplied at a time: a panel stays in the L2 cache while the rows pass by, and the product is read and
+/// written again as seldom as that allows.
 const DEPTH_BLOCK: usize = 1536;
-/// Panels of the right operand that a task brings together: the left operand is read once for all of them.
+/// Panels of the right operand packed together by a task: the left operand is read once for all of them.
 const PANELS: usize = 4;
 
-/// `out = lhs rhs`, or `out += lhs rhs` where `add` says so, of the operands in this precision; then `epilogue` on every
+/// GEMM: `out = lhs rhs`, or `out += lhs rhs` if `add`, with operands in this precision; then `epilogue` on every
 /// piece of it.
 ///
-/// Each element is summed along the depth in blocks of a fixed length, so the result is the same whatever the number
-/// of threads.
+/// Each element is summed along the depth in blocks of a fixed length, so the result does not depend on the number of
+/// threads.
 pub(crate) fn gemm<T: Float>(
     out: &mut MatrixMut<'_, T>,
     add: bool,
@@ -59,7 +60,8 @@ pub(crate) fn gemm<T: Float>(
         .write(out, add);
 }
 
-/// `out` is the sum of two products, of which the second is not deep; then `epilogue` on every piece of it.
+/// Dual GEMM: `out` is the sum of two products, of which the second is not deep; then `epilogue` on every piece of
+/// it.
 pub(crate) fn gemm_dual<T: Float>(
     out: &mut MatrixMut<'_, T>,
     [(lhs, rhs), second]: [(Matrix<'_, T>, Matrix<'_, T>); 2],
@@ -71,7 +73,8 @@ pub(crate) fn gemm_dual<T: Float>(
         .write(out, false);
 }
 
-/// `out = lhs rhs` for tasks that are many themselves: panels of the right operand are made once, and rows stay together.
+/// GEMM for callers that are parallel themselves: panels of the right operand are packed once, and rows are not
+/// split.
 pub(crate) fn gemm_by_columns<T: Float>(
     out: &mut MatrixMut<'_, T>,
     lhs: Matrix<'_, T>,
@@ -83,22 +86,22 @@ pub(crate) fn gemm_by_columns<T: Float>(
         .write(out, false);
 }
 
-/// One gemm: operands, instructions and epilogue.
+/// One GEMM: operands, instruction set and epilogue.
 #[derive(Clone, Copy)]
 struct Gemm<'a, T> {
     isa: Isa,
     lhs: Matrix<'a, T>,
     rhs: Matrix<'a, T>,
-    /// Operands of a second product, which is added.
+    /// Operands of a second product, added to the first.
     second: Option<(Matrix<'a, T>, Matrix<'a, T>)>,
     precision: Precision,
     epilogue: Option<EpilogueFn<'a, T>>,
-    /// Whether tasks may have some of the rows.
+    /// True if tasks may split the rows.
     rows_apart: bool,
 }
 
 impl<T: Float> Gemm<'_, T> {
-    /// The product, written or added to `out`.
+    /// Writes the product to `out`, or adds it.
     fn write(self, out: &mut MatrixMut<'_, T>, add: bool) {
         let Self { isa, lhs, rhs, second, precision, epilogue, .. } = self;
         let by_rows = |lhs: Matrix<'_, T>| lhs.column_stride == 1 || lhs.columns == 1;
@@ -125,7 +128,7 @@ impl<T: Float> Gemm<'_, T> {
         } else if by_rows(lhs) {
             self.by_panels(out, add);
         } else if lhs.rows > rhs.columns {
-            // The transpose is the cheaper product: the smaller factor is the one that is copied into rows.
+            // The transposed product is cheaper: the smaller operand is the one that is copied into rows.
             let transpose = Self { lhs: rhs.t(), rhs: lhs.t(), epilogue: None, ..self };
             // SAFETY: a product that is not added to anything writes every element.
             let transposed = unsafe {
@@ -143,7 +146,7 @@ impl<T: Float> Gemm<'_, T> {
         }
     }
 
-    /// By instructions that multiply bf16, if that is the precision and there are such; says whether it was.
+    /// Runs the GEMM on bf16 dot-product instructions if the precision is bf16 and there are such; true if it did.
     fn try_bf16_dot(self, out: &mut MatrixMut<'_, T>, add: bool) -> bool {
         #[cfg(target_arch = "x86_64")]
         if let Some(kernel) = bf16::Kernel::of(self.isa, self.precision)
@@ -171,7 +174,7 @@ impl<T: Float> Gemm<'_, T> {
         false
     }
 
-    /// By panels of the right operand; the rows of the left one are dense.
+    /// Runs the GEMM by panels of the right operand; the rows of the left one are dense.
     fn by_panels(self, out: &mut MatrixMut<'_, T>, add: bool) {
         let workspace =
             || Workspace { panels: Panels::new(), second: Panels::new(), block: LhsBlock::new() };
@@ -183,7 +186,7 @@ impl<T: Float> Gemm<'_, T> {
     }
 
     /// One task's part of the product, from this row and column of it on, added to what has been written of it, in
-    /// blocks of the depth and of the rows; each block of rows is finished while it is in the first cache.
+    /// blocks of the depth and of the rows; the epilogue runs on each block of rows while it is in the L1 cache.
     fn one_task(
         self,
         workspace: &mut Workspace<T>,
@@ -220,7 +223,7 @@ impl<T: Float> Gemm<'_, T> {
     }
 }
 
-/// Whether the processor multiplies in this precision by instructions of its own.
+/// True if the processor has dot-product instructions for this precision.
 fn has_bf16_dot(isa: Isa, precision: Precision) -> bool {
     #[cfg(target_arch = "x86_64")]
     return bf16::Kernel::of(isa, precision).is_some();
@@ -228,16 +231,16 @@ fn has_bf16_dot(isa: Isa, precision: Precision) -> bool {
     false
 }
 
-/// How a gemm is blocked into tasks.
+/// Blocking of a GEMM into tasks.
 struct Blocking {
-    /// A task has a multiple of so many rows.
+    /// Unit of the rows of a task.
     rows: usize,
     /// Columns of a task.
     columns: usize,
 }
 
-/// A product of this depth as parallel tasks, each for some rows and columns of it from the given ones on. What a task
-/// has to add to has been written, anything else has not. A thread makes one workspace and keeps it from task to task.
+/// Runs a GEMM of this depth as parallel tasks, each for a block of its rows and columns. Blocks that a task adds to
+/// have been written, others have not. Each thread makes one workspace and keeps it from task to task.
 fn in_tasks<T: Float, R>(
     out: &mut MatrixMut<'_, T>,
     add: bool,
@@ -250,7 +253,7 @@ fn in_tasks<T: Float, R>(
     let work = rows * columns * depth;
     let threads = if work < 1 << 16 { 1 } else { rayon::current_num_threads() };
     let groups = columns.div_ceil(by.columns);
-    // Panels are made once where there are columns enough to go round; otherwise rows are cut up too.
+    // Panels are packed once if there are columns enough for all threads; otherwise rows are split too.
     let cuts = match threads {
         1 => 1,
         _ => (3 * threads).div_ceil(groups).min(rows.div_ceil(by.rows)),
@@ -287,10 +290,10 @@ fn in_tasks<T: Float, R>(
     out.initialized = true;
 }
 
-/// What a thread keeps of the operands.
+/// Workspace of a thread: packed operands.
 struct Workspace<T> {
     panels: Panels<T>,
-    /// Those of the second product.
+    /// Panels of the second product.
     second: Panels<T>,
     block: LhsBlock<T>,
 }

@@ -1,30 +1,30 @@
-//! Which instructions the inner loops use, decided once for the process.
+//! CPU instruction sets of the inner loops, chosen once for the process.
 
 use std::sync::OnceLock;
 
-/// Sets of instructions, each with all that stand before it.
+/// Instruction sets, each with all that stand before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Isa {
-    /// What every processor of the architecture has.
+    /// Baseline of the architecture.
     Plain,
     /// x86 with AVX2 and fused multiply-add: eight f32 at a time.
     Avx2,
     /// x86 with AVX-512 (F, BW, DQ, VL): sixteen f32 at a time.
     Avx512,
-    /// The same with products of bf16: 32 at a time.
+    /// AVX-512 with bf16 dot products (AVX-512 BF16): 32 products at a time.
     Avx512Bf16,
-    /// The same with tiles (AMX): 8,192 products of bf16 at a time.
+    /// AMX, tiles of bf16: 8,192 products at a time.
     Amx,
 }
 
-/// The environment variable that limits the instructions, for tests and comparisons.
+/// Environment variable that limits the instruction set, for tests and comparisons.
 pub const VARIABLE: &str = "AURORA_ISA";
 
 impl Isa {
-    /// Every set, the plainest first.
+    /// All sets, the plainest first.
     pub const ALL: [Self; 5] = [Self::Plain, Self::Avx2, Self::Avx512, Self::Avx512Bf16, Self::Amx];
 
-    /// Its name, as [`VARIABLE`] takes it.
+    /// Name of the set, as [`VARIABLE`] takes it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
@@ -35,7 +35,7 @@ impl Isa {
         }
     }
 
-    /// The best set that this processor has and the system lets the process use.
+    /// Best set that this processor has and the system lets the process use.
     pub fn of_processor() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
@@ -55,8 +55,7 @@ impl Isa {
         Self::Plain
     }
 
-    /// The set in use: the processor's best, or less where [`VARIABLE`] asks for less. A name that is none counts as not
-    /// set.
+    /// Set in use: the processor's best, or less where [`VARIABLE`] asks for less. An unknown name is ignored.
     #[inline]
     pub fn in_use() -> Self {
         static IN_USE: OnceLock<Isa> = OnceLock::new();
@@ -75,16 +74,16 @@ impl Isa {
     }
 }
 
-/// Whether there is AMX, and whether the process may use it.
+/// AMX: detection and permission.
 #[cfg(target_arch = "x86_64")]
 mod tiles {
     use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 
-    /// The processor multiplies tiles of bf16, and the system keeps their registers for this process.
+    /// True if the processor multiplies tiles of bf16 and the system saves their registers for this process.
     pub(super) fn usable() -> bool {
-        /// In the fourth register of the seventh leaf: products of bf16, and tiles at all.
+        /// CPUID leaf 7, EDX: AMX-BF16 and AMX-TILE.
         const AMX: u32 = 1 << 22 | 1 << 24;
-        /// The parts of the state that the system saves: how tiles are cut, and what is in them.
+        /// XCR0: the tile configuration and the tile data.
         const SAVED: u64 = 1 << 17 | 1 << 18;
         // SAFETY: every 64-bit processor has the instruction, and leaf 0 says which others there are.
         #[allow(unused_unsafe, reason = "safe to call in newer versions of Rust alone")]
@@ -93,17 +92,17 @@ mod tiles {
         has && unsafe { saved() } & SAVED == SAVED && granted()
     }
 
-    /// Which parts of the processor's state the system saves.
+    /// XCR0: the parts of the processor's state that the system saves.
     #[target_feature(enable = "xsave")]
     fn saved() -> u64 {
         // SAFETY: register 0 exists wherever the instruction does.
         unsafe { _xgetbv(0) }
     }
 
-    /// Linux has to be asked, once for all threads, since the state of tiles is large.
+    /// Asks Linux for the tiles, once for all threads: their state is large.
     #[cfg(target_os = "linux")]
     fn granted() -> bool {
-        /// ARCH_REQ_XCOMP_PERM, of a part of the state.
+        /// ARCH_REQ_XCOMP_PERM, permission for a part of the state.
         const ASK: libc::c_long = 0x1023;
         /// XTILEDATA.
         const CONTENTS: libc::c_long = 18;

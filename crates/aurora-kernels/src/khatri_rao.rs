@@ -1,7 +1,9 @@
-//! Factors of a decomposition in the layout of [`LowRank`](crate::LowRank): [`khatri_rao`] and [`transpose_contiguous`].
+//! Khatri-Rao product and contiguous transpose, which bring CP factors into the layout of
+//! [`LowRank`](crate::LowRank).
 //!
-//! Every adapted linear layer needs its own in every step, so what candle does with general loops on one thread (a broadcast
-//! product, its reduction in the backward pass, a transpose) counts: on wide models as much as a tenth of the products.
+//! Every adapted linear layer needs its own in every step, so the cost of candle's general single-threaded loops (a
+//! broadcast product, its reduction in the backward pass, a transpose) counts: on wide models as much as a tenth of
+//! the matmuls.
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor};
@@ -19,13 +21,14 @@ use crate::view::{
 const KHATRI_RAO: &str = "khatri_rao";
 const TRANSPOSE_CONTIGUOUS: &str = "transpose_contiguous";
 
-/// Whether the loops of this file are for it; otherwise candle's are.
+/// True if the loops of this file apply; otherwise candle's run.
 fn is_cpu_float(x: &Tensor) -> bool {
     x.device().is_cpu() && matches!(x.dtype(), DType::F32 | DType::F64)
 }
 
-/// The Khatri-Rao product (column-wise Kronecker product) of `scales` (slices, rank) and `factor` (width, rank):
-/// `y[s * width + i, r] = scales[s, r] factor[i, r]`, (slices * width, rank). Gradients for whichever is tracked.
+/// Khatri-Rao product (column-wise Kronecker product; Kolda and Bader 2009, "Tensor Decompositions and Applications")
+/// of `scales` (slices, rank) and `factor` (width, rank): `y[s * width + i, r] = scales[s, r] factor[i, r]`,
+/// (slices * width, rank). Gradients for whichever is tracked.
 ///
 /// # Errors
 /// Shapes or element types that do not fit.
@@ -49,10 +52,10 @@ pub fn khatri_rao(factor: &Tensor, scales: &Tensor) -> Result<Tensor> {
     copies.flatten_to(1)
 }
 
-/// The transpose of a matrix, in memory of its own, row by row; so is its gradient.
+/// Contiguous transpose of a matrix, row-major in memory of its own; so is its gradient.
 ///
 /// # Errors
-/// What is no matrix.
+/// A tensor that is not a matrix.
 pub fn transpose_contiguous(x: &Tensor) -> Result<Tensor> {
     let (rows, columns) = x.dims2()?;
     match is_cpu_float(x) && rows * columns > 0 {
@@ -62,7 +65,7 @@ pub fn transpose_contiguous(x: &Tensor) -> Result<Tensor> {
 }
 
 multiversion! {
-    /// y = x s.
+    /// Elementwise product: y = x s.
     fn multiplied<T, HAS_FMA>(x: &[T], s: &[T], y: &mut [std::mem::MaybeUninit<T>]) {
         for ((&x, &s), y) in x.iter().zip(s).zip(y) {
             y.write(x * s);
@@ -71,7 +74,7 @@ multiversion! {
 }
 
 multiversion! {
-    /// sum += x y.
+    /// Elementwise product, accumulated: sum += x y.
     fn add_product<T, HAS_FMA>(x: &[T], y: &[T], sum: &mut [T]) {
         for ((&x, &y), sum) in x.iter().zip(y).zip(sum) {
             *sum = x.fma::<HAS_FMA>(y, *sum);
@@ -97,7 +100,7 @@ impl KhatriRao {
         }
     }
 
-    /// df = sum over slices of dy s; ds = sum over a slice's rows of dy f.
+    /// Gradients: df = sum over slices of dy s; ds = sum over a slice's rows of dy f.
     fn gradients<T: Float>(
         factor_tensor: &Tensor,
         scales_tensor: &Tensor,

@@ -1,4 +1,4 @@
-//! The linear layer y = x W^T + b.
+//! Linear layer y = x W^T + b.
 
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
@@ -30,8 +30,8 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
     linear_with(x, weight, bias, &Epilogue::default())
 }
 
-/// [`linear`] with its products in some precision, a GELU behind, and a residual added: one pass over the outputs
-/// instead of three. Bias, GELU and residual and their gradients are as exact as ever.
+/// [`linear`] with an epilogue: matmul precision, GELU and residual in one pass over the outputs instead of three.
+/// Bias, GELU and residual and their gradients keep full precision.
 ///
 /// # Errors
 /// Shapes or element types that do not fit.
@@ -51,7 +51,7 @@ pub fn linear_with(
     })
 }
 
-/// Refuses arguments of a linear layer that do not fit.
+/// Checks the arguments of a linear layer.
 pub(crate) fn check(
     op: &'static str,
     x: &Tensor,
@@ -88,7 +88,7 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// A matrix of any strides from the layout of a two-dimensional tensor, without a copy.
+/// Matrix view of any strides from the layout of a two-dimensional tensor, without a copy.
 pub(crate) fn strided<'a, T: Float>(
     storage: &'a CpuStorage,
     layout: &Layout,
@@ -100,7 +100,7 @@ pub(crate) fn strided<'a, T: Float>(
 }
 
 multiversion! {
-    /// `y += x`.
+    /// Vector addition: `y += x`.
     fn add_assign<T, HAS_FMA>(y: &mut [T], x: &[T]) {
         for (y, &x) in y.iter_mut().zip(x) {
             *y += x;
@@ -108,7 +108,7 @@ multiversion! {
     }
 }
 
-/// A product in a new vector, with `epilogue` on every piece of it.
+/// GEMM into a new vector, with `epilogue` on every piece of it.
 pub(crate) fn matmul<T: Float>(
     lhs: Matrix<'_, T>,
     rhs: Matrix<'_, T>,
@@ -125,7 +125,7 @@ pub(crate) fn matmul<T: Float>(
     }
 }
 
-/// The sum of two products in a new vector, with `epilogue` on every piece of it. The second is not deep.
+/// Dual GEMM into a new vector, with `epilogue` on every piece of it. The second product is not deep.
 pub(crate) fn matmul_dual<T: Float>(
     factors: [(Matrix<'_, T>, Matrix<'_, T>); 2],
     precision: Precision,
@@ -141,7 +141,7 @@ pub(crate) fn matmul_dual<T: Float>(
     }
 }
 
-/// The shape of the output of a linear layer from `x`.
+/// Output shape of a linear layer on `x`.
 pub(crate) fn output_shape(x: &Layout, out: usize) -> Shape {
     let mut dims = x.dims().to_vec();
     if let Some(last) = dims.last_mut() {

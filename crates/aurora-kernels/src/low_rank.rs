@@ -1,4 +1,5 @@
-//! Linear layers with a low-rank delta, the form that every adapter of this project takes.
+//! Linear layers with a low-rank delta (LoRA, Hu et al. 2021, arXiv:2106.09685), the form that the adapters of this
+//! project take.
 
 use std::sync::OnceLock;
 
@@ -20,36 +21,37 @@ use crate::view::{Rows, by_element, check_like, cpu, on_gpu, tensor_from_vec};
 
 const OP: &str = "adapted_linear";
 
-/// What forming a weight on the CPU costs, its multiplications taken as 1: it is read and written in full. Measured; a
-/// map of BLIP-base is level at 2,300 tokens.
+/// Cost of forming a merged weight on the CPU, with its multiplications as 1: it is read and written in full.
+/// Measured; a linear layer of BLIP-base breaks even at 2,300 tokens.
 const MERGE_COST: usize = 6;
 
-/// How [`adapted_linear`] computes its product. Both ways give the same result up to rounding.
+/// Computation mode of [`adapted_linear`]. Both ways give the same result up to rounding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeltaMode {
-    /// The cheaper of the two for the number of tokens at hand.
+    /// The cheaper mode for the number of tokens at hand.
     #[default]
     Auto,
-    /// `x W^T + (x A^T) B^T`: two narrow products more per token.
+    /// Application: `x W^T + (x A^T) B^T`, two narrow matmuls more per token.
     Apply,
-    /// `x (W + B A)^T`: the sum is formed once per [`LowRank`], however often it is used.
+    /// Reconstruction: `x (W + B A)^T`, the merged weight formed once per [`LowRank`], however often it is used.
     Reconstruct,
 }
 
-/// The delta `B A` of a linear layer, from `a` (rank, in) and `b` (out, rank): the layout of LoRA.
+/// Low-rank delta `B A` of a linear layer, from `a` (rank, in) and `b` (out, rank): the layout of LoRA
+/// (arXiv:2106.09685).
 ///
-/// One value stands for one state of the factors, say one training step: the merged weight
-/// `W + B A` is formed when first needed and kept for all later uses of the value.
+/// One value holds one state of the factors, say of one training step: the merged weight `W + B A` is formed when
+/// first needed and kept for all later uses of the value.
 #[derive(Debug)]
 pub struct LowRank {
     a: Tensor,
     b: Tensor,
-    /// The merged weight and the frozen weight it belongs to.
+    /// Merged weight, with the id of its frozen weight.
     merged: OnceLock<(TensorId, Tensor)>,
 }
 
 impl LowRank {
-    /// A delta from its two factors, `a` (rank, in) and `b` (out, rank).
+    /// Low-rank delta from its two factors, `a` (rank, in) and `b` (out, rank).
     ///
     /// # Errors
     /// Factors that are not matrices, or differ in rank or element type.
@@ -69,23 +71,23 @@ impl LowRank {
         Ok(Self { a, b, merged: OnceLock::new() })
     }
 
-    /// The factor on the input side, (rank, in).
+    /// Input-side factor A, (rank, in).
     pub fn a(&self) -> &Tensor {
         &self.a
     }
 
-    /// The factor on the output side, (out, rank).
+    /// Output-side factor B, (out, rank).
     pub fn b(&self) -> &Tensor {
         &self.b
     }
 
-    /// The number of components.
+    /// Rank: the number of components.
     pub fn rank(&self) -> usize {
         self.a.dims().first().copied().unwrap_or(0)
     }
 
-    /// `weight + B A`, (out, in), without a graph. Formed at the first call and kept; a call
-    /// with another weight than the first forms its own.
+    /// Merged weight `weight + B A`, (out, in), without a graph. Formed at the first call and kept; a call with
+    /// another weight than the first forms its own.
     ///
     /// # Errors
     /// A weight of another shape or element type.
@@ -129,7 +131,7 @@ impl LowRank {
     }
 }
 
-/// `W + B A` in a new tensor.
+/// Merged weight `W + B A` in a new tensor.
 fn reconstruct<T: Float>(weight: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let (out, input) = weight.dims2()?;
     let (a, a_layout) = a.storage_and_layout();
@@ -161,8 +163,8 @@ pub fn adapted_linear(
     adapted_linear_with(x, weight, bias, delta, mode, &Epilogue::default())
 }
 
-/// [`adapted_linear`] with options, as [`linear_with`] has them. The sum `W + B A` is formed as ever; as a factor of a
-/// product it is rounded like any other.
+/// [`adapted_linear`] with an epilogue, as [`linear_with`] has it. The merged weight is formed in full precision; as
+/// an operand of a matmul it is rounded like any other.
 ///
 /// # Errors
 /// Shapes or element types that do not fit.
@@ -189,7 +191,8 @@ pub fn adapted_linear_with(
         DeltaMode::Apply => false,
         DeltaMode::Reconstruct => true,
         // Applying takes tokens * (in + out) * rank multiplications beyond those that both ways share, forming the
-        // weight in * out * rank and its memory. With and without a graph alike: what is recomputed has to be the same.
+        // weight in * out * rank and its memory. With and without a graph alike: recomputation has to make the same
+        // choice.
         DeltaMode::Auto => {
             let merged = delta.merged.get().is_some_and(|(id, _)| *id == weight.id());
             let cost = |all| if x.device().is_cpu() { MERGE_COST * all } else { all / 2 };
@@ -213,9 +216,9 @@ pub fn adapted_linear_with(
 struct Adapted {
     weight: Tensor,
     bias: Option<Tensor>,
-    /// `W + B A`, when reconstructing.
+    /// Merged weight `W + B A`, when reconstructing.
     merged: Option<Tensor>,
-    /// Whether the backward pass needs `x A^T`.
+    /// True if the backward pass needs `x A^T`.
     save_xa: bool,
     /// `x A^T` (tokens, rank), saved by the forward pass.
     xa: OnceLock<Tensor>,
@@ -223,7 +226,7 @@ struct Adapted {
 }
 
 impl Adapted {
-    /// The weight that x is multiplied by, and whether the delta is in it.
+    /// Weight that multiplies x, and true if it is the merged one.
     #[cfg(feature = "cuda")]
     fn multiplied(&self) -> (&Tensor, bool) {
         self.merged.as_ref().map_or((&self.weight, false), |merged| (merged, true))
@@ -264,7 +267,7 @@ impl Adapted {
         Ok((T::to_cpu_storage_owned(y), shape))
     }
 
-    /// dx = dy (W + B A); dA = (dy B)^T x; dB = dy^T (x A^T).
+    /// Backward: dx = dy (W + B A); dA = (dy B)^T x; dB = dy^T (x A^T).
     fn gradients<T: Float>(
         &self,
         x_tensor: &Tensor,

@@ -1,10 +1,9 @@
-//! Loops compiled three times: for any processor, for those with AVX2 and fused multiply-add, and for those with AVX-512.
+//! Function multiversioning: loops compiled for any processor, for AVX2 with fused multiply-add, and for AVX-512.
 
 use crate::float::Float;
 
-/// Defines a function over an element type that is compiled three times from one body and picks the
-/// version for the processor at run time. The second name in the angle brackets is a constant
-/// that tells the body whether there is fused multiply-add.
+/// Defines a function over an element type that is compiled three times from one body and dispatches on the processor
+/// at run time. The second name in the angle brackets is a constant that is true with fused multiply-add.
 macro_rules! multiversion {
     ($(#[$attribute:meta])* fn $name:ident<$real:ident, $has_fma:ident>(
         $($argument:ident: $kind:ty),* $(,)?
@@ -46,10 +45,10 @@ macro_rules! multiversion {
 }
 pub(crate) use multiversion;
 
-/// Partial sums kept side by side, so that a sum becomes a few vector registers.
+/// Partial sums kept side by side, in a few vector registers.
 const LANES: usize = 8;
 
-/// Adds up the partial sums in a fixed order.
+/// Sum of the partial sums in a fixed order.
 #[inline(always)]
 fn fold<T: Float>(mut lanes: [T; LANES]) -> T {
     let mut half = LANES / 2;
@@ -84,7 +83,7 @@ pub(crate) fn sum1<T: Float>(a: &[T], f: impl Fn(T, T) -> T) -> T {
     sum2(a, a, |a, _, sum| f(a, sum))
 }
 
-/// The largest element; minus infinity for an empty slice.
+/// Largest element; minus infinity for an empty slice.
 #[inline(always)]
 pub(crate) fn largest<T: Float>(a: &[T]) -> T {
     let mut lanes = [T::NEG_INFINITY; LANES];

@@ -1,5 +1,5 @@
-//! The negative log-likelihood of words, one value a row: what a language model is trained and
-//! ranks answers by.
+//! Negative log-likelihood of tokens, one value per row: the training loss of a language model, and the score by
+//! which it ranks answers.
 
 use std::sync::OnceLock;
 
@@ -17,9 +17,9 @@ use crate::multiversion::sum1;
 use crate::tape::apply1;
 use crate::view::{Rows, by_element, fill_uninit, on_gpu, tensor_from_vec};
 
-/// For each row of `logits` (N, C) the loss of its label (`labels` is (N), u32), shape (N):
-/// `-(1 - s) log p(label) - s mean over classes of log p(class)`, with p the softmax of the row
-/// and s the label smoothing, between 0 and 1; 0 is the plain negative log-likelihood.
+/// Negative log-likelihood of each row's label (`labels` is (N), u32) under `logits` (N, C), shape (N): `-(1 - s) log
+/// p(label) - s mean over classes of log p(class)`, with p the softmax of the row and s the label smoothing (Szegedy
+/// et al. 2015, arXiv:1512.00567), between 0 and 1; 0 is the plain negative log-likelihood.
 ///
 /// # Errors
 /// Shapes or element types that do not fit, no rows, a label that is not below C.
@@ -47,9 +47,9 @@ struct NegativeLogLikelihood {
     op: &'static str,
     labels: Vec<u32>,
     label_smoothing: f64,
-    /// The log-sum-exp of every row, from the forward pass, as f64 (exact for both types).
+    /// Log-sum-exp of every row, saved by the forward pass as f64 (exact for both types).
     log_sums: OnceLock<Vec<f64>>,
-    /// What the forward pass on a GPU leaves behind.
+    /// State saved by the forward pass on a GPU.
     #[cfg(feature = "cuda")]
     state: OnceLock<bridge::LossState>,
 }
@@ -75,7 +75,7 @@ impl NegativeLogLikelihood {
         Ok((T::to_cpu_storage_owned(losses), Shape::from(logits.rows)))
     }
 
-    /// dlogits = dy (softmax(logits) - (1 - s) onehot(label) - s / C), row by row.
+    /// Logit gradient: dlogits = dy (softmax(logits) - (1 - s) onehot(label) - s / C), row by row.
     fn gradient<T: Float>(&self, logits: &Tensor, dy: &Tensor) -> Result<Tensor> {
         let Some(log_sums) = self.log_sums.get() else {
             return Err(candle_core::Error::BackwardNotSupported { op: self.op });

@@ -1,8 +1,8 @@
-//! A node of candle's graph with any number of inputs, whose gradients are computed together.
+//! Autograd node with any number of inputs, whose gradients are computed together.
 //!
-//! candle's operations have three inputs at most. So a node stands on a chain of others that hold two or three inputs
-//! each and whose own value, one number, means nothing. In the backward pass the node computes all gradients and leaves
-//! them pending; the chain is reached after it, and picks them up.
+//! candle's operations have three inputs at most. So a node stands on a chain of links that hold two or three inputs
+//! each and whose own value, one number, is meaningless. In the backward pass the node computes all gradients and
+//! leaves them pending; the chain is reached after it, and picks them up.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,14 +10,14 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, S
 
 use crate::view::cpu;
 
-/// What makes a node differentiable.
+/// Backward function of a node.
 pub(crate) trait Gradients: Send + Sync + 'static {
-    /// The gradients of the node's inputs, in their order, from that of its output; none for an input that has no part
-    /// in it.
+    /// Gradients of the node's inputs, in their order, from that of its output; None for an input that has no part in
+    /// it.
     fn gradients(&self, dy: &Tensor) -> Result<Vec<Option<Tensor>>>;
 }
 
-/// A node with the value of `output` in a graph that leads to `inputs`, all of them tracked.
+/// Node with the value of `output` in a graph that leads to `inputs`, all of them tracked.
 pub(crate) fn custom_node(
     inputs: &[Tensor],
     output: Tensor,
@@ -44,35 +44,35 @@ pub(crate) fn custom_node(
     chain.apply_op1(NodeOutput { shared, output: Mutex::new(Some(output)) })
 }
 
-/// What the pieces of a node have in common.
+/// State shared by a node and its links.
 struct NodeState {
     gradients: Box<dyn Gradients>,
-    /// The gradient of each input, between the node that computes them all and the links that hand them on.
+    /// Gradient of each input, between the node that computes them all and the links that hand them on.
     pending: Mutex<Vec<Option<Tensor>>>,
 }
 
 impl NodeState {
-    /// The gradient of `input`, which is number `index`; number none is the chain, whose gradient only has to be there.
+    /// Gradient of `input`, by its index; None is the chain, whose gradient only has to exist.
     fn gradient(&self, input: &Tensor, index: Option<usize>) -> Result<Option<Tensor>> {
         let Some(index) = index else { return Ok(Some(input.zeros_like()?)) };
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         match pending.get_mut(index).and_then(Option::take) {
-            // candle wants a gradient for every node that it comes by, variables alone excepted.
+            // candle wants a gradient for every node on its way, variables alone excepted.
             None if !input.is_variable() => Ok(Some(input.zeros_like()?)),
             gradient => Ok(gradient),
         }
     }
 }
 
-/// One number that means nothing.
+/// Dummy value of a link: one number.
 pub(crate) fn nothing() -> Result<(CpuStorage, Shape)> {
     Ok((CpuStorage::F32(vec![0.0]), Shape::from(1)))
 }
 
-/// A piece of the chain that leads from a node's output to its inputs.
+/// Link of the chain that leads from a node's output to its inputs.
 struct ChainLink {
     shared: Arc<NodeState>,
-    /// What its arguments are: the number of an input, or none for the rest of the chain.
+    /// Index of the input in each argument, or None for the rest of the chain.
     inputs: Vec<Option<usize>>,
 }
 
@@ -153,10 +153,10 @@ impl CustomOp3 for ChainLink {
     }
 }
 
-/// The node's output.
+/// Output of a node.
 struct NodeOutput {
     shared: Arc<NodeState>,
-    /// Its value, until the node has it.
+    /// Value, until the node has it.
     output: Mutex<Option<Tensor>>,
 }
 

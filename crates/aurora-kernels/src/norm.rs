@@ -1,4 +1,4 @@
-//! Layer normalization.
+//! Layer normalization (Ba et al. 2016, arXiv:1607.06450).
 
 use std::mem::MaybeUninit;
 
@@ -48,7 +48,7 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
 }
 
 multiversion! {
-    /// One row: y = (x - mean) rstd weight + bias.
+    /// Forward of one row: y = (x - mean) rstd weight + bias.
     fn forward<T, HAS_FMA>(x: &[T], weight: &[T], bias: &[T], eps: T, y: &mut [MaybeUninit<T>]) {
         let (mean, rstd) = moments::<T, HAS_FMA>(x, eps);
         for (((&x, &weight), &bias), y) in x.iter().zip(weight).zip(bias).zip(y) {
@@ -67,8 +67,8 @@ fn moments<T: Float, const HAS_FMA: bool>(x: &[T], eps: T) -> (T, T) {
 }
 
 multiversion! {
-    /// One row's gradient: with n = (x - mean) rstd and g = dy weight,
-    /// dx = rstd (g - mean(g) - n mean(g n)). `normal` and `scaled` are room for n and g.
+    /// Input gradient of one row: with n = (x - mean) rstd and g = dy weight, dx = rstd (g - mean(g) - n mean(g n)).
+    /// `normal` and `scaled` are room for n and g.
     fn input_gradient<T, HAS_FMA>(
         x: &[T], weight: &[T], dy: &[T], eps: T, normal: &mut [T], scaled: &mut [T],
         dx: &mut [MaybeUninit<T>],
@@ -90,7 +90,7 @@ multiversion! {
 }
 
 multiversion! {
-    /// One row's part in the gradients of weight and bias: dw += dy n, db += dy.
+    /// Parameter gradients of one row: dw += dy n, db += dy.
     fn parameter_gradient<T, HAS_FMA>(x: &[T], dy: &[T], eps: T, dw: &mut [T], db: &mut [T]) {
         let (mean, rstd) = moments::<T, HAS_FMA>(x, eps);
         for (((&x, &dy), dw), db) in x.iter().zip(dy).zip(dw).zip(db) {
@@ -102,7 +102,7 @@ multiversion! {
 
 struct LayerNorm {
     eps: f64,
-    /// What the forward pass on a GPU leaves behind.
+    /// State saved by the forward pass on a GPU.
     #[cfg(feature = "cuda")]
     state: std::sync::OnceLock<bridge::LayerNormState>,
 }
@@ -185,7 +185,7 @@ impl LayerNorm {
         if !weight_tensor.track_op() && !bias_tensor.track_op() {
             return Ok([dx, None, None]);
         }
-        // The gradients of both side by side, block by block, then in order.
+        // Gradients of weight and bias side by side, block by block, then summed in order.
         let partial: Vec<Vec<T>> = (0..x.rows.div_ceil(ROW_BLOCK))
             .into_par_iter()
             .map(|block| {

@@ -1,13 +1,12 @@
-//! Cutting images into patches.
+//! Image patches, the input of a patch embedding (Dosovitskiy et al. 2020, arXiv:2010.11929).
 
 use candle_core::{Result, Tensor};
 
 use crate::Error;
 
-/// Cuts `images` (B, C, S, S) into squares of `patch` pixels: (B, (S / patch)^2, C * patch *
-/// patch), patches row by row, each in the order of a convolution weight (out, C, patch, patch)
-/// seen as (out, C * patch * patch). A patch embedding is then a [`linear`](crate::linear).
-/// No gradient flows to the pixels.
+/// Patches of `images` (B, C, S, S), squares of `patch` pixels: (B, (S / patch)^2, C * patch * patch), patches row by
+/// row, each in the order of a convolution weight (out, C, patch, patch) seen as (out, C * patch * patch). A patch
+/// embedding is then a [`linear`](crate::linear). No gradient flows to the pixels.
 ///
 /// # Errors
 /// An image whose sides are not multiples of `patch`.

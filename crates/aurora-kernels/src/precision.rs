@@ -1,25 +1,24 @@
-//! How exactly the operands of a product are taken.
+//! Precision of matmul operands.
 
 use crate::multiversion::multiversion;
 
-/// What the two operands of a matrix product are rounded to before they are multiplied. Sums are f32 either way, and
-/// so is everything that is stored.
+/// Rounding of the two operands of a matmul. Sums are f32 either way, and so is everything that is stored.
 ///
 /// It is for f32 on the CPU: f64 is never rounded, and on a GPU the element type of the tensors decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Precision {
-    /// Nothing: they are multiplied as they are.
+    /// No rounding.
     #[default]
     F32,
-    /// bf16, the upper half of an f32, to the nearest and ties to even.
+    /// bf16, the upper half of an f32, rounded to nearest, ties to even.
     ///
-    /// Where the processor has no products of bf16 that Aurora knows, rounded operands are multiplied as f32, which is
-    /// exact. The result is the same up to the rounding of sums, and up to subnormal numbers, which products of bf16
-    /// take for zero.
+    /// Where the processor has no bf16 instructions that Aurora knows, rounded operands are multiplied as f32, which
+    /// is exact. The result is the same up to the rounding of sums, and up to subnormal numbers, which bf16
+    /// instructions treat as zero.
     Bf16,
 }
 
-/// The bf16 that is nearest, ties to even, as an f32. What is beyond the largest becomes infinite; a NaN stays one.
+/// Nearest bf16, ties to even, as an f32. Overflow becomes infinite; a NaN stays one.
 #[inline(always)]
 pub(crate) fn nearest_bf16(x: f32) -> f32 {
     const UPPER: u32 = 0xffff_0000;
@@ -32,7 +31,7 @@ pub(crate) fn nearest_bf16(x: f32) -> f32 {
 }
 
 multiversion! {
-    /// Every value to the nearest bf16, in place.
+    /// Rounds every value to the nearest bf16, in place.
     fn round<T, HAS_FMA>(values: &mut [T]) {
         for value in values {
             *value = value.nearest_bf16();
@@ -41,7 +40,7 @@ multiversion! {
 }
 
 multiversion! {
-    /// The nearest bf16 of every value of `from`, to a slice of the same length.
+    /// Rounds every value of `from` to the nearest bf16, into a slice of the same length.
     fn round_to<T, HAS_FMA>(to: &mut [T], from: &[T]) {
         for (to, from) in to.iter_mut().zip(from) {
             *to = from.nearest_bf16();
@@ -55,7 +54,7 @@ mod tests {
     use half::bf16;
     use proptest::prelude::*;
 
-    /// Bits of what `half` makes of it, and of what the loops make of it, in a slice long enough to be vectorized.
+    /// Compares the loops with `half`, bit by bit, in a slice long enough to be vectorized.
     fn check(bits: u32) {
         let x = f32::from_bits(bits);
         let wanted = bf16::from_f32(x).to_f32().to_bits();

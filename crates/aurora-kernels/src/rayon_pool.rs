@@ -1,8 +1,8 @@
 //! Setup of the Rayon pool.
 
-/// Makes the calling thread one of those that share loops, so that a loop does not begin by waking another and waiting
-/// for it. For a program's main thread, once at its start. Where the threads are there already, nothing changes.
+/// Makes the calling thread a worker of the Rayon pool, so that a loop does not begin by waking another thread and
+/// waiting for it. For a program's main thread, once at its start. Without effect if the pool exists already.
 pub fn include_main_thread() {
-    // An error says that they are there.
+    // An error says that the pool exists.
     let _ = rayon::ThreadPoolBuilder::new().use_current_thread().build_global();
 }

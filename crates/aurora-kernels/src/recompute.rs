@@ -1,16 +1,17 @@
-//! Recomputing a part of a graph in the backward pass instead of keeping it.
+//! Gradient checkpointing: part of a graph is recomputed in the backward pass instead of kept (Chen et al. 2016,
+//! arXiv:1604.06174).
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, Var};
 
 use crate::node::{Gradients, custom_node, nothing};
 use crate::tape;
 
-/// `run` of these inputs, without its graph. Only the inputs are kept; the backward pass runs it once more,
+/// `run` of these inputs with gradient checkpointing. Only the inputs are kept; the backward pass runs it once more,
 /// with a graph over variables of the inputs' values, and differentiates that.
 ///
-/// Values and gradients are those of `run(inputs)` to the bit, where `run` gives the same at every call. It has to
-/// take all tracked tensors that it depends on from `inputs`: what it captures gets no gradient. A tracked input that
-/// turns out to have no part in the result has a gradient of zero, or none where it is a variable itself. With no
+/// Values and gradients are those of `run(inputs)` to the bit, if `run` gives the same at every call. It has to take
+/// all tracked tensors that it depends on from `inputs`: what it captures gets no gradient. A tracked input that
+/// turns out to have no part in the result has a gradient of zero, or none if it is a variable itself. With no
 /// tracked input, and on a GPU, this is `run(inputs)`.
 ///
 /// # Errors
@@ -33,7 +34,7 @@ where
 
 type Run = Box<dyn Fn(&[Tensor]) -> Result<Tensor> + Send + Sync>;
 
-/// A recomputed function: what is kept of it until the backward pass.
+/// Checkpointed function: its inputs and itself, kept until the backward pass.
 struct Recomputed {
     inputs: Vec<Tensor>,
     tracked: Vec<usize>,
@@ -41,7 +42,7 @@ struct Recomputed {
 }
 
 impl Gradients for Recomputed {
-    /// The function anew, with its graph, or its tape where that is whole.
+    /// Runs the function again with its graph, or with its tape if that is whole.
     fn gradients(&self, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let mut inputs = self.inputs.clone();
         for &index in &self.tracked {
@@ -59,7 +60,7 @@ impl Gradients for Recomputed {
     }
 }
 
-/// A number whose gradient by its argument is this one: where a backward pass begins that another goes on with.
+/// Scalar whose gradient with respect to its argument is the given one: continues an outer backward pass.
 struct UpstreamGradient(Tensor);
 
 impl CustomOp1 for UpstreamGradient {

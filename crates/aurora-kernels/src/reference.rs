@@ -1,8 +1,8 @@
-//! Every operation once more, plainly: f64, one loop after another, no candle.
+//! Reference implementations of every operation: plain f64 loops, without candle.
 //!
-//! Tests and benches hold the operations to these. All arguments are dense and row by row.
+//! Tests and benches compare against these. All arguments are dense and row-major.
 
-/// `x W^T + b`: x (tokens, in), weight (out, in), bias (out); (tokens, out).
+/// Linear layer `x W^T + b`: x (tokens, in), weight (out, in), bias (out); (tokens, out).
 pub fn linear(x: &[f64], weight: &[f64], bias: Option<&[f64]>, input: usize) -> Vec<f64> {
     let mut y = Vec::new();
     for x in x.chunks_exact(input) {
@@ -14,7 +14,7 @@ pub fn linear(x: &[f64], weight: &[f64], bias: Option<&[f64]>, input: usize) -> 
     y
 }
 
-/// `W + B A`: weight (out, in), a (rank, in), b (out, rank).
+/// Merged weight `W + B A`: weight (out, in), a (rank, in), b (out, rank).
 pub fn merged_weight(weight: &[f64], a: &[f64], b: &[f64], input: usize) -> Vec<f64> {
     let rank = a.len() / input;
     let mut sum = weight.to_vec();
@@ -40,12 +40,12 @@ pub fn layer_norm(x: &[f64], weight: &[f64], bias: &[f64], eps: f64) -> Vec<f64>
     y
 }
 
-/// `x Phi(x)`.
+/// GELU: `x Phi(x)`.
 pub fn gelu(x: &[f64]) -> Vec<f64> {
     x.iter().map(|x| x * 0.5 * libm::erfc(-x / std::f64::consts::SQRT_2)).collect()
 }
 
-/// The sizes and options of an [`attention`], as in [`AttentionOptions`](crate::AttentionOptions).
+/// Sizes and options of an [`attention`], as in [`AttentionOptions`](crate::AttentionOptions).
 #[derive(Debug, Clone, Default)]
 pub struct AttentionSpec {
     /// Queries in a row, Tq.
@@ -54,15 +54,15 @@ pub struct AttentionSpec {
     pub k_len: usize,
     /// Number of heads.
     pub heads: usize,
-    /// All heads together, D.
+    /// Width of all heads together, D.
     pub width: usize,
-    /// Added to the scores of each key, (Bq, Tk).
+    /// Additive key mask, (Bq, Tk).
     pub key_mask: Option<Vec<f64>>,
-    /// Multiplies the scores of each key, (Bq, Tk).
+    /// Factor on the scores of each key, (Bq, Tk).
     pub key_scale: Option<Vec<f64>>,
-    /// Query i sees keys up to i + Tk - Tq.
+    /// Causal mask: query i sees keys up to i + Tk - Tq.
     pub causal: bool,
-    /// The row of keys of each row of queries.
+    /// Row of keys of each row of queries.
     pub kv_rows: Option<Vec<u32>>,
 }
 
@@ -99,7 +99,7 @@ pub fn attention(q: &[f64], k: &[f64], v: &[f64], of: &AttentionSpec) -> Vec<f64
     out
 }
 
-/// The softmax of a row; zeros where everything is minus infinity.
+/// Softmax of a row; zeros where everything is minus infinity.
 pub fn softmax(x: &[f64]) -> Vec<f64> {
     let top = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     if top == f64::NEG_INFINITY {
@@ -109,7 +109,7 @@ pub fn softmax(x: &[f64]) -> Vec<f64> {
     x.iter().map(|x| (x - top).exp() / sum).collect()
 }
 
-/// Mean over rows of `classes` of `-sum(targets * ln(softmax(logits)))`.
+/// Soft-target cross-entropy: mean over rows of `classes` of `-sum(targets * ln(softmax(logits)))`.
 pub fn soft_cross_entropy(logits: &[f64], targets: &[f64], classes: usize) -> f64 {
     let rows = logits.chunks_exact(classes).zip(targets.chunks_exact(classes));
     let total: f64 = rows

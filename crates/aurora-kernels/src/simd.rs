@@ -1,49 +1,48 @@
-//! Eight elements at a time, or sixteen, for the loops that compilers do not make vectors of by
-//! themselves: the tiles of matrix products.
+//! SIMD vectors of eight elements or sixteen, for the loops that compilers do not vectorize by themselves: the tiles
+//! of GEMMs.
 
 use crate::float::Float;
 
-/// Some elements of a type. The functions are for code compiled for the processor in question:
-/// an AVX register may be touched only where AVX2 and fused multiply-add have been found, a
-/// register of AVX-512 only where that has.
+/// SIMD vector of elements. The functions are for code compiled for the processor in question: an AVX register may be
+/// touched only where AVX2 and fused multiply-add have been found, a register of AVX-512 only where that has.
 pub(crate) trait SimdVector<T: Float>: Copy {
-    /// How many elements, 8 or 16.
+    /// Number of elements, 8 or 16.
     const LANES: usize;
     /// All zeros.
     ///
     /// # Safety
     /// The processor has what the register is made of.
     unsafe fn zero() -> Self;
-    /// The same number everywhere.
+    /// Broadcast of one number.
     ///
     /// # Safety
     /// As [`SimdVector::zero`].
     unsafe fn splat(value: T) -> Self;
-    /// That many elements from memory, of any alignment.
+    /// Unaligned load.
     ///
     /// # Safety
     /// As [`SimdVector::zero`], and all of them can be read.
     unsafe fn load(from: *const T) -> Self;
-    /// That many elements to memory, of any alignment.
+    /// Unaligned store.
     ///
     /// # Safety
     /// As [`SimdVector::zero`], and all of them can be written.
     unsafe fn store(self, to: *mut T);
-    /// `self * factor + addend`.
+    /// Multiply-add: `self * factor + addend`.
     ///
     /// # Safety
     /// As [`SimdVector::zero`].
     unsafe fn fma(self, factor: Self, addend: Self) -> Self;
-    /// `self + other`.
+    /// Sum: `self + other`.
     ///
     /// # Safety
     /// As [`SimdVector::zero`].
     unsafe fn add(self, other: Self) -> Self;
-    /// The transpose of a square of as many rows and columns, from memory to memory: rows that
-    /// are `from_step` apart to rows that are `to_step` apart.
+    /// Transpose of a square of as many rows and columns, from memory to memory: rows that are `from_step` apart to
+    /// rows that are `to_step` apart.
     ///
     /// # Safety
-    /// As [`SimdVector::zero`], and both squares are there.
+    /// As [`SimdVector::zero`], and both squares exist.
     #[inline(always)]
     unsafe fn transpose_tile(from: *const T, from_step: usize, to: *mut T, to_step: usize) {
         for i in 0..Self::LANES {
@@ -55,7 +54,7 @@ pub(crate) trait SimdVector<T: Float>: Copy {
     }
 }
 
-/// Eight elements that the compiler places as it likes.
+/// Portable vector: eight elements that the compiler places as it likes.
 #[derive(Clone, Copy)]
 pub(crate) struct Portable<T>([T; 8]);
 
@@ -106,7 +105,7 @@ mod x86 {
 
     use super::SimdVector;
 
-    /// Eight f32 in one register.
+    /// AVX register of eight f32.
     #[derive(Clone, Copy)]
     pub(crate) struct F32x8(__m256);
 
@@ -144,7 +143,7 @@ mod x86 {
             unsafe { Self(_mm256_add_ps(self.0, other.0)) }
         }
 
-        /// Pairs, then fours, then halves change places.
+        /// Exchanges pairs, then fours, then halves.
         #[inline(always)]
         unsafe fn transpose_tile(from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
             unsafe {
@@ -173,7 +172,7 @@ mod x86 {
         }
     }
 
-    /// Sixteen f32 in one register of AVX-512.
+    /// AVX-512 register of sixteen f32.
     #[derive(Clone, Copy)]
     pub(crate) struct F32x16(__m512);
 
@@ -222,7 +221,7 @@ mod x86 {
         }
     }
 
-    /// The transpose of sixteen rows of sixteen times 32 bits: within blocks of two, of four, then blocks of four as a
+    /// Transpose of sixteen rows of sixteen times 32 bits: within blocks of two, of four, then blocks of four as a
     /// whole.
     #[target_feature(enable = "avx512f")]
     pub(crate) fn transpose_16x16(rows: [__m512i; 16]) -> [__m512i; 16] {
@@ -253,7 +252,7 @@ mod x86 {
         })
     }
 
-    /// Eight f64 in two registers.
+    /// Two AVX registers of eight f64.
     #[derive(Clone, Copy)]
     pub(crate) struct F64x8(__m256d, __m256d);
 

@@ -1,9 +1,8 @@
-//! Products of matrices too small for a general library: those of one attention head.
+//! Small GEMM, for the matrices of one attention head.
 //!
-//! A general product first brings its factors into an order of its own, which for a few dozen
-//! rows takes longer than multiplying. Here the left operand is read where it lies, element by
-//! element, and the right one in rows that are a multiple of [`PANEL`] long. Where the processor multiplies bf16 itself,
-//! products in that precision go by its tiles.
+//! A general GEMM first packs its operands, which for a few dozen rows takes longer than multiplying. Here the left
+//! operand is read in place, element by element, and the right one in rows that are a multiple of [`PANEL`] long.
+//! Where the processor has dot-product instructions for bf16, GEMMs in that precision use its tiles.
 
 use crate::float::Float;
 #[cfg(target_arch = "x86_64")]
@@ -13,14 +12,13 @@ use crate::isa::Isa;
 use crate::precision::{Precision, round};
 use crate::simd::{Portable, SimdVector};
 
-/// The right operand's rows come in multiples of this many elements (one AVX register of f32).
+/// Panel width: the right operand's rows come in multiples of this many elements (one AVX register of f32).
 pub(crate) const PANEL: usize = 8;
 
-/// Rows of the product formed at a time: with two panels, twelve of sixteen registers are sums, and
-/// the rest hold what is being multiplied.
+/// Rows of a tile: with two panels, twelve of sixteen registers are accumulators, and the rest hold operands.
 const TILE_ROWS: usize = 6;
 
-/// The same with the widest registers, of which there are 32; a block of 64 queries has no row left over.
+/// Rows of a tile with AVX-512, which has 32 registers; a block of 64 queries has no row left over.
 const AVX512_ROWS: usize = 8;
 
 /// `length` rounded up to whole panels.
@@ -28,22 +26,22 @@ pub(crate) fn padded(length: usize) -> usize {
     length.next_multiple_of(PANEL)
 }
 
-/// A right operand as these products want it, kept by one thread from product to product.
+/// Packed right operand of small GEMMs, kept by one thread from product to product.
 pub(crate) struct PackedRhs<T> {
     precision: Precision,
-    /// Its rows in whole panels.
+    /// Rows in whole panels.
     panels: Vec<T>,
     rows: usize,
     columns: usize,
-    /// The left operand, where it is rounded.
+    /// Left operand, where it is rounded.
     left: LhsBlock<T>,
-    /// Instead of panels, where the processor multiplies bf16.
+    /// bf16 kernel in place of panels, where the processor has one.
     #[cfg(target_arch = "x86_64")]
     tiles: Option<SmallGemm>,
 }
 
 impl<T: Float> PackedRhs<T> {
-    /// For products in this precision; the factor is yet to come.
+    /// Empty operand for products in this precision.
     pub(crate) fn new(precision: Precision) -> Self {
         Self {
             precision,
@@ -56,7 +54,7 @@ impl<T: Float> PackedRhs<T> {
         }
     }
 
-    /// Takes a factor in the place of what was there: its rows are dense, or its columns.
+    /// Packs an operand, whose rows or columns are dense, in place of the previous one.
     pub(crate) fn take(&mut self, rhs: Matrix<'_, T>) {
         (self.rows, self.columns) = (rhs.rows(), rhs.columns());
         #[cfg(target_arch = "x86_64")]
@@ -72,8 +70,8 @@ impl<T: Float> PackedRhs<T> {
         }
     }
 
-    /// `out = lhs rhs`, or `out += lhs rhs` where `add` says so. Where `out` has columns beyond those of the right operand,
-    /// up to whole panels, they become zero.
+    /// GEMM: `out = lhs rhs`, or `out += lhs rhs` if `add`. Where `out` has columns beyond those of the right
+    /// operand, up to whole panels, they become zero.
     pub(crate) fn multiply(&mut self, out: &mut MatrixMut<'_, T>, add: bool, lhs: Matrix<'_, T>) {
         let fits = lhs.columns() == self.rows
             && out.rows() == lhs.rows()
@@ -91,7 +89,7 @@ impl<T: Float> PackedRhs<T> {
     }
 }
 
-/// The product, in registers that the processor has.
+/// Product by the widest registers that the processor has.
 fn kernel<T: Float>(out: &mut MatrixMut<'_, T>, add: bool, lhs: Matrix<'_, T>, rhs: Matrix<'_, T>) {
     // SAFETY: the sizes were compared before, and the processor has what `Isa` says.
     unsafe {
@@ -117,7 +115,7 @@ fn with_avx2<T: Float>(
     unsafe { all_tiles::<T, T::Avx2>(out, add, lhs, rhs, 0) }
 }
 
-/// Pairs of the widest registers as long as there are columns for them.
+/// AVX-512: pairs of the widest registers as long as there are columns for them.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 fn with_avx512<T: Float>(
@@ -137,7 +135,7 @@ fn with_avx512<T: Float>(
     }
 }
 
-/// The product from a column on, tile by tile.
+/// Tiles of the product from a column on.
 ///
 /// # Safety
 /// The sizes fit and the processor has the register `R`, of one panel.
@@ -163,7 +161,7 @@ unsafe fn all_tiles<T: Float, R: SimdVector<T>>(
     }
 }
 
-/// `REGISTERS` registers' columns of the product from `column` on, in tiles of `ROWS`.
+/// Column of tiles: `REGISTERS` registers' columns of the product from `column` on, in tiles of `ROWS`.
 ///
 /// # Safety
 /// The columns lie within the right operand's rows and the processor has the register `R`.
@@ -195,7 +193,7 @@ unsafe fn column_of_tiles<T: Float, R: SimdVector<T>, const ROWS: usize, const R
     }
 }
 
-/// `ROWS` rows and `REGISTERS` registers' columns of the product, summed in registers.
+/// One tile: `ROWS` rows and `REGISTERS` registers' columns of the product, accumulated in registers.
 ///
 /// # Safety
 /// The tile's rows lie within `out`, its columns within the right operand's rows, and the processor
@@ -252,7 +250,7 @@ unsafe fn tile<T: Float, R: SimdVector<T>, const ROWS: usize, const REGISTERS: u
     }
 }
 
-/// The transpose of a block of rows in `workspace`, its rows padded with zeros to whole panels.
+/// Packs the transpose of a block of rows into `workspace`, its rows padded with zeros to whole panels.
 fn pack_transposed<T: Float>(block: Matrix<'_, T>, workspace: &mut Vec<T>) {
     workspace.clear();
     let stride = padded(block.rows());
@@ -261,8 +259,8 @@ fn pack_transposed<T: Float>(block: Matrix<'_, T>, workspace: &mut Vec<T>) {
     unsafe { transpose(block.t(), workspace.as_mut_ptr(), stride) };
 }
 
-/// A copy of a block of rows in `workspace`, each padded with zeros to whole panels. A copy even where
-/// they are such already: rows far apart would fight over the same few lines of the cache.
+/// Packs a block of rows into `workspace`, each padded with zeros to whole panels. A copy even where they are such
+/// already: rows far apart would conflict in the same few lines of the cache.
 fn pack_panels<T: Float>(block: Matrix<'_, T>, workspace: &mut Vec<T>) {
     let stride = padded(block.columns());
     workspace.clear();

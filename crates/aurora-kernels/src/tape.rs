@@ -1,10 +1,10 @@
-//! One node for a whole block: [`as_one_node`].
+//! Tape-based autograd: a whole block as one node, [`as_one_node`].
 //!
-//! candle's backward pass fills a tensor with zeros for every value of a graph and adds each gradient to it, and what a
-//! graph holds stays until the pass has ended. For a block of a tower, whose values are large and each used once, that
-//! is four passes over memory where none is needed. So the operations of this crate write down what they do while a
-//! block runs, on a tape, and the block becomes one node of candle's graph: its backward pass reads the tape from the
-//! end, moves a gradient where it is the first, and adds where it is not.
+//! candle's backward pass fills a tensor with zeros for every value of a graph and adds each gradient to it, and a
+//! graph holds its values until the pass has ended. For a block of a tower, whose values are large and each used
+//! once, that is four passes over memory where none is needed. So the operations of this crate record themselves on a
+//! tape while a block runs, and the block becomes one node of candle's graph: its backward pass reads the tape from
+//! the end, moves a gradient where it is the first, and adds where it is not.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -17,7 +17,7 @@ use crate::node::{Gradients, custom_node};
 
 type SharedOp<C> = Arc<Box<C>>;
 
-/// An operation with its arguments.
+/// Recorded operation with its arguments.
 enum Call {
     One(SharedOp<dyn CustomOp1 + Send + Sync>, Tensor),
     Two(SharedOp<dyn CustomOp2 + Send + Sync>, [Tensor; 2]),
@@ -33,7 +33,7 @@ impl Call {
         }
     }
 
-    /// The gradients of the arguments, in their order.
+    /// Gradients of the arguments, in their order.
     fn backward(&self, result: &Tensor, gradient: &Tensor) -> Result<[Option<Tensor>; 3]> {
         match self {
             Self::One(op, a) => Ok([op.bwd(a, result, gradient)?, None, None]),
@@ -49,12 +49,12 @@ impl Call {
     }
 }
 
-/// What was done, in its order.
+/// Recorded operations, in their order.
 #[derive(Default)]
 pub(crate) struct Tape(Vec<(Call, Tensor)>);
 
 thread_local! {
-    /// The tape of the block that this thread is in.
+    /// Tape of the block that this thread runs.
     static CURRENT: RefCell<Option<Tape>> = const { RefCell::new(None) };
 }
 
@@ -69,15 +69,15 @@ fn record(call: impl FnOnce() -> Call, result: Tensor) -> Tensor {
     result
 }
 
-/// `op` of `a`, as a node of the graph, and on the tape where there is one. Every differentiable operation of this crate
-/// is applied by this or its two sisters.
+/// Applies `op` to `a` as a node of the graph, and records it if there is a tape. Every differentiable operation of
+/// this crate is applied by this, [`apply2`] or [`apply3`].
 pub(crate) fn apply1(a: &Tensor, op: impl CustomOp1 + Send + Sync + 'static) -> Result<Tensor> {
     let op: SharedOp<dyn CustomOp1 + Send + Sync> = Arc::new(Box::new(op));
     let result = a.apply_op1_arc(op.clone())?;
     Ok(record(|| Call::One(op, a.clone()), result))
 }
 
-/// `op` of two tensors: see [`apply1`].
+/// Applies `op` to two tensors: see [`apply1`].
 pub(crate) fn apply2(
     a: &Tensor,
     b: &Tensor,
@@ -88,7 +88,7 @@ pub(crate) fn apply2(
     Ok(record(|| Call::Two(op, [a.clone(), b.clone()]), result))
 }
 
-/// `op` of three tensors: see [`apply1`].
+/// Applies `op` to three tensors: see [`apply1`].
 pub(crate) fn apply3(
     a: &Tensor,
     b: &Tensor,
@@ -100,7 +100,7 @@ pub(crate) fn apply3(
     Ok(record(|| Call::Three(op, [a.clone(), b.clone(), c.clone()]), result))
 }
 
-/// Runs `run` with a tape of its own, and puts the one that was there back whatever happens.
+/// Runs `run` with a tape of its own, and restores the previous one whatever happens.
 pub(crate) fn with_tape<R>(run: impl FnOnce() -> R) -> (R, Tape) {
     struct Outer(Option<Tape>);
     impl Drop for Outer {
@@ -116,7 +116,7 @@ pub(crate) fn with_tape<R>(run: impl FnOnce() -> R) -> (R, Tape) {
 }
 
 impl Tape {
-    /// Whether the tape has every step from `inputs` to `output`: each tracked argument is an input or comes from an
+    /// True if the tape has every step from `inputs` to `output`: each tracked argument is an input or comes from an
     /// earlier step. Otherwise an operation of candle's own stands between, of which the tape knows nothing.
     pub(crate) fn covers(&self, inputs: &[Tensor], output: &Tensor) -> bool {
         let mut known: HashSet<TensorId> = inputs.iter().map(Tensor::id).collect();
@@ -129,7 +129,7 @@ impl Tape {
         self.0.iter().any(|(_, result)| result.id() == output.id())
     }
 
-    /// The gradients of `inputs` from that of `output`. Where [`Self::covers`] does not hold they would be wrong.
+    /// Gradients of `inputs` from that of `output`. Wrong unless [`Self::covers`] holds.
     pub(crate) fn backward(
         &self,
         inputs: &[Tensor],
@@ -153,10 +153,10 @@ impl Tape {
     }
 }
 
-/// `run()` as one node of the graph that leads to `inputs`, which have to be all tracked tensors that it depends on.
-/// Values and gradients are those of `run()`.
+/// Runs `run()` as one node of the graph that leads to `inputs`, which have to be all tracked tensors that it depends
+/// on. Values and gradients are those of `run()`.
 ///
-/// That takes a `run` that consists of this crate's operations. Where one of candle's own takes part (a `narrow` is
+/// For this `run` has to consist of this crate's operations. Where one of candle's own takes part (a `narrow` is
 /// one), on a GPU, and where nothing is tracked, this is `run()`.
 ///
 /// # Errors
@@ -178,7 +178,7 @@ pub fn as_one_node<E: From<candle_core::Error>>(
     Ok(custom_node(&inputs, value, TapedBlock { inputs: inputs.clone(), output, tape })?)
 }
 
-/// A block that has run.
+/// Block that has run, with its tape.
 struct TapedBlock {
     inputs: Vec<Tensor>,
     output: Tensor,

@@ -1,4 +1,4 @@
-//! Reading tensors of any layout as rows, and making new ones.
+//! Row views of tensors of any layout, and construction of new tensors.
 
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
@@ -12,7 +12,7 @@ use crate::cuda::CudaError;
 use crate::float::Float;
 use crate::gemm::Matrix;
 
-/// Runs an expression with `$real` standing for f32 or f64, after the element type of `$dtype`.
+/// Dispatch on an element type: the expression with `$real` standing for f32 or f64, after `$dtype`.
 macro_rules! by_element {
     ($op:expr, $dtype:expr, $real:ident => $run:expr) => {
         match $dtype {
@@ -30,7 +30,7 @@ macro_rules! by_element {
 }
 pub(crate) use by_element;
 
-/// Returns what an expression gives where a tensor is on a GPU; nothing in a build without them.
+/// Returns the value of an expression where a tensor is on a GPU; empty in a build without CUDA.
 macro_rules! on_gpu {
     ($tensor:expr => $run:expr) => {
         #[cfg(feature = "cuda")]
@@ -41,12 +41,12 @@ macro_rules! on_gpu {
 }
 pub(crate) use on_gpu;
 
-/// The error for an element type other than f32 and f64 on the CPU.
+/// Error for an element type other than f32 and f64 on the CPU.
 pub(crate) fn unsupported(op: &'static str, dtype: DType) -> candle_core::Error {
     Error::DType { op, name: "the input", dtype: dtype.as_str(), expected: "f32 or f64" }.into()
 }
 
-/// Refuses an element type that there is no code for where the tensor is.
+/// Checks that there is code for the element type on the tensor's device.
 pub(crate) fn check_element(op: &'static str, tensor: &Tensor) -> Result<()> {
     match (tensor.device().is_cuda(), tensor.dtype()) {
         (false, DType::F32 | DType::F64) => Ok(()),
@@ -62,7 +62,7 @@ pub(crate) fn check_element(op: &'static str, tensor: &Tensor) -> Result<()> {
     }
 }
 
-/// Checks that `tensor` is where `like` is.
+/// Checks that `tensor` is on the device of `like`.
 pub(crate) fn check_device(
     op: &'static str,
     name: &'static str,
@@ -81,7 +81,7 @@ pub(crate) fn check_device(
     Err(CudaError::WrongDevice { op, name, found, expected }.into())
 }
 
-/// Checks that `tensor` has the element type of `like` and is where that is.
+/// Checks that `tensor` has the element type and the device of `like`.
 pub(crate) fn check_like(
     op: &'static str,
     name: &'static str,
@@ -100,7 +100,7 @@ pub(crate) fn check_like(
     check_device(op, name, tensor, like)
 }
 
-/// The CPU side of a storage.
+/// CPU side of a storage.
 pub(crate) fn cpu(storage: &Storage) -> Result<&CpuStorage> {
     match storage {
         Storage::Cpu(storage) => Ok(storage),
@@ -108,7 +108,7 @@ pub(crate) fn cpu(storage: &Storage) -> Result<&CpuStorage> {
     }
 }
 
-/// A tensor seen as rows of its last dimension, without a copy wherever its strides allow.
+/// Row view of a tensor along its last dimension, without a copy wherever its strides allow.
 pub(crate) struct Rows<'a, T: Float> {
     data: Cow<'a, [T]>,
     /// Number of rows: the product of all dimensions but the last.
@@ -119,12 +119,12 @@ pub(crate) struct Rows<'a, T: Float> {
 }
 
 impl<'a, T: Float> Rows<'a, T> {
-    /// The rows of a tensor on the CPU.
+    /// Rows of a tensor on the CPU.
     pub(crate) fn of(storage: &'a Storage, layout: &Layout) -> Result<Self> {
         Self::new(cpu(storage)?, layout)
     }
 
-    /// The rows of what a layout shows of a storage.
+    /// Rows of a storage in a layout.
     pub(crate) fn new(storage: &'a CpuStorage, layout: &Layout) -> Result<Self> {
         let data = T::cpu_storage_as_slice(storage)?;
         let columns = layout.dims().last().copied().unwrap_or(1);
@@ -146,18 +146,18 @@ impl<'a, T: Float> Rows<'a, T> {
         &self.data[row * self.stride..row * self.stride + self.columns]
     }
 
-    /// The rows as a matrix.
+    /// Rows as a matrix.
     pub(crate) fn matrix(&self) -> Matrix<'_, T> {
         Matrix::new(&self.data, self.rows, self.columns, self.stride, 1)
     }
 
-    /// All elements one after the other, if they lie so.
+    /// All elements in order, if they are contiguous.
     pub(crate) fn flat(&self) -> Option<&[T]> {
         (self.stride == self.columns || self.rows <= 1).then_some(&self.data)
     }
 }
 
-/// Distance between rows when all dimensions but the last fold into one and the last is dense.
+/// Row stride, if all dimensions but the last fold into one and the last is dense.
 pub(crate) fn row_stride(layout: &Layout) -> Option<usize> {
     let (&columns, leading) = layout.dims().split_last()?;
     let (&step, strides) = layout.stride().split_last()?;
@@ -175,15 +175,14 @@ pub(crate) fn row_stride(layout: &Layout) -> Option<usize> {
     Some(inner.map_or(columns, |(stride, _)| stride))
 }
 
-/// The elements of a layout in order.
+/// Copy of the elements of a layout, in order.
 fn gather<T: Float>(storage: &CpuStorage, layout: &Layout) -> Result<Vec<T>> {
     let mut dense = T::to_cpu_storage_owned(vec![T::zero(); layout.shape().elem_count()]);
     storage.copy_strided_src(&mut dense, 0, layout)?;
     T::cpu_storage_data(dense)
 }
 
-/// A tensor (batch, rows, columns) whose rows are dense, for operations that cut rows up
-/// themselves.
+/// View (batch, rows, columns) of a tensor whose rows are dense, for operations that cut rows up themselves.
 pub(crate) struct Batched<'a, T: Float> {
     pub(crate) data: Cow<'a, [T]>,
     pub(crate) batch_stride: usize,
@@ -191,12 +190,12 @@ pub(crate) struct Batched<'a, T: Float> {
 }
 
 impl<'a, T: Float> Batched<'a, T> {
-    /// The view of a tensor on the CPU.
+    /// View of a tensor on the CPU.
     pub(crate) fn of(storage: &'a Storage, layout: &Layout) -> Result<Self> {
         Self::new(cpu(storage)?, layout)
     }
 
-    /// The view of what a three-dimensional layout shows of a storage.
+    /// View of a storage in a three-dimensional layout.
     pub(crate) fn new(storage: &'a CpuStorage, layout: &Layout) -> Result<Self> {
         let data = T::cpu_storage_as_slice(storage)?;
         let (batch, rows, columns) = layout.shape().dims3()?;
@@ -217,7 +216,7 @@ impl<'a, T: Float> Batched<'a, T> {
         })
     }
 
-    /// The matrix of `rows` rows from `row` on and `columns` columns from `column` on.
+    /// Submatrix of `rows` rows from `row` on and `columns` columns from `column` on.
     pub(crate) fn block(
         &self,
         batch: usize,
@@ -229,7 +228,7 @@ impl<'a, T: Float> Batched<'a, T> {
     }
 }
 
-/// A vector of `length` elements that `fill` writes.
+/// Vector of `length` elements that `fill` writes.
 ///
 /// # Safety
 /// `fill` must write every element.
@@ -244,16 +243,15 @@ pub(crate) unsafe fn fill_uninit<T>(
     vector
 }
 
-/// A tensor on the CPU from its elements.
+/// CPU tensor from its elements.
 pub(crate) fn tensor_from_vec<T: Float>(values: Vec<T>, shape: &[usize]) -> Result<Tensor> {
     Tensor::from_vec(values, shape, &Device::Cpu)
 }
 
-/// Rows that one task takes at a time; fixed, so that sums over rows come out the same whatever
-/// the number of threads.
+/// Rows per task; fixed, so that sums over rows do not depend on the number of threads.
 pub(crate) const ROW_BLOCK: usize = 64;
 
-/// Sum over the rows, for the gradient of a bias: blocks in parallel, then block after block.
+/// Column sums, the gradient of a bias: blocks in parallel, then block after block.
 pub(crate) fn column_sums<T: Float>(rows: &Rows<'_, T>) -> Vec<T> {
     let partial: Vec<Vec<T>> = (0..rows.rows.div_ceil(ROW_BLOCK))
         .into_par_iter()
@@ -281,7 +279,7 @@ pub(crate) fn reduce<T: Float>(vectors: Vec<Vec<T>>, length: usize) -> Vec<T> {
     total
 }
 
-/// A pointer that tasks share to write to places of their own.
+/// Pointer that tasks share to write to disjoint places.
 #[derive(Clone, Copy)]
 pub(crate) struct SendPtr<T>(*mut T);
 
@@ -292,12 +290,12 @@ unsafe impl<T: Send> Send for SendPtr<T> {}
 unsafe impl<T: Send> Sync for SendPtr<T> {}
 
 impl<T> SendPtr<T> {
-    /// Shares a pointer.
+    /// Wraps a pointer.
     pub(crate) fn new(pointer: *mut T) -> Self {
         Self(pointer)
     }
 
-    /// The place `offset` elements on.
+    /// Pointer to the element `offset` elements on.
     ///
     /// # Safety
     /// It lies inside of the buffer, and no other task touches what is written there.

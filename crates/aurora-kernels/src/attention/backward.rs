@@ -1,5 +1,5 @@
-//! The backward pass: probabilities formed again block by block, gradients gathered per row of
-//! keys so that their order never depends on threads.
+//! Attention backward: probabilities recomputed block by block from the log-sum-exps (Dao et al. 2022,
+//! arXiv:2205.14135), gradients summed per row of keys in an order that does not depend on threads.
 
 use std::mem::MaybeUninit;
 
@@ -15,7 +15,7 @@ use crate::precision::Precision;
 use crate::small_gemm::{PackedRhs, padded};
 use crate::view::{Batched, SendPtr, fill_uninit, tensor_from_vec};
 
-/// Gradients of q, k and v, each a tensor of its own.
+/// Gradients of q, k and v, each in a tensor of its own.
 pub(super) fn separate<T: Float>(
     attention: &Attention,
     tensors: [&Tensor; 3],
@@ -73,7 +73,7 @@ pub(super) fn separate<T: Float>(
     ])
 }
 
-/// The gradient of a packed projection, packed alike.
+/// Gradient of a packed projection, packed the same way.
 pub(super) fn packed<T: Float>(
     attention: &Attention,
     qkv: &Tensor,
@@ -112,7 +112,7 @@ pub(super) fn packed<T: Float>(
     tensor_from_vec(gradient, qkv.dims())
 }
 
-/// All that the backward pass reads.
+/// Inputs of the backward pass.
 struct Inputs<'a, T: Float> {
     q: Batched<'a, T>,
     k: Batched<'a, T>,
@@ -123,7 +123,7 @@ struct Inputs<'a, T: Float> {
     terms: KeyTerms<T>,
 }
 
-/// Where a gradient goes.
+/// Destination of a gradient.
 struct Target<T> {
     data: SendPtr<T>,
     batch_stride: usize,
@@ -131,7 +131,7 @@ struct Target<T> {
 }
 
 impl<T: Float> Target<T> {
-    /// The matrix of `rows` rows from `row` on and `columns` columns from `column` on.
+    /// Submatrix of `rows` rows from `row` on and `columns` columns from `column` on.
     ///
     /// # Safety
     /// As [`MatrixMut::shared`].
@@ -151,8 +151,8 @@ impl<T: Float> Target<T> {
     }
 }
 
-/// What a task works in: probabilities and score gradients of a block of queries, transposes,
-/// and copies in whole panels.
+/// Workspace of a task: probabilities and score gradients of a block of queries, transposes, and copies in whole
+/// panels.
 struct Workspace<T> {
     p: Vec<T>,
     ds: Vec<T>,
@@ -171,11 +171,11 @@ impl<T: Float> Workspace<T> {
     }
 }
 
-/// With p = softmax(s), s = factor (q . k) + addend, o = p v and g = do:
+/// Attention backward. With p = softmax(s), s = factor (q . k) + addend, o = p v and g = do:
 /// dv = p^T g; ds = p (g v^T - rowsum(g o)) factor; dq = ds k; dk = ds^T q.
 ///
-/// One task has one head of one row of keys: it alone writes that part of dk and dv, and dq of
-/// the query rows that use those keys.
+/// A task handles one head of one row of keys: it alone writes that part of dk and dv, and dq of the query rows that
+/// use those keys.
 ///
 /// # Safety
 /// The targets have room for whole gradients.
@@ -243,7 +243,7 @@ unsafe fn run<T: Float>(
                 }
             }
             if !add {
-                // Keys that nobody asked for.
+                // Keys that no query uses.
                 dk.iter_mut().chain(&mut dv).for_each(MatrixMut::clear);
             }
         },
@@ -251,8 +251,8 @@ unsafe fn run<T: Float>(
 }
 
 multiversion! {
-    /// Turns rows of dot products into probabilities, given each one's log-sum-exp; row i sees
-    /// the first `visible + i * step` keys.
+    /// Probabilities in place of rows of dot products, from each row's log-sum-exp; row i sees the first
+    /// `visible + i * step` keys.
     fn probabilities<T, HAS_FMA>(
         x: &mut [T], factor: &[T], addend: &[T], visible: usize, step: usize, log_sums: &[T],
     ) {
@@ -267,7 +267,7 @@ multiversion! {
 }
 
 multiversion! {
-    /// Turns rows of dp = g v^T into ds = p (dp - g . o) factor.
+    /// Score gradients in place: dp = g v^T becomes ds = p (dp - g . o) factor.
     fn score_gradient<T, HAS_FMA>(
         dp: &mut [T], p: &[T], factor: &[T], out: Matrix<'_, T>, g: Matrix<'_, T>,
     ) {

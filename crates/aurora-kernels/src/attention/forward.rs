@@ -1,4 +1,4 @@
-//! The forward pass: scores, softmax and weighted sum for a block of queries at a time.
+//! Attention forward: scores, softmax and weighted sum, one block of queries at a time.
 
 use candle_core::Result;
 use rayon::prelude::*;
@@ -11,10 +11,10 @@ use crate::precision::Precision;
 use crate::small_gemm::{PackedRhs, padded};
 use crate::view::{Batched, SendPtr, fill_uninit};
 
-/// Queries whose scores exist at the same time in one task.
+/// Queries per block: scores of one block exist at a time in a task.
 pub(super) const QUERY_BLOCK: usize = 64;
 
-/// The output (Bq, Tq, D) and the log-sum-exp of each row of scores (Bq, heads, Tq).
+/// Output (Bq, Tq, D) and log-sum-exp of each row of scores (Bq, heads, Tq).
 pub(super) fn run<T: Float>(
     attention: &Attention,
     q: &Batched<'_, T>,
@@ -27,7 +27,7 @@ pub(super) fn run<T: Float>(
     let stride = padded(k_len);
     let terms = attention.key_terms::<T>()?;
     let step = usize::from(attention.causal);
-    // In the order of rows of keys, so that a task often finds them transposed by the one before.
+    // Ordered by row of keys, so that a task often finds them transposed by the one before.
     let tasks: Vec<(usize, usize)> = attention
         .query_rows()
         .iter()
@@ -71,13 +71,12 @@ pub(super) fn run<T: Float>(
     Ok((out, log_sums))
 }
 
-/// What a task works in: scores of a block of queries, and the keys and values of one head in the
-/// order that products want.
+/// Workspace of a task: scores of a block of queries, and the packed keys and values of one head.
 struct Workspace<T> {
     scores: Vec<T>,
     k_t: PackedRhs<T>,
     v: PackedRhs<T>,
-    /// The row of keys and the head that `k_t` and `v` hold.
+    /// Row of keys and head held in `k_t` and `v`.
     holds: Option<(usize, usize)>,
 }
 
@@ -89,9 +88,9 @@ impl<T: Float> Workspace<T> {
 }
 
 multiversion! {
-    /// Turns rows of dot products into softmax(factor * x + addend) and writes each one's
-    /// log-sum-exp. Row i sees the first `visible + i * step` keys. Where every key is hidden:
-    /// zeros, and plus infinity, from which the backward pass gets zeros again.
+    /// Softmax of `factor * x + addend` in place, over rows of dot products x, and each row's log-sum-exp. Row i sees
+    /// the first `visible + i * step` keys. A row without visible keys gets zeros and a log-sum-exp of plus infinity,
+    /// which gives zeros again in the backward pass.
     fn softmax<T, HAS_FMA>(
         x: &mut [T], factor: &[T], addend: &[T], visible: usize, step: usize, log_sums: &mut [T],
     ) {
@@ -120,7 +119,7 @@ multiversion! {
     }
 }
 
-/// Puts `value` in place of everything from `visible` on.
+/// Overwrites all elements from `visible` on with `value`.
 #[inline(always)]
 pub(super) fn hide<T: Float>(row: &mut [T], visible: usize, value: T) {
     if visible < row.len() {

@@ -1,8 +1,8 @@
-//! Scaled dot-product attention over several heads.
+//! Multi-head scaled dot-product attention (Vaswani et al. 2017, arXiv:1706.03762).
 //!
-//! Scores exist only for a block of query rows of one head at a time; the backward pass forms
-//! them again from the log-sum-exp of each row that the forward pass left behind. Queries, keys
-//! and values are read where they lie: a head is a range of columns.
+//! Scores exist for one block of query rows of one head at a time; the backward pass recomputes them from the saved
+//! log-sum-exp of each row (Dao et al. 2022, arXiv:2205.14135). Queries, keys and values are read in place: a head is
+//! a range of columns.
 
 mod backward;
 mod forward;
@@ -23,29 +23,27 @@ use crate::small_gemm::padded;
 use crate::tape::{apply1, apply3};
 use crate::view::{Batched, Rows, check_device, check_element, check_like};
 
-/// What changes the scores of [`attention`], and how they are computed.
+/// Options of [`attention`]: masks, key scale, shared keys and values, matmul precision.
 #[derive(Debug, Clone, Default)]
 pub struct AttentionOptions {
-    /// Added to the scores of each key, (Bq, Tk): 0 for a key to see, a large negative number or
-    /// negative infinity for one to hide. A query that sees no key at all gives zeros. No
-    /// gradient.
+    /// Additive key mask, (Bq, Tk): 0 for a visible key, a large negative number or negative infinity for a masked
+    /// one. A query that sees no key gives zeros. No gradient.
     pub key_mask: Option<Tensor>,
-    /// Hides from query i the keys after i + Tk - Tq: the last query sees all keys.
+    /// Causal mask: query i does not see the keys after i + Tk - Tq; the last query sees all keys.
     pub causal: bool,
-    /// Multiplies the scores of each key before the mask is added, (Bq, Tk). No gradient.
+    /// Factor on the scores of each key, applied before the mask, (Bq, Tk). No gradient.
     pub key_scale: Option<Tensor>,
-    /// For each query row the row of keys and values it attends to; without it row b attends to
-    /// row b.
+    /// Row of keys and values of each query row; without it row b attends to row b.
     pub kv_rows: Option<Arc<[u32]>>,
-    /// What the operands of its products are rounded to, forward and backward; the softmax is f32 either way.
+    /// Precision of the matmul operands, forward and backward; the softmax is f32 either way.
     pub precision: Precision,
 }
 
-/// Attention of `q` (Bq, Tq, D) over `k` and `v` (Bk, Tk, D) in `heads` heads of width D / heads:
+/// Multi-head attention of `q` (Bq, Tq, D) over `k` and `v` (Bk, Tk, D) with `heads` heads of width D / heads:
 /// `softmax(q k^T / sqrt(D / heads)) v`, shape (Bq, Tq, D).
 ///
-/// Gradients go to those of the three that are tracked; where several query rows share a row
-/// of keys and values, theirs are added up in the order of the query rows.
+/// Gradients go to those of the three that are tracked; where several query rows share a row of keys and values, its
+/// gradients are summed in the order of the query rows.
 ///
 /// # Errors
 /// Shapes or element types that do not fit, a row of `kv_rows` that does not exist.
@@ -75,9 +73,8 @@ pub fn attention(
     apply3(q, k, v, op)
 }
 
-/// [`attention`] of a packed projection `qkv` (B, T, 3 D) over itself: its last dimension holds
-/// queries, keys and values one after the other; (B, T, D). The gradient is packed alike, so that
-/// nothing is cut apart or put together again.
+/// Self-attention on a packed projection `qkv` (B, T, 3 D), whose last dimension holds queries, keys and values one
+/// after the other; (B, T, D). The gradient is packed the same way, without a split or a concatenation.
 ///
 /// # Errors
 /// Shapes or element types that do not fit.
@@ -123,7 +120,7 @@ fn shapes(
     .into()
 }
 
-/// The sizes of one attention.
+/// Sizes of one attention.
 #[derive(Debug, Clone, Copy)]
 struct Geometry {
     /// Rows of queries, Bq.
@@ -135,7 +132,7 @@ struct Geometry {
     /// Keys in a row, Tk.
     k_len: usize,
     heads: usize,
-    /// All heads together, D.
+    /// Width of all heads together, D.
     width: usize,
 }
 
@@ -151,22 +148,21 @@ impl Geometry {
     }
 }
 
-/// An attention with its options checked.
+/// Attention with validated options.
 struct Attention {
     op: &'static str,
     shape: Geometry,
     mask: Option<Tensor>,
     scale: Option<Tensor>,
     causal: bool,
-    /// The row of keys of each query row; None: its own.
+    /// Row of keys of each query row; None: its own.
     kv_rows: Option<Arc<[u32]>>,
     precision: Precision,
-    /// Which of q, k, v want a gradient.
+    /// True for those of q, k, v that are tracked.
     tracked: [bool; 3],
-    /// The log-sum-exp of each row of scores, (Bq, heads, Tq), from the forward pass, as f64
-    /// (exact for both types).
+    /// Log-sum-exp of each row of scores, (Bq, heads, Tq), saved by the forward pass as f64 (exact for both types).
     log_sums: OnceLock<Vec<f64>>,
-    /// What the forward pass on a GPU leaves behind.
+    /// State saved by the forward pass on a GPU.
     #[cfg(feature = "cuda")]
     state: OnceLock<bridge::AttentionState>,
 }
@@ -222,7 +218,7 @@ impl Attention {
             }
             Some(tensor) => {
                 check_device(op, name, tensor, like)?;
-                // On a GPU they are read as f32, whatever the queries are.
+                // On a GPU masks and scales are read as f32, whatever the queries are.
                 let dtype = if like.device().is_cuda() { DType::F32 } else { like.dtype() };
                 tensor.detach().to_dtype(dtype).map(Some)
             }
@@ -243,7 +239,7 @@ impl Attention {
         })
     }
 
-    /// The row of keys of a row of queries.
+    /// Row of keys of a query row.
     fn key_row(&self, query: usize) -> usize {
         match &self.kv_rows {
             Some(rows) => rows[query] as usize,
@@ -251,7 +247,7 @@ impl Attention {
         }
     }
 
-    /// For each row of keys the rows of queries that use it, in order.
+    /// Query rows of each row of keys, in order.
     fn query_rows(&self) -> Vec<Vec<usize>> {
         let mut of_key = vec![Vec::new(); self.shape.keys];
         for query in 0..self.shape.queries {
@@ -260,14 +256,14 @@ impl Attention {
         of_key
     }
 
-    /// Number of keys that a query sees.
+    /// Number of keys visible to a query.
     fn visible(&self, query: usize) -> usize {
         let Geometry { q_len, k_len, .. } = self.shape;
         if self.causal { query + 1 + k_len - q_len } else { k_len }
     }
 
-    /// What a dot product with each key is multiplied by, and what is then added, for every row
-    /// of queries: (Bq, Tk) twice, each row padded to whole panels with keys that are hidden.
+    /// Factor and addend of the scores for every row of queries and key: (Bq, Tk) twice, each row padded to whole
+    /// panels with masked keys.
     fn key_terms<T: Float>(&self) -> Result<KeyTerms<T>> {
         let Geometry { queries, k_len, .. } = self.shape;
         let base = T::from_f64((self.shape.head() as f64).powf(-0.5));
@@ -312,7 +308,7 @@ impl Attention {
         Ok((T::to_cpu_storage_owned(out), Shape::from((queries, q_len, width))))
     }
 
-    /// The rows' log-sum-exp of the forward pass.
+    /// Log-sum-exps of the rows, saved by the forward pass.
     fn log_sums<T: Float>(&self) -> Result<Vec<T>> {
         match self.log_sums.get() {
             Some(log_sums) => Ok(log_sums.iter().map(|&x| T::from_f64(x)).collect()),
@@ -335,7 +331,7 @@ impl<T> KeyTerms<T> {
     }
 }
 
-/// A packed projection seen as queries, keys and values.
+/// Queries, keys and values as views of a packed projection.
 fn parts<'a, T: Float>(packed: &'a Batched<'a, T>, width: usize) -> [Batched<'a, T>; 3] {
     [0, 1, 2].map(|part| Batched {
         data: packed.data.get(part * width..).unwrap_or_default().into(),

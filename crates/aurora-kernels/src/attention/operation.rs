@@ -1,4 +1,4 @@
-//! Attention as an operation of candle's: the one place where CPU and GPU part.
+//! Attention as a candle custom op: dispatch to the CPU or the GPU.
 
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;

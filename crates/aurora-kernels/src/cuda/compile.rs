@@ -1,5 +1,4 @@
-//! Compiling the embedded sources by NVRTC, which every CUDA installation has, and keeping what
-//! came out.
+//! NVRTC compilation of the embedded sources, with a cache on disk. Every CUDA installation has NVRTC.
 
 use std::ffi::{CStr, CString, c_char};
 use std::fs;
@@ -14,27 +13,27 @@ use super::CudaError;
 use super::driver::find;
 use super::source::{Module, headers};
 
-/// Names under which systems have NVRTC.
+/// File names of the NVRTC library.
 const LIBRARY: &[&str] = if cfg!(windows) {
     &["nvrtc64_130_0.dll", "nvrtc64_120_0.dll"]
 } else {
     &["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"]
 };
 
-/// Length of the digest that a kept file begins with.
+/// Length of the digest that a cached file begins with.
 const DIGEST: usize = 32;
 
-/// NVRTC, found and asked for its version.
+/// NVRTC compiler, loaded, with its version.
 #[derive(Debug, Clone, Copy)]
 pub struct Compiler {
     version: (i32, i32),
 }
 
 impl Compiler {
-    /// NVRTC, where the loader or `CUDA_HOME` knows it.
+    /// Finds NVRTC, by the loader or `CUDA_HOME`.
     ///
     /// # Errors
-    /// Why it is not there.
+    /// The reason why it is not found.
     pub fn find() -> Result<Self, String> {
         look_in_cuda_home();
         find(LIBRARY)?;
@@ -47,13 +46,13 @@ impl Compiler {
         Ok(Self { version: (major, minor) })
     }
 
-    /// Its version, major and minor.
+    /// NVRTC version, major and minor.
     pub fn version(&self) -> (i32, i32) {
         self.version
     }
 
-    /// The name of the architecture for a compute capability, if this NVRTC knows it. Hopper gets
-    /// `sm_90a`, for what it has of its own.
+    /// Architecture name for a compute capability, if this NVRTC knows it. Hopper gets `sm_90a`, for its own
+    /// instructions.
     pub fn architecture(&self, capability: (u32, u32)) -> Option<String> {
         let number = capability.0 * 10 + capability.1;
         let mut count = 0;
@@ -73,11 +72,11 @@ impl Compiler {
         is_known.then(|| if number == 90 { "sm_90a".to_owned() } else { format!("sm_{number}") })
     }
 
-    /// The machine code of a module for an architecture (`sm_80`), from the cache where it is
-    /// there. The second value says whether it was.
+    /// Machine code of a module for an architecture (`sm_80`), from the cache if it is there. The second value is
+    /// true if it was.
     ///
     /// # Errors
-    /// [`CudaError::Compile`] with what the compiler says.
+    /// [`CudaError::Compile`] with the log of the compiler.
     pub fn module(
         &self,
         module: &Module,
@@ -95,13 +94,13 @@ impl Compiler {
             log,
         })?;
         if let Some(path) = path {
-            // Without a place to keep it, it is compiled again next time.
+            // Without a cache folder it is compiled again next time.
             let _ = write(&path, &code);
         }
         Ok((code, false))
     }
 
-    /// What a kept module is found by: everything that it depends on.
+    /// Cache key of a module: everything that it depends on.
     fn key(&self, module: &Module, options: &[String]) -> String {
         let mut hash = Sha256::new();
         for part in [&format!("{:?}", self.version), module.hash]
@@ -116,8 +115,8 @@ impl Compiler {
     }
 }
 
-/// The folder that compiled modules are kept in: `AURORA_CACHE`, else `aurora` in the user's
-/// folder for caches; none where there is neither.
+/// Cache folder of compiled modules: `AURORA_CACHE`, else `aurora` in the user's cache folder; None where there is
+/// neither.
 pub fn cache_folder() -> Option<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let home = variable("AURORA_CACHE").map(PathBuf::from).or_else(|| {
@@ -152,7 +151,7 @@ fn look_in_cuda_home() {
     }
 }
 
-/// NVRTC looks for this library of its own by name alone, not beside itself.
+/// Loads NVRTC's library of builtins, which NVRTC looks for by name alone, not beside itself.
 fn load_builtins(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with("libnvrtc-builtins.so") {
@@ -166,7 +165,7 @@ fn load(path: &Path) -> bool {
     path.is_file() && path.to_str().is_some_and(|path| find(&[path]).is_ok())
 }
 
-/// A program of NVRTC's, destroyed when dropped.
+/// NVRTC program, destroyed when dropped.
 struct Program(sys::nvrtcProgram);
 
 impl Drop for Program {
@@ -176,7 +175,7 @@ impl Drop for Program {
     }
 }
 
-/// Machine code, or what the compiler says.
+/// Compiles a module to machine code; the error is the compiler's log.
 fn compile(module: &Module, options: &[String]) -> Result<Vec<u8>, String> {
     let c = |text: &str| CString::new(text).map_err(|_| format!("a zero byte in {text:?}"));
     let (text, name) = (c(module.text)?, c(module.path)?);
@@ -221,7 +220,7 @@ fn compile(module: &Module, options: &[String]) -> Result<Vec<u8>, String> {
     }
 }
 
-/// What the compiler said about a program.
+/// Compiler log of a program.
 fn log(program: &Program) -> Option<String> {
     // SAFETY: NVRTC says how much it writes, the final zero included, and writes that.
     unsafe {
@@ -241,7 +240,7 @@ fn succeeded(status: sys::nvrtcResult) -> Result<(), String> {
     }
 }
 
-/// A kept file's contents, if it is whole.
+/// Contents of a cached file, if it is whole.
 fn read(path: &Path) -> Option<Vec<u8>> {
     let mut bytes = fs::read(path).ok()?;
     if bytes.len() <= DIGEST {
@@ -251,7 +250,7 @@ fn read(path: &Path) -> Option<Vec<u8>> {
     (Sha256::digest(&code)[..] == bytes[..]).then_some(code)
 }
 
-/// Keeps a file: its digest and its contents, written aside and renamed.
+/// Writes a cached file: its digest and its contents, to a temporary name and renamed.
 fn write(path: &Path, code: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;

@@ -1,4 +1,4 @@
-//! Whether there is a driver and a device, and what they can do.
+//! CUDA driver: presence, devices and their properties.
 //!
 //! Nothing here needs CUDA to build or to start: the driver is looked for when it is asked for.
 
@@ -9,11 +9,11 @@ use cudarc::driver::{CudaContext, DriverError, result};
 
 use super::CudaError;
 
-/// Names under which systems have the driver's library.
+/// File names of the driver's library.
 const DRIVER: &[&str] =
     if cfg!(windows) { &["nvcuda.dll"] } else { &["libcuda.so.1", "libcuda.so"] };
 
-/// Libraries that candle's device needs beside the driver.
+/// Libraries that candle's device needs besides the driver.
 #[cfg(all(feature = "cuda", not(windows)))]
 const BESIDE: [&[&str]; 3] = [
     &["libcublas.so.13", "libcublas.so.12", "libcublas.so"],
@@ -21,22 +21,22 @@ const BESIDE: [&[&str]; 3] = [
     &["libcurand.so.10", "libcurand.so"],
 ];
 
-/// A GPU and what matters of it.
+/// Properties of a GPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GpuInfo {
-    /// Its number, from 0.
+    /// Ordinal, from 0.
     pub ordinal: usize,
-    /// What its maker calls it.
+    /// Name, as the vendor gives it.
     pub name: String,
     /// Compute capability, major and minor.
     pub capability: (u32, u32),
     /// Bytes of memory.
     pub memory: u64,
-    /// The newest CUDA that its driver knows, major and minor.
+    /// Newest CUDA version that its driver knows, major and minor.
     pub driver: (u32, u32),
 }
 
-/// The GPUs of this machine.
+/// GPUs of this machine.
 ///
 /// # Errors
 /// [`CudaError::NoDriver`] without a driver that starts.
@@ -44,7 +44,7 @@ pub fn gpus() -> Result<Vec<GpuInfo>, CudaError> {
     (0..count()?).map(describe).collect()
 }
 
-/// That the GPU with this number is there.
+/// Checks that the GPU with this ordinal exists.
 ///
 /// # Errors
 /// [`CudaError::NoDriver`], [`CudaError::NoDevice`].
@@ -55,7 +55,7 @@ pub fn require(ordinal: usize) -> Result<(), CudaError> {
     }
 }
 
-/// Number of GPUs; none is an error too, for it has a reason.
+/// Number of GPUs; zero is an error too, for it has a reason.
 fn count() -> Result<usize, CudaError> {
     find(DRIVER).map_err(|reason| CudaError::NoDriver { reason })?;
     result::init().map_err(|DriverError(code)| CudaError::NoDriver { reason: in_words(code) })?;
@@ -86,10 +86,10 @@ fn describe(ordinal: usize) -> Result<GpuInfo, CudaError> {
     })
 }
 
-/// The newest CUDA that the driver knows, major and minor.
+/// Newest CUDA version that the driver knows, major and minor.
 ///
 /// # Errors
-/// What the driver reports. To be called with a driver present.
+/// Errors of the driver. To be called with a driver present.
 pub(super) fn version() -> Result<(u32, u32), CudaError> {
     let mut version = 0;
     // SAFETY: the driver writes one number.
@@ -99,11 +99,11 @@ pub(super) fn version() -> Result<(u32, u32), CudaError> {
     Ok((version / 1000, version % 1000 / 10))
 }
 
-/// That the libraries beside the driver can be loaded, which candle's device would otherwise fail
-/// on without saying which.
+/// Checks that the libraries besides the driver can be loaded; candle's device would otherwise fail on them without
+/// naming one.
 ///
 /// # Errors
-/// [`CudaError::NoLibrary`] with the first that is missing.
+/// [`CudaError::NoLibrary`] with the first missing one.
 #[cfg(feature = "cuda")]
 pub(crate) fn libraries() -> Result<(), CudaError> {
     #[cfg(not(windows))]
@@ -114,7 +114,7 @@ pub(crate) fn libraries() -> Result<(), CudaError> {
     Ok(())
 }
 
-/// Loads the first of these libraries that is there, or says why none is.
+/// Loads the first of these libraries that exists; the error gives the reasons why none does.
 pub(super) fn find(names: &[&str]) -> Result<(), String> {
     let mut reasons = Vec::new();
     for name in names {
@@ -141,7 +141,7 @@ pub(super) fn find(names: &[&str]) -> Result<(), String> {
     }
 }
 
-/// What the driver says when it does not start.
+/// Reason in words why the driver does not start.
 fn in_words(code: CUresult) -> String {
     match code {
         CUresult::CUDA_ERROR_NO_DEVICE => "the driver is installed, but finds no GPU".to_owned(),
@@ -161,12 +161,12 @@ fn in_words(code: CUresult) -> String {
     }
 }
 
-/// The [`CudaError`] for an error that the driver reported while `call` was being done.
+/// [`CudaError`] for an error that the driver reported during `call`.
 pub(super) fn driver_error(call: impl Into<String>, DriverError(code): DriverError) -> CudaError {
     CudaError::Driver { call: call.into(), code: code as u32, name: format!("{code:?}") }
 }
 
-/// As [`driver_error`], where `bytes` were asked for: running out of memory says how much there is.
+/// [`driver_error`] of a request for `bytes`: running out of memory says how much there is.
 pub(super) fn memory_error(
     call: impl Into<String>,
     error: DriverError,

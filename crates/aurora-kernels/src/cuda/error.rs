@@ -1,6 +1,6 @@
-//! What can be wrong with a GPU, its driver or a module, in words that say what to do.
+//! Errors of a GPU, its driver or a module, with their remedies.
 
-/// Why a GPU cannot do what it was asked for.
+/// Error of CUDA: why a GPU cannot do a task.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CudaError {
@@ -10,85 +10,85 @@ pub enum CudaError {
          build it with `cargo build --release --features cuda` on a machine with the CUDA compiler"
     )]
     NotBuilt {
-        /// The device that was asked for.
+        /// Requested device.
         asked: String,
     },
 
-    /// There is no driver, or it does not start.
+    /// The driver is missing or does not start.
     #[error("there is no CUDA driver here: {reason}")]
     NoDriver {
-        /// What was looked for, or what the driver said.
+        /// Names that were looked for, or the error of the driver.
         reason: String,
     },
 
-    /// The driver is there and has no such device.
+    /// The driver exists and has no such device.
     #[error(
         "there is no CUDA device {ordinal}: {}",
         match count { 0 => "the driver finds none".to_owned(), n => format!("there are {n}, counted from 0") }
     )]
     NoDevice {
-        /// Number of the device, from 0.
+        /// Ordinal of the device, from 0.
         ordinal: usize,
-        /// Number of devices there are.
+        /// Number of devices.
         count: usize,
     },
 
-    /// A library that candle needs beside the driver is not found or does not start.
+    /// A library that candle needs besides the driver is not found or does not start.
     #[error(
         "the CUDA library {library} is not there or does not start: {reason}; put the folder with \
          it on LD_LIBRARY_PATH (PyTorch has it in nvidia/*/lib)"
     )]
     NoLibrary {
-        /// Its name.
+        /// Name of the library.
         library: String,
-        /// What it said.
+        /// Error of the loader.
         reason: String,
     },
 
-    /// The driver cannot load what was compiled by a newer CUDA.
+    /// The driver cannot load code that a newer CUDA compiled.
     #[error(
         "the driver is too old for {what}: it knows CUDA {found}, and CUDA {needed} is needed; \
          install a newer driver, or remove the compiled module so that it is compiled here by \
          this machine's NVRTC"
     )]
     DriverTooOld {
-        /// The module.
+        /// Name of the module.
         what: String,
-        /// The newest CUDA that the driver knows.
+        /// Newest CUDA version that the driver knows.
         found: String,
-        /// The CUDA that the module was compiled by.
+        /// CUDA version that compiled the module.
         needed: String,
     },
 
-    /// A GPU that there is no code for.
+    /// A GPU without code for its compute capability.
     #[error(
         "{what}: no code for a GPU of compute capability {}.{}; there is code for {known}",
         capability.0, capability.1
     )]
     UnknownCapability {
-        /// The module.
+        /// Name of the module.
         what: String,
-        /// Major and minor number.
+        /// Compute capability, major and minor.
         capability: (u32, u32),
-        /// What there is code for.
+        /// Architectures that there is code for.
         known: String,
     },
 
-    /// The memory of the device is used up.
+    /// Out of device memory.
     #[error(
         "out of device memory: {asked} bytes were asked for and {free} of {total} are free; use a \
          smaller batch, or a device with more memory"
     )]
     OutOfMemory {
-        /// Bytes that were asked for.
+        /// Requested bytes.
         asked: u64,
-        /// Bytes that are free.
+        /// Free bytes.
         free: u64,
-        /// Bytes of the device.
+        /// Total bytes of the device.
         total: u64,
     },
 
-    /// A tensor that lives on another device than the operation.
+    /// A tensor on another device than the operation.
     #[error(
         "{op}: {name} is on {found}, and the operation runs on {expected}; move it with to_device"
     )]
@@ -97,9 +97,9 @@ pub enum CudaError {
         op: &'static str,
         /// Name of the tensor.
         name: &'static str,
-        /// Where it is.
+        /// Device of the tensor.
         found: String,
-        /// Where it should be.
+        /// Device of the operation.
         expected: String,
     },
 
@@ -113,53 +113,53 @@ pub enum CudaError {
     NoModule {
         /// Name of the module.
         module: String,
-        /// Major and minor number of the GPU.
+        /// Compute capability of the GPU, major and minor.
         capability: (u32, u32),
-        /// Why it cannot be compiled.
+        /// Reason why it cannot be compiled.
         reason: String,
     },
 
-    /// A source that the compiler refuses.
+    /// A source that the compiler rejects.
     #[error("NVRTC cannot compile {module} for {architecture}:\n{log}")]
     Compile {
         /// Name of the module.
         module: String,
-        /// The architecture it was compiled for.
+        /// Target architecture.
         architecture: String,
-        /// What the compiler said.
+        /// Compiler log.
         log: String,
     },
 
-    /// A kernel that its module does not have.
+    /// A kernel missing from its module.
     #[error("module {module} has no kernel {symbol}")]
     NoSymbol {
         /// Name of the module.
         module: String,
-        /// The symbol that was looked for.
+        /// Symbol that was looked for.
         symbol: String,
     },
 
-    /// More than the device can take at once.
+    /// A launch past the limits of the device.
     #[error("{what}: {asked} {unit}, the device takes at most {limit}")]
     TooMuch {
-        /// What was launched.
+        /// Name of the launch.
         what: String,
-        /// What was asked for.
+        /// Requested amount.
         asked: u64,
-        /// Of what.
+        /// Unit of the amount.
         unit: &'static str,
-        /// What the device takes.
+        /// Limit of the device.
         limit: u64,
     },
 
-    /// Anything else that the driver reports.
+    /// Any other error of the driver.
     #[error("{call}: the driver reports error {code} ({name})")]
     Driver {
-        /// What was being done.
+        /// Call that failed.
         call: String,
-        /// The driver's number for it.
+        /// Error number of the driver.
         code: u32,
-        /// The driver's word for it.
+        /// Error name of the driver.
         name: String,
     },
 }

@@ -1,4 +1,4 @@
-//! A GPU as an [`Executor`]: a stream of it, and memory.
+//! GPU executor: a stream and memory, as an [`Executor`].
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::driver::{driver_error, memory_error, require};
 use super::module::Modules;
 use super::{CudaError, DeviceBuffer, DevicePointer, Executor, Launch};
 
-/// A stream of a GPU with the modules of its context.
+/// GPU stream with the modules of its context.
 #[derive(Debug, Clone)]
 pub struct Gpu {
     stream: Arc<CudaStream>,
@@ -18,10 +18,10 @@ pub struct Gpu {
 }
 
 impl Gpu {
-    /// A new stream of the GPU with this number.
+    /// New stream on the GPU with this ordinal.
     ///
     /// # Errors
-    /// [`CudaError::NoDriver`], [`CudaError::NoDevice`], or what the driver says.
+    /// [`CudaError::NoDriver`], [`CudaError::NoDevice`], or an error of the driver.
     pub fn new(ordinal: usize) -> std::result::Result<Self, CudaError> {
         require(ordinal)?;
         let what = |error| driver_error(format!("opening the GPU {ordinal}"), error);
@@ -29,27 +29,27 @@ impl Gpu {
         Self::on(context.new_stream().map_err(what)?)
     }
 
-    /// A stream that is there already, such as that of candle's device.
+    /// Executor on an existing stream, such as that of candle's device.
     ///
     /// # Errors
-    /// What the driver says.
+    /// Errors of the driver.
     pub fn on(stream: Arc<CudaStream>) -> std::result::Result<Self, CudaError> {
         let modules = Modules::of(stream.context())?;
         Ok(Self { stream, modules })
     }
 
-    /// The stream.
+    /// Stream of this executor.
     pub fn stream(&self) -> &Arc<CudaStream> {
         &self.stream
     }
 
-    /// The modules of its context.
+    /// Modules of the stream's context.
     pub fn modules(&self) -> &Arc<Modules> {
         &self.modules
     }
 }
 
-/// Bytes on a GPU.
+/// GPU buffer of bytes.
 struct Bytes {
     slice: CudaSlice<u8>,
     pointer: DevicePointer,

@@ -1,4 +1,4 @@
-//! A launch of a kernel as plain data, and where it can go.
+//! Kernel launches as plain data, and the executors that run them.
 
 use std::ffi::c_void;
 use std::mem::{MaybeUninit, size_of};
@@ -12,26 +12,26 @@ use crate::Error;
 pub struct DevicePointer(pub u64);
 
 impl DevicePointer {
-    /// No memory: for what a kernel need not read or write.
+    /// Null pointer, for memory that a kernel need not read or write.
     pub const NULL: Self = Self(0);
 
-    /// The address of an element further on.
+    /// Address `elements` elements further on.
     #[must_use]
     pub fn offset(self, elements: usize, element: Element) -> Self {
         Self(self.0 + (elements * element.bytes()) as u64)
     }
 
-    /// As it stands in a parameter struct that reads.
+    /// Pointer of a parameter struct, to memory that a kernel reads.
     pub(crate) fn read(self) -> *const c_void {
         self.0 as usize as *const c_void
     }
 
-    /// As it stands in a parameter struct that writes.
+    /// Pointer of a parameter struct, to memory that a kernel writes.
     pub(crate) fn write(self) -> *mut c_void {
         self.0 as usize as *mut c_void
     }
 
-    /// A pointer to f32 that a kernel writes.
+    /// Pointer of a parameter struct, to f32 that a kernel writes.
     pub(crate) fn floats(self) -> *mut f32 {
         self.0 as usize as *mut f32
     }
@@ -44,15 +44,15 @@ pub enum Element {
     F32,
     /// IEEE half precision.
     F16,
-    /// The upper half of an f32.
+    /// bf16: the upper half of an f32.
     Bf16,
 }
 
 impl Element {
-    /// All of them.
+    /// All element types.
     pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Bf16];
 
-    /// Size of one element.
+    /// Size of one element in bytes.
     pub const fn bytes(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -60,7 +60,7 @@ impl Element {
         }
     }
 
-    /// As symbols end.
+    /// Suffix in the symbols of kernels.
     pub const fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
@@ -69,7 +69,7 @@ impl Element {
         }
     }
 
-    /// The one of three symbols that is for this type; see [`symbol_for`].
+    /// Selects the symbol for this type out of three; see [`symbol_for`].
     pub(crate) fn pick(self, symbols: [&'static str; 3]) -> &'static str {
         match self {
             Self::F32 => symbols[0],
@@ -91,20 +91,20 @@ macro_rules! symbol_for {
 }
 pub(crate) use symbol_for;
 
-/// A struct that kernels take by value.
+/// Parameter struct that kernels take by value.
 ///
 /// # Safety
 /// `repr(C)`, with the layout that `kernels/include/launch_params.h` gives it.
 pub unsafe trait Params: Copy + 'static {}
 
-/// One launch of one kernel.
+/// Launch of one kernel.
 #[derive(Debug, Clone)]
 pub struct Launch {
-    /// The kernel.
+    /// Symbol of the kernel.
     pub symbol: &'static str,
-    /// Blocks in each direction; none of them zero.
+    /// Grid: blocks in each direction, none of them zero.
     pub grid: [u32; 3],
-    /// Threads of a block.
+    /// Threads per block.
     pub block: u32,
     /// Bytes of dynamic shared memory.
     pub shared: u32,
@@ -113,7 +113,7 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// A launch of `symbol` with `params`.
+    /// Launch of `symbol` with `params`.
     ///
     /// # Errors
     /// A grid that no GPU has room for (more than 2^31 - 1 blocks along x, 65,535 along y or z).
@@ -148,48 +148,48 @@ impl Launch {
         })
     }
 
-    /// The parameter struct, aligned to eight bytes, for as long as the launch lives.
+    /// Pointer to the parameter struct, aligned to eight bytes, for as long as the launch lives.
     pub fn params(&self) -> *const c_void {
         self.params.as_ptr().cast()
     }
 
-    /// Size of the parameter struct.
+    /// Size of the parameter struct in bytes.
     pub fn params_bytes(&self) -> usize {
         self.params_bytes
     }
 }
 
-/// A buffer in the memory of an [`Executor`], freed when dropped.
+/// Device buffer in the memory of an [`Executor`], freed when dropped.
 pub trait DeviceBuffer {
-    /// Where it begins.
+    /// Address of its beginning.
     fn pointer(&self) -> DevicePointer;
-    /// Its size.
+    /// Size in bytes.
     fn bytes(&self) -> usize;
 }
 
-/// Where kernels run: a GPU's stream, or the emulator. What is asked of it happens in order.
+/// Executor of kernels: a GPU's stream, or the emulator. Requests run in order.
 pub trait Executor {
-    /// Its name, for tables.
+    /// Name, for tables.
     fn name(&self) -> String;
-    /// New memory with undefined contents.
+    /// Allocates memory with undefined contents.
     ///
     /// # Errors
-    /// When there is not enough.
+    /// Out of memory.
     fn allocate(&self, bytes: usize) -> Result<Box<dyn DeviceBuffer>>;
     /// Copies bytes to the beginning of `to`.
     ///
     /// # Errors
-    /// More bytes than there is memory, or what the driver says.
+    /// More bytes than there is memory, or errors of the driver.
     fn upload(&self, bytes: &[u8], to: &dyn DeviceBuffer) -> Result<()>;
     /// Copies all of `from`, after everything launched before.
     ///
     /// # Errors
-    /// What went wrong in this copy or in a launch before it.
+    /// Errors of this copy or of a launch before it.
     fn download(&self, from: &dyn DeviceBuffer) -> Result<Vec<u8>>;
     /// Starts a kernel.
     ///
     /// # Errors
-    /// A kernel that does not exist, or what the driver says.
+    /// A kernel that does not exist, or errors of the driver.
     ///
     /// # Safety
     /// The pointers in the parameters point at memory of this machine that is as large as the

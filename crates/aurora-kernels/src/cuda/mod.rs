@@ -1,9 +1,8 @@
-//! Hand-written CUDA kernels: what they take, how they are launched, and where they run.
+//! CUDA backend: parameters, launch plans and executors of the hand-written kernels.
 //!
-//! The sources are in `kernels/` at the top of the workspace. This half of the crate always
-//! compiles: a plain build needs no CUDA, and whether there is a driver is found out when one is
-//! asked for. A plan (`plan`) turns shapes into a [`Launch`]; an [`Executor`] runs it, be it a GPU
-//! or, in tests, the emulator on the CPU.
+//! The sources are in `kernels/` at the top of the workspace. This half of the crate always compiles: a plain build
+//! needs no CUDA, and the driver is looked for when one is asked for. A plan (`plan`) turns shapes into a [`Launch`];
+//! an [`Executor`] runs it, be it a GPU or, in tests, the emulator on the CPU.
 
 #[cfg(feature = "cuda")]
 pub(crate) mod bridge;

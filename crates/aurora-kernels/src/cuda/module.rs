@@ -1,4 +1,4 @@
-//! Modules on a GPU: loaded once for each context, the version chosen by compute capability.
+//! Modules loaded on a GPU: once for each context, in the version for its compute capability.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,33 +12,33 @@ use super::compile::{Compiler, cache_folder};
 use super::driver::{driver_error, version};
 use super::source::{Module, module_of, modules};
 
-/// Dynamic shared memory that a kernel may have without asking.
+/// Dynamic shared memory of a kernel without opting in.
 const SHARED_UNASKED: u32 = 48 * 1024;
 
-/// The modules of one context.
+/// Modules of one context.
 #[derive(Debug)]
 pub struct Modules {
     context: Arc<CudaContext>,
     capability: (u32, u32),
-    /// Dynamic shared memory that a block can have, when it asks.
+    /// Opt-in limit of dynamic shared memory per block.
     shared_limit: u32,
     loaded: Mutex<HashMap<&'static str, Arc<CudaModule>>>,
     functions: Mutex<HashMap<&'static str, Function>>,
 }
 
-/// A kernel on a GPU.
+/// Loaded kernel.
 #[derive(Debug, Clone)]
 pub(super) struct Function {
     pub(super) function: CudaFunction,
-    /// Dynamic shared memory that was asked for.
+    /// Dynamic shared memory that was opted into.
     shared: u32,
 }
 
 impl Modules {
-    /// The modules of a context: the same ones at every call.
+    /// Modules of a context: the same ones at every call.
     ///
     /// # Errors
-    /// What the driver says when it is asked for the compute capability.
+    /// Errors of the driver when it is asked for the compute capability.
     pub fn of(context: &Arc<CudaContext>) -> Result<Arc<Self>, CudaError> {
         static ALL: Mutex<Vec<Arc<Modules>>> = Mutex::new(Vec::new());
         let mut all = lock(&ALL);
@@ -59,13 +59,13 @@ impl Modules {
         Ok(modules)
     }
 
-    /// The context's compute capability, major and minor.
+    /// Compute capability of the context, major and minor.
     pub fn capability(&self) -> (u32, u32) {
         self.capability
     }
 
-    /// The kernel with this symbol, its module loaded at the first call, and allowed `shared`
-    /// bytes of dynamic shared memory.
+    /// Kernel with this symbol, its module loaded at the first call, and allowed `shared` bytes of dynamic shared
+    /// memory.
     pub(super) fn function(
         &self,
         symbol: &'static str,
@@ -99,7 +99,7 @@ impl Modules {
         Ok(function)
     }
 
-    /// A kernel by its symbol: the version for Hopper where there is one and this is one.
+    /// Kernel by its symbol: the version for Hopper where there is one and this GPU is one.
     fn find(&self, symbol: &'static str) -> Result<CudaFunction, CudaError> {
         let hopper = format!("{symbol}_sm90");
         let (name, module) = match module_of(&hopper) {
@@ -132,7 +132,7 @@ impl Modules {
         Ok(found)
     }
 
-    /// Why the driver does not take a module.
+    /// Error for a module that the driver rejects.
     fn refused(&self, module: &Module, error: DriverError, needed: (u32, u32)) -> CudaError {
         let what = format!("the module {}", module.name());
         match error.0 {
@@ -151,14 +151,14 @@ impl Modules {
     }
 }
 
-/// Machine code for a GPU, and the CUDA that made it.
+/// Machine code for a GPU, with the CUDA version that made it.
 #[derive(Debug)]
 struct Code {
     bytes: Vec<u8>,
     cuda: (u32, u32),
 }
 
-/// What is embedded for this compute capability, else what NVRTC makes of the source.
+/// Code for this compute capability: the embedded fatbin, else compiled by NVRTC.
 fn code_for(
     module: &Module,
     capability: (u32, u32),
@@ -201,7 +201,7 @@ fn code_for(
     Ok(Code { bytes, cuda })
 }
 
-/// What a module's fatbin is for.
+/// Architectures of a module's fatbin.
 fn known(module: &Module) -> String {
     match &module.fatbin {
         Some(fatbin) => fatbin.architectures.join(", "),
@@ -214,12 +214,12 @@ fn dotted((major, minor): (u32, u32)) -> String {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is behind it is whole at every moment.
+    // The data behind it is whole at every moment.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Compiles or finds every module for a GPU without loading any: what a first step would otherwise
-/// wait for. The names of the modules and whether each was embedded.
+/// Compiles or finds every module for a GPU without loading any, which a first step would otherwise wait for. Returns
+/// the names of the modules, with true for each that was embedded.
 ///
 /// # Errors
 /// As a launch: no compiler, an unknown compute capability, a driver that is too old.

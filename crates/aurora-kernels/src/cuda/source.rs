@@ -1,30 +1,29 @@
-//! What is embedded: the sources of the kernels, and the fatbins that were there when this crate
-//! was built.
+//! Embedded sources of the kernels, with the fatbins that existed when this crate was built.
 
 use super::CudaError;
 use super::symbols::SOURCES;
 
-/// A source, and what was compiled from it.
+/// Embedded source, with the fatbin compiled from it.
 #[derive(Debug)]
 pub struct Module {
-    /// Its path in `kernels/`.
+    /// Path in `kernels/`.
     pub path: &'static str,
-    /// Its text.
+    /// Text of the source.
     pub text: &'static str,
     /// SHA-256 of the headers and the text.
     pub hash: &'static str,
-    /// What was compiled from it before this crate was.
+    /// Fatbin compiled from it before this crate was.
     pub fatbin: Option<Fatbin>,
 }
 
-/// Machine code for several architectures.
+/// Fatbin: machine code for several architectures.
 #[derive(Debug)]
 pub struct Fatbin {
-    /// As the driver takes it.
+    /// Bytes, as the driver takes them.
     pub bytes: &'static [u8],
-    /// Version of nvcc, as in `13.0.88`.
+    /// nvcc version, as in `13.0.88`.
     pub compiler: &'static str,
-    /// As in `sm_90a`, or `compute_80` for PTX.
+    /// Architectures, as in `sm_90a`, or `compute_80` for PTX.
     pub architectures: &'static [&'static str],
 }
 
@@ -34,17 +33,17 @@ mod embedded {
     include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 }
 
-/// The headers by the names that sources include them by.
+/// Headers by the names that sources include them by.
 pub fn headers() -> &'static [(&'static str, &'static str)] {
     embedded::HEADERS
 }
 
-/// Every module.
+/// All modules.
 pub fn modules() -> &'static [Module] {
     embedded::MODULES
 }
 
-/// The module that has a kernel.
+/// Module that has a kernel.
 ///
 /// # Errors
 /// [`CudaError::NoSymbol`] for a symbol that no source exports.
@@ -60,33 +59,32 @@ pub fn module_of(symbol: &str) -> Result<&'static Module, CudaError> {
 }
 
 impl Module {
-    /// Its name: the path without its ending, `/` as `_`.
+    /// Name of the module: the path without its extension, `/` as `_`.
     pub fn name(&self) -> String {
         self.path.trim_end_matches(".cu").replace('/', "_")
     }
 
-    /// Whether it is written for Hopper and nothing else.
+    /// True if it is written for Hopper and nothing else.
     pub fn for_hopper(&self) -> bool {
         self.path.ends_with("_sm90.cu")
     }
 }
 
 impl Fatbin {
-    /// Whether a GPU of this compute capability can run it.
+    /// True if a GPU of this compute capability can run it.
     pub fn fits(&self, capability: (u32, u32)) -> bool {
         self.architectures.iter().any(|architecture| fits(architecture, capability))
     }
 
-    /// The CUDA that it was compiled by, major and minor.
+    /// CUDA version that compiled it, major and minor.
     pub fn cuda(&self) -> (u32, u32) {
         let mut numbers = self.compiler.split('.').map(|number| number.parse().unwrap_or(0));
         (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
     }
 }
 
-/// Whether code for `architecture` runs on a GPU of this compute capability: machine code within
-/// its major version from its minor version on, code with a letter on that GPU alone, PTX on
-/// everything later.
+/// True if code for `architecture` runs on a GPU of this compute capability: machine code within its major version
+/// from its minor version on, code with a letter on that GPU alone, PTX on everything later.
 fn fits(architecture: &str, (major, minor): (u32, u32)) -> bool {
     let Some((kind, number)) = architecture.split_once('_') else { return false };
     let digits = number.trim_end_matches(char::is_alphabetic);

@@ -1,27 +1,26 @@
-//! Every kernel there is, by the source it stands in.
+//! Symbols of all kernels, by source.
 //!
-//! No dependencies: `cargo xtask build-kernels` reads this file as well, and holds what was
-//! compiled to it.
+//! No dependencies: `cargo xtask build-kernels` reads this file as well, and holds the compiled symbols to it.
 
-/// A kernel.
+/// Exported kernel.
 #[derive(Debug, Clone, Copy)]
 pub struct Kernel {
     /// Its exported name: `<kernel>_<element type>`.
     pub symbol: &'static str,
-    /// Whether the compiler must keep all of its registers in registers.
+    /// True if the compiler must not spill registers.
     pub spill_free: bool,
 }
 
-/// A CUDA source and the kernels in it.
+/// CUDA source with its kernels.
 #[derive(Debug, Clone, Copy)]
 pub struct Source {
-    /// Its path in `kernels/`.
+    /// Path in `kernels/`.
     pub path: &'static str,
-    /// What it exports.
+    /// Exported kernels.
     pub kernels: &'static [Kernel],
 }
 
-/// A kernel for each element type; after a semicolon, single ones.
+/// Kernels with one version per element type; after a semicolon, single ones.
 macro_rules! kernels {
     ($($name:literal),* $(,)? $(; $($single:literal),*)?) => {
         &[$(

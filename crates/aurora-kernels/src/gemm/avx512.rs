@@ -1,7 +1,7 @@
-//! Twelve rows by 32 columns of a product of f32, summed in 24 registers of AVX-512.
+//! AVX-512 micro-kernel for f32: a tile of 12 rows by 32 columns, accumulated in 24 registers.
 //!
-//! A function of assembly, because the sums have to stay where they are: of the same loop in Rust the compiler keeps
-//! some of them in memory, and it takes half as long again.
+//! Written in assembly so that the accumulators stay in registers: of the same loop in Rust the compiler keeps some
+//! of them in memory, and it takes half as long again.
 
 use std::any::TypeId;
 use std::arch::naked_asm;
@@ -10,11 +10,11 @@ use super::MatrixMut;
 use super::microkernel::{ACC_CHAIN, Microkernel, prefetch};
 use crate::float::Float;
 
-/// Rows that are summed at a time.
+/// Rows of a tile.
 const ROWS: usize = 12;
 
-/// The tiles of a panel of f32, from this column on, that have twelve rows and all columns, chain after chain; says how
-/// many rows they are. Other types have none.
+/// Computes the whole tiles (twelve rows, all columns) of a panel of f32 from this column on, chain after chain;
+/// returns how many rows they are. Other types have none.
 ///
 /// # Safety
 /// The processor has AVX-512.
@@ -53,7 +53,7 @@ pub(super) unsafe fn whole_tiles<T: Float>(
     whole
 }
 
-/// One row's element of the left operand, times 32 columns of the right one in registers 24 and 25.
+/// Multiply-add of one row: an element of the left operand times 32 columns of the right one in registers 24 and 25.
 macro_rules! row {
     ($place:literal, $depth:literal, $near:literal, $far:literal, $element:literal) => {
         concat!(
@@ -78,7 +78,7 @@ macro_rules! row {
     };
 }
 
-/// One depth of all rows.
+/// One step along the depth, for all rows.
 macro_rules! step {
     ($depth:literal) => {
         concat!(
@@ -104,7 +104,8 @@ macro_rules! step {
     };
 }
 
-/// The sums of one row, stored to r8, which goes on by r9. For both kernels of sums in registers of AVX-512.
+/// Stores the sums of one row to r8 and advances r8 by r9. Shared by both kernels that accumulate in AVX-512
+/// registers.
 macro_rules! store {
     ($near:literal, $far:literal) => {
         concat!(
@@ -119,7 +120,7 @@ macro_rules! store {
     };
 }
 
-/// What is there of one row, at rax, which goes on by r9, added to its sums.
+/// Adds the existing output of one row, at rax, to its sums and advances rax by r9.
 macro_rules! add {
     ($near:literal, $far:literal) => {
         concat!(
@@ -140,11 +141,11 @@ macro_rules! add {
 
 pub(super) use {add, store};
 
-/// The sums of twelve rows of the left operand (`a`, rows `a_step` bytes apart) times 32 columns (`b`, row after row),
-/// down `depth` of them, to twelve rows of `c`, `c_step` bytes apart; added to what is there where `add` is not 0.
+/// Micro-kernel: twelve rows of the left operand (`a`, rows `a_step` bytes apart) times 32 columns (`b`, row after
+/// row), over `depth`, to twelve rows of `c`, `c_step` bytes apart; added to what is there where `add` is not 0.
 ///
 /// # Safety
-/// The processor has AVX-512, and all of that is there.
+/// The processor has AVX-512, and all of these elements exist.
 #[unsafe(naked)]
 pub(super) unsafe extern "sysv64" fn twelve_rows(
     a: *const f32, // rdi

@@ -1,4 +1,4 @@
-//! Matrices on slices: one to read, of any strides, and one to write, row by row.
+//! Matrix views on slices: one to read, of any strides, and one to write, row by row.
 
 use std::any::TypeId;
 use std::marker::PhantomData;
@@ -11,12 +11,12 @@ use super::transpose::transpose;
 use crate::float::Float;
 use crate::view::fill_uninit;
 
-/// Elements from which on a copy is worth more than one thread.
+/// Elements from which on a copy runs in parallel.
 const LARGE: usize = 1 << 17;
-/// Rows that one of these threads copies at a time.
+/// Rows per task of such a copy.
 const STRIP: usize = 64;
 
-/// A matrix to read, of any strides.
+/// Read-only matrix view of any strides.
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix<'a, T> {
     pub(super) data: &'a [T],
@@ -27,7 +27,7 @@ pub(crate) struct Matrix<'a, T> {
 }
 
 impl<'a, T: Float> Matrix<'a, T> {
-    /// A matrix whose first element is the first of `data`.
+    /// View whose first element is the first of `data`.
     pub(crate) fn new(
         data: &'a [T],
         rows: usize,
@@ -39,7 +39,7 @@ impl<'a, T: Float> Matrix<'a, T> {
         Self { data, rows, columns, row_stride, column_stride }
     }
 
-    /// A dense matrix, row by row.
+    /// Dense row-major view.
     pub(crate) fn dense(data: &'a [T], rows: usize, columns: usize) -> Self {
         Self::new(data, rows, columns, columns, 1)
     }
@@ -56,45 +56,45 @@ impl<'a, T: Float> Matrix<'a, T> {
         self.columns
     }
 
-    /// Elements from one row to the next.
+    /// Row stride in elements.
     #[inline(always)]
     pub(crate) fn row_stride(&self) -> usize {
         self.row_stride
     }
 
-    /// Elements from one column to the next.
+    /// Column stride in elements.
     #[inline(always)]
     pub(crate) fn column_stride(&self) -> usize {
         self.column_stride
     }
 
-    /// The first element.
+    /// Pointer to the first element.
     #[inline(always)]
     pub(crate) fn pointer(&self) -> *const T {
         self.data.as_ptr()
     }
 
-    /// One element.
+    /// Element at a row and a column.
     #[inline(always)]
     pub(crate) fn element(&self, row: usize, column: usize) -> T {
         self.data[row * self.row_stride + column * self.column_stride]
     }
 
-    /// A row of a matrix whose rows are dense.
+    /// Row of a matrix whose rows are dense.
     #[inline(always)]
     pub(crate) fn dense_row(&self, row: usize) -> &'a [T] {
         assert!(self.column_stride == 1 || self.columns <= 1, "rows of a transpose are not dense");
         &self.data[row * self.row_stride..][..self.columns]
     }
 
-    /// `rows` of its rows from `first` on.
+    /// Submatrix of `rows` rows from `first` on.
     pub(crate) fn from(self, first: usize, rows: usize) -> Self {
         assert!(first + rows <= self.rows, "rows beyond the last of a matrix");
         let data = self.data.get(first * self.row_stride..).unwrap_or_default();
         Self { data, rows, ..self }
     }
 
-    /// The same matrix, if its elements are f32.
+    /// View as f32, if that is the element type.
     pub(crate) fn as_f32(self) -> Option<Matrix<'a, f32>> {
         let Self { data, rows, columns, row_stride, column_stride } = self;
         (TypeId::of::<T>() == TypeId::of::<f32>()).then(|| {
@@ -104,7 +104,7 @@ impl<'a, T: Float> Matrix<'a, T> {
         })
     }
 
-    /// The elements row by row, copied.
+    /// Row-major copy of the elements.
     pub(crate) fn to_row_major(self) -> Vec<T> {
         let Self { rows, columns, .. } = self;
         if rows * columns == 0 {
@@ -128,7 +128,7 @@ impl<'a, T: Float> Matrix<'a, T> {
         }
     }
 
-    /// The transpose, without moving anything.
+    /// Transposed view.
     pub(crate) fn t(self) -> Self {
         Self {
             rows: self.columns,
@@ -140,7 +140,7 @@ impl<'a, T: Float> Matrix<'a, T> {
     }
 }
 
-/// A matrix to write, row by row with a distance between rows.
+/// Writable matrix view: dense rows with a row stride.
 pub(crate) struct MatrixMut<'a, T> {
     pub(super) data: *mut T,
     pub(super) rows: usize,
@@ -151,21 +151,21 @@ pub(crate) struct MatrixMut<'a, T> {
 }
 
 impl<'a, T: Float> MatrixMut<'a, T> {
-    /// A dense matrix, row by row.
+    /// Dense row-major view.
     pub(crate) fn dense(data: &'a mut [T], rows: usize, columns: usize) -> Self {
         check_extent(data.len(), rows, columns, columns, 1);
         let data = data.as_mut_ptr();
         Self { data, rows, columns, row_stride: columns, initialized: true, lifetime: PhantomData }
     }
 
-    /// A dense matrix, row by row, whose elements are yet to be written.
+    /// Dense row-major view of elements that are yet to be written.
     pub(crate) fn uninit(data: &'a mut [MaybeUninit<T>], rows: usize, columns: usize) -> Self {
         check_extent(data.len(), rows, columns, columns, 1);
         let data = data.as_mut_ptr().cast();
         Self { data, rows, columns, row_stride: columns, initialized: false, lifetime: PhantomData }
     }
 
-    /// A matrix inside of a larger buffer that other tasks write to at the same time.
+    /// View into a larger buffer that other tasks write to at the same time.
     ///
     /// # Safety
     /// For the lifetime, nobody else touches these elements; `initialized` is true only if
@@ -192,30 +192,30 @@ impl<'a, T: Float> MatrixMut<'a, T> {
         self.columns
     }
 
-    /// Elements from one row to the next.
+    /// Row stride in elements.
     #[inline(always)]
     pub(crate) fn row_stride(&self) -> usize {
         self.row_stride
     }
 
-    /// The first element.
+    /// Pointer to the first element.
     #[inline(always)]
     pub(crate) fn pointer(&mut self) -> *mut T {
         self.data
     }
 
-    /// Whether the elements have been written.
+    /// True if the elements have been written.
     #[inline(always)]
     pub(crate) fn initialized(&self) -> bool {
         self.initialized
     }
 
-    /// Notes that the elements have been written.
+    /// Marks the elements as written.
     pub(crate) fn set_initialized(&mut self) {
         self.initialized = true;
     }
 
-    /// Some of its rows.
+    /// Submatrix of some rows.
     ///
     /// # Safety
     /// They exist, and are not reached through `self` while the result lives.
@@ -225,7 +225,7 @@ impl<'a, T: Float> MatrixMut<'a, T> {
         MatrixMut { data, rows, lifetime: PhantomData, ..*self }
     }
 
-    /// `epilogue` on every row of a matrix that has been written and begins at this row and column of a product.
+    /// Runs `epilogue` on every row of a matrix that has been written and begins at this row and column of a product.
     pub(super) fn apply_epilogue(
         &mut self,
         epilogue: Option<EpilogueFn<'_, T>>,
@@ -242,7 +242,7 @@ impl<'a, T: Float> MatrixMut<'a, T> {
         }
     }
 
-    /// Writes, or adds, the transpose of a dense matrix.
+    /// Writes or adds the transpose of a dense matrix.
     pub(super) fn take_transpose(&mut self, of: &[T], add: bool) {
         assert_eq!(of.len(), self.rows * self.columns);
         let of = Matrix::dense(of, self.columns, self.rows).t();
@@ -258,7 +258,7 @@ impl<'a, T: Float> MatrixMut<'a, T> {
         self.initialized = true;
     }
 
-    /// Writes zero everywhere.
+    /// Fills the matrix with zeros.
     pub(crate) fn clear(&mut self) {
         for row in 0..self.rows {
             for column in 0..self.columns {
@@ -270,7 +270,7 @@ impl<'a, T: Float> MatrixMut<'a, T> {
     }
 }
 
-/// Every row and column, square by square, so that neither side of a transposition strides through memory.
+/// Visits every row and column, square by square, so that neither side of a transpose strides through memory.
 #[inline(always)]
 fn in_squares(rows: usize, columns: usize, mut each: impl FnMut(usize, usize)) {
     const SQUARE: usize = 16;
@@ -285,7 +285,7 @@ fn in_squares(rows: usize, columns: usize, mut each: impl FnMut(usize, usize)) {
     }
 }
 
-/// The last element of a strided matrix must lie inside of its slice.
+/// Asserts that the last element of a strided matrix lies inside its slice.
 fn check_extent(len: usize, rows: usize, columns: usize, row_stride: usize, column_stride: usize) {
     let inside =
         rows == 0 || columns == 0 || (rows - 1) * row_stride + (columns - 1) * column_stride < len;

@@ -1,4 +1,4 @@
-//! The inner loop: a tile of the product, summed in registers.
+//! GEMM micro-kernel: a tile of the product, accumulated in registers.
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
@@ -8,22 +8,22 @@ use crate::float::Float;
 use crate::isa::Isa;
 use crate::simd::{Portable, SimdVector};
 
-/// Products that are added up one after the other before their sum joins the others: an f32 loses a bit of a long sum
-/// with every doubling of its length, and what it has lost after a few steps of training shows. Each chain takes a turn
-/// through memory where the registers are all sums.
+/// Products added in sequence before their sum joins the others (a chain): an f32 sum loses a bit with every doubling
+/// of its length, which shows after a few steps of training. Where the accumulators fill the registers, each chain
+/// takes one turn through memory.
 pub(super) const ACC_CHAIN: usize = 96;
 
-/// A block of rows times panels.
+/// Operands of the micro-kernel: a block of rows times panels.
 pub(super) struct Microkernel<'a, T> {
     pub(super) panels: &'a Panels<T>,
-    /// Its rows are dense, and as long as the panels are deep.
+    /// Left operand; its rows are dense, and as long as the panels are deep.
     pub(super) lhs: Matrix<'a, T>,
-    /// Whether the sums are added to what is there.
+    /// True to add the sums to the existing output.
     pub(super) add: bool,
 }
 
 impl<T: Float> Microkernel<'_, T> {
-    /// The product to `out`.
+    /// Multiplies the block, to `out`.
     pub(super) fn multiply(&self, isa: Isa, out: &mut MatrixMut<'_, T>) {
         // SAFETY: the processor has what `isa` says.
         unsafe {
@@ -53,10 +53,11 @@ fn with_avx512<T: Float>(tiles: &Microkernel<'_, T>, out: &mut MatrixMut<'_, T>)
     unsafe { all_tiles::<T, T::Avx512>(tiles, out, avx512::whole_tiles) }
 }
 
-/// Rows of a tile: with two registers each, twelve of sixteen registers are sums, and the rest hold what is multiplied.
+/// Rows of a tile: with two registers each, twelve of sixteen registers are accumulators, and the rest hold operands.
 const ROWS: usize = 6;
 
-/// Panel after panel, down the rows from where `done` has come to in that panel, then what is left.
+/// Computes all tiles, panel after panel, down the rows from where `done` has come to in that panel, then the
+/// remainder.
 ///
 /// # Safety
 /// The processor has the register `R`.
@@ -87,7 +88,7 @@ unsafe fn all_tiles<T: Float, R: SimdVector<T>>(
     }
 }
 
-/// `ROWS` rows and a panel of the product.
+/// One tile of the product: `ROWS` rows and a panel.
 ///
 /// # Safety
 /// The rows lie within `out` and the left operand, and the processor has the register `R`.
@@ -156,7 +157,7 @@ unsafe fn tile<T: Float, R: SimdVector<T>, const ROWS: usize>(
     }
 }
 
-/// Asks for the line of memory at this address, which is written soon.
+/// Prefetches the cache line at this address for writing.
 #[inline(always)]
 pub(super) fn prefetch<T>(at: *const T) {
     #[cfg(target_arch = "x86_64")]
@@ -168,7 +169,7 @@ pub(super) fn prefetch<T>(at: *const T) {
     let _ = at;
 }
 
-/// One column of the left operand times one row of a panel, added to the sums.
+/// Rank-1 update: a column of the left operand times a row of a panel, added to the sums.
 ///
 /// # Safety
 /// The column has `ROWS` elements, `step` apart, the row two registers, and the processor the register `R`.

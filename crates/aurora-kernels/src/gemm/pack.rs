@@ -1,5 +1,5 @@
-//! The operands of a product as the inner loop takes them: the right one in panels, as wide as two registers, row after
-//! row, padded with zeros; the left one as it lies, or rounded in a copy.
+//! GEMM packing: the right operand in panels as wide as two registers, row after row, padded with zeros; the left one
+//! in place, or rounded in a copy.
 
 use super::{Matrix, transpose};
 use crate::float::Float;
@@ -7,17 +7,17 @@ use crate::isa::Isa;
 use crate::precision::{Precision, round, round_to};
 use crate::simd::{Portable, SimdVector};
 
-/// Bytes of a line of the cache. Rows of panels begin with one, so that no register is read from two.
+/// Cache line in bytes. Rows of panels begin with one, so that no register is read from two.
 const LINE: usize = 64;
 
-/// Some columns of a right operand, cut into panels.
+/// Packed panels of some columns of a right operand.
 pub(super) struct Panels<T> {
     data: Vec<T>,
-    /// Where the first panel begins.
+    /// Start of the first panel.
     start: usize,
-    /// Rows of the factor that are in the panels.
+    /// Depth of the panels.
     depth: usize,
-    /// Columns of a panel.
+    /// Panel width in columns.
     width: usize,
 }
 
@@ -26,19 +26,19 @@ impl<T: Float> Panels<T> {
         Self { data: Vec::new(), start: 0, depth: 0, width: 0 }
     }
 
-    /// The panel that begins at this column, a multiple of the width.
+    /// Panel that begins at this column, a multiple of the width.
     #[inline(always)]
     pub(super) fn at(&self, column: usize) -> &[T] {
         &self.data[self.start + column * self.depth..][..self.width * self.depth]
     }
 
-    /// Columns of a panel.
+    /// Panel width in columns.
     #[inline(always)]
     pub(super) fn width(&self) -> usize {
         self.width
     }
 
-    /// Columns of a panel for this set of instructions.
+    /// Panel width in columns, for this instruction set.
     pub(super) fn width_by(isa: Isa) -> usize {
         2 * match isa {
             Isa::Plain => Portable::<T>::LANES,
@@ -47,7 +47,7 @@ impl<T: Float> Panels<T> {
         }
     }
 
-    /// Takes all of `rhs` into panels for this set of instructions, in this precision.
+    /// Packs all of `rhs` for this instruction set, in this precision.
     pub(super) fn fill(&mut self, isa: Isa, precision: Precision, rhs: Matrix<'_, T>) {
         // SAFETY: the processor has what `isa` says.
         unsafe {
@@ -107,7 +107,7 @@ unsafe fn fill<T: Float, R: SimdVector<T>>(
         for (index, panel) in filled.chunks_exact_mut(size).enumerate() {
             let rhs = rhs.t().from(index * width, width).t();
             if rhs.row_stride() == 1 {
-                // SAFETY: the panel has as many rows and columns as the factor.
+                // SAFETY: the panel has as many rows and columns as the operand.
                 unsafe { transpose::in_registers::<T, R>(rhs, panel.as_mut_ptr(), width) }
             } else {
                 copy(panel, width, rhs);
@@ -124,7 +124,7 @@ unsafe fn fill<T: Float, R: SimdVector<T>>(
     }
 }
 
-/// Any columns to the beginning of each row of a panel, element by element.
+/// Copies any columns to the beginning of each row of a panel, element by element.
 fn copy<T: Float>(panel: &mut [T], width: usize, rhs: Matrix<'_, T>) {
     for (row, to) in panel.chunks_exact_mut(width).enumerate() {
         for (column, to) in to[..rhs.columns()].iter_mut().enumerate() {
@@ -133,7 +133,7 @@ fn copy<T: Float>(panel: &mut [T], width: usize, rhs: Matrix<'_, T>) {
     }
 }
 
-/// Room for a block of a left operand.
+/// Buffer for a block of a left operand.
 pub(crate) struct LhsBlock<T>(Vec<T>);
 
 impl<T: Float> LhsBlock<T> {
@@ -141,8 +141,8 @@ impl<T: Float> LhsBlock<T> {
         Self(Vec::new())
     }
 
-    /// `lhs`, whose rows or columns are dense, in this precision: itself where nothing is to be rounded, else a copy in
-    /// here that lies alike.
+    /// Left operand in this precision: `lhs`, whose rows or columns are dense, itself if nothing is to be rounded,
+    /// else a copy in this buffer with the same layout.
     pub(crate) fn take<'a>(
         &'a mut self,
         precision: Precision,

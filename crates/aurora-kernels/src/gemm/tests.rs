@@ -1,11 +1,11 @@
-//! Products of any sizes and orders, in both precisions.
+//! GEMM of any sizes and layouts, in both precisions.
 
 use super::*;
 use crate::random::Stream;
 use half::bf16;
 use proptest::prelude::*;
 
-/// A matrix with numbers that f32 adds without rounding, so that any order gives the same.
+/// Matrix of numbers that f32 adds without rounding, so that any order gives the same sum.
 fn whole(rows: usize, columns: usize, seed: usize) -> Vec<f64> {
     (0..rows * columns).map(|i| ((i * 7 + seed * 13) % 11) as f64 - 5.0).collect()
 }
@@ -33,7 +33,7 @@ fn check<T: Float>(sizes: [usize; 3], lhs_transposed: bool, rhs_transposed: bool
             *x += T::from_f64((row * 2 + column + i) as f64);
         }
     };
-    // Such numbers are the same in bf16.
+    // Such numbers are exact in bf16.
     for precision in [Precision::F32, Precision::Bf16] {
         let mut got = vec![T::from_f64(3.0); m * n];
         gemm(&mut MatrixMut::dense(&mut got, m, n), add, lhs, rhs, precision, Some(&epilogue));
@@ -59,7 +59,7 @@ fn sizes_at_the_edges_of_blocks() {
     }
 }
 
-/// The sum of two products, each left operand by rows or by columns.
+/// Dual GEMM, each left operand by rows or by columns.
 fn check_two<T: Float>([m, k, second, n]: [usize; 4], turns: [bool; 2]) {
     let of = |values: Vec<f64>| values.into_iter().map(T::from_f64).collect::<Vec<T>>();
     let left = [of(whole(m, k, 1)), of(whole(m, second, 3))];
@@ -111,18 +111,18 @@ fn a_large_transpose_in_strips() {
     assert_eq!(sparse.to_row_major(), want);
 }
 
-/// Numbers of every mantissa.
+/// Numbers with any mantissa.
 fn ragged(count: usize, seed: u64) -> Vec<f32> {
     let mut stream = Stream::new(seed, "bf16 product", 0, 0);
     (0..count).map(|_| stream.normal() as f32).collect()
 }
 
-/// Rounded as `half` does, not as our own code does.
+/// Rounding by `half`, not by our own code.
 fn rounded(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&x| bf16::from_f32(x).to_f64()).collect()
 }
 
-/// In bf16 against the f64 product of the rounded operands. What is left is the rounding of f32 sums: at most 2^-24 of
+/// bf16 GEMM against the f64 product of the rounded operands. The rest is the rounding of f32 sums: at most 2^-24 of
 /// the sum of magnitudes for each of k additions, of which far less is seen.
 fn check_bf16(sizes: [usize; 3], lhs_transposed: bool, rhs_transposed: bool) {
     let [m, k, n] = sizes;
@@ -169,7 +169,7 @@ fn bf16_at_the_edges_of_blocks() {
     }
 }
 
-/// A factor that lies inside of a wider matrix is rounded without its neighbors being touched.
+/// Rounding a submatrix leaves its neighbors untouched.
 #[test]
 fn bf16_of_a_part_of_a_wider_matrix() {
     let (m, k, n, stride) = (7, 50, 33, 61);

@@ -1,11 +1,11 @@
-//! Transposes, a square of a register's length at a time.
+//! Matrix transpose by squares of a register's length.
 
 use super::Matrix;
 use crate::float::Float;
 use crate::isa::Isa;
 use crate::simd::{Portable, SimdVector};
 
-/// `from`, whose columns are dense, row by row to `to`, its rows `step` elements apart.
+/// Transposes `from`, whose columns are dense, to rows at `to`, `step` elements apart.
 ///
 /// # Safety
 /// All of those rows lie within memory that nobody else touches.
@@ -40,7 +40,7 @@ unsafe fn with_avx512<T: Float>(from: Matrix<'_, T>, to: *mut T, step: usize) {
     unsafe { in_registers::<T, T::Avx512>(from, to, step) }
 }
 
-/// [`transpose`] in squares of the register `R`, and element by element what is left.
+/// Transposes like [`transpose`], in squares of the register `R`, and element by element what is left.
 ///
 /// # Safety
 /// As [`transpose`], and the processor has the register.

@@ -1,4 +1,4 @@
-//! A block as one node is the block: values and gradients, whatever it is made of.
+//! A block as one node equals the block: values and gradients, whatever it is made of.
 
 use aurora_kernels::random::Stream;
 use aurora_kernels::{
@@ -19,7 +19,7 @@ fn values(tensor: &Tensor) -> Vec<f64> {
 /// Width of the states.
 const WIDTH: usize = 4;
 
-/// What a block may consist of: each takes states (2, 3, 4) and tensors of the block to states.
+/// Step of a block: takes states (2, 3, 4) and tensors of the block to states.
 fn step(kind: usize, x: &Tensor, tensors: &[Tensor]) -> Result<Tensor> {
     let [square, packed, a, b, vector] = tensors else { unreachable!() };
     let options = AttentionOptions::default();
@@ -52,8 +52,8 @@ fn block(kinds: &[usize], x: &Tensor, tensors: &[Tensor]) -> Result<Tensor> {
 }
 
 proptest! {
-    /// Any operations in any order, some of candle's own among them, any of the tensors tracked: as a node, as a
-    /// segment that is computed twice, and plainly.
+    /// Any operations in any order, some of candle's own among them, any of the tensors tracked: as one node, as a
+    /// checkpointed segment, and plainly.
     #[test]
     fn values_and_gradients_are_those_of_the_plain_graph(
         kinds in prop::collection::vec(0usize..8, 1..7),

@@ -1,5 +1,5 @@
-//! What the operations promise besides their values: frozen tensors stay untouched, results
-//! repeat to the bit, wrong arguments are named.
+//! Contract of the operations besides their values: frozen tensors stay untouched, results repeat to the bit, wrong
+//! arguments are named.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ fn var(seed: u64, index: u64, shape: &[usize]) -> Var {
     Var::from_tensor(&normal(seed, index, shape).to_dtype(DType::F32).unwrap()).unwrap()
 }
 
-/// A pass without a graph and the one that is computed again with it are the same to the bit, for any number of tokens.
+/// A pass without a graph and its recomputation with one are equal to the bit, for any number of tokens.
 #[test]
 fn the_cheaper_way_does_not_depend_on_the_graph() {
     let weight = var(3, 0, &[48, 48]).as_detached_tensor();
@@ -110,7 +110,7 @@ fn the_audit_names_what_was_not_reached() {
     assert_eq!(missing_gradients(&grads, all), ["unused"]);
 }
 
-/// One forward and backward pass through everything, as bits.
+/// Bits of one forward and backward pass through everything.
 fn everything() -> Vec<u64> {
     let x = var(5, 0, &[20, 37, 48]);
     let w = var(5, 1, &[144, 48]);
@@ -165,7 +165,7 @@ fn the_merged_weight_is_formed_once() {
     assert!(crate::common::difference(&got, &want) < 1e-12);
 }
 
-/// The message of a refusal.
+/// Message of a refusal.
 fn refusal(result: candle_core::Result<Tensor>) -> String {
     result.unwrap_err().to_string()
 }

@@ -1,5 +1,5 @@
-//! A linear layer with a GELU and a residual behind says, forward and backward, what the three operations say one after the
-//! other.
+//! A linear layer with a GELU and a residual as epilogue equals the three operations one after the other, forward and
+//! backward.
 
 use crate::common::{difference, normal, values};
 use aurora_kernels::{
@@ -40,7 +40,7 @@ impl Inputs {
     }
 }
 
-/// Outputs and gradients of everything that has one.
+/// Outputs, and gradients of everything that has one.
 fn results(inputs: &Inputs, y: &Tensor) -> Vec<Vec<f64>> {
     let towards = normal(41, 9, &[TOKENS, OUT]).to_dtype(y.dtype()).unwrap();
     let grads = (y * towards).unwrap().sum_all().unwrap().backward().unwrap();

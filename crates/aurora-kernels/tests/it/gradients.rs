@@ -144,7 +144,7 @@ proptest! {
     }
 }
 
-/// More queries and rows than one block holds, so that blocks are put together rightly.
+/// Several blocks of queries and rows are put together rightly.
 #[test]
 fn across_blocks() {
     let inputs = [normal(1, 0, &[1, 70, 2]), normal(1, 1, &[1, 71, 2]), normal(1, 2, &[1, 71, 2])];

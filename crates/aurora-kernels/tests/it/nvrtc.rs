@@ -1,5 +1,4 @@
-//! NVRTC on every source that there is. Where there is no NVRTC the tests say so and pass, unless
-//! `AURORA_NVRTC=required`.
+//! NVRTC compiles every source. Where there is no NVRTC the tests say so and pass, unless `AURORA_NVRTC=required`.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! Linear layers and attention in bf16: every product of the forward and of the backward pass, against f64 products of the
-//! factors as `half` rounds them.
+//! Linear layers and attention in bf16: every matmul of the forward and of the backward pass, against f64 products of
+//! the operands as `half` rounds them.
 
 use aurora_kernels::random::Stream;
 use aurora_kernels::{
@@ -13,14 +13,15 @@ const INPUT: usize = 70;
 const OUT: usize = 37;
 const RANK: usize = 5;
 
-/// Sums of at most 70 terms of size 1 in f32; a rounding to bf16 that is left out or done twice shows as 1e-2.
+/// Tolerance for sums of at most 70 terms of size 1 in f32; a rounding to bf16 that is left out or done twice shows
+/// as 1e-2.
 const CLOSE: f64 = 1e-4;
 
 fn rounded(tensor: &Tensor) -> Tensor {
     tensor.detach().to_dtype(DType::BF16).unwrap().to_dtype(DType::F64).unwrap()
 }
 
-/// The product of the rounded operands.
+/// Product of the rounded operands.
 fn product(left: &Tensor, right: &Tensor) -> Tensor {
     rounded(left).matmul(&rounded(right)).unwrap()
 }
@@ -80,7 +81,7 @@ fn an_adapted_map() {
         let delta = LowRank::new(a.as_tensor().clone(), b.as_tensor().clone()).unwrap();
         let bf16 = &Precision::Bf16.into();
         let y = adapted_linear_with(&x, &weight, Some(&bias), &delta, mode, bf16).unwrap();
-        // Narrow products are f32 when they become factors themselves.
+        // Narrow products are f32 when they become operands themselves.
         let z = linear_with(&x.detach(), &a.detach(), None, bf16).unwrap();
         let g = linear_with(&dy, &t(&b), None, bf16).unwrap();
         let (map, narrow, back) = match mode {
@@ -112,7 +113,7 @@ fn doubles_are_as_they_are() {
     assert_eq!(product(Precision::Bf16), product(Precision::F32));
 }
 
-/// A head of attention, forward and backward, with every factor rounded and everything else in f64: out, dq, dk and dv.
+/// Attention head, forward and backward, with every operand rounded and everything else in f64: out, dq, dk and dv.
 /// Few keys, so that a probability that is not rounded, or twice, is off by 1e-3.
 fn head(q: &Tensor, k: &Tensor, v: &Tensor, dout: &Tensor) -> [Tensor; 4] {
     let factor = (q.dims()[1] as f64).powf(-0.5);
@@ -151,8 +152,8 @@ fn attention_of_a_head() {
     }
 }
 
-/// The products one by one, each with its factors rounded: queries by the key projection, by the states, probabilities by the
-/// states, and that by the value projection.
+/// Absorbed attention product by product, each with its operands rounded: queries by the key projection, by the
+/// states, probabilities by the states, and that by the value projection.
 #[test]
 fn absorbed_attention_of_a_head() {
     let (q_len, k_len, width, depth) = (6, 4, 16, 24);

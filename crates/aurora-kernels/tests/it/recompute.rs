@@ -1,4 +1,4 @@
-//! A segment that is computed twice is the segment: values and gradients to the bit, and nothing of it is kept.
+//! A checkpointed segment equals the segment: values and gradients to the bit, and nothing of it is kept.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ fn bits(tensor: &Tensor) -> Vec<u32> {
     tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
 }
 
-/// `gelu(x W1) W2 ..`, each weight an input of its own.
+/// Layers `gelu(x W1) W2 ..`, each weight an input of its own.
 fn layers(inputs: &[Tensor]) -> Result<Tensor> {
     let (x, weights) = inputs.split_first().unwrap();
     weights.iter().try_fold(x.clone(), |x, weight| gelu(&linear(&x, weight, None)?))

@@ -1,4 +1,4 @@
-//! The random streams: repeatable, told apart by their names, and spread as they should be.
+//! Random streams: repeatable, told apart by their names, and spread as they should be.
 
 use aurora_kernels::random::Stream;
 use proptest::prelude::*;

@@ -1,5 +1,5 @@
-//! Every operation in f32 against its plain f64 reference, and the two ways of an adapted linear layer
-//! against each other.
+//! Every operation in f32 against its plain f64 reference, and the two modes of an adapted linear layer against each
+//! other.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use aurora_kernels::{
 };
 use candle_core::{D, DType, Device, Tensor};
 
-/// The numbers as f32, and the same (rounded) numbers as f64 for the reference.
+/// Numbers rounded to f32, as f32 and as f64 for the reference.
 fn single(tensor: &Tensor) -> (Tensor, Vec<f64>) {
     let tensor = tensor.to_dtype(DType::F32).unwrap();
     let exact = values(&tensor);

@@ -1,4 +1,4 @@
-//! Attention on a GPU: queries, keys and values where they lie, packed or apart.
+//! Attention on a GPU: queries, keys and values read in place, packed or apart.
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CudaStorage, DType, Result, Shape, Tensor};
@@ -12,37 +12,37 @@ use crate::cuda::plan::{
 
 const NULL: DevicePointer = DevicePointer::NULL;
 
-/// An attention as the plans take it, with what changes the scores.
+/// Options of an attention, as the plans take them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Options<'a> {
-    /// For messages.
+    /// Name of the operation, for messages.
     pub(crate) op: &'static str,
-    /// Rows of queries and of keys, and the lengths of both.
+    /// Rows of queries and of keys, and the lengths of both (Bq, Bk, Tq, Tk).
     pub(crate) sizes: [usize; 4],
-    /// Heads, and the width of all together.
+    /// Number of heads, and the width of all together.
     pub(crate) heads: (usize, usize),
-    /// Hides later keys.
+    /// Causal mask.
     pub(crate) causal: bool,
-    /// Added to scores, (Bq, Tk).
+    /// Additive key mask, (Bq, Tk).
     pub(crate) mask: Option<&'a Tensor>,
-    /// Multiplies scores, (Bq, Tk).
+    /// Factor on the scores of each key, (Bq, Tk).
     pub(crate) scale: Option<&'a Tensor>,
-    /// The row of keys of each row of queries, checked.
+    /// Row of keys of each row of queries, validated.
     pub(crate) kv_rows: Option<&'a [u32]>,
 }
 
-/// What the forward pass leaves for the backward pass.
+/// State that the forward pass saves for the backward pass.
 #[derive(Debug)]
 pub(crate) struct AttentionState {
     log_sums: CudaSlice<f32>,
 }
 
-/// Queries, keys and values: three tensors, or one with all three side by side.
+/// Inputs: queries, keys and values as three tensors, or as one with all three side by side.
 #[derive(Clone, Copy)]
 pub(crate) enum Inputs<T> {
-    /// q, k and v.
+    /// Separate q, k and v.
     Apart([T; 3]),
-    /// (B, T, 3 D).
+    /// Packed projection, (B, T, 3 D).
     Packed(T),
 }
 
@@ -62,7 +62,7 @@ impl Options<'_> {
     }
 }
 
-/// A tensor (batch, rows, columns) with dense rows, held.
+/// Held tensor (batch, rows, columns) with dense rows.
 struct Batched<'a> {
     held: Held<'a>,
     batch_stride: usize,
@@ -80,7 +80,7 @@ impl<'a> Batched<'a> {
         Ok(Self { held, batch_stride: rows * columns, row_stride: columns })
     }
 
-    /// From the column `first` on.
+    /// Rows of heads from the column `first` on.
     fn from(&self, work: &Work, first: usize) -> Result<HeadRows> {
         let bytes = self.held.storage().dtype().size_in_bytes();
         let start = work.pointer(&self.held)?;
@@ -92,7 +92,7 @@ impl<'a> Batched<'a> {
     }
 }
 
-/// A new dense storage as rows, from the column `first` on.
+/// Rows of heads of a new dense storage, from the column `first` on.
 fn rows_of(
     work: &Work,
     storage: &CudaStorage,
@@ -108,12 +108,12 @@ fn rows_of(
     })
 }
 
-/// The numbers for every key, in f32 and dense.
+/// Per-key tensor in f32 and dense.
 fn per_key(tensor: Option<&Tensor>) -> Result<Option<Tensor>> {
     tensor.map(|tensor| tensor.detach().to_dtype(DType::F32)?.contiguous()).transpose()
 }
 
-/// Runs `with` on what changes the scores; what it reads stays until it is done.
+/// Runs `with` on the masks and scales of the scores, which are held until it is done.
 fn with_scores<R>(
     work: &Work,
     options: &Options<'_>,
@@ -138,7 +138,7 @@ fn uploaded(work: &Work, rows: Option<&[u32]>) -> Result<Option<CudaSlice<u32>>>
     rows.map(|rows| work.upload(rows)).transpose()
 }
 
-/// The outputs (Bq, Tq, D), and what the backward pass needs.
+/// Attention forward: the outputs (Bq, Tq, D), and the state for the backward pass.
 pub(crate) fn forward(
     options: &Options<'_>,
     inputs: Inputs<Operand<'_>>,
@@ -167,7 +167,7 @@ pub(crate) fn forward(
     Ok((out, shape, AttentionState { log_sums }))
 }
 
-/// What is held of the inputs, and at which column each of q, k and v begins in which of them.
+/// Held input and first column of each of q, k and v.
 type Columns = [(usize, usize); 3];
 
 fn held<'a>(
@@ -192,7 +192,7 @@ fn placed(work: &Work, held: &[Batched<'_>], columns: Columns) -> Result<[HeadRo
     Ok([q?, k?, v?])
 }
 
-/// Gradients of the inputs: of each of the three that is wanted, or one packed as they are.
+/// Attention backward: gradients of the inputs, of each of the three that is tracked, or one packed as they are.
 pub(crate) fn backward(
     options: &Options<'_>,
     inputs: Inputs<&Tensor>,
@@ -260,7 +260,7 @@ pub(crate) fn backward(
     Ok(gradients.tensors(&inputs))
 }
 
-/// Where gradients go.
+/// Destination of the gradients.
 enum Gradients {
     Apart([Option<(CudaStorage, usize)>; 3]), // with the rows of a batch
     Packed(CudaStorage, usize),

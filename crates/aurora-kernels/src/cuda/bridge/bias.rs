@@ -1,4 +1,4 @@
-//! A bias on rows of a GPU, and its gradient.
+//! Bias of a linear layer on a GPU, and its gradient.
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CudaStorage, Result, Shape, Tensor};
@@ -6,7 +6,7 @@ use candle_core::{CudaStorage, Result, Shape, Tensor};
 use super::memory::{Held, Work, element, tensor};
 use crate::cuda::plan::{BiasPlan, ColumnSumBuffers};
 
-/// y (rows, columns), dense, += bias (columns).
+/// Bias addition in place: y (rows, columns), dense, += bias (columns).
 pub(super) fn add(
     work: &Work,
     op: &'static str,
@@ -20,7 +20,7 @@ pub(super) fn add(
     unsafe { work.run(launch) }
 }
 
-/// The sum over rows, (columns).
+/// Column sum over the rows, (columns).
 pub(super) fn column_sum(
     work: &Work,
     op: &'static str,

@@ -1,4 +1,4 @@
-//! The Gaussian error linear unit on a GPU.
+//! GELU on a GPU.
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CudaStorage, Layout, Result, Shape, Tensor};
@@ -15,7 +15,7 @@ fn plan(storage: &CudaStorage, layout: &Layout) -> Result<GeluPlan> {
     Ok(GeluPlan { element: element(OP, storage.dtype())?, rows, columns })
 }
 
-/// x Phi(x), element by element.
+/// GELU forward: x Phi(x), element by element.
 pub(crate) fn forward(x: Operand<'_>) -> Result<(CudaStorage, Shape)> {
     let work = Work::on(OP, &x.0.device)?;
     let dense = work.dense("x", x)?;
@@ -27,7 +27,7 @@ pub(crate) fn forward(x: Operand<'_>) -> Result<(CudaStorage, Shape)> {
     Ok((y, shape))
 }
 
-/// The gradient of x.
+/// GELU backward: gradient of x.
 pub(crate) fn backward(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
     let ((x_read, layout), (dy_read, dy_layout)) =
         (x.storage_and_layout(), dy.storage_and_layout());

@@ -11,7 +11,7 @@ use crate::cuda::plan::{LayerNormBackwardBuffers, LayerNormForwardBuffers, Layer
 const OP: &str = "layer_norm";
 const NULL: DevicePointer = DevicePointer::NULL;
 
-/// Mean and reciprocal standard deviation of each row, kept for the backward pass.
+/// State saved for the backward pass: mean and reciprocal standard deviation of each row.
 #[derive(Debug)]
 pub(crate) struct LayerNormState {
     mean: CudaSlice<f32>,
@@ -24,7 +24,7 @@ fn plan(x: Operand<'_>, x_stride: usize, eps: f64) -> Result<LayerNormPlan> {
     Ok(LayerNormPlan { element, rows, columns, x_stride, eps: eps as f32 })
 }
 
-/// The normalized rows of x (.., d), and what the backward pass needs.
+/// Layer norm forward: the normalized rows of x (.., d), and the state for the backward pass.
 pub(crate) fn forward(
     [x, weight, bias]: [Operand<'_>; 3],
     eps: f64,
@@ -51,7 +51,7 @@ pub(crate) fn forward(
     Ok((y, shape, state))
 }
 
-/// Gradients of x, weight and bias, of each that is tracked.
+/// Layer norm backward: gradients of x, weight and bias, of each that is tracked.
 pub(crate) fn backward(
     [x, weight, bias]: [&Tensor; 3],
     dy: &Tensor,

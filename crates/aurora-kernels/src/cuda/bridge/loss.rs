@@ -11,18 +11,18 @@ use crate::cuda::plan::{
     SoftCrossEntropyPlan,
 };
 
-/// What the rows of logits should be.
+/// Targets of the rows of logits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Rows<'a> {
-    /// Weights of all classes, in the type of the logits; the loss is the mean over rows.
+    /// Soft targets: weights of all classes, in the type of the logits; the loss is the mean over rows.
     Soft(&'a Tensor),
-    /// A class each; the loss is the mean over rows.
+    /// Labels, one class per row; the loss is the mean over rows.
     Labels(&'a [u32]),
-    /// A class each, smoothed; a loss for each row.
+    /// Labels with smoothing; a loss for each row.
     Each(&'a [u32], f64),
 }
 
-/// Log-sum-exps and weights of rows, and labels on the device, kept for the backward pass.
+/// State saved for the backward pass: log-sum-exps and weights of rows, and labels on the device.
 #[derive(Debug)]
 pub(crate) struct LossState {
     log_sums: CudaSlice<f32>,
@@ -65,7 +65,7 @@ fn targets(
     })
 }
 
-/// The loss, f32 whatever the logits are: a scalar, or one value a row.
+/// Cross-entropy forward, f32 whatever the logits are: a scalar, or one value per row.
 pub(crate) fn forward(
     op: &'static str,
     logits: Operand<'_>,
@@ -114,7 +114,7 @@ pub(crate) fn forward(
     Ok((CudaStorage::wrap_cuda_slice(mean, device), Shape::from(()), state))
 }
 
-/// The gradient of the logits.
+/// Cross-entropy backward: gradient of the logits.
 pub(crate) fn backward(
     op: &'static str,
     logits: &Tensor,

@@ -1,4 +1,4 @@
-//! Linear layers with a low-rank delta on a GPU: products by cuBLAS, the delta by our kernels.
+//! Linear layers with a low-rank delta on a GPU: the frozen GEMM by cuBLAS, the delta by our kernels.
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CudaStorage, DType, Result, Shape, Tensor};
@@ -15,7 +15,7 @@ use crate::cuda::plan::{
 const OP: &str = "adapted_linear";
 const NULL: DevicePointer = DevicePointer::NULL;
 
-/// A tensor's storage on the device of `work`, dense; `read` is what holds its lock.
+/// Dense storage of a tensor on the device of `work`; `read` holds its lock.
 macro_rules! dense {
     ($work:expr, $name:literal, $tensor:expr, $read:ident) => {{
         $read = $tensor.storage_and_layout();
@@ -23,11 +23,11 @@ macro_rules! dense {
     }};
 }
 
-/// `weight + B A`, (out, in), in a new tensor.
+/// Merged weight `weight + B A`, (out, in), in a new tensor: one slice per launch.
 pub(crate) fn merged_weight(weight: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let ((out, input), rank) = (weight.dims2()?, a.dim(0)?);
     let shape = Shape::from((out, input));
-    // The kernel takes factors in f32, those of the input side by width.
+    // The kernel takes factors in f32, the input-side one as (in, rank).
     let u = a.detach().t()?.to_dtype(DType::F32)?.contiguous()?; // (in, rank)
     let v = b.detach().to_dtype(DType::F32)?.contiguous()?; // (out, rank)
     let ones = Tensor::ones(rank, DType::F32, weight.device())?;
@@ -64,7 +64,7 @@ pub(crate) fn merged_weight(weight: &Tensor, a: &Tensor, b: &Tensor) -> Result<T
     Ok(wrapped(result, shape))
 }
 
-/// `x W^T + bias`, and unless `weight` is the merged one already, `+ (x A^T) B^T`.
+/// Adapted linear forward: `x W^T + bias`, and, unless `weight` is the merged one already, `+ (x A^T) B^T`.
 pub(crate) fn forward(
     [x, a, b]: [Operand<'_>; 3],
     weight: &Tensor,
@@ -87,7 +87,7 @@ pub(crate) fn forward(
     Ok((y, output_shape(x.1, out)))
 }
 
-/// y += (x A^T) B^T.
+/// Low-rank delta in place: y += (x A^T) B^T.
 fn add_delta(
     work: &Work,
     (x, tokens, inputs): (&Held<'_>, usize, usize),
@@ -109,8 +109,8 @@ fn add_delta(
     unsafe { work.run(launch) }
 }
 
-/// Gradients of x and the factors, of each that is tracked: dx = dy (W + B A); dA = (dy B)^T x;
-/// dB = dy^T (x A^T). `weight` is the merged one where it was `merged`.
+/// Gradients of x and the factors, of each that is tracked: dx = dy (W + B A); dA = (dy B)^T x; dB = dy^T (x A^T).
+/// `weight` is the merged one if `merged`.
 pub(crate) fn backward(
     [x, a, b]: [&Tensor; 3],
     weight: &Tensor,

@@ -1,4 +1,4 @@
-//! Products of matrices on a GPU, which are cuBLAS's, and the linear layer made of them.
+//! GEMM on a GPU, by cuBLAS, and the linear layer made of it.
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CudaStorage, Layout, Result, Shape, Tensor};
@@ -8,12 +8,13 @@ use super::memory::{Held, Operand, Work, gpu_storage, matrix_dims, tensor};
 
 const OP: &str = "linear";
 
-/// The matrix of what is held, dense rows of `columns` elements.
+/// Layout of held rows as a dense matrix of `columns` columns.
 fn dense_layout(held: &Held<'_>, rows: usize, columns: usize) -> Layout {
     Layout::contiguous_with_offset((rows, columns), held.start())
 }
 
-/// `x W^T` for `x` (rows, in), dense, and `weight` (out, in), dense; (rows, out).
+/// GEMM with a transposed right operand: `x W^T` for `x` (rows, in), dense, and `weight` (out, in), dense; (rows,
+/// out).
 pub(super) fn matmul_nt(
     work: &Work,
     x: &Held<'_>,
@@ -30,7 +31,7 @@ pub(super) fn matmul_nt(
     x.storage().matmul(weight.storage(), (1, rows, out, input), &left, &right)
 }
 
-/// `left right` of two tensors without a graph, whatever their sizes.
+/// GEMM of two tensors without a graph, `left right`, whatever their sizes.
 pub(super) fn matmul(left: &Tensor, right: &Tensor) -> Result<Tensor> {
     let ((rows, inner), (_, columns)) = (left.dims2()?, right.dims2()?);
     if rows * columns * inner == 0 {
@@ -39,7 +40,7 @@ pub(super) fn matmul(left: &Tensor, right: &Tensor) -> Result<Tensor> {
     multiplicable(left)?.matmul(&multiplicable(right)?)
 }
 
-/// The matrix without a graph as cuBLAS takes it: dense, or the transpose of a dense one.
+/// Operand without a graph as cuBLAS takes it: dense, or the transpose of a dense matrix.
 fn multiplicable(matrix: &Tensor) -> Result<Tensor> {
     let matrix = matrix.detach();
     if matrix.is_contiguous() || matrix.t()?.is_contiguous() {
@@ -48,18 +49,18 @@ fn multiplicable(matrix: &Tensor) -> Result<Tensor> {
     matrix.contiguous()
 }
 
-/// A tensor as rows of its last dimension, dense, without a graph.
+/// Tensor as rows of its last dimension, dense, without a graph.
 pub(super) fn as_rows(tensor: &Tensor) -> Result<Tensor> {
     let (rows, columns) = matrix_dims(tensor.layout());
     tensor.detach().contiguous()?.reshape((rows, columns))
 }
 
-/// The output's shape of a linear layer from `x`.
+/// Output shape of a linear layer on `x`.
 pub(super) fn output_shape(x: &Layout, out: usize) -> Shape {
     crate::linear::output_shape(x, out)
 }
 
-/// `x W^T + b` of x (.., in).
+/// Linear forward: `x W^T + b` of x (.., in).
 pub(crate) fn linear_forward(
     x: Operand<'_>,
     weight: Operand<'_>,
@@ -76,7 +77,7 @@ pub(crate) fn linear_forward(
     Ok((y, output_shape(x.1, out)))
 }
 
-/// Gradients of x, weight and bias, of each that is tracked.
+/// Linear backward: gradients of x, weight and bias, of each that is tracked.
 pub(crate) fn linear_backward(
     x: &Tensor,
     weight: &Tensor,
@@ -99,7 +100,7 @@ pub(crate) fn linear_backward(
     Ok([dx, dw, db])
 }
 
-/// A new storage as a tensor.
+/// Tensor over a new storage.
 pub(super) fn wrapped(storage: CudaStorage, shape: impl Into<Shape>) -> Tensor {
     tensor(storage, shape)
 }

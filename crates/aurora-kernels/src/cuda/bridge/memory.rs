@@ -1,4 +1,4 @@
-//! Storages as pointers: read where they lie, or made dense first.
+//! Storages as device pointers: read in place, or made dense first.
 
 use candle_core::backend::{BackendDevice, BackendStorage};
 use candle_core::cuda_backend::{CudaStorageSlice, WrapErr};
@@ -10,10 +10,10 @@ use crate::Error;
 use crate::cuda::driver::memory_error;
 use crate::cuda::{CudaError, DevicePointer, Element, Executor, Gpu, Launch};
 
-/// A storage with the part of it that an operation looks at.
+/// Operand of an operation: a storage and its layout.
 pub(crate) type Operand<'a> = (&'a CudaStorage, &'a Layout);
 
-/// The GPU side of a storage.
+/// GPU side of a storage.
 ///
 /// # Errors
 /// [`CudaError::WrongDevice`] for a storage elsewhere.
@@ -34,7 +34,7 @@ pub(crate) fn gpu_storage<'a>(
     }
 }
 
-/// The element type of kernels for a tensor's.
+/// Element type of kernels for a tensor's type.
 pub(crate) fn element(op: &'static str, dtype: DType) -> Result<Element> {
     match dtype {
         DType::F32 => Ok(Element::F32),
@@ -50,7 +50,7 @@ pub(crate) fn element(op: &'static str, dtype: DType) -> Result<Element> {
     }
 }
 
-/// What kernels of one operation work on: the device, and where launches go.
+/// Launch context of one operation: the device, and the executor on its stream.
 pub(crate) struct Work {
     op: &'static str,
     device: CudaDevice,
@@ -58,18 +58,18 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    /// On the device of a storage.
+    /// Context on the device of a storage.
     pub(crate) fn on(op: &'static str, device: &CudaDevice) -> Result<Self> {
         let gpu = Gpu::on(device.cuda_stream()).map_err(Error::from)?;
         Ok(Self { op, device: device.clone(), gpu })
     }
 
-    /// The device.
+    /// Device of this context.
     pub(crate) fn device(&self) -> &CudaDevice {
         &self.device
     }
 
-    /// That a storage lives on this device.
+    /// Checks that a storage lives on this device.
     pub(crate) fn check(&self, name: &'static str, storage: &CudaStorage) -> Result<()> {
         if storage.device.same_device(&self.device) {
             return Ok(());
@@ -83,7 +83,7 @@ impl Work {
         .into())
     }
 
-    /// Something that reads as dense rows, `stride` elements apart: as it lies, or a copy.
+    /// Operand as dense rows, `stride` elements apart: in place, or a copy.
     pub(crate) fn rows<'a>(
         &self,
         name: &'static str,
@@ -96,7 +96,7 @@ impl Work {
         }
     }
 
-    /// Something that reads as dense elements in order: as it lies, or a copy.
+    /// Operand as dense elements in order: in place, or a copy.
     pub(crate) fn dense<'a>(
         &self,
         name: &'static str,
@@ -109,7 +109,7 @@ impl Work {
         }
     }
 
-    /// Something of which whoever asks knows how it lies.
+    /// Operand in place, whose layout the caller knows.
     pub(crate) fn as_it_lies<'a>(&self, (storage, layout): Operand<'a>) -> Held<'a> {
         Held::borrowed(storage, layout.start_offset(), columns(layout))
     }
@@ -120,21 +120,20 @@ impl Work {
         Ok(Held { storage: Cow::Owned(copy), start: 0, stride: columns(layout) })
     }
 
-    /// A new storage that a kernel will fill.
+    /// New storage that a kernel will fill.
     pub(crate) fn uninit(&self, shape: &Shape, dtype: DType) -> Result<CudaStorage> {
         let bytes = shape.elem_count() as u64 * dtype.size_in_bytes() as u64;
-        // SAFETY: whoever asks for it has a kernel write all of it.
+        // SAFETY: every caller has a kernel write all of it.
         let made = unsafe { self.device.alloc_uninit(shape, dtype) };
         made.map_err(|error| self.short_of(bytes).map_or(error, candle_core::Error::from))
     }
 
-    /// A new storage of zeros.
+    /// New storage of zeros.
     pub(crate) fn zeros(&self, shape: &Shape, dtype: DType) -> Result<CudaStorage> {
         self.device.zeros_impl(shape, dtype)
     }
 
-    /// Room for f32 that kernels write before they read it; at least one, so that it has an
-    /// address.
+    /// Workspace of f32 that kernels write before they read it; at least one, so that it has an address.
     pub(crate) fn floats(&self, count: usize) -> Result<CudaSlice<f32>> {
         let stream = self.gpu.stream();
         // SAFETY: kernels write it before they read it.
@@ -143,7 +142,7 @@ impl Work {
         })
     }
 
-    /// A copy of host values on the device.
+    /// Copy of host values on the device.
     pub(crate) fn upload<T: DeviceRepr + Clone + Default>(
         &self,
         values: &[T],
@@ -155,7 +154,7 @@ impl Work {
         stream.clone_htod(values).w()
     }
 
-    /// The error for memory that ran out, if it did.
+    /// Error for memory that ran out, if it did.
     fn short_of(&self, asked: u64) -> Option<CudaError> {
         let (free, total) = self.gpu.stream().context().mem_get_info().ok()?;
         (asked > free as u64).then_some(CudaError::OutOfMemory {
@@ -182,16 +181,15 @@ impl Work {
         self.gpu.stream()
     }
 
-    /// Where a slice begins.
+    /// Device pointer to the beginning of a slice.
     ///
-    /// Reads and writes of one stream are in order, and candle's device has one; what is recorded
-    /// for other streams when the guard is dropped comes before the launch, which is therefore not
-    /// for devices whose tensors several streams use.
+    /// Reads and writes of one stream are in order; dropping the guard records the access for other streams before
+    /// the launch. So this is for devices whose tensors one stream uses.
     pub(crate) fn at<T>(&self, slice: &CudaSlice<T>) -> DevicePointer {
         DevicePointer(slice.device_ptr(self.stream()).0)
     }
 
-    /// Where a storage begins.
+    /// Device pointer to the beginning of a storage.
     pub(crate) fn start(&self, storage: &CudaStorage) -> Result<DevicePointer> {
         match &storage.slice {
             CudaStorageSlice::F32(slice) => Ok(self.at(slice)),
@@ -204,7 +202,7 @@ impl Work {
         }
     }
 
-    /// Where what is held begins.
+    /// Device pointer to the beginning of a held operand.
     pub(crate) fn pointer(&self, held: &Held<'_>) -> Result<DevicePointer> {
         let bytes = held.storage.get().dtype().size_in_bytes();
         Ok(DevicePointer(self.start(held.storage.get())?.0 + (held.start * bytes) as u64))
@@ -216,11 +214,11 @@ fn columns(layout: &Layout) -> usize {
     layout.dims().last().copied().unwrap_or(1)
 }
 
-/// A storage that is borrowed, or was made for the purpose.
+/// Storage that is borrowed, or was made for the purpose.
 pub(crate) enum Cow<'a> {
-    /// Somebody else's.
+    /// Borrowed storage.
     Borrowed(&'a CudaStorage),
-    /// A copy.
+    /// Copy.
     Owned(CudaStorage),
 }
 
@@ -233,11 +231,11 @@ impl Cow<'_> {
     }
 }
 
-/// What a kernel reads, for as long as this lives.
+/// Operand that a kernel reads, held for as long as this lives.
 pub(crate) struct Held<'a> {
     storage: Cow<'a>,
     start: usize,
-    /// Distance between rows.
+    /// Row stride in elements.
     pub(crate) stride: usize,
 }
 
@@ -246,18 +244,18 @@ impl<'a> Held<'a> {
         Self { storage: Cow::Borrowed(storage), start, stride }
     }
 
-    /// The storage.
+    /// Storage of the operand.
     pub(crate) fn storage(&self) -> &CudaStorage {
         self.storage.get()
     }
 
-    /// Where in the storage it begins.
+    /// Offset of the operand in its storage.
     pub(crate) fn start(&self) -> usize {
         self.start
     }
 }
 
-/// A tensor without a graph over a new storage.
+/// Tensor without a graph over a new storage.
 pub(crate) fn tensor(storage: CudaStorage, shape: impl Into<Shape>) -> Tensor {
     Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false)
 }

@@ -1,8 +1,8 @@
-//! From candle's tensors on a GPU to pointers and launches, and back.
+//! Bridge from candle's tensors on a GPU to pointers and launches, and back.
 //!
-//! Thin: shapes and checks are the plans', memory and products are candle's. Everything runs on
-//! the stream of candle's device, in order with candle's own operations. Results are f32, f16 or
-//! bf16 as the inputs are; what is kept for a backward pass is f32.
+//! Thin: shapes and checks are the plans', memory and GEMMs are candle's. Everything runs on the stream of candle's
+//! device, in order with candle's own operations. Results are f32, f16 or bf16 as the inputs are; state kept for a
+//! backward pass is f32.
 
 mod attention;
 mod bias;
@@ -35,7 +35,7 @@ pub use optimizer::AdamWState;
 
 use std::sync::OnceLock;
 
-/// What the forward pass of an operation kept for its backward pass.
+/// State that the forward pass of an operation kept for its backward pass.
 pub(crate) fn kept<'a, T>(op: &'static str, state: &'a OnceLock<T>) -> candle_core::Result<&'a T> {
     state.get().ok_or(candle_core::Error::BackwardNotSupported { op })
 }

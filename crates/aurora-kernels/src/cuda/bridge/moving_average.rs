@@ -1,4 +1,4 @@
-//! Moving averages of tensors on a GPU, in one launch.
+//! Exponential moving average of tensors on a GPU, in one launch.
 
 use candle_core::{Device, Result, Tensor};
 use cudarc::driver::CudaSlice;
@@ -8,11 +8,11 @@ use super::optimizer::in_place;
 use crate::cuda::Element;
 use crate::cuda::plan::{AveragedBuffers, MovingAveragePlan};
 
-/// `average <- decay average + (1 - decay) live` for every pair (average, live), in place. All are
-/// f32, contiguous and on one GPU, and the two of a pair have one length.
+/// Exponential moving average `average <- decay average + (1 - decay) live` for every pair (average, live), in place.
+/// All are f32, contiguous and on one GPU, and the two of a pair have one length.
 ///
 /// # Errors
-/// A tensor elsewhere, of another type or length; what the driver reports.
+/// A tensor elsewhere, of another type or length; errors of the driver.
 pub fn moving_average(pairs: &[(&Tensor, &Tensor)], decay: f64) -> Result<()> {
     let Some((first, _)) = pairs.first() else { return Ok(()) };
     let Device::Cuda(device) = first.device() else {

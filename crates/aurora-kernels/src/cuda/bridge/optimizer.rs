@@ -1,4 +1,4 @@
-//! AdamW over all parameters in one launch, its state on the GPU.
+//! AdamW over all parameters in one launch, with its state on the GPU (Loshchilov and Hutter 2017, arXiv:1711.05101).
 
 use candle_core::backend::BackendStorage;
 use candle_core::{DType, Device, Result, Tensor};
@@ -10,7 +10,7 @@ use crate::cuda::{CudaError, DevicePointer, Element};
 
 const OP: &str = "adamw";
 
-/// The running means of parameters on a GPU, in their order.
+/// AdamW state on a GPU: the first and second moments of the parameters, in their order.
 #[derive(Debug)]
 pub struct AdamWState {
     plan: AdamWPlan,
@@ -18,7 +18,7 @@ pub struct AdamWState {
 }
 
 impl AdamWState {
-    /// Zeros for these parameters, which are f32, contiguous and all on one GPU.
+    /// Zero moments for these parameters, which are f32, contiguous and all on one GPU.
     ///
     /// # Errors
     /// A parameter elsewhere, more elements than a launch can have.
@@ -34,16 +34,16 @@ impl AdamWState {
         Ok(Self { plan: AdamWPlan::new(Element::F32, &lengths)?, moments })
     }
 
-    /// The means of each parameter, of its gradient and of the gradient's square, on the CPU.
+    /// Downloads the moments of each parameter, first and second.
     ///
     /// # Errors
-    /// What the driver reports.
+    /// Errors of the driver.
     pub fn read(&self) -> Result<Vec<[Vec<f32>; 2]>> {
         let values = |tensor: &Tensor| tensor.flatten_all()?.to_vec1();
         self.moments.iter().map(|[m, v]| Ok([values(m)?, values(v)?])).collect()
     }
 
-    /// Takes up means that were read.
+    /// Uploads moments that were downloaded.
     ///
     /// # Errors
     /// Another number of parameters or of values.
@@ -63,11 +63,11 @@ impl AdamWState {
         Ok(())
     }
 
-    /// Moves every parameter in place: `(parameter, gradient, constants)` in the order of
+    /// AdamW step on every parameter in place: `(parameter, gradient, constants)` in the order of
     /// [`AdamWState::new`]. All are f32.
     ///
     /// # Errors
-    /// Another number of parameters, a tensor elsewhere, what the driver reports.
+    /// Another number of parameters, a tensor elsewhere, errors of the driver.
     pub fn step(&mut self, steps: &[(&Tensor, &Tensor, AdamWConstants)]) -> Result<()> {
         let Some((first, ..)) = steps.first() else { return Ok(()) };
         let Device::Cuda(device) = first.device() else {
@@ -109,7 +109,7 @@ impl AdamWState {
     }
 }
 
-/// Where a contiguous f32 tensor lies.
+/// Device pointer to a contiguous f32 tensor.
 pub(super) fn in_place(work: &Work, name: &'static str, tensor: &Tensor) -> Result<DevicePointer> {
     let (read, layout) = tensor.storage_and_layout();
     let storage = gpu_storage(OP, name, &read)?;

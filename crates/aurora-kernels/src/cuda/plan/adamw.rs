@@ -10,7 +10,8 @@ use crate::cuda::{DevicePointer, Element, Launch};
 const OP: &str = "adamw";
 const THREADS: u32 = 256;
 
-/// What one step does to the tensors of one group, each number formed in f64 and rounded once.
+/// AdamW constants of one step for the tensors of one group, each formed in f64 and rounded once (Loshchilov and
+/// Hutter 2017, arXiv:1711.05101).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamWConstants {
     /// 1 - rate decay.
@@ -29,20 +30,20 @@ pub struct AdamWConstants {
     pub step_size: f32,
 }
 
-/// Where a tensor and its state are; see `AdamWTensor`.
+/// Buffers of a tensor and its state; see `AdamWTensor`.
 #[derive(Debug, Clone, Copy)]
 pub struct AdamWBuffers {
-    /// The tensor.
+    /// Parameter.
     pub parameter: DevicePointer,
-    /// Its gradient.
+    /// Gradient.
     pub gradient: DevicePointer,
-    /// Running mean of the gradient.
+    /// First moment: running mean of the gradient.
     pub first: DevicePointer,
-    /// Running mean of its square.
+    /// Second moment: running mean of its square.
     pub second: DevicePointer,
 }
 
-/// AdamW over tensors whose lengths do not change from step to step.
+/// AdamW launch plan over tensors whose lengths do not change from step to step.
 #[derive(Debug, Clone)]
 pub struct AdamWPlan {
     element: Element,
@@ -51,7 +52,7 @@ pub struct AdamWPlan {
 }
 
 impl AdamWPlan {
-    /// For tensors of these lengths, with gradients of an element type.
+    /// Plan for tensors of these lengths, with gradients of an element type.
     ///
     /// # Errors
     /// More elements than a launch can have.
@@ -60,13 +61,12 @@ impl AdamWPlan {
         Ok(Self { element, lengths: lengths.to_vec(), blocks })
     }
 
-    /// The table of blocks, to be uploaded once.
+    /// Table of blocks, to be uploaded once.
     pub fn blocks(&self) -> Vec<u8> {
         self.blocks.bytes()
     }
 
-    /// The array of tensors for one step, to be uploaded for it: where each is, and its group's
-    /// constants.
+    /// Table of tensors for one step, to be uploaded for it: where each is, and its group's constants.
     ///
     /// # Errors
     /// Another number of tensors.
@@ -101,10 +101,10 @@ impl AdamWPlan {
         Ok(bytes_of(&structs))
     }
 
-    /// One step, with the two tables in device memory; None where there is nothing to do.
+    /// Launch of one step, with the two tables in device memory; None where there is nothing to do.
     ///
     /// # Errors
-    /// None that the plan has not met before.
+    /// None that the plan's construction has not found.
     pub fn step(&self, tensors: DevicePointer, blocks: DevicePointer) -> Result<Option<Launch>> {
         if self.blocks.tensor.is_empty() {
             return Ok(None);

@@ -12,17 +12,17 @@ use crate::cuda::{DevicePointer, Element, Launch};
 const OP: &str = "attention";
 const WARPS: usize = 4;
 const THREADS: u32 = 32 * WARPS as u32;
-/// Queries, or keys, that a block owns.
+/// Queries, or keys, per block.
 const ROWS: usize = 64;
-/// Rows of queries and of keys, and the lengths of both: a tile past the end is still an int.
+/// Limit of the rows of queries and of keys, and of the lengths of both: a tile past the end is still an int.
 const MOST: usize = 1 << 30;
-/// The head sizes that there are kernels for.
+/// Head sizes that there are kernels for.
 const HEADS: [usize; 5] = [32, 64, 80, 96, 128];
 
-/// Attention of rows of queries over rows of keys and values.
+/// Attention launch plan, of rows of queries over rows of keys and values.
 #[derive(Debug, Clone, Copy)]
 pub struct AttentionPlan {
-    /// Of q, k, v, the result and their gradients; all else is f32.
+    /// Element type of q, k, v, the output and their gradients; all else is f32.
     pub element: Element,
     /// Rows of queries, Bq.
     pub queries: usize,
@@ -32,86 +32,86 @@ pub struct AttentionPlan {
     pub q_len: usize,
     /// Keys in a row, Tk.
     pub k_len: usize,
-    /// Heads, side by side in a row.
+    /// Number of heads, side by side in a row.
     pub heads: usize,
     /// Width of one head.
     pub head: usize,
-    /// Hides from query i the keys after i + Tk - Tq.
+    /// Causal mask: query i does not see the keys after i + Tk - Tq.
     pub causal: bool,
 }
 
-/// Vectors of all heads in memory: (batch, length, heads * head), heads side by side.
+/// Rows of all heads in memory: (batch, length, heads * head), heads side by side.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadRows {
-    /// The first element.
+    /// Pointer to the first element.
     pub pointer: DevicePointer,
-    /// Distance between batches.
+    /// Batch stride in elements.
     pub batch_stride: usize,
-    /// Distance between rows.
+    /// Row stride in elements.
     pub row_stride: usize,
 }
 
-/// What changes the scores; null where there is none.
+/// Buffers that change the scores; null where there is none.
 #[derive(Debug, Clone, Copy)]
 pub struct ScoreBuffers {
-    /// Added, (Bq, Tk) f32.
+    /// Additive key mask, (Bq, Tk) f32.
     pub mask: DevicePointer,
-    /// Multiplies first, (Bq, Tk) f32.
+    /// Factor on the scores of each key, applied before the mask, (Bq, Tk) f32.
     pub scale: DevicePointer,
-    /// The row of keys of each row of queries, (Bq) u32, each checked to be below Bk.
+    /// Row of keys of each row of queries, (Bq) u32, each checked to be below Bk.
     pub kv_rows: DevicePointer,
 }
 
-/// Where the forward pass reads and writes.
+/// Buffers of the forward pass.
 #[derive(Debug, Clone, Copy)]
 pub struct AttentionForwardBuffers {
-    /// (Bq, Tq, D).
+    /// Queries, (Bq, Tq, D).
     pub q: HeadRows,
-    /// (Bk, Tk, D).
+    /// Keys, (Bk, Tk, D).
     pub k: HeadRows,
-    /// (Bk, Tk, D).
+    /// Values, (Bk, Tk, D).
     pub v: HeadRows,
-    /// (Bq, Tq, D), written.
+    /// Output, (Bq, Tq, D), written.
     pub out: HeadRows,
     /// Log-sum-exp of each row of scores, (Bq, heads, Tq) f32, written; or null.
     pub log_sums: DevicePointer,
-    /// What changes the scores.
+    /// Masks and scales of the scores.
     pub scores: ScoreBuffers,
 }
 
-/// Where the backward pass reads and writes.
+/// Buffers of the backward pass.
 #[derive(Debug, Clone, Copy)]
 pub struct AttentionBackwardBuffers {
-    /// (Bq, Tq, D).
+    /// Queries, (Bq, Tq, D).
     pub q: HeadRows,
-    /// (Bk, Tk, D).
+    /// Keys, (Bk, Tk, D).
     pub k: HeadRows,
-    /// (Bk, Tk, D).
+    /// Values, (Bk, Tk, D).
     pub v: HeadRows,
-    /// The result of the forward pass, (Bq, Tq, D).
+    /// Output of the forward pass, (Bq, Tq, D).
     pub out: HeadRows,
-    /// Its gradient, (Bq, Tq, D).
+    /// Gradient of the output, (Bq, Tq, D).
     pub dout: HeadRows,
-    /// From the forward pass, (Bq, heads, Tq) f32.
+    /// Log-sum-exps of the forward pass, (Bq, heads, Tq) f32.
     pub log_sums: DevicePointer,
-    /// Room for (Bq, heads, Tq) f32.
+    /// Workspace for rowsum(out * dout), (Bq, heads, Tq) f32.
     pub deltas: DevicePointer,
-    /// As in the forward pass.
+    /// Masks and scales of the scores, as in the forward pass.
     pub scores: ScoreBuffers,
-    /// First of [`queries_by_key`], (Bk + 1) u32; null where `kv_rows` is.
+    /// First list of [`queries_by_key`], (Bk + 1) u32; null where `kv_rows` is.
     pub query_offsets: DevicePointer,
-    /// Second of [`queries_by_key`], (Bq) u32; null where `kv_rows` is.
+    /// Second list of [`queries_by_key`], (Bq) u32; null where `kv_rows` is.
     pub query_rows: DevicePointer,
-    /// (Bq, Tq, D), written; None where not wanted.
+    /// Gradient of q, (Bq, Tq, D), written; None where not wanted.
     pub dq: Option<HeadRows>,
-    /// (Bk, Tk, D), written; None where not wanted.
+    /// Gradient of k, (Bk, Tk, D), written; None where not wanted.
     pub dk: Option<HeadRows>,
-    /// (Bk, Tk, D), written; None where not wanted.
+    /// Gradient of v, (Bk, Tk, D), written; None where not wanted.
     pub dv: Option<HeadRows>,
 }
 
-/// For `kv_rows` the rows of queries that use each row of keys, in order: where those of each row
-/// of keys begin in the list (one more for the end), and the list.
+/// Query rows of each row of keys, in order: where those of each row of keys begin in the list (one more for the
+/// end), and the list.
 ///
 /// # Errors
 /// A row of keys that is not below `keys`.
@@ -137,7 +137,7 @@ pub fn queries_by_key(kv_rows: &[u32], keys: usize) -> Result<(Vec<u32>, Vec<u32
 }
 
 impl AttentionPlan {
-    /// The forward pass; None where there is nothing to do.
+    /// Launch of the forward pass; None where there is nothing to do.
     ///
     /// # Errors
     /// A head size that there is no kernel for, no key at all, causal with more queries than keys,
@@ -167,7 +167,7 @@ impl AttentionPlan {
         Launch::new(symbol, grid, THREADS, self.shared(size, 1), &params).map(Some)
     }
 
-    /// The backward pass: launches to run one after the other.
+    /// Launches of the backward pass, to run one after the other.
     ///
     /// # Errors
     /// As [`AttentionPlan::forward`].
@@ -238,12 +238,12 @@ impl AttentionPlan {
         Launch::new(symbol, grid, THREADS, 0, &params)
     }
 
-    /// Blocks for so many tiles of every head of every batch: all along x, where most fit.
+    /// Grid for so many tiles of every head of every batch: all along x, where most fit.
     fn grid(&self, tiles: usize, batches: usize) -> [usize; 3] {
         [tiles.saturating_mul(self.heads).saturating_mul(batches), 1, 1]
     }
 
-    /// Holds the sizes to what the kernels can do; the head size of the kernel to use.
+    /// Checks the sizes against the limits of the kernels; returns the head size of the kernel to use.
     fn check(&self, scores: &ScoreBuffers) -> Result<usize> {
         let wrong = |name, shape: Vec<usize>, expected: String| {
             Err(Error::Argument { op: OP, name, shape, expected }.into())
@@ -287,8 +287,8 @@ impl AttentionPlan {
         }
     }
 
-    /// Bytes of shared memory: `own` tiles that a block owns, two stages of two tiles of the other
-    /// side with a pair of floats a row, and for f32 a left factor of the second product.
+    /// Dynamic shared memory in bytes: `own` tiles that a block owns, two stages of two tiles of the other side with
+    /// a pair of floats a row, and for f32 a left operand of the second product.
     fn shared(&self, size: usize, own: usize) -> usize {
         let bytes = self.element.bytes();
         let walked = if bytes == 2 && size <= 64 { 64 } else { 32 };

@@ -11,10 +11,10 @@ use crate::cuda::{DevicePointer, Element, Launch};
 const OP: &str = "bias";
 const THREADS: u32 = 256;
 
-/// A bias on rows, and sums over them.
+/// Launch plan of a bias on rows, and of sums over them.
 #[derive(Debug, Clone, Copy)]
 pub struct BiasPlan {
-    /// Of all tensors.
+    /// Element type of all tensors.
     pub element: Element,
     /// Number of rows.
     pub rows: usize,
@@ -22,21 +22,21 @@ pub struct BiasPlan {
     pub columns: usize,
 }
 
-/// Where a sum over rows reads and writes.
+/// Buffers of a sum over rows.
 #[derive(Debug, Clone, Copy)]
 pub struct ColumnSumBuffers {
-    /// (rows, columns).
+    /// Summed rows, (rows, columns).
     pub x: DevicePointer,
-    /// Distance between rows of x.
+    /// Row stride of x.
     pub x_stride: usize,
-    /// (columns).
+    /// Output, (columns).
     pub sum: DevicePointer,
-    /// [`BiasPlan::workspace`] numbers of f32.
+    /// Workspace of [`BiasPlan::workspace`] numbers of f32.
     pub workspace: DevicePointer,
 }
 
 impl BiasPlan {
-    /// y (rows, columns), dense, += bias (columns); None where there is nothing to do.
+    /// Launch of the bias addition y (rows, columns), dense, += bias (columns); None where there is nothing to do.
     ///
     /// # Errors
     /// Sizes past what a launch can have.
@@ -56,13 +56,12 @@ impl BiasPlan {
         Launch::new(symbol_for!(self.element, "add_bias"), grid, THREADS, 0, &params).map(Some)
     }
 
-    /// Numbers of f32 that a sum over rows needs room for.
+    /// Number of f32 in the workspace of a sum over rows.
     pub fn workspace(&self) -> usize {
         if self.rows == 0 { 0 } else { RowPartition::of(self.rows).count * self.columns }
     }
 
-    /// The sum over rows, a bias's gradient: two launches, or none of an empty batch, whose sums
-    /// are zeros.
+    /// Launches of the sum over rows, a bias's gradient: two, or none for an empty batch, whose sums are zeros.
     ///
     /// # Errors
     /// Sizes past what a launch can have.

@@ -1,4 +1,4 @@
-//! How the sums over rows are cut into parts; see `kernels/include/column_sum.cuh`.
+//! Partition of column sums into parts; see `kernels/include/column_sum.cuh`.
 
 use candle_core::Result;
 
@@ -7,42 +7,42 @@ use crate::cuda::launch::symbol_for;
 use crate::cuda::params::ColumnSumFinish;
 use crate::cuda::{DevicePointer, Element, Launch};
 
-/// Threads of kernels that add up columns.
+/// Threads per block of kernels that add up columns.
 pub(crate) const COLUMN_THREADS: u32 = 256;
-/// Columns of a block of the last step.
+/// Columns per block of the last step.
 const FINISH_COLUMNS: usize = 32;
-/// Parts at most, so that the last step stays short.
+/// Upper limit of the parts, so that the last step stays short.
 const MOST_PARTS: usize = 256;
-/// Rows of a part at least: fewer, and the partial sums weigh more than what is added up.
+/// Lower limit of the rows of a part: with fewer, the partial sums weigh more than what is added up.
 const FEWEST_ROWS: usize = 16;
 
-/// Rows cut into parts: a function of their number alone, so that sums have one order.
+/// Partition of rows into parts: a function of their number alone, so that sums have one order.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RowPartition {
-    /// How many.
+    /// Number of parts.
     pub(crate) count: usize,
-    /// Rows of each but the last.
+    /// Rows of each part but the last.
     pub(crate) rows: usize,
 }
 
 impl RowPartition {
-    /// Of `rows` rows, at least one.
+    /// Partition of `rows` rows, at least one.
     pub(crate) fn of(rows: usize) -> Self {
         let each = rows.div_ceil(MOST_PARTS).next_multiple_of(8).max(FEWEST_ROWS);
         Self { count: rows.div_ceil(each), rows: each }
     }
 
-    /// Blocks of the first step.
+    /// Grid of the first step.
     pub(crate) fn grid(self, element: Element, columns: usize) -> [usize; 3] {
         [columns.div_ceil(32 * 16 / element.bytes()), self.count, 1]
     }
 
-    /// Blocks of a last step.
+    /// Grid of a last step.
     pub(crate) fn finish_grid(columns: usize) -> [usize; 3] {
         [columns.div_ceil(FINISH_COLUMNS), 1, 1]
     }
 
-    /// `column_sum_finish` over `partial` (parts, 1 or 2, columns).
+    /// Launch of `column_sum_finish` over `partial` (parts, 1 or 2, columns).
     pub(crate) fn finish<const SUMS: usize>(
         self,
         op: &'static str,
@@ -67,7 +67,7 @@ impl RowPartition {
     }
 }
 
-/// Blocks for elements that lie side by side, each thread with sixteen bytes of them.
+/// Blocks for contiguous elements, with sixteen bytes of them per thread.
 pub(crate) fn pack_blocks(element: Element, count: usize, threads: u32) -> usize {
     count.div_ceil(threads as usize * 16 / element.bytes())
 }

@@ -1,4 +1,4 @@
-//! The launch of `kernels/cp/apply.cu`.
+//! Launch of `kernels/cp/apply.cu`.
 
 use candle_core::Result;
 
@@ -12,13 +12,13 @@ const THREADS: u32 = 128;
 const TOKENS: usize = 32;
 const OUTPUTS: usize = 64;
 const RANK: usize = 64;
-/// With fewer blocks than this, blocks take fewer outputs each.
+/// Number of blocks below which blocks take fewer outputs each.
 const BLOCKS: usize = 256;
 
-/// `y += (x A^T) B^T` for few tokens.
+/// Launch plan of the low-rank delta for few tokens, `y += (x A^T) B^T`.
 #[derive(Debug, Clone, Copy)]
 pub struct CpApplyPlan {
-    /// Of all tensors.
+    /// Element type of all tensors.
     pub element: Element,
     /// Number of tokens.
     pub tokens: usize,
@@ -28,27 +28,27 @@ pub struct CpApplyPlan {
     pub outputs: usize,
     /// Number of components.
     pub rank: usize,
-    /// Distance between rows of x.
+    /// Row stride of x.
     pub x_stride: usize,
-    /// Distance between rows of y.
+    /// Row stride of y.
     pub y_stride: usize,
 }
 
-/// Where it reads and writes.
+/// Buffers of the low-rank delta.
 #[derive(Debug, Clone, Copy)]
 pub struct ApplyBuffers {
-    /// (tokens, inputs).
+    /// Inputs, (tokens, inputs).
     pub x: DevicePointer,
-    /// (rank, inputs), dense.
+    /// Input-side factor, (rank, inputs), dense.
     pub a: DevicePointer,
-    /// (outputs, rank), dense.
+    /// Output-side factor, (outputs, rank), dense.
     pub b: DevicePointer,
-    /// (tokens, outputs); added to.
+    /// Outputs, (tokens, outputs); added to.
     pub y: DevicePointer,
 }
 
 impl CpApplyPlan {
-    /// The launch; None where there is nothing to add.
+    /// Launch of the delta; None where there is nothing to add.
     ///
     /// # Errors
     /// Rows that overlap, or sizes past what a launch can have.
@@ -60,7 +60,7 @@ impl CpApplyPlan {
         at_least(OP, "y_stride", self.y_stride, self.outputs)?;
         let down = self.tokens.div_ceil(TOKENS);
         let tiles = self.outputs.div_ceil(OUTPUTS);
-        // Beyond RANK a block forms z for every tile of outputs, so nothing is gained by more.
+        // Beyond RANK a block forms z for every tile of outputs, so nothing is gained by more tiles.
         let across = if self.rank > RANK { tiles } else { tiles.min(BLOCKS.div_ceil(down)) };
         let outputs_of_block = tiles.div_ceil(across) * OUTPUTS;
         let params = CpApply {

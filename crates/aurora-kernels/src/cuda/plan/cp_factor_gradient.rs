@@ -1,4 +1,4 @@
-//! The launches of `kernels/cp/factor_gradient.cu`.
+//! Launches of `kernels/cp/factor_gradient.cu`.
 
 use candle_core::Result;
 
@@ -14,29 +14,29 @@ const FINISH_THREADS: u32 = 256;
 const TOKENS: usize = 32;
 const ROWS: usize = 64;
 const RANK: usize = 64;
-/// Splits are made until there are about as many blocks as this: two for each multiprocessor of a
-/// large GPU. The number is the same everywhere, so that the order of sums is too.
+/// Number of blocks up to which splits are made: two for each multiprocessor of a large GPU. The number is the same
+/// everywhere, so that the order of sums is too.
 const BLOCKS: usize = 264;
-/// Fewer tokens than this are not worth a split of their own. A multiple of the depth of a tile.
+/// Lower limit of the tokens of a split. A multiple of the depth of a tile.
 const TOKENS_OF_SPLIT: usize = 256;
 
-/// Which way round a factor lies.
+/// Memory layout of a factor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FactorLayout {
-    /// (width, rank), as U, V and LoRA's B.
+    /// Layout (width, rank), as U, V and LoRA's B.
     ByWidth,
-    /// (rank, width), as LoRA's A.
+    /// Layout (rank, width), as LoRA's A.
     ByRank,
 }
 
-/// Gradients of the factors of one linear layer, or of one slice of it.
+/// Launch plan of the factor gradients of one linear layer, or of one slice of it.
 #[derive(Debug, Clone, Copy)]
 pub struct CpFactorGradientPlan {
-    /// Of x and dy, z and g.
+    /// Element type of x and dy, z and g.
     pub element: Element,
-    /// Of u and v: `element` or f32.
+    /// Element type of u and v: `element` or f32.
     pub factors: Element,
-    /// Of du and dv: `element` or f32.
+    /// Element type of du and dv: `element` or f32.
     pub gradients: Element,
     /// Number of tokens.
     pub tokens: usize,
@@ -46,47 +46,47 @@ pub struct CpFactorGradientPlan {
     pub outputs: usize,
     /// Number of components.
     pub rank: usize,
-    /// Distance between rows of x.
+    /// Row stride of x.
     pub x_stride: usize,
-    /// Distance between rows of dy.
+    /// Row stride of dy.
     pub dy_stride: usize,
-    /// How u and du lie.
+    /// Layout of u and du.
     pub u_layout: FactorLayout,
-    /// How v and dv lie.
+    /// Layout of v and dv.
     pub v_layout: FactorLayout,
-    /// Whether to add to du, dv and dscale: for all sites that share factors but the first.
+    /// True to add to du, dv and dscale: for all sites that share factors but the first.
     pub accumulate: bool,
 }
 
-/// Where the gradient reads and writes; see `CpFactorGradient` for the shapes.
+/// Buffers of the factor gradients; see `CpFactorGradient` for the shapes.
 #[derive(Debug, Clone, Copy)]
 pub struct FactorGradientBuffers {
-    /// What the linear layer got.
+    /// Input of the linear layer.
     pub x: DevicePointer,
-    /// The derivative by what it gave.
+    /// Gradient of its output.
     pub dy: DevicePointer,
-    /// The factor on the input side.
+    /// Input-side factor.
     pub u: DevicePointer,
-    /// The factor on the output side.
+    /// Output-side factor.
     pub v: DevicePointer,
-    /// Where x U goes.
+    /// Output of x U.
     pub z: DevicePointer,
-    /// Where dy V goes.
+    /// Output of dy V.
     pub g: DevicePointer,
-    /// As many f32 as [`CpFactorGradientPlan::workspace`] says.
+    /// Workspace of [`CpFactorGradientPlan::workspace`] numbers of f32.
     pub workspace: DevicePointer,
-    /// s of the slice, or null for ones.
+    /// Scale s of the slice, or null for ones.
     pub scale: DevicePointer,
-    /// The gradient of u.
+    /// Gradient of u.
     pub du: DevicePointer,
-    /// The gradient of v.
+    /// Gradient of v.
     pub dv: DevicePointer,
-    /// The gradient of s, or null.
+    /// Gradient of s, or null.
     pub dscale: DevicePointer,
 }
 
 impl CpFactorGradientPlan {
-    /// Tokens of a split, and how many splits there are.
+    /// Tokens of a split, and the number of splits.
     fn splits(&self) -> (usize, usize) {
         let tiles = (self.inputs.div_ceil(ROWS) + self.outputs.div_ceil(ROWS))
             * self.rank.div_ceil(RANK).max(1);
@@ -96,7 +96,7 @@ impl CpFactorGradientPlan {
         (tokens, self.tokens.div_ceil(tokens).max(1))
     }
 
-    /// Numbers of the workspace: those of the splits, and those of the blocks for the scale.
+    /// Sizes of the workspace: numbers of the splits, and of the blocks for the scale.
     fn parts(&self) -> Result<(usize, usize)> {
         let (_, splits) = self.splits();
         let sizes = || {
@@ -117,7 +117,7 @@ impl CpFactorGradientPlan {
         })
     }
 
-    /// Number of f32 that the workspace has.
+    /// Number of f32 in the workspace.
     ///
     /// # Errors
     /// A size past what can be addressed.
@@ -125,7 +125,7 @@ impl CpFactorGradientPlan {
         self.parts().map(|(parts, scale)| parts + scale)
     }
 
-    /// The three launches, to be run in order; none where there are no factors. No tokens make
+    /// Launches of the gradients, three, to be run in order; none where there are no factors. No tokens make
     /// gradients of zero.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! The launch of `kernels/cp/reconstruct.cu`.
+//! Launch of `kernels/cp/reconstruct.cu`.
 
 use std::mem::{size_of, size_of_val};
 
@@ -13,17 +13,17 @@ const OP: &str = "cp_reconstruct";
 const THREADS: u32 = 256;
 const OUTPUTS: usize = 64;
 const INPUTS: usize = 128;
-/// The most slices that a block takes; the kernel has room for the modes of as many.
+/// Upper limit of the slices per block; the kernel has room for the modes of as many.
 const SLICES_OF_BLOCK: usize = 8;
-/// With fewer blocks than this a block takes fewer slices, so that a large GPU is not half empty.
+/// Number of blocks below which a block takes fewer slices, so that a large GPU is not half empty.
 const BLOCKS: usize = 512;
 
 /// Factors that slices share: f32, dense.
 #[derive(Debug, Clone, Copy)]
 pub struct FactorPair {
-    /// U (inputs, rank).
+    /// Input-side factor U (inputs, rank).
     pub u: DevicePointer,
-    /// V (outputs, rank).
+    /// Output-side factor V (outputs, rank).
     pub v: DevicePointer,
     /// Width of the slices' inputs.
     pub inputs: usize,
@@ -31,43 +31,44 @@ pub struct FactorPair {
     pub outputs: usize,
 }
 
-/// One slice of a site.
+/// Slice of a site.
 #[derive(Debug, Clone, Copy)]
 pub struct Slice {
-    /// Which of the pairs its delta is made of.
+    /// Index of the pair of factors of its delta.
     pub pair: usize,
-    /// The frozen weight, (outputs, inputs).
+    /// Frozen weight, (outputs, inputs).
     pub weight: DevicePointer,
-    /// Where the merged weight goes, (outputs, inputs).
+    /// Merged weight, (outputs, inputs), written.
     pub merged: DevicePointer,
-    /// p (rank), or with cores G (rank, rank); f32.
+    /// Mode p (rank), or with cores G (rank, rank); f32.
     pub modes: DevicePointer,
-    /// Distance between rows of the weight.
+    /// Row stride of the weight.
     pub weight_stride: usize,
-    /// Distance between rows of the merged weight.
+    /// Row stride of the merged weight.
     pub merged_stride: usize,
 }
 
-/// Merged weights of all slices: `W + V diag(lambda * p) U^T`, or `W + V G^T U^T`.
+/// Launch plan of the merged weights of all slices: `W + V diag(lambda * p) U^T` (CP, arXiv:2305.08381), or `W + V
+/// G^T U^T` with full cores (Tucker).
 #[derive(Debug, Clone)]
 pub struct CpReconstructPlan {
-    /// Of the weights.
+    /// Element type of the weights.
     pub element: Element,
     /// Number of components.
     pub rank: usize,
-    /// Whether slices have full cores.
+    /// True if slices have full cores.
     pub cores: bool,
-    /// The factors.
+    /// Pairs of factors.
     pub pairs: Vec<FactorPair>,
-    /// The slices, in any order.
+    /// Slices, in any order.
     pub slices: Vec<Slice>,
 }
 
-/// What the launch reads besides its parameters: has to be brought to the device once, and is good
-/// for as long as no pointer or size in it changes.
+/// Table of slices that the launch reads besides its parameters: uploaded once, and good for as long as no pointer or
+/// size in it changes.
 #[derive(Debug, Clone)]
 pub struct CpReconstructTable {
-    /// The table itself: goes to memory aligned to eight bytes.
+    /// Bytes of the table, for memory aligned to eight bytes.
     pub bytes: Vec<u8>,
     symbol: &'static str,
     rank: i32,
@@ -77,7 +78,7 @@ pub struct CpReconstructTable {
 }
 
 impl CpReconstructPlan {
-    /// The table of pairs and slices; None where there is nothing to do.
+    /// Table of pairs and slices; None where there is nothing to do.
     ///
     /// # Errors
     /// A slice of a pair that is not there, rows that overlap, or sizes past what a launch can have.
@@ -86,7 +87,7 @@ impl CpReconstructPlan {
         if let Some(slice) = self.slices.iter().find(|slice| slice.pair >= self.pairs.len()) {
             at_least(OP, "pairs", self.pairs.len(), slice.pair.saturating_add(1))?;
         }
-        // Tiles of all slices, to see how many a block should take.
+        // Tiles of all slices decide how many slices a block takes.
         let tiles = |pair: &FactorPair| -> usize {
             pair.inputs.div_ceil(INPUTS).saturating_mul(pair.outputs.div_ceil(OUTPUTS))
         };
@@ -148,8 +149,8 @@ impl CpReconstructPlan {
 }
 
 impl CpReconstructTable {
-    /// The launch, with the table's bytes at `table` on the device and `lambda` (rank), f32, or null
-    /// for ones; with cores it is not looked at.
+    /// Launch of the reconstruction, with the table's bytes at `table` on the device and `lambda` (rank), f32, or
+    /// null for ones; with cores lambda is ignored.
     ///
     /// # Errors
     /// More blocks than a launch can have.
@@ -166,7 +167,7 @@ impl CpReconstructTable {
     }
 }
 
-/// Structs as they lie in memory.
+/// Bytes of structs, as they lie in memory.
 fn bytes_of<T: Copy>(values: &[T]) -> &[u8] {
     const { assert!(size_of::<CpSlice>() == 40 && size_of::<CpPair>() == 40, "padding") };
     // SAFETY: called with the two structs above alone, which are as large as the sum of their

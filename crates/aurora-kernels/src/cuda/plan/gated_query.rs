@@ -12,21 +12,20 @@ use crate::cuda::{DevicePointer, Element, Launch};
 
 const OP: &str = "gated_query";
 
-/// Gated query transformation over rows, all dense.
+/// Launch plan of the gated query transformation (Wang et al. 2023, arXiv:2305.08381) over rows, all dense.
 #[derive(Debug, Clone, Copy)]
 pub struct GatedQueryPlan {
-    /// Of all tensors.
+    /// Element type of all tensors.
     pub element: Element,
     /// Number of rows.
     pub rows: usize,
     /// Length of a row.
     pub columns: usize,
-    /// The gate where there is no trained one.
+    /// Gate where there is no trained one.
     pub constant: f32,
 }
 
-/// What both passes read; pairs are those of self and of cross. See `GatedQueryForward` for the
-/// shapes.
+/// Inputs of both passes; pairs are those of self and of cross. See `GatedQueryForward` for the shapes.
 #[derive(Debug, Clone, Copy)]
 pub struct GatedQueryInputs {
     /// States after attention.
@@ -35,38 +34,37 @@ pub struct GatedQueryInputs {
     pub scale: [DevicePointer; 2],
     /// Shifts.
     pub shift: [DevicePointer; 2],
-    /// a of the gate tanh(a), or null for the constant.
+    /// Parameter a of the gate tanh(a), or null for the constant.
     pub gate: [DevicePointer; 2],
 }
 
-/// Where the forward pass reads and writes.
+/// Buffers of the forward pass.
 #[derive(Debug, Clone, Copy)]
 pub struct GatedQueryForwardBuffers {
-    /// What is added to.
+    /// Output of the feed-forward block, which is added to.
     pub ffn: DevicePointer,
-    /// What is added.
+    /// Gated states that are added.
     pub inputs: GatedQueryInputs,
-    /// The result.
+    /// Output.
     pub out: DevicePointer,
 }
 
-/// Where the backward pass reads and writes; what it writes may be null. The gradient of ffn is
-/// that of out.
+/// Buffers of the backward pass; outputs may be null. The gradient of ffn is that of out.
 #[derive(Debug, Clone, Copy)]
 pub struct GatedQueryBackwardBuffers {
-    /// What the forward pass read.
+    /// Inputs of the forward pass.
     pub inputs: GatedQueryInputs,
     /// Gradient of out.
     pub dout: DevicePointer,
-    /// Where the gradients of h go.
+    /// Gradients of h.
     pub dh: [DevicePointer; 2],
-    /// Those of the scales.
+    /// Gradients of the scales.
     pub dscale: [DevicePointer; 2],
-    /// Those of the shifts.
+    /// Gradients of the shifts.
     pub dshift: [DevicePointer; 2],
-    /// Those of a.
+    /// Gradients of a.
     pub dgate: [DevicePointer; 2],
-    /// [`GatedQueryPlan::workspace`] numbers of f32; null where only gradients of h are wanted.
+    /// Workspace of [`GatedQueryPlan::workspace`] numbers of f32; null where only gradients of h are wanted.
     pub workspace: DevicePointer,
 }
 
@@ -75,7 +73,7 @@ impl GatedQueryPlan {
         self.rows == 0 || self.columns == 0
     }
 
-    /// The forward pass; None where there is nothing to do.
+    /// Launch of the forward pass; None where there is nothing to do.
     ///
     /// # Errors
     /// Sizes past what a launch can have.
@@ -108,13 +106,13 @@ impl GatedQueryPlan {
         Launch::new(symbol, grid, COLUMN_THREADS, 0, &params).map(Some)
     }
 
-    /// Numbers of f32 that the gradients of vectors and gates need room for.
+    /// Number of f32 in the workspace of the gradients of vectors and gates.
     pub fn workspace(&self) -> usize {
         if self.rows == 0 { 0 } else { (RowPartition::of(self.rows).count + 1) * 3 * self.columns }
     }
 
-    /// The backward pass: up to three launches, one after the other. Of an empty batch there is
-    /// none, and the gradients of vectors and gates are zeros.
+    /// Launches of the backward pass: up to three, one after the other. None for an empty batch, where the gradients
+    /// of vectors and gates are zeros.
     ///
     /// # Errors
     /// Sizes past what a launch can have; a gradient of a gate that is not there.

@@ -11,10 +11,10 @@ use crate::cuda::{DevicePointer, Element, Launch};
 const OP: &str = "gelu";
 const THREADS: u32 = 256;
 
-/// The Gaussian error linear unit over rows, all dense.
+/// GELU launch plan over rows, all dense.
 #[derive(Debug, Clone, Copy)]
 pub struct GeluPlan {
-    /// Of all tensors.
+    /// Element type of all tensors.
     pub element: Element,
     /// Number of rows.
     pub rows: usize,
@@ -22,32 +22,32 @@ pub struct GeluPlan {
     pub columns: usize,
 }
 
-/// Where the backward pass reads and writes; see `GeluBackward` for the shapes.
+/// Buffers of the backward pass; see `GeluBackward` for the shapes.
 #[derive(Debug, Clone, Copy)]
 pub struct GeluBackwardBuffers {
-    /// What the forward pass had.
+    /// Input of the forward pass.
     pub x: DevicePointer,
-    /// Likewise.
+    /// Bias of the forward pass, or null.
     pub bias: DevicePointer,
     /// Gradient of y.
     pub dy: DevicePointer,
-    /// Where the gradient of x goes.
+    /// Gradient of x.
     pub dx: DevicePointer,
-    /// Where the gradient of the bias goes, or null.
+    /// Gradient of the bias, or null.
     pub dbias: DevicePointer,
-    /// [`GeluPlan::workspace`] numbers of f32; null where no gradient of the bias is wanted.
+    /// Workspace of [`GeluPlan::workspace`] numbers of f32; null where no gradient of the bias is wanted.
     pub workspace: DevicePointer,
 }
 
 impl GeluPlan {
-    /// The elements, and the length of a row where that matters.
+    /// Number of elements, and the length of a row where that matters.
     fn sizes(&self, rows_matter: bool) -> Result<(usize, i32)> {
         let count = product(OP, "x", &[self.rows, self.columns])?;
         let columns = if rows_matter { int(OP, "x", self.columns)? } else { 1 };
         Ok((count, columns))
     }
 
-    /// y of x, or of x + bias where bias is not null; None where there is nothing to do.
+    /// Launch of the forward pass, on x, or on x + bias where bias is not null; None where there is nothing to do.
     ///
     /// # Errors
     /// Sizes past what a launch can have.
@@ -73,13 +73,13 @@ impl GeluPlan {
         Launch::new(symbol_for!(self.element, "gelu_forward"), grid, THREADS, 0, &params).map(Some)
     }
 
-    /// Numbers of f32 that the gradient of the bias needs room for.
+    /// Number of f32 in the workspace of the bias gradient.
     pub fn workspace(&self) -> usize {
         if self.rows == 0 { 0 } else { RowPartition::of(self.rows).count * self.columns }
     }
 
-    /// The backward pass: one launch, with a gradient of the bias two. Of an empty batch there is
-    /// none, and the gradient of the bias is zeros.
+    /// Launches of the backward pass: one, with a gradient of the bias two. None for an empty batch, where the
+    /// gradient of the bias is zeros.
     ///
     /// # Errors
     /// Sizes past what a launch can have.

@@ -10,73 +10,72 @@ use crate::cuda::{DevicePointer, Element, Launch};
 
 const OP: &str = "layer_norm";
 const THREADS: u32 = 128;
-/// A warp takes a row.
+/// Rows per block: a warp takes a row.
 const ROWS_OF_BLOCK: usize = THREADS as usize / 32;
 
-/// Layer normalization of rows.
+/// Layer norm launch plan over rows.
 #[derive(Debug, Clone, Copy)]
 pub struct LayerNormPlan {
-    /// Of all tensors but the mean and rstd, which are f32.
+    /// Element type of all tensors but the mean and rstd, which are f32.
     pub element: Element,
     /// Number of rows.
     pub rows: usize,
     /// Length of a row.
     pub columns: usize,
-    /// Distance between rows of x.
+    /// Row stride of x.
     pub x_stride: usize,
-    /// Added to the variance.
+    /// Epsilon, added to the variance.
     pub eps: f32,
 }
 
-/// Where the forward pass reads and writes; see `LayerNormForward` for the shapes.
+/// Buffers of the forward pass; see `LayerNormForward` for the shapes.
 #[derive(Debug, Clone, Copy)]
 pub struct LayerNormForwardBuffers {
-    /// What is normalized.
+    /// Normalized input.
     pub x: DevicePointer,
-    /// Added to x first, or null.
+    /// Residual, added to x first, or null.
     pub residual: DevicePointer,
     /// Scale.
     pub weight: DevicePointer,
     /// Shift.
     pub bias: DevicePointer,
-    /// The result.
+    /// Output.
     pub y: DevicePointer,
-    /// Where the sum of x and residual goes, or null.
+    /// Sum of x and residual, written, or null.
     pub sum: DevicePointer,
-    /// Where each row's mean goes, or null.
+    /// Mean of each row, written, or null.
     pub mean: DevicePointer,
-    /// Where one over each row's standard deviation goes, or null.
+    /// Reciprocal standard deviation of each row, written, or null.
     pub rstd: DevicePointer,
 }
 
-/// Where the backward pass reads and writes; see `LayerNormBackward` and `LayerNormParameters` for
-/// the shapes.
+/// Buffers of the backward pass; see `LayerNormBackward` and `LayerNormParameters` for the shapes.
 #[derive(Debug, Clone, Copy)]
 pub struct LayerNormBackwardBuffers {
-    /// What was normalized: x, or the sum that the forward pass wrote.
+    /// Normalized input: x, or the sum that the forward pass wrote.
     pub x: DevicePointer,
     /// Scale.
     pub weight: DevicePointer,
     /// Gradient of y.
     pub dy: DevicePointer,
-    /// Gradient that comes to the sum by other ways, or null.
+    /// Gradient that reaches the sum by other ways, or null.
     pub dsum: DevicePointer,
-    /// As the forward pass wrote it.
+    /// Mean of each row, from the forward pass.
     pub mean: DevicePointer,
-    /// Likewise.
+    /// Reciprocal standard deviation of each row, from the forward pass.
     pub rstd: DevicePointer,
-    /// Where the gradient of x and residual goes, or null.
+    /// Gradient of x and residual, or null.
     pub dx: DevicePointer,
-    /// Where the gradient of the weight goes, or null.
+    /// Gradient of the weight, or null.
     pub dweight: DevicePointer,
-    /// Where the gradient of the bias goes, or null.
+    /// Gradient of the bias, or null.
     pub dbias: DevicePointer,
-    /// [`LayerNormPlan::workspace`] numbers of f32; null where neither of the two is wanted.
+    /// Workspace of [`LayerNormPlan::workspace`] numbers of f32; null where neither of the two is wanted.
     pub workspace: DevicePointer,
 }
 
 impl LayerNormPlan {
-    /// The forward pass; None where there is nothing to do.
+    /// Launch of the forward pass; None where there is nothing to do.
     ///
     /// # Errors
     /// Sizes past what a launch can have.
@@ -103,13 +102,13 @@ impl LayerNormPlan {
         Launch::new(symbol, grid, THREADS, 0, &params).map(Some)
     }
 
-    /// Numbers of f32 that the gradients of weight and bias need room for.
+    /// Number of f32 in the workspace of the gradients of weight and bias.
     pub fn workspace(&self) -> usize {
         if self.rows == 0 { 0 } else { RowPartition::of(self.rows).count * 2 * self.columns }
     }
 
-    /// The backward pass: up to three launches, one after the other. Of an empty batch there is
-    /// none, and whoever wants its gradients of weight and bias fills them with zeros.
+    /// Launches of the backward pass: up to three, one after the other. None for an empty batch, where the caller
+    /// fills gradients of weight and bias with zeros.
     ///
     /// # Errors
     /// Sizes past what a launch can have.

@@ -1,5 +1,4 @@
-//! From shapes to launches: every check of a size happens here, once, whatever machine the launch
-//! is for.
+//! Launch plans: from shapes to launches. Every check of a size happens here, once, for every executor.
 
 mod adamw;
 mod attention;
@@ -37,7 +36,7 @@ pub use soft_cross_entropy::{
 
 use crate::Error;
 
-/// A size as the kernels count it along a row: a C int.
+/// Size as the kernels count it along a row: a C int.
 pub(crate) fn int(op: &'static str, name: &'static str, size: usize) -> Result<i32, Error> {
     i32::try_from(size).map_err(|_| Error::Argument {
         op,
@@ -47,7 +46,7 @@ pub(crate) fn int(op: &'static str, name: &'static str, size: usize) -> Result<i
     })
 }
 
-/// The number of elements of a shape, as far as a 64-bit index goes.
+/// Number of elements of a shape, as far as a 64-bit index goes.
 pub(crate) fn product(
     op: &'static str,
     name: &'static str,

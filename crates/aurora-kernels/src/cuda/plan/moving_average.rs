@@ -10,16 +10,16 @@ use crate::cuda::{DevicePointer, Element, Launch};
 const OP: &str = "moving_average";
 const THREADS: u32 = 256;
 
-/// Where an average and what it follows are; see `AveragedTensor`.
+/// Buffers of an average and of the tensor that it follows; see `AveragedTensor`.
 #[derive(Debug, Clone, Copy)]
 pub struct AveragedBuffers {
-    /// The average, f32.
+    /// Average, f32.
     pub average: DevicePointer,
-    /// The live tensor.
+    /// Live tensor.
     pub live: DevicePointer,
 }
 
-/// Moving averages of tensors that stay where they are.
+/// Launch plan of exponential moving averages of tensors that stay where they are.
 #[derive(Debug, Clone)]
 pub struct MovingAveragePlan {
     element: Element,
@@ -33,7 +33,7 @@ unsafe impl Send for MovingAveragePlan {}
 unsafe impl Sync for MovingAveragePlan {}
 
 impl MovingAveragePlan {
-    /// For tensors with their lengths; `element` is that of the live ones.
+    /// Plan for tensors with their lengths; `element` is that of the live ones.
     ///
     /// # Errors
     /// More elements than a launch can have.
@@ -54,20 +54,20 @@ impl MovingAveragePlan {
         Ok(Self { element, tensors, blocks })
     }
 
-    /// The table of blocks, to be uploaded once.
+    /// Table of blocks, to be uploaded once.
     pub fn blocks(&self) -> Vec<u8> {
         self.blocks.bytes()
     }
 
-    /// The array of tensors, to be uploaded once.
+    /// Table of tensors, to be uploaded once.
     pub fn tensors(&self) -> Vec<u8> {
         bytes_of(&self.tensors)
     }
 
-    /// One step, with the two tables in device memory; None where there is nothing to do.
+    /// Launch of one step, with the two tables in device memory; None where there is nothing to do.
     ///
     /// # Errors
-    /// None that the plan has not met before.
+    /// None that the plan's construction has not found.
     pub fn step(
         &self,
         tensors: DevicePointer,

@@ -1,23 +1,23 @@
-//! Many tensors of any lengths in one launch.
+//! Multi-tensor launches: many tensors of any lengths in one launch.
 
 use candle_core::Result;
 
 use crate::Error;
 
-/// Elements of a block.
+/// Elements per block.
 const CHUNK: usize = 2048;
 
-/// Which block works on which tensor.
+/// Assignment of blocks to tensors.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TensorBlocks {
-    /// For each tensor, the first of its blocks.
+    /// First block of each tensor.
     pub(crate) first: Vec<i32>,
-    /// For each block, its tensor.
+    /// Tensor of each block.
     pub(crate) tensor: Vec<i32>,
 }
 
 impl TensorBlocks {
-    /// Of tensors of these lengths; an empty one has no block.
+    /// Blocks for tensors of these lengths; an empty one has no block.
     pub(crate) fn of(op: &'static str, lengths: &[usize]) -> Result<Self> {
         let count = lengths.iter().try_fold(0usize, |sum, &n| sum.checked_add(n.div_ceil(CHUNK)));
         if count.is_none_or(|count| count > i32::MAX as usize) || lengths.len() > i32::MAX as usize
@@ -38,13 +38,13 @@ impl TensorBlocks {
         Ok(blocks)
     }
 
-    /// The second table as it has to lie in device memory.
+    /// Bytes of the second table, as it has to lie in device memory.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         self.tensor.iter().flat_map(|index| index.to_ne_bytes()).collect()
     }
 }
 
-/// An array of parameter structs as it has to lie in device memory.
+/// Bytes of an array of parameter structs, as it has to lie in device memory.
 pub(crate) fn bytes_of<P: crate::cuda::Params>(structs: &[P]) -> Vec<u8> {
     let mut bytes = vec![0; size_of_val(structs)];
     // SAFETY: there is room, and the structs have no padding (see launch_params.h), so that every

@@ -10,79 +10,78 @@ use crate::cuda::{DevicePointer, Element, Launch};
 
 const OP: &str = "soft_cross_entropy";
 const THREADS: u32 = 256;
-/// Blocks that fill a large GPU a few times over.
+/// Number of blocks that fill a large GPU a few times over.
 const BLOCKS: usize = 512;
-/// Classes of a slice at least: a pack of 16 bytes a thread in 16 bits.
+/// Lower limit of the classes of a slice: a pack of 16 bytes a thread in 16 bits.
 const SHORTEST: usize = 2048;
 
-/// Cross-entropy of rows of logits.
+/// Cross-entropy launch plan over rows of logits.
 #[derive(Debug, Clone, Copy)]
 pub struct SoftCrossEntropyPlan {
-    /// Of logits, targets and the gradient.
+    /// Element type of logits, targets and the gradient.
     pub element: Element,
     /// Number of rows.
     pub rows: usize,
     /// Length of a row.
     pub classes: usize,
-    /// Distance between rows of logits.
+    /// Row stride of logits.
     pub logits_stride: usize,
-    /// Share of a label's weight that goes to all classes alike; 0 with soft targets.
+    /// Label smoothing: share of a label's weight that goes to all classes alike; 0 with soft targets.
     pub smoothing: f32,
 }
 
-/// What the rows should be.
+/// Targets of the rows.
 #[derive(Debug, Clone, Copy)]
 pub enum CrossEntropyTargets {
-    /// Weights (rows, classes).
+    /// Soft targets: weights (rows, classes).
     Soft {
-        /// Where they are.
+        /// Pointer to the weights.
         targets: DevicePointer,
-        /// Distance between rows.
+        /// Row stride.
         stride: usize,
     },
-    /// One class each, (rows), u32, each below the number of classes.
+    /// Labels, one class per row: (rows), u32, each below the number of classes.
     Labels(DevicePointer),
 }
 
-/// Where the forward pass reads and writes; see `SoftCrossEntropyForward` for the shapes.
+/// Buffers of the forward pass; see `SoftCrossEntropyForward` for the shapes.
 #[derive(Debug, Clone, Copy)]
 pub struct SoftCrossEntropyForwardBuffers {
     /// Logits.
     pub logits: DevicePointer,
-    /// What they should be.
+    /// Targets.
     pub targets: CrossEntropyTargets,
-    /// Where each row's loss goes.
+    /// Loss of each row, written.
     pub loss: DevicePointer,
-    /// Where each row's log-sum-exp goes.
+    /// Log-sum-exp of each row, written.
     pub log_sum: DevicePointer,
-    /// Where the sum of each row's targets goes; may be null where there are labels.
+    /// Sum of the targets of each row, written; may be null where there are labels.
     pub weight: DevicePointer,
-    /// [`SoftCrossEntropyPlan::workspace`] numbers of f32.
+    /// Workspace of [`SoftCrossEntropyPlan::workspace`] numbers of f32.
     pub workspace: DevicePointer,
 }
 
-/// Where the backward pass reads and writes; see `SoftCrossEntropyBackward` for the shapes.
+/// Buffers of the backward pass; see `SoftCrossEntropyBackward` for the shapes.
 #[derive(Debug, Clone, Copy)]
 pub struct SoftCrossEntropyBackwardBuffers {
     /// Logits.
     pub logits: DevicePointer,
-    /// What they should be.
+    /// Targets.
     pub targets: CrossEntropyTargets,
-    /// As the forward pass wrote it.
+    /// Log-sum-exp of each row, from the forward pass.
     pub log_sum: DevicePointer,
-    /// Likewise; null where there are labels.
+    /// Sum of the targets of each row, from the forward pass; null where there are labels.
     pub weight: DevicePointer,
     /// Gradient of each row's loss, or of all.
     pub dloss: DevicePointer,
-    /// Whether `dloss` is one number, that of the mean over rows.
+    /// True if `dloss` is one number, that of the mean over rows.
     pub of_mean: bool,
-    /// Where the gradient of the logits goes.
+    /// Gradient of the logits, written.
     pub dlogits: DevicePointer,
 }
 
 impl SoftCrossEntropyPlan {
-    /// Blocks of a row and classes of each: a function of the shape alone, so that sums have one
-    /// order.
+    /// Blocks of a row and classes of each: a function of the shape alone, so that sums have one order.
     fn slices(&self) -> (usize, usize) {
         let wanted = BLOCKS.div_ceil(self.rows.max(1));
         let count = wanted.min(self.classes.div_ceil(SHORTEST)).max(1);
@@ -91,7 +90,7 @@ impl SoftCrossEntropyPlan {
         (self.classes.div_ceil(length).max(1), length)
     }
 
-    /// Numbers of f32 that the forward pass needs room for; none where a row is one slice.
+    /// Number of f32 in the workspace of the forward pass; none where a row is one slice.
     pub fn workspace(&self) -> usize {
         match self.slices().0 {
             1 => 0,
@@ -116,8 +115,8 @@ impl SoftCrossEntropyPlan {
         }
     }
 
-    /// Losses and log-sum-exps of rows: one launch, or two where rows are cut into slices, or none
-    /// where there are no rows.
+    /// Launches of the losses and log-sum-exps of rows: one, or two where rows are cut into slices, or none where
+    /// there are no rows.
     ///
     /// # Errors
     /// Rows without classes, sizes past what a launch can have, smoothing of soft targets.
@@ -155,7 +154,7 @@ impl SoftCrossEntropyPlan {
         Ok(launches)
     }
 
-    /// The mean over rows of losses (rows, f32) to one f32.
+    /// Launch of the mean over rows of losses (rows, f32) to one f32.
     ///
     /// # Errors
     /// No rows.
@@ -167,7 +166,7 @@ impl SoftCrossEntropyPlan {
         Launch::new("loss_mean_f32", [1, 1, 1], THREADS, 0, &params)
     }
 
-    /// The gradient of the logits, dense; None where there are no rows.
+    /// Launch of the gradient of the logits, dense; None where there are no rows.
     ///
     /// # Errors
     /// As for the forward pass.

@@ -1,28 +1,28 @@
-//! Sums in tile registers: eight of them, each 16 rows of 64 bytes.
+//! AMX kernel: sums in tile registers, eight of them, each 16 rows of 64 bytes.
 //!
-//! Intrinsics for tiles are not stable in Rust, inline assembly is. The compiler knows nothing of these registers and
-//! uses them nowhere, so they keep their contents from one piece of assembly to the next.
+//! Intrinsics for tiles are not stable in Rust, inline assembly is. The compiler does not use these registers, so
+//! they keep their contents from one piece of assembly to the next.
 
 use std::arch::asm;
 
 use super::Step;
 
-/// The registers of this thread, cut for the kernel; given back at the end.
+/// Tile registers of this thread, configured for the kernel; released on drop.
 pub(super) struct Registers(());
 
-/// How registers are cut, as the instruction reads it.
+/// Tile configuration, in the layout of ldtilecfg.
 #[repr(C, align(64))]
 struct TileConfig {
     palette: u8,
     start_row: u8,
     reserved: [u8; 14],
-    /// Bytes of a row of each.
+    /// Bytes per row of each tile.
     bytes: [u16; 16],
-    /// Rows of each.
+    /// Rows of each tile.
     rows: [u8; 16],
 }
 
-/// Eight registers, whole.
+/// Configuration of eight whole tiles.
 static WHOLE: TileConfig = {
     let mut cut =
         TileConfig { palette: 1, start_row: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
@@ -54,11 +54,11 @@ impl Drop for Registers {
     }
 }
 
-/// 32 rows and columns of sums, in registers 0 to 3. A step down the depth loads two tiles of each factor, registers 4
-/// to 7, and uses each twice.
+/// AMX kernel: 32 rows and columns of sums, in tiles 0 to 3. A step along the depth loads two tiles of each operand,
+/// tiles 4 to 7, and uses each twice.
 ///
 /// # Safety
-/// The registers have been taken, and everything that the step tells of is there.
+/// The registers have been taken, and everything that the step points to exists.
 #[inline(always)]
 pub(super) unsafe fn run(step: Step) {
     let Step { left, right, step, tiles, out, out_step, add } = step;

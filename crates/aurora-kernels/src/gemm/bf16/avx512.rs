@@ -1,19 +1,19 @@
-//! Sums in registers of AVX-512: eight rows of 32 columns, sixteen registers.
+//! AVX-512 BF16 kernel: eight rows of 32 columns, accumulated in sixteen registers.
 //!
-//! Registers are used whole, 512 bits: processors that add up pairs in halves of them take as long either way, and
-//! those that do not would lose half. A function of assembly alone, because sums have to stay where they are and no
-//! other instruction of AVX-512 is wanted: what stands here is all that has to be emulated to test it elsewhere.
+//! Registers are used whole, 512 bits: processors that compute the dot products in halves take as long either way,
+//! and those that do not would lose half. Written in assembly so that the accumulators stay in registers and no other
+//! AVX-512 instruction is used: these instructions are all that has to be emulated to test the kernel elsewhere.
 
 use std::arch::naked_asm;
 
 use super::Step;
 use crate::gemm::avx512::{add, store};
 
-/// The sums of `rows` rows, in eights.
+/// AVX-512 BF16 kernel: sums of `rows` rows, eight at a time.
 ///
 /// # Safety
-/// The processor has AVX-512 with products of bf16, and everything that the step tells of is there, `rows` rounded up
-/// to whole eights of the sums.
+/// The processor has AVX-512 BF16, and everything that the step points to exists, `rows` rounded up to whole eights
+/// of the sums.
 #[inline(always)]
 pub(super) unsafe fn run(step: Step, rows: usize) {
     for eight in 0..rows.div_ceil(8) {
@@ -30,7 +30,7 @@ pub(super) unsafe fn run(step: Step, rows: usize) {
     }
 }
 
-/// The sums of one row from a pair of the left operand and the pairs of 32 columns, registers 16 and 17.
+/// Dot-product step of one row: a pair of the left operand and the pairs of 32 columns, registers 16 and 17.
 macro_rules! row {
     ($pair:literal, $place:literal, $near:literal, $far:literal) => {
         concat!(
@@ -52,8 +52,8 @@ macro_rules! row {
     };
 }
 
-/// Pairs of eight rows (`left`, rows 64 bytes apart, tiles 1 KiB), times pairs of 32 columns (`right`, and `right_step`
-/// bytes on), over `tiles` tiles of 16 pairs each.
+/// Pairs of eight rows (`left`, rows 64 bytes apart, tiles 1 KiB) times pairs of 32 columns (`right`, and
+/// `right_step` bytes on), over `tiles` tiles of 16 pairs each.
 #[unsafe(naked)]
 unsafe extern "sysv64" fn eight_rows(
     left: *const u32,  // rdi

@@ -1,12 +1,13 @@
-//! Products of bf16 by the instructions that multiply pairs of them: AMX, or AVX-512 BF16.
+//! bf16 GEMM on instructions that multiply pairs: AMX, or AVX-512 BF16.
 //!
-//! Both operands are cut into tiles of 1 KiB, which hold the pairs of 32 depths (`pack.rs`), once for the whole product:
-//! of 16 rows of the left one, row by row; of 16 columns of the right one, pair by pair. Either kernel takes two tiles of
-//! each side to 32 rows and columns of the product, and adds such steps down the depth in registers: AMX in four tiles
-//! of f32 (`amx.rs`), AVX-512 in sixteen registers for eight rows at a time (`avx512.rs`). Tiles are filled up with
-//! zeros, and what reaches past the product goes by a copy.
+//! Both operands are packed once for the whole product into tiles of 1 KiB, which hold the pairs of 32 depths
+//! (`pack.rs`): of 16 rows of the left one, row by row; of 16 columns of the right one, pair by pair. Either kernel
+//! computes 32 rows and columns of the product from two tiles of each side and accumulates along the depth in
+//! registers: AMX in four tiles of f32 (`amx.rs`), AVX-512 in sixteen registers for eight rows at a time
+//! (`avx512.rs`). Tiles are padded with zeros; a block that reaches past the product goes through a copy.
 //!
-//! Both instructions take subnormal factors for zero and give zero for a subnormal sum, whatever the thread's mode is.
+//! Both instructions treat subnormal operands as zero and flush subnormal sums to zero, whatever the thread's mode
+//! is.
 
 use std::mem::MaybeUninit;
 
@@ -22,10 +23,10 @@ use crate::precision::Precision;
 use pack::{LINES, Tile};
 pub(super) use pack::{PackOrder, PackedOperand};
 
-/// Rows and columns of the product that are summed at a time.
+/// Rows and columns of the product per kernel call.
 pub(super) const TILE_SIDE: usize = 2 * LINES;
 
-/// Which instructions multiply.
+/// Kernel by instruction set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kernel {
     Avx512,
@@ -33,7 +34,7 @@ pub(super) enum Kernel {
 }
 
 impl Kernel {
-    /// The kernel for products in this precision by these instructions, if there is one.
+    /// Kernel for this precision and instruction set, if there is one.
     pub(super) fn of(isa: Isa, precision: Precision) -> Option<Self> {
         match (precision, isa) {
             (Precision::Bf16, Isa::Amx) => Some(Self::Amx),
@@ -42,8 +43,8 @@ impl Kernel {
         }
     }
 
-    /// Tiles of the depth that are summed before the sum goes to memory: AVX-512 adds up more with every one of them, AMX
-    /// does not.
+    /// Tiles along the depth that are summed before the sum goes to memory: each tile makes AVX-512's chain of
+    /// additions longer, but not AMX's.
     fn depth_block(self) -> usize {
         match self {
             Self::Avx512 => 12,
@@ -52,16 +53,16 @@ impl Kernel {
     }
 }
 
-/// Columns of the product that a task goes over before it takes the next 32 rows: those of the right operand stay in a
-/// core's second cache.
+/// Columns of the product that a task covers before it takes the next 32 rows: those of the right operand stay in a
+/// core's L2 cache.
 pub(super) fn columns(depth: usize) -> usize {
     const BYTES: usize = 1 << 20;
     (BYTES / size_of::<u16>() / depth.max(1) / TILE_SIDE * TILE_SIDE)
         .clamp(2 * TILE_SIDE, 16 * TILE_SIDE)
 }
 
-/// Where a kernel reads and writes: two rows of tiles from the left, two columns of tiles from the right, and 32 rows
-/// and columns of sums.
+/// Operands and output of a kernel call: two rows of tiles from the left, two columns of tiles from the right, and 32
+/// rows and columns of sums.
 #[derive(Clone, Copy)]
 struct Step {
     /// The first tile of the first 16 rows; those of the next 16 are `step` bytes on.
@@ -71,15 +72,15 @@ struct Step {
     step: usize,
     /// Tiles along the depth.
     tiles: usize,
-    /// The sums, rows `out_step` bytes apart.
+    /// Sums, rows `out_step` bytes apart.
     out: *mut f32,
     out_step: usize,
-    /// Whether what is there is added to.
+    /// True to add to the existing output.
     add: bool,
 }
 
-/// One task's part of a product, from this row and column of it on, multiples of 16, added to what has been written of
-/// it; each 32 rows are finished while they are in the cache. Elements of `out` are f32.
+/// One task's part of a product, from this row and column of it on, multiples of 16, added to what has been written
+/// of it; the epilogue runs on each 32 rows while they are in the cache. Elements of `out` are f32.
 pub(super) fn one_task<T: Float>(
     kernel: Kernel,
     out: &mut MatrixMut<'_, T>,
@@ -101,7 +102,7 @@ pub(super) fn one_task<T: Float>(
     }
 }
 
-/// Products of one thread, whose right operand stays from one to the next.
+/// Single-threaded GEMM whose packed right operand stays from one product to the next.
 pub(crate) struct SmallGemm {
     kernel: Kernel,
     left: PackedOperand,
@@ -109,19 +110,19 @@ pub(crate) struct SmallGemm {
 }
 
 impl SmallGemm {
-    /// For products in this precision by these instructions, if there is a kernel for them.
+    /// Single-threaded GEMM for this precision and instruction set, if there is a kernel for them.
     pub(crate) fn of(isa: Isa, precision: Precision) -> Option<Self> {
         let kernel = Kernel::of(isa, precision)?;
         Some(Self { kernel, left: PackedOperand::default(), right: PackedOperand::default() })
     }
 
-    /// Another right operand.
+    /// Packs another right operand.
     pub(crate) fn take(&mut self, rhs: Matrix<'_, f32>) {
         self.right.take(rhs.t(), PackOrder::ByDepth);
     }
 
-    /// The product of `lhs`, as deep as the right operand, with that, whose columns are those of `out`, or less: the
-    /// others are zero. Elements of `out` are f32.
+    /// Product of `lhs` and the packed right operand, which has the columns of `out` or fewer: the others become
+    /// zero. Elements of `out` are f32.
     pub(crate) fn multiply<T: Float>(
         &mut self,
         out: &mut MatrixMut<'_, T>,
@@ -137,7 +138,8 @@ impl SmallGemm {
     }
 }
 
-/// Up to 32 columns of up to 32 rows of a product, from column `j` of `out` and these lines of the factors on.
+/// One kernel call: up to 32 rows and columns of a product, from column `j` of `out` and these lines of the operands
+/// on.
 ///
 /// # Safety
 /// The processor has the kernel's instructions, and the registers of AMX have been taken.
@@ -185,11 +187,11 @@ unsafe fn square<T: Float>(
 }
 
 impl Kernel {
-    /// The sums of `rows` rows.
+    /// Runs the kernel on `rows` rows.
     ///
     /// # Safety
-    /// The processor has the kernel's instructions, and the registers of AMX have been taken; everything that the step
-    /// tells of is there, `rows` rounded up to whole eights of the sums.
+    /// The processor has the kernel's instructions, and the registers of AMX have been taken; everything that the
+    /// step points to exists, `rows` rounded up to whole eights of the sums.
     #[inline(always)]
     unsafe fn run(self, step: Step, rows: usize) {
         // SAFETY: vouched for by the caller.

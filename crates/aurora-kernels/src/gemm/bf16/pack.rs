@@ -1,4 +1,4 @@
-//! Tiles of bf16 pairs: two neighbors in depth of one row, or one column, side by side in four bytes.
+//! bf16 packing: tiles of pairs, two neighbors along the depth of one row, or one column, side by side in four bytes.
 
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
@@ -9,30 +9,30 @@ use super::Matrix;
 use crate::precision::nearest_bf16;
 use crate::simd::transpose_16x16;
 
-/// Rows or columns of a factor in a tile.
+/// Rows or columns of an operand in a tile.
 pub(super) const LINES: usize = 16;
-/// Depths of a tile.
+/// Depth of a tile.
 pub(super) const DEPTHS: usize = 32;
 
-/// Tiles of so many times 16 lines are made by one task.
+/// Groups of 16 lines packed by one task.
 const TOGETHER: usize = 4;
 
-/// 16 by 16 pairs, in lines of the processor's cache.
+/// Tile of 16 by 16 pairs, aligned to cache lines.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct Tile([u32; 256]);
 
-/// Which of a tile's pairs lie beside each other.
+/// Order of the pairs in a tile.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum PackOrder {
-    /// Those of a line, along the depth: a left operand's.
+    /// Pairs of one line adjacent, along the depth: a left operand.
     ByLine,
-    /// Those of a depth, line after line: a right operand's.
+    /// Pairs of one depth adjacent, line after line: a right operand.
     ByDepth,
 }
 
-/// A factor as tiles: those of 16 lines (rows of a left operand, columns of a right one) along all of the depth, one
-/// after the other, and 16 lines of zeros for a step that has no second half.
+/// Packed operand: the tiles of 16 lines (rows of a left operand, columns of a right one) along all of the depth, one
+/// after the other, and 16 lines of zeros for a kernel call that has no second half.
 #[derive(Default)]
 pub(in super::super) struct PackedOperand {
     tiles: Vec<Tile>,
@@ -41,7 +41,7 @@ pub(in super::super) struct PackedOperand {
 }
 
 impl PackedOperand {
-    /// Of a matrix whose rows are the lines, by all threads.
+    /// Packs a matrix whose rows are the lines, on all threads.
     pub(in super::super) fn of(lines: Matrix<'_, f32>, order: PackOrder) -> Self {
         let mut factor = Self::default();
         factor.make(lines, |places, deep| {
@@ -53,7 +53,7 @@ impl PackedOperand {
         factor
     }
 
-    /// The same by this thread, in the place of what was there.
+    /// Packs a matrix on this thread, in place of the previous contents.
     pub(super) fn take(&mut self, lines: Matrix<'_, f32>, order: PackOrder) {
         self.make(lines, |places, deep| fill_some(places, deep, lines, 0, order));
     }
@@ -74,13 +74,13 @@ impl PackedOperand {
         self.deep
     }
 
-    /// The tiles of the lines from this one on, a multiple of 16.
+    /// Tiles of the lines from this one on, a multiple of 16.
     pub(super) fn from(&self, line: usize) -> *const Tile {
         &raw const self.tiles[line / LINES * self.deep]
     }
 }
 
-/// Writes the tiles of some lines, from 16 times `first` on: one after the other as they lie beside each other in memory.
+/// Writes the tiles of some lines, from 16 times `first` on, in the order of memory.
 fn fill_some(
     places: &mut [MaybeUninit<Tile>],
     deep: usize,
@@ -100,8 +100,8 @@ fn fill_some(
     }
 }
 
-/// Writes the tile of 16 lines of a factor (its rows, with the depth along the columns) from `line` and `depth` on; zeros
-/// where it reaches past the factor.
+/// Writes the tile of 16 lines of an operand (its rows, with the depth along the columns) from `line` and `depth` on;
+/// zeros beyond the operand.
 fn fill(
     place: &mut MaybeUninit<Tile>,
     factor: Matrix<'_, f32>,
@@ -113,7 +113,7 @@ fn fill(
     let (line_step, depth_step) = (factor.row_stride(), factor.column_stride());
     if lines == LINES && depths == DEPTHS && is_x86_feature_detected!("avx512bf16") {
         let from = factor.pointer().wrapping_add(line * line_step + depth * depth_step);
-        // SAFETY: the processor has the instructions, and all of the tile's elements lie within the factor.
+        // SAFETY: the processor has the instructions, and all of the tile's elements lie within the operand.
         unsafe {
             match (line_step, depth_step) {
                 (_, 1) => return by_line(place, from, line_step, order),
@@ -132,12 +132,12 @@ fn fill(
     }
 }
 
-/// The nearest bf16 of two numbers, the first in the lower half.
+/// Nearest bf16 of two numbers, the first in the lower half.
 fn pair(first: f32, second: f32) -> u32 {
     nearest_bf16(first).to_bits() >> 16 | nearest_bf16(second).to_bits()
 }
 
-/// A whole tile of lines that are dense, `step` elements apart.
+/// Packs a whole tile of lines that are dense, `step` elements apart.
 ///
 /// # Safety
 /// The lines are there, and the processor has the instructions.
@@ -151,13 +151,13 @@ unsafe fn by_line(place: &mut MaybeUninit<Tile>, from: *const f32, step: usize, 
     store(place, if order == PackOrder::ByLine { pairs } else { transpose_16x16(pairs) });
 }
 
-/// A whole tile of depths that are dense, `step` elements apart.
+/// Packs a whole tile of depths that are dense, `step` elements apart.
 ///
 /// # Safety
 /// The depths are there, and the processor has the instructions.
 #[target_feature(enable = "avx512bf16,avx512bw,avx512f")]
 unsafe fn by_depth(place: &mut MaybeUninit<Tile>, from: *const f32, step: usize, order: PackOrder) {
-    // Of two rows of sixteen, every element beside the other row's.
+    // Interleaves two rows of sixteen.
     const BESIDE: [u16; 32] = {
         let mut beside = [0; 32];
         let mut i = 0;

@@ -1,4 +1,4 @@
-//! The kernels, on processors that have their instructions and, by emulation, on those that do not.
+//! bf16 kernels, native where the processor has their instructions, emulated where it does not.
 
 use super::super::microkernel::ACC_CHAIN;
 use super::super::{DEPTH_BLOCK, Gemm, MatrixMut};
@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 const KERNELS: [(Isa, Kernel); 2] = [(Isa::Avx512Bf16, Kernel::Avx512), (Isa::Amx, Kernel::Amx)];
 
-/// Whether a kernel can be run here: in the end by emulation.
+/// True if a kernel can run here, natively or emulated.
 fn runs(isa: Isa) -> bool {
     #[cfg(target_os = "linux")]
     if std::is_x86_feature_detected!("avx2") {
@@ -25,7 +25,7 @@ fn normal(count: usize, seed: u64) -> Vec<f32> {
     (0..count).map(|_| stream.normal() as f32).collect()
 }
 
-/// A factor as it layouts in memory: its rows, or its columns, some elements more than their length apart.
+/// Memory layout of an operand: by rows or by columns, some elements more than their length apart.
 #[derive(Debug, Clone, Copy)]
 struct MatrixLayout {
     transposed: bool,
@@ -51,21 +51,21 @@ impl MatrixLayout {
     }
 }
 
-/// Rounded as `half` does, not as our own code does.
+/// Rounding by `half`, not by our own code.
 fn rounded(x: f32) -> f64 {
     bf16::from_f32(x).to_f64()
 }
 
-/// How far f32 sums may be from the exact one, by the sum of magnitudes: with n roundings on the way of a product into
-/// the sum, each of which is off by a share of 2^-24 at most, n u / (1 - n u) for u = 2^-24. A product of two bf16 has
-/// 16 bits and none of its own.
+/// Error bound of f32 sums, relative to the sum of magnitudes: with n roundings on the way of a product into the sum,
+/// each of which is off by a share of 2^-24 at most, n u / (1 - n u) for u = 2^-24 (gamma_n of Higham 2002, "Accuracy
+/// and Stability of Numerical Algorithms"). A product of two bf16 has 16 bits and is exact.
 fn bound(roundings: usize) -> f64 {
     let off = roundings as f64 * 2f64.powi(-24);
     off / (1.0 - off)
 }
 
-/// Roundings on the way of a product: AMX adds the 16 even or odd ones of a tile, both together, and those of all tiles
-/// down the depth. AVX-512 adds a block one after the other, and those of all blocks.
+/// Roundings on the way of a product: AMX adds the 16 even or odd products of a tile, both sums together, and those
+/// of all tiles down the depth. AVX-512 adds a block one after the other, and the sums of all blocks.
 fn roundings(kernel: Kernel, depth: usize) -> usize {
     match kernel {
         Kernel::Amx => 16 + 1 + depth.div_ceil(DEPTHS),
@@ -76,12 +76,12 @@ fn roundings(kernel: Kernel, depth: usize) -> usize {
     }
 }
 
-/// The loops for f32 add up chains, the chains of a block of the depth, and those of all blocks.
+/// Roundings of the f32 kernel: a chain, the chains of a block of the depth, and the sums of all blocks.
 fn plain_roundings(depth: usize) -> usize {
     depth.min(ACC_CHAIN) + depth.min(DEPTH_BLOCK).div_ceil(ACC_CHAIN) + depth.div_ceil(DEPTH_BLOCK)
 }
 
-/// Both kernels against the exact product of the rounded operands, and against the loops for f32.
+/// Both kernels against the exact product of the rounded operands, and against the f32 kernel.
 fn check([m, k, n]: [usize; 3], layouts: [MatrixLayout; 2], add: bool) {
     let (a, b) = (normal(layouts[0].elements(m, k), 1), normal(layouts[1].elements(k, n), 2));
     let (lhs, rhs) = (layouts[0].matrix(&a, m, k), layouts[1].matrix(&b, k, n));
@@ -124,7 +124,7 @@ fn check([m, k, n]: [usize; 3], layouts: [MatrixLayout; 2], add: bool) {
             let start = if add { f64::from(started[at]) } else { 0.0 };
             let want = (0..k).map(term).sum::<f64>() + start;
             let size = (0..k).map(|p| term(p).abs()).sum::<f64>() + start.abs();
-            // What is added to is one rounding more.
+            // The existing output is one rounding more.
             let own = bound(roundings(kernel, k) + 1) * size;
             let off = (f64::from(found) - want).abs();
             assert!(off <= own, "{}: off by {off:e} of {own:e}", place());
@@ -157,12 +157,12 @@ fn sizes_at_the_edges_of_tiles_and_blocks() {
     }
 }
 
-/// What the instructions are defined to give, to the bit: order of sums, subnormal numbers, infinities.
+/// Results as the instructions define them, to the bit: order of sums, subnormal numbers, infinities.
 #[test]
 fn sums_in_the_order_of_the_manual() {
     let (m, k, n) = (17, 64, 18);
     let (mut a, mut b) = (normal(m * k, 4), normal(k * n, 5));
-    // Below the smallest normal number: a factor, products, and sums of them.
+    // Below the smallest normal number: an operand, products, and sums of them.
     a[k] = 1e-39;
     a[2 * k..3 * k].fill(1e-20);
     b.iter_mut().step_by(n).for_each(|b| *b *= 3e-19);
@@ -206,7 +206,7 @@ fn sums_in_the_order_of_the_manual() {
     assert!(flushes > 0 || !runs(Isa::Amx), "no sum was subnormal");
 }
 
-/// The emulator is what ran where the processor lacks an instruction, and is not where it does not.
+/// The emulator runs where the processor lacks an instruction, and only there.
 #[test]
 #[cfg(target_os = "linux")]
 fn instructions_are_emulated_where_there_are_none() {

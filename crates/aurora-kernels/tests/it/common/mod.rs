@@ -3,7 +3,7 @@
 use aurora_kernels::random::Stream;
 use candle_core::{DType, Result, Tensor, Var};
 
-/// A normal f64 tensor named by a seed and an index.
+/// Normal f64 tensor named by a seed and an index.
 pub fn normal(seed: u64, index: u64, shape: &[usize]) -> Tensor {
     let mut stream = Stream::new(seed, "test tensor", 0, index);
     stream.normal_tensor(shape, 1.0).unwrap().to_dtype(DType::F64).unwrap()
@@ -14,7 +14,7 @@ pub fn values(tensor: &Tensor) -> Vec<f64> {
     tensor.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// The same numbers behind other strides: a transpose of a copy stored transposed, at an offset.
+/// Tensor with the same numbers behind other strides: a transpose of a copy stored transposed, at an offset.
 pub fn scattered(tensor: &Tensor) -> Tensor {
     let last = tensor.rank() - 1;
     let moved = tensor.transpose(0, last).unwrap().contiguous().unwrap();

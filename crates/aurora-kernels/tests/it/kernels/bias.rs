@@ -8,7 +8,7 @@ use crate::kernels::emulator::Emulator;
 use crate::kernels::far::Far;
 use crate::kernels::support::{Tensor, assert_close, bytes_of, executor, normal, run};
 
-/// Sums over rows of x `stride` apart, and of their magnitudes.
+/// Column sums over rows of x `stride` apart, and of their magnitudes.
 pub fn column_sums(x: &[f64], columns: usize, stride: usize) -> [Vec<f64>; 2] {
     let [mut sums, mut sizes] = [0; 2].map(|_| vec![0.0; columns]);
     for row in x.chunks(stride) {
@@ -20,7 +20,7 @@ pub fn column_sums(x: &[f64], columns: usize, stride: usize) -> [Vec<f64>; 2] {
     [sums, sizes]
 }
 
-/// Holds sums over rows to f64: each addition rounds what has been added up so far.
+/// Compares column sums with f64: each addition rounds what has been added up so far.
 #[track_caller]
 pub fn assert_sums(
     what: &str,

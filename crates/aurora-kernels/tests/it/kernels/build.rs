@@ -1,12 +1,12 @@
-//! Compiles the kernels and the emulator for the CPU, once for one state of the sources.
+//! Compilation of the kernels and the emulator for the CPU, once per state of the sources.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Besides the warnings: every access to memory is reported to the emulator's runtime, as are
-/// array indices, alignment and overflow.
+/// Compiler options: besides the warnings, every access to memory is reported to the emulator's runtime, as are array
+/// indices, alignment and overflow.
 const INSTRUMENTED: &[&str] = &[
     "-DAURORA_EMULATOR",
     "-fsanitize=thread",
@@ -17,7 +17,7 @@ const INSTRUMENTED: &[&str] = &[
 const COMMON: &[&str] =
     &["-std=c++17", "-O1", "-g1", "-fPIC", "-Wall", "-Werror", "-ffp-contract=off"];
 
-/// The folder of the kernels.
+/// Folder of the kernels.
 pub fn sources() -> PathBuf {
     match std::env::var_os("AURORA_KERNELS") {
         Some(folder) => folder.into(),
@@ -25,7 +25,7 @@ pub fn sources() -> PathBuf {
     }
 }
 
-/// A C++ compiler that answers, if any.
+/// C++ compiler that answers, if any.
 pub fn compiler() -> Option<String> {
     let set = std::env::var("CXX").ok().into_iter();
     set.chain(["g++", "c++", "clang++"].map(str::to_owned)).find(|name| {
@@ -47,7 +47,7 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The shared library of all kernels, compiled if there is none of these sources yet.
+/// Shared library of all kernels, compiled if there is none of these sources yet.
 pub fn library(compiler: &str) -> PathBuf {
     let folder = sources();
     let mut all = Vec::new();
@@ -95,7 +95,7 @@ pub fn library(compiler: &str) -> PathBuf {
     command.args(["-shared", "-Wl,-z,defs", "-o"]).arg(&linked).args(&objects);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    // Tests run in one process each under some runners: whoever is first puts it in place.
+    // Tests run in one process each under some runners: the first one puts it in place.
     std::fs::rename(&linked, &library).unwrap();
     library
 }

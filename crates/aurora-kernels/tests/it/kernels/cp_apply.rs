@@ -1,4 +1,4 @@
-//! The fused low-rank forward against f64.
+//! CP apply, the fused low-rank forward, against f64.
 
 use aurora_kernels::cuda::plan::{ApplyBuffers, CpApplyPlan};
 use aurora_kernels::cuda::{DevicePointer, Element, Executor};
@@ -70,7 +70,7 @@ fn more_components_than_a_chunk() {
     all(Sizes { tokens: 33, inputs: 72, outputs: 136, rank: 72, gap: 0, skip: 0 });
 }
 
-/// So many tokens that a block makes several tiles of outputs from one z.
+/// Enough tokens for a block to make several tiles of outputs from one z.
 #[test]
 fn several_tiles_of_a_block() {
     let Some(executor) = executor() else { return };

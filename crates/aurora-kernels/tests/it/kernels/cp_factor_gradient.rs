@@ -1,4 +1,4 @@
-//! The factor gradient against f64.
+//! CP factor gradient against f64.
 
 use aurora_kernels::cuda::plan::{CpFactorGradientPlan, FactorGradientBuffers, FactorLayout};
 use aurora_kernels::cuda::{DevicePointer, Element, Executor};
@@ -18,7 +18,7 @@ struct Sizes {
     skip: usize,
 }
 
-/// Where an element of a factor stands.
+/// Index of an element of a factor.
 fn place(layout: FactorLayout, width: usize, rank: usize, i: usize, r: usize) -> usize {
     match layout {
         FactorLayout::ByWidth => i * rank + r,
@@ -26,7 +26,7 @@ fn place(layout: FactorLayout, width: usize, rank: usize, i: usize, r: usize) ->
     }
 }
 
-/// `wide^T narrow` times s, in the layout of a factor: values and how far they may be off.
+/// Scaled product `wide^T narrow` times s, in the layout of a factor: values and error bounds.
 fn product(
     (wide, stride, width): (&[f64], usize, usize),
     narrow: &[(f64, f64)],
@@ -56,10 +56,10 @@ fn product(
 struct Case {
     sizes: Sizes,
     layouts: [FactorLayout; 2],
-    /// Factors, gradients: f32, else the element type.
+    /// True for f32 factors, gradients; else they have the element type.
     single: [bool; 2],
     scaled: bool,
-    /// Sites that share the factors.
+    /// Number of sites that share the factors.
     sites: usize,
 }
 
@@ -203,7 +203,7 @@ fn several_splits() {
     }
 }
 
-/// The same gradient twice is the same to the bit, whatever was in the workspace before.
+/// Repeated gradients are equal to the bit, whatever was in the workspace before.
 #[test]
 fn repeats_to_the_bit() {
     let Some(executor) = executor() else { return };

@@ -14,11 +14,11 @@ use crate::kernels::support::{Tensor, bytes_of, normal, run};
 const ROWS: usize = 3;
 const WIDTH: usize = 24;
 const RANK: usize = 4;
-/// In elements; times two rows it is past 2^32.
+/// Row stride in elements; times two rows it is past 2^32.
 const STRIDE: usize = (1 << 31) + 8;
 const ELEMENT: Element = Element::Bf16;
 
-/// ROWS rows of WIDTH numbers, dense and far apart.
+/// Rows of numbers, dense and far apart: ROWS of WIDTH.
 struct Both<'a> {
     dense: Tensor<'a>,
     far: Far,

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::kernels::support::{Tensor, assert_within, executor, normal, rounded, run, unit};
 
-/// A slice of a case: its pair, how far its rows are from dense, and where its tensors begin.
+/// Slice of a case: its pair, how far its rows are from dense, and where its tensors begin.
 #[derive(Debug, Clone, Copy)]
 struct Shape {
     pair: usize,
@@ -23,7 +23,7 @@ struct Case {
     slices: Vec<Shape>,
 }
 
-/// One side of the delta, (outputs, rank), as the kernel multiplies it, and how far each may be off.
+/// Left side of the delta, (outputs, rank), as the kernel multiplies it, with the error bound of each number.
 fn left(
     element: Element,
     case: &Case,
@@ -149,7 +149,7 @@ fn check(executor: &dyn Executor, element: Element, case: &Case) {
                 let terms = 2.0 * (rank + 1) as f64;
                 bounds.push(off + unit(Element::F32) * (terms * (sizes + off) + w.abs()));
             }
-            // What lies between the rows is not the kernel's.
+            // The memory between the rows is not the kernel's.
             if o + 1 < outputs {
                 let begin = shape.skip + o * merged_stride + inputs;
                 assert!(got[begin..begin + 2 * shape.gap].iter().all(|x| x.is_nan()));
@@ -195,7 +195,7 @@ fn more_components_than_a_chunk() {
     }
 }
 
-/// As many slices as make a block take several, some of them in a block that is not full.
+/// Enough slices for a block to take several, some of them in a block that is not full.
 #[test]
 fn many_slices_of_a_block() {
     let pairs = vec![(8, 8), (24, 16)];

@@ -16,7 +16,7 @@ use crate::kernels::support::{
 
 const NULL: DevicePointer = DevicePointer::NULL;
 
-/// Loss, log-sum-exp, softmax and the weights of classes of one row.
+/// Row with its loss, log-sum-exp, softmax and weights of classes.
 struct Row {
     loss: f64,
     log_sum: f64,
@@ -47,7 +47,7 @@ impl Row {
     }
 }
 
-/// A label as weights of classes.
+/// Label as weights of classes.
 fn spread(label: usize, classes: usize, smoothing: f64) -> Vec<f64> {
     let mut targets = vec![smoothing / classes as f64; classes];
     targets[label] += 1.0 - smoothing;

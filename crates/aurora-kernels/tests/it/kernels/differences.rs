@@ -1,6 +1,6 @@
 //! Gradients of the f64 references against central differences of them.
 
-/// Holds the gradient of `f` at a point to central differences.
+/// Compares the gradient of `f` at a point with central differences.
 #[track_caller]
 pub fn assert_gradient(what: &str, f: impl Fn(&[f64]) -> f64, at: &[f64], gradient: &[f64]) {
     const STEP: f64 = 1e-5;
@@ -19,7 +19,7 @@ pub fn assert_gradient(what: &str, f: impl Fn(&[f64]) -> f64, at: &[f64], gradie
     }
 }
 
-/// What a result comes to with these weights: a function whose gradient is a backward pass.
+/// Weighted sum of a result: a function whose gradient is a backward pass.
 pub fn weighed(y: &[f64], weights: &[f64]) -> f64 {
     y.iter().zip(weights).map(|(y, weight)| y * weight).sum()
 }

@@ -1,4 +1,4 @@
-//! The emulator as a machine.
+//! Emulator as an executor.
 
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_uint, c_ulong, c_void};
@@ -33,21 +33,21 @@ static LIBRARY: LazyLock<Option<Library>> = LazyLock::new(|| {
     Some(unsafe { Library::new(build::library(&compiler)) }.unwrap())
 });
 
-/// What the library exports under a name.
+/// Symbol that the library exports.
 pub fn symbol<T>(name: &str) -> Symbol<'static, T> {
     let library = LIBRARY.as_ref().unwrap();
     // SAFETY: the types above are those of kernels/emulator/runtime.h.
     unsafe { library.get(name.as_bytes()) }.unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// Kernels on the CPU. Memory is told apart byte for byte: an access outside of it ends a launch.
+/// Emulator: kernels on the CPU. Memory is tracked byte for byte: an access outside of it ends a launch.
 pub struct Emulator {
     /// Buffers get names in the order they are made, for messages.
     count: RefCell<usize>,
 }
 
 impl Emulator {
-    /// The emulator, or None where there is no C++ compiler or `AURORA_EMULATOR=off`.
+    /// Emulator, or None where there is no C++ compiler or `AURORA_EMULATOR=off`.
     pub fn new() -> Option<Self> {
         LIBRARY.as_ref().map(|_| Self { count: RefCell::new(0) })
     }

@@ -1,5 +1,5 @@
-//! Memory in pieces with a long way between them: an index that was cut to 32 bits on its way
-//! misses all but the first.
+//! Far memory: pieces with a long way between them, so that an index cut to 32 bits on its way misses all but the
+//! first.
 
 use std::ffi::{c_ulong, c_void};
 
@@ -7,7 +7,7 @@ use aurora_kernels::cuda::DevicePointer;
 
 use crate::kernels::emulator::{Emulator, Register, Release, symbol};
 
-/// Pieces of memory of one size, each the same distance after the one before.
+/// Pieces of memory of one size, each at the same distance from the one before.
 pub struct Far {
     reserved: *mut c_void,
     pieces: usize,
@@ -17,10 +17,10 @@ pub struct Far {
 }
 
 impl Far {
-    /// Further than 32 bits count in elements of any type, and a multiple of 16.
+    /// Distance further than 32 bits count in elements of any type, and a multiple of 16.
     pub const DISTANCE: usize = 5 << 31;
 
-    /// Pieces of `bytes` bytes, all ones, `distance` bytes apart.
+    /// Allocates pieces of `bytes` bytes, all ones, `distance` bytes apart.
     pub fn new(_: &Emulator, pieces: usize, bytes: usize, distance: usize) -> Self {
         assert!(bytes <= distance);
         // SAFETY: a new mapping; pages that nobody touches take no memory.
@@ -48,19 +48,19 @@ impl Far {
         self.reserved.cast::<u8>().wrapping_add(piece * self.distance + offset)
     }
 
-    /// Where the first piece begins.
+    /// Pointer to the first piece.
     pub fn pointer(&self) -> DevicePointer {
         DevicePointer(self.reserved as u64)
     }
 
-    /// Puts bytes into a piece.
+    /// Writes bytes into a piece.
     pub fn write(&self, piece: usize, offset: usize, bytes: &[u8]) {
         let to = self.place(piece, offset, bytes.len());
         // SAFETY: there is room.
         unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
     }
 
-    /// Bytes of a piece.
+    /// Reads bytes of a piece.
     pub fn read(&self, piece: usize, offset: usize, length: usize) -> Vec<u8> {
         let from = self.place(piece, offset, length);
         // SAFETY: all of it was written in `new`.

@@ -1,5 +1,5 @@
-//! The emulator itself: it finds the faults that it is for, says where, and computes what the
-//! matrix instructions and conversions of a GPU do.
+//! Emulator tests: it finds the faults that it is for, with their places, and computes the matrix instructions and
+//! conversions of a GPU.
 
 use aurora_kernels::cuda::{Element, Executor, Launch, Params};
 use proptest::prelude::*;
@@ -28,7 +28,7 @@ struct Multiplied {
 // SAFETY: likewise.
 unsafe impl Params for Multiplied {}
 
-/// The result of one of the faulty kernels, or the emulator's message.
+/// Result of one of the faulty kernels, or the emulator's message.
 fn exchanged(
     kernel: &'static str,
     blocks: usize,

@@ -13,7 +13,7 @@ use crate::kernels::support::{Tensor, assert_close, executor, largest, normal, r
 const NULL: DevicePointer = DevicePointer::NULL;
 const CONSTANT: f32 = 0.1;
 
-/// One branch: its states, scale, shift and a, if it has one.
+/// Branch: its states, scale, shift and a, if it has one.
 #[derive(Clone)]
 struct Branch {
     h: Vec<f64>,
@@ -37,7 +37,7 @@ impl Branch {
         self.a.map_or(f64::from(CONSTANT), f64::tanh)
     }
 
-    /// What it adds.
+    /// Terms that the branch adds.
     fn terms(&self) -> Vec<f64> {
         let columns = self.scale.len();
         let term = |(i, h): (usize, &f64)| {
@@ -46,7 +46,7 @@ impl Branch {
         self.h.iter().enumerate().map(term).collect()
     }
 
-    /// Gradients of h, scale, shift and a, and the sizes of what is added up for the last three.
+    /// Gradients of h, scale, shift and a, and the sizes of the terms in the sums of the last three.
     fn gradients(&self, dout: &[f64]) -> ([Vec<f64>; 4], [Vec<f64>; 3]) {
         let (columns, gate) = (self.scale.len(), self.gate());
         let dh = dout.iter().enumerate().map(|(i, d)| gate * self.scale[i % columns] * d).collect();
@@ -120,7 +120,7 @@ fn case(
     run(executor, plan.backward(&memory).unwrap());
     for (index, branch) in branches.iter().enumerate() {
         let (want, sizes) = branch.gradients(&dout);
-        // The gate is off by two units or three, which one minus its square does not enlarge.
+        // The gate is off by two units or three, which the factor 1 - g^2 does not enlarge.
         assert_close("dh", element, &dh[index].values(), &want[0], 0.0, 8.0);
         let additions = rows + 24;
         let sums = |what, got: &Tensor, at: usize| {
@@ -135,7 +135,7 @@ fn case(
         }
     }
 
-    // Only what is asked for is touched.
+    // Only requested gradients are written.
     let alone = pair(count);
     let memory = GatedQueryBackwardBuffers {
         inputs: GatedQueryInputs { h: [NULL; 2], shift: [NULL; 2], ..inputs },

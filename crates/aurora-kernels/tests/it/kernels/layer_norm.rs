@@ -16,7 +16,7 @@ use crate::kernels::support::{
 
 const EPS: f32 = 1e-6;
 
-/// y and the sum that was normalized, from rows of x `stride` apart.
+/// Layer norm: y and the sum that was normalized, from rows of x `stride` apart.
 fn reference(
     element: Element,
     [x, residual, weight, bias]: [&[f64]; 4],
@@ -76,7 +76,7 @@ fn case(
     assert_close("mean", Element::F32, &mean.values(), &want[2], size, 4.0);
     assert_close("rstd", Element::F32, &rstd.values(), &want[3], want[3][0] * 4.0, 16.0);
 
-    // Without what is optional: the same of x alone.
+    // Without optional tensors: the result for x alone.
     let zeros = vec![0.0; rows * columns];
     let want = reference(element, [&x, &zeros, &weight, &bias], (rows, columns, stride));
     let null = DevicePointer::NULL;
@@ -86,8 +86,8 @@ fn case(
     assert_rows_close("y of x alone", element, &y.values(), &want, &weight);
 }
 
-/// y row by row: where the values of a row are nearly one, what rounding its mean takes away is large beside their
-/// differences from it, and no f32 mean could do better.
+/// Compares y row by row: where the values of a row are nearly one, what rounding its mean takes away is large beside
+/// their differences from it, and no f32 mean could do better.
 fn assert_rows_close(
     what: &str,
     element: Element,
@@ -99,7 +99,7 @@ fn assert_rows_close(
     let weights = weight.iter().fold(0.0, |most: f64, w| most.max(w.abs()));
     let rows = y.chunks(weight.len()).zip(want.chunks(weight.len()));
     for ((y, want), (mean, rstd)) in rows.zip(means.iter().zip(rstds)) {
-        // Of the eight units two for the mean.
+        // Two of the eight units are for the mean.
         let size = 16.0 + mean.abs() * rstd * weights / 4.0;
         assert_close(what, element, y, want, size, 8.0);
     }
@@ -113,7 +113,7 @@ fn rows_of_nearly_one_value() {
     }
 }
 
-/// Gradient of a row's s without what comes by other ways, and dy n.
+/// Gradient of a row's s without the part that reaches it by other ways, and dy n.
 fn row_gradient(s: &[f64], weight: &[f64], dy: &[f64], mean: f64, rstd: f64) -> [Vec<f64>; 2] {
     let columns = s.len() as f64;
     let n: Vec<f64> = s.iter().map(|s| (s - mean) * rstd).collect();

@@ -1,9 +1,8 @@
-//! The CUDA kernels, run on the CPU by the emulator and compared with plain f64.
+//! CUDA kernels, run on the CPU by the emulator and compared with plain f64.
 //!
-//! `AURORA_MACHINE=gpu` runs the same tests on a GPU. Where no C++ compiler is found the tests say
-//! so and pass, unless `AURORA_EMULATOR=required`; with `AURORA_EMULATOR=off` they pass everywhere.
-//! `AURORA_KERNELS=DIR` takes the sources from another folder: how `cargo xtask mutate` plants its
-//! bugs.
+//! `AURORA_MACHINE=gpu` runs the same tests on a GPU. Where no C++ compiler is found the tests say so and pass,
+//! unless `AURORA_EMULATOR=required`; with `AURORA_EMULATOR=off` they pass everywhere. `AURORA_KERNELS=DIR` takes the
+//! sources from another folder, as `cargo xtask mutate` does with its planted bugs.
 
 #![allow(clippy::print_stderr, reason = "the tests say what they skip")]
 

@@ -10,7 +10,7 @@ use crate::kernels::support::{Tensor, executor, normal, run, upload};
 
 const BETAS: [f64; 2] = [0.9, 0.999];
 
-/// As the CPU optimizer forms them.
+/// AdamW constants, as the CPU optimizer forms them.
 fn constants(step: i32, rate: f64, decay: f64) -> AdamWConstants {
     let correction = BETAS.map(|beta| 1.0 - beta.powi(step));
     AdamWConstants {
@@ -24,7 +24,7 @@ fn constants(step: i32, rate: f64, decay: f64) -> AdamWConstants {
     }
 }
 
-/// The CPU optimizer's arithmetic (`crates/aurora-train/src/optimizer.rs`), operation by operation.
+/// AdamW update as the CPU optimizer does it (`crates/aurora-train/src/optimizer.rs`), operation by operation.
 fn update(c: AdamWConstants, [p, m, v]: &mut [Vec<f32>; 3], g: &[f64]) {
     for (((p, m), v), &g) in p.iter_mut().zip(m).zip(v).zip(g) {
         let g = g as f32;

@@ -1,4 +1,4 @@
-//! Tensors on a machine, their f64 values, and how far a result may be off.
+//! Tensors on an executor, their f64 values, and error bounds.
 
 use aurora_kernels::cuda::{DeviceBuffer, DevicePointer, Element, Executor, Gpu, Launch};
 use aurora_kernels::random::Stream;
@@ -6,8 +6,8 @@ use half::{bf16, f16};
 
 use crate::kernels::emulator::Emulator;
 
-/// The machine under test; None (said once a test) where there is none. With `AURORA_MACHINE=gpu`
-/// it is the first GPU, and that there is none is a failure.
+/// Executor under test; None (said once a test) where there is none. With `AURORA_MACHINE=gpu` it is the first GPU,
+/// whose absence is a failure.
 pub fn executor() -> Option<Box<dyn Executor>> {
     if std::env::var_os("AURORA_MACHINE").is_some_and(|executor| executor == "gpu") {
         let gpu = Gpu::new(0).unwrap_or_else(|fault| panic!("AURORA_MACHINE=gpu: {fault}"));
@@ -22,7 +22,7 @@ pub fn executor() -> Option<Box<dyn Executor>> {
     Some(Box::new(emulator))
 }
 
-/// A number as an element type keeps it. By way of f32: `half` rounds f64 by its upper half alone.
+/// Number rounded to an element type. By way of f32: `half` rounds f64 by its upper half alone.
 pub fn rounded(element: Element, x: f64) -> f64 {
     match element {
         Element::F32 => f64::from(x as f32),
@@ -31,7 +31,7 @@ pub fn rounded(element: Element, x: f64) -> f64 {
     }
 }
 
-/// Values as they lie in memory.
+/// Bytes of values in memory.
 pub fn bytes_of(element: Element, values: &[f64]) -> Vec<u8> {
     match element {
         Element::F32 => values.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect(),
@@ -44,8 +44,8 @@ pub fn bytes_of(element: Element, values: &[f64]) -> Vec<u8> {
     }
 }
 
-/// A tensor on a machine. It begins `skipped` elements into its memory, so that no test relies on
-/// more alignment than it means to.
+/// Tensor on an executor. It begins `skipped` elements into its memory, so that no test relies on more alignment than
+/// it means to.
 pub struct Tensor<'a> {
     executor: &'a dyn Executor,
     memory: Box<dyn DeviceBuffer>,
@@ -55,12 +55,12 @@ pub struct Tensor<'a> {
 }
 
 impl<'a> Tensor<'a> {
-    /// With these values, rounded to the element type.
+    /// Tensor of these values, rounded to the element type.
     pub fn new(executor: &'a dyn Executor, element: Element, values: &[f64]) -> Self {
         Self::skipping(executor, element, values, 0)
     }
 
-    /// The same, beginning some elements into its memory.
+    /// Tensor of these values, beginning some elements into its memory.
     pub fn skipping(
         executor: &'a dyn Executor,
         element: Element,
@@ -74,7 +74,7 @@ impl<'a> Tensor<'a> {
         tensor
     }
 
-    /// For a result: full of NaN until a kernel writes it.
+    /// Tensor for a result: full of NaN until a kernel writes it.
     pub fn output(executor: &'a dyn Executor, element: Element, length: usize) -> Self {
         let tensor = Self::empty(executor, element, length, 0);
         executor.upload(&vec![0xff; length * element.bytes()], &*tensor.memory).unwrap();
@@ -86,12 +86,12 @@ impl<'a> Tensor<'a> {
         Self { executor, memory, element, skipped, length }
     }
 
-    /// Where its first element is.
+    /// Pointer to the first element.
     pub fn pointer(&self) -> DevicePointer {
         self.memory.pointer().offset(self.skipped, self.element)
     }
 
-    /// Its values.
+    /// Values of the tensor.
     pub fn values(&self) -> Vec<f64> {
         let bytes = self.executor.download(&*self.memory).unwrap();
         let bytes = &bytes[self.skipped * self.element.bytes()..];
@@ -112,19 +112,19 @@ impl<'a> Tensor<'a> {
     }
 }
 
-/// Bytes on a machine: tables and labels.
+/// Uploads bytes, for tables and labels.
 pub fn upload(executor: &dyn Executor, bytes: &[u8]) -> Box<dyn DeviceBuffer> {
     let memory = executor.allocate(bytes.len()).unwrap();
     executor.upload(bytes, &*memory).unwrap();
     memory
 }
 
-/// The largest magnitude.
+/// Largest magnitude.
 pub fn largest(values: &[f64]) -> f64 {
     values.iter().fold(0.0, |top, value| value.abs().max(top))
 }
 
-/// Normal numbers as the element type keeps them, another set for each index.
+/// Normal numbers rounded to the element type, another set for each index.
 pub fn normal(element: Element, index: u64, length: usize) -> Vec<f64> {
     let numbers = Stream::new(1, "kernels", 0, index).normal_tensor(length.max(1), 1.0).unwrap();
     let numbers = numbers.to_vec1::<f32>().unwrap();
@@ -139,8 +139,8 @@ pub fn run(executor: &dyn Executor, launches: impl IntoIterator<Item = Launch>) 
     }
 }
 
-/// Holds a result to f64: elements may be off by `units` roundings of the element type, relative
-/// to themselves and to `scale` (the size of the terms that were added up).
+/// Compares a result with f64: elements may be off by `units` roundings of the element type, relative to themselves
+/// and to `scale` (the size of the terms that were added up).
 #[track_caller]
 pub fn assert_close(
     what: &str,
@@ -168,7 +168,7 @@ pub fn assert_close(
     }
 }
 
-/// Half the distance between neighbors around one: how far rounding may move a number, relative to it.
+/// Unit roundoff: half the distance between neighbors around one, relative to the number.
 pub fn unit(element: Element) -> f64 {
     match element {
         Element::F32 => 2f64.powi(-24),
@@ -177,10 +177,10 @@ pub fn unit(element: Element) -> f64 {
     }
 }
 
-/// `x F` with rows of x (tokens, width, stride) and F (width, rank): each number, and how far one may be
-/// off that was summed in f32 and stored in the element type. The order of sums is left open, and a
-/// sum of n terms may be off by n roundings of the sum of their sizes; tensor cores cut off
-/// where others round, which is twice that.
+/// Projection `x F` with rows of x (tokens, width, stride) and F (width, rank): each number, with the error bound of
+/// one that was summed in f32 and stored in the element type. The order of sums is left open, and a sum of n terms
+/// may be off by n roundings of the sum of their sizes; tensor cores truncate where others round, which is twice
+/// that.
 pub fn projected(
     element: Element,
     x: &[f64],
@@ -205,7 +205,7 @@ pub fn projected(
     all
 }
 
-/// Holds a result to f64: each element may be off by its bound, and by being rounded to its type.
+/// Compares a result with f64: each element may be off by its bound, and by being rounded to its type.
 #[track_caller]
 pub fn assert_within(what: &str, element: Element, got: &[f64], want: &[f64], bounds: &[f64]) {
     assert_eq!(got.len(), want.len(), "{what}: length");

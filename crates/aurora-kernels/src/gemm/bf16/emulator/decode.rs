@@ -1,10 +1,10 @@
-//! Reading the few instructions that the kernels are made of, as Intel's manual encodes them (volume 2, chapter 2).
+//! Decoder of the few instructions in the kernels, as Intel's manual encodes them (volume 2, chapter 2).
 
 use std::ffi::c_int;
 
 use libc::greg_t;
 
-/// What an instruction does.
+/// Operation of an instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
     LoadTileConfig,
@@ -27,13 +27,13 @@ pub(super) enum Action {
     Add,
 }
 
-/// An instruction with its operands.
+/// Decoded instruction with its operands.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Instruction {
     pub(super) action: Action,
-    /// Bytes that it takes.
+    /// Length in bytes.
     pub(super) length: usize,
-    /// The register in ModRM.reg, the one in the prefix, and what ModRM.rm says.
+    /// Operands: the register in ModRM.reg, the one in the prefix, and the one of ModRM.rm.
     pub(super) register: usize,
     pub(super) second: usize,
     pub(super) third: Operand,
@@ -42,23 +42,23 @@ pub(super) struct Instruction {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Operand {
     Register(usize),
-    /// A place in memory; of a tile its first row, with the distance to the next.
+    /// Address in memory; of a tile that of its first row, with the distance to the next.
     Memory {
         address: usize,
         step: usize,
     },
 }
 
-/// What a prefix says: the row of tables that the code is looked up in, and the upper bits of register numbers.
+/// Contents of a prefix: the opcode table, and the upper bits of register numbers.
 struct Prefix {
     length: usize,
-    /// Which prefix, the map of codes, the mandatory prefix (none, 66, F3, F2).
+    /// Kind of prefix, opcode map, mandatory prefix (none, 66, F3, F2).
     table: (Kind, u8, u8),
     reg: usize,
     index: usize,
     base: usize,
     second: usize,
-    /// Of a register in ModRM.rm.
+    /// Upper bits of a register in ModRM.rm.
     rm: usize,
 }
 
@@ -68,7 +68,8 @@ enum Kind {
     Evex,
 }
 
-/// The instruction at this place, if it is one of ours; `registers` are the general ones, as the system lays them out.
+/// Decodes the instruction at this address, if it is one of ours; `registers` are the general ones, as the system
+/// lays them out.
 ///
 /// # Safety
 /// An instruction can be read there.
@@ -83,7 +84,7 @@ pub(super) unsafe fn instruction(at: *const u8, registers: &[greg_t]) -> Option<
     let (code, modrm) = (byte(prefix.length), byte(prefix.length + 1));
     let (mode, reg, rm) = (modrm >> 6, usize::from(modrm >> 3 & 7), usize::from(modrm & 7));
     let (in_register, by_index) = (mode == 3, mode != 3 && rm == 4);
-    // Bytes that a displacement of one byte counts in.
+    // Unit of a displacement of one byte.
     let (action, unit) = match (prefix.table, code) {
         ((Kind::Vex, 2, 0), 0x49) if modrm == 0xc0 => (Action::ReleaseTiles, 1),
         ((Kind::Vex, 2, 0), 0x49) if !in_register && reg == 0 => (Action::LoadTileConfig, 1),
@@ -110,7 +111,7 @@ pub(super) unsafe fn instruction(at: *const u8, registers: &[greg_t]) -> Option<
             length += 1;
             base = usize::from(sib & 7);
             let index = usize::from(sib >> 3 & 7) + prefix.index;
-            // Number 4 without an upper bit stands for none.
+            // Index 4 without an upper bit stands for none.
             if index != 4 {
                 step = general(index) << (sib >> 6);
             }
@@ -137,7 +138,7 @@ pub(super) unsafe fn instruction(at: *const u8, registers: &[greg_t]) -> Option<
     Some(Instruction { action, length, register: reg + prefix.reg, second: prefix.second, third })
 }
 
-/// Where the system keeps the general registers, in the order of their numbers.
+/// The system's indices of the general registers, in the order of their numbers.
 const ORDER: [c_int; 16] = [
     libc::REG_RAX,
     libc::REG_RCX,
@@ -157,12 +158,12 @@ const ORDER: [c_int; 16] = [
     libc::REG_R15,
 ];
 
-/// `bit` of a byte in which it means its opposite.
+/// Bit `bit` of a byte that stores it inverted.
 fn inverted(byte: u8, bit: u8) -> usize {
     usize::from(byte >> bit & 1 == 0)
 }
 
-/// Of 128 bits, W = 0, as all instructions of AMX here.
+/// VEX prefix: 128 bits, W = 0, as in all instructions of AMX here.
 fn vex(first: u8, second: u8) -> Option<Prefix> {
     (second & 0x84 == 0).then(|| Prefix {
         length: 3,
@@ -175,7 +176,7 @@ fn vex(first: u8, second: u8) -> Option<Prefix> {
     })
 }
 
-/// Of 512 bits, W = 0, without mask, broadcast and rounding of its own.
+/// EVEX prefix: 512 bits, W = 0, without mask, broadcast and rounding of its own.
 fn evex([first, second, third]: [u8; 3]) -> Option<Prefix> {
     (first & 0x08 == 0 && second & 0x84 == 0x04 && third & 0xf7 == 0x40).then(|| Prefix {
         length: 4,

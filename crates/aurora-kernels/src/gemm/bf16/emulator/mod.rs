@@ -1,10 +1,10 @@
-//! The kernels' instructions on a processor that has none of them.
+//! Instruction emulator: the kernels on a processor that lacks their instructions.
 //!
-//! Such a processor stops at each of them with a signal. The handler here reads the instruction (`decode.rs`), does
-//! what Intel's manual says it does (`state.rs`) to registers of its own, one set for each thread, and goes on behind it.
-//! General registers and memory are the real ones, so that addresses, strides and loops are tested as they are. An
-//! instruction that no kernel has any business with ends the process as it would have. Where a processor has the
-//! instructions, no signal comes and the same tests run on it.
+//! Such a processor raises a signal at each of them. The handler here decodes the instruction (`decode.rs`), executes
+//! it as Intel's manual defines it on registers of its own, one set for each thread (`state.rs`), and resumes behind
+//! it. General registers and memory are the real ones, so that addresses, strides and loops are tested as they are.
+//! An instruction that no kernel uses ends the process as it would have. Where a processor has the instructions, no
+//! signal comes and the same tests run on it.
 
 mod decode;
 mod state;
@@ -22,7 +22,7 @@ thread_local! {
     static STATE: RefCell<State> = const { RefCell::new(State::NEW) };
 }
 
-/// Has the instructions emulated that the processor lacks, from now on and in all threads.
+/// Installs the emulator for the instructions that the processor lacks, from now on and in all threads.
 pub(super) fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -41,7 +41,7 @@ pub(super) fn install() {
     });
 }
 
-/// Instructions emulated in this thread so far.
+/// Number of instructions emulated in this thread so far.
 pub(super) fn emulated() -> u64 {
     STATE.with_borrow(|state| state.count)
 }

@@ -1,15 +1,15 @@
-//! The registers of AMX and AVX-512, and what the instructions do to them, after the operations that Intel's manual
-//! gives for each (volume 2).
+//! Registers of AMX and AVX-512, and the effects of the instructions on them, after the operations in Intel's manual
+//! (volume 2).
 
 use super::decode::{Action, Instruction, Operand};
 
-/// Of one thread.
+/// Register state of one thread.
 pub(super) struct State {
     wide: [[u32; 16]; 32],
     tiles: [[[u32; 16]; 16]; 8],
-    /// Rows of each tile, and bytes of a row; none where they have not been cut.
+    /// Rows of each tile, and bytes of a row; none before configuration.
     cut: Option<[(usize, usize); 8]>,
-    /// Instructions so far.
+    /// Number of instructions so far.
     pub(super) count: u64,
 }
 
@@ -17,10 +17,10 @@ impl State {
     pub(super) const NEW: Self =
         Self { wide: [[0; 16]; 32], tiles: [[[0; 16]; 16]; 8], cut: None, count: 0 };
 
-    /// Does what the instruction says; nothing, and none, where a processor would refuse it.
+    /// Executes the instruction; None, and no effect, where a processor would refuse it.
     ///
     /// # Safety
-    /// What it reads can be read, and what it writes written.
+    /// All memory that it reads can be read, and that it writes be written.
     pub(super) unsafe fn run(&mut self, instruction: &Instruction) -> Option<()> {
         let Instruction { action, register, second, third, .. } = *instruction;
         // SAFETY: vouched for by the caller.
@@ -89,12 +89,13 @@ impl State {
         Some(())
     }
 
-    /// `to` plus `left` times `right`: even and odd depths are summed apart, then together, then with what is there.
+    /// Tile product: `to` plus `left` times `right`; even and odd depths are summed apart, then together, then with
+    /// `to`.
     fn multiply_tiles(&mut self, to: usize, left: usize, right: usize) -> Option<()> {
         let cut = self.cut?;
         let ((rows, bytes), (left_rows, depth), (right_rows, columns)) =
             (*cut.get(to)?, *cut.get(left)?, *cut.get(right)?);
-        // The processor refuses tiles that do not fit, or that are one.
+        // The processor refuses tiles that do not fit, or are the same register.
         let fits = rows == left_rows && bytes == columns && depth == right_rows * 4;
         if !fits || to == left || to == right || left == right {
             return None;
@@ -116,7 +117,7 @@ impl State {
     }
 }
 
-/// Rows and bytes of a row that the operand of ldtilecfg says, if a processor accepts it.
+/// Rows and row bytes in the operand of ldtilecfg, if a processor accepts it.
 fn cut(operand: &[u8; 64]) -> Option<[(usize, usize); 8]> {
     let reserved = operand[2..16].iter().chain(&operand[32..48]).chain(&operand[56..]);
     if operand[0] != 1 || operand[1] != 0 || reserved.copied().any(|byte| byte != 0) {
@@ -133,7 +134,7 @@ fn cut(operand: &[u8; 64]) -> Option<[(usize, usize); 8]> {
     Some(cut)
 }
 
-/// The upper and the lower bf16 of a pair, as f32.
+/// Upper and lower bf16 of a pair, as f32.
 fn high(pair: u32) -> f32 {
     f32::from_bits(pair & 0xffff_0000)
 }
@@ -142,7 +143,8 @@ fn low(pair: u32) -> f32 {
     f32::from_bits(pair << 16)
 }
 
-/// `sum + a b` with one rounding, to nearest and ties to even; zero for anything subnormal that goes in or comes out.
+/// Fused multiply-add `sum + a b`: one rounding, to nearest and ties to even; subnormal inputs and results become
+/// zero.
 pub(super) fn step(sum: f32, a: f32, b: f32) -> f32 {
     flushed(flushed(a).mul_add(flushed(b), flushed(sum)))
 }

@@ -1,4 +1,4 @@
-//! What a plan takes and what it refuses.
+//! Limits of an attention plan: accepted and refused sizes.
 
 use aurora_kernels::cuda::plan::{
     AttentionBackwardBuffers, AttentionForwardBuffers, AttentionPlan, HeadRows, ScoreBuffers,
@@ -73,7 +73,7 @@ fn launches_of_a_plan() {
     assert!(backward(&PLAN, SCORES, [false; 3]).unwrap().is_empty());
 }
 
-/// 163 KiB is what a block of the smallest architecture may have.
+/// Shared memory fits into 163 KiB, which a block of the smallest architecture may have.
 #[test]
 fn shared_memory_is_within_what_a_block_may_have() {
     for element in Element::ALL {
@@ -95,7 +95,7 @@ fn a_batch_of_nothing_is_no_launch() {
         assert!(forward(&plan, SCORES).unwrap().is_none());
         assert!(backward(&plan, SCORES, [true; 3]).unwrap().is_empty());
     }
-    // Keys without queries: their gradients are zeros, which somebody has to write.
+    // Keys without queries: their gradients are zeros, which have to be written.
     for plan in [AttentionPlan { queries: 0, ..PLAN }, AttentionPlan { q_len: 0, ..PLAN }] {
         assert!(forward(&plan, SHARED).unwrap().is_none());
         let launches = backward(&plan, SHARED, [true; 3]).unwrap();

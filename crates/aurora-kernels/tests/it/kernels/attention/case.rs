@@ -1,4 +1,4 @@
-//! One attention on a machine: inputs, where they lie, launches, and the comparison.
+//! Attention case on an executor: inputs, their layout, launches, and the comparison.
 
 use aurora_kernels::cuda::plan::{
     AttentionBackwardBuffers, AttentionForwardBuffers, AttentionPlan, HeadRows, ScoreBuffers,
@@ -9,23 +9,23 @@ use aurora_kernels::cuda::{DeviceBuffer, DevicePointer, Element, Executor};
 use super::reference::{Approximate, Inputs, Shape, attention};
 use crate::kernels::support::{Tensor, normal, run};
 
-/// Where tensors lie.
+/// Layout of the tensors.
 #[derive(Debug, Clone, Copy)]
 pub enum Place {
-    /// Queries, keys and values side by side in rows of one tensor, and so their gradients.
+    /// Packed: queries, keys and values side by side in rows of one tensor, and so their gradients.
     Packed,
-    /// Each on its own, `gap` elements between its rows and twice that more between batches,
-    /// beginning `skip` elements into its memory.
+    /// Separate tensors, `gap` elements between rows and twice that more between batches, beginning `skip` elements
+    /// into their memory.
     Apart { gap: usize, skip: usize },
 }
 
-/// What a case does besides its shape.
+/// Options of a case besides its shape.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     pub mask: bool,
-    /// With the mask: the first row of queries sees no key at all.
+    /// With the mask: the first row of queries sees no key.
     pub blind: bool,
-    /// With the mask: added to all of it, which changes nothing but log_sums.
+    /// With the mask: added to all of it, which changes only log_sums.
     pub shift: f64,
     pub scale: bool,
     pub place: Place,
@@ -69,7 +69,7 @@ pub fn inputs(element: Element, shape: &Shape, options: &Options) -> Inputs {
     }
 }
 
-/// (batch, length, width) in memory.
+/// Tensor (batch, length, width) in memory.
 struct Grid<'a> {
     tensor: Tensor<'a>,
     offset: usize,
@@ -91,7 +91,7 @@ impl<'a> Grid<'a> {
         rows.flat_map(move |start| start..start + width)
     }
 
-    /// With these values, NaN between the rows.
+    /// Tensor with these values, NaN between the rows.
     fn new(
         executor: &'a dyn Executor,
         element: Element,
@@ -116,7 +116,7 @@ impl<'a> Grid<'a> {
         }
     }
 
-    /// The values; all else has to be as it was.
+    /// Values of the tensor; all other memory has to be unchanged.
     fn values(&self) -> Vec<f64> {
         let mut all = self.tensor.values();
         let values = Self::places(self.sizes, self.strides)
@@ -146,7 +146,7 @@ fn close(what: &str, case: &str, got: &[f64], want: &Approximate) {
     }
 }
 
-/// Forward, then backward from the forward pass's own results, against f64.
+/// Runs forward, then backward from the forward pass's own results, against f64.
 pub fn check(executor: &dyn Executor, element: Element, shape: &Shape, options: &Options) {
     let Shape { queries, keys, q_len, k_len, heads, head, causal, .. } = *shape;
     let width = shape.width();

@@ -1,4 +1,4 @@
-//! Batches and rows further apart than 32 bits count: the same bits as when they lie together.
+//! Batches and rows further apart than 32 bits count: the same bits as when they are adjacent.
 
 use aurora_kernels::cuda::plan::{
     AttentionBackwardBuffers, AttentionForwardBuffers, AttentionPlan, HeadRows, ScoreBuffers,
@@ -10,11 +10,11 @@ use crate::kernels::far::Far;
 use crate::kernels::support::{Tensor, bytes_of, normal, run};
 
 const WIDTH: usize = 32;
-/// Bytes of a piece that each tensor has, in this order: q, k, v, dout, out, dq, dk, dv.
+/// Bytes that each tensor has in a piece, in this order: q, k, v, dout, out, dq, dk, dv.
 const SLOT: usize = 4096;
 const SLOTS: usize = 8;
 
-/// Forward and backward, the tensors where `rows` says.
+/// Runs forward and backward, with the tensors where `rows` says.
 fn attention(
     executor: &Emulator,
     (element, batches, length): (Element, usize, usize),

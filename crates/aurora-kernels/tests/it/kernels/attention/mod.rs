@@ -36,7 +36,7 @@ fn packed_heads_of_any_size() {
     }
 }
 
-/// Batches begin at multiples of 16 bytes, and rows of them at none.
+/// Batches begin at multiples of 16 bytes, their rows do not.
 #[test]
 fn rows_that_begin_anywhere() {
     let Some(executor) = executor() else { return };
@@ -44,7 +44,7 @@ fn rows_that_begin_anywhere() {
     every_type(&*executor, &shape([2, 14, 14, 1, 32]), &options);
 }
 
-/// One side of a tile's end, and the other, for queries and for keys.
+/// Lengths just below and above a tile's end, for queries and for keys.
 #[test]
 fn lengths_about_a_tile() {
     let Some(executor) = executor() else { return };
@@ -65,7 +65,7 @@ fn causal_text() {
     }
 }
 
-/// The image tower at 224 pixels, a head of it.
+/// Image tower at 224 pixels, one head of it.
 #[test]
 fn an_image_of_197_patches() {
     let Some(executor) = executor() else { return };
@@ -80,7 +80,7 @@ fn texts_on_images_of_577_patches() {
     every_type(&*executor, &shape, &Options { scale: true, ..PLAIN });
 }
 
-/// What is added to all scores cancels, be it past the range of the exponential.
+/// A constant added to all scores cancels, be it past the range of the exponential.
 #[test]
 fn masks_far_from_zero() {
     let Some(executor) = executor() else { return };
@@ -89,7 +89,7 @@ fn masks_far_from_zero() {
     }
 }
 
-/// Keys that nobody asks for get zeros, and those that several ask for the sum.
+/// Keys that no query uses get zeros, and those that several use get the sum.
 #[test]
 fn rows_of_keys_that_are_shared_or_unused() {
     let Some(executor) = executor() else { return };
@@ -99,7 +99,7 @@ fn rows_of_keys_that_are_shared_or_unused() {
     }
 }
 
-/// The gradients of the reference itself, against differences of its results.
+/// Gradients of the reference itself, against differences of its results.
 #[test]
 fn the_reference_has_the_gradient_of_its_results() {
     let shape =

@@ -1,16 +1,16 @@
-//! Attention and its gradients in plain f64, and how far a kernel may be off.
+//! Attention and its gradients in plain f64, with error bounds for the kernels.
 //!
-//! Every rounding that the kernels make is counted at its largest: `UNIT` for each f32 operation in
-//! a sum of so many terms, `unit(element)` where a number is stored in the element type (results,
-//! probabilities and score gradients as factors of a matrix product), and what an error of the
-//! scores does to everything after it. So the bounds grow with lengths as the kernels' errors may.
+//! Every rounding that the kernels make is counted at its largest: `UNIT` for each f32 operation in a sum of so many
+//! terms, `unit(element)` where a number is stored in the element type (results, probabilities and score gradients as
+//! operands of a matmul), and the effect of an error of the scores on everything after it. So the bounds grow with
+//! lengths as the kernels' errors may.
 
 use aurora_kernels::cuda::Element;
 
-/// Half a unit in the last place of f32.
+/// Unit roundoff of f32: half a unit in the last place.
 const UNIT: f64 = 1.0 / (1 << 24) as f64;
 
-/// Half a unit in the last place of an element type, relative.
+/// Unit roundoff of an element type: half a unit in the last place, relative.
 fn unit(element: Element) -> f64 {
     match element {
         Element::F32 => UNIT,
@@ -24,7 +24,7 @@ fn smallest(element: Element) -> f64 {
     if element == Element::F16 { 2f64.powi(-25) } else { 0.0 }
 }
 
-/// Sizes and options.
+/// Sizes and options of a case.
 #[derive(Debug, Clone)]
 pub struct Shape {
     pub queries: usize,
@@ -60,7 +60,7 @@ pub struct Inputs {
     pub scale: Option<Vec<f64>>,
 }
 
-/// Numbers and how far a kernel's may be from them.
+/// Numbers with error bounds.
 #[derive(Debug, Clone)]
 pub struct Approximate {
     pub value: Vec<f64>,
@@ -75,7 +75,7 @@ impl Approximate {
         self.value[at] += value;
         self.bound[at] += bound;
     }
-    /// As it is when it has been rounded to the element type.
+    /// Numbers rounded to the element type, with their bounds.
     fn stored(mut self, element: Element) -> Self {
         for (value, bound) in self.value.iter().zip(&mut self.bound) {
             *bound += (value.abs() + *bound) * unit(element) + smallest(element);
@@ -84,7 +84,7 @@ impl Approximate {
     }
 }
 
-/// All results.
+/// Results of the forward and the backward pass.
 pub struct Results {
     pub out: Approximate,
     pub log_sums: Approximate,
@@ -93,7 +93,7 @@ pub struct Results {
     pub dv: Approximate,
 }
 
-/// One query's scores and their bounds; hidden keys have minus infinity.
+/// Scores of one query and their bounds; masked keys have minus infinity.
 fn scores(shape: &Shape, x: &Inputs, (b, h, i): (usize, usize, usize)) -> (Vec<f64>, Vec<f64>) {
     let factor = (shape.head as f64).powf(-0.5);
     let row = shape.key_row(b);
@@ -118,7 +118,7 @@ fn scores(shape: &Shape, x: &Inputs, (b, h, i): (usize, usize, usize)) -> (Vec<f
         .unzip()
 }
 
-/// Out, the log-sum-exps and the gradients of sum(out * dout).
+/// Attention: the output, the log-sum-exps and the gradients of sum(out * dout).
 pub fn attention(element: Element, shape: &Shape, x: &Inputs) -> Results {
     let Shape { queries, keys, q_len, k_len, heads, head, .. } = *shape;
     let width = shape.width();
@@ -128,7 +128,7 @@ pub fn attention(element: Element, shape: &Shape, x: &Inputs) -> Results {
     let [mut out, mut dq] = [0; 2].map(|_| Approximate::zeros(queries * q_len * width));
     let [mut dk, mut dv] = [0; 2].map(|_| Approximate::zeros(keys * k_len * width));
     let mut log_sums = Approximate::zeros(queries * heads * q_len);
-    // Terms that add up in dk and dv.
+    // Number of terms in dk and dv.
     let uses = (0..keys)
         .map(|row| (0..queries).filter(|&query| shape.key_row(query) == row).count() * q_len);
     let uses: Vec<usize> = uses.collect();
