@@ -1,4 +1,4 @@
-//! A GPU that times launches by its own events, and its roofline.
+//! GPU that times launches by its own events, and its roofline.
 
 use std::time::Duration;
 
@@ -15,13 +15,14 @@ use crate::cost::LinearShape;
 use crate::normal;
 use crate::roofline::Roofline;
 
-/// More than any GPU's L2 holds: written before each run, so that no run finds its operands there.
+/// Size of the L2 flush in bytes, more than any GPU's L2 holds: written before each run, so that no run finds its
+/// operands there.
 const FLUSH: usize = 256 << 20;
 
 /// Runs of each measurement of the roofline; the best counts.
 const TRIES: usize = 20;
 
-/// A GPU with what it takes to time it.
+/// GPU with the resources to time it.
 pub struct Device {
     gpu: Gpu,
     flush: CudaSlice<u8>,
@@ -30,7 +31,7 @@ pub struct Device {
 }
 
 impl Device {
-    /// The first GPU.
+    /// Opens the first GPU.
     ///
     /// # Errors
     /// That there is none, with the reason; what the driver says.
@@ -44,12 +45,12 @@ impl Device {
         Ok(Self { gpu, flush, start, end })
     }
 
-    /// Where cases put their operands.
+    /// Executor that cases put their operands on.
     pub fn executor(&self) -> &dyn Executor {
         &self.gpu
     }
 
-    /// The time of one run on the device, its L2 flushed before.
+    /// Device time of one run, after an L2 flush.
     ///
     /// # Errors
     /// What the driver says.
@@ -62,7 +63,7 @@ impl Device {
         self.between(|gpu| work.run(gpu))
     }
 
-    /// The time on the device between two events around what is enqueued.
+    /// Device time between two events around what is enqueued.
     fn between(&self, enqueue: impl FnOnce(&Gpu) -> Result<()>) -> Result<Duration> {
         let what = |error| driver("timing", error);
         self.start.record(self.gpu.stream()).map_err(what)?;
@@ -72,8 +73,8 @@ impl Device {
         Ok(Duration::from_secs_f64(f64::from(milliseconds) / 1e3))
     }
 
-    /// What the device can do: a copy of 1 GiB within its memory, and a product of cuBLAS. Without cuBLAS operations
-    /// have no roofline: every case counts as bound by memory.
+    /// Roofline of the device: bandwidth of a copy of 1 GiB within its memory, and throughput of a GEMM of cuBLAS.
+    /// Without cuBLAS operations have no roofline: every case counts as memory-bound.
     ///
     /// # Errors
     /// What the driver or cuBLAS says.
@@ -107,7 +108,7 @@ impl Device {
         Ok(2.0 * BYTES as f64 / best)
     }
 
-    /// Operations a second in a product of normal numbers: zeros would make a device clock higher.
+    /// GEMM throughput in operations per second, on normal numbers: zeros would make a device clock higher.
     fn product<T>(&self, of: impl Fn(f32) -> T) -> Result<f64>
     where
         T: DeviceRepr + Clone + Copy,
