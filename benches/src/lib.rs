@@ -32,7 +32,7 @@ pub use measure::{Setting, target};
 /// Normal f32 tensor, different for each index.
 ///
 /// # Errors
-/// What candle reports when it cannot make a tensor of that shape.
+/// Those of candle when it cannot make a tensor of that shape.
 pub fn normal(index: u64, shape: &[usize]) -> Result<Tensor> {
     Stream::new(0, "bench", 0, index).normal_tensor(shape, 1.0)
 }
@@ -40,7 +40,7 @@ pub fn normal(index: u64, shape: &[usize]) -> Result<Tensor> {
 /// Elements in order as f64, for a reference.
 ///
 /// # Errors
-/// What candle reports when it cannot read the tensor.
+/// Those of candle when it cannot read the tensor.
 pub fn values(tensor: &Tensor) -> Result<Vec<f64>> {
     tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()
 }

@@ -76,7 +76,7 @@ impl Record {
     /// Appends the rows to a file, all of them or none: the file is written anew beside its place and renamed.
     ///
     /// # Errors
-    /// A file with other columns, which is left as it is; what the system reports.
+    /// A file with other columns, which is left as it is; the error of the system.
     pub fn append(
         &self,
         path: &Path,

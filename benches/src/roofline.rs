@@ -64,7 +64,7 @@ impl Roofline {
     /// Measures the CPU, all threads of the pool, with f32 GEMMs in this precision.
     ///
     /// # Errors
-    /// What candle reports when it cannot make the operands.
+    /// Those of candle when it cannot make the operands.
     pub fn of_processor(precision: Precision) -> Result<Self> {
         Ok(Self {
             device: processor(),

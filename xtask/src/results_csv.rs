@@ -30,7 +30,7 @@ pub(crate) fn read(path: &Path, columns: &[&str]) -> anyhow::Result<Vec<u8>> {
 /// Appends rows atomically: the file is rewritten beside its place and renamed.
 ///
 /// # Errors
-/// As [`read`]; what the system reports.
+/// As [`read`]; the error of the system.
 pub(crate) fn append<const N: usize>(
     path: &Path,
     columns: &[&str; N],

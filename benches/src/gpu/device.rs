@@ -34,7 +34,7 @@ impl Device {
     /// Opens the first GPU.
     ///
     /// # Errors
-    /// That there is none, with the reason; what the driver says.
+    /// No GPU, with the reason; those of the driver.
     pub fn first() -> std::result::Result<Self, CudaError> {
         let gpu = Gpu::new(0)?;
         let what = |error| driver("preparing the GPU", error);
@@ -53,7 +53,7 @@ impl Device {
     /// Device time of one run, after an L2 flush.
     ///
     /// # Errors
-    /// What the driver says.
+    /// Those of the driver.
     pub fn time(&mut self, work: &Work) -> Result<Duration> {
         let stream = self.gpu.stream().clone();
         // The flush keeps the device busy while what follows is enqueued: no gap between launches is timed.
@@ -77,7 +77,7 @@ impl Device {
     /// Without cuBLAS operations have no roofline: every case counts as memory-bound.
     ///
     /// # Errors
-    /// What the driver or cuBLAS says.
+    /// Those of the driver or cuBLAS.
     pub fn roofline(&self, element: Element) -> Result<Roofline> {
         // SAFETY: only looks for the library.
         let cublas = unsafe { cudarc::cublas::sys::is_culib_present() };

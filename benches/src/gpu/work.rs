@@ -19,7 +19,7 @@ impl Work {
     /// Launches one run.
     ///
     /// # Errors
-    /// What the executor reports.
+    /// Those of the executor.
     pub(crate) fn run(&self, executor: &dyn Executor) -> Result<()> {
         // SAFETY: as in `Operands::run`; the memory goes when this does.
         self.launches.iter().try_for_each(|launch| unsafe { executor.launch(launch) })
@@ -75,7 +75,7 @@ impl<'a> Operands<'a> {
     /// Makes a tensor with these values, rounded to the element type.
     ///
     /// # Errors
-    /// What the executor reports.
+    /// Those of the executor.
     pub fn tensor(&mut self, element: Element, values: &[f32]) -> Result<Held> {
         self.bytes(element, &to_bytes(element, values))
     }
@@ -83,7 +83,7 @@ impl<'a> Operands<'a> {
     /// Copies bytes as they are: tables of structs.
     ///
     /// # Errors
-    /// What the executor reports.
+    /// Those of the executor.
     pub fn bytes(&mut self, element: Element, bytes: &[u8]) -> Result<Held> {
         let memory = self.executor.allocate(bytes.len())?;
         self.executor.upload(bytes, &*memory)?;
@@ -95,7 +95,7 @@ impl<'a> Operands<'a> {
     /// Makes a tensor of normal numbers, different for each index.
     ///
     /// # Errors
-    /// What the executor reports.
+    /// Those of the executor.
     pub fn normal(&mut self, element: Element, index: u64, length: usize) -> Result<Numbers> {
         self.mapped(element, index, length, |x| x)
     }
@@ -103,7 +103,7 @@ impl<'a> Operands<'a> {
     /// Makes a tensor of normal numbers passed through a function.
     ///
     /// # Errors
-    /// What the executor reports.
+    /// Those of the executor.
     pub fn mapped(
         &mut self,
         element: Element,
@@ -121,7 +121,7 @@ impl<'a> Operands<'a> {
     /// Makes a tensor of ones.
     ///
     /// # Errors
-    /// What the executor reports.
+    /// Those of the executor.
     pub fn ones(&mut self, element: Element, length: usize) -> Result<Held> {
         self.tensor(element, &vec![1.0; length])
     }
@@ -129,7 +129,7 @@ impl<'a> Operands<'a> {
     /// Allocates an output, filled with NaN bytes until a kernel writes it.
     ///
     /// # Errors
-    /// What the executor reports.
+    /// Those of the executor.
     pub fn output(&mut self, element: Element, length: usize) -> Result<Held> {
         self.bytes(element, &vec![0xff; length * element.bytes()])
     }
@@ -137,7 +137,7 @@ impl<'a> Operands<'a> {
     /// Runs launches once. They work on memory of these operands, of the sizes that the kernels' contracts say.
     ///
     /// # Errors
-    /// What the executor reports.
+    /// Those of the executor.
     pub(crate) fn run<'l>(&self, launches: impl IntoIterator<Item = &'l Launch>) -> Result<()> {
         // SAFETY: every case makes its operands by the kernel's contract, and they live as long as self.
         launches.into_iter().try_for_each(|launch| unsafe { self.executor.launch(launch) })

@@ -41,7 +41,7 @@ pub(super) fn check(path: &Path) -> anyhow::Result<()> {
 /// Appends the pairs of a case, all of them or none.
 ///
 /// # Errors
-/// As [`check`]; what the system reports.
+/// As [`check`]; the error of the system.
 pub(super) fn append(
     path: &Path,
     machine: &Machine,
