@@ -72,10 +72,10 @@ pub struct Output {
 
 /// Every check, in the order they run: what reads sources alone speaks first.
 ///
-/// Three builds of the dependencies are needed: metadata for clippy and rustdoc, the dev profile for every test, and the
-/// release profile for the quickstart. A step must not add a fourth, so none selects packages with features of their
-/// own: `aurora-benches` beside one package gives its dependencies the features that `--workspace` gives them, and
-/// `--test it` builds nothing of the benches, which have no such target.
+/// Three builds of the dependencies are needed: metadata for clippy and rustdoc, the dev profile for every test, and
+/// the release profile for the quickstart. A step must not add a fourth, so none selects packages with features of
+/// their own: `aurora-benches` beside one package gives its dependencies the features that `--workspace` gives them,
+/// and `--test it` builds nothing of the benches, which have no such target.
 pub const STEPS: &[Step] = &[
     Step {
         name: "fmt",

@@ -21,8 +21,8 @@ pub use train::TrainArgs;
 
 /// Tune a vision-language model on your own images by training a small adapter.
 ///
-/// Everything runs offline, and on the CPU unless the program was built for GPUs: a small pretrained model and captioned images are
-/// inside the program. Start with `aurora quickstart`.
+/// Everything runs offline, and on the CPU unless the program was built for GPUs: a small pretrained model and
+/// captioned images are inside the program. Start with `aurora quickstart`.
 #[derive(Debug, Parser)]
 #[command(name = "aurora", version, propagate_version = true, max_term_width = 100)]
 pub struct Cli {

@@ -1,9 +1,9 @@
 //! Rule on docs/math: a derivation names the code it derives and was reread since that code changed.
 //!
 //! A derivation has a block `<!-- sources: PATH PATH#ITEM,ITEM; hash: HEX -->`. The hash is over the code of whole
-//! files or of named items, without comments, blank space, contents of literals, trailing commas and test modules, so that
-//! formatting and comments do not change it; paths are not part of it either. Where the code differs, someone rereads the
-//! derivation and accepts the new hash with `cargo xtask derivations --accept`.
+//! files or of named items, without comments, blank space, contents of literals, trailing commas and test modules, so
+//! that formatting and comments do not change it; paths are not part of it either. Where the code differs, someone
+//! rereads the derivation and accepts the new hash with `cargo xtask derivations --accept`.
 
 use sha2::{Digest, Sha256};
 
