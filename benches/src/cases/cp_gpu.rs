@@ -81,8 +81,8 @@ pub(super) fn low_rank(
     Ok(of.work(launch))
 }
 
-/// Gradients of the factors from a gradient of ones: `dU[i] = s * sum_o V[o] sum_t x[t, i]`, `dV[o] = s * sum_i U[i]
-/// sum_t x[t, i]`.
+/// Gradients of the factors from a gradient of ones: `dU[i] = s * sum_o V[o] sum_t x[t, i]`,
+/// `dV[o] = s * sum_i U[i] sum_t x[t, i]`.
 pub(super) fn factor_gradient(
     executor: &dyn Executor,
     element: Element,

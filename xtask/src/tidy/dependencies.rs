@@ -59,8 +59,8 @@ fn metadata(root: &Path, all_features: bool) -> Result<String> {
 }
 
 /// Findings of a dependency graph under `policy`. `policy` is the text of a `deny.toml`, `lock` that of a
-/// `Cargo.lock`, where findings get their lines from, and `metadata` the output of `cargo metadata --format-version
-/// 1`.
+/// `Cargo.lock`, where findings get their lines from, and `metadata` the output of
+/// `cargo metadata --format-version 1`.
 pub fn check_metadata(policy: &str, lock: &str, metadata: &str) -> Vec<Finding> {
     let policy = match Policy::read(policy) {
         Ok(policy) => policy,
