@@ -1,4 +1,4 @@
-//! Attentions of the model, forward and backward.
+//! Bench target of attention, forward and backward.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,5 @@
-//! The CP delta: every slice of a model formed, applied beside the linear layer, and its factors' gradients.
+//! Bench target of the CP delta: reconstruction of every slice of a model, application beside the linear layer, and
+//! the gradients of its factors.
 
 use std::process::ExitCode;
 

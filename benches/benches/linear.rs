@@ -1,4 +1,4 @@
-//! Linear layers, frozen and with a delta formed into their weight.
+//! Bench target of linear layers, frozen and with a delta merged into their weight.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! The soft-target cross-entropy over a long queue.
+//! Bench target of the soft-target cross-entropy over a long queue.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Parts of whole passes: recomputed blocks, texts without padding.
+//! Bench target of parts of whole passes: blocks with gradient checkpointing, texts without padding.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! What memory bounds: layer normalization and the activation.
+//! Bench target of memory-bound operations: layer normalization and the activation.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! AdamW and the moving average over every tensor of an adapter.
+//! Bench target of AdamW and the moving average over every tensor of an adapter.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! How the cost of a step grows with its batch and its queue, and that of an evaluation with its images and texts
-//! and with the candidates of a query: measured curves, with the straight line that fits each.
+//! Growth of the cost of a training step with batch and queue size, and of an evaluation with its images and texts and
+//! with the candidates of a query: measured curves, with the straight line that fits each.
 //!
 //! `cargo run --release -p aurora-benches --example growth`, two threads by `RAYON_NUM_THREADS=2`. The model has the
 //! sizes of the embedded one and random weights. Points of a curve are measured in turn, round after round, so that
@@ -24,9 +24,9 @@ mod plot;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// Rounds that count; one more comes before them.
+/// Measured rounds; a warm-up round comes before them.
 const ROUNDS: usize = 7;
-/// Tokens of a text.
+/// Tokens per text.
 const LENGTH: usize = 13;
 const SIZES: &str = r#"{
     "model_type": "blip",
@@ -38,12 +38,12 @@ const SIZES: &str = r#"{
                     "layer_norm_eps": 1e-12}
 }"#;
 
-/// A measured curve.
+/// Measured curve.
 struct Curve {
     name: &'static str,
-    /// What is counted along it.
+    /// Quantity on the x axis.
     axis: &'static str,
-    /// Where, and seconds of every round.
+    /// Points: x, and seconds of every round.
     points: Vec<(f64, Vec<f64>)>,
 }
 
@@ -57,8 +57,8 @@ impl Curve {
         self.points.iter().map(|(at, seconds)| (*at, median(seconds))).collect()
     }
 
-    /// Start and slope of the line through the medians with the least sum of squared relative distances, which is what
-    /// points that lie far apart ask for, and the largest of those distances.
+    /// Intercept, slope and largest relative residual of the line through the medians. The fit minimizes the sum of
+    /// squared relative residuals, since the points lie far apart.
     fn line(&self) -> (f64, f64, f64) {
         let points = self.medians();
         let weigh = |f: &dyn Fn(f64, f64) -> f64| -> f64 {
@@ -84,7 +84,7 @@ fn texts(count: usize) -> Result<(Tensor, Tensor)> {
     Ok((ids, Tensor::ones((count, LENGTH), DType::F32, &Device::Cpu)?))
 }
 
-/// A queue without an empty slot: those would not be looked at. Its concepts are nobody's in a batch.
+/// Full feature queue: empty slots would be skipped. Its concepts match none of the batch.
 fn full(width: usize, slots: usize) -> Result<FeatureQueue> {
     let features = (normal("queue", &[slots, width])? / (width as f64).sqrt())?;
     let ids: Vec<i64> = (1_000_000..).take(slots).collect();
@@ -93,7 +93,7 @@ fn full(width: usize, slots: usize) -> Result<FeatureQueue> {
     Ok(queue)
 }
 
-/// A step over `batch` pairs with a full queue of so many.
+/// Training step over `batch` pairs with a full queue of so many.
 fn step(backbone: &Backbone, batch: usize, queue: usize) -> Result<Box<dyn FnMut() -> Result<()>>> {
     let settings = [
         "adapter.rank=32".to_owned(),
@@ -117,7 +117,7 @@ fn step(backbone: &Backbone, batch: usize, queue: usize) -> Result<Box<dyn FnMut
     }))
 }
 
-/// Both stages over so many images and as many texts, with so many candidates for each query.
+/// Two-stage evaluation of so many images and as many texts, with so many candidates for each query.
 fn evaluation(
     backbone: &Backbone,
     count: usize,

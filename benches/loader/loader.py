@@ -1,6 +1,6 @@
 """The PyTorch half of `cargo xtask bench-loader`: a DataLoader over Pillow and torchvision.
 
-    loader.py prepare PACK OUT --count 400     writes images and words, and a shard of them
+    loader.py prepare PACK OUT --count 400     writes images and texts, and a shard of them
     loader.py work OUT ...                     an epoch: a line of JSON when ready, one for each line `run`
     loader.py work OUT ... --check FILE        instead, the first batch, which ours has to agree with
 """
@@ -22,11 +22,11 @@ from torchvision import transforms
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
-# Sides of the images, in turn: what cameras and the web make of 640 pixels.
+# Image sizes, in turn: what cameras and the web make of 640 pixels.
 SIDES = [(640, 480), (480, 640), (640, 427), (640, 480)]
 TILE = 96
 
-# What the shard has at least, so that reading it takes a while.
+# Minimum size of the shard in bytes, so that reading it takes a while.
 SHARD_BYTES = 1 << 29
 
 
@@ -35,7 +35,7 @@ def say(**values):
 
 
 def collage(drawings, number):
-    """An image full of drawings, other ones for every number."""
+    """A collage of drawings, other ones for every number."""
     width, height = SIDES[number % len(SIDES)]
     image = Image.new("RGB", (width, height), "white")
     drawing = number * 41
@@ -55,7 +55,7 @@ def prepare(pack, out, count):
     files = []
     for number in range(count):
         encoded = io.BytesIO()
-        # As most JPEGs are: half the resolution for color.
+        # Half the resolution for color, as most JPEGs have it.
         collage(drawings, number).save(encoded, "JPEG", quality=90, subsampling="4:2:0")
         words = f"a collage with number {number}".encode()
         files.append((f"{number:05}", encoded.getvalue(), words))
@@ -97,7 +97,7 @@ class Images(torch.utils.data.Dataset):
 
 def work(arguments):
     images = Images(arguments.out / "images", arguments.size)
-    # Workers stay from epoch to epoch, so that starting them is in no run.
+    # Persistent workers, so that starting them is in no run.
     loader = torch.utils.data.DataLoader(
         images,
         batch_size=arguments.batch,

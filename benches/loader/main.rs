@@ -33,7 +33,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Do one of the works.
+    /// Run one kind of work.
     Work(Work),
 }
 
@@ -48,7 +48,7 @@ struct Work {
     batch: usize,
     #[arg(long)]
     threads: usize,
-    /// PyTorch's first batch.
+    /// File with PyTorch's first batch.
     #[arg(long)]
     check: Option<PathBuf>,
 }
@@ -83,7 +83,7 @@ fn run(work: &Work) -> Result<()> {
             serve(ready, epoch)
         }
         (What::Shard, _) => {
-            // What training does once and not in every epoch.
+            // Training does this once and not in every epoch.
             let samples = shard::read(&shard)?;
             serve(ready, || Ok(read_images(&samples)?.into()))
         }
@@ -100,7 +100,7 @@ fn loader(work: &Work) -> Result<Loader> {
     Ok(Loader::new(Dataset::new(samples, Decode::OnUse)?, transform, tokens, options)?)
 }
 
-/// How far our first batch is from PyTorch's, in 255ths of the range of a color.
+/// Difference of our first batch from PyTorch's, mean and largest, in 255ths of the range of a color.
 fn compared(loader: &Loader, expected: &Path) -> Result<Value> {
     let theirs = candle_core::safetensors::load(expected, &Device::Cpu)?;
     let theirs = theirs.get("images").ok_or("no images in PyTorch's file")?;
@@ -123,7 +123,7 @@ fn read_images(samples: &[Sample]) -> Result<u64> {
     Ok(bytes)
 }
 
-/// Reads the file a piece at a time.
+/// Reads the file in chunks.
 fn read_plain(path: &Path) -> Result<u64> {
     let (mut file, mut piece) = (File::open(path)?, vec![0; 1 << 20]);
     let mut bytes = 0;

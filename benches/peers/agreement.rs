@@ -1,4 +1,4 @@
-//! How far our tensors are from PyTorch's.
+//! Agreement of our tensors with PyTorch's.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use serde_json::{Value, json};
 
-/// Gradients under the names that PyTorch's half gives them.
+/// Collects the gradients under the names that PyTorch's half gives them.
 pub fn gradients(variables: &[(String, Var)], grads: &GradStore, into: &mut Tensors) {
     for (name, var) in variables {
         if let Some(grad) = grads.get(var) {
@@ -18,10 +18,11 @@ pub fn gradients(variables: &[(String, Var)], grads: &GradStore, into: &mut Tens
     }
 }
 
-/// A line for every tensor but gradients, one for the gradient that is furthest off and one for the middle one. A tensor
-/// agrees whose largest difference is at most `allowed` times its largest value. Where there is `exact`, PyTorch's f32, that
-/// is what tensors are compared with, and what is `expected`, PyTorch's bf16, too: ours may be as far off as that if it
-/// is more, of gradients the furthest and the middle one. Which gradients the same roundings move furthest is chance.
+/// Compares tensors: a line for every tensor but gradients, one for the gradient that is furthest off and one for the
+/// median one. A tensor agrees if its largest difference is at most `allowed` times its largest value. With `exact`,
+/// PyTorch's f32, both ours and `expected`, PyTorch's bf16, are compared with that: ours may be as far off as
+/// `expected` if that is more; of gradients the furthest and the median count, since which gradients the same
+/// roundings move furthest is chance.
 pub fn compare(
     found: &Tensors,
     expected: &Path,
@@ -41,7 +42,7 @@ pub fn compare(
         let own = found.get(&name);
         let difference = own.map_or(Ok(f64::INFINITY), |own| relative(own, against))?;
         if name.starts_with("grad.") {
-            // What is no number is worse than any.
+            // NaN is worse than any difference.
             let difference = if difference.is_nan() { f64::INFINITY } else { difference };
             gradients.push((difference, theirs, name));
         } else {
@@ -71,14 +72,14 @@ fn line(name: &str, difference: f64, allowed: f64) -> Value {
     json!({"name": name, "difference": difference, "allowed": allowed, "agrees": agrees})
 }
 
-/// The largest difference over the largest value; another shape is infinitely far.
+/// Largest difference over the largest value; infinite for another shape.
 fn relative(found: &Tensor, expected: &Tensor) -> Result<f64> {
     if found.dims() != expected.dims() {
         return Ok(f64::INFINITY);
     }
     let largest = |tensor: Tensor| -> Result<f64> {
         let values: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
-        // `max` would pass over what is no number.
+        // `max` would ignore NaN.
         let larger = |top: f32, x: f32| if top.is_nan() || x <= top { top } else { x };
         Ok(f64::from(values.iter().map(|x| x.abs()).fold(0.0, larger)))
     };

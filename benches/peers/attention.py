@@ -1,7 +1,8 @@
-"""Attention of transformers' BLIP through torch's fused kernel.
+"""Fused attention (SDPA) for transformers' BLIP.
 
-transformers writes BLIP's attention out (product, softmax, product) and has no other for it. These two functions are its
-forward passes with `scaled_dot_product_attention` in the middle: what somebody who cares about speed would write first.
+transformers computes BLIP's attention unfused (matmul, softmax, matmul) and has no other for it. These two functions
+are its forward passes with `scaled_dot_product_attention` in the middle, as somebody who cares about speed would write
+them first.
 """
 
 from torch.nn.functional import scaled_dot_product_attention
@@ -10,7 +11,7 @@ from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
 
 
 def vision(self, hidden_states, **_):
-    """`BlipAttention.forward`; nobody asks for the weights."""
+    """`BlipAttention.forward` with SDPA; nobody asks for the weights."""
     batch, tokens, width = hidden_states.shape
     qkv = self.qkv(hidden_states).reshape(batch, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
     context = scaled_dot_product_attention(*qkv.unbind(0), scale=self.scale)
@@ -18,7 +19,7 @@ def vision(self, hidden_states, **_):
 
 
 def text(self, hidden_states, attention_mask=None, encoder_hidden_states=None, **_):
-    """`BlipTextSelfAttention.forward` of an encoder: what is looked at has no padding, as there."""
+    """`BlipTextSelfAttention.forward` of an encoder with SDPA: cross-attention keys have no padding, as there."""
     def heads(states):
         return states.unflatten(-1, (self.num_attention_heads, self.attention_head_size)).transpose(1, 2)
 
@@ -32,6 +33,6 @@ def text(self, hidden_states, attention_mask=None, encoder_hidden_states=None, *
 
 
 def use_fused():
-    """From here on every BLIP of this process attends through the fused kernel."""
+    """Makes every BLIP of this process attend through the fused kernel from here on."""
     BlipAttention.forward = vision
     BlipTextSelfAttention.forward = text

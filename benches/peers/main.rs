@@ -1,7 +1,7 @@
-//! Our half of `cargo xtask bench-peers`: a row at a time, beside the same row in PyTorch (`peer.py`).
+//! Our half of `cargo xtask bench-peers`: one benchmark at a time, beside the same one in PyTorch (`peer.py`).
 //!
 //! ```text
-//! peer ceiling ...              what a matrix product reaches here, as a line of JSON
+//! peer ceiling ...              GEMM throughput, as a line of JSON
 //! peer work ROW OUT ...         one row: a line of JSON when ready, one for each line `run`, one with the peak memory
 //! peer work ROW OUT --check F   instead, how far our tensors are from PyTorch's in the file F
 //! ```
@@ -29,13 +29,13 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Measure a matrix product.
+    /// Measure GEMM throughput.
     #[command(name = "ceiling")]
     Roofline {
         #[arg(long)]
         precision: Precision,
     },
-    /// Do a row.
+    /// Run a benchmark.
     Work(Work),
 }
 
@@ -58,10 +58,10 @@ struct Work {
     batch: usize,
     #[command(flatten)]
     kind: Kind,
-    /// What PyTorch computed.
+    /// File with PyTorch's outputs.
     #[arg(long)]
     check: Option<PathBuf>,
-    /// What PyTorch computed in f32, where the row is in bf16.
+    /// File with PyTorch's f32 outputs, where the benchmark is in bf16.
     #[arg(long)]
     exact: Option<PathBuf>,
 }
@@ -73,7 +73,7 @@ enum Benchmark {
     B,
     C,
     DText,
-    /// By the name it has in recorded results.
+    /// Named as in recorded results.
     #[value(name = "d_picture")]
     DImage,
 }
@@ -91,7 +91,7 @@ enum Checkpointing {
 }
 
 impl Checkpointing {
-    /// The value of the configuration's key.
+    /// Value of the configuration's key.
     fn key(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -101,7 +101,7 @@ impl Checkpointing {
 }
 
 impl Precision {
-    /// Ours of that name.
+    /// Our precision of that name.
     fn of_products(self) -> aurora_kernels::Precision {
         match self {
             Self::F32 => aurora_kernels::Precision::F32,
@@ -109,8 +109,8 @@ impl Precision {
         }
     }
 
-    /// How far a tensor may be from PyTorch's, over its largest value: rounding in another order of sums. A bf16 has 8
-    /// bits.
+    /// Tolerance relative to the largest value of a tensor: rounding in another order of sums. bf16 has 8 bits of
+    /// precision.
     fn allowed(self) -> f64 {
         match self {
             Self::F32 => 1e-4,

@@ -1,7 +1,7 @@
 """The PyTorch half of `cargo xtask bench-peers`: without torch.compile, in f32 or under the CPU's autocast.
 
     peer.py prepare OUT --sizes 224 384 --batches 4 8   writes models, LoRAs and inputs
-    peer.py ceiling ...                                 prints what a matrix product reaches, and versions
+    peer.py ceiling ...                                 prints GEMM throughput and versions
     peer.py work ROW OUT ...                            one row: a line of JSON when ready, one for each line `run`
     peer.py work ROW OUT ... --check FILE               instead, the tensors that our side has to agree with
 """
@@ -24,7 +24,7 @@ import rows
 
 
 def peak_bytes():
-    """The most memory that this process has had since `forget_peak`."""
+    """Peak memory of this process since `forget_peak`."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
@@ -32,7 +32,7 @@ def peak_bytes():
 
 
 def forget_peak():
-    """What reading the model took is no part of a row; the model itself is."""
+    """Resets the peak memory: reading the model is no part of a row; the model itself is."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -44,7 +44,7 @@ def say(**values):
 
 
 def serve(run):
-    """Runs when told to, until told to end."""
+    """Serves the chore: runs when told to, until told to end."""
     forget_peak()
     say(ready=True)
     for line in sys.stdin:
@@ -57,7 +57,7 @@ def serve(run):
 
 
 def ceiling(precision):
-    """Operations a second of (2048, 1024) times (1024, 1024), the best of some."""
+    """GEMM throughput in operations per second, (2048, 1024) times (1024, 1024), the best of some."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     left, right = torch.randn(2048, 1024, dtype=dtype), torch.randn(1024, 1024, dtype=dtype)
     best = float("inf")

@@ -1,4 +1,4 @@
-"""What both halves of `cargo xtask bench-peers` read: a BLIP with random weights, LoRAs of peft, inputs.
+"""Models and inputs of both halves of `cargo xtask bench-peers`: a BLIP with random weights, LoRAs of peft, inputs.
 
 Everything is a function of the seeds. What is there already is left as it is.
 """
@@ -30,7 +30,7 @@ def config(size):
 
 
 def randomize(parameters, generator, deviation):
-    """No weight as it starts: norms away from one, biases and factors away from zero, so that nothing hides."""
+    """Moves every weight off its initialization: norms away from one, biases and factors away from zero."""
     with torch.no_grad():
         for value in parameters:
             noise = torch.randn(value.shape, generator=generator)
@@ -38,7 +38,7 @@ def randomize(parameters, generator, deviation):
 
 
 def texts(count, generator):
-    """Ids and mask (count, LENGTH) of captions of the lengths of LENGTHS."""
+    """Token ids and mask (count, LENGTH) of captions of the lengths of LENGTHS."""
     ids = torch.randint(1000, 30522, (count, LENGTH), generator=generator)
     mask = torch.ones_like(ids)
     ids[:, 0] = CLS
@@ -59,7 +59,7 @@ def model(out, size):
 
 
 def loras(out, size):
-    """Two LoRAs with no factor at zero; they fit every image size."""
+    """Writes two LoRAs with no factor at zero; they fit every image size."""
     for name, options in LORAS.items():
         if (out / name / "adapter_config.json").exists():
             continue
@@ -103,7 +103,7 @@ def queue(out):
 
 
 def candidates(out, size):
-    """Image states and texts to be ranked: the first of one kind against all of the other."""
+    """Image states and texts to be re-ranked: the first of one kind against all of the other."""
     path = out / f"candidates_{size}.safetensors"
     if path.exists():
         return
@@ -114,7 +114,7 @@ def candidates(out, size):
 
 
 def prepare(out, sizes, batches):
-    """Every file that is missing for these image sizes and batches."""
+    """Writes every file that is missing for these image sizes and batches."""
     out.mkdir(parents=True, exist_ok=True)
     queue(out)
     for size in sizes:

@@ -1,4 +1,4 @@
-//! Row c: a step of retrieval, as the program tunes.
+//! Benchmark c: a retrieval training step, as the program tunes.
 
 use std::sync::Arc;
 
@@ -18,12 +18,12 @@ use crate::agreement::gradients;
 use crate::rows::both;
 use crate::setting::{PreparedCase, RANK, Setting, Texts, named};
 
-/// As in PyTorch's half.
+/// Temperature of PyTorch's half.
 const TEMPERATURE: f64 = 0.07;
 const ALPHA: f64 = 0.4;
 const MOMENTUM: f64 = 0.995;
 
-/// The trainer with its default adapter (CP, gates, context) at BLIP-base's settings, its queue full.
+/// Trainer with its default adapter (CP, gates, context) at BLIP-base's settings, with a full queue.
 pub fn step(setting: &Setting) -> Result<PreparedCase> {
     let (backbone, inputs) = (setting.backbone()?, setting.inputs()?);
     let queue = FeatureQueue::from_state(&setting.read("queue")?)?;

@@ -1,4 +1,4 @@
-"""The rows of `cargo xtask bench-peers` in PyTorch, written as transformers, peft and BLIP's reference code write them.
+"""Rows of `cargo xtask bench-peers` in PyTorch, written as transformers, peft and BLIP's reference code write them.
 
 Each function takes what `Setting` says and gives two functions: `run`, which is timed, and `check`, which gives the
 tensors that our side has to agree with.
@@ -21,7 +21,7 @@ TEMPERATURE, ALPHA, MOMENTUM = 0.07, 0.4, 0.995
 
 @dataclass
 class Setting:
-    """One row: its files, image size, images in a batch, element type."""
+    """Setting of one row: its files, image size, images in a batch, element type."""
 
     out: Path
     size: int
@@ -42,7 +42,7 @@ class Setting:
         return self.read(f"inputs_{self.size}_{self.batch}")
 
     def cast(self):
-        """Where a forward pass is computed: bf16 is what autocast makes of it."""
+        """Context of a forward pass: bf16 is computed under autocast."""
         return torch.autocast("cpu", torch.bfloat16) if self.precision == "bf16" else nullcontext()
 
 
@@ -73,7 +73,7 @@ def vision_trained(setting):
 
 
 def vision_frozen(setting):
-    """b: the vision tower as it is, forward."""
+    """b: the frozen vision tower, forward."""
     tower, pixels = setting.backbone().vision_model, setting.inputs()["pixel_values"]
 
     @torch.inference_mode()
@@ -110,7 +110,7 @@ class Retrieval:
 
     @torch.no_grad()
     def follow(self):
-        """The moving average of every parameter, then the momentum features."""
+        """Updates the moving average of every parameter, then computes the momentum features."""
         for average, live in zip(self.follower.parameters(), self.live.parameters()):
             average.data = average.data * MOMENTUM + live.data * (1 - MOMENTUM)
         _, image, text = self.encode(self.follower)
@@ -118,7 +118,7 @@ class Retrieval:
 
     @torch.no_grad()
     def enqueue(self, image, text):
-        """Over the oldest slots; the queue's size is a multiple of the batch."""
+        """Enqueues over the oldest slots; the queue's size is a multiple of the batch."""
         here = slice(self.pointer, self.pointer + len(image))
         self.image_queue[:, here], self.text_queue[:, here] = image.T, text.T
         self.ids_queue[:, here] = self.ids
@@ -184,7 +184,7 @@ class Retrieval:
 
 
 def retrieval(setting):
-    """c, as the others are given."""
+    """c: `run` and `check`, as for the other rows."""
     step = Retrieval(setting)
     return step.run, step.check
 

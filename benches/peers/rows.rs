@@ -1,4 +1,4 @@
-//! The rows of one tower: a, the vision tower trained; b, the same frozen; d, pairs ranked by the matching head.
+//! Benchmarks of one tower: a, the vision tower trained; b, the same frozen; d, re-ranking by the matching head.
 
 use std::sync::Arc;
 
@@ -18,14 +18,14 @@ use candle_core::{Device, Tensor};
 use crate::agreement::gradients;
 use crate::setting::{LORA_RANK, PADDED, PreparedCase, RANK, Setting, Texts, named};
 
-/// The operations of both sides.
+/// Operations of both sides.
 pub fn both(backbone: &Backbone, count: impl Fn(&ModelCost<'_>) -> u64) -> [u64; 2] {
     let plain = Side::Plain { rank: LORA_RANK, padded: PADDED };
     [Side::Ours { rank: RANK as u64 }, plain]
         .map(|side| count(&ModelCost { config: &backbone.config, side }))
 }
 
-/// States and gradients of their scalar product with `direction`.
+/// Vision states, and the gradients of their inner product with `direction`.
 fn vision_step(
     blip: &Blip,
     tuned: &AdaptedParams,
@@ -39,7 +39,7 @@ fn vision_step(
     Ok((states, grads))
 }
 
-/// a: CP on every site of the vision tower, no factor as it starts.
+/// Benchmark a: CP on every site of the vision tower, no factor at its initialization.
 pub fn vision_trained(setting: &Setting) -> Result<PreparedCase> {
     let (backbone, inputs) = (setting.backbone()?, setting.inputs()?);
     let images = setting.batch as u64;
@@ -62,7 +62,7 @@ pub fn vision_trained(setting: &Setting) -> Result<PreparedCase> {
     Ok(PreparedCase { run: Box::new(run), operations })
 }
 
-/// a with PyTorch's LoRA: states and gradients.
+/// Check of a with PyTorch's LoRA: states and gradients.
 pub fn check_vision_trained(setting: &Setting) -> Result<Tensors> {
     let backbone = setting.backbone()?;
     let lora = import_lora(&setting.out.join("lora_vision"), &backbone, &Device::Cpu)?;
@@ -74,7 +74,7 @@ pub fn check_vision_trained(setting: &Setting) -> Result<Tensors> {
     Ok(found)
 }
 
-/// b: the tower as the backbone has it.
+/// Benchmark b: the frozen vision tower.
 pub fn vision_frozen(setting: &Setting) -> Result<PreparedCase> {
     let (backbone, inputs) = (setting.backbone()?, setting.inputs()?);
     let images = setting.batch as u64;
@@ -88,7 +88,7 @@ pub fn vision_frozen(setting: &Setting) -> Result<PreparedCase> {
     Ok(PreparedCase { run: Box::new(run), operations })
 }
 
-/// b's states.
+/// Check of b: states.
 pub fn check_vision_frozen(setting: &Setting) -> Result<Tensors> {
     let blip = setting.backbone()?.model()?;
     let inputs = setting.inputs()?;
@@ -96,7 +96,7 @@ pub fn check_vision_frozen(setting: &Setting) -> Result<Tensors> {
     Ok(Tensors::from([("states".to_owned(), states)]))
 }
 
-/// The candidates as an evaluation has them, and the pairs of one with all.
+/// Candidates as an evaluation encodes them, and the pairs of one query with all.
 fn gallery(
     setting: &Setting,
     blip: &Blip,
@@ -118,7 +118,7 @@ fn gallery(
     Ok((builder.finish()?, work, lengths))
 }
 
-/// d: one text against every candidate image, or one image against every candidate text.
+/// Benchmark d: one text against every candidate image, or one image against every candidate text.
 pub fn rerank(setting: &Setting, one_text: bool) -> Result<PreparedCase> {
     let backbone = setting.backbone()?;
     let blip = Arc::new(backbone.model()?);
@@ -133,7 +133,7 @@ pub fn rerank(setting: &Setting, one_text: bool) -> Result<PreparedCase> {
     Ok(PreparedCase { run: Box::new(run), operations })
 }
 
-/// d's logits.
+/// Check of d: matching logits.
 pub fn check_rerank(setting: &Setting, one_text: bool) -> Result<Tensors> {
     let blip = setting.backbone()?.model()?;
     let (gallery, work, _) = gallery(setting, &blip, one_text)?;

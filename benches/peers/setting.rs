@@ -1,4 +1,4 @@
-//! What a row is given: the files that `peer.py prepare` wrote, for an image size and a batch.
+//! Setting of a benchmark: the files that `peer.py prepare` wrote, for an image size and a batch.
 
 use std::path::PathBuf;
 
@@ -15,23 +15,23 @@ pub const LORA_RANK: u64 = 32;
 /// Tokens that PyTorch pads every text to.
 pub const PADDED: u64 = 35;
 
-/// One row's files and sizes.
+/// Files and sizes of one benchmark.
 #[derive(Debug, Clone)]
 pub struct Setting {
     /// Folder of the files.
     pub out: PathBuf,
-    /// Side of the images.
+    /// Image size in pixels.
     pub size: usize,
-    /// Images in a batch.
+    /// Batch size.
     pub batch: usize,
-    /// Of our products.
+    /// Precision of our matmuls.
     pub precision: Precision,
-    /// The configuration's key, for steps of training.
+    /// Gradient checkpointing of training steps, the value of the configuration's key.
     pub checkpoint: &'static str,
 }
 
 impl Setting {
-    /// The model as the backbone has it, in the row's precision.
+    /// Frozen model in the precision of the benchmark.
     pub fn bare(&self, blip: &Blip) -> Result<View> {
         let mut view = blip.bind_frozen()?;
         view.precision = self.precision;
@@ -39,27 +39,27 @@ impl Setting {
     }
 }
 
-/// A row that is ready: what is timed, and the operations of our side and of the plain one.
+/// Benchmark that is ready to run: the timed closure, and the operations of both sides.
 pub struct PreparedCase {
     /// One run.
     pub run: Box<dyn FnMut() -> Result<()>>,
-    /// By formula, ours and PyTorch's.
+    /// Operations by formula, ours and PyTorch's.
     pub operations: [u64; 2],
 }
 
-/// Token ids (texts, length) u32, mask (texts, length) f32.
+/// Texts as token ids (texts, length) u32 and mask (texts, length) f32.
 pub struct Texts {
-    /// Ids.
+    /// Token ids.
     pub ids: Tensor,
-    /// Ones for tokens, zeros for padding.
+    /// Attention mask: ones for tokens, zeros for padding.
     pub mask: Tensor,
 }
 
 impl Texts {
-    /// Of a file with `input_ids` and `attention_mask`.
+    /// Reads the `input_ids` and `attention_mask` of a file.
     pub fn of(inputs: &Tensors) -> Result<Self> {
         let ids = named(inputs, "input_ids")?.to_dtype(DType::U32)?;
-        // Whole numbers are read as they are stored.
+        // Integers are read as they are stored.
         Ok(Self { ids, mask: named(inputs, "attention_mask")?.to_dtype(DType::F32)? })
     }
 
@@ -71,7 +71,7 @@ impl Texts {
 }
 
 impl Setting {
-    /// The model of the images' size.
+    /// Backbone for the image size.
     pub fn backbone(&self) -> Result<Backbone> {
         let folder = self.out.join(format!("model_{}", self.size));
         let path = folder.join("config.json");
@@ -79,19 +79,19 @@ impl Setting {
         Ok(Checkpoint::open(&folder)?.backbone(&config, &Device::Cpu)?.0)
     }
 
-    /// A batch: images, texts, the direction of row a's loss, negatives.
+    /// Inputs of a batch: images, texts, the direction of row a's loss, negatives.
     pub fn inputs(&self) -> Result<Tensors> {
         self.read(&format!("inputs_{}_{}", self.size, self.batch))
     }
 
-    /// Any of the files.
+    /// Reads any of the files.
     pub fn read(&self, name: &str) -> Result<Tensors> {
         let path = self.out.join(format!("{name}.safetensors"));
         Ok(read_tensors(&path, DType::F32, &Device::Cpu)?)
     }
 }
 
-/// A tensor that a file must have.
+/// Required tensor of a file.
 pub fn named<'a>(inputs: &'a Tensors, name: &str) -> Result<&'a Tensor> {
     inputs.get(name).ok_or_else(|| format!("the inputs lack {name}").into())
 }

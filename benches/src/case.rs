@@ -1,4 +1,4 @@
-//! A case of a bench: declared once, with what it costs, and run on whichever device there is.
+//! Bench case: declared once, with its cost, and run on whichever device there is.
 
 use std::time::Duration;
 
@@ -9,20 +9,20 @@ use crate::cost::Cost;
 use crate::gpu::Work;
 use crate::roofline::{Bound, Roofline};
 
-/// What is timed on the processor: one run, whose result is thrown away.
+/// Timed closure on the CPU: one run, whose result is thrown away.
 pub type Body = Box<dyn FnMut() -> Result<()>>;
 
-/// Makes the operands, checks the operation against its reference, and gives what is timed.
+/// Setup of a case: makes the operands, checks the operation against its reference, and returns the timed closure.
 pub type Setup = Box<dyn FnOnce() -> Result<Body>>;
 
-/// The same on a GPU, for an element type.
+/// Setup of a case on a GPU, for an element type.
 pub type GpuSetup = Box<dyn Fn(&dyn Executor, Element) -> Result<Work>>;
 
-/// One operation on one shape.
+/// Bench case: one operation on one shape.
 pub struct BenchCase {
     /// Site and operation, `vit_b16_384.qkv/linear`.
     pub name: String,
-    /// The sizes, for a reader.
+    /// Sizes in readable form.
     pub shape: String,
     cost: Box<dyn Fn(u64) -> Cost>,
     pub(crate) cpu: Option<Setup>,
@@ -30,7 +30,7 @@ pub struct BenchCase {
 }
 
 impl BenchCase {
-    /// A case that runs nowhere yet. `cost` takes the bytes of an element.
+    /// Creates a case that runs nowhere yet. `cost` takes the bytes of an element.
     pub fn new(
         site: &str,
         operation: &str,
@@ -41,7 +41,7 @@ impl BenchCase {
         Self { name, shape: shape.into(), cost: Box::new(cost), cpu: None, gpu: None }
     }
 
-    /// With a run on the processor. Nothing is made before the case's turn comes.
+    /// Adds a run on the CPU. Nothing is made before the case's turn comes.
     #[must_use]
     pub fn on_cpu<F: FnMut() -> Result<()> + 'static>(
         mut self,
@@ -51,8 +51,8 @@ impl BenchCase {
         self
     }
 
-    /// With a run on a GPU, by this crate's kernels: makes the operands, checks the launches against the reference,
-    /// and gives them.
+    /// Adds a run on a GPU, by this crate's kernels: makes the operands, checks the launches against the reference,
+    /// and returns them.
     #[must_use]
     pub fn on_gpu(
         mut self,
@@ -62,56 +62,56 @@ impl BenchCase {
         self
     }
 
-    /// The work of one run.
+    /// Cost of one run.
     pub fn cost(&self, element: Element) -> Cost {
         (self.cost)(element.bytes() as u64)
     }
 
-    /// The case with its time.
+    /// Pairs the case with its time.
     pub(crate) fn measured(&self, element: Element, median: Duration) -> Measured {
         let (name, shape) = (self.name.clone(), self.shape.clone());
         Measured { name, shape, element, cost: self.cost(element), median }
     }
 }
 
-/// A case with its time.
+/// Measured case.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measured {
     /// Site and operation.
     pub name: String,
-    /// The sizes.
+    /// Sizes in readable form.
     pub shape: String,
-    /// How its tensors were stored.
+    /// Element type of its tensors.
     pub element: Element,
-    /// The work of one run.
+    /// Cost of one run.
     pub cost: Cost,
-    /// The time of one run: the median.
+    /// Median time of one run.
     pub median: Duration,
 }
 
 impl Measured {
-    /// Operations a second, in units of 10^9.
+    /// Operations per second, in units of 10^9.
     pub fn giga_operations(&self) -> f64 {
         self.cost.operations as f64 / self.median.as_secs_f64() / 1e9
     }
 
-    /// Bytes a second, in units of 10^9.
+    /// Bytes per second, in units of 10^9.
     pub fn giga_bytes(&self) -> f64 {
         self.cost.bytes as f64 / self.median.as_secs_f64() / 1e9
     }
 
-    /// What bounds it on that device.
+    /// Bound of the case on that device: compute or memory.
     pub fn bound(&self, roofline: &Roofline) -> Bound {
         roofline.least(self.cost).1
     }
 
-    /// Its share of the roofline.
+    /// Share of the roofline.
     pub fn share(&self, roofline: &Roofline) -> f64 {
         roofline.share(self.cost, self.median)
     }
 }
 
-/// The median of single runs, of which the first quarter (at least one, where there are more) is warm-up.
+/// Median of single runs, of which the first quarter (at least one, where there are more) is warm-up.
 pub fn median(runs: &[Duration]) -> Option<Duration> {
     let warm = runs.len().div_ceil(4).min(runs.len().saturating_sub(1));
     let mut runs = runs[warm..].to_vec();

@@ -1,17 +1,17 @@
-//! What each operation computes and moves, by formula: the one place where a row's work is declared.
+//! Cost model: operations and bytes of each case by formula, the one place where they are declared.
 //!
-//! *Operations* are additions and multiplications, each for one; an exponential, a logarithm, an error function, a root or
-//! a quotient counts as one too. Bookkeeping that is small beside the products (a softmax beside its scores) is left
-//! out. *Bytes* are what has to be read and written once, however good the kernel: every operand and every
-//! result at its element size, a pass at a time. What a kernel writes for itself and reads again is not counted,
-//! so a share of the roofline says how far it is from a kernel that needs nothing of the kind.
+//! *Operations* are additions and multiplications, each for one; an exponential, a logarithm, an error function, a
+//! root or a quotient counts as one too. Bookkeeping that is small beside the matmuls (a softmax beside its scores) is
+//! left out. *Bytes* are what has to be read and written once, however good the kernel: every operand and every result
+//! at its element size, a pass at a time. What a kernel writes for itself and reads again is not counted, so a share
+//! of the roofline says how far it is from a kernel that needs nothing of the kind.
 
 use std::ops::{Add, Mul};
 
 /// Bytes of an f32: of sums, gradients of factors and optimizer state, whatever the tensors are stored as.
 const F32: u64 = 4;
 
-/// The work of one run of a row.
+/// Cost of one run of a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cost {
     /// Additions and multiplications.
@@ -34,7 +34,7 @@ impl Mul<u64> for Cost {
     }
 }
 
-/// A linear layer over a number of tokens, with the rank of its delta.
+/// Shape of a linear layer over a number of tokens, with the rank of its delta.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinearShape {
     /// Rows of x, T.
@@ -56,38 +56,38 @@ impl LinearShape {
         self.input + self.output
     }
 
-    /// `y = x W^T`: x and W read, y written. Its gradient `dx = dy W` costs the same.
+    /// GEMM `y = x W^T`: x and W read, y written. Its gradient `dx = dy W` costs the same.
     pub fn product(self, element: u64) -> Cost {
         let elements = self.tokens * self.sides() + self.weight();
         Cost { operations: 2 * self.tokens * self.weight(), bytes: element * elements }
     }
 
-    /// `y = x W^T + b`.
+    /// Linear layer `y = x W^T + b`.
     pub fn linear(self, element: u64) -> Cost {
         let bias = Cost { operations: self.tokens * self.output, bytes: element * self.output };
         self.product(element) + bias
     }
 
-    /// `gelu(x W^T + b)`: 4 operations more for each output, nothing more moved.
+    /// Linear layer with GELU, `gelu(x W^T + b)`: 4 operations more for each output, nothing more moved.
     pub fn linear_gelu(self, element: u64) -> Cost {
         let gelu =
             Cost { operations: gelu(self.tokens * self.output, element).operations, bytes: 0 };
         self.linear(element) + gelu
     }
 
-    /// `x W^T + b + r`: r read, and an addition for each output.
+    /// Linear layer with residual, `x W^T + b + r`: r read, and an addition for each output.
     pub fn linear_residual(self, element: u64) -> Cost {
         let outputs = self.tokens * self.output;
         self.linear(element) + Cost { operations: outputs, bytes: element * outputs }
     }
 
-    /// `W + B A`: W, A and B read, the sum written.
+    /// Merged weight `W + B A`: W, A and B read, the sum written.
     pub fn reconstruct(self, element: u64) -> Cost {
         let elements = 2 * self.weight() + self.rank * self.sides();
         Cost { operations: 2 * self.rank * self.weight(), bytes: element * elements }
     }
 
-    /// `y = x W^T + (x A^T) B^T + b`, the low-rank part beside the frozen product.
+    /// Linear layer with an unmerged delta, `y = x W^T + (x A^T) B^T + b`: the low-rank part beside the frozen GEMM.
     pub fn apply(self, element: u64) -> Cost {
         let low_rank = Cost {
             operations: 2 * self.tokens * self.rank * self.sides(),
@@ -96,13 +96,14 @@ impl LinearShape {
         self.linear(element) + low_rank
     }
 
-    /// `y += (x A^T) B^T` alone: x, A and B read, y read and written.
+    /// Low-rank update `y += (x A^T) B^T` alone: x, A and B read, y read and written.
     pub fn low_rank(self, element: u64) -> Cost {
         let elements = self.tokens * (self.input + 2 * self.output) + self.rank * self.sides();
         Cost { operations: 2 * self.tokens * self.rank * self.sides(), bytes: element * elements }
     }
 
-    /// `z = x A^T`, `g = dy B`, `dA = g^T x`, `dB = dy^T z`: x, dy, A and B read, gradients written as f32.
+    /// Gradients of the factors, `z = x A^T`, `g = dy B`, `dA = g^T x`, `dB = dy^T z`: x, dy, A and B read, gradients
+    /// written as f32.
     pub fn factor_gradient(self, element: u64) -> Cost {
         let read = (self.tokens + self.rank) * self.sides();
         Cost {
@@ -112,7 +113,7 @@ impl LinearShape {
     }
 }
 
-/// The gated CP delta over all slices of a model, `W_n + V diag(s_n) U^T`.
+/// Shape of the gated CP delta over all slices of a model, `W_n + V diag(s_n) U^T` (arXiv:2305.08381).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlicesShape {
     /// Number of slices, N.
@@ -124,7 +125,7 @@ pub struct SlicesShape {
 }
 
 impl SlicesShape {
-    /// Every slice formed: its weight read and written, V scaled by s; U, V and s once for all.
+    /// Reconstruction of every slice: its weight read and written, V scaled by s; U, V and s once for all.
     pub fn reconstruct(self, element: u64) -> Cost {
         let Self { slices, width, rank } = self;
         let weights = 2 * slices * width * width;
@@ -137,14 +138,14 @@ impl SlicesShape {
 }
 
 impl SlicesShape {
-    /// One factor scaled once for each slice: the factor and the scales read, the product written.
+    /// Khatri-Rao product of the scales and one factor: both read, the product written.
     pub fn khatri_rao(self, element: u64) -> Cost {
         let Self { slices, width, rank } = self;
         let operations = slices * width * rank;
         Cost { operations, bytes: element * (operations + rank * (width + slices)) }
     }
 
-    /// Its gradients: that of the product and both factors read, both of theirs written.
+    /// Gradients of the Khatri-Rao product: that of the product and both factors read, both of theirs written.
     pub fn khatri_rao_backward(self, element: u64) -> Cost {
         let Self { slices, width, rank } = self;
         let product = slices * width * rank;
@@ -152,7 +153,7 @@ impl SlicesShape {
     }
 }
 
-/// An attention of several heads.
+/// Shape of a multi-head attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttentionShape {
     /// Rows of queries, Bq.
@@ -163,7 +164,7 @@ pub struct AttentionShape {
     pub q_len: u64,
     /// Keys in a row.
     pub k_len: u64,
-    /// All heads together, D.
+    /// Width of all heads together, D.
     pub width: u64,
 }
 
@@ -180,27 +181,27 @@ impl AttentionShape {
         self.keys * self.k_len * self.width
     }
 
-    /// Two products; q, k and v read, the output written.
+    /// Attention forward, two matmuls: q, k and v read, the output written.
     pub fn forward(self, element: u64) -> Cost {
         let elements = 2 * self.query_side() + 2 * self.key_side();
         Cost { operations: 2 * self.product(), bytes: element * elements }
     }
 
-    /// What queries and the states that keys and values would be made of have to be read and written for: q, states, the
-    /// maps to keys and to values (with its bias) read, the output written.
+    /// Bytes of cross-attention from states that keys and values would be projected from: q, states, the key and value
+    /// projections (the latter with its bias) read, the output written.
     fn mapped_bytes(self, element: u64) -> u64 {
         let maps = 2 * self.width * self.width + self.width;
         element * (2 * self.query_side() + self.key_side() + maps)
     }
 
-    /// Keys and values of the states, two products, then attention.
+    /// Cross-attention with keys and values formed: two projections of the states, then attention.
     pub fn formed(self, element: u64) -> Cost {
         let maps = 4 * self.keys * self.k_len * self.width * self.width;
         let operations = maps + self.keys * self.k_len * self.width + 2 * self.product();
         Cost { operations, bytes: self.mapped_bytes(element) }
     }
 
-    /// The maps folded into queries and outputs of `heads` heads: each query times a head's part of both maps, and the
+    /// Cross-attention with absorbed projections: each query times a head's part of both, for `heads` heads, and the
     /// states by themselves as keys and values of every head.
     pub fn absorbed(self, heads: u64, element: u64) -> Cost {
         let queries = self.queries * self.q_len;
@@ -209,7 +210,8 @@ impl AttentionShape {
         Cost { operations, bytes: self.mapped_bytes(element) }
     }
 
-    /// Five products, one of them the scores again; q, k, v, output and its gradient read, three gradients written.
+    /// Attention backward, five matmuls, one of them the scores again (Dao et al. 2022, arXiv:2205.14135): q, k, v,
+    /// output and its gradient read, three gradients written.
     pub fn backward(self, element: u64) -> Cost {
         let elements = 4 * self.query_side() + 4 * self.key_side();
         Cost { operations: 5 * self.product(), bytes: element * elements }
@@ -222,18 +224,19 @@ pub fn layer_norm(rows: u64, width: u64, element: u64) -> Cost {
     Cost { operations: 8 * all, bytes: element * (2 * all + 2 * width) }
 }
 
-/// Its gradient for x: 4 operations an element for the moments again, 10 for the rest; x and dy read, dx written.
+/// Gradient of layer normalization for x: 4 operations an element for the moments again, 10 for the rest; x and dy
+/// read, dx written.
 pub fn layer_norm_backward(rows: u64, width: u64, element: u64) -> Cost {
     let all = rows * width;
     Cost { operations: 14 * all, bytes: element * (3 * all + width) }
 }
 
-/// `x Phi(x)`: 4 operations an element.
+/// GELU, `x Phi(x)`: 4 operations an element.
 pub fn gelu(elements: u64, element: u64) -> Cost {
     Cost { operations: 4 * elements, bytes: 2 * element * elements }
 }
 
-/// Its gradient, `dy (Phi(x) + x phi(x))`: 9 operations an element; x and dy read, dx written.
+/// Gradient of GELU, `dy (Phi(x) + x phi(x))`: 9 operations an element; x and dy read, dx written.
 pub fn gelu_backward(elements: u64, element: u64) -> Cost {
     Cost { operations: 9 * elements, bytes: 3 * element * elements }
 }
@@ -244,7 +247,8 @@ pub fn gate(rows: u64, width: u64, element: u64) -> Cost {
     Cost { operations: 6 * all, bytes: element * (4 * all + 4 * width) }
 }
 
-/// Its gradients for both branches, their scales, shifts and gates: three tensors read, two written.
+/// Gradients of the gated query transformation for both branches, their scales, shifts and gates: three tensors read,
+/// two written.
 pub fn gate_backward(rows: u64, width: u64, element: u64) -> Cost {
     let all = rows * width;
     Cost { operations: 8 * all, bytes: element * (5 * all + 8 * width) }
@@ -257,7 +261,8 @@ pub fn cross_entropy(rows: u64, classes: u64, element: u64) -> Cost {
     Cost { operations: 6 * all, bytes: 2 * element * all + F32 * rows }
 }
 
-/// Its gradient for the logits: 5 operations an element; logits and targets read, the gradient written.
+/// Gradient of the soft-target cross-entropy for the logits: 5 operations an element; logits and targets read, the
+/// gradient written.
 pub fn cross_entropy_backward(rows: u64, classes: u64, element: u64) -> Cost {
     let all = rows * classes;
     Cost { operations: 5 * all, bytes: 3 * element * all + F32 * rows }
@@ -268,7 +273,7 @@ pub fn adamw(values: u64) -> Cost {
     Cost { operations: 14 * values, bytes: 7 * F32 * values }
 }
 
-/// A moving average over `values` f32 values: 3 operations each; the average read and written, the live value read.
+/// Moving average over `values` f32 values: 3 operations each; the average read and written, the online value read.
 pub fn moving_average(values: u64) -> Cost {
     Cost { operations: 3 * values, bytes: 3 * F32 * values }
 }

@@ -1,7 +1,7 @@
-//! What the benches share. A [`BenchCase`] is an operation on a shape named after a site of a model ([`site`]), with what it
-//! computes and moves by formula ([`cost`]). A target runs its cases under Criterion ([`measure`]), beside
-//! the device's roofline ([`roofline`]), and prints each case's share of the roofline ([`mod@table`]). On a GPU a case is
-//! the launches of our kernels alone ([`gpu`]): timed by the device's events, its L2 flushed before each run.
+//! Shared code of the benches. A [`BenchCase`] is an operation on a shape named after a site of a model ([`site`]),
+//! with its cost by formula ([`cost`]). A target runs its cases under Criterion ([`measure`]), beside the device's
+//! roofline ([`roofline`]), and prints each case's share of the roofline ([`mod@table`]). On a GPU a case is the
+//! launches of our kernels alone ([`gpu`]): timed by the device's events, its L2 flushed before each run.
 //!
 //! | variable | what it does |
 //! |---|---|
@@ -29,18 +29,18 @@ use candle_core::{DType, Result, Tensor};
 pub use case::BenchCase;
 pub use measure::{Setting, target};
 
-/// A normal f32 tensor, another for each index.
+/// Normal f32 tensor, different for each index.
 ///
 /// # Errors
-/// What candle reports when it cannot make a tensor of that shape.
+/// Those of candle when it cannot make a tensor of that shape.
 pub fn normal(index: u64, shape: &[usize]) -> Result<Tensor> {
     Stream::new(0, "bench", 0, index).normal_tensor(shape, 1.0)
 }
 
-/// The elements in order as f64, for a reference.
+/// Elements in order as f64, for a reference.
 ///
 /// # Errors
-/// What candle reports when it cannot read the tensor.
+/// Those of candle when it cannot read the tensor.
 pub fn values(tensor: &Tensor) -> Result<Vec<f64>> {
     tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()
 }
@@ -63,7 +63,7 @@ pub fn check_within(name: &str, got: &[f64], want: &[f64], tolerance: f64) -> Re
     }
     let scale = want.iter().fold(0f64, |top, x| top.max(x.abs()));
     for (index, (got, want)) in got.iter().zip(want).enumerate() {
-        // Not the other way round: what is no number must not pass.
+        // Not the other way round: NaN must not pass.
         let right = (got - want).abs() <= tolerance * scale;
         if !right {
             candle_core::bail!("{name}: element {index} is {got}, the reference says {want}");

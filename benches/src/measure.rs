@@ -1,4 +1,4 @@
-//! Runs the cases of a target under Criterion and says what each reached.
+//! Runs the cases of a target under Criterion and reports time and roofline share of each.
 //!
 //! Criterion decides how often a case runs, compares with its last run and prints that; it does not hand its numbers
 //! back, and its short mode keeps two samples. So every single run is timed here, and the median is of those.
@@ -23,22 +23,22 @@ use crate::record::{Record, results};
 use crate::roofline::Roofline;
 use crate::table::table;
 
-/// What a run of a target is told.
+/// Settings of a run of a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Setting {
     /// Images in a batch of BLIP-base; the small model takes 64 times as many.
     pub images: usize,
 }
 
-/// Images in a batch on the processor: a case stays well under a second.
+/// Images in a batch on the CPU, by default: a case stays well under a second.
 const ON_CPU: usize = 2;
-/// On a GPU: what BLIP is tuned with on one.
+/// Images in a batch on a GPU, by default: BLIP's batch when tuned on one.
 const ON_GPU: usize = 16;
 /// Element types of the cases on a GPU.
 const ELEMENTS: [Element; 2] = [Element::F32, Element::Bf16];
 
 impl Setting {
-    /// As the environment says, `AURORA_BENCH_IMAGES`, or this many.
+    /// Reads `AURORA_BENCH_IMAGES`, with this default.
     ///
     /// # Errors
     /// A value that is no number above zero.
@@ -53,7 +53,7 @@ impl Setting {
     }
 }
 
-/// A Criterion target: measures every case, prints the tables, and appends them to `results/NAME.csv` where asked.
+/// Criterion target: measures every case, prints the tables, and appends them to `results/NAME.csv` where asked.
 pub fn target(name: &str, cases: fn(&Setting) -> Vec<BenchCase>) -> ExitCode {
     match run(name, cases) {
         Ok(()) => ExitCode::SUCCESS,
@@ -86,7 +86,7 @@ fn run(name: &str, cases: fn(&Setting) -> Vec<BenchCase>) -> Result<()> {
         let before = timed.then(|| Roofline::of_processor(Precision::F32)).transpose()?;
         let measured = on_cpu(&mut criterion, cases(&Setting::from_environment(ON_CPU)?));
         if let Some(before) = before.filter(|_| !measured.is_empty()) {
-            // Again, so that a moment in which the machine was busy does not lower the roofline.
+            // Measured again, so that a moment in which the machine was busy does not lower the roofline.
             report(name, &before.or_better(&Roofline::of_processor(Precision::F32)?), &measured)?;
         }
     }
@@ -110,7 +110,7 @@ fn run(name: &str, cases: fn(&Setting) -> Vec<BenchCase>) -> Result<()> {
     Ok(())
 }
 
-/// The table of one device, and its rows in the file where asked.
+/// Prints the table of one device, and appends its rows to the file where asked.
 fn report(name: &str, roofline: &Roofline, measured: &[Measured]) -> Result<()> {
     println!("{}", table(name, roofline, measured));
     if std::env::var_os("AURORA_BENCH_RECORD").is_some_and(|set| set == "1") {
@@ -121,7 +121,7 @@ fn report(name: &str, roofline: &Roofline, measured: &[Measured]) -> Result<()> 
     Ok(())
 }
 
-/// Every case that has a run on the processor.
+/// Measures every case that has a run on the CPU.
 fn on_cpu(criterion: &mut Criterion, cases: Vec<BenchCase>) -> Vec<Measured> {
     let mut measured = Vec::new();
     for mut case in cases {
@@ -140,7 +140,7 @@ fn on_cpu(criterion: &mut Criterion, cases: Vec<BenchCase>) -> Vec<Measured> {
     measured
 }
 
-/// Every case that has a run on a GPU.
+/// Measures every case that has a run on a GPU.
 fn on_gpu(
     criterion: &mut Criterion,
     device: &mut Device,
@@ -162,8 +162,8 @@ fn on_gpu(
     measured
 }
 
-/// The time of every single run that Criterion asks for; none where its filter leaves the case out, which is then
-/// not prepared either.
+/// Times of every single run that Criterion asks for; none where its filter leaves the case out, which is then not
+/// prepared either.
 fn single_runs<T: FnMut() -> Result<Duration>>(
     criterion: &mut Criterion,
     id: &str,
@@ -175,7 +175,7 @@ fn single_runs<T: FnMut() -> Result<Duration>>(
     criterion.bench_function(id, |bencher| {
         if let Some(prepare) = prepare.take() {
             let made = prepare().and_then(|mut run| {
-                // Once for the caches, the allocator and the pool of threads.
+                // Warm-up of the caches, the allocator and the thread pool.
                 run()?;
                 Ok(run)
             });
@@ -193,7 +193,7 @@ fn single_runs<T: FnMut() -> Result<Duration>>(
     runs
 }
 
-/// Criterion calls back and takes no error, so a case that is wrong ends the target here.
+/// Ends the target on a wrong case: Criterion calls back and takes no error.
 fn fail(name: &str, error: &candle_core::Error) -> ! {
     eprintln!("error: {name}: {error}");
     std::process::exit(1)

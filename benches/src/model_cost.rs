@@ -1,31 +1,31 @@
-//! What whole passes of BLIP compute, by formula: the operations of their matrix products, two for each
-//! multiply and add. Norms, activations and softmaxes are left out, so a time made of these operations and of what a
-//! matrix product reaches on the device is less than what any program can take: a floor.
+//! Operation counts of whole passes of BLIP, by formula: those of their matmuls, two for each multiply-add. Norms,
+//! activations and softmaxes are left out, so a time made of these operations and of the GEMM throughput of the device
+//! is less than any program can take: a lower bound.
 
 use aurora_layers::BlipConfig;
 
 use crate::cost::LinearShape;
 
-/// Which formulation a row is counted for.
+/// Formulation that a benchmark is counted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// Deltas of this rank beside or in the frozen weights, whichever is less; keys and values once an image, or never
-    /// where their maps are folded into the words that look and that is less; the tokens of the texts and no padding.
+    /// Our formulation: deltas of this rank beside or merged into the frozen weights, whichever is less; keys and
+    /// values once an image, or absorbed projections where that is less; the tokens of the texts and no padding.
     Ours {
-        /// Components of a delta.
+        /// Rank of a delta.
         rank: u64,
     },
-    /// Every delta of this rank beside its weight; keys and values once for each text that looks at an image; texts
-    /// padded to one length.
+    /// Plain formulation: every delta of this rank beside its weight; keys and values once for each text that attends
+    /// to an image; texts padded to one length.
     Plain {
-        /// Components of a delta.
+        /// Rank of a delta.
         rank: u64,
-        /// Tokens of every text.
+        /// Padded length of every text, in tokens.
         padded: u64,
     },
 }
 
-/// The maps of one tower that stand on `tokens` tokens in every block: (inputs, outputs) of each.
+/// Linear layers of one tower over `tokens` tokens in every block: (inputs, outputs) of each.
 #[derive(Debug, Clone, Copy)]
 struct Maps<'a> {
     tokens: u64,
@@ -38,15 +38,15 @@ impl Maps<'_> {
         self.sum(0, |shape| shape.product(4).operations)
     }
 
-    /// What deltas on all of them cost: once formed, or two thin products a pass beside the frozen linear layer.
+    /// Cost of deltas on all of them: merged once, or two thin matmuls a pass beside the frozen linear layer.
     fn deltas(self, side: Side, trained: bool) -> u64 {
         let rank = match side {
             Side::Ours { rank } | Side::Plain { rank, .. } => rank,
         };
         self.sum(rank, |shape| {
             let thin = shape.low_rank(4).operations;
-            // Beside: forward; the gradient of x; those of both factors. Formed: the sum, and x A and dy B for
-            // the factors' gradients, which the other way are there already.
+            // Beside: forward; the gradient of x; those of both factors. Merged: the sum, and x A and dy B for the
+            // factors' gradients, which the other way are there already.
             let beside = if trained { 3 * thin } else { thin };
             let formed = shape.reconstruct(4).operations + if trained { 2 * thin } else { 0 };
             match side {
@@ -62,12 +62,12 @@ impl Maps<'_> {
     }
 }
 
-/// A model's rows, counted for one side.
+/// Operation counts of a model for one side.
 #[derive(Debug, Clone, Copy)]
 pub struct ModelCost<'a> {
-    /// The sizes.
+    /// Sizes of the model.
     pub config: &'a BlipConfig,
-    /// The formulation.
+    /// Formulation.
     pub side: Side,
 }
 
@@ -89,7 +89,7 @@ impl ModelCost<'_> {
         [(width, 3 * width), (width, width), (width, mlp), (mlp, width)]
     }
 
-    /// The tokens that each of these texts counts for.
+    /// Tokens that each of these texts counts for.
     fn lengths(&self, lengths: &[u64]) -> Vec<u64> {
         match self.side {
             Side::Ours { .. } => lengths.to_vec(),
@@ -97,7 +97,7 @@ impl ModelCost<'_> {
         }
     }
 
-    /// Scores and what they weigh, `products` matrix products for each pair of query and key.
+    /// Attention matmuls, `products` for each pair of query and key.
     fn vision_attention(&self, images: u64, products: u64) -> u64 {
         let (tokens, blocks) = (self.image_tokens(), self.config.vision.num_hidden_layers as u64);
         blocks * images * products * 2 * tokens * tokens * self.vision_hidden_size()
@@ -111,7 +111,7 @@ impl ModelCost<'_> {
         })
     }
 
-    /// The vision tower, forward, nothing added.
+    /// Vision tower, forward, without deltas.
     pub fn vision(&self, images: u64) -> u64 {
         let vision = &self.config.vision;
         let patch = 3 * (vision.patch_size * vision.patch_size) as u64;
@@ -121,8 +121,8 @@ impl ModelCost<'_> {
             + self.vision_attention(images, 2)
     }
 
-    /// The vision tower with every site adapted, forward and backward: for a frozen linear layer the gradient of x alone, but
-    /// for the first, whose x nothing is trained of.
+    /// Vision tower with every site adapted, forward and backward: for a frozen linear layer the gradient of x alone,
+    /// but for the first, whose x nothing is trained of.
     pub fn vision_trained(&self, images: u64) -> u64 {
         let width = self.vision_hidden_size();
         let first = if self.config.vision.num_hidden_layers == 0 { 0 } else { 3 * width * width };
@@ -132,20 +132,21 @@ impl ModelCost<'_> {
             + self.with_vision(images, |maps| maps.deltas(self.side, true))
     }
 
-    /// The same with every block computed once more in the backward pass.
+    /// Vision tower with every site adapted and every block recomputed in the backward pass (gradient checkpointing,
+    /// Chen et al. 2016, arXiv:1604.06174).
     pub fn vision_recomputed(&self, images: u64) -> u64 {
         self.vision_trained(images)
             + self.with_vision(images, |maps| maps.products() + maps.deltas(self.side, false))
             + self.vision_attention(images, 2)
     }
 
-    /// The vision tower of a momentum model, forward.
+    /// Vision tower of a momentum model, forward.
     pub fn vision_followed(&self, images: u64) -> u64 {
         self.vision(images) + self.with_vision(images, |maps| maps.deltas(self.side, false))
     }
 
-    /// Texts of these lengths, alone or looking at an image whose keys are there, forward; with `passes` 2, the
-    /// gradients of what went into every frozen linear layer too.
+    /// Texts of these lengths, alone or attending to an image whose keys are computed, forward; with `passes` 2, the
+    /// gradients of the inputs of every frozen linear layer too.
     fn text(&self, lengths: &[u64], fused: bool, passes: u64) -> u64 {
         let (width, mlp) = (self.text_width(), self.config.text.intermediate_size as u64);
         let attention = if passes == 2 { 2 + 5 } else { 2 };
@@ -165,8 +166,8 @@ impl ModelCost<'_> {
         self.config.text.num_hidden_layers as u64 * passes * 2 * images * self.image_tokens() * maps
     }
 
-    /// Deltas on the maps of texts (query, key and value of self-attention; alone or with the query that looks at
-    /// images).
+    /// Deltas on the linear layers of texts (query, key and value of self-attention; alone or with the cross-attention
+    /// query).
     fn text_deltas(&self, lengths: &[u64], fused: bool, trained: bool) -> u64 {
         let width = self.text_width();
         Maps {
@@ -186,7 +187,7 @@ impl ModelCost<'_> {
         .deltas(self.side, true)
     }
 
-    /// Images whose keys and values are computed, for `texts` that look at `images`.
+    /// Number of images whose keys and values are computed, for `texts` that attend to `images`.
     fn looked_at(&self, images: u64, texts: u64) -> u64 {
         match self.side {
             Side::Ours { .. } => images,
@@ -194,8 +195,8 @@ impl ModelCost<'_> {
         }
     }
 
-    /// A step of retrieval over pairs with texts of these lengths: both towers live and followed, a contrast with
-    /// `queue` earlier pairs, a right pair and two wrong ones for each.
+    /// Retrieval training step over pairs with texts of these lengths: online and momentum features of both towers,
+    /// ITC with `queue` earlier pairs, ITM with a right pair and two wrong ones for each.
     pub fn retrieval_step(&self, lengths: &[u64], queue: u64) -> u64 {
         let batch = lengths.len() as u64;
         let three = lengths.repeat(3);
@@ -205,7 +206,7 @@ impl ModelCost<'_> {
             + self.text_deltas(lengths, false, true)
             + self.text(lengths, false, 1)
             + self.text_deltas(lengths, false, false);
-        // Live and followed features by the queue, both ways, and the gradient of the live ones.
+        // Online and momentum features by the queue, both ways, and the gradient of the online ones.
         let columns = batch + queue;
         let contrast = 6 * 2 * batch * columns * self.config.projection_dim as u64;
         let images = self.looked_at(batch, 3 * batch);
@@ -216,13 +217,14 @@ impl ModelCost<'_> {
         towers + contrast + matching
     }
 
-    /// Texts of these lengths that look at images, whose keys and values are there, forward, nothing added.
+    /// Fused pass over texts of these lengths that attend to images whose keys and values are computed, forward,
+    /// without deltas.
     pub fn fuse(&self, lengths: &[u64]) -> u64 {
         self.text(lengths, true, 1)
     }
 
-    /// What cross-attention costs more where no keys and values are formed: queries and outputs are as wide as an image's
-    /// states, once for each head.
+    /// Extra cost of cross-attention with absorbed projections: queries and outputs are as wide as an image's states,
+    /// once for each head.
     fn absorbed(&self, lengths: &[u64]) -> u64 {
         let (seen, states) = (self.image_tokens(), self.vision_hidden_size());
         let (width, heads) = (self.text_width(), self.config.text.num_attention_heads as u64);
@@ -232,7 +234,8 @@ impl ModelCost<'_> {
             * each
     }
 
-    /// Matching logits of texts of these lengths, one for each, that look at so many images, whose states are there.
+    /// Matching logits of texts of these lengths, one for each, that attend to so many images, whose states are
+    /// computed.
     pub fn rerank(&self, lengths: &[u64], images: u64) -> u64 {
         let keys = self.keys(self.looked_at(images, lengths.len() as u64), 1);
         self.fuse(lengths)
@@ -321,8 +324,8 @@ mod tests {
         let keys = 12 * 2 * 197 * 2 * 768 * 768;
         assert_eq!(plain.rerank(&lengths, 1) - ours.rerank(&lengths, 1), 127 * keys);
         let short = vec![13; 128];
-        // Every image has words of its own, too few for keys and values: for the 13 tokens of one,
-        // 4 * 768 * (12 * 197 + 768) operations each in a layer, less those of plain attention.
+        // Every image has a text of its own, too short for keys and values: for the 13 tokens of one, 4 * 768 * (12 *
+        // 197 + 768) operations each in a layer, less those of plain attention.
         let absorbed = 128 * 12 * 13 * (4 * 768 * (12 * 197 + 768) - 4 * 197 * 768);
         assert_eq!(ours.rerank(&short, 128) - ours.fuse(&short), absorbed);
         assert!(absorbed < 128 * keys);

@@ -1,4 +1,4 @@
-//! Results that are kept: one CSV file for each target, a line for each row and run.
+//! Recorded results: one CSV file for each target, a line for each case and run.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,8 @@ use candle_core::{Error, Result};
 use crate::case::Measured;
 use crate::roofline::Roofline;
 
-/// The columns, in order. Ceilings are in 10^9 a second; share is of the roofline, 1 at most unless data
-/// stayed in a cache.
+/// Columns, in order. Ceilings are in 10^9 per second; share is of the roofline, 1 at most unless data stayed in a
+/// cache.
 pub const COLUMNS: [&str; 18] = [
     "date",
     "commit",
@@ -32,33 +32,33 @@ pub const COLUMNS: [&str; 18] = [
     "note",
 ];
 
-/// When and from what a run was made.
+/// Provenance of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// Time of writing, UTC.
     pub date: String,
-    /// The commit, with a `+` where files differed from it.
+    /// Commit hash, with a `+` if files differed from it.
     pub commit: String,
-    /// The compiler.
+    /// Compiler version.
     pub rustc: String,
-    /// What a reader must know (`AURORA_BENCH_NOTE`).
+    /// Note for the reader (`AURORA_BENCH_NOTE`).
     pub note: String,
 }
 
-/// Where the results of a target go: the folder `AURORA_BENCH_RESULTS`, else `results` of this package.
+/// Path of a target's results: in the folder `AURORA_BENCH_RESULTS`, else in `results` of this package.
 pub fn results(target: &str) -> PathBuf {
     let folder = std::env::var_os("AURORA_BENCH_RESULTS").map(PathBuf::from);
     folder.unwrap_or_else(|| package().join("results")).join(format!("{target}.csv"))
 }
 
-/// This package as cargo names it while it runs a bench; a binary that was carried elsewhere has no such place.
+/// Folder of this package as cargo names it while it runs a bench; a binary that was carried elsewhere has none.
 fn package() -> PathBuf {
     std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from("."), PathBuf::from)
 }
 
 impl Record {
-    /// Of this run. Where binaries are carried to a machine without git and a compiler, `AURORA_BENCH_COMMIT` and
-    /// `AURORA_BENCH_RUSTC` say what they were made from.
+    /// Provenance of this run. Where binaries are carried to a machine without git and a compiler,
+    /// `AURORA_BENCH_COMMIT` and `AURORA_BENCH_RUSTC` say what they were made from.
     pub fn here() -> Self {
         let now = jiff::Timestamp::now();
         let told = |variable: &str, found: fn() -> Option<String>| {
@@ -76,7 +76,7 @@ impl Record {
     /// Appends the rows to a file, all of them or none: the file is written anew beside its place and renamed.
     ///
     /// # Errors
-    /// A file with other columns, which is left as it is; what the system reports.
+    /// A file with other columns, which is left as it is; the error of the system.
     pub fn append(
         &self,
         path: &Path,
@@ -138,7 +138,7 @@ impl Record {
 
 fn commit() -> Option<String> {
     let commit = output("git", &["rev-parse", "--short=12", "HEAD"])?;
-    // What was appended before, by another target of the same run, is no change of what is measured.
+    // Rows appended before, by another target of the same run, are no change of what is measured.
     let changed = output("git", &["status", "--porcelain", "--", ":/", ":!/benches/results"])?;
     Some(if changed.is_empty() { commit } else { format!("{commit}+") })
 }

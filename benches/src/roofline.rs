@@ -1,4 +1,4 @@
-//! What a device can do at best, measured in the same run as the cases: the roofline.
+//! Roofline of a device, measured in the same run as the cases.
 
 use std::time::{Duration, Instant};
 
@@ -9,20 +9,20 @@ use rayon::prelude::*;
 use crate::cost::{Cost, LinearShape};
 use crate::normal;
 
-/// The roofline of one device for one element type.
+/// Roofline of one device for one element type.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Roofline {
-    /// The processor's or the GPU's name.
+    /// Name of the processor or the GPU.
     pub device: String,
     /// Threads that take part; 0 on a GPU, where it means nothing.
     pub threads: usize,
-    /// Operations a second in a matrix product of that type.
+    /// GEMM throughput of that type, in operations per second.
     pub operations: f64,
-    /// Bytes a second, read and written, in a copy far larger than any cache.
+    /// Memory bandwidth in bytes per second, read and written, in a copy far larger than any cache.
     pub bytes: f64,
 }
 
-/// Which of the two lines a case meets first.
+/// Bound of a case: the roofline it meets first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
     /// Arithmetic.
@@ -32,7 +32,7 @@ pub enum Bound {
 }
 
 impl Bound {
-    /// Its name in tables and files.
+    /// Name in tables and files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Compute => "compute",
@@ -42,15 +42,15 @@ impl Bound {
 }
 
 impl Roofline {
-    /// The least time that `cost` can take, in seconds, and what sets it.
+    /// Lower bound on the time of `cost`, in seconds, and what sets it.
     pub fn least(&self, cost: Cost) -> (f64, Bound) {
         let compute = cost.operations as f64 / self.operations;
         let memory = cost.bytes as f64 / self.bytes;
         if compute > memory { (compute, Bound::Compute) } else { (memory, Bound::Memory) }
     }
 
-    /// The share of the roofline that a run of `cost` in `time` reaches: 1 is as fast as can be. Past 1 the
-    /// row's data stayed in a cache that the copy does not fit in.
+    /// Share of the roofline that a run of `cost` in `time` reaches: 1 is as fast as can be. Past 1 the case's data
+    /// stayed in a cache that the copy does not fit in.
     pub fn share(&self, cost: Cost, time: Duration) -> f64 {
         self.least(cost).0 / time.as_secs_f64()
     }
@@ -61,10 +61,10 @@ impl Roofline {
         Self { operations, bytes: self.bytes.max(other.bytes), ..self }
     }
 
-    /// Measures the processor, all threads of the pool, with products of f32 in this precision.
+    /// Measures the CPU, all threads of the pool, with f32 GEMMs in this precision.
     ///
     /// # Errors
-    /// What candle reports when it cannot make the operands.
+    /// Those of candle when it cannot make the operands.
     pub fn of_processor(precision: Precision) -> Result<Self> {
         Ok(Self {
             device: processor(),
@@ -88,7 +88,8 @@ fn best(mut run: impl FnMut() -> Result<()>) -> Result<f64> {
     Ok(best)
 }
 
-/// Operations a second: the crate's own linear layer, and candle's product of the same matrices, which knows f32 alone.
+/// GEMM throughput in operations per second, the better of the crate's own linear layer and candle's matmul of the
+/// same matrices, which knows f32 alone.
 fn product(precision: Precision) -> Result<f64> {
     let shape = LinearShape { tokens: 2048, input: 1024, output: 1024, rank: 0 };
     let x = normal(0, &[2048, 1024])?;
@@ -101,7 +102,7 @@ fn product(precision: Precision) -> Result<f64> {
     Ok(shape.product(4).operations as f64 / ours.min(whole))
 }
 
-/// Bytes a second of a copy: 256 MiB read and as many written, in as many pieces as there are threads.
+/// Copy bandwidth in bytes per second: 256 MiB read and as many written, in as many pieces as there are threads.
 fn copy() -> f64 {
     const BYTES: usize = 256 << 20;
     let from = vec![1u8; BYTES];
@@ -119,7 +120,7 @@ fn copy() -> f64 {
     2.0 * BYTES as f64 / best
 }
 
-/// The processor as the system names it.
+/// Processor as the system names it.
 pub fn processor() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let named = text.lines().find_map(|line| {

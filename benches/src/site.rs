@@ -8,10 +8,10 @@ use crate::measure::Setting;
 /// Images of the small model for each of BLIP-base.
 const NANO: usize = 64;
 
-/// A linear layer of a model.
+/// Linear layer of a model.
 #[derive(Debug, Clone, Copy)]
 pub struct LinearSite {
-    /// Model and map.
+    /// Model and layer.
     pub name: &'static str,
     /// Tokens for each image of the setting.
     tokens: usize,
@@ -20,7 +20,7 @@ pub struct LinearSite {
     rank: usize,
 }
 
-/// The maps of a vision block at both image sizes, of a text layer, and of the small model.
+/// Linear layers of a vision block at both image sizes, of a text layer, and of the small model.
 pub const LINEAR: [LinearSite; 10] = [
     base("vit_b16_384.qkv", 577, 768, 2304),
     base("vit_b16_384.fc2", 577, 3072, 768),
@@ -43,7 +43,7 @@ const fn nano(name: &'static str, tokens: usize, input: usize, output: usize) ->
 }
 
 impl LinearSite {
-    /// Its sizes in a batch.
+    /// Shape in a batch.
     pub fn shape(self, setting: &Setting) -> LinearShape {
         LinearShape {
             tokens: (self.tokens * setting.images) as u64,
@@ -54,7 +54,7 @@ impl LinearSite {
     }
 }
 
-/// An attention of a model.
+/// Attention of a model.
 #[derive(Debug, Clone, Copy)]
 pub struct AttentionSite {
     /// Model and attention.
@@ -83,14 +83,14 @@ pub const ATTENTION: [AttentionSite; 8] = [
     AttentionSite { heads: 3, width: 192, ..attention("nano.text.cross", NANO, 3, 16, 37) },
 ];
 
-/// Candidates of a text of typical length, 13 tokens, 8 for each image of the setting.
+/// Absorbed cross-attention: candidates of a text of typical length, 13 tokens, 8 for each image of the setting.
 pub const ABSORBED: AttentionSite = attention("rerank.13_tokens", 8, 1, 13, 577);
 
-/// Texts that look at an image, each with a right one and two hard negatives.
+/// Texts that attend to an image: a right one and two hard negatives.
 pub const TEXTS: usize = 3;
-/// Their tokens.
+/// Tokens of each of these texts.
 pub const TOKENS: usize = 13;
-/// What they are padded to.
+/// Padded length of these texts.
 pub const PADDED: usize = 35;
 
 const fn attention(
@@ -104,7 +104,7 @@ const fn attention(
 }
 
 impl AttentionSite {
-    /// Its sizes in a batch.
+    /// Shape in a batch.
     pub fn shape(self, setting: &Setting) -> AttentionShape {
         let keys = (self.rows * setting.images) as u64;
         AttentionShape {
@@ -120,14 +120,14 @@ impl AttentionSite {
 /// Rows of tokens of one width.
 #[derive(Debug, Clone, Copy)]
 pub struct RowsSite {
-    /// Model and what is done there.
+    /// Model and operation.
     pub name: &'static str,
     rows: usize,
     /// Elements of a row.
     pub width: usize,
 }
 
-/// What layer normalization takes.
+/// Sites of layer normalization.
 pub const NORM: [RowsSite; 4] = [
     RowsSite { name: "vit_b16_384.norm1", rows: 577, width: 768 },
     RowsSite { name: "text.norm", rows: 35, width: 768 },
@@ -135,20 +135,20 @@ pub const NORM: [RowsSite; 4] = [
     RowsSite { name: "nano.text.norm", rows: NANO * 16, width: 192 },
 ];
 
-/// What the activation between the maps of an MLP takes.
+/// Sites of the activation between the linear layers of an MLP.
 pub const GELU: [RowsSite; 2] = [
     RowsSite { name: "vit_b16_384.mlp", rows: 577, width: 3072 },
     RowsSite { name: "nano.mlp", rows: NANO * 37, width: 768 },
 ];
 
-/// What the contrastive loss takes: a row for each image, its candidates the batch and a queue. BLIP's batch is 16
+/// Sites of the contrastive loss: a row for each image, its candidates the batch and a queue. BLIP's batch is 16
 /// images on one device.
 pub const LOSS: [RowsSite; 2] = [
     RowsSite { name: "queue_57600", rows: 8, width: 57_600 + 16 },
     RowsSite { name: "nano.queue_2048", rows: NANO, width: 2048 + 128 },
 ];
 
-/// Where the gated query enters: a fusion layer's output.
+/// Sites of the gated query: a fusion layer's output.
 pub const GATE: [RowsSite; 2] = [
     RowsSite { name: "text.gate", rows: 3 * 35, width: 768 },
     RowsSite { name: "nano.text.gate", rows: NANO * 3 * 16, width: 192 },

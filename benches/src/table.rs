@@ -1,4 +1,4 @@
-//! The table of a target: what each row took and how near it is to the roofline.
+//! Table of a target: the time of each case and its share of the roofline.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::case::Measured;
 use crate::roofline::Roofline;
 
-/// A head with the ceilings, then a line for each row.
+/// Formats a head with the ceilings, then a line for each case.
 pub fn table(target: &str, roofline: &Roofline, rows: &[Measured]) -> String {
     let width = |of: fn(&Measured) -> usize| rows.iter().map(of).max().unwrap_or(0).max(5);
     let (name, shape) = (width(|row| row.name.len()), width(|row| row.shape.len()));
@@ -46,7 +46,7 @@ pub fn table(target: &str, roofline: &Roofline, rows: &[Measured]) -> String {
     text
 }
 
-/// Four digits in the unit that suits.
+/// Formats a duration with four digits in the unit that suits.
 fn readable(time: Duration) -> String {
     let nanoseconds = time.as_nanos() as f64;
     let (value, unit) = match nanoseconds {

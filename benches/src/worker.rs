@@ -1,4 +1,4 @@
-//! A process that a chore times: lines of JSON out, a word a line in. The other end is `xtask/src/worker.rs`.
+//! Worker process that a chore times: JSON lines out, a word a line in. The other end is `xtask/src/worker.rs`.
 
 use std::io::{self, BufRead as _, Write as _};
 use std::process::ExitCode;
@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-/// Any error: it is only printed.
+/// Result with any error: it is only printed.
 pub type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
-/// The whole of a worker's `main`, with memory and threads as the program `aurora` has them.
+/// Whole `main` of a worker, with memory and threads as the program `aurora` has them.
 pub fn program(run: impl FnOnce() -> Result<()>) -> ExitCode {
     aurora_kernels::allocator::retain_freed_memory();
     aurora_kernels::rayon_pool::include_main_thread();
@@ -23,7 +23,7 @@ pub fn program(run: impl FnOnce() -> Result<()>) -> ExitCode {
     }
 }
 
-/// One line to the chore.
+/// Writes one line to the chore.
 ///
 /// # Errors
 /// A chore that is gone.
@@ -33,8 +33,8 @@ pub fn say(value: &Value) -> Result<()> {
     Ok(out.flush()?)
 }
 
-/// Says `ready`, runs when told to until told to end, and says what each run took and counted, and at last the most memory
-/// that there was meanwhile.
+/// Serves a chore: says `ready`, runs when told to until told to end, reports the time and the count of each run, and
+/// at last the peak memory since it was ready.
 ///
 /// # Errors
 /// Those of `run`, and a chore that is gone.
@@ -53,8 +53,8 @@ pub fn serve(mut ready: Value, mut run: impl FnMut() -> Result<Value>) -> Result
     say(&json!({"peak_bytes": peak_bytes()?}))
 }
 
-/// What came before is no part of what is measured; what of it is still there is. Where the system cannot forget it, the
-/// peak is that of both, which is only larger.
+/// Resets the peak memory, so that earlier allocations count only where they are still held. Where the system cannot
+/// reset it, the peak is that of both, which is only larger.
 fn forget_peak() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }

@@ -1,5 +1,5 @@
-//! Any bytes as a file of annotations. The first byte says what it is called and which format it is said to have. An
-//! error that names the file, or samples with words.
+//! Fuzz target of annotation files. The first byte of the input chooses the file's name and its stated format.
+//! Expected: an error that names the file, or samples with texts.
 
 #![no_main]
 
@@ -20,7 +20,7 @@ const FORMATS: [Format; 8] = [
 ];
 
 thread_local! {
-    /// A folder with one image, which rows may name.
+    /// Folder with one image, which rows may name.
     static FOLDER: tempfile::TempDir = {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("a.jpg"), [0xff, 0xd8, 0xff]).expect("an image");

@@ -1,4 +1,4 @@
-//! Any bytes as an image: an error in one line, or an image that can be scaled.
+//! Fuzz target of images. Expected: an error in one line, or an image that can be scaled.
 
 #![no_main]
 

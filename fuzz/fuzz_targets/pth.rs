@@ -1,4 +1,5 @@
-//! Any bytes as a `.pth`, zip or legacy, and as a bare pickle: an error, or tensors that can all be read.
+//! Fuzz target of `.pth` files, zip or legacy, and of bare pickles. Expected: an error, or tensors that can all be
+//! read.
 
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! Any bytes as a safetensors file, and as an index with two shards: an error, or tensors that can be read.
+//! Fuzz target of a safetensors file, and of an index with two shards. Expected: an error, or tensors that can be
+//! read.
 //!
 //! The input is cut in three by lines of `====`: the index, `1.safetensors`, `2.safetensors`.
 

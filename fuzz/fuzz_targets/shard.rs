@@ -1,4 +1,5 @@
-//! Any bytes as a shard, gzipped or not: an error in one line, or samples with names that stay inside and words.
+//! Fuzz target of a shard, gzipped or not. Expected: an error in one line, or samples with texts and with names that
+//! stay inside.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! Any bytes as a video, animated or H.264 in MP4: an error in one line, or an outline whose first and last frames are
-//! images or are refused alike.
+//! Fuzz target of videos, animated or H.264 in MP4. Expected: an error in one line, or a video whose first and last
+//! frames are images or are refused alike.
 
 #![no_main]
 

@@ -1,11 +1,11 @@
-//! `cargo xtask bench-loader`: the loader beside PyTorch's DataLoader, and the shard reader beside plain reading.
+//! `cargo xtask bench-loader`: the loader against PyTorch's DataLoader, and the shard reader against plain reading.
 //!
-//! `benches/loader/loader.py` makes the files: JPEGs of about 640 x 480, collages of the embedded openclipart drawings,
-//! and a shard of them. Both sides then read them from the folder, decode, scale to a square, normalize and put batches
-//! together, ours on threads and PyTorch's in as many worker processes (Pillow and torchvision). Once their first batches
-//! have been found equal up to what JPEG decoders may differ in, both stay alive and are told in turn to go through all
-//! files. The images of the shard, opened once, are read by the shard reader, and the file by a loop that does nothing
-//! but read, in turn too, after the system was asked to forget what it keeps of the file. CI does not run this.
+//! `benches/loader/loader.py` makes the files: JPEGs of about 640 x 480, collages of the embedded openclipart
+//! drawings, and a shard of them. Both sides then read them from the folder, decode, resize to a square, normalize and
+//! collate batches, ours on threads and PyTorch's in as many worker processes (Pillow and torchvision). Once their
+//! first batches have been found equal up to what JPEG decoders may differ in, both stay alive and are told in turn to
+//! run one epoch. The images of the shard, opened once, are read by the shard reader, and the file by a loop that does
+//! nothing but read, in turn too, after the file was dropped from the page cache. CI does not run this.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,42 +18,42 @@ use crate::statistics::{median, spread};
 use crate::teachers::call;
 use crate::worker::{self, Worker};
 
-/// How far the first batches may be apart on average, in steps of the 256 of a color.
+/// Tolerance: mean difference of the first batches, in 8-bit color steps.
 const ALLOWED: f64 = 1.0;
 
 /// Arguments of `cargo xtask bench-loader`.
 #[derive(Debug, clap::Args)]
 pub struct BenchLoaderArgs {
-    /// Side of the squares in pixels.
+    /// Image size in pixels.
     #[arg(long, default_value_t = 384)]
     size: usize,
-    /// Images in a batch.
+    /// Batch size.
     #[arg(long, default_value_t = 32)]
     batch: usize,
-    /// Threads of ours, worker processes of PyTorch's.
+    /// Worker threads of ours, worker processes of PyTorch's.
     #[arg(long, default_value_t = 2)]
     threads: usize,
-    /// Images, of which an epoch is one run.
+    /// Images per epoch.
     #[arg(long, default_value_t = 400)]
     count: usize,
-    /// Pairs of runs that count.
+    /// Measured pairs of runs.
     #[arg(long, default_value_t = 7)]
     pairs: usize,
-    /// Folder that takes the files, about half a gigabyte.
+    /// Folder for the files, about half a gigabyte.
     #[arg(long, default_value = "target/loader")]
     out: PathBuf,
-    /// File that every pair is appended to.
+    /// CSV file that every pair is appended to.
     #[arg(long, default_value = "benches/results/loader.csv")]
     results: PathBuf,
 }
 
-/// The columns of the record.
+/// Columns of the record.
 const COLUMNS: [&str; 14] = [
     "date", "commit", "aurora", "rustc", "peers", "device", "threads", "row", "size", "batch",
     "side", "pair", "seconds", "count",
 ];
 
-/// One run: how long it took, and how many images or bytes it was.
+/// One run: its seconds, and its number of images or bytes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Run {
     seconds: f64,
@@ -66,7 +66,7 @@ impl Run {
     }
 }
 
-/// Two sides that did the same in turn.
+/// Paired runs of two sides that did the same work in turn.
 #[derive(Debug, Clone, PartialEq)]
 struct Outcome {
     row: &'static str,
@@ -75,21 +75,21 @@ struct Outcome {
 }
 
 impl Outcome {
-    /// Our rate by theirs, pair by pair: the median, the least, the most.
+    /// Ratio of our rate to theirs, pair by pair: median, minimum, maximum.
     fn ratio(&self) -> [f64; 3] {
         spread(self.pairs.iter().map(|[ours, theirs]| ours.rate() / theirs.rate()))
     }
 
-    /// The median rate of each side.
+    /// Median rate of each side.
     fn rates(&self) -> [f64; 2] {
         [0, 1].map(|side| median(self.pairs.iter().map(|pair| pair[side].rate())))
     }
 }
 
-/// Makes the environment, the files and our program, times both rows and reports.
+/// Sets up the environment, the files and our program, times both comparisons and reports.
 ///
 /// # Errors
-/// A package that cannot be had, a program that fails, batches that differ, a record that cannot be written.
+/// A package that cannot be installed, a program that fails, batches that differ, a record that cannot be written.
 pub fn run(args: &BenchLoaderArgs) -> anyhow::Result<()> {
     let root = crate::workspace_root();
     let results = root.join(&args.results);
@@ -173,7 +173,7 @@ pub fn run(args: &BenchLoaderArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Our program.
+/// Builds our program.
 fn build(root: &Path) -> anyhow::Result<PathBuf> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root).args(["build", "--quiet", "--release"]);
@@ -183,7 +183,7 @@ fn build(root: &Path) -> anyhow::Result<PathBuf> {
         .with_extension(std::env::consts::EXE_EXTENSION))
 }
 
-/// That both sides make the same first batch, up to what JPEG decoders may differ in.
+/// Checks that both sides make the same first batch, up to what JPEG decoders may differ in.
 fn agree(ours: &mut Command, theirs: &mut Command, file: &Path) -> anyhow::Result<()> {
     call(theirs.arg("--check").arg(file))?;
     let answer = worker::answer(ours.arg("--check").arg(file))?;
@@ -194,8 +194,8 @@ fn agree(ours: &mut Command, theirs: &mut Command, file: &Path) -> anyhow::Resul
     Ok(())
 }
 
-/// Runs both in turn, `before` before each; the first pair does not count. Also what the second says of its versions and
-/// the first of the device.
+/// Runs both sides in turn, `before` before each; the first pair is a warm-up. Also returns the versions that the
+/// second side reports and the device that the first one reports.
 fn time(
     row: &'static str,
     sides: [&'static str; 2],
@@ -229,7 +229,7 @@ fn time(
     Ok((outcome, text(&second["versions"]), text(&first["device"])))
 }
 
-/// Asks the system to forget what it keeps of a file in memory; `dd` has the call for it.
+/// Drops a file from the page cache, through `dd`.
 fn forget(file: &Path) -> anyhow::Result<()> {
     let mut dd = Command::new("dd");
     let mut of = std::ffi::OsString::from("of=");

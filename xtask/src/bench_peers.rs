@@ -1,4 +1,4 @@
-//! `cargo xtask bench-peers`: whole passes of BLIP-base, ours and PyTorch's, on this machine and at the same time.
+//! `cargo xtask bench-peers`: whole passes of BLIP-base against PyTorch, on this machine and at the same time.
 //!
 //! Each row has a process of ours (the example `peer` of aurora-benches) and one of PyTorch's (`benches/peers/peer.py`,
 //! with transformers and peft), which read the same random weights and the same inputs. Before a row is timed the two
@@ -33,49 +33,49 @@ pub(crate) use summary::summary;
 
 /// Threads of each side.
 const THREADS: &str = "2";
-/// The folder of what PyTorch computed.
+/// Folder of PyTorch's expected outputs.
 const EXPECTED: &str = "expected";
 
 /// Arguments of `cargo xtask bench-peers`.
 #[derive(Debug, clap::Args)]
 pub struct BenchPeersArgs {
-    /// Rows: a, the vision tower trained; b, the same frozen, forward; c, a step of retrieval; d, pairs ranked by the
-    /// matching head.
+    /// Benchmarks: a, a training step of the vision tower; b, its frozen forward pass; c, a retrieval training step;
+    /// d, re-ranking by the matching head.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Benchmark::value_variants().to_vec())]
     rows: Vec<Benchmark>,
-    /// Sides of the images in pixels.
+    /// Image sizes in pixels.
     #[arg(long, value_delimiter = ',', default_values_t = [224, 384])]
     sizes: Vec<usize>,
-    /// Images in a batch; rows of d have 128 candidates instead.
+    /// Batch sizes; d has 128 candidates instead.
     #[arg(long, value_delimiter = ',', default_values_t = [4, 8])]
     batches: Vec<usize>,
     /// Element types; PyTorch's bf16 is the CPU's autocast.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Precision::value_variants().to_vec())]
     precisions: Vec<Precision>,
-    /// Pairs of runs that count.
+    /// Measured pairs of runs.
     #[arg(long, default_value_t = 7)]
     pairs: usize,
-    /// What our side computes again in row c's backward pass instead of keeping it: a case for each.
+    /// Gradient checkpointing of our side in benchmark c: a case for each.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Checkpointing::value_variants().to_vec())]
     checkpoint: Vec<Checkpointing>,
-    /// PyTorch's attention: its fused kernel, or as transformers writes it out.
+    /// PyTorch's attention: fused kernel, or the unfused one of transformers.
     #[arg(long, value_enum, default_value_t = Attention::Fused)]
     attention: Attention,
-    /// Rows a and b at 224 pixels, 4 images, f32, 3 pairs; record and plot go below the folder of --out.
+    /// Quick run: a and b at 224 pixels, 4 images, f32, 3 pairs; record and plot go below the folder of --out.
     #[arg(long)]
     quick: bool,
-    /// Folder that takes models and inputs, some gigabytes.
+    /// Folder for models and inputs, some gigabytes.
     #[arg(long, default_value = "target/peers")]
     out: PathBuf,
     /// File that every pair is appended to, as soon as its case is done.
     #[arg(long, default_value = "benches/results/peers.csv")]
     results: PathBuf,
-    /// The plot: of every case the newest that the record has of this machine.
+    /// Plot of the newest record of every case on this machine.
     #[arg(long, default_value = "docs/peers.svg")]
     plot: PathBuf,
 }
 
-/// Element types of a row.
+/// Element types of a benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 enum Precision {
     F32,
@@ -88,12 +88,12 @@ enum Attention {
     Written,
 }
 
-/// The name of a value on the command line.
+/// Command-line name of a value.
 fn name(value: &impl ValueEnum) -> String {
     value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
-/// Both programs, and what a case is told.
+/// Programs of both sides, with the options of a case.
 struct Sides {
     python: Python,
     script: PathBuf,
@@ -102,10 +102,10 @@ struct Sides {
     attention: String,
 }
 
-/// Makes the environment, the models and our program, runs every case and reports.
+/// Sets up the environment, the models and our program, runs every case and reports.
 ///
 /// # Errors
-/// A package that cannot be had, a program that fails, outputs that do not agree, files that cannot be written.
+/// A package that cannot be installed, a program that fails, outputs that do not agree, files that cannot be written.
 pub fn run(args: &BenchPeersArgs) -> anyhow::Result<()> {
     let root = crate::workspace_root();
     fs::create_dir_all(root.join(&args.out))?;
@@ -116,7 +116,7 @@ pub fn run(args: &BenchPeersArgs) -> anyhow::Result<()> {
         true => [out.join("peers.csv"), out.join("peers.svg")],
         false => [root.join(&args.results), root.join(&args.plot)],
     };
-    // Before hours are spent on what cannot be appended.
+    // Fails before hours are spent on results that cannot be appended.
     results::check(&results)?;
     let sides = Sides {
         python: Python::installed()?,
@@ -152,7 +152,7 @@ pub fn run(args: &BenchPeersArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One small case of each of the shorter rows.
+/// One small case of each of the shorter benchmarks.
 fn quick() -> Vec<Case> {
     let case = |row| Case {
         row,
@@ -164,7 +164,7 @@ fn quick() -> Vec<Case> {
     [Benchmark::B, Benchmark::A].map(case).to_vec()
 }
 
-/// Every combination, small ones first; what a row has no use for does not multiply it.
+/// Every combination of the options that a benchmark has a use for, small ones first.
 fn cases(args: &BenchPeersArgs) -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
     for precision in &args.precisions {
@@ -190,7 +190,7 @@ fn cases(args: &BenchPeersArgs) -> Vec<Case> {
     cases
 }
 
-/// Our program.
+/// Builds our program.
 fn build(root: &Path) -> anyhow::Result<PathBuf> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root).args(["build", "--quiet", "--release"]);
@@ -210,13 +210,13 @@ impl Sides {
     fn torch(&self, what: &str) -> Command {
         let mut command = self.python.script(&self.script);
         command.arg(what).args(["--threads", THREADS]);
-        // Threads that have nothing to do sleep: they would take the cores from the other side.
+        // Idle threads sleep: spinning ones would take the cores from the other side.
         command.env("OMP_WAIT_POLICY", "passive").env("KMP_BLOCKTIME", "0");
         command.env("OMP_NUM_THREADS", THREADS).env("MKL_NUM_THREADS", THREADS);
         command
     }
 
-    /// The files that both read.
+    /// Writes the models and inputs that both sides read.
     fn prepare(&self, cases: &[Case]) -> anyhow::Result<()> {
         let mut sizes: Vec<String> = cases.iter().map(|case| case.size.to_string()).collect();
         let batched = cases.iter().filter(|case| case.row.candidates().is_none());
@@ -226,13 +226,13 @@ impl Sides {
             list.dedup();
         }
         eprintln!("models and inputs in {}", self.out.display());
-        // What another version of PyTorch or of its program computed says nothing.
+        // Outputs of another version of PyTorch or of its program are stale.
         crate::empty_folder(&self.out.join(EXPECTED))?;
         let mut torch = self.torch("prepare");
         call(torch.arg(&self.out).arg("--sizes").args(sizes).arg("--batches").args(batches))
     }
 
-    /// Operations a second of the better matrix product of both sides in this precision, and what the two are.
+    /// GEMM throughput in operations per second, the better of both sides in this precision, and the machine.
     fn products(&self, precision: &str) -> anyhow::Result<(f64, Machine)> {
         let precision = ["--precision", precision];
         let ours = worker::answer(self.peer().arg("ceiling").args(precision))?;
@@ -248,7 +248,7 @@ impl Sides {
         Ok(self.products(&name(&Precision::F32))?.1)
     }
 
-    /// What the machine once did it can do: the better of before a case and after it.
+    /// Ceiling of a case: the better GEMM throughput of before and after it. What the machine once did it can do.
     fn ceiling(&self, case: &Case, before: f64) -> anyhow::Result<f64> {
         Ok(before.max(self.products(&case.precision)?.0))
     }
@@ -274,7 +274,7 @@ impl Sides {
         command
     }
 
-    /// What PyTorch computes in a case: once for all cases that differ only in what ours computes again.
+    /// PyTorch's outputs of a case, computed once for all cases that differ only in our gradient checkpointing.
     fn expected(&self, case: &Case) -> anyhow::Result<PathBuf> {
         let Case { row, size, batch, precision, .. } = case;
         let file = format!("{}_{size}_{batch}_{precision}.safetensors", row.argument());
@@ -285,13 +285,14 @@ impl Sides {
         Ok(file)
     }
 
-    /// Whether both sides compute the same, in processes of their own, so that nothing of it is in a row's memory.
+    /// True if the outputs of both sides agree; checked in processes of their own, so that nothing of it counts in a
+    /// measured peak.
     fn agree(&self, case: &Case) -> anyhow::Result<bool> {
         eprintln!("{case}: comparing");
         let mut ours = self.ours(case);
         ours.arg("--check").arg(self.expected(case)?);
         if case.precision == name(&Precision::Bf16) {
-            // What two roundings make of a small difference of large numbers need not agree.
+            // Two roundings of a small difference of large numbers need not agree.
             let plain = Case { precision: name(&Precision::F32), ..case.clone() };
             ours.arg("--exact").arg(self.expected(&plain)?);
         }
@@ -352,7 +353,8 @@ mod tests {
     #[test]
     fn rows_of_candidates_are_not_multiplied_by_batches() {
         let all = cases(&Line::parse_from(["x"]).args);
-        // Three rows of two sizes and two batches, one of them both ways, two rows of two sizes, in two element types.
+        // Three benchmarks of two sizes and two batches, one of them with both kinds of checkpointing, two of two
+        // sizes, in two element types.
         assert_eq!(all.len(), 2 * ((2 + 2) * 4 + 2 * 2));
         let some = ["x", "--rows", "a,d_text", "--sizes", "224", "--precisions", "f32"];
         let some: Vec<String> =

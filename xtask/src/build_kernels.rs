@@ -1,9 +1,8 @@
 //! `cargo xtask build-kernels`: nvcc over every source in `kernels/`, into `target/kernels`.
 //!
-//! One source is one fatbin. Beside them lies `manifest.json`, which says of each what it was made
-//! from and what its kernels take on the machine; a module that would come out the same is left as
-//! it is. With `--check`, the table of kernels in Rust and the generated parameters are held to
-//! what is there.
+//! One source is one fatbin. Beside them lies `manifest.json`, which records the inputs of each and the resources of
+//! its kernels; a module that would come out the same is left as it is. With `--check`, the table of kernels in Rust
+//! and the generated parameters are compared with the build.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,8 +22,8 @@ pub mod manifest;
 pub mod resources;
 mod sources;
 
-/// What nvcc is told for every source. Lines of the sources are kept for the sanitizer and profilers,
-/// and compressed, because they are most of a fatbin.
+/// nvcc flags of every source. Source lines are kept for the sanitizer and profilers, and compressed, because they are
+/// most of a fatbin.
 const FLAGS: [&str; 7] = [
     "-fatbin",
     "-std=c++17",
@@ -41,8 +40,7 @@ pub struct BuildKernelsArgs {
     /// Compute capabilities to compile for. A source named `*_sm90.cu` is compiled for 90a alone.
     #[arg(long, value_name = "LIST", default_value = "80,90a")]
     pub arch: String,
-    /// Put PTX of the lowest of them into each fatbin, from which a driver compiles for GPUs that
-    /// none of them fits.
+    /// Embed PTX of the lowest of them in each fatbin, for GPUs that none of them fits.
     #[arg(long)]
     pub ptx: bool,
     /// Fail where a kernel marked spill-free spills, where the table of kernels in Rust and the
@@ -51,7 +49,7 @@ pub struct BuildKernelsArgs {
     pub check: bool,
 }
 
-/// Compiles what has changed, writes the manifest and prints it.
+/// Compiles changed sources, writes the manifest and prints it.
 ///
 /// # Errors
 /// No nvcc can be had, a source does not compile, or, with `--check`, something disagrees.
@@ -103,7 +101,7 @@ pub fn run(arguments: &BuildKernelsArgs) -> Result<()> {
     if manifest != before {
         wake_cargo(&root)?;
     }
-    // The fatbin of what no longer compiles goes too: nobody shall run what is not in the sources.
+    // The fatbin of a source that no longer compiles is removed too: it must not run.
     clear(&folder, &manifest)?;
     if !failed.is_empty() {
         bail!("{} of {} sources do not compile:\n{}", failed.len(), plans.len(), failed.join("\n"));
@@ -128,8 +126,8 @@ pub fn run(arguments: &BuildKernelsArgs) -> Result<()> {
     Ok(())
 }
 
-/// Has cargo look at the fatbins in its next build. The script that embeds them cannot name a
-/// manifest that is not there yet, for then it would run at every build; so its own time is moved.
+/// Makes cargo rerun the build script that embeds the fatbins. The script cannot name a manifest that is not there
+/// yet, for then it would run at every build; so its own modification time is updated.
 fn wake_cargo(root: &Path) -> Result<()> {
     let script = root.join("crates/aurora-kernels/build.rs");
     let touched = fs::File::options()
@@ -139,9 +137,9 @@ fn wake_cargo(root: &Path) -> Result<()> {
     touched.with_context(|| format!("cannot set the time of {}", script.display()))
 }
 
-/// What is to be made of a source.
+/// Build plan of one source.
 struct Plan {
-    /// The module's entry but for what only nvcc can say.
+    /// Manifest entry of the module, but for what only nvcc can tell.
     module: Module,
 }
 
@@ -168,7 +166,7 @@ impl Plan {
         Self { module }
     }
 
-    /// Whether `module` is what this plan would make, and its fatbin is still there.
+    /// True if `module` is what this plan would make, and its fatbin is still there.
     fn made(&self, module: &Module, folder: &Path) -> bool {
         let plan = Module {
             bytes: module.bytes,
@@ -220,7 +218,7 @@ fn compile(root: &Path, folder: &Path, nvcc: &Path, plan: &Plan) -> Result<Modul
     Ok(module)
 }
 
-/// Removes the fatbins that the manifest does not know.
+/// Removes the fatbins that are not in the manifest.
 fn clear(folder: &Path, manifest: &Manifest) -> Result<()> {
     for entry in folder.read_dir()? {
         let path = entry?.path();
@@ -232,7 +230,7 @@ fn clear(folder: &Path, manifest: &Manifest) -> Result<()> {
     Ok(())
 }
 
-/// The sources that the architectures asked for left nothing for.
+/// Sources that none of the requested architectures apply to.
 fn left_out(kernels: &Path, manifest: &Manifest) -> Vec<String> {
     let table = crate::symbols::SOURCES.iter().map(|source| source.path);
     let built = |path: &str| manifest.modules.iter().any(|module| module.source == path);
@@ -257,7 +255,7 @@ fn report(folder: &Path, manifest: &Manifest, changed: usize) {
     );
 }
 
-/// A bar for work of so many parts; nothing where nobody watches.
+/// Progress bar for work of so many parts; nothing where nobody watches.
 pub(crate) fn progress(what: &'static str, parts: usize) -> ProgressBar {
     let bar = ProgressBar::new(parts as u64).with_prefix(what);
     if let Ok(style) =

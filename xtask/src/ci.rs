@@ -1,4 +1,4 @@
-//! `cargo xtask ci`: every check that has to hold before a change lands, in one list.
+//! `cargo xtask ci`: the list of every check that has to hold before a change lands.
 //!
 //! `.ci/run` installs the few things that cargo cannot and calls this; nothing else holds a list of
 //! checks. Steps are data ([`STEPS`]), and each is one command line that can be run alone.
@@ -14,9 +14,9 @@ use crate::tidy::shell_words;
 /// Arguments of `cargo xtask ci`.
 #[derive(Debug, clap::Args)]
 pub struct CiArgs {
-    /// Run the checks one wants between two edits: fmt, tidy, clippy and the unit tests. Left out
-    /// are the integration and doc tests, the optional readers, the documentation, the kernels by
-    /// nvcc and NVRTC, the quickstart and the golden numbers without wide instructions.
+    /// Run only the checks for between two edits: fmt, tidy, clippy and the unit tests. Left out are the integration
+    /// and doc tests, the optional readers, the documentation, the kernels by nvcc and NVRTC, the quickstart and the
+    /// golden numbers without wide instructions.
     #[arg(long)]
     pub quick: bool,
     /// Print the steps with their exact commands, and run none.
@@ -24,47 +24,47 @@ pub struct CiArgs {
     pub list: bool,
 }
 
-/// One check.
+/// Step of the list: one check.
 #[derive(Debug)]
 pub struct Step {
-    /// Its name in the output.
+    /// Name in the output.
     pub name: &'static str,
-    /// What it holds, or why it stands where it does; `--list` prints it.
+    /// Purpose of the check, or the reason for its position; `--list` prints it.
     pub why: &'static str,
-    /// Variables to set, with their values.
+    /// Environment variables, with their values.
     pub environment: &'static [(&'static str, &'static str)],
-    /// The command line.
+    /// Command line.
     pub command: Line,
-    /// Its part in `--quick`.
+    /// Part in `--quick`.
     pub quick: Quick,
-    /// The files that it has to leave behind, none of them empty.
+    /// Files that it has to produce, none of them empty.
     pub output: Option<Output>,
 }
 
-/// Where a step's command line stands.
+/// Source of a step's command line.
 #[derive(Debug)]
 pub enum Line {
-    /// Here.
+    /// Fixed here.
     Fixed(&'static str),
-    /// In a code block of README.md: the line that begins with `cargo test`.
+    /// Taken from a code block of README.md: the line that begins with `cargo test`.
     Readme,
 }
 
 /// A step's part in `cargo xtask ci --quick`.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Quick {
-    /// Left out.
+    /// Left out of `--quick`.
     Left,
-    /// The same command.
+    /// Unchanged.
     Same,
-    /// The same command with these arguments behind it, which select a part of what it runs.
+    /// Run with these additional arguments, which select a part of what it runs.
     Part(&'static str),
 }
 
-/// A folder that is removed before its step and must hold `files` after it.
+/// Output folder, removed before its step; it must hold `files` after it.
 #[derive(Debug)]
 pub struct Output {
-    /// The folder, from the root.
+    /// Folder, from the root.
     pub folder: &'static str,
     /// Paths in it.
     pub files: &'static [&'static str],
@@ -72,10 +72,10 @@ pub struct Output {
 
 /// Every check, in the order they run: what reads sources alone speaks first.
 ///
-/// Three builds of the dependencies are needed: metadata for clippy and rustdoc, the dev profile for every test, and the
-/// release profile for the quickstart. A step must not add a fourth, so none selects packages with features of their
-/// own: `aurora-benches` beside one package gives its dependencies the features that `--workspace` gives them, and
-/// `--test it` builds nothing of the benches, which have no such target.
+/// Three builds of the dependencies are needed: metadata for clippy and rustdoc, the dev profile for every test, and
+/// the release profile for the quickstart. A step must not add a fourth, so none selects packages with features of
+/// their own: `aurora-benches` beside one package gives its dependencies the features that `--workspace` gives them,
+/// and `--test it` builds nothing of the benches, which have no such target.
 pub const STEPS: &[Step] = &[
     Step {
         name: "fmt",
@@ -174,7 +174,7 @@ pub const STEPS: &[Step] = &[
     },
 ];
 
-/// A step with its command line read: what runs.
+/// Step with its command line resolved, ready to run.
 #[derive(Debug)]
 pub struct Ready<'a> {
     /// The step.
@@ -184,7 +184,7 @@ pub struct Ready<'a> {
 }
 
 impl Ready<'_> {
-    /// The step as one would type it.
+    /// Command line as one would type it.
     pub fn shown(&self) -> String {
         let clear = self.step.output.as_ref().map(|output| format!("rm -rf {} && ", output.folder));
         let variables = self.step.environment.iter().map(|(name, value)| {
@@ -202,8 +202,7 @@ impl Ready<'_> {
         }
         let words = shell_words(&self.line);
         let (program, arguments) = words.split_first().context("a step without a command")?;
-        // The cargo that started this program, so that a toolchain chosen on the command line holds
-        // for every step.
+        // The cargo that started this program, so that a toolchain chosen on the command line holds for every step.
         let cargo = std::env::var_os("CARGO").filter(|_| program == "cargo");
         let mut command = Command::new(cargo.unwrap_or_else(|| program.into()));
         command.current_dir(root).args(arguments).envs(self.step.environment.iter().copied());
@@ -219,7 +218,7 @@ impl Ready<'_> {
     }
 }
 
-/// The steps of the whole list, or of `--quick`, with the README's command in its place.
+/// Steps of the whole list, or of `--quick`, with the README's command in its place.
 pub fn steps(readme: &str, quick: bool) -> Result<Vec<Ready<'static>>> {
     let chosen = STEPS.iter().filter(|step| !quick || step.quick != Quick::Left);
     chosen
@@ -238,7 +237,7 @@ pub fn steps(readme: &str, quick: bool) -> Result<Vec<Ready<'static>>> {
         .collect()
 }
 
-/// The one line in the README's code blocks that begins with `cargo test`, as it stands there.
+/// Single line in the README's code blocks that begins with `cargo test`, verbatim.
 pub fn readme_test_command(readme: &str) -> Result<String> {
     let mut fenced = false;
     let mut found = Vec::new();

@@ -1,4 +1,4 @@
-//! `cargo xtask configuration`: the tables of keys in docs/configuration.md, from the schema.
+//! `cargo xtask configuration`: generates the tables of keys in docs/configuration.md from the schema.
 //!
 //! The schema is code of aurora-train, whose test prints and compares the tables; here it is told to write them.
 
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::teachers::call;
 
-/// The test of aurora-train that knows the tables.
+/// Test of aurora-train that writes or compares the tables.
 const TEST: &str = "configuration_page";
 
 /// Arguments of `cargo xtask configuration`.
@@ -17,7 +17,7 @@ pub struct ConfigurationArgs {
     check: bool,
 }
 
-/// Writes the tables anew, or compares them.
+/// Rewrites the tables, or compares them.
 ///
 /// # Errors
 /// A test that cannot be built, a page that differs or has no place for the tables.

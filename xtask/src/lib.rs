@@ -1,4 +1,4 @@
-//! The chores of this workspace, run as `cargo xtask COMMAND`.
+//! Chores of this workspace, run as `cargo xtask COMMAND`.
 //!
 //! One module per command; `main.rs` only parses the command line and dispatches. The chores live
 //! in a library so that `tests/` can run them on small trees of their own.
@@ -40,7 +40,7 @@ pub mod teachers;
 pub mod tidy;
 mod worker;
 
-/// The root of the workspace: the parent of this package's folder.
+/// Root of the workspace: the parent of this package's folder.
 ///
 /// Under `cargo xtask` cargo names that folder anew on every run, so a checkout that was moved or
 /// copied after it was built finds itself.
@@ -50,7 +50,7 @@ pub fn workspace_root() -> PathBuf {
     package.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
 
-/// Makes a folder, without what an earlier run left in it.
+/// Creates an empty folder, removing what an earlier run left in it.
 fn empty_folder(path: &Path) -> anyhow::Result<()> {
     if path.exists() {
         fs::remove_dir_all(path).with_context(|| format!("cannot clear {}", path.display()))?;

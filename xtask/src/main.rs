@@ -21,42 +21,36 @@ enum Command {
     /// Check what the compiler does not: dependency direction, module documentation, stray prints,
     /// commands in the documentation, licenses.
     Tidy(xtask::tidy::TidyArgs),
-    /// Compile the CUDA kernels, with the machine's nvcc or the pinned one from pip, into
-    /// target/kernels.
+    /// Compile the CUDA kernels, with the machine's nvcc or the pinned one from pip, into target/kernels.
     BuildKernels(xtask::build_kernels::BuildKernelsArgs),
-    /// Make the Rust side of the kernels' parameters from their header.
+    /// Generate the Rust side of the kernel launch parameters from their header.
     Bindings(xtask::bindings::BindingsArgs),
-    /// Plant bugs in the kernels and demand that a test catches each.
+    /// Mutation-test the kernels: plant bugs and demand that a test catches each.
     Mutate(xtask::mutate::MutateArgs),
     /// Pack the publishable crates without building them and print the size of each.
     Package(xtask::package::PackageArgs),
-    /// Rebuild the images and the vocabulary that aurora-data embeds, from the packages they come
-    /// from.
+    /// Rebuild the images and the vocabulary that aurora-data embeds, from their packages.
     Pack(xtask::pack::PackArgs),
-    /// Compute the features that the pretraining regresses to, from two networks in Python packages.
+    /// Compute the teacher features of the pretraining, from two networks in Python packages.
     Teachers(xtask::teachers::TeachersArgs),
-    /// Compare our numbers and tokens with Python's transformers, peft and tokenizers, in a virtual
-    /// environment below target/.
+    /// Compare our numbers and tokens with Python's transformers, peft and tokenizers.
     Interop(xtask::interop::InteropArgs),
-    /// Time and weigh whole passes of BLIP-base beside PyTorch, run in turn on this machine, after their outputs have
-    /// been found equal.
+    /// Benchmark time and memory of whole passes of BLIP-base against PyTorch, in turn on this machine.
     BenchPeers(xtask::bench_peers::BenchPeersArgs),
-    /// Time the loader beside a PyTorch DataLoader over the same files, run in turn on this machine, and the shard
-    /// reader beside plain reading.
+    /// Benchmark the loader against a PyTorch DataLoader, and the shard reader against plain reading.
     BenchLoader(xtask::bench_loader::BenchLoaderArgs),
-    /// Make the tables of docs/results.md from the records in benches/results.
+    /// Generate the tables of docs/results.md from the records in benches/results.
     Results(xtask::results::ResultsArgs),
-    /// Write the tables of docs/configuration.md from the schema of the configuration.
+    /// Generate the tables of docs/configuration.md from the schema of the configuration.
     Configuration(xtask::configuration::ConfigurationArgs),
     /// Name the derivations in docs/math to reread because their code has changed, or accept it.
     Derivations(xtask::derivations::DerivationsArgs),
-    /// Make a folder that checks and measures the kernels on a machine with a GPU and no Rust, and run
-    /// here what can be.
+    /// Make a folder that checks and measures the kernels on a machine with a GPU and no Rust, and run here what can
+    /// be.
     GpuCheck(xtask::gpu_check::GpuCheckArgs),
-    /// Make libraries to link a program with the feature `cuda` to where there are none: it then
-    /// starts on every machine, and looks the real ones up when it needs them.
+    /// Make CUDA stub libraries: a program linked to them starts on every machine and loads the real ones when needed.
     CudaStubs(xtask::stubs::StubsArgs),
-    /// Compile every embedded kernel source by NVRTC, installed with pip where there is none.
+    /// Compile every embedded kernel source with NVRTC, installed with pip where there is none.
     Nvrtc(xtask::nvrtc::NvrtcArgs),
 }
 

@@ -1,4 +1,4 @@
-//! `cargo xtask mutate`: bugs planted in the kernels, and the test that catches each.
+//! `cargo xtask mutate`: mutation testing of the kernels, with the test that catches each planted bug.
 //!
 //! `kernels/emulator/mutations.toml` lists them. Each gets a copy of the sources of its own, and the
 //! tests of the kernels, which compile whatever `AURORA_KERNELS` names, run over it until one
@@ -19,24 +19,24 @@ use mutation::Mutation;
 mod harness;
 mod mutation;
 
-/// The list, below the root.
+/// List of the mutations, below the root.
 const LIST: &str = "kernels/emulator/mutations.toml";
 
-/// Longest part of a message that the table shows.
+/// Maximum length of a message in the table.
 const WORDS: usize = 110;
 
 /// Arguments of `cargo xtask mutate`.
 #[derive(Debug, clap::Args)]
 pub struct MutateArgs {
-    /// Try only the mutations that have this in their name or in the path of their file.
+    /// Try only the mutations with this in their name or in the path of their file.
     #[arg(long, value_name = "NAME")]
     pub only: Option<String>,
-    /// Print the mutations and run nothing.
+    /// Print the mutations without running them.
     #[arg(long)]
     pub list: bool,
 }
 
-/// Plants every bug and prints which test caught it with what words.
+/// Plants every bug and prints the test that caught it, with its message.
 ///
 /// # Errors
 /// A bug that no test catches, one whose copy does not compile, a test that fails without any, or a
@@ -103,15 +103,15 @@ pub fn run(arguments: &MutateArgs) -> Result<()> {
     }
 }
 
-/// Sources, and the filter of the tests that run over them.
+/// Selected sources, `None` for all, and the filter of the tests that run over them.
 type Selection<'a> = (Option<Vec<String>>, &'a str);
 
 fn selection(mutation: &Mutation) -> Selection<'_> {
     (mutation.needed(), mutation.test.as_str())
 }
 
-/// Demands that the tests pass over the sources as they are, in the selections in which they will
-/// run, and says how long a test of each may take from then on.
+/// Checks that the tests pass over the unmodified sources, in the selections in which they will run, and returns the
+/// time limit of a test for each.
 fn unmutated<'a>(
     harness: &Harness,
     mutations: &'a [Mutation],
@@ -133,7 +133,7 @@ fn unmutated<'a>(
             );
         }
         bar.inc(1);
-        // Compiling is in it; machines are not always equally busy.
+        // The time includes compiling; machines are not always equally busy.
         Ok(((needed.clone(), *filter), Duration::from_secs(120) + 10 * started.elapsed()))
     });
     let limits = passed.collect();
@@ -141,7 +141,7 @@ fn unmutated<'a>(
     limits
 }
 
-/// The test that catches a mutation and its words, or `None`.
+/// Test that catches a mutation, with its message, or `None`.
 fn attempt(
     harness: &Harness,
     mutation: &Mutation,

@@ -1,8 +1,7 @@
-//! `cargo xtask nvrtc`: compiles every embedded kernel source by NVRTC, as a program without
-//! fatbins does at first use.
+//! `cargo xtask nvrtc`: compiles every embedded kernel source with NVRTC, as a program without fatbins does at first
+//! use.
 //!
-//! Needs no driver. NVRTC is that of `CUDA_HOME` or of the loader's path, else the pinned one from
-//! pip.
+//! Needs no driver. NVRTC is that of `CUDA_HOME` or of the loader's path, else the pinned one from pip.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::pip;
 
-/// The same version as the pinned nvcc.
+/// pip packages of NVRTC, in the version of the pinned nvcc.
 const PACKAGES: pip::Set = pip::Set {
     folder: "nvrtc-13.0",
     purpose: "the pinned NVRTC (13.0.88)",
@@ -41,7 +40,7 @@ pub fn run(_arguments: &NvrtcArgs) -> Result<()> {
     Ok(())
 }
 
-/// Whether `CUDA_HOME` has NVRTC.
+/// True if `CUDA_HOME` has NVRTC.
 fn in_cuda_home() -> bool {
     let Some(home) = std::env::var_os("CUDA_HOME") else { return false };
     ["lib64", "lib"].iter().any(|folder| {

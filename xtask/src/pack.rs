@@ -24,10 +24,10 @@ use anyhow::Context as _;
 /// Arguments of `cargo xtask pack`.
 #[derive(Debug, clap::Args)]
 pub struct PackArgs {
-    /// Folder the assets are written to.
+    /// Output folder of the assets.
     #[arg(long, default_value = "crates/aurora-data/assets")]
     out: PathBuf,
-    /// Folder the packages are downloaded to; files that are there already are used.
+    /// Download folder of the packages; files that are there already are used.
     #[arg(long, default_value = "target/pack")]
     downloads: PathBuf,
     /// Seed of the splits.
@@ -35,34 +35,34 @@ pub struct PackArgs {
     seed: u64,
 }
 
-/// One of the three parts of a pack.
+/// Split of a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
-    /// Seen in pretraining or tuning.
+    /// Used in pretraining or tuning.
     Train,
-    /// Used to choose among runs.
+    /// Used to select among runs.
     Validation,
-    /// Looked at once.
+    /// Used once, for the final test.
     Test,
 }
 
-/// An image with its words, before it has a place in a shard.
+/// Image with its texts, before it has a place in a shard.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// What the image shows, the unit the splits are made by.
+    /// Concept that the image shows, the unit of the splits.
     pub concept: String,
-    /// The caption, already in the form `aurora_data::caption::clean` leaves alone.
+    /// Caption, already in the form `aurora_data::caption::clean` leaves alone.
     pub caption: String,
-    /// Words that add to the caption.
+    /// Keywords that add to the caption.
     pub keywords: Vec<String>,
-    /// Where it goes.
+    /// Split it belongs to.
     pub split: Split,
-    /// The package's short name.
+    /// Short name of the package.
     pub source: &'static str,
     /// Path of the image inside its package.
     pub file: String,
-    /// The encoded WebP.
+    /// Encoded WebP.
     pub webp: Vec<u8>,
 }
 

@@ -6,15 +6,14 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// The largest packed crate that the public registry takes, in bytes, without an exception being
-/// asked for.
+/// Upload limit of the public registry for a packed crate in bytes, without an exception being asked for.
 const UPLOAD_LIMIT: u64 = 10 * 1024 * 1024;
 
 /// Arguments of `cargo xtask package`.
 #[derive(Debug, clap::Args)]
 pub struct PackageArgs {}
 
-/// The crates in the order in which they have to be published: each after those it depends on.
+/// Publishing order of the crates: each after those it depends on.
 pub const PUBLISH_ORDER: [&str; 5] =
     ["aurora-kernels", "aurora-layers", "aurora-data", "aurora-train", "aurora-cli"];
 
@@ -40,7 +39,7 @@ pub fn run(_arguments: &PackageArgs) -> Result<()> {
     Ok(())
 }
 
-/// The size in bytes of the newest `NAME-VERSION.crate` in `folder`.
+/// Size in bytes of the newest `NAME-VERSION.crate` in `folder`.
 fn packed_size(folder: &Path, name: &str) -> Result<u64> {
     let mut found = None;
     for entry in folder.read_dir().with_context(|| format!("cannot list {}", folder.display()))? {

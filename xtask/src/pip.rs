@@ -1,5 +1,4 @@
-//! Tools that a chore takes from pip where the machine has none: each set pinned, in a folder of
-//! its own below `target/cuda`.
+//! Pinned pip packages for chores where the machine lacks a tool, each set in a folder of its own below `target/cuda`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,23 +6,23 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-/// Packages that are installed together.
+/// Set of packages that are installed together.
 #[derive(Debug)]
 pub struct Set {
     /// Name of the folder.
     pub folder: &'static str,
-    /// What the folder is for, as it stands in messages.
+    /// Purpose of the folder, for messages.
     pub purpose: &'static str,
-    /// What to do on a machine without python3 or pip.
+    /// Advice for a machine without python3 or pip.
     pub instead: &'static str,
-    /// The packages, each with its version. They are installed without their dependencies.
+    /// Packages with their versions, installed without their dependencies.
     pub packages: &'static [&'static str],
 }
 
-/// Written last, so that a folder with it is whole; holds the names and versions.
+/// Stamp file with names and versions, written last, so that a folder with it is whole.
 const STAMP: &str = "installed.txt";
 
-/// The folder of `set` below `folder`, installed first if these very versions are not there.
+/// Folder of `set` below `folder`, installed first if these very versions are not there.
 ///
 /// # Errors
 /// python3 or pip is missing, or pip cannot install the packages.
@@ -36,7 +35,7 @@ pub fn installed(set: &Set, folder: &Path) -> Result<PathBuf> {
     let python = python(set)?;
     eprintln!("installing {} with pip into {}", set.purpose, home.display());
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    // Aside and renamed: an interrupted installation leaves nothing that looks like one.
+    // Installed aside and renamed: an interrupted installation leaves no folder that looks whole.
     let aside = tempfile::tempdir_in(folder)?;
     let mut pip = Command::new(python);
     pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--target"]);
@@ -55,7 +54,7 @@ pub fn installed(set: &Set, folder: &Path) -> Result<PathBuf> {
         fs::remove_dir_all(&home).with_context(|| format!("cannot clear {}", home.display()))?;
     }
     let renamed = fs::rename(aside.path(), &home);
-    // Somebody else may have put the same there in the meantime.
+    // Another process may have installed the same in the meantime.
     if !is_whole(&home, &wanted) {
         renamed.with_context(|| format!("cannot put {} in place", home.display()))?;
     }
@@ -66,7 +65,7 @@ fn is_whole(home: &Path, wanted: &str) -> bool {
     fs::read_to_string(home.join(STAMP)).is_ok_and(|found| found == wanted)
 }
 
-/// The name of a Python 3 that has pip.
+/// Name of a Python 3 that has pip.
 fn python(set: &Set) -> Result<&'static str> {
     let runs = |name: &str, arguments: &[&str]| {
         let mut command = Command::new(name);

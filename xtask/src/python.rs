@@ -1,4 +1,4 @@
-//! The Python environment of the chores that compare with PyTorch: one virtual environment, pinned packages.
+//! Python environment of the chores that compare with PyTorch: one virtual environment, pinned packages.
 //!
 //! It stands in cargo's target folder, takes a while and several gigabytes the first time, and serves every such
 //! chore. Nothing of it is committed, and CI does not make it.
@@ -11,21 +11,20 @@ use anyhow::Context as _;
 
 use crate::teachers::call;
 
-/// The packages, each with its version.
+/// Packages with their versions.
 const REQUIREMENTS: &str = include_str!("python/requirements.txt");
 
-/// An environment with every package of the requirements.
+/// Virtual environment with every package of the requirements.
 #[derive(Debug, Clone)]
 pub(crate) struct Python {
     program: PathBuf,
 }
 
 impl Python {
-    /// The environment in cargo's target folder; packages are installed only where the requirements are other than
-    /// they were.
+    /// Opens the environment in cargo's target folder; packages are installed only if the requirements have changed.
     ///
     /// # Errors
-    /// No python3, a package that cannot be had.
+    /// No python3, a package that cannot be installed.
     pub(crate) fn installed() -> anyhow::Result<Self> {
         Self::installed_in(&target().join("python"), REQUIREMENTS)
     }
@@ -45,12 +44,12 @@ impl Python {
         let wanted = home.join("requirements.txt");
         fs::write(&wanted, requirements)?;
         call(found.pip().arg("-r").arg(&wanted))?;
-        // Last, so that what it vouches for is there.
+        // Written last, so that what it vouches for is there.
         fs::write(&stamp, requirements)?;
         Ok(found)
     }
 
-    /// `pip install`, to be told what.
+    /// `pip install`, without packages yet.
     pub(crate) fn pip(&self) -> Command {
         let mut pip = Command::new(&self.program);
         pip.args(["-m", "pip", "install", "--quiet"]);
@@ -58,7 +57,7 @@ impl Python {
         pip
     }
 
-    /// A script, to be told its arguments.
+    /// Python script, without arguments yet.
     pub(crate) fn script(&self, path: &Path) -> Command {
         let mut script = Command::new(&self.program);
         script.arg("-W").arg("ignore").arg(path);

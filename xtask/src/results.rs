@@ -1,4 +1,4 @@
-//! `cargo xtask results`: the tables of docs/results.md, from the records in benches/results.
+//! `cargo xtask results`: generates the tables of docs/results.md from the records in benches/results.
 //!
 //! The page is written by hand but for what stands between `<!-- table: NAME -->` and
 //! `<!-- /table -->`. `cargo xtask tidy` makes the page anew in memory and fails where the committed one differs.
@@ -15,9 +15,9 @@ mod quality;
 mod records;
 mod speed;
 
-/// The page, from the root.
+/// Path of the page, from the root.
 pub(crate) const PAGE: &str = "docs/results.md";
-/// The folder of the records, from the root.
+/// Folder of the records, from the root.
 const RECORDS: &str = "benches/results";
 
 /// Arguments of `cargo xtask results`.
@@ -26,19 +26,19 @@ pub struct ResultsArgs {
     /// Print the page instead of writing it.
     #[arg(long)]
     print: bool,
-    /// Folder of the workspace.
+    /// Root of the workspace.
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
 }
 
-/// A place in the page or in a record that is not as it should be.
+/// Error at a place in the page or in a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fault {
-    /// The file, from the root.
+    /// File, from the root.
     pub(crate) path: String,
-    /// The line, counted from 1; 0 where the file as a whole is meant.
+    /// Line, counted from 1; 0 for the file as a whole.
     pub(crate) line: usize,
-    /// The fault, and the way out.
+    /// Description of the fault, and the way out.
     pub(crate) message: String,
 }
 
@@ -56,7 +56,7 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// Makes the Markdown of a table from the records in a folder.
+/// Generator of a table: Markdown from the records in a folder.
 type Table = fn(&Path) -> Result<String, Fault>;
 
 /// Every table by its name; each has to stand on the page.
@@ -73,14 +73,14 @@ const TABLES: &[(&str, Table)] = &[
     ("fuzz", quality::fuzz),
 ];
 
-/// The page with every table made anew from the records below `root`.
+/// Page with every table regenerated from the records below `root`.
 pub(crate) fn refresh(page: &str, root: &Path) -> Result<String, Fault> {
     let records = root.join(RECORDS);
     let names: Vec<&str> = TABLES.iter().map(|(name, _)| *name).collect();
     page::refresh(page, &names, |index| TABLES[index].1(&records))
 }
 
-/// Writes the page anew, or prints it.
+/// Rewrites the page, or prints it.
 ///
 /// # Errors
 /// A record that is missing or not as it should be, a page without one of the tables.

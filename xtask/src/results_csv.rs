@@ -1,4 +1,4 @@
-//! Records of what was measured: CSV files that rows are appended to, all of a run's or none.
+//! CSV records of measurements; the rows of a run are appended all or none.
 
 use std::fs;
 use std::io::Write as _;
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 
-/// The text of a record, to which rows of these columns can be appended: empty if it is not there.
+/// Content of a record to which rows of these columns can be appended; empty if it does not exist.
 ///
 /// # Errors
 /// A file with other columns, or whose last line is cut.
@@ -27,10 +27,10 @@ pub(crate) fn read(path: &Path, columns: &[&str]) -> anyhow::Result<Vec<u8>> {
     Ok(old)
 }
 
-/// Appends rows: the file is written anew beside its place and renamed.
+/// Appends rows atomically: the file is rewritten beside its place and renamed.
 ///
 /// # Errors
-/// As [`read`]; what the system reports.
+/// As [`read`]; the error of the system.
 pub(crate) fn append<const N: usize>(
     path: &Path,
     columns: &[&str; N],
@@ -53,17 +53,17 @@ pub(crate) fn append<const N: usize>(
     Ok(())
 }
 
-/// The time, in UTC.
+/// Current time in UTC.
 pub(crate) fn date() -> String {
     output("date", &["-u", "+%FT%TZ"]).unwrap_or_else(unknown)
 }
 
-/// The compiler's version.
+/// Version of the compiler.
 pub(crate) fn rustc() -> String {
     output("rustc", &["--version"]).unwrap_or_else(unknown)
 }
 
-/// The commit, with a `+` where files differ from it; what was appended before is no difference.
+/// Commit hash, with a `+` if files differ from it, appended records aside.
 pub(crate) fn commit() -> String {
     let Some(commit) = output("git", &["rev-parse", "--short=12", "HEAD"]) else {
         return unknown();

@@ -1,11 +1,11 @@
 //! Medians and ranges of repeated measurements.
 
-/// The median: of an even count the mean of the two in the middle; NaN of no values.
+/// Median: of an even count the mean of the two in the middle; NaN of no values.
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     spread(values)[0]
 }
 
-/// Median, least and greatest; NaN of no values.
+/// Median, minimum and maximum; NaN of no values.
 pub(crate) fn spread(values: impl IntoIterator<Item = f64>) -> [f64; 3] {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
@@ -19,7 +19,7 @@ pub(crate) fn spread(values: impl IntoIterator<Item = f64>) -> [f64; 3] {
     }
 }
 
-/// Mean and standard deviation (of a sample, so NaN of one value).
+/// Mean and sample standard deviation; the latter is NaN of one value.
 pub(crate) fn mean_and_deviation(values: &[f64]) -> [f64; 2] {
     let count = values.len() as f64;
     let mean = values.iter().sum::<f64>() / count;

@@ -1,5 +1,5 @@
-//! `cargo xtask cuda-stubs`: libraries to link a program with the feature `cuda` to on a machine
-//! that has no CUDA libraries.
+//! `cargo xtask cuda-stubs`: stub libraries to link a program with the feature `cuda` to, on a machine without CUDA
+//! libraries.
 //!
 //! Each is an archive of functions that look the real library up when they are first called. A
 //! program linked to them starts on every machine: where a library is missing, its functions
@@ -20,22 +20,22 @@ use regex::Regex;
 /// Arguments of `cargo xtask cuda-stubs`.
 #[derive(Debug, clap::Args)]
 pub struct StubsArgs {
-    /// The folder to write to.
+    /// Output folder.
     #[arg(long, value_name = "DIR", default_value = "target/cuda-stubs")]
     pub out: PathBuf,
 }
 
-/// A library of which stubs are made.
+/// Library to make stubs of.
 struct Library {
-    /// As the linker calls it.
+    /// Linker name.
     name: &'static str,
-    /// Its declarations in cudarc's sources, below `src`.
+    /// Path of its declarations in cudarc's sources, below `src`.
     declarations: &'static str,
-    /// Its files, the first that is there is taken.
+    /// File names to try; the first that is there is loaded.
     files: &'static [&'static str],
-    /// What its functions return where it is missing.
+    /// Error code of its functions if the library is missing.
     absent: u32,
-    /// What they return where it is older than they.
+    /// Error code of its functions if the library is too old to have them.
     lacking: u32,
 }
 
@@ -113,7 +113,7 @@ pub fn run(arguments: &StubsArgs) -> Result<()> {
     Ok(())
 }
 
-/// Where cargo keeps the sources of cudarc, whose declarations name every function.
+/// Folder of cudarc's sources, whose declarations name every function.
 fn cudarc(root: &Path) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let said = Command::new(cargo)
@@ -130,7 +130,7 @@ fn cudarc(root: &Path) -> Result<PathBuf> {
     Ok(folder.context("the workspace does not use cudarc")?.to_owned())
 }
 
-/// Names of the functions that are declared, and whether each returns a string.
+/// Names of the declared functions; true for those that return a string.
 fn functions(declarations: &str) -> Result<BTreeMap<String, bool>> {
     let declared = Regex::new(r"(?m)^ +fn (\w+)\([^;{]*\)(?: -> ([^;{]+))?;$")?;
     Ok(declared
@@ -142,7 +142,7 @@ fn functions(declarations: &str) -> Result<BTreeMap<String, bool>> {
         .collect())
 }
 
-/// What `trampolines.c` includes.
+/// Header that `trampolines.c` includes.
 fn header(library: &Library, functions: &BTreeMap<String, bool>) -> Result<String> {
     let files: Vec<String> = library.files.iter().map(|file| format!("{file:?}")).collect();
     let mut text = format!(
@@ -186,7 +186,7 @@ fn done(command: &mut Command, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// The CUDA compiler's static runtime.
+/// Static runtime of the CUDA compiler.
 fn runtime() -> Result<PathBuf> {
     let mut homes: Vec<PathBuf> = ["CUDA_HOME", "CUDA_PATH"]
         .into_iter()

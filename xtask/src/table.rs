@@ -1,7 +1,6 @@
 //! Plain tables for the terminal.
 
-/// Rows as lines, columns two blanks apart: the first `left` columns begin at their left edge, the
-/// others end at their right one.
+/// Renders rows as lines, columns two blanks apart: the first `left` columns left-aligned, the others right-aligned.
 pub fn render<const COLUMNS: usize>(rows: &[[String; COLUMNS]], left: usize) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
     let widths: Vec<usize> = (0..COLUMNS).map(|column| width(column).unwrap_or(0)).collect();

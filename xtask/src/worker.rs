@@ -1,4 +1,4 @@
-//! A process that does one thing whenever it is told to, to be timed: lines of JSON out, a word a line in.
+//! Worker process that is timed: JSON lines out, a word a line in.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 
-/// A process that is ready. It is killed if nobody ends it.
+/// Worker that is ready. It is killed if nobody ends it.
 pub(crate) struct Worker {
     what: String,
     child: Child,
@@ -15,7 +15,7 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Starts a process and waits until it is ready; what it says then.
+    /// Starts a worker, waits until it is ready and returns its first message.
     pub(crate) fn start(command: &mut Command) -> anyhow::Result<(Self, Value)> {
         let what = format!("{command:?}");
         let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -29,19 +29,19 @@ impl Worker {
         Ok((worker, ready))
     }
 
-    /// Seconds of one run.
+    /// Runs once and returns the seconds.
     pub(crate) fn run(&mut self) -> anyhow::Result<f64> {
         let line = self.run_saying()?;
         line["seconds"].as_f64().with_context(|| format!("{} said {line}", self.what))
     }
 
-    /// Everything it says of one run.
+    /// Runs once and returns everything that the worker reports.
     pub(crate) fn run_saying(&mut self) -> anyhow::Result<Value> {
         self.say("run")?;
         self.line()
     }
 
-    /// The most memory it had, in bytes.
+    /// Ends the worker and returns its peak memory in bytes.
     pub(crate) fn end(mut self) -> anyhow::Result<u64> {
         self.say("end")?;
         let line = self.line()?;
@@ -73,7 +73,7 @@ impl Drop for Worker {
     }
 }
 
-/// The one line that a command prints.
+/// Runs a command and returns the one line that it prints.
 pub(crate) fn answer(command: &mut Command) -> anyhow::Result<Value> {
     let output = command.stderr(Stdio::inherit()).output();
     let output = output.with_context(|| format!("start {command:?}"))?;

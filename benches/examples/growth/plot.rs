@@ -1,16 +1,16 @@
-//! The curves side by side: medians as dots, the line that fits them.
+//! Plot of the curves side by side: medians as dots, and the fitted line.
 
 use std::fmt::Write as _;
 
 use super::Curve;
 
-/// Pixels: a panel, the room around it.
+/// Layout in pixels: a panel, the room around it.
 const SIDE: f64 = 190.0;
 const LEFT: f64 = 52.0;
 const TOP: f64 = 34.0;
 const PITCH: f64 = SIDE + LEFT + 14.0;
 
-/// An SVG on white.
+/// SVG on white.
 pub fn svg(curves: &[Curve]) -> String {
     let (width, height) = (PITCH * curves.len() as f64, TOP + SIDE + 48.0);
     let mut out = String::new();

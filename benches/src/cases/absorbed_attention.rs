@@ -1,4 +1,4 @@
-//! Few words that look at images: the maps to keys and values folded into queries and outputs, and applied.
+//! Cross-attention of few text tokens: key and value projections absorbed into queries and outputs, and applied.
 
 use aurora_kernels::{
     AbsorbedKv, AttentionOptions, Precision, absorbed_attention, attention, linear, reference,
@@ -24,7 +24,7 @@ impl Operands {
         let [queries, keys, q_len, k_len, width] =
             [queries, keys, q_len, k_len, width].map(|n| n as usize);
         Shared::new(move || {
-            // Maps that keep the scale of what goes through.
+            // Projections that keep the scale of what goes through.
             let map = |index| normal(index, &[width, width])? / (width as f64).sqrt();
             Ok(Self {
                 q: normal(0, &[queries, q_len, width])?,
@@ -49,7 +49,7 @@ impl Operands {
         attention(&self.q, &key, &value, ABSORBED.heads, &AttentionOptions::default())
     }
 
-    /// The first text by formula.
+    /// Checks the first text against the formula.
     fn check(&self, name: &str, y: &Tensor) -> Result<()> {
         let (_, q_len, width) = self.q.dims3()?;
         let first = |x: &Tensor| values(&x.narrow(0, 0, 1)?);
@@ -69,7 +69,7 @@ impl Operands {
     }
 }
 
-/// Both ways for the candidates of a text.
+/// Absorbed and applied projections for the candidates of a text.
 pub(super) fn cases(setting: &Setting) -> Vec<BenchCase> {
     let shape = ABSORBED.shape(setting);
     let AttentionShape { queries, keys, q_len, k_len, width } = shape;

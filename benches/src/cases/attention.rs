@@ -1,4 +1,4 @@
-//! Attentions of the model, forward and backward.
+//! Attention cases, forward and backward.
 
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ impl Operands {
         [&self.q, &self.k, &self.v].map(|var| var.as_tensor().clone())
     }
 
-    /// The first row of each of q, k and v.
+    /// First row of each of q, k and v.
     fn first(&self) -> Result<[Vec<f64>; 3]> {
         let [q, k, v] = self.detached().map(|x| values(&x.narrow(0, 0, 1)?));
         Ok([q?, k?, v?])
@@ -66,7 +66,8 @@ impl Operands {
         check("attention", y, &self.plain(self.first()?))
     }
 
-    /// Within a unit of a bf16's last place: the reference rounds what goes in, but not the probabilities.
+    /// Checks the output within a unit of a bf16's last place: the reference rounds what goes in, but not the
+    /// probabilities.
     fn check_output_in_bf16(&self, y: &Tensor) -> Result<()> {
         let want = self.plain(self.first()?.map(rounded));
         check_within("attention_bf16", &values(y)?, &want, 2f64.powi(-8))
@@ -83,7 +84,7 @@ impl Operands {
         reference::attention(&q, &k, &v, &plain)
     }
 
-    /// Holds dq of the first query and head to the formula.
+    /// Checks dq of the first query and head against the formula.
     fn check_gradient(&self, y: &Tensor) -> Result<()> {
         let want = query_gradient_of_ones(&self.first()?, self.q.dims()[2], self.heads);
         check("attention, dq", gradient(&y.backward()?, &self.q, "q")?, &want)
@@ -111,7 +112,8 @@ pub(super) fn query_gradient_of_ones(
     want
 }
 
-/// Both ways at each site; maps folded in, where that is less; the gated query after a fusion layer on a GPU alone, where it is one kernel.
+/// Forward and backward at each site; absorbed projections, where that is less; the gated query after a fusion layer
+/// on a GPU alone, where it is one kernel.
 pub fn cases(setting: &Setting) -> Vec<BenchCase> {
     let mut cases = Vec::new();
     for site in ATTENTION {

@@ -1,4 +1,4 @@
-//! Attention, and the gated query after it, on a GPU.
+//! Attention cases on a GPU, and the gated query after it.
 
 use aurora_kernels::cuda::plan::{
     AttentionBackwardBuffers, AttentionForwardBuffers, AttentionPlan, GatedQueryBackwardBuffers,
@@ -15,7 +15,7 @@ use crate::gpu::{Operands, Work};
 
 const NULL: DevicePointer = DevicePointer::NULL;
 
-/// Queries of the first row that are held to the reference.
+/// Number of queries of the first row that are checked against the reference.
 const SEEN: usize = 4;
 
 pub(super) fn attention(

@@ -1,4 +1,5 @@
-//! The CP delta: every slice of a model formed at once, applied beside the frozen linear layer, and its factors' gradients.
+//! Cases of the CP delta (arXiv:2305.08381): every slice of a model formed at once, applied beside the frozen linear
+//! layer, and the gradients of its factors.
 
 use std::path::Path;
 
@@ -13,7 +14,7 @@ use crate::cost::{LinearShape, SlicesShape};
 use crate::site::LINEAR;
 use crate::{BenchCase, Setting, check, normal, values};
 
-/// The sizes of BLIP-base.
+/// Sizes of BLIP-base.
 const BLIP_BASE: &str = r#"{
     "model_type": "blip",
     "image_text_hidden_size": 256,
@@ -23,11 +24,11 @@ const BLIP_BASE: &str = r#"{
         "num_attention_heads": 12, "intermediate_size": 3072, "max_position_embeddings": 512, "layer_norm_eps": 1e-12}
 }"#;
 
-/// The CP adapter of rank 64 over all sites of BLIP-base.
+/// CP adapter of rank 64 over all sites of BLIP-base.
 pub(super) struct BaseAdapter {
     pub(super) cp: Cp,
     pub(super) sites: Vec<Site>,
-    /// As they start, but for V, which would be zero.
+    /// Initial tensors, except V, which would be zero.
     pub(super) tensors: Tensors,
 }
 
@@ -50,8 +51,9 @@ pub(super) fn other(error: aurora_layers::Error) -> Error {
     Error::msg(error)
 }
 
-/// Every slice of BLIP-base formed; its factors brought into their layout; for each linear site the delta applied beside the linear layer (on a GPU its own part alone),
-/// and its factors' gradients alone.
+/// Reconstruction of every slice of BLIP-base; the Khatri-Rao products that bring its factors into their layout; for
+/// each linear site the delta applied beside the linear layer (on a GPU its own part alone), and the gradients of its
+/// factors alone.
 pub fn cases(setting: &Setting) -> Vec<BenchCase> {
     let mut cases = vec![reconstruct()];
     cases.extend(super::khatri_rao::cases());
@@ -92,7 +94,7 @@ pub fn cases(setting: &Setting) -> Vec<BenchCase> {
     cases
 }
 
-/// All 216 slices, from the adapter's own tensors to the weights that a step uses.
+/// Reconstruction of all 216 slices, from the adapter's own tensors to the weights that a step uses.
 fn reconstruct() -> BenchCase {
     let shape = SlicesShape { slices: 216, width: 768, rank: 64 };
     let case = BenchCase::new("blip_base.cp_64", "reconstruct", "N=216 768x768 R=64", move |e| {
@@ -101,7 +103,8 @@ fn reconstruct() -> BenchCase {
     case.on_gpu(move |executor, element| cp_gpu::reconstruct(executor, element, shape)).on_cpu(
         || {
             let BaseAdapter { cp, sites, tensors } = BaseAdapter::new()?;
-            // Numbers do not matter to the time, places do: one random row, and a weight of its own for each site.
+            // Values do not matter to the time, memory locations do: one random row, and a weight of its own for each
+            // site.
             let row = normal(1000, &[3072])?;
             let weight = |(index, site): (usize, &Site)| {
                 let slope = Tensor::arange(0f32, site.out_dim as f32, &Device::Cpu)?;

@@ -1,4 +1,4 @@
-//! The CP delta on a GPU.
+//! CP delta on a GPU.
 
 use aurora_kernels::cuda::plan::{
     ApplyBuffers, CpApplyPlan, CpFactorGradientPlan, CpReconstructPlan, FactorGradientBuffers,
@@ -12,7 +12,7 @@ use super::dot;
 use crate::cost::{LinearShape, SlicesShape};
 use crate::gpu::{Operands, Work};
 
-/// Every slice in one launch.
+/// Reconstruction of every slice in one launch.
 pub(super) fn reconstruct(
     executor: &dyn Executor,
     element: Element,
@@ -58,7 +58,7 @@ pub(super) fn reconstruct(
     Ok(of.work([launch]))
 }
 
-/// `y += (x A^T) B^T`; the runs that are timed go on adding, with numbers that stay small.
+/// Low-rank update `y += (x A^T) B^T`; the timed runs go on adding, with numbers that stay small.
 pub(super) fn low_rank(
     executor: &dyn Executor,
     element: Element,
@@ -81,7 +81,8 @@ pub(super) fn low_rank(
     Ok(of.work(launch))
 }
 
-/// From a gradient of ones: `dU[i] = s * sum_o V[o] sum_t x[t, i]`, `dV[o] = s * sum_i U[i] sum_t x[t, i]`.
+/// Gradients of the factors from a gradient of ones: `dU[i] = s * sum_o V[o] sum_t x[t, i]`,
+/// `dV[o] = s * sum_i U[i] sum_t x[t, i]`.
 pub(super) fn factor_gradient(
     executor: &dyn Executor,
     element: Element,

@@ -1,4 +1,5 @@
-//! Epilogues of linear layers: applied to the outputs while they are in the cache, and by an operation of its own.
+//! GEMM epilogues of linear layers: fused into the product, while its outputs are in the cache, and as operations of
+//! their own.
 
 use aurora_kernels::{Epilogue, gelu, linear, linear_with, reference};
 use candle_core::{Result, Tensor};
@@ -8,7 +9,7 @@ use super::linear::Operands;
 use crate::cost::{Cost, LinearShape};
 use crate::{BenchCase, check, normal, values};
 
-/// The epilogue of a linear layer of this name in a model.
+/// Epilogue of a linear layer of this name in a model.
 #[derive(Clone, Copy)]
 enum SiteEpilogue {
     Gelu,
@@ -51,7 +52,7 @@ impl SiteEpilogue {
         linear_with(x, &of.weight, Some(&of.bias), &options)
     }
 
-    /// The first rows, by formula.
+    /// Reference of the first rows, by formula.
     fn wanted(self, of: &Operands, residual: &Tensor) -> Result<Vec<f64>> {
         let (weight, bias) = (values(&of.weight)?, values(&of.bias)?);
         let y = reference::linear(&of.first_rows()?, &weight, Some(&bias), of.input());
@@ -65,7 +66,7 @@ impl SiteEpilogue {
     }
 }
 
-/// Both ways of the epilogue that a model has at this site, if it has one.
+/// Fused and separate epilogue at this site, if it has one.
 pub(super) fn cases(
     site: &'static str,
     text: &str,

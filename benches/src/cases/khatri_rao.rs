@@ -1,4 +1,4 @@
-//! Khatri-Rao products of an adapter's factors, transposed: by loops of their own, and by candle's general ones.
+//! Khatri-Rao products of an adapter's factors, transposed: by loops of their own, and by candle's general operations.
 
 use aurora_kernels::{khatri_rao, transpose_contiguous};
 use candle_core::{Device, Result, Tensor, Var};
@@ -10,7 +10,7 @@ use crate::{BenchCase, check, normal, values};
 /// Four slices of BLIP-base's fc1.
 const SHAPE: SlicesShape = SlicesShape { slices: 4, width: 768, rank: 64 };
 
-/// The Khatri-Rao product of the scales and U, transposed: (rank, slices * width).
+/// Khatri-Rao product of the scales and U, transposed: (rank, slices * width).
 fn transposed_product(plain: bool, factor: &Tensor, scales: &Tensor) -> Result<Tensor> {
     if plain {
         let copies = factor.unsqueeze(0)?.broadcast_mul(&scales.unsqueeze(1)?)?;
@@ -27,7 +27,7 @@ fn operands() -> Result<[Var; 2]> {
     Ok([made(0, width)?, made(1, slices)?])
 }
 
-/// Forward and backward, each both ways.
+/// Forward and backward, each with both implementations.
 pub(super) fn cases() -> Vec<BenchCase> {
     let SlicesShape { slices, width, rank } = SHAPE;
     let text = format!("N={slices} {width} R={rank}");
@@ -55,7 +55,7 @@ pub(super) fn cases() -> Vec<BenchCase> {
     ways.into_iter().flat_map(both).collect()
 }
 
-/// The first row by formula: component 0 of every slice.
+/// Checks the first row against the formula: component 0 of every slice.
 fn check_output(y: &Tensor, factor: &Tensor, scales: &Tensor) -> Result<()> {
     let component = |x: &Tensor| values(&x.narrow(1, 0, 1)?);
     let (factor, scales) = (component(factor)?, component(scales)?);
@@ -63,7 +63,7 @@ fn check_output(y: &Tensor, factor: &Tensor, scales: &Tensor) -> Result<()> {
     check("khatri_rao", y, &want)
 }
 
-/// With gradients of ones that of each row of the factor is the sum of the scales.
+/// Checks the gradient of the factor: from ones, that of each of its rows is the sum of the scales.
 fn check_gradient(y: &Tensor, factor: &Tensor, scales: &Tensor) -> Result<()> {
     let sums = values(&scales.to_device(&Device::Cpu)?.sum(0)?)?;
     check("khatri_rao_backward", gradient(&y.backward()?, factor, "the factor")?, &sums)

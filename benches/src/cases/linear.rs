@@ -1,4 +1,4 @@
-//! Linear layers: a plain product, the frozen linear layer, and one with a low-rank delta formed into its weight.
+//! Linear layers: the GEMM alone, the frozen layer, and one with a low-rank delta merged into its weight.
 
 use aurora_kernels::{
     DeltaMode, LowRank, Precision, adapted_linear, linear, linear_with, reference,
@@ -10,7 +10,7 @@ use crate::cost::LinearShape;
 use crate::site::LINEAR;
 use crate::{BenchCase, Setting, check, normal, values};
 
-/// Everything a linear layer with a delta takes.
+/// Operands of a linear layer with a delta.
 pub(super) struct Operands {
     pub(super) x: Var,
     pub(super) weight: Tensor,
@@ -42,26 +42,26 @@ impl Operands {
         self.a.dims()[1]
     }
 
-    /// The first rows of x.
+    /// First rows of x.
     pub(super) fn first_rows(&self) -> Result<Vec<f64>> {
         values(&self.x.narrow(0, 0, 2)?)
     }
 
-    /// `W + B A`.
+    /// Merged weight, `W + B A`.
     pub(super) fn merged_weight(&self) -> Result<Vec<f64>> {
         let [w, a, b] = [&self.weight, self.a.as_tensor(), self.b.as_tensor()].map(values);
         Ok(reference::merged_weight(&w?, &a?, &b?, self.input()))
     }
 
-    /// Holds `y = x weight^T + bias` to the reference on its first rows.
+    /// Checks `y = x weight^T + bias` against the reference on its first rows.
     pub(super) fn check_output(&self, name: &str, y: &Tensor, weight: &[f64]) -> Result<()> {
         let bias = values(&self.bias)?;
         let want = reference::linear(&self.first_rows()?, weight, Some(&bias), self.input());
         check(name, y, &want)
     }
 
-    /// Holds the factors' gradients from a gradient of ones to the formulas: `dA[r] = sum(B[:, r]) sum_t x[t]` and
-    /// `dB[o, r] = sum_t x[t] . A[r]`.
+    /// Checks the factors' gradients from a gradient of ones against the formulas: `dA[r] = sum(B[:, r]) sum_t x[t]`
+    /// and `dB[o, r] = sum_t x[t] . A[r]`.
     pub(super) fn check_factors(&self, name: &str, y: &Tensor) -> Result<()> {
         let grads = y.backward()?;
         let (input, rank) = (self.input(), self.a.dims()[0]);
@@ -75,7 +75,7 @@ impl Operands {
         check(&format!("{name}, dB"), gradient(&grads, &self.b, "B")?, &db)
     }
 
-    /// Holds dx from a gradient of ones to the column sums of the weight.
+    /// Checks dx from a gradient of ones against the column sums of the weight.
     fn check_input(&self, name: &str, y: &Tensor, weight: &[f64]) -> Result<()> {
         let grads = y.backward()?;
         let want = column_sums(weight, self.input());
@@ -83,13 +83,13 @@ impl Operands {
     }
 }
 
-/// The nearest bf16 of each, as `half` rounds an f32. (From f64 it drops bits before it looks for a tie.)
+/// Rounds each to the nearest bf16, as `half` rounds an f32. (From f64 it drops bits before it looks for a tie.)
 pub(super) fn rounded(values: Vec<f64>) -> Vec<f64> {
     values.into_iter().map(|x| half::bf16::from_f32(x as f32).to_f64()).collect()
 }
 
-/// For each site the product alone, the frozen linear layer forward (in bf16 too, and with what ends it) and backward, its weight
-/// with the delta formed, and the backward pass of the linear layer with a delta.
+/// For each site the GEMM alone, the frozen linear layer forward (in bf16 too, and with its epilogue) and backward,
+/// its merged weight, and the backward pass of the linear layer with a delta.
 pub fn cases(setting: &Setting) -> Vec<BenchCase> {
     let mut cases = Vec::new();
     for site in LINEAR {

@@ -7,7 +7,7 @@ use super::{backward, gradient, loss_gpu};
 use crate::site::LOSS;
 use crate::{BenchCase, Setting, check, cost, normal, values};
 
-/// Both ways at each site.
+/// Forward and backward at each site.
 pub fn cases(setting: &Setting) -> Vec<BenchCase> {
     let mut cases = Vec::new();
     for site in LOSS {

@@ -1,4 +1,4 @@
-//! The soft-target cross-entropy on a GPU.
+//! Soft-target cross-entropy on a GPU.
 
 use aurora_kernels::cuda::plan::{
     CrossEntropyTargets, SoftCrossEntropyBackwardBuffers, SoftCrossEntropyForwardBuffers,

@@ -1,4 +1,4 @@
-//! The cases of each target.
+//! Bench cases of each target.
 //!
 //! A backward case times the backward pass alone, from a gradient of ones; the forward pass before it is not timed.
 //! On the processor that is candle's walk over the graph, whose own passes over memory (ones to begin with, zeros that
@@ -35,7 +35,7 @@ pub use model::cases as model;
 pub use norm::cases as norm;
 pub use optim::cases as optim;
 
-/// Operands that several cases share, made when the first of them needs them and freed with the last.
+/// Operands shared by several cases, made when the first of them needs them and freed with the last.
 struct Shared<T> {
     cell: Rc<OnceCell<Rc<T>>>,
     make: Rc<dyn Fn() -> Result<T>>,
@@ -61,7 +61,7 @@ impl<T> Shared<T> {
     }
 }
 
-/// The gradient of a tensor, or an error that names it.
+/// Gradient of a tensor, or an error that names it.
 fn gradient<'a>(grads: &'a GradStore, of: &Tensor, name: &str) -> Result<&'a Tensor> {
     match grads.get(of) {
         Some(gradient) => Ok(gradient),
@@ -69,12 +69,12 @@ fn gradient<'a>(grads: &'a GradStore, of: &Tensor, name: &str) -> Result<&'a Ten
     }
 }
 
-/// What is timed for a backward pass.
+/// Timed closure of a backward pass.
 fn backward(y: Tensor) -> impl FnMut() -> Result<()> {
     move || y.backward().map(drop)
 }
 
-/// The sum of each column of a dense matrix of that many columns.
+/// Sum of each column of a dense matrix of that many columns.
 fn column_sums(matrix: &[f64], columns: usize) -> Vec<f64> {
     let mut sums = vec![0.0; columns];
     for row in matrix.chunks_exact(columns) {
@@ -83,7 +83,7 @@ fn column_sums(matrix: &[f64], columns: usize) -> Vec<f64> {
     sums
 }
 
-/// The inner product.
+/// Inner product.
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }

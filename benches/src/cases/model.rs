@@ -1,4 +1,4 @@
-//! Parts of whole passes: blocks kept or computed once more, texts with their padding and without.
+//! Parts of whole passes: blocks with and without gradient checkpointing, texts with their padding and without.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::model_cost::{ModelCost, Side};
 use crate::site::{PADDED, TEXTS, TOKENS};
 use crate::{BenchCase, Setting, check, check_within, normal, values};
 
-/// Blocks and layers: one is no stack, and more say the same.
+/// Number of blocks and layers: one is no stack, and more say the same.
 const LAYERS: usize = 2;
 const RANK: usize = 64;
 
@@ -46,7 +46,7 @@ fn config() -> BlipConfig {
     }
 }
 
-/// Two pairs of rows, each with the plain way behind it.
+/// Two pairs of cases, each with its plain baseline after it.
 pub fn cases(setting: &Setting) -> Vec<BenchCase> {
     let backbone = Shared::new(|| Backbone::random(config(), 0, &Device::Cpu).map_err(other));
     let mut cases = blocks(setting, &backbone);
@@ -54,7 +54,7 @@ pub fn cases(setting: &Setting) -> Vec<BenchCase> {
     cases
 }
 
-/// A pass over images with every linear layer adapted, forward and backward, merged weights formed on the way.
+/// Pass over images with every linear layer adapted, forward and backward, with merged weights formed on the way.
 struct Blocks {
     blip: Arc<Blip>,
     tuned: AdaptedParams,
@@ -68,7 +68,7 @@ impl Blocks {
         let adapter_config = AdapterConfig::new(AdapterKind::Cp, Variant::Paper, RANK);
         let mut tuned =
             AdaptedParams::init(adapter_config, backbone, 0, &Device::Cpu).map_err(other)?;
-        // Away from the start, where half of the gradients are zero.
+        // Away from the initialization, where half of the gradients are zero.
         for (index, tensor) in (0..).zip(tuned.tensors.values_mut()) {
             *tensor = (&*tensor + (normal(index, tensor.dims())? * 0.02)?)?;
         }
@@ -77,7 +77,7 @@ impl Blocks {
         Ok(Self { blip, tuned, variables, images: normal(0, &[images, 3, size, size])? })
     }
 
-    /// The gradients of what is trained.
+    /// Gradients of the trained tensors.
     fn run(&self, gradient_checkpointing: GradientCheckpointing) -> Result<Vec<Option<Tensor>>> {
         let mut bound = self.tuned.bind(&self.blip, None).map_err(other)?;
         bound.gradient_checkpointing = gradient_checkpointing;
@@ -101,7 +101,7 @@ fn blocks(setting: &Setting, backbone: &Shared<Backbone>) -> Vec<BenchCase> {
                 GradientCheckpointing::None => cost.vision_trained(images as u64),
                 GradientCheckpointing::Block => cost.vision_recomputed(images as u64),
             };
-            // The maps' weights and the images; what is kept of blocks is not counted.
+            // Weights of the linear layers, and the images; saved activations of blocks are not counted.
             let weights = LAYERS * 12 * 768 * 768;
             Cost { operations, bytes: e * (weights + images * 3 * 224 * 224) as u64 }
         };
@@ -129,7 +129,7 @@ fn blocks(setting: &Setting, backbone: &Shared<Backbone>) -> Vec<BenchCase> {
         .into()
 }
 
-/// Texts that look at images whose keys and values are there.
+/// Texts that attend to images whose keys and values are already computed.
 struct Texts {
     blip: Blip,
     keys: EncoderKv,
@@ -184,7 +184,7 @@ fn texts(setting: &Setting, backbone: &Shared<Backbone>) -> Vec<BenchCase> {
         };
         BenchCase::new("text.fuse", name, text, cost).on_cpu(move || {
             let of = of.get()?;
-            // The tokens of the first text; at padding the two are not meant to agree.
+            // Tokens of the first text; at padding the two are not meant to agree.
             let first = |states: Tensor| states.narrow(0, 0, 1)?.narrow(1, 0, TOKENS);
             let wanted = values(&first(of.run(false)?)?)?;
             check("states of tokens", &first(of.run(packed)?)?, &wanted)?;

@@ -1,4 +1,4 @@
-//! Layer normalization and the activation: what memory bounds.
+//! Layer normalization and the activation: memory-bound operations.
 
 use aurora_kernels::{gelu, layer_norm, reference};
 use candle_core::Var;
@@ -9,7 +9,7 @@ use crate::{BenchCase, Setting, check, cost, normal, values};
 
 pub(super) const EPS: f64 = 1e-6;
 
-/// Both ways at each site.
+/// Forward and backward at each site.
 pub fn cases(setting: &Setting) -> Vec<BenchCase> {
     let mut cases = Vec::new();
     for site in NORM {
@@ -74,14 +74,14 @@ pub fn cases(setting: &Setting) -> Vec<BenchCase> {
     cases
 }
 
-/// `Phi(x) + x phi(x)`, with `Phi(x) = gelu(x) / x`.
+/// Derivative of GELU (Hendrycks and Gimpel 2016, arXiv:1606.08415): `Phi(x) + x phi(x)`, with `Phi(x) = gelu(x) / x`.
 pub(super) fn gelu_slopes(x: &[f64]) -> Vec<f64> {
     let density = |x: f64| (-x * x / 2.0).exp() / std::f64::consts::TAU.sqrt();
     x.iter().zip(reference::gelu(x)).map(|(x, y)| y / x + x * density(*x)).collect()
 }
 
-/// dx of one row from a gradient of ones: with n the normalized row,
-/// `rstd (weight - mean(weight) - n mean(weight n))`.
+/// Gradient dx of layer normalization (Ba et al. 2016, arXiv:1607.06450) for one row from a gradient of ones: with n
+/// the normalized row, `rstd (weight - mean(weight) - n mean(weight n))`.
 pub(super) fn layer_norm_of_ones(x: &[f64], weight: &[f64]) -> Vec<f64> {
     let width = x.len() as f64;
     let mean = x.iter().sum::<f64>() / width;

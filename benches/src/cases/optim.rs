@@ -1,4 +1,5 @@
-//! One step of AdamW, and of the moving average, over every tensor of an adapter.
+//! One step of AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101), and of the moving average, over every tensor of
+//! an adapter.
 
 use aurora_layers::adapter::{Adapter, Lora};
 use aurora_layers::{LoraInit, Tensors};
@@ -10,7 +11,7 @@ use super::cp::{BaseAdapter, other};
 use super::{Shared, optim_gpu};
 use crate::{BenchCase, Setting, check, cost, values};
 
-/// Of BLIP-base: CP of rank 64 (few tensors, few values) and LoRA of rank 8.
+/// Adapters of BLIP-base: CP of rank 64 (few tensors, few values) and LoRA of rank 8.
 pub fn cases(_setting: &Setting) -> Vec<BenchCase> {
     let cp = Shared::new(|| Ok(BaseAdapter::new()?.tensors));
     let lora = Shared::new(|| {
@@ -40,7 +41,7 @@ pub fn cases(_setting: &Setting) -> Vec<BenchCase> {
     cases
 }
 
-/// The tensors, if they are as many and as large as the row says.
+/// Tensors of a case, checked for the declared number and size.
 fn declared(of: &Shared<Tensors>, count: usize, values: u64) -> Result<std::rc::Rc<Tensors>> {
     let tensors = of.get()?;
     let held: usize = tensors.values().map(Tensor::elem_count).sum();

@@ -1,4 +1,4 @@
-//! A GPU that times launches by its own events, and its roofline.
+//! GPU that times launches by its own events, and its roofline.
 
 use std::time::Duration;
 
@@ -15,13 +15,14 @@ use crate::cost::LinearShape;
 use crate::normal;
 use crate::roofline::Roofline;
 
-/// More than any GPU's L2 holds: written before each run, so that no run finds its operands there.
+/// Size of the L2 flush in bytes, more than any GPU's L2 holds: written before each run, so that no run finds its
+/// operands there.
 const FLUSH: usize = 256 << 20;
 
 /// Runs of each measurement of the roofline; the best counts.
 const TRIES: usize = 20;
 
-/// A GPU with what it takes to time it.
+/// GPU with the resources to time it.
 pub struct Device {
     gpu: Gpu,
     flush: CudaSlice<u8>,
@@ -30,10 +31,10 @@ pub struct Device {
 }
 
 impl Device {
-    /// The first GPU.
+    /// Opens the first GPU.
     ///
     /// # Errors
-    /// That there is none, with the reason; what the driver says.
+    /// No GPU, with the reason; those of the driver.
     pub fn first() -> std::result::Result<Self, CudaError> {
         let gpu = Gpu::new(0)?;
         let what = |error| driver("preparing the GPU", error);
@@ -44,15 +45,15 @@ impl Device {
         Ok(Self { gpu, flush, start, end })
     }
 
-    /// Where cases put their operands.
+    /// Executor that cases put their operands on.
     pub fn executor(&self) -> &dyn Executor {
         &self.gpu
     }
 
-    /// The time of one run on the device, its L2 flushed before.
+    /// Device time of one run, after an L2 flush.
     ///
     /// # Errors
-    /// What the driver says.
+    /// Those of the driver.
     pub fn time(&mut self, work: &Work) -> Result<Duration> {
         let stream = self.gpu.stream().clone();
         // The flush keeps the device busy while what follows is enqueued: no gap between launches is timed.
@@ -62,7 +63,7 @@ impl Device {
         self.between(|gpu| work.run(gpu))
     }
 
-    /// The time on the device between two events around what is enqueued.
+    /// Device time between two events around what is enqueued.
     fn between(&self, enqueue: impl FnOnce(&Gpu) -> Result<()>) -> Result<Duration> {
         let what = |error| driver("timing", error);
         self.start.record(self.gpu.stream()).map_err(what)?;
@@ -72,11 +73,11 @@ impl Device {
         Ok(Duration::from_secs_f64(f64::from(milliseconds) / 1e3))
     }
 
-    /// What the device can do: a copy of 1 GiB within its memory, and a product of cuBLAS. Without cuBLAS operations
-    /// have no roofline: every case counts as bound by memory.
+    /// Roofline of the device: bandwidth of a copy of 1 GiB within its memory, and throughput of a GEMM of cuBLAS.
+    /// Without cuBLAS operations have no roofline: every case counts as memory-bound.
     ///
     /// # Errors
-    /// What the driver or cuBLAS says.
+    /// Those of the driver or cuBLAS.
     pub fn roofline(&self, element: Element) -> Result<Roofline> {
         // SAFETY: only looks for the library.
         let cublas = unsafe { cudarc::cublas::sys::is_culib_present() };
@@ -107,7 +108,7 @@ impl Device {
         Ok(2.0 * BYTES as f64 / best)
     }
 
-    /// Operations a second in a product of normal numbers: zeros would make a device clock higher.
+    /// GEMM throughput in operations per second, on normal numbers: zeros would make a device clock higher.
     fn product<T>(&self, of: impl Fn(f32) -> T) -> Result<f64>
     where
         T: DeviceRepr + Clone + Copy,

@@ -1,4 +1,4 @@
-//! The GPU half of the benches: the operands of a case in an executor's memory, and the device that times its launches.
+//! GPU half of the benches: the operands of a case in an executor's memory, and the device that times its launches.
 
 mod device;
 mod work;

@@ -1,4 +1,4 @@
-//! What a case puts into an executor's memory and launches there.
+//! Operands and launches of a case in an executor's memory.
 
 use aurora_kernels::cuda::{DeviceBuffer, DevicePointer, Element, Executor, Launch};
 use candle_core::Result;
@@ -6,84 +6,84 @@ use half::{bf16, f16};
 
 use crate::normal;
 
-/// Different numbers in the operands of a case; larger ones repeat them.
+/// Number of different values in the operands of a case; larger operands repeat them.
 const NUMBERS: usize = 1 << 17;
 
-/// The launches of one run, with the memory that they work on.
+/// Launches of one run, with the memory that they work on.
 pub struct Work {
     launches: Vec<Launch>,
     _memory: Vec<Box<dyn DeviceBuffer>>,
 }
 
 impl Work {
-    /// Starts a run.
+    /// Launches one run.
     ///
     /// # Errors
-    /// What the executor reports.
+    /// Those of the executor.
     pub(crate) fn run(&self, executor: &dyn Executor) -> Result<()> {
         // SAFETY: as in `Operands::run`; the memory goes when this does.
         self.launches.iter().try_for_each(|launch| unsafe { executor.launch(launch) })
     }
 }
 
-/// A tensor in an executor's memory.
+/// Tensor in an executor's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
     index: usize,
     element: Element,
-    /// Where it begins.
+    /// Pointer to its first element.
     pub pointer: DevicePointer,
 }
 
-/// A tensor and the numbers in it, as they are stored.
+/// Tensor with its values, as they are stored.
 #[derive(Debug, Clone)]
 pub struct Numbers {
-    /// Where they are.
+    /// Tensor in an executor's memory.
     pub held: Held,
     numbers: Vec<f64>,
 }
 
 impl Numbers {
-    /// Where they begin.
+    /// Pointer to its first element.
     pub fn pointer(&self) -> DevicePointer {
         self.held.pointer
     }
 
-    /// The number at a place.
+    /// Value at an index.
     pub fn at(&self, index: usize) -> f64 {
         self.numbers[index % self.numbers.len()]
     }
 
-    /// Some of them.
+    /// Values in a range.
     pub fn range(&self, first: usize, length: usize) -> Vec<f64> {
         (first..first + length).map(|index| self.at(index)).collect()
     }
 }
 
-/// The memory of a case under construction.
+/// Operands of a case under construction.
 pub struct Operands<'a> {
     executor: &'a dyn Executor,
     memory: Vec<Box<dyn DeviceBuffer>>,
 }
 
 impl<'a> Operands<'a> {
-    /// Nothing yet.
+    /// No operands yet.
     pub fn new(executor: &'a dyn Executor) -> Self {
         Self { executor, memory: Vec::new() }
     }
 
-    /// A tensor with these values, rounded to the element type.
+    /// Makes a tensor with these values, rounded to the element type.
     ///
     /// # Errors
-    /// What the executor reports.
+    /// Those of the executor.
     pub fn tensor(&mut self, element: Element, values: &[f32]) -> Result<Held> {
         self.bytes(element, &to_bytes(element, values))
     }
 
-    /// Bytes as they are: tables of structs.
+    /// Copies bytes as they are: tables of structs.
     ///
     /// # Errors
-    /// What the executor reports.
+    /// Those of the executor.
     pub fn bytes(&mut self, element: Element, bytes: &[u8]) -> Result<Held> {
         let memory = self.executor.allocate(bytes.len())?;
         self.executor.upload(bytes, &*memory)?;
@@ -92,18 +92,18 @@ impl<'a> Operands<'a> {
         Ok(held)
     }
 
-    /// Normal numbers, another set for each index.
+    /// Makes a tensor of normal numbers, different for each index.
     ///
     /// # Errors
-    /// What the executor reports.
+    /// Those of the executor.
     pub fn normal(&mut self, element: Element, index: u64, length: usize) -> Result<Numbers> {
         self.mapped(element, index, length, |x| x)
     }
 
-    /// Normal numbers through a function.
+    /// Makes a tensor of normal numbers passed through a function.
     ///
     /// # Errors
-    /// What the executor reports.
+    /// Those of the executor.
     pub fn mapped(
         &mut self,
         element: Element,
@@ -118,18 +118,18 @@ impl<'a> Operands<'a> {
         Ok(Numbers { held, numbers: numbers.iter().map(|&x| rounded(element, x)).collect() })
     }
 
-    /// Ones.
+    /// Makes a tensor of ones.
     ///
     /// # Errors
-    /// What the executor reports.
+    /// Those of the executor.
     pub fn ones(&mut self, element: Element, length: usize) -> Result<Held> {
         self.tensor(element, &vec![1.0; length])
     }
 
-    /// Room for a result, full of bytes that are no number until a kernel writes it.
+    /// Allocates an output, filled with NaN bytes until a kernel writes it.
     ///
     /// # Errors
-    /// What the executor reports.
+    /// Those of the executor.
     pub fn output(&mut self, element: Element, length: usize) -> Result<Held> {
         self.bytes(element, &vec![0xff; length * element.bytes()])
     }
@@ -137,13 +137,13 @@ impl<'a> Operands<'a> {
     /// Runs launches once. They work on memory of these operands, of the sizes that the kernels' contracts say.
     ///
     /// # Errors
-    /// What the executor reports.
+    /// Those of the executor.
     pub(crate) fn run<'l>(&self, launches: impl IntoIterator<Item = &'l Launch>) -> Result<()> {
         // SAFETY: every case makes its operands by the kernel's contract, and they live as long as self.
         launches.into_iter().try_for_each(|launch| unsafe { self.executor.launch(launch) })
     }
 
-    /// Holds the beginning of a tensor to its reference.
+    /// Checks the beginning of a tensor against its reference.
     ///
     /// # Errors
     /// An element that is further off than the element type's rounding explains, or what the executor reports.
@@ -151,7 +151,7 @@ impl<'a> Operands<'a> {
         self.check_as(name, of.element, of, want)
     }
 
-    /// The same where the result is more exact than what it is made of, which `element` is.
+    /// Checks a result that is more exact than its operands, whose element type is `element`.
     ///
     /// # Errors
     /// As [`Operands::check`].
@@ -162,13 +162,13 @@ impl<'a> Operands<'a> {
         crate::check_within(name, &got, want, tolerance(element))
     }
 
-    /// The launches with the memory they need.
+    /// Launches, with the memory they need.
     pub(crate) fn work(self, launches: impl IntoIterator<Item = Launch>) -> Work {
         Work { launches: launches.into_iter().collect(), _memory: self.memory }
     }
 }
 
-/// How far off an element may be, of the largest: a few roundings of the element type.
+/// Tolerance relative to the largest element: a few roundings of the element type.
 pub(crate) fn tolerance(element: Element) -> f64 {
     match element {
         Element::F32 => 2e-5,

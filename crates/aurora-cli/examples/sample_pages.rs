@@ -1,5 +1,4 @@
-//! Writes a report and a search page from made-up numbers and drawn shapes, to look at the pages
-//! without tuning anything:
+//! Sample report and search pages from made-up numbers and drawn shapes, without a tuning run:
 //!
 //! ```text
 //! cargo run -p aurora-cli --example sample_pages -- /tmp/pages

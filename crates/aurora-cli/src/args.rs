@@ -1,4 +1,4 @@
-//! The command line: what can be asked for, in words for somebody who asks for the first time.
+//! Command line of `aurora`: clap declarations of the commands and their help texts.
 
 mod check;
 mod data;
@@ -21,17 +21,17 @@ pub use train::TrainArgs;
 
 /// Tune a vision-language model on your own images by training a small adapter.
 ///
-/// Everything runs offline, and on the CPU unless the program was built for GPUs: a small pretrained model and captioned images are
-/// inside the program. Start with `aurora quickstart`.
+/// Everything runs offline, and on the CPU unless the program was built for GPUs: a small pretrained model and
+/// captioned images are inside the program. Start with `aurora quickstart`.
 #[derive(Debug, Parser)]
 #[command(name = "aurora", version, propagate_version = true, max_term_width = 100)]
 pub struct Cli {
-    /// What to do.
+    /// Subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What can be asked for.
+/// Subcommands of `aurora`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Tune the embedded model on the embedded emoji and show what it gained (about two minutes)
@@ -48,14 +48,14 @@ Writes config.toml, metrics.jsonl, adapter/, summary.json and report.html.")]
     #[command(after_help = train::EXAMPLES, after_long_help = with_keys::<Config>(train::EXAMPLES))]
     Train(TrainArgs),
 
-    /// Make a small model from nothing: how the embedded one was made
+    /// Pretrain a small model from scratch, as the embedded one was
     #[command(
         after_help = PRETRAIN_EXAMPLES,
         after_long_help = with_keys::<PretrainConfig>(PRETRAIN_EXAMPLES)
     )]
     Pretrain(RunArgs),
 
-    /// Measure recall, or accuracy of answers, of a model with or without an adapter
+    /// Evaluate a model with or without an adapter: recall, or VQA accuracy
     #[command(after_help = "\
 Examples:
   aurora eval
@@ -63,7 +63,7 @@ Examples:
   aurora eval --config my.toml --adapter runs/mine/adapter --out runs/mine-eval")]
     Eval(EvalArgs),
 
-    /// Find images by words and write a page that shows them
+    /// Search images by text and write a page of the results
     #[command(after_help = "\
 Examples:
   aurora search \"a red fruit\"
@@ -73,7 +73,7 @@ Examples:
 Writes search.html, which shows the images; open it in a browser.")]
     Search(SearchArgs),
 
-    /// Show what a model, an adapter or a run folder holds
+    /// Show the sizes, tensors and trainable parameters of a model, an adapter or a run
     #[command(after_help = "\
 Examples:
   aurora inspect nano
@@ -85,7 +85,7 @@ Examples:
 A lone config.json needs no weights. With settings, shows what a run with them would train.")]
     Inspect(InspectArgs),
 
-    /// Write an adapter in another library's format
+    /// Export an adapter to another library's format
     #[command(after_help = "\
 Examples:
   aurora export runs/quickstart/adapter --format peft-lora --out exported --drop-gates
@@ -95,7 +95,7 @@ A LoRA has no place for gates and context: an adapter in which they have opened 
 --drop-gates leaves them out, which changes its outputs.")]
     Export(ExportArgs),
 
-    /// Make an adapter of this program from a LoRA of PEFT's or a reference checkpoint
+    /// Import a PEFT LoRA or a checkpoint of the reference code as an adapter
     #[command(after_help = "\
 Examples:
   aurora import their/lora --backbone models/blip-itm-base-coco --out adapters/theirs
@@ -104,7 +104,7 @@ Examples:
 A checkpoint of the reference code has its backbone inside and needs none.")]
     Import(ImportArgs),
 
-    /// Put an adapter into the weights of its backbone
+    /// Merge an adapter into the weights of its backbone
     #[command(after_help = "\
 Examples:
   aurora merge runs/quickstart/adapter --out merged
@@ -114,7 +114,7 @@ Writes a backbone, and where the adapter has gates or context, which are no weig
 it that holds those alone.")]
     Merge(MergeArgs),
 
-    /// Make your own images, clips and words ready
+    /// Check your own images, videos and texts, and write them into shards
     #[command(after_help = data::EXAMPLES)]
     Data(DataArgs),
 }
@@ -128,19 +128,21 @@ Needs the teachers' features, which `cargo xtask teachers` writes. Writes config
 and backbone/ (config.json, model.safetensors, vocab.txt), which every other command takes as a
 model. `aurora pretrain --help` lists every setting.";
 
-/// The examples, then every setting with what it may be and means.
+/// Long help: the examples, then every configuration key with its values and meaning.
 fn with_keys<C: RunConfig>(examples: &str) -> String {
     format!("{examples}\n\nSettings:\n{}", describe::<C>())
 }
 
-/// Where settings come from.
+/// Configuration sources: file and overrides.
 #[derive(Debug, Args)]
 pub struct ConfigArgs {
-    /// A TOML file with settings; those it leaves out keep their defaults
+    /// TOML file of settings; missing keys keep their defaults
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Change one setting, over the file's; can be given several times
+    /// Override one setting of the file; can be given several times
+    ///
+    /// For example `--set seed=2 --set adapter.rank=8`. An unknown key is refused with the list of known ones.
     ///
     /// For example `--set seed=2 --set adapter.rank=8`. A wrong name is refused with the list of
     /// right ones.
@@ -148,17 +150,17 @@ pub struct ConfigArgs {
     pub overrides: Vec<String>,
 }
 
-/// Where to compute.
+/// Compute device.
 #[derive(Debug, Args)]
 pub struct DeviceArgs {
-    /// Where to compute: auto, cpu, cuda or cuda:1; short for --set device=...
+    /// Compute device: auto, cpu, cuda or cuda:1; short for --set device=...
     ///
     /// auto is the first GPU that this program and this machine have, else the CPU.
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<DeviceChoice>,
 }
 
-/// A run that trains something.
+/// Arguments of a training run.
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// Settings.
@@ -169,14 +171,14 @@ pub struct RunArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
 
-    /// The folder for what the run leaves behind; it must not hold a run already
+    /// Output folder of the run; it must not hold a run already
     ///
     /// Without it, `runs/` and the name of the command.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 }
 
-/// An evaluation.
+/// Arguments of `aurora eval`.
 #[derive(Debug, Args)]
 pub struct EvalArgs {
     /// Settings.
@@ -187,19 +189,19 @@ pub struct EvalArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
 
-    /// The adapter to measure; without it, the bare model
+    /// Adapter to evaluate; without it, the bare backbone
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
 
-    /// A folder to write evaluation.json to; without it, the numbers are only printed
+    /// Output folder for evaluation.json; without it, the metrics are only printed
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 }
 
-/// A search.
+/// Arguments of `aurora search`.
 #[derive(Debug, Args)]
 pub struct SearchArgs {
-    /// What to look for
+    /// Query text
     #[arg(value_name = "QUERY")]
     pub query: String,
 
@@ -211,41 +213,41 @@ pub struct SearchArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
 
-    /// The adapter to search with; without it, the bare model
+    /// Adapter to search with; without it, the bare backbone
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
 
-    /// A folder of PNG, JPEG and WebP images, its subfolders included
+    /// Folder of PNG, JPEG and WebP images, its subfolders included
     ///
     /// Without it, the embedded emoji.
     #[arg(long, value_name = "DIR")]
     pub images: Option<PathBuf>,
 
-    /// How many images to show
+    /// Number of images to show
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub top_k: u32,
 
-    /// The folder for search.html, which a later search replaces
+    /// Output folder for search.html, which a later search replaces
     #[arg(long, value_name = "DIR", default_value = "runs/search")]
     pub out: PathBuf,
 }
 
-/// A look into a file or folder.
+/// Arguments of `aurora inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// A model's folder, .pth file or config.json, an adapter, a run, or `nano`
+    /// Model folder, .pth file or config.json, an adapter, a run, or `nano`
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
 
-    /// Show what this kind of adapter would train on the model, instead of every kind
+    /// Show the trainable parameters of this adapter kind only, instead of every kind
     #[arg(long, value_name = "KIND", conflicts_with_all = ["config", "overrides"])]
     pub adapter_kind: Option<AdapterKindArg>,
 
-    /// The rank for --adapter-kind; without it, the one in the table of every kind
+    /// Rank for --adapter-kind; without it, the one in the table of all kinds
     #[arg(long, value_name = "N", requires = "adapter_kind", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub rank: Option<u32>,
 
-    /// The variant for --adapter-kind: paper or reference
+    /// Variant for --adapter-kind: paper or reference
     #[arg(long, requires = "adapter_kind", default_value = "paper")]
     pub variant: VariantArg,
 
@@ -261,29 +263,29 @@ pub struct InspectArgs {
 /// The backbone of an adapter.
 #[derive(Debug, Args)]
 pub struct BaseArgs {
-    /// The backbone: a folder as transformers has it, a .pth file, or `nano`
+    /// Backbone: a Hugging Face folder, a .pth file, or `nano`
     ///
     /// Without it, the one that the adapter names.
     #[arg(long, value_name = "PATH")]
     pub backbone: Option<String>,
 
-    /// Side of the images that the adapter was trained on, where it is not the backbone's own
+    /// Image size in pixels that the adapter was trained at, if it is not the backbone's own
     #[arg(long, value_name = "PIXELS")]
     pub image_size: Option<usize>,
 }
 
-/// An adapter to be written in another format.
+/// Arguments of `aurora export`.
 #[derive(Debug, Args)]
 pub struct ExportArgs {
-    /// The adapter's folder
+    /// Folder of the adapter
     #[arg(value_name = "ADAPTER")]
     pub adapter: PathBuf,
 
-    /// The format
+    /// Output format
     #[arg(long, value_name = "FORMAT")]
     pub format: ExportFormat,
 
-    /// Leave gates and context out, although they have opened
+    /// Drop gates and context, even if the gates have opened
     #[arg(long)]
     pub drop_gates: bool,
 
@@ -291,15 +293,15 @@ pub struct ExportArgs {
     #[command(flatten)]
     pub base: BaseArgs,
 
-    /// The folder to write; it must be empty or not be there yet
+    /// Output folder; it must be empty or not exist yet
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
 }
 
-/// An adapter to be merged.
+/// Arguments of `aurora merge`.
 #[derive(Debug, Args)]
 pub struct MergeArgs {
-    /// The adapter's folder
+    /// Folder of the adapter
     #[arg(value_name = "ADAPTER")]
     pub adapter: PathBuf,
 
@@ -307,35 +309,35 @@ pub struct MergeArgs {
     #[command(flatten)]
     pub base: BaseArgs,
 
-    /// The format
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "aurora")]
     pub format: BackboneFormat,
 
-    /// The folder to write; it must be empty or not be there yet
+    /// Output folder; it must be empty or not exist yet
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
 }
 
-/// Formats that a backbone can be written in.
+/// Output formats of a merged backbone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BackboneFormat {
-    /// A backbone's folder of this program
+    /// Backbone folder of this program
     Aurora,
-    /// A folder that transformers loads
+    /// Hugging Face folder that transformers loads
     Transformers,
 }
 
-/// Formats that an adapter can be exported in.
+/// Export formats of an adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ExportFormat {
-    /// A LoRA folder of Hugging Face's PEFT
+    /// LoRA folder of Hugging Face's PEFT
     PeftLora,
 }
 
-/// An adapter in another format.
+/// Arguments of `aurora import`.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
-    /// A LoRA folder of PEFT's, or a checkpoint of the reference code
+    /// LoRA folder of PEFT, or checkpoint of the reference code
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
 
@@ -343,16 +345,16 @@ pub struct ImportArgs {
     #[command(flatten)]
     pub base: BaseArgs,
 
-    /// The folder to write; it must be empty or not be there yet
+    /// Output folder; it must be empty or not exist yet
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
 }
 
-/// A kind of adapter, by its name in configurations.
+/// Adapter kind, parsed by its configuration name.
 #[derive(Debug, Clone, Copy)]
 pub struct AdapterKindArg(pub AdapterKind);
 
-/// A variant, by its name in configurations.
+/// Variant, parsed by its configuration name.
 #[derive(Debug, Clone, Copy)]
 pub struct VariantArg(pub Variant);
 
@@ -372,7 +374,7 @@ impl FromStr for VariantArg {
     }
 }
 
-/// A value by the name that configurations have for it; the error lists the names.
+/// Parses a value by its configuration name; the error lists the accepted names.
 fn by_name<T: DeserializeOwned>(name: &str) -> Result<T, String> {
     serde_json::from_value(name.into()).map_err(|error| error.to_string())
 }

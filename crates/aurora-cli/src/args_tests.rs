@@ -1,4 +1,4 @@
-//! The command line as it is declared: sound, with examples that parse.
+//! Tests of the command line: a valid declaration, and help examples that parse.
 
 use super::*;
 use clap::CommandFactory;
@@ -31,7 +31,7 @@ fn the_examples_parse() {
     }
 }
 
-/// Splits as a shell does, as far as double quotes go.
+/// Shell word splitting, for double quotes only.
 fn words_of(line: &str) -> Vec<String> {
     let pieces = line.split('"').enumerate();
     pieces

@@ -1,12 +1,12 @@
-//! The backbone inside the program: a small BLIP pretrained on openclipart drawings, so that the
-//! first tuning needs no download. `assets/nano/README.md` says how it was made.
+//! Embedded backbone: a small BLIP pretrained on openclipart drawings, so that the first tuning needs no download.
+//! `assets/nano/README.md` says how it was made.
 
 use std::path::Path;
 
 use aurora_layers::Backbone;
 use candle_core::Device;
 
-/// What the commands and configurations call it.
+/// Name of the embedded backbone in commands and configurations.
 pub const NAME: &str = "nano";
 
 /// Its `config.json`.
@@ -15,10 +15,10 @@ pub const CONFIG: &str = include_str!("../assets/nano/config.json");
 /// Its `model.safetensors`.
 pub const MODEL: &[u8] = include_bytes!("../assets/nano/model.safetensors");
 
-/// Its `vocab.txt`, one word piece a line.
+/// Its `vocab.txt`, one WordPiece a line.
 pub const VOCABULARY: &str = include_str!("../assets/nano/vocab.txt");
 
-/// Unpacks the backbone to a device.
+/// Loads the embedded backbone onto a device.
 ///
 /// # Errors
 /// None in a sound build; a test loads it.
@@ -36,7 +36,7 @@ mod tests {
         let backbone = load(&Device::Cpu).unwrap();
         assert_eq!(backbone.config.text.vocab_size, VOCABULARY.lines().count());
         assert!(backbone.model().is_ok());
-        // Twelve megabytes is what the repository may grow by.
+        // Size budget in the repository: 12 MB.
         assert!(MODEL.len() <= 12_000_000);
     }
 }

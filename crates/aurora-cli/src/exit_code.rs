@@ -1,18 +1,17 @@
-//! Exit codes by whose fault an error is: they tell a script whether to mend its input or to report a
-//! bug.
+//! Exit codes by the cause of an error: a script can tell bad input from a bug.
 
 use aurora_data::Error as DataError;
 use aurora_kernels::Error as KernelsError;
 use aurora_layers::Error as LayersError;
 use aurora_train::Error as TrainError;
 
-/// What was given cannot be used; the message says what to change. Also clap's code.
+/// Unusable input; the message says what to change. Also clap's code for usage errors.
 pub const BAD_INPUT: u8 = 2;
 
-/// Something went wrong that no input should be able to bring about.
+/// Internal error, which no input should be able to cause.
 pub const INTERNAL: u8 = 1;
 
-/// Something the user gave that this program itself refuses.
+/// Error for input that this program itself refuses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadInput(pub String);
 
@@ -24,12 +23,12 @@ impl std::fmt::Display for BadInput {
 
 impl std::error::Error for BadInput {}
 
-/// An error about something the user gave.
+/// Error about the user's input.
 pub fn bad_input(message: impl Into<String>) -> anyhow::Error {
     BadInput(message.into()).into()
 }
 
-/// The exit code for an error: [`BAD_INPUT`] if one of its causes is about what was given.
+/// Exit code of an error: [`BAD_INPUT`] if one of its causes is about the input.
 pub fn of(error: &anyhow::Error) -> u8 {
     if error.chain().any(is_about_input) { BAD_INPUT } else { INTERNAL }
 }
@@ -44,13 +43,12 @@ fn is_about_input(cause: &(dyn std::error::Error + 'static)) -> bool {
         || cause.downcast_ref().is_some_and(of_train)
 }
 
-/// Whether a message is about a GPU's memory: ours, or candle's, which passes on the driver's name
-/// for it.
+/// True if a message reports exhausted GPU memory: ours, or candle's, which passes on the driver's name for it.
 pub fn is_out_of_device_memory(message: &str) -> bool {
     message.contains("CUDA_ERROR_OUT_OF_MEMORY") || message.contains("out of device memory")
 }
 
-/// A GPU that is not there is the machine's fault, and the message says what to ask for instead.
+/// True for a missing GPU: the message says what to ask for instead.
 fn of_kernels(error: &KernelsError) -> bool {
     matches!(error, KernelsError::Gpu(_))
 }
@@ -65,7 +63,7 @@ fn of_layers(error: &LayersError) -> bool {
 
 fn of_train(error: &TrainError) -> bool {
     match error {
-        // These pass another crate's error on, which the chain of causes therefore skips.
+        // Transparent variants: the chain of causes skips the wrapped error.
         TrainError::Data(error) => of_data(error),
         TrainError::Model(error) => of_layers(error),
         TrainError::Config(_)

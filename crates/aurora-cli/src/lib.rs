@@ -16,7 +16,7 @@ pub mod thumbnail;
 use anyhow::Result;
 use args::{Cli, Command};
 
-/// Does what the command line asks for.
+/// Runs the command of a parsed command line.
 ///
 /// # Errors
 /// Whatever stops the command; [`exit_code::of`] says whose fault it is.

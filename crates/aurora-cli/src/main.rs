@@ -1,4 +1,4 @@
-//! The program `aurora`; everything it does is in the library beside it.
+//! Binary `aurora`; its code is in the library beside it.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,7 @@ use aurora_cli::{args::Cli, exit_code, output};
 use clap::Parser;
 
 fn main() -> ExitCode {
-    // A step frees and asks for the same large buffers again and again.
+    // A step frees and allocates the same large buffers again and again.
     aurora_kernels::allocator::retain_freed_memory();
     aurora_kernels::rayon_pool::include_main_thread();
     match aurora_cli::run(&Cli::parse()) {

@@ -1,4 +1,4 @@
-//! A model by its name: the embedded backbone or one of the user's, bare or with an adapter.
+//! Model loading by name: the embedded backbone or a user's, bare or with an adapter.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use crate::args::BaseArgs;
 use crate::exit_code::bad_input;
 use crate::{embedded_backbone, output};
 
-/// Opens `nano` or the backbone at a path on a device, for a task, and notes on standard error what became of its
-/// tensors.
+/// Loads `nano` or the backbone at a path onto a device, for a task; reports on standard error how its tensors were
+/// used.
 ///
 /// # Errors
-/// A path where nothing is; a file that is missing, cut or contradicts the others; a backbone for another task.
+/// A missing path; a file that is missing, truncated or contradicts the others; a backbone for another task.
 pub fn open(section: &ModelSection, task: Task, device: &Device) -> Result<Model> {
     let name = &section.backbone;
     if name == embedded_backbone::NAME {
@@ -35,10 +35,10 @@ pub fn open(section: &ModelSection, task: Task, device: &Device) -> Result<Model
     Ok(model)
 }
 
-/// The backbone of an adapter: the one that is given, or else the one that the adapter names.
+/// Loads the backbone of an adapter: the given one, else the one that the adapter names.
 ///
 /// # Errors
-/// A path where nothing is; a file that is missing, cut or contradicts the others.
+/// A missing path; a file that is missing, truncated or contradicts the others.
 pub fn open_backbone(args: &BaseArgs, named: &str) -> Result<(String, Backbone)> {
     let name = args.backbone.as_deref().unwrap_or(named);
     if name == embedded_backbone::NAME {
@@ -69,7 +69,7 @@ pub fn open_backbone(args: &BaseArgs, named: &str) -> Result<(String, Backbone)>
     Ok((name.to_owned(), backbone))
 }
 
-/// The device that a configuration names; what there is to say about it goes to standard error.
+/// Opens the configured device; notes about it go to standard error.
 ///
 /// # Errors
 /// A GPU that was asked for by name and cannot be used here.
@@ -81,7 +81,7 @@ pub fn device(config: &impl RunConfig) -> Result<Device> {
     Ok(opened.device)
 }
 
-/// The error for a backbone that is not there; `what` is where its path was given.
+/// Error for a missing backbone; `what` is where its path was given.
 pub fn missing_backbone(what: &str, path: &str) -> anyhow::Error {
     bad_input(format!(
         "{what} is {path:?}, and there is no such file or folder; allowed: {:?}, a folder with \
@@ -90,16 +90,16 @@ pub fn missing_backbone(what: &str, path: &str) -> anyhow::Error {
     ))
 }
 
-/// A model that can encode and match.
+/// Loaded model, ready to encode and match.
 pub struct LoadedModel {
-    /// The towers.
+    /// BLIP towers.
     pub blip: Arc<Blip>,
-    /// What an adapter adds to them.
+    /// Bound parameters, those of the adapter included.
     pub bound: BoundModel,
 }
 
 impl LoadedModel {
-    /// The model ready to encode, with an adapter if there is one.
+    /// Binds the adapter, if there is one, to the model.
     ///
     /// # Errors
     /// An adapter that is missing, damaged or made for another backbone.
@@ -115,7 +115,7 @@ impl LoadedModel {
         Ok(Self { blip, bound })
     }
 
-    /// A dataset at the run's task, as a run measures it.
+    /// Evaluates a dataset at the run's task, as a run does.
     ///
     /// # Errors
     /// An image that does not decode, a caption or question that is missing.
@@ -129,9 +129,8 @@ impl LoadedModel {
         Ok(evaluator.evaluate((&self.blip, &self.bound), dataset, similarity_weight, progress)?)
     }
 
-    /// The weight of the similarity beside the matching logit: the one in the configuration, or of
-    /// several the one that does best on the validation pairs. Of no meaning where nothing is
-    /// retrieved.
+    /// Similarity weight: the factor of the similarity added to the matching logit. The configured one, or of several
+    /// the best on the validation pairs; meaningless for tasks without retrieval.
     ///
     /// # Errors
     /// Validation pairs that cannot be read.
@@ -163,7 +162,7 @@ impl LoadedModel {
     }
 }
 
-/// What measures a model as a configuration says. Answers that come from the training questions are read here.
+/// Evaluator of a configuration. Candidate answers taken from the training questions are read here.
 ///
 /// # Errors
 /// As the readers of data.

@@ -1,12 +1,12 @@
-//! Everything the program prints. Results go to standard output, so that they can be piped;
-//! progress and errors go to standard error. No other file prints.
+//! Terminal output. Results go to standard output, so that they can be piped; progress and errors go to standard
+//! error. No other file prints.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
 
 use crate::exit_code::is_out_of_device_memory;
 
-/// Prints a line of a result. A reader that has gone away is no error.
+/// Prints a line of a result. A closed pipe is no error.
 pub fn line(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
@@ -35,14 +35,14 @@ fn error_text(error: &anyhow::Error) -> String {
     text
 }
 
-/// A table of text: the first column to the left, the others, which hold numbers, to the right.
+/// Text table: the first column left-aligned, the others, which hold numbers, right-aligned.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// A table with these headings.
+    /// Creates a table with these headings.
     pub fn new<S: Into<String>>(headings: impl IntoIterator<Item = S>) -> Self {
         Self { rows: vec![headings.into_iter().map(Into::into).collect()] }
     }
@@ -53,7 +53,7 @@ impl Table {
         self
     }
 
-    /// The lines of the table, a rule under the headings.
+    /// Renders the table as lines, with a rule under the headings.
     pub fn render(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
@@ -85,7 +85,7 @@ impl Table {
     }
 }
 
-/// A count with its thousands set apart: `1,234,567`.
+/// Formats a count with thousands separators: `1,234,567`.
 pub fn count(value: u64) -> String {
     let digits = value.to_string();
     let mut out = String::new();
@@ -98,7 +98,7 @@ pub fn count(value: u64) -> String {
     out
 }
 
-/// A size in bytes as people read it: `401 KB`.
+/// Formats a size in bytes: `401 KB`.
 pub fn bytes(value: u64) -> String {
     let value = value as f64;
     match value {
@@ -110,7 +110,7 @@ pub fn bytes(value: u64) -> String {
     }
 }
 
-/// A duration as people read it: `8.3 s`, `2 min 11 s`, `1 h 04 min`.
+/// Formats a duration: `8.3 s`, `2 min 11 s`, `1 h 04 min`.
 pub fn duration(seconds: f64) -> String {
     if !seconds.is_finite() || seconds < 0.0 {
         return "?".to_owned();
@@ -125,7 +125,7 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// `part` of `whole` in percent; two digits below one percent.
+/// Formats `part` of `whole` in percent, with two digits below one percent.
 pub fn share(part: u64, whole: u64) -> String {
     let percent = 100.0 * part as f64 / whole.max(1) as f64;
     if percent < 1.0 { format!("{percent:.2} %") } else { format!("{percent:.1} %") }

@@ -1,4 +1,4 @@
-//! The curves of a run, drawn from its `metrics.jsonl`.
+//! Training curves of a run, drawn from its `metrics.jsonl`.
 
 use std::path::Path;
 
@@ -8,14 +8,14 @@ use serde_json::Value;
 use crate::exit_code::bad_input;
 use crate::page::{Chart, Highlight, ReferenceLine, Series};
 
-/// The lines of a `metrics.jsonl`.
+/// Parsed lines of a `metrics.jsonl`.
 #[derive(Debug, Clone, Default)]
 pub struct MetricsLog {
     records: Vec<Value>,
 }
 
 impl MetricsLog {
-    /// Reads the file.
+    /// Reads a `metrics.jsonl`.
     ///
     /// # Errors
     /// A file that cannot be read; a line that is not JSON, by its number.
@@ -51,7 +51,7 @@ impl MetricsLog {
         (!points.is_empty()).then(|| Series { name: name.to_owned(), points })
     }
 
-    /// The charts of a tuning run.
+    /// Charts of a tuning run.
     pub fn charts(&self) -> Vec<Chart> {
         [self.losses(), self.validation(), self.change(), self.learning_rate()]
             .into_iter()
@@ -62,7 +62,7 @@ impl MetricsLog {
     fn losses(&self) -> Chart {
         let itc = self.series("contrastive (ITC)", "train", "itc");
         let itm = self.series("matching (ITM)", "train", "itm");
-        // A loss of one part is that part.
+        // A loss with a single term equals that term.
         let answers = match itc.is_none() {
             true => self.series("answers", "train", "loss"),
             false => None,

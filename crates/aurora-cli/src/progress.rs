@@ -1,5 +1,5 @@
-//! The progress of a run on standard error: bars with throughput and time left on a terminal, a
-//! few plain lines where the output goes to a file or a log.
+//! Progress display on standard error: bars with throughput and time left on a terminal, a few plain lines where the
+//! output goes to a file or a log.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -11,25 +11,25 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::output::{count, duration};
 
-/// At most this many plain lines tell about the steps of a run.
+/// Maximum plain lines about the steps of a run.
 const STEP_LINES: u64 = 20;
 
-/// A piece of work that takes longer than this gets a plain line in between.
+/// Interval between the plain lines of a long piece of work.
 const PART_EVERY: Duration = Duration::from_secs(10);
 
-/// A piece of work that was quicker than this gets no plain line at all.
+/// Minimum duration of a piece of work that gets a plain line.
 const PART_WORTH_TELLING: Duration = Duration::from_secs(5);
 
-/// Bars or lines, as the place they go to allows.
+/// Progress display: bars on a terminal, plain lines elsewhere.
 pub enum ProgressDisplay {
-    /// For people who watch.
+    /// Bars on a terminal.
     Bars(Bars),
-    /// For logs.
+    /// Plain lines for logs.
     Lines(Lines<std::io::Stderr>),
 }
 
 impl ProgressDisplay {
-    /// Bars where standard error is a terminal, else lines.
+    /// Bars if standard error is a terminal, else lines.
     pub fn new() -> Self {
         if std::io::stderr().is_terminal() {
             Self::Bars(Bars::default())
@@ -70,7 +70,7 @@ impl Progress for ProgressDisplay {
     }
 }
 
-/// Smoothed time per step, from which throughput and time left follow.
+/// Smoothed time per step, for throughput and time left.
 #[derive(Debug, Clone, Copy, Default)]
 struct Throughput {
     seconds: Option<f64>,
@@ -78,7 +78,7 @@ struct Throughput {
 }
 
 impl Throughput {
-    /// Takes in a step; the first ones, slower than the rest, are soon forgotten.
+    /// Updates the average with a step; the first ones, slower than the rest, are soon forgotten.
     fn update(&mut self, report: &StepReport<'_>) {
         let old = self.seconds.unwrap_or(report.seconds);
         self.seconds = Some(old + 0.1 * (report.seconds - old));
@@ -94,7 +94,7 @@ impl Throughput {
         duration(self.seconds.unwrap_or(0.0) * steps as f64)
     }
 
-    /// What both displays say beside a step.
+    /// Text beside a step, shared by both displays.
     fn words(&self, report: &StepReport<'_>) -> String {
         format!(
             "loss {:.3}, {:.0} pairs/s, {} left",
@@ -196,7 +196,7 @@ pub struct Lines<W: Write> {
 }
 
 impl<W: Write> Lines<W> {
-    /// Lines that go to `out`.
+    /// Lines written to `out`.
     pub fn new(out: W) -> Self {
         Self { out, throughput: Throughput::default(), part: None }
     }

@@ -1,4 +1,4 @@
-//! The recall that guessing reaches: a figure to hold the others against.
+//! Random baseline: expected recall of a random ranking.
 
 use std::collections::HashMap;
 
@@ -26,8 +26,8 @@ fn expected(queries: &[i64], candidates: &[i64]) -> [f64; 3] {
     })
 }
 
-/// The probability that none of `right` right candidates is among the first `k` of `total` in
-/// random order: the product over places of the share of wrong ones left.
+/// Hypergeometric probability that none of `right` right candidates is among the first `k` of `total` in random order:
+/// the product over places of the share of wrong ones left.
 fn all_wrong(total: usize, right: usize, k: usize) -> f64 {
     (0..k.min(total))
         .map(|place| {

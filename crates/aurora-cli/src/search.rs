@@ -1,5 +1,4 @@
-//! Images for words, in two stages: the similarity of features picks candidates among all
-//! images, the matching head ranks those.
+//! Two-stage image search: feature similarity picks candidates among all images, the matching head re-ranks them.
 
 use anyhow::{Context, Result};
 use aurora_data::{Dataset, Padding, Tokenizer, transform};
@@ -9,23 +8,23 @@ use aurora_train::rerank::Candidates;
 
 use crate::model::LoadedModel;
 
-/// Images that are encoded, or matched with the query, together.
+/// Number of images encoded, or matched with the query, together.
 const CHUNK: usize = 64;
 
-/// An image that was found.
+/// Image found by a search.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SearchResult {
-    /// Its index in the dataset.
+    /// Index in the dataset.
     pub index: usize,
-    /// What it was ranked by: `itm_logit + beta * itc_similarity`.
+    /// Ranking score, `itm_logit + beta * itc_similarity`.
     pub score: f64,
-    /// The logit of "the query belongs to this image".
+    /// Matching logit of the query and this image.
     pub itm_logit: f64,
-    /// Cosine of the image's and the query's features.
+    /// Cosine similarity of the image's and the query's features.
     pub itc_similarity: f64,
 }
 
-/// The best `candidates` images of `dataset` for `query`, best first.
+/// Top `candidates` images of `dataset` for `query`, best first.
 ///
 /// # Errors
 /// An image that does not decode.

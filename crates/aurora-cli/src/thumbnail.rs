@@ -1,4 +1,4 @@
-//! Small encoded copies of images, for pages.
+//! Thumbnails: small encoded copies of images, for pages.
 
 use std::io::Cursor;
 
@@ -14,14 +14,14 @@ use crate::page;
 /// Longest side of an image on a page, in pixels: sharp at the size it is shown, on dense screens.
 const MAX_SIDE: u32 = 320;
 
-/// Up to this side an image is kept without loss: drawings of this size are small anyway, and
-/// JPEG frays their edges.
+/// Longest side, in pixels, of images kept lossless: drawings of this size are small anyway, and JPEG frays their
+/// edges.
 const LOSSLESS_SIDE: u32 = 128;
 
 /// JPEG quality of larger images.
 const QUALITY: u8 = 85;
 
-/// A copy of `image` to be shown on a page under `name`.
+/// Thumbnail of `image` for a page, under `name`.
 ///
 /// # Errors
 /// None in practice: any image that was decoded can be encoded.
@@ -41,7 +41,7 @@ pub fn thumbnail(image: &Image, name: &str) -> Result<page::EmbeddedImage> {
         .context("an encoded image is known by its bytes")
 }
 
-/// The image, shrunk until its longest side fits; its shape is kept.
+/// Downscales the image until its longest side fits, keeping the aspect ratio.
 fn fit(pixels: RgbImage) -> RgbImage {
     let (width, height) = pixels.dimensions();
     let longest = width.max(height);

@@ -1,4 +1,4 @@
-//! What a case is and what came of it.
+//! Benchmark cases and their results.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 use crate::statistics::{median, spread};
 
-/// What is timed.
+/// Benchmark: the pass that is timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub(super) enum Benchmark {
@@ -14,13 +14,13 @@ pub(super) enum Benchmark {
     B,
     C,
     DText,
-    /// By the name it has in recorded results.
+    /// Named as in recorded results.
     #[value(name = "d_picture")]
     DImage,
 }
 
 impl Benchmark {
-    /// As both programs call it.
+    /// Name on the command line of both programs.
     pub(super) fn argument(self) -> &'static str {
         match self {
             Self::A => "a",
@@ -31,12 +31,12 @@ impl Benchmark {
         }
     }
 
-    /// The row that a program calls by this name.
+    /// Benchmark of this name.
     pub(super) fn named(name: &str) -> Option<Self> {
         Self::value_variants().iter().copied().find(|row| row.argument() == name)
     }
 
-    /// As a table says it.
+    /// Title in tables.
     pub(super) fn title(self) -> &'static str {
         match self {
             Self::A => "a. vision tower, every site adapted, forward and backward",
@@ -47,27 +47,27 @@ impl Benchmark {
         }
     }
 
-    /// How many candidates take the place of a batch.
+    /// Number of candidates, which replaces the batch size.
     pub(super) fn candidates(self) -> Option<usize> {
         matches!(self, Self::DText | Self::DImage).then_some(128)
     }
 }
 
-/// A row at one size.
+/// Benchmark case: one pass at one size, batch size, element type and checkpointing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Case {
     pub(super) row: Benchmark,
-    /// Side of the images.
+    /// Image size in pixels.
     pub(super) size: usize,
-    /// Images in a batch, or candidates.
+    /// Batch size, or number of candidates.
     pub(super) batch: usize,
     /// Element type.
     pub(super) precision: String,
-    /// What our side keeps for the backward pass.
+    /// Gradient checkpointing of our side.
     pub(super) checkpoint: Checkpointing,
 }
 
-/// What our side computes again in a backward pass.
+/// Gradient checkpointing of our side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(super) enum Checkpointing {
     None,
@@ -75,8 +75,8 @@ pub(super) enum Checkpointing {
 }
 
 impl Case {
-    /// The ratios of time and of memory that the row is meant to stay at or below, where there is one; in bf16 on a
-    /// processor with AMX.
+    /// Target ratios of time and of memory, upper bounds, where the benchmark has one; in bf16 on a processor with
+    /// AMX.
     pub(super) fn targets(&self) -> [Option<f64>; 2] {
         if self.precision == "bf16" {
             return [Some(if self.row == Benchmark::A { 0.8 } else { 1.0 }), None];
@@ -103,37 +103,37 @@ impl fmt::Display for Case {
     }
 }
 
-/// One run of each side, one after the other, in seconds.
+/// Seconds of one run of each side, one after the other.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Pair {
     pub(super) ours: f64,
     pub(super) theirs: f64,
 }
 
-/// Where both sides run.
+/// Machine and software of both sides.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Machine {
-    /// The processor.
+    /// Processor.
     pub(super) device: String,
-    /// PyTorch's side.
+    /// Versions on PyTorch's side.
     pub(super) versions: String,
 }
 
-/// A case that was timed. Of two values the first is ours.
+/// Measured case. Of two values the first is ours.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Outcome {
     pub(super) case: Case,
     pub(super) pairs: Vec<Pair>,
-    /// Most memory, in bytes.
+    /// Peak memory in bytes.
     pub(super) peaks: [u64; 2],
     /// Operations by formula.
     pub(super) operations: [u64; 2],
-    /// Operations a second of the better matrix product of both sides, around the time of the pairs.
+    /// GEMM throughput in operations per second, the better of both sides, around the time of the pairs.
     pub(super) ceiling: f64,
 }
 
 impl Outcome {
-    /// Takes in another piece of the same case: one side of a pair, which is the last's other side or a new one's first.
+    /// Merges another piece of the same case: one side of a pair, which completes the last pair or begins a new one.
     pub(super) fn join(&mut self, piece: Self) {
         for Pair { ours, theirs } in piece.pairs {
             match self.pairs.last_mut() {
@@ -154,22 +154,22 @@ impl Outcome {
         [median(self.pairs.iter().map(|p| p.ours)), median(self.pairs.iter().map(|p| p.theirs))]
     }
 
-    /// Ours by PyTorch's, pair by pair: the median, the least, the most. Below 1 ours is faster.
+    /// Ratio of our time to PyTorch's, pair by pair: median, minimum, maximum. Below 1 ours is faster.
     pub(super) fn ratio(&self) -> [f64; 3] {
         spread(self.pairs.iter().map(|pair| pair.ours / pair.theirs))
     }
 
-    /// Our memory by PyTorch's.
+    /// Ratio of our peak memory to PyTorch's.
     pub(super) fn memory_ratio(&self) -> f64 {
         self.peaks[0] as f64 / self.peaks[1] as f64
     }
 
-    /// The least seconds that our operations can take.
+    /// Lower bound on our time in seconds: our operations at the ceiling.
     pub(super) fn floor(&self) -> f64 {
         self.operations[0] as f64 / self.ceiling
     }
 
-    /// Our operations by PyTorch's: what the time ratio would be if both met the ceiling.
+    /// Ratio of our operations to PyTorch's: the time ratio if both met the ceiling.
     pub(super) fn floor_ratio(&self) -> f64 {
         self.operations[0] as f64 / self.operations[1] as f64
     }
@@ -179,7 +179,7 @@ impl Outcome {
 pub(super) mod tests {
     use super::*;
 
-    /// A case that was timed in three pairs, the second of which something disturbed.
+    /// Measured case of three pairs, the second of which something disturbed.
     pub(in crate::bench_peers) fn outcome(row: Benchmark) -> Outcome {
         let pair = |ours, theirs| Pair { ours, theirs };
         Outcome {

@@ -1,10 +1,10 @@
-//! The plot: a bar for the time and one for the memory of each case, as multiples of PyTorch's.
+//! Plot of the benchmarks: a bar for the time and one for the memory of each case, as multiples of PyTorch's.
 
 use std::fmt::Write as _;
 
 use super::outcome::Outcome;
 
-/// Pixels: labels, the plot beside them, a case, what is above and below the cases.
+/// Layout in pixels: labels, the plot beside them, a case, what is above and below the cases.
 const LABELS: f64 = 190.0;
 const WIDTH: f64 = 480.0;
 const CASE: f64 = 34.0;
@@ -12,7 +12,7 @@ const TOP: f64 = 46.0;
 const BOTTOM: f64 = 34.0;
 const COLORS: [&str; 2] = ["#1f77b4", "#e08a1e"];
 
-/// An SVG on white, so that it can be read in dark viewers too.
+/// SVG on white, so that it can be read in dark viewers too.
 pub(super) fn svg(outcomes: &[Outcome]) -> String {
     let ratios = |outcome: &Outcome| [outcome.ratio()[0], outcome.memory_ratio()];
     let largest = outcomes.iter().flat_map(ratios).filter(|r| r.is_finite()).fold(1.0, f64::max);
@@ -101,7 +101,7 @@ mod tests {
         let named =
             |name: &'static str| document.descendants().filter(move |node| node.has_tag_name(name));
         let of = |color: &str| named("rect").filter(|r| r.attribute("fill") == Some(color)).count();
-        // A key, and a bar for each.
+        // A legend, and a bar for each.
         assert_eq!(COLORS.map(of), [3, 3]);
         assert_eq!(of("#ffffff"), 1);
         let one = named("line").filter(|line| line.attribute("stroke") == Some("#c02020"));

@@ -1,4 +1,4 @@
-//! The table, in Markdown.
+//! Markdown table of the results.
 
 use std::fmt::Write as _;
 

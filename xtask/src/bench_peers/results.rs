@@ -1,4 +1,4 @@
-//! The record: every run that counted, a line each, in one CSV file.
+//! CSV record: one line per measured run.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use super::outcome::{Benchmark, Case, Checkpointing, Machine, Outcome, Pair};
 use crate::results_csv;
 
-/// The columns, in order. The ceiling is in 10^9 operations a second.
+/// Columns, in order. The ceiling is in 10^9 operations per second.
 const COLUMNS: [&str; 18] = [
     "date",
     "commit",
@@ -30,7 +30,7 @@ const COLUMNS: [&str; 18] = [
     "note",
 ];
 
-/// That rows can be appended to this file: it is not there, or has these columns and whole lines.
+/// Checks that rows can be appended to this file: it does not exist, or has these columns and whole lines.
 ///
 /// # Errors
 /// A file of another kind.
@@ -41,7 +41,7 @@ pub(super) fn check(path: &Path) -> anyhow::Result<()> {
 /// Appends the pairs of a case, all of them or none.
 ///
 /// # Errors
-/// As [`check`]; what the system reports.
+/// As [`check`]; the error of the system.
 pub(super) fn append(
     path: &Path,
     machine: &Machine,
@@ -82,7 +82,7 @@ pub(super) fn append(
     results_csv::append(path, &COLUMNS, &rows)
 }
 
-/// The newest run of a case.
+/// Newest run of a case.
 #[derive(Debug)]
 pub(super) struct Newest {
     pub(super) date: String,
@@ -90,7 +90,7 @@ pub(super) struct Newest {
     pub(super) outcome: Outcome,
 }
 
-/// The machines of a record, in the order of their first rows.
+/// Machines of a record, in the order of their first rows.
 ///
 /// # Errors
 /// A file that cannot be read.
@@ -108,13 +108,13 @@ pub(super) fn machines(path: &Path) -> anyhow::Result<Vec<Machine>> {
     Ok(found)
 }
 
-/// The text in a column.
+/// Text in a column.
 fn cell<'a>(line: &'a csv::StringRecord, name: &str) -> anyhow::Result<&'a str> {
     let at = COLUMNS.iter().position(|column| *column == name);
     at.and_then(|at| line.get(at)).with_context(|| format!("it has no {name}"))
 }
 
-/// Of every case the newest that the record has of this machine, in the order of rows.
+/// Newest run of every case on this machine, in the order of the benchmarks.
 ///
 /// # Errors
 /// A file that cannot be read; a line that this program did not write.
@@ -122,7 +122,7 @@ pub(super) fn latest(path: &Path, machine: &Machine) -> anyhow::Result<Vec<Outco
     Ok(newest(path, machine)?.into_iter().map(|newest| newest.outcome).collect())
 }
 
-/// [`latest`] with dates and commits.
+/// Reads as [`latest`] does, with dates and commits.
 ///
 /// # Errors
 /// As [`latest`].
@@ -154,7 +154,7 @@ pub(super) fn newest(path: &Path, machine: &Machine) -> anyhow::Result<Vec<Newes
     Ok(outcomes)
 }
 
-/// A line as an outcome that knows one side of one pair, with its date; none of another machine.
+/// Parses a line as one side of one pair, with its date; `None` for another machine.
 fn read(line: &csv::StringRecord, machine: &Machine) -> anyhow::Result<Option<(String, Outcome)>> {
     let text = |name: &str| cell(line, name);
     let number = |name: &str| -> anyhow::Result<f64> {
@@ -218,7 +218,7 @@ mod tests {
         for row in [Benchmark::DText, Benchmark::A, Benchmark::C] {
             append(&path, &machine(), "fused", &outcome(row)).unwrap();
         }
-        // Another way of row c is another case; another machine's rows are left out.
+        // Another checkpointing of benchmark c is another case; rows of another machine are left out.
         let mut block = outcome(Benchmark::C);
         block.case.checkpoint = Checkpointing::Block;
         append(&path, &machine(), "fused", &block).unwrap();

@@ -1,11 +1,11 @@
-//! The record in short: ratios of time and memory, one table for each machine and element type.
+//! Summary of the record: ratios of time and memory, one table per machine and element type.
 
 use std::path::Path;
 
 use super::outcome::{Benchmark, Checkpointing, Outcome};
 use super::results::{self, Newest};
 
-/// The summary of a record, machines with the newest runs first.
+/// Summarizes a record, machines with the newest runs first.
 ///
 /// # Errors
 /// A record that cannot be read.
@@ -36,14 +36,14 @@ pub(crate) fn summary(path: &Path) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Fewer pairs have no range to speak of; they stand in the record alone.
+/// Minimum number of pairs for a range; cases with fewer stand in the record alone.
 const LEAST_PAIRS: usize = 3;
 
 fn counts(run: &Newest, precision: &str) -> bool {
     run.outcome.case.precision == precision && run.outcome.pairs.len() >= LEAST_PAIRS
 }
 
-/// A line for each pass, three columns for each size of image, a value for each batch.
+/// Summary table: a line per pass, three columns per image size, a value per batch size.
 fn table(runs: &[&Newest]) -> String {
     let mut sizes: Vec<usize> = runs.iter().map(|run| run.outcome.case.size).collect();
     sizes.sort_unstable();

@@ -1,4 +1,4 @@
-//! What `--check` refuses: the table of kernels in Rust and what nvcc made of the sources disagree.
+//! `--check`: disagreements between the table of kernels in Rust and the compiled fatbins.
 
 use std::collections::BTreeSet;
 
@@ -6,12 +6,12 @@ use super::manifest::{Manifest, Module};
 use super::resources::Resources;
 use crate::symbols::Source;
 
-/// Where the table stands, for messages.
+/// Path of the table, for messages.
 const TABLE: &str = "crates/aurora-kernels/src/cuda/symbols.rs";
 
-/// Everything that is wrong, each with the way out.
+/// Disagreements, each with the way out.
 ///
-/// `left_out` are the sources that no architecture asked for was left for.
+/// `left_out` are the sources that none of the requested architectures apply to.
 pub fn problems(table: &[Source], manifest: &Manifest, left_out: &[String]) -> Vec<String> {
     let mut problems = repeated(table);
     for module in &manifest.modules {
@@ -41,7 +41,7 @@ pub fn problems(table: &[Source], manifest: &Manifest, left_out: &[String]) -> V
     problems
 }
 
-/// Paths and symbols that stand twice.
+/// Duplicate paths and symbols.
 fn repeated(table: &[Source]) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let kernels = table.iter().flat_map(|source| source.kernels).map(|kernel| kernel.symbol);
@@ -50,7 +50,7 @@ fn repeated(table: &[Source]) -> Vec<String> {
     twice.map(|name| format!("{TABLE} names {name} twice; drop one")).collect()
 }
 
-/// One source's entry against what nvcc made of it.
+/// Compares one source's entry with its compiled module.
 fn compare(source: &Source, module: &Module, problems: &mut Vec<String>) {
     let (path, place) = (source.path, format!("kernels/{}", source.path));
     let mut unknown = BTreeSet::new();
@@ -84,7 +84,7 @@ fn compare(source: &Source, module: &Module, problems: &mut Vec<String>) {
     }
 }
 
-/// What is wrong with a kernel that must not spill, if it does.
+/// Error of a spill-free kernel that spills, if it does.
 fn spills(built: &Resources, place: &str) -> Option<String> {
     (built.spill_stores + built.spill_loads > 0).then(|| {
         format!(

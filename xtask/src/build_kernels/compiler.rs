@@ -1,4 +1,4 @@
-//! Which nvcc compiles the kernels: the machine's own, else the pinned one from pip.
+//! nvcc selection: the machine's own, else the pinned one from pip.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -8,11 +8,11 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::pip;
 
-/// The version that is installed where the machine has no nvcc. 13.0, because a driver of the 580
-/// line takes the PTX of no later one.
+/// Version that is installed where the machine has no nvcc. 13.0, because a driver of the 580 line takes the PTX of no
+/// later one.
 pub const PINNED: &str = "13.0.88";
 
-/// The compiler, what it calls, and the headers that nvcc puts before every source.
+/// pip packages of nvcc: the compiler, the programs it calls, and the headers that it puts before every source.
 const PACKAGES: pip::Set = pip::Set {
     folder: "nvcc-13.0",
     purpose: "the pinned CUDA compiler (nvcc 13.0.88)",
@@ -26,14 +26,14 @@ const PACKAGES: pip::Set = pip::Set {
     ],
 };
 
-/// An nvcc that has said its version.
+/// nvcc with a known version.
 #[derive(Clone, Debug)]
 pub struct Compiler {
-    /// The program.
+    /// Path of the program.
     pub nvcc: PathBuf,
-    /// Its version, as in `13.0.88`.
+    /// Version, as in `13.0.88`.
     pub version: String,
-    /// How it was found.
+    /// Where it was found.
     pub origin: &'static str,
 }
 
@@ -59,7 +59,7 @@ pub fn find(folder: &Path) -> Result<Compiler> {
     Ok(compiler)
 }
 
-/// The nvcc that the environment names, with the variable that does.
+/// nvcc named by the environment, with the variable that names it.
 fn on_this_machine(variable: impl Fn(&str) -> Option<OsString>) -> Option<(PathBuf, &'static str)> {
     let set = |name| variable(name).filter(|value| !value.is_empty());
     if let Some(nvcc) = set("NVCC") {
@@ -79,7 +79,7 @@ fn on_this_machine(variable: impl Fn(&str) -> Option<OsString>) -> Option<(PathB
     found.into_iter().find(|nvcc| nvcc.is_file()).map(|nvcc| (nvcc, "PATH"))
 }
 
-/// Asks an nvcc for its version.
+/// Queries the version of an nvcc.
 fn ask(nvcc: PathBuf, origin: &'static str) -> Result<Compiler> {
     let said = Command::new(&nvcc).arg("--version").output().with_context(|| {
         format!("cannot start {} (found by {origin}); correct {origin}", nvcc.display())
@@ -100,7 +100,7 @@ fn ask(nvcc: PathBuf, origin: &'static str) -> Result<Compiler> {
     Ok(Compiler { nvcc, version: version.to_owned(), origin })
 }
 
-/// `13.0.88` in `Cuda compilation tools, release 13.0, V13.0.88`.
+/// Parses `13.0.88` out of `Cuda compilation tools, release 13.0, V13.0.88`.
 fn version_in(text: &str) -> Option<&str> {
     let line = text.lines().find(|line| line.starts_with("Cuda compilation tools"))?;
     let version = line.rsplit(", V").next()?.trim();

@@ -1,4 +1,4 @@
-//! What was built: `target/kernels/manifest.json`, and the same as a table.
+//! Build manifest, `target/kernels/manifest.json`, and its table.
 
 use std::fs;
 use std::io::Write as _;
@@ -9,50 +9,50 @@ use serde::{Deserialize, Serialize};
 
 use super::resources::Resources;
 
-/// Everything that was built, in the order of the modules' names.
+/// Manifest of all modules, in the order of their names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// The modules.
     pub modules: Vec<Module>,
 }
 
-/// One fatbin and what is in it.
+/// Manifest entry of one fatbin.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Module {
-    /// Its name: that of the file without `.fatbin`.
+    /// Module name: the file name without `.fatbin`.
     pub name: String,
-    /// The source, below `kernels/`.
+    /// Path of the source below `kernels/`.
     pub source: String,
     /// SHA-256 of the headers and the source.
     pub sha256: String,
-    /// Version of nvcc.
+    /// nvcc version.
     pub compiler: String,
-    /// What nvcc was told, but for the names of the files.
+    /// nvcc flags, without the names of the files.
     pub flags: Vec<String>,
-    /// What it was compiled for, as in `sm_90a`.
+    /// Architectures, as in `sm_90a`.
     pub architectures: Vec<String>,
-    /// The PTX inside, as in `compute_80`, if there is one.
+    /// Embedded PTX, as in `compute_80`, if there is one.
     pub ptx: Option<String>,
-    /// Size of the fatbin.
+    /// Size of the fatbin in bytes.
     pub bytes: u64,
-    /// What nvcc warned of, line by line.
+    /// nvcc warnings, line by line.
     pub warnings: Vec<String>,
-    /// Each kernel for each architecture.
+    /// Resources of each kernel for each architecture.
     pub kernels: Vec<Resources>,
 }
 
-/// Name of the file.
+/// File name of the manifest.
 pub const FILE: &str = "manifest.json";
 
 impl Manifest {
-    /// Reads the manifest in `folder`. One that is not there, or that another version of this
-    /// program wrote, is empty: everything will be built anew.
+    /// Reads the manifest in `folder`. A missing one, or one of another version of this program, is empty: everything
+    /// is rebuilt.
     pub fn read(folder: &Path) -> Self {
         let text = fs::read_to_string(folder.join(FILE)).unwrap_or_default();
         serde_json::from_str(&text).unwrap_or_default()
     }
 
-    /// Writes it into `folder`.
+    /// Writes the manifest into `folder`.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -61,7 +61,7 @@ impl Manifest {
         put(&folder.join(FILE), text.as_bytes())
     }
 
-    /// A line for each kernel and architecture, below a line of headings.
+    /// Table of resources: a line per kernel and architecture, below a line of headings.
     pub fn table(&self) -> String {
         let headings =
             ["module", "kernel", "for", "registers", "shared", "stack", "spilled", "reloaded"];
@@ -84,7 +84,7 @@ impl Manifest {
     }
 }
 
-/// Writes a file aside and renames it, so that what has this name is whole.
+/// Atomic file write: a temporary file, renamed into place.
 ///
 /// # Errors
 /// The file cannot be written.

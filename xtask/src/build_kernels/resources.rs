@@ -1,28 +1,28 @@
-//! What ptxas says that a kernel takes: registers, shared memory, stack, spills.
+//! Kernel resources reported by ptxas: registers, shared memory, stack, spills.
 
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-/// One kernel as compiled for one architecture.
+/// Resources of one kernel on one architecture.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resources {
     /// The kernel's symbol.
     pub symbol: String,
     /// The architecture, as in `sm_90a`.
     pub architecture: String,
-    /// Registers of a thread.
+    /// Registers per thread.
     pub registers: u32,
-    /// Static shared memory of a block in bytes; what a launch asks for comes on top.
+    /// Static shared memory per block in bytes; the dynamic part of a launch comes on top.
     pub shared: u32,
-    /// Stack of a thread in bytes, that of the functions it calls included.
+    /// Stack per thread in bytes, called functions included.
     pub stack: u32,
-    /// Bytes that a thread stores because it has too few registers, functions it calls included.
+    /// Spill stores per thread in bytes, called functions included.
     pub spill_stores: u32,
-    /// Bytes that it loads back.
+    /// Spill loads per thread in bytes, called functions included.
     pub spill_loads: u32,
 }
 
-/// What nvcc printed, taken apart.
+/// Parsed output of nvcc.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Said {
     /// Every kernel for every architecture, in the order of the text.
@@ -31,7 +31,7 @@ pub struct Said {
     pub rest: Vec<String>,
 }
 
-/// Reads what `nvcc -Xptxas=-v` prints.
+/// Parses the output of `nvcc -Xptxas=-v`.
 ///
 /// Functions that are called and not inlined follow the kernel that calls them; what they spill
 /// counts as the kernel's.
@@ -78,14 +78,14 @@ fn named_in(text: &str) -> Option<Resources> {
     Some(Resources { symbol, architecture, ..Resources::default() })
 }
 
-/// The number that stands before `unit`.
+/// Number before `unit`.
 fn before(line: &str, unit: &str) -> Result<u32> {
     let end = line.find(unit).with_context(|| format!("no{unit} in: {line}"))?;
     let digits = line[..end].rsplit(|c: char| !c.is_ascii_digit()).next().unwrap_or("");
     digits.parse().with_context(|| format!("no number before{unit} in: {line}"))
 }
 
-/// The same, and 0 where the unit does not occur.
+/// Number before `unit`, or 0 if the unit does not occur.
 fn optional(line: &str, unit: &str) -> Result<u32> {
     if line.contains(unit) { before(line, unit) } else { Ok(0) }
 }
@@ -94,7 +94,7 @@ fn optional(line: &str, unit: &str) -> Result<u32> {
 mod tests {
     use super::*;
 
-    /// As nvcc 13.0.88 printed it for a kernel that spills and calls a function.
+    /// Output of nvcc 13.0.88 for a kernel that spills and calls a function.
     const SAID: &str = "\
 a.cu(2): warning #177-D: variable \"unused\" was declared but never referenced
       int unused;

@@ -1,4 +1,4 @@
-//! The sources of the kernels: which there are, what they are compiled for, and their hash.
+//! Kernel sources: discovery, architectures and hashes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,25 +8,25 @@ use sha2::{Digest as _, Sha256};
 
 use crate::pack::fetch::{files, hex};
 
-/// A source for Hopper alone ends in this.
+/// File name ending of a source for Hopper alone.
 const HOPPER: &str = "_sm90.cu";
 
-/// One source, which becomes one module.
+/// Kernel source, compiled to one module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// Its path below `kernels/`, with forward slashes.
+    /// Path below `kernels/`, with forward slashes.
     pub path: String,
-    /// Name of the module: the path without its ending, `/` as `_`.
+    /// Module name: the path without its extension, `/` as `_`.
     pub module: String,
-    /// What it is compiled for, as in `90a`, each once, in the order of their numbers.
+    /// Architectures, as in `90a`, each once, in the order of their numbers.
     pub architectures: Vec<String>,
     /// SHA-256 of every file in `kernels/include` in the order of their names and then of the
     /// source, each as: path below `kernels/`, a zero byte, the bytes, a zero byte.
     pub sha256: String,
 }
 
-/// Every `.cu` below `kernels`, but for the emulator's own, in the order of their paths. One that
-/// `architectures` leave nothing for is not among them.
+/// Every `.cu` below `kernels`, but for the emulator's own, in the order of their paths. Sources that none of
+/// `architectures` apply to are left out.
 ///
 /// # Errors
 /// A file that cannot be read, or two sources whose modules would have one name.
@@ -57,7 +57,7 @@ pub fn find(kernels: &Path, architectures: &[String]) -> Result<Vec<Source>> {
     Ok(sources)
 }
 
-/// Takes one file into a hash.
+/// Adds one file to a hash.
 fn absorb(hash: &mut Sha256, kernels: &Path, file: &Path) -> Result<()> {
     let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
     hash.update(relative(kernels, file));
@@ -73,13 +73,13 @@ fn relative(kernels: &Path, file: &Path) -> String {
     parts.join("/")
 }
 
-/// What of `wanted` a source is for.
+/// Architectures of `wanted` that apply to a source.
 fn architectures_of(path: &str, wanted: &[String]) -> Vec<String> {
     let fits = |one: &&String| !path.ends_with(HOPPER) || one.as_str() == "90a";
     wanted.iter().filter(fits).cloned().collect()
 }
 
-/// Reads `80,90a`: each once, in the order of their numbers.
+/// Parses a list such as `80,90a`: each once, in the order of their numbers.
 ///
 /// # Errors
 /// Something that is no compute capability, or one below 80.

@@ -1,4 +1,4 @@
-//! The programs of the folder, as cargo builds them.
+//! Builds of the folder's programs by cargo.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::portable::Program;
 use crate::build_kernels::compiler;
 
-/// The tests of the kernels and every bench.
+/// Builds the tests of the kernels and every bench.
 pub(super) fn programs(root: &Path) -> Result<Vec<Program>> {
     let mut programs = Vec::new();
     let tests = ["test", "--release", "-p", "aurora-kernels", "--test", "it", "--no-run"];
@@ -25,8 +25,8 @@ pub(super) fn programs(root: &Path) -> Result<Vec<Program>> {
     Ok(programs)
 }
 
-/// The program `aurora` with the feature `cuda`, linked to stubs, so that it starts on every
-/// machine and needs no CUDA library here.
+/// Builds the program `aurora` with the feature `cuda`, linked to stubs, so that it starts on every machine and needs
+/// no CUDA library here.
 pub(super) fn aurora(root: &Path) -> Result<Program> {
     let nvcc = compiler::find(&root.join("target/cuda"))?.nvcc;
     let bin = nvcc.parent().context("nvcc is in no folder")?;
@@ -42,8 +42,8 @@ pub(super) fn aurora(root: &Path) -> Result<Program> {
     path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
     let mut flags = std::env::var_os("RUSTFLAGS").unwrap_or_default();
     flags.push(format!(" -L native={}", stubs.display()));
-    // Other flags and features than every other build has: in a folder of its own, it replaces
-    // nothing and is kept.
+    // Other flags and features than every other build has: in a target folder of its own, it replaces nothing and is
+    // kept.
     let target = root.join("target/gpu-check-build");
     let mut build = cargo(root, &["build", "--release", "-p", "aurora-cli", "--features", "cuda"]);
     build.env("PATH", std::env::join_paths(path)?).env("CUDA_HOME", home);
@@ -56,14 +56,14 @@ pub(super) fn aurora(root: &Path) -> Result<Program> {
     Ok(Program { built, place: "bin/aurora".into() })
 }
 
-/// The commit, with a `+` where files differ from it.
+/// Commit hash, with a `+` if files differ from it.
 pub(super) fn commit(root: &Path) -> String {
     let commit = said(root, "git", &["rev-parse", "--short=12", "HEAD"]);
     let changed = said(root, "git", &["status", "--porcelain"]);
     if matches!(changed.as_str(), "" | "unknown") { commit } else { commit + "+" }
 }
 
-/// What a program says, or that it is unknown.
+/// Output of a program, or `unknown`.
 pub(super) fn said(root: &Path, program: &str, arguments: &[&str]) -> String {
     let said = Command::new(program).current_dir(root).args(arguments).output();
     let said = said.ok().filter(|said| said.status.success());
@@ -79,7 +79,7 @@ fn cargo(root: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs a build and gives the executables it names.
+/// Runs a build and returns the executables it names.
 fn executables(command: &mut Command) -> Result<Vec<(String, PathBuf)>> {
     command.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
     let said = command.output().context("cannot start cargo")?;

@@ -1,17 +1,17 @@
-//! What makes a program run on another machine: which C library it needs, and none of our paths.
+//! Portability of a program: the C library it needs, and none of our paths.
 
 use std::path::{Path, PathBuf};
 
-/// A program and where it goes.
+/// Program and its place in the folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Program {
-    /// Where cargo left it.
+    /// Path that cargo built it at.
     pub(super) built: PathBuf,
-    /// Its place in the folder.
+    /// Place in the folder.
     pub(super) place: PathBuf,
 }
 
-/// The beginnings of paths that mean something on this machine only.
+/// Path prefixes that mean something on this machine only.
 pub(super) fn private_paths(root: &Path) -> Vec<Vec<u8>> {
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let cargo = std::env::var_os("CARGO_HOME").map(PathBuf::from);
@@ -20,7 +20,7 @@ pub(super) fn private_paths(root: &Path) -> Vec<Vec<u8>> {
     let mut paths: Vec<Vec<u8>> = [Some(root.to_owned()), cargo, target]
         .into_iter()
         .flatten()
-        // Anything shorter might be part of something else.
+        // A shorter prefix might be part of something else.
         .filter(|path| path.is_absolute() && path.components().count() > 2)
         .map(|path| path.as_os_str().as_encoded_bytes().to_vec())
         .collect();
@@ -29,8 +29,8 @@ pub(super) fn private_paths(root: &Path) -> Vec<Vec<u8>> {
     paths
 }
 
-/// Overwrites those paths in a program with dots, as many as they are long. They stand in messages
-/// of panics and in defaults that `run.sh` sets otherwise.
+/// Overwrites those paths in a program with dots of the same length. They stand in panic messages and in defaults that
+/// `run.sh` sets otherwise.
 pub(super) fn overwrite(program: &mut [u8], paths: &[Vec<u8>]) {
     for path in paths {
         let mut at = 0;
@@ -54,7 +54,7 @@ fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
     None
 }
 
-/// The newest version of glibc that a program asks for: the largest of the symbol versions it names.
+/// Newest version of glibc that a program requires: the largest of the symbol versions it names.
 pub(super) fn glibc(program: &[u8]) -> (u32, u32) {
     const MARK: &[u8] = b"GLIBC_2.";
     let mut newest = 0;

@@ -1,4 +1,4 @@
-"""Models of transformers with random weights, LoRAs of peft, and what both compute; then what our side computed.
+"""Models of transformers with random weights, LoRAs of peft, and their outputs; then a comparison with ours.
 
     models.py make OUT      writes models, LoRAs, inputs and expected outputs
     models.py compare OUT   reads what the Rust example `interop` wrote, prints a line a check, fails above 1e-4
@@ -33,7 +33,7 @@ LORAS = {
 
 
 def randomized(model, seed):
-    """No weight as it starts: norms away from one, biases away from zero, so that nothing hides behind either."""
+    """Moves every weight off its initialization: norms away from one, biases away from zero."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, value in model.named_parameters():
@@ -43,7 +43,7 @@ def randomized(model, seed):
 
 
 def config():
-    """BLIP-base as its checkpoints have it: 12 text heads, and the vocabulary with [DEC] and [ENC]."""
+    """Configuration of BLIP-base as its checkpoints have it: 12 text heads, and the vocabulary with [DEC] and [ENC]."""
     return BlipConfig(text_config=dict(num_attention_heads=12, vocab_size=30524),
                       vision_config=dict(image_size=384, num_attention_heads=12))
 
@@ -69,7 +69,7 @@ def outputs(model, given):
 
 
 def with_enc(given):
-    """The same inputs, their texts beginning with [ENC], as the original code has them where they look at images."""
+    """Inputs with texts beginning with [ENC], as the original code has them in the fused passes."""
     ids = given["input_ids"].clone()
     ids[:, 0] = ENC
     return {**given, "input_ids": ids}
@@ -114,7 +114,7 @@ def make_captioning(out):
     labels = targets(given["input_ids"], given["attention_mask"])
     with torch.no_grad():
         found = model(**given, labels=labels, interpolate_pos_encoding=True)
-        # What this method is given ends in a token that it drops.
+        # This method drops the last token of its input.
         prompt = torch.tensor([[DEC, SEP]] * len(labels))
         rows = model.generate(pixel_values=given["pixel_values"], input_ids=prompt, **GREEDY)
     save_file({"logits": found.logits, "loss": found.loss.reshape(1), "generated": written(rows)},
@@ -122,7 +122,7 @@ def make_captioning(out):
 
 
 def train(model, steps):
-    """A few steps on random data, so that no factor is as it started."""
+    """Trains a few steps on random data, so that no factor is at its initialization."""
     trained = [value for value in model.parameters() if value.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=0.01)
     model.train()
@@ -157,7 +157,7 @@ def make(out):
 
 
 def difference(found, expected):
-    """Largest absolute difference; a shape that is another is infinitely far."""
+    """Largest absolute difference; infinite for another shape."""
     if found.shape != expected.shape:
         return float("inf")
     return (found - expected).abs().max().item()
@@ -168,13 +168,13 @@ class Report:
         self.failed = False
 
     def line(self, what, largest, allowed, note=""):
-        # A value that is no number is no agreement.
+        # NaN is no agreement.
         fine = largest <= allowed
         self.failed |= not fine
         print(f"{'ok  ' if fine else 'FAIL'} {what}: largest difference {largest:.1e}, allowed {allowed:g}{note}")
 
     def outputs(self, what, found, expected, base=None):
-        """One line a tensor; with the `base` model's outputs, how far the adapter moves them is said too."""
+        """Prints one line per tensor; with the `base` model's outputs, how far the adapter moves them is said too."""
         for name, tensor in expected.items():
             note = f" (values up to {tensor.abs().max():.2g}"
             note += f", moved by up to {difference(tensor, base[name]):.2g})" if base else ")"

@@ -1,4 +1,4 @@
-"""Mixed text from a seed: what a tokenizer may meet, and what it hardly ever meets."""
+"""Mixed text from a seed: common and rare input of a tokenizer."""
 
 import random
 import unicodedata
@@ -35,7 +35,7 @@ ZWJ, SELECTOR = "\u200d", "\ufe0f"
 
 
 def character(r, bounds):
-    """A code point between the bounds; surrogates are none."""
+    """A code point between the bounds, no surrogate."""
     while True:
         code = r.randint(*bounds)
         if not 0xD800 <= code <= 0xDFFF:

@@ -1,4 +1,4 @@
-"""Texts and the ids that Hugging Face's BertTokenizer gives them.
+"""Expected token ids: texts and the ids that Hugging Face's BertTokenizer gives them.
 
     tokens.py VOCABULARY COUNT SEED OUT   COUNT texts through the vocabulary file
     tokens.py characters COUNT SEED OUT   the same through a vocabulary of their characters, written beside OUT

@@ -1,4 +1,4 @@
-//! The tests of the kernels over another copy of the sources.
+//! Test harness: the kernel tests over another copy of the sources.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -7,25 +7,25 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-/// How long a test may take over the sources as they are.
+/// Time limit of a test over the unmodified sources.
 pub const PATIENCE: Duration = Duration::from_secs(1800);
 
-/// The test binary of the kernels.
+/// Test binary of the kernels.
 #[derive(Debug)]
 pub struct Harness {
     binary: PathBuf,
-    /// Tests expect to be run from the folder of their package.
+    /// Working directory: tests expect to be run from the folder of their package.
     folder: PathBuf,
 }
 
-/// How a test ended.
+/// Outcome of a test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It found nothing.
+    /// Passed: no bug was found.
     Passed,
-    /// It failed; what it said first.
+    /// Failed, with its first message.
     Failed(String),
-    /// The sources did not compile, so it tried nothing; what it said.
+    /// Not run, since the sources did not compile; with the compiler's message.
     NotTried(String),
 }
 
@@ -45,7 +45,7 @@ impl Harness {
         Ok(Self { binary, folder: root.join("crates/aurora-kernels") })
     }
 
-    /// The tests of the module `kernels` whose names contain `filter`.
+    /// Tests of the module `kernels` whose names contain `filter`.
     ///
     /// # Errors
     /// There is none.
@@ -62,9 +62,8 @@ impl Harness {
         Ok(names)
     }
 
-    /// Runs `tests` over the sources in `kernels` until one fails; says which and with what words.
-    /// A test that takes longer than `limit` is stopped and has failed: a bug may keep it from
-    /// ending.
+    /// Runs `tests` over the sources in `kernels` until one fails; returns its name and its message. A test that takes
+    /// longer than `limit` is stopped and has failed: a bug may keep it from ending.
     ///
     /// # Errors
     /// A test cannot be started, or the sources do not compile.
@@ -84,7 +83,7 @@ impl Harness {
         Ok(None)
     }
 
-    /// Runs one test, in a process of its own: a bug may end that.
+    /// Runs one test in a process of its own, which a bug may crash.
     fn run(&self, test: &str, kernels: &Path, limit: Duration) -> Result<Outcome> {
         let scratch = tempfile::tempdir()?;
         let said = scratch.path().join("said");
@@ -116,7 +115,7 @@ impl Harness {
     }
 }
 
-/// The binary of the target `it` in cargo's messages.
+/// Binary of the target `it` in cargo's messages.
 fn executable(messages: &str) -> Option<PathBuf> {
     let parsed = messages.lines().filter_map(|line| serde_json::from_str(line).ok());
     let mut found = parsed.filter_map(|message: serde_json::Value| {
@@ -126,7 +125,7 @@ fn executable(messages: &str) -> Option<PathBuf> {
     found.next_back()
 }
 
-/// What an end, or the time after which a test was stopped, and a text mean.
+/// Classifies an exit status, or the time after which a test was stopped, and its output.
 fn judged(end: Result<ExitStatus, Duration>, text: &str) -> Outcome {
     let status = match end {
         Ok(status) => status,
@@ -141,7 +140,7 @@ fn judged(end: Result<ExitStatus, Duration>, text: &str) -> Outcome {
         let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("");
         return Outcome::Failed(format!("{status}: {last}"));
     };
-    // The harness's words for a source that the compiler refuses; its errors follow.
+    // The harness's message for a source that the compiler refuses; its errors follow.
     if words.contains(" does not compile:") {
         let error = text.lines().find(|line| line.contains("error: ")).unwrap_or("");
         return Outcome::NotTried(format!("{words} {error}"));

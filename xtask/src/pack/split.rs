@@ -1,4 +1,4 @@
-//! Splits by concept that no training text can leak through.
+//! Leak-free splits by concept: no training text names a held-out concept.
 //!
 //! Groups are drawn in a seeded order. A held-out concept takes along every concept whose name
 //! contains its own ("cat" held out means "black cat" is too), because a training caption with
@@ -10,16 +10,16 @@ use sha2::{Digest as _, Sha256};
 
 use super::words::{Mentions, Name};
 
-/// One concept to place.
+/// Concept to assign to a split.
 pub struct Concept {
-    /// The name that must not be seen.
+    /// Name that must not be seen in training.
     pub name: String,
     /// Concepts with the same group are placed together.
     pub group: String,
 }
 
-/// For each concept the number of the held-out part it belongs to (0 for the first of `sizes`,
-/// and so on), or none for training. `limit` bounds how many concepts one draw may take along.
+/// Held-out part of each concept (0 for the first of `sizes`, and so on), or `None` for training. `limit` bounds how
+/// many concepts one draw may take along.
 pub fn hold_out(
     concepts: &[Concept],
     sizes: &[usize],
@@ -41,7 +41,7 @@ pub fn hold_out(
         let mut left = size;
         for group in &order {
             let taken = follow(&groups, concepts, &names, &mentions, group);
-            // What an earlier part holds already stays there; it is held out all the same.
+            // A concept that an earlier part holds already stays there; it is held out all the same.
             let fresh: Vec<usize> = taken.iter().copied().filter(|&i| part[i].is_none()).collect();
             let own = &groups[group];
             if own.iter().any(|&i| part[i].is_some()) || taken.len() > limit || fresh.len() > left {
@@ -59,8 +59,8 @@ pub fn hold_out(
     part
 }
 
-/// The concepts that must be held out with `group`: itself, and, repeatedly, every group with a
-/// concept that names one already taken.
+/// Concepts that must be held out with `group`: itself, and, repeatedly, every group with a concept that names one
+/// already taken.
 fn follow(
     groups: &BTreeMap<&str, Vec<usize>>,
     concepts: &[Concept],

@@ -1,4 +1,4 @@
-//! The word pieces: a subset of bert-base-uncased's, chosen on training text alone.
+//! Vocabulary: a subset of bert-base-uncased's WordPieces, chosen on training text alone.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -8,10 +8,10 @@ use anyhow::{Context as _, ensure};
 use super::words::words;
 use super::{Entry, Split};
 
-/// Entries of the subset, the special ones included.
+/// Vocabulary size, special tokens included.
 pub const SIZE: usize = 3600;
 
-/// bert-base-uncased's pieces with their rank (roughly by frequency in English).
+/// WordPieces of bert-base-uncased with their rank (roughly by frequency in English).
 pub struct Pieces {
     all: Vec<String>,
     index: HashMap<String, usize>,
@@ -19,17 +19,17 @@ pub struct Pieces {
 }
 
 impl Pieces {
-    /// Whether `word` is one piece.
+    /// True if `word` is one piece.
     pub fn whole(&self, word: &str) -> bool {
         self.index.contains_key(word)
     }
 
-    /// Whether `word` is in the English word list (names included).
+    /// True if `word` is in the English word list (names included).
     pub fn english(&self, word: &str) -> bool {
         self.english.contains(word)
     }
 
-    /// Longest-match-first pieces of one word; none if some of it has no piece.
+    /// Greedy longest-match-first pieces of one word; `None` if some of it has no piece.
     fn pieces<'a>(&'a self, word: &str) -> Option<Vec<&'a str>> {
         let mut out = Vec::new();
         let mut rest = word;
@@ -57,9 +57,8 @@ pub fn read(path: &Path, words: &Path) -> anyhow::Result<Pieces> {
     Ok(Pieces { all, index, english })
 }
 
-/// Chooses the subset: special pieces, single characters, the pieces of openclipart's training
-/// captions and keywords by frequency, then whole English words in bert's order. `[DEC]` and
-/// `[ENC]` come last, as in BLIP.
+/// Chooses the subset: special tokens, single characters, the pieces of openclipart's training captions and keywords
+/// by frequency, then whole English words in bert's order. `[DEC]` and `[ENC]` come last, as in BLIP.
 pub fn choose(pieces: &Pieces, clipart: &[Entry]) -> Vec<String> {
     let mut chosen: Vec<String> = Vec::with_capacity(SIZE);
     let mut have = HashSet::new();

@@ -1,8 +1,8 @@
-//! What "names the same thing" means: words without number, and containment of concepts.
+//! Text matching: words without number, and containment of concepts.
 
 use std::collections::BTreeSet;
 
-/// Words that carry no content in a name.
+/// Stop words of a name.
 const FILLERS: &[&str] = &["a", "an", "the", "of", "with", "and"];
 
 /// Irregular plurals, and pairs that the rules below would not bring together.
@@ -37,7 +37,7 @@ const IRREGULAR: &[(&str, &str)] = &[
     ("lens", "lens"),
 ];
 
-/// A word without its plural ending.
+/// Singular of a word.
 pub fn singular(word: &str) -> String {
     if let Some((_, one)) = IRREGULAR.iter().find(|(many, _)| *many == word) {
         return (*one).to_string();
@@ -57,7 +57,7 @@ pub fn singular(word: &str) -> String {
     word.to_string()
 }
 
-/// The words of a text: lower case, letters and digits only, apostrophes closed up, in order.
+/// Words of a text: lower case, letters and digits only, apostrophes closed up, in order.
 pub fn words(text: &str) -> Vec<String> {
     let text: String = text
         .to_lowercase()
@@ -72,7 +72,7 @@ pub fn words(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// The set that decides whether one text names another: singular content words.
+/// Singular content words, the set that decides whether one text names another.
 pub fn content(text: &str) -> BTreeSet<String> {
     let all = words(text);
     let some: BTreeSet<String> =
@@ -80,8 +80,8 @@ pub fn content(text: &str) -> BTreeSet<String> {
     if some.is_empty() { all.into_iter().collect() } else { some }
 }
 
-/// Everything a text could be read as naming: its singular words, and neighbors written
-/// together ("light bulb" also as "lightbulb").
+/// Mentions of a text, everything it could be read as naming: its singular words, and neighbors written together
+/// ("light bulb" also as "lightbulb").
 #[derive(Debug, Clone, Default)]
 pub struct Mentions {
     words: BTreeSet<String>,
@@ -100,21 +100,21 @@ impl Mentions {
         self.words.extend(all);
     }
 
-    /// Of one text alone.
+    /// Mentions of one text alone.
     pub fn of(text: &str) -> Self {
         let mut mentions = Self::default();
         mentions.add(text);
         mentions
     }
 
-    /// Whether all content words of `name` are here, in any order, or the name written as one.
+    /// True if all content words of `name` are here, in any order, or the name written as one.
     pub fn names(&self, name: &Name) -> bool {
         name.content.iter().all(|w| self.words.contains(w) || self.joined.contains(w))
             || self.words.contains(&name.closed)
     }
 }
 
-/// A concept's name, ready to be looked for.
+/// Name of a concept, prepared for matching.
 #[derive(Debug, Clone)]
 pub struct Name {
     /// Singular content words.
@@ -123,7 +123,7 @@ pub struct Name {
 }
 
 impl Name {
-    /// Reads a name.
+    /// Parses a name.
     pub fn new(text: &str) -> Self {
         let closed = words(text)
             .iter()
@@ -134,8 +134,8 @@ impl Name {
     }
 }
 
-/// The form captions are kept in: lower case, the characters the caption clean-up removes turned
-/// into spaces, spaces folded.
+/// Normal form of captions: lower case, the characters that the caption clean-up removes turned into spaces, spaces
+/// folded.
 pub fn tidy(text: &str) -> String {
     let text = text.to_lowercase().replace(['’', '‘'], "'").replace(['–', '—'], "-");
     let text: String =

@@ -1,4 +1,4 @@
-//! The files: shards, vocabulary, manifest, licenses. The same input gives the same bytes.
+//! Output files: shards, vocabulary, manifest, licenses. Deterministic: the same input gives the same bytes.
 
 use std::fs;
 use std::io::Write as _;
@@ -12,7 +12,7 @@ use super::fetch::{NOTO_VERSION, OPENCLIPART_VERSION, Sources, hex};
 use super::report::Report;
 use super::{Entry, Split};
 
-/// Most that all assets together may take.
+/// Maximum size of all assets together, in bytes.
 const LIMIT: u64 = 10_000_000;
 
 #[derive(serde::Serialize)]
@@ -56,7 +56,7 @@ pub fn assets(
     Ok(())
 }
 
-/// A gzipped tar of `000123.webp` and `000123.json`, with no times and no owners.
+/// Gzipped tar of `000123.webp` and `000123.json`, with no times and no owners.
 fn shard(name: &str, entries: &[Entry], manifest: &mut String) -> anyhow::Result<Vec<u8>> {
     let gz = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
     let mut tar = tar::Builder::new(gz);
@@ -93,7 +93,7 @@ fn shard(name: &str, entries: &[Entry], manifest: &mut String) -> anyhow::Result
     Ok(gz.finish()?)
 }
 
-/// The texts that the sources ship, and a note that says which belongs to what.
+/// License texts that the sources ship, and a note that says which belongs to what.
 fn licenses(out: &Path, sources: &Sources) -> anyhow::Result<()> {
     let copy = |from: &Path, to: &str| {
         fs::copy(from, out.join(to)).with_context(|| from.display().to_string())

@@ -1,4 +1,4 @@
-//! The table of what the kernels reach of the machine's ceiling.
+//! Table of the kernels' shares of the roofline.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use super::page::table;
 use super::records::{Records, Row, groups, newest, origin};
 use crate::statistics::spread;
 
-/// The records that the benches append to.
+/// Records that the benches append to.
 const BENCHES: [&str; 6] =
     ["linear.csv", "cp.csv", "attention.csv", "norm.csv", "loss.csv", "optim.csv"];
 
@@ -34,7 +34,7 @@ pub(super) fn shares(folder: &Path) -> Result<String, Fault> {
     let mut text = String::new();
     let machine = |row| Row::texts(row, ["device", "threads"]);
     for ([device, threads], rows) in groups(records.rows(), machine)? {
-        // Of a row that was recorded more than once the newest.
+        // Of rows recorded more than once, the newest.
         let mut current = Vec::new();
         for (_, same) in groups(rows, |row| row.texts(["target", "name", "shape", "type"]))? {
             current.extend(newest(same, "date")?);
@@ -63,13 +63,13 @@ pub(super) fn shares(folder: &Path) -> Result<String, Fault> {
     Ok(text)
 }
 
-/// The operation that a bench row is about.
+/// Operation of a bench row.
 fn operation(row: &Row) -> Result<&str, Fault> {
     let name = row.text("name")?;
     Ok(name.rsplit('/').next().unwrap_or(name))
 }
 
-/// `60 % (40 to 70)` of the rows of an operation; nothing where there are none.
+/// Median share of an operation with its range, as `60 % (40 to 70)`; empty without rows.
 fn share(rows: &[&Row], wanted: &str) -> Result<String, Fault> {
     let mut shares = Vec::new();
     for row in rows {

@@ -5,7 +5,7 @@ use super::{Fault, PAGE};
 const OPEN: &str = "<!-- table: ";
 const CLOSE: &str = "<!-- /table -->";
 
-/// The page with `make(index)` in the place of the table of each name.
+/// Replaces the table of each name by `make(index)`.
 ///
 /// # Errors
 /// A marker without its other half, a name that is none of `names` or occurs twice, one that does not occur; what
@@ -44,7 +44,7 @@ pub(super) fn refresh(
     }
 }
 
-/// A table in Markdown: head, then rows.
+/// Markdown table: head, then rows.
 pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
     let line = |cells: &[String; N]| format!("| {} |\n", cells.join(" | "));
     let head = line(&head.map(str::to_owned));

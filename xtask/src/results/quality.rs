@@ -7,7 +7,7 @@ use super::page::table;
 use super::records::{Records, Row, grouped, groups, newest, origin};
 use crate::statistics::mean_and_deviation;
 
-/// Recall at the quickstart's own seed: by chance, before and after.
+/// Recall at the quickstart's own seed: random baseline, before and after.
 pub(super) fn quickstart(records: &Path) -> Result<String, Fault> {
     let records = Records::read(records, "recall.csv")?;
     let columns = [
@@ -148,7 +148,7 @@ pub(super) fn agreement(records: &Path) -> Result<String, Fault> {
     Ok(format!("{}\n{}.", table(head, &rows), origin(&all, "recorded")?))
 }
 
-/// Inputs that the fuzzer tried on each reader, and how many of them failed.
+/// Fuzzing results: inputs tried on each reader, and how many of them failed.
 pub(super) fn fuzz(records: &Path) -> Result<String, Fault> {
     let records = Records::read(records, "fuzz.csv")?;
     let mut readers = Vec::new();
@@ -169,7 +169,7 @@ pub(super) fn fuzz(records: &Path) -> Result<String, Fault> {
     ))
 }
 
-/// The rows with these texts in these columns.
+/// Rows with these texts in these columns.
 fn select<'a, const N: usize>(
     records: &'a Records,
     wanted: [(&str, &str); N],
@@ -183,7 +183,7 @@ fn select<'a, const N: usize>(
     Ok(found)
 }
 
-/// A record without the rows that a table is made of.
+/// Fault of a record without the rows that a table is made of.
 fn missing(record: &str, of: &str) -> Fault {
     Fault::new(format!("{}/{record}", super::RECORDS), 0, format!("the record has no row of {of}"))
 }

@@ -1,18 +1,18 @@
-//! Records of measurements: CSV files whose cells are asked for by the names of their columns.
+//! Records of measurements: CSV files whose cells are looked up by column name.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::{Fault, RECORDS};
 
-/// The rows of a CSV file.
+/// Rows of a CSV file.
 #[derive(Debug)]
 pub(super) struct Records {
     columns: Vec<String>,
     rows: Vec<Row>,
 }
 
-/// A row, with the place it stands at.
+/// Row of a record, with its path and line.
 #[derive(Debug, Clone)]
 pub(super) struct Row {
     path: String,
@@ -45,7 +45,7 @@ impl Records {
         Ok(Self { columns, rows })
     }
 
-    /// Its rows.
+    /// All rows.
     pub(super) fn rows(&self) -> &[Row] {
         &self.rows
     }
@@ -62,7 +62,7 @@ impl Records {
 }
 
 impl Row {
-    /// The text in a column.
+    /// Text in a column.
     pub(super) fn text(&self, column: &str) -> Result<&str, Fault> {
         let found = self.cells.iter().find(|(name, _)| name == column);
         found
@@ -70,7 +70,7 @@ impl Row {
             .ok_or_else(|| Fault::new(&self.path, 1, format!("the record has no column {column}")))
     }
 
-    /// The texts in some columns.
+    /// Texts in some columns.
     pub(super) fn texts<const N: usize>(&self, columns: [&str; N]) -> Result<[&str; N], Fault> {
         let mut texts = [""; N];
         for (text, column) in texts.iter_mut().zip(columns) {
@@ -79,20 +79,20 @@ impl Row {
         Ok(texts)
     }
 
-    /// The number in a column.
+    /// Number in a column.
     pub(super) fn number(&self, column: &str) -> Result<f64, Fault> {
         let text = self.text(column)?;
         let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
         number.ok_or_else(|| self.fault(format!("{column} is {text:?}, no number")))
     }
 
-    /// A fault of this row.
+    /// Fault at this row.
     pub(super) fn fault(&self, message: impl Into<String>) -> Fault {
         Fault::new(&self.path, self.line, message)
     }
 }
 
-/// Rows in groups with the same key, in the order in which keys appear.
+/// Groups rows with the same key, in the order in which keys appear.
 pub(super) fn groups<'a, K: PartialEq>(
     rows: impl IntoIterator<Item = &'a Row>,
     key: impl Fn(&'a Row) -> Result<K, Fault>,
@@ -108,7 +108,7 @@ pub(super) fn groups<'a, K: PartialEq>(
     Ok(found)
 }
 
-/// The rows with the greatest text in `column`, as a date is.
+/// Rows with the greatest text in `column`, such as a date.
 pub(super) fn newest<'a>(rows: Vec<&'a Row>, column: &str) -> Result<Vec<&'a Row>, Fault> {
     let mut newest = "";
     for row in &rows {
@@ -117,7 +117,7 @@ pub(super) fn newest<'a>(rows: Vec<&'a Row>, column: &str) -> Result<Vec<&'a Row
     Ok(rows.into_iter().filter(|row| row.text(column).is_ok_and(|text| text == newest)).collect())
 }
 
-/// `DATE, commit HASH` of the rows, or the range of dates and the commits.
+/// Origin of the rows: `DATE, commit HASH`, or the range of dates and the commits.
 pub(super) fn origin(rows: &[&Row], date: &str) -> Result<String, Fault> {
     let (mut dates, mut commits) = (BTreeSet::new(), BTreeSet::new());
     for row in rows {
@@ -137,7 +137,7 @@ pub(super) fn origin(rows: &[&Row], date: &str) -> Result<String, Fault> {
     })
 }
 
-/// Digits in groups of three.
+/// Formats a number with its digits in groups of three.
 pub(super) fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut out = String::new();
@@ -154,7 +154,7 @@ pub(super) fn grouped(number: f64) -> String {
 pub(super) mod tests {
     use super::*;
 
-    /// A folder with one record.
+    /// Writes a folder with one record.
     pub(in crate::results) fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in files {

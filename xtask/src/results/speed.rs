@@ -24,13 +24,13 @@ pub(super) fn quickstart_time(records: &Path) -> Result<String, Fault> {
     Ok(format!("Wall time of the quickstart: {}.", rows.join("; ")))
 }
 
-/// Time and memory beside PyTorch, by machine and element type.
+/// Time and memory against PyTorch, by machine and element type.
 pub(super) fn peers(records: &Path) -> Result<String, Fault> {
     crate::bench_peers::summary(&records.join("peers.csv"))
         .map_err(|error| Fault::new(format!("{RECORDS}/peers.csv"), 0, format!("{error:#}")))
 }
 
-/// How time grows from the smallest to the largest size of each curve.
+/// Growth of time from the smallest to the largest size of each curve.
 pub(super) fn growth(records: &Path) -> Result<String, Fault> {
     let records = Records::read(records, "growth.csv")?;
     let mut rows = Vec::new();
@@ -54,7 +54,7 @@ pub(super) fn growth(records: &Path) -> Result<String, Fault> {
     Ok(rows.join("\n"))
 }
 
-/// The loader beside a DataLoader, and shards beside plain reading.
+/// Loader against a DataLoader, and shards against plain reading.
 pub(super) fn loader(records: &Path) -> Result<String, Fault> {
     let records = Records::read(records, "loader.csv")?;
     let mut rows = Vec::new();
@@ -114,7 +114,7 @@ pub(super) fn memory(records: &Path) -> Result<String, Fault> {
     Ok(rows.join("\n"))
 }
 
-/// The numbers in a column.
+/// Numbers in a column.
 fn numbers(rows: &[&Row], column: &str) -> Result<Vec<f64>, Fault> {
     rows.iter().map(|row| row.number(column)).collect()
 }

@@ -17,7 +17,7 @@ from PIL import Image
 # ---- EfficientNet-Lite0 ------------------------------------------------------------------
 
 class Legacy(pickle.Unpickler):
-    """The torch format before zip files: pickles, then the storages one after another."""
+    """Reads the torch format before zip files: pickles, then the storages one after another."""
 
     def find_class(self, module, name):
         if (module, name) == ("collections", "OrderedDict"):

@@ -1,4 +1,4 @@
-"""What two frozen teachers say of the openclipart pack: of views of its images, of its captions.
+"""Features of two frozen teachers on the openclipart pack: on views of its images, on its captions.
 
 Run by `cargo xtask teachers`, which makes the environment and the arguments.
 
@@ -7,14 +7,14 @@ Writes teachers.safetensors, every real tensor in f16:
                    the images without caption
   view_rows        (V) row of the image in the pack, -1 without caption
   image            (V, 256) EfficientNet-Lite0, pooled 1280 features, PCA, unit length
-  image_local      (V, 36, 128) the same before pooling, PCA, row by row
+  image_local      (V, 36, 128) EfficientNet-Lite0 before pooling, PCA, row by row
   image_joint      (V, 128) where a ridge map fitted on the training pairs places the view in the
                    joint space, unit length
   joint_mean       (384) mean of text_all over training
   joint_directions (128, 384) principal directions of text_all over training: the joint space
   text             (N, 384) MiniLM sentence embedding of the caption, unit length
-  text_all         (N, 384) the same of "caption, keyword, keyword"
-  strings          (M, 384) the same of the lines of strings.tsv
+  text_all         (N, 384) MiniLM sentence embedding of "caption, keyword, keyword"
+  strings          (M, 384) MiniLM sentence embedding of the lines of strings.tsv
   word_embeddings  (W, width) MiniLM's word embeddings of the vocabulary, PCA, mean 0 and the
                    standard deviation that --word-std names over all entries
 """
@@ -48,7 +48,7 @@ def unit(rows):
 
 
 def ridge(x, y, penalty):
-    """A linear map from x to y, both centered; the penalty counts in mean variances of x."""
+    """Ridge regression from x to y, both centered; the penalty counts in mean variances of x."""
     mean = x.mean(0)
     x = x - mean
     variance = x.var()

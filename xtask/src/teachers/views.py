@@ -1,6 +1,6 @@
-"""Views: images turned, shifted, scaled, colored and blurred at random, and what the image
-teacher says of exactly what is seen. A student that is shown a view and told the teacher's answer
-for it learns the teacher's function; one answer for all views of an image would teach it less.
+"""Views: images rotated, shifted, scaled, colored and blurred at random, and the image teacher's
+features of each view. A student trained on the features of each view learns the teacher's
+function; one target for all views of an image would teach it less.
 
 Every random number depends on the seed, the image and the number of the view alone."""
 

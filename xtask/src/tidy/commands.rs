@@ -1,4 +1,4 @@
-//! A rule on documentation: a command that it quotes exists.
+//! Rule on documentation: quoted commands exist.
 //!
 //! Nothing is built for it. The program's subcommands and options are read from the clap
 //! declarations in its source: the variants of the enums that derive `Subcommand`, and the fields,
@@ -18,10 +18,10 @@ const CARGO: [&str; 19] = [
     "help", "install", "metadata", "package", "publish", "run", "test", "tree",
 ];
 
-/// The programs whose commands are looked at.
+/// Programs whose commands are checked.
 const PROGRAMS: [&str; 2] = ["cargo", "aurora"];
 
-/// The default configurations, which have every key.
+/// Folder of the default configurations, which have every key.
 const SETTINGS: &str = "crates/aurora-train/configs/";
 
 /// Every `cargo ...` and `aurora ...` in a Markdown file or a workflow names a subcommand, package,
@@ -138,7 +138,7 @@ fn has_alias(tree: &Tree, name: &str) -> bool {
     config.is_some_and(|config| config.get("alias").is_some_and(|alias| alias.get(name).is_some()))
 }
 
-/// What a program built with clap understands, as far as its source says.
+/// Command line of a program built with clap, as far as its source tells.
 struct Program {
     name: &'static str,
     subcommands: BTreeSet<String>,
@@ -201,7 +201,7 @@ impl Program {
         Ok(())
     }
 
-    /// Whether some field, or some `long = "..."`, gives the program this option.
+    /// True if some field, or some `long = "..."`, gives the program this option.
     fn declares(&self, option: &str) -> bool {
         let field = option.replace('-', "_");
         let named = format!("long = \"{option}\"");
@@ -215,7 +215,7 @@ impl Program {
     }
 }
 
-/// The keys of a table and of the tables in it, each with its path.
+/// Keys of a table and of the tables in it, each with its path.
 fn keys(table: &toml::Table, prefix: &str) -> Vec<String> {
     let named = table.iter().flat_map(|(key, value)| match value {
         toml::Value::Table(inner) => keys(inner, &format!("{prefix}{key}.")),
@@ -224,12 +224,12 @@ fn keys(table: &toml::Table, prefix: &str) -> Vec<String> {
     named.collect()
 }
 
-/// `COMMAND`: upper case stands for a choice.
+/// True for a placeholder such as `COMMAND`: upper case stands for a choice.
 fn is_placeholder(word: &str) -> bool {
     word.chars().all(|c| c.is_ascii_uppercase() || c == '_' || c == '-')
 }
 
-/// The subcommands that the enums of one file declare.
+/// Subcommands that the enums of one file declare.
 fn subcommands(code: &str, text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (derive, _) in code.match_indices("#[derive(") {
@@ -244,7 +244,7 @@ fn subcommands(code: &str, text: &str) -> Vec<String> {
     found
 }
 
-/// The variants of the enum whose body opens at `open`, as clap names them.
+/// Variants of the enum whose body opens at `open`, as clap names them.
 fn variants(code: &str, text: &str, open: usize) -> Vec<String> {
     let close = body_end(code, open).saturating_sub(1);
     let mut found = Vec::new();

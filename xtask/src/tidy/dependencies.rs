@@ -1,4 +1,4 @@
-//! A rule on the dependencies: `deny.toml` holds, as far as cargo's own metadata can tell.
+//! Rule on dependencies: `deny.toml` holds, as far as cargo's own metadata can tell.
 //!
 //! cargo-deny costs minutes to install, so the licenses, bans and sources that its file states are
 //! checked here, from `cargo metadata`: of every package that the lock file can bring in, on any
@@ -38,8 +38,8 @@ pub fn dependencies_are_allowed(tree: &Tree) -> Vec<Finding> {
     }
 }
 
-/// What `cargo metadata` says of the workspace at `root`. Nothing is downloaded but manifests of
-/// packages that the lock file names and this machine has never seen.
+/// Output of `cargo metadata` for the workspace at `root`. Nothing is downloaded but manifests of packages that the
+/// lock file names and this machine has never seen.
 fn metadata(root: &Path, all_features: bool) -> Result<String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let ask = |extra: &[&str]| {
@@ -58,9 +58,9 @@ fn metadata(root: &Path, all_features: bool) -> Result<String> {
     String::from_utf8(output.stdout).context("cargo metadata")
 }
 
-/// What of a dependency graph breaks the rules of `policy`. `policy` is the text of a `deny.toml`,
-/// `lock` that of a `Cargo.lock`, where findings get their lines from, and `metadata` what
-/// `cargo metadata --format-version 1` prints.
+/// Findings of a dependency graph under `policy`. `policy` is the text of a `deny.toml`, `lock` that of a
+/// `Cargo.lock`, where findings get their lines from, and `metadata` the output of
+/// `cargo metadata --format-version 1`.
 pub fn check_metadata(policy: &str, lock: &str, metadata: &str) -> Vec<Finding> {
     let policy = match Policy::read(policy) {
         Ok(policy) => policy,
@@ -91,10 +91,10 @@ pub fn check_metadata(policy: &str, lock: &str, metadata: &str) -> Vec<Finding> 
         .collect()
 }
 
-/// How grave, which package, and what.
+/// Violation: its level, its package, and a message.
 type Found<'a> = (Level, Option<&'a Package>, String);
 
-/// The line of the lock file that names this package, counted from 1; 0 where none does.
+/// Line of the lock file that names this package, counted from 1; 0 where none does.
 fn line_of(lock: &str, package: &Package) -> usize {
     let (name, version) =
         (format!("name = \"{}\"", package.name), format!("version = \"{}\"", package.version));
@@ -148,8 +148,8 @@ fn bans<'a>(policy: &Policy, graph: &'a Graph) -> Vec<Found<'a>> {
     banned.collect()
 }
 
-/// `*` for a version. One to a path may be allowed, where nobody else can be given another one: in
-/// a package that is not published, and among the dependencies of tests.
+/// Wildcard versions, `*`. One to a path may be allowed, where nobody else can be given another one: in a package that
+/// is not published, and among the dependencies of tests.
 fn wildcards<'a>(policy: &Policy, graph: &'a Graph) -> Vec<Found<'a>> {
     let level = policy.bans.wildcards;
     if level == Level::Allow {

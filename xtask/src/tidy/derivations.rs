@@ -1,9 +1,9 @@
-//! A rule on docs/math: a derivation names the code it derives and was read since that code changed.
+//! Rule on docs/math: a derivation names the code it derives and was reread since that code changed.
 //!
 //! A derivation has a block `<!-- sources: PATH PATH#ITEM,ITEM; hash: HEX -->`. The hash is over the code of whole
-//! files or of named items, without comments, blank space, contents of literals, trailing commas and test modules, so that
-//! formatting and comments do not change it; paths are not part of it either. Where the code differs, someone rereads the
-//! derivation and accepts the new hash with `cargo xtask derivations --accept`.
+//! files or of named items, without comments, blank space, contents of literals, trailing commas and test modules, so
+//! that formatting and comments do not change it; paths are not part of it either. Where the code differs, someone
+//! rereads the derivation and accepts the new hash with `cargo xtask derivations --accept`.
 
 use sha2::{Digest, Sha256};
 
@@ -39,7 +39,7 @@ pub fn derivations_were_reread(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// The derivations whose hash is another now, with their new text.
+/// Derivations whose hash has changed, with their new text.
 ///
 /// # Errors
 /// The first derivation whose block or sources are not as they should be.
@@ -63,7 +63,7 @@ fn derivations(tree: &Tree) -> impl Iterator<Item = (&str, &str)> {
     tree.texts().filter(|(path, _)| path.starts_with(FOLDER) && path.ends_with(".md"))
 }
 
-/// The block of a derivation.
+/// Sources block of a derivation.
 #[derive(Debug, PartialEq)]
 struct Block<'a> {
     line: usize,
@@ -71,7 +71,7 @@ struct Block<'a> {
     hash: &'a str,
 }
 
-/// Where the block begins and ends in the text.
+/// Byte range of the block in the text.
 fn extent(text: &str) -> Option<(usize, usize)> {
     let start = text.find(OPEN)?;
     Some((start, start + text[start..].find(CLOSE)? + CLOSE.len()))
@@ -95,7 +95,7 @@ fn block(text: &str) -> Result<Block<'_>, (usize, String)> {
     }
 }
 
-/// Sixteen digits of the hash over all sources.
+/// Hash over all sources, sixteen digits.
 fn hash(tree: &Tree, block: &Block<'_>) -> Result<String, String> {
     let mut digest = Sha256::new();
     for source in &block.sources {
@@ -119,7 +119,7 @@ fn hash(tree: &Tree, block: &Block<'_>) -> Result<String, String> {
     Ok(digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// The code without comments, literals and test modules.
+/// Code without comments, literals and test modules.
 fn production(text: &str) -> String {
     let mut code = code_only(text);
     for module in test_modules(&code).into_iter().rev() {
@@ -128,7 +128,7 @@ fn production(text: &str) -> String {
     code
 }
 
-/// The code of every item of this name, from its keyword to its end.
+/// Code of every item of this name, from its keyword to its end.
 fn bodies<'a>(code: &'a str, item: &str) -> Vec<&'a str> {
     let mut found = Vec::new();
     for keyword in ["fn", "const", "static", "struct", "enum", "trait", "impl"] {
@@ -158,7 +158,7 @@ fn bodies<'a>(code: &'a str, item: &str) -> Vec<&'a str> {
     found
 }
 
-/// The code without blank space and trailing commas.
+/// Code without blank space and trailing commas.
 fn bare(code: &str) -> String {
     let dense: String = code.split_whitespace().collect();
     [")", "]", "}"].iter().fold(dense, |code, close| code.replace(&format!(",{close}"), close))

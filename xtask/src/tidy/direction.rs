@@ -1,10 +1,10 @@
-//! Rules on who may depend on whom: kernels -> layers -> train -> cli, and data -> train.
+//! Rules on dependency direction: kernels -> layers -> train -> cli, and data -> train.
 
 use super::rust_source::{code_only, line_at, words};
 use super::{Finding, Tree};
 
-/// Each crate with the crates of this workspace that it may depend on. `aurora-data` may have the
-/// kernels for their seeded generator alone.
+/// Allowed dependencies of each crate on crates of this workspace. `aurora-data` may have the kernels for their seeded
+/// generator alone.
 const MAY_DEPEND_ON: [(&str, &[&str]); 5] = [
     ("aurora-kernels", &[]),
     ("aurora-layers", &["aurora-kernels"]),

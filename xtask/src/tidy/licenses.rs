@@ -1,5 +1,5 @@
-//! Rules on committed data: where each image comes from and on what terms stands in the
-//! manifest, and all of it together stays small.
+//! Rules on committed data: the manifest records the source and license of each image, and all of it together stays
+//! small.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,19 +12,19 @@ use sha2::{Digest, Sha256};
 
 use super::{Finding, Tree};
 
-/// The folder of the embedded shards, and the manifest beside them.
+/// Folder of the embedded shards, and of the manifest beside them.
 const ASSETS: &str = "crates/aurora-data/assets";
 const MANIFEST: &str = "crates/aurora-data/assets/manifest.tsv";
 
-/// The manifest's columns. One row says where one image of one shard comes from.
+/// Columns of the manifest. One row gives the source of one image of one shard.
 const COLUMNS: [&str; 7] = ["shard", "key", "package", "version", "file", "licence", "sha256"];
 
 /// Licenses whose images may be committed: redistribution is free, and naming the source, which
 /// the manifest does, is all they ask.
 const ALLOWED: [&str; 4] = ["public domain", "CC0-1.0", "Apache-2.0", "MIT"];
 
-/// What the folders of embedded data may take, in bytes: everybody who clones the repository or
-/// builds the program pays for them.
+/// Size budgets of the folders of embedded data, in bytes: everybody who clones the repository or builds the program
+/// pays for them.
 const BUDGETS: [(&str, u64); 2] =
     [("crates/aurora-data/assets/", 10_000_000), ("crates/aurora-cli/assets/", 12_500_000)];
 
@@ -39,8 +39,7 @@ pub fn embedded_data_stays_small(tree: &Tree) -> Vec<Finding> {
     over.collect()
 }
 
-/// Every image in a shard has one row with its hash and an allowed license, and every row its
-/// image.
+/// Every image in a shard has one row with its hash and an allowed license, and every row its image.
 pub fn every_image_has_a_license(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut images = BTreeMap::new();
@@ -73,7 +72,7 @@ pub fn every_image_has_a_license(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// A tar file, compressed or not.
+/// True for a tar file, compressed or not.
 fn is_shard(name: &str) -> bool {
     name.ends_with(".tar") || name.ends_with(".tar.gz")
 }
@@ -137,8 +136,7 @@ fn check_rows(
     }
 }
 
-/// The key (file name without its extension) and SHA-256, in hexadecimal, of every image in a tar
-/// file.
+/// Key (file name without its extension) and SHA-256, in hexadecimal, of every image in a tar file.
 fn read_images(path: &Path) -> Result<Vec<(String, String)>> {
     let file = File::open(path).context("open")?;
     let bytes: Box<dyn Read> = match path.extension() {

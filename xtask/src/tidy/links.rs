@@ -1,5 +1,5 @@
-//! Rules on documentation: a link leads to a file, a path in code type is there, and the map in
-//! `docs/` names types that exist.
+//! Rules on documentation: a link leads to a file, a path in code type exists, and the map in `docs/` names types that
+//! exist.
 
 use std::collections::BTreeSet;
 
@@ -7,8 +7,7 @@ use super::markdown::{links, spans};
 use super::rust_source::code_only;
 use super::{Finding, Tree};
 
-/// Every relative link in a Markdown file names a file or folder that is there, inside the
-/// repository.
+/// Every relative link in a Markdown file names a file or folder that exists, inside the repository.
 pub fn relative_links_lead_somewhere(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (path, text) in tree.texts().filter(|(path, _)| path.ends_with(".md")) {
@@ -17,8 +16,8 @@ pub fn relative_links_lead_somewhere(tree: &Tree) -> Vec<Finding> {
             if file.is_empty() || target.contains("://") || target.starts_with("mailto:") {
                 continue;
             }
-            // rustdoc resolves `crate::Item` in a README that is a crate's documentation, and
-            // refuses what is not there.
+            // rustdoc resolves `crate::Item` in a README that is a crate's documentation, and refuses what is not
+            // there.
             if file.contains("::") {
                 continue;
             }
@@ -36,8 +35,7 @@ pub fn relative_links_lead_somewhere(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// Every path from the root in code type (`crates/...`), and every Rust file by its name alone, is
-/// there.
+/// Every path from the root in code type (`crates/...`), and every Rust file by its name alone, exists.
 pub fn quoted_paths_exist(tree: &Tree) -> Vec<Finding> {
     let tops = [
         "crates/", "xtask/", "benches/", "kernels/", "fuzz/", "docs/", "recipes/", ".ci/",
@@ -97,7 +95,7 @@ pub fn named_types_exist(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// `Type`, `Type::item` or `module::Type`.
+/// True for `Type`, `Type::item` or `module::Type`.
 fn names_a_type(span: &str) -> bool {
     let is_name = |name: &str| {
         name.chars().all(|c| c.is_alphanumeric() || c == '_')
@@ -109,7 +107,7 @@ fn names_a_type(span: &str) -> bool {
     span.split("::").all(is_name) && span.split("::").any(is_type)
 }
 
-/// `target` as seen from `folder`, or `None` where it climbs out of the repository.
+/// Resolves `target` as seen from `folder`; `None` where it climbs out of the repository.
 fn resolve(folder: &str, target: &str) -> Option<String> {
     let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
     for part in target.split('/') {

@@ -1,15 +1,15 @@
-//! Just enough of Markdown to find the commands and the links in it.
+//! Minimal Markdown parser: commands and links.
 
-/// A command as quoted: the line it stands on, and its words.
+/// Quoted command: its line, and its words.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Quoted {
-    /// Counted from 1.
+    /// Line, counted from 1.
     pub line: usize,
-    /// The program and its arguments.
+    /// Words: the program and its arguments.
     pub words: Vec<String>,
 }
 
-/// The commands of `programs` in fenced blocks that are not source code, and in inline code.
+/// Commands of `programs` in fenced blocks that are not source code, and in inline code.
 pub fn commands(text: &str, programs: &[&str]) -> Vec<Quoted> {
     let mut found = Vec::new();
     let mut fence: Option<bool> = None; // inside a fence: whether it may hold commands
@@ -40,7 +40,7 @@ pub fn commands(text: &str, programs: &[&str]) -> Vec<Quoted> {
     found
 }
 
-/// The simple commands of one shell line, without prompt, variables set for them, and comments.
+/// Simple commands of one shell line, without prompt, variables set for them, and comments.
 pub(crate) fn simple_commands(line: usize, shell: &str, programs: &[&str]) -> Vec<Quoted> {
     let shell = shell.trim().strip_prefix("$ ").unwrap_or(shell.trim());
     let mut commands = Vec::new();
@@ -93,7 +93,7 @@ pub(crate) fn shell_words(shell: &str) -> Vec<String> {
     words
 }
 
-/// The inline code outside fenced blocks, each span with its line.
+/// Inline code outside fenced blocks, each span with its line.
 pub fn spans(text: &str) -> Vec<(usize, &str)> {
     let mut found = Vec::new();
     let mut fenced = false;
@@ -107,7 +107,7 @@ pub fn spans(text: &str) -> Vec<(usize, &str)> {
     found
 }
 
-/// The targets of `[text](target)` outside fenced blocks, each with its line.
+/// Targets of `[text](target)` outside fenced blocks, each with its line.
 pub fn links(text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     let mut fenced = false;

@@ -1,5 +1,4 @@
-//! Rules on manifests: what a registry asks of a crate, what its reader needs, and one place for
-//! versions.
+//! Rules on manifests: metadata of the registry, README and examples of each crate, and one place for versions.
 
 use super::tree::Package;
 use super::{Finding, Tree};
@@ -7,8 +6,7 @@ use super::{Finding, Tree};
 /// Crates that somebody may depend on alone: each has at least one example that runs.
 const LIBRARIES: [&str; 4] = ["aurora-kernels", "aurora-layers", "aurora-data", "aurora-train"];
 
-/// Every crate has a README, the metadata to be published, the workspace's lints, and a library an
-/// example too.
+/// Every crate has a README, the metadata to be published, the workspace's lints, and a library an example too.
 pub fn crates_are_publishable(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for package in tree.crates() {
@@ -46,7 +44,7 @@ pub fn crates_are_publishable(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// Whether the package states `key` itself, or inherits one that the workspace states.
+/// True if the package states `key` itself, or inherits one that the workspace states.
 fn has(tree: &Tree, package: &Package<'_>, key: &str) -> bool {
     match package.manifest.get("package").and_then(|table| table.get(key)) {
         Some(toml::Value::Table(inherited)) => {

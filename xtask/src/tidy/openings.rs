@@ -1,8 +1,8 @@
-//! A rule on doc comments: one says what a thing is by its name, and does not begin by circling it.
+//! Rule on doc comments: the first line names its subject.
 
 use super::{Finding, Tree};
 
-/// Openings behind which no term stands: whoever searches for the term finds nothing.
+/// Refused openings: no term stands behind them, so a search for the term finds nothing.
 const REFUSED: [&str; 3] = ["What ", "The same ", "That "];
 
 /// No doc comment begins with one of [`REFUSED`].
@@ -29,7 +29,7 @@ pub fn doc_comments_begin_with_their_subject(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// The marker of a line of documentation, and its words.
+/// Marker of a line of documentation, and its words.
 fn doc_comment(line: &str) -> Option<(&'static str, &str)> {
     let line = line.trim_start();
     let marked = |marker: &'static str| Some((marker, line.strip_prefix(marker)?.trim_start()));

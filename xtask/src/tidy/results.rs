@@ -1,4 +1,4 @@
-//! A rule on docs/results.md: its tables are those that the records give.
+//! Rule on docs/results.md: its tables are those that the records give.
 
 use super::{Finding, Tree};
 use crate::results::{PAGE, refresh};

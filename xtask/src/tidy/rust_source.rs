@@ -1,9 +1,9 @@
-//! Just enough of Rust's grammar to tell code from comments, literals and test modules.
+//! Minimal Rust lexer: tells code from comments, literals and test modules.
 
 use std::ops::Range;
 
-/// `source` with every comment and every string or character literal blanked out, at the same byte
-/// offsets and with the same lines.
+/// Copy of `source` with every comment and every string or character literal blanked out, at the same byte offsets and
+/// with the same lines.
 pub fn code_only(source: &str) -> String {
     let bytes = source.as_bytes();
     let mut code = bytes.to_vec();
@@ -23,7 +23,7 @@ pub fn code_only(source: &str) -> String {
     String::from_utf8(code).unwrap_or_default()
 }
 
-/// The end of the comment or literal that begins at `at`, if one does.
+/// End of the comment or literal that begins at `at`, if one does.
 fn literal_end(source: &str, at: usize) -> Option<usize> {
     let bytes = source.as_bytes();
     let rest = &bytes[at..];
@@ -49,8 +49,8 @@ fn literal_end(source: &str, at: usize) -> Option<usize> {
     }
 }
 
-/// Whether the byte before an `r` makes it the tail of a name rather than the start of `r"..."`,
-/// with `br` and `cr` let through.
+/// True if the byte before an `r` makes it the tail of a name rather than the start of `r"..."`, with `br` and `cr`
+/// let through.
 fn continues_a_name(bytes: &[u8], before: usize) -> bool {
     let name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let prefix = matches!(bytes[before], b'b' | b'c')
@@ -89,7 +89,7 @@ fn string_end(bytes: &[u8], mut at: usize) -> usize {
     bytes.len()
 }
 
-/// The end of a character literal, or `None` where the quote begins a lifetime.
+/// End of a character literal, or `None` where the quote begins a lifetime.
 fn character_end(source: &str, at: usize) -> Option<usize> {
     let bytes = source.as_bytes();
     let mut characters = source[at + 1..].char_indices();
@@ -109,7 +109,7 @@ fn find(bytes: &[u8], from: usize, wanted: &[u8]) -> Option<usize> {
     tail.windows(wanted.len()).position(|window| window == wanted).map(|offset| from + offset)
 }
 
-/// The byte ranges of the modules under `#[cfg(test)]` in blanked `code`.
+/// Byte ranges of the modules under `#[cfg(test)]` in blanked `code`.
 pub fn test_modules(code: &str) -> Vec<Range<usize>> {
     let attribute = "#[cfg(test)]";
     let starts = code.match_indices(attribute).map(|(start, _)| start);
@@ -122,7 +122,7 @@ pub fn test_modules(code: &str) -> Vec<Range<usize>> {
     with_bodies.collect()
 }
 
-/// The offset after the brace that closes the one at `open`, in blanked `code`.
+/// Offset after the brace that closes the one at `open`, in blanked `code`.
 pub fn body_end(code: &str, open: usize) -> usize {
     let mut depth = 0usize;
     for (offset, byte) in code.bytes().enumerate().skip(open) {
@@ -138,14 +138,14 @@ pub fn body_end(code: &str, open: usize) -> usize {
     code.len()
 }
 
-/// The offsets at which `word` stands in `code` with no name character before it.
+/// Offsets at which `word` stands in `code` with no name character before it.
 pub fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
     let bounded =
         |offset: usize| !code[..offset].ends_with(|c: char| c.is_alphanumeric() || c == '_');
     code.match_indices(word).map(|(offset, _)| offset).filter(move |offset| bounded(*offset))
 }
 
-/// The line of a byte offset, counted from 1.
+/// Line of a byte offset, counted from 1.
 pub fn line_at(text: &str, offset: usize) -> usize {
     text[..offset].matches('\n').count() + 1
 }

@@ -1,9 +1,9 @@
-//! Rules on sources, Rust and CUDA: what they open with, prints, length.
+//! Rules on sources, Rust and CUDA: opening comments, prints, unsafe code, length.
 
 use super::rust_source::{code_only, line_at, test_modules, words};
 use super::{Finding, Tree};
 
-/// A file longer than this fails, and one longer than [`LONG`] is mentioned.
+/// Maximum lines of a file; a file longer than [`LONG`] is mentioned.
 const TOO_LONG: usize = 600;
 const LONG: usize = 400;
 
@@ -20,10 +20,10 @@ pub fn modules_say_what_they_are(tree: &Tree) -> Vec<Finding> {
     undocumented.map(|(path, _)| Finding::error("module-docs", path, 1, message)).collect()
 }
 
-/// The endings of C++ and CUDA sources.
+/// File extensions of C++ and CUDA sources.
 const CUDA: [&str; 4] = [".cu", ".cuh", ".h", ".cpp"];
 
-/// The sources of the kernels and of what runs them on the CPU, with their paths.
+/// Sources of the kernels and of what runs them on the CPU, with their paths.
 fn cuda(tree: &Tree) -> impl Iterator<Item = (&str, &str)> {
     tree.texts().filter(|(path, _)| CUDA.iter().any(|ending| path.ends_with(ending)))
 }
@@ -36,20 +36,19 @@ pub fn kernels_open_with_their_contract(tree: &Tree) -> Vec<Finding> {
     bare.map(|(path, _)| Finding::error("module-docs", path, 1, message)).collect()
 }
 
-/// `#![...]`, which may stand before the documentation.
+/// True for `#![...]`, which may stand before the documentation.
 fn is_inner_attribute(line: &str) -> bool {
     line.starts_with("#![") && !line.starts_with("#![doc")
 }
 
-/// A crate whose documentation is its README.
+/// True for a crate whose documentation is its README.
 fn includes_readme(text: &str) -> bool {
     text.lines()
         .find(|line| !line.trim().is_empty())
         .is_some_and(|line| line.starts_with("#![doc = include_str!"))
 }
 
-/// Where printing is the job: the program's output, the chores, and code that somebody runs by
-/// hand.
+/// True where printing is the job: the program's output, the chores, and code that somebody runs by hand.
 fn may_print(path: &str) -> bool {
     let output_module = ["crates/aurora-cli/src/output.rs", "crates/aurora-cli/src/output/"];
     path.starts_with("xtask/")
@@ -84,11 +83,10 @@ pub fn only_the_program_prints(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// Where soundness is argued by hand: the kernels' crate, and the benches that launch its kernels as
-/// they are.
+/// Folders whose soundness is argued by hand: the kernels' crate, and the benches that launch its kernels as they are.
 const UNSAFE: [&str; 2] = ["crates/aurora-kernels/", "benches/src/gpu/"];
 
-/// Code whose soundness is argued by hand stands in one crate, behind functions that are safe.
+/// Unsafe code, whose soundness is argued by hand, stands in one crate, behind functions that are safe.
 pub fn unsafe_code_stays_in_the_kernels(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     let elsewhere = |path: &str| !UNSAFE.iter().any(|folder| path.starts_with(folder));
@@ -106,7 +104,7 @@ pub fn unsafe_code_stays_in_the_kernels(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// A file that can be read in one sitting. One that a chore writes is not read.
+/// Every file can be read in one sitting. Generated ones are not read.
 pub fn files_stay_short(tree: &Tree) -> Vec<Finding> {
     let generated = |text: &str| text.lines().take(3).any(|line| line.contains("@generated"));
     let written = tree.rust().chain(cuda(tree)).filter(|(_, text)| !generated(text));

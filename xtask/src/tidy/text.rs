@@ -2,7 +2,7 @@
 
 use super::{Finding, Tree};
 
-/// Data that is kept as it came: vocabularies, captions, fixtures.
+/// True for data that is kept verbatim: vocabularies, captions, fixtures.
 fn is_data(path: &str) -> bool {
     path.split('/').any(|folder| matches!(folder, "assets" | "fixtures" | "golden"))
 }
@@ -35,13 +35,12 @@ pub fn no_trailing_whitespace(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// What a host is called that serves packages. Which one a build asks is the machine's business,
-/// not this repository's.
+/// Words in the host names of package registries. Which one a build asks is the machine's business, not this
+/// repository's.
 const REGISTRY_WORDS: [&str; 8] =
     ["registry", "registries", "mirror", "mirrors", "index", "artifactory", "pypi", "proxy"];
 
-/// No file names the host of a package registry or sets one up, but for the lock file's one public
-/// index.
+/// No file names the host of a package registry or sets one up, but for the lock file's one public index.
 pub fn no_registry_hosts(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (path, text) in tree.texts() {
@@ -79,7 +78,7 @@ pub fn no_registry_hosts(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// The first host in a URL of this line that has a registry's name.
+/// First host in a URL of this line that has a registry's name.
 fn registry_host(line: &str) -> Option<&str> {
     let hosts = line.split("://").skip(1).map(|rest| {
         let authority = rest

@@ -1,25 +1,25 @@
-//! The files of a checkout, read once and shared by every rule.
+//! Files of a checkout, read once and shared by every rule.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// Files above this size, in bytes, are data: their names are kept and their text is not.
+/// Maximum size of a text file, in bytes: larger files are data, whose names are kept and whose text is not.
 const TEXT_LIMIT: u64 = 2 * 1024 * 1024;
 
-/// One file of a [`Tree`].
+/// File of a [`Tree`].
 #[derive(Debug)]
 pub struct SourceFile {
-    /// Relative to the root, with forward slashes.
+    /// Path relative to the root, with forward slashes.
     pub path: String,
-    /// Its size.
+    /// Size in bytes.
     pub bytes: u64,
-    /// The text, or `None` for a large or binary file.
+    /// Text, or `None` for a large or binary file.
     pub text: Option<String>,
 }
 
-/// A checkout: its root and its files in the order of their paths.
+/// Checkout: its root and its files in the order of their paths.
 #[derive(Debug)]
 pub struct Tree {
     root: PathBuf,
@@ -27,8 +27,8 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Reads every file below `root` but version control's own, and what a line `NAME/` or
-    /// `*.SUFFIX` of the root's `.gitignore` leaves out.
+    /// Reads every file below `root` but version control's own, and those that a line `NAME/` or `*.SUFFIX` of the
+    /// root's `.gitignore` leaves out.
     pub fn read(root: &Path) -> Result<Self> {
         let ignore = fs::read_to_string(root.join(".gitignore")).unwrap_or_default();
         let ignored: Vec<&str> = ignore.lines().map(str::trim).collect();
@@ -43,27 +43,27 @@ impl Tree {
         &self.files
     }
 
-    /// The files whose text is known, with their paths.
+    /// Files whose text is known, with their paths.
     pub fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
         self.files.iter().filter_map(|file| Some((file.path.as_str(), file.text.as_deref()?)))
     }
 
-    /// The Rust sources, with their paths.
+    /// Rust sources, with their paths.
     pub fn rust(&self) -> impl Iterator<Item = (&str, &str)> {
         self.texts().filter(|(path, _)| path.ends_with(".rs"))
     }
 
-    /// The Markdown files that speak of today: dated documents keep the names of their time.
+    /// Markdown files that speak of today: dated documents keep the names of their time.
     pub fn current_markdown(&self) -> impl Iterator<Item = (&str, &str)> {
         self.texts().filter(|(path, _)| path.ends_with(".md") && !is_dated(path))
     }
 
-    /// The text of one file.
+    /// Text of one file.
     pub fn text(&self, path: &str) -> Option<&str> {
         self.texts().find(|(other, _)| *other == path).map(|(_, text)| text)
     }
 
-    /// Whether `path` is a file, or a folder that holds one.
+    /// True if `path` is a file, or a folder that holds one.
     pub fn exists(&self, path: &str) -> bool {
         let path = path.trim_end_matches('/');
         path.is_empty()
@@ -74,17 +74,17 @@ impl Tree {
             })
     }
 
-    /// The path of a file on disk, for the rules that open data.
+    /// Path of a file on disk, for the rules that open data.
     pub fn on_disk(&self, path: &str) -> PathBuf {
         self.root.join(path)
     }
 
-    /// The manifests of the crates under `crates/`: folder, path of `Cargo.toml`, its text.
+    /// Manifests of the crates under `crates/`: folder, path of `Cargo.toml`, its text.
     pub fn crates(&self) -> impl Iterator<Item = Package<'_>> {
         self.packages().filter(|package| package.folder.starts_with("crates/"))
     }
 
-    /// The manifests of every package of the workspace.
+    /// Manifests of every package of the workspace.
     pub fn packages(&self) -> impl Iterator<Item = Package<'_>> {
         self.texts().filter_map(|(path, text)| {
             let folder = path.strip_suffix("/Cargo.toml")?;
@@ -95,28 +95,27 @@ impl Tree {
     }
 }
 
-/// A package of the workspace.
+/// Package of the workspace.
 #[derive(Debug)]
 pub struct Package<'a> {
-    /// Its folder, relative to the root.
+    /// Folder, relative to the root.
     pub folder: &'a str,
-    /// Its `Cargo.toml`.
+    /// Path of its `Cargo.toml`.
     pub path: &'a str,
-    /// The text of that file.
+    /// Text of that file.
     pub text: &'a str,
-    /// The same, parsed.
+    /// Parsed manifest.
     pub manifest: toml::Table,
 }
 
 impl Package<'_> {
-    /// The package's name, or its folder's where it has none.
+    /// Name of the package, or of its folder where it has none.
     pub fn name(&self) -> &str {
         let named = self.manifest.get("package").and_then(|package| package.get("name")?.as_str());
         named.unwrap_or_else(|| self.folder.rsplit('/').next().unwrap_or(self.folder))
     }
 
-    /// The dependencies of every kind, the ones for a single platform included: name as written,
-    /// and what is asked of it.
+    /// Dependencies of every kind, the ones for a single platform included: name as written, and requirement.
     pub fn dependencies(&self) -> Vec<(&str, &toml::Value)> {
         let mut tables = vec![&self.manifest];
         if let Some(targets) = self.manifest.get("target").and_then(toml::Value::as_table) {
@@ -129,7 +128,7 @@ impl Package<'_> {
         sections.flatten().map(|(name, wanted)| (name.as_str(), wanted)).collect()
     }
 
-    /// The line of the manifest that begins with `key`, counted from 1; 0 where there is none.
+    /// Line of the manifest that begins with `key`, counted from 1; 0 where there is none.
     pub fn line_of(&self, key: &str) -> usize {
         let starts = |line: &str| {
             line.trim_start()
@@ -165,7 +164,7 @@ fn walk(folder: &Path, prefix: &str, ignored: &[&str], files: &mut Vec<SourceFil
     Ok(())
 }
 
-/// Whether a line of `.gitignore` leaves a file of this name out.
+/// True if a line of `.gitignore` leaves a file of this name out.
 fn leaves_out(pattern: &str, name: &str) -> bool {
     match pattern.strip_prefix('*') {
         Some(suffix) => !suffix.is_empty() && name.ends_with(suffix),

@@ -1,4 +1,4 @@
-//! A rule on names: a word that this project has given up does not come back.
+//! Rule on names: a banned word does not come back.
 //!
 //! `banned-words.tsv` beside this file lists them with the words to use. `docs/glossary.md` may
 //! defend one where it means something else, in a table under the heading "Words kept".
@@ -12,14 +12,14 @@ use super::{Finding, Tree};
 const RULE: &str = "word";
 const LIST: &str = "xtask/src/tidy/banned-words.tsv";
 const GLOSSARY: &str = "docs/glossary.md";
-/// The heading in the glossary above the words that are defended.
+/// Heading in the glossary above the words that are defended.
 const KEPT: &str = "Words kept";
 
-/// Where words are looked for, besides the Markdown files and manifests at the root.
+/// Folders that are searched, besides the Markdown files and manifests at the root.
 const FOLDERS: [&str; 9] =
     ["crates/", "benches/", "xtask/", "docs/", "recipes/", "kernels/", "fuzz/", ".ci/", ".github/"];
 
-/// Nowhere in what is ours stands a word of the list, unless the glossary defends it there.
+/// No word of the list occurs, unless the glossary defends it there.
 pub fn given_up_words_stay_away(tree: &Tree) -> Vec<Finding> {
     let (banned, mut findings) = read_list(include_str!("banned-words.tsv"));
     let (kept, mistakes) = read_kept(tree.text(GLOSSARY).unwrap_or(""));
@@ -60,28 +60,27 @@ fn is_covered(path: &str) -> bool {
     ours && !data && !is_dated(path) && ![GLOSSARY, LIST].contains(&path)
 }
 
-/// A row of the list.
+/// Row of the list.
 struct Banned<'a> {
-    /// As the list has it.
+    /// Word as the list has it.
     written: &'a str,
-    /// The same without its stars.
+    /// Word without its stars.
     text: &'a str,
-    /// Whether more of an identifier may stand before and after it.
+    /// True if more of an identifier may stand before, and after, the word.
     open: (bool, bool),
-    /// Whether comments and literals are left alone.
+    /// True if comments and literals are left alone.
     code: bool,
-    /// As the list has it.
+    /// Scope as the list has it.
     scope: &'a str,
     places: Places,
     instead: &'a str,
 }
 
-/// Where a row holds: globs, or everywhere.
+/// Places where a row holds: globs, or everywhere.
 struct Places(Vec<Regex>);
 
 impl Places {
-    /// Reads `*`, or globs with a comma between them: `*` stands for a name in a path, `**` for
-    /// any part of one.
+    /// Parses `*`, or globs with a comma between them: `*` stands for a name in a path, `**` for any part of one.
     fn read(text: &str) -> Result<Self, String> {
         let globs = text.split(',').map(str::trim);
         if globs.clone().any(|glob| glob == "*") {
@@ -101,7 +100,7 @@ impl Places {
     }
 }
 
-/// The rows of the list, and what is wrong with it.
+/// Rows of the list, and its errors.
 fn read_list(text: &str) -> (Vec<Banned<'_>>, Vec<Finding>) {
     let mut rows = Vec::new();
     let mut findings = Vec::new();
@@ -142,13 +141,13 @@ fn read_list(text: &str) -> (Vec<Banned<'_>>, Vec<Finding>) {
     (rows, findings)
 }
 
-/// A word that the glossary defends.
+/// Word that the glossary defends.
 struct Kept {
     word: String,
     places: Places,
 }
 
-/// The table `| word | where | why |` under the heading "Words kept", and what is wrong with it.
+/// Rows of the table `| word | where | why |` under the heading "Words kept", and its errors.
 fn read_kept(glossary: &str) -> (Vec<Kept>, Vec<Finding>) {
     let mut kept = Vec::new();
     let mut findings = Vec::new();
@@ -180,15 +179,15 @@ fn read_kept(glossary: &str) -> (Vec<Kept>, Vec<Finding>) {
     (kept, findings)
 }
 
-/// An occurrence of a row's word.
+/// Occurrence of a row's word.
 struct Found<'a> {
     at: usize,
-    /// The whole identifier or phrase.
+    /// Whole identifier or phrase.
     word: &'a str,
     row: &'a Banned<'a>,
 }
 
-/// In the order of the text; of two in one place, the longer.
+/// Occurrences in the order of the text; of overlapping ones the first, and the longer of two in one place.
 fn longest(mut all: Vec<Found<'_>>) -> Vec<Found<'_>> {
     all.sort_by_key(|found| (found.at, std::cmp::Reverse(found.word.len())));
     let mut end = 0;
@@ -208,7 +207,7 @@ fn occurrences<'a>(text: &'a str, row: &'a Banned<'a>) -> impl Iterator<Item = F
         let tail = text[range.end..].chars().take_while(|c| in_name(*c));
         let (head, tail) =
             (head.map(char::len_utf8).sum::<usize>(), tail.map(char::len_utf8).sum::<usize>());
-        // At a quotation mark or a dash a word ends by itself.
+        // A word at a quotation mark or a dash ends by itself.
         if word.starts_with(in_name) && head > 0 {
             if !row.open.0 {
                 return None;
@@ -240,7 +239,7 @@ mod tests {
         findings.iter().map(|f| format!("{}:{} {}", f.path, f.line, f.message)).collect()
     }
 
-    /// A path that a scope covers.
+    /// Sample path that a scope covers.
     fn inside(scope: &str) -> String {
         let glob = scope.strip_prefix("code:").unwrap_or(scope).split(',').next().unwrap();
         match glob {

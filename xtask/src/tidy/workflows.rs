@@ -1,5 +1,5 @@
-//! A rule on workflows, which run nowhere but on other people's machines: just enough of YAML to
-//! tell a slip from a file.
+//! Rule on workflows, which run nowhere but on other people's machines: a minimal YAML parser that tells a slip from a
+//! file.
 //!
 //! A workflow keeps to the plain part of the language: mappings and sequences by indentation,
 //! scalars on one line, and `|` for scripts.
@@ -10,13 +10,12 @@ use regex::Regex;
 
 use super::{Finding, Tree};
 
-/// Where workflows stand.
+/// True for the path of a workflow.
 pub fn is_workflow(path: &str) -> bool {
     path.starts_with(".github/workflows/") && path.ends_with(".yml")
 }
 
-/// Every workflow parses, states no key twice, pins its actions by their major version, and says
-/// what it may do.
+/// Every workflow parses, states no key twice, pins its actions by their major version, and states its permissions.
 pub fn workflows_are_plain_yaml(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     let Ok(pinned) = Regex::new(r"^[\w.-]+(/[\w.-]+)+@v\d+$") else { return findings };
@@ -41,7 +40,7 @@ pub fn workflows_are_plain_yaml(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// The lines of shell in a workflow, with their numbers, counted from 1.
+/// Lines of shell in a workflow, with their numbers, counted from 1.
 pub fn scripts(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let entries = read(text).0.into_iter().filter(|entry| entry.key == "run");
     entries.flat_map(|entry| entry.script)
@@ -50,16 +49,16 @@ pub fn scripts(text: &str) -> impl Iterator<Item = (usize, &str)> {
 /// `key: value`.
 struct Entry<'a> {
     line: usize,
-    /// The column of the key.
+    /// Column of the key.
     indent: usize,
     key: &'a str,
-    /// The value, if it stands on the same line.
+    /// Value, if it stands on the same line.
     value: &'a str,
-    /// The value's lines, with their numbers: that one, or the block below.
+    /// Lines of the value, with their numbers: that one, or the block below.
     script: Vec<(usize, &'a str)>,
 }
 
-/// The entries of a file, and what is no plain YAML in it.
+/// Entries of a file, and what is no plain YAML in it.
 fn read(text: &str) -> (Vec<Entry<'_>>, Vec<(usize, String)>) {
     let mut entries: Vec<Entry<'_>> = Vec::new();
     let mut mistakes = Vec::new();

@@ -1,4 +1,4 @@
-//! The one list of checks against what is in this repository.
+//! `cargo xtask ci`: the list of checks against this repository.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! The rule on dependencies: planted graphs, as cargo prints them, and a planted workspace.
+//! Rule on dependencies: planted graphs, as cargo prints them, and a planted workspace.
 
 use std::collections::BTreeMap;
 
@@ -52,7 +52,7 @@ fn graph(edit: impl FnOnce(&mut Value)) -> String {
     json!({"packages": [own, leaf], "resolve": {"nodes": nodes}}).to_string()
 }
 
-/// What is said of a graph, which has to be one thing at most.
+/// Message about a graph, of which there may be one at most.
 fn said(policy: &str, graph: &str) -> Option<String> {
     let found = check_metadata(policy, LOCK, graph);
     assert!(found.len() <= 1, "{found:?}");

@@ -1,4 +1,4 @@
-//! The rules that tie documents to records and sources, in a small workspace.
+//! Rules that tie documents to records and sources, in a small workspace.
 
 use crate::workspace::{Files, append, findings, found_after, replace, tidy_workspace};
 
@@ -12,7 +12,7 @@ fn with_derivation(files: &mut Files, sources: &str, hash: &str) {
     files.insert(DERIVATION.into(), text.into_bytes());
 }
 
-/// The hash that `accept` writes for these sources.
+/// Hash that `accept` writes for these sources.
 fn accepted(sources: &str) -> String {
     let mut files = tidy_workspace();
     with_derivation(&mut files, sources, "");
@@ -91,7 +91,7 @@ fn the_way_out_of_a_changed_source_is_named() {
     }
 }
 
-/// The committed page and its records.
+/// Adds the committed page and its records.
 fn with_results(files: &mut Files) {
     let root = xtask::workspace_root();
     files.insert("docs/results.md".into(), std::fs::read(root.join("docs/results.md")).unwrap());
@@ -102,7 +102,7 @@ fn with_results(files: &mut Files) {
     }
 }
 
-/// What is found in a workspace with results, of that rule alone.
+/// Findings of that rule alone in a workspace with results.
 fn results_after(edit: impl FnOnce(&mut Files)) -> Vec<String> {
     let mut files = tidy_workspace();
     with_results(&mut files);

@@ -1,4 +1,4 @@
-//! The chores from outside: tidy, on small workspaces and on this one, the list of checks, the workflow.
+//! Integration tests of the chores: tidy, on small workspaces and on this one, the list of checks, the workflow.
 
 #![allow(clippy::unwrap_used, reason = "a test may stop where its own set-up fails")]
 

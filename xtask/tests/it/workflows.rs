@@ -1,5 +1,4 @@
-//! The workflow for the world outside, which nothing here can run: planted slips, and that it says
-//! nothing that the tree says otherwise.
+//! Workflow for the world outside, which nothing here can run: planted slips, and no contradiction to the tree.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

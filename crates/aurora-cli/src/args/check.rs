@@ -1,4 +1,4 @@
-//! `aurora data check`.
+//! `aurora data check`: arguments.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ Examples:
 Exit code 0 where a training could use everything, 1 where something would end it unless
 data.on_error is skip, 2 where nothing could be looked at.";
 
-/// A look at data.
+/// Arguments of `aurora data check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
     /// Folders, tar shards and files of annotations (.json, .jsonl, .csv, .tsv)
@@ -26,17 +26,17 @@ pub struct CheckArgs {
     #[command(flatten)]
     pub annotations: AnnotationArgs,
 
-    /// The vocab.txt or tokenizer.json of the model that is to be tuned
+    /// vocab.txt or tokenizer.json of the model to be tuned
     ///
     /// Without it, the embedded model's.
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
 
-    /// Longest text in tokens that the model takes whole
+    /// Maximum text length in tokens that the model takes whole
     #[arg(long, value_name = "N", default_value_t = 35, value_parser = clap::value_parser!(u32).range(3..))]
     pub max_tokens: u32,
 
-    /// A folder to write check.json and check.html to; a later check replaces them
+    /// Output folder for check.json and check.html; a later check replaces them
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 }

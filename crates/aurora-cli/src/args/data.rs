@@ -1,4 +1,4 @@
-//! `aurora data`: what can be done with images, clips and words before a training.
+//! `aurora data`: arguments of the dataset commands.
 
 use std::path::PathBuf;
 
@@ -10,29 +10,29 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::check::{self, CheckArgs};
 
-/// Examples of the group.
+/// Help examples of `aurora data`.
 pub(super) const EXAMPLES: &str = "\
 Examples:
   aurora data check my/images
   aurora data shard my/images --out shards
   aurora data shard my/clips --extract-frames --num-frames 8 --image-size 224 --out shards";
 
-/// The group.
+/// Arguments of `aurora data`.
 #[derive(Debug, Args)]
 pub struct DataArgs {
-    /// What to do.
+    /// Subcommand.
     #[command(subcommand)]
     pub command: DataCommand,
 }
 
-/// What can be done with data.
+/// Subcommands of `aurora data`.
 #[derive(Debug, Subcommand)]
 pub enum DataCommand {
-    /// Read all of it and tell what is there, broken, doubled or unknown
+    /// Check a dataset for broken files, duplicates and text unknown to the tokenizer
     #[command(after_help = check::EXAMPLES)]
     Check(CheckArgs),
 
-    /// Write images or clips with their words into tar shards
+    /// Write images or clips with their texts into tar shards
     #[command(after_help = "\
 Examples:
   aurora data shard my/images --out shards
@@ -46,22 +46,22 @@ of each shard.")]
     Shard(ShardArgs),
 }
 
-/// How annotations are read.
+/// Annotation reader options.
 #[derive(Debug, Args)]
 pub struct AnnotationArgs {
-    /// Folder that the paths in annotations begin at; can be given several times
+    /// Root folder of the image paths in annotations; can be given several times
     ///
-    /// Without it, the folder that the annotations lie in.
+    /// Without it, the folder of the annotations.
     #[arg(long, value_name = "DIR")]
     pub image_root: Vec<PathBuf>,
 
-    /// The format of annotations: auto, coco, flickr30k, msrvtt, didemo, vqa, msrvtt_qa or table
+    /// Annotation format: auto, coco, flickr30k, msrvtt, didemo, vqa, msrvtt_qa or table
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
     pub format: FormatArg,
 }
 
 impl AnnotationArgs {
-    /// For the readers.
+    /// Read options of these arguments.
     pub fn options(&self) -> ReadOptions {
         ReadOptions {
             image_roots: self.image_root.clone(),
@@ -71,7 +71,7 @@ impl AnnotationArgs {
     }
 }
 
-/// A format of annotations, by its name in configurations.
+/// Annotation format, parsed by its configuration name.
 #[derive(Debug, Clone, Copy)]
 pub struct FormatArg(pub Format);
 
@@ -83,24 +83,24 @@ impl std::str::FromStr for FormatArg {
     }
 }
 
-/// What becomes of what is broken.
+/// Error policy for unusable images and records.
 #[derive(Debug, Args)]
 pub struct PolicyArgs {
-    /// What becomes of an image or record that cannot be used: stop, or skip and list it
+    /// Policy for an unusable image or record: stop, or skip and list it
     #[arg(long, value_name = "POLICY", default_value = "stop")]
     pub on_error: PolicyArg,
 
-    /// How many may be skipped
+    /// Maximum number of skipped items
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub max_skipped: usize,
 }
 
-/// A policy, by its name in configurations.
+/// Error policy, by its configuration name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum PolicyArg {
-    /// Stop at the first
+    /// Stop at the first unusable item
     Stop,
-    /// Leave it out and list it
+    /// Skip it and list it
     Skip,
 }
 
@@ -113,7 +113,7 @@ impl From<PolicyArg> for OnError {
     }
 }
 
-/// Shards to be written.
+/// Arguments of `aurora data shard`.
 #[derive(Debug, Args)]
 pub struct ShardArgs {
     /// Folders of images or clips, shards, and files of annotations
@@ -124,38 +124,38 @@ pub struct ShardArgs {
     #[command(flatten)]
     pub annotations: AnnotationArgs,
 
-    /// The folder to write; empty, not there yet, or left by an interrupted run of the same
+    /// Output folder; empty, not existing yet, or left by an interrupted run of the same command
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
 
-    /// Largest size of a shard in MB
+    /// Maximum size of a shard in MB
     #[arg(long, value_name = "MB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub max_shard_mb: u64,
 
-    /// Scale images and frames that are larger to a square of this side, as an evaluation does
+    /// Resize larger images and frames to a square of this side in pixels, as evaluation does
     ///
-    /// Without it, the bytes of an image stay as they are.
+    /// Without it, the bytes of an image are copied unchanged.
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(16..=4096))]
     pub image_size: Option<u32>,
 
-    /// How scaled images and frames of videos are encoded: jpeg, webp or png
+    /// Encoding of resized images and video frames: jpeg, webp or png
     ///
-    /// WebP and PNG are without loss.
+    /// WebP and PNG are lossless.
     #[arg(long, value_name = "FORMAT", default_value = "jpeg")]
     pub encoding: Encoding,
 
-    /// Decode each video once and store frames of it
+    /// Decode each video once and store sampled frames
     ///
     /// GIF, APNG and animated WebP always; MP4 and others where the program was built with
     /// --features video-h264 or video-ffmpeg. Without it, videos are stored as they are.
     #[arg(long)]
     pub extract_frames: bool,
 
-    /// Most frames of a clip
+    /// Maximum number of frames per clip
     #[arg(long, value_name = "N", requires = "extract_frames", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub num_frames: u32,
 
-    /// Which frames: uniform (the middles of equal parts), random, or a rate such as 2fps
+    /// Frame sampling: uniform (the middles of equal parts), random, or a rate such as 2fps
     #[arg(long, value_name = "METHOD", requires = "extract_frames", default_value = "uniform")]
     pub frame_sampling: Method,
 
@@ -163,7 +163,7 @@ pub struct ShardArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
 
-    /// Threads; 0 for one a core. The shards are the same whatever their number
+    /// Worker threads; 0 for one per core. The shards do not depend on their number
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub threads: usize,
 

@@ -1,4 +1,4 @@
-//! `aurora train`.
+//! `aurora train`: arguments.
 
 use std::path::PathBuf;
 
@@ -19,18 +19,17 @@ images has a .txt beside each with its caption, or a .json. Writes the same file
 A run that was cut off goes on from the state that it saved last, every checkpoint.every steps.
 `aurora train --help` lists every setting.";
 
-/// A tuning, begun or gone on with.
+/// Arguments of `aurora train`: a new run, or a resumed one.
 #[derive(Debug, Args)]
 pub struct TrainArgs {
-    /// What every run has.
+    /// Arguments of every training run.
     #[command(flatten)]
     pub run: RunArgs,
 
-    /// Go on with a run that was cut off, from its newest saved state, to the very same result
+    /// Resume an interrupted run from its newest checkpoint, with a bit-identical result
     ///
-    /// The settings are those of the run. With --set and --device, only what the result does not
-    /// depend on may be changed: where model and data lie, data.num_workers, checkpoint.every and
-    /// checkpoint.keep_last.
+    /// The settings are those of the run. With --set and --device, only keys that do not affect the result may be
+    /// changed: the paths of model and data, data.num_workers, checkpoint.every and checkpoint.keep_last.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "out"])]
     pub resume: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! `aurora eval`: recall or accuracy of a model on the test split.
+//! `aurora eval`: recall or VQA accuracy of a model on the test split.
 
 use anyhow::{Context, Result};
 use aurora_data::Split;
@@ -14,40 +14,40 @@ use crate::model::{self, LoadedModel};
 use crate::output;
 use crate::progress::ProgressDisplay;
 
-/// What `evaluation.json` says.
+/// Content of `evaluation.json`.
 #[derive(Debug, Serialize)]
 struct EvaluationJson {
     #[serde(flatten)]
     found: EvalMetrics,
-    /// Images that were searched, or questions that were asked.
+    /// Number of images searched, or of questions asked.
     test_pairs: usize,
-    /// The backbone's name or folder.
+    /// Name or folder of the backbone.
     backbone: String,
-    /// The adapter's folder.
+    /// Folder of the adapter.
     adapter: Option<String>,
 }
 
-/// The part of it that is a task's own.
+/// Task-specific metrics of `evaluation.json`.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum EvalMetrics {
     Retrieval {
-        /// Recall of the two stages together, percent.
+        /// Two-stage recall in percent: similarity, then re-ranking by the matching head.
         recall: RetrievalReport,
-        /// Recall by similarity of features alone, percent.
+        /// Recall by feature similarity alone, in percent.
         by_similarity: RetrievalReport,
-        /// Weight of the similarity beside the matching logit.
+        /// Weight of the similarity added to the matching logit.
         similarity_weight: f64,
     },
     Vqa {
-        /// Percent.
+        /// VQA accuracy in percent.
         accuracy: AccuracyReport,
-        /// Answers to choose from.
+        /// Number of candidate answers.
         candidates: usize,
     },
 }
 
-/// Runs the command.
+/// Runs `aurora eval`.
 ///
 /// # Errors
 /// Settings, data or an adapter that cannot be used.

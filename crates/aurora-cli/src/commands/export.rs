@@ -1,4 +1,4 @@
-//! `aurora export`: an adapter in another library's format.
+//! `aurora export`: writes an adapter in another library's format.
 
 use anyhow::Result;
 use aurora_layers::peft::export_lora;
@@ -9,7 +9,7 @@ use super::shared::{check_empty, write_whole};
 use crate::args::{ExportArgs, ExportFormat};
 use crate::{model, output};
 
-/// Runs the command.
+/// Runs `aurora export`.
 ///
 /// # Errors
 /// An adapter that does not fit its backbone or that the format cannot hold, a folder that is not empty.
@@ -30,7 +30,7 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     Ok(())
 }
 
-/// The `README.md` of a LoRA folder.
+/// Model card (`README.md`) of a LoRA folder.
 fn lora_card(adapter_config: &AdapterConfig, base: &str, dropped: bool) -> String {
     let kind = adapter_config.kind.name();
     let beside = match dropped {

@@ -1,4 +1,4 @@
-//! `aurora import`: an adapter folder from a LoRA of PEFT's or from a checkpoint of the reference code.
+//! `aurora import`: adapter folder from a PEFT LoRA or a checkpoint of the reference code.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::args::ImportArgs;
 use crate::exit_code::bad_input;
 use crate::{model, output};
 
-/// Runs the command.
+/// Runs `aurora import`.
 ///
 /// # Errors
 /// A path that is neither, an adapter that does not fit the backbone, a folder that is not empty.
@@ -69,7 +69,7 @@ fn lora(args: &ImportArgs) -> Result<(String, Backbone, AdaptedParams)> {
     Ok((name, backbone, tuned))
 }
 
-/// The adapter inside a checkpoint of the reference code; its backbone is the checkpoint without it.
+/// Adapter in a checkpoint of the reference code; its backbone is the checkpoint without it.
 fn reference(args: &ImportArgs) -> Result<(String, Backbone, AdaptedParams)> {
     let path: &Path = &args.path;
     if args.base.backbone.is_some() {

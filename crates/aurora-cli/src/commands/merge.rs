@@ -1,4 +1,4 @@
-//! `aurora merge`: an adapter inside the weights of its backbone.
+//! `aurora merge`: merges an adapter into the weights of its backbone.
 
 use std::path::Path;
 
@@ -12,10 +12,10 @@ use super::shared::{check_empty, write_whole};
 use crate::args::{BackboneFormat, MergeArgs};
 use crate::{embedded_backbone, model, output};
 
-/// Runs the command.
+/// Runs `aurora merge`.
 ///
 /// # Errors
-/// An adapter that does not fit its backbone or is no change of weights, a folder that is not empty.
+/// An adapter that does not fit its backbone or is no weight delta, a folder that is not empty.
 pub fn run(args: &MergeArgs) -> Result<()> {
     let out = args.out.as_path();
     check_empty(out)?;
@@ -43,7 +43,7 @@ pub fn run(args: &MergeArgs) -> Result<()> {
     Ok(())
 }
 
-/// The vocabulary belongs to the backbone: where it has one beside it, so does the merged one.
+/// Copies the backbone's vocabulary, if it has one beside it.
 fn copy_vocabulary(name: &str, out: &Path) -> Result<()> {
     if name == embedded_backbone::NAME {
         return write_whole(&out.join("vocab.txt"), embedded_backbone::VOCABULARY);

@@ -1,4 +1,4 @@
-//! One file per command; each turns arguments into calls of the libraries and results into words.
+//! Commands, one module each: arguments to library calls, results to text.
 
 pub mod data;
 pub mod eval;

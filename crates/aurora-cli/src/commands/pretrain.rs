@@ -1,4 +1,4 @@
-//! `aurora pretrain`: a small backbone from nothing.
+//! `aurora pretrain`: pretrains a small backbone from scratch.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::model;
 use crate::output;
 use crate::progress::ProgressDisplay;
 
-/// Runs the command.
+/// Runs `aurora pretrain`.
 ///
 /// # Errors
 /// Settings, teachers or a folder that cannot be used.

@@ -1,12 +1,11 @@
-//! `aurora quickstart`: a tuning of the embedded model on the embedded images.
+//! `aurora quickstart`: tunes the embedded model on the embedded images.
 
 use anyhow::Result;
 
 use super::train::tuning;
 use crate::args::RunArgs;
 
-/// Runs the command. The defaults of a configuration are the quickstart's, so that there is
-/// nothing to add.
+/// Runs `aurora quickstart`: a tuning run, whose defaults are those of the configuration.
 ///
 /// # Errors
 /// Settings or a folder that cannot be used.

@@ -1,4 +1,4 @@
-//! From the outcome of a tuning to its page.
+//! Report page of a tuning run.
 
 use anyhow::{Context, Result};
 use aurora_data::Dataset;
@@ -18,10 +18,10 @@ use crate::plots::MetricsLog;
 use crate::random_baseline::random_baseline;
 use crate::thumbnail::thumbnail;
 
-/// Captions, or questions, shown on the page.
+/// Number of captions, or questions, on the page.
 const QUERIES_SHOWN: usize = 12;
 
-/// Images shown for each, before and after.
+/// Number of images per query, before and after tuning.
 const HITS_SHOWN: usize = 5;
 
 /// Writes `report.html` into the run's folder.
@@ -65,13 +65,13 @@ pub fn write(
     Ok(())
 }
 
-/// The recall that guessing would reach on the images and texts of a measurement.
+/// Random baseline: expected recall of a random ranking of the evaluated images and texts.
 pub fn random_baseline_of(test: &Dataset, found: &RetrievalEval) -> Result<page::RecallAtK> {
     let (images, texts) = concepts(test, &found.images, &found.texts)?;
     Ok(random_baseline(&images, &texts))
 }
 
-/// Accuracy as the page shows it, with a column for each of `kinds`.
+/// Accuracy for the page, with a column for each of `kinds`.
 fn accuracy_by_type<'a>(
     report: &AccuracyReport,
     kinds: impl Iterator<Item = &'a String>,
@@ -91,7 +91,7 @@ fn recall_at_k(report: &RetrievalReport) -> page::RecallAtK {
     page::RecallAtK { image_to_text: values(&report.i2t), text_to_image: values(&report.t2i) }
 }
 
-/// The same numbers in the type that tables are printed from.
+/// Converts recall to the type that tables are printed from.
 pub fn retrieval_report(recall: &page::RecallAtK) -> RetrievalReport {
     let values = |[r1, r5, r10]: [f64; 3]| Recall { r1, r5, r10 };
     RetrievalReport { i2t: values(recall.image_to_text), t2i: values(recall.text_to_image) }
@@ -142,7 +142,7 @@ fn tuned(config: &Config, inputs: &Inputs) -> String {
 fn tested(config: &Config, images: usize) -> String {
     let names = config.data.test.as_slice().join(", ");
     let count = output::count(images as u64);
-    // True of the embedded set's own split, and only of that.
+    // Equal for the embedded dataset's own split alone.
     let own_split = config.data.train == config.data.test;
     if names == "noto" && own_split {
         return format!("Tested on {count} emoji of things that no training image shows.");
@@ -211,13 +211,13 @@ fn facts(config: &Config, outcome: &TuningResult) -> Vec<Fact> {
     facts
 }
 
-/// Which of so many are shown: a dozen, evenly spaced, not chosen by how they fared.
+/// Indices of the queries shown: a dozen, evenly spaced, not selected by result.
 fn evenly_spaced(count: usize) -> impl Iterator<Item = usize> {
     let shown = QUERIES_SHOWN.min(count);
     (0..shown).map(move |row| row * count / shown)
 }
 
-/// Some captions with what they find.
+/// Sample captions with the images they retrieve.
 fn captions(
     test: &Dataset,
     baseline: &RetrievalEval,
@@ -228,7 +228,7 @@ fn captions(
             let (image, caption) = tuned.texts.get(at).context("a caption of the test set")?;
             let concept = test.concept(*image)?;
             let side = |evaluation: &RetrievalEval| {
-                // A broken image may have been left out of one of the two.
+                // A broken image may have been skipped in one of the two evaluations.
                 let place = evaluation.texts.iter().position(|text| text == &tuned.texts[at]);
                 side(test, concept, evaluation, place.context("a caption of the test set")?)
             };
@@ -238,7 +238,7 @@ fn captions(
         .collect()
 }
 
-/// Some questions with their answers.
+/// Sample questions with their answers.
 fn answers(test: &Dataset, baseline: &VqaEval, tuned: &VqaEval) -> Result<Vec<AnswerRow>> {
     let of = |given: &Prediction| (given.answer.clone(), given.score);
     evenly_spaced(tuned.predictions.len())
@@ -262,7 +262,7 @@ fn answers(test: &Dataset, baseline: &VqaEval, tuned: &VqaEval) -> Result<Vec<An
         .collect()
 }
 
-/// The best images for text `at`, and the rank of the first right one if it was ranked.
+/// Top images for text `at`, and the rank of the first right one if it was ranked.
 fn side(
     test: &Dataset,
     concept: i64,

@@ -1,4 +1,4 @@
-//! `aurora search`: images for words, as a list and as a page.
+//! `aurora search`: text-to-image search, as a list and as a page.
 
 use anyhow::Result;
 use aurora_data::{Captions, Dataset, Decode, embedded};
@@ -14,10 +14,10 @@ use crate::progress::ProgressDisplay;
 use crate::search::search;
 use crate::thumbnail::thumbnail;
 
-/// Runs the command.
+/// Runs `aurora search`.
 ///
 /// # Errors
-/// Words that are none, images or an adapter that cannot be used.
+/// An empty query, images or an adapter that cannot be used.
 pub fn run(args: &SearchArgs) -> Result<()> {
     if args.query.trim().is_empty() {
         return Err(bad_input("the query is empty"));
@@ -67,7 +67,7 @@ pub fn run(args: &SearchArgs) -> Result<()> {
     for hit in found.iter().take(args.top_k as usize) {
         let sample = dataset.sample(hit.index)?;
         let caption = sample.captions.first().cloned().unwrap_or_default();
-        // A number in a pack says nothing; a file's name does.
+        // The key of an image in a pack is a mere number; a file name is informative.
         let name = match (&args.images, caption.is_empty()) {
             (None, false) => caption.clone(),
             _ => sample.key.clone(),

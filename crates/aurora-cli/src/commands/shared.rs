@@ -1,4 +1,4 @@
-//! What several commands do in the same way.
+//! Helpers shared by several commands.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,19 +13,19 @@ use crate::args::{ConfigArgs, DeviceArgs};
 use crate::exit_code::bad_input;
 use crate::output::Table;
 
-/// The settings of a command: defaults, its file, its `--set`.
+/// Resolves the configuration of a command: defaults, its file, its `--set`.
 pub fn resolve<C: RunConfig>(args: &ConfigArgs) -> Result<C> {
     Ok(C::resolve(args.config.as_deref(), &args.overrides)?)
 }
 
-/// As [`resolve`], with the device that the command line names over all of them.
+/// Resolves as [`resolve`] does; `--device` overrides all sources.
 pub fn resolve_on<C: RunConfig>(args: &ConfigArgs, device: &DeviceArgs) -> Result<C> {
     let named = device.device.map(|device| format!("device=\"{device}\""));
     let overrides: Vec<&str> = args.overrides.iter().chain(&named).map(String::as_str).collect();
     Ok(C::resolve(args.config.as_deref(), &overrides)?)
 }
 
-/// Writes a file aside and renames it, so that what carries its name is whole.
+/// Atomic file write: a temporary file, renamed into place.
 pub fn write_whole(path: &Path, contents: &str) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -36,7 +36,7 @@ pub fn write_whole(path: &Path, contents: &str) -> Result<()> {
     written.map_err(|source| aurora_train::Error::io("write", path, source).into())
 }
 
-/// That nothing is overwritten: the folder for a result is empty or not there yet.
+/// Checks that an output folder is empty or does not exist, so that nothing is overwritten.
 pub fn check_empty(out: &Path) -> Result<()> {
     let occupied = match std::fs::read_dir(out) {
         Ok(mut entries) => entries.next().is_some(),
@@ -52,7 +52,7 @@ pub fn check_empty(out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The table every command shows recall in: one line per model.
+/// Recall table: one line per model.
 pub fn recall_table(lines: &[(&str, &RetrievalReport)]) -> Table {
     let mut table = Table::new([
         "recall, %",
@@ -73,7 +73,7 @@ pub fn recall_table(lines: &[(&str, &RetrievalReport)]) -> Table {
     table
 }
 
-/// The table every command shows accuracy in: one line per model, one column per kind of question.
+/// Accuracy table: one line per model, one column per kind of question.
 pub fn accuracy_table(lines: &[(&str, &AccuracyReport)]) -> Table {
     let kinds: BTreeSet<&String> =
         lines.iter().flat_map(|(_, report)| report.by_type.keys()).collect();
@@ -91,7 +91,7 @@ pub fn accuracy_table(lines: &[(&str, &AccuracyReport)]) -> Table {
     table
 }
 
-/// A table of the figures of one task, whatever it is: one line per model.
+/// Metrics table of any task: one line per model.
 pub fn metrics_table(lines: &[(&str, &TaskMetrics)]) -> Table {
     let recalls = lines.iter().filter_map(|(name, metrics)| match metrics {
         TaskMetrics::Recall(report) => Some((*name, report)),
@@ -108,7 +108,7 @@ pub fn metrics_table(lines: &[(&str, &TaskMetrics)]) -> Table {
     }
 }
 
-/// What is said of images and rows that were left out, and where they are listed.
+/// Notice of skipped images and rows, and where they are listed.
 pub fn skipped_line(skipped: u64, list: Option<&Path>) -> Option<String> {
     let (count, was) = match skipped {
         0 => return None,

@@ -1,4 +1,4 @@
-//! `aurora train`, and the tuning run that it shares with `aurora quickstart`.
+//! `aurora train`, and the tuning run shared with `aurora quickstart`.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ use crate::model;
 use crate::output;
 use crate::progress::ProgressDisplay;
 
-/// Runs the command.
+/// Runs `aurora train`.
 ///
 /// # Errors
 /// Settings, data or a folder that cannot be used.
@@ -29,7 +29,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     }
 }
 
-/// Goes on with a run, whose folder stays as it is where that cannot be.
+/// Resumes a run; the folder of a run that cannot be resumed is left unchanged.
 fn resume_run(folder: &Path, args: &RunArgs) -> Result<()> {
     let run = RunFolder::open(folder)?;
     let own = Some(run.join("config.toml"));
@@ -43,7 +43,7 @@ fn resume_run(folder: &Path, args: &RunArgs) -> Result<()> {
     print(folder, &inputs, &outcome)
 }
 
-/// A tuning run; `name` is the command's, and that of its default folder below `runs/`.
+/// Tuning run of the command `name`; its default folder is `runs/` and that name.
 pub(super) fn tuning(args: &RunArgs, name: &str) -> Result<()> {
     let config: Config = resolve_on(&args.settings, &args.device)?;
     let device = model::device(&config)?;
@@ -71,8 +71,8 @@ fn open(config: &Config, device: &Device) -> Result<Inputs> {
     Ok(Inputs { backbone, backbone_name, tokens, splits })
 }
 
-/// A run that failed before its first step is no run: its folder can be used again once the input
-/// is mended. Later failures leave what there is, for looking into.
+/// Removes the files of a run that failed before its first step, so that its folder can be used again. Later failures
+/// keep their files for inspection.
 pub(super) fn discard_unstarted(run: &RunFolder) {
     let metrics = run.join("metrics.jsonl");
     let begun = std::fs::read_to_string(&metrics)
@@ -80,7 +80,7 @@ pub(super) fn discard_unstarted(run: &RunFolder) {
     if begun {
         return;
     }
-    // What cannot be removed is reported by the next run, which refuses the folder.
+    // A file that cannot be removed is reported by the next run, which refuses the folder.
     for name in ["config.toml", "metrics.jsonl", "skipped.jsonl"] {
         let _ = std::fs::remove_file(run.join(name));
     }
@@ -144,8 +144,8 @@ fn print(out: &Path, inputs: &Inputs, outcome: &TuningResult) -> Result<()> {
     Ok(())
 }
 
-/// How whoever runs this would start it again.
+/// Command prefix that starts this program again.
 fn program() -> &'static str {
-    // Cargo sets this for what it runs.
+    // Set by cargo for the programs it runs.
     if std::env::var_os("CARGO").is_some() { "cargo run --release --" } else { "aurora" }
 }

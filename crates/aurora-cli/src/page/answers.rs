@@ -1,34 +1,34 @@
-//! What a report shows of question answering: accuracy before and after, and some answers.
+//! VQA section of a report: accuracy before and after tuning, and sample answers.
 
 use super::html::{EmbeddedImage, Html};
 
-/// Accuracy of a model in percent.
+/// VQA accuracy of a model in percent.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct AccuracyByType {
-    /// Over all questions; none where no right answer is known.
+    /// Over all questions; `None` if no right answer is known.
     pub all: Option<f64>,
-    /// Over the questions of each kind, all models' kinds in one order; none where there is none.
+    /// By kind of question, in an order shared by all models; `None` for a kind without questions.
     pub by_type: Vec<(String, Option<f64>)>,
-    /// What the best candidate each time would reach, if right answers are known.
+    /// Upper bound: accuracy of always choosing the best candidate, if right answers are known.
     pub reachable: Option<f64>,
 }
 
-/// A test question with its answers.
+/// Test question with its answers.
 #[derive(Debug, Clone)]
 pub struct AnswerRow {
     /// The image, or the first frame of the clip.
     pub image: EmbeddedImage,
     /// The question.
     pub question: String,
-    /// What is right; may be empty where nobody knows.
+    /// Right answers; may be empty if unknown.
     pub right: String,
-    /// The answer before tuning, and what it scores if that is known.
+    /// Answer before tuning, and its score if known.
     pub baseline: (String, Option<f64>),
-    /// The same after tuning.
+    /// Answer after tuning, and its score if known.
     pub tuned: (String, Option<f64>),
 }
 
-/// The table of accuracy.
+/// Writes the table of accuracy.
 pub(super) fn write_table(
     html: &mut Html,
     baseline: &AccuracyByType,
@@ -68,7 +68,7 @@ fn write_accuracy(html: &mut Html, class: &str, name: &str, accuracy: &AccuracyB
     html.markup("</tr>\n");
 }
 
-/// Some questions with their images and answers.
+/// Writes sample questions with their images and answers.
 pub(super) fn write_answers(html: &mut Html, rows: &[AnswerRow]) {
     if rows.is_empty() {
         return;

@@ -1,17 +1,17 @@
-//! The arithmetic of a chart: round ticks, and numbers written the way a reader wants them.
+//! Chart axes: round ticks and number formats.
 
-/// A linear axis whose ends and ticks are round numbers.
+/// Linear axis whose ends and ticks are round numbers.
 pub(super) struct Axis {
     low: f64,
     high: f64,
     step: f64,
-    /// The round values to mark.
+    /// Round values to mark.
     pub(super) ticks: Vec<f64>,
 }
 
 impl Axis {
-    /// An axis of about `count` ticks around `values`; it starts at zero when zero is near enough
-    /// for that to cost little room. `None` when no value is finite.
+    /// Axis of about `count` ticks around `values`; it starts at zero when zero is near enough for that to cost little
+    /// room. `None` when no value is finite.
     pub(super) fn around(values: impl Iterator<Item = f64>, count: usize) -> Option<Self> {
         let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
         for value in values.filter(|v| v.is_finite()) {
@@ -30,7 +30,7 @@ impl Axis {
             (low, high) = (low - room, high + room);
         }
         let step = round_step((high - low) / count as f64);
-        // The small shift forgives ends that are round but for the last bit.
+        // The small shift tolerates ends that are round but for the last bit.
         let (first, last) = ((low / step + 1e-9).floor(), (high / step - 1e-9).ceil());
         // At most a few ticks more than asked for; the cap keeps extreme ranges harmless.
         let ticks: Vec<f64> = (0..=20)
@@ -41,12 +41,12 @@ impl Axis {
         Some(Self { low: first * step, high: last * step, step, ticks })
     }
 
-    /// Where `value` lies between the two ends, from 0 to 1.
+    /// Normalized position of `value` between the two ends, from 0 to 1.
     pub(super) fn share(&self, value: f64) -> f64 {
         ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
     }
 
-    /// The words at a tick: as many decimals as the step needs.
+    /// Tick label, with as many decimals as the step needs.
     pub(super) fn name(&self, tick: f64) -> String {
         if self.high.abs().max(self.low.abs()) >= 1e6 || self.step < 1e-4 {
             if tick == 0.0 {
@@ -67,13 +67,13 @@ fn round_step(step: f64) -> f64 {
     factor.unwrap_or(10.0) * power
 }
 
-/// A coordinate to a tenth of a unit: finer would only lengthen the file.
+/// Formats a coordinate to a tenth of a unit; finer would only lengthen the file.
 pub(super) fn px(value: f64) -> String {
     let text = format!("{value:.1}");
     text.strip_suffix(".0").map_or(text.clone(), str::to_owned)
 }
 
-/// A number as a reader wants it: four significant digits, no trailing zeros.
+/// Formats a number to four significant digits, without trailing zeros.
 pub(super) fn number(value: f64) -> String {
     if value == 0.0 || !value.is_finite() {
         return if value == 0.0 { "0".to_owned() } else { "-".to_owned() };

@@ -13,56 +13,56 @@ const RIGHT: f64 = 14.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 40.0;
 
-/// More points than this per series are averaged in groups: a line of a thousand noisy losses
-/// hides its own trend and doubles the size of the page.
+/// Maximum points per series; more are averaged in groups, since a line of a thousand noisy losses hides its own trend
+/// and doubles the size of the page.
 const MAX_POINTS: usize = 120;
 
-/// Rows of the table under the drawing.
+/// Maximum rows of the table under the drawing.
 const TABLE_ROWS: usize = 12;
 
-/// One curve.
+/// Curve of a chart.
 #[derive(Debug, Clone, Default)]
 pub struct Series {
-    /// The name in the legend.
+    /// Name in the legend.
     pub name: String,
     /// `(x, y)` in order of x; points that are not finite are left out of the drawing.
     pub points: Vec<(f64, f64)>,
 }
 
-/// A horizontal line to measure the curves against, such as the level of chance.
+/// Horizontal reference line, such as the random baseline.
 #[derive(Debug, Clone)]
 pub struct ReferenceLine {
-    /// The words on the line.
+    /// Label of the line.
     pub label: String,
-    /// Its height in units of the y axis.
+    /// Height in units of the y axis.
     pub value: f64,
 }
 
-/// One point that matters, such as the step whose adapter was kept.
+/// Highlighted point, such as the step whose adapter was kept.
 #[derive(Debug, Clone)]
 pub struct Highlight {
-    /// The words beside the point.
+    /// Label beside the point.
     pub label: String,
-    /// Where it lies.
+    /// Coordinates `(x, y)`.
     pub at: (f64, f64),
 }
 
-/// A line chart with up to four series.
+/// Line chart with up to four series.
 #[derive(Debug, Clone, Default)]
 pub struct Chart {
-    /// The heading above the drawing.
+    /// Heading above the drawing.
     pub title: String,
     /// One sentence under the heading: what to look for. May be empty.
     pub note: String,
-    /// What the x axis counts.
+    /// Label of the x axis.
     pub x_label: String,
-    /// What the y axis measures, with its unit.
+    /// Label of the y axis, with its unit.
     pub y_label: String,
     /// The curves.
     pub series: Vec<Series>,
-    /// A line to compare with.
+    /// Reference line.
     pub reference: Option<ReferenceLine>,
-    /// A point to show.
+    /// Highlighted point.
     pub highlight: Option<Highlight>,
 }
 
@@ -96,7 +96,7 @@ impl Chart {
         html.markup("</figure>\n");
     }
 
-    /// The axes that hold every point, the reference line and the highlight.
+    /// Plot area that holds every point, the reference line and the highlight.
     fn area(&self, series: &[Series]) -> Option<PlotArea> {
         let points = series.iter().flat_map(|s| s.points.iter().copied());
         let points: Vec<(f64, f64)> = points.chain(self.highlight.iter().map(|h| h.at)).collect();
@@ -162,7 +162,7 @@ impl Chart {
         html.text(&self.y_label).markup("</text>\n");
     }
 
-    /// The numbers behind the drawing, thinned to a dozen rows.
+    /// Writes the plotted numbers as a table, thinned to a dozen rows.
     fn write_table(&self, html: &mut Html, series: &[Series]) {
         html.markup("<details><summary>The numbers</summary>\n");
         for series in series {
@@ -248,7 +248,7 @@ fn group_size(points: usize) -> usize {
     points.div_ceil(MAX_POINTS).max(1)
 }
 
-/// The finite points of a series, averaged in groups where there are too many.
+/// Finite points of a series, averaged in groups where there are too many.
 fn downsampled(series: &Series) -> Series {
     let finite = |p: &&(f64, f64)| p.0.is_finite() && p.1.is_finite();
     let points: Vec<(f64, f64)> = series.points.iter().filter(finite).copied().collect();
@@ -264,7 +264,7 @@ fn downsampled(series: &Series) -> Series {
     Series { name: series.name.clone(), points }
 }
 
-/// The two axes and where the plot begins: names of ticks are as wide as their numbers are long.
+/// Plot area: both axes, and the left edge, which leaves room for the tick labels.
 struct PlotArea {
     x: Axis,
     y: Axis,

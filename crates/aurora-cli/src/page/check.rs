@@ -1,14 +1,14 @@
-//! What a look at data found: numbers, histograms, lists, and some of the images.
+//! Page of a dataset check: counts, histograms, lists and sample images.
 
 use aurora_data::check::{DuplicateGroup, MIN_SIDE, Report};
 
 use super::html::{EmbeddedImage, Html};
 use crate::output::{count, share};
 
-/// Lines of a list; check.json has all.
+/// Maximum lines of a list; check.json has all.
 const MAX_LISTED: usize = 100;
 
-/// An image with what is said about it.
+/// Sample image with its texts.
 #[derive(Debug, Clone)]
 pub struct CheckSample {
     /// The image, under its name.
@@ -17,17 +17,17 @@ pub struct CheckSample {
     pub words: Vec<String>,
 }
 
-/// Everything the page of a look shows.
+/// Content of the page of a dataset check.
 #[derive(Debug, Clone)]
 pub struct CheckPage {
-    /// What was found.
+    /// Report of the check.
     pub report: Report,
-    /// Some of the images.
+    /// Sample images.
     pub shown: Vec<CheckSample>,
 }
 
 impl CheckPage {
-    /// The complete HTML file.
+    /// Renders the complete HTML file.
     pub fn render(&self) -> String {
         let report = &self.report;
         let mut html = Html::new();
@@ -128,7 +128,7 @@ fn words(group: &DuplicateGroup) -> String {
     format!("\u{201c}{}\u{201d}: {}", group.shared, members(group))
 }
 
-/// A list under its heading; nothing where it is empty.
+/// Writes a list under its heading; nothing if it is empty.
 fn write_list(html: &mut Html, heading: &str, lines: impl ExactSizeIterator<Item = String>) {
     if lines.len() == 0 {
         return;
@@ -166,7 +166,7 @@ fn write_table(
     html.markup("</tbody></table>\n");
 }
 
-/// A histogram as a table with a bar in each row.
+/// Writes a histogram as a table with a bar in each row.
 fn write_histogram(html: &mut Html, title: &str, unit: &str, columns: Vec<(String, usize)>) {
     let most = columns.iter().map(|(_, n)| *n).max().unwrap_or(0).max(1);
     html.element("h2", &[], title).markup("\n<table class=\"numbers\"><thead><tr>");

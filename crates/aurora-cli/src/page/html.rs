@@ -1,4 +1,4 @@
-//! A writer of HTML that cannot forget to escape.
+//! HTML writer that escapes by construction.
 //!
 //! Markup comes only as `&'static str`, that is, from this program's own source; everything that a
 //! user, a file or a number brings goes through [`Html::text`] or an attribute value and is
@@ -34,8 +34,8 @@ impl Html {
         self
     }
 
-    /// Appends text that somebody else wrote, escaped and set apart in `<bdi>`, so that letters
-    /// which switch the writing direction do not reorder the words around it.
+    /// Appends text that somebody else wrote, escaped and isolated in `<bdi>`, so that letters which switch the
+    /// writing direction do not reorder the words around it.
     pub fn foreign(&mut self, text: impl Display) -> &mut Self {
         self.markup("<bdi>").text(text).markup("</bdi>")
     }
@@ -90,8 +90,8 @@ impl Html {
     }
 }
 
-/// Escapes for element content and for double-quoted attribute values alike. Control characters
-/// have no place in HTML and become U+FFFD, line breaks and tabs excepted.
+/// Escapes for element content and for double-quoted attribute values alike. Control characters are not allowed in
+/// HTML and become U+FFFD, line breaks and tabs excepted.
 fn escape_into(text: &str, out: &mut String) {
     out.reserve(text.len());
     for character in text.chars() {
@@ -108,18 +108,18 @@ fn escape_into(text: &str, out: &mut String) {
     }
 }
 
-/// An encoded image to be carried inside a page.
+/// Encoded image, embedded in a page.
 #[derive(Debug, Clone)]
 pub struct EmbeddedImage {
-    /// What the page calls the image: a file name or the name of an emoji.
+    /// Display name: a file name or the name of an emoji.
     pub name: String,
-    /// `data:image/..;base64,..`.
+    /// Data URI, `data:image/..;base64,..`.
     uri: String,
 }
 
 impl EmbeddedImage {
-    /// Wraps the bytes of a PNG, JPEG or WebP file; the type is read from the bytes themselves.
-    /// `None` for anything else, which a browser might not show.
+    /// Wraps the bytes of a PNG, JPEG or WebP file; the type is read from the bytes themselves. `None` for any other
+    /// type, which a browser might not show.
     pub fn new(name: impl Into<String>, bytes: &[u8]) -> Option<Self> {
         let kind = match bytes {
             [0x89, b'P', b'N', b'G', ..] => "png",
@@ -130,7 +130,7 @@ impl EmbeddedImage {
         Some(Self { name: name.into(), uri: format!("data:image/{kind};base64,{}", base64(bytes)) })
     }
 
-    /// Writes the `<img>`, with words for those who cannot see it.
+    /// Writes the `<img>` with its alternative text.
     pub fn write(&self, html: &mut Html, alternative: impl Display) {
         html.open(
             "img",

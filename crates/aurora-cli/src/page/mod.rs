@@ -1,4 +1,4 @@
-//! Self-contained HTML pages: the report of a run, the result of a search and a look at data.
+//! Self-contained HTML pages: report of a run, search results and dataset check.
 //!
 //! A page is one file that can be mailed or opened years later: the style sheet, the charts
 //! (drawn here as SVG) and the images (data URIs) are all inside it, there is no script, and a
@@ -20,7 +20,7 @@ pub use html::{Attributes, EmbeddedImage, Html};
 pub use report::{CaptionRow, Fact, Gain, Hit, RecallAtK, ReportPage};
 pub use search::{SearchHit, SearchPage};
 
-/// Wraps a page's body in the document all pages share.
+/// Wraps a page's body in the document shared by all pages.
 fn document(title: &str, body: &Html) -> String {
     let mut html = Html::new();
     html.markup("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n")

@@ -1,42 +1,42 @@
-//! The report of a run: what was tuned, what it gained, how it went, and what it now finds.
+//! Report page of a run: model, gain, curves and retrieved examples.
 
 use super::answers::{AccuracyByType, AnswerRow, write_answers, write_table};
 use super::chart::Chart;
 use super::html::{EmbeddedImage, Html};
 
-/// Recall at 1, 5 and 10 in percent, both ways.
+/// Recall at 1, 5 and 10 in percent, in both directions.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct RecallAtK {
-    /// From an image to its captions.
+    /// Image-to-text recall: from an image to its captions.
     pub image_to_text: [f64; 3],
-    /// From a caption to its images.
+    /// Text-to-image recall: from a caption to its images.
     pub text_to_image: [f64; 3],
 }
 
 impl RecallAtK {
-    /// The mean of the six numbers, the figure a run is chosen by.
+    /// Mean recall: the mean of the six numbers, by which the best step of a run is selected.
     pub fn mean(&self) -> f64 {
         self.image_to_text.iter().chain(&self.text_to_image).sum::<f64>() / 6.0
     }
 }
 
-/// What a run gained, in the figures of its task.
+/// Gain of a run in the metrics of its task.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Gain {
-    /// Of retrieval.
+    /// Retrieval recall.
     Recall {
-        /// The backbone as it came.
+        /// Backbone before tuning.
         baseline: RecallAtK,
-        /// With the trained adapter.
+        /// Backbone with the trained adapter.
         tuned: RecallAtK,
-        /// What guessing would reach, for proportion.
+        /// Random baseline: expected recall of a random ranking.
         random_baseline: Option<RecallAtK>,
     },
-    /// Of question answering.
+    /// VQA accuracy.
     Accuracy {
-        /// The backbone as it came.
+        /// Backbone before tuning.
         baseline: AccuracyByType,
-        /// With the trained adapter.
+        /// Backbone with the trained adapter.
         tuned: AccuracyByType,
     },
 }
@@ -54,33 +54,33 @@ impl Default for Gain {
 /// One labeled fact about the run.
 #[derive(Debug, Clone)]
 pub struct Fact {
-    /// What is stated, such as `Trainable parameters`.
+    /// Label, such as `Trainable parameters`.
     pub label: String,
-    /// The value with its unit.
+    /// Value with its unit.
     pub value: String,
-    /// A few words to put the value in proportion; may be empty.
+    /// Short note that puts the value in proportion; may be empty.
     pub note: String,
 }
 
-/// One retrieved image.
+/// Retrieved image.
 #[derive(Debug, Clone)]
 pub struct Hit {
-    /// The image itself.
+    /// The image.
     pub image: EmbeddedImage,
-    /// The score it was ranked by.
+    /// Ranking score.
     pub score: f64,
-    /// Whether it is an image of the caption's own concept.
+    /// True if it is an image of the caption's own concept.
     pub right: bool,
 }
 
-/// A test caption with the images it retrieved, best first.
+/// Test caption with the images it retrieved, best first.
 #[derive(Debug, Clone)]
 pub struct CaptionRow {
     /// The caption.
     pub caption: String,
-    /// The images ranked first before tuning.
+    /// Top images before tuning.
     pub baseline: Vec<Hit>,
-    /// The images ranked first after tuning.
+    /// Top images after tuning.
     pub tuned: Vec<Hit>,
     /// Rank (from 1) of the best right image before tuning, if it was ranked.
     pub rank_baseline: Option<usize>,
@@ -88,31 +88,31 @@ pub struct CaptionRow {
     pub rank_tuned: Option<usize>,
 }
 
-/// Everything a report shows.
+/// Content of a report page.
 #[derive(Debug, Clone, Default)]
 pub struct ReportPage {
-    /// The name of the run, in the browser's tab and above the headline.
+    /// Name of the run, in the browser's tab and above the headline.
     pub title: String,
     /// One or two sentences: which model, which adapter, which images.
     pub tuned: String,
-    /// What was tested on: one sentence. May be empty.
+    /// Test set, in one sentence. May be empty.
     pub test: String,
-    /// Before and after.
+    /// Metrics before and after tuning.
     pub gain: Gain,
     /// Sizes, times, the seed.
     pub facts: Vec<Fact>,
-    /// The curves of the run.
+    /// Training curves.
     pub charts: Vec<Chart>,
     /// Test captions with what they retrieved.
     pub captions: Vec<CaptionRow>,
     /// Test questions with their answers.
     pub answers: Vec<AnswerRow>,
-    /// The resolved configuration (TOML), to repeat the run with. May be empty.
+    /// Resolved configuration (TOML), to repeat the run with. May be empty.
     pub config: String,
 }
 
 impl ReportPage {
-    /// The complete HTML file.
+    /// Renders the complete HTML file.
     pub fn render(&self) -> String {
         let mut html = Html::new();
         self.write_header(&mut html);
@@ -225,7 +225,7 @@ impl ReportPage {
     }
 }
 
-/// The gain in a sentence that stays true when there is none.
+/// Gain in a sentence that stays true when there is none.
 fn headline(what: &str, baseline: f64, tuned: f64) -> String {
     let change = tuned - baseline;
     if change.abs() < 0.05 {

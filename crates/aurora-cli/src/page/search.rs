@@ -1,35 +1,35 @@
-//! The result of a search: the words and the images they found.
+//! Search page: the query and the images found.
 
 use super::html::{EmbeddedImage, Html};
 
-/// One image that was found.
+/// Image found by a search.
 #[derive(Debug, Clone)]
 pub struct SearchHit {
     /// The image, under its own name.
     pub image: EmbeddedImage,
-    /// Its caption where the images have captions, else empty.
+    /// Its caption if the images have captions, else empty.
     pub caption: String,
-    /// Scores by name, the one it was ranked by first.
+    /// Scores by name, the ranking score first.
     pub scores: Vec<(String, f64)>,
 }
 
-/// Everything the page of a search shows.
+/// Content of a search page.
 #[derive(Debug, Clone, Default)]
 pub struct SearchPage {
     /// The query.
     pub query: String,
-    /// Which model and adapter ranked the images.
+    /// Model and adapter that ranked the images.
     pub model: String,
-    /// Where the images came from.
+    /// Source of the images.
     pub images: String,
-    /// How many images were looked through.
+    /// Number of images searched.
     pub searched: usize,
-    /// The best images, best first.
+    /// Top images, best first.
     pub hits: Vec<SearchHit>,
 }
 
 impl SearchPage {
-    /// The complete HTML file.
+    /// Renders the complete HTML file.
     pub fn render(&self) -> String {
         let mut html = Html::new();
         html.markup("<header>\n<p class=\"title\">Search</p>\n<h1>").foreign(&self.query);

@@ -1,5 +1,4 @@
-//! Bad input: exit code 2 and a message that names the file, the key or the tensor. All of it is
-//! found before any training.
+//! Bad input: exit code 2 and a message that names the file, the key or the tensor, before any training.
 
 use std::path::Path;
 
@@ -15,7 +14,7 @@ fn has(message: &str, parts: &[&str]) {
     }
 }
 
-/// `aurora train` on data that cannot be used.
+/// Runs `aurora train` on unusable data; returns the message.
 fn train_on(folder: &Path, data: &str) -> String {
     backbone(&folder.join("backbone"), 1);
     let message = refused(folder, &format!("train --out {{}}/run {}", tiny_run(data)));
@@ -57,7 +56,7 @@ fn device_that_is_none() {
 fn gpu_that_cannot_be_had() {
     let folder = tempfile::tempdir().unwrap();
     for command in ["eval", "quickstart --out {}/run", "search fruit --out {}/found"] {
-        // A number that no machine has, for one with GPUs.
+        // A device number that no machine has, for one with GPUs.
         let message = refused(folder.path(), &format!("{command} --device cuda:99"));
         has(&message, &["cuda"]);
         if cfg!(not(feature = "cuda")) {
@@ -141,7 +140,7 @@ fn image_without_a_caption() {
     has(&train_on(folder.path(), "{}/data"), &["p5", "has no caption"]);
 }
 
-/// Every command that takes an adapter, on one that cannot be used.
+/// Runs every command that takes an adapter on an unusable one.
 fn with_adapter(folder: &Path, parts: &[&str]) {
     let settings = "--adapter {}/adapter --set model.backbone={}/backbone";
     let data = tiny_run("{}/data");

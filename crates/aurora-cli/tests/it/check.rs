@@ -1,4 +1,4 @@
-//! `aurora data check`: looks at data, with and without something to find.
+//! `aurora data check`: datasets with and without findings.
 
 use std::fs;
 
@@ -42,7 +42,7 @@ fn what_would_end_a_training_is_exit_code_1() {
     assert!(page.contains("Problems (1)") && !page.contains("<b>words"));
 }
 
-/// A caption may hold anything; printed, it moves no cursor.
+/// Printed captions are escaped: none moves the cursor.
 #[test]
 fn captions_are_printed_printably() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Backbones as others write them, through the program: what it prints and learns does not depend on the layout.
+//! Checkpoint formats of other libraries: output and training do not depend on the format.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use candle_core::{DType, Device};
 
 use crate::fixture::{aurora, backbone, hugging_face, images, refused, sizes, tiny_run, works};
 
-/// The same weights as our folder, as Hugging Face's, and images.
+/// One set of weights as our folder and as Hugging Face's, and images.
 fn layouts() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let ours = backbone(&folder.path().join("backbone"), 1);
@@ -16,12 +16,12 @@ fn layouts() -> tempfile::TempDir {
     folder
 }
 
-/// Settings of a run on the backbone of that name.
+/// Settings of a run on the named backbone.
 fn on(backbone: &str) -> String {
     tiny_run("{}/data").replace("{}/backbone", &format!("{{}}/{backbone}"))
 }
 
-/// Standard error of a command that works.
+/// Standard error of a command that succeeds.
 fn notes(folder: &Path, args: &str) -> String {
     let output = aurora(folder, args);
     assert_eq!(output.status.code(), Some(0));
@@ -126,7 +126,7 @@ fn what_is_no_backbone_is_refused_with_what_would_be() {
     }
 }
 
-/// Sizes from shapes, where heads are as wide as in every published model.
+/// Sizes are inferred from shapes, with heads as wide as in every published model.
 #[test]
 fn a_file_without_a_configuration_tells_its_sizes() {
     let folder = layouts();

@@ -1,4 +1,4 @@
-//! Whole commands on a tiny backbone: what they print and what they leave behind.
+//! Whole commands on a tiny backbone: their output and their files.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! `aurora data`: shards of a person's own folder, and what is said when it cannot be.
+//! `aurora data shard`: shards of a user's own folder, and its errors.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use image::{Delay, Frame, Rgba, RgbaImage};
 
 use crate::fixture::{refused, works};
 
-/// A folder of images with captions and one of clips.
+/// Writes a folder of images with captions and one of clips.
 fn folders(folder: &Path) {
     let (images, clips) = (folder.join("images"), folder.join("clips"));
     std::fs::create_dir_all(&images).unwrap();

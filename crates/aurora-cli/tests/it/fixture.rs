@@ -1,4 +1,4 @@
-//! A tiny backbone and tiny images, so that whole commands take a second.
+//! Fixtures: a tiny backbone and tiny images, so that whole commands take a second.
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub fn aurora(folder: &Path, args: &str) -> Output {
     Command::new(env!("CARGO_BIN_EXE_aurora")).args(args).current_dir(folder).output().unwrap()
 }
 
-/// Runs the program and expects it to refuse its input; gives the message.
+/// Runs the program and expects it to refuse its input; returns the message.
 pub fn refused(folder: &Path, args: &str) -> String {
     let output = aurora(folder, args);
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -28,7 +28,7 @@ pub fn refused(folder: &Path, args: &str) -> String {
     message
 }
 
-/// Runs the program and expects success; gives what it printed as a result.
+/// Runs the program and expects success; returns its standard output.
 pub fn works(folder: &Path, args: &str) -> String {
     let output = aurora(folder, args);
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -36,7 +36,7 @@ pub fn works(folder: &Path, args: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Sizes of a backbone that is all but free, with the embedded vocabulary.
+/// Sizes of a minimal backbone, with the embedded vocabulary.
 pub fn sizes() -> BlipConfig {
     let vocab_size = aurora_data::embedded::VOCABULARY.lines().count();
     BlipConfig {
@@ -69,11 +69,12 @@ pub fn backbone(folder: &Path, seed: u64) -> Backbone {
     let backbone = Backbone::random(sizes(), seed, &Device::Cpu).unwrap();
     backbone.write(folder, DType::F32).unwrap();
     std::fs::write(folder.join("vocab.txt"), aurora_data::embedded::VOCABULARY).unwrap();
-    // What is read back is what an adapter's fingerprint is of.
+    // An adapter's fingerprint is of the weights as read back.
     Backbone::read(folder, &Device::Cpu).unwrap()
 }
 
-/// Writes the same weights as Hugging Face's transformers would, in two shards, with a tensor that only training needs.
+/// Writes the weights in the format of Hugging Face's transformers, in two shards, with a tensor that only training
+/// needs.
 pub fn hugging_face(folder: &Path, backbone: &Backbone) {
     std::fs::create_dir_all(folder).unwrap();
     let (vision, text) = (&backbone.config.vision, &backbone.config.text);
@@ -118,13 +119,13 @@ pub fn hugging_face(folder: &Path, backbone: &Backbone) {
     std::fs::write(folder.join("vocab.txt"), aurora_data::embedded::VOCABULARY).unwrap();
 }
 
-/// A tuning at its start.
+/// Adapter at its initialization.
 pub fn adapter_of(kind: AdapterKind, backbone: &Backbone) -> AdaptedParams {
     let adapter_config = AdapterConfig::new(kind, Variant::Paper, 4);
     AdaptedParams::init(adapter_config, backbone, 1, &Device::Cpu).unwrap()
 }
 
-/// Writes an adapter folder as a tuning would start it.
+/// Writes an adapter folder at its initialization.
 pub fn adapter(folder: &Path, backbone: &Backbone) {
     let tuned = adapter_of(AdapterKind::Cp, backbone);
     save_adapter(folder, &tuned, backbone, "tiny", "card").unwrap();

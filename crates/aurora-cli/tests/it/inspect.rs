@@ -1,4 +1,4 @@
-//! `aurora inspect`: what it says of every kind of thing, and the published counts at full size.
+//! `aurora inspect`: its output for every kind of input, and the published counts at full size.
 
 use std::path::Path;
 
@@ -6,18 +6,18 @@ use aurora_layers::{AdapterFolder, AdapterKind};
 
 use crate::fixture::{adapter, adapter_of, backbone, hugging_face, refused, tiny_run, works};
 
-/// A committed `config.json` of full size.
+/// Committed `config.json` of full size.
 fn config(name: &str) -> String {
     format!("{}/tests/configs/{name}.json", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Runs in an empty folder: a folder called `nano` would come before the backbone inside the program.
+/// Runs `aurora inspect` in an empty folder: a folder called `nano` would come before the embedded backbone.
 fn inspect(args: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     works(folder.path(), &format!("inspect {args}"))
 }
 
-/// The cells of the one line that begins with these words.
+/// Cells of the one line that begins with these words.
 fn cells(printed: &str, words: &[&str]) -> Vec<String> {
     let split = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let begins =
@@ -111,7 +111,7 @@ fn settings_count_what_their_run_would_train() {
     assert_eq!(cells(printed.split("would train").nth(1).unwrap(), &["total"])[0], "324,098");
 }
 
-/// What a run trains is what the table said it would.
+/// A run trains as many parameters as the table says.
 #[test]
 fn a_run_trains_what_was_counted() {
     let folder = tempfile::tempdir().unwrap();

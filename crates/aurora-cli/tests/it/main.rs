@@ -1,4 +1,4 @@
-//! The program as a user meets it: the built binary, its exit codes, what it prints and writes.
+//! Tests of the built binary: exit codes, output and files.
 
 #![allow(clippy::unwrap_used, reason = "a test may stop where its own set-up fails")]
 

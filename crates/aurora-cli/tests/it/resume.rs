@@ -1,4 +1,4 @@
-//! `aurora train --resume`: a process that is killed, and what cannot be gone on with.
+//! `aurora train --resume`: a killed process, and runs that cannot be resumed.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ fn text(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// Starts the program and kills it as soon as the run in `run/` has a state of this or a later step.
+/// Starts the program and kills it as soon as the run in `run/` has a checkpoint of this or a later step.
 fn killed(folder: &Path, args: &str, step: u64) {
     let args = args.split_whitespace().map(|arg| arg.replace("{}", folder.to_str().unwrap()));
     let mut program = Command::new(env!("CARGO_BIN_EXE_aurora"));
@@ -76,7 +76,7 @@ fn a_run_that_is_killed_twice_ends_as_one_that_never_was() {
         summary
     };
     assert_eq!(summary("run"), summary("whole"));
-    // The table of recalls, before and after.
+    // Recall table, before and after.
     let table = |said: &str| said.lines().take(6).map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(table(&resumed), table(&whole));
     let page = text(&path.join("run/report.html"));

@@ -1,4 +1,4 @@
-//! `aurora train` and `aurora eval` at tasks beside the retrieval of images, and over broken images.
+//! `aurora train` and `aurora eval` on tasks other than image retrieval, and over broken images.
 
 use std::path::Path;
 
@@ -80,7 +80,7 @@ fn clips_are_trained_and_measured() {
             Frame::from_parts(image, 0, 0, Delay::from_numer_denom_ms(100, 1))
         };
         let file = std::fs::File::create(path.join(format!("clips/c{clip}.gif"))).unwrap();
-        // Of different lengths, so that some are filled up.
+        // Clips of different lengths, so that some are padded.
         GifEncoder::new(file).encode_frames((0..1 + clip).map(frame)).unwrap();
         std::fs::write(path.join(format!("clips/c{clip}.txt")), format!("shade {clip}")).unwrap();
     }

@@ -1,4 +1,4 @@
-//! Adapters out of the program and into it: PEFT's LoRA folders and checkpoints of the reference code.
+//! Adapter export and import: PEFT's LoRA folders and checkpoints of the reference code.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::fixture::{
     adapter, adapter_of, backbone, hugging_face, images, refused, tiny_run, works,
 };
 
-/// A tiny backbone, ours and Hugging Face's, with an adapter at its start, whose gates are closed.
+/// A tiny backbone, ours and Hugging Face's, with an adapter at its initialization, whose gates are closed.
 fn start() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let tiny = backbone(&folder.path().join("backbone"), 1);
@@ -44,7 +44,7 @@ fn an_adapter_goes_out_as_a_lora_and_comes_back() {
     let tiny = backbone(&path.join("backbone"), 1);
     hugging_face(&path.join("theirs"), &tiny);
     images(&path.join("data"));
-    // Factors that add something, so that a lost one would show.
+    // Nonzero factors, so that a lost one would show.
     let mut tuned = adapter_of(AdapterKind::Lora, &tiny);
     for (name, tensor) in &mut tuned.tensors {
         if name.contains("lora_B") {
@@ -167,7 +167,7 @@ fn bad_imports_are_refused() {
     assert!(!path.join("back").exists());
 }
 
-/// The checkpoint that the reference code wrote, with the sizes and a vocabulary beside it.
+/// Checkpoint written by the reference code, with the sizes and a vocabulary beside it.
 fn reference() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../aurora-train/tests/golden");
@@ -213,7 +213,7 @@ fn a_released_checkpoint_is_a_backbone_and_an_adapter() {
     works(folder.path(), "export {}/adapter --format peft-lora --drop-gates --out {}/lora");
     let message = refused(folder.path(), "import {}/aurora.pth --backbone nano --out {}/back");
     assert!(message.contains("aurora.pth") && message.contains("inside"), "{message}");
-    // Without the sizes beside it: heads do not show in shapes.
+    // Without the sizes beside it: the number of heads does not show in shapes.
     std::fs::remove_file(folder.path().join("config.json")).unwrap();
     let message = refused(folder.path(), "inspect {}/aurora.pth");
     assert!(message.contains("aurora.pth") && message.contains("config.json"), "{message}");

@@ -1,5 +1,4 @@
-//! From titles, descriptions and file names, written by hundreds of people over years, to
-//! captions a person would give.
+//! Captions from titles, descriptions and file names, written by hundreds of people over years.
 
 use std::collections::BTreeSet;
 
@@ -9,29 +8,29 @@ use super::foreign::translate;
 use super::lists::{ABOUT_FILES, FOLDERS, FOREIGN, SORTING, TRADE_MARKS, VARIANTS};
 use super::metadata::Metadata;
 
-/// How often a drawing's title and description occur in the whole package.
+/// Frequency of a drawing's title and description in the whole package.
 #[derive(Debug, Clone, Copy)]
 pub struct Common {
-    /// Drawings with this title.
+    /// Number of drawings with this title.
     pub title: usize,
-    /// Drawings with this description.
+    /// Number of drawings with this description.
     pub description: usize,
 }
 
-/// The words kept for one drawing.
+/// Texts kept for one drawing.
 pub struct Words {
-    /// What it is split by.
+    /// Concept, the unit of the splits.
     pub concept: String,
     /// The caption.
     pub caption: String,
-    /// Keywords that add to it.
+    /// Keywords that add to the caption.
     pub keywords: Vec<String>,
 }
 
-/// A title on more drawings than this names a collection.
+/// Number of drawings above which a title names a collection.
 const COLLECTION: usize = 6;
 
-/// Builds the words, or says why the drawing has none.
+/// Builds the texts of a drawing, or gives the reason why it has none.
 pub fn compose(
     name: &str,
     metadata: &Metadata,
@@ -75,7 +74,7 @@ pub fn compose(
     Ok(Words { concept, caption, keywords })
 }
 
-/// A title without numbering, side remarks of the collection, and camel case.
+/// Title without numbering, side remarks of the collection, and camel case.
 fn from_title(title: &str) -> String {
     let title = title
         .replace("(B and W)", " black and white ")
@@ -117,7 +116,7 @@ fn split_camel(text: &str) -> String {
     out
 }
 
-/// A file name without its author and number: "wooden_table_benji_park_01" is "wooden table".
+/// File name without its author and number: "wooden_table_benji_park_01" is "wooden table".
 fn from_stem(stem: &str, authors: &str) -> String {
     let authors: Vec<String> = words(authors);
     let clean = from_title(&stem.replace('_', " "));
@@ -136,8 +135,8 @@ fn from_stem(stem: &str, authors: &str) -> String {
     kept.join(" ")
 }
 
-/// Whether at least `share` of the words are in the English word list, none is a known
-/// foreign one, and one of them has some length.
+/// True if at least `share` of the words are in the English word list, none is a known foreign one, and one of them
+/// has some length.
 fn english(text: &str, pieces: &Pieces, share: f32) -> bool {
     let all = words(text);
     if all.is_empty() || all.len() > 24 || !text.is_ascii() {
@@ -178,7 +177,7 @@ fn with_description(title: &str, description: &str, common: Common, pieces: &Pie
     }
 }
 
-/// What a title is about: its content words, in order and without number, color or side.
+/// Concept of a title: its content words, in order and without number, color or side.
 fn concept(title: &str) -> String {
     let mut kept: Vec<String> = Vec::new();
     for word in words(title) {

@@ -1,4 +1,4 @@
-//! Words of titles that are not in an English word list, and what they say in English.
+//! Foreign words in titles, and their English translations.
 //!
 //! A few authors titled their drawings in Italian or French; compounds and misspellings recur.
 
@@ -163,11 +163,11 @@ const WORDS: &[(&str, &str)] = &[
     ("teddybear", "teddy bear"),
 ];
 
-/// Foreign little words, dropped from a title that one of the words above stands in.
+/// Foreign function words, dropped from a title that contains one of the words above.
 const LITTLE: &[&str] =
     &["di", "dei", "della", "delle", "degli", "con", "il", "la", "le", "del", "da", "sulla", "a"];
 
-/// The text with the known words in English; neighbours that become the same word are one.
+/// Translates the known words into English; neighbors that become the same word are merged.
 pub fn translate(text: &str) -> String {
     let known = |w: &str| WORDS.iter().find(|(from, _)| *from == w).map(|(_, to)| *to);
     let foreign = text.split(' ').any(|w| known(w).is_some());

@@ -1,4 +1,4 @@
-//! Words that decide what becomes of a title: trade marks, words about files, foreign words, categories.
+//! Word lists that decide about a title: trade marks, words about files, foreign words, categories.
 
 /// Folders of trade marks, of test charts, and of series that differ by a number only.
 pub const FOLDERS: &[&str] = &["logos/", "shapes/stars/", "special/gradients/", "unsorted/tests"];
@@ -103,7 +103,7 @@ pub const ABOUT_FILES: &[&str] = &[
     "i'm",
 ];
 
-/// Words of other languages that the vocabulary happens to hold.
+/// Foreign words that the vocabulary happens to hold.
 pub const FOREIGN: &[&str] = &[
     "di",
     "dei",
@@ -173,7 +173,7 @@ pub const FOREIGN: &[&str] = &[
     "villa",
 ];
 
-/// Keywords that sort files and say nothing of the image.
+/// Keywords that sort files and say nothing about the image.
 pub const SORTING: &[&str] = &[
     "hash",
     "unsorted",

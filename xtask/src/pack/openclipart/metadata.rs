@@ -1,23 +1,23 @@
-//! The words inside an SVG: the Creative Commons `Work` block.
+//! SVG metadata: the Creative Commons `Work` block.
 
 use std::path::Path;
 
 use roxmltree::{Document, Node, ParsingOptions};
 
-/// What one drawing says about itself.
+/// Metadata of one drawing.
 #[derive(Debug, Clone, Default)]
 pub struct Metadata {
-    /// The title as written.
+    /// Title as written.
     pub title: String,
-    /// The description as written.
+    /// Description as written.
     pub description: String,
-    /// The names of creators and rights holders, lower case.
+    /// Names of creators and rights holders, lower case.
     pub authors: String,
-    /// The keywords as written.
+    /// Keywords as written.
     pub keywords: Vec<String>,
 }
 
-/// Reads the block, if the drawing is tagged public domain. The error is a reason to drop it.
+/// Reads the block of a drawing tagged public domain. The error is a reason to drop it.
 pub fn read(path: &Path) -> Result<Metadata, &'static str> {
     let bytes = std::fs::read(path).map_err(|_| "unreadable SVG")?;
     let text = String::from_utf8_lossy(&bytes);
@@ -74,7 +74,7 @@ fn all_text(node: &Node<'_, '_>) -> String {
     text.map(str::trim).collect::<Vec<_>>().join(" ").trim().to_string()
 }
 
-/// The entities that were escaped twice.
+/// Unescapes the entities that were escaped twice.
 fn unescape(text: &str) -> String {
     text.replace("&quot;", "\"")
         .replace("&apos;", "'")

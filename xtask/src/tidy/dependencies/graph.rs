@@ -1,4 +1,4 @@
-//! The part of `cargo metadata` that the rule on dependencies reads.
+//! Types for the part of `cargo metadata` that the rule on dependencies reads.
 
 use serde::Deserialize;
 
@@ -7,60 +7,60 @@ use serde::Deserialize;
 pub struct Graph {
     /// Every package, the workspace's own included.
     pub packages: Vec<Package>,
-    /// Which package uses which.
+    /// Resolved dependency edges.
     pub resolve: Resolve,
 }
 
-/// One version of one crate.
+/// Package: one version of one crate.
 #[derive(Debug, Deserialize)]
 pub struct Package {
-    /// The crate.
+    /// Name of the crate.
     pub name: String,
     /// Its version.
     pub version: String,
-    /// Cargo's name for the two.
+    /// Package id of cargo.
     pub id: String,
-    /// What it states as its license.
+    /// Stated license.
     pub license: Option<String>,
-    /// Where it comes from; `None` for a path.
+    /// Source; `None` for a path.
     pub source: Option<String>,
     /// Registries that it may go to; `None` for all, and none for a private package.
     pub publish: Option<Vec<String>>,
-    /// What its manifest asks for.
+    /// Dependencies of its manifest.
     pub dependencies: Vec<Dependency>,
 }
 
-/// One line of a manifest's dependencies.
+/// Dependency: one line of a manifest.
 #[derive(Debug, Deserialize)]
 pub struct Dependency {
-    /// The crate.
+    /// Name of the crate.
     pub name: String,
-    /// Which versions.
+    /// Version requirement.
     pub req: String,
-    /// `dev`, `build`, or `None`.
+    /// Kind of dependency: `dev`, `build`, or `None`.
     pub kind: Option<String>,
-    /// Where it stands, if it is given as a path.
+    /// Path of a path dependency.
     pub path: Option<String>,
 }
 
 /// The resolved edges.
 #[derive(Debug, Deserialize)]
 pub struct Resolve {
-    /// A node for each package.
+    /// Nodes, one per package.
     pub nodes: Vec<Node>,
 }
 
-/// A package and what it uses.
+/// Package and its dependencies.
 #[derive(Debug, Deserialize)]
 pub struct Node {
-    /// The package.
+    /// Package id.
     pub id: String,
-    /// The packages that it uses.
+    /// Ids of the packages that it uses.
     pub dependencies: Vec<String>,
 }
 
 impl Graph {
-    /// A sentence about a package, with those who brought it in.
+    /// Message about a package, with those who brought it in.
     pub fn about(&self, package: &Package, message: &str) -> String {
         let users =
             self.resolve.nodes.iter().filter(|node| node.dependencies.contains(&package.id));

@@ -1,24 +1,24 @@
-//! `deny.toml`, read strictly: a key that this check would silently pass over is an error.
+//! `deny.toml`, parsed strictly: a key that this check would silently pass over is an error.
 
 use serde::Deserialize;
 use spdx::{Expression, Licensee, ParseMode};
 
 use super::{Finding, POLICY, RULE};
 
-/// The tables of `deny.toml`.
+/// Tables of `deny.toml`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
     #[serde(default)]
     graph: GraphTable,
-    /// Which licenses a dependency may have.
+    /// Allowed licenses.
     pub licenses: Licenses,
-    /// Which crates may not be there.
+    /// Banned crates.
     pub bans: Bans,
-    /// Cargo-deny's own business.
+    /// Advisories, which cargo-deny alone checks.
     #[serde(default, rename = "advisories")]
     _advisories: toml::Table,
-    /// Where dependencies may come from.
+    /// Allowed sources.
     pub sources: Sources,
 }
 
@@ -34,38 +34,38 @@ struct GraphTable {
 pub struct Licenses {
     /// Licenses for every crate.
     pub allow: Vec<String>,
-    /// More of them for one crate.
+    /// Additional licenses for one crate.
     #[serde(default)]
     pub exceptions: Vec<Exception>,
     /// Licenses of crates that do not state theirs.
     #[serde(default)]
     pub clarify: Vec<Clarified>,
-    /// How alike a license's file has to be: cargo-deny alone reads files.
+    /// Similarity threshold of license files: cargo-deny alone reads files.
     #[serde(default, rename = "confidence-threshold")]
     _confidence_threshold: f64,
 }
 
-/// More licenses for one crate.
+/// Additional licenses for one crate.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Exception {
-    /// The licenses.
+    /// Licenses.
     pub allow: Vec<String>,
-    /// The crate.
+    /// Name of the crate.
     #[serde(rename = "crate")]
     pub package: String,
 }
 
-/// What a crate's license is, according to us.
+/// License of a crate that does not state it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Clarified {
-    /// The crate.
+    /// Name of the crate.
     #[serde(rename = "crate")]
     pub package: String,
-    /// Its license.
+    /// License expression.
     pub expression: String,
-    /// The files that say so: cargo-deny compares their hashes.
+    /// License files: cargo-deny compares their hashes.
     #[serde(default, rename = "license-files")]
     _license_files: Vec<toml::Table>,
 }
@@ -74,28 +74,28 @@ pub struct Clarified {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Bans {
-    /// One crate in several versions.
+    /// Level for one crate in several versions.
     #[serde(default = "warn")]
     pub multiple_versions: Level,
-    /// `*` for a version.
+    /// Level for `*` as a version.
     #[serde(default = "allow")]
     pub wildcards: Level,
-    /// Whether a private package may name a path without a version.
+    /// True if a private package may name a path without a version.
     #[serde(default)]
     pub allow_wildcard_paths: bool,
-    /// The crates.
+    /// Banned crates.
     #[serde(default)]
     pub deny: Vec<Ban>,
 }
 
-/// A crate that may not be there.
+/// Banned crate.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ban {
-    /// The crate.
+    /// Name of the crate.
     #[serde(rename = "crate")]
     pub package: String,
-    /// Why.
+    /// Reason of the ban.
     pub reason: Option<String>,
 }
 
@@ -103,28 +103,28 @@ pub struct Ban {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Sources {
-    /// A registry that is not listed.
+    /// Level for a registry that is not listed.
     #[serde(default = "warn")]
     pub unknown_registry: Level,
-    /// A repository that is not listed.
+    /// Level for a repository that is not listed.
     #[serde(default = "warn")]
     pub unknown_git: Level,
-    /// The registries; without a list, the public index.
+    /// Allowed registries; without a list, the public index.
     allow_registry: Option<Vec<String>>,
-    /// The repositories.
+    /// Allowed repositories.
     #[serde(default)]
     pub allow_git: Vec<String>,
 }
 
-/// How grave a breach is.
+/// Level of a violation.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// The check fails.
+    /// Fails the check.
     Deny,
-    /// It is printed.
+    /// Is printed.
     Warn,
-    /// It is nothing.
+    /// Is ignored.
     Allow,
 }
 
@@ -137,7 +137,7 @@ fn allow() -> Level {
 }
 
 impl Policy {
-    /// Reads the text of a `deny.toml`.
+    /// Parses the text of a `deny.toml`.
     pub fn read(text: &str) -> Result<Self, String> {
         toml::from_str(text).map_err(|error| {
             format!(
@@ -147,7 +147,7 @@ impl Policy {
         })
     }
 
-    /// Whether the graph is that of all features.
+    /// True if the graph is that of all features.
     pub fn all_features(&self) -> bool {
         self.graph.all_features
     }
@@ -174,7 +174,7 @@ impl Policy {
 }
 
 impl Sources {
-    /// Whether packages may come from the registry at `url`.
+    /// True if packages may come from the registry at `url`.
     pub fn has_registry(&self, url: &str) -> bool {
         match &self.allow_registry {
             Some(listed) => {

@@ -1,4 +1,4 @@
-//! A small workspace that keeps every rule of tidy, and the means to break one.
+//! Fixture: a small workspace that keeps every rule of tidy, and the means to break one.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -67,17 +67,17 @@ pub fn tidy_workspace() -> Files {
     files
 }
 
-/// Where the manifest of the images stands.
+/// Path of the manifest of the images.
 pub const MANIFEST: &str = "crates/aurora-data/assets/manifest.tsv";
-/// Where the one shard stands.
+/// Path of the one shard.
 pub const SHARD: &str = "crates/aurora-data/assets/a.tar";
 
-/// The hash as the manifest writes it.
+/// SHA-256 as the manifest writes it.
 pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A tar file of these entries.
+/// Tar file of these entries.
 pub fn shard(entries: &[(&str, &[u8])]) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     for (name, bytes) in entries {
@@ -88,14 +88,14 @@ pub fn shard(entries: &[(&str, &[u8])]) -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
-/// The same bytes, compressed.
+/// Gzips bytes.
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
 
-/// What tidy finds in these files.
+/// Findings of tidy in these files.
 pub fn findings(files: &Files) -> Vec<Finding> {
     let folder = tempfile::tempdir().unwrap();
     for (path, bytes) in files {
@@ -106,7 +106,7 @@ pub fn findings(files: &Files) -> Vec<Finding> {
     check(&Tree::read(folder.path()).unwrap())
 }
 
-/// What is found, as `rule path:line`, after `edit` has broken the tidy workspace.
+/// Findings, as `rule path:line`, after `edit` has broken the tidy workspace.
 pub fn found_after(edit: impl FnOnce(&mut Files)) -> Vec<String> {
     let mut files = tidy_workspace();
     edit(&mut files);

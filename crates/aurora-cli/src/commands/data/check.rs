@@ -1,4 +1,4 @@
-//! `aurora data check`: a look at everything, as tables and as a page.
+//! `aurora data check`: dataset check, reported as tables and as a page.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -14,17 +14,16 @@ use crate::page::{CheckPage, CheckSample};
 use crate::progress::ProgressDisplay;
 use crate::thumbnail::thumbnail;
 
-/// Lines of a list on the terminal; the page and check.json have more.
+/// Maximum lines of a list on the terminal; the page and check.json have more.
 const MAX_LISTED: usize = 10;
 
-/// Images on the page.
+/// Maximum images on the page.
 const MAX_SHOWN: usize = 24;
 
-/// Runs the command.
+/// Runs `aurora data check`.
 ///
 /// # Errors
-/// A path that is not there, a vocabulary that cannot be used; and where something was found that
-/// would end a training, that.
+/// A missing path, an unusable vocabulary, or a finding that would end a training run.
 pub fn run(args: &CheckArgs) -> Result<()> {
     let tokens = match &args.tokenizer {
         Some(file) => Tokenizer::from_file(file)?,
@@ -56,7 +55,7 @@ pub fn run(args: &CheckArgs) -> Result<()> {
     Ok(())
 }
 
-/// Some of the images, spread over all of them, with their words.
+/// Sample images, evenly spread over the dataset, with their texts.
 fn shown(checked: &CheckOutcome) -> Result<Vec<CheckSample>> {
     let samples = &checked.samples;
     let step = samples.len().div_ceil(MAX_SHOWN).max(1);
@@ -68,7 +67,7 @@ fn shown(checked: &CheckOutcome) -> Result<Vec<CheckSample>> {
     let mut out = Vec::new();
     for index in 0..dataset.len() {
         let sample = dataset.sample(index)?;
-        // What does not decode stands in the list of problems.
+        // Undecodable images stand in the list of problems.
         let Ok(image) = dataset.image(index) else { continue };
         let mut words = sample.captions.clone();
         if let Some(question) = &sample.question {
@@ -140,7 +139,7 @@ fn members(group: &DuplicateGroup) -> String {
     group.members.join(" = ")
 }
 
-/// The first lines of a list, which quote data: none moves the cursor.
+/// Prints the first lines of a list, escaped: they quote data, which must not move the cursor.
 fn list(heading: &str, lines: impl ExactSizeIterator<Item = String>) {
     let more = lines.len().saturating_sub(MAX_LISTED);
     if lines.len() > 0 {

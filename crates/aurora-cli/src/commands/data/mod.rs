@@ -1,4 +1,4 @@
-//! `aurora data`: a file for each of its commands.
+//! `aurora data`: one module per subcommand.
 
 mod check;
 mod shard;
@@ -7,10 +7,10 @@ use anyhow::Result;
 
 use crate::args::{DataArgs, DataCommand};
 
-/// Runs the command.
+/// Runs the subcommand of `aurora data`.
 ///
 /// # Errors
-/// Those of the command that was asked for.
+/// Those of the subcommand.
 pub fn run(args: &DataArgs) -> Result<()> {
     match &args.command {
         DataCommand::Check(args) => check::run(args),

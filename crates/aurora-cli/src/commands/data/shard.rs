@@ -1,4 +1,4 @@
-//! `aurora data shard`: samples into tar shards.
+//! `aurora data shard`: writes samples into tar shards.
 
 use anyhow::Result;
 use aurora_data::write::{ShardOptions, WriteReport, write};
@@ -9,10 +9,10 @@ use crate::args::ShardArgs;
 use crate::output;
 use crate::progress::ProgressDisplay;
 
-/// Runs the command.
+/// Runs `aurora data shard`.
 ///
 /// # Errors
-/// An input that is missing or broken, a folder that holds something else.
+/// A missing or broken input, an output folder that holds something else.
 pub fn run(args: &ShardArgs) -> Result<()> {
     let samples = read(args)?;
     let options = ShardOptions {
@@ -33,8 +33,7 @@ pub fn run(args: &ShardArgs) -> Result<()> {
     Ok(())
 }
 
-/// Every sample of the inputs. What is left out of lists is told here, what is left out later stands in
-/// the manifest.
+/// Reads every sample of the inputs. Records skipped by the readers are reported here, later skips in the manifest.
 fn read(args: &ShardArgs) -> Result<Vec<Sample>> {
     let skips = SkipLog::new(args.policy.on_error.into(), args.policy.max_skipped);
     let mut samples = Vec::new();

@@ -1,4 +1,4 @@
-//! What `aurora inspect` says of an adapter: ours, PEFT's, or weights without a description.
+//! `aurora inspect` of an adapter: ours, PEFT's, or weights without a configuration.
 
 use std::path::Path;
 
@@ -13,10 +13,10 @@ use super::{read_json, values};
 use crate::embedded_backbone;
 use crate::output;
 
-/// What stands before every name of an adapter's file.
+/// Prefix of every tensor name in an adapter file.
 pub const PREFIX: &str = "base_model.";
 
-/// Prints an adapter folder, whoever wrote it.
+/// Prints an adapter folder, ours or PEFT's.
 pub fn print(folder: &Path, every_tensor: bool) -> Result<()> {
     let description = folder.join("adapter_config.json");
     let config: Value = read_json(&description)?;
@@ -51,19 +51,19 @@ fn ours(folder: &Path, every_tensor: bool) -> Result<()> {
     Ok(())
 }
 
-/// The backbone an adapter was made for, where it can be found, and its size.
+/// Backbone of an adapter, if it can be found, and its parameter count.
 fn backbone_of(about: &AdapterFolder) -> Result<Option<(String, u64)>> {
     let name = &about.base_model_name_or_path;
     let embedded = embedded_backbone::load(&Device::Cpu)?;
     if embedded.fingerprint()? == about.base_model_fingerprint {
         return Ok(Some((embedded_backbone::NAME.to_owned(), embedded.parameters() as u64)));
     }
-    // Whether its weights are still the same would take reading them; loading does.
+    // Comparing fingerprints would take reading the weights; loading does that.
     let pretrained = PretrainedSource::open(Path::new(name)).ok();
     Ok(pretrained.map(|pretrained| (name.clone(), values(&pretrained.config))))
 }
 
-/// A folder of PEFT's: what its description says, in its own words.
+/// Prints a PEFT folder: the fields of its configuration, verbatim.
 fn theirs(folder: &Path, config: &Value, every_tensor: bool) -> Result<()> {
     let kind = config.get("peft_type").and_then(Value::as_str).unwrap_or("unknown");
     output::line(&format!("{}: a PEFT adapter of type {kind}\n", folder.display()));
@@ -101,7 +101,7 @@ fn theirs(folder: &Path, config: &Value, every_tensor: bool) -> Result<()> {
     Ok(())
 }
 
-/// Prints an adapter's weights that have no description beside them.
+/// Prints adapter weights without a configuration beside them.
 pub fn print_weights(path: &Path, every_tensor: bool) -> Result<()> {
     output::line(&format!(
         "{}: an adapter's weights, with no adapter_config.json beside them\n",
@@ -111,7 +111,7 @@ pub fn print_weights(path: &Path, every_tensor: bool) -> Result<()> {
     Ok(())
 }
 
-/// The table of parts of an adapter's file; gives the number of trained values.
+/// Prints the parameter groups of an adapter file; returns the number of trainable values.
 fn print_parts(path: &Path, every_tensor: bool) -> Result<u64> {
     let list = TensorEntry::of_checkpoint(&Checkpoint::open(path)?);
     part_table(&list, part, |part| param_group_name(*part)).print();
@@ -128,7 +128,7 @@ fn part(tensor: &TensorEntry) -> ParamGroup {
     AdaptedParams::param_group(name.strip_prefix("model.").unwrap_or(name))
 }
 
-/// What a specification says, label by label.
+/// Labeled values of an adapter configuration.
 pub fn described(adapter_config: &AdapterConfig) -> Vec<(&'static str, String)> {
     let variant = format!("{:?}", adapter_config.variant).to_lowercase();
     let mut lines = vec![("kind", adapter_config.kind.name().to_owned()), ("variant", variant)];
@@ -144,7 +144,7 @@ pub fn described(adapter_config: &AdapterConfig) -> Vec<(&'static str, String)> 
     lines
 }
 
-/// A part of an adapter, in words.
+/// Display name of a parameter group.
 pub fn param_group_name(part: ParamGroup) -> &'static str {
     match part {
         ParamGroup::Factor => "factors",

@@ -1,4 +1,4 @@
-//! What `aurora inspect` says of a backbone.
+//! `aurora inspect` of a backbone.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use super::kinds::{InspectOptions, kind_table, run_table};
 use super::tensor_table::{TensorEntry, part_table, tensor_table};
 use crate::output::{self, Table};
 
-/// Prints a backbone on disk, or what a lone `config.json` describes.
+/// Prints a backbone on disk, or the model that a lone `config.json` describes.
 pub fn print(pretrained: &PretrainedSource, options: &InspectOptions) -> Result<()> {
     let name = pretrained.path.display();
     let from = match pretrained.format {
@@ -35,7 +35,7 @@ pub fn print(pretrained: &PretrainedSource, options: &InspectOptions) -> Result<
     print_listed(&heading, &pretrained.config, &list, options)
 }
 
-/// The same with tensors that came from elsewhere.
+/// Prints a backbone from a list of its tensors, wherever they came from.
 pub fn print_listed(
     heading: &str,
     config: &BlipConfig,
@@ -118,7 +118,7 @@ fn size_table(config: &BlipConfig) -> Table {
     sizes
 }
 
-/// The part of the model that a tensor belongs to, by its original name.
+/// Tower or head of a tensor, by its original name.
 pub fn tower_of(name: &str) -> &'static str {
     if name.starts_with("visual_encoder") {
         "vision tower"
@@ -135,7 +135,7 @@ pub fn tower_of(name: &str) -> &'static str {
     }
 }
 
-/// The sites of one kind are alike in every layer, so a line stands for all of them.
+/// Table of adapter sites: a site is alike in every layer, so one line stands for all layers.
 fn site_table(sites: &[Site]) -> Table {
     let mut kinds: Vec<(String, &Site, usize)> = Vec::new();
     for site in sites {

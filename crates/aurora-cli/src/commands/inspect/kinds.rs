@@ -1,4 +1,4 @@
-//! What each kind of adapter would train on a backbone.
+//! Trainable parameters of each adapter kind on a backbone.
 
 use std::collections::BTreeMap;
 
@@ -11,21 +11,21 @@ use super::values;
 use crate::args::AdapterKindArg;
 use crate::output::{self, Table};
 
-/// What was asked beside the path.
+/// Options of `aurora inspect` beside the path.
 pub struct InspectOptions {
-    /// Every tensor.
+    /// True to list every tensor.
     pub tensors: bool,
-    /// One kind of adapter instead of all.
+    /// Adapter kind to show instead of all.
     pub kind: Option<AdapterKindArg>,
-    /// Its rank instead of the usual one.
+    /// Rank instead of the baseline's.
     pub rank: Option<usize>,
-    /// Its variant.
+    /// Variant of the method.
     pub variant: Variant,
-    /// A run's configuration instead of a kind.
+    /// Configuration of a run to show instead of a kind.
     pub run: Option<Config>,
 }
 
-/// Kinds with the ranks they are usually compared at, in the order of the table.
+/// Baselines: adapter kinds with the ranks they are usually compared at, in table order.
 const BASELINES: [(AdapterKind, Variant, usize); 14] = [
     (AdapterKind::Cp, Variant::Paper, 64),
     (AdapterKind::Tucker, Variant::Paper, 32),
@@ -43,7 +43,7 @@ const BASELINES: [(AdapterKind, Variant, usize); 14] = [
     (AdapterKind::Full, Variant::Paper, 0),
 ];
 
-/// Prints what the kinds would train.
+/// Prints the trainable parameters of each kind.
 pub fn kind_table(config: &BlipConfig, options: &InspectOptions) -> Result<()> {
     let rows: Vec<(AdapterKind, Variant, usize)> = match options.kind {
         None => BASELINES.to_vec(),
@@ -100,7 +100,7 @@ pub fn kind_table(config: &BlipConfig, options: &InspectOptions) -> Result<()> {
     Ok(())
 }
 
-/// Prints what a run's configuration would train.
+/// Prints the trainable parameters of a run's configuration.
 pub fn run_table(config: &BlipConfig, run: &Config) -> Result<()> {
     let adapter_config = run.adapter.adapter_config();
     output::line("what a run with these settings would train\n");

@@ -1,4 +1,4 @@
-//! `aurora inspect`: what a backbone, an adapter or a run holds, and what tuning would train.
+//! `aurora inspect`: contents of a backbone, an adapter or a run, and what tuning would train.
 
 mod adapter;
 mod backbone;
@@ -21,10 +21,10 @@ use crate::{embedded_backbone, output};
 use kinds::InspectOptions;
 use tensor_table::TensorEntry;
 
-/// Runs the command.
+/// Runs `aurora inspect`.
 ///
 /// # Errors
-/// A path that is none of the things that can be looked at, files that cannot be read.
+/// A path that is none of these, files that cannot be read.
 pub fn run(args: &InspectArgs) -> Result<()> {
     let settings = &args.settings;
     let run: Option<Config> = match settings.config.is_some() || !settings.overrides.is_empty() {
@@ -63,7 +63,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     }
 }
 
-/// A backbone, for the image size of the run that was asked about.
+/// Opens a backbone at the image size of the given run.
 fn open(path: &Path, options: &InspectOptions) -> Result<PretrainedSource> {
     let pretrained = PretrainedSource::open(path)?;
     let size = options.run.as_ref().and_then(|run| run.model.other_image_size());
@@ -87,7 +87,7 @@ fn embedded(options: &InspectOptions) -> Result<()> {
     backbone::print_listed(&heading, &config, &list, options)
 }
 
-/// A file: of an adapter, whose folder says more, or of a backbone.
+/// Inspects a file: adapter weights, with the configuration in their folder, or a backbone.
 fn file(path: &Path, options: &InspectOptions) -> Result<()> {
     let named = |name: &str| path.file_name().is_some_and(|found| found == name);
     let folder = path.parent().unwrap_or(Path::new("."));
@@ -107,7 +107,7 @@ fn file(path: &Path, options: &InspectOptions) -> Result<()> {
     backbone::print(&open(path, options)?, options)
 }
 
-/// Values of a backbone of these sizes.
+/// Number of values in a backbone of these sizes.
 fn values(config: &BlipConfig) -> u64 {
     Blip::param_shapes(config).iter().map(|(_, shape)| shape.elem_count() as u64).sum()
 }

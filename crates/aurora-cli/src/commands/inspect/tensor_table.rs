@@ -1,4 +1,4 @@
-//! Tensors as they stand in a file, listed and summed up.
+//! Tables of tensors: listed, and summed by part.
 
 use std::collections::BTreeMap;
 
@@ -8,9 +8,9 @@ use candle_core::DType;
 
 use crate::output::{self, Table};
 
-/// One tensor as it stands in a file.
+/// Name, shape, type and size of a stored tensor.
 pub struct TensorEntry {
-    /// Its original name.
+    /// Original name.
     pub name: String,
     shape: Vec<usize>,
     dtype: String,
@@ -28,7 +28,7 @@ impl TensorEntry {
         }
     }
 
-    /// The tensors of a checkpoint, by name.
+    /// Tensors of a checkpoint, by name.
     pub fn of_checkpoint(checkpoint: &Checkpoint) -> Vec<Self> {
         let tensor = |name| {
             let (shape, dtype) = checkpoint.tensor_info(name)?;
@@ -37,7 +37,7 @@ impl TensorEntry {
         checkpoint.names().filter_map(tensor).collect()
     }
 
-    /// The tensors that a model of these sizes would have, as f32.
+    /// Tensors of a model of these sizes, as f32.
     pub fn of_config(config: &BlipConfig) -> Vec<Self> {
         let wanted = Blip::param_shapes(config).into_iter();
         wanted.map(|(name, shape)| Self::new(&name, shape.dims(), Some(DType::F32))).collect()
@@ -49,7 +49,7 @@ impl TensorEntry {
     }
 }
 
-/// Tensors summed up under one heading.
+/// Subtotal of the tensors under one heading.
 #[derive(Default)]
 struct Subtotal {
     tensors: u64,
@@ -80,7 +80,7 @@ impl Subtotal {
     }
 }
 
-/// A table of parts in the order of their keys, each with its share of the total, which comes last.
+/// Table of subtotals in key order, each with its share of the total, which comes last.
 pub fn part_table<'a, K: Ord>(
     list: impl IntoIterator<Item = &'a TensorEntry>,
     key: impl Fn(&TensorEntry) -> K,
@@ -100,7 +100,7 @@ pub fn part_table<'a, K: Ord>(
     table
 }
 
-/// A table of every tensor.
+/// Table of every tensor.
 pub fn tensor_table(list: &[TensorEntry]) -> Table {
     let mut table = Table::new(["tensor", "shape", "type", "parameters"]);
     for tensor in list {
