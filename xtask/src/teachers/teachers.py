@@ -7,7 +7,7 @@ Writes teachers.safetensors, every real tensor in f16:
                    the images without caption
   view_rows        (V) row of the image in the pack, -1 without caption
   image            (V, 256) EfficientNet-Lite0, pooled 1280 features, PCA, unit length
-  image_local      (V, 36, 128) EfficientNet-Lite0 before pooling, PCA, row by row
+  patch_distill    (V, 36, 128) EfficientNet-Lite0 before pooling, PCA, row by row
   image_joint      (V, 128) where a ridge map fitted on the training pairs places the view in the
                    joint space, unit length
   joint_mean       (384) mean of text_all over training
@@ -143,7 +143,7 @@ def main():
     words *= arguments.word_std / words.std()
 
     tensors = {"views": views, "view_rows": rows.astype(np.int64), "image": image,
-               "image_local": local, "image_joint": image_joint, "joint_mean": text_mean,
+               "patch_distill": local, "image_joint": image_joint, "joint_mean": text_mean,
                "joint_directions": text_directions, "text": text, "text_all": text_all,
                "strings": extra, "word_embeddings": words}
     for name, tensor in tensors.items():
