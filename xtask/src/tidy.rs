@@ -128,7 +128,7 @@ const NAMES: &[Rule] =
     &[words::given_up_words_stay_away, openings::doc_comments_begin_with_their_subject];
 
 /// SWITCH: whether [`NAMES`] are held too. The renaming is under way; `true` once it is done.
-const NAMES_ARE_HELD: bool = false;
+const NAMES_ARE_HELD: bool = true;
 
 /// Rules that a tree is held to.
 fn rules() -> impl Iterator<Item = &'static Rule> {
