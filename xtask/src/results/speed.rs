@@ -124,9 +124,11 @@ mod tests {
     use super::super::records::tests::folder;
     use super::*;
 
+    type Table = fn(&Path) -> Result<String, Fault>;
+
     #[test]
     fn tables_of_small_records() {
-        let cases: [(fn(&Path) -> Result<String, Fault>, &str, &str, &str); 4] = [
+        let cases: [(Table, &str, &str, &str); 4] = [
             (
                 quickstart_time,
                 "quickstart.csv",

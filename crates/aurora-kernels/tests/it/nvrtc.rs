@@ -1,5 +1,7 @@
 //! NVRTC compiles every source. Where there is no NVRTC the tests say so and pass, unless `AURORA_NVRTC=required`.
 
+#![allow(clippy::print_stderr, reason = "the tests say what they skip")]
+
 use std::fs;
 
 use aurora_kernels::cuda::compile::Compiler;
