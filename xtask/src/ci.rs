@@ -112,7 +112,7 @@ pub const STEPS: &[Step] = &[
     Step {
         name: "tests",
         why: "the README's command; without a C++ compiler the kernels' tests fail instead of being skipped",
-        environment: &[("AURORA_EMULATOR", "required")],
+        environment: &[("AURORA_EMULATOR", "required"), ("INSTA_UPDATE", "no")],
         command: Line::Readme,
         quick: Quick::Part("--lib --bins"),
         output: None,
@@ -330,7 +330,7 @@ mod tests {
         for line in [
             "cargo clippy --workspace --all-targets -- -D warnings",
             "RUSTDOCFLAGS=\"-D warnings\" cargo doc --workspace --no-deps",
-            "AURORA_EMULATOR=required cargo test --workspace",
+            "AURORA_EMULATOR=required INSTA_UPDATE=no cargo test --workspace",
         ] {
             assert!(shown.iter().any(|other| other == line), "{line} is not in {shown:?}");
         }

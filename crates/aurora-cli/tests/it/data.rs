@@ -6,6 +6,7 @@ use image::codecs::gif::GifEncoder;
 use image::{Delay, Frame, Rgba, RgbaImage};
 
 use crate::fixture::{refused, works};
+use crate::snapshots::Transcript;
 
 /// Writes a folder of images with captions and one of clips.
 fn folders(folder: &Path) {
@@ -70,9 +71,8 @@ fn what_cannot_be_sharded_is_said() {
 #[test]
 fn options_say_what_they_take() {
     let folder = tempfile::tempdir().unwrap();
-    let text =
-        refused(folder.path(), "data shard x --extract-frames --frame-sampling middle --out y");
-    assert!(text.contains("uniform, random"), "{text}");
-    let text = refused(folder.path(), "data shard x --encoding bmp --out y");
-    assert!(text.contains("one of jpeg, webp, png"), "{text}");
+    let mut said = Transcript::new(folder.path());
+    said.refused("data shard x --extract-frames --frame-sampling middle --out y");
+    said.refused("data shard x --encoding bmp --out y");
+    said.matches("refused_shard_options");
 }

@@ -15,7 +15,9 @@ use image::{ImageFormat, Rgb, RgbImage};
 /// Runs the program; `args` are separated by spaces, and `{}` stands for the folder.
 pub fn aurora(folder: &Path, args: &str) -> Output {
     let args = args.split_whitespace().map(|arg| arg.replace("{}", folder.to_str().unwrap()));
-    Command::new(env!("CARGO_BIN_EXE_aurora")).args(args).current_dir(folder).output().unwrap()
+    let mut command = Command::new(env!("CARGO_BIN_EXE_aurora"));
+    command.args(args).current_dir(folder).env("COLUMNS", "100"); // the width of help
+    command.output().unwrap()
 }
 
 /// Runs the program and expects it to refuse its input; returns the message.

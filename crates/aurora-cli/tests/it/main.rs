@@ -10,5 +10,6 @@ mod data;
 mod fixture;
 mod inspect;
 mod resume;
+mod snapshots;
 mod tasks;
 mod transfer;
