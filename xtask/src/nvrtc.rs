@@ -30,7 +30,8 @@ pub fn run(_arguments: &NvrtcArgs) -> Result<()> {
     let root = crate::workspace_root();
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(&root).env("AURORA_NVRTC", "required");
-    command.args(["test", "--package", "aurora-kernels", "--test", "it", "nvrtc::"]);
+    // The whole workspace, so that nothing is compiled again with other features.
+    command.args(["test", "--workspace", "--test", "it", "nvrtc::"]);
     if !in_cuda_home() {
         let home = pip::installed(&PACKAGES, &root.join("target/cuda"))?;
         command.env("CUDA_HOME", home.join("nvidia/cu13"));
