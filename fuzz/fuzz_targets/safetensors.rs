@@ -19,7 +19,7 @@ const CUT: &[u8] = b"\n====\n";
 
 fn read(checkpoint: &Checkpoint) {
     for name in checkpoint.names() {
-        let (shape, dtype) = checkpoint.about(name).expect("a name of the checkpoint");
+        let (shape, dtype) = checkpoint.tensor_info(name).expect("a name of the checkpoint");
         let tensor = checkpoint.tensor(name, &Device::Cpu);
         assert_eq!(tensor.is_ok(), dtype.is_some(), "{name}");
         assert!(tensor.is_err() || tensor.is_ok_and(|tensor| tensor.dims() == shape));
