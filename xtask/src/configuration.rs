@@ -28,7 +28,8 @@ pub fn run(arguments: &ConfigurationArgs) -> anyhow::Result<()> {
 fn command(arguments: &ConfigurationArgs) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(crate::workspace_root());
-    cargo.args(["test", "--quiet", "--package", "aurora-train", "--lib", TEST]);
+    // The whole workspace, so that nothing is compiled again with other features.
+    cargo.args(["test", "--quiet", "--workspace", "--lib", TEST]);
     match arguments.check {
         true => cargo.env_remove("UPDATE_DOCS"),
         false => cargo.env("UPDATE_DOCS", "1"),
